@@ -1,0 +1,58 @@
+"""Joinery's public surface: all that a plugin imports.
+
+Names are looked up on first use, so that `import core` (and with it every `--help`) does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.contracts import (
+        ActionSpec as ActionSpec,
+        ActionTokens as ActionTokens,
+        Backbone as Backbone,
+        Batch as Batch,
+        Environment as Environment,
+        EpisodeSource as EpisodeSource,
+        Observation as Observation,
+        PolicyHead as PolicyHead,
+        Register as Register,
+        TextEncoder as TextEncoder,
+        TokenGroup as TokenGroup,
+        TokenSequence as TokenSequence,
+        VisionEncoder as VisionEncoder,
+    )
+    from core.data.metadata import (
+        ActionConvention as ActionConvention,
+        Camera as Camera,
+        Episode as Episode,
+        Gripper as Gripper,
+        StoreInfo as StoreInfo,
+    )
+    from core.errors import DataError as DataError, JoineryError as JoineryError, RecipeError as RecipeError
+    from core.hookspecs import hookimpl as hookimpl
+    from core.losses import (
+        masked_bce as masked_bce,
+        masked_huber as masked_huber,
+        masked_mean as masked_mean,
+        masked_mse as masked_mse,
+    )
+    from core.tokens import concatenate as concatenate, pack as pack
+
+_HOME = {
+    "core.contracts": "ActionSpec ActionTokens Backbone Batch Environment EpisodeSource Observation PolicyHead "
+    "Register TextEncoder TokenGroup TokenSequence VisionEncoder",
+    "core.data.metadata": "ActionConvention Camera Episode Gripper StoreInfo",
+    "core.errors": "DataError JoineryError RecipeError",
+    "core.hookspecs": "hookimpl",
+    "core.losses": "masked_bce masked_huber masked_mean masked_mse",
+    "core.tokens": "concatenate pack",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'core' has no attribute '{name}'; it offers {', '.join(__all__)}")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -1,0 +1,203 @@
+"""The contracts: what flows between the parts, and what each kind of part must do.
+
+Shape legend, used throughout:
+    B batch          T window (history frames)    V cameras              N tokens
+    Q action tokens per frame                     D width                S sequences (B or B * T)
+    L tokens per sequence   H action horizon (chunk)   A action dimension    P proprioception
+    C Y X image channels, rows, columns
+
+A part that holds weights is an `nn.Module` below one of the five abstract classes; what holds none is a Protocol.
+No part hides state, and no sample's result depends on its batch neighbours or on padding: `core.testing` proves both.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+import numpy as np
+from torch import Tensor, device, nn
+
+if TYPE_CHECKING:
+    from core.data.metadata import Episode, StoreInfo
+
+
+# ---------------------------------------------------------------------------------------------- what flows
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """Tokens and which of them are real; carried across every boundary (after Octo's TokenGroup)."""
+
+    tokens: Tensor  # (... N D)
+    mask: Tensor | None = None  # (... N) bool, True where real; None: all are, known without asking the device
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """The backbone's input: packed sequences, real tokens first, so that position = index and causal needs no mask."""
+
+    tokens: Tensor  # (S L D)
+    mask: Tensor | None  # (S L) bool; None: all real
+    frame: Tensor  # (S L) int64: the frame a token belongs to; no token may attend to a later frame
+    is_action: Tensor  # (S L) bool
+    readout: Tensor  # (B T Q) int64: where the action tokens lie in the flattened (S L)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a policy sees and, in training, what it should have done. Every tensor is batch first."""
+
+    images: Mapping[str, Tensor]  # {camera: (B T C Y X) uint8}
+    instructions: Sequence[str]  # B
+    text_ids: Tensor  # (B N) int64: the instructions as the text encoder tokenised them
+    text_mask: Tensor | None  # (B N) bool; None: no padding
+    proprio: Tensor | None  # (B T P) float32, normalised
+    frame_mask: Tensor  # (B T) bool: False past an episode's end
+    actions: Tensor | None = None  # (B T H A) float32, normalised; binary dimensions in {0, 1}
+    action_mask: Tensor | None = None  # (B T H) bool: False past an episode's end
+    episodes: Sequence[str] = ()  # B: where each sample comes from
+
+    def to(self, where: device) -> Self:
+        """Copy every tensor to a device, without waiting for it."""
+        moved: dict[str, Any] = {"images": {name: x.to(where, non_blocking=True) for name, x in self.images.items()}}
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), Tensor):
+                moved[field.name] = value.to(where, non_blocking=True)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What a policy head must produce: (B T H A), and what the normalised dimensions are like."""
+
+    window: int  # T
+    horizon: int  # H
+    dim: int  # A
+    binary: tuple[int, ...] = ()  # dimensions in {0, 1}, a two-state gripper for example; the others are continuous
+    bounded: bool = True  # the continuous dimensions lie in [-1, 1]
+
+    @property
+    def continuous(self) -> tuple[int, ...]:
+        """The dimensions that are regressed."""
+        return tuple(i for i in range(self.dim) if i not in self.binary)
+
+
+# ---------------------------------------------------------------------------------------------- the five parts
+
+
+class VisionEncoder(nn.Module):
+    """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)}, text_width: int)`."""
+
+    width: int
+
+    @abstractmethod
+    def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
+        """{camera: (B T C Y X) uint8}, text (B N text_width) for those that condition on it -> (B T N width)."""
+
+
+class TextEncoder(nn.Module):
+    """Instructions -> tokens. Built as `build(config)`."""
+
+    width: int
+
+    @abstractmethod
+    def tokenize(self, instruction: str) -> Sequence[int]:
+        """Token ids of one instruction; core calls it once per distinct instruction, off the training thread."""
+
+    @abstractmethod
+    def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
+        """ids (B N) int64, mask (B N) bool -> (B N width)."""
+
+
+class Backbone(nn.Module):
+    """Mixes the sequence. Built as `build(config)`."""
+
+    width: int
+
+    @abstractmethod
+    def forward(self, sequence: TokenSequence) -> Tensor:
+        """(S L width) -> hidden states (S L width); no token attends to a later frame or to padding."""
+
+
+class ActionTokens(nn.Module):
+    """Owns the formulation: how vision, text and action tokens form sequences, and where actions are read.
+
+    Built as `build(config, *, width: int, window: int, proprio_dim: int)`.
+    """
+
+    @abstractmethod
+    def layout(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> TokenSequence:
+        """vision (B T N D), text (B N D), proprio (B T P) -> sequences with the action tokens in place."""
+
+    def read(self, hidden: Tensor, sequence: TokenSequence) -> Tensor:
+        """(S L D) -> readout (B T Q D)."""
+        return hidden.flatten(0, 1)[sequence.readout]
+
+
+class PolicyHead(nn.Module):
+    """Readout -> actions. Built as `build(config, *, width: int, action: ActionSpec)`."""
+
+    @abstractmethod
+    def forward(self, readout: Tensor) -> Tensor:
+        """(B T Q D) -> actions (B T H A), normalised, for every frame of the window."""
+
+    @abstractmethod
+    def loss(self, readout: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return named scalar terms; their sum is what training minimises."""
+
+    def step(self, readout: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One frame (B Q D) and the last state (None at reset) -> actions (B H A) and the next state."""
+        return self(readout.unsqueeze(1)).squeeze(1), state
+
+
+# ---------------------------------------------------------------------------------------------- data and worlds
+
+
+class EpisodeSource(Protocol):
+    """A dataset in somebody's format. Built as `build(config, *, source: Path)`."""
+
+    info: "StoreInfo"
+
+    def ids(self) -> Sequence[str]:
+        """Names of the episodes, the same every time: a resumed import skips those it has."""
+
+    def read(self, episode: str) -> "Episode":
+        """One whole episode; raises DataError that names the file."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an environment shows at one moment."""
+
+    images: Mapping[str, np.ndarray]  # {camera: (Y X C) uint8}
+    proprio: np.ndarray  # (P) float32
+    instruction: str
+
+
+class Environment(Protocol):
+    """A world to act in. Built as `build(config)`."""
+
+    info: "StoreInfo"
+    tasks: Sequence[str]
+
+    def reset(self, task: str, seed: int) -> Observation:
+        """Begin an episode; the same task and seed give the same episode."""
+
+    def step(self, action: np.ndarray) -> tuple[Observation, bool]:
+        """Apply one action (A) in the units of `info.action`; return what is seen and whether the task is done."""
+
+
+# ---------------------------------------------------------------------------------------------- registration
+
+Build = Callable[..., Any]
+
+
+class Register(Protocol):
+    """What a hook receives: `config` is a frozen dataclass, `build` makes the part from it and what core knows."""
+
+    def __call__(self, name: str, config: type, build: Build) -> None:
+        """Add one component."""
+
+
+Kind = Literal["vision_encoder", "text_encoder", "backbone", "action_tokens", "policy_head", "dataset", "environment"]

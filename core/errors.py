@@ -1,0 +1,42 @@
+"""What Joinery says when something is wrong: one line a mistake (what, where, what to do), never a traceback."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class JoineryError(Exception):
+    """A mistake that its reader can mend; the command line prints it and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class RecipeError(JoineryError):
+    """All mistakes of one recipe, a line each."""
+
+    exit_code = 2
+
+    def __init__(self, mistakes: Sequence[str] | str) -> None:
+        self.mistakes = [mistakes] if isinstance(mistakes, str) else list(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class PluginError(JoineryError):
+    """A plugin breaks the contract of registration: a duplicate name, a config that is no frozen dataclass."""
+
+
+class DataError(JoineryError):
+    """An episode, a store or a source of data is missing, damaged or contradicts itself."""
+
+
+class CheckpointError(JoineryError):
+    """A checkpoint is missing, damaged, does not fit the recipe, or cannot be written."""
+
+
+class TrainingError(JoineryError):
+    """Training cannot go on: a loss that is not finite, for example."""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known word, or the list of what there is."""
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known)) or 'none'}"

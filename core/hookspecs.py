@@ -1,0 +1,43 @@
+"""The seven hooks of a plugin. Each receives `register(name, config, build)` and calls it once per component."""
+
+import pluggy
+
+from core.contracts import Register
+
+hookspec = pluggy.HookspecMarker("joinery")
+hookimpl = pluggy.HookimplMarker("joinery")
+
+
+@hookspec
+def register_vision_encoders(register: Register) -> None:
+    """Register vision encoders: images to tokens, frame by frame."""
+
+
+@hookspec
+def register_text_encoders(register: Register) -> None:
+    """Register text encoders: instructions to tokens."""
+
+
+@hookspec
+def register_backbones(register: Register) -> None:
+    """Register backbones: the network that mixes vision, text and action tokens."""
+
+
+@hookspec
+def register_action_tokens(register: Register) -> None:
+    """Register action-token strategies: how the sequence is laid out and where actions are read from it."""
+
+
+@hookspec
+def register_policy_heads(register: Register) -> None:
+    """Register policy heads: readout to actions, and the loss."""
+
+
+@hookspec
+def register_datasets(register: Register) -> None:
+    """Register datasets: readers of episodes in a format of their own, for `joinery import`."""
+
+
+@hookspec
+def register_environments(register: Register) -> None:
+    """Register environments: worlds in which a policy acts."""

@@ -1,0 +1,25 @@
+"""Losses over masked action chunks. Each averages over unmasked entries, and is zero where all are masked."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values (B T H A) over the entries that mask (B T H) allows -> scalar."""
+    weights = mask.unsqueeze(-1).to(values.dtype)
+    return (values * weights).sum() / (weights.sum() * values.shape[-1]).clamp(min=1)
+
+
+def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error: predicted, target (B T H A), mask (B T H) -> scalar."""
+    return masked_mean(F.mse_loss(predicted.float(), target, reduction="none"), mask)
+
+
+def masked_huber(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Huber loss with delta 1, as RoboVLMs uses on the pose: predicted, target (B T H A), mask (B T H) -> scalar."""
+    return masked_mean(F.huber_loss(predicted.float(), target, reduction="none"), mask)
+
+
+def masked_bce(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Binary cross-entropy: logits, target in {0, 1} (B T H A), mask (B T H) -> scalar."""
+    return masked_mean(F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none"), mask)
