@@ -1,0 +1,80 @@
+"""The memory that a batch is decoded into, used again and again."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, device
+
+from core.contracts import Batch
+from core.data.windows import Windows
+
+
+class BatchBuffer:
+    """Room for one batch; the arrays are what decoding threads fill, the tensors of `batch` share their memory.
+
+    frames: {camera: (B T Y X C) uint8}, the order in which images are decoded.
+    actions (B T H A), proprio (B T P), action_mask (B T H), frame_mask (B T), episodes (B): as in Batch.
+    """
+
+    def __init__(self, size: int, windows: Windows, cameras: Sequence[str], pinned: bool) -> None:
+        info, steps = windows.store.info, (size, windows.window)
+        self._pinned = pinned
+        self._copied: torch.cuda.Event | None = None
+        self._images = {
+            name: self._room((*steps, info.cameras[name].height, info.cameras[name].width, 3), torch.uint8)
+            for name in cameras
+        }
+        self._actions = self._room((*steps, windows.horizon, info.action.dim), torch.float32)
+        self._action_mask = self._room((*steps, windows.horizon), torch.bool)
+        self._frame_mask = self._room(steps, torch.bool)
+        self._proprio = self._room((*steps, len(info.proprio)), torch.float32)
+        self.frames: dict[str, np.ndarray] = {name: images.numpy() for name, images in self._images.items()}
+        self.actions: np.ndarray = self._actions.numpy()
+        self.action_mask: np.ndarray = self._action_mask.numpy()
+        self.frame_mask: np.ndarray = self._frame_mask.numpy()
+        self.proprio: np.ndarray = self._proprio.numpy()
+        self.episodes = np.zeros(size, np.int64)
+
+    def batch(self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]) -> Batch:
+        """Return views of the first rows, one per instruction; text holds the token ids of each."""
+        rows = slice(len(instructions))
+        text_ids, text_mask = self._pad(text)
+        return Batch(
+            images={name: images[rows].movedim(-1, 2) for name, images in self._images.items()},  # (B T C Y X)
+            instructions=instructions,
+            text_ids=text_ids,
+            text_mask=text_mask,
+            proprio=self._proprio[rows] if self._proprio.shape[-1] else None,
+            frame_mask=self._frame_mask[rows],
+            actions=self._actions[rows],
+            action_mask=self._action_mask[rows],
+            episodes=episodes,
+        )
+
+    def copy(self, batch: Batch, where: device) -> Batch:
+        """Copy a batch of this buffer to a CUDA device without waiting for it."""
+        moved = batch.to(where)
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied.record(torch.cuda.current_stream(where))
+        return moved
+
+    def wait_until_copied(self) -> None:
+        """Wait until the last copy has read this buffer; at once on the CPU."""
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def _pad(self, text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
+        """Return ids (B N), padded with 0 on the right, and their mask, None where all have one length."""
+        lengths = [len(ids) for ids in text]
+        padded = self._room((len(text), max(lengths)), torch.int64)
+        for row, ids in zip(padded.numpy(), text, strict=True):
+            row[: len(ids)] = ids
+        if min(lengths) == max(lengths):
+            return padded, None
+        mask = self._room(tuple(padded.shape), torch.bool)
+        np.less(np.arange(max(lengths)), np.array(lengths)[:, None], out=mask.numpy())
+        return padded, mask
+
+    def _room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, pin_memory=self._pinned)

@@ -1,0 +1,114 @@
+"""Statistics of a feature that merge: a store's normalisation is known without reading its numbers again."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from core.errors import DataError
+
+GRID = np.linspace(0.0, 1.0, 201)  # steps of half a per cent, so that the 1 % and 99 % quantiles lie on the grid
+
+Row = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics per dimension of a feature (n D).
+
+    count: number of rows n.
+    means: D.
+    deviations: sums of squared deviations from the mean, D; unlike sums of squares they do not cancel.
+    quantiles: the quantiles at GRID of each dimension (D 201); the first is the minimum, the last the maximum.
+    """
+
+    count: int
+    means: Row
+    deviations: Row
+    quantiles: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Self:
+        """Statistics of array (n D), n >= 1, finite."""
+        exact = array.astype(np.float64)
+        mean = exact.mean(axis=0)
+        deviations = np.square(exact - mean).sum(axis=0)
+        return cls(len(exact), _row(mean), _row(deviations), _rows(np.quantile(exact, GRID, axis=0).T))
+
+    @classmethod
+    def merge(cls, many: Sequence[Self]) -> Self:
+        """Statistics of the rows of all together: exact moments, and quantiles of the mixture.
+
+        Moments merge as by Chan, Golub and LeVeque (1983); a quantile is off by one step of the grid at most.
+        """
+        counts = np.array([one.count for one in many])
+        means = np.array([one.means for one in many])
+        mean = counts @ means / counts.sum()
+        within = np.sum([one.deviations for one in many], axis=0)
+        between = counts @ np.square(means - mean)
+        grids = np.array([one.quantiles for one in many])  # (many D 201)
+        mixed = [_mixture(counts, grids[:, d]) for d in range(grids.shape[1])]
+        return cls(int(counts.sum()), _row(mean), _row(within + between), _rows(mixed))
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions (D)."""
+        return len(self.means)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(D) float64."""
+        return np.array(self.means)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Population standard deviation, (D) float64."""
+        return np.sqrt(np.array(self.deviations) / self.count)
+
+    @property
+    def min(self) -> np.ndarray:
+        """(D) float64."""
+        return self.quantile(0.0)
+
+    @property
+    def max(self) -> np.ndarray:
+        """(D) float64."""
+        return self.quantile(1.0)
+
+    def quantile(self, q: float) -> np.ndarray:
+        """Return the q-quantile, 0 <= q <= 1, of each dimension, (D) float64."""
+        return np.array([np.interp(q, GRID, row) for row in self.quantiles], np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Inverse of to_json; raises DataError for anything else."""
+        try:
+            return TypeAdapter(cls).validate_python(data)
+        except ValidationError as error:
+            raise DataError(f"these are no statistics: {error.errors()[0]['msg']}") from error
+
+
+def _mixture(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
+    """Return a mixture's quantiles (201) from its parts' grids (many 201): each value stands for its share of rows."""
+    share = np.full(GRID.size, 1.0)
+    share[[0, -1]] = 0.5
+    weights = np.outer(counts, share).ravel()
+    order = np.argsort(grids, axis=None, kind="stable")
+    weights = weights[order]
+    probability = (np.cumsum(weights) - weights / 2) / weights.sum()
+    mixed: np.ndarray = np.interp(GRID, probability, grids.ravel()[order])
+    return mixed
+
+
+def _row(values: np.ndarray) -> Row:
+    return tuple(values.tolist())
+
+
+def _rows(values: np.ndarray | Sequence[np.ndarray]) -> tuple[Row, ...]:
+    return tuple(_row(row) for row in values)

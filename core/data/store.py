@@ -1,0 +1,150 @@
+"""Reading an episode store: numbers are memory maps, frames are read with one pread and checked each time."""
+
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.layout import Commit, Task, checksum, read_attributes, read_commits
+from core.data.part import OpenPart, read_array
+from core.data.statistics import Statistics
+from core.errors import DataError
+
+OPEN_PARTS = 64  # at most; each holds two memory maps and a file descriptor per camera
+
+
+class EpisodeStore:
+    """The committed episodes of a store, numbered from 0 in the order of the commits.
+
+    info, codecs: what the store says about itself.
+    tasks: (name, instruction), distinct.
+    length, start, task: per episode, int64: frames, global number of the first frame, index into `tasks`.
+
+    Opening reads no frames. Thread-safe; a pickled copy opens its own files. Everything here raises DataError, naming
+    the file, for what is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.info, self.codecs = read_attributes(path)
+        self._commits = read_commits(path)
+        self._ids = [episode for commit in self._commits for episode in commit.episodes]
+        self._part_of = np.repeat(np.arange(len(self._commits)), [len(commit.episodes) for commit in self._commits])
+        self.tasks: list[tuple[str, str]] = []
+        self.length, self.task = self._read_episodes()
+        self.start = np.cumsum(self.length) - self.length
+        self._offset = self._starts_in_part(self.length)
+        self._first_group = {size: self._starts_in_part(-(-self.length // size)) for size in self._group_sizes()}
+        self._part = self._cache()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames in all episodes."""
+        return int(self.length.sum())
+
+    @cached_property
+    def statistics(self) -> dict[str, Statistics]:
+        """Statistics of "action" and "proprio" over all episodes."""
+        if not self._commits:
+            raise DataError(f"{self.path}: no episodes, so no statistics; import some")
+        try:
+            return {
+                name: Statistics.merge([commit.statistics[name] for commit in self._commits])
+                for name in ("action", "proprio")
+            }
+        except KeyError as error:
+            raise DataError(f"{self.path}: a commit lacks the statistics of {error}; import again") from error
+
+    def episode_id(self, episode: int) -> str:
+        """Return the id that the episode was imported under."""
+        return self._ids[episode]
+
+    def task_name(self, episode: int) -> str:
+        """Return the name of the episode's task."""
+        return self.tasks[int(self.task[episode])][0]
+
+    def instruction(self, episode: int) -> str:
+        """Return what the robot was told."""
+        return self.tasks[int(self.task[episode])][1]
+
+    def actions(self, episode: int, start: int, stop: int) -> np.ndarray:
+        """Actions of frames start..stop-1, (n A) float32, a read-only view in the units of `info.action`."""
+        part, offset = self._locate(episode, start, stop)
+        return self._part(part).actions[offset + start : offset + stop]
+
+    def proprio(self, episode: int, start: int, stop: int) -> np.ndarray:
+        """Proprioception of frames start..stop-1, (n P) float32, a read-only view."""
+        part, offset = self._locate(episode, start, stop)
+        return self._part(part).proprio[offset + start : offset + stop]
+
+    def read_frames(self, camera: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
+        """Decode frames start..stop-1 into out (n Y X C) uint8, C-contiguous; every byte read is checked first."""
+        part, _ = self._locate(episode, start, stop)
+        size = self.codecs[camera].group
+        stream = self._part(part).stream(camera)
+        base = int(self._first_group[size][episode])
+        groups = range(start // size, -(-stop // size))
+        data = stream.read(base + groups.start, base + groups.stop)
+        origin = stream.end[base + groups.start]
+        for group in groups:
+            encoded = data[stream.end[base + group] - origin : stream.end[base + group + 1] - origin]
+            low, high = max(group * size, start), min((group + 1) * size, stop)
+            if checksum(encoded) != stream.crc[base + group]:
+                raise self._damaged(stream.file, episode, low)
+            count = min(size, int(self.length[episode]) - group * size)
+            self.codecs[camera].decode(encoded, count, low - group * size, out[low - start : high - start])
+
+    def _damaged(self, file: Path, episode: int, frame: int) -> DataError:
+        where = f"frame {frame} of episode '{self._ids[episode]}'"
+        return DataError(f"{file}: {where} is damaged or cut off; restore the file or import again")
+
+    def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
+        """Return the episode's part, and where its frames begin in that part."""
+        if not 0 <= start <= stop <= self.length[episode]:
+            raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
+        return int(self._part_of[episode]), int(self._offset[episode])
+
+    def _open_part(self, part: int) -> OpenPart:
+        commit = self._commits[part]
+        return OpenPart(self._folder(commit), commit)
+
+    def _folder(self, commit: Commit) -> Path:
+        return self.path / "parts" / commit.part
+
+    def _read_episodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return length and task of every episode, and number the tasks."""
+        lengths, tasks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        number: dict[Task, int] = {}
+        for commit in self._commits:
+            ends = read_array(self._folder(commit), "episode/end", commit.arrays, "<i4")
+            local = read_array(self._folder(commit), "episode/task", commit.arrays, "<i4")
+            lengths.append(np.diff(ends, prepend=0))
+            tasks.append(np.array([number.setdefault(task, len(number)) for task in commit.tasks])[local])
+        self.tasks = [(task.name, task.instruction) for task in number]
+        return np.concatenate(lengths, dtype=np.int64), np.concatenate(tasks, dtype=np.int64)
+
+    def _group_sizes(self) -> set[int]:
+        return {codec.group for codec in self.codecs.values()}
+
+    def _starts_in_part(self, lengths: np.ndarray) -> np.ndarray:
+        """Return, for things of which each episode has `lengths`, where in its part each episode's begin."""
+        starts = np.cumsum(lengths) - lengths
+        first_episode = np.searchsorted(self._part_of, self._part_of)  # of the episode's part
+        relative: np.ndarray = starts - starts[first_episode]
+        return relative
+
+    def _cache(self) -> Callable[[int], OpenPart]:
+        """Return `_open_part` with the last OPEN_PARTS results kept; a part closes when its last reader is done."""
+        return lru_cache(maxsize=OPEN_PARTS)(self._open_part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_part"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._part = self._cache()

@@ -1,0 +1,168 @@
+"""Writing an episode store: append episodes, publish them in immutable parts, never in place."""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+import numpy as np
+
+from core.data.codecs import Codec, choose_codec
+from core.data.layout import differences, publish, read_attributes, read_commits, sync, to_attributes
+from core.data.metadata import Episode, StoreInfo
+from core.data.part import PendingPart
+from core.errors import DataError
+
+
+class StoreWriter:
+    """Appends episodes to a store, new or existing; several writers may work on one store at once.
+
+    The store appears with its first episode, on which each camera's codec is chosen. Episodes become visible, all or
+    none, when a part is committed: at `part_bytes`, at `commit()`, and at the end of the `with` block. An exception in
+    the block drops what is not committed. Raises DataError if the store exists and its info disagrees.
+    """
+
+    def __init__(self, path: Path, info: StoreInfo, part_bytes: int = 64 * 2**20) -> None:
+        self.path = path
+        self.info = replace(info, cameras=dict(info.cameras))
+        self.committed: set[str] = set()
+        self._part_bytes = part_bytes
+        self._commits = 0
+        self._codecs: Mapping[str, Codec] | None = None
+        self._pending: PendingPart | None = None
+        _check_names(self.info)
+        if path.exists():
+            self._join()
+
+    def append(self, episode: Episode) -> None:
+        """Add one episode; raises DataError, naming episode and frame, if it is not what the info promises."""
+        check_episode(episode, self.info)
+        if episode.id in self.committed or (self._pending and episode.id in self._pending.ids):
+            raise DataError(f"{self.path}: episode '{episode.id}' is there already; give each episode an id of its own")
+        if self._codecs is None:
+            self._create({name: choose_codec(episode.images[name]) for name in self.info.cameras})
+        assert self._codecs is not None
+        self._pending = self._pending or PendingPart(self._codecs)
+        self._pending.append(episode)
+        if self._pending.size >= self._part_bytes:
+            self.commit()
+
+    def commit(self) -> None:
+        """Publish the episodes appended so far; raises DataError if the disk refuses, then nothing of them remains."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        folder = self.path / "parts" / uuid4().hex
+        try:
+            self._publish(pending, folder)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise self._refused(error) from error
+            raise
+        self.committed.update(pending.ids)
+
+    def _publish(self, pending: PendingPart, folder: Path) -> None:
+        commit = pending.write(folder)
+        while True:
+            self._catch_up()
+            if twice := self.committed.intersection(pending.ids):
+                raise DataError(f"{self.path}: another writer has just added episode '{min(twice)}'; import again")
+            if publish(self.path, self._commits, commit):
+                self._commits += 1
+                return
+
+    def _catch_up(self) -> None:
+        """Learn what other writers have committed."""
+        for commit in read_commits(self.path, self._commits):
+            self.committed.update(commit.episodes)
+            self._commits += 1
+
+    def _join(self) -> None:
+        """Go on with an existing store."""
+        theirs, self._codecs = read_attributes(self.path)
+        if different := differences(self.info, theirs):
+            raise DataError(f"{self.path}: cannot append, the store disagrees: {'; '.join(different)}")
+        self._catch_up()
+
+    def _create(self, codecs: Mapping[str, Codec]) -> None:
+        """Make the store appear whole: build it aside, then rename; if another writer was first, join theirs."""
+        import zarr  # 0.3 s, and only a new store needs it
+
+        aside = self.path.parent / f".{self.path.name}.{uuid4().hex}"
+        try:
+            zarr.create_group(aside, zarr_format=3, attributes=to_attributes(self.info, codecs))
+            (aside / "parts").mkdir()
+            (aside / "commits").mkdir()
+            sync(aside / "zarr.json", aside)
+            with suppress(FileExistsError, NotADirectoryError):
+                _rename(aside, self.path)
+            sync(self.path.parent)
+        except OSError as error:
+            raise self._refused(error) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        self._join()
+
+    def _refused(self, error: OSError) -> DataError:
+        return DataError(
+            f"{error.filename or self.path}: cannot write ({error.strerror}); make room or choose another path, then "
+            f"import again: what was committed is kept"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise FileExistsError(str(target)) from error  # ENOTEMPTY: the other writer's store
+
+
+def _check_names(info: StoreInfo) -> None:
+    for name in info.cameras:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise DataError(f"camera '{name}': a camera's name is made of letters, digits, '_', '-' and '.'; rename it")
+
+
+def check_episode(episode: Episode, info: StoreInfo) -> None:
+    """Raise DataError, naming episode, frame and dimension, if an episode is not what the info promises."""
+    where = f"episode '{episode.id}'"
+    if len(episode) == 0:
+        raise DataError(f"{where}: has no frames; leave it out")
+    if set(episode.images) != set(info.cameras):
+        raise DataError(f"{where}: cameras {sorted(episode.images)}, expected {sorted(info.cameras)}")
+    for name, camera in info.cameras.items():
+        _check_array(
+            episode.images[name], (len(episode), camera.height, camera.width, 3), "uint8", f"{where}, '{name}'"
+        )
+    for what, array, names in (
+        ("actions", episode.actions, info.action.names),
+        ("proprio", episode.proprio, info.proprio),
+    ):
+        _check_array(array, (len(episode), len(names)), "float32", f"{where}, {what}")
+        if not np.isfinite(array).all():
+            frame, dimension = np.argwhere(~np.isfinite(array))[0]
+            value = array[frame, dimension]
+            raise DataError(f"{where}, frame {frame}: {what} '{names[dimension]}' is {value}; mend or leave it out")
+
+
+def _check_array(array: np.ndarray, shape: tuple[int, ...], dtype: str, where: str) -> None:
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise DataError(f"{where}: {array.dtype} {array.shape}, expected {dtype} {shape}")

@@ -1,0 +1,118 @@
+"""Meta-World demonstrations: a folder with one .npz per task, several episodes in each."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core import ActionConvention, Camera, DataError, Episode, Gripper, Register, StoreInfo, hookimpl
+
+KEYS = ("images", "actions", "proprio", "episode_ends", "task", "instruction")
+
+
+@dataclass(frozen=True)
+class MetaWorldNpzConfig:
+    """What the files do not say themselves.
+
+    camera: the name of the camera that recorded the images.
+    image_size: height and width of the images in pixels.
+    """
+
+    camera: str = "corner2"
+    image_size: int = 96
+
+
+class MetaWorldNpz:
+    """Reads images (n Y X 3) uint8, actions and proprio (n 4) float32, episode_ends, task and instruction.
+
+    Meta-World steps its physics at 400 Hz, five times per action; an action of 1.0 moves the hand by one centimetre.
+    """
+
+    def __init__(self, config: MetaWorldNpzConfig, *, source: Path) -> None:
+        self.camera = config.camera
+        self.files = sorted(source.glob("*.npz"))
+        if not self.files:
+            raise DataError(f"{source}: holds no .npz files; name the folder of the demonstrations")
+        self.info = StoreInfo(
+            fps=80.0,
+            cameras={config.camera: Camera(config.image_size, config.image_size)},
+            action=ActionConvention(
+                names=("x", "y", "z", "gripper"),
+                mode="delta",
+                frame="world",
+                rotation="none",
+                scale=(0.01, 0.01, 0.01, 1.0),
+                rate=80.0,
+                grippers=(Gripper(dimension=3, kind="continuous", closed=1.0, open=-1.0),),
+            ),
+            proprio=("tcp_x", "tcp_y", "tcp_z", "gripper_opening"),
+            origin="Meta-World (https://github.com/Farama-Foundation/Metaworld), MIT licence",
+        )
+        self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None
+
+    def ids(self) -> Sequence[str]:
+        """Name the episodes "<file>/<number>", file by file."""
+        return [f"{file.stem}/{i}" for file in self.files for i in range(len(_load(file, ["episode_ends"])[0]))]
+
+    def read(self, episode: str) -> Episode:
+        """Read one episode; raises DataError for a file that is damaged or laid out otherwise."""
+        stem, _, number = episode.rpartition("/")
+        file = next(file for file in self.files if file.stem == stem)
+        data = self._file(file)
+        ends = data["episode_ends"]
+        frames = slice(int(ends[int(number) - 1]) if int(number) else 0, int(ends[int(number)]))
+        return Episode(
+            id=episode,
+            task=str(data["task"]),
+            instruction=str(data["instruction"]),
+            images={self.camera: data["images"][frames]},
+            actions=data["actions"][frames],
+            proprio=data["proprio"][frames],
+        )
+
+    def _file(self, file: Path) -> dict[str, np.ndarray]:
+        """Return a file's arrays; the last file stays loaded, for its next episode."""
+        if self._loaded is None or self._loaded[0] != file:
+            data = dict(zip(KEYS, _load(file, KEYS), strict=True))
+            self._check(file, data)
+            self._loaded = (file, data)
+        return self._loaded[1]
+
+    def _check(self, file: Path, data: dict[str, np.ndarray]) -> None:
+        camera, total = self.info.cameras[self.camera], len(data["actions"])
+        shapes = {
+            "images": (total, camera.height, camera.width, 3),
+            "actions": (total, self.info.action.dim),
+            "proprio": (total, len(self.info.proprio)),
+        }
+        for key, expected in shapes.items():
+            if data[key].shape != expected:
+                raise DataError(f"{file}: '{key}' is {data[key].shape}, expected {expected}; record it again")
+        ends = data["episode_ends"]
+        if ends.ndim != 1 or ends[-1] != total or (np.diff(ends, prepend=0) <= 0).any():
+            raise DataError(f"{file}: 'episode_ends' {ends.tolist()} must rise to {total} frames; record it again")
+        for key in ("actions", "proprio"):
+            if not np.isfinite(data[key]).all():
+                frame, dimension = np.argwhere(~np.isfinite(data[key]))[0]
+                number = int(np.searchsorted(ends, frame, "right"))
+                where = f"episode '{file.stem}/{number}', frame {frame - ([0, *ends][number])}"
+                raise DataError(f"{file}: {where}: '{key}' dimension {dimension} is {data[key][frame, dimension]}")
+
+
+def _load(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return [archive[key] for key in keys]
+    except KeyError as error:
+        raise DataError(f"{file}: {error.args[0]}; a file holds {', '.join(KEYS)}") from error
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file}: damaged or no .npz file ({error}); record or copy it again") from error
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    """Register "metaworld_npz"."""
+    register("metaworld_npz", MetaWorldNpzConfig, MetaWorldNpz)

@@ -1,0 +1,138 @@
+"""Windows per second of the Loader against a bare loop that only reads and decodes the same frames.
+
+    python -m tests.benchmarks.loader [--threads 2] [--rounds 7]
+
+The bare loop does pread and decode, and nothing else: no checksums, actions, normalisation, text or batches. Both read
+the same windows in the same order with the same number of threads, in turns; the ratio is taken within each round.
+What shuffling costs is measured apart. Runs in about half a minute on two cores.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from core.data.layout import read_commits
+from core.data.loader import Loader
+from core.data.metadata import Episode
+from core.data.normalization import Normalizer, ProprioNormalizer
+from core.data.part import CameraStream
+from core.data.store import EpisodeStore
+from core.data.windows import Windows, window_at
+from core.data.writer import StoreWriter
+
+CLEAN = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
+CAMERA = "corner2"
+WINDOW, HORIZON, BATCH = 8, 10, 32
+
+
+class BareLoop:
+    """pread + decode of windows, each thread into its own buffer."""
+
+    def __init__(self, windows: Windows, threads: int) -> None:
+        store, info = windows.store, windows.store.info.cameras[CAMERA]
+        commit = read_commits(store.path)[0]  # the stores measured here have one part
+        self.stream = CameraStream(store.path / "parts" / commit.part, CAMERA, commit.arrays)
+        self.descriptor = os.open(self.stream.file, os.O_RDONLY)
+        self.codec, self.windows = store.codecs[CAMERA], windows
+        groups = -(-store.length // self.codec.group)
+        self.first_group = (np.cumsum(groups) - groups).tolist()
+        self.length = store.length.tolist()
+        self.buffers = [np.empty((WINDOW, info.height, info.width, 3), np.uint8) for _ in range(threads)]
+
+    def run(self, places: Sequence[tuple[int, int]]) -> None:
+        shares = [places[i :: len(self.buffers)] for i in range(len(self.buffers))]
+        with ThreadPoolExecutor(len(self.buffers)) as pool:
+            list(pool.map(self._share, shares, self.buffers))
+
+    def _share(self, places: Sequence[tuple[int, int]], out: np.ndarray) -> None:
+        end, size = self.stream.end, self.codec.group
+        for episode, start in places:
+            stop = min(start + WINDOW, self.length[episode])
+            base = self.first_group[episode]
+            groups = range(base + start // size, base - (-stop // size))
+            data = os.pread(self.descriptor, end[groups.stop] - end[groups.start], end[groups.start])
+            for group in groups:
+                encoded = data[end[group] - end[groups.start] : end[group + 1] - end[groups.start]]
+                begin = (group - base) * size
+                low, high = max(begin, start), min(begin + size, stop)
+                count = min(size, self.length[episode] - begin)
+                self.codec.decode(encoded, count, low - begin, out[low - start : high - start])
+
+
+def noisy(path: Path) -> Path:
+    """The same episodes with a camera's noise, for which the store chooses JPEG."""
+    clean, random = EpisodeStore(CLEAN), np.random.default_rng(0)
+    camera = clean.info.cameras[CAMERA]
+    with StoreWriter(path, replace(clean.info, origin="benchmark")) as writer:
+        for e in range(len(clean)):
+            n = int(clean.length[e])
+            frames = np.empty((n, camera.height, camera.width, 3), np.uint8)
+            clean.read_frames(CAMERA, e, 0, n, frames)
+            frames = np.clip(frames + random.normal(0, 4, frames.shape), 0, 255).astype(np.uint8)
+            writer.append(
+                Episode(clean.episode_id(e), clean.task_name(e), clean.instruction(e), {CAMERA: frames},
+                        clean.actions(e, 0, n), clean.proprio(e, 0, n))
+            )  # fmt: skip
+    return path
+
+
+def compare(path: Path, threads: int, rounds: int) -> tuple[str, float, float, list[float]]:
+    """Return codec, median windows/s of the bare loop and of the Loader, and the ratio of each round."""
+    store = EpisodeStore(path)
+    windows = Windows(store, range(len(store)), WINDOW, HORIZON)
+    bare = BareLoop(windows, threads)
+    loader = Loader(
+        windows,
+        batch_size=BATCH,
+        action_normalizer=Normalizer.fit(store.statistics["action"], store.info.action, "quantile"),
+        proprio_normalizer=ProprioNormalizer.fit(store.statistics["proprio"]),
+        tokenize=lambda text: list(text.encode()),
+        cameras=(CAMERA,),
+        threads=threads,
+        prefetch=3,
+        device=torch.device("cpu"),
+    )
+    places = [windows.locate(index) for index in range(len(windows))]
+    speeds: list[tuple[float, float]] = []
+    for _ in range(rounds + 1):
+        began = perf_counter()
+        bare.run(places)
+        between = perf_counter()
+        for _ in loader.once():  # a whole pass: nothing decoded ahead of the clock, nothing left over after it
+            pass
+        speeds.append((len(places) / (between - began), len(places) / (perf_counter() - between)))
+    first, second = zip(*speeds[1:], strict=True)  # the first round warms up
+    ratios = [ours / theirs for theirs, ours in speeds[1:]]
+    return store.codecs[CAMERA].name, statistics.median(first), statistics.median(second), ratios
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the Loader against a bare read-and-decode loop.")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"windows of {WINDOW} frames at 96 px, batches of {BATCH}, {arguments.threads} threads")
+    print(f"{'codec':<6} {'bare/s':>8} {'Loader/s':>9} {'ratio':>6}  {'range':>11}")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (CLEAN, noisy(Path(folder) / "noisy.zarr")):
+            codec, bare, ours, ratios = compare(path, arguments.threads, arguments.rounds)
+            spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+            print(f"{codec:<6} {bare:8.0f} {ours:9.0f} {statistics.median(ratios):6.2f}  {spread:>11}")
+    began = perf_counter()
+    for position in range(10_000):
+        window_at(position, 1_000_003, 0)
+    print(f"shuffling: {(perf_counter() - began) * 100:.1f} us per window")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Small stores and episodes for tests: every value is a function of the seed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from core.data.metadata import ActionConvention, Camera, Episode, Gripper, StoreInfo
+from core.data.store import EpisodeStore
+from core.data.writer import StoreWriter
+
+STILL, MOVING = "front", "wrist"  # a still camera is stored by zstd, a moving and noisy one by JPEG
+INSTRUCTIONS = {"reach": "reach the red cube", "push": "push the puck", "open": "open the drawer"}
+
+
+def make_info(cameras: Sequence[str] = (STILL, MOVING), size: int = 32, proprio: int = 3) -> StoreInfo:
+    """Three pose dimensions and a binary gripper."""
+    return StoreInfo(
+        fps=10.0,
+        cameras={name: Camera(size, size) for name in cameras},
+        action=ActionConvention(
+            names=("x", "y", "z", "gripper"),
+            mode="delta",
+            frame="world",
+            rotation="none",
+            scale=(0.02, 0.02, 0.02, 1.0),
+            rate=10.0,
+            grippers=(Gripper(3, "binary", closed=-1.0, open=1.0),),
+        ),
+        proprio=tuple(f"p{i}" for i in range(proprio)),
+        origin="made for tests",
+    )
+
+
+def make_episode(number: int, info: StoreInfo, length: int = 11, task: str = "reach") -> Episode:
+    """Episode "<task>/<number>": its frames, actions and proprioception depend on the number alone."""
+    random = np.random.default_rng(number)
+    actions = random.normal(size=(length, info.action.dim)).astype(np.float32)
+    actions[:, 3] = np.where(actions[:, 3] > 0, 1, -1)
+    return Episode(
+        id=f"{task}/{number}",
+        task=task,
+        instruction=INSTRUCTIONS[task],
+        images={name: _frames(random, length, camera, name) for name, camera in info.cameras.items()},
+        actions=actions,
+        proprio=random.normal(size=(length, len(info.proprio))).astype(np.float32),
+    )
+
+
+def make_episodes(count: int, info: StoreInfo, tasks: Sequence[str] = ("reach", "push")) -> list[Episode]:
+    """Episodes of 11, 12, 13 ... frames, the tasks in turns."""
+    return [make_episode(i, info, 11 + i % 5, tasks[i % len(tasks)]) for i in range(count)]
+
+
+def make_store(
+    path: Path,
+    episodes: int = 6,
+    tasks: Sequence[str] = ("reach", "push"),
+    info: StoreInfo | None = None,
+    part_bytes: int = 2**20,
+) -> EpisodeStore:
+    """A store of make_episodes; a small `part_bytes` gives a part to each episode."""
+    info = info or make_info()
+    with StoreWriter(path, info, part_bytes) as writer:
+        for episode in make_episodes(episodes, info, tasks):
+            writer.append(episode)
+    return EpisodeStore(path)
+
+
+def with_actions(episode: Episode, actions: np.ndarray) -> Episode:
+    return replace(episode, actions=actions)
+
+
+def _frames(random: np.random.Generator, length: int, camera: Camera, name: str) -> np.ndarray:
+    """A square that moves over a plain floor; the moving camera sees the floor shift, with noise."""
+    rows, columns = np.mgrid[: camera.height, : camera.width]
+    frames = np.empty((length, camera.height, camera.width, 3), np.uint8)
+    for t in range(length):
+        shift = 2 * t if name == MOVING else 0
+        floor = 128 + 60 * np.sin((rows + columns + shift) / 9)[..., None] * np.array([1.0, 0.6, 0.3])
+        noise = random.normal(0, 6, floor.shape) if name == MOVING else 0
+        frames[t] = np.clip(floor + noise, 0, 255)
+        at = (3 * t) % (camera.width - 4)
+        frames[t, 4:8, at : at + 4] = random.integers(0, 255, 3)
+    return frames
