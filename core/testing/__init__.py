@@ -1,0 +1,30 @@
+"""The contract tests that the author of a part runs on it, in two lines of pytest (or of any other runner):
+
+    @pytest.mark.parametrize("check", checks_for("policy_head", MLPHead, MLPHeadConfig()), ids=str)
+    def test_contract(check): check()
+
+All run on the CPU, in evaluation mode. A failure is an AssertionError that says what was expected and received.
+"""
+
+from typing import Any, Literal
+
+from core.contracts import Build
+from core.testing import action_tokens, backbone, policy_head, text_encoder, vision_encoder
+from core.testing.common import Check as Check, Given as Given
+
+__all__ = ["Check", "Given", "checks_for"]
+
+Part = Literal["vision_encoder", "text_encoder", "backbone", "action_tokens", "policy_head"]
+_CHECKS = {
+    "vision_encoder": vision_encoder.checks,
+    "text_encoder": text_encoder.checks,
+    "backbone": backbone.checks,
+    "action_tokens": action_tokens.checks,
+    "policy_head": policy_head.checks,
+}
+_DEFAULT = Given()
+
+
+def checks_for(kind: Part, build: Build, config: Any, given: Given = _DEFAULT) -> list[Check]:
+    """Return the checks of one kind of part; `given` says what core would know, where the defaults do not fit."""
+    return _CHECKS[kind](build, config, given)

@@ -1,0 +1,146 @@
+"""RoboVLMs' policy head: an LSTM over the window, then one MLP for the pose and one for the gripper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from einops import rearrange
+from torch import Tensor, nn
+
+from core import (
+    ActionSpec,
+    Batch,
+    PolicyHead,
+    RecipeError,
+    Register,
+    hookimpl,
+    masked_bce,
+    masked_huber,
+    masked_mse,
+)
+
+
+@dataclass(frozen=True)
+class LSTMConfig:
+    """The head of RoboVLMs (Liu et al. 2025); the defaults are its published sizes, 41.2 M parameters in Kosmos-2.
+
+    layers: number of LSTM layers.
+    hidden_size: width of the LSTM.
+    mlp: widths of the hidden layers of both MLPs.
+    loss: of the continuous dimensions, "huber" (delta 1, as RoboVLMs runs) or "mse" (as its paper says).
+    gripper_weight: factor of the binary cross-entropy in the sum of the losses.
+    tanh: bound the continuous dimensions to [-1, 1].
+    dropout: between the LSTM's layers while training, a probability.
+    """
+
+    layers: Annotated[int, Gt(0)] = 4
+    hidden_size: Annotated[int, Gt(0)] = 1024
+    mlp: tuple[Annotated[int, Gt(0)], ...] = (1024, 512, 256)
+    loss: Literal["huber", "mse"] = "huber"
+    gripper_weight: Annotated[float, Ge(0)] = 0.01
+    tanh: bool = True
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.dropout and self.layers == 1:
+            raise ValueError("dropout acts between layers, and layers = 1; raise layers or drop dropout")
+
+
+class LSTMHead(PolicyHead):
+    """Regresses the continuous dimensions and classifies the binary ones, at every frame of the window.
+
+    Raises RecipeError where tanh cannot reach the actions, or no dimension is continuous.
+    """
+
+    def __init__(self, config: LSTMConfig, *, width: int, action: ActionSpec) -> None:
+        super().__init__()
+        _check(config, action)
+        self.window, self.horizon = action.window, action.horizon
+        self.gripper_weight = config.gripper_weight
+        self.pose_loss = masked_huber if config.loss == "huber" else masked_mse
+        self.lstm = nn.LSTM(width, config.hidden_size, config.layers, batch_first=True, dropout=config.dropout)
+        outputs = action.horizon * len(action.continuous)
+        self.pose = _mlp([config.hidden_size, *config.mlp, outputs])
+        self.bound = nn.Tanh() if config.tanh else nn.Identity()
+        outputs = action.horizon * len(action.binary)
+        self.gripper = _mlp([config.hidden_size, *config.mlp, outputs]) if action.binary else None
+        # Index tensors live on the head's device: indexing with Python lists would copy them there at every step.
+        self.continuous: Tensor
+        self.binary: Tensor
+        self.order: Tensor
+        self.register_buffer("continuous", torch.tensor(action.continuous), persistent=False)
+        self.register_buffer("binary", torch.tensor(action.binary, dtype=torch.int64), persistent=False)
+        self.register_buffer("order", torch.tensor(action.continuous + action.binary).argsort(), persistent=False)
+
+    def forward(self, readout: Tensor) -> Tensor:
+        """(B T Q D) -> (B T H A): continuous dimensions normalised, binary ones as the probability of 1."""
+        return self._actions(*self._run(readout.mean(dim=2)))
+
+    def loss(self, readout: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return "pose" and, where a dimension is binary, "gripper" (already weighted), over all frames' chunks."""
+        if batch.actions is None or batch.action_mask is None:
+            raise ValueError("the loss compares with batch.actions and batch.action_mask, and the batch has none")
+        pose, logits = self._run(readout.mean(dim=2))
+        terms = {"pose": self.pose_loss(pose, batch.actions.index_select(-1, self.continuous), batch.action_mask)}
+        if logits is not None:
+            target = batch.actions.index_select(-1, self.binary)
+            terms["gripper"] = self.gripper_weight * masked_bce(logits, target, batch.action_mask)
+        return terms
+
+    def step(self, readout: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One frame (B Q D); the state is the last readouts (B n D), n <= T -> actions (B H A) and the next state.
+
+        The window is run anew from a fresh LSTM state, so that a step computes what training computed. (RoboVLMs
+        carries the LSTM's state for the first T steps and re-runs the last T features from then on.)
+        """
+        newest = readout.mean(dim=1, keepdim=True)  # (B 1 D)
+        state = newest if state is None else torch.cat([state, newest], dim=1)[:, -self.window :]
+        return self._actions(*self._run(state))[:, -1], state
+
+    def _run(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B T D) -> pose (B T H A_continuous) and gripper logits (B T H A_binary)."""
+        hidden, _ = self.lstm(features)
+        pose = rearrange(self.pose(hidden), "b t (h a) -> b t h a", h=self.horizon)
+        if self.gripper is None:
+            return self.bound(pose), None
+        return self.bound(pose), rearrange(self.gripper(hidden), "b t (h a) -> b t h a", h=self.horizon)
+
+    def _actions(self, pose: Tensor, logits: Tensor | None) -> Tensor:
+        """Put the dimensions back in the action's order -> (B T H A)."""
+        if logits is None:
+            return pose
+        return torch.cat([pose, logits.sigmoid()], dim=-1).index_select(-1, self.order)
+
+
+def _check(config: LSTMConfig, action: ActionSpec) -> None:
+    if not action.continuous:
+        raise RecipeError("policy_head.name: 'lstm' regresses continuous dimensions, and this action has none")
+    if config.tanh and not action.bounded:
+        raise RecipeError(
+            "policy_head.tanh: actions leave [-1, 1] under this action.normalization and tanh cannot follow; "
+            "set policy_head.tanh = false or choose a bounded action.normalization"
+        )
+
+
+def _mlp(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers with ReLU between them, initialised so that the signal keeps its size (He et al. 2015).
+
+    With torch's default the LSTM's small outputs shrink some hundredfold on their way, and for its first hundreds of
+    steps the policy is a constant.
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@hookimpl
+def register_policy_heads(register: Register) -> None:
+    """Register "lstm"."""
+    register("lstm", LSTMConfig, LSTMHead)

@@ -1,0 +1,104 @@
+"""SentencePiece tokens, a learned embedding and, if wanted, a small transformer over the instruction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
+from core import DataError, Register, TextEncoder, TokenGroup, hookimpl
+
+SHIPPED = Path(__file__).with_name("robot_instructions.model")
+
+
+@dataclass(frozen=True)
+class SentencePieceConfig:
+    """An embedding table over the pieces of a SentencePiece model (Kudo and Richardson 2018).
+
+    model: a trained .model file, as `joinery tokenizer train` writes; none for the one that ships with Joinery.
+    width: of every token.
+    layers: pre-norm transformer layers over the embeddings; 0 leaves all mixing to the backbone.
+    heads: attention heads per layer; they divide the width.
+    max_tokens: tokens in the longest instruction that is accepted.
+    dropout: in the layers while training, a probability.
+    """
+
+    model: Path | None = None
+    width: Annotated[int, Gt(0)] = 128
+    layers: Annotated[int, Ge(0)] = 0
+    heads: Annotated[int, Gt(0)] = 4
+    max_tokens: Annotated[int, Gt(0)] = 64
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.layers and self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}; choose a divisor")
+
+
+class SentencePieceEncoder(TextEncoder):
+    """Embeds the pieces of an instruction. Raises DataError where the .model cannot be read."""
+
+    def __init__(self, config: SentencePieceConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.max_tokens = config.max_tokens
+        self.processor = _load(config.model or SHIPPED)
+        self.embedding = nn.Embedding(self.processor.get_piece_size(), config.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.layers = _layers(config) if config.layers else None
+        # Without layers the backbone's positions suffice.
+        self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02) if config.layers else None
+
+    def tokenize(self, instruction: str) -> Sequence[int]:
+        """Ids of the pieces; raises DataError for an instruction that is empty or longer than max_tokens."""
+        ids: list[int] = self.processor.encode(instruction)
+        if not ids:
+            raise DataError(f"the instruction {instruction!r} is empty; give every episode an instruction")
+        if len(ids) > self.max_tokens:
+            start = " ".join(instruction[:60].split())
+            raise DataError(
+                f"the instruction '{start}...' has {len(ids)} tokens and text_encoder.max_tokens is "
+                f"{self.max_tokens}; shorten it or raise text_encoder.max_tokens"
+            )
+        return ids
+
+    def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
+        """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
+        x = self.embedding(ids)
+        if self.layers is not None and self.positions is not None:
+            x = self.layers(x + self.positions[: ids.shape[1]], src_key_padding_mask=None if mask is None else ~mask)
+        return TokenGroup(x, mask)
+
+
+def _layers(config: SentencePieceConfig) -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(
+        config.width,
+        config.heads,
+        dim_feedforward=4 * config.width,
+        dropout=config.dropout,
+        activation="gelu",
+        batch_first=True,
+        norm_first=True,
+    )
+    return nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False)
+
+
+def _load(path: Path) -> Any:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"text_encoder.model: '{path}' cannot be read as a SentencePiece model; "
+            "make one with `joinery tokenizer train`, or leave the key out for the shipped one"
+        ) from error
+
+
+@hookimpl
+def register_text_encoders(register: Register) -> None:
+    """Register "sentencepiece"."""
+    register("sentencepiece", SentencePieceConfig, SentencePieceEncoder)

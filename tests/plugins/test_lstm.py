@@ -1,0 +1,145 @@
+"""The LSTM head against torch.nn.LSTM by hand, its losses against numpy, its size against RoboVLMs'."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core import ActionSpec, RecipeError
+from core.testing import Given, checks_for, policy_head
+from plugins.heads.lstm import LSTMConfig, LSTMHead
+
+SMALL = LSTMConfig(layers=2, hidden_size=16, mlp=(12, 8))
+MIXED = ActionSpec(window=3, horizon=4, dim=5, binary=(1, 3))
+CONTINUOUS = ActionSpec(window=3, horizon=2, dim=3)
+SETTINGS = [
+    (SMALL, MIXED),
+    (replace(SMALL, loss="mse", tanh=False), replace(MIXED, bounded=False)),
+    (replace(SMALL, layers=1, mlp=()), CONTINUOUS),
+    (replace(SMALL, dropout=0.3), replace(MIXED, window=2)),
+]
+CHECKS = [
+    pytest.param(check, id=f"{i}-{check}")
+    for i, (config, action) in enumerate(SETTINGS)
+    for check in checks_for("policy_head", LSTMHead, config, Given(action=action))
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_contract(check):
+    check()
+
+
+def make(config=SMALL, action=MIXED, width=6):
+    torch.manual_seed(0)
+    return LSTMHead(config, width=width, action=action).eval()
+
+
+def perceptron(mlp, x):
+    """Linear, ReLU, ..., linear in float64."""
+    linears = [layer for layer in mlp if isinstance(layer, torch.nn.Linear)]
+    for i, layer in enumerate(linears):
+        x = x @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
+        x = np.maximum(x, 0) if i + 1 < len(linears) else x
+    return x
+
+
+def by_hand(head, readout):
+    """Pose and gripper logits (B T H A) from a torch.nn.LSTM with the head's weights, then numpy in float64."""
+    lstm = torch.nn.LSTM(readout.shape[-1], 16, 2, batch_first=True)
+    lstm.load_state_dict({name: weight.detach().clone() for name, weight in head.lstm.state_dict().items()})
+    hidden = lstm.double()(readout.double().mean(2))[0].detach().numpy()
+    shape = (*hidden.shape[:2], 4, -1)
+    return np.tanh(perceptron(head.pose, hidden).reshape(shape)), perceptron(head.gripper, hidden).reshape(shape)
+
+
+def test_actions_equal_an_lstm_by_hand():
+    head, readout = make(), torch.randn(2, 3, 2, 6)
+    pose, logits = by_hand(head, readout)
+    expected = np.zeros((2, 3, 4, 5))
+    expected[..., [0, 2, 4]] = pose
+    expected[..., [1, 3]] = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(head(readout).detach().numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["huber", "mse"])
+def test_losses_equal_numpy(loss):
+    head = make(replace(SMALL, loss=loss, gripper_weight=0.25))
+    given = Given(width=6, action=MIXED)
+    readout, batch = policy_head.readout(given), policy_head.batch(given)
+    batch = replace(batch, actions=batch.actions * 3)  # beyond Huber's knee at 1
+    pose, logits = by_hand(head, readout)
+    target, mask = batch.actions.double().numpy(), batch.action_mask.numpy()
+    error = np.abs(pose - target[..., [0, 2, 4]])
+    pose_loss = error**2 if loss == "mse" else np.where(error < 1, error**2 / 2, error - 0.5)
+    gripper_loss = np.logaddexp(0, logits) - logits * target[..., [1, 3]]
+    terms = head.loss(readout, batch)
+    assert set(terms) == {"pose", "gripper"}
+    np.testing.assert_allclose(terms["pose"].item(), pose_loss[mask].mean(), rtol=1e-5)
+    np.testing.assert_allclose(terms["gripper"].item(), 0.25 * gripper_loss[mask].mean(), rtol=1e-5)
+
+
+def test_every_frame_is_supervised():
+    head, given = make(), Given(width=6, action=MIXED)
+    readout = policy_head.readout(given).requires_grad_()
+    batch = policy_head.batch(given)
+    for t in range(3):
+        mask = torch.zeros_like(batch.action_mask)
+        mask[:, t] = True
+        sum(head.loss(readout, replace(batch, action_mask=mask)).values()).backward()
+        assert readout.grad[:, t].any()
+        readout.grad = None
+
+
+def test_without_binary_dimensions_there_is_no_gripper():
+    head, given = make(action=CONTINUOUS), Given(width=6, action=CONTINUOUS)
+    assert set(head.loss(policy_head.readout(given), policy_head.batch(given))) == {"pose"}
+    assert not [name for name in head.state_dict() if name.startswith("gripper")]
+
+
+def test_tanh_bounds_the_continuous_dimensions_alone():
+    readout = torch.randn(2, 3, 1, 6) * 100
+    free = make(replace(SMALL, tanh=False))
+    with torch.no_grad():
+        free.pose[-1].bias += 5
+        assert free(readout)[..., [0, 2, 4]].max() > 1
+        bounded = make()
+        bounded.load_state_dict(free.state_dict())
+        torch.testing.assert_close(bounded(readout)[..., 0], free(readout)[..., 0].tanh())
+        assert torch.equal(bounded(readout)[..., 1], free(readout)[..., 1])
+
+
+def test_step_forgets_what_lies_before_the_window():
+    head, readout, state = make(), torch.randn(2, 7, 2, 6), None
+    for t in range(7):
+        actions, state = head.step(readout[:, t], state)
+        assert state.shape == (2, min(t + 1, 3), 6)
+        window = head(readout[:, max(0, t - 2) : t + 1])
+        torch.testing.assert_close(actions, window[:, -1])
+
+
+def test_size_is_that_of_robovlms():
+    head = LSTMHead(LSTMConfig(), width=2048, action=ActionSpec(window=8, horizon=10, dim=7, binary=(6,)))
+    assert round(sum(p.numel() for p in head.parameters()) / 1e6, 2) == 41.21
+
+
+def test_tanh_refuses_unbounded_actions():
+    with pytest.raises(RecipeError, match=r"policy_head\.tanh.*action\.normalization"):
+        make(action=replace(MIXED, bounded=False))
+
+
+def test_an_action_without_continuous_dimensions_is_refused():
+    with pytest.raises(RecipeError, match="continuous"):
+        make(action=ActionSpec(window=1, horizon=1, dim=1, binary=(0,)))
+
+
+def test_dropout_without_a_second_layer_is_refused():
+    with pytest.raises(ValueError, match="dropout"):
+        LSTMConfig(layers=1, dropout=0.1)
+
+
+def test_loss_without_actions_says_so():
+    given = Given(width=6, action=MIXED)
+    with pytest.raises(ValueError, match=r"batch\.actions"):
+        make().loss(policy_head.readout(given), replace(policy_head.batch(given), actions=None))

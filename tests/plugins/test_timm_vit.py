@@ -1,0 +1,270 @@
+"""timm encoders of three families; pixels and weights against timm itself."""
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core import RecipeError, TokenGroup
+from core.testing import Given, checks_for
+from plugins.vision.timm_vit import TimmConfig, TimmEncoder, _import_timm
+
+timm = _import_timm()
+VIT = TimmConfig(model="test_vit", image_size=32)
+CONFIGS = [
+    (VIT, Given()),
+    (replace(VIT, tokens="patches", gradient_checkpointing=True), Given(cameras={"wrist": (3, 32, 32)})),
+    (replace(VIT, tokens="pooled"), Given()),
+    (replace(VIT, model="test_vit4"), Given()),  # norms after pooling, and has register tokens
+    (replace(VIT, model="test_resnet"), Given()),
+    (replace(VIT, model="test_resnet", tokens="pooled"), Given()),
+]
+CHECKS = [
+    pytest.param(check, id=f"{config.model}-{config.tokens}-{check}")
+    for config, given in CONFIGS
+    for check in checks_for("vision_encoder", TimmEncoder, config, given)
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_contract(check):
+    check()
+
+
+TEXT = TokenGroup(torch.zeros(2, 1, 4))
+ONE = {"front": (3, 32, 32)}
+
+
+def make(config=VIT, cameras=ONE):
+    torch.manual_seed(0)
+    return TimmEncoder(config, cameras=cameras, text_width=4).eval()
+
+
+def images(*cameras, window=2, rows=32, columns=32):
+    shape = (2, window, 3, rows, columns)
+    return {camera: torch.randint(256, shape, dtype=torch.uint8) for camera in cameras}
+
+
+@torch.no_grad()
+def test_tokens_are_what_timm_makes_of_the_normalised_pixels():
+    encoder, frames = make(), images("front")
+    pixels = frames["front"].flatten(0, 1).double().numpy() / 255
+    settings = encoder.model.pretrained_cfg
+    pixels = (pixels - np.reshape(settings["mean"], (3, 1, 1))) / np.reshape(settings["std"], (3, 1, 1))
+    expected = encoder.model.forward_features(torch.from_numpy(pixels).float())
+    received = encoder(frames, TEXT)
+    assert received.mask is None
+    torch.testing.assert_close(received.tokens.flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_patches_and_pooled_tokens_are_timms():
+    frames = images("front", window=1)
+    whole, patches, pooled = (make(replace(VIT, tokens=kind)) for kind in ("all", "patches", "pooled"))
+    prefix = whole.model.num_prefix_tokens
+    assert prefix > 0
+    assert torch.equal(patches(frames, TEXT).tokens, whole(frames, TEXT).tokens[:, :, prefix:])
+    features = whole(frames, TEXT).tokens[:, 0]
+    expected = timm.create_model("test_vit", img_size=32, num_classes=0).forward_head(features, pre_logits=True)
+    assert torch.equal(pooled(frames, TEXT).tokens[:, 0, 0], expected)
+
+
+@torch.no_grad()
+def test_images_are_averaged_down_rather_than_sampled():
+    encoder = make(replace(VIT, image_size=16))
+    board = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    board[..., ::2, 1::2] = board[..., 1::2, ::2] = 255  # a checkerboard of single pixels is grey from afar
+    middle = encoder._resize(board)[..., 2:-2, 2:-2]
+    torch.testing.assert_close(middle, torch.full_like(middle, 127.5), atol=1.5, rtol=0)
+
+
+def test_images_of_the_right_size_are_left_alone():
+    frames = images("front")["front"].flatten(0, 1)
+    assert torch.equal(make()._resize(frames), frames.float())
+
+
+@torch.no_grad()
+def test_cameras_stand_in_the_order_of_their_names():
+    frames = images("b", "a")
+    encoder = make(cameras={"b": (3, 32, 32), "a": (3, 32, 32)})
+    tokens = encoder(frames, TEXT).tokens
+    half = tokens.shape[2] // 2
+    alone = make()
+    alone.model.load_state_dict(encoder.model.state_dict())
+    for i, camera in enumerate("ab"):
+        expected = alone({"front": frames[camera]}, TEXT).tokens + encoder.camera[i]
+        torch.testing.assert_close(tokens[:, :, i * half : (i + 1) * half], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_one_camera_has_no_camera_embedding():
+    assert "camera" in make(cameras={"a": (3, 8, 8), "b": (3, 8, 8)}).state_dict()
+    assert "camera" not in make().state_dict()
+
+
+def test_statistics_and_weights_of_the_input_stay_out_of_the_state_dict():
+    assert all(name.startswith("model.") for name in make().state_dict())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("model", "count"), [("test_resnet", 4), ("swin_tiny_patch4_window7_224", 4)])
+def test_feature_maps_become_rows_of_tokens(model, count):
+    encoder = make(TimmConfig(model=model, image_size=64))
+    frames = images("front", window=1, rows=64, columns=64)
+    features = encoder.model.forward_features((frames["front"][:, 0] / 255 - encoder.mean) / encoder.std)
+    tokens = encoder(frames, TEXT).tokens
+    assert tokens.shape == (2, 1, count, encoder.width)
+    for row in range(2):
+        for column in range(2):
+            place = features[:, row, column] if model.startswith("swin") else features[:, :, row, column]
+            torch.testing.assert_close(tokens[:, 0, 2 * row + column], place, atol=1e-5, rtol=1e-5)
+
+
+def test_depth_makes_a_smaller_model():
+    assert len(make(replace(VIT, depth=1)).model.blocks) == 1
+    assert len(make().model.blocks) > 1
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    frames, gradients = images("front"), []
+    for checkpointing in (False, True):
+        encoder = make(replace(VIT, gradient_checkpointing=checkpointing)).train()
+        encoder(frames, TEXT).tokens.square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+@pytest.fixture(params=["safetensors", "pth"])
+def weights(request, tmp_path):
+    """A file with all weights of a classifier, as timm saves them, and the weights."""
+    torch.manual_seed(5)
+    state = timm.create_model("test_vit", img_size=32, num_classes=10).state_dict()
+    path = tmp_path / f"vit.{request.param}"
+    (save_file if request.param == "safetensors" else torch.save)(state, path)
+    return path, state
+
+
+def test_local_weights_are_loaded_without_the_classifier(weights):
+    path, state = weights
+    assert any(name.startswith("head.") for name in state)
+    loaded = make(replace(VIT, pretrained=path)).model.state_dict()
+    assert loaded
+    assert all(torch.equal(x, state[name]) for name, x in loaded.items())
+
+
+def test_weights_that_do_not_fit_are_listed(weights, tmp_path):
+    _, state = weights
+    state["norm.extra"] = state.pop("norm.weight")
+    state["pos_embed"] = torch.zeros(1, 3, 3)
+    path = tmp_path / "wrong.safetensors"
+    save_file(state, path)
+    with pytest.raises(RecipeError) as caught:
+        make(replace(VIT, pretrained=path))
+    message = str(caught.value)
+    assert "missing: norm.weight;" in message
+    assert "unexpected: norm.extra;" in message
+    assert "misshapen: pos_embed (1, 3, 3) instead of" in message
+    assert "wrong.safetensors" in message
+
+
+def test_a_deeper_models_weights_are_refused_in_one_line(weights):
+    with pytest.raises(RecipeError, match=r"unexpected: blocks\.1.* and \d+ more$"):
+        make(replace(VIT, pretrained=weights[0], depth=1))
+
+
+class Exploit:
+    def __reduce__(self):
+        return os.system, ("touch exploited",)
+
+
+def test_a_weights_file_cannot_run_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps({"norm.weight": Exploit()}, protocol=2))
+    with pytest.raises(RecipeError, match=r"cannot read .*evil\.pth"):
+        make(replace(VIT, pretrained=path))
+    torch.save({"norm.weight": Exploit()}, path)
+    with pytest.raises(RecipeError, match=r"cannot read .*evil\.pth"):
+        make(replace(VIT, pretrained=path))
+    assert not (tmp_path / "exploited").exists()
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing.pth", "cut.safetensors", "cut.pth", "list.pth"])
+def test_unreadable_weights_are_named(name, tmp_path):
+    path = tmp_path / name
+    if name.startswith("cut"):
+        path.write_bytes(b"PK\x03\x04 nothing")
+    if name.startswith("list"):
+        torch.save([1, 2], path)
+    with pytest.raises(RecipeError, match=rf"vision_encoder\.pretrained.*{name}") as caught:
+        make(replace(VIT, pretrained=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_model_gets_a_suggestion():
+    with pytest.raises(RecipeError, match=r"no model 'vit_tiny_patch16_244'; did you mean vit_tiny_patch16_224"):
+        make(replace(VIT, model="vit_tiny_patch16_244"))
+
+
+def test_what_timm_cannot_build_is_a_mistake_in_the_recipe():
+    with pytest.raises(RecipeError, match=r"cannot build 'test_resnet' with .*depth"):
+        make(replace(VIT, model="test_resnet", depth=2))
+
+
+def test_an_image_size_that_would_cut_patches_off_is_refused():
+    with pytest.raises(RecipeError, match=r"vision_encoder\.image_size: 40 .* 16"):
+        make(replace(VIT, image_size=40))
+
+
+def test_a_model_without_published_weights_says_so():
+    name = next(name for name in timm.list_models() if not timm.get_pretrained_cfg(name).has_weights)
+    with pytest.raises(RecipeError, match="publishes no weights"):
+        make(replace(VIT, model=name, pretrained=True))
+
+
+def test_a_failed_download_asks_for_a_file(monkeypatch):
+    def refuse(name, pretrained, num_classes, img_size):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(RecipeError, match="no route to host; name a file"):
+        make(replace(VIT, pretrained=True))
+
+
+def test_published_weights_with_another_depth_are_refused():
+    with pytest.raises(ValueError, match="depth"):
+        TimmConfig(pretrained=True, depth=2)
+
+
+def run_with(torchvision, tmp_path):
+    """Import timm in a fresh interpreter that finds this torchvision."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(torchvision)
+    script = "from plugins.vision.timm_vit import _import_timm; print(_import_timm().__version__)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_other_faults_of_torchvision_are_not_hidden(tmp_path):
+    answer = run_with("raise RuntimeError('torchvision is out of order')", tmp_path)
+    assert answer.returncode == 1
+    assert "torchvision is out of order" in answer.stderr
+
+
+def test_timm_is_imported_where_torchvisions_operators_are_missing(tmp_path):
+    (tmp_path / "timm.py").write_text("import torchvision\n__version__ = torchvision.__version__\n")
+    torchvision = """
+import torch
+for name in ("nms", "qnms"):
+    if not hasattr(torch.ops.torchvision, name):
+        raise RuntimeError(f"operator torchvision::{name} does not exist")
+__version__ = "stand-in"
+"""
+    answer = run_with(torchvision, tmp_path)
+    assert answer.stdout == "stand-in\n", answer.stderr
