@@ -126,6 +126,8 @@ class ActionTokens(nn.Module):
     Built as `build(config, *, width: int, window: int, proprio_dim: int)`.
     """
 
+    context: int = 1  # frames that one sequence spans: so many are kept when acting frame by frame
+
     @abstractmethod
     def layout(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> TokenSequence:
         """vision (B T N D), text (B N D), proprio (B T P) -> sequences with the action tokens in place."""

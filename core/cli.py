@@ -1,0 +1,44 @@
+"""The command `joinery`: one word for each `python -m core.*` module, and how a mistake is shown."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+
+from core.errors import JoineryError
+
+COMMANDS = {
+    "run": ("core.run", "train the policy of a recipe"),
+    "plugins": ("core.plugins", "list plugins, components and their configuration"),
+    "schema": ("core.schema", "print the JSON Schema of recipes"),
+    "import": ("core.data.convert", "import episodes of another format into a store"),
+    "tokenizer": ("core.data.tokenizer", "train a SentencePiece model on instructions"),
+}
+Main = Callable[..., int]
+
+
+def command(main: Main) -> Main:
+    """Let a command end with one line a mistake on stderr and an exit code, never with a traceback."""
+
+    @wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except JoineryError as error:
+            print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+            return error.exit_code
+        except BrokenPipeError:
+            return 0  # the reader of our output has seen enough
+
+    return wrapped
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Dispatch `joinery COMMAND ...` to the command's module."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        return int(import_module(COMMANDS[words[0]][0]).main(words[1:]))
+    wants_help = bool(words) and words[0] in ("-h", "--help")
+    usage = "\n".join(f"  {name:<10} {meaning}" for name, (_, meaning) in COMMANDS.items())
+    print(f"usage: joinery COMMAND ...\n\n{usage}", file=sys.stdout if wants_help else sys.stderr)
+    return 0 if wants_help else 2

@@ -1,0 +1,156 @@
+"""Five parts -> one nn.Module: the data flow of every policy, whatever its parts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from core.contracts import (
+    ActionSpec,
+    ActionTokens,
+    Backbone,
+    Batch,
+    Kind,
+    PolicyHead,
+    TextEncoder,
+    TokenGroup,
+    VisionEncoder,
+)
+from core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """What a policy remembers between two steps of an episode; None at reset."""
+
+    vision: TokenGroup  # (B, up to context - 1, N, D)
+    proprio: Tensor | None  # (B, up to context - 1, P)
+    head: Any
+
+
+class Policy(nn.Module):
+    """A vision-language-action policy of five parts, trained jointly.
+
+    images -> vision encoder -> projection ─┐
+    text   -> text encoder   -> projection ─┴> action tokens: layout -> backbone -> action tokens: read -> policy head
+    """
+
+    def __init__(
+        self,
+        vision_encoder: VisionEncoder,
+        text_encoder: TextEncoder,
+        backbone: Backbone,
+        action_tokens: ActionTokens,
+        policy_head: PolicyHead,
+    ) -> None:
+        super().__init__()
+        self.vision_encoder = vision_encoder
+        self.text_encoder = text_encoder
+        self.projections = nn.ModuleDict(
+            {
+                "vision": _projection(vision_encoder.width, backbone.width),
+                "text": _projection(text_encoder.width, backbone.width),
+            }
+        )
+        self.backbone = backbone
+        self.action_tokens = action_tokens
+        self.policy_head = policy_head
+        self.frozen: list[nn.Module] = []
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss: the head's named terms, and their sum as "total"; scalars."""
+        terms = self.policy_head.loss(self.read(batch), batch)
+        return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Return normalised actions (B T H A) for every frame of the window."""
+        actions: Tensor = self.policy_head(self.read(batch))
+        return actions
+
+    def read(self, batch: Batch) -> Tensor:
+        """Return the readout (B T Q D): what the backbone made of the action tokens."""
+        vision, text = self._encode(batch)
+        return self._mix(vision, text, batch.proprio)
+
+    def step(self, batch: Batch, state: PolicyState | None) -> tuple[Tensor, PolicyState]:
+        """One new frame (T = 1) and the last state (None at reset) -> actions (B H A) and the next state."""
+        vision, text = self._encode(batch)
+        proprio = batch.proprio
+        if state is not None:
+            vision = TokenGroup(*(_append(old, new) for old, new in _pairs(state.vision, vision)))
+            proprio = _append(state.proprio, proprio)
+        readout = self._mix(vision, text, proprio)[:, -1]
+        actions, head = self.policy_head.step(readout, state.head if state is not None else None)
+        kept = self.action_tokens.context - 1
+        remembered = TokenGroup(_last(vision.tokens, kept), _last(vision.mask, kept))
+        return actions, PolicyState(remembered, _last(proprio, kept), head)
+
+    def freeze(self, kind: Kind) -> None:
+        """Keep a part as it is: no gradients, and no dropout."""
+        part: nn.Module = getattr(self, kind)
+        part.requires_grad_(False)
+        self.frozen.append(part)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
+
+    def _encode(self, batch: Batch) -> tuple[TokenGroup, TokenGroup]:
+        """Batch -> vision (B T N D) and text (B N D), both of the backbone's width."""
+        text: TokenGroup = self.text_encoder(batch.text_ids, batch.text_mask)
+        vision: TokenGroup = self.vision_encoder(batch.images, text)
+        return (
+            replace(vision, tokens=self.projections["vision"](vision.tokens)),
+            replace(text, tokens=self.projections["text"](text.tokens)),
+        )
+
+    def _mix(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> Tensor:
+        sequence = self.action_tokens.layout(vision, text, proprio)
+        return self.action_tokens.read(self.backbone(sequence), sequence)
+
+
+def build_policy(
+    recipe: Recipe, cameras: Mapping[str, tuple[int, int, int]], action: ActionSpec, proprio_dim: int
+) -> Policy:
+    """Build the five parts that a recipe names, and freeze those it says.
+
+    cameras: {name: (C, Y, X)}. Parts raise RecipeError when they refuse their configuration.
+    """
+    build = {kind: part.component.build for kind, part in recipe.parts.items()}
+    config = {kind: part.config for kind, part in recipe.parts.items()}
+    text_encoder = build["text_encoder"](config["text_encoder"])
+    backbone = build["backbone"](config["backbone"])
+    policy = Policy(
+        build["vision_encoder"](config["vision_encoder"], cameras=cameras, text_width=text_encoder.width),
+        text_encoder,
+        backbone,
+        build["action_tokens"](
+            config["action_tokens"], width=backbone.width, window=action.window, proprio_dim=proprio_dim
+        ),
+        build["policy_head"](config["policy_head"], width=backbone.width, action=action),
+    )
+    for kind, part in recipe.parts.items():
+        if not part.settings.train:
+            policy.freeze(kind)
+    return policy
+
+
+def _projection(width: int, target: int) -> nn.Module:
+    return nn.Identity() if width == target else nn.Linear(width, target)
+
+
+def _pairs(old: TokenGroup, new: TokenGroup) -> list[tuple[Tensor | None, Tensor | None]]:
+    return [(old.tokens, new.tokens), (old.mask, new.mask)]
+
+
+def _append(old: Tensor | None, new: Tensor | None) -> Any:
+    return None if old is None or new is None else torch.cat([old, new], dim=1)
+
+
+def _last(frames: Tensor | None, count: int) -> Any:
+    return None if frames is None else frames[:, frames.shape[1] - min(count, frames.shape[1]) :]

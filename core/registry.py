@@ -1,0 +1,128 @@
+"""Names -> components, one registry per kind of part."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from core.contracts import Build, Kind
+from core.errors import PluginError
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SETTINGS_OF_EVERY_PART = frozenset({"name", "train", "learning_rate", "weight_decay"})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key of a component's configuration, as listings and the JSON Schema show it."""
+
+    name: str
+    type: str
+    default: Any  # MISSING: the recipe must say it
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """What a plugin registered: `build(config, ...)` makes the part."""
+
+    kind: Kind
+    name: str
+    config: type
+    build: Build
+    plugin: str
+    version: str
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The configuration's fields with their types, defaults and meanings."""
+        return parameters_of(self.config)
+
+
+@dataclass
+class Registry:
+    """The components of one kind."""
+
+    kind: Kind
+    components: dict[str, Component] = field(default_factory=dict)
+
+    def add(self, component: Component) -> None:
+        """Add a component; raises PluginError where its registration breaks the contract."""
+        where = f"plugin '{component.plugin}' registers {self.kind} '{component.name}'"
+        if (other := self.components.get(component.name)) is not None:
+            raise PluginError(f"{where}, but plugin '{other.plugin}' has that name already: rename or uninstall one")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", component.name):
+            raise PluginError(f"{where}: a name is lower-case letters, digits and underscores")
+        if not _is_frozen_dataclass(component.config):
+            raise PluginError(f"{where}: its config {component.config!r} must be a frozen dataclass")
+        if reserved := SETTINGS_OF_EVERY_PART & {f.name for f in fields(component.config)}:
+            raise PluginError(f"{where}: its config redefines {sorted(reserved)}, which every part has already")
+        if not callable(component.build):
+            raise PluginError(f"{where}: build {component.build!r} is not callable")
+        self.components[component.name] = component
+
+    def get(self, name: str) -> Component | None:
+        """Return the component of that name, or None."""
+        return self.components.get(name)
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(sorted(self.components.values(), key=lambda component: component.name))
+
+
+def parameters_of(config: type) -> list[Parameter]:
+    """List a dataclass's fields; the meanings come from its docstring's lines `name: meaning`."""
+    meanings = _meanings(config.__doc__ or "")
+    return [Parameter(f.name, _type_name(f.type), _default(f), meanings.get(f.name, "")) for f in fields(config)]
+
+
+def _default(parameter: Any) -> Any:
+    return parameter.default_factory() if parameter.default_factory is not MISSING else parameter.default
+
+
+def _meanings(doc: str) -> dict[str, str]:
+    """Parse `name: meaning`; an indented or wrapped line continues the one before."""
+    meanings: dict[str, str] = {}
+    current = None
+    for line in doc.splitlines():
+        if match := re.match(r"\s*(\w+): (.+)", line):
+            current = match[1]
+            meanings[current] = match[2].strip()
+        elif current and line.strip():
+            meanings[current] += " " + line.strip()
+        else:
+            current = None
+    return meanings
+
+
+def _type_name(annotation: Any) -> str:
+    """Write a type as a reader of recipes would: `int > 0`, `'rms' | 'layer'`, `path | none`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return " ".join([_type_name(arguments[0]), *map(_limit, arguments[1:])])
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, arguments))
+    if origin is not None:
+        return f"{_type_name(origin)}[{', '.join('...' if a is ... else _type_name(a) for a in arguments)}]"
+    return {"NoneType": "none", "Path": "path"}.get(annotation.__name__, str(annotation.__name__))
+
+
+def _limit(limit: Any) -> str:
+    match limit:
+        case Gt(gt=bound):
+            return f"> {bound}"
+        case Ge(ge=bound):
+            return f">= {bound}"
+        case Lt(lt=bound):
+            return f"< {bound}"
+        case Le(le=bound):
+            return f"<= {bound}"
+    return str(limit)
+
+
+def _is_frozen_dataclass(config: Any) -> bool:
+    return isinstance(config, type) and is_dataclass(config) and config.__dataclass_params__.frozen  # type: ignore[attr-defined]

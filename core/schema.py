@@ -1,0 +1,65 @@
+"""The JSON Schema of recipes, generated from the registered components: editors complete and check recipes with it."""
+
+import argparse
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from core.cli import command
+from core.contracts import Kind
+from core.plugins import Catalogue, load_plugins
+from core.recipe import ALWAYS_TRAINED, GENERAL, PARTS, PartSettings
+from core.registry import parameters_of
+
+
+def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
+    """Return the schema (draft 2020-12) of every recipe that these components allow."""
+    definitions: dict[str, Any] = {}
+    sections = {name: _object(config, definitions) for name, config in GENERAL.items()}
+    sections |= {kind: _part(kind, catalogue, definitions) for kind in PARTS}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Joinery recipe",
+        "type": "object",
+        "properties": sections,
+        "required": ["data", *PARTS],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _part(kind: Kind, catalogue: Catalogue, definitions: dict[str, Any]) -> dict[str, Any]:
+    settings = _object(PartSettings, definitions)["properties"]
+    if kind in ALWAYS_TRAINED:
+        settings["train"] = {"const": True}
+    variants = []
+    for component in catalogue[kind]:
+        variant = _object(component.config, definitions)
+        variant["properties"] = {"name": {"const": component.name}, **settings, **variant["properties"]}
+        variant["required"] = ["name", *variant.get("required", [])]
+        variants.append(variant)
+    return {"type": "object", "oneOf": variants}
+
+
+def _object(config: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = TypeAdapter(config).json_schema()
+    definitions.update(schema.pop("$defs", {}))
+    schema.setdefault("properties", {})
+    for parameter in parameters_of(config):
+        schema["properties"][parameter.name]["description"] = parameter.meaning
+    schema["additionalProperties"] = False
+    schema["description"] = (config.__doc__ or "").partition("\n")[0]
+    return schema
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Print the schema."""
+    argparse.ArgumentParser(prog="joinery schema", description="Print the JSON Schema of recipes.").parse_args(argv)
+    print(json.dumps(recipe_schema(load_plugins()), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,87 @@
+"""The joint-training table: what each part has, receives and does in one step. It is the proof of joint training."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from rich import box
+from rich.table import Table
+from torch import Tensor, nn
+
+from core.policy import Policy
+from core.training.optimizer import modules_of
+
+
+@dataclass(frozen=True)
+class JointRow:
+    """One part in one step.
+
+    parameters, trainable: counts. gradient_norm: as the optimiser saw it. update: norm of the step over the norm of
+    the trainable weights before it.
+    """
+
+    part: str
+    parameters: int
+    trainable: int
+    learning_rate: float
+    gradient_norm: float
+    update: float
+
+
+class JointTable:
+    """Measures one optimiser step, part by part. Takes a copy of the trainable weights while it does."""
+
+    def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+        self.modules = modules_of(policy)
+        self.optimizer = optimizer
+        self.step = 0
+        self.rows: list[JointRow] = []
+
+    @contextmanager
+    def measure(self, step: int, wanted: bool) -> Iterator[None]:
+        """Around `optimizer.step()`: fill `step` and `rows`, or leave them as they are when not wanted."""
+        if not wanted:
+            yield
+            return
+        self.step = step
+        trainable = {name: [p for p in module.parameters() if p.requires_grad] for name, module in self.modules.items()}
+        before = {name: [p.detach().clone() for p in parameters] for name, parameters in trainable.items()}
+        gradients = {name: _norm([p.grad for p in parameters]) for name, parameters in trainable.items()}
+        yield
+        self.rows = [
+            self._row(name, module, gradients[name], before[name], trainable[name])
+            for name, module in self.modules.items()
+        ]
+
+    def _row(
+        self, name: str, module: nn.Module, gradient_norm: Tensor, before: Sequence[Tensor], after: Sequence[Tensor]
+    ) -> JointRow:
+        change = _norm([new.detach() - old for old, new in zip(before, after, strict=True)])
+        return JointRow(
+            part=name,
+            parameters=sum(p.numel() for p in module.parameters()),
+            trainable=sum(p.numel() for p in after),
+            learning_rate=max((g["lr"] for g in self.optimizer.param_groups if g["part"] == name), default=0.0),
+            gradient_norm=float(gradient_norm),
+            update=float(change / _norm(before).clamp(min=1e-12)),
+        )
+
+
+def render(measured: JointTable) -> Table:
+    """Draw the newest measurement for the console."""
+    title = f"joint training, step {measured.step}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("part", "parameters", "trains", "learning rate", "gradient norm", "rel. update"):
+        table.add_column(column, justify="left" if column in ("part", "trains") else "right", no_wrap=True)
+    for row in measured.rows:
+        trains = "yes" if row.trainable else "frozen" if row.parameters else "-"
+        numbers = (f"{row.learning_rate:.2e}", f"{row.gradient_norm:.2e}", f"{row.update:.2e}")
+        table.add_row(row.part.replace("_", " "), f"{row.parameters:,}", trains, *numbers)
+    return table
+
+
+def _norm(tensors: Sequence[Tensor | None]) -> Tensor:
+    """Norm over all tensors together, on their device; zero where there is none."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.nn.utils.get_total_norm(present) if present else torch.zeros(())

@@ -1,0 +1,140 @@
+"""What a run tells: metrics.jsonl and TensorBoard for later, a live display for now."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from core.errors import TrainingError
+
+
+class MetricsLog:
+    """RUN/metrics.jsonl, one object a measurement, and RUN/tensorboard. Only keys below "time/" vary from run to run.
+
+    first: steps done before; what an interrupted run wrote past them is dropped, since it will be written again.
+    """
+
+    def __init__(self, run: Path, first: int) -> None:
+        path = run / "metrics.jsonl"
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first]
+        path.write_text("".join(kept), encoding="utf-8")
+        self.file = path.open("a", encoding="utf-8")
+        self.tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=first + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line, and one TensorBoard scalar a value."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.tensorboard.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Hand everything written so far to the system."""
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close both files."""
+        self.file.close()
+        self.tensorboard.close()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One step's losses, still on the device."""
+
+    step: int
+    values: Mapping[str, Tensor]
+    learning_rate_factor: float
+    episodes: Sequence[str]
+
+
+class Readings:
+    """Collects the steps' losses without waiting for the device, and reads them together."""
+
+    def __init__(self) -> None:
+        self.pending: list[Reading] = []
+
+    def record(self, reading: Reading) -> None:
+        """Keep one step's losses until they are read."""
+        self.pending.append(reading)
+
+    def read(self, fabric: Fabric) -> list[tuple[Reading, dict[str, float]]]:
+        """Wait for the device once and return every pending step's values, averaged over the processes."""
+        if not self.pending:
+            return []
+        stacked = torch.stack([torch.stack([v.detach().float() for v in r.values.values()]) for r in self.pending])
+        rows = torch.as_tensor(fabric.all_reduce(stacked, reduce_op="mean")).tolist()
+        read = [(r, dict(zip(r.values, row, strict=True))) for r, row in zip(self.pending, rows, strict=True)]
+        self.pending = []
+        return read
+
+
+def raise_if_not_finite(reading: Reading, values: Mapping[str, float], last_checkpoint: Path | None) -> None:
+    """Raise TrainingError at a NaN or infinity: with the step, the batch's episodes and the last good checkpoint."""
+    wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not wrong:
+        return
+    episodes = sorted(set(reading.episodes))
+    shown = ", ".join(episodes[:8]) + (f" and {len(episodes) - 8} more" if len(episodes) > 8 else "")
+    raise TrainingError(
+        f"step {reading.step}: not finite: {', '.join(wrong)}; episodes of the batch: {shown}; "
+        f"last good checkpoint: {last_checkpoint or 'none yet'}; "
+        "lower the learning rate, clip gradients, or look at those episodes"
+    )
+
+
+class Display:
+    """A progress bar on a terminal, a line now and then elsewhere: step, losses, samples/s, data wait, ETA."""
+
+    def __init__(self, steps: int, first: int, batch_size: int, *, console: Console) -> None:
+        self.steps, self.first, self.batch_size = steps, first, batch_size
+        self.console = console
+        self.started = time.perf_counter()
+        self.lines_every = max(1, steps // 20)
+        self.printed = first
+        self.bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=steps, completed=first)
+        self.bar.start()
+
+    def update(self, step: int, losses: Mapping[str, float], waited: float) -> dict[str, float]:
+        """Show the newest step; return its timings. waited: seconds spent waiting for data since the start."""
+        elapsed = time.perf_counter() - self.started
+        per_second = (step - self.first) * self.batch_size / elapsed
+        timings = {"time/samples_per_second": per_second, "time/data_wait": waited / elapsed}
+        text = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        text += f"  {per_second:.1f} samples/s  data wait {timings['time/data_wait']:.1%}"
+        self.bar.update(self.task, completed=step, description=text)
+        if not self.console.is_terminal and (step - self.printed >= self.lines_every or step == self.steps):
+            left = (self.steps - step) * elapsed / (step - self.first)
+            self.console.print(f"step {step}/{self.steps}  {text}  {left:.0f} s left", soft_wrap=True)
+            self.printed = step
+        return timings
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.bar.stop()
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """Lines that were written to their end; a killed process may have left half of one."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]

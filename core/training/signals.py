@@ -1,0 +1,40 @@
+"""SIGTERM and SIGINT: finish the step, save, and leave; a second one leaves at once."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+
+class StopSignal:
+    """Remembers that the run was asked to stop. Use as a context manager; afterwards signals act as before."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        self.previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def requested(self, fabric: Fabric, ask: bool) -> bool:
+        """Whether any process of the run was asked to stop, so that all of them stop after the same step.
+
+        ask: whether to ask the other processes now; it waits for the device.
+        """
+        if fabric.world_size == 1:
+            return self.received is not None
+        if not ask:
+            return False
+        flag = torch.tensor(float(self.received is not None), device=fabric.device)
+        return bool(torch.as_tensor(fabric.all_reduce(flag, reduce_op="sum")) > 0)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self.previous[number])

@@ -1,0 +1,139 @@
+"""From a recipe to a trained policy: opens the data, builds the policy, resumes if asked, and hands over to `fit`."""
+
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.seed import seed_everything
+from rich.console import Console
+
+from core.errors import CheckpointError, RecipeError
+from core.policy import build_policy
+from core.recipe import Recipe
+from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
+from core.training.data import TrainingData, open_data
+from core.training.fit import Session, fit
+from core.training.joint_table import JointTable
+from core.training.optimizer import build_optimizer
+from core.training.reporting import Display, MetricsLog
+from core.training.signals import StopSignal
+
+# what a continuation may change: nothing that the weights depend on
+FREE_ON_RESUME = {
+    *(f"train.{key}" for key in ("keep_last", "log_every", "validate_every", "checkpoint_every", "joint_table_every")),
+    *(f"data.{key}" for key in ("path", "threads", "prefetch")),
+}
+
+
+def train(recipe: Recipe, folder: Path, *, resume: bool) -> int:
+    """Train into `folder`; return the exit code: 0, or 128 + the signal that stopped the run."""
+    settings = recipe.train
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        strategy=settings.strategy,
+        devices=settings.devices,
+        precision=settings.precision,
+    )
+    fabric.launch()
+    newest = _prepare(fabric, recipe, folder, resume)
+    first = newest.step if newest else 0
+    with StopSignal() as stop:
+        session = _build_session(fabric, recipe, folder, newest, stop)
+        try:
+            done = fit(session, first)
+        finally:
+            session.close()
+    _summarise(session, done)
+    return 0 if done == settings.steps or stop.received is None else 128 + stop.received
+
+
+def _prepare(fabric: Fabric, recipe: Recipe, folder: Path, resume: bool) -> Checkpoint | None:
+    """Claim the run's folder, or find the checkpoint to go on from."""
+    saved = checkpoints(folder)
+    if saved and not resume:
+        raise CheckpointError(
+            f"{folder}: holds a run already, at step {saved[-1].step}: continue it with --resume, "
+            "or name another folder with --output"
+        )
+    if resume and (folder / "recipe.toml").exists():
+        _check_same(recipe, folder / "recipe.toml")
+    elif resume:
+        raise CheckpointError(f"{folder}: no run to resume: leave out --resume, or name its folder with --output")
+    fabric.barrier()
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.toml").write_text(recipe.as_toml(), encoding="utf-8")
+    return saved[-1] if saved else None
+
+
+def _check_same(recipe: Recipe, before: Path) -> None:
+    """Refuse to continue a run with another recipe. Raises RecipeError with every difference."""
+    old, new = _flat(tomllib.loads(before.read_text(encoding="utf-8"))), _flat(tomllib.loads(recipe.as_toml()))
+    differences = [
+        f"{key}: the run in {before.parent} was started with {old.get(key)!r}, the recipe now says {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in FREE_ON_RESUME
+    ]
+    if differences:
+        raise RecipeError(differences)
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, keys in recipe.items() for key, value in keys.items()}
+
+
+def _build_session(
+    fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | None, stop: StopSignal
+) -> Session:
+    """Everything in the order in which it depends on what comes before."""
+    settings = recipe.train
+    seed_everything(settings.seed, verbose=False)
+    data = open_data(recipe)
+    policy = build_policy(recipe, data.image_shapes, data.action_spec, data.proprio_dim)
+    micro_batch = settings.batch_size // (settings.accumulation * fabric.world_size)
+    training, validation = data.loaders(policy.text_encoder.tokenize, micro_batch, fabric.device)
+    optimizer = build_optimizer(policy, recipe)
+    module, wrapped_optimizer = fabric.setup(policy, optimizer)
+    module.mark_forward_method("predict")
+    if newest:
+        load_checkpoint(newest, policy, optimizer)
+    first = newest.step if newest else 0
+    console = Console(quiet=not fabric.is_global_zero)
+    return Session(
+        fabric=fabric,
+        recipe=recipe,
+        folder=folder,
+        policy=policy,
+        module=module,
+        optimizer=wrapped_optimizer,
+        training=training,
+        validation=validation,
+        task_of=data.task_of(),
+        inference=_inference(data),
+        joint_table=JointTable(policy, optimizer),
+        metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,
+        display=Display(settings.steps, first, settings.batch_size, console=console),
+        console=console,
+        stop=stop,
+        last_checkpoint=newest.folder if newest else None,
+    )
+
+
+def _inference(data: TrainingData) -> dict[str, Any]:
+    """What acting needs beside the weights: it travels with every checkpoint."""
+    return {
+        "action_normalizer": data.action_normalizer.to_json(),
+        "proprio_normalizer": data.proprio_normalizer.to_json(),
+        "action_convention": asdict(data.store.info.action),
+        "cameras": list(data.cameras),
+        "proprio": list(data.store.info.proprio),
+    }
+
+
+def _summarise(session: Session, done: int) -> None:
+    console, steps = session.console, session.recipe.train.steps
+    console.print(f"{'finished' if done == steps else 'stopped'} at step {done} of {steps}: {session.folder}")
+    if done < steps:
+        console.print("continue with the same command and --resume", soft_wrap=True)

@@ -1,0 +1,66 @@
+"""Validation on held-out episodes, beside the best constant action of each task: a policy must beat that to be one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
+from torch import Tensor
+
+from core.contracts import Batch
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Masked mean squared errors over the normalised chunk, all tasks together and by task.
+
+    error: the policy's. constant: that of the best constant action per task, fitted to these very episodes.
+    """
+
+    error: float
+    constant: float
+    by_task: Mapping[str, float]
+
+    @property
+    def improvement(self) -> float:
+        """How far the policy's error lies below the constant's, as a fraction of it."""
+        return 1.0 - self.error / self.constant if self.constant else 0.0
+
+
+@torch.no_grad()
+def validate(fabric: Fabric, policy: _FabricModule, batches: Iterable[Batch], task_of: Mapping[str, str]) -> Validation:
+    """Measure the policy on every batch. task_of: {episode: task}."""
+    policy.eval()
+    tasks = sorted(set(task_of.values()))
+    sums = None
+    for batch in batches:
+        index = torch.tensor([tasks.index(task_of[e]) for e in batch.episodes], device=batch.frame_mask.device)
+        moments = _moments(policy.predict(batch), batch)  # (B 4 A)
+        sums = torch.zeros(len(tasks), *moments.shape[1:], device=moments.device) if sums is None else sums
+        sums.index_add_(0, index, moments)
+    policy.train()
+    assert sums is not None, "a validation set is never empty: the split holds out one episode of each task"
+    return _summarise(torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks)
+
+
+def _moments(predicted: Tensor, batch: Batch) -> Tensor:
+    """Per sample and dimension: entries, squared error, target, squared target -> (B 4 A)."""
+    assert batch.actions is not None
+    assert batch.action_mask is not None
+    weights = batch.action_mask.unsqueeze(-1).float()  # (B T H 1)
+    squared_error = (predicted.float() - batch.actions) ** 2
+    moments = (torch.ones_like(squared_error), squared_error, batch.actions, batch.actions**2)
+    return torch.stack([(m * weights).sum(dim=(1, 2)) for m in moments], dim=1)
+
+
+def _summarise(sums: Tensor, tasks: list[str]) -> Validation:
+    """sums (tasks 4 A) -> errors. The best constant is the mean, and its error the variance."""
+    entries, squared_error, total, squares = sums.unbind(1)
+    variance = (squares - total**2 / entries.clamp(min=1)).clamp(min=0)
+    by_task = squared_error.sum(-1) / entries.sum(-1).clamp(min=1)
+    return Validation(
+        error=float(squared_error.sum() / entries.sum()),
+        constant=float(variance.sum() / entries.sum()),
+        by_task=dict(zip(tasks, by_task.tolist(), strict=True)),
+    )

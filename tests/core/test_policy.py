@@ -1,0 +1,171 @@
+"""The assembled policy: joint gradients, independence, and acting frame by frame, over formulations and attentions."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from core import ActionSpec, Batch
+from core.plugins import load_plugins
+from core.policy import Policy, build_policy
+from core.recipe import PARTS, load_recipe
+
+RECIPE = """
+[data]
+path = "unused.zarr"
+[vision_encoder]
+name = "timm_vit"
+model = "test_vit"
+image_size = 32
+[text_encoder]
+name = "sentencepiece"
+width = 24
+[backbone]
+name = "transformer"
+width = 32
+depth = 2
+heads = 4
+[action_tokens]
+name = "learned"
+count = 2
+[policy_head]
+name = "lstm"
+hidden_size = 16
+layers = 2
+mlp = [16]
+"""
+CAMERAS = {"static": (3, 32, 32), "wrist": (3, 24, 24)}
+FORMULATIONS = [
+    (formulation, attention, layout)
+    for formulation, attention, layout in product(
+        ("policy_head", "interleaved", "one_step"),
+        ("causal", "prefix", "bidirectional"),
+        ("image_text_action", "text_image_action"),
+    )
+]
+INSTRUCTIONS = ("open the drawer", "push the puck to the goal and then come back", "lift")
+
+
+def build(tmp_path, formulation="policy_head", attention="causal", layout="image_text_action", *more) -> Policy:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    overrides = [
+        f"action_tokens.formulation={formulation}",
+        f"action_tokens.layout={layout}",
+        f"backbone.attention={attention}",
+        f"data.window={window_of(formulation)}",
+        *more,
+    ]
+    recipe = load_recipe(tmp_path / "recipe.toml", overrides, load_plugins())
+    torch.manual_seed(0)
+    spec = ActionSpec(window=recipe.data.window, horizon=3, dim=4, binary=(3,))
+    return build_policy(recipe, CAMERAS, spec, proprio_dim=5)
+
+
+def window_of(formulation: str) -> int:
+    return 1 if formulation == "one_step" else 3
+
+
+def batch_of(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    size = len(instructions)
+    ids = [policy.text_encoder.tokenize(instruction) for instruction in instructions]
+    longest = max(map(len, ids))
+    mask = torch.tensor([[i < len(row) for i in range(longest)] for row in ids])
+    images = {
+        name: torch.randint(0, 256, (size, window, *shape), generator=generator, dtype=torch.uint8)
+        for name, shape in CAMERAS.items()
+    }
+    return Batch(
+        images=images,
+        instructions=instructions,
+        text_ids=torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids]),
+        text_mask=None if mask.all() else mask,
+        proprio=torch.randn(size, window, 5, generator=generator),
+        frame_mask=torch.ones(size, window, dtype=torch.bool),
+        actions=torch.rand(size, window, 3, 4, generator=generator).round(),
+        action_mask=torch.ones(size, window, 3, dtype=torch.bool),
+        episodes=[f"episode {i}" for i in range(size)],
+    )
+
+
+def one_sample(policy: Policy, batch: Batch, row: int) -> Batch:
+    """The sample as it would come alone: no neighbours, no padding."""
+    tokens = len(policy.text_encoder.tokenize(batch.instructions[row]))
+    pick = slice(row, row + 1)
+    return replace(
+        batch,
+        images={name: x[pick] for name, x in batch.images.items()},
+        instructions=[batch.instructions[row]],
+        text_ids=batch.text_ids[pick, :tokens],
+        text_mask=None,
+        proprio=batch.proprio[pick],
+        frame_mask=batch.frame_mask[pick],
+        actions=batch.actions[pick],
+        action_mask=batch.action_mask[pick],
+    )
+
+
+def frame(batch: Batch, t: int) -> Batch:
+    images = {name: x[:, t : t + 1] for name, x in batch.images.items()}
+    return replace(batch, images=images, proprio=batch.proprio[:, t : t + 1], frame_mask=batch.frame_mask[:, t : t + 1])
+
+
+@pytest.mark.parametrize(("formulation", "attention", "layout"), FORMULATIONS)
+def test_a_sample_alone_reads_as_in_a_padded_batch(tmp_path, formulation, attention, layout):
+    policy = build(tmp_path, formulation, attention, layout, "action_tokens.proprio=true").eval()
+    batch = batch_of(policy, window_of(formulation))
+    assert batch.text_mask is not None
+    together = policy.read(batch)
+    for row in range(len(INSTRUCTIONS)):
+        alone = policy.read(one_sample(policy, batch, row))
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("formulation", "attention", "layout"), FORMULATIONS)
+def test_acting_frame_by_frame_equals_the_window(tmp_path, formulation, attention, layout):
+    policy = build(tmp_path, formulation, attention, layout).eval()
+    batch = batch_of(policy, window_of(formulation))
+    window = policy.predict(batch)
+    state = None
+    for t in range(window_of(formulation)):
+        actions, state = policy.step(frame(batch, t), state)
+        torch.testing.assert_close(actions, window[:, t], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("formulation", ["policy_head", "interleaved", "one_step"])
+def test_one_backward_reaches_all_five_parts(tmp_path, formulation):
+    policy = build(tmp_path, formulation)
+    losses = policy(batch_of(policy, window_of(formulation)))
+    assert losses.keys() == {"total", "pose", "gripper"}
+    torch.testing.assert_close(losses["total"], losses["pose"] + losses["gripper"])
+    losses["total"].backward()
+    for kind in (*PARTS, "projections"):
+        for name, parameter in getattr(policy, kind).named_parameters():
+            assert parameter.grad is not None, f"{kind}.{name}"
+        assert any(p.grad.abs().sum() > 0 for p in getattr(policy, kind).parameters()), kind
+
+
+def test_the_instruction_and_the_image_change_the_action(tmp_path):
+    policy = build(tmp_path).eval()
+    batch = batch_of(policy, 3)
+    other_words = replace(batch, text_ids=batch.text_ids.flip(0), text_mask=batch.text_mask.flip(0))
+    other_image = replace(batch, images={name: 255 - x for name, x in batch.images.items()})
+    actions = policy.predict(batch)
+    for changed in (other_words, other_image):
+        assert not torch.allclose(policy.predict(changed), actions, atol=1e-5)
+
+
+def test_a_frozen_part_gets_no_gradient_and_no_dropout(tmp_path):
+    policy = build(tmp_path, "policy_head", "causal", "image_text_action", "backbone.train=false")
+    policy.train()
+    policy(batch_of(policy, 3))["total"].backward()
+    assert not policy.backbone.training
+    assert all(p.grad is None for p in policy.backbone.parameters())
+    assert any(p.grad is not None for p in policy.vision_encoder.parameters())
+
+
+def test_widths_that_agree_need_no_projection(tmp_path):
+    policy = build(tmp_path, "policy_head", "causal", "image_text_action", "text_encoder.width=32")
+    assert isinstance(policy.projections["text"], torch.nn.Identity)
+    assert isinstance(policy.projections["vision"], torch.nn.Linear)

@@ -1,0 +1,126 @@
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from core.errors import RecipeError
+from core.plugins import load_plugins
+from core.recipe import load_recipe
+from core.schema import recipe_schema
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+MINIMAL = """
+[data]
+path = "episodes.zarr"
+[vision_encoder]
+name = "timm_vit"
+[text_encoder]
+name = "sentencepiece"
+[backbone]
+name = "transformer"
+[action_tokens]
+name = "learned"
+[policy_head]
+name = "lstm"
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def mistakes_of(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides, load_plugins())
+    return [mistake.removeprefix(f"{path}: ") for mistake in caught.value.mistakes]
+
+
+def test_a_minimal_recipe_takes_the_defaults(tmp_path):
+    recipe = load_recipe(written(tmp_path, MINIMAL), [], load_plugins())
+    assert recipe.train.steps == 2000
+    assert recipe.parts["backbone"].config.depth == 6
+    assert recipe.data.path == tmp_path / "episodes.zarr"
+
+
+def test_all_mistakes_come_at_once(tmp_path):
+    text = MINIMAL.replace('name = "transformer"', 'name = "transfromer"').replace(
+        'name = "lstm"', 'name = "lstm"\nhiden_size = 3\nlayers = "two"\ntrain = false'
+    )
+    mistakes = mistakes_of(written(tmp_path, text + "[trian]\nsteps = 1\n"), "train.batch_size=3.5")
+    assert mistakes == [
+        "[trian]: unknown section; did you mean 'train'?",
+        "train.batch_size: expected a valid integer, got 3.5",
+        "backbone.name: no backbone is called 'transfromer'; did you mean 'transformer'?",
+        "policy_head.hiden_size: unknown key; did you mean 'hidden_size'?",
+        "policy_head.layers: expected a valid integer, got 'two'",
+        "policy_head.train: expected true: the action tokens and the policy head always train",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "mistake"),
+    [
+        ("steps=3", "override 'steps=3': expected section.key=value"),
+        ("train.steps", "override 'train.steps': expected section.key=value"),
+        ("train.accumulation=5", "train: batch_size 32 must be a multiple"),
+        ("train.learning_rate=-1", "train.learning_rate: expected greater than or equal to 0"),
+        ("data.window=true", "data.window: expected a valid integer, got True"),
+        ("backbone.name=3", "backbone.name: expected the name of a backbone"),
+    ],
+)
+def test_a_mistaken_override_is_said(tmp_path, override, mistake):
+    assert mistakes_of(written(tmp_path, MINIMAL), override)[0].startswith(mistake)
+
+
+def test_missing_sections_are_said(tmp_path):
+    mistakes = mistakes_of(written(tmp_path, "train = 3\n"))
+    assert mistakes[0].startswith("train: expected a section [train], got 3")
+    assert "data.path: missing; this key has no default" in mistakes
+    assert sum("expected the name of a" in mistake for mistake in mistakes) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"[train\n", "not valid TOML"), (b"\xff\xfe", "not UTF-8"), (None, "No such file")]
+)
+def test_an_unreadable_recipe_is_one_line(tmp_path, content, said):
+    path = tmp_path / "recipe.toml"
+    if content is not None:
+        path.write_bytes(content)
+    assert len(mistakes_of(path)) == 1
+    assert said in mistakes_of(path)[0]
+
+
+def test_overrides_are_toml_values_or_bare_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = ["train.schedule=linear", "policy_head.mlp=[8, 4]", "train.betas=[0.9, 0.95]", "data.path=here.zarr"]
+    (folder := tmp_path / "elsewhere").mkdir()
+    recipe = load_recipe(written(folder, MINIMAL), overrides, load_plugins())
+    assert recipe.train.schedule == "linear"
+    assert recipe.parts["policy_head"].config.mlp == (8, 4)
+    assert recipe.data.path == tmp_path / "here.zarr"  # typed here, so it is meant from here
+
+
+def test_the_resolved_recipe_is_the_same_recipe(tmp_path):
+    recipe = load_recipe(written(tmp_path, MINIMAL), ["train.steps=7"], load_plugins())
+    again = load_recipe(written(tmp_path, recipe.as_toml()), [], load_plugins())
+    assert again == recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_fits_the_schema(path):
+    load_recipe(path, [], load_plugins())
+    jsonschema.validate(tomllib.loads(path.read_text()), recipe_schema(load_plugins()))
+
+
+def test_the_schema_refuses_what_the_recipe_refuses(tmp_path):
+    schema = recipe_schema(load_plugins())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(tomllib.loads(MINIMAL), schema)
+    for old, new in [("path", "paht"), ('"lstm"', '"lstn"'), ('"lstm"', '"lstm"\nlayers = 0'), ("[backbone]", "[bb]")]:
+        broken = MINIMAL.replace(old, new)
+        assert mistakes_of(written(tmp_path, broken))
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(tomllib.loads(broken), schema)

@@ -1,0 +1,103 @@
+"""kill -9 at random moments, ten times in a row, then --resume: the run must equal one that nobody disturbed."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core.training.checkpoint import checkpoints
+from tests.core.training.test_run import metrics
+
+KILLS = 10
+STEPS = 40
+
+# Imports everything once and then forks each attempt, so that an attempt's seconds are spent on training.
+NURSERY = """
+import os, sys, torch
+torch.set_num_threads(1)
+from core import run
+from core.plugins import load_plugins
+from core.training import train
+from plugins.vision.timm_vit import _import_timm
+load_plugins(); _import_timm()
+print(0, flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os._exit(run.main(line.split()))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Nursery:
+    """Starts runs as children of one warm process."""
+
+    def __init__(self, log: Path) -> None:
+        with log.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        self._line()  # it is warm
+
+    def start(self, *arguments: str) -> int:
+        self.process.stdin.write(" ".join(arguments) + "\n")
+        self.process.stdin.flush()
+        return int(self._line())
+
+    def wait(self) -> int:
+        return int(self._line())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def _line(self) -> str:
+        while not (line := self.process.stdout.readline().strip()).lstrip("-").isdigit():
+            assert self.process.poll() is None, "the nursery died"
+        return line
+
+
+@pytest.fixture
+def nursery(tmp_path):
+    warm = Nursery(tmp_path / "errors.log")
+    yield warm
+    warm.close()
+
+
+@pytest.mark.slow
+def test_ten_kills_in_a_row_change_nothing(recipe_file, tmp_path, nursery):
+    settings = [f"train.steps={STEPS}", "train.checkpoint_every=3", "train.validate_every=10"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    nursery.start(str(recipe_file), *settings, "--output", str(whole))
+    assert nursery.wait() == 0, (tmp_path / "errors.log").read_text()
+    duration = time.monotonic() - began
+
+    moments, reached = random.Random(0), []
+    while len(reached) < KILLS:
+        resume = ["--resume"] if (killed / "recipe.toml").exists() else []
+        child = nursery.start(str(recipe_file), *settings, "--output", str(killed), *resume)
+        time.sleep(moments.uniform(0.1, 0.5) * duration)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        if (status := nursery.wait()) == 0:  # it ended before the killer came: take its end back
+            shutil.rmtree(checkpoints(killed)[-1].folder)
+            continue
+        assert status == -signal.SIGKILL, (tmp_path / "errors.log").read_text()
+        reached.append(checkpoints(killed)[-1].step if checkpoints(killed) else 0)
+    assert max(reached) > 0, "no life was long enough to save anything: the test proves nothing"
+    nursery.start(str(recipe_file), *settings, "--output", str(killed), "--resume")
+    assert nursery.wait() == 0, (tmp_path / "errors.log").read_text()
+    assert metrics(killed) == metrics(whole)
+    last = [checkpoints(folder)[-1].folder for folder in (whole, killed)]
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()

@@ -1,0 +1,54 @@
+import io
+import json
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import tensor
+
+from core.training.reporting import Display, MetricsLog, Reading, Readings
+
+
+def test_what_an_interrupted_run_wrote_past_its_checkpoint_is_dropped(tmp_path):
+    lines = [
+        '{"step": 1, "loss": 3.0}\n',
+        '{"step": 2, "loss": 2.0}\n',
+        '{"step": 3, "loss": 1.0}\n',
+        '{"step": 4, "lo',
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    log = MetricsLog(tmp_path, first=2)
+    log.write(3, {"loss": 1.5})
+    log.close()
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert written == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.5}]
+
+
+def test_readings_are_read_together_and_once():
+    readings, fabric = Readings(), Fabric(accelerator="cpu", devices=1)
+    for step in (1, 2):
+        readings.record(Reading(step, {"total": tensor(step / 2), "pose": tensor(0.25)}, 1.0, ["a"]))
+    values = [(reading.step, read) for reading, read in readings.read(fabric)]
+    assert values == [(1, {"total": 0.5, "pose": 0.25}), (2, {"total": 1.0, "pose": 0.25})]
+    assert readings.read(fabric) == []
+
+
+def test_without_a_terminal_the_display_prints_lines():
+    out = io.StringIO()
+    display = Display(100, 0, 8, console=Console(file=out))
+    for step in range(10, 101, 10):
+        timings = display.update(step, {"loss": 0.5}, waited=0.0)
+    display.close()
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("step 10/100  loss 0.5000")
+    assert lines[-1].startswith("step 100/100")
+    assert "samples/s  data wait 0.0%" in lines[0]
+    assert timings["time/samples_per_second"] > 0
+
+
+def test_on_a_terminal_the_display_is_a_bar():
+    out = io.StringIO()
+    display = Display(100, 0, 8, console=Console(file=out, force_terminal=True, width=200))
+    display.update(50, {"loss": 0.5}, waited=0.0)
+    display.close()
+    assert "50/100" in out.getvalue()
+    assert "loss 0.5000" in out.getvalue()

@@ -1,0 +1,235 @@
+"""Whole runs through the command: what they write, how they stop, how they go on, how they fail."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from core import run
+from core.training import fit as fit_module
+from core.training.checkpoint import checkpoints
+from tests.factories import make_store
+
+PARTS = ("vision_encoder", "text_encoder", "projections", "backbone", "action_tokens", "policy_head")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Several runs share the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def metrics(folder):
+    """{step: {name: value}} without the timings, which no two runs share."""
+    merged = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        step = values.pop("step")
+        merged.setdefault(step, {}).update({k: v for k, v in values.items() if not k.startswith("time/")})
+    return merged
+
+
+def train(recipe_file, folder, *overrides, resume=False):
+    return run.main([str(recipe_file), *overrides, "--output", str(folder), *(["--resume"] if resume else [])])
+
+
+def test_a_run_writes_metrics_checkpoints_and_its_recipe(recipe_file, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(recipe_file, folder) == 0
+    steps = metrics(folder)
+    assert sorted(steps) == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(values["loss"]) and values["gradient_norm"] > 0 for values in steps.values())
+    assert [c.step for c in checkpoints(folder)][-2:] == [4, 6]
+    assert {"validation/error", "validation/constant", "validation/error/push"} <= steps[6].keys()
+    assert list((folder / "tensorboard").iterdir())
+    shown = capsys.readouterr().out
+    assert "joint training, step 1" in shown
+    assert "best constant action per task" in shown
+
+
+def test_all_five_parts_move_in_the_first_step(recipe_file, tmp_path):
+    assert train(recipe_file, tmp_path / "run") == 0
+    first = metrics(tmp_path / "run")[1]
+    for part in PARTS:
+        assert first[f"joint/{part}/gradient_norm"] > 0, part
+        assert first[f"joint/{part}/update"] > 0, part
+
+
+def test_a_run_can_be_repeated_from_its_folder_alone(recipe_file, tmp_path):
+    assert train(recipe_file, tmp_path / "run") == 0
+    assert train(tmp_path / "run" / "recipe.toml", tmp_path / "again") == 0
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "again")
+
+
+def test_accumulated_micro_batches_see_the_same_windows(recipe_file, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(fit_module, "Reading", lambda *values: seen.append(values[3]) or Reading(*values))
+    from core.training.reporting import Reading
+
+    assert train(recipe_file, tmp_path / "whole", "train.steps=1") == 0
+    assert train(recipe_file, tmp_path / "halves", "train.steps=1", "train.accumulation=2") == 0
+    assert seen[1] == seen[0][2:]
+
+
+def test_a_frozen_part_does_not_change(recipe_file, tmp_path):
+    from safetensors.torch import load_file
+
+    assert train(recipe_file, tmp_path / "run", "backbone.train=false", "train.keep_last=9") == 0
+    early, late = (
+        load_file(c.folder / "model.safetensors") for c in (checkpoints(tmp_path / "run")[i] for i in (0, -1))
+    )
+    changed = {name.partition(".")[0] for name in early if not torch.equal(early[name], late[name])}
+    assert changed == {*PARTS} - {"backbone"}
+
+
+def test_resuming_continues_bit_for_bit(recipe_file, tmp_path):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert train(recipe_file, whole) == 0
+    assert train(recipe_file, halves) == 0
+    for checkpoint in checkpoints(halves)[1:]:
+        shutil.rmtree(checkpoint.folder)  # as if it had been killed after the first kept checkpoint
+    assert train(recipe_file, halves, resume=True) == 0
+    assert metrics(halves) == metrics(whole)
+    last = [checkpoints(folder)[-1].folder / "model.safetensors" for folder in (whole, halves)]
+    assert last[0].read_bytes() == last[1].read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves(recipe_file, tmp_path, monkeypatch, number):
+    original = fit_module._after_step
+
+    def interrupted(session, done):
+        original(session, done)
+        if done == 3:
+            os.kill(os.getpid(), number)
+
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert train(recipe_file, whole) == 0
+    monkeypatch.setattr(fit_module, "_after_step", interrupted)
+    assert train(recipe_file, folder) == 128 + number
+    assert checkpoints(folder)[-1].step == 3
+    monkeypatch.setattr(fit_module, "_after_step", original)
+    assert train(recipe_file, folder, resume=True) == 0
+    assert metrics(folder) == metrics(whole)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_culprits(recipe_file, tmp_path, monkeypatch, capsys):
+    from plugins.heads.lstm import LSTMHead
+
+    original, calls = LSTMHead.loss, []
+
+    def poisoned(self, readout, batch):
+        calls.append(1)
+        return {
+            name: term * (math.nan if len(calls) == 5 else 1) for name, term in original(self, readout, batch).items()
+        }
+
+    monkeypatch.setattr(LSTMHead, "loss", poisoned)
+    assert train(recipe_file, tmp_path / "run") == 1
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "step 5: not finite: total = nan" in shown
+    assert "reach/" in shown
+    assert "step_00000004" in shown
+    assert checkpoints(tmp_path / "run")[-1].step == 4
+
+
+def test_a_second_run_into_one_folder_is_refused(recipe_file, tmp_path, capsys):
+    assert train(recipe_file, tmp_path / "run") == 0
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert train(recipe_file, tmp_path / "run") == 1
+    assert "--resume" in capsys.readouterr().err
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_with_another_recipe_lists_the_differences(recipe_file, tmp_path, capsys):
+    assert train(recipe_file, tmp_path / "run") == 0
+    changed = ("train.seed=3", "backbone.depth=2", "train.log_every=1")
+    assert train(recipe_file, tmp_path / "run", *changed, resume=True) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == ["backbone.depth", "train.seed"]
+
+
+def test_resuming_nothing_is_an_error(recipe_file, tmp_path, capsys):
+    assert train(recipe_file, tmp_path / "run", resume=True) == 1
+    assert "no run to resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.path=/nowhere/episodes.zarr"], "/nowhere/episodes.zarr"),
+        (["action.mode=absolute"], "action.mode: the recipe relies on 'absolute', the store's actions are 'delta'"),
+        (["action.gripper=continuous", "action.rate=7.0"], "action.rate: the recipe relies on 7.0"),
+        (["data.cameras=['wirst']"], "data.cameras: no camera 'wirst'; did you mean 'wrist'?"),
+        (["data.validation_episodes=99"], "99 are to be held out"),
+        (["text_encoder.max_tokens=1"], "max_tokens"),
+        (["text_encoder.model=/nowhere/x.model"], "/nowhere/x.model"),
+        (["action.normalization=mean_std"], "policy_head.tanh"),
+        (["vision_encoder.model=vit_tiny_patch16_242"], "did you mean vit_tiny_patch16_224"),
+        (["data.window=2", "action_tokens.formulation=one_step"], "data.window"),
+    ],
+)
+def test_what_recipe_and_store_disagree_on_is_said_in_a_line(recipe_file, tmp_path, capsys, overrides, said):
+    assert train(recipe_file, tmp_path / "run", *overrides) in (1, 2)
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+def test_an_instruction_of_ten_thousand_characters_is_one_line(recipe_file, tmp_path, capsys, monkeypatch):
+    from tests import factories
+
+    monkeypatch.setitem(factories.INSTRUCTIONS, "push", "push " * 2000)
+    shutil.rmtree(tmp_path / "episodes.zarr")
+    make_store(tmp_path / "episodes.zarr")
+    assert train(recipe_file, tmp_path / "run") == 1
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert len(shown) < 400
+    assert "max_tokens" in shown
+
+
+def frame_file(store):
+    return max(store.glob("parts/*/cam/*/data/c/0"), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing"])
+def test_damaged_frames_stop_the_run_in_a_line(recipe_file, tmp_path, capsys, damage):
+    path = frame_file(tmp_path / "episodes.zarr")
+    content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    if damage == "missing":
+        path.unlink()
+    else:
+        content[::50] ^= 1
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
+    assert train(recipe_file, tmp_path / "run") == 1
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert str(path.relative_to(tmp_path)).split("/cam/")[0] in shown
+
+
+def test_two_processes_train_as_one_does(recipe_file, tmp_path):
+    """The same windows, half of them in each process: gradients are averaged, so the losses agree."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    settings = ["train.accelerator=cpu", "backbone.dropout=0.0", "train.steps=4"]
+    assert train(recipe_file, one, *settings) == 0
+    command = [sys.executable, "-m", "core.run", str(recipe_file), *settings, "train.devices=2", "train.strategy=ddp"]
+    finished = subprocess.run(
+        [*command, "--output", str(two)], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert finished.returncode == 0, finished.stderr
+    alone, together = metrics(one), metrics(two)
+    assert sorted(alone) == sorted(together)
+    np.testing.assert_allclose(together[1]["loss"], alone[1]["loss"], rtol=0.2)  # the mean of two means, masks differ
+    np.testing.assert_allclose(together[4]["validation/error"], alone[4]["validation/error"], rtol=0.05)

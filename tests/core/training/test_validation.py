@@ -1,0 +1,40 @@
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from core import Batch
+from core.training.validation import validate
+
+TASK_OF = {"a0": "a", "a1": "a", "b0": "b"}
+
+
+class Constant(torch.nn.Module):
+    """Predicts 0.25 always."""
+
+    def predict(self, batch):
+        return torch.full_like(batch.actions, 0.25)
+
+
+def random_batch(seed, episodes):
+    generator = torch.Generator().manual_seed(seed)
+    actions = torch.randn(len(episodes), 3, 2, 4, generator=generator)
+    mask = torch.rand(len(episodes), 3, 2, generator=generator) > 0.3
+    frames = torch.ones(len(episodes), 3, dtype=torch.bool)
+    return Batch({}, [], torch.zeros(1, 1), None, None, frames, actions, mask, episodes)
+
+
+def test_errors_equal_numpy_in_float64():
+    batches = [random_batch(0, ["a0", "b0"]), random_batch(1, ["b0", "a1", "a0"])]
+    measured = validate(Fabric(accelerator="cpu", devices=1), Constant(), batches, TASK_OF)
+    by_task = {"a": [], "b": []}
+    for batch in batches:
+        for episode, actions, mask in zip(batch.episodes, batch.actions, batch.action_mask, strict=True):
+            by_task[TASK_OF[episode]].append(actions[mask].double().numpy())
+    rows = {task: np.concatenate(parts) for task, parts in by_task.items()}
+    errors = {task: ((x - 0.25) ** 2).mean() for task, x in rows.items()}
+    everything = np.concatenate(list(rows.values()))
+    constant = sum(((x - x.mean(0)) ** 2).sum() for x in rows.values()) / everything.size
+    np.testing.assert_allclose(measured.error, ((everything - 0.25) ** 2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(measured.constant, constant, rtol=1e-5)
+    np.testing.assert_allclose([measured.by_task[t] for t in "ab"], [errors[t] for t in "ab"], rtol=1e-5)
+    np.testing.assert_allclose(measured.improvement, 1 - measured.error / measured.constant)

@@ -1,0 +1,197 @@
+"""The rules of the house that no type checker knows: who imports whom, how long a function is, how far the step is."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import core
+from core.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+CORE = sorted((ROOT / "core").rglob("*.py"))
+PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+# each may import those before it, and nothing after it
+SPINE = ("errors", "contracts", "registry", "plugins", "recipe", "policy", "training", "run")
+LONGEST_FUNCTION = 60
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Every import of a file, also those inside functions, as (module, name or None)."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)}:{node.lineno}: write the whole name instead of a relative import"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Imported modules; `from package import module` counts as both."""
+    return {name for module, leaf in imports(path) for name in (module, f"{module}.{leaf}")}
+
+
+def spine_of(module: str) -> str | None:
+    """The member of the spine that a dotted name belongs to: core.training.fit -> training."""
+    words = module.split(".")
+    return words[1] if words[0] == "core" and len(words) > 1 and words[1] in SPINE else None
+
+
+@pytest.mark.parametrize("path", CORE, ids=relative)
+def test_core_never_imports_plugins(path: Path) -> None:
+    assert not [name for name in imported_modules(path) if name.split(".")[0] == "plugins"]
+
+
+def test_only_the_plugin_manager_names_plugin_modules() -> None:
+    modules = {relative(path).removesuffix(".py").replace("/", ".") for path in PLUGINS}
+    naming = {
+        relative(path)
+        for path in CORE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in modules - {"plugins.__init__"}
+    }
+    assert naming == {"core/plugins.py"}
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=relative)
+def test_plugins_import_only_the_public_surface(path: Path) -> None:
+    for module, name in imports(path):
+        assert module.split(".")[0] != "plugins", f"a plugin stands alone, and this one imports {module}"
+        if module.split(".")[0] == "core":
+            assert module == "core", f"a plugin imports `from core import ...`, and this one {module}"
+            assert name in core.__all__, f"core offers no {name}"
+
+
+@pytest.mark.parametrize("path", CORE, ids=relative)
+def test_imports_follow_the_spine(path: Path) -> None:
+    own = spine_of(".".join(["core", *path.relative_to(ROOT / "core").with_suffix("").parts]))
+    if own is None:
+        return
+    later = SPINE[SPINE.index(own) + 1 :]
+    assert not [module for module in imported_modules(path) if spine_of(module) in later]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "core" / "data").glob("*.py")), ids=relative)
+def test_data_knows_nothing_of_recipes_policies_and_training(path: Path) -> None:
+    above = {"recipe", "policy", "training", "run"}
+    assert not [module for module in imported_modules(path) if spine_of(module) in above]
+
+
+@pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=relative)
+def test_functions_are_short(path: Path) -> None:
+    too_long = [
+        f"{node.name}: {length} lines"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
+    assert not too_long
+
+
+# ---------------------------------------------------------------------------------------------- the way to the step
+
+Function = tuple[Path, str]
+
+
+def called_names(function: ast.FunctionDef) -> set[str]:
+    """Functions that a function calls by their plain name."""
+    return {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+
+
+def calls_method(function: ast.FunctionDef, owner: str, method: str) -> bool:
+    return any(
+        isinstance(n, ast.Call) and ast.unparse(n.func) in (f"{owner}.{method}", f"session.{owner}.{method}")
+        for n in ast.walk(function)
+    )
+
+
+def definition(path: Path, name: str) -> ast.FunctionDef | None:
+    """A function at the top level of a file."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == name), None)
+
+
+def callees(path: Path, function: ast.FunctionDef) -> Iterator[Function]:
+    """Functions of core that a function calls, each with the file that defines it."""
+    home = {name: ROOT / f"{module.replace('.', '/')}.py" for module, name in imports(path) if name}
+    for name in called_names(function):
+        target = home.get(name, path)
+        if target.exists() and definition(target, name):
+            yield target, name
+
+
+def ways_to_backward(way: list[Function]) -> Iterator[list[Function]]:
+    """Every chain of calls from the last function of `way` to one that calls `fabric.backward`."""
+    path, name = way[-1]
+    function = definition(path, name)
+    assert function is not None
+    if calls_method(function, "fabric", "backward"):
+        yield way
+    for callee in callees(path, function):
+        if callee not in way:
+            yield from ways_to_backward([*way, callee])
+
+
+def test_the_step_is_four_hops_and_three_files_away() -> None:
+    ways = list(ways_to_backward([(ROOT / "core" / "run.py", "main")]))
+    assert len(ways) == 1, "one training step, in one place"
+    (way,) = ways
+    assert [name for _, name in way] == ["main", "train", "fit"]
+    assert len(way) <= 4, "hops: each call on the way, and the one of backward() itself"
+    assert len({path for path, _ in way}) <= 3
+
+
+def test_the_step_stands_in_the_open() -> None:
+    """Forward, backward, clip, step and zero_grad are calls of one function, in this order."""
+    function = definition(ROOT / "core" / "training" / "fit.py", "fit")
+    assert function is not None
+    calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
+    lines = {ast.unparse(n.func): n.lineno for n in ast.walk(function) if isinstance(n, ast.Call)}
+    step = ["session.module", "fabric.backward", "fabric.clip_gradients", "optimizer.step", "optimizer.zero_grad"]
+    assert all(calls.count(call) == 1 for call in step)
+    assert [lines[call] for call in step] == sorted(lines[call] for call in step)
+
+
+# ---------------------------------------------------------------------------------------------- the public surface
+
+
+def test_public_names_agree() -> None:
+    """What type checkers see, what `__all__` says and what can be imported are the same."""
+    body = ast.parse(Path(core.__file__).read_text(encoding="utf-8")).body
+    block = next(node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = [(node.module, a.asname) for node in block.body if isinstance(node, ast.ImportFrom) for a in node.names]
+    assert sorted(name for _, name in seen) == core.__all__
+    for module, name in seen:
+        assert getattr(core, name or "") is getattr(sys.modules[module or ""], name or "")
+
+
+def heavy_modules_after(code: str) -> str:
+    """Run code in a fresh interpreter and return which heavy libraries it has imported."""
+    tail = "\nprint(*sorted({'torch', 'timm', 'zarr', 'lightning_fabric'} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys{code}{tail}"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return done.stderr.strip()
+
+
+def test_importing_core_waits_for_nothing_heavy() -> None:
+    assert heavy_modules_after(", core") == ""
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_help_waits_for_nothing_heavy(words: list[str]) -> None:
+    code = f"""
+from core.cli import main
+try:
+    code = main({[*words, "--help"]})
+except SystemExit as done:
+    code = done.code
+assert code == 0, code"""
+    assert heavy_modules_after(code) == ""

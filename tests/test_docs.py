@@ -1,0 +1,237 @@
+"""README and docs/ against the code: a command, a key, a hook or an example that drifts fails here."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from core import hookspecs
+from core.cli import COMMANDS
+from core.plugins import load_plugins
+from core.recipe import GENERAL, PARTS, PartSettings, load_recipe
+from core.registry import Parameter, parameters_of
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+STRANGER = ROOT / "tests" / "third_party" / "joinery-mlp-head"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}: {self.text.splitlines()[0]}"
+
+
+def blocks(*languages: str) -> list[Block]:
+    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    found = (Block(page, *match) for page in PAGES for match in fence.findall(page.read_text(encoding="utf-8")))
+    return [block for block in found if block.language in languages]
+
+
+def shell_lines(block: Block) -> Iterator[list[str]]:
+    """The commands of a block as words, without comments and redirections; `a && b` are two."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        for part in line.split(" && "):
+            words = shlex.split(part, comments=True)
+            if words:
+                yield words[: words.index(">")] if ">" in words else words
+
+
+def our_commands() -> list[tuple[str, list[str]]]:
+    """Every `joinery X ...` and `python -m core.X ...` of README and docs as (module, arguments)."""
+    module_of = {name: module for name, (module, _) in COMMANDS.items()}
+    found = []
+    for words in (words for block in blocks("sh") for words in shell_lines(block)):
+        if words[0] == "joinery" and len(words) > 1:
+            found.append((module_of[words[1]], words[2:]))
+        elif words[:2] == ["python", "-m"] and words[2].startswith("core."):
+            found.append((words[2], words[3:]))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def test_documented_modules_exist() -> None:
+    commands = [words for block in blocks("sh", "console") for words in shell_lines(block)]
+    modules = {words[words.index("-m") + 1] for words in commands if "-m" in words}
+    assert "core.run" in modules
+    assert all((ROOT / f"{module.replace('.', '/')}.py").exists() for module in modules)
+
+
+def test_readme_gives_the_canonical_commands() -> None:
+    lines = [line for block in blocks("sh") if block.page == README for line in block.text.splitlines()]
+    assert {
+        "pip install -e .",
+        "python -m core.run recipes/kosmos_lstm.toml",
+        "pip install -e '.[test]' && pytest",
+    } <= set(lines)
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    script = ROOT / ".ci" / "run"
+    lines = script.read_text(encoding="utf-8").splitlines()
+    install, test = lines.index("pip install -e '.[test]'"), lines.index("pytest")
+    assert install < test
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in our_commands()} | {m for m, _ in COMMANDS.values()}))
+def test_help_of_every_documented_command(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("usage: joinery ")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), our_commands(), ids=lambda part: " ".join([part] if isinstance(part, str) else part)
+)
+def test_documented_commands_are_accepted(
+    module: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    parser = getattr(import_module(module), "_parser", None)
+    if parser is None:  # what has no arguments to speak of can run for real
+        assert import_module(module).main(words) == 0
+        assert capsys.readouterr().out
+        return
+    arguments = parser().parse_intermixed_args(words) if module == "core.run" else parser().parse_args(words)
+    if module == "core.run" and arguments.recipe.parts[0] == "recipes":  # a recipe of ours: also its overrides
+        load_recipe(arguments.recipe, arguments.overrides, load_plugins())
+    if module == "core.data.convert":
+        assert load_plugins()["dataset"].get(arguments.format) is not None
+
+
+@pytest.mark.parametrize("block", blocks("console"), ids=str)
+def test_shown_mistakes_are_what_one_sees(
+    block: Block, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    command, _, output = block.text.partition("\n")
+    dollar, python, flag, module, *words = shlex.split(command)
+    assert [dollar, python, flag] == ["$", "python", "-m"]
+    assert import_module(module).main(words) == 2
+    assert capsys.readouterr().err == output
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_headed_by_its_command(recipe: Path) -> None:
+    head = recipe.read_text(encoding="utf-8").partition("\n[")[0]
+    assert re.search(rf"^#   python -m core\.run recipes/{recipe.name}$", head, re.MULTILINE)
+    load_recipe(recipe, [], load_plugins())
+
+
+# ---------------------------------------------------------------------------------------------- reference
+
+
+def test_hooks_page_has_every_exact_signature() -> None:
+    page = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
+    specs = ast.parse(Path(hookspecs.__file__).read_text(encoding="utf-8"))
+    functions = [node for node in specs.body if isinstance(node, ast.FunctionDef)]
+    assert len(functions) == 7
+    for node in functions:
+        signature = f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns or ast.Constant(None))}"
+        assert f"## `{signature}`" in page
+        assert ast.get_docstring(node) in page
+
+
+def row(parameter: Parameter) -> str:
+    """One key as a row of a table: name, type, default as TOML writes it, meaning."""
+    types = parameter.type.replace("'", '"').replace("|", r"\|")
+    default = "none" if parameter.default is None else json.dumps(parameter.default, default=str)
+    shown = "required" if parameter.default is MISSING else f"`{default}`"
+    return f"| `{parameter.name}` | `{types}` | {shown} | {parameter.meaning} |"
+
+
+def section(title: str) -> str:
+    """The text of docs/recipes.md below a heading."""
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    return page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_recipes_page_has_every_key(name: str) -> None:
+    missing = [row(p) for p in parameters_of(GENERAL[name]) if row(p) not in section(f"[{name}]")]
+    assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
+
+
+def test_recipes_page_has_the_keys_of_every_part() -> None:
+    missing = [row(p) for p in parameters_of(PartSettings) if row(p) not in section("The five parts")]
+    assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_recipes_page_has_every_key_of_the_built_ins(kind: str) -> None:
+    built_in = [c for c in load_plugins()[kind] if c.plugin.startswith("plugins.")]
+    assert built_in
+    for component in built_in:
+        text = section(f'[{kind}] name = "{component.name}"')
+        missing = [row(p) for p in component.parameters if row(p) not in text]
+        assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
+
+
+# ---------------------------------------------------------------------------------------------- examples
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "writing-a-plugin.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(("language", "file"), [("python", "mlp_head.py"), ("toml", "pyproject.toml")])
+def test_the_strangers_package_is_shown_whole(language: str, file: str, page: Path) -> None:
+    shown = [block.text for block in blocks(language) if block.page == page]
+    assert (STRANGER / file).read_text(encoding="utf-8") in shown
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_compiles_and_its_imports_exist(block: Block) -> None:
+    tree = ast.parse(block.text)
+    compile(tree, str(block), "exec")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "core":
+            assert all(hasattr(import_module(node.module or ""), alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_toml_is_valid(block: Block) -> None:
+    assert tomllib.loads(block.text)
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), link
+
+
+def test_readme_names_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[1:] if f"](docs/{page.name})" not in text] == []
