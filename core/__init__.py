@@ -29,7 +29,12 @@ if TYPE_CHECKING:
         Gripper as Gripper,
         StoreInfo as StoreInfo,
     )
-    from core.errors import DataError as DataError, JoineryError as JoineryError, RecipeError as RecipeError
+    from core.errors import (
+        DataError as DataError,
+        JoineryError as JoineryError,
+        RecipeError as RecipeError,
+        did_you_mean as did_you_mean,
+    )
     from core.hookspecs import hookimpl as hookimpl
     from core.losses import (
         masked_bce as masked_bce,
@@ -43,7 +48,7 @@ _HOME = {
     "core.contracts": "ActionSpec ActionTokens Backbone Batch Environment EpisodeSource Observation PolicyHead "
     "Register TextEncoder TokenGroup TokenSequence VisionEncoder",
     "core.data.metadata": "ActionConvention Camera Episode Gripper StoreInfo",
-    "core.errors": "DataError JoineryError RecipeError",
+    "core.errors": "DataError JoineryError RecipeError did_you_mean",
     "core.hookspecs": "hookimpl",
     "core.losses": "masked_bce masked_huber masked_mean masked_mse",
     "core.tokens": "concatenate pack",

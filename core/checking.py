@@ -1,6 +1,7 @@
 """Fills dataclasses from plain data and says everything that is wrong with it at once."""
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -29,6 +30,14 @@ def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[
         mistakes += [_line(where, details) for details in error.errors(include_url=False)]
         return None
     return None if unknown else filled
+
+
+def parse_value(text: str) -> Any:
+    """Read a value from the command line as TOML; a bare word is a string, so that the shell needs no inner quotes."""
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
 
 
 def _line(where: str, details: ErrorDetails) -> str:

@@ -16,7 +16,7 @@ import pluggy
 from core import hookspecs
 from core.cli import command
 from core.contracts import Build, Kind
-from core.errors import PluginError
+from core.errors import PluginError, did_you_mean
 from core.registry import KINDS, Component, Registry
 
 ENTRY_POINT_GROUP = "joinery"
@@ -58,6 +58,14 @@ class Catalogue:
 
     def __getitem__(self, kind: Kind) -> Registry:
         return self.registries[kind]
+
+    def explain_unknown(self, kind: Kind, name: object) -> str:
+        """Say what there is instead of an unknown component, and which plugins might have had it but failed."""
+        known = [component.name for component in self[kind]]
+        if not isinstance(name, str):
+            return f"expected the name of a {kind}{did_you_mean('', known)}"
+        failures = "".join(f"; plugin '{plugin}' failed: {why}" for plugin, why in self.failures.items())
+        return f"no {kind} is called '{name}'{did_you_mean(name, known)}{failures}"
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from annotated_types import Ge, Gt, Le
 
-from core.checking import fill
+from core.checking import fill, parse_value
 from core.contracts import Kind
 from core.data.metadata import Rotation
 from core.errors import RecipeError, did_you_mean
@@ -198,17 +198,9 @@ def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[s
         if not (equals and dot and name and isinstance(values.setdefault(section, {}), dict)):
             mistakes.append(f"override '{pair}': expected section.key=value, for example train.steps=100")
             continue
-        values[section][name] = _value(text.strip())
+        values[section][name] = parse_value(text)
         overridden.add(f"{section}.{name}")
     return overridden
-
-
-def _value(text: str) -> Any:
-    """Read a TOML value; a bare word is a string, so that the shell needs no inner quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _check(values: Mapping[str, Any], catalogue: Catalogue, mistakes: list[str]) -> Recipe | None:
@@ -232,7 +224,7 @@ def _part(kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes: l
     name = section.get("name")
     component = catalogue[kind].get(name) if isinstance(name, str) else None
     if component is None:
-        mistakes.append(_unknown_component(kind, name, catalogue))
+        mistakes.append(f"{kind}.name: {catalogue.explain_unknown(kind, name)}")
         return None
     own = {key: value for key, value in section.items() if key not in SETTINGS_OF_EVERY_PART}
     shared = {key: value for key, value in section.items() if key in SETTINGS_OF_EVERY_PART and key != "name"}
@@ -241,14 +233,6 @@ def _part(kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes: l
     if settings and not settings.train and kind in ALWAYS_TRAINED:
         mistakes.append(f"{kind}.train: expected true: the action tokens and the policy head always train")
     return Part(component, config, settings) if config is not None and settings is not None else None
-
-
-def _unknown_component(kind: Kind, name: Any, catalogue: Catalogue) -> str:
-    known = [component.name for component in catalogue[kind]]
-    if not isinstance(name, str):
-        return f"{kind}.name: expected the name of a {kind}{did_you_mean('', known)}"
-    failures = "".join(f"; plugin '{plugin}' failed: {why}" for plugin, why in catalogue.failures.items())
-    return f"{kind}.name: no {kind} is called '{name}'{did_you_mean(name, known)}{failures}"
 
 
 def _anchor(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:

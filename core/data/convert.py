@@ -1,14 +1,13 @@
 """python -m core.data.convert FORMAT SOURCE OUT.zarr: import episodes of another format into a store."""
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.cli import command
-from core.errors import DataError, RecipeError, did_you_mean
+from core.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from core.contracts import EpisodeSource
@@ -90,30 +89,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def _source(name: str, path: Path, settings: list[str]) -> "EpisodeSource":
     """Build the dataset that reads the source; raises RecipeError for an unknown format or setting."""
-    from core.checking import fill
+    from core.checking import fill, parse_value
     from core.plugins import load_plugins
 
     catalogue = load_plugins()
     component = catalogue["dataset"].get(name)
     if component is None:
-        known = [component.name for component in catalogue["dataset"]]
-        failed = "".join(f"; plugin '{plugin}' failed: {reason}" for plugin, reason in catalogue.failures.items())
-        raise RecipeError(f"format: no dataset '{name}'{did_you_mean(name, known)}{failed}")
+        raise RecipeError(f"format: {catalogue.explain_unknown('dataset', name)}")
     mistakes = [f"{pair}: expected key=value" for pair in settings if "=" not in pair]
-    values = {key: _value(text) for key, _, text in (pair.partition("=") for pair in settings)}
+    values = {key: parse_value(text) for key, _, text in (pair.partition("=") for pair in settings)}
     config = fill(component.config, values, name, mistakes)
     if mistakes:
         raise RecipeError(mistakes)
     source: EpisodeSource = component.build(config, source=path)
     return source
-
-
-def _value(text: str) -> Any:
-    """Read a value as JSON, or as the plain text that it is."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 if __name__ == "__main__":

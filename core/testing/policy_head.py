@@ -36,13 +36,11 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
 
 
 def actions_have_their_shape(subject: Subject, given: Given) -> None:
-    """(B T Q D) -> (B T H A) for every frame of the window; binary dimensions in [0, 1]."""
+    """(B T Q D) -> (B T H A) for every frame of the window."""
     action = given.action
     actions = subject.build()(readout(given))
     expect_shape(actions, (BATCH, action.window, action.horizon, action.dim), "actions")
     expect(actions.is_floating_point(), "actions", "floating-point numbers", str(actions.dtype))
-    binary = actions[..., list(action.binary)]
-    expect(bool(((binary >= 0) & (binary <= 1)).all()), "binary dimensions", "numbers in [0, 1]", "others")
 
 
 def loss_is_scalar_terms(subject: Subject, given: Given) -> None:

@@ -122,6 +122,12 @@ def test_image_masks_are_honoured():
     assert sequence.mask.sum(1).tolist() == [5, 6]
 
 
+@pytest.mark.parametrize(("formulation", "context"), [("policy_head", 1), ("interleaved", 3)])
+def test_acting_keeps_as_many_frames_as_a_sequence_spans(formulation, context):
+    config = LearnedConfig(formulation=formulation)
+    assert LearnedTokens(config, width=4, window=3, proprio_dim=0).context == context
+
+
 def test_initial_action_tokens():
     def make(std):
         return LearnedTokens(LearnedConfig(count=64, init_std=std), width=64, window=1, proprio_dim=0)

@@ -149,6 +149,9 @@ def test_rotary_positions_stay_apart_in_bfloat16():
     assert cosine.dtype == sine.dtype == torch.float32
     expected = np.arange(600)[:, None] * 10_000.0 ** (-np.arange(4) / 4)
     np.testing.assert_allclose(sine.numpy(), np.sin(expected), atol=1e-4)
+    x = torch.randn(1, 3, 600, 8).bfloat16()
+    turned = rotate(x, (cosine, sine))
+    assert torch.equal(turned, rotate(x.float(), (cosine, sine)).bfloat16())  # rounded once, at the end
 
 
 def test_learned_positions_tell_tokens_apart_and_end():
