@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         EpisodeSource as EpisodeSource,
         Observation as Observation,
         PolicyHead as PolicyHead,
-        Register as Register,
         TextEncoder as TextEncoder,
         TokenGroup as TokenGroup,
         TokenSequence as TokenSequence,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
         RecipeError as RecipeError,
         did_you_mean as did_you_mean,
     )
-    from core.hookspecs import hookimpl as hookimpl
+    from core.hookspecs import Register as Register, hookimpl as hookimpl
     from core.losses import (
         masked_bce as masked_bce,
         masked_huber as masked_huber,
@@ -46,10 +45,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "core.contracts": "ActionSpec ActionTokens Backbone Batch Environment EpisodeSource Observation PolicyHead "
-    "Register TextEncoder TokenGroup TokenSequence VisionEncoder",
+    "TextEncoder TokenGroup TokenSequence VisionEncoder",
     "core.data.metadata": "ActionConvention Camera Episode Gripper StoreInfo",
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
-    "core.hookspecs": "hookimpl",
+    "core.hookspecs": "Register hookimpl",
     "core.losses": "masked_bce masked_huber masked_mean masked_mse",
     "core.tokens": "concatenate pack",
 }

@@ -11,9 +11,9 @@ No part hides state, and no sample's result depends on its batch neighbours or o
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from torch import Tensor, device, nn
@@ -188,18 +188,3 @@ class Environment(Protocol):
 
     def step(self, action: np.ndarray) -> tuple[Observation, bool]:
         """Apply one action (A) in the units of `info.action`; return what is seen and whether the task is done."""
-
-
-# ---------------------------------------------------------------------------------------------- registration
-
-Build = Callable[..., Any]
-
-
-class Register(Protocol):
-    """What a hook receives: `config` is a frozen dataclass, `build` makes the part from it and what core knows."""
-
-    def __call__(self, name: str, config: type, build: Build) -> None:
-        """Add one component."""
-
-
-Kind = Literal["vision_encoder", "text_encoder", "backbone", "action_tokens", "policy_head", "dataset", "environment"]

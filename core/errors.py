@@ -37,6 +37,7 @@ class TrainingError(JoineryError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, or the list of what there is."""
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known)) or 'none'}"
+    """Return `; did you mean 'x'?` for the nearest known word, or the list of what there is if that is short."""
+    if near := get_close_matches(word, known, n=1, cutoff=0.6):
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(sorted(known)) or 'none'}" if len(known) <= 30 else ""

@@ -1,8 +1,20 @@
 """The seven hooks of a plugin. Each receives `register(name, config, build)` and calls it once per component."""
 
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
 import pluggy
 
-from core.contracts import Register
+Kind = Literal["vision_encoder", "text_encoder", "backbone", "action_tokens", "policy_head", "dataset", "environment"]
+Build = Callable[..., Any]
+
+
+class Register(Protocol):
+    """What a hook receives: `config` is a frozen dataclass, `build` makes the part from it and what core knows."""
+
+    def __call__(self, name: str, config: type, build: Build) -> None:
+        """Add one component."""
+
 
 hookspec = pluggy.HookspecMarker("joinery")
 hookimpl = pluggy.HookimplMarker("joinery")

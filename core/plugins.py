@@ -15,8 +15,8 @@ import pluggy
 
 from core import hookspecs
 from core.cli import command
-from core.contracts import Build, Kind
 from core.errors import PluginError, did_you_mean
+from core.hookspecs import Build, Kind
 from core.registry import KINDS, Component, Registry
 
 ENTRY_POINT_GROUP = "joinery"

@@ -12,12 +12,12 @@ from core.contracts import (
     ActionTokens,
     Backbone,
     Batch,
-    Kind,
     PolicyHead,
     TextEncoder,
     TokenGroup,
     VisionEncoder,
 )
+from core.hookspecs import Kind
 from core.recipe import Recipe
 
 

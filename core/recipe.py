@@ -10,9 +10,9 @@ import tomli_w
 from annotated_types import Ge, Gt, Le
 
 from core.checking import fill, parse_value
-from core.contracts import Kind
 from core.data.metadata import Rotation
 from core.errors import RecipeError, did_you_mean
+from core.hookspecs import Kind
 from core.plugins import Catalogue
 from core.registry import SETTINGS_OF_EVERY_PART, Component
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from core.contracts import Build, Kind
 from core.errors import PluginError
+from core.hookspecs import Build, Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SETTINGS_OF_EVERY_PART = frozenset({"name", "train", "learning_rate", "weight_decay"})

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from core.cli import command
-from core.contracts import Kind
+from core.hookspecs import Kind
 from core.plugins import Catalogue, load_plugins
 from core.recipe import ALWAYS_TRAINED, GENERAL, PARTS, PartSettings
 from core.registry import parameters_of

@@ -67,7 +67,7 @@ class BatchBuffer:
     def _pad(self, text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
         """Return ids (B N), padded with 0 on the right, and their mask, None where all have one length."""
         lengths = [len(ids) for ids in text]
-        padded = self._room((len(text), max(lengths)), torch.int64)
+        padded = self._room((len(text), max(lengths)), torch.int64).zero_()
         for row, ids in zip(padded.numpy(), text, strict=True):
             row[: len(ids)] = ids
         if min(lengths) == max(lengths):
@@ -77,4 +77,4 @@ class BatchBuffer:
         return padded, mask
 
     def _room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, pin_memory=self._pinned)
+        return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)

@@ -8,7 +8,7 @@ All run on the CPU, in evaluation mode. A failure is an AssertionError that says
 
 from typing import Any, Literal
 
-from core.contracts import Build
+from core.hookspecs import Build
 from core.testing import action_tokens, backbone, policy_head, text_encoder, vision_encoder
 from core.testing.common import Check as Check, Given as Given
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import ActionTokens, Build, TokenGroup, TokenSequence
+from core.contracts import ActionTokens, TokenGroup, TokenSequence
+from core.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import Backbone, Build, TokenGroup, TokenSequence
+from core.contracts import Backbone, TokenGroup, TokenSequence
+from core.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import Batch, Build, PolicyHead
+from core.contracts import Batch, PolicyHead
+from core.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import Build, TextEncoder
+from core.contracts import TextEncoder
+from core.hookspecs import Build
 from core.testing.common import (
     Check,
     Given,

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import Build, TokenGroup, VisionEncoder
+from core.contracts import TokenGroup, VisionEncoder
+from core.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,

@@ -16,7 +16,7 @@ from core.recipe import Recipe, TrainConfig
 from core.training.checkpoint import save_checkpoint
 from core.training.joint_table import JointTable, render
 from core.training.optimizer import set_learning_rate
-from core.training.reporting import Display, MetricsLog, Reading, Readings, raise_if_not_finite
+from core.training.reporting import Display, MetricsLog, Readings, raise_if_not_finite
 from core.training.signals import StopSignal
 from core.training.validation import Validation, validate
 
@@ -55,27 +55,27 @@ def fit(session: Session, first: int) -> int:
     """Train from step `first` to the recipe's last, or until told to stop; return the steps done."""
     train, fabric, optimizer = session.recipe.train, session.fabric, session.optimizer
     batches = session.training.batches(train.seed, first * train.accumulation, fabric.global_rank, fabric.world_size)
+    limit = train.gradient_clip or float("inf")  # the norm is measured in either case
     done = first
     while done < train.steps and not session.stop.requested(fabric, ask=done % train.log_every == 0):
         # randomness is a function of the step, as the order of the data is: resuming needs neither saved
         seed_everything((train.seed * 1_000_003 + done * fabric.world_size + fabric.global_rank) % 2**32, verbose=False)
         factor = set_learning_rate(optimizer.optimizer, done, train)
+        seen = []
         # ------------------------------------------------------------------------------------ the training step
         for micro in range(train.accumulation):
             batch = next(batches)
             with fabric.no_backward_sync(session.module, enabled=micro < train.accumulation - 1):
                 losses = session.module(batch)
                 fabric.backward(losses["total"] / train.accumulation)
-        gradient_norm = fabric.clip_gradients(
-            session.module, optimizer, max_norm=train.gradient_clip or float("inf"), error_if_nonfinite=False
-        )
+            seen.append((losses, batch.episodes))
+        gradient_norm = fabric.clip_gradients(session.module, optimizer, max_norm=limit, error_if_nonfinite=False)
         with session.joint_table.measure(done + 1, wanted=_measures_parts(done + 1, train)):
             optimizer.step()
         optimizer.zero_grad()
         # ------------------------------------------------------------------------------------------------------
         done += 1
-        values = {**losses, "gradient_norm": gradient_norm}
-        session.readings.record(Reading(done, values, factor, batch.episodes))
+        session.readings.record(done, seen, gradient_norm, factor)
         _after_step(session, done)
     batches.close()  # type: ignore[attr-defined]
     _save(session, done)

@@ -71,7 +71,7 @@ class JointTable:
 def render(measured: JointTable) -> Table:
     """Draw the newest measurement for the console."""
     title = f"joint training, step {measured.step}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("part", "parameters", "trains", "learning rate", "gradient norm", "rel. update"):
         table.add_column(column, justify="left" if column in ("part", "trains") else "right", no_wrap=True)
     for row in measured.rows:

@@ -62,9 +62,20 @@ class Readings:
     def __init__(self) -> None:
         self.pending: list[Reading] = []
 
-    def record(self, reading: Reading) -> None:
-        """Keep one step's losses until they are read."""
-        self.pending.append(reading)
+    def record(
+        self,
+        step: int,
+        micro_batches: Sequence[tuple[Mapping[str, Tensor], Sequence[str]]],
+        gradient_norm: Tensor | None,
+        learning_rate_factor: float,
+    ) -> None:
+        """Keep one step's losses, the mean over its micro-batches' (losses, episodes), until they are read."""
+        losses = [losses for losses, _ in micro_batches]
+        values = {name: torch.stack([terms[name].detach() for terms in losses]).mean() for name in losses[0]}
+        episodes = [episode for _, names in micro_batches for episode in names]
+        if gradient_norm is not None:
+            values["gradient_norm"] = gradient_norm
+        self.pending.append(Reading(step, values, learning_rate_factor, episodes))
 
     def read(self, fabric: Fabric) -> list[tuple[Reading, dict[str, float]]]:
         """Wait for the device once and return every pending step's values, averaged over the processes."""

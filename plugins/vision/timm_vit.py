@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import RecipeError, Register, TokenGroup, VisionEncoder, hookimpl
+from core import RecipeError, Register, TokenGroup, VisionEncoder, did_you_mean, hookimpl
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,8 @@ def _create(config: TimmConfig) -> Any:
 def _settings(timm: ModuleType, config: TimmConfig) -> Any:
     """Return what timm says of the model; raises RecipeError where it has no such model, or no weights for it."""
     if not timm.is_model(config.model):
-        near = get_close_matches(config.model, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them all"
-        raise RecipeError(f"vision_encoder.model: timm {timm.__version__} has no model '{config.model}'; {hint}")
+        hint = did_you_mean(config.model, timm.list_models())
+        raise RecipeError(f"vision_encoder.model: timm {timm.__version__} has no model '{config.model}'{hint}")
     settings = timm.get_pretrained_cfg(config.model)
     if config.pretrained is True and not settings.has_weights:
         raise RecipeError(f"vision_encoder.pretrained: timm publishes no weights for '{config.model}'; name a file")

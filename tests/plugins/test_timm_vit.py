@@ -207,7 +207,7 @@ def test_unreadable_weights_are_named(name, tmp_path):
 
 
 def test_an_unknown_model_gets_a_suggestion():
-    with pytest.raises(RecipeError, match=r"no model 'vit_tiny_patch16_244'; did you mean vit_tiny_patch16_224"):
+    with pytest.raises(RecipeError, match=r"no model 'vit_tiny_patch16_244'; did you mean 'vit_tiny_patch16_224'"):
         make(replace(VIT, model="vit_tiny_patch16_244"))
 
 

@@ -5,7 +5,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import tensor
 
-from core.training.reporting import Display, MetricsLog, Reading, Readings
+from core.training.reporting import Display, MetricsLog, Readings
 
 
 def test_what_an_interrupted_run_wrote_past_its_checkpoint_is_dropped(tmp_path):
@@ -26,9 +26,13 @@ def test_what_an_interrupted_run_wrote_past_its_checkpoint_is_dropped(tmp_path):
 def test_readings_are_read_together_and_once():
     readings, fabric = Readings(), Fabric(accelerator="cpu", devices=1)
     for step in (1, 2):
-        readings.record(Reading(step, {"total": tensor(step / 2), "pose": tensor(0.25)}, 1.0, ["a"]))
-    values = [(reading.step, read) for reading, read in readings.read(fabric)]
-    assert values == [(1, {"total": 0.5, "pose": 0.25}), (2, {"total": 1.0, "pose": 0.25})]
+        halves = [({"total": tensor(step / 2)}, ["a"]), ({"total": tensor(step / 2 + 1)}, ["b"])]
+        readings.record(step, halves, tensor(0.25), 1.0)
+    values = [(reading.step, reading.episodes, read) for reading, read in readings.read(fabric)]
+    assert values == [
+        (1, ["a", "b"], {"total": 1.0, "gradient_norm": 0.25}),
+        (2, ["a", "b"], {"total": 1.5, "gradient_norm": 0.25}),
+    ]
     assert readings.read(fabric) == []
 
 

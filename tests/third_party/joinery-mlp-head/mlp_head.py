@@ -24,7 +24,9 @@ class MLPHead(PolicyHead):
         super().__init__()
         self.shape = (action.horizon, action.dim)
         outputs = action.horizon * action.dim
-        self.mlp = nn.Sequential(nn.Linear(width, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, outputs))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, outputs)
+        )
 
     def forward(self, readout):  # (B T Q D) -> (B T H A)
         return self.mlp(readout.mean(dim=2)).unflatten(-1, self.shape)
