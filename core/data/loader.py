@@ -61,7 +61,8 @@ class Loader:
         self._device = device
         self._ids: dict[str, np.ndarray] = {}
         self._tokenizing = Lock()
-        # (T H): the frame of each target, counted from the window's first
+        # (K): the frames of all targets, counted from the window's first; (T H): which of them each target is
+        self._steps = np.arange(windows.window + windows.horizon - 1)
         self._reach = np.arange(windows.window)[:, None] + np.arange(windows.horizon)
 
     def batches(self, seed: int, first: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -143,13 +144,14 @@ class Loader:
 
     def _fill_numbers(self, buffer: BatchBuffer, rows: slice, places: Sequence[tuple[int, int]]) -> None:
         """Fill masks, actions and proprioception, all rows at once: what lies past an end repeats the last, masked."""
-        store = self.windows.store
-        left = np.array([store.length[episode] - start for episode, start in places])
-        buffer.action_mask[rows] = self._reach < left[:, None, None]
-        buffer.frame_mask[rows] = self._reach[:, 0] < left[:, None]
-        actions = _repeat_last(store.actions, places, left, self.windows.window + self.windows.horizon - 1)
-        buffer.actions[rows] = self._action_normalizer.normalize(actions)[:, self._reach]
-        proprio = _repeat_last(store.proprio, places, left, self.windows.window)
+        store, (episodes, starts) = self.windows.store, np.array(places).T
+        lengths, steps = store.length[episodes][:, None], starts[:, None] + self._steps  # (rows K)
+        frames = np.minimum(steps, lengths - 1)
+        within = (steps < lengths)[:, self._reach]  # (rows T H)
+        buffer.action_mask[rows], buffer.frame_mask[rows] = within, within[..., 0]
+        actions = self._action_normalizer.normalize(store.gather("action", episodes, frames))
+        buffer.actions[rows] = actions[:, self._reach]
+        proprio = store.gather("proprio", episodes, frames[:, : self.windows.window])
         buffer.proprio[rows] = self._proprio_normalizer.normalize(proprio)
 
     def _learn(self, instruction: str) -> None:
@@ -158,11 +160,3 @@ class Loader:
             with self._tokenizing:
                 if instruction not in self._ids:
                     self._ids[instruction] = np.asarray(self._tokenize(instruction), np.int64)
-
-
-def _repeat_last(
-    read: Callable[[int, int, int], np.ndarray], places: Sequence[tuple[int, int]], left: np.ndarray, count: int
-) -> np.ndarray:
-    """Read `count` rows from each place (rows count D); where fewer are left, the last is repeated."""
-    read_rows = [read(episode, start, start + min(count, n)) for (episode, start), n in zip(places, left, strict=True)]
-    return np.stack([x if len(x) == count else x[np.minimum(np.arange(count), len(x) - 1)] for x in read_rows])

@@ -142,8 +142,7 @@ class OpenPart:
         self._part = part
         self._records = commit.arrays
         self._streams: dict[str, CameraStream] = {}
-        self.actions = _map_array(part, "action", commit.arrays)
-        self.proprio = _map_array(part, "proprio", commit.arrays)
+        self.numbers = {feature: _map_array(part, feature, commit.arrays) for feature in ("action", "proprio")}
 
     def stream(self, camera: str) -> CameraStream:
         """Return a camera's stream, opened at its first use."""

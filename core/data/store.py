@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -75,12 +75,22 @@ class EpisodeStore:
     def actions(self, episode: int, start: int, stop: int) -> np.ndarray:
         """Actions of frames start..stop-1, (n A) float32, a read-only view in the units of `info.action`."""
         part, offset = self._locate(episode, start, stop)
-        return self._part(part).actions[offset + start : offset + stop]
+        return self._part(part).numbers["action"][offset + start : offset + stop]
 
     def proprio(self, episode: int, start: int, stop: int) -> np.ndarray:
         """Proprioception of frames start..stop-1, (n P) float32, a read-only view."""
         part, offset = self._locate(episode, start, stop)
-        return self._part(part).proprio[offset + start : offset + stop]
+        return self._part(part).numbers["proprio"][offset + start : offset + stop]
+
+    def gather(self, feature: Literal["action", "proprio"], episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Numbers of many places at once: episodes (n), frames (n K) within each -> (n K D) float32, a copy."""
+        parts, rows = self._part_of[episodes], self._offset[episodes][:, None] + frames
+        width = len(self.info.action.names if feature == "action" else self.info.proprio)
+        gathered = np.empty((*frames.shape, width), np.float32)
+        for part in np.unique(parts):
+            chosen = parts == part
+            gathered[chosen] = self._part(int(part)).numbers[feature][rows[chosen]]
+        return gathered
 
     def read_frames(self, camera: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 into out (n Y X C) uint8, C-contiguous; every byte read is checked first."""

@@ -2,18 +2,21 @@
 
     python -m tests.benchmarks.loader [--threads 2] [--rounds 7]
 
-The bare loop does pread and decode, and nothing else: no checksums, actions, normalisation, text or batches. Both read
-the same windows in the same order with the same number of threads, in turns; the ratio is taken within each round.
-What shuffling costs is measured apart. Runs in about half a minute on two cores.
+The bare loop does pread and decode, and nothing else: no checksums, actions, normalisation or text. All read the same
+windows in the same order with the same number of threads, in turns; the ratios are taken within each round. The bare
+loop runs twice: into as much memory as the Loader's batches take ("batches"), and into one window per thread ("cache"),
+which never leaves the processor's cache and holds no batch, so that it shows what memory costs.
+What shuffling costs is measured apart. Runs in about a minute on two cores.
 """
 
 import argparse
 import os
-import statistics
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -31,14 +34,14 @@ from core.data.writer import StoreWriter
 
 CLEAN = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
 CAMERA = "corner2"
-WINDOW, HORIZON, BATCH = 8, 10, 32
+WINDOW, HORIZON, BATCH, PREFETCH = 8, 10, 32, 3
 PASSES = {"zstd": 5, "jpeg": 1}  # over the episodes in each round: about a second, so that starting up does not count
 
 
 class BareLoop:
-    """pread + decode of windows, each thread into its own buffer."""
+    """pread + decode of windows, one after the other into `slots` windows of memory, which are used in turns."""
 
-    def __init__(self, windows: Windows, threads: int) -> None:
+    def __init__(self, windows: Windows, threads: int, slots: int) -> None:
         store, info = windows.store, windows.store.info.cameras[CAMERA]
         commit = read_commits(store.path)[0]  # the stores measured here have one part
         self.stream = CameraStream(store.path / "parts" / commit.part, CAMERA, commit.arrays)
@@ -47,16 +50,17 @@ class BareLoop:
         groups = -(-store.length // self.codec.group)
         self.first_group = (np.cumsum(groups) - groups).tolist()
         self.length = store.length.tolist()
-        self.buffers = [np.empty((WINDOW, info.height, info.width, 3), np.uint8) for _ in range(threads)]
+        self.threads = threads
+        self.slots = np.zeros((slots, WINDOW, info.height, info.width, 3), np.uint8)
 
     def run(self, places: Sequence[tuple[int, int]]) -> None:
-        shares = [places[i :: len(self.buffers)] for i in range(len(self.buffers))]
-        with ThreadPoolExecutor(len(self.buffers)) as pool:
-            list(pool.map(self._share, shares, self.buffers))
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(lambda i: self._share(places, range(i, len(places), self.threads)), range(self.threads)))
 
-    def _share(self, places: Sequence[tuple[int, int]], out: np.ndarray) -> None:
+    def _share(self, places: Sequence[tuple[int, int]], share: range) -> None:
         end, size = self.stream.end, self.codec.group
-        for episode, start in places:
+        for position in share:
+            (episode, start), out = places[position], self.slots[position % len(self.slots)]
             stop = min(start + WINDOW, self.length[episode])
             base = self.first_group[episode]
             groups = range(base + start // size, base - (-stop // size))
@@ -86,12 +90,12 @@ def noisy(path: Path) -> Path:
     return path
 
 
-def compare(path: Path, threads: int, rounds: int) -> tuple[str, float, float, list[float]]:
-    """Return codec, median windows/s of the bare loop and of the Loader, and the ratio of each round."""
+def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
+    """Return the codec, and windows/s (rounds 3) of the Loader and of the bare loop into batches and into cache."""
     store = EpisodeStore(path)
     episodes = list(range(len(store))) * PASSES[store.codecs[CAMERA].name]
     windows = Windows(store, episodes, WINDOW, HORIZON)
-    bare = BareLoop(windows, threads)
+    bare = [BareLoop(windows, threads, slots) for slots in ((PREFETCH + 1) * BATCH, threads)]
     loader = Loader(
         windows,
         batch_size=BATCH,
@@ -100,21 +104,22 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[str, float, float, l
         tokenize=lambda text: list(text.encode()),
         cameras=(CAMERA,),
         threads=threads,
-        prefetch=3,
+        prefetch=PREFETCH,
         device=torch.device("cpu"),
     )
     places = [windows.locate(index) for index in range(len(windows))]
-    speeds: list[tuple[float, float]] = []
-    for _ in range(rounds + 1):
-        began = perf_counter()
-        bare.run(places)
-        between = perf_counter()
-        for _ in loader.once():  # a whole pass: nothing decoded ahead of the clock, nothing left over after it
-            pass
-        speeds.append((len(places) / (between - began), len(places) / (perf_counter() - between)))
-    first, second = zip(*speeds[1:], strict=True)  # the first round warms up
-    ratios = [ours / theirs for theirs, ours in speeds[1:]]
-    return store.codecs[CAMERA].name, statistics.median(first), statistics.median(second), ratios
+    consumers: list[Callable[[], object]] = [
+        lambda: deque(loader.once(), maxlen=0),  # a whole pass: nothing decoded ahead of the clock
+        *(partial(loop.run, places) for loop in bare),
+    ]
+    seconds = [[_seconds(consume) for consume in consumers] for _ in range(rounds + 1)]
+    return store.codecs[CAMERA].name, len(places) / np.array(seconds[1:])  # the first round warms up
+
+
+def _seconds(consume: Callable[[], object]) -> float:
+    began = perf_counter()
+    consume()
+    return perf_counter() - began
 
 
 def main() -> None:
@@ -124,12 +129,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"windows of {WINDOW} frames at 96 px, batches of {BATCH}, {arguments.threads} threads")
-    print(f"{'codec':<6} {'bare/s':>8} {'Loader/s':>9} {'ratio':>6}  {'range':>11}")
+    print(f"{'codec':<6} {'Loader/s':>9} {'of batches':>18} {'of cache':>18}")
     with tempfile.TemporaryDirectory() as folder:
         for path in (CLEAN, noisy(Path(folder) / "noisy.zarr")):
-            codec, bare, ours, ratios = compare(path, arguments.threads, arguments.rounds)
-            spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-            print(f"{codec:<6} {bare:8.0f} {ours:9.0f} {statistics.median(ratios):6.2f}  {spread:>11}")
+            codec, speeds = compare(path, arguments.threads, arguments.rounds)
+            ratios = speeds[:, :1] / speeds[:, 1:]
+            columns = [f"{np.median(r):.2f} ({r.min():.2f}-{r.max():.2f})" for r in ratios.T]
+            print(f"{codec:<6} {np.median(speeds[:, 0]):9.0f} {columns[0]:>18} {columns[1]:>18}")
     began = perf_counter()
     for position in range(10_000):
         window_at(position, 1_000_003, 0)

@@ -67,7 +67,7 @@ def test_nothing_to_import(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["metaworld"], 2, "no dataset 'metaworld'; did you mean 'metaworld_npz'?"),
+        (["metaworld"], 2, "no dataset is called 'metaworld'; did you mean 'metaworld_npz'?"),
         (["metaworld_npz", "cam=top"], 2, "unknown key"),
         (["metaworld_npz", "camera"], 2, "expected key=value"),
         (["metaworld_npz"], 1, "holds no .npz files"),
