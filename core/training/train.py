@@ -1,5 +1,6 @@
 """From a recipe to a trained policy: opens the data, builds the policy, resumes if asked, and hands over to `fit`."""
 
+import json
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
@@ -97,7 +98,9 @@ def _build_session(
     optimizer = build_optimizer(policy, recipe)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
     module.mark_forward_method("predict")
+    inference = _inference(data)
     if newest:
+        _check_same_data(newest, inference, recipe.data.path)
         load_checkpoint(newest, policy, optimizer)
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
@@ -111,7 +114,7 @@ def _build_session(
         training=training,
         validation=validation,
         task_of=data.task_of(),
-        inference=_inference(data),
+        inference=inference,
         joint_table=JointTable(policy, optimizer),
         metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,
         display=Display(settings.steps, first, settings.batch_size, console=console),
@@ -132,8 +135,19 @@ def _inference(data: TrainingData) -> dict[str, Any]:
     }
 
 
+def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], store: Path) -> None:
+    """A moved store is the same store; one with other statistics or conventions is not what the run was trained on."""
+    now = json.loads(json.dumps(inference))
+    if changed := [key for key in now if checkpoint.state.get(key) != now[key]]:
+        raise CheckpointError(
+            f"{store}: not the data that {checkpoint.folder} was trained on: {', '.join(changed)} changed; "
+            "bring back that data, or start a new run with --output"
+        )
+
+
 def _summarise(session: Session, done: int) -> None:
     console, steps = session.console, session.recipe.train.steps
-    console.print(f"{'finished' if done == steps else 'stopped'} at step {done} of {steps}: {session.folder}")
+    outcome = "finished" if done == steps else "stopped"
+    console.print(f"{outcome} at step {done} of {steps}: {session.folder}", soft_wrap=True)
     if done < steps:
         console.print("continue with the same command and --resume", soft_wrap=True)

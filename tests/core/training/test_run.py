@@ -160,6 +160,14 @@ def test_resuming_with_another_recipe_lists_the_differences(recipe_file, tmp_pat
     assert [line.split(":")[1].strip() for line in lines] == ["backbone.depth", "train.seed"]
 
 
+def test_resuming_on_a_store_that_has_grown_is_refused(recipe_file, tmp_path, capsys):
+    assert train(recipe_file, tmp_path / "run") == 0
+    shutil.rmtree(tmp_path / "episodes.zarr")
+    make_store(tmp_path / "episodes.zarr", episodes=8)
+    assert train(recipe_file, tmp_path / "run", resume=True) == 1
+    assert "episodes.zarr: not the data that" in capsys.readouterr().err
+
+
 def test_resuming_nothing_is_an_error(recipe_file, tmp_path, capsys):
     assert train(recipe_file, tmp_path / "run", resume=True) == 1
     assert "no run to resume" in capsys.readouterr().err
