@@ -12,20 +12,20 @@ if TYPE_CHECKING:
         ActionTokens as ActionTokens,
         Backbone as Backbone,
         Batch as Batch,
-        Environment as Environment,
-        EpisodeSource as EpisodeSource,
-        Observation as Observation,
         PolicyHead as PolicyHead,
         TextEncoder as TextEncoder,
         TokenGroup as TokenGroup,
         TokenSequence as TokenSequence,
         VisionEncoder as VisionEncoder,
     )
-    from core.data.metadata import (
+    from core.data.contracts import (
         ActionConvention as ActionConvention,
         Camera as Camera,
+        Environment as Environment,
         Episode as Episode,
+        EpisodeSource as EpisodeSource,
         Gripper as Gripper,
+        Observation as Observation,
         StoreInfo as StoreInfo,
     )
     from core.errors import (
@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     from core.tokens import concatenate as concatenate, pack as pack
 
 _HOME = {
-    "core.contracts": "ActionSpec ActionTokens Backbone Batch Environment EpisodeSource Observation PolicyHead "
-    "TextEncoder TokenGroup TokenSequence VisionEncoder",
-    "core.data.metadata": "ActionConvention Camera Episode Gripper StoreInfo",
+    "core.contracts": (
+        "ActionSpec ActionTokens Backbone Batch PolicyHead TextEncoder TokenGroup TokenSequence VisionEncoder"
+    ),
+    "core.data.contracts": "ActionConvention Camera Environment Episode EpisodeSource Gripper Observation StoreInfo",
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
     "core.hookspecs": "Register hookimpl",
     "core.losses": "masked_bce masked_huber masked_mean masked_mse",

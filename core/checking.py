@@ -1,6 +1,7 @@
 """Fills dataclasses from plain data and says everything that is wrong with it at once."""
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[str]) -> T | None:
-    """Make a dataclass of `values`; append one line a mistake to `mistakes` and return None if there is any.
+    """Make a dataclass of `values`; append one line per mistake to `mistakes` and return None if there is any.
 
     where: the dotted path of the section, for the messages.
     """
@@ -23,9 +24,12 @@ def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[
     unknown = [key for key in values if key not in known]
     mistakes += [f"{where}.{key}: unknown key{did_you_mean(key, known)}" for key in unknown]
     known_values = {key: value for key, value in values.items() if key in known}
+    if strange := [line for key, value in known_values.items() for line in _strange(f"{where}.{key}", value)]:
+        mistakes += strange
+        return None
     try:
         # JSON is the mode in which pydantic is strict about types and yet takes a list for a tuple, a string for a path
-        filled = TypeAdapter(config).validate_json(json.dumps(known_values, default=str), strict=True)
+        filled = TypeAdapter(config).validate_json(json.dumps(known_values), strict=True)
     except ValidationError as error:
         mistakes += [_line(where, details) for details in error.errors(include_url=False)]
         return None
@@ -35,9 +39,21 @@ def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[
 def parse_value(text: str) -> Any:
     """Read a value from the command line as TOML; a bare word is a string, so that the shell needs no inner quotes."""
     try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text.strip()}")
+    except (ValueError, RecursionError):  # a TOMLDecodeError is a ValueError, and so is a number of 5,000 digits
         return text.strip()
+    return parsed["value"] if len(parsed) == 1 else text.strip()
+
+
+def _strange(path: str, value: Any) -> list[str]:
+    """What TOML can say and no key means: dates, and numbers that are not finite."""
+    if isinstance(value, list):
+        return [line for i, entry in enumerate(value) for line in _strange(f"{path}.{i}", entry)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{path}: expected a finite number, got {value}"]
+    if not isinstance(value, str | int | float | dict):
+        return [f"{path}: expected a string, a number or a list, got {value}"]
+    return []
 
 
 def _line(where: str, details: ErrorDetails) -> str:

@@ -18,7 +18,7 @@ Main = Callable[..., int]
 
 
 def command(main: Main) -> Main:
-    """Let a command end with one line a mistake on stderr and an exit code, never with a traceback."""
+    """Let a command end with one line per mistake on stderr and an exit code, never with a traceback."""
 
     @wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
@@ -29,6 +29,12 @@ def command(main: Main) -> Main:
             return error.exit_code
         except BrokenPipeError:
             return 0  # the reader of our output has seen enough
+        except OSError as error:
+            print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
 
     return wrapped
 
@@ -42,3 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     usage = "\n".join(f"  {name:<10} {meaning}" for name, (_, meaning) in COMMANDS.items())
     print(f"usage: joinery COMMAND ...\n\n{usage}", file=sys.stdout if wants_help else sys.stderr)
     return 0 if wants_help else 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

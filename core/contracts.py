@@ -1,26 +1,21 @@
 """The contracts: what flows between the parts, and what each kind of part must do.
 
 Shape legend, used throughout:
-    B batch          T window (history frames)    V cameras              N tokens
+    B batch          T window (history frames)    V cameras              N tokens, M of the text
     Q action tokens per frame                     D width                S sequences (B or B * T)
     L tokens per sequence   H action horizon (chunk)   A action dimension    P proprioception
     C Y X image channels, rows, columns
 
-A part that holds weights is an `nn.Module` below one of the five abstract classes; what holds none is a Protocol.
+Each part is an `nn.Module` below one of the five abstract classes. Episodes and worlds: core/data/contracts.py.
 No part hides state, and no sample's result depends on its batch neighbours or on padding: `core.testing` proves both.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Self
 
-import numpy as np
 from torch import Tensor, device, nn
-
-if TYPE_CHECKING:
-    from core.data.metadata import Episode, StoreInfo
-
 
 # ---------------------------------------------------------------------------------------------- what flows
 
@@ -86,17 +81,17 @@ class ActionSpec:
 # ---------------------------------------------------------------------------------------------- the five parts
 
 
-class VisionEncoder(nn.Module):
+class VisionEncoder(nn.Module, ABC):
     """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)}, text_width: int)`."""
 
     width: int
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
-        """{camera: (B T C Y X) uint8}, text (B N text_width) for those that condition on it -> (B T N width)."""
+        """{camera: (B T C Y X) uint8}, text (B M text_width) for those that condition on it -> (B T N width)."""
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(nn.Module, ABC):
     """Instructions -> tokens. Built as `build(config)`."""
 
     width: int
@@ -110,7 +105,7 @@ class TextEncoder(nn.Module):
         """ids (B N) int64, mask (B N) bool -> (B N width)."""
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Mixes the sequence. Built as `build(config)`."""
 
     width: int
@@ -120,7 +115,7 @@ class Backbone(nn.Module):
         """(S L width) -> hidden states (S L width); no token attends to a later frame or to padding."""
 
 
-class ActionTokens(nn.Module):
+class ActionTokens(nn.Module, ABC):
     """Owns the formulation: how vision, text and action tokens form sequences, and where actions are read.
 
     Built as `build(config, *, width: int, window: int, proprio_dim: int)`.
@@ -130,14 +125,14 @@ class ActionTokens(nn.Module):
 
     @abstractmethod
     def layout(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> TokenSequence:
-        """vision (B T N D), text (B N D), proprio (B T P) -> sequences with the action tokens in place."""
+        """vision (B T N D), text (B M D), proprio (B T P) -> sequences with the action tokens in place."""
 
     def read(self, hidden: Tensor, sequence: TokenSequence) -> Tensor:
         """(S L D) -> readout (B T Q D)."""
         return hidden.flatten(0, 1)[sequence.readout]
 
 
-class PolicyHead(nn.Module):
+class PolicyHead(nn.Module, ABC):
     """Readout -> actions. Built as `build(config, *, width: int, action: ActionSpec)`."""
 
     @abstractmethod
@@ -151,40 +146,3 @@ class PolicyHead(nn.Module):
     def step(self, readout: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One frame (B Q D) and the last state (None at reset) -> actions (B H A) and the next state."""
         return self(readout.unsqueeze(1)).squeeze(1), state
-
-
-# ---------------------------------------------------------------------------------------------- data and worlds
-
-
-class EpisodeSource(Protocol):
-    """A dataset in somebody's format. Built as `build(config, *, source: Path)`."""
-
-    info: "StoreInfo"
-
-    def ids(self) -> Sequence[str]:
-        """Names of the episodes, the same every time: a resumed import skips those it has."""
-
-    def read(self, episode: str) -> "Episode":
-        """One whole episode; raises DataError that names the file."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What an environment shows at one moment."""
-
-    images: Mapping[str, np.ndarray]  # {camera: (Y X C) uint8}
-    proprio: np.ndarray  # (P) float32
-    instruction: str
-
-
-class Environment(Protocol):
-    """A world to act in. Built as `build(config)`."""
-
-    info: "StoreInfo"
-    tasks: Sequence[str]
-
-    def reset(self, task: str, seed: int) -> Observation:
-        """Begin an episode; the same task and seed give the same episode."""
-
-    def step(self, action: np.ndarray) -> tuple[Observation, bool]:
-        """Apply one action (A) in the units of `info.action`; return what is seen and whether the task is done."""

@@ -1,4 +1,4 @@
-"""What Joinery says when something is wrong: one line a mistake (what, where, what to do), never a traceback."""
+"""What Joinery says when something is wrong: one line per mistake (what, where, what to do), never a traceback."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -11,7 +11,7 @@ class JoineryError(Exception):
 
 
 class RecipeError(JoineryError):
-    """All mistakes of one recipe, a line each."""
+    """All mistakes of one recipe, one line each."""
 
     exit_code = 2
 
@@ -21,7 +21,7 @@ class RecipeError(JoineryError):
 
 
 class PluginError(JoineryError):
-    """A plugin breaks the contract of registration: a duplicate name, a config that is no frozen dataclass."""
+    """Two plugins claim one name."""
 
 
 class DataError(JoineryError):

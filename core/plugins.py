@@ -4,9 +4,9 @@
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ from core import hookspecs
 from core.cli import command
 from core.errors import PluginError, did_you_mean
 from core.hookspecs import Build, Kind
-from core.registry import KINDS, Component, Registry
+from core.registry import KINDS, Component, Plugin, Registry
 
 ENTRY_POINT_GROUP = "joinery"
 BUILT_INS = (
@@ -40,24 +40,19 @@ HOOKS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """A module with hooks, and the distribution that brought it."""
-
-    name: str
-    distribution: str
-    version: str
-
-
-@dataclass(frozen=True)
 class Catalogue:
     """Everything the installed plugins offer, and which of them failed, with the reason."""
 
     registries: Mapping[Kind, Registry] = field(default_factory=lambda: {kind: Registry(kind) for kind in KINDS})
-    plugins: list[Plugin] = field(default_factory=list)
+    plugins: dict[str, Plugin] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, kind: Kind) -> Registry:
         return self.registries[kind]
+
+    def note_failure(self, plugin: Plugin, error: BaseException) -> None:
+        """Remember why a plugin is of no use; the recipes that need it will say so."""
+        self.failures[plugin.name] = f"{plugin.distribution} {plugin.version}: {type(error).__name__}: {error}"
 
     def explain_unknown(self, kind: Kind, name: object) -> str:
         """Say what there is instead of an unknown component, and which plugins might have had it but failed."""
@@ -72,7 +67,7 @@ class Catalogue:
 def load_plugins() -> Catalogue:
     """Import every plugin and collect its components. A plugin that fails is noted, and the others go on.
 
-    Raises PluginError when two plugins claim one name or a registration breaks the contract.
+    Raises PluginError when two plugins, or two components of one kind, claim one name.
     """
     manager = pluggy.PluginManager(hookspecs.hookspec.project_name)
     manager.add_hookspecs(hookspecs)
@@ -85,42 +80,40 @@ def load_plugins() -> Catalogue:
     return catalogue
 
 
-def _discover() -> Iterator[tuple[Plugin, Any]]:
-    version = metadata.version("joinery")
+def _discover() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
+    ours = metadata.version("joinery")
     for dotted_name in BUILT_INS:
-        yield Plugin(dotted_name, "joinery", version), lambda dotted_name=dotted_name: import_module(dotted_name)
+        yield Plugin(dotted_name, "joinery", ours), partial(import_module, dotted_name)
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: (entry.name, entry.value)):
-        distribution = entry.dist
-        name, version = (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
+        name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
         yield Plugin(entry.name, name, version), entry.load
 
 
-def _admit(manager: pluggy.PluginManager, catalogue: Catalogue, plugin: Plugin, load: Any) -> None:
-    if other := next((known for known in catalogue.plugins if known.name == plugin.name), None):
-        raise PluginError(
-            f"two plugins are called '{plugin.name}', from {other.distribution} {other.version} and "
-            f"{plugin.distribution} {plugin.version}: uninstall one"
-        )
+def _admit(manager: pluggy.PluginManager, catalogue: Catalogue, plugin: Plugin, load: Callable[[], ModuleType]) -> None:
+    if other := catalogue.plugins.get(plugin.name):
+        raise PluginError(f"two plugins have one name: {other} and {plugin}: uninstall one")
+    catalogue.plugins[plugin.name] = plugin
     try:
-        module: ModuleType = load()
+        module = load()
         manager.register(module, name=plugin.name)
-    except Exception as error:  # noqa: BLE001 - a stranger's module may fail in any way, and only its own users suffer
-        catalogue.failures[plugin.name] = f"{plugin.distribution} {plugin.version}: {type(error).__name__}: {error}"
-    catalogue.plugins.append(plugin)
+        if not any(caller.has_spec() for caller in manager.get_hookcallers(module) or []):
+            raise TypeError(f"it registers nothing: it has no @hookimpl function called {', '.join(HOOKS)}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may fail in any way, and only its own users suffer
+        catalogue.note_failure(plugin, error)
 
 
 def _call(implementation: Any, catalogue: Catalogue, kind: Kind) -> None:
-    plugin = next(known for known in catalogue.plugins if known.name == implementation.plugin_name)
+    plugin = catalogue.plugins[implementation.plugin_name]
 
     def register(name: str, config: type, build: Build) -> None:
-        catalogue[kind].add(Component(kind, name, config, build, plugin.name, plugin.version))
+        catalogue[kind].add(Component(kind, name, config, build, plugin))
 
     try:
         implementation.function(register)
     except PluginError:
         raise
-    except Exception as error:  # noqa: BLE001 - see _admit
-        catalogue.failures[plugin.name] = f"{plugin.distribution} {plugin.version}: {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - see _admit
+        catalogue.note_failure(plugin, error)
 
 
 @command
@@ -141,11 +134,11 @@ def _print_kind(kind: Kind, catalogue: Catalogue) -> None:
     print(kind)
     for component in catalogue[kind]:
         summary = (component.build.__doc__ or "").strip().partition("\n")[0]
-        origin = next(p for p in catalogue.plugins if p.name == component.plugin)
+        origin = component.plugin
         print(f"  {component.name}  [{origin.name}, {origin.distribution} {origin.version}]  {summary}")
         for parameter in component.parameters:
             required = parameter.default is MISSING
-            default = "(required)" if required else f"= {'none' if parameter.default is None else parameter.default!r}"
+            default = "(required)" if required else f"= {'unset' if parameter.default is None else parameter.default!r}"
             print(f"      {parameter.name}: {parameter.type} {default}\n          {parameter.meaning}")
     print()
 

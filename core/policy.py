@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from core.contracts import (
 )
 from core.hookspecs import Kind
 from core.recipe import Recipe
+from core.tokens import full_mask
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ class Policy(nn.Module):
         vision, text = self._encode(batch)
         proprio = batch.proprio
         if state is not None:
-            vision = TokenGroup(*(_append(old, new) for old, new in _pairs(state.vision, vision)))
-            proprio = _append(state.proprio, proprio)
+            vision = _join(state.vision, vision)
+            proprio = None if proprio is None else torch.cat([cast(Tensor, state.proprio), proprio], dim=1)
         readout = self._mix(vision, text, proprio)[:, -1]
         actions, head = self.policy_head.step(readout, state.head if state is not None else None)
-        kept = self.action_tokens.context - 1
-        remembered = TokenGroup(_last(vision.tokens, kept), _last(vision.mask, kept))
-        return actions, PolicyState(remembered, _last(proprio, kept), head)
+        first = max(0, vision.tokens.shape[1] - (self.action_tokens.context - 1))  # of the frames to remember
+        remembered = TokenGroup(vision.tokens[:, first:], None if vision.mask is None else vision.mask[:, first:])
+        return actions, PolicyState(remembered, None if proprio is None else proprio[:, first:], head)
 
     def freeze(self, kind: Kind) -> None:
         """Keep a part as it is: no gradients, and no dropout."""
@@ -144,13 +145,9 @@ def _projection(width: int, target: int) -> nn.Module:
     return nn.Identity() if width == target else nn.Linear(width, target)
 
 
-def _pairs(old: TokenGroup, new: TokenGroup) -> list[tuple[Tensor | None, Tensor | None]]:
-    return [(old.tokens, new.tokens), (old.mask, new.mask)]
-
-
-def _append(old: Tensor | None, new: Tensor | None) -> Any:
-    return None if old is None or new is None else torch.cat([old, new], dim=1)
-
-
-def _last(frames: Tensor | None, count: int) -> Any:
-    return None if frames is None else frames[:, frames.shape[1] - min(count, frames.shape[1]) :]
+def _join(old: TokenGroup, new: TokenGroup) -> TokenGroup:
+    """Join frames (B t N D) along time."""
+    tokens = torch.cat([old.tokens, new.tokens], dim=1)
+    if old.mask is None and new.mask is None:
+        return TokenGroup(tokens)
+    return TokenGroup(tokens, torch.cat([full_mask(old), full_mask(new)], dim=1))

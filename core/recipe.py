@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from core.checking import fill, parse_value
-from core.data.metadata import Rotation
+from core.data.contracts import Frame, Mode, Rotation
 from core.errors import RecipeError, did_you_mean
 from core.hookspecs import Kind
 from core.plugins import Catalogue
 from core.registry import SETTINGS_OF_EVERY_PART, Component
 
 Positive = Annotated[int, Gt(0)]
-Rate = Annotated[float, Ge(0)]
+Amount = Annotated[float, Ge(0)]
+Rate = Annotated[float, Ge(0), Le(10)]
+Share = Annotated[float, Ge(0), Lt(1)]
 T = TypeVar("T")
 
 
@@ -37,7 +39,7 @@ class TrainConfig:
     precision: Lightning Fabric's, "32-true", "bf16-mixed", "16-mixed" or "bf16-true".
     accelerator: Lightning Fabric's, "auto", "cpu", "cuda" or "mps".
     strategy: Lightning Fabric's, "auto" or "ddp".
-    devices: processes to train with, one a device.
+    devices: processes to train with, one per device.
     seed: of the initial weights, the order of the data and dropout.
     validate_every: steps between validations on the held-out episodes; the last step always validates.
     checkpoint_every: steps between checkpoints; the last step always saves.
@@ -50,11 +52,11 @@ class TrainConfig:
     batch_size: Positive = 32
     accumulation: Positive = 1
     learning_rate: Rate = 3e-4
-    weight_decay: Rate = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Amount = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.999)
     warmup_steps: Annotated[int, Ge(0)] = 100
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    gradient_clip: Rate = 1.0
+    gradient_clip: Amount = 1.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     strategy: Literal["auto", "ddp"] = "auto"
@@ -80,7 +82,7 @@ class DataConfig:
 
     path: the episode store; relative to the recipe's folder.
     window: frames of history per sample (T).
-    cameras: which cameras to use, by name; none means all.
+    cameras: which cameras to use, by name; an empty list means all.
     validation_episodes: how many episodes of each task, the last ones, are held out.
     threads: threads that decode frames.
     prefetch: batches that are prepared ahead.
@@ -93,6 +95,10 @@ class DataConfig:
     threads: Positive = 2
     prefetch: Positive = 3
 
+    def __post_init__(self) -> None:
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"cameras names one twice: {', '.join(self.cameras)}")
+
 
 @dataclass(frozen=True)
 class ActionConfig:
@@ -101,21 +107,30 @@ class ActionConfig:
     horizon: actions per chunk (H).
     normalization: how actions reach the network; gripper dimensions are mapped by their own convention.
     clip_range: lowest and highest value, for normalization = "clip_range".
-    mode: refuse a store whose actions are not so.
-    frame: refuse a store whose actions are in other coordinates.
-    rotation: refuse a store whose rotations are laid out otherwise.
-    gripper: refuse a store whose gripper is of another kind.
-    rate: refuse a store with another control rate, in Hz.
+    mode: expected mode; a store of the other is refused.
+    frame: expected coordinates; a store in others is refused.
+    rotation: expected layout of rotations; a store with another is refused.
+    gripper: expected kind of gripper; a store with another is refused.
+    rate: expected control rate, in Hz; a store with another is refused.
     """
 
     horizon: Positive = 10
     normalization: Literal["none", "clip_range", "min_max", "quantile", "mean_std"] = "min_max"
     clip_range: tuple[float, float] = (-1.0, 1.0)
-    mode: Literal["absolute", "delta"] | None = None
-    frame: Literal["world", "base", "tool", "joint"] | None = None
+    mode: Mode | None = None
+    frame: Frame | None = None
     rotation: Rotation | None = None
     gripper: Literal["binary", "continuous", "none"] | None = None
     rate: float | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.clip_range
+        if low >= high:
+            raise ValueError(f"clip_range must rise, got {low} to {high}")
+        if self.clip_range != (-1.0, 1.0) and self.normalization != "clip_range":
+            raise ValueError(
+                f'clip_range has no effect with normalization = "{self.normalization}"; drop one of the two'
+            )
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,11 @@ class PartSettings:
 
     train: bool = True
     learning_rate: Rate | None = None
-    weight_decay: Rate | None = None
+    weight_decay: Amount | None = None
+
+    def __post_init__(self) -> None:
+        if not self.train and (self.learning_rate, self.weight_decay) != (None, None):
+            raise ValueError("learning_rate and weight_decay have no effect on a part with train = false; drop them")
 
 
 @dataclass(frozen=True)
@@ -169,7 +188,7 @@ class Recipe:
 
 
 def load_recipe(path: Path, overrides: Iterable[str], catalogue: Catalogue) -> Recipe:
-    """Read, override and check a recipe. Raises RecipeError with every mistake, one a line."""
+    """Read, override and check a recipe. Raises RecipeError with every mistake, one per line."""
     mistakes: list[str] = []
     values = _read(path)
     overridden = _override(values, overrides, mistakes)
@@ -181,12 +200,13 @@ def load_recipe(path: Path, overrides: Iterable[str], catalogue: Catalogue) -> R
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: cannot read the recipe: not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise RecipeError(f"{path}: cannot read the recipe: {reason}") from None
 
 
 def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[str]) -> set[str]:

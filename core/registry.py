@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -26,6 +26,18 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Plugin:
+    """A module with hooks, and the distribution that brought it."""
+
+    name: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"'{self.name}' ({self.distribution} {self.version})"
+
+
+@dataclass(frozen=True)
 class Component:
     """What a plugin registered: `build(config, ...)` makes the part."""
 
@@ -33,8 +45,7 @@ class Component:
     name: str
     config: type
     build: Build
-    plugin: str
-    version: str
+    plugin: Plugin
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -50,18 +61,18 @@ class Registry:
     components: dict[str, Component] = field(default_factory=dict)
 
     def add(self, component: Component) -> None:
-        """Add a component; raises PluginError where its registration breaks the contract."""
-        where = f"plugin '{component.plugin}' registers {self.kind} '{component.name}'"
+        """Add a component; raises PluginError for a name that is taken, TypeError for a misuse of `register`."""
+        where = f"plugin {component.plugin} registers {self.kind} '{component.name}'"
         if (other := self.components.get(component.name)) is not None:
-            raise PluginError(f"{where}, but plugin '{other.plugin}' has that name already: rename or uninstall one")
+            raise PluginError(f"{where}, but plugin {other.plugin} has that name already: rename or uninstall one")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", component.name):
-            raise PluginError(f"{where}: a name is lower-case letters, digits and underscores")
+            raise TypeError(f"{where}: a name is lower-case letters, digits and underscores")
         if not _is_frozen_dataclass(component.config):
-            raise PluginError(f"{where}: its config {component.config!r} must be a frozen dataclass")
+            raise TypeError(f"{where}: its config {component.config!r} must be a frozen dataclass")
         if reserved := SETTINGS_OF_EVERY_PART & {f.name for f in fields(component.config)}:
-            raise PluginError(f"{where}: its config redefines {sorted(reserved)}, which every part has already")
+            raise TypeError(f"{where}: its config redefines {sorted(reserved)}, which every part has already")
         if not callable(component.build):
-            raise PluginError(f"{where}: build {component.build!r} is not callable")
+            raise TypeError(f"{where}: build {component.build!r} is not callable")
         self.components[component.name] = component
 
     def get(self, name: str) -> Component | None:
@@ -75,7 +86,8 @@ class Registry:
 def parameters_of(config: type) -> list[Parameter]:
     """List a dataclass's fields; the meanings come from its docstring's lines `name: meaning`."""
     meanings = _meanings(config.__doc__ or "")
-    return [Parameter(f.name, _type_name(f.type), _default(f), meanings.get(f.name, "")) for f in fields(config)]
+    types = get_type_hints(config, include_extras=True)
+    return [Parameter(f.name, _type_name(types[f.name]), _default(f), meanings.get(f.name, "")) for f in fields(config)]
 
 
 def _default(parameter: Any) -> Any:
@@ -98,7 +110,7 @@ def _meanings(doc: str) -> dict[str, str]:
 
 
 def _type_name(annotation: Any) -> str:
-    """Write a type as a reader of recipes would: `int > 0`, `'rms' | 'layer'`, `path | none`."""
+    """Write a type as a reader of recipes would: `int > 0`, `'rms' | 'layer'`, `path | unset`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return " ".join([_type_name(arguments[0]), *map(_limit, arguments[1:])])
@@ -108,7 +120,7 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(map(_type_name, arguments))
     if origin is not None:
         return f"{_type_name(origin)}[{', '.join('...' if a is ... else _type_name(a) for a in arguments)}]"
-    return {"NoneType": "none", "Path": "path"}.get(annotation.__name__, str(annotation.__name__))
+    return {"NoneType": "unset", "Path": "path"}.get(annotation.__name__, str(annotation.__name__))
 
 
 def _limit(limit: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.metadata import ActionConvention, Camera, Episode, Gripper, StoreInfo
+from core.data.contracts import ActionConvention, Camera, Episode, Gripper, StoreInfo
 from core.data.store import EpisodeStore
 from core.data.writer import StoreWriter
 

@@ -154,7 +154,7 @@ def test_the_step_stands_in_the_open() -> None:
     assert function is not None
     calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
     lines = {ast.unparse(n.func): n.lineno for n in ast.walk(function) if isinstance(n, ast.Call)}
-    step = ["session.module", "fabric.backward", "fabric.clip_gradients", "optimizer.step", "optimizer.zero_grad"]
+    step = ["run.module", "fabric.backward", "fabric.clip_gradients", "optimizer.step", "optimizer.zero_grad"]
     assert all(calls.count(call) == 1 for call in step)
     assert [lines[call] for call in step] == sorted(lines[call] for call in step)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numcodecs.zstd import Zstd as ZstdStream
 from simplejpeg import decode_jpeg, encode_jpeg  # type: ignore[attr-defined]
 
-from core.data.metadata import Codec as CodecName
+from core.data.contracts import Codec as CodecName
 from core.errors import DataError
 
 

@@ -10,7 +10,7 @@ from core.cli import command
 from core.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from core.contracts import EpisodeSource
+    from core.data.contracts import EpisodeSource
 
 
 @dataclass(frozen=True)

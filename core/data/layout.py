@@ -1,4 +1,4 @@
-"""How an episode store lies on disk: its metadata, its commits, and the names of its files.
+"""How an episode store lies on disk: its commits, and the names of its files; `attributes` holds its metadata.
 
     store.zarr/                zarr v3 group; its attributes are the StoreInfo and the codec of each camera
       parts/<uuid>/            an immutable zarr v3 group, invisible until a commit names it
@@ -14,23 +14,19 @@ Groups of frames never span two episodes.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import google_crc32c
 from pydantic import TypeAdapter, ValidationError
 
-from core.data.codecs import Codec, make_codec
-from core.data.metadata import ActionConvention, Camera, StoreInfo
+from core.data.contracts import StoreInfo
 from core.data.statistics import Statistics
 from core.errors import DataError
-
-FORMAT = "joinery-episodes"
-VERSION = 1  # of the schema that this code writes, and the newest that it reads
 
 
 def checksum(data: bytes) -> int:
@@ -41,64 +37,6 @@ def checksum(data: bytes) -> int:
 def chunk_file(part: Path, array: str, ndim: int) -> Path:
     """Return the file of an array's only chunk."""
     return part.joinpath(array, "c", *["0"] * ndim)
-
-
-# ---------------------------------------------------------------------------------------------- metadata
-
-
-def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any]:
-    """Return the attributes of a store's root group."""
-    return {
-        "format": FORMAT,
-        "schema_version": VERSION,
-        "min_reader_version": VERSION,
-        "fps": info.fps,
-        "features": {
-            "action": {"dtype": "float32", "shape": [info.action.dim], "names": list(info.action.names)},
-            "proprio": {"dtype": "float32", "shape": [len(info.proprio)], "names": list(info.proprio)},
-        },
-        "cameras": {
-            name: asdict(camera) | {"codec": codec.name, "group": codec.group, "quality": codec.quality}
-            for (name, camera), codec in zip(info.cameras.items(), (codecs[n] for n in info.cameras), strict=True)
-        },
-        "action": asdict(info.action),
-        "origin": info.origin,
-    }
-
-
-def read_attributes(path: Path) -> tuple[StoreInfo, dict[str, Codec]]:
-    """Read what a store says about itself; raises DataError if there is none, or one that this version cannot read."""
-    try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no episode store here; make one with `joinery import`, or mend the path") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path / 'zarr.json'}: unreadable ({error}); restore the file or import again") from error
-    if attributes.get("format") != FORMAT:
-        raise DataError(f"{path}: a zarr group, but no episode store; make one with `joinery import`")
-    if attributes.get("min_reader_version", 0) > VERSION:
-        wants = attributes["min_reader_version"]
-        raise DataError(f"{path}: written for readers of version {wants}, this one reads {VERSION}; upgrade joinery")
-    try:
-        return _from_attributes(attributes)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path / 'zarr.json'}: metadata is damaged ({error}); restore it or import again") from error
-
-
-def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str, Codec]]:
-    cameras = attributes["cameras"]
-    info = StoreInfo(
-        fps=float(attributes["fps"]),
-        cameras={name: Camera(camera["height"], camera["width"]) for name, camera in cameras.items()},
-        action=TypeAdapter(ActionConvention).validate_python(attributes["action"]),
-        proprio=tuple(attributes["features"]["proprio"]["names"]),
-        origin=attributes["origin"],
-    )
-    codecs = {name: make_codec(camera["codec"], camera["group"], camera["quality"]) for name, camera in cameras.items()}
-    return info, codecs
-
-
-# ---------------------------------------------------------------------------------------------- commits
 
 
 @dataclass(frozen=True)
@@ -149,6 +87,23 @@ def read_commits(path: Path, first: int = 0) -> list[Commit]:
     return [_read_commit(file) for file in files]
 
 
+def check_commits(path: Path, info: StoreInfo, commits: Sequence[Commit]) -> None:
+    """Raise DataError where a store's metadata and the arrays of its parts contradict each other."""
+    for number, commit in enumerate(commits):
+        widths = {"action": (commit.frames, info.action.dim), "proprio": (commit.frames, len(info.proprio))}
+        for name, shape in widths.items():
+            if name not in commit.arrays or commit.arrays[name].shape != shape:
+                _contradict(path, number, f"{name} of {shape[0]} frames and {shape[1]} names")
+        for name in info.cameras:
+            if not {f"cam/{name}/{array}" for array in ("data", "end", "crc")} <= commit.arrays.keys():
+                _contradict(path, number, f"a camera '{name}'")
+
+
+def _contradict(path: Path, number: int, promise: str) -> NoReturn:
+    file = commit_file(path, number)
+    raise DataError(f"{path / 'zarr.json'}: promises {promise}, {file.name} says otherwise; restore it or import again")
+
+
 def commit_file(path: Path, number: int) -> Path:
     """Return where a commit lies."""
     return path / "commits" / f"{number:08d}.json"
@@ -159,8 +114,10 @@ def _read_commit(file: Path) -> Commit:
         content = json.loads(file.read_text())
         if content["crc32c"] == checksum(_canonical(content["commit"])):
             return _COMMIT.validate_python(content["commit"])
-    except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
-        raise DataError(f"{file}: commit is unreadable ({error}); restore the file or import again") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file}: commit is unreadable ({one_line(error)}); restore the file or import again"
+        ) from error
     raise DataError(f"{file}: commit does not match its checksum; restore the file or import again")
 
 
@@ -184,6 +141,14 @@ def publish(path: Path, number: int, commit: Commit) -> bool:
     return True
 
 
+def one_line(error: Exception) -> str:
+    """Say in one line what is wrong, pydantic's several too."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    lines = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return "; ".join(line.removeprefix(": ").replace("Value error, ", "") for line in lines)
+
+
 def _canonical(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
@@ -202,9 +167,3 @@ def tree(folder: Path) -> Iterator[Path]:
     """Yield everything below a folder, then the folder itself."""
     yield from folder.rglob("*")
     yield folder
-
-
-def differences(ours: StoreInfo, theirs: StoreInfo) -> Sequence[str]:
-    """Name the fields in which two descriptions of episodes disagree; the note on the origin may differ."""
-    a, b = asdict(ours), asdict(theirs)
-    return [f"{key}: {b[key]} there, {a[key]} here" for key in a if key != "origin" and a[key] != b[key]]

@@ -1,7 +1,7 @@
 """Batches for training: frames are decoded by threads of this process, straight into batch buffers used in turn."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, pairwise
@@ -19,7 +19,7 @@ from core.data.windows import Windows, window_at
 
 @dataclass(frozen=True)
 class _Job:
-    """A batch on its way: its number of windows, where they are decoded to, and what each thread promised."""
+    """A batch on its way: its number of windows, where they are decoded to, and what each thread still owes."""
 
     size: int
     buffer: BatchBuffer
@@ -65,20 +65,20 @@ class Loader:
         self._steps = np.arange(windows.window + windows.horizon - 1)
         self._reach = np.arange(windows.window)[:, None] + np.arange(windows.horizon)
 
-    def batches(self, seed: int, first: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(self, seed: int, first: int = 0, rank: int = 0, world: int = 1) -> Generator[Batch, None, None]:
         """Yield shuffled batches without end, from global step `first`; `world` processes share each step's windows."""
         size, total = self.batch_size, len(self.windows)
         begins = count((first * world + rank) * size, size * world)
         spans = (range(begin, begin + size) for begin in begins)
         return self._run(spans, lambda position: window_at(position, total, seed))
 
-    def once(self, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def once(self, rank: int = 0, world: int = 1) -> Generator[Batch, None, None]:
         """Yield every window once, in order; the last batch may be smaller, `world` processes take turns."""
         size, total = self.batch_size, len(self.windows)
         spans = (range(begin, min(begin + size, total)) for begin in range(rank * size, total, size * world))
         return self._run(spans, lambda position: position)
 
-    def _run(self, spans: Iterator[range], window_of: Callable[[int], int]) -> Iterator[Batch]:
+    def _run(self, spans: Iterator[range], window_of: Callable[[int], int]) -> Generator[Batch, None, None]:
         """Keep `prefetch` batches in flight, submitted by the consumer itself whenever it asks for the next."""
         free = deque(self._buffer() for _ in range(self._prefetch + 1))
         jobs: deque[_Job] = deque()
@@ -102,7 +102,7 @@ class Loader:
     def _submit(
         self, pool: ThreadPoolExecutor, span: range, window_of: Callable[[int], int], buffer: BatchBuffer
     ) -> _Job:
-        """Give each thread an equal share of the batch's rows: one promise a thread, not one a sample."""
+        """Give each thread an equal share of the batch's rows: one future per thread, not per sample."""
         buffer.wait_until_copied()
         bounds = [len(span) * share // self._threads for share in range(self._threads + 1)]
         shares = [range(low, high) for low, high in pairwise(bounds) if low < high]

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from core.contracts import ActionSpec
-from core.data.metadata import ActionConvention
+from core.data.contracts import ActionConvention
 from core.data.statistics import Statistics
 from core.errors import DataError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from core.data.codecs import Codec, groups
+from core.data.contracts import Episode
 from core.data.layout import ArrayRecord, Commit, Task, checksum, chunk_file, sync, tree
-from core.data.metadata import Episode
 from core.data.statistics import Statistics
 from core.errors import DataError
 

@@ -1,13 +1,10 @@
 """Statistics of a feature that merge: a store's normalisation is known without reading its numbers again."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
-
-from core.errors import DataError
 
 GRID = np.linspace(0.0, 1.0, 201)  # steps of half a per cent, so that the 1 % and 99 % quantiles lie on the grid
 
@@ -80,18 +77,6 @@ class Statistics:
     def quantile(self, q: float) -> np.ndarray:
         """Return the q-quantile, 0 <= q <= 1, of each dimension, (D) float64."""
         return np.array([np.interp(q, GRID, row) for row in self.quantiles], np.float64)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Inverse of to_json; raises DataError for anything else."""
-        try:
-            return TypeAdapter(cls).validate_python(data)
-        except ValidationError as error:
-            raise DataError(f"these are no statistics: {error.errors()[0]['msg']}") from error
 
 
 def _mixture(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:

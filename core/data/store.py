@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.data.layout import Commit, Task, checksum, read_attributes, read_commits
+from core.data.attributes import read_attributes
+from core.data.layout import Commit, Task, check_commits, checksum, read_commits
 from core.data.part import OpenPart, read_array
 from core.data.statistics import Statistics
 from core.errors import DataError
@@ -30,6 +31,7 @@ class EpisodeStore:
         self.path = path
         self.info, self.codecs = read_attributes(path)
         self._commits = read_commits(path)
+        check_commits(path, self.info, self._commits)
         self._ids = [episode for commit in self._commits for episode in commit.episodes]
         self._part_of = np.repeat(np.arange(len(self._commits)), [len(commit.episodes) for commit in self._commits])
         self.tasks: list[tuple[str, str]] = []

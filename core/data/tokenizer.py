@@ -9,6 +9,10 @@ from pathlib import Path
 from core.cli import command
 from core.errors import DataError
 
+MOST_PIECES = 1_000_000
+LONGEST = 4192  # bytes; SentencePiece passes over longer lines, and over those with RESERVED, without a word
+RESERVED = "\u2585"
+
 
 @command
 def main(argv: list[str] | None = None) -> int:
@@ -33,8 +37,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     train_parser.add_argument("source", type=Path, help="a .txt file, one instruction a line, or an episode store")
     train_parser.add_argument("out", type=Path, help="the .model file to write")
-    train_parser.add_argument("--vocabulary", type=int, default=1000, help="number of pieces (default: %(default)s)")
+    train_parser.add_argument(
+        "--vocabulary", type=_pieces, default=1000, help="number of pieces (default: %(default)s)"
+    )
     return parser
+
+
+def _pieces(text: str) -> int:
+    if not text.isdecimal() or len(text) > 7 or not 1 <= int(text) <= MOST_PIECES:
+        raise argparse.ArgumentTypeError(f"expected a number of pieces from 1 to {MOST_PIECES}, got '{text}'")
+    return int(text)
 
 
 def read_instructions(source: Path) -> list[str]:
@@ -59,10 +71,13 @@ def train(instructions: Sequence[str], vocabulary: int) -> bytes:
 
     Merges make whole pieces of the frequent words even of a small corpus, where a unigram model splits "red" and
     "blue". Case is folded, and characters that the instructions lack fall back to bytes, so that no text is unknown.
-    Raises DataError where the instructions cannot fill the vocabulary, or it cannot hold their characters.
+    Raises DataError where the instructions cannot fill the vocabulary, it cannot hold their characters, or
+    SentencePiece cannot take an instruction.
     """
     from sentencepiece import SentencePieceTrainer
 
+    for instruction in instructions:
+        _check(instruction)
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
@@ -82,6 +97,15 @@ def train(instructions: Sequence[str], vocabulary: int) -> bytes:
     except RuntimeError as error:
         raise DataError(_explain(str(error), len(instructions), vocabulary)) from error
     return model.getvalue()
+
+
+def _check(instruction: str) -> None:
+    if (size := len(instruction.encode(errors="replace"))) > LONGEST:
+        raise DataError(f"the instruction {instruction[:60]!r}... has {size} bytes; shorten it to {LONGEST}")
+    if RESERVED in instruction:
+        raise DataError(
+            f"the instruction {instruction[:60]!r} holds '{RESERVED}', which SentencePiece reserves; drop it"
+        )
 
 
 def _explain(reason: str, count: int, vocabulary: int) -> str:

@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import numpy as np
 
+from core.data.attributes import differences, read_attributes, to_attributes
 from core.data.codecs import Codec, choose_codec
-from core.data.layout import differences, publish, read_attributes, read_commits, sync, to_attributes
-from core.data.metadata import Episode, StoreInfo
+from core.data.contracts import Episode, StoreInfo
+from core.data.layout import publish, read_commits, sync
 from core.data.part import PendingPart
 from core.errors import DataError
 
@@ -37,7 +38,9 @@ class StoreWriter:
         self._codecs: Mapping[str, Codec] | None = None
         self._pending: PendingPart | None = None
         _check_names(self.info)
-        if path.exists():
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{path}: a link to '{path.readlink()}', which is not there; remove the link or mend it")
+        if path.exists() and not _is_empty_folder(path):
             self._join()
 
     def append(self, episode: Episode) -> None:
@@ -95,15 +98,16 @@ class StoreWriter:
         """Make the store appear whole: build it aside, then rename; if another writer was first, join theirs."""
         import zarr  # 0.3 s, and only a new store needs it
 
-        aside = self.path.parent / f".{self.path.name}.{uuid4().hex}"
+        target = self.path.resolve()  # a rename would not follow a link to an empty folder
+        aside = target.parent / f".{target.name}.{uuid4().hex}"
         try:
             zarr.create_group(aside, zarr_format=3, attributes=to_attributes(self.info, codecs))
             (aside / "parts").mkdir()
             (aside / "commits").mkdir()
             sync(aside / "zarr.json", aside)
             with suppress(FileExistsError, NotADirectoryError):
-                _rename(aside, self.path)
-            sync(self.path.parent)
+                _rename(aside, target)
+            sync(target.parent)
         except OSError as error:
             raise self._refused(error) from error
         finally:
@@ -135,6 +139,10 @@ def _rename(source: Path, target: Path) -> None:
         raise FileExistsError(str(target)) from error  # ENOTEMPTY: the other writer's store
 
 
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
 def _check_names(info: StoreInfo) -> None:
     for name in info.cameras:
         if not re.fullmatch(r"\w[\w.-]*", name):
@@ -143,7 +151,9 @@ def _check_names(info: StoreInfo) -> None:
 
 def check_episode(episode: Episode, info: StoreInfo) -> None:
     """Raise DataError, naming episode, frame and dimension, if an episode is not what the info promises."""
-    where = f"episode '{episode.id}'"
+    where = f"episode {episode.id!r}"
+    for what in ("id", "task", "instruction"):
+        _check_text(getattr(episode, what), f"{where}, {what}")
     if len(episode) == 0:
         raise DataError(f"{where}: has no frames; leave it out")
     if set(episode.images) != set(info.cameras):
@@ -161,6 +171,15 @@ def check_episode(episode: Episode, info: StoreInfo) -> None:
             frame, dimension = np.argwhere(~np.isfinite(array))[0]
             value = array[frame, dimension]
             raise DataError(f"{where}, frame {frame}: {what} '{names[dimension]}' is {value}; mend or leave it out")
+
+
+def _check_text(text: str, where: str) -> None:
+    if not any(character.isprintable() and not character.isspace() for character in text):
+        raise DataError(f"{where}: {text!r} is empty; write one or leave the episode out")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: {text[:60]!r} is no valid Unicode ({error.reason}); write it again") from error
 
 
 def _check_array(array: np.ndarray, shape: tuple[int, ...], dtype: str, where: str) -> None:

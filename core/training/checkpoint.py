@@ -1,9 +1,10 @@
-"""Checkpoints: one folder a step, written beside and renamed into place; safetensors and JSON, so loading runs no code.
+"""Checkpoints: one folder per step, written beside and renamed into place; safetensors and JSON: loading runs no code.
 
 RUN/checkpoints/step_00000200/model.safetensors, optimizer.safetensors, state.json
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ class Checkpoint:
     def error(self) -> float:
         """Validation error when it was saved; infinite where none was measured."""
         error = self.state.get("validation_error")
-        return float("inf") if error is None else float(error)
+        return math.inf if error is None else float(error)
 
 
 def save_checkpoint(
@@ -45,23 +46,29 @@ def save_checkpoint(
 
     Raises CheckpointError when the disk refuses; what was saved before stays as it was.
     """
-    folder = run / "checkpoints" / f"step_{state['step']:08d}"
+    folder = checkpoint_folder(run, state["step"])
     temporary = folder.with_name(f".{folder.name}.writing")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in folder.parent.glob(".step_*"):  # of a process that was killed
+            shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
         save_file(_contiguous(model.state_dict()), temporary / "model.safetensors")
         save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        (temporary / "state.json").write_text(json.dumps(state, indent=2, allow_nan=False), encoding="utf-8")
         _publish(temporary, folder)
+        _prune(run, keep_last)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"{folder}: cannot save the checkpoint: {error}; earlier checkpoints are intact: "
             "make room, then continue with --resume"
         ) from None
-    _prune(run, keep_last)
     return folder
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimiser steps lies."""
+    return run / "checkpoints" / f"step_{step:08d}"
 
 
 def checkpoints(run: Path) -> list[Checkpoint]:
@@ -116,8 +123,7 @@ def _publish(temporary: Path, folder: Path) -> None:
     """Make the folder durable and visible in one step: contents first, then the name."""
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
-    shutil.rmtree(folder, ignore_errors=True)  # the same step, saved before a crash that this run resumed from
-    os.replace(temporary, folder)
+    os.rename(temporary, folder)
     _sync(folder.parent)
 
 
@@ -133,8 +139,8 @@ def _prune(run: Path, keep_last: int) -> None:
     saved = checkpoints(run)
     best = min(saved, key=lambda checkpoint: checkpoint.error)
     for checkpoint in saved[:-keep_last]:
-        if checkpoint.folder != best.folder:
-            shutil.rmtree(checkpoint.folder)
+        if checkpoint.folder != best.folder or math.isinf(best.error):
+            shutil.rmtree(checkpoint.folder.rename(checkpoint.folder.with_name(f".{checkpoint.folder.name}.deleting")))
 
 
 def _read_state(folder: Path) -> Any:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from core.contracts import ActionSpec
+from core.data.contracts import ActionConvention
 from core.data.loader import Loader
-from core.data.metadata import ActionConvention
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.store import EpisodeStore
 from core.data.windows import Windows, split_by_task

@@ -1,6 +1,7 @@
 """The training loop: one forward, one backward, one optimiser step for all parts. `fit` is the whole of it."""
 
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,16 @@ from rich.console import Console
 from core.data.loader import Loader
 from core.policy import Policy
 from core.recipe import Recipe, TrainConfig
-from core.training.checkpoint import save_checkpoint
+from core.training.checkpoint import checkpoint_folder, save_checkpoint
 from core.training.joint_table import JointTable, render
 from core.training.optimizer import set_learning_rate
-from core.training.reporting import Display, MetricsLog, Readings, raise_if_not_finite
+from core.training.reporting import Display, MetricsLog, Readings, raise_if_not_finite, raise_if_weights_broken
 from core.training.signals import StopSignal
 from core.training.validation import Validation, validate
 
 
 @dataclass
-class Session:
+class Run:
     """Everything that one run holds while it trains."""
 
     fabric: Fabric
@@ -34,6 +35,7 @@ class Session:
     training: Loader
     validation: Loader
     task_of: Mapping[str, str]
+    action_dim: int
     inference: Mapping[str, Any]  # what a checkpoint carries beside the weights: normalisers, conventions
     joint_table: JointTable
     metrics: MetricsLog | None  # the first process writes
@@ -42,7 +44,7 @@ class Session:
     stop: StopSignal
     readings: Readings = field(default_factory=Readings)
     last_checkpoint: Path | None = None
-    last_validation: Validation | None = None
+    validated: Validation | None = None  # what was measured after the newest step, if it was
 
     def close(self) -> None:
         """Close files and the display."""
@@ -51,105 +53,111 @@ class Session:
             self.metrics.close()
 
 
-def fit(session: Session, first: int) -> int:
+def fit(run: Run, first: int) -> int:
     """Train from step `first` to the recipe's last, or until told to stop; return the steps done."""
-    train, fabric, optimizer = session.recipe.train, session.fabric, session.optimizer
-    batches = session.training.batches(train.seed, first * train.accumulation, fabric.global_rank, fabric.world_size)
-    limit = train.gradient_clip or float("inf")  # the norm is measured in either case
-    done = first
-    while done < train.steps and not session.stop.requested(fabric, ask=done % train.log_every == 0):
-        # randomness is a function of the step, as the order of the data is: resuming needs neither saved
-        seed_everything((train.seed * 1_000_003 + done * fabric.world_size + fabric.global_rank) % 2**32, verbose=False)
-        factor = set_learning_rate(optimizer.optimizer, done, train)
-        seen = []
-        # ------------------------------------------------------------------------------------ the training step
-        for micro in range(train.accumulation):
-            batch = next(batches)
-            with fabric.no_backward_sync(session.module, enabled=micro < train.accumulation - 1):
-                losses = session.module(batch)
-                fabric.backward(losses["total"] / train.accumulation)
-            seen.append((losses, batch.episodes))
-        gradient_norm = fabric.clip_gradients(session.module, optimizer, max_norm=limit, error_if_nonfinite=False)
-        with session.joint_table.measure(done + 1, wanted=_measures_parts(done + 1, train)):
-            optimizer.step()
-        optimizer.zero_grad()
-        # ------------------------------------------------------------------------------------------------------
-        done += 1
-        session.readings.record(done, seen, gradient_norm, factor)
-        _after_step(session, done)
-    batches.close()  # type: ignore[attr-defined]
-    _save(session, done)
+    settings, fabric, optimizer, done = run.recipe.train, run.fabric, run.optimizer, first
+    limit = settings.gradient_clip or float("inf")  # the norm is measured in either case
+    position = first * settings.accumulation
+    with closing(run.training.batches(settings.seed, position, fabric.global_rank, fabric.world_size)) as batches:
+        while done < settings.steps and not run.stop.requested(fabric, ask=done % settings.log_every == 0):
+            # randomness is a function of the step, as the order of the data is: resuming needs neither saved
+            seed_everything(_seed_of(done, run), verbose=False)
+            factor = set_learning_rate(optimizer.optimizer, done, settings)
+            measuring = run.joint_table.measure(done + 1) if _measures_parts(done + 1, settings) else nullcontext()
+            seen = []
+            # -------------------------------------------------------------------------------- the training step
+            for micro in range(settings.accumulation):
+                batch = next(batches)
+                with fabric.no_backward_sync(run.module, enabled=micro < settings.accumulation - 1):
+                    losses = run.module(batch)
+                    fabric.backward(losses["total"] / settings.accumulation)
+                seen.append((losses, batch.episodes))
+            gradient_norm = fabric.clip_gradients(run.module, optimizer, max_norm=limit, error_if_nonfinite=False)
+            with measuring:
+                optimizer.step()
+            optimizer.zero_grad()
+            # --------------------------------------------------------------------------------------------------
+            done += 1
+            run.readings.record(done, seen, gradient_norm, factor)
+            _after_step(run, done)
+    _save(run, done)
     return done
 
 
-def _after_step(session: Session, done: int) -> None:
-    train = session.recipe.train
-    last = done == train.steps
-    if _measures_parts(done, train):
-        _report_joint_table(session)
-    if last or done % train.log_every == 0:
-        _report_losses(session)
-    if last or done % train.validate_every == 0:
-        _validate(session, done)
-    if not last and done % train.checkpoint_every == 0:
-        _save(session, done)
+def _seed_of(done: int, run: Run) -> int:
+    return (run.recipe.train.seed * 1_000_003 + done * run.fabric.world_size + run.fabric.global_rank) % 2**32
 
 
-def _report_losses(session: Session) -> None:
+def _after_step(run: Run, done: int) -> None:
+    settings = run.recipe.train
+    last = done == settings.steps
+    if _measures_parts(done, settings):
+        _report_joint_table(run)
+    if last or done % settings.log_every == 0:
+        _report_losses(run)
+    run.validated = _validate(run, done) if last or done % settings.validate_every == 0 else None
+    if last or done % settings.checkpoint_every == 0:
+        _save(run, done)
+
+
+def _report_losses(run: Run) -> None:
     """Read the pending losses; a loss that is not finite ends the run here, before anything of it is saved."""
-    for reading, values in session.readings.read(session.fabric):
-        scaled = session.recipe.train.precision == "16-mixed"  # its loss scale is found by overflowing gradients
+    for reading, values in run.readings.read(run.fabric):
+        scaled = run.recipe.train.precision == "16-mixed"  # its loss scale is found by overflowing gradients
         checked = {name: value for name, value in values.items() if not (scaled and name == "gradient_norm")}
-        raise_if_not_finite(reading, checked, session.last_checkpoint)
+        raise_if_not_finite(reading, checked, run.last_checkpoint)
         losses = {("loss" if name == "total" else name): value for name, value in values.items()}
-        _write(session, reading.step, {**losses, "learning_rate_factor": reading.learning_rate_factor})
+        _write(run, reading.step, {**losses, "learning_rate_factor": reading.learning_rate_factor})
         newest = (reading.step, losses)
-    timings = session.display.update(*newest, session.training.waited)
-    _write(session, newest[0], timings)
+    timings = run.display.update(*newest, run.training.waited)
+    _write(run, newest[0], timings)
 
 
-def _measures_parts(step: int, train: TrainConfig) -> bool:
-    return step in (1, train.steps) or step % train.joint_table_every == 0
+def _measures_parts(step: int, settings: TrainConfig) -> bool:
+    return step in (1, settings.steps) or step % settings.joint_table_every == 0
 
 
-def _report_joint_table(session: Session) -> None:
-    table = session.joint_table
+def _report_joint_table(run: Run) -> None:
+    table = run.joint_table
     for row in table.rows:
         measured = {key: float(value) for key, value in asdict(row).items() if key != "part"}
-        _write(session, table.step, {f"joint/{row.part}/{key}": value for key, value in measured.items()})
-    if table.step in (1, session.recipe.train.steps):
-        session.console.print(render(table))
+        _write(run, table.step, {f"joint/{row.part}/{key}": value for key, value in measured.items()})
+    if table.step in (1, run.recipe.train.steps):
+        run.console.print(render(table))
 
 
-def _validate(session: Session, done: int) -> None:
-    fabric = session.fabric
-    batches = session.validation.once(fabric.global_rank, fabric.world_size)
-    measured = validate(fabric, session.module, batches, session.task_of)
-    session.last_validation = measured
+def _validate(run: Run, done: int) -> Validation:
+    fabric = run.fabric
+    batches = run.validation.once(fabric.global_rank, fabric.world_size)
+    measured = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
     by_task = {f"validation/error/{task}": error for task, error in measured.by_task.items()}
     errors = {"validation/error": measured.error, "validation/constant": measured.constant}
-    _write(session, done, {**errors, **by_task})
-    session.console.print(
+    _write(run, done, {**errors, **by_task})
+    run.console.print(
         f"step {done}: validation error {measured.error:.4f}, best constant action per task "
         f"{measured.constant:.4f}: {abs(measured.improvement):.0%} {'below' if measured.improvement > 0 else 'above'}",
         soft_wrap=True,
     )
+    return measured
 
 
-def _save(session: Session, done: int) -> None:
-    """Save the step just done; losses not read yet are read first, so that nothing broken is saved."""
-    if session.readings.pending:
-        _report_losses(session)
-    if session.metrics is None:
+def _save(run: Run, done: int) -> None:
+    """Save the step just done, once; losses not read yet are read first, so that nothing broken is saved."""
+    if run.last_checkpoint == checkpoint_folder(run.folder, done):
         return
-    session.metrics.flush()
-    error = session.last_validation.error if session.last_validation else None
-    state = {"step": done, "validation_error": error, **session.inference}
-    session.last_checkpoint = save_checkpoint(
-        session.folder, session.policy, session.optimizer.optimizer, state, session.recipe.train.keep_last
+    if run.readings.pending:
+        _report_losses(run)
+    if run.metrics is None:
+        return
+    raise_if_weights_broken(run.policy, done, run.last_checkpoint)
+    run.metrics.flush()
+    error = run.validated.error if run.validated else None
+    state = {"step": done, "validation_error": error, **run.inference}
+    run.last_checkpoint = save_checkpoint(
+        run.folder, run.policy, run.optimizer.optimizer, state, run.recipe.train.keep_last
     )
 
 
-def _write(session: Session, step: int, values: Mapping[str, float]) -> None:
-    if session.metrics is not None:
-        session.metrics.write(step, values)
+def _write(run: Run, step: int, values: Mapping[str, float]) -> None:
+    if run.metrics is not None:
+        run.metrics.write(step, values)

@@ -39,11 +39,8 @@ class JointTable:
         self.rows: list[JointRow] = []
 
     @contextmanager
-    def measure(self, step: int, wanted: bool) -> Iterator[None]:
-        """Around `optimizer.step()`: fill `step` and `rows`, or leave them as they are when not wanted."""
-        if not wanted:
-            yield
-            return
+    def measure(self, step: int) -> Iterator[None]:
+        """Around `optimizer.step()`: fill `step` and `rows`."""
         self.step = step
         trainable = {name: [p for p in module.parameters() if p.requires_grad] for name, module in self.modules.items()}
         before = {name: [p.detach().clone() for p in parameters] for name, parameters in trainable.items()}

@@ -11,14 +11,14 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from core.errors import TrainingError
 
 
 class MetricsLog:
-    """RUN/metrics.jsonl, one object a measurement, and RUN/tensorboard. Only keys below "time/" vary from run to run.
+    """RUN/metrics.jsonl, one object per measurement, and RUN/tensorboard. Only keys below "time/" vary from run to run.
 
     first: steps done before; what an interrupted run wrote past them is dropped, since it will be written again.
     """
@@ -31,7 +31,7 @@ class MetricsLog:
         self.tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=first + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line, and one TensorBoard scalar a value."""
+        """Append one line, and one TensorBoard scalar per value."""
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.tensorboard.add_scalar(name, value, step)
@@ -100,6 +100,16 @@ def raise_if_not_finite(reading: Reading, values: Mapping[str, float], last_chec
         f"last good checkpoint: {last_checkpoint or 'none yet'}; "
         "lower the learning rate, clip gradients, or look at those episodes"
     )
+
+
+def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path | None) -> None:
+    """Raise TrainingError rather than save weights that are not finite; waits for the device."""
+    broken = [name for name, parameter in policy.named_parameters() if not parameter.isfinite().all()]
+    if broken:
+        raise TrainingError(
+            f"step {step}: {len(broken)} weights are not finite, {broken[0]} for one; last good checkpoint: "
+            f"{last_checkpoint or 'none yet'}; lower the learning rate or clip gradients"
+        )
 
 
 class Display:

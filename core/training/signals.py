@@ -32,8 +32,9 @@ class StopSignal:
             return self.received is not None
         if not ask:
             return False
-        flag = torch.tensor(float(self.received is not None), device=fabric.device)
-        return bool(torch.as_tensor(fabric.all_reduce(flag, reduce_op="sum")) > 0)
+        number = torch.tensor(float(self.received or 0), device=fabric.device)
+        self.received = int(torch.as_tensor(fabric.all_reduce(number, reduce_op="max"))) or None
+        return self.received is not None
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = number

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from core.errors import CheckpointError, RecipeError
 from core.policy import build_policy
-from core.recipe import Recipe
+from core.recipe import Recipe, TrainConfig
 from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
 from core.training.data import TrainingData, open_data
-from core.training.fit import Session, fit
+from core.training.fit import Run, fit
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer
 from core.training.reporting import Display, MetricsLog
@@ -31,23 +31,34 @@ FREE_ON_RESUME = {
 def train(recipe: Recipe, folder: Path, *, resume: bool) -> int:
     """Train into `folder`; return the exit code: 0, or 128 + the signal that stopped the run."""
     settings = recipe.train
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        strategy=settings.strategy,
-        devices=settings.devices,
-        precision=settings.precision,
-    )
-    fabric.launch()
+    fabric = _launch(settings)
     newest = _prepare(fabric, recipe, folder, resume)
     first = newest.step if newest else 0
     with StopSignal() as stop:
-        session = _build_session(fabric, recipe, folder, newest, stop)
+        run = _set_up(fabric, recipe, folder, newest, stop)
         try:
-            done = fit(session, first)
+            done = fit(run, first)
         finally:
-            session.close()
-    _summarise(session, done)
+            run.close()
+    _summarise(run, done)
     return 0 if done == settings.steps or stop.received is None else 128 + stop.received
+
+
+def _launch(settings: TrainConfig) -> Fabric:
+    """Start the processes; raises RecipeError for an accelerator that is not there."""
+    try:
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            strategy=settings.strategy,
+            devices=settings.devices,
+            precision=settings.precision,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise RecipeError(f"train.accelerator, strategy, devices, precision: {' '.join(str(error).split())}") from None
+    # Fabric would cast a batch's targets to half precision, too; each part casts what it computes with
+    fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
+    fabric.launch()
+    return fabric
 
 
 def _prepare(fabric: Fabric, recipe: Recipe, folder: Path, resume: bool) -> Checkpoint | None:
@@ -65,7 +76,8 @@ def _prepare(fabric: Fabric, recipe: Recipe, folder: Path, resume: bool) -> Chec
     fabric.barrier()
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.toml").write_text(recipe.as_toml(), encoding="utf-8")
+        (folder / ".recipe.writing").write_text(recipe.as_toml(), encoding="utf-8")
+        (folder / ".recipe.writing").replace(folder / "recipe.toml")
     return saved[-1] if saved else None
 
 
@@ -85,9 +97,7 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, keys in recipe.items() for key, value in keys.items()}
 
 
-def _build_session(
-    fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | None, stop: StopSignal
-) -> Session:
+def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | None, stop: StopSignal) -> Run:
     """Everything in the order in which it depends on what comes before."""
     settings = recipe.train
     seed_everything(settings.seed, verbose=False)
@@ -97,14 +107,13 @@ def _build_session(
     training, validation = data.loaders(policy.text_encoder.tokenize, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
-    module.mark_forward_method("predict")
     inference = _inference(data)
     if newest:
         _check_same_data(newest, inference, recipe.data.path)
         load_checkpoint(newest, policy, optimizer)
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
-    return Session(
+    return Run(
         fabric=fabric,
         recipe=recipe,
         folder=folder,
@@ -114,6 +123,7 @@ def _build_session(
         training=training,
         validation=validation,
         task_of=data.task_of(),
+        action_dim=data.action_spec.dim,
         inference=inference,
         joint_table=JointTable(policy, optimizer),
         metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,
@@ -132,6 +142,7 @@ def _inference(data: TrainingData) -> dict[str, Any]:
         "action_convention": asdict(data.store.info.action),
         "cameras": list(data.cameras),
         "proprio": list(data.store.info.proprio),
+        "trained_on": {"episodes": len(data.store), "frames": data.store.frame_count},
     }
 
 
@@ -145,9 +156,9 @@ def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], store: P
         )
 
 
-def _summarise(session: Session, done: int) -> None:
-    console, steps = session.console, session.recipe.train.steps
+def _summarise(run: Run, done: int) -> None:
+    console, steps = run.console, run.recipe.train.steps
     outcome = "finished" if done == steps else "stopped"
-    console.print(f"{outcome} at step {done} of {steps}: {session.folder}", soft_wrap=True)
+    console.print(f"{outcome} at step {done} of {steps}: {run.folder}", soft_wrap=True)
     if done < steps:
         console.print("continue with the same command and --resume", soft_wrap=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor
 
 from core.contracts import Batch
+from core.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,19 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(fabric: Fabric, policy: _FabricModule, batches: Iterable[Batch], task_of: Mapping[str, str]) -> Validation:
-    """Measure the policy on every batch. task_of: {episode: task}."""
+def validate(
+    fabric: Fabric, policy: Policy, batches: Iterable[Batch], task_of: Mapping[str, str], action_dim: int
+) -> Validation:
+    """Measure the policy on every batch of every process. task_of: {episode: task}."""
     policy.eval()
     tasks = sorted(set(task_of.values()))
-    sums = None
+    sums = torch.zeros(len(tasks), 4, action_dim, device=fabric.device)  # a process may have no batch of its own
     for batch in batches:
-        index = torch.tensor([tasks.index(task_of[e]) for e in batch.episodes], device=batch.frame_mask.device)
-        moments = _moments(policy.predict(batch), batch)  # (B 4 A)
-        sums = torch.zeros(len(tasks), *moments.shape[1:], device=moments.device) if sums is None else sums
-        sums.index_add_(0, index, moments)
+        index = torch.tensor([tasks.index(task_of[e]) for e in batch.episodes], device=fabric.device)
+        with fabric.autocast():  # and not by Fabric's module: with several processes that waits for the others' batches
+            predicted = policy.predict(batch)
+        sums.index_add_(0, index, _moments(predicted, batch))
     policy.train()
-    assert sums is not None, "a validation set is never empty: the split holds out one episode of each task"
     return _summarise(torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks)
 
 

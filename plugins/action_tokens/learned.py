@@ -16,7 +16,8 @@ class LearnedConfig:
     """What a frame's tokens are, and what a sequence is.
 
     count: action tokens per frame.
-    formulation: "policy_head" one sequence per frame, history in the head; "interleaved" all; "one_step" no history.
+    formulation: "policy_head": one sequence per frame, the head carries the history; "interleaved": one sequence per
+        window, the backbone carries it; "one_step": one frame, no history.
     layout: order of a frame's tokens.
     proprio: add one token that is projected from the proprioception.
     init_std: standard deviation of the initial action tokens; RoboVLMs begins with zeros.
@@ -44,8 +45,8 @@ class LearnedTokens(ActionTokens):
     def __init__(self, config: LearnedConfig, *, width: int, window: int, proprio_dim: int) -> None:
         super().__init__()
         _check(config, window, proprio_dim)
-        self.per_frame = config.formulation != "interleaved"
-        self.context = 1 if self.per_frame else window
+        self.interleaved = config.formulation == "interleaved"
+        self.context = window if self.interleaved else 1
         self.text_first = config.layout == "text_image_action"
         self.action = nn.Parameter(torch.randn(config.count, width) * config.init_std)
         self.proprio = nn.Linear(proprio_dim, width) if config.proprio else None
@@ -53,17 +54,17 @@ class LearnedTokens(ActionTokens):
     def layout(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> TokenSequence:
         """vision (B T N D), text (B M D), proprio (B T P) -> packed sequences."""
         batch, window, images = vision.tokens.shape[:3]
+        span = window if self.interleaved else 1  # frames in a sequence
         frames = concatenate([vision, *self._proprio(proprio), self._actions(vision)])  # (B T n D)
         per_frame, words = frames.tokens.shape[2], text.tokens.shape[1]
-        if self.per_frame:
-            frames, text = _rearrange(frames, "b t n ... -> (b t) n ..."), _repeat(text, window)
-        else:
-            frames = _rearrange(frames, "b t n ... -> b (t n) ...")
-        group = _insert(text, frames, 0 if self.text_first else images)  # (S L D)
-        index = torch.arange(group.tokens.shape[1], device=group.tokens.device) - words  # as if the text stood before
-        is_action = (index >= 0) & (index % per_frame >= per_frame - len(self.action))
-        readout = self._readout(group, words, per_frame).view(batch, window, -1)
-        return pack(group, index.clamp(min=0) // per_frame, is_action, readout)
+        at = 0 if self.text_first else images  # where the text stands among the frames' tokens
+        group = _insert(_repeat(text, window // span), _join(frames, span), at)  # (S L D)
+        device = group.tokens.device
+        frame = torch.arange(span, device=device).repeat_interleave(per_frame)
+        is_action = (torch.arange(per_frame, device=device) >= per_frame - len(self.action)).repeat(span)
+        frame, is_action = _insert_words(frame, words, at), _insert_words(is_action, words, at)  # (L)
+        readout = _places(is_action, span * len(self.action), len(group.tokens)).view(batch, window, -1)
+        return pack(group, frame, is_action, readout)
 
     def _actions(self, vision: TokenGroup) -> TokenGroup:
         """Return the action tokens of every frame (B T Q D)."""
@@ -75,16 +76,8 @@ class LearnedTokens(ActionTokens):
         if self.proprio is None:
             return []
         if proprio is None:
-            raise RecipeError("action_tokens.proprio is true, and the data give no proprioception; set it to false")
+            raise ValueError("batch.proprio is None, and action_tokens.proprio is true: the batch must hold (B T P)")
         return [TokenGroup(self.proprio(proprio.to(self.proprio.weight.dtype)).unsqueeze(2))]
-
-    def _readout(self, group: TokenGroup, words: int, per_frame: int) -> Tensor:
-        """Where the action tokens, the last of each frame, lie in the flattened (S L) -> (S F Q)."""
-        count, length = group.tokens.shape[:2]
-        where = group.tokens.device
-        ends = torch.arange(words + per_frame, length + 1, per_frame, device=where)  # (F): one past each frame
-        columns = ends[:, None] + torch.arange(-len(self.action), 0, device=where)  # (F Q)
-        return columns + length * torch.arange(count, device=where)[:, None, None]
 
 
 def _check(config: LearnedConfig, window: int, proprio_dim: int) -> None:
@@ -97,15 +90,17 @@ def _check(config: LearnedConfig, window: int, proprio_dim: int) -> None:
         raise RecipeError("action_tokens.proprio is true, and the data record no proprioception; set it to false")
 
 
-def _rearrange(group: TokenGroup, pattern: str) -> TokenGroup:
-    """Apply an einops pattern that ends in an ellipsis to the tokens (... N D) and to their mask (... N)."""
-    return TokenGroup(rearrange(group.tokens, pattern), None if group.mask is None else rearrange(group.mask, pattern))
+def _join(frames: TokenGroup, span: int) -> TokenGroup:
+    """Make one sequence of every `span` frames: (B T n D) -> (B*T/span, span*n, D)."""
+    pattern = "b (s f) n ... -> (b s) (f n) ..."
+    mask = None if frames.mask is None else rearrange(frames.mask, pattern, f=span)
+    return TokenGroup(rearrange(frames.tokens, pattern, f=span), mask)
 
 
-def _repeat(text: TokenGroup, window: int) -> TokenGroup:
-    """(B M D) -> (B*T M D): every frame's sequence has the instruction."""
-    mask = None if text.mask is None else text.mask.repeat_interleave(window, dim=0)
-    return TokenGroup(text.tokens.repeat_interleave(window, dim=0), mask)
+def _repeat(text: TokenGroup, times: int) -> TokenGroup:
+    """(B M D) -> (B*times M D): every sequence has the instruction."""
+    mask = None if text.mask is None else text.mask.repeat_interleave(times, dim=0)
+    return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
 
 
 def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
@@ -113,6 +108,18 @@ def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
     masks = (None, None) if frames.mask is None else (frames.mask[:, :at], frames.mask[:, at:])
     before = TokenGroup(frames.tokens[:, :at], masks[0])
     return concatenate([before, text, TokenGroup(frames.tokens[:, at:], masks[1])])
+
+
+def _insert_words(field: Tensor, words: int, at: int) -> Tensor:
+    """Give the text its entries in a field of the frames' tokens (N): frame 0, no action -> (N+M)."""
+    return torch.cat([field[:at], field.new_zeros(words), field[at:]])
+
+
+def _places(is_action: Tensor, count: int, sequences: int) -> Tensor:
+    """Where the `count` action tokens of (L) lie in the flattened (S L) -> (S count)."""
+    # Sorting puts them first, in their order; unlike `nonzero` it does not wait for the device.
+    columns = torch.argsort((~is_action).long(), stable=True)[:count]
+    return columns + len(is_action) * torch.arange(sequences, device=is_action.device)[:, None]
 
 
 @hookimpl

@@ -19,14 +19,14 @@ Attention = Literal["causal", "prefix", "bidirectional"]
 class TransformerConfig:
     """The sizes of the network and what its attention may see; no token ever sees a later frame or padding.
 
-    width: of every token.
+    width: of every token (D).
     depth: number of blocks.
     heads: attention heads per block; they divide the width.
     mlp_ratio: hidden width of the MLP in widths; swiglu takes two thirds of it, for as many weights as gelu.
     norm: "rms" (Zhang and Sennrich 2019) or "layer".
     activation: "swiglu" (Shazeer 2020) or "gelu".
     positions: "rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens.
-    max_tokens: tokens in the longest sequence, of which learned positions know.
+    max_tokens: longest sequence that learned positions cover; rotary ignores it.
     attention: "causal"; "prefix" lets a frame's observation see itself both ways, not its actions; "bidirectional".
     dropout: on the attention and on what each block adds while training, a probability.
     gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
@@ -70,6 +70,7 @@ class Transformer(Backbone):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.head_width = config.width // config.heads
         positions = torch.randn(config.max_tokens, config.width) * 0.02
         self.positions = nn.Parameter(positions) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout)
@@ -83,7 +84,7 @@ class Transformer(Backbone):
         context = Context(
             causal=self.config.attention == "causal",
             mask=attention_mask(sequence, self.config.attention),
-            rotation=self._rotation(x) if self.positions is None else None,
+            rotation=rotary_angles(x.shape[1], self.head_width, x.device) if self.positions is None else None,
         )
         if self.positions is not None:
             x = x + self._learned_positions(x.shape[1])
@@ -103,13 +104,6 @@ class Transformer(Backbone):
                 f"{len(self.positions)}; raise backbone.max_tokens"
             )
         return self.positions[:length]
-
-    def _rotation(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Angles of the rotary positions, always in float32: bfloat16 cannot tell position 257 from 256."""
-        pairs = self.config.width // self.config.heads // 2
-        frequency = 10_000.0 ** -(torch.arange(pairs, device=x.device) / pairs)
-        angle = torch.outer(torch.arange(x.shape[1], device=x.device), frequency)  # (L d/2)
-        return angle.cos(), angle.sin()
 
     def _initialise(self) -> None:
         """GPT-2's start: normal weights, and smaller ones where a block adds to the stream, so that depth adds up."""
@@ -197,6 +191,14 @@ def _prefix(is_action: Tensor) -> Tensor:
     length = is_action.shape[1]
     earlier = torch.ones(length, length, dtype=torch.bool, device=is_action.device).tril()
     return ~is_action[:, None, :] | (is_action[:, :, None] & earlier)
+
+
+def rotary_angles(length: int, head_width: int, where: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (L d/2) of each position's angles, in float32: bfloat16 cannot tell position 257 from 256."""
+    pairs = head_width // 2
+    frequency = 10_000.0 ** -(torch.arange(pairs, device=where) / pairs)
+    angle = torch.outer(torch.arange(length, device=where), frequency)  # (L d/2)
+    return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,16 +1,23 @@
 """Meta-World demonstrations: a folder with one .npz per task, several episodes in each."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Gt
 
 from core import ActionConvention, Camera, DataError, Episode, Gripper, Register, StoreInfo, hookimpl
 
-KEYS = ("images", "actions", "proprio", "episode_ends", "task", "instruction")
+LAYOUT = {  # kinds of dtype, number of axes, and what that is called
+    "images": ("u", 4, "unsigned integers (n Y X 3)"),
+    "actions": ("f", 2, "floats (n 4)"),
+    "proprio": ("f", 2, "floats (n 4)"),
+    "episode_ends": ("iu", 1, "integers, one per episode"),
+    "task": ("U", 0, "one string"),
+    "instruction": ("U", 0, "one string"),
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class MetaWorldNpzConfig:
     """
 
     camera: str = "corner2"
-    image_size: int = 96
+    image_size: Annotated[int, Gt(0)] = 96
 
 
 class MetaWorldNpz:
@@ -76,40 +83,37 @@ class MetaWorldNpz:
     def _file(self, file: Path) -> dict[str, np.ndarray]:
         """Return a file's arrays; the last file stays loaded, for its next episode."""
         if self._loaded is None or self._loaded[0] != file:
-            data = dict(zip(KEYS, _load(file, KEYS), strict=True))
-            self._check(file, data)
+            data = dict(zip(LAYOUT, _load(file, [*LAYOUT]), strict=True))
+            _check(file, data)
             self._loaded = (file, data)
         return self._loaded[1]
 
-    def _check(self, file: Path, data: dict[str, np.ndarray]) -> None:
-        camera, total = self.info.cameras[self.camera], len(data["actions"])
-        shapes = {
-            "images": (total, camera.height, camera.width, 3),
-            "actions": (total, self.info.action.dim),
-            "proprio": (total, len(self.info.proprio)),
-        }
-        for key, expected in shapes.items():
-            if data[key].shape != expected:
-                raise DataError(f"{file}: '{key}' is {data[key].shape}, expected {expected}; record it again")
-        ends = data["episode_ends"]
-        if ends.ndim != 1 or ends[-1] != total or (np.diff(ends, prepend=0) <= 0).any():
-            raise DataError(f"{file}: 'episode_ends' {ends.tolist()} must rise to {total} frames; record it again")
-        for key in ("actions", "proprio"):
-            if not np.isfinite(data[key]).all():
-                frame, dimension = np.argwhere(~np.isfinite(data[key]))[0]
-                number = int(np.searchsorted(ends, frame, "right"))
-                where = f"episode '{file.stem}/{number}', frame {frame - ([0, *ends][number])}"
-                raise DataError(f"{file}: {where}: '{key}' dimension {dimension} is {data[key][frame, dimension]}")
+
+def _check(file: Path, data: dict[str, np.ndarray]) -> None:
+    """Refuse a file that cannot be cut into episodes; what an episode must hold is checked as it enters a store."""
+    ends, lengths = (
+        data["episode_ends"].astype(np.int64),
+        {key: len(data[key]) for key in ("images", "actions", "proprio")},
+    )
+    if (np.diff(ends, prepend=0) <= 0).any() or {*lengths.values()} != {ends[-1]}:
+        raise DataError(f"{file}: 'episode_ends' {ends.tolist()} must rise to the frames, {lengths}; record it again")
 
 
 def _load(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
+    """Read some of a file's arrays and check their types and axes."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return [archive[key] for key in keys]
+            arrays = [archive[key] for key in keys]
     except KeyError as error:
-        raise DataError(f"{file}: {error.args[0]}; a file holds {', '.join(KEYS)}") from error
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file}: damaged or no .npz file ({error}); record or copy it again") from error
+        raise DataError(f"{file}: {error.args[0]}; a file holds {', '.join(LAYOUT)}") from error
+    except Exception as error:  # damaged bytes make zipfile and numpy's parser raise almost anything
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: damaged or no .npz file ({reason}); record or copy it again") from error
+    for key, array in zip(keys, arrays, strict=True):
+        kinds, ndim, expected = LAYOUT[key]
+        if array.dtype.kind not in kinds or array.ndim != ndim or not array.size:
+            raise DataError(f"{file}: '{key}' is {array.dtype} {array.shape}, expected {expected}; record it again")
+    return arrays
 
 
 @hookimpl

@@ -53,8 +53,11 @@ class SentencePieceEncoder(TextEncoder):
         self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02) if config.layers else None
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the pieces; raises DataError for an instruction that is empty or longer than max_tokens."""
-        ids: list[int] = self.processor.encode(instruction)
+        """Ids of the pieces; raises DataError for an instruction that is empty, too long or no valid Unicode."""
+        try:
+            ids: list[int] = self.processor.encode(instruction)
+        except (RuntimeError, UnicodeError) as error:  # a lone surrogate, which UTF-8 cannot hold
+            raise DataError(f"the instruction {instruction[:60]!r} is no valid Unicode; write it again") from error
         if not ids:
             raise DataError(f"the instruction {instruction!r} is empty; give every episode an instruction")
         if len(ids) > self.max_tokens:

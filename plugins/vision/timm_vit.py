@@ -26,7 +26,7 @@ class TimmConfig:
     image_size: rows and columns to which every camera is resized, pixels.
     pretrained: true for timm's published weights (downloaded), or a .safetensors or .pth file with all the weights.
     depth: number of blocks instead of the model's own, for models that take a depth; none keeps the model's.
-    tokens: "all" that the model gives, "patches" without class and register tokens, or one "pooled" token a camera.
+    tokens: "all" that the model gives, "patches" without class and register tokens, or one "pooled" token per camera.
     gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
     """
 
@@ -104,7 +104,7 @@ class TimmEncoder(VisionEncoder):
 
 def _create(config: TimmConfig) -> Any:
     """Build the timm model with its weights and without its classifier."""
-    timm = _import_timm()
+    timm = import_timm()
     settings = _settings(timm, config)
     sizes = {"img_size": config.image_size} if settings.fixed_input_size else {}  # others take any size
     sizes |= {} if config.depth is None else {"depth": config.depth}
@@ -165,6 +165,11 @@ def _load(model: Any, path: Path) -> None:
     model.load_state_dict(weights)
 
 
+def _first_few(names: Sequence[str], count: int = 4) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without ever running code that the file carries."""
     from safetensors import SafetensorError
@@ -185,7 +190,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 _declared: list[torch.library.Library] = []  # the declarations below last as long as these objects
 
 
-def _import_timm() -> ModuleType:
+def import_timm() -> ModuleType:
     """Import timm, also beside a torchvision that was built for another torch.
 
     PyPI's torchvision beside a CPU-only torch cannot load its compiled operators, and its import then stops at the
@@ -207,11 +212,6 @@ def _import_timm() -> ModuleType:
         operators.define(schema)  # type: ignore[no-untyped-call]
     _declared.append(operators)
     return import_module("timm")
-
-
-def _first_few(names: Sequence[str], count: int = 4) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 @hookimpl

@@ -23,9 +23,9 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from core.data.contracts import Episode
 from core.data.layout import read_commits
 from core.data.loader import Loader
-from core.data.metadata import Episode
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.part import CameraStream
 from core.data.store import EpisodeStore

@@ -67,7 +67,7 @@ def test_every_built_in_key_says_what_it_means():
 def test_an_installed_plugin_joins(load_with):
     catalogue = load_with(entry_point("mamba_plugin", lambda: module_that_registers("mamba")))
     component = catalogue["backbone"].get("mamba")
-    assert (component.plugin, component.version) == ("mamba_plugin", "2.1")
+    assert (component.plugin.name, component.plugin.version) == ("mamba_plugin", "2.1")
 
 
 def test_two_components_with_one_name_are_an_error_that_names_both(load_with):
@@ -78,7 +78,7 @@ def test_two_components_with_one_name_are_an_error_that_names_both(load_with):
 def test_two_plugins_with_one_name_are_an_error_that_names_both(load_with):
     first = entry_point("mamba", lambda: module_that_registers("a"), "one")
     second = entry_point("mamba", lambda: module_that_registers("b"), "two")
-    with pytest.raises(PluginError, match=r"'mamba'.*one 2.1 and two 2.1"):
+    with pytest.raises(PluginError, match=r"'mamba' \(one 2.1\) and 'mamba' \(two 2.1\)"):
         load_with(first, second)
 
 
@@ -99,7 +99,11 @@ def register_backbones(register, surprise):
     """A hook with an argument that the specification does not have."""
 
 
-@pytest.mark.parametrize("name", ["wrong_signature", "raises"])
+def register_policy_head(register):
+    """A hook with a misspelled name, and without @hookimpl."""
+
+
+@pytest.mark.parametrize("name", ["wrong_signature", "raises", "registers_nonsense", "registers_nothing"])
 def test_a_broken_hook_is_noted_and_the_others_go_on(load_with, name):
     @hookimpl
     def register_policy_heads(register):
@@ -108,6 +112,8 @@ def test_a_broken_hook_is_noted_and_the_others_go_on(load_with, name):
     broken = {
         "wrong_signature": SimpleNamespace(register_backbones=register_backbones),
         "raises": SimpleNamespace(register_policy_heads=register_policy_heads),
+        "registers_nonsense": module_that_registers("No Name"),
+        "registers_nothing": SimpleNamespace(register_policy_head=register_policy_head),
     }[name]
     catalogue = load_with(entry_point(name, lambda: broken), entry_point("zz", lambda: module_that_registers("mamba")))
     assert list(catalogue.failures) == [name]

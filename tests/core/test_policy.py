@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from core import ActionSpec, Batch
+from core import ActionSpec, Batch, PolicyHead
 from core.plugins import load_plugins
 from core.policy import Policy, build_policy
 from core.recipe import PARTS, load_recipe
@@ -163,6 +163,15 @@ def test_a_frozen_part_gets_no_gradient_and_no_dropout(tmp_path):
     assert not policy.backbone.training
     assert all(p.grad is None for p in policy.backbone.parameters())
     assert any(p.grad is not None for p in policy.vision_encoder.parameters())
+
+
+def test_a_part_that_breaks_its_contract_cannot_be_built():
+    class Silent(PolicyHead):
+        def forward(self, readout):
+            return readout
+
+    with pytest.raises(TypeError, match=r"abstract method.* loss"):
+        Silent()
 
 
 def test_widths_that_agree_need_no_projection(tmp_path):

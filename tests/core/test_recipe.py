@@ -68,6 +68,14 @@ def test_all_mistakes_come_at_once(tmp_path):
         ("train.accumulation=5", "train: batch_size 32 must be a multiple"),
         ("train.learning_rate=-1", "train.learning_rate: expected greater than or equal to 0"),
         ("data.window=true", "data.window: expected a valid integer, got True"),
+        ("data.path=2020-01-01", "data.path: expected a string, a number or a list, got 2020-01-01"),
+        ("action.rate=nan", "action.rate: expected a finite number, got nan"),
+        ("train.betas=[2.0, 0.9]", "train.betas.0: expected less than 1"),
+        ("train.steps=" + "9" * 5000, "train.steps: expected a valid integer"),
+        ("train.steps=3\n[x]", "train.steps: expected a valid integer"),
+        ("action.clip_range=[1.0, -1.0]", "action: clip_range must rise"),
+        ("action.clip_range=[-0.65, 0.65]", "action: clip_range has no effect"),
+        ("data.cameras=['a', 'a']", "data: cameras names one twice"),
         ("backbone.name=3", "backbone.name: expected the name of a backbone"),
     ],
 )
@@ -80,6 +88,13 @@ def test_missing_sections_are_said(tmp_path):
     assert mistakes[0].startswith("train: expected a section [train], got 3")
     assert "data.path: missing; this key has no default" in mistakes
     assert sum("expected the name of a" in mistake for mistake in mistakes) == 5
+
+
+def test_settings_that_a_frozen_part_ignores_are_refused(tmp_path):
+    mistakes = mistakes_of(written(tmp_path, MINIMAL), "backbone.train=false", "backbone.learning_rate=1e-3")
+    assert mistakes == [
+        "backbone: learning_rate and weight_decay have no effect on a part with train = false; drop them"
+    ]
 
 
 @pytest.mark.parametrize(

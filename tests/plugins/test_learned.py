@@ -145,5 +145,5 @@ def test_proprio_needs_data():
     with pytest.raises(RecipeError, match=r"action_tokens\.proprio"):
         LearnedTokens(LearnedConfig(proprio=True), width=4, window=1, proprio_dim=0)
     tokens = LearnedTokens(LearnedConfig(proprio=True), width=4, window=1, proprio_dim=3)
-    with pytest.raises(RecipeError, match=r"action_tokens\.proprio"):
+    with pytest.raises(ValueError, match=r"batch\.proprio is None"):
         tokens.layout(TokenGroup(torch.randn(1, 1, 2, 4)), TokenGroup(torch.randn(1, 2, 4)), None)

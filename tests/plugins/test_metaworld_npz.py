@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.data.convert import main
+from core.data.convert import import_episodes, main
 from core.data.store import EpisodeStore
 from core.errors import DataError
 from plugins.datasets.metaworld_npz import MetaWorldNpz, MetaWorldNpzConfig
@@ -53,11 +53,18 @@ def test_the_conventions_are_metaworlds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": np.zeros((9, 64, 64, 3), np.uint8)}, r"'images' is \(9, 64, 64, 3\), expected \(9, 96, 96, 3\)"),
-        ({"proprio": np.zeros((8, 4), np.float32)}, r"'proprio' is \(8, 4\), expected \(9, 4\)"),
+        ({"proprio": np.zeros((8, 4), np.float32)}, r"'episode_ends' \[4, 9\] must rise to the frames, .*'proprio': 8"),
         ({"actions": None}, "actions"),
-        ({"episode_ends": np.array([4, 8])}, r"'episode_ends' \[4, 8\] must rise to 9"),
-        ({"episode_ends": np.array([9, 9])}, r"'episode_ends' \[9, 9\] must rise to 9"),
+        ({"episode_ends": np.array([4, 8])}, r"'episode_ends' \[4, 8\] must rise to the frames"),
+        ({"episode_ends": np.array([[4, 9]])}, r"'episode_ends' is int64 \(1, 2\), expected integers"),
+        ({"episode_ends": np.array(9)}, r"'episode_ends' is int64 \(\), expected"),
+        ({"episode_ends": np.array([4.5, 9.0])}, r"'episode_ends' is float64"),
+        ({"episode_ends": np.array([9, 4, 9], np.uint64)}, r"'episode_ends' \[9, 4, 9\] must rise"),
+        ({"actions": np.float32(1)}, r"'actions' is float32 \(\)"),
+        ({"actions": np.full((9, 4), "left")}, r"'actions' is <U4 \(9, 4\), expected floats"),
+        ({"task": np.array(["a", "b"])}, r"'task' is <U1 \(2,\), expected one string"),
+        ({"instruction": np.array(7)}, "'instruction' is int64"),
+        ({"episode_ends": np.array([9, 9])}, r"'episode_ends' \[9, 9\] must rise to the frames"),
         ({"instruction": np.array({"a": 1}, dtype=object)}, "allow_pickle"),
     ],
 )
@@ -67,11 +74,33 @@ def test_files_laid_out_otherwise_are_named(tmp_path: Path, changes: dict[str, A
         dataset.read("push-v3/0")
 
 
-def test_a_bad_number_names_its_episode(tmp_path: Path) -> None:
-    actions = recording()["actions"]
-    actions[6, 2] = np.nan
-    with pytest.raises(DataError, match=r"push-v3.npz: episode 'push-v3/1', frame 2: 'actions' dimension 2 is nan"):
-        source(tmp_path, actions=actions).read("push-v3/0")
+def test_a_file_without_episodes_is_not_passed_over(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", **recording(episode_ends=np.zeros(0, np.int64)))
+    with pytest.raises(DataError, match=r"a.npz: 'episode_ends' is int64 \(0,\)"):
+        source(tmp_path).ids()
+
+
+def nan_at(frame: int, dimension: int) -> np.ndarray:
+    actions: np.ndarray = recording()["actions"]
+    actions[frame, dimension] = np.nan
+    return actions
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"images": np.zeros((9, 64, 64, 3), np.uint8)},
+            r"'push-v3/0', 'corner2': uint8 \(4, 64, 64, 3\), expected .*96",
+        ),
+        ({"proprio": np.zeros((9, 3), np.float32)}, r"'push-v3/0', proprio: float32 \(4, 3\), expected .* \(4, 4\)"),
+        ({"actions": nan_at(6, 2)}, r"'push-v3/1', frame 2: actions 'z' is nan"),
+    ],
+)
+def test_the_store_names_file_and_episode(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    dataset = source(tmp_path, **changes)
+    with pytest.raises(DataError, match=f"episode {message}"):
+        import_episodes(dataset, tmp_path / "out.zarr", lambda done, total: None)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -85,6 +114,24 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(DataError, match=r"push-v3.npz: damaged or no .npz file"):
             dataset.read("push-v3/0")
+
+
+def test_random_damage_is_one_line_or_harmless(tmp_path: Path) -> None:
+    dataset = source(tmp_path, images=np.zeros((9, 96, 96, 3), np.uint8))
+    file = tmp_path / "push-v3.npz"
+    whole, random = file.read_bytes(), np.random.default_rng(0)
+    refused = []
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] = random.integers(256)
+        file.write_bytes(damaged)
+        dataset = MetaWorldNpz(MetaWorldNpzConfig(), source=tmp_path)
+        try:
+            dataset.read("push-v3/0")
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert not any("\n" in message for message in refused)
 
 
 def test_the_command_imports_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def encoder():
 
 def test_the_shipped_model_is_what_its_instructions_train():
     instructions = read_instructions(SHIPPED.with_suffix(".txt"))
-    assert len(instructions) >= 800
+    assert 1_200 <= len(instructions) <= 1_500
     assert train(instructions, 1000) == SHIPPED.read_bytes()
 
 
@@ -64,6 +64,11 @@ def test_case_does_not_matter_and_every_script_is_known(encoder):
 def test_an_empty_instruction_is_refused(encoder, instruction):
     with pytest.raises(DataError, match="empty"):
         encoder.tokenize(instruction)
+
+
+def test_a_lone_surrogate_is_refused_in_one_line(encoder):
+    with pytest.raises(DataError, match=r"'open \\ud800 it' is no valid Unicode"):
+        encoder.tokenize("open \ud800 it")
 
 
 def test_a_long_instruction_is_refused_in_one_line(encoder):

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from core import RecipeError, TokenGroup
 from core.testing import Given, checks_for
-from plugins.vision.timm_vit import TimmConfig, TimmEncoder, _import_timm
+from plugins.vision.timm_vit import TimmConfig, TimmEncoder, import_timm
 
-timm = _import_timm()
+timm = import_timm()
 VIT = TimmConfig(model="test_vit", image_size=32)
 CONFIGS = [
     (VIT, Given()),
@@ -245,7 +245,7 @@ def run_with(torchvision, tmp_path):
     """Import timm in a fresh interpreter that finds this torchvision."""
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(torchvision)
-    script = "from plugins.vision.timm_vit import _import_timm; print(_import_timm().__version__)"
+    script = "from plugins.vision.timm_vit import import_timm; print(import_timm().__version__)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
 

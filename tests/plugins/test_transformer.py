@@ -11,7 +11,7 @@ from torch import nn
 from core import RecipeError, TokenGroup
 from core.testing import checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
-from plugins.backbones.transformer import Transformer, TransformerConfig, rotate
+from plugins.backbones.transformer import Transformer, TransformerConfig, rotary_angles, rotate
 
 SMALL = TransformerConfig(width=24, depth=2, heads=3, max_tokens=64)
 ATTENTION = ["causal", "prefix", "bidirectional"]
@@ -131,9 +131,8 @@ def test_no_mask_reaches_the_kernel_where_none_is_needed(attention, monkeypatch)
 
 
 def test_rotary_scores_depend_on_distance_alone():
-    model = Transformer(SMALL)
     q, k = torch.randn(8), torch.randn(8)
-    rotation = model._rotation(torch.empty(1, 40, 24))
+    rotation = rotary_angles(40, 8, torch.device("cpu"))
     queries, keys = (rotate(x.expand(1, 1, 40, 8), rotation)[0, 0] for x in (q, k))
     scores = queries @ keys.T
     for distance in (-7, 0, 1, 20):
@@ -144,8 +143,7 @@ def test_rotary_scores_depend_on_distance_alone():
 
 
 def test_rotary_positions_stay_apart_in_bfloat16():
-    model = Transformer(SMALL).to(torch.bfloat16)
-    cosine, sine = model._rotation(torch.empty(1, 600, 24, dtype=torch.bfloat16))
+    cosine, sine = rotary_angles(600, 8, torch.device("cpu"))
     assert cosine.dtype == sine.dtype == torch.float32
     expected = np.arange(600)[:, None] * 10_000.0 ** (-np.arange(4) / 4)
     np.testing.assert_allclose(sine.numpy(), np.sin(expected), atol=1e-4)

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.data.contracts import Episode
 from core.data.convert import import_episodes, main
-from core.data.metadata import Episode
 from core.data.store import EpisodeStore
 from core.errors import DataError
 from tests.factories import make_episodes, make_info

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.metadata import Gripper
+from core.data.contracts import Gripper
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.statistics import Statistics
 from core.errors import DataError

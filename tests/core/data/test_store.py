@@ -3,8 +3,10 @@ import pickle
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,6 +212,59 @@ def test_what_is_no_store_or_too_new(tmp_path: Path, store: EpisodeStore) -> Non
             EpisodeStore(store.path)
     file.write_text("{")
     with pytest.raises(DataError, match=r"zarr.json: unreadable"):
+        EpisodeStore(store.path)
+
+
+ACTION = asdict(make_info().action)
+GRIPPER = ACTION["grippers"][0]
+CAMERA = {"height": 32, "width": 32, "codec": "zstd", "group": 8, "quality": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"min_reader_version": "1"}, "min_reader_version"),
+        ({"min_reader_version": None}, "min_reader_version"),
+        ({"fps": 0}, "fps 0.0 must be"),
+        ({"fps": float("nan")}, "fps"),
+        ({"cameras": []}, "cameras"),
+        ({"cameras": {}}, "no cameras"),
+        *(({"cameras": {STILL: CAMERA | {"group": group}}}, f"cameras.{STILL}.group") for group in (0, -1, "8", 2**70)),
+        ({"cameras": {STILL: CAMERA | {"codec": "jpeg"}}}, "one frame a group"),
+        ({"cameras": {STILL: CAMERA | {"quality": 0}}}, "quality"),
+        *(({"cameras": {STILL: CAMERA | {"height": height}}}, "hold none") for height in (0, -1)),
+        ({"cameras": {STILL: CAMERA, "top": CAMERA}}, "promises a camera 'top', 00000000.json says otherwise"),
+        ({"action": None}, "action"),
+        ({"action": ACTION | {"names": ["x", "y", "z"], "scale": [1, 1, 1], "grippers": []}}, "76 frames and 3 names"),
+        ({"action": ACTION | {"grippers": [GRIPPER | {"open": -1.0}]}}, "two different finite numbers"),
+        ({"action": ACTION | {"grippers": [GRIPPER, GRIPPER]}}, "the same dimension"),
+        ({"action": ACTION | {"rate": 0}}, "rate 0.0"),
+        ({"features": {}}, "features.proprio is missing"),
+        ({"features": {"proprio": {"names": ["p0"]}}}, "proprio of .* and 1 names"),
+        ({"origin": "\ud800"}, "hex escape"),
+    ],
+)
+def test_damaged_metadata_is_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    file = make_store(tmp_path / "a.zarr").path / "zarr.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"attributes": content["attributes"] | change}))
+    with pytest.raises(DataError, match=rf"^{file}: .*{message}.*import again$"):
+        EpisodeStore(file.parent)
+
+
+@pytest.mark.parametrize("attributes", [[], None, "text", {}])
+def test_attributes_that_are_no_stores(tmp_path: Path, attributes: Any) -> None:
+    (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
+    with pytest.raises(DataError, match="holds no episode store; name one"):
+        EpisodeStore(tmp_path)
+
+
+def test_a_commit_of_another_schema_is_one_line(store: EpisodeStore) -> None:
+    file = files(store, "commits/*.json")[0]
+    commit = json.loads(file.read_text())["commit"] | {"frames": "many", "tasks": None}
+    canonical = json.dumps(commit, sort_keys=True, separators=(",", ":")).encode()
+    file.write_text(json.dumps({"crc32c": checksum(canonical), "commit": commit}))
+    with pytest.raises(DataError, match=rf"^{file}: commit is unreadable \(frames: .*; tasks: .*import again$"):
         EpisodeStore(store.path)
 
 

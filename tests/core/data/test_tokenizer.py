@@ -69,10 +69,21 @@ def test_a_vocabulary_too_small_for_the_characters_says_what_would_do(source, tm
     assert main(["train", str(source), str(tmp_path / "out.model"), "--vocabulary", str(needed)]) == 0
 
 
-def test_a_nonsensical_vocabulary_is_one_line(source, tmp_path, capsys):
-    code, line = run(["train", source, tmp_path / "out.model", "--vocabulary", -3], capsys)
-    assert code == 1
-    assert "--vocabulary" in line
+@pytest.mark.parametrize("vocabulary", ["-3", "0", "99999999999", "9" * 5000, "many", "\u00b2"])
+def test_a_nonsensical_vocabulary_is_refused(source, tmp_path, capsys, vocabulary):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(source), str(tmp_path / "out.model"), f"--vocabulary={vocabulary}"])
+    assert stop.value.code == 2
+    assert "--vocabulary: expected a number of pieces from 1 to 1000000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("open " + "a" * 4188, "'open aaa.*has 4193 bytes"), ("a \u2585", "reserves")]
+)
+def test_a_line_that_sentencepiece_would_pass_over_is_named(line, message):
+    with pytest.raises(DataError, match=message):
+        train([*LINES, line], 310)
+    assert train([*LINES, "a" * 4192], 310) != train(LINES, 310)
 
 
 def test_an_existing_model_is_kept(source, tmp_path, capsys):

@@ -46,6 +46,9 @@ def test_a_bad_number_names_episode_frame_and_dimension(tmp_path: Path) -> None:
         ),
         (lambda e: replace(e, images={n: x / 255 for n, x in e.images.items()}), "float64"),
         (lambda e: replace(e, actions=e.actions[:0]), "no frames"),
+        (lambda e: replace(e, instruction=" \t\u200b"), "instruction: .* is empty"),
+        (lambda e: replace(e, instruction="open \ud800"), r"instruction: 'open \\ud800' is no valid Unicode"),
+        (lambda e: replace(e, task="\ud800"), "task: .* is empty"),
     ],
 )
 def test_an_episode_that_breaks_the_promise_is_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -61,6 +64,24 @@ def test_duplicates_are_refused_pending_or_committed(tmp_path: Path) -> None:
                 writer.append(make_episode(0, INFO))
             writer.commit()
     assert writer.committed == {"reach/0"}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_empty_folder_becomes_a_store(tmp_path: Path, linked: bool) -> None:
+    path = tmp_path / "a.zarr"
+    (tmp_path / "folder").mkdir()
+    path.symlink_to("folder") if linked else path.mkdir()
+    assert len(make_store(path, episodes=2)) == 2
+    assert path.is_symlink() == linked
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_path_that_cannot_become_a_store_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.zarr").symlink_to("gone")
+    with pytest.raises(DataError, match=r"a.zarr: a link to 'gone', which is not there; remove the link"):
+        StoreWriter(tmp_path / "a.zarr", INFO)
+    with pytest.raises(DataError, match=r"no episode store here; name one, or let .* make one at a new path"):
+        StoreWriter(tmp_path, INFO)  # it holds the link
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])

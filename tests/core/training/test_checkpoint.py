@@ -57,6 +57,21 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert [c.step for c in checkpoints(tmp_path)] == [2, 4, 5]
 
 
+def test_without_validation_only_the_newest_are_kept(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    assert [c.step for c in checkpoints(tmp_path)] == [2, 3]
+
+
+def test_what_a_killed_process_left_half_done_is_cleaned_up(tmp_path):
+    save(tmp_path, 1)
+    for name in (".step_00000002.writing", ".step_00000000.deleting"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    assert [c.step for c in checkpoints(tmp_path)] == [1]
+    save(tmp_path, 2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000001", "step_00000002"]
+
+
 def test_no_file_can_run_code(tmp_path):
     folder = save(tmp_path, 1)
     assert sorted(path.name for path in folder.iterdir()) == [

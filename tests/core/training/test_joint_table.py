@@ -19,7 +19,7 @@ def measured(load):
     policy(next(training.batches(0)))["total"].backward()
     before = {name: [p.detach().clone().double() for p in m.parameters()] for name, m in modules_of(policy).items()}
     table = JointTable(policy, optimizer)
-    with table.measure(1, wanted=True):
+    with table.measure(1):
         optimizer.step()
     return policy, table, before
 
@@ -45,11 +45,3 @@ def test_a_frozen_part_is_shown_as_frozen(measured):
     row = next(row for row in table.rows if row.part == "text_encoder")
     assert (row.trainable, row.learning_rate, row.gradient_norm, row.update) == (0, 0.0, 0.0, 0.0)
     assert row.parameters > 0
-
-
-def test_an_unwanted_measurement_changes_nothing(measured):
-    _, table, _ = measured
-    rows = table.rows
-    with table.measure(2, wanted=False):
-        pass
-    assert (table.step, table.rows) == (1, rows)

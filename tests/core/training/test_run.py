@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -104,12 +105,24 @@ def test_resuming_continues_bit_for_bit(recipe_file, tmp_path):
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision_trains(recipe_file, tmp_path, precision):
+    settings = ["train.accelerator=cpu", "train.steps=4", "backbone.dropout=0.0"]
+    assert train(recipe_file, tmp_path / "full", *settings) == 0
+    assert train(recipe_file, tmp_path / "half", *settings, f"train.precision={precision}") == 0
+    full, half = metrics(tmp_path / "full"), metrics(tmp_path / "half")
+    np.testing.assert_allclose(half[1]["loss"], full[1]["loss"], rtol=0.03)
+    np.testing.assert_allclose(half[4]["validation/error"], full[4]["validation/error"], rtol=0.05)
+    assert half[1]["loss"] != full[1]["loss"]  # it did compute in half precision
+    assert half[4]["validation/constant"] == full[4]["validation/constant"]  # and left the targets as they were
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_saves(recipe_file, tmp_path, monkeypatch, number):
     original = fit_module._after_step
 
-    def interrupted(session, done):
-        original(session, done)
+    def interrupted(run, done):
+        original(run, done)
         if done == 3:
             os.kill(os.getpid(), number)
 
@@ -144,12 +157,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_culprits(recipe_f
     assert checkpoints(tmp_path / "run")[-1].step == 4
 
 
+def test_weights_that_are_not_finite_are_never_saved(recipe_file, tmp_path, capsys, monkeypatch):
+    original = fit_module.JointTable.measure
+
+    @contextmanager
+    def overflowing(table, step):
+        with original(table, step):
+            yield
+        next(table.modules["backbone"].parameters()).data[0] = math.inf  # as a far too large step would leave it
+
+    monkeypatch.setattr(fit_module.JointTable, "measure", overflowing)
+    assert train(recipe_file, tmp_path / "run", "train.steps=1") == 1
+    assert "weights are not finite" in capsys.readouterr().err
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_an_output_that_is_a_file_is_one_line(recipe_file, tmp_path, capsys):
+    (tmp_path / "run").write_text("mine")
+    assert train(recipe_file, tmp_path / "run") == 1
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert str(tmp_path / "run") in shown
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_an_accelerator_that_is_not_there_is_one_line(recipe_file, tmp_path, capsys):
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has an MPS device")
+    assert train(recipe_file, tmp_path / "run", "train.accelerator=mps") == 2
+    shown = capsys.readouterr().err
+    assert "train.accelerator" in shown
+    assert shown.count("\n") == 1
+
+
 def test_a_second_run_into_one_folder_is_refused(recipe_file, tmp_path, capsys):
     assert train(recipe_file, tmp_path / "run") == 0
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     assert train(recipe_file, tmp_path / "run") == 1
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_a_finished_run_leaves_it_as_it_is(recipe_file, tmp_path):
+    assert train(recipe_file, tmp_path / "run") == 0
+    before = {c.step: c.state for c in checkpoints(tmp_path / "run")}
+    assert train(recipe_file, tmp_path / "run", resume=True) == 0
+    assert {c.step: c.state for c in checkpoints(tmp_path / "run")} == before
+    assert before[6]["validation_error"] == metrics(tmp_path / "run")[6]["validation/error"]
+    assert before[4]["validation_error"] is None  # it was not validated, and another step's error is not its own
 
 
 def test_resuming_with_another_recipe_lists_the_differences(recipe_file, tmp_path, capsys):
@@ -227,15 +282,28 @@ def test_damaged_frames_stop_the_run_in_a_line(recipe_file, tmp_path, capsys, da
     assert str(path.relative_to(tmp_path)).split("/cam/")[0] in shown
 
 
+def test_a_process_without_validation_batches_waits_for_the_others(recipe_file, tmp_path):
+    settings = ["train.accelerator=cpu", "train.steps=1", "train.batch_size=32"]
+    finished = run_two_processes(recipe_file, tmp_path / "two", *settings)
+    assert finished.returncode == 0, finished.stderr
+    assert train(recipe_file, tmp_path / "one", *settings) == 0
+    assert metrics(tmp_path / "two")[1]["validation/constant"] == metrics(tmp_path / "one")[1]["validation/constant"]
+
+
+def run_two_processes(recipe_file, folder, *settings):
+    command = [sys.executable, "-m", "core.run", str(recipe_file), *settings, "train.devices=2", "train.strategy=ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "--output", str(folder)], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
 def test_two_processes_train_as_one_does(recipe_file, tmp_path):
     """The same windows, half of them in each process: gradients are averaged, so the losses agree."""
     one, two = tmp_path / "one", tmp_path / "two"
     settings = ["train.accelerator=cpu", "backbone.dropout=0.0", "train.steps=4"]
     assert train(recipe_file, one, *settings) == 0
-    command = [sys.executable, "-m", "core.run", str(recipe_file), *settings, "train.devices=2", "train.strategy=ddp"]
-    finished = subprocess.run(
-        [*command, "--output", str(two)], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    finished = run_two_processes(recipe_file, two, *settings)
     assert finished.returncode == 0, finished.stderr
     alone, together = metrics(one), metrics(two)
     assert sorted(alone) == sorted(together)

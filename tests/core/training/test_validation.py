@@ -25,7 +25,7 @@ def random_batch(seed, episodes):
 
 def test_errors_equal_numpy_in_float64():
     batches = [random_batch(0, ["a0", "b0"]), random_batch(1, ["b0", "a1", "a0"])]
-    measured = validate(Fabric(accelerator="cpu", devices=1), Constant(), batches, TASK_OF)
+    measured = validate(Fabric(accelerator="cpu", devices=1), Constant(), batches, TASK_OF, action_dim=4)
     by_task = {"a": [], "b": []}
     for batch in batches:
         for episode, actions, mask in zip(batch.episodes, batch.actions, batch.action_mask, strict=True):

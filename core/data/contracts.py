@@ -1,11 +1,14 @@
-"""What a store says about itself: cameras, actions and their conventions, as typed metadata that is checked at load."""
+"""Episodes, where they come from and what their numbers mean; typed metadata that is checked at load."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import isfinite
+from typing import Literal, Protocol
 
 import numpy as np
 
+Mode = Literal["absolute", "delta"]
+Frame = Literal["world", "base", "tool", "joint"]
 Rotation = Literal["none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d"]
 Codec = Literal["jpeg", "zstd"]
 
@@ -25,12 +28,16 @@ class Gripper:
     closed: float
     open: float
 
+    def __post_init__(self) -> None:
+        if not isfinite(self.closed) or not isfinite(self.open) or self.closed == self.open:
+            raise ValueError(f"closed = {self.closed} and open = {self.open} must be two different finite numbers")
+
 
 @dataclass(frozen=True)
 class ActionConvention:
-    """How the numbers of an action are meant.
+    """What the numbers of an action mean.
 
-    names: one a dimension, "x" or "gripper" for example.
+    names: one per dimension, "x" or "gripper" for example.
     mode: "delta" moves relative to where the robot is, "absolute" says where to be.
     frame: in which coordinates: "world", "base", "tool" or "joint".
     rotation: layout of the rotation dimensions, "none" where there are none.
@@ -40,8 +47,8 @@ class ActionConvention:
     """
 
     names: tuple[str, ...]
-    mode: Literal["absolute", "delta"]
-    frame: Literal["world", "base", "tool", "joint"]
+    mode: Mode
+    frame: Frame
     rotation: Rotation
     scale: tuple[float, ...]
     rate: float
@@ -52,6 +59,10 @@ class ActionConvention:
             raise ValueError(f"scale has {len(self.scale)} entries for the {len(self.names)} dimensions {self.names}")
         if any(not 0 <= gripper.dimension < len(self.names) for gripper in self.grippers):
             raise ValueError(f"a gripper's dimension lies outside the {len(self.names)} dimensions {self.names}")
+        if len({gripper.dimension for gripper in self.grippers}) < len(self.grippers):
+            raise ValueError(f"two grippers drive the same dimension of {self.names}")
+        if not all(map(isfinite, self.scale)) or not (isfinite(self.rate) and self.rate > 0):
+            raise ValueError(f"scale {self.scale} must be finite, and rate {self.rate} finite and positive")
 
     @property
     def dim(self) -> int:
@@ -65,6 +76,10 @@ class Camera:
 
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"frames of {self.height} x {self.width} pixels hold none")
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,12 @@ class StoreInfo:
     action: ActionConvention
     proprio: tuple[str, ...] = ()
     origin: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise ValueError("no cameras; name at least one")
+        if not (isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps {self.fps} must be finite and positive")
 
 
 @dataclass(frozen=True)
@@ -106,3 +127,37 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+
+class EpisodeSource(Protocol):
+    """A dataset in somebody's format. Built as `build(config, *, source: Path)`."""
+
+    info: StoreInfo
+
+    def ids(self) -> Sequence[str]:
+        """Names of the episodes, the same every time: a resumed import skips those it has."""
+
+    def read(self, episode: str) -> Episode:
+        """One whole episode; raises DataError that names the file."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an environment shows at one moment."""
+
+    images: Mapping[str, np.ndarray]  # {camera: (Y X C) uint8}
+    proprio: np.ndarray  # (P) float32
+    instruction: str
+
+
+class Environment(Protocol):
+    """A world to act in. Built as `build(config)`."""
+
+    info: StoreInfo
+    tasks: Sequence[str]
+
+    def reset(self, task: str, seed: int) -> Observation:
+        """Begin an episode; the same task and seed give the same episode."""
+
+    def step(self, action: np.ndarray) -> tuple[Observation, bool]:
+        """Apply one action (A) in the units of `info.action`; return what is seen and whether the task is done."""
