@@ -30,6 +30,9 @@ class BatchBuffer:
         self._frame_mask = self._room(steps, torch.bool)
         self._proprio = self._room((*steps, len(info.proprio)), torch.float32)
         self.frames: dict[str, np.ndarray] = {name: images.numpy() for name, images in self._images.items()}
+        # (B T C Y X), made once: every tensor operation gives up the interpreter, and getting it back from the
+        # decoding threads takes longer than the operation
+        self._views = {name: images.movedim(-1, 2) for name, images in self._images.items()}
         self.actions: np.ndarray = self._actions.numpy()
         self.action_mask: np.ndarray = self._action_mask.numpy()
         self.frame_mask: np.ndarray = self._frame_mask.numpy()
@@ -38,17 +41,17 @@ class BatchBuffer:
 
     def batch(self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]) -> Batch:
         """Return views of the first rows, one per instruction; text holds the token ids of each."""
-        rows = slice(len(instructions))
         text_ids, text_mask = self._pad(text)
+        count = len(instructions)
         return Batch(
-            images={name: images[rows].movedim(-1, 2) for name, images in self._images.items()},  # (B T C Y X)
+            images={name: _first(count, images) for name, images in self._views.items()},
             instructions=instructions,
             text_ids=text_ids,
             text_mask=text_mask,
-            proprio=self._proprio[rows] if self._proprio.shape[-1] else None,
-            frame_mask=self._frame_mask[rows],
-            actions=self._actions[rows],
-            action_mask=self._action_mask[rows],
+            proprio=_first(count, self._proprio) if self._proprio.shape[-1] else None,
+            frame_mask=_first(count, self._frame_mask),
+            actions=_first(count, self._actions),
+            action_mask=_first(count, self._action_mask),
             episodes=episodes,
         )
 
@@ -67,14 +70,20 @@ class BatchBuffer:
     def _pad(self, text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
         """Return ids (B N), padded with 0 on the right, and their mask, None where all have one length."""
         lengths = [len(ids) for ids in text]
-        padded = self._room((len(text), max(lengths)), torch.int64).zero_()
-        for row, ids in zip(padded.numpy(), text, strict=True):
+        padded = np.zeros((len(text), max(lengths)), np.int64)
+        for row, ids in zip(padded, text, strict=True):
             row[: len(ids)] = ids
         if min(lengths) == max(lengths):
-            return padded, None
-        mask = self._room(tuple(padded.shape), torch.bool)
-        np.less(np.arange(max(lengths)), np.array(lengths)[:, None], out=mask.numpy())
-        return padded, mask
+            return self._tensor(padded), None
+        return self._tensor(padded), self._tensor(np.arange(max(lengths)) < np.array(lengths)[:, None])
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self._pinned else tensor
 
     def _room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
+
+
+def _first(count: int, rows: Tensor) -> Tensor:
+    return rows if count == len(rows) else rows[:count]

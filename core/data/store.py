@@ -97,9 +97,10 @@ class EpisodeStore:
     def read_frames(self, camera: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 into out (n Y X C) uint8, C-contiguous; every byte read is checked first."""
         part, _ = self._locate(episode, start, stop)
-        size = self.codecs[camera].group
+        codec = self.codecs[camera]
+        size, length = codec.group, self.length.item(episode)
         stream = self._part(part).stream(camera)
-        base = int(self._first_group[size][episode])
+        base = self._first_group[size].item(episode)
         groups = range(start // size, -(-stop // size))
         data = stream.read(base + groups.start, base + groups.stop)
         origin = stream.end[base + groups.start]
@@ -108,8 +109,8 @@ class EpisodeStore:
             low, high = max(group * size, start), min((group + 1) * size, stop)
             if checksum(encoded) != stream.crc[base + group]:
                 raise self._damaged(stream.file, episode, low)
-            count = min(size, int(self.length[episode]) - group * size)
-            self.codecs[camera].decode(encoded, count, low - group * size, out[low - start : high - start])
+            count = min(size, length - group * size)
+            codec.decode(encoded, count, low - group * size, out[low - start : high - start])
 
     def _damaged(self, file: Path, episode: int, frame: int) -> DataError:
         where = f"frame {frame} of episode '{self._ids[episode]}'"
@@ -117,9 +118,9 @@ class EpisodeStore:
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
         """Return the episode's part, and where its frames begin in that part."""
-        if not 0 <= start <= stop <= self.length[episode]:
+        if not 0 <= start <= stop <= self.length.item(episode):
             raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
-        return int(self._part_of[episode]), int(self._offset[episode])
+        return self._part_of.item(episode), self._offset.item(episode)
 
     def _open_part(self, part: int) -> OpenPart:
         commit = self._commits[part]
