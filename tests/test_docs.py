@@ -134,10 +134,18 @@ def test_shown_mistakes_are_what_one_sees(
     assert capsys.readouterr().err == output
 
 
+def test_no_figure_is_missing() -> None:
+    pages = [README, *(ROOT / "docs").glob("*.md")]
+    assert [page.name for page in pages if "<!--" in page.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_headed_by_its_command(recipe: Path) -> None:
     head = recipe.read_text(encoding="utf-8").partition("\n[")[0]
-    assert re.search(rf"^#   python -m core\.run recipes/{recipe.name}$", head, re.MULTILINE)
+    assert re.search(rf"^#   python -m core\.run recipes/{recipe.name} +\(.+\)$", head, re.MULTILINE), (
+        "state command and cost"
+    )
+    assert "# Measured: " in head
     load_recipe(recipe, [], load_plugins())
 
 
