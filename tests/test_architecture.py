@@ -107,7 +107,7 @@ def called_names(function: ast.FunctionDef) -> set[str]:
 
 def calls_method(function: ast.FunctionDef, owner: str, method: str) -> bool:
     return any(
-        isinstance(n, ast.Call) and ast.unparse(n.func) in (f"{owner}.{method}", f"session.{owner}.{method}")
+        isinstance(n, ast.Call) and ast.unparse(n.func) in (f"{owner}.{method}", f"run.{owner}.{method}")
         for n in ast.walk(function)
     )
 

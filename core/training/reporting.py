@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from core.errors import TrainingError
+from core.errors import CheckpointError, TrainingError
 
 
 class MetricsLog:
@@ -37,12 +38,19 @@ class MetricsLog:
             self.tensorboard.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Hand everything written so far to the system."""
-        self.file.flush()
+        """Hand everything written so far to the system; raises CheckpointError where the disk is full."""
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.file.name}: cannot write the metrics: {error.strerror}; the checkpoints are intact: "
+                "make room, then continue with --resume"
+            ) from None
 
     def close(self) -> None:
-        """Close both files."""
-        self.file.close()
+        """Close both files. What no longer fits on the disk is written again when the run is resumed."""
+        with suppress(OSError):
+            self.file.close()
         self.tensorboard.close()
 
 

@@ -1,10 +1,13 @@
 import io
 import json
+from pathlib import Path
 
+import pytest
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import tensor
 
+from core.errors import CheckpointError
 from core.training.reporting import Display, MetricsLog, Readings
 
 
@@ -21,6 +24,17 @@ def test_what_an_interrupted_run_wrote_past_its_checkpoint_is_dropped(tmp_path):
     log.close()
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert written == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.5}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line(tmp_path):
+    log = MetricsLog(tmp_path, first=0)
+    log.file.close()
+    log.file = open("/dev/full", "a")  # noqa: SIM115 (the log closes it)
+    log.write(1, {"loss": 1.0})
+    with pytest.raises(CheckpointError, match=r"cannot write the metrics: No space left on device.*--resume"):
+        log.flush()
+    log.close()
 
 
 def test_readings_are_read_together_and_once():
