@@ -111,8 +111,10 @@ def raise_if_not_finite(reading: Reading, values: Mapping[str, float], last_chec
 
 
 def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path | None) -> None:
-    """Raise TrainingError rather than save weights that are not finite; waits for the device."""
-    broken = [name for name, parameter in policy.named_parameters() if not parameter.isfinite().all()]
+    """Raise TrainingError rather than save weights that are not finite; waits for the device once."""
+    names, parameters = zip(*policy.named_parameters(), strict=True)
+    finite = torch.stack([parameter.isfinite().all() for parameter in parameters]).tolist()
+    broken = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
     if broken:
         raise TrainingError(
             f"step {step}: {len(broken)} weights are not finite, {broken[0]} for one; last good checkpoint: "
