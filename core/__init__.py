@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from core.data.contracts import (
         ActionConvention as ActionConvention,
         Camera as Camera,
-        Environment as Environment,
         Episode as Episode,
         EpisodeSource as EpisodeSource,
         Gripper as Gripper,
-        Observation as Observation,
         StoreInfo as StoreInfo,
     )
     from core.errors import (
@@ -38,8 +36,14 @@ if TYPE_CHECKING:
     from core.losses import (
         masked_bce as masked_bce,
         masked_huber as masked_huber,
+        masked_l1 as masked_l1,
         masked_mean as masked_mean,
         masked_mse as masked_mse,
+    )
+    from core.rollout.contracts import (
+        Environment as Environment,
+        Observation as Observation,
+        Task as Task,
     )
     from core.tokens import concatenate as concatenate, pack as pack
 
@@ -47,10 +51,11 @@ _HOME = {
     "core.contracts": (
         "ActionSpec ActionTokens Backbone Batch PolicyHead TextEncoder TokenGroup TokenSequence VisionEncoder"
     ),
-    "core.data.contracts": "ActionConvention Camera Environment Episode EpisodeSource Gripper Observation StoreInfo",
+    "core.data.contracts": "ActionConvention Camera Episode EpisodeSource Gripper StoreInfo",
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
     "core.hookspecs": "Register hookimpl",
-    "core.losses": "masked_bce masked_huber masked_mean masked_mse",
+    "core.losses": "masked_bce masked_huber masked_l1 masked_mean masked_mse",
+    "core.rollout.contracts": "Environment Observation Task",
     "core.tokens": "concatenate pack",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

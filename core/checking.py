@@ -3,7 +3,7 @@
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -43,6 +43,18 @@ def parse_value(text: str) -> Any:
     except (ValueError, RecursionError):  # a TOMLDecodeError is a ValueError, and so is a number of 5,000 digits
         return text.strip()
     return parsed["value"] if len(parsed) == 1 else text.strip()
+
+
+def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
+    """Read `key=value` pairs from the command line; append one line to `mistakes` for each that is none."""
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if equals and key.strip():
+            values[key.strip()] = parse_value(text)
+        else:
+            mistakes.append(f"{pair}: expected key=value")
+    return values
 
 
 def _strange(path: str, value: Any) -> list[str]:

@@ -11,6 +11,10 @@ COMMANDS = {
     "run": ("core.run", "train the policy of a recipe"),
     "plugins": ("core.plugins", "list plugins, components and their configuration"),
     "schema": ("core.schema", "print the JSON Schema of recipes"),
+    "evaluate": ("core.rollout.evaluate", "let a trained policy act in an environment and count its successes"),
+    "collect": ("core.rollout.collect", "let an environment's expert demonstrate its tasks into a store"),
+    "report": ("core.report.report", "write a run's report, one HTML page"),
+    "compare": ("core.report.compare", "put several runs side by side on one HTML page"),
     "import": ("core.data.convert", "import episodes of another format into a store"),
     "tokenizer": ("core.data.tokenizer", "train a SentencePiece model on instructions"),
 }

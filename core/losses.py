@@ -15,6 +15,11 @@ def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(F.mse_loss(predicted.float(), target, reduction="none"), mask)
 
 
+def masked_l1(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute error, which forgives a demonstrator's outliers: predicted, target (B T H A), mask (B T H)."""
+    return masked_mean(F.l1_loss(predicted.float(), target, reduction="none"), mask)
+
+
 def masked_huber(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Huber loss with delta 1, as RoboVLMs uses on the pose: predicted, target (B T H A), mask (B T H) -> scalar."""
     return masked_mean(F.huber_loss(predicted.float(), target, reduction="none"), mask)

@@ -22,11 +22,15 @@ from core.registry import KINDS, Component, Plugin, Registry
 ENTRY_POINT_GROUP = "joinery"
 BUILT_INS = (
     "plugins.vision.timm_vit",
+    "plugins.vision.film_cnn",
     "plugins.text.sentencepiece",
     "plugins.backbones.transformer",
     "plugins.action_tokens.learned",
     "plugins.heads.lstm",
     "plugins.datasets.metaworld_npz",
+    "plugins.environments.tabletop",
+    "plugins.environments.metaworld",
+    "plugins.environments.calvin",
 )
 HOOKS: Mapping[str, Kind] = {
     "register_vision_encoders": "vision_encoder",

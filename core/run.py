@@ -1,13 +1,17 @@
-"""python -m core.run RECIPE: train the policy that a recipe describes."""
+"""python -m core.run RECIPE: record what demonstrations are missing, train the policy, evaluate it and report on it."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.cli import command
 
+if TYPE_CHECKING:
+    from core.recipe import Recipe
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="joinery run", description="Train the policy of a recipe.")
+    parser = argparse.ArgumentParser(prog="joinery run", description="Train and evaluate the policy of a recipe.")
     parser.add_argument("recipe", type=Path, help="a TOML file, recipes/kosmos_lstm.toml for example")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="train.steps=100 for example")
     parser.add_argument("--output", type=Path, help="the run's folder; default: runs/NAME for NAME.toml")
@@ -17,21 +21,54 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Check the recipe, then train."""
+    """Check the recipe and what it needs, train, and where the recipe says so, evaluate and report."""
     arguments = _parser().parse_intermixed_args(argv)
     from core.plugins import load_plugins  # these import torch, which --help need not wait for
     from core.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, load_plugins())
+    folder = arguments.output or _default_output(arguments.recipe)
 
-    from core.training.train import train  # and a mistaken recipe need not wait for Fabric
+    import torch
+    from lightning_fabric.utilities.rank_zero import rank_zero_only  # and a mistaken recipe need not wait for Fabric
 
-    return train(recipe, arguments.output or _default_output(arguments.recipe), resume=arguments.resume)
+    from core.training.train import train
+
+    threads = torch.get_num_threads()  # before Fabric shares them among several processes
+    rank_zero_only(_prepare)(recipe)
+    code = train(recipe, folder, resume=arguments.resume)
+    if code == 0 and recipe.evaluate:
+        rank_zero_only(_evaluate)(recipe, folder, threads)
+    return code
 
 
 def _default_output(recipe: Path) -> Path:
     """runs/NAME for NAME.toml; a run's own recipe.toml goes on in its folder."""
     return recipe.parent if recipe.name == "recipe.toml" else Path("runs") / recipe.stem
+
+
+def _prepare(recipe: "Recipe") -> None:
+    """Have the data ready; of several processes the first does it, before training starts or meets the others."""
+    from rich.console import Console
+
+    from core.rollout.preparation import prepare
+
+    prepare(recipe, Console())
+
+
+def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
+    """Evaluate and report; of several processes the first does it, and now all threads are its own."""
+    import torch
+    from rich.console import Console
+
+    from core.report.report import write_report
+    from core.rollout.display import show
+    from core.rollout.evaluation import evaluate
+
+    torch.set_num_threads(threads)
+    console = Console()
+    show(evaluate(folder, recipe, console), console)
+    console.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

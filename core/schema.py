@@ -9,8 +9,9 @@ from pydantic import TypeAdapter
 from core.cli import command
 from core.hookspecs import Kind
 from core.plugins import Catalogue, load_plugins
-from core.recipe import ALWAYS_TRAINED, GENERAL, PARTS, PartSettings
+from core.recipe import ALWAYS_TRAINED, PARTS
 from core.registry import parameters_of
+from core.sections import GENERAL, OPTIONAL, PartSettings
 
 
 def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
@@ -18,12 +19,15 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     sections = {name: _object(config, definitions) for name, config in GENERAL.items()}
     sections |= {kind: _part(kind, catalogue, definitions) for kind in PARTS}
+    sections["environment"] = _component("environment", catalogue, definitions, {})
+    sections |= {name: _object(config, definitions) for name, config in OPTIONAL.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Joinery recipe",
         "type": "object",
         "properties": sections,
         "required": ["data", *PARTS],
+        "dependentRequired": {name: ["environment"] for name in OPTIONAL},
         "additionalProperties": False,
         "$defs": definitions,
     }
@@ -33,13 +37,18 @@ def _part(kind: Kind, catalogue: Catalogue, definitions: dict[str, Any]) -> dict
     settings = _object(PartSettings, definitions)["properties"]
     if kind in ALWAYS_TRAINED:
         settings["train"] = {"const": True}
-    variants = []
+    return _component(kind, catalogue, definitions, settings)
+
+
+def _component(kind: Kind, catalogue: Catalogue, definitions: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """One variant per component; shared: what all of them take beside their own keys."""
+    variants: list[Any] = []
     for component in catalogue[kind]:
         variant = _object(component.config, definitions)
-        variant["properties"] = {"name": {"const": component.name}, **settings, **variant["properties"]}
+        variant["properties"] = {"name": {"const": component.name}, **shared, **variant["properties"]}
         variant["required"] = ["name", *variant.get("required", [])]
         variants.append(variant)
-    return {"type": "object", "oneOf": variants}
+    return {"type": "object", "oneOf": variants or [False]}  # what nobody offers, no recipe can name
 
 
 def _object(config: type, definitions: dict[str, Any]) -> dict[str, Any]:

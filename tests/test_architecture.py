@@ -15,7 +15,19 @@ ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "core").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 # each may import those before it, and nothing after it
-SPINE = ("errors", "contracts", "registry", "plugins", "recipe", "policy", "training", "run")
+SPINE = (
+    "errors",
+    "contracts",
+    "registry",
+    "plugins",
+    "sections",
+    "recipe",
+    "policy",
+    "training",
+    "rollout",
+    "report",
+    "run",
+)
 LONGEST_FUNCTION = 60
 
 
@@ -62,8 +74,10 @@ def test_only_the_plugin_manager_names_plugin_modules() -> None:
 
 @pytest.mark.parametrize("path", PLUGINS, ids=relative)
 def test_plugins_import_only_the_public_surface(path: Path) -> None:
+    kind_and_name = path.relative_to(ROOT).with_suffix("").parts[:3]  # a plugin is a module, or a package of its own
     for module, name in imports(path):
-        assert module.split(".")[0] != "plugins", f"a plugin stands alone, and this one imports {module}"
+        own = tuple(module.split(".")[:3]) == kind_and_name
+        assert own or module.split(".")[0] != "plugins", f"a plugin stands alone, and this one imports {module}"
         if module.split(".")[0] == "core":
             assert module == "core", f"a plugin imports `from core import ...`, and this one {module}"
             assert name in core.__all__, f"core offers no {name}"
@@ -80,8 +94,19 @@ def test_imports_follow_the_spine(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "core" / "data").glob("*.py")), ids=relative)
 def test_data_knows_nothing_of_recipes_policies_and_training(path: Path) -> None:
-    above = {"recipe", "policy", "training", "run"}
+    above = {"recipe", "policy", "training", "rollout", "report", "run"}
     assert not [module for module in imported_modules(path) if spine_of(module) in above]
+
+
+@pytest.mark.parametrize("name", ["contracts", "workers", "results", "demonstrations"])
+def test_environments_and_their_results_know_nothing_of_torch_and_recipes(name: str) -> None:
+    modules = imported_modules(ROOT / "core" / "rollout" / f"{name}.py")
+    assert not [module for module in modules if module.split(".")[0] == "torch"]
+    assert not [module for module in modules if spine_of(module) in {"sections", "recipe", "policy", "training"}]
+
+
+def test_what_runs_beside_an_environment_waits_for_nothing_heavy() -> None:
+    assert heavy_modules_after(", core.rollout.episodes, core.rollout.demonstrations, core.rollout.workers") == ""
 
 
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=relative)

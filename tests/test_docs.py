@@ -18,8 +18,9 @@ import pytest
 from core import hookspecs
 from core.cli import COMMANDS
 from core.plugins import load_plugins
-from core.recipe import GENERAL, PARTS, PartSettings, load_recipe
+from core.recipe import PARTS, load_recipe
 from core.registry import Parameter, parameters_of
+from core.sections import GENERAL, OPTIONAL, PartSettings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -177,9 +178,12 @@ def section(title: str) -> str:
     return page.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-@pytest.mark.parametrize("name", GENERAL)
+SECTIONS = {**GENERAL, **OPTIONAL}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
 def test_recipes_page_has_every_key(name: str) -> None:
-    missing = [row(p) for p in parameters_of(GENERAL[name]) if row(p) not in section(f"[{name}]")]
+    missing = [row(p) for p in parameters_of(SECTIONS[name]) if row(p) not in section(f"[{name}]")]
     assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
 
 

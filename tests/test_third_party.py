@@ -87,7 +87,7 @@ def lend_libraries(site: Path) -> None:
 
 def small_recipe(path: Path) -> Path:
     """The shipped recipe with the stranger's head, and small enough for a test."""
-    recipe = tomllib.loads((ROOT / "recipes" / "kosmos_lstm.toml").read_text(encoding="utf-8"))
+    recipe = tomllib.loads((ROOT / "recipes" / "metaworld_offline.toml").read_text(encoding="utf-8"))
     recipe["train"] |= {"steps": 2, "batch_size": 2, "accelerator": "cpu"}
     recipe["data"] |= {"path": str(ROOT / "recipes" / recipe["data"]["path"]), "window": 2, "threads": 1}
     recipe["vision_encoder"] = {"name": "timm_vit", "image_size": 32, "depth": 1}

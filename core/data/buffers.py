@@ -41,13 +41,13 @@ class BatchBuffer:
 
     def batch(self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]) -> Batch:
         """Return views of the first rows, one per instruction; text holds the token ids of each."""
-        text_ids, text_mask = self._pad(text)
+        text_ids, text_mask = pad(text)
         count = len(instructions)
         return Batch(
             images={name: _first(count, images) for name, images in self._views.items()},
             instructions=instructions,
-            text_ids=text_ids,
-            text_mask=text_mask,
+            text_ids=self._pin(text_ids),
+            text_mask=None if text_mask is None else self._pin(text_mask),
             proprio=_first(count, self._proprio) if self._proprio.shape[-1] else None,
             frame_mask=_first(count, self._frame_mask),
             actions=_first(count, self._actions),
@@ -67,22 +67,22 @@ class BatchBuffer:
         if self._copied is not None:
             self._copied.synchronize()
 
-    def _pad(self, text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
-        """Return ids (B N), padded with 0 on the right, and their mask, None where all have one length."""
-        lengths = [len(ids) for ids in text]
-        padded = np.zeros((len(text), max(lengths)), np.int64)
-        for row, ids in zip(padded, text, strict=True):
-            row[: len(ids)] = ids
-        if min(lengths) == max(lengths):
-            return self._tensor(padded), None
-        return self._tensor(padded), self._tensor(np.arange(max(lengths)) < np.array(lengths)[:, None])
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
+    def _pin(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if self._pinned else tensor
 
     def _room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
+
+
+def pad(text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
+    """Token ids of B instructions -> ids (B N), padded with 0 on the right, and their mask, None for one length."""
+    lengths = [len(ids) for ids in text]
+    padded = np.zeros((len(text), max(lengths)), np.int64)
+    for row, ids in zip(padded, text, strict=True):
+        row[: len(ids)] = ids
+    if min(lengths) == max(lengths):
+        return torch.from_numpy(padded), None
+    return torch.from_numpy(padded), torch.from_numpy(np.arange(max(lengths)) < np.array(lengths)[:, None])
 
 
 def _first(count: int, rows: Tensor) -> Tensor:

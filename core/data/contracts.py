@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from core.errors import DataError
+
 Mode = Literal["absolute", "delta"]
 Frame = Literal["world", "base", "tool", "joint"]
 Rotation = Literal["none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d"]
@@ -68,6 +70,13 @@ class ActionConvention:
     def dim(self) -> int:
         """Number of action dimensions (A)."""
         return len(self.names)
+
+    def check(self, action: np.ndarray) -> None:
+        """Raise DataError for what is no action of this convention: not of shape (A), or not finite."""
+        if np.shape(action) != (self.dim,):
+            raise DataError(f"an action of shape {np.shape(action)}: expected ({self.dim},), {', '.join(self.names)}")
+        if not np.isfinite(action).all():
+            raise DataError(f"an action that is not finite: {np.array2string(np.asarray(action), precision=3)}")
 
 
 @dataclass(frozen=True)
@@ -139,25 +148,3 @@ class EpisodeSource(Protocol):
 
     def read(self, episode: str) -> Episode:
         """One whole episode; raises DataError that names the file."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What an environment shows at one moment."""
-
-    images: Mapping[str, np.ndarray]  # {camera: (Y X C) uint8}
-    proprio: np.ndarray  # (P) float32
-    instruction: str
-
-
-class Environment(Protocol):
-    """A world to act in. Built as `build(config)`."""
-
-    info: StoreInfo
-    tasks: Sequence[str]
-
-    def reset(self, task: str, seed: int) -> Observation:
-        """Begin an episode; the same task and seed give the same episode."""
-
-    def step(self, action: np.ndarray) -> tuple[Observation, bool]:
-        """Apply one action (A) in the units of `info.action`; return what is seen and whether the task is done."""

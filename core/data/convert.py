@@ -89,16 +89,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _source(name: str, path: Path, settings: list[str]) -> "EpisodeSource":
     """Build the dataset that reads the source; raises RecipeError for an unknown format or setting."""
-    from core.checking import fill, parse_value
+    from core.checking import fill, parse_settings
     from core.plugins import load_plugins
 
     catalogue = load_plugins()
     component = catalogue["dataset"].get(name)
     if component is None:
         raise RecipeError(f"format: {catalogue.explain_unknown('dataset', name)}")
-    mistakes = [f"{pair}: expected key=value" for pair in settings if "=" not in pair]
-    values = {key: parse_value(text) for key, _, text in (pair.partition("=") for pair in settings)}
-    config = fill(component.config, values, name, mistakes)
+    mistakes: list[str] = []
+    config = fill(component.config, parse_settings(settings, mistakes), name, mistakes)
     if mistakes:
         raise RecipeError(mistakes)
     source: EpisodeSource = component.build(config, source=path)

@@ -12,7 +12,8 @@ from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.store import EpisodeStore
 from core.data.windows import Windows, split_by_task
 from core.errors import RecipeError, did_you_mean
-from core.recipe import ActionConfig, Recipe
+from core.recipe import Recipe
+from core.sections import ActionConfig
 
 
 @dataclass(frozen=True)

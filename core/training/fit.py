@@ -13,7 +13,8 @@ from rich.console import Console
 
 from core.data.loader import Loader
 from core.policy import Policy
-from core.recipe import Recipe, TrainConfig
+from core.recipe import Recipe
+from core.sections import TrainConfig
 from core.training.checkpoint import checkpoint_folder, save_checkpoint
 from core.training.joint_table import JointTable, render
 from core.training.optimizer import set_learning_rate

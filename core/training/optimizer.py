@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from core.policy import Policy
-from core.recipe import PARTS, PartSettings, Recipe, TrainConfig
+from core.recipe import PARTS, Recipe
+from core.sections import PartSettings, TrainConfig
 
 
 def modules_of(policy: Policy) -> dict[str, nn.Module]:
@@ -35,10 +36,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainC
 
 
 def schedule_factor(step: int, train: TrainConfig) -> float:
-    """Linear warm-up, then constant, or down to zero along a line or a cosine; in [0, 1]."""
+    """Linear warm-up, then constant, and at last down to zero along a line or a cosine; in [0, 1].
+
+    With a short decay this is the warmup-stable-decay schedule (Hu et al. 2024).
+    """
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps
-    progress = (step - train.warmup_steps) / max(1, train.steps - train.warmup_steps)
+    falling = train.decay * max(1, train.steps - train.warmup_steps)
+    progress = max(0.0, 1.0 - (train.steps - step) / falling)
     match train.schedule:
         case "constant":
             return 1.0

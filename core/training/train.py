@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from rich.console import Console
 
 from core.errors import CheckpointError, RecipeError
 from core.policy import build_policy
-from core.recipe import Recipe, TrainConfig
+from core.recipe import Recipe
+from core.sections import EvaluateConfig, TrainConfig
 from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
 from core.training.data import TrainingData, open_data
 from core.training.fit import Run, fit
@@ -25,6 +26,7 @@ from core.training.signals import StopSignal
 FREE_ON_RESUME = {
     *(f"train.{key}" for key in ("keep_last", "log_every", "validate_every", "checkpoint_every", "joint_table_every")),
     *(f"data.{key}" for key in ("path", "threads", "prefetch")),
+    *(f"evaluate.{field.name}" for field in fields(EvaluateConfig)),
 }
 
 
@@ -84,10 +86,12 @@ def _prepare(fabric: Fabric, recipe: Recipe, folder: Path, resume: bool) -> Chec
 def _check_same(recipe: Recipe, before: Path) -> None:
     """Refuse to continue a run with another recipe. Raises RecipeError with every difference."""
     old, new = _flat(tomllib.loads(before.read_text(encoding="utf-8"))), _flat(tomllib.loads(recipe.as_toml()))
+    recorded_there = any(key.startswith("demonstrations.") for key in (*old, *new))
+    free = FREE_ON_RESUME | {key for key in (*old, *new) if key.startswith("environment.") and not recorded_there}
     differences = [
         f"{key}: the run in {before.parent} was started with {old.get(key)!r}, the recipe now says {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in FREE_ON_RESUME
+        if old.get(key) != new.get(key) and key not in free
     ]
     if differences:
         raise RecipeError(differences)
@@ -136,12 +140,14 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
 
 def _inference(data: TrainingData) -> dict[str, Any]:
     """What acting needs beside the weights: it travels with every checkpoint."""
+    info = data.store.info
     return {
         "action_normalizer": data.action_normalizer.to_json(),
         "proprio_normalizer": data.proprio_normalizer.to_json(),
-        "action_convention": asdict(data.store.info.action),
-        "cameras": list(data.cameras),
-        "proprio": list(data.store.info.proprio),
+        "action_convention": asdict(info.action),
+        "cameras": {name: asdict(info.cameras[name]) for name in data.cameras},
+        "proprio": list(info.proprio),
+        "fps": info.fps,
         "trained_on": {"episodes": len(data.store), "frames": data.store.frame_count},
     }
 

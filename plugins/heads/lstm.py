@@ -19,8 +19,11 @@ from core import (
     hookimpl,
     masked_bce,
     masked_huber,
+    masked_l1,
     masked_mse,
 )
+
+POSE_LOSSES = {"huber": masked_huber, "mse": masked_mse, "l1": masked_l1}
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class LSTMConfig:
     layers: number of LSTM layers.
     hidden_size: width of the LSTM.
     mlp: widths of the hidden layers of both MLPs.
-    loss: of the continuous dimensions, "huber" (delta 1, as RoboVLMs runs) or "mse" (as its paper says).
+    loss: of the continuous dimensions, "huber" (delta 1, as RoboVLMs runs), "mse" (as its paper says) or "l1".
     gripper_weight: factor of the binary cross-entropy in the sum of the losses.
     tanh: bound the continuous dimensions to [-1, 1].
     dropout: between the LSTM's layers while training, a probability.
@@ -39,7 +42,7 @@ class LSTMConfig:
     layers: Annotated[int, Gt(0)] = 4
     hidden_size: Annotated[int, Gt(0)] = 1024
     mlp: tuple[Annotated[int, Gt(0)], ...] = (1024, 512, 256)
-    loss: Literal["huber", "mse"] = "huber"
+    loss: Literal["huber", "mse", "l1"] = "huber"
     gripper_weight: Annotated[float, Ge(0)] = 0.01
     tanh: bool = True
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
@@ -60,7 +63,7 @@ class LSTMHead(PolicyHead):
         _check(config, action)
         self.window, self.horizon = action.window, action.horizon
         self.gripper_weight = config.gripper_weight
-        self.pose_loss = masked_huber if config.loss == "huber" else masked_mse
+        self.pose_loss = POSE_LOSSES[config.loss]
         self.lstm = nn.LSTM(width, config.hidden_size, config.layers, batch_first=True, dropout=config.dropout)
         outputs = action.horizon * len(action.continuous)
         self.pose = _mlp([config.hidden_size, *config.mlp, outputs])
@@ -102,11 +105,19 @@ class LSTMHead(PolicyHead):
 
     def _run(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B T D) -> pose (B T H A_continuous) and gripper logits (B T H A_binary)."""
-        hidden, _ = self.lstm(features)
+        hidden = self._remember(features)
         pose = rearrange(self.pose(hidden), "b t (h a) -> b t h a", h=self.horizon)
         if self.gripper is None:
             return self.bound(pose), None
         return self.bound(pose), rearrange(self.gripper(hidden), "b t (h a) -> b t h a", h=self.horizon)
+
+    def _remember(self, features: Tensor) -> Tensor:
+        """(B T D) -> (B T hidden_size); on a CPU never in mixed precision, which not every CPU has for an LSTM."""
+        where = features.device.type
+        mixed = torch.is_autocast_enabled(where) and where != "cpu"
+        with torch.autocast(where, enabled=mixed):
+            hidden, _ = self.lstm(features if mixed else features.to(next(self.lstm.parameters()).dtype))
+        return hidden  # type: ignore[no-any-return]
 
     def _actions(self, pose: Tensor, logits: Tensor | None) -> Tensor:
         """Put the dimensions back in the action's order -> (B T H A)."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from core import masked_bce, masked_huber, masked_mean, masked_mse
+from core import masked_bce, masked_huber, masked_l1, masked_mean, masked_mse
 
 
 def huber(predicted, target):
@@ -17,7 +17,12 @@ def bce(logits, target):
     return np.logaddexp(0, logits) - logits * target
 
 
-ORACLES = [(masked_mse, lambda p, t: (p - t) ** 2), (masked_huber, huber), (masked_bce, bce)]
+ORACLES = [
+    (masked_mse, lambda p, t: (p - t) ** 2),
+    (masked_l1, lambda p, t: np.abs(p - t)),
+    (masked_huber, huber),
+    (masked_bce, bce),
+]
 
 
 @pytest.mark.parametrize(("loss", "oracle"), ORACLES)
@@ -34,7 +39,7 @@ def test_loss_is_the_mean_over_unmasked_entries(loss, oracle, seed, share):
     np.testing.assert_allclose(received.item(), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [masked_mse, masked_huber, masked_bce])
+@pytest.mark.parametrize("loss", [masked_mse, masked_l1, masked_huber, masked_bce])
 def test_all_masked_is_zero_with_zero_gradient(loss):
     predicted = torch.randn(2, 1, 3, 4, requires_grad=True)
     value = loss(predicted, torch.ones(2, 1, 3, 4), torch.zeros(2, 1, 3).bool())
@@ -43,7 +48,7 @@ def test_all_masked_is_zero_with_zero_gradient(loss):
     assert not predicted.grad.any()
 
 
-@pytest.mark.parametrize("loss", [masked_mse, masked_huber, masked_bce])
+@pytest.mark.parametrize("loss", [masked_mse, masked_l1, masked_huber, masked_bce])
 def test_low_precision_predictions_are_compared_in_float32(loss):
     predicted = torch.randn(2, 1, 3, 4).bfloat16()
     mask = torch.ones(2, 1, 3).bool()

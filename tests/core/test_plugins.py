@@ -44,12 +44,13 @@ def test_built_ins_come_through_the_same_door():
     catalogue = plugins.load_plugins()
     assert catalogue.failures == {}
     offered = {kind: [c.name for c in catalogue[kind]] for kind in catalogue.registries}
-    assert offered["vision_encoder"] == ["timm_vit"]
+    assert offered["vision_encoder"] == ["film_cnn", "timm_vit"]
     assert offered["text_encoder"] == ["sentencepiece"]
     assert offered["backbone"] == ["transformer"]
     assert offered["action_tokens"] == ["learned"]
     assert offered["policy_head"] == ["lstm"]
     assert offered["dataset"] == ["metaworld_npz"]
+    assert offered["environment"] == ["calvin", "metaworld", "tabletop"]
 
 
 def test_every_built_in_key_says_what_it_means():

@@ -8,8 +8,21 @@ from core.errors import RecipeError
 from core.plugins import load_plugins
 from core.recipe import load_recipe
 from core.schema import recipe_schema
+from tests.toy_command import install_toy
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+WORLD = """
+[environment]
+name = "toy"
+cameras = 2
+[demonstrations]
+tasks = ["reach_red"]
+noise = 0.5
+[evaluate]
+episodes = 7
+controls = ["swapped_words"]
+swap = ["red", "blue"]
+"""
 MINIMAL = """
 [data]
 path = "episodes.zarr"
@@ -24,6 +37,11 @@ name = "learned"
 [policy_head]
 name = "lstm"
 """
+
+
+@pytest.fixture(autouse=True)
+def toy():
+    install_toy()
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -88,6 +106,82 @@ def test_missing_sections_are_said(tmp_path):
     assert mistakes[0].startswith("train: expected a section [train], got 3")
     assert "data.path: missing; this key has no default" in mistakes
     assert sum("expected the name of a" in mistake for mistake in mistakes) == 5
+
+
+def test_sections_that_are_absent_stay_absent(tmp_path):
+    recipe = load_recipe(written(tmp_path, MINIMAL), [], load_plugins())
+    assert recipe.environment is recipe.demonstrations is recipe.evaluate is None
+    assert not {"environment", "demonstrations", "evaluate"} & tomllib.loads(recipe.as_toml()).keys()
+
+
+def test_a_world_and_what_to_do_in_it(tmp_path):
+    recipe = load_recipe(written(tmp_path, MINIMAL + WORLD), ["evaluate.lanes=3"], load_plugins())
+    assert (recipe.environment.component.name, recipe.environment.config.cameras) == ("toy", 2)
+    assert (recipe.demonstrations.tasks, recipe.demonstrations.noise) == (("reach_red",), 0.5)
+    assert (recipe.evaluate.episodes, recipe.evaluate.lanes, recipe.evaluate.execute) == (7, 3, 1)
+    assert load_recipe(written(tmp_path, recipe.as_toml()), [], load_plugins()) == recipe
+    jsonschema.validate(tomllib.loads(recipe.as_toml()), recipe_schema(load_plugins()))
+
+
+def test_an_override_can_add_a_section(tmp_path):
+    overrides = ["environment.name=toy", "evaluate.episodes=2"]
+    recipe = load_recipe(written(tmp_path, MINIMAL), overrides, load_plugins())
+    assert (recipe.environment.component.name, recipe.evaluate.episodes) == ("toy", 2)
+
+
+def test_another_environment_brings_its_own_tasks(tmp_path):
+    path = written(tmp_path, MINIMAL + WORLD.replace('name = "toy"', 'name = "calvin"'))
+    recipe = load_recipe(path, [], load_plugins(), environment="toy")
+    assert recipe.environment.config.cameras == 1
+    assert recipe.demonstrations is None
+    assert recipe.evaluate.episodes == 7
+    same = load_recipe(written(tmp_path, MINIMAL + WORLD), [], load_plugins(), environment="toy")
+    assert (same.environment.config.cameras, same.demonstrations.tasks) == (2, ("reach_red",))
+
+
+@pytest.mark.parametrize(
+    ("override", "mistake"),
+    [
+        ("environment.name=tyo", "environment.name: no environment is called 'tyo'; did you mean 'toy'?"),
+        ("environment.camera=1", "environment.camera: unknown key; did you mean 'cameras'?"),
+        ("environment.cameras=3", "environment.cameras: expected 1 or 2, got 3"),
+        ("environment.train=false", "environment.train: unknown key"),
+        ("demonstrations.noise=1.5", "demonstrations.noise: expected less than or equal to 1, got 1.5"),
+        ("demonstrations.episodes=0", "demonstrations.episodes: expected greater than 0, got 0"),
+        ("demonstrations.episodes=100_001", "demonstrations.episodes: expected less than or equal to 100000"),
+        ("demonstrations.tasks=['a', 'a']", "demonstrations: tasks names one twice: a"),
+        ("evaluate.controls=['blank']", "evaluate.controls.0: expected 'blank_images' or 'swapped_words', got 'blank'"),
+        ("evaluate.swap=['red']", 'evaluate: controls names "swapped_words", and swap lists no two words'),
+        ("evaluate.swap=['dark red', 'blue']", "evaluate: swap must hold single words"),
+        ("evaluate.controls=[]", 'evaluate: swap has no effect without "swapped_words" in controls'),
+        ("evaluate.execute=11", "evaluate.execute: a chunk holds action.horizon = 10, got 11"),
+        ("evaluate.timeout=0", "evaluate.timeout: expected greater than 0"),
+        ("evaluate.episodes=0", "evaluate: episodes = 0 and chains = 0 leave nothing to try"),
+        ("evaluate.chains=-1", "evaluate.chains: expected greater than or equal to 0"),
+        ("evaluate.checkpoint=first", "evaluate.checkpoint: expected 'last' or 'best'"),
+    ],
+)
+def test_a_mistake_about_the_world_is_one_line(tmp_path, override, mistake):
+    (line,) = mistakes_of(written(tmp_path, MINIMAL + WORLD), override)
+    assert line.startswith(mistake)
+
+
+def test_control_episodes_without_controls_are_said(tmp_path):
+    world = '[environment]\nname = "toy"\n[evaluate]\ncontrol_episodes = 3\n'
+    assert mistakes_of(written(tmp_path, MINIMAL + world)) == [
+        "evaluate: control_episodes has no effect without controls; drop it"
+    ]
+
+
+def test_a_section_without_a_world_is_refused(tmp_path):
+    text = MINIMAL + "[demonstrations]\n[evaluate]\nlanes = 0\n"
+    assert mistakes_of(written(tmp_path, text)) == [
+        "evaluate.lanes: expected greater than 0, got 0",
+        "[demonstrations]: there is no [environment] to do it in; add one, or leave out [demonstrations]",
+        "[evaluate]: there is no [environment] to do it in; add one, or leave out [evaluate]",
+    ]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomllib.loads(MINIMAL + "[evaluate]\n"), recipe_schema(load_plugins()))
 
 
 def test_settings_that_a_frozen_part_ignores_are_refused(tmp_path):

@@ -63,7 +63,7 @@ def test_actions_equal_an_lstm_by_hand():
     np.testing.assert_allclose(head(readout).detach().numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["huber", "mse"])
+@pytest.mark.parametrize("loss", ["huber", "mse", "l1"])
 def test_losses_equal_numpy(loss):
     head = make(replace(SMALL, loss=loss, gripper_weight=0.25))
     given = Given(width=6, action=MIXED)
@@ -72,7 +72,8 @@ def test_losses_equal_numpy(loss):
     pose, logits = by_hand(head, readout)
     target, mask = batch.actions.double().numpy(), batch.action_mask.numpy()
     error = np.abs(pose - target[..., [0, 2, 4]])
-    pose_loss = error**2 if loss == "mse" else np.where(error < 1, error**2 / 2, error - 0.5)
+    huber = np.where(error < 1, error**2 / 2, error - 0.5)
+    pose_loss = {"mse": error**2, "l1": error, "huber": huber}[loss]
     gripper_loss = np.logaddexp(0, logits) - logits * target[..., [1, 3]]
     terms = head.loss(readout, batch)
     assert set(terms) == {"pose", "gripper"}

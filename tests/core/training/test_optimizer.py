@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from core.errors import RecipeError
 from core.policy import build_policy
 from core.training.data import open_data
 from core.training.optimizer import build_optimizer, modules_of, schedule_factor, set_learning_rate
@@ -49,6 +50,13 @@ def test_modules_are_the_five_parts_and_the_projections(load):
 def test_schedules(load, schedule, expected):
     train = load(f"train.schedule={schedule}").train
     assert [schedule_factor(step, train) for step in range(6)] == pytest.approx(expected)
+
+
+def test_the_rate_may_fall_late(load):
+    train = load("train.schedule=linear", "train.decay=0.5").train
+    assert [schedule_factor(step, train) for step in range(6)] == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 0.5])
+    with pytest.raises(RecipeError, match="decay has no effect"):
+        load("train.schedule=constant", "train.decay=0.5")
 
 
 def test_the_rate_is_a_function_of_the_step(load):

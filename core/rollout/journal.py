@@ -1,0 +1,144 @@
+"""What an evaluation leaves on disk while it runs: finished waves, so that a killed one goes on, and a few rollouts."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from core.errors import DataError
+from core.rollout.contracts import Observation
+from core.rollout.episodes import Trial
+from core.rollout.protocol import Attempt
+from core.rollout.waves import Wave
+
+# the recipe may change in what the outcomes do not depend on, and the run's folder be renamed
+UNCOMPARED = frozenset({"policy.recipe_sha256", "policy.run"})
+
+
+class Journal:
+    """FOLDER/episodes.jsonl: first what the outcomes depend on, then one line per finished wave.
+
+    identity: what the outcomes depend on, {part: {key: value}}, as it reads when it comes back from JSON.
+    Raises DataError where the folder holds an evaluation of something else, the file is damaged, or the disk refuses.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.path = folder / "episodes.jsonl"
+        self.waves: list[Wave] = []
+        if lines := _complete_lines(self.path):
+            self._check(lines[0], identity)
+            self.waves = [self._wave(number, line) for number, line in enumerate(lines[1:], 2)]
+        else:
+            lines = [json.dumps(identity) + "\n"]
+            for leftover in (folder / "results.json", folder / "predictions.npz", *folder.glob("rollouts/*.npz")):
+                leftover.unlink(missing_ok=True)  # of an evaluation whose journal was removed
+        content = "".join(lines).encode()
+        if not self.path.exists() or self.path.read_bytes() != content:
+            replace_file(self.path, content)
+        self._size = len(content)
+
+    def append(self, wave: Wave) -> None:
+        """Keep what came of a wave; raises DataError where another evaluation does so, too, or the disk refuses."""
+        line = (json.dumps(asdict(wave)) + "\n").encode()
+        with _naming(self.path), self.path.open("ab") as file:
+            if file.tell() != self._size:
+                raise DataError(
+                    f"{self.path.parent}: another evaluation writes here, too; let it finish, or name another folder "
+                    "with joinery evaluate --output"
+                )
+            file.write(line)
+        self._size += len(line)
+        self.waves.append(wave)
+
+    def _check(self, line: str, identity: Mapping[str, Any]) -> None:
+        try:
+            old, new = _flat(json.loads(line)), _flat(identity)
+        except (ValueError, AttributeError):
+            raise DataError(f"{self.path}, line 1: damaged; remove the file to evaluate anew") from None
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        if changed := [key for key in changed if key not in UNCOMPARED]:
+            shown = "; ".join(f"{key} {old.get(key)!r} there, {new.get(key)!r} now" for key in changed)
+            raise DataError(
+                f"{self.path.parent}: holds another evaluation ({shown}): remove it or move it away, or name another "
+                "folder with joinery evaluate --output"
+            )
+
+    def _wave(self, number: int, line: str) -> Wave:
+        try:
+            return TypeAdapter(Wave).validate_json(line)
+        except ValidationError:
+            raise DataError(f"{self.path}, line {number}: damaged; remove the file to evaluate anew") from None
+
+
+def write_rollout(folder: Path, attempt: Attempt, trial: Trial, cameras: Sequence[str], gripper: np.ndarray) -> None:
+    """Write what the policy saw to <task>-success.npz or <task>-failure.npz; gripper (n): 0 closed, 1 open."""
+    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', attempt.task)}-{'success' if trial.success else 'failure'}.npz"
+    said = {"task": attempt.task, "instruction": attempt.instruction, "seed": attempt.seed, "success": trial.success}
+    write_arrays(
+        folder / name,
+        {f"camera/{camera}": _frames(trial.frames, camera) for camera in cameras}
+        | {"gripper": gripper.astype(np.float32)}
+        | {key: np.array(value) for key, value in said.items()},
+    )
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz in one step; raises DataError where the disk refuses."""
+    with _replacing(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one step; raises DataError where the disk refuses."""
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` once it is whole and on the disk."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file the disk refused, as a DataError: a full disk itself does not."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot write it ({error.strerror or error}); make room or choose another folder, then give the "
+            "same command again: finished waves are kept"
+        ) from error
+
+
+def _frames(seen: Sequence[Observation], camera: str) -> np.ndarray:
+    return np.stack([observation.images[camera] for observation in seen])
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{part}.{key}": value for part, keys in identity.items() for key, value in keys.items()}
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """Lines that were written to their end; a killed process may have left half of one."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]

@@ -1,0 +1,64 @@
+"""What the policy would have done in demonstrations that it never trained on, for the eye: predicted beside true."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from core.data.store import EpisodeStore
+from core.data.windows import split_by_task
+from core.errors import RecipeError
+from core.recipe import Recipe
+from core.rollout.actor import Actor, disagreements
+from core.rollout.contracts import Observation
+from core.rollout.journal import write_arrays
+
+EPISODES = 6
+
+
+def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
+    """Write up to six validation episodes: true actions (n A) and predicted chunks (n H A) in the data's units.
+
+    Arrays: `names` (A), and per episode i `i/task`, `i/instruction`, `i/true`, `i/predicted`. Raises DataError or
+    RecipeError where the data are not at hand, or no longer those that the policy was trained on.
+    """
+    store = EpisodeStore(recipe.data.path)
+    if mistakes := disagreements(actor.info, store.info, "the policy"):
+        raise RecipeError(mistakes)
+    _, held_out = split_by_task(store, recipe.data.validation_episodes)
+    arrays = {"names": np.array(actor.info.action.names)}
+    for number, episode in enumerate(_one_per_task_first(store, held_out)[:EPISODES]):
+        arrays[f"{number}/task"] = np.array(store.task_name(episode))
+        arrays[f"{number}/instruction"] = np.array(store.instruction(episode))
+        arrays[f"{number}/true"] = store.actions(episode, 0, int(store.length[episode]))
+        arrays[f"{number}/predicted"] = _predict(actor, store, episode)
+    write_arrays(path, arrays)
+
+
+def _one_per_task_first(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
+    seen: dict[str, int] = {}
+    turns = []
+    for episode in episodes.tolist():
+        task = store.task_name(episode)
+        seen[task] = seen.get(task, 0) + 1
+        turns.append((seen[task], episode))
+    return [episode for _, episode in sorted(turns)]
+
+
+def _predict(actor: Actor, store: EpisodeStore, episode: int) -> np.ndarray:
+    """Let the policy look at one frame after the other -> chunks (n H A)."""
+    state, chunks = None, []
+    for observation in _observations(actor, store, episode):
+        chunk, state = actor.step([observation], [store.instruction(episode)], state)
+        chunks.append(chunk[0])
+    return np.stack(chunks)
+
+
+def _observations(actor: Actor, store: EpisodeStore, episode: int) -> Sequence[Observation]:
+    length = int(store.length[episode])
+    frames = {}
+    for name, camera in actor.info.cameras.items():
+        frames[name] = np.empty((length, camera.height, camera.width, 3), np.uint8)
+        store.read_frames(name, episode, 0, length, frames[name])
+    proprio = store.proprio(episode, 0, length)
+    return [Observation({name: images[t] for name, images in frames.items()}, proprio[t]) for t in range(length)]

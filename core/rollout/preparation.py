@@ -1,0 +1,93 @@
+"""Before training: does the environment offer what the recipe asks for, are the demonstrations there, do they fit?"""
+
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from core.data.contracts import StoreInfo
+from core.data.store import EpisodeStore
+from core.errors import DataError, RecipeError
+from core.recipe import Choice, Recipe
+from core.rollout import protocol
+from core.rollout.actor import disagreements
+from core.rollout.collect import collect, live_progress
+from core.rollout.contracts import EVALUATION_SEEDS
+from core.rollout.episodes import begin_chain
+from core.rollout.workers import Description, EnvironmentFailed, EnvironmentSpec, Worker, describe, open_workers
+from core.sections import EvaluateConfig
+
+
+def prepare(recipe: Recipe, console: Console) -> None:
+    """Make sure that a recipe's data can be had and its evaluation can be done, and record missing demonstrations.
+
+    Raises RecipeError with every mistake, one per line, or DataError.
+    """
+    if not (recipe.demonstrations or recipe.evaluate):
+        return
+    world = inspect(recipe)
+    if recipe.demonstrations:
+        _record(recipe, console)
+    _check_data(recipe, world.info)
+
+
+def _record(recipe: Recipe, console: Console) -> None:
+    """Record the demonstrations that data.path lacks; costs next to nothing where it has them all."""
+    wanted = recipe.demonstrations
+    assert wanted is not None
+    with live_progress(wanted.episodes, console) as report:
+        summary = collect(
+            spec_of(recipe), recipe.data.path, wanted.tasks, wanted.episodes, wanted.noise, progress=report
+        )
+    if summary.added:
+        console.print(f"{recipe.data.path}: {summary}", soft_wrap=True, markup=False)
+    if more := len(EpisodeStore(recipe.data.path)) - wanted.episodes * len(summary.tasks):
+        console.print(
+            f"{recipe.data.path}: {more} episodes more than [demonstrations] asks for; they are trained on, too",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _check_data(recipe: Recipe, world: StoreInfo) -> None:
+    """What is trained on and what is evaluated in must mean the same by an action, a camera and a number."""
+    data = EpisodeStore(recipe.data.path).info
+    if used := recipe.data.cameras:
+        data = replace(
+            data, cameras={name: camera for name, camera in data.cameras.items() if name in used} or data.cameras
+        )
+    if mistakes := disagreements(data, world, f"the data in {recipe.data.path}"):
+        raise RecipeError(mistakes)
+
+
+def inspect(recipe: Recipe) -> Description:
+    """Ask the environment about itself; raises RecipeError where the recipe asks for what it does not offer."""
+    settings = recipe.evaluate or EvaluateConfig()
+    shown = recipe.demonstrations.tasks if recipe.demonstrations else ()
+    with open_workers(spec_of(recipe), 1, settings.timeout) as (worker,):
+        world: Description = _ask(worker, describe)
+        mistakes = list(protocol.mistakes(settings, shown, world.tasks))
+        if settings.chains:
+            try:
+                _ask(worker, begin_chain, EVALUATION_SEEDS)
+            except DataError as error:
+                mistakes.append(f"evaluate.chains: {error}")
+    if mistakes:
+        raise RecipeError(mistakes)
+    return world
+
+
+def spec_of(recipe: Recipe) -> EnvironmentSpec:
+    """Return the recipe's environment for a worker; raises RecipeError where it names none."""
+    choice: Choice | None = recipe.environment
+    if choice is None:
+        raise RecipeError("[environment]: the recipe has none to evaluate in; name one with --environment")
+    return EnvironmentSpec(choice.component.name, choice.component.build, choice.config)
+
+
+def _ask(worker: Worker, function: Any, *arguments: Any) -> Any:
+    worker.submit(function, *arguments)
+    try:
+        return worker.result()
+    except EnvironmentFailed as error:
+        raise DataError(f"environment '{worker.spec.name}' {error}") from None

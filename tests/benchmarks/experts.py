@@ -1,0 +1,71 @@
+"""How often each scripted expert of an environment succeeds.
+
+python -m tests.benchmarks.experts tabletop --episodes 100
+python -m tests.benchmarks.experts tabletop --chains 100
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from core.plugins import load_plugins
+from core.rollout.contracts import Environment
+from core.rollout.results import Rate
+
+
+def attempt(environment: Environment, task: str) -> int | None:
+    """Control steps until the task is done, or None."""
+    for step in range(1, environment.tasks[task].max_steps + 1):
+        if environment.step(environment.expert()):
+            return step
+    return None
+
+
+def measure_tasks(environment: Environment, tasks: Sequence[str], episodes: int) -> None:
+    print("| task | successes | 95 % interval | steps, mean | steps, most |\n|---|---|---|---|---|")
+    for task in tasks:
+        lengths = []
+        for seed in range(episodes):
+            environment.reset(task, seed)
+            lengths.append(attempt(environment, task))
+        done = [steps for steps in lengths if steps is not None]
+        rate = Rate(len(done), episodes)
+        low, high = rate.interval
+        mean = sum(done) / max(1, len(done))
+        print(
+            f"| {task} | {len(done)} of {episodes} | {low:.1%} to {high:.1%} | {mean:.0f} | {max(done, default=0)} |",
+            flush=True,
+        )
+
+
+def measure_chains(environment: Environment, chains: int) -> None:
+    done = []
+    for seed in range(chains):
+        done.append(0)
+        for task in environment.begin_chain(seed):
+            environment.proceed(task)
+            if attempt(environment, task) is None:
+                break
+            done[-1] += 1
+    print(f"average chain length over {chains} chains: {sum(done) / chains:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("environment")
+    parser.add_argument("--tasks", type=lambda text: text.split(","), help="by name, joined by commas; all by default")
+    parser.add_argument("--episodes", type=int, default=100, help="attempts at each task")
+    parser.add_argument("--chains", type=int, default=0, help="try chains of tasks instead")
+    arguments = parser.parse_args()
+    component = load_plugins()["environment"].get(arguments.environment)
+    if component is None:
+        parser.error(f"no environment is called '{arguments.environment}'")
+    environment: Environment = component.build(component.config())
+    if arguments.chains:
+        measure_chains(environment, arguments.chains)
+    else:
+        measure_tasks(environment, arguments.tasks or list(environment.tasks), arguments.episodes)
+    environment.close()
+
+
+if __name__ == "__main__":
+    main()

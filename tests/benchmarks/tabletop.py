@@ -1,0 +1,73 @@
+"""How fast the table is on one core, beside what MuJoCo alone needs for the same steps and the same rays.
+
+    python -m tests.benchmarks.tabletop
+
+Every round measures all rows in turn; a row's figure is the median of the rounds, so that a busy machine slows all.
+"""
+
+import argparse
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import mujoco
+
+from plugins.environments.tabletop import STATIC_AT, STATIC_LOOKS_AT, STATIC_VIEW, Tabletop, TabletopConfig
+from plugins.environments.tabletop.camera import RayCamera, look_at
+from plugins.environments.tabletop.scene import SUBSTEPS
+
+
+def per_second(function: Callable[[], object], count: int) -> float:
+    began = perf_counter()
+    for _ in range(count):
+        function()
+    return count / (perf_counter() - began)
+
+
+def rows(size: int) -> dict[str, Callable[[], object]]:
+    table = Tabletop(TabletopConfig(image_size=size))
+    table.reset("lift_red", 0)
+    scene = table.scene
+    camera = RayCamera(scene.model, size, STATIC_VIEW, floor="table")
+    rays = camera.rays @ look_at(STATIC_AT, STATIC_LOOKS_AT).T
+
+    def step() -> None:
+        table.step(table.expert())
+
+    def step_and_observe() -> None:
+        step()
+        table.observe()
+
+    def bare_step() -> None:
+        mujoco.mj_step(scene.model, scene.data, SUBSTEPS)
+
+    def bare_rays() -> None:
+        for _ in table.info.cameras:  # as many rays as all of them have, from where the static one stands
+            camera.cast(scene.data, STATIC_AT, rays)
+
+    return {
+        "MuJoCo alone, physics": bare_step,
+        "control step with expert and oracle": step,
+        "MuJoCo alone, rays of both cameras": bare_rays,
+        "observation, both cameras": table.observe,
+        "control step and observation": step_and_observe,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=64, help="rows and columns of an image")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    measured = rows(arguments.size)
+    speeds: dict[str, list[float]] = {name: [] for name in measured}
+    for _ in range(arguments.rounds):
+        for name, function in measured.items():
+            speeds[name].append(per_second(function, 100))
+    print("| | per second and core |\n|---|---|")
+    for name, rates in speeds.items():
+        print(f"| {name} | {median(rates):,.0f} |")
+
+
+if __name__ == "__main__":
+    main()

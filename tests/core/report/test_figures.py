@@ -1,0 +1,85 @@
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from core.report.figures import BUCKETS, Chart, action_chunks, curves, validation
+from core.report.inputs import PredictedEpisode
+from core.report.metrics import Series
+
+
+def series(*values: float) -> Series:
+    return Series(np.arange(1, len(values) + 1), np.array(values, dtype=float))
+
+
+def colours(chart: Chart) -> set[str]:
+    return set(re.findall(r"var\((--series-\d)\)", chart.svg))
+
+
+def test_a_chart_has_only_the_pages_colours_and_no_fixed_size():
+    chart = curves("Loss <1>", {"a": series(3, 2, 1), "b": series(1, 2, 3)})
+    assert chart is not None
+    root = ET.fromstring(chart.svg.replace("xlink:href", "href"))
+    assert root.get("aria-label") == "Loss <1>"
+    assert root.get("width") is None
+    assert re.findall(r"#[0-9a-f]{6}\b", chart.svg) == []
+    assert "clip-path" not in chart.svg
+    assert colours(chart) == {"--series-1", "--series-2"}
+
+
+def test_a_curve_keeps_its_colour_where_another_is_missing():
+    chart = curves("Loss", {"a": None, "b": series(1, 2), "c": series(np.nan), "d": series(2, 1)})
+    assert chart is not None
+    assert [(key.name, key.colour) for key in chart.legend] == [("b", 2), ("d", 4)]
+    assert colours(chart) == {"--series-2", "--series-4"}
+
+
+def test_the_seventh_curve_is_dashed():
+    chart = curves("Loss", {str(i): series(i, i + 1) for i in range(7)})
+    assert chart is not None
+    assert [key.solid for key in chart.legend] == [True] * 6 + [False]
+    assert chart.legend[6].colour == 1
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.0), (-1.0,), (np.nan,), (np.inf,)])
+def test_nothing_positive_has_no_logarithmic_chart(values):
+    assert curves("Loss", {"a": series(*values)}, logarithmic=True) is None
+
+
+def test_infinity_and_zero_are_gaps():
+    assert curves("Loss", {"a": series(1, np.inf, 0, np.nan, 2)}, logarithmic=True)
+
+
+def test_many_steps_do_not_make_a_large_chart():
+    values = np.exp(np.random.default_rng(0).normal(size=100 * BUCKETS))
+    chart = curves("Loss", {"a": series(*values)}, logarithmic=True)
+    assert chart is not None
+    assert len(chart.svg) < 40_000
+
+
+def test_ticks_are_plain_numbers():
+    chart = curves("Loss", {"a": series(0.001, 10)}, logarithmic=True)
+    assert chart is not None
+    assert {">0.001<", ">0.1<", ">10<"} <= set(re.findall(r">[\d.]+<", chart.svg))
+
+
+def test_validation_names_what_it_draws():
+    chart = validation(series(3, 1), series(2, 2), {"a": series(3, 1)})
+    assert [key.colour for key in chart.legend] == [1, 2, 0]
+    assert len(validation(series(3, 1), None, {}).legend) == 1
+
+
+@pytest.mark.parametrize(("length", "horizon"), [(1, 1), (3, 10), (40, 5)])
+def test_every_dimension_of_an_episode_is_drawn(length, horizon):
+    random = np.random.default_rng(0)
+    true, predicted = random.normal(size=(length, 2)), random.normal(size=(length, horizon, 2))
+    charts = action_chunks(PredictedEpisode("task", "do it", ("x", "$y$"), true, predicted))
+    assert [chart.title for chart in charts] == ["x", "$y$"]
+    assert charts[0].svg != charts[1].svg
+    assert all(colours(chart) == {"--series-2"} for chart in charts)
+
+
+def test_the_same_numbers_give_the_same_chart():
+    first, second = (curves("Loss", {"a": series(1, 2)}) for _ in range(2))
+    assert first == second

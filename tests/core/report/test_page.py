@@ -1,0 +1,44 @@
+import re
+from html import unescape
+
+import pytest
+from hypothesis import given, strategies as st
+
+from core.report.page import flat, highlighted, percent, write_page
+
+
+@given(st.text())
+def test_highlighting_changes_no_word(text):
+    shown = highlighted(text)
+    assert unescape(re.sub(r"</?i[^<>]*>", "", shown)) == text
+    assert set(re.findall(r"<[^>]*>", shown)) <= {
+        *("</i>", '<i class="comment">', '<i class="section">', '<i class="key">', '<i class="text">'),
+        '<i class="value">',
+    }
+
+
+def test_highlighting_knows_the_words_of_a_recipe():
+    kinds = re.findall(r'class="(\w+)">([^<]+)<', highlighted('# a\n[train]\nseed = 7\nname = "x = 1 # y"\n'))
+    assert kinds == [
+        *(("comment", "# a"), ("section", "[train]"), ("key", "seed"), ("value", "7"), ("key", "name")),
+        ("text", "&quot;x = 1 # y&quot;"),
+    ]
+
+
+@pytest.mark.parametrize(("share", "shown"), [(1, "100%"), (0.875, "87.5%"), (0, "0%"), (0.12345, "12.3%")])
+def test_percent(share, shown):
+    assert percent(share) == shown
+
+
+def test_nested_values_are_named_by_their_path():
+    nested = {"a": {"b": 1, "c": {"d": [1, "x"]}}, "e": "text", "f": 0.1 + 0.2, "g": None}
+    assert flat(nested) == {"a.b": "1", "a.c.d": '[1, "x"]', "e": "text", "f": "0.3", "g": "null"}
+
+
+def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "page.html"
+    write_page(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_page(path, "new \ud800")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]

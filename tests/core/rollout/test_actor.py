@@ -1,0 +1,142 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core.data.contracts import Camera, Gripper
+from core.errors import CheckpointError, RecipeError
+from core.rollout.actor import choose_checkpoint, load_actor
+from core.rollout.contracts import Observation
+from core.training.checkpoint import checkpoints
+from core.training.data import open_data
+from tests.toy_environment import ToyConfig, ToyEnvironment, toy_info
+
+
+def observations(count, steps=1):
+    """What `count` toys show in their first moments: [step][toy]."""
+    toys = [ToyEnvironment(ToyConfig()) for _ in range(count)]
+    for seed, toy in enumerate(toys):
+        toy.reset("reach_red", seed)
+    seen = []
+    for _ in range(steps):
+        seen.append([toy.observe() for toy in toys])
+        for toy in toys:
+            toy.step(toy.expert())
+    return seen
+
+
+def test_it_needs_the_runs_folder_alone(trained, load):
+    recipe = load()
+    moved = trained.rename(trained.with_name("moved"))
+    text = (moved / "recipe.toml").read_text().replace(str(recipe.data.path), "/nowhere/else.zarr")
+    (moved / "recipe.toml").write_text(text)
+    chunks, _ = load_actor(moved).step(observations(2)[0], ["touch the red disc", "find the blue spot"], None)
+    assert chunks.shape == (2, 3, 3)
+    assert chunks.dtype == np.float32
+    assert set(np.unique(chunks[..., 2])) <= {-1.0, 1.0}  # in the environment's units
+
+
+def test_acting_step_by_step_is_what_training_computed(trained, load):
+    """Each frame of a stored episode, one after the other, against the window that the loader makes of them."""
+    data = open_data(load())
+    actor, store = load_actor(trained), data.store
+    _, validation = data.loaders(actor.tokenize, 1, torch.device("cpu"))
+    batch = next(validation.once())
+    episode = next(e for e in range(len(store)) if store.episode_id(e) == batch.episodes[0])
+    window = load().data.window
+    with torch.inference_mode():
+        expected = data.action_normalizer.unnormalize(actor.policy.predict(batch).numpy())[0]
+    frames = {name: np.empty((window, 16, 16, 3), np.uint8) for name in actor.info.cameras}
+    for name, out in frames.items():
+        store.read_frames(name, episode, 0, window, out)
+    state = None
+    for t in range(window):
+        seen = Observation({name: out[t] for name, out in frames.items()}, store.proprio(episode, t, t + 1)[0])
+        chunks, state = actor.step([seen], [store.instruction(episode)], state)
+        np.testing.assert_allclose(chunks[0], expected[t], atol=1e-5)
+
+
+def test_a_rows_actions_do_not_depend_on_its_neighbours(trained):
+    actor, seen = load_actor(trained), observations(3, steps=2)
+    told = ["touch the red disc", "find the blue spot please, and do take your time", "red"]
+    together, states = [], None
+    for step in seen:
+        chunks, states = actor.step(step, told, states)
+        together.append(chunks)
+    for row in range(3):
+        state = None
+        for t, step in enumerate(seen):
+            alone, state = actor.step([step[row]], [told[row]], state)
+            np.testing.assert_allclose(alone[0], together[t][row], atol=1e-5)
+
+
+def test_it_forgets_at_none_and_changes_nothing(trained):
+    actor, (first, second) = load_actor(trained), observations(1, steps=2)
+    fresh, _ = actor.step(second, ["red"], None)
+    _, state = actor.step(first, ["red"], None)
+    remembered, _ = actor.step(second, ["red"], state)
+    again, _ = actor.step(second, ["red"], None)
+    np.testing.assert_array_equal(fresh, again)
+    assert not np.array_equal(remembered, fresh)
+    assert not actor.policy.training
+
+
+def test_every_difference_of_conventions_is_a_line(trained):
+    actor, info = load_actor(trained), toy_info(2)
+    actor.check(info)  # one camera more than the policy has does not matter
+    action = replace(
+        info.action,
+        mode="absolute",
+        frame="base",
+        rotation="euler_xyz",
+        scale=(0.1, 0.2, 1.0),
+        rate=20.0,
+        grippers=(Gripper(2, "binary", closed=1.0, open=-1.0),),
+        names=("x", "y", "grip"),
+    )
+    other = replace(info, fps=20.0, action=action, cameras={"front": Camera(8, 16)}, proprio=("y", "x"))
+    with pytest.raises(RecipeError) as caught:
+        actor.check(other)
+    assert [mistake.partition(":")[0] for mistake in caught.value.mistakes] == [
+        "fps",
+        *(f"action.{key}" for key in ("names", "mode", "frame", "rotation", "scale", "rate", "grippers")),
+        "proprio",
+        "camera 'front'",
+    ]
+    assert "action.mode: the policy has delta, the environment absolute" in caught.value.mistakes
+    with pytest.raises(RecipeError, match=r"^camera 'front': the policy needs it.*did you mean 'font'"):
+        actor.check(replace(info, cameras={"font": Camera(16, 16)}))
+
+
+def test_the_best_checkpoint_has_the_lowest_error(trained):
+    folder = trained / "checkpoints"
+    for step, error in [(5, 0.1), (6, 0.3), (7, None)]:
+        copy = shutil.copytree(checkpoints(trained)[-1].folder, folder / f"step_{step:08d}")
+        state = json.loads((copy / "state.json").read_text())
+        (copy / "state.json").write_text(json.dumps(state | {"step": step, "validation_error": error}))
+    assert choose_checkpoint(trained, "best").step == 5
+    assert choose_checkpoint(trained, "last").step == load_actor(trained).checkpoint.step == 7
+
+
+def test_a_folder_without_checkpoints_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no checkpoint; name the folder of a run"):
+        load_actor(tmp_path)
+
+
+def test_a_checkpoint_that_does_not_say_how_to_act_is_refused(trained):
+    path = checkpoints(trained)[-1].folder / "state.json"
+    state = json.loads(path.read_text())
+    for broken in ({k: v for k, v in state.items() if k != "fps"}, state | {"cameras": ["front"]}):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(CheckpointError, match="does not say how to act"):
+            load_actor(trained)
+
+
+def test_weights_that_do_not_fit_are_refused(trained):
+    text = (trained / "recipe.toml").read_text()
+    (trained / "recipe.toml").write_text(text.replace("hidden_size = 16", "hidden_size = 8"))
+    with pytest.raises(CheckpointError, match="the weights do not fit"):
+        load_actor(trained)

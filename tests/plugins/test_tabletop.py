@@ -1,0 +1,283 @@
+"""The table: physics that repeats, tasks that can be done, oracles that tell, and images without OpenGL."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.plugins import load_plugins
+from plugins.environments.tabletop import Tabletop, TabletopConfig
+from plugins.environments.tabletop.camera import BACKGROUND, RayCamera, look_at
+from plugins.environments.tabletop.placement import APART, LANE, PUSHED, REGION, feasible
+from plugins.environments.tabletop.scene import COLOURS, HIGH, LOW, ROTATION, TRANSLATION, State, wrap
+from plugins.environments.tabletop.tasks import TASKS
+
+ROOT = Path(__file__).parents[2]
+STILL = np.array([0, 0, 0, 0, 0, 0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def table() -> Tabletop:
+    return Tabletop(TabletopConfig(image_size=32))
+
+
+def run_expert(table: Tabletop, task: str, noise: float = 0.0, seed: int = 0) -> bool:
+    random = np.random.default_rng(seed)
+    for _ in range(table.tasks[task].max_steps):
+        action = table.expert().copy()
+        action[:6] += noise * random.normal(size=6)
+        if table.step(action):
+            return True
+    return False
+
+
+# ---------------------------------------------------------------------------------------------- the contract
+
+
+def test_is_registered() -> None:
+    component = load_plugins()["environment"].get("tabletop")
+    assert component is not None
+    assert component.config is TabletopConfig
+
+
+def test_observations_are_what_the_info_says(table: Tabletop) -> None:
+    table.reset("lift_red", 0)
+    seen = table.observe()
+    assert {name: image.shape for name, image in seen.images.items()} == {
+        name: (camera.height, camera.width, 3) for name, camera in table.info.cameras.items()
+    }
+    assert all(image.dtype == np.uint8 for image in seen.images.values())
+    assert seen.proprio.shape == (len(table.info.proprio),)
+    assert seen.proprio.dtype == np.float32
+    assert table.expert().shape == (table.info.action.dim,)
+
+
+@pytest.mark.parametrize("continued", [0.0, 1.0])
+def test_the_same_seed_and_actions_give_the_same_episode(continued: float) -> None:
+    seen = []
+    for _ in range(2):
+        table = Tabletop(TabletopConfig(image_size=16, continued=continued))
+        table.reset("push_blue_left", 3)  # what came before leaves no trace
+        table.step(table.expert())
+        table.reset("stack_red_on_green", 5)
+        random = np.random.default_rng(0)
+        for _ in range(10):
+            table.step(random.uniform(-1, 1, 7))
+        seen.append(table.observe())
+    np.testing.assert_array_equal(seen[0].proprio, seen[1].proprio)
+    for name in seen[0].images:
+        np.testing.assert_array_equal(seen[0].images[name], seen[1].images[name])
+
+
+def test_seeds_and_tasks_differ(table: Tabletop) -> None:
+    scenes = set()
+    for task, seed in (("lift_red", 0), ("lift_red", 1), ("lift_blue", 0)):
+        table.reset(task, seed)
+        scenes.add(table.observe().images["static"].tobytes())
+    assert len(scenes) == 3
+
+
+def test_needs_neither_torch_nor_opengl() -> None:
+    code = """
+import sys
+from plugins.environments.tabletop import Tabletop, TabletopConfig
+table = Tabletop(TabletopConfig())
+table.reset("lift_red", 0)
+table.observe()
+assert "torch" not in sys.modules
+assert not any(name.startswith(("OpenGL", "glfw")) for name in sys.modules)
+"""
+    environment = {"PATH": "/usr/bin:/bin", "MUJOCO_GL": "disable", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+
+
+# ---------------------------------------------------------------------------------------------- actions
+
+
+def test_actions_move_by_what_the_convention_says(table: Tabletop) -> None:
+    """A steady action moves the gripper by its scale per step, short of the lag of the first steps."""
+    for axis, scale in ((0, TRANSLATION), (2, TRANSLATION), (5, ROTATION)):
+        table.reset("lift_red", 1)
+        for sign in (1, -1, 1):
+            action = STILL.copy()
+            action[axis] = sign * 0.5
+            before = table.observe().proprio[axis]
+            for _ in range(4):
+                table.step(action)
+            moved = table.observe().proprio[axis] - before
+            assert 0.5 * 4 * 0.5 * scale < sign * moved <= 4 * 0.5 * scale * 1.05
+
+
+def test_no_action_keeps_still(table: Tabletop) -> None:
+    table.reset("lift_red", 2)
+    before = table.observe().proprio
+    for _ in range(20):
+        table.step(STILL)
+    np.testing.assert_allclose(table.observe().proprio[:6], before[:6], atol=2e-3)
+
+
+def test_the_gripper_opens_and_closes(table: Tabletop) -> None:
+    table.reset("lift_red", 2)
+    for command, expected in ((1.0, 0.08), (-1.0, 0.0)):
+        for _ in range(15):
+            table.step(np.array([0, 0, 0, 0, 0, 0, command]))
+        assert table.observe().proprio[-1] == pytest.approx(expected, abs=2e-3)
+
+
+def test_actions_beyond_the_limits_are_clipped(table: Tabletop) -> None:
+    table.reset("lift_red", 3)
+    for direction in (-1, 1):
+        for _ in range(60):
+            table.step(np.array([direction * 50.0] * 3 + [0, 0, 0, 1]))
+        place = table.observe().proprio[:3]
+        assert np.all(place > LOW - 0.02)
+        assert np.all(place < HIGH + 0.02)
+
+
+def test_blocks_are_held_by_friction(table: Tabletop) -> None:
+    """Shaking a lifted block does not lose it, and opening drops it."""
+    table.reset("lift_green", 0)
+    assert run_expert(table, "lift_green")
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        table.step(np.array([*random.uniform(-0.5, 0.5, 3), 0, 0, random.uniform(-0.5, 0.5), -1]))
+    assert table.scene.state().held == "green"
+    for _ in range(20):
+        table.step(STILL)
+    state = table.scene.state()
+    assert state.held is None
+    assert state.blocks["green"].position[2] < 0.05
+
+
+# ---------------------------------------------------------------------------------------------- tasks
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_experts_succeed_with_and_without_noise(name: str, table: Tabletop) -> None:
+    for seed, noise in ((0, 0.0), (1, 0.0), (2, 0.3), (3, 0.3)):
+        table.reset(name, seed)
+        assert run_expert(table, name, noise, seed), (seed, noise)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_nothing_is_done_by_doing_nothing(name: str, table: Tabletop) -> None:
+    table.reset(name, 0)
+    assert not any(table.step(STILL) for _ in range(10))
+
+
+@pytest.mark.parametrize("name", ["lift_red", "push_red_left", "rotate_green", "slide_left", "switch_on"])
+def test_another_tasks_expert_does_not_do_it(name: str, table: Tabletop) -> None:
+    """What is done to one block or fixture is not success at another."""
+    other = {"lift_red": "lift_blue", "push_red_left": "push_red_right", "rotate_green": "rotate_blue"}
+    other |= {"slide_left": "switch_off", "switch_on": "slide_right"}
+    table.reset(other[name], 4)
+    table.proceed(name)
+    expert = TASKS[other[name]].expert
+    assert not any(table.step(expert(table.scene.state())) for _ in range(60))
+
+
+def test_a_block_that_another_pushes_is_not_what_was_pushed(table: Tabletop) -> None:
+    table.reset("push_red_left", 0)
+    before = table.scene.state()
+
+    def moved(**by: float) -> State:
+        shift = {colour: np.array([-by.get(colour, 0.0), 0, 0]) for colour in COLOURS}
+        blocks = {c: replace(block, position=block.position + shift[c]) for c, block in before.blocks.items()}
+        return replace(before, blocks=blocks)
+
+    done = TASKS["push_red_left"].done
+    assert done(before, moved(red=0.05))
+    assert done(before, moved(red=0.05, green=0.02))
+    assert not done(before, moved(red=0.05, green=0.07))
+    assert not done(before, moved(red=0.03))
+
+
+def test_every_task_has_six_phrasings_and_two_for_evaluation() -> None:
+    everything = [phrase for task in TASKS.values() for phrase in (*task.task.instructions, *task.task.held_out)]
+    assert len(everything) == len(set(everything))
+    for task in TASKS.values():
+        assert len(task.task.instructions) >= 6
+        assert len(task.task.held_out) == 2
+        named = [colour for colour in COLOURS if colour in task.task.name]
+        for phrase in (*task.task.instructions, *task.task.held_out):
+            assert all(colour in phrase for colour in named)
+
+
+def test_scenes_leave_room_for_gripper_and_pushes(table: Tabletop) -> None:
+    for seed in range(30):
+        table.reset("push_green_right", seed)
+        places = {colour: block.position[:2] for colour, block in table.scene.state().blocks.items()}
+        for colour in COLOURS:
+            assert np.all(places[colour] >= REGION[0] - 2e-3)
+            assert np.all(places[colour] <= REGION[1] + 2e-3)
+            if colour != "green":
+                dx, dy = places[colour] - places["green"]
+                assert abs(dy) > LANE - 2e-3 or abs(dx) > PUSHED - 2e-3
+                assert np.hypot(dx, dy) > APART - 4e-3
+
+
+# ---------------------------------------------------------------------------------------------- chains
+
+
+def test_chains_are_feasible_and_repeat(table: Tabletop) -> None:
+    for seed in range(50):
+        chain = table.begin_chain(seed)
+        assert len(chain) == 5
+        assert feasible(chain)
+        assert table.begin_chain(seed) == chain
+
+
+def test_infeasible_orders_are_refused() -> None:
+    assert feasible(["open_drawer", "place_red_in_drawer", "close_drawer"])
+    assert not feasible(["close_drawer", "place_red_in_drawer"])
+    assert not feasible(["place_red_in_drawer", "place_blue_in_drawer"])
+    assert not feasible(["place_red_in_drawer", "lift_red"])
+    assert not feasible(["switch_on", "switch_on"])
+    assert not feasible(["push_red_left", "push_red_right"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_experts_complete_chains(seed: int, table: Tabletop) -> None:
+    for task in table.begin_chain(seed):
+        table.proceed(task)
+        assert run_expert(table, task)
+
+
+# ---------------------------------------------------------------------------------------------- images
+
+
+def test_pixels_show_the_geom_that_a_ray_hits(table: Tabletop) -> None:
+    """From straight above, each block's middle has its colour at the pixel where projection says that it is."""
+    table.reset("lift_red", 7)
+    table.scene.refresh()
+    size, height = 65, 0.5
+    camera = RayCamera(table.scene.model, size, field_of_view=90, floor="table")
+    blocks = table.scene.state().blocks
+    for strongest, colour in enumerate(COLOURS):
+        above = blocks[colour].position + np.array([0, 0, height])
+        image = camera.render(table.scene.data, above, look_at(above, blocks[colour].position))
+        if np.linalg.norm(blocks[colour].position[:2] - table.observe().proprio[:2]) > 0.08:  # not below the gripper
+            assert image[size // 2, size // 2].argmax() == strongest
+
+
+def test_nothing_is_background(table: Tabletop) -> None:
+    table.scene.refresh()
+    camera = RayCamera(table.scene.model, 16, field_of_view=30, floor="table")
+    at = np.array([0.0, 0.0, 1.0])
+    image = camera.render(table.scene.data, at, look_at(at, np.array([0.0, 1.0, 2.0])))
+    assert (image == BACKGROUND).all()
+
+
+def test_the_lamp_is_seen(table: Tabletop) -> None:
+    table.reset("switch_on", 0)
+    dark = table.observe().images["static"].astype(int)
+    assert run_expert(table, "switch_on")
+    lit = table.observe().images["static"].astype(int)
+    assert (np.abs(lit - dark).sum(-1)[:16] > 100).any()
+
+
+def test_wrap() -> None:
+    np.testing.assert_allclose(wrap(np.array([0.1, np.pi + 0.1, -np.pi - 0.1])), [0.1, -np.pi + 0.1, np.pi - 0.1])

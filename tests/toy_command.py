@@ -1,0 +1,19 @@
+"""python -m tests.toy_command run RECIPE ...: the command `joinery` where the toy environment is installed."""
+
+from core.cli import main
+from core.plugins import load_plugins
+from core.registry import Component, Plugin
+from tests.toy_environment import ToyConfig, ToyEnvironment
+
+TOY = Component("environment", "toy", ToyConfig, ToyEnvironment, Plugin("tests.toy_environment", "tests", "1"))
+
+
+def install_toy() -> None:
+    """Let recipes name the toy."""
+    if load_plugins()["environment"].get("toy") is None:
+        load_plugins()["environment"].add(TOY)
+
+
+if __name__ == "__main__":
+    install_toy()
+    raise SystemExit(main())
