@@ -88,6 +88,7 @@ class MetaWorld(Environment):
 
     def step(self, action: np.ndarray) -> bool:
         """Move the hand by (x, y, z) cm and drive the gripper by the fourth number, each within [-1, 1]."""
+        self.info.action.check(action)
         return self._world.step(action)
 
     def observe(self) -> Observation:

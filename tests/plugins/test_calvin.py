@@ -129,6 +129,20 @@ def test_a_task_that_no_chain_begins_with_has_no_scene(calvin: Calvin) -> None:
 def test_an_unknown_task_is_refused(calvin: Calvin) -> None:
     with pytest.raises(DataError, match="'open_drawr'; did you mean 'open_drawer'"):
         calvin.proceed("open_drawr")
+    with pytest.raises(DataError, match="'open_drawr'; did you mean 'open_drawer'"):
+        calvin.reset("open_drawr", 0)
+
+
+def test_nothing_is_done_before_a_task_is_asked_for(calvin: Calvin) -> None:
+    with pytest.raises(DataError, match="calvin has no task yet"):
+        act(calvin, OPEN)
+
+
+@pytest.mark.parametrize("action", [np.full(7, np.nan), np.zeros(6), np.zeros(8)])
+def test_what_is_no_action_is_refused(calvin: Calvin, action: np.ndarray) -> None:
+    calvin.reset("open_drawer", 0)
+    with pytest.raises(DataError, match="an action"):
+        calvin.step(action)
 
 
 @pytest.mark.parametrize(("said", "done"), [(0.01, OPEN), (7.0, OPEN), (0.0, CLOSED), (-0.2, CLOSED)])

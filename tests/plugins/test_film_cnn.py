@@ -66,5 +66,6 @@ def test_images_of_any_size_are_resized():
 def test_refuses_what_it_cannot_cut():
     with pytest.raises(ValueError, match="image_size = 30 is no multiple"):
         FiLMConfig(image_size=30)
-    with pytest.raises(RecipeError, match="weights after cameras, and cannot"):
-        FiLMEncoder(SMALL, cameras={"a.b": (3, 32, 32)}, text_width=8)
+    for camera in ("a.b", "keys"):
+        with pytest.raises(RecipeError, match=f"weights after cameras, and cannot after \\['{camera}'\\]"):
+            FiLMEncoder(SMALL, cameras={camera: (3, 32, 32)}, text_width=8)

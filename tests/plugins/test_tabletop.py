@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.errors import DataError
 from core.plugins import load_plugins
 from plugins.environments.tabletop import Tabletop, TabletopConfig
 from plugins.environments.tabletop.camera import BACKGROUND, RayCamera, look_at
@@ -70,6 +71,37 @@ def test_the_same_seed_and_actions_give_the_same_episode(continued: float) -> No
     np.testing.assert_array_equal(seen[0].proprio, seen[1].proprio)
     for name in seen[0].images:
         np.testing.assert_array_equal(seen[0].images[name], seen[1].images[name])
+
+
+@pytest.mark.parametrize(("size", "cameras"), [(16, ("static",)), (128, ("wrist",))])
+def test_images_have_the_size_and_the_cameras_that_were_asked_for(size: int, cameras: tuple[str, ...]) -> None:
+    table = Tabletop(TabletopConfig(image_size=size, cameras=cameras))  # type: ignore[arg-type]
+    table.reset("lift_red", 0)
+    images = table.observe().images
+    assert {name: image.shape for name, image in images.items()} == dict.fromkeys(cameras, (size, size, 3))
+    assert all(image.std() > 10 for image in images.values())
+
+
+def test_an_unknown_task_is_refused(table: Tabletop) -> None:
+    for ask in (lambda: table.reset("lift_rad", 0), lambda: table.proceed("lift_rad")):
+        with pytest.raises(DataError, match=r"^tabletop has no task 'lift_rad'; did you mean 'lift_red'\?$"):
+            ask()
+
+
+def test_nothing_is_done_before_a_task_is_asked_for() -> None:
+    table = Tabletop(TabletopConfig(image_size=16))
+    for act in (lambda: table.step(STILL), table.expert):
+        with pytest.raises(DataError, match="reset comes first"):
+            act()
+
+
+@pytest.mark.parametrize("action", [np.full(7, np.nan), np.full(7, np.inf), STILL[:6], np.zeros(9), STILL[None]])
+def test_what_is_no_action_is_refused_and_moves_nothing(table: Tabletop, action: np.ndarray) -> None:
+    table.reset("lift_red", 0)
+    before = table.scene.data.qpos.copy()
+    with pytest.raises(DataError, match="an action"):
+        table.step(action)
+    np.testing.assert_array_equal(table.scene.data.qpos, before)
 
 
 def test_seeds_and_tasks_differ(table: Tabletop) -> None:
