@@ -55,7 +55,7 @@ class FiLMEncoder(VisionEncoder):
         self.width = config.width
         self.size = config.image_size
         self.cameras = sorted(cameras)
-        self.norm = nn.LayerNorm(text_width)  # embeddings begin small, and FiLM would take long to hear them
+        self.norm = nn.LayerNorm(text_width)  # embeddings begin small; so the sentence begins at unit size
         self.encoders = nn.ModuleDict({name: CameraEncoder(config, text_width) for name in self.cameras})
 
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
