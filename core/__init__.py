@@ -12,7 +12,9 @@ if TYPE_CHECKING:
         ActionTokens as ActionTokens,
         Backbone as Backbone,
         Batch as Batch,
+        Loadable as Loadable,
         PolicyHead as PolicyHead,
+        Publishable as Publishable,
         TextEncoder as TextEncoder,
         TokenGroup as TokenGroup,
         TokenSequence as TokenSequence,
@@ -33,12 +35,20 @@ if TYPE_CHECKING:
         did_you_mean as did_you_mean,
     )
     from core.hookspecs import Register as Register, hookimpl as hookimpl
+    from core.libraries import import_library as import_library
     from core.losses import (
         masked_bce as masked_bce,
         masked_huber as masked_huber,
         masked_l1 as masked_l1,
         masked_mean as masked_mean,
         masked_mse as masked_mse,
+    )
+    from core.pretrained import (
+        Names as Names,
+        Pretrained as Pretrained,
+        below as below,
+        raise_unless_fitting as raise_unless_fitting,
+        select as select,
     )
     from core.rollout.contracts import (
         Environment as Environment,
@@ -49,12 +59,15 @@ if TYPE_CHECKING:
 
 _HOME = {
     "core.contracts": (
-        "ActionSpec ActionTokens Backbone Batch PolicyHead TextEncoder TokenGroup TokenSequence VisionEncoder"
+        "ActionSpec ActionTokens Backbone Batch Loadable PolicyHead Publishable TextEncoder TokenGroup TokenSequence "
+        "VisionEncoder"
     ),
     "core.data.contracts": "ActionConvention Camera Episode EpisodeSource Gripper StoreInfo",
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
     "core.hookspecs": "Register hookimpl",
+    "core.libraries": "import_library",
     "core.losses": "masked_bce masked_huber masked_l1 masked_mean masked_mse",
+    "core.pretrained": "Names Pretrained below raise_unless_fitting select",
     "core.rollout.contracts": "Environment Observation Task",
     "core.tokens": "concatenate pack",
 }

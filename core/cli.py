@@ -15,6 +15,7 @@ COMMANDS = {
     "collect": ("core.rollout.collect", "let an environment's expert demonstrate its tasks into a store"),
     "report": ("core.report.report", "write a run's report, one HTML page"),
     "compare": ("core.report.compare", "put several runs side by side on one HTML page"),
+    "export": ("core.export", "write a policy's weights for transformers or RoboVLMs"),
     "import": ("core.data.convert", "import episodes of another format into a store"),
     "tokenizer": ("core.data.tokenizer", "train a SentencePiece model on instructions"),
 }

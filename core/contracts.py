@@ -8,14 +8,18 @@ Shape legend, used throughout:
 
 Each part is an `nn.Module` below one of the five abstract classes. Episodes and worlds: core/data/contracts.py.
 No part hides state, and no sample's result depends on its batch neighbours or on padding: `core.testing` proves both.
+A part whose weights others publish may be `Loadable`, and `Publishable`, too.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, device, nn
+
+if TYPE_CHECKING:
+    from core.pretrained import Pretrained
 
 # ---------------------------------------------------------------------------------------------- what flows
 
@@ -95,6 +99,7 @@ class TextEncoder(nn.Module, ABC):
     """Instructions -> tokens. Built as `build(config)`."""
 
     width: int
+    prefix: int = 0  # leading tokens of every instruction that stand before the images: a begin-of-sentence token
 
     @abstractmethod
     def tokenize(self, instruction: str) -> Sequence[int]:
@@ -118,7 +123,7 @@ class Backbone(nn.Module, ABC):
 class ActionTokens(nn.Module, ABC):
     """Owns the formulation: how vision, text and action tokens form sequences, and where actions are read.
 
-    Built as `build(config, *, width: int, window: int, proprio_dim: int)`.
+    Built as `build(config, *, width: int, window: int, proprio_dim: int, text_prefix: int)`.
     """
 
     context: int = 1  # frames that one sequence spans: so many are kept when acting frame by frame
@@ -146,3 +151,30 @@ class PolicyHead(nn.Module, ABC):
     def step(self, readout: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One frame (B Q D) and the last state (None at reset) -> actions (B H A) and the next state."""
         return self(readout.unsqueeze(1)).squeeze(1), state
+
+
+# ---------------------------------------------------------------------------------------------- weights of others
+
+
+@runtime_checkable
+class Loadable(Protocol):
+    """A part that can start from published weights: what the recipe's `pretrained` asks for."""
+
+    source: str | None  # what `pretrained = true` stands for; None where it stands for nothing
+
+    def load_pretrained(self, weights: "Pretrained") -> None:
+        """Take the part's share, strictly; raise RecipeError that lists whatever does not fit.
+
+        Parameters that no source has are listed in `own`, if there are any.
+        """
+
+
+@runtime_checkable
+class Publishable(Protocol):
+    """A part that can be written back in the layout in which its weights were published."""
+
+    def publish(self) -> dict[str, Tensor]:
+        """The part's tensors under their published names."""
+
+    def describe(self) -> dict[str, Any]:
+        """The part's share of the published config.json."""

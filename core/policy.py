@@ -12,12 +12,16 @@ from core.contracts import (
     ActionTokens,
     Backbone,
     Batch,
+    Loadable,
     PolicyHead,
     TextEncoder,
     TokenGroup,
     VisionEncoder,
 )
+from core.errors import RecipeError
 from core.hookspecs import Kind
+from core.lora import add_adapters
+from core.pretrained import Pretrained
 from core.recipe import Recipe
 from core.tokens import full_mask
 
@@ -59,6 +63,7 @@ class Policy(nn.Module):
         self.action_tokens = action_tokens
         self.policy_head = policy_head
         self.frozen: list[nn.Module] = []
+        self.published: frozenset[str] = frozenset()  # weights that stay as their source gave them, by name
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss: the head's named terms, and their sum as "total"; scalars."""
@@ -116,29 +121,79 @@ class Policy(nn.Module):
 
 
 def build_policy(
+    recipe: Recipe,
+    cameras: Mapping[str, tuple[int, int, int]],
+    action: ActionSpec,
+    proprio_dim: int,
+    *,
+    from_checkpoint: bool = False,
+) -> Policy:
+    """Build the five parts that a recipe names, fill them with published weights, and freeze those it says.
+
+    cameras: {name: (C, Y, X)}. from_checkpoint: a checkpoint of the run will follow, so that only those published
+    weights are read which it leaves out. Raises RecipeError, as parts do when they refuse their configuration.
+    """
+    policy = _join_parts(recipe, cameras, action, proprio_dim)
+    _load_pretrained(policy, recipe, from_checkpoint)
+    _choose_what_trains(policy, recipe)
+    return policy
+
+
+def _join_parts(
     recipe: Recipe, cameras: Mapping[str, tuple[int, int, int]], action: ActionSpec, proprio_dim: int
 ) -> Policy:
-    """Build the five parts that a recipe names, and freeze those it says.
-
-    cameras: {name: (C, Y, X)}. Parts raise RecipeError when they refuse their configuration.
-    """
+    """Build the five parts, each from its configuration and what the others are like."""
     build = {kind: part.component.build for kind, part in recipe.parts.items()}
     config = {kind: part.config for kind, part in recipe.parts.items()}
     text_encoder = build["text_encoder"](config["text_encoder"])
     backbone = build["backbone"](config["backbone"])
-    policy = Policy(
+    return Policy(
         build["vision_encoder"](config["vision_encoder"], cameras=cameras, text_width=text_encoder.width),
         text_encoder,
         backbone,
         build["action_tokens"](
-            config["action_tokens"], width=backbone.width, window=action.window, proprio_dim=proprio_dim
+            config["action_tokens"],
+            width=backbone.width,
+            window=action.window,
+            proprio_dim=proprio_dim,
+            text_prefix=text_encoder.prefix,
         ),
         build["policy_head"](config["policy_head"], width=backbone.width, action=action),
     )
+
+
+def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> None:
+    """Give each part its share of the weights it names; parts that name one source share one opening of it."""
+    opened: dict[str, Pretrained] = {}
     for kind, part in recipe.parts.items():
-        if not part.settings.train:
+        settings, module = part.settings, getattr(policy, kind)
+        if not settings.pretrained or (from_checkpoint and not settings.base_is_published):
+            continue
+        if not isinstance(module, Loadable):
+            raise RecipeError(f"{kind}.pretrained: '{part.component.name}' has no published weights to load; drop it")
+        source = module.source if settings.pretrained is True else settings.pretrained
+        if source is None:
+            raise RecipeError(f"{kind}.pretrained: '{part.component.name}' names no source; write a folder or a name")
+        try:
+            module.load_pretrained(opened.setdefault(source, Pretrained(source)))
+        except RecipeError as error:
+            raise RecipeError([f"{kind}.{line}" for line in error.mistakes]) from None
+
+
+def _choose_what_trains(policy: Policy, recipe: Recipe) -> None:
+    """Freeze parts and add adapters, and note the weights that no checkpoint need hold."""
+    published = set()
+    for kind, part in recipe.parts.items():
+        module: nn.Module = getattr(policy, kind)
+        if part.settings.train is False:
             policy.freeze(kind)
-    return policy
+        elif part.settings.train == "lora":
+            add_adapters(module, part.settings, kind)
+        if part.settings.base_is_published:
+            own = getattr(module, "own", ())  # parameters that no source has
+            frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+            published |= {f"{kind}.{name}" for name in frozen - set(own)}
+    policy.published = frozenset(published)
 
 
 def _projection(width: int, target: int) -> nn.Module:

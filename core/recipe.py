@@ -168,7 +168,7 @@ def _part(kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes: l
     own = {key: value for key, value in section.items() if key not in shared}
     choice = _choice(kind, own, catalogue, mistakes)
     settings = fill(PartSettings, shared, kind, mistakes)
-    if settings and not settings.train and kind in ALWAYS_TRAINED:
+    if settings and settings.train is not True and kind in ALWAYS_TRAINED:
         mistakes.append(f"{kind}.train: expected true: the action tokens and the policy head always train")
     return Part(choice.component, choice.config, settings) if choice and settings else None
 
@@ -186,15 +186,30 @@ def _choice(kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes:
 def _anchor(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
     """Make paths absolute: the recipe's are relative to its folder, the command line's to where it was typed."""
 
-    def anchored(config: T, section: str) -> T:
-        paths = {
-            f.name: (Path.cwd() if f"{section}.{f.name}" in overridden else folder) / value
-            for f in fields(config)  # type: ignore[arg-type]
-            if isinstance(value := getattr(config, f.name), Path)
-        }
-        return replace(config, **paths)  # type: ignore[type-var]
+    def located(name: str, key: str) -> str:
+        """A model or its weights may be a path or a name on the hub; it is a path if there is something at it."""
+        path = (Path.cwd() if key in overridden else folder) / name
+        return str(path.absolute()) if path.exists() else name
 
-    parts = {kind: replace(part, config=anchored(part.config, kind)) for kind, part in recipe.parts.items()}
+    def anchored(config: T, section: str) -> T:
+        changed: dict[str, Path | str] = {}
+        for f in fields(config):  # type: ignore[arg-type]
+            key, value = f"{section}.{f.name}", getattr(config, f.name)
+            if isinstance(value, Path):
+                changed[f.name] = (Path.cwd() if key in overridden else folder) / value
+            elif isinstance(value, str) and f.metadata.get("located"):
+                changed[f.name] = located(value, key)
+        return replace(config, **changed)  # type: ignore[type-var]
+
+    def settled(settings: PartSettings, kind: Kind) -> PartSettings:
+        if not isinstance(settings.pretrained, str):
+            return settings
+        return replace(settings, pretrained=located(settings.pretrained, f"{kind}.pretrained"))
+
+    parts = {
+        kind: replace(part, config=anchored(part.config, kind), settings=settled(part.settings, kind))
+        for kind, part in recipe.parts.items()
+    }
     environment = recipe.environment
     if environment is not None:
         environment = replace(environment, config=anchored(environment.config, "environment"))

@@ -10,9 +10,10 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from core.errors import PluginError
 from core.hookspecs import Build, Kind
+from core.sections import PartSettings
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SETTINGS_OF_EVERY_PART = frozenset({"name", "train", "learning_rate", "weight_decay"})
+SETTINGS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
 
 
 @dataclass(frozen=True)

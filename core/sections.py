@@ -201,18 +201,37 @@ def _raise_if_repeated(names: tuple[str, ...], key: str) -> None:
 class PartSettings:
     """What every part's section may say beside its own keys.
 
-    train: false freezes the part.
+    train: false freezes the part; "lora" freezes it and trains low-rank adapters beside its linear layers.
     learning_rate: overrides [train].
     weight_decay: overrides [train].
+    pretrained: where the weights come from before training: a folder or file relative to the recipe's, or a name on
+        the Hugging Face hub; true for those that the part itself names.
+    lora_rank: rank of each adapter (Hu et al. 2021); 16 unless said.
+    lora_alpha: the adapters' output is scaled by alpha / rank; 2 x rank unless said.
+    lora_dropout: on the adapters' input while training, a probability.
+    lora_targets: last words of the names of the linear layers that get one, "q_proj" for example; all unless said.
     """
 
-    train: bool = True
+    train: bool | Literal["lora"] = True
     learning_rate: Rate | None = None
     weight_decay: Amount | None = None
+    pretrained: bool | str = False
+    lora_rank: Positive | None = None
+    lora_alpha: Annotated[float, Gt(0)] | None = None
+    lora_dropout: Share | None = None
+    lora_targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.train and (self.learning_rate, self.weight_decay) != (None, None):
+        if self.train is False and (self.learning_rate, self.weight_decay) != (None, None):
             raise ValueError("learning_rate and weight_decay have no effect on a part with train = false; drop them")
+        said = [name for name in vars(self) if name.startswith("lora_") and getattr(self, name) is not None]
+        if said and self.train != "lora":
+            raise ValueError(f'{", ".join(said)}: no effect without train = "lora"; drop, or set that')
+
+    @property
+    def base_is_published(self) -> bool:
+        """Whether the part's own weights stay as `pretrained` gave them, so that no checkpoint need hold them."""
+        return bool(self.pretrained) and self.train is not True
 
 
 GENERAL: Mapping[str, type] = {"train": TrainConfig, "data": DataConfig, "action": ActionConfig}

@@ -18,9 +18,9 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 SPINE = (
     "errors",
     "contracts",
+    "sections",
     "registry",
     "plugins",
-    "sections",
     "recipe",
     "policy",
     "training",

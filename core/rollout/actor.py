@@ -1,6 +1,6 @@
 """A trained policy that acts: observations and instructions in, actions in the environment's units out.
 
-It needs the run's folder alone: neither the data nor an environment.
+It needs the run's folder, and where published weights did not change, their source; neither data nor environment.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,9 +91,15 @@ def load_actor(run: Path, checkpoint: Literal["last", "best"] = "last") -> Actor
     info, actions, proprio = _read_state(chosen)
     shapes = {name: (3, camera.height, camera.width) for name, camera in info.cameras.items()}
     policy = build_policy(
-        recipe, shapes, actions.spec(recipe.data.window, recipe.action.horizon), proprio_dim=len(info.proprio)
+        recipe,
+        shapes,
+        actions.spec(recipe.data.window, recipe.action.horizon),
+        proprio_dim=len(info.proprio),
+        from_checkpoint=True,
     )
-    load_weights(chosen, policy)
+    if recipe.train.precision == "bf16-true":  # it acts in the numbers in which it was trained
+        policy.to(torch.bfloat16)
+    load_weights(chosen, policy, policy.published)
     device = _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
     tokenize = lru_cache(INSTRUCTIONS)(lambda text: np.asarray(policy.text_encoder.tokenize(text), np.int64))

@@ -26,7 +26,14 @@ Inputs = tuple[TokenGroup, TokenGroup, Tensor]  # vision (B T N D), text (B M D)
 
 def checks(build: Build, config: Any, given: Given) -> list[Check]:
     """Return the checks of an action-token strategy."""
-    make = partial(build, config, width=given.width, window=given.action.window, proprio_dim=given.proprio_dim)
+    make = partial(
+        build,
+        config,
+        width=given.width,
+        window=given.action.window,
+        proprio_dim=given.proprio_dim,
+        text_prefix=given.text_prefix,
+    )
     subject = Subject(make, partial(_run, given=given))
     own = (
         sequence_is_well_formed,

@@ -22,6 +22,7 @@ class Given:
     text_width: of the text tokens that a vision encoder may condition on.
     width: of the backbone.
     proprio_dim: numbers of proprioception per frame.
+    text_prefix: words of every instruction that stand before the images.
     tokens: action tokens per frame that a policy head reads.
     action: window, horizon and dimensions.
     """
@@ -32,6 +33,7 @@ class Given:
     text_width: int = 16
     width: int = 32
     proprio_dim: int = 5
+    text_prefix: int = 1
     tokens: int = 2
     action: ActionSpec = field(default_factory=lambda: ActionSpec(window=3, horizon=4, dim=5, binary=(3,)))
 

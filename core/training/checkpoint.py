@@ -7,12 +7,13 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from google_crc32c import extend
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -40,10 +41,16 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep_last: int
+    run: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    keep_last: int,
+    left_out: Set[str] = frozenset(),
 ) -> Path:
     """Write a checkpoint atomically, then drop all but the newest `keep_last` and the best.
 
+    left_out: names of weights that stay as their published source gave them; with adapters, only those are written.
     Raises CheckpointError when the disk refuses; what was saved before stays as it was.
     """
     folder = checkpoint_folder(run, state["step"])
@@ -52,7 +59,8 @@ def save_checkpoint(
         for leftover in folder.parent.glob(".step_*"):  # of a process that was killed
             shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
-        save_file(_contiguous(model.state_dict()), temporary / "model.safetensors")
+        kept = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+        save_file(_contiguous(kept), temporary / "model.safetensors")
         save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps(state, indent=2, allow_nan=False), encoding="utf-8")
         _publish(temporary, folder)
@@ -77,9 +85,11 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     return [Checkpoint(folder, _read_state(folder)) for folder in folders]
 
 
-def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load_checkpoint(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, left_out: Set[str] = frozenset()
+) -> None:
     """Put a checkpoint's weights and optimiser state in place, strictly."""
-    load_weights(checkpoint, model)
+    load_weights(checkpoint, model, left_out)
     tensors = _read(checkpoint.folder / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
@@ -90,13 +100,31 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.o
         optimizer.state[parameters[name]][entry] = tensor.to(where)
 
 
-def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Put a checkpoint's weights in place, strictly: raises CheckpointError with every key that does not fit."""
+def load_weights(checkpoint: Checkpoint, model: nn.Module, left_out: Set[str] = frozenset()) -> None:
+    """Put a checkpoint's weights in place, strictly: raises CheckpointError with every key that does not fit.
+
+    left_out: names of weights that it lacks; the model must have those it was saved with.
+    """
+    weights = _read(checkpoint.folder / "model.safetensors")
+    state = model.state_dict()
     try:
-        model.load_state_dict(_read(checkpoint.folder / "model.safetensors"), strict=True)
+        model.load_state_dict({name: state[name] for name in left_out} | weights, strict=True)
     except RuntimeError as error:
         problems = " ".join(line.strip() for line in str(error).splitlines()[1:])
         raise CheckpointError(f"{checkpoint.folder}: the weights do not fit the recipe's parts: {problems}") from None
+    if checkpoint.state.get("left_out", 0) != checksum(model, left_out):
+        raise CheckpointError(
+            f"{checkpoint.folder}: the weights that `pretrained` names are no longer those it was trained on; "
+            "bring back that source"
+        )
+
+
+def checksum(model: nn.Module, names: Set[str]) -> int:
+    """CRC32C of some of a model's weights; 0 for none."""
+    crc, state = 0, model.state_dict()
+    for name in sorted(names):
+        crc = extend(crc, state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return int(crc)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from core.errors import CheckpointError, RecipeError
 from core.policy import build_policy
-from core.recipe import Recipe
+from core.recipe import PARTS, Recipe
 from core.sections import EvaluateConfig, TrainConfig
-from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
+from core.training.checkpoint import Checkpoint, checkpoints, checksum, load_checkpoint
 from core.training.data import TrainingData, open_data
 from core.training.fit import Run, fit
 from core.training.joint_table import JointTable
@@ -27,6 +27,7 @@ FREE_ON_RESUME = {
     *(f"train.{key}" for key in ("keep_last", "log_every", "validate_every", "checkpoint_every", "joint_table_every")),
     *(f"data.{key}" for key in ("path", "threads", "prefetch")),
     *(f"evaluate.{field.name}" for field in fields(EvaluateConfig)),
+    *(f"{kind}.pretrained" for kind in PARTS),  # a checkpoint holds the weights, or a checksum of them
 }
 
 
@@ -106,7 +107,9 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
     settings = recipe.train
     seed_everything(settings.seed, verbose=False)
     data = open_data(recipe)
-    policy = build_policy(recipe, data.image_shapes, data.action_spec, data.proprio_dim)
+    policy = build_policy(
+        recipe, data.image_shapes, data.action_spec, data.proprio_dim, from_checkpoint=newest is not None
+    )
     micro_batch = settings.batch_size // (settings.accumulation * fabric.world_size)
     training, validation = data.loaders(policy.text_encoder.tokenize, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
@@ -114,7 +117,7 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
     inference = _inference(data)
     if newest:
         _check_same_data(newest, inference, recipe.data.path)
-        load_checkpoint(newest, policy, optimizer)
+        load_checkpoint(newest, policy, optimizer, policy.published)
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
     return Run(
@@ -129,6 +132,7 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
         task_of=data.task_of(),
         action_dim=data.action_spec.dim,
         inference=inference,
+        left_out=checksum(policy, policy.published),
         joint_table=JointTable(policy, optimizer),
         metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,
         display=Display(settings.steps, first, settings.batch_size, console=console),

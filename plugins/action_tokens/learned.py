@@ -1,14 +1,28 @@
 """Learned action tokens: vectors that ask the backbone for the action, as in RoboVLMs' [LRN] and Octo's readouts."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from einops import rearrange
 from torch import Tensor, nn
 
-from core import ActionTokens, RecipeError, Register, TokenGroup, TokenSequence, concatenate, hookimpl, pack
+from core import (
+    ActionTokens,
+    Names,
+    Pretrained,
+    RecipeError,
+    Register,
+    TokenGroup,
+    TokenSequence,
+    concatenate,
+    hookimpl,
+    pack,
+    select,
+)
+
+ROBOVLMS = Names({"action": "model.action_token", "proprio": "model.proprio"}, squeeze=frozenset({"action"}))
 
 
 @dataclass(frozen=True)
@@ -38,16 +52,22 @@ class LearnedTokens(ActionTokens):
     interleaved             a sequence per window      image_text_action    i0 i0 x x p0 a0 i1 i1 p1 a1 ...
                                                        text_image_action    x x i0 i0 p0 a0 i1 i1 p1 a1 ...
 
+    Words of the text encoder's prefix, <s> for example, stand before the images in either layout.
     The formulations are those that RoboVLMs compares (there: "post", "pre", one-step). Raises RecipeError where
-    one_step meets a longer window, or proprio is wanted and the data have none.
+    one_step meets a longer window, or proprio is wanted and the data have none. `pretrained` takes a RoboVLMs .ckpt.
     """
 
-    def __init__(self, config: LearnedConfig, *, width: int, window: int, proprio_dim: int) -> None:
+    source = None
+
+    def __init__(
+        self, config: LearnedConfig, *, width: int, window: int, proprio_dim: int, text_prefix: int = 0
+    ) -> None:
         super().__init__()
         _check(config, window, proprio_dim)
         self.interleaved = config.formulation == "interleaved"
         self.context = window if self.interleaved else 1
         self.text_first = config.layout == "text_image_action"
+        self.text_prefix = text_prefix
         self.action = nn.Parameter(torch.randn(config.count, width) * config.init_std)
         self.proprio = nn.Linear(proprio_dim, width) if config.proprio else None
 
@@ -56,15 +76,30 @@ class LearnedTokens(ActionTokens):
         batch, window, images = vision.tokens.shape[:3]
         span = window if self.interleaved else 1  # frames in a sequence
         frames = concatenate([vision, *self._proprio(proprio), self._actions(vision)])  # (B T n D)
-        per_frame, words = frames.tokens.shape[2], text.tokens.shape[1]
+        per_frame = frames.tokens.shape[2]
         at = 0 if self.text_first else images  # where the text stands among the frames' tokens
-        group = _insert(_repeat(text, window // span), _join(frames, span), at)  # (S L D)
+        lead, words = _split(_repeat(text, window // span), self.text_prefix)
+        group = _insert(lead, _insert(words, _join(frames, span), at), 0)  # (S L D)
         device = group.tokens.device
         frame = torch.arange(span, device=device).repeat_interleave(per_frame)
         is_action = (torch.arange(per_frame, device=device) >= per_frame - len(self.action)).repeat(span)
-        frame, is_action = _insert_words(frame, words, at), _insert_words(is_action, words, at)  # (L)
+        for text_part, place in ((words, at), (lead, 0)):
+            count = text_part.tokens.shape[1]
+            frame, is_action = _insert_words(frame, count, place), _insert_words(is_action, count, place)  # (L)
         readout = _places(is_action, span * len(self.action), len(group.tokens)).view(batch, window, -1)
         return pack(group, frame, is_action, readout)
+
+    def load_pretrained(self, weights: Pretrained) -> None:
+        """Take RoboVLMs' action token; RecipeError where the source has none, or the recipe wants more than that."""
+        ROBOVLMS.load(self, select(weights.tensors, lambda name: name == "model.action_token"), weights.source)
+
+    def publish(self) -> dict[str, Tensor]:
+        """Name the action token as RoboVLMs does."""
+        return ROBOVLMS.publish(self.state_dict())
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing that a config.json of the hub would say."""
+        return {}
 
     def _actions(self, vision: TokenGroup) -> TokenGroup:
         """Return the action tokens of every frame (B T Q D)."""
@@ -101,6 +136,12 @@ def _repeat(text: TokenGroup, times: int) -> TokenGroup:
     """(B M D) -> (B*times M D): every sequence has the instruction."""
     mask = None if text.mask is None else text.mask.repeat_interleave(times, dim=0)
     return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
+
+
+def _split(text: TokenGroup, prefix: int) -> tuple[TokenGroup, TokenGroup]:
+    """Split the text (S M D) before the word with index `prefix`."""
+    masks = (None, None) if text.mask is None else (text.mask[:, :prefix], text.mask[:, prefix:])
+    return TokenGroup(text.tokens[:, :prefix], masks[0]), TokenGroup(text.tokens[:, prefix:], masks[1])
 
 
 def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:

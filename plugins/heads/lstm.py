@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from core import (
     ActionSpec,
     Batch,
+    Names,
     PolicyHead,
+    Pretrained,
     RecipeError,
     Register,
     hookimpl,
@@ -21,8 +23,16 @@ from core import (
     masked_huber,
     masked_l1,
     masked_mse,
+    select,
 )
 
+ROBOVLMS = Names(
+    {
+        "lstm": "model.act_head.rnn",
+        "pose.*": "model.act_head.actions.mlp.*",
+        "gripper.*": "model.act_head.gripper.mlp.*",
+    }
+)
 POSE_LOSSES = {"huber": masked_huber, "mse": masked_mse, "l1": masked_l1}
 
 
@@ -55,8 +65,11 @@ class LSTMConfig:
 class LSTMHead(PolicyHead):
     """Regresses the continuous dimensions and classifies the binary ones, at every frame of the window.
 
-    Raises RecipeError where tanh cannot reach the actions, or no dimension is continuous.
+    Raises RecipeError where tanh cannot reach the actions, or no dimension is continuous. `pretrained` takes a
+    RoboVLMs .ckpt.
     """
+
+    source = None
 
     def __init__(self, config: LSTMConfig, *, width: int, action: ActionSpec) -> None:
         super().__init__()
@@ -102,6 +115,19 @@ class LSTMHead(PolicyHead):
         newest = readout.mean(dim=1, keepdim=True)  # (B 1 D)
         state = newest if state is None else torch.cat([state, newest], dim=1)[:, -self.window :]
         return self._actions(*self._run(state))[:, -1], state
+
+    def load_pretrained(self, weights: Pretrained) -> None:
+        """Take the head of a RoboVLMs checkpoint, strictly."""
+        head = select(weights.tensors, lambda name: name.startswith("model.act_head."))
+        ROBOVLMS.load(self, head, weights.source)
+
+    def publish(self) -> dict[str, Tensor]:
+        """Name the weights as RoboVLMs does."""
+        return ROBOVLMS.publish(self.state_dict())
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing that a config.json of the hub would say."""
+        return {}
 
     def _run(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B T D) -> pose (B T H A_continuous) and gripper logits (B T H A_binary)."""

@@ -45,11 +45,11 @@ def test_built_ins_come_through_the_same_door():
     assert catalogue.failures == {}
     ours = {kind: [c for c in catalogue[kind] if c.plugin.name in plugins.BUILT_INS] for kind in catalogue.registries}
     offered = {kind: [c.name for c in components] for kind, components in ours.items()}
-    assert offered["vision_encoder"] == ["film_cnn", "timm_vit"]
-    assert offered["text_encoder"] == ["sentencepiece"]
-    assert offered["backbone"] == ["transformer"]
+    assert offered["vision_encoder"] == ["film_cnn", "huggingface", "kosmos2_vision", "timm_vit"]
+    assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "sentencepiece"]
+    assert offered["backbone"] == ["huggingface", "kosmos2", "transformer"]
     assert offered["action_tokens"] == ["learned"]
-    assert offered["policy_head"] == ["lstm"]
+    assert offered["policy_head"] == ["discrete", "lstm"]
     assert offered["dataset"] == ["metaworld_npz"]
     assert offered["environment"] == ["calvin", "metaworld", "tabletop"]
 

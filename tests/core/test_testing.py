@@ -149,7 +149,7 @@ class MixerWithoutMaskDiffers(Mixer):
 class Interleaved(ActionTokens):
     """Text, then image and action tokens frame by frame."""
 
-    def __init__(self, config, *, width, window, proprio_dim):
+    def __init__(self, config, *, width, window, proprio_dim, text_prefix):
         super().__init__()
         self.context = window
         self.action = nn.Parameter(torch.randn(1, width))
@@ -193,8 +193,8 @@ class InterleavedDropsMask(Interleaved):
 
 
 class InterleavedForgetsContext(Interleaved):
-    def __init__(self, config, *, width, window, proprio_dim):
-        super().__init__(config, width=width, window=window, proprio_dim=proprio_dim)
+    def __init__(self, config, *, width, window, proprio_dim, text_prefix):
+        super().__init__(config, width=width, window=window, proprio_dim=proprio_dim, text_prefix=text_prefix)
         self.context = 1
 
 

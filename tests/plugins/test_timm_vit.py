@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core import RecipeError, TokenGroup
+from core import Pretrained, RecipeError, TokenGroup, import_library
 from core.testing import Given, checks_for
-from plugins.vision.timm_vit import TimmConfig, TimmEncoder, import_timm
+from plugins.vision.timm_vit import TimmConfig, TimmEncoder
 
-timm = import_timm()
+timm = import_library("timm")
 VIT = TimmConfig(model="test_vit", image_size=32)
 CONFIGS = [
     (VIT, Given()),
@@ -139,6 +139,13 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(first, second)
 
 
+def load(path, config=VIT):
+    """An encoder with the weights of a file; None for those that timm publishes."""
+    encoder = make(config)
+    encoder.load_pretrained(Pretrained(encoder.source if path is None else str(path)))
+    return encoder
+
+
 @pytest.fixture(params=["safetensors", "pth"])
 def weights(request, tmp_path):
     """A file with all weights of a classifier, as timm saves them, and the weights."""
@@ -152,7 +159,7 @@ def weights(request, tmp_path):
 def test_local_weights_are_loaded_without_the_classifier(weights):
     path, state = weights
     assert any(name.startswith("head.") for name in state)
-    loaded = make(replace(VIT, pretrained=path)).model.state_dict()
+    loaded = load(path).model.state_dict()
     assert loaded
     assert all(torch.equal(x, state[name]) for name, x in loaded.items())
 
@@ -164,7 +171,7 @@ def test_weights_that_do_not_fit_are_listed(weights, tmp_path):
     path = tmp_path / "wrong.safetensors"
     save_file(state, path)
     with pytest.raises(RecipeError) as caught:
-        make(replace(VIT, pretrained=path))
+        load(path)
     message = str(caught.value)
     assert "missing: norm.weight;" in message
     assert "unexpected: norm.extra;" in message
@@ -174,7 +181,7 @@ def test_weights_that_do_not_fit_are_listed(weights, tmp_path):
 
 def test_a_deeper_models_weights_are_refused_in_one_line(weights):
     with pytest.raises(RecipeError, match=r"unexpected: blocks\.1.* and \d+ more$"):
-        make(replace(VIT, pretrained=weights[0], depth=1))
+        load(weights[0], replace(VIT, depth=1))
 
 
 class Exploit:
@@ -186,11 +193,11 @@ def test_a_weights_file_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"norm.weight": Exploit()}, protocol=2))
-    with pytest.raises(RecipeError, match=r"cannot read .*evil\.pth"):
-        make(replace(VIT, pretrained=path))
+    with pytest.raises(RecipeError, match=r"evil\.pth"):
+        load(path)
     torch.save({"norm.weight": Exploit()}, path)
-    with pytest.raises(RecipeError, match=r"cannot read .*evil\.pth"):
-        make(replace(VIT, pretrained=path))
+    with pytest.raises(RecipeError, match=r"evil\.pth"):
+        load(path)
     assert not (tmp_path / "exploited").exists()
 
 
@@ -201,8 +208,8 @@ def test_unreadable_weights_are_named(name, tmp_path):
         path.write_bytes(b"PK\x03\x04 nothing")
     if name.startswith("list"):
         torch.save([1, 2], path)
-    with pytest.raises(RecipeError, match=rf"vision_encoder\.pretrained.*{name}") as caught:
-        make(replace(VIT, pretrained=path))
+    with pytest.raises(RecipeError, match=rf"pretrained: .*{name}") as caught:
+        load(path)
     assert "\n" not in str(caught.value)
 
 
@@ -221,31 +228,33 @@ def test_an_image_size_that_would_cut_patches_off_is_refused():
         make(replace(VIT, image_size=40))
 
 
-def test_a_model_without_published_weights_says_so():
-    name = next(name for name in timm.list_models() if not timm.get_pretrained_cfg(name).has_weights)
+def test_a_model_without_published_weights_says_so(monkeypatch):
+    settings = replace(timm.get_pretrained_cfg("test_vit"), url=None, hf_hub_id=None)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: settings)
     with pytest.raises(RecipeError, match="publishes no weights"):
-        make(replace(VIT, model=name, pretrained=True))
+        load(None)
 
 
 def test_a_failed_download_asks_for_a_file(monkeypatch):
     def refuse(name, pretrained, num_classes, img_size):
         raise OSError("no route to host")
 
+    encoder = make()
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(RecipeError, match="no route to host; name a file"):
-        make(replace(VIT, pretrained=True))
+        encoder.load_pretrained(Pretrained(encoder.source))
 
 
 def test_published_weights_with_another_depth_are_refused():
-    with pytest.raises(ValueError, match="depth"):
-        TimmConfig(pretrained=True, depth=2)
+    with pytest.raises(RecipeError, match="depth"):
+        load(None, replace(VIT, depth=1))
 
 
 def run_with(torchvision, tmp_path):
     """Import timm in a fresh interpreter that finds this torchvision."""
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(torchvision)
-    script = "from plugins.vision.timm_vit import import_timm; print(import_timm().__version__)"
+    script = "from core import import_library; print(import_library('timm').__version__)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
 

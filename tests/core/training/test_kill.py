@@ -25,8 +25,8 @@ torch.set_num_threads(1)
 from core import run
 from core.plugins import load_plugins
 from core.training import train
-from plugins.vision.timm_vit import import_timm
-load_plugins(); import_timm()
+from core import import_library
+load_plugins(); import_library("timm")
 print(0, flush=True)
 for line in sys.stdin:
     child = os.fork()

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from core import run
+from core import import_library, run
+from core.rollout.actor import load_actor
 from core.training import fit as fit_module
 from core.training.checkpoint import checkpoints
 from tests.factories import make_store
@@ -83,14 +85,37 @@ def test_accumulated_micro_batches_are_the_same_windows(recipe_file, tmp_path):
 
 
 def test_a_frozen_part_does_not_change(recipe_file, tmp_path):
-    from safetensors.torch import load_file
-
     assert train(recipe_file, tmp_path / "run", "backbone.train=false", "train.keep_last=9") == 0
     early, late = (
         load_file(c.folder / "model.safetensors") for c in (checkpoints(tmp_path / "run")[i] for i in (0, -1))
     )
     changed = {name.partition(".")[0] for name in early if not torch.equal(early[name], late[name])}
     assert changed == {*PARTS} - {"backbone"}
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Weights of the small recipe's vision encoder, as timm would publish them."""
+    torch.manual_seed(11)
+    model = import_library("timm").create_model("test_vit", img_size=32, depth=1, num_classes=0)
+    save_file(model.state_dict(), tmp_path / "vit.safetensors")
+    return tmp_path / "vit.safetensors"
+
+
+@pytest.mark.parametrize("train_vision", ["false", "lora", "true"])
+def test_published_weights_are_trained_acted_with_and_resumed(recipe_file, published, tmp_path, train_vision):
+    settings = [f"vision_encoder.pretrained={published}", f"vision_encoder.train={train_vision}"]
+    assert train(recipe_file, tmp_path / "run", *settings) == 0
+    policy = load_actor(tmp_path / "run").policy
+    weights = load_file(checkpoints(tmp_path / "run")[-1].folder / "model.safetensors")
+    assert "vision_encoder.camera" in weights  # which nobody publishes
+    assert torch.equal(policy.vision_encoder.camera, weights["vision_encoder.camera"])
+    held = [name for name in weights if name.startswith("vision_encoder.model.") and ".lora_" not in name]
+    assert bool(held) == (train_vision == "true")
+    moved = published.rename(tmp_path / "moved.safetensors")
+    shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
+    settings[0] = f"vision_encoder.pretrained={moved}"
+    assert train(recipe_file, tmp_path / "run", *settings, resume=True) == 0
 
 
 def test_resuming_continues_bit_for_bit(recipe_file, tmp_path):

@@ -1,0 +1,24 @@
+"""Any vision-language model of transformers that keeps vision, words and language model apart, as three parts."""
+
+from core import Register, hookimpl
+from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
+from plugins.vlms.huggingface.text import HuggingFaceText, TextConfig
+from plugins.vlms.huggingface.vision import HuggingFaceVision, VisionConfig
+
+
+@hookimpl
+def register_vision_encoders(register: Register) -> None:
+    """Register "huggingface"."""
+    register("huggingface", VisionConfig, HuggingFaceVision)
+
+
+@hookimpl
+def register_text_encoders(register: Register) -> None:
+    """Register "huggingface"."""
+    register("huggingface", TextConfig, HuggingFaceText)
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    """Register "huggingface"."""
+    register("huggingface", BackboneConfig, HuggingFaceBackbone)

@@ -1,0 +1,135 @@
+"""Kosmos-2's words: SentencePiece in the vocabulary layout of Hugging Face, and the embedding table."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Gt
+from torch import Tensor, nn
+
+from core import DataError, Pretrained, RecipeError, TextEncoder, TokenGroup
+from plugins.vlms.kosmos2.names import SOURCE, TEXT_NAMES, text_share
+
+BEGIN, PADDING, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
+TAGS = (
+    *("</doc>", "<image>", "</image>", "</chunk>", "</line>", "<phrase>", "</phrase>", "<object>", "</object>"),
+    *("</delimiter_of_multi_objects/>", "<grounding>"),
+    *(f"<patch_index_{i:04}>" for i in range(1024)),
+)
+IMAGES, INSTRUCTION = "{images}", "{instruction}"
+
+
+@dataclass(frozen=True)
+class Kosmos2TextConfig:
+    """The embedding table of Kosmos-2, and what is asked with an instruction.
+
+    model: SentencePiece model of Kosmos-2, sentencepiece.bpe.model in its repository.
+    prompt: text around "{instruction}"; "{images}" marks where the images stand, as in RoboVLMs after <s>.
+    width: of every token (D).
+    vocabulary: rows of the table.
+    max_tokens: tokens in the longest prompt that is accepted.
+    """
+
+    model: Path
+    prompt: str = "<s>{images}<grounding>An image of a robot {instruction}"
+    width: Annotated[int, Gt(0)] = 2048
+    vocabulary: Annotated[int, Gt(0)] = 65_037
+    max_tokens: Annotated[int, Gt(0)] = 256
+
+    def __post_init__(self) -> None:
+        if self.prompt.count(INSTRUCTION) != 1 or self.prompt.count(IMAGES) > 1:
+            raise ValueError(f"prompt must hold {INSTRUCTION} once and {IMAGES} at most once, got {self.prompt!r}")
+        if INSTRUCTION in self.prompt.partition(IMAGES)[0] and IMAGES in self.prompt:
+            raise ValueError(f"prompt must hold {INSTRUCTION} behind {IMAGES}, got {self.prompt!r}")
+
+
+class Kosmos2Text(TextEncoder):
+    """Embeds a prompt's pieces; the backbone scales them, as it does images and action tokens.
+
+    Ids are those of Hugging Face: <s>, <pad>, </s>, <unk>, the pieces, <mask>, then tags and patch indices.
+    Raises DataError where the .model cannot be read, RecipeError where the table is too small for it.
+    `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
+    """
+
+    source = SOURCE
+
+    def __init__(self, config: Kosmos2TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.width = config.width
+        self.processor = _load(config.model)
+        self.special = _special_ids(self.processor.get_piece_size())
+        if (needed := max(self.special.values()) + 1) > config.vocabulary:
+            raise RecipeError(f"text_encoder.vocabulary: '{config.model}' needs {needed} rows, got {config.vocabulary}")
+        lead, images, self.question = config.prompt.rpartition(IMAGES)
+        self.lead = list(self._ids(lead)) if images else []
+        self.prefix = len(self.lead)
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def tokenize(self, instruction: str) -> Sequence[int]:
+        """Ids of the prompt around an instruction; raises DataError for one that is empty, too long or no Unicode."""
+        if not instruction.strip():
+            raise DataError(f"the instruction {instruction!r} is empty; give every episode an instruction")
+        try:
+            ids = [*self.lead, *self._ids(self.question.replace(INSTRUCTION, instruction))]
+        except (RuntimeError, UnicodeError) as error:  # a lone surrogate, which UTF-8 cannot hold
+            raise DataError(f"the instruction {instruction[:60]!r} is no valid Unicode; write it again") from error
+        if len(ids) > self.config.max_tokens:
+            raise DataError(
+                f"the prompt of '{' '.join(instruction[:60].split())}...' has {len(ids)} tokens and "
+                f"text_encoder.max_tokens is {self.config.max_tokens}; shorten it or raise text_encoder.max_tokens"
+            )
+        return ids
+
+    def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
+        """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
+        return TokenGroup(self.embedding(ids), mask)
+
+    def load_pretrained(self, weights: Pretrained) -> None:
+        """Take the token embedding, strictly; tensors that belong to no part are unexpected here."""
+        TEXT_NAMES.load(self, text_share(weights), weights.source)
+
+    def publish(self) -> dict[str, Tensor]:
+        """Name the weights as Hugging Face does."""
+        return TEXT_NAMES.publish(self.state_dict())
+
+    def describe(self) -> dict[str, Any]:
+        """Kosmos2Config's share: what the checkpoint is, and its vocabulary."""
+        text = {"vocab_size": self.config.vocabulary, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+        return {
+            "model_type": "kosmos-2",
+            "architectures": ["Kosmos2ForConditionalGeneration"],
+            "tie_word_embeddings": True,
+            "text_config": text,
+        }
+
+    def _ids(self, text: str) -> Iterator[int]:
+        """Special tokens as they are, and what lies between them in pieces."""
+        for word in re.split(f"({'|'.join(map(re.escape, self.special))})", text):
+            if word in self.special:
+                yield self.special[word]
+            else:
+                for piece in self.processor.encode(word):
+                    # SentencePiece has <unk> at 0 and its pieces from 3 on; <pad> moved them by one
+                    yield piece + 1 if piece else self.special[UNKNOWN]
+
+
+def _special_ids(pieces: int) -> dict[str, int]:
+    """Ids of everything that is no piece, for a model of so many pieces (its own <unk>, <s> and </s> among them)."""
+    first = {BEGIN: 0, PADDING: 1, END: 2, UNKNOWN: 3}
+    return first | {tag: pieces + 1 + i for i, tag in enumerate(("<mask>", *TAGS))}
+
+
+def _load(path: Path) -> Any:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"text_encoder.model: '{path}' cannot be read as a SentencePiece model; "
+            f"Kosmos-2's is sentencepiece.bpe.model in {SOURCE}"
+        ) from error

@@ -1,0 +1,164 @@
+"""Kosmos-2's eye: CLIP ViT-L/14, whose patches a resampler sums up in 64 tokens of the language model's width."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core import Pretrained, TokenGroup, VisionEncoder, import_library
+from plugins.vlms.kosmos2.names import SOURCE, VISION_NAMES, vision_share
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of pixels in [0, 1]
+
+
+@dataclass(frozen=True)
+class Kosmos2VisionConfig:
+    """The sizes of the vision encoder; the defaults are Kosmos-2's.
+
+    width: of every token that comes out, the language model's (D).
+    heads: attention heads of the resampler; they divide the width.
+    latents: tokens per camera.
+    clip_width: of CLIP's tokens.
+    clip_depth: number of CLIP's blocks.
+    clip_heads: attention heads of CLIP; they divide clip_width.
+    image_size: rows and columns to which every camera is resized, pixels.
+    patch_size: rows and columns of a patch, pixels.
+    gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+    """
+
+    width: Annotated[int, Gt(0)] = 2048
+    heads: Annotated[int, Gt(0)] = 32
+    latents: Annotated[int, Gt(0)] = 64
+    clip_width: Annotated[int, Gt(0)] = 1024
+    clip_depth: Annotated[int, Gt(0)] = 24
+    clip_heads: Annotated[int, Gt(0)] = 16
+    image_size: Annotated[int, Gt(0)] = 224
+    patch_size: Annotated[int, Gt(0)] = 14
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for width, heads in (("width", "heads"), ("clip_width", "clip_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise ValueError(f"{heads} must divide {width}, got {getattr(self, heads)} and {getattr(self, width)}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
+
+
+class Kosmos2Vision(VisionEncoder):
+    """CLIP (Radford et al. 2021) with its last norm over all tokens, each of length one, then the resampler.
+
+    A frame's tokens are its cameras' tokens in the order of data.cameras; RoboVLMs has the wrist before the static one.
+    `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
+    """
+
+    source = SOURCE
+
+    def __init__(
+        self,
+        config: Kosmos2VisionConfig,
+        *,
+        cameras: Mapping[str, tuple[int, int, int]],
+        text_width: int,  # noqa: ARG002
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.width = config.width
+        self.cameras = list(cameras)
+        self.clip = _clip(config)
+        self.dense = nn.Linear(config.clip_width, config.width)
+        self.resampler = Resampler(config)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
+        """{camera: (B T C Y X) uint8} -> (B T V*latents width)."""
+        batch, window = images[self.cameras[0]].shape[:2]
+        pixels = torch.stack([self._pixels(images[name].flatten(0, 1)) for name in self.cameras], dim=1)
+        features: Tensor = self.clip.forward_features(pixels.flatten(0, 1))  # (B*T*V N clip_width), normed
+        tokens = self.resampler(self.dense(F.normalize(features, dim=-1)))
+        pattern = "(b t v) n d -> b t (v n) d"
+        return TokenGroup(rearrange(tokens, pattern, b=batch, t=window, v=len(self.cameras)))
+
+    def load_pretrained(self, weights: Pretrained) -> None:
+        """Take CLIP's and the resampler's weights, strictly."""
+        VISION_NAMES.load(self, vision_share(weights), weights.source)
+
+    def publish(self) -> dict[str, Tensor]:
+        """Name the weights as Hugging Face does."""
+        return VISION_NAMES.publish(self.state_dict())
+
+    def describe(self) -> dict[str, Any]:
+        """Kosmos2Config's share: vision_config and the number of latents."""
+        config = self.config
+        vision = {
+            "hidden_size": config.clip_width,
+            "intermediate_size": 4 * config.clip_width,
+            "num_hidden_layers": config.clip_depth,
+            "num_attention_heads": config.clip_heads,
+            "image_size": config.image_size,
+            "patch_size": config.patch_size,
+        }
+        return {"vision_config": vision, "latent_query_num": config.latents}
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """(n C Y X) uint8 -> (n C size size), resized and normalised as CLIP was trained."""
+        size = (self.config.image_size, self.config.image_size)
+        pixels = images.float()
+        if images.shape[-2:] != size:
+            resized = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+            pixels = resized.clamp(0, 255)  # cubic curves overshoot at edges
+        return ((pixels / 255 - self.mean) / self.std).to(self.mean.dtype)
+
+
+class Resampler(nn.Module):
+    """Learned latents look at the features and at themselves: one attention, without residual and norm."""
+
+    def __init__(self, config: Kosmos2VisionConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.latents = nn.Parameter(torch.randn(config.latents, config.width))
+        self.q_proj = nn.Linear(config.width, config.width)
+        self.k_proj = nn.Linear(config.width, config.width)
+        self.v_proj = nn.Linear(config.width, config.width)
+        self.out_proj = nn.Linear(config.width, config.width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n N D) -> (n latents D)."""
+        # what the latents contribute is the same for every image, so it is projected once
+        query = self.q_proj(self.latents).expand(len(features), -1, -1)
+        key = self._with_latents(self.k_proj, features)
+        value = self._with_latents(self.v_proj, features)
+        q, k, v = (rearrange(x, "n l (h d) -> n h l d", h=self.heads) for x in (query, key, value))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(rearrange(mixed, "n h l d -> n l (h d)"))  # type: ignore[no-any-return]
+
+    def _with_latents(self, project: nn.Module, features: Tensor) -> Tensor:
+        """(n N D) -> (n N+latents D), projected."""
+        return torch.cat([project(features), project(self.latents).expand(len(features), -1, -1)], dim=1)
+
+
+def _clip(config: Kosmos2VisionConfig) -> Any:
+    """timm's Vision Transformer in CLIP's shape: quick GELU, a norm before the blocks, no classifier."""
+    vision_transformer = import_library("timm.models.vision_transformer")
+    model = vision_transformer.VisionTransformer(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=0,
+        global_pool="token",
+        embed_dim=config.clip_width,
+        depth=config.clip_depth,
+        num_heads=config.clip_heads,
+        pre_norm=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-5),
+        act_layer="quick_gelu",
+    )
+    model.set_grad_checkpointing(config.gradient_checkpointing)
+    return model
