@@ -10,7 +10,6 @@ size of the process that builds the policy of recipes/robovlms_kosmos_calvin.tom
 """
 
 import argparse
-import json
 import resource
 import statistics
 import tempfile
@@ -19,12 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from core import ActionSpec, Batch, import_library
 from core.plugins import load_plugins
 from core.policy import Policy, build_policy
+from core.publishing import export_folder
 from core.recipe import Recipe, load_recipe
 from core.training.optimizer import build_optimizer
 from plugins.text.sentencepiece import SHIPPED
@@ -113,15 +111,8 @@ def transformers_model(policy: Policy):
     """transformers' own model with the policy's weights, in the attention that it chooses by itself."""
     transformers = import_library("transformers", extra="vlm")
     with tempfile.TemporaryDirectory() as folder:
-        description: dict = {}
-        tensors: dict[str, Tensor] = {}
-        for part in PARTS:
-            tensors |= getattr(policy, part).publish()
-            for key, value in getattr(policy, part).describe().items():
-                description[key] = {**description.get(key, {}), **value} if isinstance(value, dict) else value
-        save_file({n: x.detach().contiguous() for n, x in tensors.items()}, Path(folder) / "model.safetensors")
-        (Path(folder) / "config.json").write_text(json.dumps(description))
-        return transformers.Kosmos2Model.from_pretrained(folder).train()
+        export_folder(policy, Path(folder) / "kosmos2")
+        return transformers.Kosmos2Model.from_pretrained(Path(folder) / "kosmos2").train()
 
 
 def step_of_ours(policy: Policy, batch: Batch) -> None:

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import ActionSpec, Batch, DataError, Pretrained, RecipeError, TokenGroup, import_library
-from core.publishing import export_folder
 from core.plugins import load_plugins
 from core.policy import Policy, build_policy
+from core.publishing import export_folder
 from core.recipe import load_recipe
 from core.testing import Given, checks_for
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone

@@ -14,6 +14,7 @@ from torch import Tensor
 from core import ActionSpec, Batch, DataError, Pretrained, RecipeError, import_library
 from core.plugins import load_plugins
 from core.policy import Policy, build_policy
+from core.publishing import export_folder
 from core.recipe import load_recipe
 from core.testing import Given, checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
@@ -97,23 +98,10 @@ def perturb(policy: Policy) -> None:
 PARTS = ("vision_encoder", "text_encoder", "backbone")
 
 
-def publish(policy: Policy, folder: Path) -> Path:
-    """Write the folder that Hugging Face would."""
-    tensors: dict[str, Tensor] = {}
-    description: dict = {}
-    for part in PARTS:
-        tensors |= getattr(policy, part).publish()
-        for key, value in getattr(policy, part).describe().items():
-            description[key] = {**description.get(key, {}), **value} if isinstance(value, dict) else value
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: x.detach().contiguous() for name, x in tensors.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(description))
-    return folder
-
-
 def oracle(policy: Policy, folder: Path):
     transformers = import_library("transformers")
-    model = transformers.Kosmos2Model.from_pretrained(publish(policy, folder), attn_implementation="eager")
+    export_folder(policy, folder / "kosmos2")
+    model = transformers.Kosmos2Model.from_pretrained(folder / "kosmos2", attn_implementation="eager")
     return model.eval()
 
 
@@ -325,7 +313,8 @@ def hub_folder(folder: Path, **options) -> Path:
     """What transformers itself writes, with random weights."""
     transformers = import_library("transformers")
     torch.manual_seed(7)
-    config = json.loads((publish(make(), folder / "config") / "config.json").read_text())
+    export_folder(make(), folder / "ours")
+    config = json.loads((folder / "ours" / "config.json").read_text())
     model = transformers.Kosmos2ForConditionalGeneration(transformers.Kosmos2Config(**config))
     model.save_pretrained(folder / "hub", **options)
     return folder / "hub"
@@ -338,7 +327,8 @@ def test_a_folder_of_the_hub_comes_back_bit_for_bit(options, tmp_path):
     assert (len(list(source.glob("*.safetensors"))) > 1) == bool(options)
     policy = make()
     load(policy, source)
-    back = publish(policy, tmp_path / "back")
+    back = tmp_path / "back"
+    export_folder(policy, back)
     before = transformers.Kosmos2ForConditionalGeneration.from_pretrained(source).state_dict()
     after = transformers.Kosmos2ForConditionalGeneration.from_pretrained(back).state_dict()
     assert before.keys() == after.keys()
