@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     from core.publishing import export_folder, export_robovlms
     from core.rollout.actor import load_actor
 
-    policy = load_actor(arguments.run, arguments.checkpoint).policy
+    policy = load_actor(arguments.run, arguments.checkpoint, exact=True).policy
     (export_robovlms if arguments.out.suffix == ".ckpt" else export_folder)(policy, arguments.out)
     print(f"exported to {arguments.out}")
     return 0

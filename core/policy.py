@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from core.augmentation import Augmentation
 from core.contracts import (
     ActionSpec,
     ActionTokens,
@@ -21,8 +22,10 @@ from core.contracts import (
 from core.errors import RecipeError
 from core.hookspecs import Kind
 from core.lora import add_adapters
-from core.pretrained import Pretrained
+from core.pretrained import NOTHING, Pretrained, Published, checksum
+from core.quantization import quantize
 from core.recipe import Recipe
+from core.sections import AugmentationConfig
 from core.tokens import full_mask
 
 
@@ -40,6 +43,8 @@ class Policy(nn.Module):
 
     images -> vision encoder -> projection ─┐
     text   -> text encoder   -> projection ─┴> action tokens: layout -> backbone -> action tokens: read -> policy head
+
+    Before the vision encoder, an augmentation may change the images.
     """
 
     def __init__(
@@ -49,8 +54,10 @@ class Policy(nn.Module):
         backbone: Backbone,
         action_tokens: ActionTokens,
         policy_head: PolicyHead,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
+        self.augmentation = augmentation
         self.vision_encoder = vision_encoder
         self.text_encoder = text_encoder
         self.projections = nn.ModuleDict(
@@ -63,7 +70,7 @@ class Policy(nn.Module):
         self.action_tokens = action_tokens
         self.policy_head = policy_head
         self.frozen: list[nn.Module] = []
-        self.published: frozenset[str] = frozenset()  # weights that stay as their source gave them, by name
+        self.published: Published = NOTHING
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss: the head's named terms, and their sum as "total"; scalars."""
@@ -96,7 +103,7 @@ class Policy(nn.Module):
     def freeze(self, kind: Kind) -> None:
         """Keep a part as it is: no gradients, and no dropout."""
         part: nn.Module = getattr(self, kind)
-        part.requires_grad_(False)
+        part.requires_grad_(False).eval()
         self.frozen.append(part)
 
     def train(self, mode: bool = True) -> Self:
@@ -109,7 +116,8 @@ class Policy(nn.Module):
     def _encode(self, batch: Batch) -> tuple[TokenGroup, TokenGroup]:
         """Batch -> vision (B T N D) and text (B N D), both of the backbone's width."""
         text: TokenGroup = self.text_encoder(batch.text_ids, batch.text_mask)
-        vision: TokenGroup = self.vision_encoder(batch.images, text)
+        images = batch.images if self.augmentation is None else self.augmentation(batch.images)
+        vision: TokenGroup = self.vision_encoder(images, text)
         return (
             replace(vision, tokens=self.projections["vision"](vision.tokens)),
             replace(text, tokens=self.projections["text"](text.tokens)),
@@ -127,15 +135,20 @@ def build_policy(
     proprio_dim: int,
     *,
     from_checkpoint: bool = False,
+    quantized: bool = True,
 ) -> Policy:
     """Build the five parts that a recipe names, fill them with published weights, and freeze those it says.
 
     cameras: {name: (C, Y, X)}. from_checkpoint: a checkpoint of the run will follow, so that only those published
-    weights are read which it leaves out. Raises RecipeError, as parts do when they refuse their configuration.
+    weights are read which it leaves out. quantized: false keeps every weight as it was published, whatever the recipe
+    says. Raises RecipeError, as parts do when they refuse their configuration.
     """
     policy = _join_parts(recipe, cameras, action, proprio_dim)
     _load_pretrained(policy, recipe, from_checkpoint)
     _choose_what_trains(policy, recipe)
+    policy.published = _published(policy, recipe)
+    if quantized:
+        _quantize(policy, recipe)
     return policy
 
 
@@ -159,6 +172,7 @@ def _join_parts(
             text_prefix=text_encoder.prefix,
         ),
         build["policy_head"](config["policy_head"], width=backbone.width, action=action),
+        Augmentation(recipe.augmentation, cameras) if recipe.augmentation != AugmentationConfig() else None,
     )
 
 
@@ -181,19 +195,33 @@ def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> N
 
 
 def _choose_what_trains(policy: Policy, recipe: Recipe) -> None:
-    """Freeze parts and add adapters, and note the weights that no checkpoint need hold."""
-    published = set()
+    """Freeze parts and add adapters."""
     for kind, part in recipe.parts.items():
-        module: nn.Module = getattr(policy, kind)
         if part.settings.train is False:
             policy.freeze(kind)
         elif part.settings.train == "lora":
-            add_adapters(module, part.settings, kind)
-        if part.settings.base_is_published:
-            own = getattr(module, "own", ())  # parameters that no source has
-            frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
-            published |= {f"{kind}.{name}" for name in frozen - set(own)}
-    policy.published = frozenset(published)
+            add_adapters(getattr(policy, kind), part.settings, kind)
+
+
+def _published(policy: Policy, recipe: Recipe) -> Published:
+    """Which weights no checkpoint need hold."""
+    weights: dict[str, Tensor] = {}
+    for kind in (kind for kind, part in recipe.parts.items() if part.settings.base_is_published):
+        module: nn.Module = getattr(policy, kind)
+        own = getattr(module, "own", ())  # parameters that no source has
+        frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad and name not in own}
+        weights |= {f"{kind}.{name}": p for name, p in frozen.items()}
+    return Published(frozenset(weights), checksum(weights))
+
+
+def _quantize(policy: Policy, recipe: Recipe) -> None:
+    """Keep the published weights of linear layers in fewer bits where the recipe says so."""
+    for kind, part in recipe.parts.items():
+        if part.settings.quantize is not None:
+            prefix = f"{kind}."
+            kept = {name.removeprefix(prefix) for name in policy.published.names if name.startswith(prefix)}
+            held = {prefix + name for name in quantize(getattr(policy, kind), kept, kind)}
+            policy.published = replace(policy.published, names=policy.published.names | held)
 
 
 def _projection(width: int, target: int) -> nn.Module:

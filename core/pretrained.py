@@ -14,6 +14,7 @@ from pickle import UnpicklingError
 from typing import Any, TypeVar, cast
 
 import torch
+from google_crc32c import extend
 from torch import Tensor, nn
 
 from core.errors import RecipeError
@@ -95,6 +96,28 @@ class Names:
                     name.replace("*", number) + rest for name in ((names,) if isinstance(names, str) else names)
                 )
         raise KeyError(f"the table of published names lacks '{own}'")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights of a policy that stay as their source gave them, so that no checkpoint need hold them.
+
+    names: in the policy's state dict. checksum: CRC32C of what the source gave; 0 for nothing.
+    """
+
+    names: frozenset[str] = frozenset()
+    checksum: int = 0
+
+
+NOTHING = Published()
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC32C of tensors in the order of their names; 0 for none."""
+    crc = 0
+    for _, tensor in sorted(tensors.items()):
+        crc = extend(crc, tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return int(crc)
 
 
 def raise_unless_fitting(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:

@@ -1,7 +1,7 @@
 """A trained policy's weights in the layouts in which parts are published: a folder of Hugging Face, or RoboVLMs'."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,7 @@ def export_folder(policy: Policy, out: Path) -> None:
     Raises RecipeError that names the parts which were never published by anybody.
     """
     merge(policy)
-    parts = _publishable(policy, MODEL)
-    tensors = {name: x for part in parts for name, x in part.publish().items()}
-    description: dict[str, Any] = {}
-    for part in parts:
-        description = _joined(description, part.describe())
+    tensors, description = published_model(policy)
     rest = {name: x for name, x in policy.state_dict().items() if name.partition(".")[0] not in MODEL}
     out.mkdir(parents=True)
     save_file(_owned(tensors), out / "model.safetensors", metadata={"format": "pt"})
@@ -38,13 +34,25 @@ def export_folder(policy: Policy, out: Path) -> None:
     (out / "config.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
+def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The vision-language model of a policy: weights under their published names, not copied, and its config.json.
+
+    Raises RecipeError that names the parts which were never published by anybody.
+    """
+    parts = _publishable(policy, MODEL)
+    description: dict[str, Any] = {}
+    for part in parts:
+        description = _joined(description, part.describe())
+    return _tensors(parts), description
+
+
 def export_robovlms(policy: Policy, out: Path) -> None:
     """Write a state dict with RoboVLMs' names, which `torch.load(out, weights_only=True)` reads."""
     merge(policy)
-    model = {ROBOVLMS + name: x for part in _publishable(policy, MODEL) for name, x in part.publish().items()}
-    others = _publishable(policy, ("action_tokens", "policy_head"))
+    model = {ROBOVLMS + name: x for name, x in _tensors(_publishable(policy, MODEL)).items()}
+    others = _tensors(_publishable(policy, ("action_tokens", "policy_head")))
     out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": _owned(model | {n: x for part in others for n, x in part.publish().items()})}, out)
+    torch.save({"state_dict": _owned(model | others)}, out)
 
 
 def merge(policy: Policy) -> None:
@@ -62,6 +70,10 @@ def _publishable(policy: Policy, kinds: tuple[Kind, ...]) -> list[Publishable]:
     if unknown := [f"{k} ({type(part).__name__})" for k, part in parts.items() if not isinstance(part, Publishable)]:
         raise RecipeError(f"export: nobody publishes the weights of {', '.join(unknown)}, so there is no layout for it")
     return list(parts.values())
+
+
+def _tensors(parts: Iterable[Publishable]) -> dict[str, Tensor]:
+    return {name: x for part in parts for name, x in part.publish().items()}
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

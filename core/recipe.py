@@ -17,6 +17,7 @@ from core.sections import (
     GENERAL,
     OPTIONAL,
     ActionConfig,
+    AugmentationConfig,
     DataConfig,
     DemonstrationsConfig,
     EvaluateConfig,
@@ -52,6 +53,7 @@ class Recipe:
 
     train: TrainConfig
     data: DataConfig
+    augmentation: AugmentationConfig
     action: ActionConfig
     parts: Mapping[Kind, Part] = field(default_factory=dict)
     environment: Choice | None = None

@@ -130,6 +130,28 @@ class ActionConfig:
 
 
 @dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of the images while training; a crop is taken from the middle when acting.
+
+    shift: largest shift, in pixels, each way; of all cameras, or of each by its name.
+    crop: share of each side that is kept, and enlarged to the whole size.
+    brightness: largest change, as a share.
+    contrast: largest change, as a share.
+    saturation: largest change, as a share.
+    hue: largest turn, as a share of the circle.
+    per_frame: change every frame of a window on its own.
+    """
+
+    shift: Annotated[int, Ge(0)] | Mapping[str, Annotated[int, Ge(0)]] = 0
+    crop: Annotated[float, Gt(0), Le(1)] = 1.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    per_frame: bool = False
+
+
+@dataclass(frozen=True)
 class DemonstrationsConfig:
     """Which of the environment's tasks its expert shows; recorded into data.path on first use.
 
@@ -206,6 +228,8 @@ class PartSettings:
     weight_decay: overrides [train].
     pretrained: where the weights come from before training: a folder or file relative to the recipe's, or a name on
         the Hugging Face hub; true for those that the part itself names.
+    quantize: "nf4" keeps the linear layers that `pretrained` fills and nothing trains in four bits (Dettmers et al.
+        2023).
     lora_rank: rank of each adapter (Hu et al. 2021); 16 unless said.
     lora_alpha: the adapters' output is scaled by alpha / rank; 2 x rank unless said.
     lora_dropout: on the adapters' input while training, a probability.
@@ -216,6 +240,7 @@ class PartSettings:
     learning_rate: Rate | None = None
     weight_decay: Amount | None = None
     pretrained: bool | str = False
+    quantize: Literal["nf4"] | None = None
     lora_rank: Positive | None = None
     lora_alpha: Annotated[float, Gt(0)] | None = None
     lora_dropout: Share | None = None
@@ -224,6 +249,8 @@ class PartSettings:
     def __post_init__(self) -> None:
         if self.train is False and (self.learning_rate, self.weight_decay) != (None, None):
             raise ValueError("learning_rate and weight_decay have no effect on a part with train = false; drop them")
+        if self.quantize is not None and not self.base_is_published:
+            raise ValueError('quantize needs pretrained weights that stay: set pretrained, and train = false or "lora"')
         said = [name for name in vars(self) if name.startswith("lora_") and getattr(self, name) is not None]
         if said and self.train != "lora":
             raise ValueError(f'{", ".join(said)}: no effect without train = "lora"; drop, or set that')
@@ -234,6 +261,11 @@ class PartSettings:
         return bool(self.pretrained) and self.train is not True
 
 
-GENERAL: Mapping[str, type] = {"train": TrainConfig, "data": DataConfig, "action": ActionConfig}
+GENERAL: Mapping[str, type] = {
+    "train": TrainConfig,
+    "data": DataConfig,
+    "augmentation": AugmentationConfig,
+    "action": ActionConfig,
+}
 # sections that mean something only in an environment, and are as absent as the recipe leaves them
 OPTIONAL: Mapping[str, type] = {"demonstrations": DemonstrationsConfig, "evaluate": EvaluateConfig}

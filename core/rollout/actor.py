@@ -81,9 +81,10 @@ class Actor:
         return torch.from_numpy(self.proprio_normalizer.normalize(measured))[:, None]
 
 
-def load_actor(run: Path, checkpoint: Literal["last", "best"] = "last") -> Actor:
+def load_actor(run: Path, checkpoint: Literal["last", "best"] = "last", *, exact: bool = False) -> Actor:
     """Build a run's policy with a checkpoint's weights: on a GPU, unless the recipe trains on the CPU or there is none.
 
+    exact: on the CPU, every weight as it was published or trained, not in the fewer bits in which the policy acts.
     Raises CheckpointError, or RecipeError for a recipe that does not fit the plugins installed.
     """
     chosen = choose_checkpoint(run, checkpoint)
@@ -96,11 +97,12 @@ def load_actor(run: Path, checkpoint: Literal["last", "best"] = "last") -> Actor
         actions.spec(recipe.data.window, recipe.action.horizon),
         proprio_dim=len(info.proprio),
         from_checkpoint=True,
+        quantized=not exact,
     )
-    if recipe.train.precision == "bf16-true":  # it acts in the numbers in which it was trained
+    if recipe.train.precision == "bf16-true" and not exact:  # it acts in the numbers in which it was trained
         policy.to(torch.bfloat16)
     load_weights(chosen, policy, policy.published)
-    device = _device(recipe.train.accelerator)
+    device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
     tokenize = lru_cache(INSTRUCTIONS)(lambda text: np.asarray(policy.text_encoder.tokenize(text), np.int64))
     return Actor(policy, info, recipe.action.horizon, actions, proprio, tokenize, chosen, device)

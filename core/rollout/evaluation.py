@@ -14,6 +14,7 @@ from rich.console import Console
 
 from core.data.contracts import ActionConvention
 from core.errors import DataError, RecipeError
+from core.quantization import parameter_count
 from core.recipe import Recipe
 from core.rollout import protocol
 from core.rollout.actor import Actor, load_actor
@@ -186,7 +187,7 @@ def _policy(run: Path, actor: Actor) -> dict[str, Any]:
         "step": actor.checkpoint.step,
         "recipe_sha256": _sha256(run / "recipe.toml"),
         "weights_sha256": _sha256(actor.checkpoint.folder / "model.safetensors"),
-        "parameters": sum(parameter.numel() for parameter in actor.policy.parameters()),
+        "parameters": sum(parameter_count(parameter) for parameter in actor.policy.parameters()),
     }
 
 

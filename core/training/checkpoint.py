@@ -7,18 +7,18 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from google_crc32c import extend
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.errors import CheckpointError
+from core.pretrained import NOTHING, Published
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     keep_last: int,
-    left_out: Set[str] = frozenset(),
+    published: Published = NOTHING,
 ) -> Path:
     """Write a checkpoint atomically, then drop all but the newest `keep_last` and the best.
 
-    left_out: names of weights that stay as their published source gave them; with adapters, only those are written.
+    published: weights that are not written, only their checksum.
     Raises CheckpointError when the disk refuses; what was saved before stays as it was.
     """
     folder = checkpoint_folder(run, state["step"])
@@ -59,10 +59,11 @@ def save_checkpoint(
         for leftover in folder.parent.glob(".step_*"):  # of a process that was killed
             shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
-        kept = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+        kept = {name: tensor for name, tensor in model.state_dict().items() if name not in published.names}
         save_file(_contiguous(kept), temporary / "model.safetensors")
         save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(json.dumps(state, indent=2, allow_nan=False), encoding="utf-8")
+        described = json.dumps({**state, "left_out": published.checksum}, indent=2, allow_nan=False)
+        (temporary / "state.json").write_text(described, encoding="utf-8")
         _publish(temporary, folder)
         _prune(run, keep_last)
     except (OSError, SafetensorError) as error:
@@ -86,10 +87,10 @@ def checkpoints(run: Path) -> list[Checkpoint]:
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, left_out: Set[str] = frozenset()
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, published: Published = NOTHING
 ) -> None:
     """Put a checkpoint's weights and optimiser state in place, strictly."""
-    load_weights(checkpoint, model, left_out)
+    load_weights(checkpoint, model, published)
     tensors = _read(checkpoint.folder / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
@@ -100,31 +101,25 @@ def load_checkpoint(
         optimizer.state[parameters[name]][entry] = tensor.to(where)
 
 
-def load_weights(checkpoint: Checkpoint, model: nn.Module, left_out: Set[str] = frozenset()) -> None:
+def load_weights(checkpoint: Checkpoint, model: nn.Module, published: Published = NOTHING) -> None:
     """Put a checkpoint's weights in place, strictly: raises CheckpointError with every key that does not fit.
 
-    left_out: names of weights that it lacks; the model must have those it was saved with.
+    published: weights that the model has already and the checkpoint lacks; they must be those it was saved with.
     """
     weights = _read(checkpoint.folder / "model.safetensors")
-    state = model.state_dict()
     try:
-        model.load_state_dict({name: state[name] for name in left_out} | weights, strict=True)
-    except RuntimeError as error:
-        problems = " ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise CheckpointError(f"{checkpoint.folder}: the weights do not fit the recipe's parts: {problems}") from None
-    if checkpoint.state.get("left_out", 0) != checksum(model, left_out):
+        found = model.load_state_dict(weights, strict=False)
+        lacking = [f"it lacks '{name}'" for name in found.missing_keys if name not in published.names]
+        problems = lacking + [f"the policy lacks '{name}'" for name in found.unexpected_keys]
+    except RuntimeError as error:  # shapes
+        problems = [line.strip() for line in str(error).splitlines()[1:]]
+    if problems:
+        raise CheckpointError(f"{checkpoint.folder}: the weights do not fit the recipe's parts: {'; '.join(problems)}")
+    if checkpoint.state.get("left_out", 0) != published.checksum:
         raise CheckpointError(
             f"{checkpoint.folder}: the weights that `pretrained` names are no longer those it was trained on; "
             "bring back that source"
         )
-
-
-def checksum(model: nn.Module, names: Set[str]) -> int:
-    """CRC32C of some of a model's weights; 0 for none."""
-    crc, state = 0, model.state_dict()
-    for name in sorted(names):
-        crc = extend(crc, state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return int(crc)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -38,7 +38,6 @@ class Run:
     task_of: Mapping[str, str]
     action_dim: int
     inference: Mapping[str, Any]  # what a checkpoint carries beside the weights: normalisers, conventions
-    left_out: int  # checksum of the weights that checkpoints leave out
     joint_table: JointTable
     metrics: MetricsLog | None  # the first process writes
     display: Display
@@ -154,7 +153,7 @@ def _save(run: Run, done: int) -> None:
     raise_if_weights_broken(run.policy, done, run.last_checkpoint)
     run.metrics.flush()
     error = run.validated.error if run.validated else None
-    state = {"step": done, "validation_error": error, "left_out": run.left_out, **run.inference}
+    state = {"step": done, "validation_error": error, **run.inference}
     run.last_checkpoint = save_checkpoint(
         run.folder, run.policy, run.optimizer.optimizer, state, run.recipe.train.keep_last, run.policy.published
     )

@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from core.policy import Policy
+from core.quantization import parameter_count
 from core.training.optimizer import modules_of
 
 
@@ -54,10 +55,12 @@ class JointTable:
     def _row(
         self, name: str, module: nn.Module, gradient_norm: Tensor, before: Sequence[Tensor], after: Sequence[Tensor]
     ) -> JointRow:
-        change = _norm([new.detach() - old for old, new in zip(before, after, strict=True)])
+        # one difference at a time: together they would be as large as the part
+        moved = [torch.linalg.vector_norm(new.detach() - old) for old, new in zip(before, after, strict=True)]
+        change = torch.stack(moved).norm() if moved else torch.zeros(())
         return JointRow(
             part=name,
-            parameters=sum(p.numel() for p in module.parameters()),
+            parameters=sum(parameter_count(p) for p in module.parameters()),
             trainable=sum(p.numel() for p in after),
             learning_rate=max((g["lr"] for g in self.optimizer.param_groups if g["part"] == name), default=0.0),
             gradient_norm=float(gradient_norm),

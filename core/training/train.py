@@ -13,8 +13,8 @@ from rich.console import Console
 from core.errors import CheckpointError, RecipeError
 from core.policy import build_policy
 from core.recipe import PARTS, Recipe
-from core.sections import EvaluateConfig, TrainConfig
-from core.training.checkpoint import Checkpoint, checkpoints, checksum, load_checkpoint
+from core.sections import AugmentationConfig, EvaluateConfig, TrainConfig
+from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
 from core.training.data import TrainingData, open_data
 from core.training.fit import Run, fit
 from core.training.joint_table import JointTable
@@ -86,7 +86,9 @@ def _prepare(fabric: Fabric, recipe: Recipe, folder: Path, resume: bool) -> Chec
 
 def _check_same(recipe: Recipe, before: Path) -> None:
     """Refuse to continue a run with another recipe. Raises RecipeError with every difference."""
-    old, new = _flat(tomllib.loads(before.read_text(encoding="utf-8"))), _flat(tomllib.loads(recipe.as_toml()))
+    sections = tomllib.loads(before.read_text(encoding="utf-8"))
+    sections.setdefault("augmentation", asdict(AugmentationConfig()))  # runs of before there was one had none
+    old, new = _flat(sections), _flat(tomllib.loads(recipe.as_toml()))
     recorded_there = any(key.startswith("demonstrations.") for key in (*old, *new))
     free = FREE_ON_RESUME | {key for key in (*old, *new) if key.startswith("environment.") and not recorded_there}
     differences = [
@@ -132,7 +134,6 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
         task_of=data.task_of(),
         action_dim=data.action_spec.dim,
         inference=inference,
-        left_out=checksum(policy, policy.published),
         joint_table=JointTable(policy, optimizer),
         metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,
         display=Display(settings.steps, first, settings.batch_size, console=console),

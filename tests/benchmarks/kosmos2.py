@@ -4,26 +4,33 @@
     python -m tests.benchmarks.kosmos2 memory full
     python -m tests.benchmarks.kosmos2 memory lora
 
-Weights are random. Speed: forward and backward of the same sequences with the same weights and type, the two in turn in
-one process, so that a busy machine slows both; the ratio is transformers' time over ours. Memory: the largest resident
-size of the process that builds the policy of recipes/robovlms_kosmos_calvin.toml and takes one step of AdamW.
+Weights are random, sizes those of recipes/robovlms_kosmos_calvin.toml. Speed: forward and backward of the same
+sequences with the very same weights, in turn in one process, so that a busy machine slows all; a ratio is transformers'
+time over ours. Memory: the largest resident size of the process that builds the policy and takes its first step, which
+measures the joint-training table, too, and then saves it as a checkpoint.
 """
 
 import argparse
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from core import ActionSpec, Batch, import_library
 from core.plugins import load_plugins
 from core.policy import Policy, build_policy
-from core.publishing import export_folder
+from core.publishing import published_model
 from core.recipe import Recipe, load_recipe
+from core.training.checkpoint import save_checkpoint
+from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer
 from plugins.text.sentencepiece import SHIPPED
 
@@ -63,81 +70,124 @@ def batch_of(policy: Policy, batch: int, window: int, cameras: tuple[str, ...], 
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
+class Float32Products(TorchDispatchMode):
+    """Multiplies bfloat16 matrices in float32, one product at a time; all that stays in memory stays bfloat16.
+
+    A processor without bfloat16 instructions takes a hundred times longer otherwise.
+    """
+
+    products = frozenset({torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default})
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in self.products or args[0].dtype != torch.bfloat16:
+            return func(*args, **(kwargs or {}))
+        wide = [x.float() if isinstance(x, Tensor) else x for x in args]
+        return func(*wide, **(kwargs or {})).to(torch.bfloat16)
+
+
 def memory(kind: str) -> None:
     """Print the peak of one training step: all weights, or adapters on the decoder beside a frozen rest."""
     adapters = ["backbone.train=lora", "vision_encoder.train=false", "text_encoder.train=false"]
     recipe = recipe_with("data.window=2", "train.precision=bf16-true", *(adapters if kind == "lora" else []))
     policy = policy_of(recipe).to(torch.bfloat16).train()  # as train.precision = "bf16-true" does
-    built = peak()
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    print(f"{kind}: {trained:,} of {sum(p.numel() for p in policy.parameters()):,} parameters train")
+    report("building it in float32, then bfloat16")
     optimizer = build_optimizer(policy, recipe)
     started = time.perf_counter()
-    policy(batch_of(policy, 1, 2, recipe.data.cameras))["total"].backward()
+    with Float32Products(), sdpa_kernel(SDPBackend.MATH):
+        policy(batch_of(policy, 1, 2, recipe.data.cameras))["total"].backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-    optimizer.step()
-    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in policy.parameters())
-    print(f"{kind}: {trained:,} of {total:,} parameters train, bfloat16, batch 1, window 2, two cameras")
-    print(
-        f"peak resident memory {peak():.1f} GB, {built:.1f} GB once built; {time.perf_counter() - started:.0f} s a step"
-    )
+    with JointTable(policy, optimizer).measure(1):
+        optimizer.step()
+    optimizer.zero_grad()
+    report(f"one step of {time.perf_counter() - started:.0f} s")
+    with tempfile.TemporaryDirectory() as run:
+        save_checkpoint(Path(run), policy, optimizer, {"step": 1}, keep_last=1, published=policy.published)
+    report("saving it")
 
 
-def peak() -> float:
-    """Largest resident size of this process so far, GB (10^9 bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def report(what: str) -> None:
+    """Print the largest resident size of this process since the last report, GB (10^9 bytes), and begin anew."""
+    status = Path("/proc/self/status").read_text()
+    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+    print(f"peak {peak:.1f} GB while {what}", flush=True)
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 # ----------------------------------------------------------------------------------------------------------- speed
 
 
 def speed(depth: int, batch: int, repeats: int) -> None:
-    """Print the ratio of times over `repeats` pairs: full width, fewer layers, so that it fits and ends."""
-    sizes = [f"backbone.depth={depth}", f"vision_encoder.clip_depth={depth}", "data.window=1"]
+    """Print the ratios of times and of operations."""
+    sizes = [f"backbone.depth={depth}", f"vision_encoder.clip_depth={depth}", "data.window=1", "augmentation.shift=0"]
     plain = ["backbone.gradient_checkpointing=false", "vision_encoder.gradient_checkpointing=false"]
     recipe = recipe_with(*sizes, *plain, "backbone.dropout=0.0", "backbone.attention_dropout=0.0")
     policy = policy_of(recipe).train()
     theirs = transformers_model(policy)
     inputs = batch_of(policy, batch, 1, recipe.data.cameras)
-    ours, other = (lambda: step_of_ours(policy, inputs)), (lambda: step_of_theirs(theirs, policy, inputs))
-    for run in (ours, other):
-        run()
-    times = [(timed(ours), timed(other)) for _ in range(repeats)]
-    ratios = sorted(b / a for a, b in times)
-    print(f"{depth} layers of each network at full width, batch {batch}, two cameras, float32, {repeats} pairs")
-    print(f"transformers' time over ours: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    steps: dict[str, Callable[[], Tensor]] = {
+        "ours": lambda: policy.read(inputs).flatten(0, 2),
+        "transformers' decoder": lambda: read_theirs(theirs, policy, inputs, logits=False),
+        "with its output layer, as RoboVLMs calls it": lambda: read_theirs(theirs, policy, inputs, logits=True),
+    }
+    raise_unless_equal(steps)
+    counted = {name: operations(read, policy, theirs) for name, read in steps.items()}
+    times = [{name: seconds(read, policy, theirs) for name, read in steps.items()} for _ in range(repeats)]
+    print(f"{depth} layers of each network at full width, batch {batch}, two cameras, float32, {repeats} rounds")
+    for name in list(steps)[1:]:
+        ratios = sorted(one[name] / one["ours"] for one in times)
+        spread = f"median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"{name}, over ours: time {spread}; operations {counted[name] / counted['ours']:.3f}")
 
 
-def transformers_model(policy: Policy):
-    """transformers' own model with the policy's weights, in the attention that it chooses by itself."""
+@torch.no_grad()
+def raise_unless_equal(steps: dict[str, Callable[[], Tensor]]) -> None:
+    """All must compute the same."""
+    ours, *others = (read() for read in steps.values())
+    for other in others:
+        torch.testing.assert_close(other, ours, rtol=1e-4, atol=1e-4)
+
+
+def transformers_model(policy: Policy) -> torch.nn.Module:
+    """transformers' own model over the policy's weights, the same memory, in the attention that it chooses itself."""
     transformers = import_library("transformers", extra="vlm")
-    with tempfile.TemporaryDirectory() as folder:
-        export_folder(policy, Path(folder) / "kosmos2")
-        return transformers.Kosmos2Model.from_pretrained(Path(folder) / "kosmos2").train()
+    weights, description = published_model(policy)
+    model = transformers.Kosmos2ForConditionalGeneration(transformers.Kosmos2Config(**description))
+    found = model.load_state_dict({name: x.detach() for name, x in weights.items()}, strict=False, assign=True)
+    assert found == (["text_model.lm_head.weight"], []), found  # tied to the embedding
+    model.tie_weights()
+    return model.train()
 
 
-def step_of_ours(policy: Policy, batch: Batch) -> None:
-    """Readout, backward."""
-    policy.zero_grad(set_to_none=True)
-    policy.read(batch).square().sum().backward()
-
-
-def step_of_theirs(model: torch.nn.Module, policy: Policy, batch: Batch) -> None:
-    """The same sequence through transformers: <s>, images, words, [LRN]; the hidden state at [LRN], backward."""
-    model.zero_grad(set_to_none=True)
+def read_theirs(model: torch.nn.Module, policy: Policy, batch: Batch, *, logits: bool) -> Tensor:
+    """The same sequence through transformers: <s>, images, words, [LRN] -> the hidden state at [LRN]."""
     words = model.get_input_embeddings()(batch.text_ids)
     pixels = torch.stack([policy.vision_encoder._pixels(x[:, 0]) for x in batch.images.values()], dim=1)
     images = model.get_image_features(pixels.flatten(0, 1)).pooler_output.unflatten(0, pixels.shape[:2]).flatten(1, 2)
     action = policy.action_tokens.action.expand(len(words), -1, -1)
     embeddings = torch.cat([words[:, :1], images, words[:, 1:], action], dim=1)
-    hidden = model.text_model(inputs_embeds=embeddings, attention_mask=torch.ones(embeddings.shape[:2]))
-    hidden.last_hidden_state[:, -1].square().sum().backward()
+    inputs = {"inputs_embeds": embeddings, "attention_mask": torch.ones(embeddings.shape[:2])}
+    if logits:
+        return model.text_model(**inputs, output_hidden_states=True).hidden_states[-1][:, -1]
+    return model.text_model.model(**inputs).last_hidden_state[:, -1]
 
 
-def timed(run: Callable[[], None]) -> float:
-    """Seconds."""
+def seconds(read: Callable[[], Tensor], *models: torch.nn.Module) -> float:
+    """Time of forward and backward; the gradients go at once, or two models' would not fit."""
     started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    read().square().sum().backward()
+    took = time.perf_counter() - started
+    for model in models:
+        model.zero_grad(set_to_none=True)
+    return took
+
+
+def operations(read: Callable[[], Tensor], *models: torch.nn.Module) -> int:
+    """Floating-point operations of the products in forward and backward."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # a fused one is not counted
+        seconds(read, *models)
+    return int(counter.get_total_flops())
 
 
 def main() -> None:
@@ -146,8 +196,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="what", required=True)
     commands.add_parser("memory").add_argument("kind", choices=("full", "lora"))
     quick = commands.add_parser("speed")
-    quick.add_argument("--depth", type=int, default=3)
-    quick.add_argument("--batch", type=int, default=2)
+    quick.add_argument("--depth", type=int, default=24)
+    quick.add_argument("--batch", type=int, default=1)
     quick.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     if arguments.what == "memory":

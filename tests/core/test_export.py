@@ -185,6 +185,54 @@ def test_an_export_to_robovlms_loads_into_all_five_parts(home, tmp_path):
             torch.testing.assert_close(getattr(loaded, kind).state_dict()[name], tensor, msg=f"{kind}.{name}")
 
 
+@pytest.fixture(scope="module")
+def four_bits(home) -> Path:
+    """The same run with published weights in four bits, except those of the text encoder, which has no matrices."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install -e '.[quantized]')")
+    settings = ["vision_encoder.quantize=nf4", "backbone.quantize=nf4"]
+    assert run.main([str(home / "recipe.toml"), *settings, "--output", str(home / "four_bits")]) == 0
+    return home / "four_bits"
+
+
+def test_a_run_in_four_bits_saves_adapters_alone_and_acts_in_four_bits(home, four_bits):
+    saved = load_file(checkpoints(four_bits)[-1].folder / "model.safetensors")
+    assert saved.keys() == newest(home).keys()
+    policy = load_actor(four_bits).policy
+    assert policy.backbone.layers[1].attention.q_proj.base_layer.weight.dtype == torch.uint8
+    assert policy.vision_encoder.dense.weight.dtype == torch.uint8
+
+
+def test_a_run_in_four_bits_goes_on_where_it_stopped(home, four_bits, tmp_path):
+    shutil.copytree(four_bits, tmp_path / "run")
+    shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
+    settings = ["vision_encoder.quantize=nf4", "backbone.quantize=nf4"]
+    assert run.main([str(home / "recipe.toml"), *settings, "--output", str(tmp_path / "run"), "--resume"]) == 0
+    before, again = (
+        load_file(checkpoints(folder)[-1].folder / "model.safetensors") for folder in (four_bits, tmp_path / "run")
+    )
+    assert all(torch.equal(again[name], x) for name, x in before.items())
+
+
+def test_the_joint_table_counts_weights_in_four_bits_as_weights(home, four_bits):
+    def counted(folder: Path) -> dict[str, float]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return {k: v for line in lines for k, v in line.items() if k.endswith("/parameters")}
+
+    assert counted(four_bits) == counted(home / "run")
+
+
+def test_an_export_of_a_run_in_four_bits_merges_into_the_weights_as_published(home, four_bits, tmp_path):
+    assert export.main([str(four_bits), str(tmp_path / "out")]) == 0
+    exported, hub = load_file(tmp_path / "out" / "model.safetensors"), load_file(home / "hub" / "model.safetensors")
+    saved = load_file(checkpoints(four_bits)[-1].folder / "model.safetensors")
+    adapter = "backbone.layers.0.mlp.fc1.lora_{}.default.weight"
+    name = "text_model.model.layers.0.ffn.fc1.weight"
+    delta = saved[adapter.format("B")] @ saved[adapter.format("A")] * 2
+    torch.testing.assert_close(exported[name], hub[name] + delta)
+    frozen = "vision_model.model.encoder.layers.0.mlp.fc1.weight"
+    assert torch.equal(exported[frozen], hub[frozen])
+
+
 def test_an_export_with_projections_is_refused(home, tmp_path, capsys):
     """No published layout has a place for them."""
     (tmp_path / "recipe.toml").write_text((home / "recipe.toml").read_text())
@@ -203,12 +251,16 @@ def test_an_export_overwrites_nothing(home, tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
-def test_bfloat16_policies_are_built_loaded_and_exported_in_it(home, tmp_path):
+def test_bfloat16_policies_act_in_it_and_are_exported_without_its_rounding(home, tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE.format(folder=home, model=SHIPPED, precision="bf16-true"))
     assert run.main([str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "run")]) == 0
     saved = load_file(checkpoints(tmp_path / "run")[-1].folder / "model.safetensors")
     assert {x.dtype for x in saved.values()} == {torch.bfloat16}
+    assert load_actor(tmp_path / "run").policy.backbone.norm.weight.dtype == torch.bfloat16
     assert export.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    exported, hub = load_file(tmp_path / "out" / "model.safetensors"), load_file(home / "hub" / "model.safetensors")
+    frozen = "vision_model.model.encoder.layers.0.mlp.fc1.weight"
+    assert torch.equal(exported[frozen], hub[frozen])
 
 
 @pytest.mark.parametrize(
@@ -218,6 +270,7 @@ def test_bfloat16_policies_are_built_loaded_and_exported_in_it(home, tmp_path):
         ("text_encoder.train=lora", 'text_encoder.train: "lora" stands beside linear layers, and this part has none'),
         ("policy_head.train=lora", "policy_head.train: expected true"),
         ("vision_encoder.lora_rank=3", 'vision_encoder: lora_rank: no effect without train = "lora"'),
+        ("text_encoder.quantize=nf4", "text_encoder: quantize needs pretrained weights that stay: set pretrained"),
         ("backbone.pretrained=nowhere/at/all", "backbone.pretrained: 'nowhere/at/all' is no file or folder"),
         ("action_tokens.pretrained=true", "action_tokens.pretrained: 'learned' names no source"),
     ],

@@ -25,7 +25,7 @@ def transformer(settings=LORA):
 
 
 def run(part):
-    tokens = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randn(2, 5, part.width, generator=torch.Generator().manual_seed(1))
     frame = torch.zeros(2, 5, dtype=torch.int64)
     sequence = TokenSequence(tokens, full_mask(TokenGroup(tokens)), frame, frame > 0, frame[:, None, :1])
     return part(sequence)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from core import ActionSpec, Batch, PolicyHead
+from core.augmentation import crop
 from core.plugins import load_plugins
 from core.policy import Policy, build_policy
 from core.recipe import PARTS, load_recipe
@@ -163,6 +164,27 @@ def test_a_frozen_part_gets_no_gradient_and_no_dropout(tmp_path):
     assert not policy.backbone.training
     assert all(p.grad is None for p in policy.backbone.parameters())
     assert any(p.grad is not None for p in policy.vision_encoder.parameters())
+
+
+def test_a_frozen_part_has_no_dropout_from_the_first_step_on(tmp_path):
+    policy = build(tmp_path, "policy_head", "causal", "image_text_action", "backbone.train=false")
+    assert not policy.backbone.training
+    assert policy.vision_encoder.training
+
+
+def test_images_are_augmented_in_training_and_cut_to_their_middle_when_acting(tmp_path):
+    settings = ("augmentation.crop=0.75", "augmentation.shift=3", "backbone.dropout=0.0")
+    policy = build(tmp_path, "policy_head", "causal", "image_text_action", *settings)
+    plain = build(tmp_path, "policy_head", "causal", "image_text_action", "backbone.dropout=0.0")
+    batch = batch_of(policy, 3)
+    with torch.no_grad():
+        policy.train()
+        assert not torch.allclose(policy.read(batch), policy.read(batch), atol=1e-4)
+        policy.eval()
+        seen = policy.read(batch)
+        middle = {n: crop(x, 0.75, torch.zeros(1, 1, 2)) for n, x in batch.images.items()}
+        torch.testing.assert_close(seen, plain.eval().read(replace(batch, images=middle)))
+        assert not torch.allclose(seen, plain.read(batch), atol=1e-4)
 
 
 def test_a_part_that_breaks_its_contract_cannot_be_built():

@@ -118,21 +118,32 @@ def test_published_weights_are_trained_acted_with_and_resumed(recipe_file, publi
     assert train(recipe_file, tmp_path / "run", *settings, resume=True) == 0
 
 
-def test_resuming_continues_bit_for_bit(recipe_file, tmp_path):
+@pytest.mark.parametrize("settings", [(), ("augmentation.shift=3", "augmentation.crop=0.8", "augmentation.hue=0.1")])
+def test_resuming_continues_bit_for_bit(recipe_file, tmp_path, settings):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert train(recipe_file, whole) == 0
-    assert train(recipe_file, halves) == 0
+    assert train(recipe_file, whole, *settings) == 0
+    assert train(recipe_file, halves, *settings) == 0
     for checkpoint in checkpoints(halves)[1:]:
         shutil.rmtree(checkpoint.folder)  # as if it had been killed after the first kept checkpoint
-    assert train(recipe_file, halves, resume=True) == 0
+    assert train(recipe_file, halves, *settings, resume=True) == 0
     assert metrics(halves) == metrics(whole)
     last = [checkpoints(folder)[-1].folder / "model.safetensors" for folder in (whole, halves)]
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
+def test_a_run_of_before_there_was_augmentation_goes_on(recipe_file, tmp_path):
+    assert train(recipe_file, tmp_path / "run") == 0
+    shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
+    recipe = tmp_path / "run" / "recipe.toml"
+    before, section, after = recipe.read_text().partition("[augmentation]\n")
+    assert section
+    recipe.write_text(before + after[after.index("[") :])
+    assert train(recipe_file, tmp_path / "run", resume=True) == 0
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_trains(recipe_file, tmp_path, precision):
-    settings = ["train.accelerator=cpu", "train.steps=4", "backbone.dropout=0.0"]
+    settings = ["train.accelerator=cpu", "train.steps=4", "backbone.dropout=0.0", "augmentation.crop=0.99"]
     assert train(recipe_file, tmp_path / "full", *settings) == 0
     assert train(recipe_file, tmp_path / "half", *settings, f"train.precision={precision}") == 0
     full, half = metrics(tmp_path / "full"), metrics(tmp_path / "half")
