@@ -40,7 +40,7 @@ class TokenSequence:
     mask: Tensor | None  # (S L) bool; None: all real
     frame: Tensor  # (S L) int64: the frame a token belongs to; no token may attend to a later frame
     is_action: Tensor  # (S L) bool
-    readout: Tensor  # (B T Q) int64: where the action tokens lie in the flattened (S L)
+    readout: Tensor  # (B T Q) int64: where action tokens lie in the flattened (S L); in its order, as many in each of S
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ class Backbone(nn.Module, ABC):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> hidden states (S L width); no token attends to a later frame or to padding."""
 
+    def read(self, sequence: TokenSequence) -> Tensor:
+        """(S L width) -> readout (B T Q width): hidden states of the action tokens, all that a policy asks for."""
+        hidden: Tensor = self(sequence)
+        return hidden.flatten(0, 1)[sequence.readout]
+
 
 class ActionTokens(nn.Module, ABC):
     """Owns the formulation: how vision, text and action tokens form sequences, and where actions are read.
@@ -131,10 +136,6 @@ class ActionTokens(nn.Module, ABC):
     @abstractmethod
     def layout(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> TokenSequence:
         """vision (B T N D), text (B M D), proprio (B T P) -> sequences with the action tokens in place."""
-
-    def read(self, hidden: Tensor, sequence: TokenSequence) -> Tensor:
-        """(S L D) -> readout (B T Q D)."""
-        return hidden.flatten(0, 1)[sequence.readout]
 
 
 class PolicyHead(nn.Module, ABC):

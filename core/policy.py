@@ -42,7 +42,7 @@ class Policy(nn.Module):
     """A vision-language-action policy of five parts, trained jointly.
 
     images -> vision encoder -> projection ─┐
-    text   -> text encoder   -> projection ─┴> action tokens: layout -> backbone -> action tokens: read -> policy head
+    text   -> text encoder   -> projection ─┴> action tokens -> backbone -> policy head
 
     Before the vision encoder, an augmentation may change the images.
     """
@@ -125,7 +125,7 @@ class Policy(nn.Module):
 
     def _mix(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> Tensor:
         sequence = self.action_tokens.layout(vision, text, proprio)
-        return self.action_tokens.read(self.backbone(sequence), sequence)
+        return self.backbone.read(sequence)
 
 
 def build_policy(

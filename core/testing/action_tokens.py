@@ -142,7 +142,7 @@ def readout(tokens: ActionTokens, given_to_it: Inputs) -> Tensor:
     position = torch.arange(1, seen.shape[1] + 1).sqrt().to(sequence.tokens.dtype)
     weights = seen.to(sequence.tokens.dtype) * position
     hidden = sequence.tokens + weights @ sequence.tokens / weights.sum(-1, keepdim=True).clamp(min=1)
-    return tokens.read(hidden, sequence)
+    return hidden.flatten(0, 1)[sequence.readout]
 
 
 def inputs(given: Given, dtype: torch.dtype = torch.float32) -> Inputs:

@@ -35,6 +35,7 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
         no_mask_is_a_full_mask,
         later_frames_are_not_seen,
         all_observations_are_seen,
+        what_is_read_is_what_forward_gives,
     )
     window = given.action.window
     return [*(Check(check.__name__, partial(check, subject, window)) for check in own), *checks_of_every_part(subject)]
@@ -106,6 +107,23 @@ def all_observations_are_seen(subject: Subject, window: int) -> None:
     assert tokens.grad is not None
     unseen = sorted(set(whole.frame[~whole.is_action & ~tokens.grad.any(-1)].tolist()))
     expect(not unseen, "the last action token", "to depend on every observation", f"none in frames {unseen}")
+
+
+def what_is_read_is_what_forward_gives(subject: Subject, window: int) -> None:
+    """`read` is `forward` at the action tokens, and sends back the same gradient."""
+    backbone: Backbone = subject.build()
+    whole = sequence(backbone.width, window)
+    received = []
+    for run in (lambda given: backbone(given).flatten(0, 1)[given.readout], backbone.read):
+        tokens = whole.tokens.clone().requires_grad_()
+        readout = run(replace(whole, tokens=tokens))
+        torch.autograd.backward((readout * normal(*readout.shape, seed=8)).sum())
+        received.append((readout.detach(), tokens.grad))
+    (expected, gradient), (read, read_gradient) = received
+    assert gradient is not None
+    assert read_gradient is not None
+    expect_close(read, expected, "what `read` gives, against `forward` at the action tokens")
+    expect_close(read_gradient, gradient, "the gradient through `read`, against that through `forward`")
 
 
 def sequence(width: int, window: int, *, padded: bool = True) -> TokenSequence:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core import ActionSpec, Batch, DataError, Pretrained, RecipeError, import_library
+from core import ActionSpec, Backbone, Batch, DataError, Pretrained, RecipeError, import_library
 from core.plugins import load_plugins
 from core.policy import Policy, build_policy
 from core.publishing import export_folder
@@ -149,6 +149,25 @@ def largest_difference(ours: Tensor, other: Tensor) -> float:
     return float((ours - other).detach().abs().max() / other.detach().abs().max())
 
 
+@pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])
+def test_a_last_layer_for_the_action_tokens_alone_changes_nothing(formulation):
+    policy = make(formulation=formulation)
+    perturb(policy)
+    batch = batch_of(policy)
+    gradients = []
+    for read in (Backbone.read, Kosmos2Backbone.read):
+        policy.zero_grad()
+        readout = read(policy.backbone, policy.action_tokens.layout(*policy._encode(batch), None))
+        (readout * torch.randn(readout.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None})
+    expected, received = gradients
+    assert expected.keys() == received.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        difference = float((received[name] - gradient).abs().max())
+        assert difference <= 1e-4 * float(gradient.abs().max()) + 1e-6 * largest, name
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
     policy = make(SIZES[name])
@@ -161,7 +180,7 @@ def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
     assert hidden.shape == expected.shape
     assert not bool(sequence.mask.all())  # the batch is padded
     assert largest_difference(hidden[sequence.mask], expected[sequence.mask]) < 1e-5
-    readout = policy.action_tokens.read(hidden, sequence)
+    readout = policy.backbone.read(sequence)
     assert largest_difference(readout.flatten(0, 2), expected[torch.arange(len(ends)), ends]) < 1e-5
 
     weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2)) * sequence.mask[..., None]
@@ -433,8 +452,8 @@ def test_the_action_token_is_scaled_with_everything_else():
     with torch.no_grad():
         before = policy.read(batch)
         policy.action_tokens.action.mul_(math.sqrt(32))
-        policy.backbone.register_forward_pre_hook(lambda module, inputs: (_unscaled(inputs[0]),))
-        torch.testing.assert_close(policy.read(batch), before)
+        sequence = policy.action_tokens.layout(*policy._encode(batch), None)
+        torch.testing.assert_close(policy.backbone.read(_unscaled(sequence)), before)
 
 
 def _unscaled(sequence):

@@ -81,7 +81,7 @@ def test_sequences_are_as_drawn(formulation, layout):
         frame = sequence.frame if formulation == "interleaved" else torch.arange(window)[:, None]
         shown = sequence.tokens + (sequence.is_action * frame)[..., None]
     assert names(replace(sequence, tokens=shown)) == DRAWN[formulation, layout]
-    read = tokens.read(shown, sequence)[0, :, :, 0].tolist()
+    read = shown.flatten(0, 1)[sequence.readout][0, :, :, 0].tolist()
     assert read == [[code("a", t), code("b", t)] for t in range(window)]
     if formulation == "interleaved":
         assert sequence.frame[0].tolist() == [0] * 7 + [1] * 5 + [2] * 5
@@ -104,7 +104,7 @@ def test_readout_of_a_sample_alone_equals_that_in_a_padded_batch(config, attenti
 
     def readout(words, images, proprio):
         sequence = tokens.layout(TokenGroup(images), words, proprio)
-        return tokens.read(backbone(sequence), sequence)
+        return backbone.read(sequence)
 
     with torch.no_grad():
         padded = pad_sequence(ids, batch_first=True)

@@ -65,14 +65,30 @@ class Kosmos2Backbone(Backbone):
 
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width). Real tokens stand first, so causality hides the padding."""
-        x = sequence.tokens * math.sqrt(self.width)
-        x = self.dropout(x + sinusoids(x.shape[1], self.width, x.device).to(x.dtype))
+        x = self._embed(sequence.tokens)
         for layer in self.layers:
-            if self.config.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            x = self._run(layer, x)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def read(self, sequence: TokenSequence) -> Tensor:
+        """(S L width) -> normed hidden states of the action tokens (B T Q width): the last layer computes no others."""
+        x = self._embed(sequence.tokens)
+        *layers, last = self.layers
+        for layer in layers:
+            x = self._run(layer, x)
+        columns = sequence.readout.view(len(x), -1) % x.shape[1]  # (S R)
+        readout: Tensor = self.norm(self._run(last, x, columns))
+        return readout.view(*sequence.readout.shape, self.width)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        x = tokens * math.sqrt(self.width)
+        embedded: Tensor = self.dropout(x + sinusoids(x.shape[1], self.width, x.device).to(x.dtype))
+        return embedded
+
+    def _run(self, layer: nn.Module, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        if self.config.gradient_checkpointing and self.training:
+            return checkpoint(layer, x, columns, use_reentrant=False)  # type: ignore[no-any-return]
+        return layer(x, columns)  # type: ignore[no-any-return]
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take the decoder's weights, strictly."""
@@ -107,9 +123,10 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(S L D) -> (S L D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
+    def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone."""
+        mixed = self.attention(self.attention_norm(x), columns)
+        x = _at(x, columns) + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -126,14 +143,15 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.out_proj = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(S L D) -> (S L D)."""
+    def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone."""
         q, k, v = (
-            rearrange(project(x), "s l (h d) -> s h l d", h=self.heads)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
+            rearrange(projected, "s l (h d) -> s h l d", h=self.heads)
+            for projected in (self.q_proj(_at(x, columns)), self.k_proj(x), self.v_proj(x))
         )
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        seen = None if columns is None else torch.arange(x.shape[1], device=x.device) <= columns[:, None, :, None]
+        mixed = F.scaled_dot_product_attention(q, k, v, seen, dropout, is_causal=seen is None)
         return self.out_proj(self.norm(rearrange(mixed, "s h l d -> s l (h d)")))  # type: ignore[no-any-return]
 
 
@@ -149,6 +167,11 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(S L D) -> (S L D)."""
         return self.fc2(self.norm(F.gelu(self.fc1(x))))  # type: ignore[no-any-return]
+
+
+def _at(x: Tensor, columns: Tensor | None) -> Tensor:
+    """(S L D) -> (S R D): the tokens at `columns` (S R), or all."""
+    return x if columns is None else x.take_along_dim(columns[..., None], dim=1)
 
 
 def sinusoids(length: int, width: int, where: torch.device) -> Tensor:
