@@ -25,8 +25,23 @@ if TYPE_CHECKING:
         Camera as Camera,
         Episode as Episode,
         EpisodeSource as EpisodeSource,
+        Frame as Frame,
         Gripper as Gripper,
+        Mode as Mode,
+        Rotation as Rotation,
         StoreInfo as StoreInfo,
+    )
+    from core.data.formats import (
+        Meaning as Meaning,
+        as_pictures as as_pictures,
+        correct_convention as correct_convention,
+        decode_pictures as decode_pictures,
+        describe_source as describe_source,
+        is_unit as is_unit,
+        join_columns as join_columns,
+        numbered as numbered,
+        one_line as one_line,
+        raise_if_unknown as raise_if_unknown,
     )
     from core.errors import (
         DataError as DataError,
@@ -35,7 +50,7 @@ if TYPE_CHECKING:
         did_you_mean as did_you_mean,
     )
     from core.hookspecs import Register as Register, hookimpl as hookimpl
-    from core.libraries import import_library as import_library
+    from core.libraries import import_library as import_library, import_optional as import_optional
     from core.losses import (
         masked_bce as masked_bce,
         masked_huber as masked_huber,
@@ -62,10 +77,14 @@ _HOME = {
         "ActionSpec ActionTokens Backbone Batch Loadable PolicyHead Publishable TextEncoder TokenGroup TokenSequence "
         "VisionEncoder"
     ),
-    "core.data.contracts": "ActionConvention Camera Episode EpisodeSource Gripper StoreInfo",
+    "core.data.contracts": "ActionConvention Camera Episode EpisodeSource Frame Gripper Mode Rotation StoreInfo",
+    "core.data.formats": (
+        "Meaning as_pictures correct_convention decode_pictures describe_source is_unit join_columns numbered one_line "
+        "raise_if_unknown"
+    ),
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
     "core.hookspecs": "Register hookimpl",
-    "core.libraries": "import_library",
+    "core.libraries": "import_library import_optional",
     "core.losses": "masked_bce masked_huber masked_l1 masked_mean masked_mse",
     "core.pretrained": "Names Pretrained below raise_unless_fitting select",
     "core.rollout.contracts": "Environment Observation Task",

@@ -1,6 +1,7 @@
 """The command `joinery`: one word for each `python -m core.*` module, and how a mistake is shown."""
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -17,6 +18,8 @@ COMMANDS = {
     "compare": ("core.report.compare", "put several runs side by side on one HTML page"),
     "export": ("core.export", "write a policy's weights for transformers or RoboVLMs"),
     "import": ("core.data.convert", "import episodes of another format into a store"),
+    "show": ("core.data.show", "show what a store holds, what its numbers mean, and what looks wrong"),
+    "verify": ("core.data.verify", "check every checksum of a store, and repair it if asked"),
     "tokenizer": ("core.data.tokenizer", "train a SentencePiece model on instructions"),
 }
 Main = Callable[..., int]
@@ -42,6 +45,13 @@ def command(main: Main) -> Main:
             return 130
 
     return wrapped
+
+
+def positive(text: str) -> int:
+    """Read a whole number above zero, as the type of an argument."""
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"expected a whole number above zero, got '{text}'")
+    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,19 +4,22 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-import torch
-
 from core.errors import RecipeError
 
-_declared: list[torch.library.Library] = []  # the declarations below last as long as these objects
+_declared: list[object] = []  # the declarations below last as long as these objects
 
 
 def import_library(module: str, extra: str | None = None) -> ModuleType:
-    """Import a library, also beside a torchvision that was built for another torch.
+    """Import a library that uses torchvision, also where that was built for another torch; else as import_optional."""
+    _mend_torchvision()
+    return import_optional(module, extra)
+
+
+def import_optional(module: str, extra: str | None = None) -> ModuleType:
+    """Import a library that not everybody has.
 
     extra: the optional extra that brings it; where it is missing, a RecipeError says how to install that.
     """
-    _mend_torchvision()
     try:
         return import_module(module)
     except ImportError as error:
@@ -32,6 +35,8 @@ def _mend_torchvision() -> None:
     ("operator torchvision::nms does not exist"). Neither timm nor transformers needs one. Declaring the two operators
     that are named, without an implementation, lets the import through.
     """
+    import torch
+
     before = set(sys.modules)
     try:
         import_module("torchvision")

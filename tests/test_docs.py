@@ -17,6 +17,7 @@ import pytest
 
 from core import hookspecs
 from core.cli import COMMANDS
+from core.data.formats import Meaning
 from core.plugins import load_plugins
 from core.recipe import PARTS, load_recipe
 from core.registry import Parameter, parameters_of
@@ -200,6 +201,16 @@ def test_recipes_page_has_every_key_of_the_built_ins(kind: str) -> None:
         text = section(f'[{kind}] name = "{component.name}"')
         missing = [row(p) for p in component.parameters if row(p) not in text]
         assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
+
+
+def test_importing_page_has_every_key_of_the_built_in_formats() -> None:
+    page = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
+    for component in load_plugins()["dataset"]:
+        if component.plugin.name.startswith("plugins."):
+            text = page.split(f"\n## {component.name}\n")[1].split("\n## ")[0]
+            assert not [row(p) for p in component.parameters if row(p) not in text], component.name
+            assert f"| `{component.name}` |" in page.partition("\n## ")[0]
+    assert not [row(p) for p in parameters_of(Meaning) if row(p) not in page]
 
 
 # ---------------------------------------------------------------------------------------------- examples

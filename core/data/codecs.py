@@ -3,7 +3,7 @@
 A codec works on a *group* of consecutive frames of one episode, (n Y X C) uint8, and any group can be decoded alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -85,11 +85,15 @@ def groups(frames: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (frames[i : i + size] for i in range(0, len(frames), size))
 
 
-def choose_codec(frames: np.ndarray) -> Codec:
-    """Encode an episode (n Y X C) uint8 both ways and return the smaller codec; zstd, the lossless one, when equal."""
+def encoded_sizes(frames: np.ndarray) -> dict[Codec, float]:
+    """Encode an episode (n Y X C) uint8 in every way -> bytes a frame, lossless codecs first."""
     candidates: tuple[Codec, ...] = (Zstd(), Jpeg())
-    sizes = [sum(len(codec.encode(group)) for group in groups(frames, codec.group)) for codec in candidates]
-    return candidates[int(np.argmin(sizes))]
+    return {c: sum(len(c.encode(group)) for group in groups(frames, c.group)) / len(frames) for c in candidates}
+
+
+def choose_codec(sizes: Mapping[Codec, float]) -> Codec:
+    """Return the codec of the smallest size; the first when equal."""
+    return min(sizes, key=sizes.__getitem__)
 
 
 _BUILD: dict[str, Callable[[int, int | None], Codec]] = {

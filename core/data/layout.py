@@ -80,11 +80,15 @@ _COMMIT = TypeAdapter(Commit)
 
 def read_commits(path: Path, first: int = 0) -> list[Commit]:
     """Read a store's commits from number `first` on; raises DataError for one that is damaged or missing."""
+    if not (path / "commits").is_dir():
+        raise DataError(
+            f"{path / 'commits'}: not there; where a repair was interrupted, rename commits.repaired beside it to that"
+        )
     files = sorted((path / "commits").glob("[0-9]*.json"))[first:]
     for number, file in enumerate(files, first):
         if file != commit_file(path, number):
             raise DataError(f"{commit_file(path, number)}: missing, though {file.name} exists; restore it")
-    return [_read_commit(file) for file in files]
+    return [read_commit(file) for file in files]
 
 
 def check_commits(path: Path, info: StoreInfo, commits: Sequence[Commit]) -> None:
@@ -109,7 +113,8 @@ def commit_file(path: Path, number: int) -> Path:
     return path / "commits" / f"{number:08d}.json"
 
 
-def _read_commit(file: Path) -> Commit:
+def read_commit(file: Path) -> Commit:
+    """Read one commit; raises DataError for one that is damaged."""
     try:
         content = json.loads(file.read_text())
         if content["crc32c"] == checksum(_canonical(content["commit"])):
@@ -123,8 +128,7 @@ def _read_commit(file: Path) -> Commit:
 
 def publish(path: Path, number: int, commit: Commit) -> bool:
     """Make commit `number` appear whole, or return False if that number is taken: a hard link never overwrites."""
-    content = _COMMIT.dump_python(commit, mode="json")
-    text = json.dumps({"crc32c": checksum(_canonical(content)), "commit": content})
+    text = serialise(commit)
     temporary = path / "commits" / f".{uuid4().hex}"
     try:
         with temporary.open("w") as stream:
@@ -139,6 +143,12 @@ def publish(path: Path, number: int, commit: Commit) -> bool:
             temporary.unlink()
     sync(path / "commits")
     return True
+
+
+def serialise(commit: Commit) -> str:
+    """Write a commit as its file holds it."""
+    content = _COMMIT.dump_python(commit, mode="json")
+    return json.dumps({"crc32c": checksum(_canonical(content)), "commit": content})
 
 
 def one_line(error: Exception) -> str:

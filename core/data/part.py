@@ -1,9 +1,10 @@
 """One immutable part of a store: how it is written whole, and how it is read once a commit names it."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -19,77 +20,77 @@ MAX_BYTES = 2**32 - 1  # of one camera's stream: its offsets are uint32
 # ---------------------------------------------------------------------------------------------- writing
 
 
-@dataclass
-class _Stream:
-    """One camera's encoded groups so far."""
+@dataclass(frozen=True)
+class EncodedEpisode:
+    """An episode as a part holds it.
 
-    chunks: list[bytes] = field(default_factory=list)
-    size: int = 0
+    streams: {camera: encoded groups}. actions, proprio: as in Episode.
+    """
 
-    def extend(self, chunks: list[bytes]) -> None:
-        self.chunks += chunks
-        self.size += sum(map(len, chunks))
+    id: str
+    task: Task
+    streams: Mapping[str, list[bytes]]
+    actions: np.ndarray
+    proprio: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {
-            "data": np.frombuffer(b"".join(self.chunks), np.uint8),
-            "end": np.cumsum([len(chunk) for chunk in self.chunks]).astype(np.uint32),
-            "crc": np.array([checksum(chunk) for chunk in self.chunks], np.uint32),
+    @classmethod
+    def of(cls, episode: Episode, codecs: Mapping[str, Codec]) -> Self:
+        """Encode every camera's frames."""
+        streams = {
+            name: [codec.encode(group) for group in groups(episode.images[name], codec.group)]
+            for name, codec in codecs.items()
         }
+        task = Task(episode.task, episode.instruction)
+        return cls(episode.id, task, streams, episode.actions.copy(), episode.proprio.copy())
 
 
 class PendingPart:
     """Whole episodes, encoded, in memory until `write`."""
 
-    def __init__(self, codecs: Mapping[str, Codec]) -> None:
-        self._codecs = codecs
-        self._streams = {name: _Stream() for name in codecs}
-        self._actions: list[np.ndarray] = []
-        self._proprio: list[np.ndarray] = []
-        self._task_of: list[Task] = []
-        self.ids: list[str] = []
+    def __init__(self, cameras: Iterable[str]) -> None:
+        self._bytes = dict.fromkeys(cameras, 0)
+        self.episodes: list[EncodedEpisode] = []
 
     @property
     def size(self) -> int:
         """Bytes of encoded frames."""
-        return sum(stream.size for stream in self._streams.values())
+        return sum(self._bytes.values())
 
-    def append(self, episode: Episode) -> None:
-        """Encode an episode; raises DataError if a camera's stream would grow past 4 GiB."""
-        encoded = {}
-        for name, codec in self._codecs.items():
-            encoded[name] = [codec.encode(group) for group in groups(episode.images[name], codec.group)]
-            if self._streams[name].size + sum(map(len, encoded[name])) > MAX_BYTES:
-                raise DataError(f"episode '{episode.id}': camera '{name}' passes 4 GiB in one part; split the episode")
-        for name, chunks in encoded.items():
-            self._streams[name].extend(chunks)
-        self._actions.append(episode.actions.copy())
-        self._proprio.append(episode.proprio.copy())
-        self._task_of.append(Task(episode.task, episode.instruction))
-        self.ids.append(episode.id)
+    def append(self, episode: EncodedEpisode) -> None:
+        """Add an episode; raises DataError if a camera's stream would grow past 4 GiB."""
+        grown = {name: self._bytes[name] + sum(map(len, chunks)) for name, chunks in episode.streams.items()}
+        if full := [name for name, size in grown.items() if size > MAX_BYTES]:
+            raise DataError(f"episode '{episode.id}': camera '{full[0]}' passes 4 GiB in one part; split the episode")
+        self.episodes.append(episode)  # in one go: Ctrl-C leaves no half of it
+        self._bytes = grown
 
     def write(self, folder: Path) -> Commit:
         """Write the part as a zarr v3 group and flush it to the disk; return the commit that makes it visible."""
-        tasks = tuple(dict.fromkeys(self._task_of))
+        tasks = tuple(dict.fromkeys(episode.task for episode in self.episodes))
         arrays = self._arrays(tasks)
         _write_zarr(folder, arrays)
         sync(*tree(folder), folder.parent)
         return Commit(
             part=folder.name,
             frames=len(arrays["action"]),
-            episodes=tuple(self.ids),
+            episodes=tuple(episode.id for episode in self.episodes),
             tasks=tasks,
             arrays={name: ArrayRecord(array.shape, checksum(array.tobytes())) for name, array in arrays.items()},
             statistics={name: Statistics.of(arrays[name]) for name in ("action", "proprio")},
         )
 
     def _arrays(self, tasks: tuple[Task, ...]) -> dict[str, np.ndarray]:
-        streams = {f"cam/{n}/{key}": array for n, s in self._streams.items() for key, array in s.arrays().items()}
-        return streams | {
-            "action": np.concatenate(self._actions),
-            "proprio": np.concatenate(self._proprio),
-            "episode/end": np.cumsum([len(actions) for actions in self._actions]).astype(np.int32),
-            "episode/task": np.array([tasks.index(task) for task in self._task_of], np.int32),
+        arrays = {}
+        for name in self._bytes:
+            chunks = [chunk for episode in self.episodes for chunk in episode.streams[name]]
+            arrays[f"cam/{name}/data"] = np.frombuffer(b"".join(chunks), np.uint8)
+            arrays[f"cam/{name}/end"] = np.cumsum([len(chunk) for chunk in chunks]).astype(np.uint32)
+            arrays[f"cam/{name}/crc"] = np.array([checksum(chunk) for chunk in chunks], np.uint32)
+        return arrays | {
+            "action": np.concatenate([episode.actions for episode in self.episodes]),
+            "proprio": np.concatenate([episode.proprio for episode in self.episodes]),
+            "episode/end": np.cumsum([len(episode.actions) for episode in self.episodes]).astype(np.int32),
+            "episode/task": np.array([tasks.index(episode.task) for episode in self.episodes], np.int32),
         }
 
 

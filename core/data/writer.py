@@ -14,11 +14,13 @@ from uuid import uuid4
 import numpy as np
 
 from core.data.attributes import differences, read_attributes, to_attributes
-from core.data.codecs import Codec, choose_codec
+from core.data.codecs import Codec, choose_codec, encoded_sizes
 from core.data.contracts import Episode, StoreInfo
 from core.data.layout import publish, read_commits, sync
-from core.data.part import PendingPart
+from core.data.part import EncodedEpisode, PendingPart
 from core.errors import DataError
+
+PART_BYTES = 64 * 2**20  # of encoded frames, at which a part is committed
 
 
 class StoreWriter:
@@ -29,13 +31,14 @@ class StoreWriter:
     the block drops what is not committed. Raises DataError if the store exists and its info disagrees.
     """
 
-    def __init__(self, path: Path, info: StoreInfo, part_bytes: int = 64 * 2**20) -> None:
+    def __init__(self, path: Path, info: StoreInfo, part_bytes: int = PART_BYTES) -> None:
         self.path = path
         self.info = replace(info, cameras=dict(info.cameras))
         self.committed: set[str] = set()
         self._part_bytes = part_bytes
         self._commits = 0
-        self._codecs: Mapping[str, Codec] | None = None
+        self.codecs: Mapping[str, Codec] | None = None  # of each camera, once there is an episode
+        self.tried: Mapping[str, Mapping[Codec, float]] = {}  # {camera: {codec: bytes a frame}}, if this writer chose
         self._pending: PendingPart | None = None
         _check_names(self.info)
         if path.is_symlink() and not path.exists():
@@ -45,13 +48,22 @@ class StoreWriter:
 
     def append(self, episode: Episode) -> None:
         """Add one episode; raises DataError, naming episode and frame, if it is not what the info promises."""
+        self.append_encoded(self.encode(episode))
+
+    def encode(self, episode: Episode) -> EncodedEpisode:
+        """Check an episode and encode it, by codecs that the first one chooses; nothing is added yet."""
         check_episode(episode, self.info)
-        if episode.id in self.committed or (self._pending and episode.id in self._pending.ids):
+        if self.codecs is None:
+            self.tried = {name: encoded_sizes(episode.images[name]) for name in self.info.cameras}
+            self._create({name: choose_codec(sizes) for name, sizes in self.tried.items()})
+        assert self.codecs is not None
+        return EncodedEpisode.of(episode, self.codecs)
+
+    def append_encoded(self, episode: EncodedEpisode) -> None:
+        """Add one episode that was checked and encoded elsewhere, by this writer's codecs."""
+        if episode.id in self.committed or episode.id in self._pending_ids():
             raise DataError(f"{self.path}: episode '{episode.id}' is there already; give each episode an id of its own")
-        if self._codecs is None:
-            self._create({name: choose_codec(episode.images[name]) for name in self.info.cameras})
-        assert self._codecs is not None
-        self._pending = self._pending or PendingPart(self._codecs)
+        self._pending = self._pending or PendingPart(self.info.cameras)
         self._pending.append(episode)
         if self._pending.size >= self._part_bytes:
             self.commit()
@@ -65,21 +77,28 @@ class StoreWriter:
         try:
             self._publish(pending, folder)
         except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not self._is_committed(folder):  # Ctrl-C may have come right after the commit
+                shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
                 raise self._refused(error) from error
             raise
-        self.committed.update(pending.ids)
+        self.committed.update(episode.id for episode in pending.episodes)
 
     def _publish(self, pending: PendingPart, folder: Path) -> None:
         commit = pending.write(folder)
         while True:
             self._catch_up()
-            if twice := self.committed.intersection(pending.ids):
+            if twice := self.committed.intersection(commit.episodes):
                 raise DataError(f"{self.path}: another writer has just added episode '{min(twice)}'; import again")
             if publish(self.path, self._commits, commit):
                 self._commits += 1
                 return
+
+    def _is_committed(self, folder: Path) -> bool:
+        return any(commit.part == folder.name for commit in read_commits(self.path, self._commits))
+
+    def _pending_ids(self) -> set[str]:
+        return {episode.id for episode in self._pending.episodes} if self._pending else set()
 
     def _catch_up(self) -> None:
         """Learn what other writers have committed."""
@@ -89,7 +108,7 @@ class StoreWriter:
 
     def _join(self) -> None:
         """Go on with an existing store."""
-        theirs, self._codecs = read_attributes(self.path)
+        theirs, self.codecs = read_attributes(self.path)
         if different := differences(self.info, theirs):
             raise DataError(f"{self.path}: cannot append, the store disagrees: {'; '.join(different)}")
         self._catch_up()

@@ -26,23 +26,19 @@ def record(
 ) -> None:
     """Store what attempts bring. However this ends, the whole episodes recorded up to then are committed."""
     pending, part = 0, max(LEAST_PART, ledger.episodes * len(ledger.tasks) // PARTS)
-    whole = True  # False while an episode is half appended: Ctrl-C may come at any moment
     report(ledger.tasks)
     try:
         for attempt, outcome in outcomes:
             ledger.settle(attempt.task, attempt.seed, outcome)
             for episode in ledger.due():
-                whole = False
                 writer.append(episode)
-                whole = True
                 pending += 1
             if pending >= part:
                 writer.commit()
                 pending = 0
             report(ledger.tasks)
     finally:
-        if whole:
-            writer.commit()
+        writer.commit()
 
 
 def attempts(workers: Sequence[Worker], ledger: Ledger, noise: float) -> Iterator[tuple[Attempt, Episode | str | None]]:

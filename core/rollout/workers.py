@@ -6,17 +6,17 @@ A worker's process imports what its environment needs and nothing else: neither 
 import os
 import pickle
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from core.errors import DataError, JoineryError
+from core.processes import serve_the_parent
 
 if TYPE_CHECKING:  # numpy is imported in the process once its threads are limited
     from core.data.contracts import StoreInfo
@@ -201,9 +201,8 @@ def _dump(spec: EnvironmentSpec) -> bytes:
 
 def _serve(connection: "Connection[Any, Any]") -> None:
     """Run what is submitted until the other side closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent decides
     os.environ.update(ONE_THREAD)  # there are as many processes as cores
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    serve_the_parent()
     environment: Environment | None = None
     with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         spec = connection.recv_bytes()
@@ -221,13 +220,6 @@ def _serve(connection: "Connection[Any, Any]") -> None:
             connection.send_bytes(reply)
     if environment is not None:
         environment.close()
-
-
-def _die_with_parent() -> None:
-    """End this process, whatever it is doing, when its parent has died without a word (kill -9)."""
-    if (parent := parent_process()) is not None:
-        parent.join()
-    os._exit(1)
 
 
 def _one_line(error: Exception) -> str:

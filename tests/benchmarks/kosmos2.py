@@ -6,8 +6,9 @@
 
 Weights are random, sizes those of recipes/robovlms_kosmos_calvin.toml. Speed: forward and backward of the same
 sequences with the very same weights, in turn in one process, so that a busy machine slows all; a ratio is transformers'
-time over ours, per round and of the least times, which other programs disturb least. Memory: the largest resident size of the process that builds the policy and takes its first step, which
-measures the joint-training table, too, and then saves it as a checkpoint.
+time over ours, per round and of the least times, which other programs disturb least. Memory: the largest resident size
+of the process that builds the policy and takes its first step, which measures the joint-training table, too, and then
+saves it as a checkpoint.
 """
 
 import argparse

@@ -50,7 +50,8 @@ def test_built_ins_come_through_the_same_door():
     assert offered["backbone"] == ["huggingface", "kosmos2", "transformer"]
     assert offered["action_tokens"] == ["learned"]
     assert offered["policy_head"] == ["discrete", "lstm"]
-    assert offered["dataset"] == ["metaworld_npz"]
+    formats = ["calvin", "diffusion_policy", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
+    assert offered["dataset"] == formats
     assert offered["environment"] == ["calvin", "metaworld", "tabletop"]
 
 

@@ -13,7 +13,8 @@ import pytest
 from core.errors import DataError
 from core.plugins import load_plugins
 from core.rollout.contracts import EVALUATION_SEEDS
-from plugins.environments.calvin import Calvin, CalvinConfig, read_chains, scene_state
+from plugins.environments.calvin import Calvin, CalvinConfig
+from plugins.environments.calvin.environment import read_chains, scene_state
 from tests import calvin_stand_in
 from tests.calvin_stand_in import PlayTableSimEnv, StandInCamera
 

@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.data.convert import import_episodes, main
+from core.data.convert import main
+from core.data.imports import import_episodes
 from core.data.store import EpisodeStore
 from core.errors import DataError
 from plugins.datasets.metaworld_npz import MetaWorldNpz, MetaWorldNpzConfig
@@ -100,7 +101,7 @@ def nan_at(frame: int, dimension: int) -> np.ndarray:
 def test_the_store_names_file_and_episode(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     dataset = source(tmp_path, **changes)
     with pytest.raises(DataError, match=f"episode {message}"):
-        import_episodes(dataset, tmp_path / "out.zarr", lambda done, total: None)
+        import_episodes(lambda: dataset, tmp_path / "out.zarr", lambda done, total: None)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:

@@ -1,67 +1,88 @@
-from collections.abc import Sequence
+"""The command: what it shows before and after, and its mistakes in one line."""
+
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from core.data.contracts import Episode
-from core.data.convert import import_episodes, main
+from core.data.convert import main
 from core.data.store import EpisodeStore
-from core.errors import DataError
-from tests.factories import make_episodes, make_info
 
 
-class Source:
-    """Episodes in memory; reading one of `broken` fails as a damaged file would."""
-
-    def __init__(self, count: int, broken: Sequence[str] = ()) -> None:
-        self.info = make_info()
-        self.episodes = {episode.id: episode for episode in make_episodes(count, self.info)}
-        self.broken = broken
-        self.reads: list[str] = []
-
-    def ids(self) -> Sequence[str]:
-        return list(self.episodes)
-
-    def read(self, episode: str) -> Episode:
-        self.reads.append(episode)
-        if episode in self.broken:
-            raise DataError(f"{episode}: damaged")
-        return self.episodes[episode]
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three episodes as .npz files."""
+    random = np.random.default_rng(0)
+    (folder := tmp_path / "episodes").mkdir()
+    for number in range(3):
+        np.savez(
+            folder / f"e{number}.npz",
+            top=random.integers(0, 255, (5, 16, 24, 3), dtype=np.uint8),
+            action=random.normal(size=(5, 2)),
+            angles=random.normal(size=(5, 3)),
+            instruction="fold the towel",
+        )
+    return folder
 
 
-def nowhere(done: int, total: int) -> None: ...
+def test_the_plan_comes_before_the_work_and_the_numbers_after(folder, tmp_path, capsys):
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text("""
+        proprio = ["angles"]
+        [meaning]
+        mode = "delta"
+        names = ["x", "grip"]
+        [[meaning.grippers]]
+        dimension = 1
+        kind = "binary"
+        closed = 0
+        open = 1
+    """)
+    out = tmp_path / "out.zarr"
+    assert main(["npz", str(folder), str(out), "fps=5", "--mapping", str(mapping), "--jobs", "1"]) == 0
+    shown = capsys.readouterr()
+    plan, _, summary = shown.out.partition("3 episodes imported")
+    for said in ("3 episodes\n", "top: 16 x 24, 5 Hz", "delta", "1 grip: 1.0 is 1, binary gripper: 0 closed, 1 open"):
+        assert said in plan
+    assert "angles_0, angles_1, angles_2" in plan
+    for said in ("3 episodes, 15 frames", "camera top: ", "KB a frame", "action grip", "proprio angles_2", "99 %"):
+        assert said in summary
+    assert "importing 3/3 episodes" in shown.err
+    assert EpisodeStore(out).info.action.grippers[0].open == 1.0
 
 
-def test_an_import_says_what_it_did(tmp_path: Path) -> None:
-    progress: list[tuple[int, int]] = []
-    summary = import_episodes(Source(5), tmp_path / "a.zarr", lambda done, total: progress.append((done, total)))
-    assert progress == [(i, 5) for i in range(1, 6)]
-    size = sum(file.stat().st_size for file in (tmp_path / "a.zarr").rglob("*") if file.is_file())
-    assert (summary.added, summary.episodes, summary.frames, summary.bytes) == (5, 5, 11 + 12 + 13 + 14 + 15, size)
-    assert "5 episodes, 65 frames" in str(summary)
-    assert "front zstd, wrist jpeg" in str(summary)
+def test_bad_episodes_are_skipped_when_asked_and_listed(folder, tmp_path, capsys):
+    (folder / "e1.npz").write_bytes((folder / "e1.npz").read_bytes()[:300])
+    out = str(tmp_path / "out.zarr")
+    assert main(["npz", str(folder), out, "fps=5", "--jobs", "1"]) == 1
+    assert "e1.npz: damaged" in capsys.readouterr().err
+    assert len(EpisodeStore(Path(out))) == 1
+    assert main(["npz", str(folder), out, "fps=5", "--jobs", "1", "--skip-bad"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 episodes imported; 2 episodes" in shown
+    assert "skipped 1:\n  e1: " in shown
 
 
-def test_an_import_goes_on_with_what_is_new(tmp_path: Path) -> None:
-    import_episodes(Source(3), tmp_path / "a.zarr", nowhere)
-    source = Source(5)
-    summary = import_episodes(source, tmp_path / "a.zarr", nowhere)
-    assert source.reads == ["push/3", "reach/4"]
-    assert (summary.added, summary.episodes) == (2, 5)
-
-
-def test_a_damaged_episode_stops_the_import_and_can_be_mended(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="reach/2: damaged"):
-        import_episodes(Source(4, broken=["reach/2"]), tmp_path / "a.zarr", nowhere)
-    import_episodes(Source(4), tmp_path / "a.zarr", nowhere)
-    store = EpisodeStore(tmp_path / "a.zarr")
-    np.testing.assert_array_equal(store.actions(2, 0, 13), Source(4).episodes["reach/2"].actions)
-
-
-def test_nothing_to_import(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no episodes"):
-        import_episodes(Source(0), tmp_path / "a.zarr", nowhere)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "--mapping: cannot read"),
+        ("[cameras", "is no TOML"),
+        ("meaning.mode = 'sideways'", "npz.meaning.mode: expected 'absolute' or 'delta', got 'sideways'"),
+        ("meaning.scale = [1.0]", "meaning: scale has 1 entries for the 2 dimensions"),
+        ("cameras.top = 'front'", "there is no array 'front'"),
+        ("colour = 1", "npz.colour: unknown key"),
+    ],
+)
+def test_mistakes_in_a_mapping(folder, tmp_path, capsys, text, message):
+    mapping = tmp_path / "mapping.toml"
+    if text is not None:
+        mapping.write_text(text)
+    assert main(["npz", str(folder), str(tmp_path / "out.zarr"), "fps=5", "--mapping", str(mapping)]) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out.zarr").exists()
 
 
 @pytest.mark.parametrize(

@@ -200,3 +200,24 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 def _append_many(writer: StoreWriter) -> None:
     for i in range(100):
         writer.append(make_episode(i, INFO, length=20))
+
+
+def test_an_interruption_right_after_the_commit_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.data import layout
+
+    def interrupt(*paths: Path) -> None:
+        if paths[0].name == "commits":
+            raise KeyboardInterrupt
+
+    info = make_info()
+    (episode,) = make_episodes(1, info)
+    writer = StoreWriter(tmp_path / "store.zarr", info)
+    writer.append(episode)
+    monkeypatch.setattr(layout, "sync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        writer.commit()
+    store = EpisodeStore(tmp_path / "store.zarr")
+    assert store.episode_id(0) == episode.id
+    np.testing.assert_array_equal(store.actions(0, 0, len(episode)), episode.actions)

@@ -17,18 +17,16 @@ from core import (
     Environment,
     Gripper,
     Observation,
-    Register,
     StoreInfo,
     Task,
     did_you_mean,
-    hookimpl,
 )
 
 RATE, STEPS = 30.0, 360  # Hz; control steps per task, as in CALVIN's evaluation
 CAMERAS = {"static": "static", "wrist": "gripper"}  # our names, calvin_env's
 TASKS = "calvin_models/conf/callbacks/rollout/tasks/new_playtable_tasks.yaml"
 ANNOTATIONS = "calvin_models/conf/annotations/new_playtable{}.yaml"
-CHAINS = Path(__file__).with_name("calvin_chains.txt")
+CHAINS = Path(__file__).with_name("chains.txt")
 START = ("led", "lightbulb", "slider", "drawer", "red_block", "blue_block", "pink_block")
 PROPRIO = (
     *("tcp_x", "tcp_y", "tcp_z", "roll", "pitch", "yaw", "gripper_opening"),
@@ -200,9 +198,14 @@ def _fnv1(text: str) -> int:
 
 def _info(scene: Any) -> StoreInfo:
     cameras = {name: scene.cameras[theirs] for name, theirs in CAMERAS.items()}
+    return info_of({name: Camera(int(camera.height), int(camera.width)) for name, camera in cameras.items()})
+
+
+def info_of(cameras: Mapping[str, Camera]) -> StoreInfo:
+    """CALVIN's conventions, in its simulator and in its data alike."""
     return StoreInfo(
         fps=RATE,
-        cameras={name: Camera(int(camera.height), int(camera.width)) for name, camera in cameras.items()},
+        cameras=cameras,
         action=ActionConvention(
             names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
             mode="delta",
@@ -268,9 +271,3 @@ def _imported(module: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise DataError(f"environment 'calvin': {error}; install calvin_env as docs/calvin.md says") from error
-
-
-@hookimpl
-def register_environments(register: Register) -> None:
-    """Register "calvin"."""
-    register("calvin", CalvinConfig, Calvin)

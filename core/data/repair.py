@@ -1,0 +1,122 @@
+"""Repairing a store: damaged parts go, and the episodes in them that are whole move to a new one."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from core.data.attributes import read_attributes
+from core.data.layout import Commit, checksum, commit_file, read_commit, serialise, sync
+from core.data.part import CameraStream, EncodedEpisode, PendingPart, read_array
+from core.data.verify import Damage, commit_numbers
+from core.errors import DataError
+
+NEW, OLD, DAMAGED = "commits.repaired", "commits.damaged", "parts.damaged"
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What became of the episodes in damaged parts.
+
+    saved: how many are kept. lost: ids of those that are not, as far as a commit still names them.
+    """
+
+    saved: int
+    lost: tuple[str, ...]
+
+
+def repair(path: Path, damages: Sequence[Damage]) -> Repaired:
+    """Keep what is whole: other parts stay as they are, whole episodes of damaged ones follow behind them.
+
+    The new list of commits is built aside and takes the old one's place in one go. What is damaged stays aside. Nobody
+    may write to the store meanwhile. Raises DataError where the disk refuses.
+    """
+    _, codecs = read_attributes(path)
+    damaged = {damage.number: damage.commit for damage in damages}
+    kept = [read_commit(commit_file(path, number)) for number in commit_numbers(path) if number not in damaged]
+    known = {episode for commit in kept for episode in commit.episodes}
+    groups = {camera: codec.group for camera, codec in codecs.items()}
+    broken = [commit for commit in damaged.values() if commit is not None]
+    saved: list[Commit] = []
+    for commit in broken:
+        pending = PendingPart(groups)
+        for episode in whole_episodes(path / "parts" / commit.part, commit, groups):
+            if episode.id not in known:
+                known.add(episode.id)
+                pending.append(episode)
+        saved += [pending.write(path / "parts" / uuid4().hex)] if pending.episodes else []
+    _replace_commits(path, [*kept, *saved])
+    _put_aside(path, {commit.part for commit in (*kept, *saved)})
+    lost = [episode for commit in broken for episode in commit.episodes if episode not in known]
+    return Repaired(sum(len(commit.episodes) for commit in saved), tuple(lost))
+
+
+def whole_episodes(part: Path, commit: Commit, group_sizes: dict[str, int]) -> Iterator[EncodedEpisode]:
+    """The episodes of a part all of whose numbers and frames pass their checksums; none if the numbers do not."""
+    try:
+        ends = read_array(part, "episode/end", commit.arrays, "<i4")
+        tasks = read_array(part, "episode/task", commit.arrays, "<i4")
+        widths = {feature: commit.arrays[feature].shape[1] for feature in ("action", "proprio")}
+        numbers = {
+            feature: read_array(part, feature, commit.arrays, "<f4") if width else np.empty((commit.frames, 0), "<f4")
+            for feature, width in widths.items()
+        }
+        streams = {camera: CameraStream(part, camera, commit.arrays) for camera in group_sizes}
+    except DataError:
+        return
+    starts = np.concatenate([[0], ends[:-1]])
+    first = dict.fromkeys(streams, 0)  # group of the episode at hand, in each camera
+    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        groups = {}
+        for camera, stream in streams.items():
+            count = -(-(end - start) // group_sizes[camera])
+            groups[camera] = _whole_groups(stream, first[camera], first[camera] + count)
+            first[camera] += count
+        if all(chunks is not None for chunks in groups.values()):
+            yield EncodedEpisode(
+                id=commit.episodes[number],
+                task=commit.tasks[tasks[number]],
+                streams={camera: chunks for camera, chunks in groups.items() if chunks is not None},
+                actions=numbers["action"][start:end].copy(),
+                proprio=numbers["proprio"][start:end].copy(),
+            )
+
+
+def _whole_groups(stream: CameraStream, first: int, stop: int) -> list[bytes] | None:
+    """The encoded groups first..stop-1, or None if one is damaged."""
+    try:
+        data, origin = stream.read(first, stop), stream.end[first]
+    except OSError:  # a sector that cannot be read
+        return None
+    chunks = [data[stream.end[group] - origin : stream.end[group + 1] - origin] for group in range(first, stop)]
+    whole = all(checksum(chunk) == stream.crc[group] for group, chunk in enumerate(chunks, first))
+    return chunks if whole else None
+
+
+def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:
+    new, old, now = path / NEW, path / OLD, path / "commits"
+    old = old.with_name(f"{OLD}.{uuid4().hex[:8]}") if old.exists() else old
+    shutil.rmtree(new, ignore_errors=True)  # of a repair that was interrupted
+    try:
+        new.mkdir()
+        for number, commit in enumerate(commits):
+            (new / commit_file(path, number).name).write_text(serialise(commit))
+        sync(*new.iterdir(), new)
+        os.rename(now, old)
+        os.rename(new, now)
+        sync(path)
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: cannot write ({error.strerror}); make room, then again") from None
+
+
+def _put_aside(path: Path, kept: set[str]) -> None:
+    """Move the damaged parts away, and what writers that were killed left behind."""
+    aside = path / DAMAGED
+    for folder in (path / "parts").iterdir():
+        if folder.name not in kept:
+            aside.mkdir(exist_ok=True)
+            folder.rename(aside / folder.name)

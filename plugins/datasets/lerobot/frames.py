@@ -1,0 +1,41 @@
+"""An episode's frames out of a video."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import Camera, DataError, import_optional, one_line
+
+
+def decode_video(path: Path, first: float, count: int, fps: float, camera: Camera) -> np.ndarray:
+    """Decode `count` frames from second `first` on -> (count Y X 3) uint8, as FFmpeg gives them in RGB.
+
+    Raises DataError that names the file, and the frame where one is missing or of another size.
+    """
+    found: dict[int, np.ndarray] = {}
+    av = import_optional("av", extra="lerobot")
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            begin = max(0.0, first - 0.5 / fps)
+            container.seek(int(begin / stream.time_base), stream=stream)  # to the last key frame before
+            for frame in container.decode(stream):
+                number = round((frame.time - first) * fps)
+                if number >= count:
+                    break
+                if number >= 0:
+                    found[number] = _pixels(frame, camera)
+    except Exception as error:  # noqa: BLE001 - FFmpeg's errors have no common kind
+        raise DataError(f"{path}: cannot be decoded ({one_line(error)}); copy it again") from None
+    if missing := [number for number in range(count) if number not in found]:
+        raise DataError(f"{path}: lacks frame {missing[0]} of {count} from second {first:.2f} on; copy it again")
+    return np.stack([found[number] for number in range(count)])
+
+
+def _pixels(frame: Any, camera: Camera) -> np.ndarray:
+    if (frame.height, frame.width) != (camera.height, camera.width):
+        said = f"{camera.height} x {camera.width}"
+        raise ValueError(f"a frame of {frame.height} x {frame.width} pixels, and meta/ says {said}")
+    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+    return pixels

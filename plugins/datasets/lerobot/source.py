@@ -1,0 +1,155 @@
+"""Episodes of a LeRobot dataset."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import (
+    ActionConvention,
+    DataError,
+    Episode,
+    Meaning,
+    correct_convention,
+    decode_pictures,
+    describe_source,
+    raise_if_unknown,
+)
+from plugins.datasets.lerobot.frames import decode_video
+from plugins.datasets.lerobot.layout import Place, read_layout, read_table
+
+STATE = "observation.state"
+
+
+@dataclass(frozen=True)
+class LeRobotConfig:
+    """Which features are what, and what the actions mean; LeRobot records names, and not their meaning.
+
+    cameras: {name: feature}; all videos and images unless said, named by what follows "observation.images.".
+    action: the feature that holds the actions.
+    proprio: features that are joined to the proprioception; "observation.state", if there is one, unless said.
+    instruction: told to the robot in every episode; each episode's own task unless said.
+    meaning: of the actions; absolute joint positions with no gripper unless said.
+    """
+
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    action: str = "action"
+    proprio: tuple[str, ...] | None = None
+    instruction: str | None = None
+    meaning: Meaning | None = None
+
+
+class LeRobot:
+    """Reads datasets of LeRobot 2.0, 2.1 and 3.0, with videos or images.
+
+    Raises DataError, naming the file, for what is missing or damaged, RecipeError for features that are not there.
+    """
+
+    def __init__(self, config: LeRobotConfig, *, source: Path) -> None:
+        self.config = config
+        self.root = source
+        self.layout = read_layout(source)
+        features = self.layout.features
+        self.cameras = dict(config.cameras) or _all_cameras(features)
+        self.proprio = config.proprio if config.proprio is not None else tuple(k for k in (STATE,) if k in features)
+        raise_if_unknown("feature", [*self.cameras.values(), config.action, *self.proprio], features)
+        self.info = describe_source(
+            fps=self.layout.fps,
+            cameras={name: _size(key, features[key]) for name, key in self.cameras.items()},
+            action=correct_convention(_as_recorded(config.action, features, self.layout.fps), config.meaning),
+            proprio=[name for key in self.proprio for name in _names(key, features[key])],
+            origin=f"LeRobot dataset of a {self.layout.robot}",
+        )
+
+    def ids(self) -> Sequence[str]:
+        """The episodes' numbers."""
+        return [f"{number:06d}" for number in sorted(self.layout.places)]
+
+    def read(self, episode: str) -> Episode:
+        """Read one episode; raises DataError that names file and episode."""
+        number = int(episode)
+        place = self.layout.places[number]
+        rows = self._rows(number, place)
+        text = self.config.instruction or self._task(episode, place, rows)
+        return Episode(
+            id=episode,
+            task=text,
+            instruction=text,
+            images={name: self._frames(name, place, rows) for name in self.cameras},
+            actions=self._numbers(place, rows, [self.config.action]),
+            proprio=self._numbers(place, rows, self.proprio),
+        )
+
+    def _rows(self, number: int, place: Place) -> list[dict[str, Any]]:
+        pictures = [key for key in self.cameras.values() if key not in place.videos]
+        columns = ["frame_index", "task_index", self.config.action, *self.proprio, *pictures]
+        rows = sorted(read_table(place.table, columns, number), key=lambda row: row["frame_index"] or 0)
+        if [row["frame_index"] for row in rows] != list(range(place.length)):
+            raise DataError(
+                f"{place.table}: episode {number} has {len(rows)} rows, meta/ promises frames 0 to {place.length - 1}"
+            )
+        return rows
+
+    def _task(self, episode: str, place: Place, rows: Sequence[Mapping[str, Any]]) -> str:
+        numbers = {row["task_index"] for row in rows}
+        if len(numbers) != 1 or not numbers <= self.layout.tasks.keys():
+            raise DataError(
+                f"{place.table}: episode {episode} has the tasks {sorted(map(str, numbers))}: expected one that meta/ "
+                "lists; say instruction = ..., or leave it out"
+            )
+        return self.layout.tasks[numbers.pop()]
+
+    def _frames(self, camera: str, place: Place, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        key, shape = self.cameras[camera], self.info.cameras[camera]
+        if key in place.videos:
+            return decode_video(*place.videos[key], place.length, self.layout.fps, shape)
+        encoded = [self._picture(row[key], place) for row in rows]
+        return decode_pictures(encoded, shape.height, shape.width, f"{place.table}, {key}")
+
+    def _picture(self, cell: Any, place: Place) -> bytes:
+        """A picture's bytes, in the table or in a file beside it."""
+        try:
+            return bytes(cell["bytes"]) if cell["bytes"] is not None else (self.root / cell["path"]).read_bytes()
+        except (OSError, TypeError, KeyError) as error:
+            raise DataError(f"{place.table}: a picture is neither in the table nor in a file ({error})") from None
+
+    def _numbers(self, place: Place, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> np.ndarray:
+        """Join the features of each row -> (n D) float32."""
+        try:
+            columns = [np.array([row[key] for row in rows], np.float32).reshape(len(rows), -1) for key in keys]
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{place.table}: {', '.join(keys)}: {error}; every row must hold as many numbers") from None
+        return np.concatenate([np.empty((len(rows), 0), np.float32), *columns], axis=1)
+
+
+def _all_cameras(features: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    pictures = [key for key, feature in features.items() if feature["dtype"] in ("video", "image")]
+    return {key.removeprefix("observation.").removeprefix("images."): key for key in pictures}
+
+
+def _size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows and columns of a picture, whichever way round its shape is written."""
+    shape, names = tuple(feature["shape"]), feature.get("names")
+    if len(shape) != 3 or 3 not in (shape[0], shape[2]):
+        raise DataError(f"feature '{key}' has the shape {shape}, and pictures have three channels; name other cameras")
+    named = isinstance(names, list) and names and names[0] in ("channel", "channels")
+    channels_first = named if isinstance(names, list) else shape[0] == 3 and shape[2] != 3
+    return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
+
+
+def _as_recorded(key: str, features: Mapping[str, Mapping[str, Any]], fps: float) -> ActionConvention:
+    names = _names(key, features[key])
+    return ActionConvention(names, "absolute", "joint", "none", scale=(1.0,) * len(names), rate=fps)
+
+
+def _names(key: str, feature: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a feature's numbers: recorded as a list, below a heading, or not at all."""
+    count = int(np.prod(feature["shape"]))
+    names = feature.get("names")
+    if isinstance(names, dict):
+        names = next(iter(names.values()), None)
+    if isinstance(names, list) and len(names) == count:
+        return tuple(map(str, names))
+    return tuple(f"{key.rpartition('.')[2]}_{number}" for number in range(count))

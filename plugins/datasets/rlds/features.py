@@ -1,0 +1,62 @@
+"""What features.json says of an episode's steps."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core import DataError
+
+STEPS = "steps"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A feature of every step: its kind, and the shape of one step's value."""
+
+    kind: Literal["image", "tensor", "text"]
+    shape: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers in a step."""
+        width = 1
+        for length in self.shape:
+            width *= length
+        return width
+
+
+def read_features(folder: Path) -> dict[str, Leaf]:
+    """The features of a step by their names below "steps/", "observation/image" for example.
+
+    Raises DataError where there is no features.json, or one of another layout.
+    """
+    path = folder / "features.json"
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        steps = tree["featuresDict"]["features"][STEPS]["sequence"]["feature"]
+        return dict(_leaves(steps, ""))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: not there; name the folder of a dataset's version, with features.json in it"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: describes no episodes of steps ({error}); copy the dataset again") from None
+
+
+def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Leaf]]:
+    if "featuresDict" in feature:
+        for child, below in feature["featuresDict"]["features"].items():
+            yield from _leaves(below, f"{name}/{child}".lstrip("/"))
+    elif "text" in feature:
+        yield name, Leaf("text", ())
+    elif "image" in feature:
+        yield name, Leaf("image", _shape(feature["image"]))
+    elif "tensor" in feature and feature["tensor"].get("encoding", "none") in ("none", "NONE"):
+        text = feature["tensor"].get("dtype") in ("string", "object", "str")
+        yield name, Leaf("text" if text else "tensor", _shape(feature["tensor"]))
+
+
+def _shape(described: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(length) for length in described.get("shape", {}).get("dimensions", ()))

@@ -1,0 +1,17 @@
+"""CALVIN (https://github.com/mees/calvin, MIT licence): its simulator as environment, its recordings as dataset."""
+
+from core import Register, hookimpl
+from plugins.environments.calvin.dataset import CalvinData, CalvinDataConfig
+from plugins.environments.calvin.environment import Calvin, CalvinConfig
+
+
+@hookimpl
+def register_environments(register: Register) -> None:
+    """Register "calvin"."""
+    register("calvin", CalvinConfig, Calvin)
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    """Register "calvin"."""
+    register("calvin", CalvinDataConfig, CalvinData)

@@ -1,0 +1,199 @@
+"""LeRobot's datasets, written by LeRobot 0.6.1 (v3.0) and 0.3.3 (v2.1), and what damage looks like."""
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from core.data.convert import main
+from core.data.formats import Meaning
+from core.data.store import EpisodeStore
+from core.errors import DataError, RecipeError
+from plugins.datasets.lerobot import LeRobot, LeRobotConfig
+
+av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
+pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
+
+WRITTEN = Path(__file__).parents[1] / "data" / "lerobot"
+LENGTHS = (30, 24, 37, 28)
+TASKS = ("pick up the red cube", "place the cube in the bowl", "open the drawer", "pick up the red cube")
+VIDEO = {
+    "v3.0": lambda key, episode: f"videos/{key}/chunk-000/file-000.mp4",
+    "v2.1": lambda key, episode: f"videos/chunk-000/{key}/episode_{episode:06d}.mp4",
+}
+
+
+def read(root: Path, **config: Any) -> LeRobot:
+    return LeRobot(LeRobotConfig(**config), source=root)
+
+
+@pytest.fixture(params=["v2.1", "v3.0"])
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def copy(version: str, tmp_path: Path) -> Path:
+    """A dataset that a test may damage."""
+    return Path(shutil.copytree(WRITTEN / version, tmp_path / version))
+
+
+def test_numbers_and_tasks_are_those_that_were_written(version: str) -> None:
+    source = read(WRITTEN / version)
+    assert source.ids() == ["000000", "000001", "000002", "000003"]
+    for number, episode in enumerate(map(source.read, source.ids())):
+        frames = np.arange(LENGTHS[number])[:, None]
+        np.testing.assert_allclose(episode.proprio, number + frames / 100 + np.arange(8) / 1000, rtol=1e-6)
+        np.testing.assert_allclose(episode.actions, np.sin(frames / 10 + np.arange(7)), atol=1e-6)
+        assert episode.instruction == TASKS[number]
+
+
+def test_frames_are_those_of_the_whole_video_decoded_in_order(version: str) -> None:
+    source = read(WRITTEN / version)
+    for number, episode in enumerate(map(source.read, source.ids())):
+        for camera, frames in episode.images.items():
+            path = WRITTEN / version / VIDEO[version](f"observation.images.{camera}", number)
+            with av.open(str(path)) as container:
+                film = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+            begin = sum(LENGTHS[:number]) if version == "v3.0" else 0
+            np.testing.assert_array_equal(frames, film[begin : begin + LENGTHS[number]])
+
+
+def test_what_is_recorded_and_what_is_said(version: str) -> None:
+    source = read(WRITTEN / version)
+    assert list(source.info.cameras) == ["top", "wrist"]
+    assert source.info.fps == 10.0
+    assert source.info.action.names == ("dx", "dy", "dz", "drx", "dry", "drz", "grip")
+    assert source.info.action.mode == "absolute"
+    chosen = read(
+        WRITTEN / version,
+        cameras={"eye": "observation.images.wrist"},
+        proprio=(),
+        instruction="tidy up",
+        meaning=Meaning(mode="delta", frame="base", rotation="axis_angle"),
+    )
+    assert (list(chosen.info.cameras), chosen.info.proprio) == (["eye"], ())
+    assert (chosen.info.action.mode, chosen.info.action.rotation) == ("delta", "axis_angle")
+    episode = chosen.read("000001")
+    assert episode.proprio.shape == (24, 0)
+    assert episode.instruction == "tidy up"
+    np.testing.assert_array_equal(episode.images["eye"], source.read("000001").images["wrist"])
+
+
+def test_the_command_imports_them(version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lerobot", str(WRITTEN / version), str(tmp_path / "out.zarr"), "--jobs", "2"]) == 0
+    assert "4 episodes imported; 4 episodes, 119 frames" in capsys.readouterr().out
+    store = EpisodeStore(tmp_path / "out.zarr")
+    assert [store.instruction(e) for e in range(4)] == [*TASKS]
+
+
+def test_pictures_in_tables(copy: Path, version: str) -> None:
+    """Image mode: PNG in the column, lossless."""
+    expected = read(WRITTEN / version)
+    info = json.loads((copy / "meta" / "info.json").read_text())
+    info["features"]["observation.images.top"]["dtype"] = "image"
+    (copy / "meta" / "info.json").write_text(json.dumps(info))
+    frames = {int(e): expected.read(e).images["top"] for e in expected.ids()}
+    for file in (copy / "data").rglob("*.parquet"):
+        table = pyarrow.parquet.read_table(file)
+        cells = [
+            {"bytes": png(frames[row["episode_index"]][row["frame_index"]]), "path": "somewhere.png"}
+            for row in table.select(["episode_index", "frame_index"]).to_pylist()
+        ]
+        pyarrow.parquet.write_table(table.append_column("observation.images.top", pyarrow.array(cells)), file)
+    source = read(copy)
+    for episode in source.ids():
+        np.testing.assert_array_equal(source.read(episode).images["top"], frames[int(episode)])
+
+
+def png(frame: np.ndarray) -> bytes:
+    from PIL import Image
+
+    Image.fromarray(frame).save(stream := BytesIO(), "png")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"action": "actions"}, "no feature 'actions'; did you mean 'action'"),
+        ({"cameras": {"top": "observation.images.tip"}}, "did you mean 'observation.images.top'"),
+        ({"proprio": ("observation.force",)}, "no feature 'observation.force'"),
+    ],
+)
+def test_unknown_features(version: str, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read(WRITTEN / version, **config)
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"meta/info.json: not there; name the folder of a LeRobot dataset"):
+        read(tmp_path)
+
+
+def test_an_unknown_version(copy: Path) -> None:
+    info = json.loads((copy / "meta" / "info.json").read_text())
+    (copy / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v9.0"}))
+    with pytest.raises(DataError, match=r"version v9.0; known: v2.0, v2.1, v3.0"):
+        read(copy)
+
+
+def test_a_video_that_is_cut_off_is_named(copy: Path, version: str) -> None:
+    path = copy / VIDEO[version]("observation.images.top", 3)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=f"{path}: "):
+        read(copy).read("000003")
+
+
+def test_rows_that_are_not_there_are_counted(copy: Path, version: str) -> None:
+    if version == "v3.0":
+        file = copy / "data" / "chunk-000" / "file-000.parquet"
+    else:
+        file = copy / "data" / "chunk-000" / "episode_000003.parquet"
+    table = pyarrow.parquet.read_table(file)
+    pyarrow.parquet.write_table(table.slice(0, len(table) - 5), file)
+    with pytest.raises(DataError, match=r"episode 3 has 23 rows, meta/ promises frames 0 to 27"):
+        read(copy).read("000003")
+
+
+def test_several_tasks_in_one_episode(copy: Path) -> None:
+    for file in (copy / "data").rglob("*.parquet"):
+        table = pyarrow.parquet.read_table(file)
+        mixed = pyarrow.array([i % 2 for i in range(len(table))], pyarrow.int64())
+        column = table.column_names.index("task_index")
+        pyarrow.parquet.write_table(table.set_column(column, "task_index", mixed), file)
+    with pytest.raises(DataError, match=r"episode 000000 has the tasks \['0', '1'\].*say instruction"):
+        read(copy).read("000000")
+    assert read(copy, instruction="clean up").read("000000").instruction == "clean up"
+
+
+FILES = ("meta/info.json", "meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet")
+CONTENT = ("data/chunk-000/file-000.parquet", "videos/observation.images.top/chunk-000/file-000.mp4")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(file=st.sampled_from(FILES + CONTENT), at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
+def test_damage_anywhere_is_an_error_that_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory, file: str, at: float, value: bytes
+) -> None:
+    root = tmp_path_factory.mktemp("damaged") / "v3.0"
+    shutil.copytree(WRITTEN / "v3.0", root)
+    content = bytearray((root / file).read_bytes())
+    begin = int(at * (len(content) - 1))
+    content[begin : begin + len(value)] = value
+    (root / file).write_bytes(content)
+    message = ""
+    try:
+        source = read(root)
+        for episode in source.ids():
+            source.read(episode)
+    except (DataError, RecipeError) as error:
+        message = str(error)
+    finally:
+        shutil.rmtree(root)
+    assert len(message.splitlines()) <= 1

@@ -1,0 +1,94 @@
+"""A folder of .npz files, one episode in each."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import DataError, RecipeError
+from plugins.datasets.npz import Npz, NpzConfig
+
+
+def episode(number: int) -> dict[str, Any]:
+    random = np.random.default_rng(number)
+    return {
+        "front": random.integers(0, 256, (4 + number, 6, 8, 3), dtype=np.uint8),
+        "bright": random.random((4 + number, 6, 8, 3)),
+        "action": random.normal(size=(4 + number, 3)),
+        "angle": random.normal(size=4 + number),
+        "force": random.integers(-5, 5, (4 + number, 2)),
+        "instruction": f"do thing {number}",
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(2):
+        np.savez_compressed(tmp_path / f"take{number}.npz", **episode(number))
+    return tmp_path
+
+
+def read(folder: Path, **config: Any) -> Npz:
+    return Npz(NpzConfig(**{"fps": 10.0, **config}), source=folder)
+
+
+def test_files_are_read_as_written(folder: Path) -> None:
+    source = read(folder, proprio=("angle", "force"))
+    assert source.ids() == ["take0", "take1"]
+    assert source.info.proprio == ("angle", "force_0", "force_1")
+    for number, found in enumerate(map(source.read, source.ids())):
+        written = episode(number)
+        np.testing.assert_array_equal(found.images["front"], written["front"])
+        np.testing.assert_array_equal(found.images["bright"], np.rint(written["bright"] * 255).astype(np.uint8))
+        np.testing.assert_array_equal(found.actions, written["action"].astype(np.float32))
+        np.testing.assert_array_equal(found.proprio[:, 0], written["angle"].astype(np.float32))
+        np.testing.assert_array_equal(found.proprio[:, 1:], written["force"])
+        assert found.instruction == f"do thing {number}"
+
+
+def test_one_instruction_for_all(folder: Path) -> None:
+    assert read(folder, instruction="wipe the table").read("take1").instruction == "wipe the table"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"front": np.zeros((5, 6, 8), np.uint8)}, r"take1.npz, front: uint8 \(5, 6, 8\) are no pictures"),
+        ({"bright": np.full((5, 6, 8, 3), np.nan)}, r"take1.npz, bright: values outside \[0, 1\]"),
+        ({"angle": np.zeros(4)}, r"take1.npz, angle: float64 \(4,\), expected numbers of 5 frames"),
+        ({"action": np.array(["a"] * 5)}, r"take1.npz, action: <U1 \(5,\), expected numbers"),
+        ({"action": np.array(1.0)}, r"take1.npz, action: .*expected numbers of 0 frames"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(folder: Path, change: dict[str, Any], message: str) -> None:
+    source = read(folder, proprio=("angle",))
+    np.savez(folder / "take1.npz", **{**episode(1), **change})
+    with pytest.raises(DataError, match=message):
+        source.read("take1")
+
+
+def test_damaged_incomplete_and_missing_files(folder: Path, tmp_path: Path) -> None:
+    source = read(folder)
+    np.savez(folder / "take1.npz", front=episode(1)["front"], bright=episode(1)["bright"])
+    with pytest.raises(DataError, match=r"take1.npz: has no array 'action'; it holds bright, front"):
+        source.read("take1")
+    np.savez(folder / "take1.npz", action=np.array([object()]))
+    with pytest.raises(DataError, match=r"take1.npz: damaged or no .npz file"):
+        source.read("take1")
+    (folder / "take1.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"take1.npz: damaged or no .npz file"):
+        source.read("take1")
+    np.savez(folder / "take1.npz", **{key: x for key, x in episode(1).items() if key != "instruction"})
+    with pytest.raises(DataError, match=r"take1.npz: has no array 'instruction' with one string in it"):
+        source.read("take1")
+    with pytest.raises(RecipeError, match="there is no array 'actions'; did you mean 'action'"):
+        read(folder, action="actions")
+    with pytest.raises(DataError, match=r"holds no .npz files"):
+        read(tmp_path / "elsewhere")
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", action=np.zeros((3, 2)))
+    with pytest.raises(DataError, match="holds no pictures, and an episode needs a camera"):
+        read(tmp_path)

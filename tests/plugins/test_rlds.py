@@ -1,0 +1,184 @@
+"""Episodes in TFRecord files, framed by tensorboard's writer and encoded by hand after protobuf's specification."""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from core.data.convert import main
+from core.data.store import EpisodeStore
+from core.errors import DataError, RecipeError
+from plugins.datasets.rlds import Rlds, RldsConfig
+
+LENGTHS = (4, 6, 3)
+
+
+def steps(number: int) -> dict[str, np.ndarray]:
+    random, n = np.random.default_rng(number), LENGTHS[number]
+    return {
+        "image": random.integers(0, 256, (n, 6, 8, 3), dtype=np.uint8),
+        "world_vector": random.normal(size=(n, 3)).astype(np.float32),
+        "gripper": random.normal(size=(n, 1)).astype(np.float32),
+        "state": random.normal(size=(n, 5)).astype(np.float32),
+        "is_first": np.arange(n) == 0,
+    }
+
+
+# ---------------------------------------------------------------------------- protobuf's wire format, in ten lines
+
+
+def varint(number: int) -> bytes:
+    number, out = number % 2**64, b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def feature(values: Sequence[Any]) -> bytes:
+    if isinstance(values[0], bytes):
+        return field(1, b"".join(field(1, value) for value in values))
+    if isinstance(values[0], float):
+        return field(2, field(1, struct.pack(f"<{len(values)}f", *values)))
+    return field(3, field(1, b"".join(map(varint, values))))
+
+
+def example(features: Mapping[str, Sequence[Any]]) -> bytes:
+    return field(1, b"".join(field(1, field(1, k.encode()) + field(2, feature(v))) for k, v in features.items()))
+
+
+# ---------------------------------------------------------------------------- a dataset
+
+
+def tensor(*shape: int, dtype: str = "float32") -> dict[str, Any]:
+    return {"tensor": {"shape": {"dimensions": [str(n) for n in shape]}, "dtype": dtype, "encoding": "none"}}
+
+
+def features(**children: Any) -> dict[str, Any]:
+    return {"featuresDict": {"features": children}}
+
+
+IMAGE = {"image": {"shape": {"dimensions": ["6", "8", "3"]}, "dtype": "uint8", "encodingFormat": "png"}}
+STEP = features(
+    action=features(world_vector=tensor(3), gripper=tensor(1)),
+    observation=features(image=IMAGE, state=tensor(5), depth={"image": {"shape": {"dimensions": ["6", "8", "1"]}}}),
+    language_instruction={"text": {}},
+    is_first=tensor(dtype="bool"),
+)
+
+
+def encoded(number: int) -> bytes:
+    written = steps(number)
+    return example(
+        {
+            "steps/observation/image": [png(frame) for frame in written["image"]],
+            "steps/action/world_vector": written["world_vector"].ravel().tolist(),
+            "steps/action/gripper": written["gripper"].ravel().tolist(),
+            "steps/observation/state": written["state"].ravel().tolist(),
+            "steps/language_instruction": [f"task {number}".encode()] * LENGTHS[number],
+            "steps/is_first": written["is_first"].astype(int).tolist(),
+            "episode_metadata/file_path": [b"somewhere"],
+        }
+    )
+
+
+def png(frame: np.ndarray) -> bytes:
+    Image.fromarray(frame).save(stream := BytesIO(), "png")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two shards, the first with two episodes."""
+    (folder := tmp_path / "toy" / "1.0.0").mkdir(parents=True)
+    for shard, numbers in enumerate(((0, 1), (2,))):
+        with (folder / f"toy-train.tfrecord-0000{shard}-of-00002").open("wb") as stream:
+            writer = RecordWriter(stream)
+            for number in numbers:
+                writer.write(encoded(number))
+    whole = features(steps={"sequence": {"feature": STEP}}, episode_metadata=features(file_path={"text": {}}))
+    (folder / "features.json").write_text(json.dumps(whole))
+    return folder
+
+
+def read(folder: Path, **config: Any) -> Rlds:
+    action = ("action/world_vector", "action/gripper")
+    return Rlds(RldsConfig(**{"fps": 3.0, "action": action, **config}), source=folder)
+
+
+def test_episodes_are_read_as_written(folder: Path) -> None:
+    source = read(folder)
+    assert source.ids() == ["00000-of-00002/000000", "00000-of-00002/000001", "00001-of-00002/000000"]
+    for number, episode in enumerate(map(source.read, source.ids())):
+        written = steps(number)
+        np.testing.assert_array_equal(episode.images["image"], written["image"])
+        np.testing.assert_array_equal(episode.actions, np.hstack([written["world_vector"], written["gripper"]]))
+        np.testing.assert_array_equal(episode.proprio, written["state"])
+        assert episode.instruction == f"task {number}"
+
+
+def test_what_is_found_and_what_is_said(folder: Path) -> None:
+    info = read(folder).info
+    assert info.action.names == ("world_vector_0", "world_vector_1", "world_vector_2", "gripper")
+    assert (list(info.cameras), info.fps, len(info.proprio)) == (["image"], 3.0, 5)
+    assert read(folder, proprio=()).read("00001-of-00002/000000").proprio.shape == (3, 0)
+
+
+def test_the_command(folder: Path, tmp_path: Path) -> None:
+    action = 'action=["action/world_vector", "action/gripper"]'
+    assert main(["rlds", str(folder), str(tmp_path / "out.zarr"), "fps=3", action, "--jobs", "1"]) == 0
+    store = EpisodeStore(tmp_path / "out.zarr")
+    assert store.length.tolist() == [*LENGTHS]
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"action": ("action",)}, RecipeError, "there is no feature 'action'"),
+        ({"cameras": {"top": "observation/imag"}}, RecipeError, "did you mean 'observation/image'"),
+        ({"split": "test"}, DataError, r"holds no \*-test.tfrecord-\* files"),
+    ],
+)
+def test_what_is_not_there(folder: Path, config: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read(folder, **config)
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"features.json: not there; name the folder of a dataset's version"):
+        read(tmp_path)
+
+
+def test_cut_off_and_damaged_files_are_named(folder: Path) -> None:
+    file = folder / "toy-train.tfrecord-00000-of-00002"
+    whole, source = file.read_bytes(), read(folder)
+    file.write_bytes(whole[:-10])
+    with pytest.raises(DataError, match=r"tfrecord-00000-of-00002: record 1 is cut off"):
+        read(folder)
+    file.write_bytes(whole[:40] + b"!" + whole[41:])
+    with pytest.raises(DataError, match=r"the record at byte 0 does not match its checksum"):
+        source.read(source.ids()[0])
+    file.write_bytes(b"no record at all")
+    with pytest.raises(DataError, match=r"no record begins at byte 0"):
+        read(folder)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=400))
+def test_records_of_anything_are_an_error_in_one_line(folder: Path, content: bytes) -> None:
+    with (folder / "toy-train.tfrecord-00000-of-00002").open("wb") as stream:
+        RecordWriter(stream).write(content)
+    with pytest.raises(DataError) as failed:
+        read(folder).read("00000-of-00002/000000")
+    assert len(str(failed.value).splitlines()) == 1

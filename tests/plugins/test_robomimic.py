@@ -1,0 +1,182 @@
+"""HDF5 files laid out as robomimic and LIBERO write them, through h5py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from core.data.convert import main
+from core.data.store import EpisodeStore
+from core.errors import DataError, RecipeError
+from plugins.datasets.robomimic import Robomimic, RobomimicConfig
+
+h5py = pytest.importorskip("h5py", reason="needs h5py (pip install -e '.[robomimic]')")
+
+OSC = {"type": "OSC_POSE", "input_max": 1, "output_max": [0.04, 0.04, 0.04, 0.3, 0.3, 0.3], "control_delta": True}
+LIFT = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 10, "controller_configs": OSC}}
+DEMOS = ("demo_0", "demo_2", "demo_10")
+
+
+def demonstration(number: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(number)
+    n = 5 + number
+    return {
+        "actions": random.uniform(-1, 1, (n, 7)),
+        "obs/agentview_image": random.integers(0, 255, (n, 12, 16, 3), dtype=np.uint8),
+        "obs/robot0_eef_pos": random.normal(size=(n, 3)),
+        "obs/robot0_eef_quat": random.normal(size=(n, 4)),
+        "obs/robot0_gripper_qpos": random.normal(size=(n, 2)),
+    }
+
+
+def write(path: Path, environment: dict[str, Any] = LIFT, **attributes: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        for name, value in {"env_args": environment, **attributes}.items():
+            data.attrs[name] = json.dumps(value)
+        for number, demo in enumerate(DEMOS):
+            for key, array in demonstration(number).items():
+                data.create_dataset(f"{demo}/{key}", data=array, compression="gzip")
+            data[demo].attrs["num_samples"] = 5 + number
+    return path
+
+
+def read(path: Path, **config: Any) -> Robomimic:
+    return Robomimic(RobomimicConfig(**config), source=path)
+
+
+def test_demonstrations_are_read_as_written_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    source = read(write(tmp_path / "lift.hdf5"), instruction="lift the cube")
+    assert source.ids() == [f"lift/{demo}" for demo in DEMOS]
+    for number, episode in enumerate(map(source.read, source.ids())):
+        written = demonstration(number)
+        np.testing.assert_array_equal(episode.images["agentview_image"], written["obs/agentview_image"])
+        np.testing.assert_allclose(episode.actions, written["actions"], rtol=1e-6)
+        state = [written[f"obs/robot0_{key}"] for key in ("eef_pos", "eef_quat", "gripper_qpos")]
+        np.testing.assert_allclose(episode.proprio, np.concatenate(state, axis=1), rtol=1e-6)
+        assert (episode.task, episode.instruction) == ("lift", "lift the cube")
+
+
+def test_the_conventions_are_those_of_the_controller(tmp_path: Path) -> None:
+    info = read(write(tmp_path / "lift.hdf5"), instruction="lift").info
+    assert (info.fps, info.action.mode, info.action.rotation) == (10.0, "delta", "axis_angle")
+    assert info.action.scale == (0.04, 0.04, 0.04, 0.3, 0.3, 0.3, 1.0)
+    (gripper,) = info.action.grippers
+    assert (gripper.dimension, gripper.closed, gripper.open) == (6, 1.0, -1.0)
+    assert info.proprio[:4] == ("robot0_eef_pos_0", "robot0_eef_pos_1", "robot0_eef_pos_2", "robot0_eef_quat_0")
+    absolute = {"env_kwargs": {"controller_configs": OSC | {"control_delta": False}}}
+    action = read(write(tmp_path / "absolute.hdf5", absolute), instruction="lift").info.action
+    assert (action.mode, action.frame, action.scale[0], action.rate) == ("absolute", "world", 1.0, 20.0)
+    joints = {"env_kwargs": {"controller_configs": OSC | {"type": "JOINT_POSITION"}}}
+    action = read(write(tmp_path / "joints.hdf5", joints), instruction="lift").info.action
+    assert (action.frame, action.rotation, action.grippers) == ("joint", "none", ())
+
+
+@pytest.mark.parametrize(
+    ("said", "mode", "frame"),
+    [
+        ({}, "delta", "base"),
+        ({"input_type": "absolute"}, "absolute", "base"),
+        ({"input_ref_frame": "world"}, "delta", "world"),
+    ],
+)
+def test_the_conventions_since_robosuite_1_5(tmp_path: Path, said: dict[str, str], mode: str, frame: str) -> None:
+    arm = {"type": "OSC_POSE", "output_max": 0.05, "gripper": {"type": "GRIP"}, **said}
+    environment = {"env_kwargs": {"controller_configs": {"type": "BASIC", "body_parts": {"right": arm}}}}
+    action = read(write(tmp_path / "lift.hdf5", environment), instruction="lift").info.action
+    assert (action.mode, action.frame, action.rotation) == (mode, frame, "axis_angle")
+    assert action.scale == (*(0.05 if mode == "delta" else 1.0 for _ in range(6)), 1.0)
+
+
+def test_other_actions_than_the_controllers_are_not_taken_for_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "lift.hdf5")
+    with h5py.File(path, "a") as file:
+        for demo in DEMOS:
+            file[f"data/{demo}/actions_abs"] = file[f"data/{demo}/actions"][()]
+    action = read(path, action="actions_abs", instruction="lift").info.action
+    assert (action.mode, action.rotation, action.scale) == ("absolute", "none", (1.0,) * 7)
+
+
+def test_what_the_robot_is_told(tmp_path: Path) -> None:
+    libero = write(tmp_path / "a.hdf5", problem_info={"language_instruction": ["open", "the", "drawer"]})
+    assert read(libero).read("a/demo_0").instruction == "open the drawer"
+    named = write(tmp_path / "KITCHEN_SCENE10_put_the_bowl_away_demo.hdf5", LIFT)
+    source = read(named)
+    assert source.read(source.ids()[0]).instruction == "put the bowl away"
+    with h5py.File(named, "a") as file:
+        file["data/demo_2"].attrs["ep_meta"] = json.dumps({"lang": "pick the apple"})
+    assert read(named).read(source.ids()[1]).instruction == "pick the apple"
+    with pytest.raises(DataError, match="does not say what the robot is told; say instruction"):
+        read(write(tmp_path / "image.hdf5")).read("image/demo_0")
+
+
+def test_pictures_that_stand_on_their_heads(tmp_path: Path) -> None:
+    write(tmp_path / "lift.hdf5")
+    written = demonstration(0)["obs/agentview_image"]
+    config = {"instruction": "lift", "cameras": {"front": "agentview_image"}}
+    turned = read(tmp_path, flip=True, **config).read("lift/demo_0").images["front"]
+    np.testing.assert_array_equal(turned, written[:, ::-1])
+    with h5py.File(tmp_path / "lift.hdf5", "a") as file:
+        file["data"].attrs["macros_image_convention"] = "opengl"  # as LIBERO's say of themselves
+    np.testing.assert_array_equal(read(tmp_path, **config).read("lift/demo_0").images["front"], written[:, ::-1])
+    np.testing.assert_array_equal(read(tmp_path, flip=False, **config).read("lift/demo_0").images["front"], written)
+
+
+def test_a_folder_of_files_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "libero").mkdir()
+    for name in ("open_the_drawer_demo", "close_the_drawer_demo"):
+        write(tmp_path / "libero" / f"{name}.hdf5")
+    assert main(["robomimic", str(tmp_path / "libero"), str(tmp_path / "out.zarr"), "--jobs", "1"]) == 0
+    store = EpisodeStore(tmp_path / "out.zarr")
+    assert [store.task_name(e) for e in range(6)] == ["close_the_drawer"] * 3 + ["open_the_drawer"] * 3
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"cameras": {"front": "agentview"}}, RecipeError, "did you mean 'agentview_image'"),
+        ({"proprio": ("robot0_joint",)}, RecipeError, "there is no observation 'robot0_joint'"),
+        ({"action": "action"}, RecipeError, "there is no dataset 'action'; did you mean 'actions'"),
+    ],
+)
+def test_what_is_not_there(tmp_path: Path, config: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read(write(tmp_path / "lift.hdf5"), **config)
+
+
+def test_no_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no demonstrations"):
+        read(tmp_path)
+    (tmp_path / "text.hdf5").write_text("nothing")
+    with pytest.raises(DataError, match=r"text.hdf5: cannot be read"):
+        read(tmp_path)
+
+
+def test_a_size_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "lift.hdf5")
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0/actions"]
+        file["data/demo_0"].create_dataset("actions", shape=(10**9, 7), dtype="f8", chunks=(1000, 7))
+    with pytest.raises(DataError, match=r"says that it holds 56,000,000,000 bytes"):
+        read(path, instruction="lift").read("lift/demo_0")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
+def test_damage_anywhere_is_an_error_in_one_line(tmp_path: Path, at: float, value: bytes) -> None:
+    path = write(tmp_path / "lift.hdf5")
+    content = bytearray(path.read_bytes())
+    begin = int(at * (len(content) - 1))
+    content[begin : begin + len(value)] = value
+    path.write_bytes(content)
+    message = ""
+    try:
+        source = read(path, instruction="lift")
+        for episode in source.ids():
+            source.read(episode)
+    except (DataError, RecipeError) as error:
+        message = str(error)
+    assert len(message.splitlines()) <= 1
