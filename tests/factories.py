@@ -68,6 +68,21 @@ def make_store(
     return EpisodeStore(path)
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    """Everything that can be read of each episode, in the store's order, checksums included on the way."""
+    store, found = EpisodeStore(path), {}
+    for e in range(len(store)):
+        length = int(store.length[e])
+        content = store.instruction(e).encode()
+        content += store.actions(e, 0, length).tobytes() + store.proprio(e, 0, length).tobytes()
+        for name, camera in store.info.cameras.items():
+            frames = np.zeros((length, camera.height, camera.width, 3), np.uint8)
+            store.read_frames(name, e, 0, length, frames)
+            content += frames.tobytes()
+        found[store.episode_id(e)] = content
+    return found
+
+
 def with_actions(episode: Episode, actions: np.ndarray) -> Episode:
     return replace(episode, actions=actions)
 

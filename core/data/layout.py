@@ -80,15 +80,20 @@ _COMMIT = TypeAdapter(Commit)
 
 def read_commits(path: Path, first: int = 0) -> list[Commit]:
     """Read a store's commits from number `first` on; raises DataError for one that is damaged or missing."""
-    if not (path / "commits").is_dir():
-        raise DataError(
-            f"{path / 'commits'}: not there; where a repair was interrupted, rename commits.repaired beside it to that"
-        )
-    files = sorted((path / "commits").glob("[0-9]*.json"))[first:]
+    files = commit_files(path)[first:]
     for number, file in enumerate(files, first):
         if file != commit_file(path, number):
             raise DataError(f"{commit_file(path, number)}: missing, though {file.name} exists; restore it")
     return [read_commit(file) for file in files]
+
+
+def commit_files(path: Path) -> list[Path]:
+    """The files of a store's commits, in order; raises DataError where their folder is missing."""
+    if not (path / "commits").is_dir():
+        raise DataError(
+            f"{path / 'commits'}: not there; where a repair was interrupted, rename commits.repaired beside it to that"
+        )
+    return sorted((path / "commits").glob("[0-9]*.json"))
 
 
 def check_commits(path: Path, info: StoreInfo, commits: Sequence[Commit]) -> None:

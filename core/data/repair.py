@@ -60,11 +60,7 @@ def whole_episodes(part: Path, commit: Commit, group_sizes: dict[str, int]) -> I
     try:
         ends = read_array(part, "episode/end", commit.arrays, "<i4")
         tasks = read_array(part, "episode/task", commit.arrays, "<i4")
-        widths = {feature: commit.arrays[feature].shape[1] for feature in ("action", "proprio")}
-        numbers = {
-            feature: read_array(part, feature, commit.arrays, "<f4") if width else np.empty((commit.frames, 0), "<f4")
-            for feature, width in widths.items()
-        }
+        actions, proprio = (_numbers(part, commit, feature) for feature in ("action", "proprio"))
         streams = {camera: CameraStream(part, camera, commit.arrays) for camera in group_sizes}
     except DataError:
         return
@@ -81,9 +77,15 @@ def whole_episodes(part: Path, commit: Commit, group_sizes: dict[str, int]) -> I
                 id=commit.episodes[number],
                 task=commit.tasks[tasks[number]],
                 streams={camera: chunks for camera, chunks in groups.items() if chunks is not None},
-                actions=numbers["action"][start:end].copy(),
-                proprio=numbers["proprio"][start:end].copy(),
+                actions=actions[start:end].copy(),
+                proprio=proprio[start:end].copy(),
             )
+
+
+def _numbers(part: Path, commit: Commit, feature: str) -> np.ndarray:
+    """(n D) float32; what has no dimensions has no file."""
+    shape = commit.arrays[feature].shape
+    return np.empty(shape, np.float32) if 0 in shape else read_array(part, feature, commit.arrays, "<f4")
 
 
 def _whole_groups(stream: CameraStream, first: int, stop: int) -> list[bytes] | None:

@@ -12,7 +12,7 @@ import google_crc32c
 
 from core.cli import command, positive
 from core.data.attributes import read_attributes
-from core.data.layout import Commit, chunk_file, commit_file, read_commit, read_commits
+from core.data.layout import Commit, chunk_file, commit_file, commit_files, read_commit
 from core.errors import DataError
 
 BLOCK = 2**24  # bytes read at once
@@ -36,7 +36,6 @@ def verify(path: Path, jobs: int) -> list[Damage]:
     Raises DataError where the store itself cannot be opened.
     """
     read_attributes(path)
-    read_commits(path, 10**8)  # are there any at all?
     with ThreadPoolExecutor(jobs) as pool:
         found = list(pool.map(lambda number: _check(path, number), commit_numbers(path)))
     return [damage for damage in found if damage is not None]
@@ -44,8 +43,8 @@ def verify(path: Path, jobs: int) -> list[Damage]:
 
 def commit_numbers(path: Path) -> range:
     """The numbers that a store's commits should have: those between may be missing."""
-    files = [file.stem for file in (path / "commits").glob("[0-9]*.json")]
-    return range(max((int(name) for name in files if name.isdigit()), default=-1) + 1)
+    numbers = [int(file.stem) for file in commit_files(path) if file.stem.isdigit()]
+    return range(max(numbers, default=-1) + 1)
 
 
 def _check(path: Path, number: int) -> Damage | None:

@@ -84,11 +84,13 @@ class Robomimic:
             environment = json.loads(data.attrs.get("env_args", "{}"))
             upside_down = data.attrs.get("macros_image_convention") == "opengl"
             self.flip = upside_down if config.flip is None else config.flip
-            recorded = environment if config.action == RobomimicConfig.action else {}
+            # env_args describes the controller's own actions, and no others that a file may hold
+            controller = environment if config.action == RobomimicConfig.action else {}
+            found = _convention(int(group[config.action].shape[1]), controller)
             self.info = describe_source(
                 fps=_rate(environment),
                 cameras={name: observations[key].shape[1:3] for name, key in self.cameras.items()},
-                action=correct_convention(_convention(int(group[config.action].shape[1]), recorded), config.meaning),
+                action=correct_convention(found, config.meaning),
                 proprio=numbered([(key, int(np.prod(observations[key].shape[1:]))) for key in self.proprio]),
                 origin=f"robomimic file of {environment.get('env_name', file.stem)}",
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import DataError, import_optional
+from core import DataError, import_optional, one_line
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 
@@ -120,5 +120,4 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    kind = "it lacks " if isinstance(error, KeyError) else ""
-    return kind + " ".join(str(error).split())[:200]
+    return ("it lacks " if isinstance(error, KeyError) else "") + one_line(error)

@@ -15,6 +15,7 @@ from core import (
     correct_convention,
     decode_pictures,
     describe_source,
+    join_columns,
     raise_if_unknown,
 )
 from plugins.datasets.lerobot.frames import decode_video
@@ -117,11 +118,12 @@ class LeRobot:
 
     def _numbers(self, place: Place, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> np.ndarray:
         """Join the features of each row -> (n D) float32."""
+        where = f"{place.table}: {', '.join(keys)}"
         try:
-            columns = [np.array([row[key] for row in rows], np.float32).reshape(len(rows), -1) for key in keys]
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{place.table}: {', '.join(keys)}: {error}; every row must hold as many numbers") from None
-        return np.concatenate([np.empty((len(rows), 0), np.float32), *columns], axis=1)
+            columns = [np.array([row[key] for row in rows]) for key in keys]
+        except ValueError as error:
+            raise DataError(f"{where}: {error}; every row must hold as many numbers") from None
+        return join_columns(columns, len(rows), where)
 
 
 def _all_cameras(features: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

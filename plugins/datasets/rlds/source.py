@@ -17,6 +17,7 @@ from core import (
     correct_convention,
     decode_pictures,
     describe_source,
+    join_columns,
     numbered,
     raise_if_unknown,
 )
@@ -90,28 +91,27 @@ class Rlds:
         values = read_example(file, offset)
         where = f"{file}, episode {episode}"
         text = self._text(values, where)
-        actions = self._numbers(values, self.action, where)
+        actions, proprio = (self._columns(values, names, where) for names in (self.action, self.proprio))
+        length = max(map(len, actions), default=0)
         return Episode(
             id=episode,
             task=text,
             instruction=text,
             images={name: self._pictures(values, key, where) for name, key in self.cameras.items()},
-            actions=actions,
-            proprio=self._numbers(values, self.proprio, where) if self.proprio else np.empty((len(actions), 0), "f4"),
+            actions=join_columns(actions, length, f"{where}: {', '.join(self.action)}"),
+            proprio=join_columns(proprio, length, f"{where}: {', '.join(self.proprio)}"),
         )
 
-    def _numbers(self, values: Mapping[str, Values], names: Sequence[str], where: str) -> np.ndarray:
-        """Join features -> (n D) float32."""
+    def _columns(self, values: Mapping[str, Values], names: Sequence[str], where: str) -> list[np.ndarray]:
+        """Each feature's numbers, a row for each step."""
         columns = []
         for name in names:
             flat = np.array(values.get(f"{STEPS}/{name}", ()))
             width = self.features[name].width
             if flat.dtype.kind not in "fiu" or not flat.size or flat.size % width:
                 raise DataError(f"{where}: {name} holds {flat.size} values, expected a multiple of {width}")
-            columns.append(flat.reshape(-1, width).astype(np.float32))
-        if len(lengths := {len(column) for column in columns}) > 1:
-            raise DataError(f"{where}: {', '.join(names)} have different lengths: {sorted(lengths)}")
-        return np.concatenate(columns, axis=1)
+            columns.append(flat.reshape(-1, width))
+        return columns
 
     def _pictures(self, values: Mapping[str, Values], name: str, where: str) -> np.ndarray:
         """Decode a camera's images -> (n Y X 3) uint8."""

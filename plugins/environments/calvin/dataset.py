@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from core import Camera, DataError, Episode
+from core import Camera, DataError, Episode, one_line
 from plugins.environments.calvin.environment import CAMERAS, info_of
 
 ANNOTATIONS = Path("lang_annotations", "auto_lang_ann.npy")
@@ -82,7 +82,7 @@ def _read_frame(folder: Path, number: int) -> Mapping[str, np.ndarray]:
     except FileNotFoundError:
         raise DataError(f"{file}: not there, and the episodes listed need it; copy the dataset again") from None
     except Exception as error:  # noqa: BLE001 - damaged bytes make zipfile and numpy raise almost anything
-        raise DataError(f"{file}: damaged ({' '.join(str(error).split())}); copy it again") from None
+        raise DataError(f"{file}: damaged ({one_line(error)}); copy it again") from None
     shapes = {key: x.shape for key, x in frame.items()}
     if shapes["rel_actions"] != (7,) or shapes["robot_obs"] != (15,) or any(len(shapes[k]) != 3 for k in KEYS.values()):
         raise DataError(f"{file}: holds {shapes}, expected pictures, rel_actions (7) and robot_obs (15)")
@@ -131,7 +131,7 @@ def _read_annotations(path: Path) -> Any:
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way
-        raise DataError(f"{path}: damaged ({' '.join(str(error).split())}); copy it again") from None
+        raise DataError(f"{path}: damaged ({one_line(error)}); copy it again") from None
 
 
 class _PlainData(pickle.Unpickler):

@@ -9,12 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from core.data.contracts import Episode
-from core.data.store import EpisodeStore
-from tests.factories import make_episodes, make_info, make_store
+from tests.factories import contents, make_episodes, make_info, make_store
 
 EPISODES, KILLS = 16, 10
 IMPORTED, IMPORT_KILLS = 40, 30
@@ -23,7 +21,7 @@ import sys
 from pathlib import Path
 import zarr  # imported before "ready", so that the moments below fall into the writing
 from core.data.writer import StoreWriter
-from tests.factories import make_episodes, make_info
+from tests.factories import contents, make_episodes, make_info
 episodes = make_episodes({EPISODES}, make_info())
 print("ready", flush=True)
 with StoreWriter(Path(sys.argv[1]), make_info(), part_bytes=1) as writer:
@@ -75,22 +73,9 @@ def start(path: Path, program: str = WRITE, part_bytes: int = 50_000) -> subproc
     return process
 
 
-def contents(store: EpisodeStore) -> dict[str, bytes]:
-    """Everything that can be read of each episode, checksums included on the way."""
-    found = {}
-    for e in range(len(store)):
-        length = int(store.length[e])
-        frames = np.zeros((2, length, 32, 32, 3), np.uint8)
-        for out, camera in zip(frames, store.info.cameras, strict=True):
-            store.read_frames(camera, e, 0, length, out)
-        numbers = store.actions(e, 0, length).tobytes() + store.proprio(e, 0, length).tobytes()
-        found[store.episode_id(e)] = store.instruction(e).encode() + numbers + frames.tobytes()
-    return found
-
-
 @pytest.mark.slow
 def test_killed_writers_lose_nothing_that_was_committed(tmp_path: Path) -> None:
-    whole = contents(make_store(tmp_path / "whole.zarr", EPISODES))
+    whole = contents(make_store(tmp_path / "whole.zarr", EPISODES).path)
     path, moments = tmp_path / "killed.zarr", random.Random(0)
     committed: set[str] = set()
     killed, interrupted = 0, 0
@@ -105,7 +90,7 @@ def test_killed_writers_lose_nothing_that_was_committed(tmp_path: Path) -> None:
             continue
         killed += 1
         if path.exists():
-            found = contents(EpisodeStore(path))
+            found = contents(path)
             assert committed <= found.keys()
             assert all(whole[episode] == content for episode, content in found.items())
             committed = set(found)
@@ -114,12 +99,12 @@ def test_killed_writers_lose_nothing_that_was_committed(tmp_path: Path) -> None:
     last = start(path)
     last.communicate()
     assert last.returncode == 0
-    assert contents(EpisodeStore(path)) == whole
+    assert contents(path) == whole
 
 
 @pytest.mark.slow
 def test_killed_imports_by_several_processes_lose_nothing_that_was_committed(tmp_path: Path) -> None:
-    whole = contents(make_store(tmp_path / "whole.zarr", IMPORTED))
+    whole = contents(make_store(tmp_path / "whole.zarr", IMPORTED).path)
     path, moments = tmp_path / "killed.zarr", random.Random(0)
     committed, interrupted = 0, 0
     for _ in range(IMPORT_KILLS):
@@ -128,7 +113,7 @@ def test_killed_imports_by_several_processes_lose_nothing_that_was_committed(tmp
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if path.exists():
-            found = contents(EpisodeStore(path))
+            found = contents(path)
             assert [*found] == [*whole][: len(found)]  # in the source's order
             assert all(whole[episode] == content for episode, content in found.items())
             assert len(found) >= committed
@@ -141,7 +126,7 @@ def test_killed_imports_by_several_processes_lose_nothing_that_was_committed(tmp
     last = start(path, IMPORT)
     last.communicate()
     assert last.returncode == 0
-    assert [*contents(EpisodeStore(path)).items()] == [*whole.items()]
+    assert [*contents(path).items()] == [*whole.items()]
 
 
 def test_an_interrupted_import_keeps_what_it_has_read(tmp_path: Path) -> None:
@@ -154,6 +139,6 @@ def test_an_interrupted_import_keeps_what_it_has_read(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode not in (0, None)
-    found = [*contents(EpisodeStore(path))]
+    found = [*contents(path)]
     assert 6 <= len(found) < IMPORTED
     assert found == SlowSource().ids()[: len(found)]

@@ -3,32 +3,19 @@
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from core.data.layout import chunk_file, commit_file, read_commit
 from core.data.store import EpisodeStore
 from core.data.verify import main, verify
 from core.errors import DataError
-from tests.factories import make_store
+from tests.factories import contents, make_store
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Eight episodes in three parts, several in each."""
     return make_store(tmp_path / "store.zarr", episodes=8, part_bytes=50_000).path
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    store, found = EpisodeStore(path), {}
-    for e in range(len(store)):
-        length = int(store.length[e])
-        frames = np.zeros((2, length, 32, 32, 3), np.uint8)
-        for out, camera in zip(frames, store.info.cameras, strict=True):
-            store.read_frames(camera, e, 0, length, out)
-        numbers = store.actions(e, 0, length).tobytes() + store.proprio(e, 0, length).tobytes()
-        found[store.episode_id(e)] = store.instruction(e).encode() + numbers + frames.tobytes()
-    return found
 
 
 def array_file(path: Path, number: int, array: str) -> Path:
