@@ -145,7 +145,8 @@ def test_a_killed_worker_costs_nothing(undisturbed: tuple[Path, Summary], tmp_pa
     killed: list[int] = []
 
     def kill(records: Mapping[str, TaskRecord]) -> None:
-        if not killed and sum(record.kept for record in records.values()) == 5:
+        # episodes are kept in order, so that one outcome may release several, and five need not be seen
+        if not killed and 5 <= sum(record.kept for record in records.values()) < 16:
             killed.append(multiprocessing.active_children()[0].pid or 0)
             os.kill(killed[0], signal.SIGKILL)
 
