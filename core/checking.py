@@ -61,9 +61,11 @@ def _strange(path: str, value: Any) -> list[str]:
     """What TOML can say and no key means: dates, and numbers that are not finite."""
     if isinstance(value, list):
         return [line for i, entry in enumerate(value) for line in _strange(f"{path}.{i}", entry)]
+    if isinstance(value, dict):
+        return [line for key, entry in value.items() for line in _strange(f"{path}.{key}", entry)]
     if isinstance(value, float) and not math.isfinite(value):
         return [f"{path}: expected a finite number, got {value}"]
-    if not isinstance(value, str | int | float | dict):
+    if not isinstance(value, str | int | float):
         return [f"{path}: expected a string, a number or a list, got {value}"]
     return []
 
@@ -72,6 +74,8 @@ def _line(where: str, details: ErrorDetails) -> str:
     path = ".".join([where, *map(str, details["loc"])])
     if details["type"] == "missing":
         return f"{path}: missing; this key has no default"
+    if details["type"] == "unexpected_keyword_argument":
+        return f"{path}: unknown key"
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     shown = "" if details["type"] == "value_error" else f", got {details['input']!r}"
     return f"{path}: {message}{shown}"

@@ -54,7 +54,8 @@ class Batch:
     proprio: Tensor | None  # (B T P) float32, normalised
     frame_mask: Tensor  # (B T) bool: False past an episode's end
     actions: Tensor | None = None  # (B T H A) float32, normalised; binary dimensions in {0, 1}
-    action_mask: Tensor | None = None  # (B T H) bool: False past an episode's end
+    action_mask: Tensor | None = None  # (B T H A) bool: False past an episode's end, and for what its robot lacks
+    camera_mask: Tensor | None = None  # (B V) bool, by name of camera: False where it was not recorded; None: all were
     episodes: Sequence[str] = ()  # B: where each sample comes from
 
     def to(self, where: device) -> Self:
@@ -86,9 +87,14 @@ class ActionSpec:
 
 
 class VisionEncoder(nn.Module, ABC):
-    """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)}, text_width: int)`."""
+    """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)}, text_width: int)`.
+
+    separates_cameras: tokens come camera after camera, sorted by name, as many of each, and see no other camera's
+    image. So core can hide those of a camera that a sample lacks; an encoder that mixes cameras says False.
+    """
 
     width: int
+    separates_cameras: bool = True
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:

@@ -26,7 +26,7 @@ from core.pretrained import NOTHING, Pretrained, Published, checksum
 from core.quantization import quantize
 from core.recipe import Recipe
 from core.sections import AugmentationConfig
-from core.tokens import full_mask
+from core.tokens import full_mask, hide_cameras
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class Policy(nn.Module):
         text: TokenGroup = self.text_encoder(batch.text_ids, batch.text_mask)
         images = batch.images if self.augmentation is None else self.augmentation(batch.images)
         vision: TokenGroup = self.vision_encoder(images, text)
+        if batch.camera_mask is not None:
+            vision = hide_cameras(vision, batch.camera_mask)
         return (
             replace(vision, tokens=self.projections["vision"](vision.tokens)),
             replace(text, tokens=self.projections["text"](text.tokens)),

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,17 +140,19 @@ def _check(values: Mapping[str, Any], catalogue: Catalogue, mistakes: list[str])
     }
     if "environment" in found:
         extra["environment"] = _choice("environment", found["environment"], catalogue, mistakes)
-    mistakes += _contradictions(general["action"], extra)
+    mistakes += _contradictions(general["data"], general["action"], extra)
     return None if mistakes else Recipe(**general, parts=parts, **extra)  # type: ignore[arg-type]
 
 
-def _contradictions(action: Any, extra: Mapping[str, Any]) -> list[str]:
+def _contradictions(data: Any, action: Any, extra: Mapping[str, Any]) -> list[str]:
     """What no section can see alone; a section that is wrong in itself is None here, and already said."""
     mistakes = [
         f"[{name}]: there is no [environment] to do it in; add one, or leave out [{name}]"
         for name in OPTIONAL
         if name in extra and "environment" not in extra
     ]
+    if extra.get("demonstrations") and data and data.path is None:
+        mistakes.append("[demonstrations]: are recorded into one store; name it with data.path alone")
     evaluate = extra.get("evaluate")
     if evaluate and action and evaluate.execute > action.horizon:
         mistakes.append(f"evaluate.execute: a chunk holds action.horizon = {action.horizon}, got {evaluate.execute}")
@@ -194,13 +196,16 @@ def _anchor(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
         return str(path.absolute()) if path.exists() else name
 
     def anchored(config: T, section: str) -> T:
-        changed: dict[str, Path | str] = {}
+        changed: dict[str, Any] = {}
         for f in fields(config):  # type: ignore[arg-type]
             key, value = f"{section}.{f.name}", getattr(config, f.name)
             if isinstance(value, Path):
                 changed[f.name] = (Path.cwd() if key in overridden else folder) / value
             elif isinstance(value, str) and f.metadata.get("located"):
                 changed[f.name] = located(value, key)
+            elif isinstance(value, tuple) and any(is_dataclass(entry) for entry in value):
+                start = Path.cwd() if key in overridden else folder
+                changed[f.name] = tuple(replace(entry, path=start / entry.path) for entry in value)
         return replace(config, **changed)  # type: ignore[type-var]
 
     def settled(settings: PartSettings, kind: Kind) -> PartSettings:
@@ -219,5 +224,18 @@ def _anchor(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    values = {key: value for key, value in asdict(config).items() if value is not None}  # TOML has no null
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {key: _plain_value(value) for key, value in asdict(config).items() if _is_said(value)}
+
+
+def _plain_value(value: Any) -> Any:
+    """What TOML can say: text for paths, in tables and lists, too."""
+    if isinstance(value, dict):
+        return {key: _plain_value(entry) for key, entry in value.items() if _is_said(entry)}
+    if isinstance(value, list | tuple):
+        return [_plain_value(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _is_said(value: Any) -> bool:
+    """TOML has no null."""
+    return value is not None

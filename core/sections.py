@@ -1,11 +1,12 @@
 """The sections of a recipe that are no components: what each may say, with limits and defaults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, with_config
 
 from core.data.contracts import Frame, Mode, Rotation
 
@@ -73,11 +74,36 @@ class TrainConfig:
             )
 
 
+@with_config(ConfigDict(extra="forbid"))  # its keys are checked by pydantic, not by `fill`
+@dataclass(frozen=True)
+class StoreConfig:
+    """One of several stores that are trained on together.
+
+    path: the episode store; relative to the recipe's folder.
+    name: what messages, episodes and checkpoints call it; the last part of its path unless said.
+    weight: its share of the samples is this over the sum of all weights; unset for all: as many as they have windows.
+    cameras: the store's name of each camera, by the policy's name; cameras that are not here keep their names.
+    actions: the store's name of an action dimension, by the policy's name; others keep their names.
+    """
+
+    path: Path
+    name: str | None = None
+    weight: Annotated[float, Gt(0)] | None = None
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    actions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.name or self.path.name.removesuffix(".zarr")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which episodes, and what a sample of them is.
 
     path: the episode store; relative to the recipe's folder.
+    stores: several stores instead of one, each a table [[data.stores]].
     window: frames of history per sample (T).
     cameras: which cameras to use, by name; an empty list means all.
     validation_episodes: how many episodes of each task, the last ones, are held out.
@@ -85,7 +111,8 @@ class DataConfig:
     prefetch: batches that are prepared ahead.
     """
 
-    path: Path
+    path: Path | None = None
+    stores: tuple[StoreConfig, ...] = ()
     window: Positive = 8
     cameras: tuple[str, ...] = ()
     validation_episodes: Positive = 1
@@ -94,6 +121,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _raise_if_repeated(self.cameras, "cameras")
+        if (self.path is None) == (not self.stores):
+            raise ValueError("name either one store with path, or several with [[data.stores]]")
+        _raise_if_repeated(tuple(store.label for store in self.stores), "stores")
+        if len({store.weight is None for store in self.stores}) > 1:
+            raise ValueError("stores: give every store a weight, or none")
+
+    @property
+    def sources(self) -> tuple[StoreConfig, ...]:
+        """The stores, one or several."""
+        return self.stores or (StoreConfig(self.path),)  # type: ignore[arg-type]  # one of the two is said
 
 
 @dataclass(frozen=True)
@@ -183,6 +220,8 @@ class EvaluateConfig:
     swap: words that "swapped_words" replaces each by the next, and the last by the first.
     control_episodes: attempts at each task under each control; unset for as many as episodes.
     checkpoint: the newest, or the one with the lowest validation error.
+    store: of several stores that were trained on, by name, the one whose scale of actions to act in; the first unless
+        said.
     """
 
     tasks: tuple[str, ...] = ()
@@ -195,6 +234,7 @@ class EvaluateConfig:
     swap: tuple[str, ...] = ()
     control_episodes: Positive | None = None
     checkpoint: Literal["last", "best"] = "last"
+    store: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("tasks", "controls", "swap"):

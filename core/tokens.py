@@ -16,6 +16,13 @@ def concatenate(groups: Sequence[TokenGroup]) -> TokenGroup:
     return TokenGroup(tokens, torch.cat([full_mask(group) for group in groups], dim=-1))
 
 
+def hide_cameras(vision: TokenGroup, present: Tensor) -> TokenGroup:
+    """Mask the tokens (B T N D) of cameras that a sample lacks: present (B V) bool, N / V tokens of each in turn."""
+    each = vision.tokens.shape[2] // present.shape[1]
+    of_present = present.repeat_interleave(each, dim=1).unsqueeze(1)  # (B 1 N)
+    return TokenGroup(vision.tokens, full_mask(vision) & of_present)
+
+
 def full_mask(group: TokenGroup) -> Tensor:
     """Return the group's mask (... N), all True where it has none."""
     return torch.ones_like(group.tokens[..., 0], dtype=torch.bool) if group.mask is None else group.mask

@@ -21,7 +21,7 @@ from core.data.formats import Meaning
 from core.plugins import load_plugins
 from core.recipe import PARTS, load_recipe
 from core.registry import Parameter, parameters_of
-from core.sections import GENERAL, OPTIONAL, PartSettings
+from core.sections import GENERAL, OPTIONAL, PartSettings, StoreConfig
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -186,6 +186,12 @@ SECTIONS = {**GENERAL, **OPTIONAL}
 def test_recipes_page_has_every_key(name: str) -> None:
     missing = [row(p) for p in parameters_of(SECTIONS[name]) if row(p) not in section(f"[{name}]")]
     assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
+
+
+def test_mixtures_page_has_every_key_of_a_store() -> None:
+    page = (ROOT / "docs" / "mixtures.md").read_text(encoding="utf-8")
+    missing = [row(p) for p in parameters_of(StoreConfig) if row(p) not in page]
+    assert not missing, "add or mend in docs/mixtures.md:\n" + "\n".join(missing)
 
 
 def test_recipes_page_has_the_keys_of_every_part() -> None:

@@ -7,27 +7,31 @@ import torch
 from torch import Tensor, device
 
 from core.contracts import Batch
-from core.data.windows import Windows
+from core.data.contracts import StoreInfo
 
 
 class BatchBuffer:
     """Room for one batch; the arrays are what decoding threads fill, the tensors of `batch` share their memory.
 
     frames: {camera: (B T Y X C) uint8}, the order in which images are decoded.
-    actions (B T H A), proprio (B T P), action_mask (B T H), frame_mask (B T), episodes (B): as in Batch.
+    actions, action_mask (B T H A), proprio (B T P), frame_mask (B T), camera_mask (B V): as in Batch.
+    members, episodes (B): which store of the mixture a row comes from, and which of its episodes.
     """
 
-    def __init__(self, size: int, windows: Windows, cameras: Sequence[str], pinned: bool) -> None:
-        info, steps = windows.store.info, (size, windows.window)
-        self._pinned = pinned
+    def __init__(
+        self, size: int, info: StoreInfo, *, window: int, horizon: int, masks_cameras: bool, pinned: bool
+    ) -> None:
+        steps = (size, window)
+        self._pinned, self._masks_cameras = pinned, masks_cameras
         self._copied: torch.cuda.Event | None = None
         self._images = {
-            name: self._room((*steps, info.cameras[name].height, info.cameras[name].width, 3), torch.uint8)
-            for name in cameras
+            name: self._room((*steps, camera.height, camera.width, 3), torch.uint8)
+            for name, camera in info.cameras.items()
         }
-        self._actions = self._room((*steps, windows.horizon, info.action.dim), torch.float32)
-        self._action_mask = self._room((*steps, windows.horizon), torch.bool)
+        self._actions = self._room((*steps, horizon, info.action.dim), torch.float32)
+        self._action_mask = self._room((*steps, horizon, info.action.dim), torch.bool)
         self._frame_mask = self._room(steps, torch.bool)
+        self._camera_mask = self._room((size, len(info.cameras)), torch.bool)
         self._proprio = self._room((*steps, len(info.proprio)), torch.float32)
         self.frames: dict[str, np.ndarray] = {name: images.numpy() for name, images in self._images.items()}
         # (B T C Y X), made once: every tensor operation gives up the interpreter, and getting it back from the
@@ -36,7 +40,9 @@ class BatchBuffer:
         self.actions: np.ndarray = self._actions.numpy()
         self.action_mask: np.ndarray = self._action_mask.numpy()
         self.frame_mask: np.ndarray = self._frame_mask.numpy()
+        self.camera_mask: np.ndarray = self._camera_mask.numpy()
         self.proprio: np.ndarray = self._proprio.numpy()
+        self.members = np.zeros(size, np.int64)
         self.episodes = np.zeros(size, np.int64)
 
     def batch(self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]) -> Batch:
@@ -52,6 +58,7 @@ class BatchBuffer:
             frame_mask=_first(count, self._frame_mask),
             actions=_first(count, self._actions),
             action_mask=_first(count, self._action_mask),
+            camera_mask=_first(count, self._camera_mask) if self._masks_cameras else None,
             episodes=episodes,
         )
 

@@ -1,7 +1,7 @@
 """Statistics of a feature that merge: a store's normalisation is known without reading its numbers again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -48,6 +48,17 @@ class Statistics:
         grids = np.array([one.quantiles for one in many])  # (many D 201)
         mixed = [_mixture(counts, grids[:, d]) for d in range(grids.shape[1])]
         return cls(int(counts.sum()), _row(mean), _row(within + between), _rows(mixed))
+
+    def place(self, columns: Sequence[int], width: int) -> Self:
+        """Statistics of rows of `width` numbers that have these ones at `columns` and are 0 elsewhere."""
+        at = {column: d for d, column in enumerate(columns)}
+        zeros = tuple([0.0] * GRID.size)
+        return replace(
+            self,
+            means=tuple(self.means[at[c]] if c in at else 0.0 for c in range(width)),
+            deviations=tuple(self.deviations[at[c]] if c in at else 0.0 for c in range(width)),
+            quantiles=tuple(self.quantiles[at[c]] if c in at else zeros for c in range(width)),
+        )
 
     @property
     def dim(self) -> int:

@@ -29,6 +29,7 @@ class Windows:
         self.stride = stride
         if len(self.episodes) == 0:
             raise DataError(f"{store.path}: no episodes are selected; import some, or hold out fewer")
+        self.reach = np.arange(window)[:, None] + np.arange(horizon)  # (T H): how far each target lies behind the first
         self._ends = np.cumsum(-(-store.length[self.episodes] // stride))
 
     def __len__(self) -> int:

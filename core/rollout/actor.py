@@ -81,15 +81,18 @@ class Actor:
         return torch.from_numpy(self.proprio_normalizer.normalize(measured))[:, None]
 
 
-def load_actor(run: Path, checkpoint: Literal["last", "best"] = "last", *, exact: bool = False) -> Actor:
+def load_actor(
+    run: Path, checkpoint: Literal["last", "best"] = "last", store: str | None = None, *, exact: bool = False
+) -> Actor:
     """Build a run's policy with a checkpoint's weights: on a GPU, unless the recipe trains on the CPU or there is none.
 
+    store: of several stores that it was trained on, the one whose normalisers it acts with; the first unless said.
     exact: on the CPU, every weight as it was published or trained, not in the fewer bits in which the policy acts.
     Raises CheckpointError, or RecipeError for a recipe that does not fit the plugins installed.
     """
     chosen = choose_checkpoint(run, checkpoint)
     recipe = load_recipe(run / "recipe.toml", [], load_plugins())
-    info, actions, proprio = _read_state(chosen)
+    info, actions, proprio = _read_state(chosen, store)
     shapes = {name: (3, camera.height, camera.width) for name, camera in info.cameras.items()}
     policy = build_policy(
         recipe,
@@ -139,16 +142,21 @@ def disagreements(trained: StoreInfo, world: StoreInfo, learner: str) -> list[st
     ]
 
 
-def _read_state(checkpoint: Checkpoint) -> tuple[StoreInfo, Normalizer, ProprioNormalizer]:
+def _read_state(checkpoint: Checkpoint, store: str | None) -> tuple[StoreInfo, Normalizer, ProprioNormalizer]:
     """What a checkpoint says beside its weights."""
     state = checkpoint.state
+    stores = state.get("stores", {})
+    if store is not None and store not in stores:
+        trained_on = did_you_mean(store, list(stores)) if stores else "; it was trained on one store alone"
+        raise RecipeError(f"evaluate.store: {checkpoint.folder} knows none called '{store}'{trained_on}")
     try:
         info: dict[str, Any] = {key: state[key] for key in ("fps", "cameras", "proprio")}
         info["action"] = state["action_convention"]
+        normalizers = state if store is None else stores[store]
         return (
             TypeAdapter(StoreInfo).validate_python(info),
-            Normalizer.from_json(state["action_normalizer"]),
-            ProprioNormalizer.from_json(state["proprio_normalizer"]),
+            Normalizer.from_json(normalizers["action_normalizer"]),
+            ProprioNormalizer.from_json(normalizers["proprio_normalizer"]),
         )
     except (KeyError, ValidationError) as error:
         raise CheckpointError(

@@ -40,7 +40,7 @@ def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = 
     folder holds an evaluation of something else.
     """
     settings, folder = recipe.evaluate or EvaluateConfig(), output or run / "evaluation"
-    world, actor = inspect(recipe), load_actor(run, settings.checkpoint)
+    world, actor = inspect(recipe), load_actor(run, settings.checkpoint, settings.store)
     actor.check(world.info)
     shown = recipe.demonstrations.tasks if recipe.demonstrations else ()
     names = protocol.task_names(settings.tasks, shown, world.tasks)

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from core.data.store import EpisodeStore
+from core.data.view import StoreView
 from core.data.windows import split_by_task
 from core.errors import RecipeError
 from core.recipe import Recipe
 from core.rollout.actor import Actor, disagreements
 from core.rollout.contracts import Observation
 from core.rollout.journal import write_arrays
+from core.training.data import open_views
 
 EPISODES = 6
 
@@ -22,16 +24,20 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     Arrays: `names` (A), and per episode i `i/task`, `i/instruction`, `i/true`, `i/predicted`. Raises DataError or
     RecipeError where the data are not at hand, or no longer those that the policy was trained on.
     """
-    store = EpisodeStore(recipe.data.path)
-    if mistakes := disagreements(actor.info, store.info, "the policy"):
+    view = open_views(recipe)[0]
+    store = view.store
+    if mistakes := disagreements(actor.info, view.info, "the policy"):
         raise RecipeError(mistakes)
+    if lacking := [name for name in actor.info.cameras if name not in view.cameras]:
+        raise RecipeError(f"predictions: store {store.path} has no camera {', '.join(lacking)}")
     _, held_out = split_by_task(store, recipe.data.validation_episodes)
     arrays = {"names": np.array(actor.info.action.names)}
     for number, episode in enumerate(_one_per_task_first(store, held_out)[:EPISODES]):
         arrays[f"{number}/task"] = np.array(store.task_name(episode))
         arrays[f"{number}/instruction"] = np.array(store.instruction(episode))
-        arrays[f"{number}/true"] = store.actions(episode, 0, int(store.length[episode]))
-        arrays[f"{number}/predicted"] = _predict(actor, store, episode)
+        frames = np.arange(0, store.length[episode], view.period)
+        arrays[f"{number}/true"] = view.actions(np.array([episode]), frames[None])[0]
+        arrays[f"{number}/predicted"] = _predict(actor, view, episode)
     write_arrays(path, arrays)
 
 
@@ -45,20 +51,20 @@ def _one_per_task_first(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
     return [episode for _, episode in sorted(turns)]
 
 
-def _predict(actor: Actor, store: EpisodeStore, episode: int) -> np.ndarray:
+def _predict(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
     """Let the policy look at one frame after the other -> chunks (n H A)."""
     state, chunks = None, []
-    for observation in _observations(actor, store, episode):
-        chunk, state = actor.step([observation], [store.instruction(episode)], state)
+    for observation in _observations(actor, view, episode):
+        chunk, state = actor.step([observation], [view.store.instruction(episode)], state)
         chunks.append(chunk[0])
     return np.stack(chunks)
 
 
-def _observations(actor: Actor, store: EpisodeStore, episode: int) -> Sequence[Observation]:
-    length = int(store.length[episode])
+def _observations(actor: Actor, view: StoreView, episode: int) -> Sequence[Observation]:
+    times = np.arange(0, view.store.length[episode], view.period)
     frames = {}
     for name, camera in actor.info.cameras.items():
-        frames[name] = np.empty((length, camera.height, camera.width, 3), np.uint8)
-        store.read_frames(name, episode, 0, length, frames[name])
-    proprio = store.proprio(episode, 0, length)
-    return [Observation({name: images[t] for name, images in frames.items()}, proprio[t]) for t in range(length)]
+        frames[name] = np.empty((len(times), camera.height, camera.width, 3), np.uint8)
+        view.read_frames(name, episode, 0, frames[name])
+    proprio = view.proprio(np.array([episode]), times[None])[0]
+    return [Observation({name: images[t] for name, images in frames.items()}, proprio[t]) for t in range(len(times))]

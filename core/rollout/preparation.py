@@ -1,6 +1,5 @@
 """Before training: does the environment offer what the recipe asks for, are the demonstrations there, do they fit?"""
 
-from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from core.rollout.contracts import EVALUATION_SEEDS
 from core.rollout.episodes import begin_chain
 from core.rollout.workers import Description, EnvironmentFailed, EnvironmentSpec, Worker, describe, open_workers
 from core.sections import EvaluateConfig
+from core.training.data import open_views
 
 
 def prepare(recipe: Recipe, console: Console) -> None:
@@ -33,17 +33,16 @@ def prepare(recipe: Recipe, console: Console) -> None:
 
 def _record(recipe: Recipe, console: Console) -> None:
     """Record the demonstrations that data.path lacks; costs next to nothing where it has them all."""
-    wanted = recipe.demonstrations
+    wanted, path = recipe.demonstrations, recipe.data.path
     assert wanted is not None
+    assert path is not None
     with live_progress(wanted.episodes, console) as report:
-        summary = collect(
-            spec_of(recipe), recipe.data.path, wanted.tasks, wanted.episodes, wanted.noise, progress=report
-        )
+        summary = collect(spec_of(recipe), path, wanted.tasks, wanted.episodes, wanted.noise, progress=report)
     if summary.added:
-        console.print(f"{recipe.data.path}: {summary}", soft_wrap=True, markup=False)
-    if more := len(EpisodeStore(recipe.data.path)) - wanted.episodes * len(summary.tasks):
+        console.print(f"{path}: {summary}", soft_wrap=True, markup=False)
+    if more := len(EpisodeStore(path)) - wanted.episodes * len(summary.tasks):
         console.print(
-            f"{recipe.data.path}: {more} episodes more than [demonstrations] asks for; they are trained on, too",
+            f"{path}: {more} episodes more than [demonstrations] asks for; they are trained on, too",
             soft_wrap=True,
             markup=False,
         )
@@ -51,12 +50,8 @@ def _record(recipe: Recipe, console: Console) -> None:
 
 def _check_data(recipe: Recipe, world: StoreInfo) -> None:
     """What is trained on and what is evaluated in must mean the same by an action, a camera and a number."""
-    data = EpisodeStore(recipe.data.path).info
-    if used := recipe.data.cameras:
-        data = replace(
-            data, cameras={name: camera for name, camera in data.cameras.items() if name in used} or data.cameras
-        )
-    if mistakes := disagreements(data, world, f"the data in {recipe.data.path}"):
+    where = ", ".join(str(source.path) for source in recipe.data.sources)
+    if mistakes := disagreements(open_views(recipe)[0].info, world, f"the data in {where}"):
         raise RecipeError(mistakes)
 
 

@@ -83,6 +83,7 @@ def describe(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
     return {
         **{key: said[key] for key in ("episodes", "chains", "execute", "lanes", "control_episodes")},
         **{key: list(said[key]) for key in ("controls", "swap")},
+        **({"store": settings.store} if settings.store else {}),
         "tasks": list(names),
         "first_seed": EVALUATION_SEEDS,
         "success": "the environment called the task done after any step, within the task's max_steps",

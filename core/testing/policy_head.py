@@ -56,12 +56,12 @@ def loss_is_scalar_terms(subject: Subject, given: Given) -> None:
 
 @torch.no_grad()
 def masked_actions_do_not_count(subject: Subject, given: Given) -> None:
-    """Actions past an episode's end do not change the loss; where all are masked it is finite."""
+    """Masked actions, past an end or of a dimension that is not there, do not count; where all are, it is finite."""
     head: PolicyHead = subject.build()
     known = batch(given)
     assert known.actions is not None
     assert known.action_mask is not None
-    other = replace(known, actions=torch.where(known.action_mask[..., None], known.actions, 1 - known.actions))
+    other = replace(known, actions=torch.where(known.action_mask, known.actions, 1 - known.actions))
     nothing = replace(known, action_mask=torch.zeros_like(known.action_mask))
     expected, received = _losses(head, given, known), _losses(head, given, other)
     expect_close(received, expected, "loss after a change of masked actions")
@@ -108,14 +108,15 @@ def readout(given: Given) -> Tensor:
 
 
 def batch(given: Given) -> Batch:
-    """A batch of which a head reads the actions (B T H A) and their mask (B T H)."""
+    """A batch of which a head reads the actions and their mask (B T H A)."""
     action = given.action
     lead = (BATCH, action.window)
     actions = normal(*lead, action.horizon, action.dim, seed=9).clamp(-1, 1)
     actions[..., list(action.binary)] = (actions[..., list(action.binary)] > 0).float()
-    mask = torch.ones(*lead, action.horizon, dtype=torch.bool)
+    mask = torch.ones(*lead, action.horizon, action.dim, dtype=torch.bool)
     mask[0, -1, 1:] = False
     mask[-1, :, -1] = False
+    mask[-1, ..., 0] = False  # a sample of a robot that has no such dimension
     return Batch(
         images={},
         instructions=[""] * BATCH,

@@ -30,7 +30,13 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
     """Return the checks of a vision encoder."""
     make = partial(build, config, cameras=given.cameras, text_width=given.text_width)
     subject = Subject(make, partial(_run, given=given))
-    own = (shape_is_declared, samples_are_independent, frames_are_independent, padded_text_is_not_seen)
+    own = (
+        shape_is_declared,
+        samples_are_independent,
+        frames_are_independent,
+        cameras_are_apart,
+        padded_text_is_not_seen,
+    )
     return [*(Check(check.__name__, partial(check, subject, given)) for check in own), *checks_of_every_part(subject)]
 
 
@@ -62,6 +68,21 @@ def frames_are_independent(subject: Subject, given: Given) -> None:
     for t in range(given.action.window):
         alone = padded(encoder({name: x[:, t : t + 1] for name, x in images(given).items()}, text(given)))
         expect_close(alone, together[:, t : t + 1], f"tokens of frame {t} alone, against the window")
+
+
+@torch.no_grad()
+def cameras_are_apart(subject: Subject, given: Given) -> None:
+    """Another image of one camera changes that camera's tokens alone, its share in the order of the names."""
+    encoder: VisionEncoder = subject.build()
+    if not encoder.separates_cameras:
+        return
+    before, names = padded(encoder(images(given), text(given))), sorted(given.cameras)
+    for v, name in enumerate(names):
+        changed = padded(encoder({**images(given), name: 255 - images(given)[name]}, text(given)))
+        shares = zip(before.tensor_split(len(names), 2), changed.tensor_split(len(names), 2), strict=True)
+        for other, (expected, received) in enumerate(shares):
+            if other != v:
+                expect_close(received, expected, f"tokens of camera '{names[other]}' after a change of '{name}'")
 
 
 @torch.no_grad()

@@ -1,94 +1,186 @@
-"""From a recipe's [data] and [action] to batches: the store, checked conventions, normalisers, loaders."""
+"""From a recipe's [data] and [action] to batches: stores, what they have in common, normalisers, loaders."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
 from core.contracts import ActionSpec
-from core.data.contracts import ActionConvention
+from core.data.contracts import ActionConvention, StoreInfo
 from core.data.loader import Loader
+from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.store import EpisodeStore
+from core.data.view import StoreView, common_info, rename, view_of
 from core.data.windows import Windows, split_by_task
-from core.errors import RecipeError, did_you_mean
+from core.errors import DataError, RecipeError, did_you_mean
 from core.recipe import Recipe
-from core.sections import ActionConfig
+from core.sections import ActionConfig, StoreConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """One store of a recipe, seen as the policy sees it, and the normalisers that are its own."""
+
+    config: StoreConfig
+    view: StoreView
+    action_normalizer: Normalizer
+    proprio_normalizer: ProprioNormalizer
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """An opened store and what a recipe makes of it."""
+    """The opened stores and what a recipe makes of them; the policy acts in the terms of the first."""
 
     recipe: Recipe
-    store: EpisodeStore
-    cameras: tuple[str, ...]
-    action_normalizer: Normalizer
-    proprio_normalizer: ProprioNormalizer
+    sources: tuple[Source, ...]
+
+    @property
+    def info(self) -> StoreInfo:
+        """What the policy sees, whichever store it comes from."""
+        return self.sources[0].view.info
 
     @property
     def image_shapes(self) -> dict[str, tuple[int, int, int]]:
         """{camera: (C, Y, X)}."""
-        cameras = self.store.info.cameras
-        return {name: (3, cameras[name].height, cameras[name].width) for name in self.cameras}
+        return {name: (3, camera.height, camera.width) for name, camera in self.info.cameras.items()}
 
     @property
     def action_spec(self) -> ActionSpec:
         """What the policy head must produce."""
-        return self.action_normalizer.spec(self.recipe.data.window, self.recipe.action.horizon)
+        return self.sources[0].action_normalizer.spec(self.recipe.data.window, self.recipe.action.horizon)
 
     @property
     def proprio_dim(self) -> int:
         """Number of proprioceptive values (P)."""
-        return len(self.store.info.proprio)
+        return len(self.info.proprio)
+
+    @cached_property
+    def _splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [split_by_task(source.view.store, self.recipe.data.validation_episodes) for source in self.sources]
+
+    @cached_property
+    def training(self) -> Mixture:
+        """The training windows, one from every frame, drawn by weight."""
+        weights = [source.config.weight for source in self.sources]
+        known = [weight for weight in weights if weight is not None]  # all of them or none
+        return Mixture([self._member(i, episodes) for i, (episodes, _) in enumerate(self._splits)], known or None)
+
+    @cached_property
+    def validation(self) -> Mixture:
+        """The held-out windows, each frame in one."""
+        stride = self.recipe.data.window
+        return Mixture([self._member(i, episodes, stride) for i, (_, episodes) in enumerate(self._splits)])
 
     def loaders(
         self, tokenize: Callable[[str], Sequence[int]], micro_batch: int, device: torch.device
     ) -> tuple[Loader, Loader]:
-        """Loaders of the training windows (one from every frame) and of the held-out ones (each frame in one)."""
-        window, horizon = self.recipe.data.window, self.recipe.action.horizon
-        training, held_out = split_by_task(self.store, self.recipe.data.validation_episodes)
-        return (
-            self._loader(Windows(self.store, training, window, horizon), tokenize, micro_batch, device),
-            self._loader(Windows(self.store, held_out, window, horizon, stride=window), tokenize, micro_batch, device),
+        """Loaders of the training windows and of the held-out ones."""
+        return tuple(  # type: ignore[return-value]  # there are two
+            Loader(
+                mixture,
+                batch_size=micro_batch,
+                tokenize=tokenize,
+                threads=self.recipe.data.threads,
+                prefetch=self.recipe.data.prefetch,
+                device=device,
+            )
+            for mixture in (self.training, self.validation)
         )
 
-    def _loader(
-        self, windows: Windows, tokenize: Callable[[str], Sequence[int]], batch_size: int, device: torch.device
-    ) -> Loader:
-        return Loader(
-            windows,
-            batch_size=batch_size,
-            action_normalizer=self.action_normalizer,
-            proprio_normalizer=self.proprio_normalizer,
-            tokenize=tokenize,
-            cameras=self.cameras,
-            threads=self.recipe.data.threads,
-            prefetch=self.recipe.data.prefetch,
-            device=device,
-        )
+    def _member(self, number: int, episodes: np.ndarray, stride: int = 1) -> Member:
+        source, window, horizon = self.sources[number], self.recipe.data.window, self.recipe.action.horizon
+        windows = Windows(source.view.store, episodes, window, horizon, stride * source.view.period)
+        prefix = f"{source.config.label}/" if self.recipe.data.stores else ""
+        return Member(source.view, windows, source.action_normalizer, source.proprio_normalizer, prefix)
+
+    def describe(self) -> Iterator[str]:
+        """Say of each store how much of the samples it gives, and what of the policy's world it lacks."""
+        for source, share in zip(self.sources, self.training.shares, strict=True):
+            view, action = source.view, source.view.conversion
+            cameras = [name for name in view.info.cameras if name not in view.cameras]
+            actions = [name for name, has in zip(view.info.action.names, action.present, strict=True) if not has]
+            proprio = [name for name in view.info.proprio if name not in view.store.info.proprio]
+            lacks = [
+                f"no {kind} {', '.join(names)}"
+                for kind, names in (("camera", cameras), ("action", actions), ("proprioception", proprio))
+                if names
+            ]
+            converted = [] if action.is_identity else ["actions converted"]
+            slower = [f"one frame in {view.period}"] if view.period > 1 else []
+            of_all = f"{share / len(self.training):.1%} of the samples"
+            yield "; ".join([f"{source.config.label}: {of_all}", *lacks, *converted, *slower])
 
     def task_of(self) -> dict[str, str]:
-        """{episode: task}."""
-        return {self.store.episode_id(e): self.store.task_name(e) for e in range(len(self.store))}
+        """{episode: task}, both as batches name them."""
+        return {
+            member.episode_id(episode): member.view.store.task_name(episode)
+            for member in self.training.members
+            for episode in range(len(member.view.store))
+        }
 
 
 def open_data(recipe: Recipe) -> TrainingData:
-    """Open the store and fit the normalisers. Raises DataError, or RecipeError where recipe and store disagree."""
-    store = EpisodeStore(recipe.data.path)
-    mistakes = [*_unknown_cameras(recipe.data.cameras, store), *_other_conventions(recipe.action, store.info.action)]
+    """Open the stores and fit the normalisers. Raises DataError, or RecipeError where recipe and stores disagree."""
+    views = open_views(recipe)
+    if mistakes := list(_other_conventions(recipe.action, views[0].info.action)):
+        where = recipe.data.path or "all stores together"
+        raise RecipeError([f"{mistake} (store {where})" for mistake in mistakes])
+    sources = zip(recipe.data.sources, views, strict=True)
+    return TrainingData(recipe, tuple(_source(recipe, config, view) for config, view in sources))
+
+
+def open_views(recipe: Recipe) -> list[StoreView]:
+    """Open the stores and see each as the policy does. Raises DataError, or RecipeError with every disagreement."""
+    configs = recipe.data.sources
+    stores = [EpisodeStore(config.path) for config in configs]
+    mistakes: list[str] = []
+    renamed = [_renamed(store, config, mistakes) for store, config in zip(stores, configs, strict=True)]
+    info = common_info(renamed, recipe.data.cameras)
+    known = sorted({name for one in renamed for name in one.cameras})
+    mistakes += [
+        f"data.cameras: no camera '{name}'{did_you_mean(name, known)} (store {', '.join(str(c.path) for c in configs)})"
+        for name in recipe.data.cameras
+        if name not in known
+    ]
+    views = [] if mistakes else _views(stores, renamed, configs, info, mistakes)
     if mistakes:
-        raise RecipeError([f"{mistake} (store {recipe.data.path})" for mistake in mistakes])
+        raise RecipeError(mistakes)
+    return views
+
+
+def _renamed(store: EpisodeStore, config: StoreConfig, mistakes: list[str]) -> StoreInfo:
+    try:
+        return rename(store.info, config.cameras, config.actions)
+    except DataError as error:
+        mistakes.append(f"data.stores, '{config.label}': {error} (store {config.path})")
+        return store.info
+
+
+def _views(
+    stores: Sequence[EpisodeStore],
+    renamed: Sequence[StoreInfo],
+    configs: Sequence[StoreConfig],
+    info: StoreInfo,
+    mistakes: list[str],
+) -> list[StoreView]:
+    views = []
+    for store, one, config in zip(stores, renamed, configs, strict=True):
+        try:
+            views.append(view_of(store, one, config.cameras, info))
+        except DataError as error:
+            which = f"'{config.label}' does not go with '{configs[0].label}'"
+            mistakes += [f"data.stores: {which}: {reason}" for reason in str(error).splitlines()]
+    return views
+
+
+def _source(recipe: Recipe, config: StoreConfig, view: StoreView) -> Source:
     action = Normalizer.fit(
-        store.statistics["action"], store.info.action, recipe.action.normalization, recipe.action.clip_range
+        view.statistics["action"], view.info.action, recipe.action.normalization, recipe.action.clip_range
     )
-    proprio = ProprioNormalizer.fit(store.statistics["proprio"])
-    return TrainingData(recipe, store, recipe.data.cameras or tuple(sorted(store.info.cameras)), action, proprio)
-
-
-def _unknown_cameras(wanted: Sequence[str], store: EpisodeStore) -> list[str]:
-    known = sorted(store.info.cameras)
-    return [f"data.cameras: no camera '{name}'{did_you_mean(name, known)}" for name in wanted if name not in known]
+    return Source(config, view, action, ProprioNormalizer.fit(view.statistics["proprio"]))
 
 
 def _other_conventions(wanted: ActionConfig, found: ActionConvention) -> list[str]:

@@ -88,6 +88,7 @@ def _check_same(recipe: Recipe, before: Path) -> None:
     """Refuse to continue a run with another recipe. Raises RecipeError with every difference."""
     sections = tomllib.loads(before.read_text(encoding="utf-8"))
     sections.setdefault("augmentation", asdict(AugmentationConfig()))  # runs of before there was one had none
+    sections["data"].setdefault("stores", [])  # nor several stores
     old, new = _flat(sections), _flat(tomllib.loads(recipe.as_toml()))
     recorded_there = any(key.startswith("demonstrations.") for key in (*old, *new))
     free = FREE_ON_RESUME | {key for key in (*old, *new) if key.startswith("environment.") and not recorded_there}
@@ -112,16 +113,21 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
     policy = build_policy(
         recipe, data.image_shapes, data.action_spec, data.proprio_dim, from_checkpoint=newest is not None
     )
+    if data.training.lacks_cameras and not policy.vision_encoder.separates_cameras:
+        name = recipe.parts["vision_encoder"].component.name
+        raise RecipeError(f"vision_encoder.name: '{name}' mixes cameras, and not every store has all; set data.cameras")
     micro_batch = settings.batch_size // (settings.accumulation * fabric.world_size)
     training, validation = data.loaders(policy.text_encoder.tokenize, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
     inference = _inference(data)
     if newest:
-        _check_same_data(newest, inference, recipe.data.path)
+        _check_same_data(newest, inference, recipe)
         load_checkpoint(newest, policy, optimizer, policy.published)
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
+    if recipe.data.stores:
+        console.print("\n".join(data.describe()), soft_wrap=True, markup=False, highlight=False)
     return Run(
         fabric=fabric,
         recipe=recipe,
@@ -145,24 +151,33 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
 
 def _inference(data: TrainingData) -> dict[str, Any]:
     """What acting needs beside the weights: it travels with every checkpoint."""
-    info = data.store.info
+    info, stores = data.info, [source.view.store for source in data.sources]
+    normalizers = [
+        {
+            "action_normalizer": source.action_normalizer.to_json(),
+            "proprio_normalizer": source.proprio_normalizer.to_json(),
+        }
+        for source in data.sources
+    ]
+    labels = [source.config.label for source in data.sources]
     return {
-        "action_normalizer": data.action_normalizer.to_json(),
-        "proprio_normalizer": data.proprio_normalizer.to_json(),
+        **normalizers[0],
+        **({"stores": dict(zip(labels, normalizers, strict=True))} if data.recipe.data.stores else {}),
         "action_convention": asdict(info.action),
-        "cameras": {name: asdict(info.cameras[name]) for name in data.cameras},
+        "cameras": {name: asdict(camera) for name, camera in info.cameras.items()},
         "proprio": list(info.proprio),
         "fps": info.fps,
-        "trained_on": {"episodes": len(data.store), "frames": data.store.frame_count},
+        "trained_on": {"episodes": sum(map(len, stores)), "frames": sum(store.frame_count for store in stores)},
     }
 
 
-def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], store: Path) -> None:
+def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], recipe: Recipe) -> None:
     """A moved store is the same store; one with other statistics or conventions is not what the run was trained on."""
     now = json.loads(json.dumps(inference))
     if changed := [key for key in now if checkpoint.state.get(key) != now[key]]:
+        stores = ", ".join(str(source.path) for source in recipe.data.sources)
         raise CheckpointError(
-            f"{store}: not the data that {checkpoint.folder} was trained on: {', '.join(changed)} changed; "
+            f"{stores}: not the data that {checkpoint.folder} was trained on: {', '.join(changed)} changed; "
             "bring back that data, or start a new run with --output"
         )
 

@@ -49,7 +49,7 @@ def _moments(predicted: Tensor, batch: Batch) -> Tensor:
     """Per sample and dimension: entries, squared error, target, squared target -> (B 4 A)."""
     assert batch.actions is not None
     assert batch.action_mask is not None
-    weights = batch.action_mask.unsqueeze(-1).float()  # (B T H 1)
+    weights = batch.action_mask.float()
     squared_error = (predicted.float() - batch.actions) ** 2
     moments = (torch.ones_like(squared_error), squared_error, batch.actions, batch.actions**2)
     return torch.stack([(m * weights).sum(dim=(1, 2)) for m in moments], dim=1)

@@ -74,12 +74,13 @@ class DiscreteHead(PolicyHead):
         logits, binary = self._classify(readout)
         terms = {}
         if len(self.continuous):
-            target = bin_of(batch.actions.index_select(-1, self.continuous), self.config.bins)
+            target, mask = (x.index_select(-1, self.continuous) for x in (batch.actions, batch.action_mask))
+            target = bin_of(target, self.config.bins)
             entropy = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none").view_as(target)
-            terms["pose"] = masked_mean(entropy, batch.action_mask)
+            terms["pose"] = masked_mean(entropy, mask)
         if len(self.binary):
-            target = batch.actions.index_select(-1, self.binary)
-            terms["gripper"] = self.config.gripper_weight * masked_bce(binary, target, batch.action_mask)
+            target, mask = (x.index_select(-1, self.binary) for x in (batch.actions, batch.action_mask))
+            terms["gripper"] = self.config.gripper_weight * masked_bce(binary, target, mask)
         return terms
 
     def _classify(self, readout: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,10 +100,11 @@ class LSTMHead(PolicyHead):
         if batch.actions is None or batch.action_mask is None:
             raise ValueError("the loss compares with batch.actions and batch.action_mask, and the batch has none")
         pose, logits = self._run(readout.mean(dim=2))
-        terms = {"pose": self.pose_loss(pose, batch.actions.index_select(-1, self.continuous), batch.action_mask)}
+        target, mask = (x.index_select(-1, self.continuous) for x in (batch.actions, batch.action_mask))
+        terms = {"pose": self.pose_loss(pose, target, mask)}
         if logits is not None:
-            target = batch.actions.index_select(-1, self.binary)
-            terms["gripper"] = self.gripper_weight * masked_bce(logits, target, batch.action_mask)
+            target, mask = (x.index_select(-1, self.binary) for x in (batch.actions, batch.action_mask))
+            terms["gripper"] = self.gripper_weight * masked_bce(logits, target, mask)
         return terms
 
     def step(self, readout: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,7 @@ def batch_of(policy: Policy, batch: int, window: int, cameras: tuple[str, ...], 
         proprio=None,
         frame_mask=torch.ones(batch, window, dtype=torch.bool),
         actions=torch.rand(batch, window, horizon, 7, dtype=torch.float32),
-        action_mask=torch.ones(batch, window, horizon, dtype=torch.bool),
+        action_mask=torch.ones(batch, window, horizon, 7, dtype=torch.bool),
     )
 
 

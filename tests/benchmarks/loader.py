@@ -26,9 +26,11 @@ import torch
 from core.data.contracts import Episode
 from core.data.layout import read_commits
 from core.data.loader import Loader
+from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.part import CameraStream
 from core.data.store import EpisodeStore
+from core.data.view import StoreView
 from core.data.windows import Windows, window_at
 from core.data.writer import StoreWriter
 
@@ -96,13 +98,16 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
     episodes = list(range(len(store))) * PASSES[store.codecs[CAMERA].name]
     windows = Windows(store, episodes, WINDOW, HORIZON)
     bare = [BareLoop(windows, threads, slots) for slots in ((PREFETCH + 1) * BATCH, threads)]
-    loader = Loader(
+    member = Member(
+        StoreView.plain(store, (CAMERA,)),
         windows,
+        Normalizer.fit(store.statistics["action"], store.info.action, "quantile"),
+        ProprioNormalizer.fit(store.statistics["proprio"]),
+    )
+    loader = Loader(
+        Mixture([member]),
         batch_size=BATCH,
-        action_normalizer=Normalizer.fit(store.statistics["action"], store.info.action, "quantile"),
-        proprio_normalizer=ProprioNormalizer.fit(store.statistics["proprio"]),
         tokenize=lambda text: list(text.encode()),
-        cameras=(CAMERA,),
         threads=threads,
         prefetch=PREFETCH,
         device=torch.device("cpu"),

@@ -31,7 +31,7 @@ def test_loss_is_the_mean_over_unmasked_entries(loss, oracle, seed, share):
     rng = np.random.default_rng(seed)
     predicted = rng.normal(scale=2, size=(3, 2, 4, 5)).astype(np.float32)
     target = (rng.random((3, 2, 4, 5)) > 0.5).astype(np.float32)
-    mask = rng.random((3, 2, 4)) < share
+    mask = rng.random((3, 2, 4, 5)) < share
     values = oracle(predicted.astype(np.float64), target.astype(np.float64))[mask]
     expected = values.mean() if mask.any() else 0.0
     received = loss(torch.from_numpy(predicted), torch.from_numpy(target), torch.from_numpy(mask))
@@ -42,7 +42,7 @@ def test_loss_is_the_mean_over_unmasked_entries(loss, oracle, seed, share):
 @pytest.mark.parametrize("loss", [masked_mse, masked_l1, masked_huber, masked_bce])
 def test_all_masked_is_zero_with_zero_gradient(loss):
     predicted = torch.randn(2, 1, 3, 4, requires_grad=True)
-    value = loss(predicted, torch.ones(2, 1, 3, 4), torch.zeros(2, 1, 3).bool())
+    value = loss(predicted, torch.ones(2, 1, 3, 4), torch.zeros(2, 1, 3, 4).bool())
     value.backward()
     assert value.item() == 0
     assert not predicted.grad.any()
@@ -51,7 +51,7 @@ def test_all_masked_is_zero_with_zero_gradient(loss):
 @pytest.mark.parametrize("loss", [masked_mse, masked_l1, masked_huber, masked_bce])
 def test_low_precision_predictions_are_compared_in_float32(loss):
     predicted = torch.randn(2, 1, 3, 4).bfloat16()
-    mask = torch.ones(2, 1, 3).bool()
+    mask = torch.ones(2, 1, 3, 4).bool()
     value = loss(predicted, torch.zeros(2, 1, 3, 4), mask)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, loss(predicted.float(), torch.zeros(2, 1, 3, 4), mask))
@@ -59,4 +59,5 @@ def test_low_precision_predictions_are_compared_in_float32(loss):
 
 def test_masked_mean_counts_each_action_dimension():
     values = torch.arange(8.0).view(1, 1, 2, 4)
-    assert masked_mean(values, torch.tensor([[[False, True]]])).item() == np.mean([4, 5, 6, 7])
+    mask = torch.tensor([[[[False, False, True, False], [True, True, True, True]]]])
+    assert masked_mean(values, mask).item() == np.float32(np.mean([2, 4, 5, 6, 7]))

@@ -85,7 +85,7 @@ def batch_of(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
         proprio=torch.randn(size, window, 5, generator=generator),
         frame_mask=torch.ones(size, window, dtype=torch.bool),
         actions=torch.rand(size, window, 3, 4, generator=generator).round(),
-        action_mask=torch.ones(size, window, 3, dtype=torch.bool),
+        action_mask=torch.ones(size, window, 3, 4, dtype=torch.bool),
         episodes=[f"episode {i}" for i in range(size)],
     )
 
@@ -200,3 +200,19 @@ def test_widths_that_agree_need_no_projection(tmp_path):
     policy = build(tmp_path, "policy_head", "causal", "image_text_action", "text_encoder.width=32")
     assert isinstance(policy.projections["text"], torch.nn.Identity)
     assert isinstance(policy.projections["vision"], torch.nn.Linear)
+
+
+@pytest.mark.parametrize(("formulation", "attention", "layout"), FORMULATIONS)
+def test_what_a_camera_shows_that_a_sample_lacks_changes_nothing(tmp_path, formulation, attention, layout):
+    policy = build(tmp_path, formulation, attention, layout).eval()
+    batch = batch_of(policy, window_of(formulation))
+    lacking = replace(batch, camera_mask=torch.tensor([[True, False], [True, True], [False, True]]))
+    images = {name: x.clone() for name, x in batch.images.items()}
+    images["wrist"][0] = 255 - images["wrist"][0]
+    images["static"][2] = 255 - images["static"][2]
+    with torch.no_grad():
+        before, after = policy.predict(lacking), policy.predict(replace(lacking, images=images))
+        whole = policy.predict(batch)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+    torch.testing.assert_close(before[1], whole[1], rtol=0, atol=1e-5)
+    assert not torch.allclose(before[0], whole[0], atol=1e-4)

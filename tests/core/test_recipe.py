@@ -104,7 +104,7 @@ def test_a_mistaken_override_is_said(tmp_path, override, mistake):
 def test_missing_sections_are_said(tmp_path):
     mistakes = mistakes_of(written(tmp_path, "train = 3\n"))
     assert mistakes[0].startswith("train: expected a section [train], got 3")
-    assert "data.path: missing; this key has no default" in mistakes
+    assert "data: name either one store with path, or several with [[data.stores]]" in mistakes
     assert sum("expected the name of a" in mistake for mistake in mistakes) == 5
 
 
@@ -210,6 +210,52 @@ def test_overrides_are_toml_values_or_bare_words(tmp_path, monkeypatch):
     assert recipe.train.schedule == "linear"
     assert recipe.parts["policy_head"].config.mlp == (8, 4)
     assert recipe.data.path == tmp_path / "here.zarr"  # typed here, so it is meant from here
+
+
+STORES = """
+[[data.stores]]
+path = "a.zarr"
+weight = 2.0
+cameras = { front = "image_0" }
+[[data.stores]]
+path = "sub/b.zarr"
+name = "lab"
+weight = 1
+"""
+
+
+def test_several_stores_and_the_way_back(tmp_path):
+    text = MINIMAL.replace('path = "episodes.zarr"', "window = 4" + STORES)
+    recipe = load_recipe(written(tmp_path, text), [], load_plugins())
+    assert recipe.data.path is None
+    assert [store.path for store in recipe.data.sources] == [tmp_path / "a.zarr", tmp_path / "sub" / "b.zarr"]
+    assert [(store.label, store.weight) for store in recipe.data.sources] == [("a", 2.0), ("lab", 1.0)]
+    assert load_recipe(written(tmp_path, recipe.as_toml()), [], load_plugins()) == recipe
+    jsonschema.validate(tomllib.loads(recipe.as_toml()), recipe_schema(load_plugins()))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mistake"),
+    [
+        ("weight = 1\n", "", "data: stores: give every store a weight, or none"),
+        ('name = "lab"', 'name = "a"', "data: stores names one twice: a"),
+        ('name = "lab"', 'nam = "lab"', "data.stores.1.nam: unknown key"),
+        ("weight = 1\n", "weight = 0\n", "data.stores.1.weight: expected greater than 0, got 0"),
+        ("weight = 1\n", "weight = 2020-01-01\n", "data.stores.1.weight: expected a string, a number or a list"),
+        ("window = 4", 'path = "c.zarr"', "data: name either one store with path, or several"),
+    ],
+)
+def test_mistakes_in_several_stores_are_said(tmp_path, before, after, mistake):
+    text = MINIMAL.replace('path = "episodes.zarr"', "window = 4" + STORES)
+    assert before in text
+    assert any(line.startswith(mistake) for line in mistakes_of(written(tmp_path, text.replace(before, after))))
+
+
+def test_demonstrations_go_into_one_store(tmp_path):
+    text = (MINIMAL + WORLD).replace('path = "episodes.zarr"', "window = 4" + STORES)
+    assert any(
+        line.startswith("[demonstrations]: are recorded into one") for line in mistakes_of(written(tmp_path, text))
+    )
 
 
 def test_the_resolved_recipe_is_the_same_recipe(tmp_path):

@@ -267,7 +267,7 @@ class HeadIgnoresActionMask(Head):
 
 class HeadWithUndefinedLoss(Head):
     def loss(self, readout, batch):
-        wrong = (self(readout) - batch.actions).square() * batch.action_mask[..., None]
+        wrong = (self(readout) - batch.actions).square() * batch.action_mask
         return {"action": wrong.sum() / batch.action_mask.sum()}
 
 

@@ -291,7 +291,7 @@ def make_batch(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
         proprio=None,
         frame_mask=torch.ones(size, window, dtype=torch.bool),
         actions=actions,
-        action_mask=torch.ones(size, window, 3, dtype=torch.bool),
+        action_mask=torch.ones(size, window, 3, 4, dtype=torch.bool),
         episodes=[""] * size,
     )
 

@@ -123,7 +123,7 @@ def batch_of(policy: Policy, instructions=("open the drawer", "push the red bloc
         proprio=None,
         frame_mask=torch.ones(shape, dtype=torch.bool),
         actions=actions,
-        action_mask=torch.ones(*shape, ACTION.horizon, dtype=torch.bool),
+        action_mask=torch.ones(*shape, ACTION.horizon, ACTION.dim, dtype=torch.bool),
     )
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from core.contracts import Batch
 from core.data.loader import Loader
+from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.store import EpisodeStore
+from core.data.view import StoreView
 from core.data.windows import Windows, window_at
 from core.errors import DataError
 from tests.factories import MOVING, STILL, make_info, make_store
@@ -28,17 +30,14 @@ def words(instruction: str) -> list[int]:
 
 
 def make_loader(store: EpisodeStore, **changes: Any) -> Loader:
-    settings: dict[str, Any] = {
-        "batch_size": 4,
-        "action_normalizer": Normalizer.fit(store.statistics["action"], store.info.action, "quantile"),
-        "proprio_normalizer": ProprioNormalizer.fit(store.statistics["proprio"]),
-        "tokenize": words,
-        "cameras": (STILL, MOVING),
-        "threads": 2,
-        "prefetch": 2,
-        "device": CPU,
-    }
-    return Loader(Windows(store, range(len(store)), T, H), **{**settings, **changes})
+    settings: dict[str, Any] = {"batch_size": 4, "tokenize": words, "threads": 2, "prefetch": 2, "device": CPU}
+    return Loader(Mixture([make_member(store)]), **{**settings, **changes})
+
+
+def make_member(store: EpisodeStore) -> Member:
+    action = Normalizer.fit(store.statistics["action"], store.info.action, "quantile")
+    proprio = ProprioNormalizer.fit(store.statistics["proprio"])
+    return Member(StoreView.plain(store), Windows(store, range(len(store)), T, H), action, proprio)
 
 
 def copied(batch: Batch) -> Batch:
@@ -75,7 +74,7 @@ def assert_is_window(batch: Batch, row: int, store: EpisodeStore, index: int) ->
         for name in (STILL, MOVING):
             np.testing.assert_array_equal(batch.images[name][row, t], whole[name][frame].transpose(2, 0, 1))
         for h in range(H):
-            assert bool(batch.action_mask[row, t, h]) == (start + t + h < length)  # type: ignore[index]
+            assert batch.action_mask[row, t, h].tolist() == 4 * [start + t + h < length]  # type: ignore[index]
             expected = actions[min(start + t + h, length - 1)]
             np.testing.assert_allclose(batch.actions[row, t, h], expected, rtol=1e-4, atol=1e-5)  # type: ignore[index]
 

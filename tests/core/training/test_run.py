@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import import_library, run
+from core.errors import RecipeError
 from core.rollout.actor import load_actor
 from core.training import fit as fit_module
 from core.training.checkpoint import checkpoints
-from tests.factories import make_store
+from tests.factories import make_info, make_store
 
 PARTS = ("vision_encoder", "text_encoder", "projections", "backbone", "action_tokens", "policy_head")
 
@@ -345,3 +348,67 @@ def test_two_processes_train_as_one_does(recipe_file, tmp_path):
     assert sorted(alone) == sorted(together)
     np.testing.assert_allclose(together[1]["loss"], alone[1]["loss"], rtol=0.2)  # the mean of two means, masks differ
     np.testing.assert_allclose(together[4]["validation/error"], alone[4]["validation/error"], rtol=0.05)
+
+
+# ---------------------------------------------------------------------------------------------- several stores
+
+TWO_STORES = """window = 3
+[[data.stores]]
+path = "episodes.zarr"
+name = "ours"
+weight = 1.0
+[[data.stores]]
+path = "theirs.zarr"
+weight = 3.0
+cameras = { front = "side" }
+"""
+
+
+@pytest.fixture
+def mixed_file(recipe_file):
+    """The small recipe on two stores: the second lacks a camera and has one more action dimension."""
+    info = make_info(cameras=("side",), size=40)
+    names, scale = (*info.action.names, "w"), (*info.action.scale, 1.0)
+    info = replace(info, action=replace(info.action, names=names, scale=scale))
+    make_store(recipe_file.parent / "theirs.zarr", 4, info=info)
+    path = recipe_file.with_name("mixed.toml")
+    path.write_text(recipe_file.read_text().replace('path = "episodes.zarr"\nwindow = 3\n', TWO_STORES))
+    return path
+
+
+def test_a_mixture_trains_resumes_and_acts_in_the_terms_of_either_store(mixed_file, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(mixed_file, folder, "train.steps=4") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^ours: 2[45]\.\d% of the samples; no action w; actions converted$", shown, re.MULTILINE)
+    assert re.search(r"^theirs: 7[56]\.\d% of the samples; no camera wrist$", shown, re.MULTILINE)
+    assert train(folder / "recipe.toml", folder, resume=True) == 0
+    assert "finished at step 4" in capsys.readouterr().out
+    first, second = load_actor(folder), load_actor(folder, store="theirs")
+    assert first.info.action.names == ("x", "y", "z", "gripper", "w")
+    assert first.action_normalizer != second.action_normalizer
+    assert load_actor(folder, store="ours").action_normalizer == first.action_normalizer
+    with pytest.raises(RecipeError, match=r"evaluate.store: .* knows none called 'their'; did you mean 'theirs'"):
+        load_actor(folder, store="their")
+
+
+def test_stores_that_do_not_go_together_are_refused_in_a_line_each(mixed_file, tmp_path, capsys):
+    info = make_info(cameras=("side",))
+    frame = replace(info, action=replace(info.action, frame="tool", mode="absolute"))
+    shutil.rmtree(mixed_file.parent / "theirs.zarr")
+    make_store(mixed_file.parent / "theirs.zarr", 4, info=frame)
+    assert train(mixed_file, tmp_path / "run") != 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[2].strip() for line in lines] == [
+        "'theirs' does not go with 'ours'",
+        "'theirs' does not go with 'ours'",
+    ]
+    assert "mode: absolute here, delta there" in lines[0]
+    assert "frame: tool here, world there" in lines[1]
+
+
+def test_an_encoder_that_mixes_cameras_refuses_a_store_that_lacks_one(mixed_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("plugins.vision.timm_vit.TimmEncoder.separates_cameras", False)
+    assert train(mixed_file, tmp_path / "run") != 0
+    assert "'timm_vit' mixes cameras, and not every store has all; set data.cameras" in capsys.readouterr().err
+    assert train(mixed_file, tmp_path / "run", 'data.cameras=["front"]', "train.steps=1") == 0

@@ -18,9 +18,9 @@ class Constant(torch.nn.Module):
 def random_batch(seed, episodes):
     generator = torch.Generator().manual_seed(seed)
     actions = torch.randn(len(episodes), 3, 2, 4, generator=generator)
-    mask = torch.rand(len(episodes), 3, 2, generator=generator) > 0.3
+    mask = (torch.rand(len(episodes), 3, 2, 1, generator=generator) > 0.3).expand(-1, -1, -1, 4)
     frames = torch.ones(len(episodes), 3, dtype=torch.bool)
-    return Batch({}, [], torch.zeros(1, 1), None, None, frames, actions, mask, episodes)
+    return Batch({}, [], torch.zeros(1, 1), None, None, frames, actions, mask, episodes=episodes)
 
 
 def test_errors_equal_numpy_in_float64():
@@ -29,7 +29,7 @@ def test_errors_equal_numpy_in_float64():
     by_task = {"a": [], "b": []}
     for batch in batches:
         for episode, actions, mask in zip(batch.episodes, batch.actions, batch.action_mask, strict=True):
-            by_task[TASK_OF[episode]].append(actions[mask].double().numpy())
+            by_task[TASK_OF[episode]].append(actions[mask[..., 0]].double().numpy())
     rows = {task: np.concatenate(parts) for task, parts in by_task.items()}
     errors = {task: ((x - 0.25) ** 2).mean() for task, x in rows.items()}
     everything = np.concatenate(list(rows.values()))

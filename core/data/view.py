@@ -1,0 +1,164 @@
+"""A store as a policy sees it: under the policy's names, in its conventions, at its rate."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from PIL import Image
+
+from core.data.contracts import ActionConvention, Camera, StoreInfo
+from core.data.conventions import Conversion, obstacles, unite
+from core.data.statistics import Statistics
+from core.data.store import EpisodeStore
+from core.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """An opened store, read in the terms of `info`.
+
+    info: what the policy sees: cameras, proprioception, convention of actions, frames per second.
+    cameras: {the policy's name: the store's}, without those that the store lacks.
+    conversion: of actions; its period is how many of the store's frames one of the policy's takes.
+    """
+
+    store: EpisodeStore
+    info: StoreInfo
+    cameras: Mapping[str, str]
+    conversion: Conversion
+
+    @classmethod
+    def plain(cls, store: EpisodeStore, cameras: Sequence[str] = ()) -> Self:
+        """See a store as it is; cameras: which of them, all if there are none."""
+        info = common_info([store.info], cameras)
+        return cls(store, info, {name: name for name in info.cameras}, Conversion(info.action, info.action))
+
+    @property
+    def period(self) -> int:
+        """The store's frames for each of the policy's."""
+        return self.conversion.period
+
+    @cached_property
+    def camera_mask(self) -> np.ndarray:
+        """Which cameras the store has, (V) bool, by name."""
+        return np.array([name in self.cameras for name in sorted(self.info.cameras)])
+
+    @cached_property
+    def proprio_columns(self) -> list[int]:
+        """Where the store's proprioceptive numbers stand among the policy's."""
+        return [self.info.proprio.index(name) for name in self.store.info.proprio]
+
+    @cached_property
+    def statistics(self) -> dict[str, Statistics]:
+        """Statistics of "action" and "proprio" in the policy's terms; reads all actions where they are converted."""
+        known = self.store.statistics
+        proprio = known["proprio"].place(self.proprio_columns, len(self.info.proprio))
+        if self.conversion.is_identity:
+            return {"action": known["action"], "proprio": proprio}
+        return {"action": Statistics.merge(list(self._measured())), "proprio": proprio}
+
+    def _measured(self) -> Iterator[Statistics]:
+        """Statistics of the converted actions, some thousand episodes at a time."""
+        converted: list[np.ndarray] = []
+        for episode, length in enumerate(self.store.length.tolist()):
+            if length < self.period:
+                continue
+            actions = self.store.actions(episode, 0, length)
+            spans = np.lib.stride_tricks.sliding_window_view(actions, self.period, axis=0).swapaxes(1, 2)
+            converted.append(self.conversion(spans))
+            if len(converted) == 1_000:
+                yield Statistics.of(np.concatenate(converted))
+                converted = []
+        if converted:
+            yield Statistics.of(np.concatenate(converted))
+
+    def actions(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Actions from frames (n K) of episodes (n) on, each over one period -> (n K A) float32."""
+        if self.conversion.is_identity:
+            return self.store.gather("action", episodes, frames)
+        last = self.store.length[episodes][:, None, None] - 1
+        spans = np.minimum(frames[..., None] + np.arange(self.period), last)  # (n K period)
+        read = self.store.gather("action", episodes, spans.reshape(len(frames), -1))
+        return self.conversion(read.reshape(-1, self.period, read.shape[-1])).reshape(*frames.shape, -1)
+
+    def proprio(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Proprioception at frames (n K) of episodes (n) -> (n K P) float32; 0 where the store has no such number."""
+        read = self.store.gather("proprio", episodes, frames)
+        if self.store.info.proprio == self.info.proprio:
+            return read
+        placed = np.zeros((*frames.shape, len(self.info.proprio)), np.float32)
+        placed[..., self.proprio_columns] = read
+        return placed
+
+    def read_frames(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
+        """Decode frames start, start + period ... into out (n Y X C) uint8, resized where the policy's are smaller."""
+        name = self.cameras[camera]
+        recorded = self.store.info.cameras[name]
+        if recorded == self.info.cameras[camera]:
+            self._decode(name, episode, start, out)
+            return
+        frames = np.empty((len(out), recorded.height, recorded.width, 3), np.uint8)
+        self._decode(name, episode, start, frames)
+        for resized, frame in zip(out, frames, strict=True):
+            resized[...] = resize(frame, self.info.cameras[camera])
+
+    def _decode(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
+        if self.period == 1:
+            self.store.read_frames(camera, episode, start, start + len(out), out)
+            return
+        for i in range(len(out)):
+            frame = start + i * self.period
+            self.store.read_frames(camera, episode, frame, frame + 1, out[i : i + 1])
+
+
+def resize(frame: np.ndarray, camera: Camera) -> np.ndarray:
+    """(Y X C) uint8 -> a frame of the camera's size, bilinear and without aliases."""
+    size = (camera.width, camera.height)
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+
+
+def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, str]) -> StoreInfo:
+    """A store's description under other names, {new: old}; raises DataError for old names that it does not have."""
+    known = {"camera": list(info.cameras), "action": list(info.action.names)}
+    for kind, names in (("camera", cameras), ("action", actions)):
+        for name in names.values():
+            if name not in known[kind]:
+                raise DataError(f"{kind}s: no {kind} '{name}'{did_you_mean(name, known[kind])}")
+    new_camera = {old: new for new, old in cameras.items()}
+    new_action = {old: new for new, old in actions.items()}
+    try:
+        action = replace(info.action, names=tuple(new_action.get(name, name) for name in info.action.names))
+    except ValueError as error:
+        raise DataError(f"actions: {error}") from None
+    return replace(info, cameras={new_camera.get(name, name): c for name, c in info.cameras.items()}, action=action)
+
+
+def common_info(infos: Sequence[StoreInfo], cameras: Sequence[str]) -> StoreInfo:
+    """What a policy sees that is trained on all: the first one's conventions and rate, and what any of them has.
+
+    cameras: those to use, all if there are none. A camera's size is that of the first store that has it.
+    """
+    every: dict[str, Camera] = {}
+    for info in infos:
+        every = {**info.cameras, **every}
+    wanted = tuple(cameras) or tuple(sorted(every))
+    proprio = tuple(dict.fromkeys(name for info in infos for name in info.proprio))
+    action: ActionConvention = unite([info.action for info in infos])
+    chosen = {name: every[name] for name in wanted if name in every}
+    return replace(infos[0], cameras=chosen or every, action=action, proprio=proprio)
+
+
+def view_of(store: EpisodeStore, renamed: StoreInfo, names: Mapping[str, str], info: StoreInfo) -> StoreView:
+    """See a store as `info`; raises DataError, a line per reason, where that cannot be exact.
+
+    renamed: its description under the policy's names; names: its cameras, {new: old}, as far as they differ.
+    """
+    ratio = renamed.fps / info.fps
+    if reasons := list(obstacles(renamed.action, info.action, ratio)):
+        raise DataError("\n".join(reasons))
+    seen = {name: names.get(name, name) for name in renamed.cameras if name in info.cameras}
+    if not seen:
+        raise DataError(f"cameras: has none of {', '.join(info.cameras)}; name them in `cameras`")
+    return StoreView(store, info, seen, Conversion(renamed.action, info.action, round(ratio)))
