@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TokenSequence as TokenSequence,
         VisionEncoder as VisionEncoder,
     )
+    from core.data.arrays import read_npy as read_npy, read_npz as read_npz
     from core.data.contracts import (
         ActionConvention as ActionConvention,
         Camera as Camera,
@@ -32,16 +33,22 @@ if TYPE_CHECKING:
         StoreInfo as StoreInfo,
     )
     from core.data.formats import (
+        Kind as Kind,
         Meaning as Meaning,
         as_pictures as as_pictures,
+        check_mapping as check_mapping,
         correct_convention as correct_convention,
         decode_pictures as decode_pictures,
         describe_source as describe_source,
+        first_readable as first_readable,
         is_unit as is_unit,
         join_columns as join_columns,
+        kind_of as kind_of,
         numbered as numbered,
         one_line as one_line,
-        raise_if_unknown as raise_if_unknown,
+        raise_if_inflated as raise_if_inflated,
+        size_of as size_of,
+        width_of as width_of,
     )
     from core.errors import (
         DataError as DataError,
@@ -77,10 +84,11 @@ _HOME = {
         "ActionSpec ActionTokens Backbone Batch Loadable PolicyHead Publishable TextEncoder TokenGroup TokenSequence "
         "VisionEncoder"
     ),
+    "core.data.arrays": "read_npy read_npz",
     "core.data.contracts": "ActionConvention Camera Episode EpisodeSource Frame Gripper Mode Rotation StoreInfo",
     "core.data.formats": (
-        "Meaning as_pictures correct_convention decode_pictures describe_source is_unit join_columns numbered one_line "
-        "raise_if_unknown"
+        "Kind Meaning as_pictures check_mapping correct_convention decode_pictures describe_source first_readable "
+        "is_unit join_columns kind_of numbered one_line raise_if_inflated size_of width_of"
     ),
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
     "core.hookspecs": "Register hookimpl",

@@ -139,12 +139,19 @@ class Episode:
 
 
 class EpisodeSource(Protocol):
-    """A dataset in somebody's format. Built as `build(config, *, source: Path)`."""
+    """A dataset in somebody's format. Built as `build(config, *, source: Path)`, once for each import.
+
+    Picklable, for the processes that read get a copy each: it holds paths and places, and opens files in `read`.
+    """
 
     info: StoreInfo
 
     def ids(self) -> Sequence[str]:
-        """Names of the episodes, the same every time: a resumed import skips those it has."""
+        """Names of the episodes, the same every time: a resumed import skips those it has.
+
+        A file whose episodes cannot be listed is one name here, and `read` says what is wrong with it: one damaged
+        file among many then ends no import that skips damage.
+        """
 
     def read(self, episode: str) -> Episode:
-        """One whole episode; raises DataError that names the file."""
+        """One whole episode; raises DataError that names the file and the episode."""

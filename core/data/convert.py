@@ -5,7 +5,6 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +16,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from core.data.contracts import EpisodeSource
-    from core.data.imports import MakeSource, Summary
+    from core.data.imports import Summary
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Import episodes: show how the source is understood, then read it."""
     arguments = _parser().parse_intermixed_args(argv)
-    make = _make_source(arguments.format, arguments.source, arguments.mapping, arguments.settings)
+    source = _build_source(arguments.format, arguments.source, arguments.mapping, arguments.settings)
 
     from rich.console import Console
 
     from core.data.imports import import_episodes
 
     console = Console(soft_wrap=True)
-    _show_plan(make(), arguments.source, console)
+    _show_plan(source, arguments.source, console)
     with _Progress() as progress:
         summary = import_episodes(
-            make, arguments.out, progress.update, jobs=arguments.jobs, skip_bad=arguments.skip_bad
+            source, arguments.out, progress.update, jobs=arguments.jobs, skip_bad=arguments.skip_bad
         )
     _show_summary(summary, arguments.out, console)
     return 0
@@ -52,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _make_source(name: str, path: Path, mapping: Path | None, settings: list[str]) -> "MakeSource":
-    """What builds the dataset that reads the source; raises RecipeError for an unknown format or setting."""
+def _build_source(name: str, path: Path, mapping: Path | None, settings: list[str]) -> "EpisodeSource":
+    """The dataset that reads the source; raises RecipeError for an unknown format or setting."""
     from core.checking import fill, parse_settings
     from core.plugins import load_plugins
 
@@ -66,7 +65,8 @@ def _make_source(name: str, path: Path, mapping: Path | None, settings: list[str
     config = fill(component.config, values, name, mistakes)
     if mistakes:
         raise RecipeError(mistakes)
-    return partial(component.build, config, source=path)
+    source: EpisodeSource = component.build(config, source=path)
+    return source
 
 
 def _read_mapping(path: Path | None) -> Mapping[str, Any]:

@@ -1,14 +1,25 @@
 """What every reader of a format needs: meanings that are not recorded, pictures, and what to say of mistakes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from core.data.contracts import ActionConvention, Camera, Frame, Gripper, Mode, Rotation, StoreInfo
 from core.errors import DataError, RecipeError, did_you_mean
 from core.libraries import import_optional
+
+INFLATION = 2_000  # times the bytes that are there: more than compression reaches, deflate's limit being 1,032
+ALWAYS = 2**24  # bytes that may be claimed in any case: one flat picture takes next to nothing
+WIDEST = 10_000  # numbers in an action or in the proprioception
+
+Kind = Literal["pictures", "numbers", "text"]  # of what a name in a file stands for
+Place = TypeVar("Place")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -56,16 +67,78 @@ def describe_source(
         raise DataError(f"{origin}: {error}") from None
 
 
-def raise_if_unknown(what: str, wanted: Sequence[str], known: Iterable[str]) -> None:
-    """Raise RecipeError, one line for each, where settings name what is not there."""
-    there = sorted(known)
-    if lost := [name for name in wanted if name not in there]:
-        raise RecipeError([f"there is no {what} '{name}'{did_you_mean(name, there)}" for name in lost])
+# ---------------------------------------------------------------------------------------------- what settings name
+
+
+def kind_of(shape: Sequence[int], dtype: np.dtype) -> Kind:
+    """What an array holds, one entry a frame: pictures are (n Y X 3)."""
+    if dtype.kind not in "uifb":
+        return "text"
+    return "pictures" if len(shape) == 4 and shape[3] == 3 and dtype.kind != "b" else "numbers"
+
+
+def check_mapping(
+    where: Path | str, what: str, wanted: Mapping[str, Collection[str]], known: Mapping[str, Kind]
+) -> None:
+    """Raise RecipeError, one line for each, where settings name what is not there, or not of the kind that is needed.
+
+    where: the file that was looked at. what: "array", for example. wanted: names by what they must stand for.
+    """
+    mistakes = []
+    for needed, names in wanted.items():
+        fitting = [name for name, kind in known.items() if kind == needed]
+        for name in names:
+            if name not in known:
+                mistakes.append(f"{where}: there is no {what} '{name}'{did_you_mean(name, [*known])}")
+            elif known[name] != needed:
+                said = f"{what} '{name}' holds {known[name]}, and {needed} are needed"
+                mistakes.append(f"{where}: {said}{did_you_mean(name, fitting)}")
+    if mistakes:
+        raise RecipeError(mistakes)
+
+
+# ---------------------------------------------------------------------------------------------- damage
+
+
+def first_readable(places: Iterable[Place], read: Callable[[Place], Found]) -> Found:
+    """What `read` finds at the first place where it raises no DataError; raises DataError if it does so at all."""
+    errors: list[DataError] = []
+    for place in places:
+        try:
+            return read(place)
+        except DataError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise DataError(f"none of {len(errors)} can be read; the first: {errors[0]}")
+
+
+def size_of(file: Path) -> int:
+    """Bytes in a file; raises DataError where there is nothing to read: no file, a folder or a pipe, or no bytes."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({one_line(error)}); copy it again") from None
+    if not file.is_file():
+        raise DataError(f"{file}: is {'a folder' if file.is_dir() else 'no file'}; put the file there")
+    if not status.st_size:
+        raise DataError(f"{file}: is empty; copy it again")
+    return status.st_size
+
+
+def raise_if_inflated(claimed: int, there: int, where: str) -> None:
+    """Raise DataError where the `there` bytes of a file cannot hold as many as they claim; before any is allocated."""
+    if claimed > max(ALWAYS, INFLATION * there):
+        raise DataError(f"{where}: says that it holds {claimed:,} bytes, more than {there:,} can; copy it again")
 
 
 def one_line(error: Exception) -> str:
     """What an error says, in one line, or its kind where it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split())[:200] or type(error).__name__
+
+
+# ---------------------------------------------------------------------------------------------- pictures and numbers
 
 
 def as_pictures(array: np.ndarray, where: str, *, unit: bool) -> np.ndarray:
@@ -98,7 +171,10 @@ def decode_pictures(encoded: Sequence[bytes], rows: int, columns: int, where: st
             with image.open(BytesIO(data)) as picture:
                 if (picture.height, picture.width) != (rows, columns):
                     raise ValueError(f"{picture.height} x {picture.width} pixels instead of {rows} x {columns}")
+                raise_if_inflated(3 * rows * columns, len(data), f"{where}, frame {number}")
                 frames.append(np.asarray(picture.convert("RGB")))
+        except DataError:
+            raise
         except Exception as error:  # noqa: BLE001 - a damaged picture fails in any way
             raise DataError(f"{where}, frame {number}: cannot be decoded ({one_line(error)})") from None
     return np.stack(frames) if frames else np.empty((0, rows, columns, 3), np.uint8)
@@ -115,5 +191,16 @@ def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.n
 
 
 def numbered(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Names of joined columns: the name itself where it is one number wide, else name_0, name_1 ..."""
+    """Names of joined columns: the name itself where it is one number wide, else name_0, name_1 ...
+
+    Raises DataError where a column has no numbers, or more than any robot.
+    """
+    for name, width in names_and_widths:
+        if not 1 <= width <= WIDEST:
+            raise DataError(f"'{name}' holds {width:,} numbers a frame, expected 1 to {WIDEST:,}; name another")
     return tuple(name if width == 1 else f"{name}_{i}" for name, width in names_and_widths for i in range(width))
+
+
+def width_of(shape: Sequence[int]) -> int:
+    """Numbers a frame in an array (n ...)."""
+    return prod(int(length) for length in shape[1:])

@@ -1,5 +1,6 @@
 """A source's episodes into a store: read in parallel, kept in the source's order, whatever interrupts it."""
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -9,14 +10,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from core.data.codecs import Codec
-from core.data.contracts import EpisodeSource, StoreInfo
+from core.data.contracts import EpisodeSource
+from core.data.formats import one_line
 from core.data.part import EncodedEpisode
 from core.data.store import EpisodeStore
 from core.data.writer import PART_BYTES, StoreWriter, check_episode
-from core.errors import DataError, JoineryError
+from core.errors import DataError
 from core.processes import serve_the_parent
 
-MakeSource = Callable[[], EpisodeSource]
 Outcome = EncodedEpisode | DataError
 
 
@@ -39,7 +40,7 @@ class Summary:
 
 
 def import_episodes(
-    make: MakeSource,
+    source: EpisodeSource,
     out: Path,
     progress: Callable[[int, int], None],
     *,
@@ -49,18 +50,17 @@ def import_episodes(
 ) -> Summary:
     """Append a source's episodes to a store, without those that it has already.
 
-    make: builds the source, here and in each of `jobs` processes. progress: called with (done, total) after each
-    episode. skip_bad: go on past damaged episodes. part_bytes: as in StoreWriter. Raises DataError if an episode is
-    damaged or the store's conventions are not the source's. However it ends, the episodes before are committed, and the
-    same call goes on from there.
+    jobs: processes that read, each from a copy of the source. progress: called with (done, total) after each episode.
+    skip_bad: go on past damaged episodes; the next call tries them again. part_bytes: as in StoreWriter. Raises
+    DataError if an episode is damaged or the store's conventions are not the source's. However it ends, the episodes
+    before are committed, and the same call goes on from there.
     """
-    source = make()
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
     with StoreWriter(out, source.info, part_bytes) as writer:
         missing = [episode for episode in ids if episode not in writer.committed]
         before, skipped = len(ids) - len(missing), {}
-        outcomes = _encoded(make, source, writer, missing, jobs)
+        outcomes = _encoded(source, writer, missing, jobs)
         try:
             for done, (episode, outcome) in enumerate(outcomes, before + 1):
                 if isinstance(outcome, EncodedEpisode):
@@ -68,7 +68,7 @@ def import_episodes(
                 elif skip_bad:
                     skipped[episode] = str(outcome)
                 else:
-                    raise outcome
+                    raise _with_name(episode, outcome)
                 progress(done, len(ids))
         except BaseException:
             writer.commit()  # before waiting for processes to end
@@ -78,6 +78,11 @@ def import_episodes(
         writer.commit()
         codecs = {camera: _explain(writer, camera) for camera in source.info.cameras} if writer.codecs else {}
     return _summary(out, len(missing) - len(skipped), codecs, skipped)
+
+
+def _with_name(episode: str, error: DataError) -> DataError:
+    """The error, in which the episode is named also where its source names only the file."""
+    return error if episode in str(error) else DataError(f"episode {episode!r}: {error}")
 
 
 def _summary(out: Path, added: int, codecs: Mapping[str, str], skipped: Mapping[str, str]) -> Summary:
@@ -97,7 +102,7 @@ def _explain(writer: StoreWriter, camera: str) -> str:
 
 
 def _encoded(
-    make: MakeSource, source: EpisodeSource, writer: StoreWriter, episodes: Sequence[str], jobs: int
+    source: EpisodeSource, writer: StoreWriter, episodes: Sequence[str], jobs: int
 ) -> Generator[tuple[str, Outcome], None, None]:
     """Yield each episode with what became of it, in order; the first good one is encoded here and chooses codecs."""
     remaining = deque(episodes)
@@ -112,12 +117,20 @@ def _encoded(
             yield episode, writer.encode(read)
     if remaining:
         assert writer.codecs is not None
-        yield from _in_parallel((make, source.info, writer.codecs), remaining, jobs)
+        yield from _in_parallel((_pickled(source), writer.codecs), remaining, jobs)
 
 
 # ---------------------------------------------------------------------------------------------- several processes
 
-_Context = tuple[MakeSource, StoreInfo, Mapping[str, Codec]]
+_Context = tuple[bytes, Mapping[str, Codec]]
+
+
+def _pickled(source: EpisodeSource) -> bytes:
+    try:
+        return pickle.dumps(source)
+    except Exception as error:  # noqa: BLE001 - what cannot be pickled says so in any way
+        said = f"{type(source).__name__} cannot be sent to other processes ({one_line(error)})"
+        raise DataError(f"{said}; import with --jobs 1") from None
 
 
 def _in_parallel(context: _Context, remaining: deque[str], jobs: int) -> Iterator[tuple[str, Outcome]]:
@@ -141,28 +154,21 @@ def _in_parallel(context: _Context, remaining: deque[str], jobs: int) -> Iterato
 
 
 class _Worker:
-    """One reading process: its source or why there is none, and what it checks and encodes by."""
+    """One reading process: its copy of the source, and the codecs that it encodes by."""
 
-    source: EpisodeSource | JoineryError
-    info: StoreInfo
+    source: EpisodeSource
     codecs: Mapping[str, Codec]
 
     @classmethod
-    def start(cls, make: MakeSource, info: StoreInfo, codecs: Mapping[str, Codec]) -> None:
+    def start(cls, pickled: bytes, codecs: Mapping[str, Codec]) -> None:
         serve_the_parent()
-        cls.info, cls.codecs = info, codecs
-        try:
-            cls.source = make()
-        except JoineryError as error:
-            cls.source = error
+        cls.source, cls.codecs = pickle.loads(pickled), codecs
 
     @classmethod
     def encode(cls, episode: str) -> Outcome:
-        if isinstance(cls.source, JoineryError):
-            return DataError(str(cls.source))
         try:
             read = cls.source.read(episode)
-            check_episode(read, cls.info)
+            check_episode(read, cls.source.info)
             return EncodedEpisode.of(read, cls.codecs)
         except DataError as error:
             return error

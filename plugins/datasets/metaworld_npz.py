@@ -1,14 +1,14 @@
 """Meta-World demonstrations: a folder with one .npz per task, several episodes in each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Gt
 
-from core import ActionConvention, Camera, DataError, Episode, Gripper, Register, StoreInfo, hookimpl
+from core import ActionConvention, Camera, DataError, Episode, Gripper, Register, StoreInfo, hookimpl, read_npz
 
 LAYOUT = {  # kinds of dtype, number of axes, and what that is called
     "images": ("u", 4, "unsigned integers (n Y X 3)"),
@@ -40,8 +40,8 @@ class MetaWorldNpz:
 
     def __init__(self, config: MetaWorldNpzConfig, *, source: Path) -> None:
         self.camera = config.camera
-        self.files = sorted(source.glob("*.npz"))
-        if not self.files:
+        self.places = dict(place for file in sorted(source.glob("*.npz")) for place in _listed(file))
+        if not self.places:
             raise DataError(f"{source}: holds no .npz files; name the folder of the demonstrations")
         self.info = StoreInfo(
             fps=80.0,
@@ -61,16 +61,20 @@ class MetaWorldNpz:
         self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<number>", file by file."""
-        return [f"{file.stem}/{i}" for file in self.files for i in range(len(_load(file, ["episode_ends"])[0]))]
+        """Name the episodes "<file>/<number>", file by file; a file that cannot be listed by its name."""
+        return [*self.places]
 
     def read(self, episode: str) -> Episode:
         """Read one episode; raises DataError for a file that is damaged or laid out otherwise."""
-        stem, _, number = episode.rpartition("/")
-        file = next(file for file in self.files if file.stem == stem)
+        place = self.places[episode]
+        if isinstance(place, DataError):
+            raise place
+        file, number = place
         data = self._file(file)
-        ends = data["episode_ends"]
-        frames = slice(int(ends[int(number) - 1]) if int(number) else 0, int(ends[int(number)]))
+        bounds = [0, *data["episode_ends"].tolist()]
+        if number + 1 >= len(bounds):
+            raise DataError(f"{file}: no longer holds episode {number}; import again")
+        frames = slice(*bounds[number : number + 2])
         return Episode(
             id=episode,
             task=str(data["task"]),
@@ -83,10 +87,22 @@ class MetaWorldNpz:
     def _file(self, file: Path) -> dict[str, np.ndarray]:
         """Return a file's arrays; the last file stays loaded, for its next episode."""
         if self._loaded is None or self._loaded[0] != file:
-            data = dict(zip(LAYOUT, _load(file, [*LAYOUT]), strict=True))
+            data = _load(file, [*LAYOUT])
             _check(file, data)
             self._loaded = (file, data)
         return self._loaded[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
+
+
+def _listed(file: Path) -> Iterator[tuple[str, tuple[Path, int] | DataError]]:
+    """The name and place of each episode in a file, or the file's name and why it cannot be read."""
+    try:
+        count = len(_load(file, ["episode_ends"])["episode_ends"])
+        yield from ((f"{file.stem}/{number}", (file, number)) for number in range(count))
+    except DataError as error:
+        yield file.name, error
 
 
 def _check(file: Path, data: dict[str, np.ndarray]) -> None:
@@ -99,17 +115,10 @@ def _check(file: Path, data: dict[str, np.ndarray]) -> None:
         raise DataError(f"{file}: 'episode_ends' {ends.tolist()} must rise to the frames, {lengths}; record it again")
 
 
-def _load(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
+def _load(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Read some of a file's arrays and check their types and axes."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = [archive[key] for key in keys]
-    except KeyError as error:
-        raise DataError(f"{file}: {error.args[0]}; a file holds {', '.join(LAYOUT)}") from error
-    except Exception as error:  # damaged bytes make zipfile and numpy's parser raise almost anything
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file}: damaged or no .npz file ({reason}); record or copy it again") from error
-    for key, array in zip(keys, arrays, strict=True):
+    arrays = read_npz(file, keys)
+    for key, array in arrays.items():
         kinds, ndim, expected = LAYOUT[key]
         if array.dtype.kind not in kinds or array.ndim != ndim or not array.size:
             raise DataError(f"{file}: '{key}' is {array.dtype} {array.shape}, expected {expected}; record it again")

@@ -13,17 +13,23 @@ from core import (
     DataError,
     Episode,
     Meaning,
+    RecipeError,
     Register,
     as_pictures,
+    check_mapping,
     correct_convention,
     describe_source,
+    first_readable,
     hookimpl,
     is_unit,
     join_columns,
+    kind_of,
     numbered,
-    one_line,
-    raise_if_unknown,
+    read_npz,
+    width_of,
 )
+
+INSTRUCTION = "instruction"
 
 
 @dataclass(frozen=True)
@@ -57,19 +63,22 @@ class Npz:
         self.files = {file.stem: file for file in sorted(source.glob("*.npz"))}
         if not self.files:
             raise DataError(f"{source}: holds no .npz files; name a folder with one of them per episode")
-        first = _load(next(iter(self.files.values())))
-        pictures = {name: name for name, x in first.items() if x.ndim == 4 and x.shape[3] == 3}
+        first = first_readable(self.files.values(), read_npz)
+        known = {name: kind_of(x.shape, x.dtype) for name, x in first.items()}
+        pictures = {name: name for name, kind in known.items() if kind == "pictures"}
         self.cameras = dict(config.cameras) or pictures
-        wanted = [*self.cameras.values(), config.action, *config.proprio]
-        raise_if_unknown("array", wanted, first)
+        wanted = {"pictures": self.cameras.values(), "numbers": [config.action, *config.proprio]}
+        check_mapping(source, "array", wanted, known)
+        if not config.instruction and known.get(INSTRUCTION) != "text":
+            raise RecipeError(f"{source}: no array '{INSTRUCTION}' says what the robot is told; say instruction = ...")
         self.unit = {key: is_unit(first[key]) for key in self.cameras.values()}
-        names = numbered([(config.action, _width(first[config.action]))])
+        names = numbered([(config.action, width_of(first[config.action].shape))])
         found = ActionConvention(names, "absolute", "world", "none", (1.0,) * len(names), config.fps)
         self.info = describe_source(
             fps=config.fps,
             cameras={name: first[key].shape[1:3] for name, key in self.cameras.items()},
             action=correct_convention(found, config.meaning),
-            proprio=numbered([(name, _width(first[name])) for name in config.proprio]),
+            proprio=numbered([(name, width_of(first[name].shape)) for name in config.proprio]),
             origin=f"folder {source.name}",
         )
 
@@ -79,13 +88,11 @@ class Npz:
 
     def read(self, episode: str) -> Episode:
         """Read one file; raises DataError that names it."""
-        file = self.files[episode]
-        arrays, config = _load(file), self.config
-        wanted = [*self.cameras.values(), config.action, *config.proprio]
-        if lost := [name for name in wanted if name not in arrays]:
-            raise DataError(f"{file}: has no array '{lost[0]}'; it holds {', '.join(sorted(arrays))}")
+        file, config = self.files[episode], self.config
+        told = () if config.instruction else (INSTRUCTION,)
+        arrays = read_npz(file, [*self.cameras.values(), config.action, *config.proprio, *told])
         length = len(arrays[config.action]) if arrays[config.action].ndim else 0
-        text = config.instruction or _text(file, arrays)
+        text = config.instruction or _text(file, arrays[INSTRUCTION])
         return Episode(
             id=episode,
             task=text,
@@ -101,23 +108,10 @@ class Npz:
         )
 
 
-def _load(file: Path) -> Mapping[str, np.ndarray]:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # noqa: BLE001 - damaged bytes make zipfile and numpy raise almost anything
-        raise DataError(f"{file}: damaged or no .npz file ({one_line(error)}); copy it again") from None
-
-
-def _text(file: Path, arrays: Mapping[str, np.ndarray]) -> str:
-    told = arrays.get("instruction")
-    if told is None or told.dtype.kind != "U" or told.size != 1:
-        raise DataError(f"{file}: has no array 'instruction' with one string in it; add it, or say instruction = ...")
+def _text(file: Path, told: np.ndarray) -> str:
+    if told.dtype.kind != "U" or told.size != 1:
+        raise DataError(f"{file}: {INSTRUCTION} is {told.dtype} {told.shape}, expected one string")
     return str(told.item())
-
-
-def _width(array: np.ndarray) -> int:
-    return int(np.prod(array.shape[1:]))
 
 
 @hookimpl

@@ -1,15 +1,20 @@
 """A split of CALVIN in small: one file a frame, annotations that numpy pickled."""
 
+import pickle
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 
 from core.data.convert import main
 from core.data.store import EpisodeStore
 from core.errors import DataError
 from plugins.environments.calvin import CalvinData, CalvinDataConfig
+from plugins.environments.calvin.dataset import ANNOTATIONS, PLAY
+from tests.damage import FUZZ, bounded, overwrite, read_all
 
 FIRST, LAST = 100, 119
 SPANS = [(100, 104), (103, 110), (100, 104)]  # the first is annotated twice
@@ -31,7 +36,11 @@ def frame(number: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def split(tmp_path: Path) -> Path:
-    (folder := tmp_path / "training").mkdir()
+    return write(tmp_path / "training")
+
+
+def write(folder: Path) -> Path:
+    folder.mkdir()
     for number in range(FIRST, LAST + 1):
         np.savez(folder / f"episode_{number:07d}.npz", **frame(number))
     np.save(folder / "ep_start_end_ids.npy", np.array([(FIRST, 108), (109, LAST)]))
@@ -96,7 +105,7 @@ def test_annotations_that_would_run_code_are_refused(split: Path, capsys: pytest
 def test_damage_is_named(split: Path) -> None:
     source = read(split)
     (split / "episode_0000105.npz").unlink()
-    with pytest.raises(DataError, match=r"episode_0000105.npz: not there, and the episodes listed need it"):
+    with pytest.raises(DataError, match=r"episode_0000105.npz: cannot be read \(No such file or directory\)"):
         source.read(source.ids()[1])
     (split / "episode_0000103.npz").write_bytes(b"PK nothing")
     with pytest.raises(DataError, match=r"episode_0000103.npz: damaged"):
@@ -114,3 +123,78 @@ def test_damage_is_named(split: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"auto_lang_ann.npy: not there; name a split's"):
         read(split)
+
+
+def test_the_first_frame_that_can_be_read_describes_the_others(split: Path) -> None:
+    (split / "episode_0000100.npz").write_bytes(b"PK nothing")
+    found = read_all(read(split))
+    assert [isinstance(content, bytes) for content in found.values()] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ([(0, 10**15)], "lists frames 0 to 1000000000000000, which cannot be"),
+        ([(0, 9_000_000), (0, 9_000_000)], "which cannot be"),
+        ([(5, 3)], "lists frames 5 to 3"),
+        ([1, 2], r"int64 \(2,\), expected the first and the last frame"),
+        ([(0.5, 2.5)], r"float64 \(1, 2\), expected"),
+    ],
+)
+def test_recordings_that_cannot_be(split: Path, spans: Any, message: str) -> None:
+    np.save(split / "ep_start_end_ids.npy", np.array(spans))
+    with bounded(), pytest.raises(DataError, match=f"ep_start_end_ids.npy: .*{message}"):
+        read(split, episodes="play")
+
+
+def test_an_annotated_stretch_is_no_whole_recording(split: Path) -> None:
+    language = {"ann": TEXTS, "task": TASKS}
+    save_annotations(split, {"language": language, "info": {"indx": [SPANS[0], (100, 10**12), (104, 100)]}})
+    found = [*read_all(read(split)).values()]
+    assert isinstance(found[0], bytes)
+    assert "has 999,999,999,901 frames, expected 1 to 1,000" in str(found[1])
+    assert "has -3 frames" in str(found[2])
+
+
+def pickled(operations: bytes) -> bytes:
+    """An .npy file of one object, whose pickle is made of these operations."""
+    np.save(stream := BytesIO(), np.array(None, dtype=object), allow_pickle=True)
+    content = stream.getvalue()
+    return content[: content.index(b"\n") + 1] + b"\x80\x04" + operations + b"."
+
+
+ENDLESS = pickle.dumps(10**12)[2:-1].partition(b"\x8a")[2]
+
+
+@pytest.mark.parametrize(
+    ("operations", "message"),
+    [
+        (b"\x8e" + (2**40).to_bytes(8, "little") + b"few", "expected 1099511627776 bytes"),
+        (b"Nr" + (2**31).to_bytes(4, "little"), "it remembers 2,147,483,648 objects"),
+        (b"cnumpy\nndarray\n(\x8a" + ENDLESS + b"tR", None),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(\x8a" + ENDLESS + b"tC\x01btR", None),
+        (
+            b"cnumpy\nndarray\n)R(K\x01(\x8a" + ENDLESS + b"tcnumpy\ndtype\n(X\x02\x00\x00\x00u1tR\x89C\x01atb",
+            r"an array \(1000000000000,\) in 1 bytes",
+        ),
+    ],
+)
+def test_annotations_that_claim_more_than_they_hold(split: Path, operations: bytes, message: str | None) -> None:
+    (split / "lang_annotations" / "auto_lang_ann.npy").write_bytes(pickled(operations))
+    with bounded(), pytest.raises(DataError, match=f"auto_lang_ann.npy: damaged .*{message or ''}"):
+        read(split)
+
+
+@FUZZ
+@given(file=st.sampled_from((str(ANNOTATIONS), str(PLAY))), at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
+def test_damaged_lists_are_an_error_in_one_line(split: Path, file: str, at: float, value: bytes) -> None:
+    whole = (split / file).read_bytes()
+    overwrite(split / file, at, value)
+    message = ""
+    with bounded():
+        try:
+            read_all(read(split, episodes="play" if file == str(PLAY) else "language"))
+        except DataError as error:
+            message = str(error)
+    assert len(message.splitlines()) <= 1
+    (split / file).write_bytes(whole)

@@ -1,5 +1,7 @@
 """Replay buffers in zarr's format 2, as diffusion_policy writes them."""
 
+import json
+import pickle
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -7,12 +9,13 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numcodecs import Blosc
 
 from core.data.formats import Meaning
 from core.errors import DataError, RecipeError
 from plugins.datasets.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
+from tests.damage import FUZZ, bounded, overwrite, read_all
 
 ENDS = (4, 9, 15)
 
@@ -44,6 +47,15 @@ def write(path: Path, ends: tuple[int, ...] = ENDS) -> Path:
     return path
 
 
+def pack(path: Path) -> Path:
+    """The same as an archive."""
+    archived = path.with_name(f"{path.name}.zip")
+    with ZipFile(archived, "w") as archive:
+        for file in (f for f in path.rglob("*") if f.is_file()):
+            archive.write(file, file.relative_to(path))
+    return archived
+
+
 def read(path: Path, **config: Any) -> DiffusionPolicy:
     return DiffusionPolicy(DiffusionPolicyConfig(**{"instruction": "push the T", **config}), source=path)
 
@@ -51,11 +63,7 @@ def read(path: Path, **config: Any) -> DiffusionPolicy:
 @pytest.mark.parametrize("packed", [False, True])
 def test_episodes_are_cut_where_they_end(tmp_path: Path, packed: bool) -> None:
     path = write(tmp_path / "pusht.zarr")
-    if packed:
-        with ZipFile(tmp_path / "pusht.zarr.zip", "w") as archive:
-            for file in (f for f in path.rglob("*") if f.is_file()):
-                archive.write(file, file.relative_to(path))
-        path = tmp_path / "pusht.zarr.zip"
+    path = pack(path) if packed else path
     source, written = read(path, cameras={"top": "img", "wrist": "wrist"}, proprio=("state",)), arrays()
     assert source.ids() == ["000000", "000001", "000002"]
     for begin, end, episode in zip((0, *ENDS), ENDS, map(source.read, source.ids()), strict=False):
@@ -94,9 +102,77 @@ def test_what_does_not_fit(
 
 def test_a_chunk_that_is_not_there_is_not_taken_for_zeros(tmp_path: Path) -> None:
     path = write(tmp_path / "pusht.zarr")
-    next(file for file in (path / "data" / "action").iterdir() if file.name[0] != ".").unlink()
-    with pytest.raises(DataError, match=r"data/action lacks 1 of 4 chunks; copy it again"):
-        read(path)
+    healthy = read_all(read(path))
+    (path / "data" / "action" / "2.0").unlink()  # frames 8 to 11
+    found = read_all(read(path))
+    assert found["000000"] == healthy["000000"]
+    for episode in ("000001", "000002"):
+        assert "the chunk data/action/2.0 is not there, or empty; copy it again" in str(found[episode])
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("data/img", {"shape": [10**12, 12, 16, 3]}, "data/img: says that it holds 2,304,000,000,000,000 bytes"),
+        ("data/action", {"shape": [15, 10**12]}, "data/action: says that it holds 120,000,000,000,000 bytes"),
+        ("meta/episode_ends", {"shape": [10**12]}, "meta/episode_ends: says that it holds 8,000,000,000,000 bytes"),
+        ("data/img", {"chunks": [10**9, 12, 16, 3]}, "the chunk data/img/0.0.0.0 cannot be read"),
+        ("data/img", {"chunks": [0, 12, 16, 3]}, "cannot be"),
+    ],
+)
+def test_what_arrays_claim(tmp_path: Path, file: str, changes: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "pusht.zarr")
+    described = json.loads((path / file / ".zarray").read_text())
+    (path / file / ".zarray").write_text(json.dumps(described | changes))
+    with bounded(), pytest.raises(DataError, match=message):
+        read(path).read("000000")
+
+
+class Exploit:
+    def __reduce__(self) -> Any:
+        return (print, ("this ran",))
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        {"filters": [{"id": "pickle"}], "compressor": None},
+        {"filters": [{"id": "vlen-utf8"}], "compressor": {"id": "pickle"}},
+        {"filters": [{"id": "vlen-utf8"}, {"id": "pickle"}], "compressor": None},
+    ],
+)
+def test_arrays_that_would_run_code_are_refused(
+    tmp_path: Path, codecs: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "pusht.zarr")
+    described = json.loads((path / "data" / "state" / ".zarray").read_text())
+    described |= {"dtype": "|O", "fill_value": None, **codecs}
+    (path / "data" / "state" / ".zarray").write_text(json.dumps(described))
+    (path / "data" / "state" / "0.0").write_bytes(pickle.dumps(Exploit()))
+    with pytest.raises(DataError, match=r"pickle"):
+        read(path, proprio=("state",)).read("000000")
+    assert "this ran" not in capsys.readouterr().out
+
+
+def test_a_copy_in_another_process_opens_its_own_files(tmp_path: Path) -> None:
+    source = read(write(tmp_path / "pusht.zarr"))
+    assert read_all(pickle.loads(pickle.dumps(source))) == read_all(source)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(4, (2**31 - 17).to_bytes(4, "little")), (12, (2**31 - 17).to_bytes(4, "little")), (0, b"few")],
+)
+def test_headers_of_chunks_are_not_believed(tmp_path: Path, packed: bool, at: int, value: bytes) -> None:
+    """Of the bytes that a chunk unpacks to and of those that it has: Blosc would read past its end."""
+    path = write(tmp_path / "pusht.zarr")
+    file = path / "data" / "img" / "1.0.0.0"
+    content = file.read_bytes()
+    file.write_bytes(content[:at] + value + content[at + 4 :] if at else value)
+    source = read(pack(path) if packed else path)
+    with bounded(), pytest.raises(DataError, match=r"the chunk data/img/1.0.0.0 is damaged or cut off"):
+        source.read("000001")
 
 
 def test_no_replay_buffer(tmp_path: Path) -> None:
@@ -107,21 +183,18 @@ def test_no_replay_buffer(tmp_path: Path) -> None:
         read(tmp_path / "text.zarr.zip")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FUZZ
 @given(which=st.integers(0, 10**6), at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
 def test_damage_anywhere_is_an_error_in_one_line(tmp_path: Path, which: int, at: float, value: bytes) -> None:
-    path = write(tmp_path / "pusht.zarr")
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    file = files[which % len(files)]
-    content = bytearray(file.read_bytes())
-    begin = int(at * (len(content) - 1))
-    content[begin : begin + len(value)] = value
-    file.write_bytes(content)
+    path = tmp_path / "pusht.zarr"
+    files = sorted(file for file in (path if path.exists() else write(path)).rglob("*") if file.is_file())
+    whole = (file := files[which % len(files)]).read_bytes()
+    overwrite(file, at, value)
     message = ""
-    try:
-        source = read(path)
-        for episode in source.ids():
-            source.read(episode)
-    except (DataError, RecipeError) as error:
-        message = str(error)
+    with bounded():
+        try:
+            read_all(read(path))
+        except (DataError, RecipeError) as error:
+            message = str(error)
     assert len(message.splitlines()) <= 1
+    file.write_bytes(whole)

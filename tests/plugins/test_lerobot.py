@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from core.data.convert import main
 from core.data.formats import Meaning
 from core.data.store import EpisodeStore
 from core.errors import DataError, RecipeError
 from plugins.datasets.lerobot import LeRobot, LeRobotConfig
+from tests.damage import FUZZ, bounded, overwrite, read_all
 
 av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
@@ -172,28 +173,76 @@ def test_several_tasks_in_one_episode(copy: Path) -> None:
     assert read(copy, instruction="clean up").read("000000").instruction == "clean up"
 
 
+def test_a_table_of_episodes_that_cannot_be_read_is_one_episode(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(WRITTEN / "v3.0", tmp_path / "v3.0"))
+    folder = copy / "meta" / "episodes" / "chunk-000"
+    (folder / "file-001.parquet").write_bytes(b"nothing")
+    source = read(copy)
+    assert source.ids() == [f"{number:06d}" for number in range(4)] + ["meta/episodes/chunk-000/file-001.parquet"]
+    with pytest.raises(DataError, match=r"file-001.parquet: cannot be read"):
+        source.read(source.ids()[-1])
+    (folder / "file-001.parquet").unlink()
+    info = json.loads((copy / "meta" / "info.json").read_text())
+    (copy / "meta" / "info.json").write_text(json.dumps(info | {"total_episodes": 5}))
+    source = read(copy)
+    with pytest.raises(DataError, match=r"info.json: counts 5 episodes, and 4 are listed beside it"):
+        source.read(source.ids()[-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"total_frames": 10**15}, None),
+        ({"total_episodes": 10**15}, None),
+        ({"fps": 0}, "fps is 0"),
+        ({"fps": float("inf")}, "fps is inf"),
+        ({"chunks_size": 0}, "division"),
+        ({"data_path": "data/{episode_index:999999999999d}.parquet"}, "names no files"),
+        ({"data_path": "data/{nothing}.parquet"}, "it lacks 'nothing'"),
+        ({"features": {"action": {"dtype": "float32", "shape": [10**12]}}}, "'action' holds 1,000,000,000,000 numbers"),
+        ({"features": {"action": {"dtype": "float32", "shape": ["x"]}}}, "feature 'action' is"),
+        ({"features": {"action": {"dtype": "float32"}}}, "it lacks 'shape'"),
+        ({"features": ["action"]}, "meta: damaged"),
+    ],
+)
+def test_what_info_json_claims(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
+    copy = Path(shutil.copytree(WRITTEN / "v2.1", tmp_path / "v2.1"))
+    info = json.loads((copy / "meta" / "info.json").read_text())
+    (copy / "meta" / "info.json").write_text(json.dumps(info | changes))
+    with bounded():
+        if message is None:
+            assert read(copy).read("000000").instruction == TASKS[0]
+        else:
+            with pytest.raises(DataError, match=message):
+                read(copy)
+
+
+def test_lengths_that_no_table_has(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(WRITTEN / "v2.1", tmp_path / "v2.1"))
+    lines = (copy / "meta" / "episodes.jsonl").read_text().splitlines()
+    endless = json.dumps(json.loads(lines[1]) | {"length": 10**15})
+    (copy / "meta" / "episodes.jsonl").write_text("\n".join([lines[0], endless]))
+    with bounded(), pytest.raises(DataError, match=r"episode 1 has 24 rows, meta/ promises frames 0 to 9999999"):
+        read(copy).read("000001")
+
+
 FILES = ("meta/info.json", "meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet")
 CONTENT = ("data/chunk-000/file-000.parquet", "videos/observation.images.top/chunk-000/file-000.mp4")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FUZZ
 @given(file=st.sampled_from(FILES + CONTENT), at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
 def test_damage_anywhere_is_an_error_that_can_be_read(
     tmp_path_factory: pytest.TempPathFactory, file: str, at: float, value: bytes
 ) -> None:
     root = tmp_path_factory.mktemp("damaged") / "v3.0"
     shutil.copytree(WRITTEN / "v3.0", root)
-    content = bytearray((root / file).read_bytes())
-    begin = int(at * (len(content) - 1))
-    content[begin : begin + len(value)] = value
-    (root / file).write_bytes(content)
+    overwrite(root / file, at, value)
     message = ""
-    try:
-        source = read(root)
-        for episode in source.ids():
-            source.read(episode)
-    except (DataError, RecipeError) as error:
-        message = str(error)
-    finally:
-        shutil.rmtree(root)
+    with bounded():
+        try:
+            read_all(read(root))
+        except (DataError, RecipeError) as error:
+            message = str(error)
+    shutil.rmtree(root)
     assert len(message.splitlines()) <= 1

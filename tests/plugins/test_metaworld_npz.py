@@ -66,19 +66,21 @@ def test_the_conventions_are_metaworlds(tmp_path: Path) -> None:
         ({"task": np.array(["a", "b"])}, r"'task' is <U1 \(2,\), expected one string"),
         ({"instruction": np.array(7)}, "'instruction' is int64"),
         ({"episode_ends": np.array([9, 9])}, r"'episode_ends' \[9, 9\] must rise to the frames"),
-        ({"instruction": np.array({"a": 1}, dtype=object)}, "allow_pickle"),
+        ({"instruction": np.array({"a": 1}, dtype=object)}, "Python objects, which might run code, are not loaded"),
     ],
 )
 def test_files_laid_out_otherwise_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     dataset = source(tmp_path, **changes)
     with pytest.raises(DataError, match=f"push-v3.npz.*{message}"):
-        dataset.read("push-v3/0")
+        dataset.read(dataset.ids()[0])
 
 
 def test_a_file_without_episodes_is_not_passed_over(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", **recording(episode_ends=np.zeros(0, np.int64)))
+    dataset = source(tmp_path)
+    assert dataset.ids() == ["a.npz", "push-v3/0", "push-v3/1"]
     with pytest.raises(DataError, match=r"a.npz: 'episode_ends' is int64 \(0,\)"):
-        source(tmp_path).ids()
+        dataset.read("a.npz")
 
 
 def nan_at(frame: int, dimension: int) -> np.ndarray:
@@ -101,7 +103,7 @@ def nan_at(frame: int, dimension: int) -> np.ndarray:
 def test_the_store_names_file_and_episode(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     dataset = source(tmp_path, **changes)
     with pytest.raises(DataError, match=f"episode {message}"):
-        import_episodes(lambda: dataset, tmp_path / "out.zarr", lambda done, total: None)
+        import_episodes(dataset, tmp_path / "out.zarr", lambda done, total: None)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     no_archive = (tmp_path / "array.npy").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"nothing", no_archive, *flipped):
         file.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"push-v3.npz: damaged or no .npz file"):
+        with pytest.raises(DataError, match=r"push-v3.npz: (damaged or no .npz file|is empty)"):
             dataset.read("push-v3/0")
 
 
@@ -128,7 +130,7 @@ def test_random_damage_is_one_line_or_harmless(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         dataset = MetaWorldNpz(MetaWorldNpzConfig(), source=tmp_path)
         try:
-            dataset.read("push-v3/0")
+            dataset.read(dataset.ids()[0])
         except DataError as error:
             refused.append(str(error))
     assert len(refused) > 100

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -17,6 +17,8 @@ from core.data.convert import main
 from core.data.store import EpisodeStore
 from core.errors import DataError, RecipeError
 from plugins.datasets.rlds import Rlds, RldsConfig
+from plugins.datasets.rlds.records import _masked
+from tests.damage import FUZZ, bounded, overwrite, read_all
 
 LENGTHS = (4, 6, 3)
 
@@ -101,9 +103,14 @@ def png(frame: np.ndarray) -> bytes:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two shards, the first with two episodes."""
-    (folder := tmp_path / "toy" / "1.0.0").mkdir(parents=True)
-    for shard, numbers in enumerate(((0, 1), (2,))):
-        with (folder / f"toy-train.tfrecord-0000{shard}-of-00002").open("wb") as stream:
+    return write(tmp_path / "toy" / "1.0.0", (0, 1), (2,))
+
+
+def write(folder: Path, *shards: Sequence[int]) -> Path:
+    """A dataset with the episodes of these numbers in each shard."""
+    folder.mkdir(parents=True)
+    for shard, numbers in enumerate(shards):
+        with (folder / f"toy-train.tfrecord-{shard:05d}-of-{len(shards):05d}").open("wb") as stream:
             writer = RecordWriter(stream)
             for number in numbers:
                 writer.write(encoded(number))
@@ -160,25 +167,68 @@ def test_no_dataset(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_cut_off_and_damaged_files_are_named(folder: Path) -> None:
+def test_cut_off_and_damaged_files_keep_their_other_records(folder: Path) -> None:
     file = folder / "toy-train.tfrecord-00000-of-00002"
-    whole, source = file.read_bytes(), read(folder)
-    file.write_bytes(whole[:-10])
-    with pytest.raises(DataError, match=r"tfrecord-00000-of-00002: record 1 is cut off"):
-        read(folder)
-    file.write_bytes(whole[:40] + b"!" + whole[41:])
-    with pytest.raises(DataError, match=r"the record at byte 0 does not match its checksum"):
-        source.read(source.ids()[0])
+    whole, healthy = file.read_bytes(), read_all(read(folder))
+    first, second, third = healthy
+    second_at = read(folder).places[second][1]
+    for damaged, lost, message in (
+        (whole[:-10], second, f"the record at byte {second_at:,} is cut off"),
+        (whole[: second_at + 5], second, f"no record begins at byte {second_at:,}, so that what follows cannot"),
+        (whole[:40] + b"!" + whole[41:], first, "the record at byte 0 does not match its checksum"),
+    ):
+        file.write_bytes(damaged)
+        found = read_all(read(folder))
+        assert file.name in found[lost]
+        assert message in found.pop(lost)
+        assert found == {name: content for name, content in healthy.items() if name != lost}
     file.write_bytes(b"no record at all")
-    with pytest.raises(DataError, match=r"no record begins at byte 0"):
+    found = read_all(read(folder))
+    assert [*found] == [first, third]
+    assert "no record begins at byte 0" in found[first]
+
+
+def test_a_length_that_no_file_has_is_refused(folder: Path) -> None:
+    """Its own checksum says that it is right."""
+    file = folder / "toy-train.tfrecord-00001-of-00002"
+    source = read(folder)
+    length = struct.pack("<Q", 2**60)
+    file.write_bytes(length + struct.pack("<I", _masked(length)) + b"few")
+    for reader in (source, read(folder)):  # listed before and after
+        with bounded(), pytest.raises(DataError, match=r"tfrecord-00001-of-00002: the record at byte 0 is cut off"):
+            reader.read("00001-of-00002/000000")
+
+
+@pytest.mark.parametrize("lengths", [["0"], ["-1"], ["1000000000000"], ["x"], [[]], ["3", "99999999999999"]])
+def test_widths_that_no_step_has(folder: Path, lengths: list[Any]) -> None:
+    description = json.loads((folder / "features.json").read_text())
+    step = description["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"]["features"]
+    step["action"]["featuresDict"]["features"]["gripper"]["tensor"]["shape"]["dimensions"] = lengths
+    (folder / "features.json").write_text(json.dumps(description))
+    with bounded(), pytest.raises(DataError, match=r"'gripper' holds|features.json: describes no episodes"):
         read(folder)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FUZZ
+@given(at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
+def test_what_is_damaged_is_never_taken_for_whole(folder: Path, at: float, value: bytes) -> None:
+    """Every byte of a record lies below a checksum."""
+    file = folder / "toy-train.tfrecord-00000-of-00002"
+    whole, healthy = file.read_bytes(), read_all(read(folder))
+    overwrite(file, at, value)
+    with bounded():
+        found = read_all(read(folder))
+    damaged = [name for name in healthy if found.get(name) != healthy[name]]
+    assert bool(damaged) == (file.read_bytes() != whole)
+    assert all(isinstance(found.get(name, ""), str) for name in damaged)
+    file.write_bytes(whole)
+
+
+@FUZZ
 @given(content=st.binary(max_size=400))
 def test_records_of_anything_are_an_error_in_one_line(folder: Path, content: bytes) -> None:
     with (folder / "toy-train.tfrecord-00000-of-00002").open("wb") as stream:
         RecordWriter(stream).write(content)
-    with pytest.raises(DataError) as failed:
+    with bounded(), pytest.raises(DataError) as failed:
         read(folder).read("00000-of-00002/000000")
     assert len(str(failed.value).splitlines()) == 1

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from core.data.convert import main
 from core.data.store import EpisodeStore
 from core.errors import DataError, RecipeError
 from plugins.datasets.robomimic import Robomimic, RobomimicConfig
+from tests.damage import FUZZ, bounded, overwrite, read_all
 
 h5py = pytest.importorskip("h5py", reason="needs h5py (pip install -e '.[robomimic]')")
 
@@ -153,30 +154,65 @@ def test_no_files(tmp_path: Path) -> None:
     (tmp_path / "text.hdf5").write_text("nothing")
     with pytest.raises(DataError, match=r"text.hdf5: cannot be read"):
         read(tmp_path)
+    with h5py.File(tmp_path / "vacant.hdf5", "w") as file:
+        file.create_group("data")
+    with pytest.raises(DataError, match=r"none of 2 can be read; the first: .*text.hdf5: cannot be read"):
+        read(tmp_path)
 
 
-def test_a_size_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+def test_files_that_cannot_be_listed_are_one_episode_each(tmp_path: Path) -> None:
+    (tmp_path / "a.hdf5").write_text("nothing")
+    with h5py.File(tmp_path / "b.hdf5", "w") as file:
+        file.create_group("data")
+    write(tmp_path / "lift.hdf5")
+    source = read(tmp_path, instruction="lift")
+    assert source.ids() == ["a.hdf5", "b.hdf5", *(f"lift/{demo}" for demo in DEMOS)]
+    with pytest.raises(DataError, match=r"a.hdf5: cannot be read"):
+        source.read("a.hdf5")
+    with pytest.raises(DataError, match=r"b.hdf5: holds no demonstrations"):
+        source.read("b.hdf5")
+    assert list(source.info.cameras) == ["agentview_image"]
+
+
+def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
     path = write(tmp_path / "lift.hdf5")
     with h5py.File(path, "a") as file:
-        del file["data/demo_0/actions"]
-        file["data/demo_0"].create_dataset("actions", shape=(10**9, 7), dtype="f8", chunks=(1000, 7))
-    with pytest.raises(DataError, match=r"says that it holds 56,000,000,000 bytes"):
-        read(path, instruction="lift").read("lift/demo_0")
+        del file["data/demo_2/obs/robot0_eef_pos"]
+    source = read(path, instruction="lift")
+    with pytest.raises(DataError, match=r"lift.hdf5, /data/demo_2/obs: has no 'robot0_eef_pos'; did you mean"):
+        source.read("lift/demo_2")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"shape": (10**12, 7), "chunks": (1000, 7)}, r"actions: says that it holds 56,000,000,000,000 bytes"),
+        ({"shape": (10**12, 7), "chunks": (1000, 7), "compression": "gzip"}, r"says that it holds 56,000,000,000,000"),
+        ({"shape": (10**12, 7)}, r"says that it holds 56,000,000,000,000 bytes, and 0 are there"),
+        ({"shape": (5, 7), "chunks": (1, 7), "compression": "gzip"}, r"actions: lacks 5 of 5 chunks; copy it again"),
+        ({"shape": (5, 7)}, r"says that it holds 280 bytes, and 0 are there"),
+        ({"data": ["left"] * 5}, r"actions: object \(5,\), expected numbers in this file"),
+        ({"shape": (5, 7), "external": [("/dev/zero", 0, 280)]}, r"expected numbers in this file"),
+    ],
+)
+def test_what_is_claimed_and_not_there_is_refused(tmp_path: Path, made: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "lift.hdf5")
+    with h5py.File(path, "a") as file:
+        del file["data/demo_2/actions"]
+        file["data/demo_2"].create_dataset("actions", **({"dtype": "f8"} if "shape" in made else {}), **made)
+    source = read(path, instruction="lift")
+    with bounded(), pytest.raises(DataError, match=message):
+        source.read("lift/demo_2")
+
+
+@FUZZ
 @given(at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
 def test_damage_anywhere_is_an_error_in_one_line(tmp_path: Path, at: float, value: bytes) -> None:
-    path = write(tmp_path / "lift.hdf5")
-    content = bytearray(path.read_bytes())
-    begin = int(at * (len(content) - 1))
-    content[begin : begin + len(value)] = value
-    path.write_bytes(content)
+    overwrite(path := write(tmp_path / "lift.hdf5"), at, value)
     message = ""
-    try:
-        source = read(path, instruction="lift")
-        for episode in source.ids():
-            source.read(episode)
-    except (DataError, RecipeError) as error:
-        message = str(error)
+    with bounded():
+        try:
+            read_all(read(path, instruction="lift"))
+        except (DataError, RecipeError) as error:
+            message = str(error)
     assert len(message.splitlines()) <= 1

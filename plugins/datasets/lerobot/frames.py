@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from core import Camera, DataError, import_optional, one_line
+from core import Camera, DataError, import_optional, one_line, size_of
+
+EDGE = 256  # pixels by which a codec's blocks may reach past the picture
 
 
 def decode_video(path: Path, first: float, count: int, fps: float, camera: Camera) -> np.ndarray:
@@ -13,11 +15,13 @@ def decode_video(path: Path, first: float, count: int, fps: float, camera: Camer
 
     Raises DataError that names the file, and the frame where one is missing or of another size.
     """
+    size_of(path)
     found: dict[int, np.ndarray] = {}
     av = import_optional("av", extra="lerobot")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), format="mp4") as container:  # no playlist, which would name other files
             stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str((camera.height + EDGE) * (camera.width + EDGE))}
             begin = max(0.0, first - 0.5 / fps)
             container.seek(int(begin / stream.time_base), stream=stream)  # to the last key frame before
             for frame in container.decode(stream):
@@ -37,5 +41,7 @@ def _pixels(frame: Any, camera: Camera) -> np.ndarray:
     if (frame.height, frame.width) != (camera.height, camera.width):
         said = f"{camera.height} x {camera.width}"
         raise ValueError(f"a frame of {frame.height} x {frame.width} pixels, and meta/ says {said}")
+    if frame.is_corrupt:
+        raise ValueError(f"a damaged frame at second {frame.time:.2f}")
     pixels: np.ndarray = frame.to_ndarray(format="rgb24")
     return pixels

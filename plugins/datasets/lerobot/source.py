@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,22 @@ from core import (
     ActionConvention,
     DataError,
     Episode,
+    Kind,
     Meaning,
+    check_mapping,
     correct_convention,
     decode_pictures,
     describe_source,
     join_columns,
-    raise_if_unknown,
+    numbered,
+    one_line,
+    size_of,
 )
 from plugins.datasets.lerobot.frames import decode_video
 from plugins.datasets.lerobot.layout import Place, read_layout, read_table
 
 STATE = "observation.state"
+PICTURES = ("video", "image")  # kinds of features
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class LeRobot:
         features = self.layout.features
         self.cameras = dict(config.cameras) or _all_cameras(features)
         self.proprio = config.proprio if config.proprio is not None else tuple(k for k in (STATE,) if k in features)
-        raise_if_unknown("feature", [*self.cameras.values(), config.action, *self.proprio], features)
+        wanted = {"pictures": self.cameras.values(), "numbers": [config.action, *self.proprio]}
+        check_mapping(source / "meta" / "info.json", "feature", wanted, {k: _kind(x) for k, x in features.items()})
         self.info = describe_source(
             fps=self.layout.fps,
             cameras={name: _size(key, features[key]) for name, key in self.cameras.items()},
@@ -65,14 +72,15 @@ class LeRobot:
         )
 
     def ids(self) -> Sequence[str]:
-        """The episodes' numbers."""
-        return [f"{number:06d}" for number in sorted(self.layout.places)]
+        """The episodes' numbers; a table of meta/ that cannot be read by its name."""
+        return sorted(self.layout.places)
 
     def read(self, episode: str) -> Episode:
         """Read one episode; raises DataError that names file and episode."""
-        number = int(episode)
-        place = self.layout.places[number]
-        rows = self._rows(number, place)
+        place = self.layout.places[episode]
+        if isinstance(place, DataError):
+            raise place
+        rows = self._rows(int(episode), place)
         text = self.config.instruction or self._task(episode, place, rows)
         return Episode(
             id=episode,
@@ -87,7 +95,7 @@ class LeRobot:
         pictures = [key for key in self.cameras.values() if key not in place.videos]
         columns = ["frame_index", "task_index", self.config.action, *self.proprio, *pictures]
         rows = sorted(read_table(place.table, columns, number), key=lambda row: row["frame_index"] or 0)
-        if [row["frame_index"] for row in rows] != list(range(place.length)):
+        if len(rows) != place.length or any(row["frame_index"] != number for number, row in enumerate(rows)):
             raise DataError(
                 f"{place.table}: episode {number} has {len(rows)} rows, meta/ promises frames 0 to {place.length - 1}"
             )
@@ -112,9 +120,15 @@ class LeRobot:
     def _picture(self, cell: Any, place: Place) -> bytes:
         """A picture's bytes, in the table or in a file beside it."""
         try:
-            return bytes(cell["bytes"]) if cell["bytes"] is not None else (self.root / cell["path"]).read_bytes()
-        except (OSError, TypeError, KeyError) as error:
-            raise DataError(f"{place.table}: a picture is neither in the table nor in a file ({error})") from None
+            if cell["bytes"] is not None:
+                return bytes(cell["bytes"])
+            file: Path = self.root / cell["path"]
+            size_of(file)
+            return file.read_bytes()
+        except (OSError, TypeError, KeyError, ValueError) as error:
+            raise DataError(
+                f"{place.table}: a picture is neither in the table nor in a file ({one_line(error)})"
+            ) from None
 
     def _numbers(self, place: Place, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> np.ndarray:
         """Join the features of each row -> (n D) float32."""
@@ -127,8 +141,14 @@ class LeRobot:
 
 
 def _all_cameras(features: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    pictures = [key for key, feature in features.items() if feature["dtype"] in ("video", "image")]
+    pictures = [key for key, feature in features.items() if feature["dtype"] in PICTURES]
     return {key.removeprefix("observation.").removeprefix("images."): key for key in pictures}
+
+
+def _kind(feature: Mapping[str, Any]) -> Kind:
+    if feature["dtype"] in PICTURES:
+        return "pictures"
+    return "text" if feature["dtype"] == "string" else "numbers"
 
 
 def _size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
@@ -148,10 +168,10 @@ def _as_recorded(key: str, features: Mapping[str, Mapping[str, Any]], fps: float
 
 def _names(key: str, feature: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a feature's numbers: recorded as a list, below a heading, or not at all."""
-    count = int(np.prod(feature["shape"]))
     names = feature.get("names")
     if isinstance(names, dict):
         names = next(iter(names.values()), None)
-    if isinstance(names, list) and len(names) == count:
+    width = prod(feature["shape"])
+    if isinstance(names, list) and len(names) == width:
         return tuple(map(str, names))
-    return tuple(f"{key.rpartition('.')[2]}_{number}" for number in range(count))
+    return numbered([(key.rpartition(".")[2], width)])

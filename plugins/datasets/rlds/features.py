@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from core import DataError
+from core import DataError, Kind, one_line
 
 STEPS = "steps"
 
@@ -15,16 +16,13 @@ STEPS = "steps"
 class Leaf:
     """A feature of every step: its kind, and the shape of one step's value."""
 
-    kind: Literal["image", "tensor", "text"]
+    kind: Kind
     shape: tuple[int, ...]
 
     @property
     def width(self) -> int:
         """Numbers in a step."""
-        width = 1
-        for length in self.shape:
-            width *= length
-        return width
+        return prod(self.shape)
 
 
 def read_features(folder: Path) -> dict[str, Leaf]:
@@ -41,8 +39,8 @@ def read_features(folder: Path) -> dict[str, Leaf]:
         raise DataError(
             f"{path}: not there; name the folder of a dataset's version, with features.json in it"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: describes no episodes of steps ({error}); copy the dataset again") from None
+    except Exception as error:  # noqa: BLE001 - damaged JSON can say anything
+        raise DataError(f"{path}: describes no episodes of steps ({one_line(error)}); copy the dataset again") from None
 
 
 def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Leaf]]:
@@ -52,10 +50,10 @@ def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Leaf]]
     elif "text" in feature:
         yield name, Leaf("text", ())
     elif "image" in feature:
-        yield name, Leaf("image", _shape(feature["image"]))
+        yield name, Leaf("pictures", _shape(feature["image"]))
     elif "tensor" in feature and feature["tensor"].get("encoding", "none") in ("none", "NONE"):
         text = feature["tensor"].get("dtype") in ("string", "object", "str")
-        yield name, Leaf("text" if text else "tensor", _shape(feature["tensor"]))
+        yield name, Leaf("text" if text else "numbers", _shape(feature["tensor"]))
 
 
 def _shape(described: Mapping[str, Any]) -> tuple[int, ...]:

@@ -4,12 +4,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from google_crc32c import value as crc32c
 
-from core import DataError
+from core import DataError, one_line, size_of
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")  # length and its checksum; the data's checksum
 FIELD = descriptor_pb2.FieldDescriptorProto
@@ -17,39 +17,53 @@ Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 
 def record_offsets(file: Path) -> list[int]:
-    """Where the records of a file begin; raises DataError that names the file and the record cut off or damaged."""
-    size, offsets, at = file.stat().st_size, [], 0
-    with file.open("rb") as stream:
-        while at < size:
-            stream.seek(at)
-            length = _length(file, stream.read(HEADER.size), at)
-            offsets.append(at)
-            at += HEADER.size + length + FOOTER.size
-    if at != size:
-        raise DataError(f"{file}: record {len(offsets) - 1} is cut off; copy it again")
+    """Where the records of a file begin, as far as they can be followed; no data are read.
+
+    Never raises: the last offset is where `read_example` says what is wrong, be it that the file cannot be opened.
+    """
+    offsets, at = [0], 0
+    try:
+        size = size_of(file)
+        with file.open("rb", buffering=0) as stream:
+            while (at := at + HEADER.size + _length(file, stream, at, size) + FOOTER.size) < size:
+                offsets.append(at)
+    except (DataError, OSError):
+        pass
     return offsets
 
 
 def read_example(file: Path, offset: int) -> Mapping[str, Values]:
-    """Read the record at an offset -> {feature: its values}; raises DataError for one that is damaged."""
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        data = stream.read(_length(file, stream.read(HEADER.size), offset))
-        footer = stream.read(FOOTER.size)
+    """Read the record at an offset -> {feature: its values}; raises DataError for one that is damaged or cut off."""
+    size = size_of(file)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_length(file, stream, offset, size))
+            footer = stream.read(FOOTER.size)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({one_line(error)}); copy it again") from None
     if len(footer) != FOOTER.size or FOOTER.unpack(footer)[0] != _masked(data):
-        raise DataError(f"{file}: the record at byte {offset} does not match its checksum; copy it again")
+        raise DataError(f"{file}: the record at byte {offset:,} does not match its checksum; copy it again")
     example = _example()()
     try:
         example.ParseFromString(data)
     except message.DecodeError:
-        raise DataError(f"{file}: the record at byte {offset} is no Example message") from None
+        raise DataError(f"{file}: the record at byte {offset:,} is no Example message") from None
     return {name: _values(feature) for name, feature in example.features.feature.items()}
 
 
-def _length(file: Path, header: bytes, offset: int) -> int:
+def _length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
+    """Bytes of data in the record at an offset of a file of that size, and the stream moved to where they begin."""
+    stream.seek(offset)
+    header = stream.read(HEADER.size)
     if len(header) != HEADER.size or HEADER.unpack(header)[1] != _masked(header[:8]):
-        raise DataError(f"{file}: no record begins at byte {offset}; it is damaged or no TFRecord file")
-    return int(HEADER.unpack(header)[0])
+        raise DataError(
+            f"{file}: no record begins at byte {offset:,}, so that what follows cannot be found; it is damaged or no "
+            "TFRecord file"
+        )
+    length = int(HEADER.unpack(header)[0])
+    if offset + HEADER.size + length + FOOTER.size > size:
+        raise DataError(f"{file}: the record at byte {offset:,} is cut off; copy it again")
+    return length
 
 
 def _masked(data: bytes) -> int:

@@ -14,12 +14,12 @@ from core import (
     Episode,
     Meaning,
     RecipeError,
+    check_mapping,
     correct_convention,
     decode_pictures,
     describe_source,
     join_columns,
     numbered,
-    raise_if_unknown,
 )
 from plugins.datasets.rlds.features import STEPS, Leaf, read_features
 from plugins.datasets.rlds.records import Values, read_example, record_offsets
@@ -67,7 +67,8 @@ class Rlds:
         self.action = config.action
         self.proprio = config.proprio if config.proprio is not None else _first(STATES, features)
         told = (config.instruction,) if config.instruction else _first(INSTRUCTIONS, features)
-        raise_if_unknown("feature", [*self.cameras.values(), *self.action, *self.proprio, *told], features)
+        wanted = {"pictures": self.cameras.values(), "numbers": [*self.action, *self.proprio], "text": told}
+        check_mapping(source / "features.json", "feature", wanted, {name: x.kind for name, x in features.items()})
         if not told:
             raise RecipeError(f"rlds: no feature is called {' or '.join(INSTRUCTIONS)}; say instruction = ...")
         self.instruction, self.features = told[0], features
@@ -82,7 +83,7 @@ class Rlds:
         )
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<shard>/<record>"."""
+        """Name the episodes "<shard>/<record>"; a shard that is damaged ends with the record that cannot be read."""
         return [*self.places]
 
     def read(self, episode: str) -> Episode:
@@ -129,7 +130,7 @@ class Rlds:
 
 def _all_cameras(features: Mapping[str, Leaf]) -> dict[str, str]:
     """Colour images by the last word of their names, or by the whole where two end alike."""
-    colour = [name for name, x in features.items() if x.kind == "image" and len(x.shape) == 3 and x.shape[2] == 3]
+    colour = [name for name, x in features.items() if x.kind == "pictures" and len(x.shape) == 3 and x.shape[2] == 3]
     last = [name.rpartition("/")[2] for name in colour]
     return {w if last.count(w) == 1 else name.replace("/", "_"): name for w, name in zip(last, colour, strict=True)}
 

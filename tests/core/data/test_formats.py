@@ -1,5 +1,6 @@
 """What readers of formats share: corrections, descriptions, pictures and columns."""
 
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -10,14 +11,18 @@ from core.data.contracts import Gripper
 from core.data.formats import (
     Meaning,
     as_pictures,
+    check_mapping,
     correct_convention,
     decode_pictures,
     describe_source,
+    first_readable,
     join_columns,
+    kind_of,
     numbered,
-    raise_if_unknown,
+    raise_if_inflated,
 )
 from core.errors import DataError, RecipeError
+from tests.damage import bounded
 from tests.factories import make_info
 
 FOUND = make_info().action
@@ -81,11 +86,63 @@ def test_columns_are_joined_and_named() -> None:
     assert numbered([("angle", 1), ("force", 2)]) == ("angle", "force_0", "force_1")
 
 
+@pytest.mark.parametrize("width", [0, -1, 10**12])
+def test_widths_that_no_robot_has(width: int) -> None:
+    with pytest.raises(DataError, match=f"'force' holds {width:,} numbers a frame, expected 1 to 10,000"):
+        numbered([("angle", 1), ("force", width)])
+
+
 def test_every_name_that_is_not_there_gets_a_line() -> None:
-    raise_if_unknown("array", ["a"], {"a": 1, "b": 2})
+    known = {"actions": "numbers", "front": "pictures", "told": "text"}
+    check_mapping("here", "array", {"pictures": ["front"], "numbers": ["actions"], "text": ["told"]}, known)
     with pytest.raises(RecipeError) as failed:
-        raise_if_unknown("array", ["front", "action"], ["actions", "frond"])
-    assert [line.partition(";")[2] for line in failed.value.mistakes] == [
-        " did you mean 'frond'?",
-        " did you mean 'actions'?",
+        check_mapping("here", "array", {"pictures": ["frond", "actions"], "numbers": ["front", "told"]}, known)
+    assert failed.value.mistakes == [
+        "here: there is no array 'frond'; did you mean 'front'?",
+        "here: array 'actions' holds numbers, and pictures are needed; known: front",
+        "here: array 'front' holds pictures, and numbers are needed; known: actions",
+        "here: array 'told' holds text, and numbers are needed; known: actions",
     ]
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (PICTURES, "pictures"),
+        (PICTURES.astype(float), "pictures"),
+        (PICTURES[..., :1], "numbers"),
+        (PICTURES[..., 0], "numbers"),
+        (PICTURES > 3, "numbers"),
+        (np.array(["a"]), "text"),
+    ],
+)
+def test_kinds(array: np.ndarray, kind: str) -> None:
+    assert kind_of(array.shape, array.dtype) == kind
+
+
+def test_the_first_that_can_be_read() -> None:
+    def read(place: int) -> int:
+        if place < 2:
+            raise DataError(f"{place}: damaged")
+        return place
+
+    assert first_readable([0, 2, 1, 3], read) == 2
+    with pytest.raises(DataError, match=r"^1: damaged"):
+        first_readable([1], read)
+    with pytest.raises(DataError, match=r"none of 2 can be read; the first: 1: damaged"):
+        first_readable([1, 0], read)
+
+
+def test_claims_are_compared_with_what_is_there() -> None:
+    raise_if_inflated(10**9, 10**6, "here")
+    raise_if_inflated(10**7, 1, "here")
+    with pytest.raises(DataError, match=r"here: says that it holds 1,000,000,000,000 bytes, more than 1,000,000 can"):
+        raise_if_inflated(10**12, 10**6, "here")
+
+
+def test_pictures_that_claim_more_than_they_hold() -> None:
+    flat = png(np.zeros((1, 1, 3), np.uint8))
+    tall = flat[:16] + (6_000).to_bytes(4, "big") * 2 + flat[24:]
+    tall = tall[:29] + zlib.crc32(tall[12:29]).to_bytes(4, "big") + tall[33:]
+    with bounded(), pytest.raises(DataError, match=r"here, frame 0: says that it holds 108,000,000 bytes"):
+        decode_pictures([tall], 6_000, 6_000, "here")

@@ -41,7 +41,7 @@ def tell(done, total):
     print(done, flush=True)
 if __name__ == "__main__":
     print("ready", flush=True)
-    import_episodes(SlowSource, Path(sys.argv[1]), tell, jobs=2, part_bytes=int(sys.argv[2]))
+    import_episodes(SlowSource(), Path(sys.argv[1]), tell, jobs=2, part_bytes=int(sys.argv[2]))
 """
 
 

@@ -1,9 +1,7 @@
-"""robomimic (https://github.com/ARISE-Initiative/robomimic) and LIBERO: demonstrations of robosuite in HDF5 files."""
+"""Episodes of robomimic's and LIBERO's files."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,27 +16,26 @@ from core import (
     Gripper,
     Meaning,
     Mode,
-    RecipeError,
-    Register,
     as_pictures,
+    check_mapping,
     correct_convention,
     describe_source,
-    hookimpl,
-    import_optional,
+    first_readable,
     join_columns,
+    kind_of,
     numbered,
-    one_line,
-    raise_if_unknown,
+    width_of,
 )
+from plugins.datasets.robomimic.hdf5 import open_demonstration, read_dataset, read_json
 
 PROPRIO = (  # what robomimic and LIBERO call the hand's pose and the fingers; the first that is there
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
     ("ee_states", "gripper_states"),
 )
 RATE = 20.0  # Hz, robosuite's own
-INFLATION = 2_000  # more than any compression of pictures reaches: a file that promises more is damaged
 POSE = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)  # robosuite's OSC_POSE: metres and radians per 1.0
+Place = tuple[Path, str]  # a file and a demonstration in it
 
 
 @dataclass(frozen=True)
@@ -70,46 +67,57 @@ class Robomimic:
     def __init__(self, config: RobomimicConfig, *, source: Path) -> None:
         self.config = config
         files = [source] if source.is_file() else sorted([*source.glob("*.hdf5"), *source.glob("*.h5")])
-        self.demos = {f"{file.stem}/{demo}": (file, demo) for file in files for demo in _demos(file)}
-        if not self.demos:
+        if not files:
             raise DataError(f"{source}: holds no demonstrations; name an .hdf5 file, or a folder of them")
-        file, demo = next(iter(self.demos.values()))
-        with _opened(file, demo) as (data, group):
-            observations = group.get("obs", {})
-            pictures = {key: key for key, x in observations.items() if len(x.shape) == 4 and x.shape[3] == 3}
-            self.cameras = dict(config.cameras) or pictures
-            self.proprio = _proprio(config.proprio, observations)
-            raise_if_unknown("observation", [*self.cameras.values(), *self.proprio], observations)
-            raise_if_unknown("dataset", [config.action], group)
-            environment = json.loads(data.attrs.get("env_args", "{}"))
+        self.places = dict(place for file in files for place in _listed(file))
+        first = first_readable(self.places.values(), self._look)
+        self.cameras, self.proprio, self.flip = first.cameras, first.proprio, first.flip
+        self.info = describe_source(
+            fps=first.convention.rate,
+            cameras={name: first.shapes[key][1:3] for name, key in self.cameras.items()},
+            action=correct_convention(first.convention, config.meaning),
+            proprio=numbered([(key, width_of(first.shapes[key])) for key in self.proprio]),
+            origin=f"robomimic file of {first.environment}",
+        )
+
+    def _look(self, place: Place | DataError) -> "_Look":
+        """Find out what all demonstrations have in common; raises RecipeError for names that are not there."""
+        file, demo = _found(place)
+        with open_demonstration(file, demo) as (data, group):
+            observations = {key: x for key, x in group.get("obs", {}).items() if hasattr(x, "dtype")}
+            kinds = {key: kind_of(x.shape, x.dtype) for key, x in observations.items()}
+            cameras = dict(self.config.cameras) or {key: key for key, kind in kinds.items() if kind == "pictures"}
+            proprio = _proprio(self.config.proprio, observations)
+            where = f"{file}, {demo}"
+            check_mapping(where, "observation", {"pictures": cameras.values(), "numbers": proprio}, kinds)
+            datasets = {key: kind_of(x.shape, x.dtype) for key, x in group.items() if hasattr(x, "dtype")}
+            check_mapping(where, "dataset", {"numbers": [self.config.action]}, datasets)
+            environment = read_json(data, "env_args")
             upside_down = data.attrs.get("macros_image_convention") == "opengl"
-            self.flip = upside_down if config.flip is None else config.flip
             # env_args describes the controller's own actions, and no others that a file may hold
-            controller = environment if config.action == RobomimicConfig.action else {}
-            found = _convention(int(group[config.action].shape[1]), controller)
-            self.info = describe_source(
-                fps=_rate(environment),
-                cameras={name: observations[key].shape[1:3] for name, key in self.cameras.items()},
-                action=correct_convention(found, config.meaning),
-                proprio=numbered([(key, int(np.prod(observations[key].shape[1:]))) for key in self.proprio]),
-                origin=f"robomimic file of {environment.get('env_name', file.stem)}",
+            controller = environment if self.config.action == RobomimicConfig.action else {}
+            return _Look(
+                cameras=cameras,
+                proprio=proprio,
+                shapes={key: x.shape for key, x in observations.items()},
+                flip=upside_down if self.config.flip is None else self.config.flip,
+                convention=_convention(width_of(group[self.config.action].shape), controller, _rate(environment)),
+                environment=str(environment.get("env_name", file.stem)),
             )
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<demonstration>", in the order of their numbers."""
-        return [*self.demos]
+        """Name the episodes "<file>/<demonstration>", by their numbers; a file that cannot be listed by its name."""
+        return [*self.places]
 
     def read(self, episode: str) -> Episode:
         """Read one demonstration; raises DataError that names it."""
-        file, demo = self.demos[episode]
-        with _opened(file, demo) as (data, group):
-            actions, observations = _array(file, group[self.config.action]), group["obs"]
-            images = {
-                name: as_pictures(_array(file, observations[key]), f"{file}, {demo}, {key}", unit=False)
-                for name, key in self.cameras.items()
-            }
-            proprio = [_array(file, observations[key]) for key in self.proprio]
+        file, demo = _found(self.places[episode])
+        with open_demonstration(file, demo) as (data, group):
+            actions, observations = read_dataset(file, group, self.config.action), group["obs"]
+            pictures = {name: read_dataset(file, observations, key) for name, key in self.cameras.items()}
+            proprio = [read_dataset(file, observations, key) for key in self.proprio]
             instruction = self.config.instruction or _instruction(file, data, group)
+        images = {name: as_pictures(x, f"{file}, {demo}, camera {name}", unit=False) for name, x in pictures.items()}
         return Episode(
             id=episode,
             task=file.stem.removesuffix("_demo"),
@@ -120,34 +128,34 @@ class Robomimic:
         )
 
 
-@contextmanager
-def _opened(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
-    """Open `data` and one demonstration in it; whatever a damaged file makes of that becomes a DataError."""
-    h5py = import_optional("h5py", extra="robomimic")
+@dataclass(frozen=True)
+class _Look:
+    """What a demonstration shows of all; shapes: of its observations."""
+
+    cameras: Mapping[str, str]
+    proprio: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    flip: bool
+    convention: ActionConvention
+    environment: str
+
+
+def _listed(file: Path) -> Iterator[tuple[str, Place | DataError]]:
+    """The name and place of each demonstration in a file, or the file's name and why it cannot be read."""
     try:
-        with h5py.File(file, "r") as opened:
-            data = opened["data"]
-            yield data, data[demo] if demo else None
-    except (DataError, RecipeError):
-        raise
-    except Exception as error:  # noqa: BLE001 - h5py raises almost anything for damaged bytes
-        where = f"{file}, {demo}" if demo else f"{file}"
-        raise DataError(f"{where}: cannot be read ({one_line(error)}); copy it again") from None
+        with open_demonstration(file, "") as (data, _):
+            demos = sorted(data, key=lambda name: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", name)])
+        if not demos:
+            raise DataError(f"{file}: holds no demonstrations; copy it again")
+        yield from ((f"{file.stem}/{demo}", (file, demo)) for demo in demos)
+    except DataError as error:
+        yield file.name, error
 
 
-def _demos(file: Path) -> list[str]:
-    with _opened(file, "") as (data, _):
-        return sorted(
-            data, key=lambda name: [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", name)]
-        )
-
-
-def _array(file: Path, dataset: Any) -> np.ndarray:
-    """Read a dataset that can be as large as it says."""
-    if dataset.nbytes > INFLATION * file.stat().st_size:
-        raise DataError(f"{file}: {dataset.name} says that it holds {dataset.nbytes:,} bytes, more than the file can")
-    array: np.ndarray = dataset[()]
-    return array
+def _found(place: Place | DataError) -> Place:
+    if isinstance(place, DataError):
+        raise place
+    return place
 
 
 def _proprio(wanted: tuple[str, ...] | None, observations: Mapping[str, Any]) -> tuple[str, ...]:
@@ -160,13 +168,12 @@ def _rate(environment: Mapping[str, Any]) -> float:
     return float(environment.get("env_kwargs", {}).get("control_freq", RATE))
 
 
-def _convention(dim: int, environment: Mapping[str, Any]) -> ActionConvention:
+def _convention(dim: int, environment: Mapping[str, Any], rate: float) -> ActionConvention:
     """What robosuite's OSC_POSE makes of actions; of other controllers only the names are made up."""
     said = environment.get("env_kwargs", {}).get("controller_configs")
     controller = said if isinstance(said, dict) else {}
     since_1_5 = "body_parts" in controller
     controller = controller.get("body_parts", {}).get("right", controller)
-    rate = _rate(environment)
     if controller.get("type") != "OSC_POSE" or dim != len(POSE):
         return ActionConvention(numbered([("action", dim)]), "absolute", "joint", "none", (1.0,) * dim, rate)
     delta = controller.get("input_type", "delta") == "delta" if since_1_5 else controller.get("control_delta", True)
@@ -180,9 +187,9 @@ def _convention(dim: int, environment: Mapping[str, Any]) -> ActionConvention:
 def _instruction(file: Path, data: Any, demo: Any) -> str:
     """What the file says: of the episode (RoboCasa), of the task (LIBERO), of its environment, or by its name."""
     said = (
-        json.loads(demo.attrs.get("ep_meta", "{}")).get("lang"),
-        json.loads(data.attrs.get("problem_info", "{}")).get("language_instruction"),
-        json.loads(data.attrs.get("env_args", "{}")).get("env_lang"),
+        read_json(demo, "ep_meta").get("lang"),
+        read_json(data, "problem_info").get("language_instruction"),
+        read_json(data, "env_args").get("env_lang"),
         _told_by_name(file.stem),
     )
     found = next((text for text in said if text), None)
@@ -198,9 +205,3 @@ def _told_by_name(stem: str) -> str | None:
     if not stem.endswith("_demo"):
         return None
     return re.sub(r"^[A-Z_]+_SCENE\d+_", "", stem.removesuffix("_demo")).replace("_", " ")
-
-
-@hookimpl
-def register_datasets(register: Register) -> None:
-    """Register "robomimic"."""
-    register("robomimic", RobomimicConfig, Robomimic)
