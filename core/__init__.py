@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ActionConvention as ActionConvention,
         Camera as Camera,
         Episode as Episode,
+        EpisodeSink as EpisodeSink,
         EpisodeSource as EpisodeSource,
         Frame as Frame,
         Gripper as Gripper,
@@ -40,16 +41,19 @@ if TYPE_CHECKING:
         correct_convention as correct_convention,
         decode_pictures as decode_pictures,
         describe_source as describe_source,
+        dump_info as dump_info,
         first_readable as first_readable,
         is_unit as is_unit,
         join_columns as join_columns,
         kind_of as kind_of,
+        load_info as load_info,
         numbered as numbered,
         one_line as one_line,
         raise_if_inflated as raise_if_inflated,
         size_of as size_of,
         width_of as width_of,
     )
+    from core.data.statistics import Statistics as Statistics
     from core.errors import (
         DataError as DataError,
         JoineryError as JoineryError,
@@ -85,11 +89,14 @@ _HOME = {
         "VisionEncoder"
     ),
     "core.data.arrays": "read_npy read_npz",
-    "core.data.contracts": "ActionConvention Camera Episode EpisodeSource Frame Gripper Mode Rotation StoreInfo",
-    "core.data.formats": (
-        "Kind Meaning as_pictures check_mapping correct_convention decode_pictures describe_source first_readable "
-        "is_unit join_columns kind_of numbered one_line raise_if_inflated size_of width_of"
+    "core.data.contracts": (
+        "ActionConvention Camera Episode EpisodeSink EpisodeSource Frame Gripper Mode Rotation StoreInfo"
     ),
+    "core.data.formats": (
+        "Kind Meaning as_pictures check_mapping correct_convention decode_pictures describe_source dump_info "
+        "first_readable is_unit join_columns kind_of load_info numbered one_line raise_if_inflated size_of width_of"
+    ),
+    "core.data.statistics": "Statistics",
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
     "core.hookspecs": "Register hookimpl",
     "core.libraries": "import_library import_optional",

@@ -1,11 +1,20 @@
-"""The seven hooks of a plugin. Each receives `register(name, config, build)` and calls it once per component."""
+"""The eight hooks of a plugin. Each receives `register(name, config, build)` and calls it once per component."""
 
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import pluggy
 
-Kind = Literal["vision_encoder", "text_encoder", "backbone", "action_tokens", "policy_head", "dataset", "environment"]
+Kind = Literal[
+    "vision_encoder",
+    "text_encoder",
+    "backbone",
+    "action_tokens",
+    "policy_head",
+    "dataset",
+    "exporter",
+    "environment",
+]
 Build = Callable[..., Any]
 
 
@@ -48,6 +57,11 @@ def register_policy_heads(register: Register) -> None:
 @hookspec
 def register_datasets(register: Register) -> None:
     """Register datasets: readers of episodes in a format of their own, for `joinery import`."""
+
+
+@hookspec
+def register_exporters(register: Register) -> None:
+    """Register exporters: writers of episodes in a format of their own, for `joinery write`."""
 
 
 @hookspec

@@ -47,6 +47,7 @@ HOOKS: Mapping[str, Kind] = {
     "register_action_tokens": "action_tokens",
     "register_policy_heads": "policy_head",
     "register_datasets": "dataset",
+    "register_exporters": "exporter",
     "register_environments": "environment",
 }
 

@@ -195,17 +195,18 @@ def _anchor(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
         path = (Path.cwd() if key in overridden else folder) / name
         return str(path.absolute()) if path.exists() else name
 
-    def anchored(config: T, section: str) -> T:
+    def anchored(config: T, section: str, start: Path | None = None) -> T:
+        """start: where paths in a table within the section begin."""
         changed: dict[str, Any] = {}
         for f in fields(config):  # type: ignore[arg-type]
             key, value = f"{section}.{f.name}", getattr(config, f.name)
+            here = start or (Path.cwd() if key in overridden else folder)
             if isinstance(value, Path):
-                changed[f.name] = (Path.cwd() if key in overridden else folder) / value
+                changed[f.name] = here / value
             elif isinstance(value, str) and f.metadata.get("located"):
                 changed[f.name] = located(value, key)
             elif isinstance(value, tuple) and any(is_dataclass(entry) for entry in value):
-                start = Path.cwd() if key in overridden else folder
-                changed[f.name] = tuple(replace(entry, path=start / entry.path) for entry in value)
+                changed[f.name] = tuple(anchored(entry, key, here) for entry in value)
         return replace(config, **changed)  # type: ignore[type-var]
 
     def settled(settings: PartSettings, kind: Kind) -> PartSettings:

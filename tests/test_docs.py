@@ -18,6 +18,7 @@ import pytest
 from core import hookspecs
 from core.cli import COMMANDS
 from core.data.formats import Meaning
+from core.hookspecs import Kind
 from core.plugins import load_plugins
 from core.recipe import PARTS, load_recipe
 from core.registry import Parameter, parameters_of
@@ -122,6 +123,8 @@ def test_documented_commands_are_accepted(
         load_recipe(arguments.recipe, arguments.overrides, load_plugins())
     if module == "core.data.convert":
         assert load_plugins()["dataset"].get(arguments.format) is not None
+    if module == "core.data.write":
+        assert load_plugins()["exporter"].get(arguments.format) is not None
 
 
 @pytest.mark.parametrize("block", blocks("console"), ids=str)
@@ -158,7 +161,7 @@ def test_hooks_page_has_every_exact_signature() -> None:
     page = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
     specs = ast.parse(Path(hookspecs.__file__).read_text(encoding="utf-8"))
     functions = [node for node in specs.body if isinstance(node, ast.FunctionDef)]
-    assert len(functions) == 7
+    assert len(functions) == 8
     for node in functions:
         signature = f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns or ast.Constant(None))}"
         assert f"## `{signature}`" in page
@@ -209,13 +212,18 @@ def test_recipes_page_has_every_key_of_the_built_ins(kind: str) -> None:
         assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
 
 
-def test_importing_page_has_every_key_of_the_built_in_formats() -> None:
-    page = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
-    for component in load_plugins()["dataset"]:
+@pytest.mark.parametrize(("file", "kind"), [("importing.md", "dataset"), ("exporting.md", "exporter")])
+def test_pages_have_every_key_of_the_built_in_formats(file: str, kind: Kind) -> None:
+    page = (ROOT / "docs" / file).read_text(encoding="utf-8")
+    for component in load_plugins()[kind]:
         if component.plugin.name.startswith("plugins."):
             text = page.split(f"\n## {component.name}\n")[1].split("\n## ")[0]
             assert not [row(p) for p in component.parameters if row(p) not in text], component.name
             assert f"| `{component.name}` |" in page.partition("\n## ")[0]
+
+
+def test_importing_page_has_every_key_of_a_meaning() -> None:
+    page = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
     assert not [row(p) for p in parameters_of(Meaning) if row(p) not in page]
 
 

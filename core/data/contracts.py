@@ -155,3 +155,20 @@ class EpisodeSource(Protocol):
 
     def read(self, episode: str) -> Episode:
         """One whole episode; raises DataError that names the file and the episode."""
+
+
+class EpisodeSink(Protocol):
+    """A dataset that is being written in somebody's format. Built as `build(config, *, info: StoreInfo, out: Path)`.
+
+    Nothing is at `out` yet, and the sink makes a file or a folder there. It is moved to where its reader looks for it
+    when it is finished, and removed otherwise, so that half a dataset is never taken for a whole one.
+    """
+
+    def append(self, episode: Episode) -> None:
+        """Add an episode; raises DataError that names it if the format cannot hold it."""
+
+    def finish(self) -> None:
+        """Write what only the end can tell, and close the files: the dataset is whole when this returns."""
+
+    def close(self) -> None:
+        """Let go of open files; called last in any case, whether `finish` was called or not."""

@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cli import command, positive
+from core.data.conversion import Progress, choose_format
 from core.data.show import show_info, statistics_table
 from core.errors import RecipeError
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Import episodes: show how the source is understood, then read it."""
     arguments = _parser().parse_intermixed_args(argv)
-    source = _build_source(arguments.format, arguments.source, arguments.mapping, arguments.settings)
+    build = choose_format("dataset", arguments.format, arguments.settings, _read_mapping(arguments.mapping))
+    source: EpisodeSource = build(source=arguments.source)
 
     from rich.console import Console
 
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
     console = Console(soft_wrap=True)
     _show_plan(source, arguments.source, console)
-    with _Progress() as progress:
+    with Progress("importing") as progress:
         summary = import_episodes(
             source, arguments.out, progress.update, jobs=arguments.jobs, skip_bad=arguments.skip_bad
         )
@@ -49,24 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, help="processes that read and encode")
     parser.add_argument("--skip-bad", action="store_true", help="go on past damaged episodes, and list them at the end")
     return parser
-
-
-def _build_source(name: str, path: Path, mapping: Path | None, settings: list[str]) -> "EpisodeSource":
-    """The dataset that reads the source; raises RecipeError for an unknown format or setting."""
-    from core.checking import fill, parse_settings
-    from core.plugins import load_plugins
-
-    catalogue = load_plugins()
-    component = catalogue["dataset"].get(name)
-    if component is None:
-        raise RecipeError(f"format: {catalogue.explain_unknown('dataset', name)}")
-    mistakes: list[str] = []
-    values = {**_read_mapping(mapping), **parse_settings(settings, mistakes)}
-    config = fill(component.config, values, name, mistakes)
-    if mistakes:
-        raise RecipeError(mistakes)
-    source: EpisodeSource = component.build(config, source=path)
-    return source
 
 
 def _read_mapping(path: Path | None) -> Mapping[str, Any]:
@@ -104,36 +87,6 @@ def _show_summary(summary: "Summary", out: Path, console: "Console") -> None:
         console.print(f"skipped {len(summary.skipped)}:")
         for episode, reason in summary.skipped.items():
             console.print(f"  {episode}: {reason}", highlight=False, markup=False)
-
-
-class _Progress:
-    """A bar on a terminal, a line now and then elsewhere; both on stderr."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TextColumn("episodes, left"))
-        self._console = Console(stderr=True)
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
-        self._task = self._bar.add_task("importing", total=None)
-        self._told = 0.0
-
-    def __enter__(self) -> "_Progress":
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        """Show that `done` of `total` episodes are in the store."""
-        self._bar.update(self._task, completed=done, total=total)
-        if not self._console.is_terminal and done / total >= self._told + 0.05:
-            self._told = done / total
-            print(f"importing {done}/{total} episodes", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """What every reader of a format needs: meanings that are not recorded, pictures, and what to say of mistakes."""
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from core.data.contracts import ActionConvention, Camera, Frame, Gripper, Mode, Rotation, StoreInfo
 from core.errors import DataError, RecipeError, did_you_mean
@@ -20,6 +22,8 @@ WIDEST = 10_000  # numbers in an action or in the proprioception
 Kind = Literal["pictures", "numbers", "text"]  # of what a name in a file stands for
 Place = TypeVar("Place")
 Found = TypeVar("Found")
+INFO_VERSION = 1  # of what `dump_info` gives
+_INFO = TypeAdapter(StoreInfo)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,22 @@ def describe_source(
         return StoreInfo(fps=fps, cameras=shapes, action=action, proprio=tuple(proprio), origin=origin)
     except (ValueError, TypeError) as error:
         raise DataError(f"{origin}: {error}") from None
+
+
+def dump_info(info: StoreInfo) -> dict[str, Any]:
+    """What holds for a store as plain data, for a format that has no place of its own for it; see `load_info`."""
+    return {"version": INFO_VERSION, **_INFO.dump_python(info, mode="json")}
+
+
+def load_info(plain: Any, where: str) -> StoreInfo:
+    """Read back what `dump_info` gave, exactly; raises DataError, headed by `where`, for anything else."""
+    try:
+        if plain["version"] > INFO_VERSION:
+            raise DataError(f"{where}: of version {plain['version']}, known is {INFO_VERSION}; upgrade joinery")
+        # JSON is the mode in which pydantic is strict about types and yet takes a list for a tuple
+        return _INFO.validate_json(json.dumps({key: plain[key] for key in plain if key != "version"}), strict=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: damaged ({one_line(error)}); copy the dataset again") from None
 
 
 # ---------------------------------------------------------------------------------------------- what settings name

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from core.data.attributes import read_attributes
+from core.data.contracts import Episode
 from core.data.layout import Commit, Task, check_commits, checksum, read_commits
 from core.data.part import OpenPart, read_array
 from core.data.statistics import Statistics
@@ -93,6 +94,24 @@ class EpisodeStore:
             chosen = parts == part
             gathered[chosen] = self._part(int(part)).numbers[feature][rows[chosen]]
         return gathered
+
+    def read(self, episode: int) -> Episode:
+        """One whole episode, its frames decoded; its numbers are read-only views."""
+        length = self.length.item(episode)
+        images = {
+            name: np.empty((length, camera.height, camera.width, 3), np.uint8)
+            for name, camera in self.info.cameras.items()
+        }
+        for name, frames in images.items():
+            self.read_frames(name, episode, 0, length, frames)
+        return Episode(
+            id=self.episode_id(episode),
+            task=self.task_name(episode),
+            instruction=self.instruction(episode),
+            images=images,
+            actions=self.actions(episode, 0, length),
+            proprio=self.proprio(episode, 0, length),
+        )
 
     def read_frames(self, camera: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 into out (n Y X C) uint8, C-contiguous; every byte read is checked first."""

@@ -52,6 +52,7 @@ def test_built_ins_come_through_the_same_door():
     assert offered["policy_head"] == ["discrete", "lstm"]
     formats = ["calvin", "diffusion_policy", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
     assert offered["dataset"] == formats
+    assert offered["exporter"] == ["lerobot", "robomimic"]
     assert offered["environment"] == ["calvin", "metaworld", "tabletop"]
 
 

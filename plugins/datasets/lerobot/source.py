@@ -23,11 +23,12 @@ from core import (
     one_line,
     size_of,
 )
+from plugins.datasets.lerobot.features import ACTION, STATE
 from plugins.datasets.lerobot.frames import decode_video
 from plugins.datasets.lerobot.layout import Place, read_layout, read_table
+from plugins.datasets.lerobot.note import FILE, read_note
 
-STATE = "observation.state"
-PICTURES = ("video", "image")  # kinds of features
+VISUAL = ("video", "image")  # kinds of features that are pictures
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class LeRobotConfig:
     action: the feature that holds the actions.
     proprio: features that are joined to the proprioception; "observation.state", if there is one, unless said.
     instruction: told to the robot in every episode; each episode's own task unless said.
-    meaning: of the actions; absolute joint positions with no gripper unless said.
+    meaning: of the actions; what `joinery write` noted, or absolute joint positions with no gripper, unless said.
     """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
-    action: str = "action"
+    action: str = ACTION
     proprio: tuple[str, ...] | None = None
     instruction: str | None = None
     meaning: Meaning | None = None
@@ -51,13 +52,16 @@ class LeRobotConfig:
 class LeRobot:
     """Reads datasets of LeRobot 2.0, 2.1 and 3.0, with videos or images.
 
-    Raises DataError, naming the file, for what is missing or damaged, RecipeError for features that are not there.
+    What `joinery write` noted of a store comes back: ids, tasks, conventions, origin. Raises DataError, naming the
+    file, for what is missing or damaged, RecipeError for features that are not there.
     """
 
     def __init__(self, config: LeRobotConfig, *, source: Path) -> None:
         self.config = config
         self.root = source
         self.layout = read_layout(source)
+        self.note = read_note(source)
+        self.keys = self._name_episodes()
         features = self.layout.features
         self.cameras = dict(config.cameras) or _all_cameras(features)
         self.proprio = config.proprio if config.proprio is not None else tuple(k for k in (STATE,) if k in features)
@@ -66,25 +70,53 @@ class LeRobot:
         self.info = describe_source(
             fps=self.layout.fps,
             cameras={name: _size(key, features[key]) for name, key in self.cameras.items()},
-            action=correct_convention(_as_recorded(config.action, features, self.layout.fps), config.meaning),
+            action=correct_convention(self._convention(), config.meaning),
             proprio=[name for key in self.proprio for name in _names(key, features[key])],
-            origin=f"LeRobot dataset of a {self.layout.robot}",
+            origin=self.note.info.origin if self.note else f"LeRobot dataset of a {self.layout.robot}",
         )
 
+    def _convention(self) -> ActionConvention:
+        """What was noted of the actions, where they are those that it was noted of."""
+        key = self.config.action
+        if self.note and key == ACTION:
+            return self.note.info.action
+        return _as_recorded(key, self.layout.features, self.layout.fps)
+
+    def _name_episodes(self) -> dict[str, str]:
+        """{id: key of its place}: the ids of the note; episodes that LeRobot has added since are called by number."""
+        noted, places = self.note.episodes if self.note else [], self.layout.places
+        unreadable = any(isinstance(place, DataError) for place in places.values())
+        ids = {key: key for key in sorted(places)}
+        for number, episode in enumerate(noted):
+            place = places.get(key := f"{number:06d}")
+            if place is None and unreadable:
+                continue
+            if not isinstance(place, Place) or place.length != episode.frames:
+                raise DataError(
+                    f"{self.root / FILE}: is not about this dataset: its episode {number} has {episode.frames} frames, "
+                    "in meta/episodes it has not; remove that file, then episodes are named by their numbers"
+                )
+            ids[key] = episode.id
+        if len(set(ids.values())) < len(ids):
+            raise DataError(f"{self.root / FILE}: gives two episodes one id; remove that file")
+        return {name: key for key, name in ids.items()}
+
     def ids(self) -> Sequence[str]:
-        """The episodes' numbers; a table of meta/ that cannot be read by its name."""
-        return sorted(self.layout.places)
+        """The episodes' numbers, or their ids in a store; a table of meta/ that cannot be read by its name."""
+        return [*self.keys]
 
     def read(self, episode: str) -> Episode:
         """Read one episode; raises DataError that names file and episode."""
-        place = self.layout.places[episode]
+        key = self.keys[episode]
+        place = self.layout.places[key]
         if isinstance(place, DataError):
             raise place
-        rows = self._rows(int(episode), place)
+        number = int(key)
+        rows = self._rows(number, place)
         text = self.config.instruction or self._task(episode, place, rows)
         return Episode(
             id=episode,
-            task=text,
+            task=self.note.episodes[number].task if self.note and number < len(self.note.episodes) else text,
             instruction=text,
             images={name: self._frames(name, place, rows) for name in self.cameras},
             actions=self._numbers(place, rows, [self.config.action]),
@@ -141,12 +173,12 @@ class LeRobot:
 
 
 def _all_cameras(features: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    pictures = [key for key, feature in features.items() if feature["dtype"] in PICTURES]
+    pictures = [key for key, feature in features.items() if feature["dtype"] in VISUAL]
     return {key.removeprefix("observation.").removeprefix("images."): key for key in pictures}
 
 
 def _kind(feature: Mapping[str, Any]) -> Kind:
-    if feature["dtype"] in PICTURES:
+    if feature["dtype"] in VISUAL:
         return "pictures"
     return "text" if feature["dtype"] == "string" else "numbers"
 

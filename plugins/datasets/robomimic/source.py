@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from core import (
     Gripper,
     Meaning,
     Mode,
+    StoreInfo,
     as_pictures,
     check_mapping,
     correct_convention,
@@ -27,6 +29,7 @@ from core import (
     width_of,
 )
 from plugins.datasets.robomimic.hdf5 import open_demonstration, read_dataset, read_json
+from plugins.datasets.robomimic.note import Note, read_episode_note, read_note
 
 PROPRIO = (  # what robomimic and LIBERO call the hand's pose and the fingers; the first that is there
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
@@ -44,10 +47,10 @@ class RobomimicConfig:
 
     cameras: {name: observation}; all pictures among the observations unless said.
     action: the dataset that holds the actions.
-    proprio: observations that are joined; the hand's pose and the fingers unless said.
+    proprio: observations that are joined; what `joinery write` noted, or the hand's pose and the fingers, unless said.
     instruction: told to the robot in every episode; what the file or its name says unless said.
     flip: turn the rows of pictures around; those that the file says are drawn OpenGL's way, as LIBERO's, unless said.
-    meaning: of the actions; what the file says of its controller unless said.
+    meaning: of the actions; what `joinery write` noted, or what the file says of its controller, unless said.
     """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +64,8 @@ class RobomimicConfig:
 class Robomimic:
     """Reads an .hdf5 file, or a folder of them, in which `data/demo_i` holds actions and observations.
 
-    Raises DataError, naming file and demonstration, for what is missing or damaged.
+    What `joinery write` noted of a store comes back: ids, tasks, conventions, origin. Raises DataError, naming file and
+    demonstration, for what is missing or damaged.
     """
 
     def __init__(self, config: RobomimicConfig, *, source: Path) -> None:
@@ -69,15 +73,18 @@ class Robomimic:
         files = [source] if source.is_file() else sorted([*source.glob("*.hdf5"), *source.glob("*.h5")])
         if not files:
             raise DataError(f"{source}: holds no demonstrations; name an .hdf5 file, or a folder of them")
-        self.places = dict(place for file in files for place in _listed(file))
+        self.places = _name_places(files)
+        _raise_unless_alike(files)
         first = first_readable(self.places.values(), self._look)
         self.cameras, self.proprio, self.flip = first.cameras, first.proprio, first.flip
+        noted = first.noted
+        names = numbered([(key, width_of(first.shapes[key])) for key in self.proprio])
         self.info = describe_source(
-            fps=first.convention.rate,
+            fps=noted.fps if noted else first.convention.rate,
             cameras={name: first.shapes[key][1:3] for name, key in self.cameras.items()},
             action=correct_convention(first.convention, config.meaning),
-            proprio=numbered([(key, width_of(first.shapes[key])) for key in self.proprio]),
-            origin=f"robomimic file of {first.environment}",
+            proprio=noted.proprio if noted and config.proprio is None else names,
+            origin=noted.origin if noted else f"robomimic file of {first.environment}",
         )
 
     def _look(self, place: Place | DataError) -> "_Look":
@@ -86,27 +93,31 @@ class Robomimic:
         with open_demonstration(file, demo) as (data, group):
             observations = {key: x for key, x in group.get("obs", {}).items() if hasattr(x, "dtype")}
             kinds = {key: kind_of(x.shape, x.dtype) for key, x in observations.items()}
-            cameras = dict(self.config.cameras) or {key: key for key, kind in kinds.items() if kind == "pictures"}
-            proprio = _proprio(self.config.proprio, observations)
-            where = f"{file}, {demo}"
+            where, note = f"{file}, {demo}", read_note(data, str(file))
+            pictures = note.info.cameras if note else [key for key, kind in kinds.items() if kind == "pictures"]
+            cameras = dict(self.config.cameras) or {key: key for key in pictures}
+            proprio = _proprio(self.config.proprio, note, observations)
             check_mapping(where, "observation", {"pictures": cameras.values(), "numbers": proprio}, kinds)
             datasets = {key: kind_of(x.shape, x.dtype) for key, x in group.items() if hasattr(x, "dtype")}
             check_mapping(where, "dataset", {"numbers": [self.config.action]}, datasets)
             environment = read_json(data, "env_args")
             upside_down = data.attrs.get("macros_image_convention") == "opengl"
-            # env_args describes the controller's own actions, and no others that a file may hold
-            controller = environment if self.config.action == RobomimicConfig.action else {}
+            # env_args describes the controller's own actions, as a note does, and no others that a file may hold
+            own = self.config.action == RobomimicConfig.action
+            width, rate = width_of(group[self.config.action].shape), _rate(environment)
+            found = _convention(width, environment if own else {}, rate)
             return _Look(
                 cameras=cameras,
                 proprio=proprio,
                 shapes={key: x.shape for key, x in observations.items()},
                 flip=upside_down if self.config.flip is None else self.config.flip,
-                convention=_convention(width_of(group[self.config.action].shape), controller, _rate(environment)),
+                convention=note.info.action if note and own else found,
                 environment=str(environment.get("env_name", file.stem)),
+                noted=note.info if note else None,
             )
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<demonstration>", by their numbers; a file that cannot be listed by its name."""
+        """Name the episodes "<file>/<demonstration>", or as a store did; a file that cannot be listed by its name."""
         return [*self.places]
 
     def read(self, episode: str) -> Episode:
@@ -116,11 +127,13 @@ class Robomimic:
             actions, observations = read_dataset(file, group, self.config.action), group["obs"]
             pictures = {name: read_dataset(file, observations, key) for name, key in self.cameras.items()}
             proprio = [read_dataset(file, observations, key) for key in self.proprio]
-            instruction = self.config.instruction or _instruction(file, data, group)
+            note = read_episode_note(group, f"{file}, {demo}")
+            told = note.instruction if note else None
+            instruction = self.config.instruction or told or _instruction(file, data, group)
         images = {name: as_pictures(x, f"{file}, {demo}, camera {name}", unit=False) for name, x in pictures.items()}
         return Episode(
             id=episode,
-            task=file.stem.removesuffix("_demo"),
+            task=note.task if note else file.stem.removesuffix("_demo"),
             instruction=instruction,
             images={name: np.ascontiguousarray(x[:, ::-1]) if self.flip else x for name, x in images.items()},
             actions=join_columns([actions], len(actions), f"{file}, {demo}, {self.config.action}"),
@@ -130,7 +143,7 @@ class Robomimic:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a demonstration shows of all; shapes: of its observations."""
+    """What a demonstration shows of all; shapes: of its observations; noted: what `joinery write` left of a store."""
 
     cameras: Mapping[str, str]
     proprio: tuple[str, ...]
@@ -138,6 +151,31 @@ class _Look:
     flip: bool
     convention: ActionConvention
     environment: str
+    noted: StoreInfo | None
+
+
+def _name_places(files: Sequence[Path]) -> dict[str, Place | DataError]:
+    """Where each episode lies, in the order of files and numbers; raises DataError where two have one id."""
+    places: dict[str, Place | DataError] = {}
+    for file in files:
+        for name, place in _listed(file):
+            if name in places:
+                other = _found(places[name])[0]
+                raise DataError(f"{file}: an episode '{name}' is in {other}, too; move one of the two away")
+            places[name] = place
+    return places
+
+
+def _raise_unless_alike(files: Sequence[Path]) -> None:
+    """Raise DataError where notes differ in what they say of actions, rate or cameras."""
+    notes: dict[Path, Note | None] = {}
+    for file in files:
+        with suppress(DataError), open_demonstration(file, "") as (data, _):  # what is damaged is said when it is read
+            note = read_note(data, str(file))
+            notes[file] = note and replace(note, info=replace(note.info, origin=""))
+    first = next(iter(notes), None)
+    if different := [file for file, note in notes.items() if first is not None and note != notes[first]]:
+        raise DataError(f"{different[0]}: its episodes are not like those of {first}; import them one at a time")
 
 
 def _listed(file: Path) -> Iterator[tuple[str, Place | DataError]]:
@@ -145,9 +183,11 @@ def _listed(file: Path) -> Iterator[tuple[str, Place | DataError]]:
     try:
         with open_demonstration(file, "") as (data, _):
             demos = sorted(data, key=lambda name: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", name)])
+            notes = [read_episode_note(data[demo], f"{file}, {demo}") for demo in demos]
         if not demos:
             raise DataError(f"{file}: holds no demonstrations; copy it again")
-        yield from ((f"{file.stem}/{demo}", (file, demo)) for demo in demos)
+        for demo, note in zip(demos, notes, strict=True):
+            yield (note.id if note else f"{file.stem}/{demo}"), (file, demo)
     except DataError as error:
         yield file.name, error
 
@@ -158,9 +198,11 @@ def _found(place: Place | DataError) -> Place:
     return place
 
 
-def _proprio(wanted: tuple[str, ...] | None, observations: Mapping[str, Any]) -> tuple[str, ...]:
+def _proprio(wanted: tuple[str, ...] | None, note: Note | None, observations: Mapping[str, Any]) -> tuple[str, ...]:
     if wanted is not None:
         return wanted
+    if note:
+        return tuple(note.proprio)
     return next((keys for keys in PROPRIO if all(key in observations for key in keys)), ())
 
 

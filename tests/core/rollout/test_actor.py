@@ -42,13 +42,14 @@ def test_it_needs_the_runs_folder_alone(trained, load):
 def test_acting_step_by_step_is_what_training_computed(trained, load):
     """Each frame of a stored episode, one after the other, against the window that the loader makes of them."""
     data = open_data(load())
-    actor, store = load_actor(trained), data.store
+    (source,) = data.sources
+    actor, store = load_actor(trained), source.view.store
     _, validation = data.loaders(actor.tokenize, 1, torch.device("cpu"))
     batch = next(validation.once())
     episode = next(e for e in range(len(store)) if store.episode_id(e) == batch.episodes[0])
     window = load().data.window
     with torch.inference_mode():
-        expected = data.action_normalizer.unnormalize(actor.policy.predict(batch).numpy())[0]
+        expected = source.action_normalizer.unnormalize(actor.policy.predict(batch).numpy())[0]
     frames = {name: np.empty((window, 16, 16, 3), np.uint8) for name in actor.info.cameras}
     for name, out in frames.items():
         store.read_frames(name, episode, 0, window, out)

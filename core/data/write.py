@@ -1,0 +1,44 @@
+"""python -m core.data.write FORMAT STORE.zarr OUT: write the episodes of a store as a dataset of another format."""
+
+import argparse
+from pathlib import Path
+
+from core.cli import command
+from core.data.conversion import Progress, choose_format
+from core.data.show import show_info
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Write episodes: show what the store holds, then write it."""
+    arguments = _parser().parse_intermixed_args(argv)
+    make = choose_format("exporter", arguments.format, arguments.settings, {})
+
+    from rich.console import Console
+
+    from core.data.exports import export_episodes
+    from core.data.store import EpisodeStore
+
+    console, store = Console(soft_wrap=True), EpisodeStore(arguments.store)
+    console.print(f"{arguments.store}: {len(store)} episodes", markup=False)
+    show_info(store.info, console)
+    with Progress("writing") as progress:
+        summary = export_episodes(store, make, arguments.out, progress.update)
+    console.print(
+        f"{arguments.out}: {summary.episodes} episodes, {summary.frames} frames, {summary.bytes / 1e6:.1f} MB",
+        markup=False,
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="joinery write", description="Write a store's episodes in another format.")
+    parser.add_argument("format", help="what to write: an exporter that `joinery plugins exporter` lists")
+    parser.add_argument("store", type=Path, help="the store to read: name.zarr")
+    parser.add_argument("out", type=Path, help="the new file or folder")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,372 @@
+"""LeRobot's datasets as we write them: laid out as LeRobot's own, and read back as they were."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from core.data.contracts import ActionConvention, Camera, Episode, StoreInfo
+from core.data.convert import main as import_episodes
+from core.data.formats import Meaning
+from core.data.store import EpisodeStore
+from core.data.write import main
+from core.errors import DataError, RecipeError
+from plugins.datasets.lerobot import (
+    LeRobot,
+    LeRobotConfig,
+    LeRobotWriter,
+    LeRobotWriterConfig,
+    films,
+    statistics,
+    tables,
+)
+from plugins.datasets.lerobot.statistics import Running
+from tests.factories import contents, make_episode, make_episodes, make_info, make_store
+
+av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
+pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+WRITTEN = Path(__file__).parents[1] / "data" / "lerobot" / "v3.0"  # by LeRobot
+TOP = "observation.images.front"
+
+
+def write(out: Path, info: StoreInfo, episodes: list[Episode], **config: Any) -> Path:
+    writer = LeRobotWriter(LeRobotWriterConfig(**config), info=info, out=out)
+    for episode in episodes:
+        writer.append(episode)
+    writer.finish()
+    return out
+
+
+def read(root: Path, **config: Any) -> LeRobot:
+    return LeRobot(LeRobotConfig(**config), source=root)
+
+
+def assert_same(found: Episode, expected: Episode, *, pictures: bool = True) -> None:
+    assert (found.id, found.task, found.instruction) == (expected.id, expected.task, expected.instruction)
+    np.testing.assert_array_equal(found.actions, expected.actions, strict=True)
+    np.testing.assert_array_equal(found.proprio, expected.proprio, strict=True)
+    assert list(found.images) == list(expected.images)
+    for name in expected.images if pictures else ():
+        np.testing.assert_array_equal(found.images[name], expected.images[name])
+
+
+# ---------------------------------------------------------------------------------------------- back again
+
+
+@pytest.mark.parametrize("images", ["video", "image"])
+def test_a_store_comes_back_as_it_was(tmp_path: Path, images: str) -> None:
+    info = make_info(("wrist", "front"))
+    episodes = make_episodes(5, info)
+    source = read(write(tmp_path / "out", info, episodes, images=images))
+    assert source.info == info
+    assert list(source.info.cameras) == ["wrist", "front"]
+    assert source.ids() == [episode.id for episode in episodes]
+    for episode in episodes:
+        assert_same(source.read(episode.id), episode, pictures=images == "image")
+
+
+def test_the_commands_there_and_back(tmp_path: Path) -> None:
+    info = make_info(("front",))  # stored without loss
+    make_store(tmp_path / "a.zarr", 4, info=info)
+    assert main(["lerobot", str(tmp_path / "a.zarr"), str(tmp_path / "out"), "images=image"]) == 0
+    assert import_episodes(["lerobot", str(tmp_path / "out"), str(tmp_path / "b.zarr"), "--jobs", "1"]) == 0
+    assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
+    there, back = EpisodeStore(tmp_path / "a.zarr"), EpisodeStore(tmp_path / "b.zarr")
+    assert (back.info, back.tasks) == (there.info, there.tasks)
+
+
+words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dims=st.integers(1, 3),
+    proprio=st.lists(words, max_size=3),
+    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    texts=st.lists(words, min_size=9, max_size=9, unique=True),
+    fps=st.sampled_from([1.0, 7.5, 10.0, 29.97, 30.0]),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+def test_anything_comes_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    dims: int,
+    proprio: list[str],
+    lengths: list[int],
+    texts: list[str],
+    fps: float,
+    size: tuple[int, int],
+) -> None:
+    action = ActionConvention(tuple(texts[:dims]), "absolute", "tool", "rotation_6d", (0.1,) * dims, fps)
+    info = StoreInfo(fps, {"a.b": Camera(*size), "images.c-d": Camera(2, 3)}, action, tuple(proprio), texts[8])
+    random = np.random.default_rng(sum(lengths))
+    episodes = [
+        Episode(
+            id=texts[number],
+            task=texts[number % 2],
+            instruction=texts[3 + number],
+            images={
+                name: random.integers(0, 256, (length, camera.height, camera.width, 3), dtype=np.uint8)
+                for name, camera in info.cameras.items()
+            },
+            actions=random.normal(size=(length, dims)).astype(np.float32),
+            proprio=random.normal(size=(length, len(proprio))).astype(np.float32),
+        )
+        for number, length in enumerate(lengths)
+    ]
+    source = read(write(tmp_path_factory.mktemp("any") / "out", info, episodes, images="image"))
+    assert source.info == info
+    for episode in episodes:
+        assert_same(source.read(episode.id), episode)
+
+
+def test_what_is_said_goes_before_what_was_noted(tmp_path: Path) -> None:
+    info = make_info()
+    root = write(tmp_path / "out", info, make_episodes(2, info), images="image")
+    said = read(root, meaning=Meaning(mode="absolute"), instruction="tidy up", proprio=())
+    assert said.info.action == replace(info.action, mode="absolute")
+    episode = said.read("push/1")
+    assert (episode.task, episode.instruction, episode.proprio.shape) == ("push", "tidy up", (12, 0))
+    other = read(root, action="observation.state")
+    assert (other.info.action.mode, other.info.action.names) == ("absolute", ("p0", "p1", "p2"))
+
+
+def test_without_the_note_it_is_a_dataset_like_any_other(tmp_path: Path) -> None:
+    info = make_info()
+    root = write(tmp_path / "out", info, make_episodes(2, info), images="image", robot_type="panda")
+    (root / "meta" / "joinery.json").unlink()
+    source = read(root)
+    assert source.ids() == ["000000", "000001"]
+    assert source.read("000001").task == "push the puck"
+    assert (source.info.action.mode, source.info.origin) == ("absolute", "LeRobot dataset of a panda")
+
+
+def test_a_note_about_another_dataset_is_refused(tmp_path: Path) -> None:
+    info = make_info()
+    root = write(tmp_path / "out", info, make_episodes(3, info), images="image")
+    note = json.loads((root / "meta" / "joinery.json").read_text())
+
+    def change(**changes: Any) -> None:
+        (root / "meta" / "joinery.json").write_text(json.dumps(note | changes))
+
+    change(episodes=note["episodes"][:2])  # LeRobot has recorded a third since
+    assert read(root).ids() == ["reach/0", "push/1", "000002"]
+    assert read(root).read("000002").task == "reach the red cube"
+    change(episodes=note["episodes"][1:])
+    with pytest.raises(DataError, match=r"joinery.json: is not about this dataset: its episode 0 has 12 frames"):
+        read(root)
+    change(episodes=[*note["episodes"], note["episodes"][0]])
+    with pytest.raises(DataError, match="its episode 3 has 11 frames"):
+        read(root)
+    change(episodes=[episode | {"id": "one"} for episode in note["episodes"]])
+    with pytest.raises(DataError, match="gives two episodes one id"):
+        read(root)
+    change(info=note["info"] | {"version": 2})
+    with pytest.raises(DataError, match="of version 2, known is 1; upgrade joinery"):
+        read(root)
+    for damage in ({"info": {}}, {"info": note["info"] | {"fps": "ten"}}, {"episodes": [1]}):
+        change(**damage)
+        with pytest.raises(DataError, match=r"joinery.json: damaged"):
+            read(root)
+
+
+# ---------------------------------------------------------------------------------------------- as LeRobot has it
+
+
+def types(path: Path) -> dict[str, str]:
+    return {field.name: str(field.type) for field in parquet.read_schema(path)}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LeRobot's own dataset, read by our importer and written again."""
+    source = read(WRITTEN)
+    episodes = [source.read(episode) for episode in source.ids()]
+    return write(tmp_path_factory.mktemp("again") / "v3.0", source.info, episodes, robot_type="panda")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["data/chunk-000/file-000.parquet", "meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet"],
+)
+def test_tables_have_lerobots_columns_and_types(ours: Path, file: str) -> None:
+    assert types(ours / file) == types(WRITTEN / file)
+
+
+def test_rows_are_lerobots(ours: Path) -> None:
+    file = "data/chunk-000/file-000.parquet"
+    assert parquet.read_table(ours / file).to_pylist() == parquet.read_table(WRITTEN / file).to_pylist()
+    tasks = "meta/tasks.parquet"
+    assert parquet.read_table(ours / tasks).to_pylist() == parquet.read_table(WRITTEN / tasks).to_pylist()
+    file = "meta/episodes/chunk-000/file-000.parquet"
+    for found, expected in zip(*(parquet.read_table(root / file).to_pylist() for root in (ours, WRITTEN)), strict=True):
+        for key in (key for key in expected if not key.startswith("stats/")):
+            assert found[key] == pytest.approx(expected[key]) if "timestamp" in key else found[key] == expected[key]
+
+
+def test_info_is_lerobots(ours: Path) -> None:
+    found, expected = (json.loads((root / "meta" / "info.json").read_text()) for root in (ours, WRITTEN))
+    for feature in expected["features"].values():  # what 0.6 records of its encoder beside what one sees
+        unseen = ("g", "crf", "preset", "fast_decode", "video_backend", "extra_options")
+        for key in unseen if "info" in feature else ():
+            del feature["info"][f"video.{key}"]
+    assert found == expected
+
+
+def test_metadata_for_pandas_and_datasets_say_what_lerobots_say(ours: Path) -> None:
+    def said(root: Path, file: str, key: bytes) -> Any:
+        return json.loads(parquet.read_schema(root / file).metadata[key])
+
+    data, tasks = "data/chunk-000/file-000.parquet", "meta/tasks.parquet"
+    assert said(ours, data, b"huggingface")["info"] == said(WRITTEN, data, b"huggingface")["info"]
+    for key in ("index_columns", "columns"):
+        found, expected = said(ours, tasks, b"pandas")[key], said(WRITTEN, tasks, b"pandas")[key]
+        assert [c if key == "index_columns" else (c["name"], c["pandas_type"]) for c in found] == [
+            c if key == "index_columns" else (c["name"], c["pandas_type"]) for c in expected
+        ]
+
+
+def test_statistics_are_lerobots(ours: Path) -> None:
+    """Moments and extremes are equal; quantiles of ours are exact, LeRobot's come from histograms and are averaged."""
+    found, expected = (json.loads((root / "meta" / "stats.json").read_text()) for root in (ours, WRITTEN))
+    assert found.keys() == expected.keys()
+    for key in expected:
+        assert found[key].keys() == expected[key].keys()
+        is_picture = key.startswith("observation.images")  # decoded and encoded once more
+        assert found[key]["count"] == expected[key]["count"]
+        for kind in expected[key].keys() - {"count"}:
+            ours_, theirs = np.array(found[key][kind]), np.array(expected[key][kind])
+            assert ours_.shape == theirs.shape
+            if kind in ("min", "max", "mean", "std") and not is_picture:
+                np.testing.assert_allclose(ours_, theirs, rtol=1e-5, atol=1e-6)
+            elif kind in ("mean", "std"):
+                np.testing.assert_allclose(ours_, theirs, atol=0.02)
+
+
+def test_statistics_are_those_of_all_frames(tmp_path: Path) -> None:
+    info = make_info(("front",))
+    episodes = make_episodes(7, info)
+    root = write(tmp_path / "out", info, episodes, images="image")
+    stats = json.loads((root / "meta" / "stats.json").read_text())
+    actions = np.concatenate([episode.actions for episode in episodes]).astype(float)
+    pictures = np.concatenate([episode.images["front"].reshape(-1, 3) for episode in episodes]) / 255
+    for kind, of in (("min", np.min), ("max", np.max), ("mean", np.mean), ("std", np.std)):
+        np.testing.assert_allclose(stats["action"][kind], of(actions, axis=0), rtol=1e-6)
+        np.testing.assert_allclose(stats[TOP][kind], of(pictures, axis=0).reshape(3, 1, 1), rtol=1e-6)
+    for kind, q in (("q01", 0.01), ("q10", 0.1), ("q50", 0.5), ("q90", 0.9), ("q99", 0.99)):
+        np.testing.assert_allclose(stats["action"][kind], np.quantile(actions, q, axis=0), rtol=1e-6, atol=1e-9)
+        exact = np.quantile(pictures, q, axis=0, method="inverted_cdf")
+        np.testing.assert_allclose(stats[TOP][kind], exact.reshape(3, 1, 1), atol=1e-9)
+    rows = parquet.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    for row, episode in zip(rows, episodes, strict=True):
+        np.testing.assert_allclose(row["stats/action/q10"], np.quantile(episode.actions, 0.1, axis=0), rtol=1e-6)
+        assert row["stats/observation.images.front/count"] == [len(episode)]
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("codec", ["av1", "h264"])
+def test_every_frame_lies_at_its_second(tmp_path: Path, codec: str) -> None:
+    """Frames whose brightness tells their number, in one file, found by their time."""
+    info = replace(make_info(("front",)), fps=12.5)
+    lengths, episodes = (5, 1, 8, 3), []
+    for number, length in enumerate(lengths):
+        levels = 14 * (sum(lengths[:number]) + np.arange(length, dtype=np.uint8))
+        frames = np.broadcast_to(levels[:, None, None, None], (length, 32, 32, 3))
+        episodes.append(replace(make_episode(number, info, length), images={"front": frames}))
+    root = write(tmp_path / "out", info, episodes, codec=codec)
+    source = read(root)
+    for episode in episodes:
+        brightness = source.read(episode.id).images["front"].mean(axis=(1, 2, 3))
+        np.testing.assert_allclose(brightness, episode.images["front"][:, 0, 0, 0], atol=4)
+    (film,) = root.rglob("*.mp4")
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        assert (stream.frames, stream.average_rate) == (17, 12.5)
+        seen = [(frame.time, frame.key_frame) for frame in container.decode(stream)]
+    np.testing.assert_allclose([time for time, _ in seen], np.arange(17) / 12.5)
+    begins = np.cumsum(lengths) - lengths
+    assert all(seen[begin][1] for begin in begins), "each episode begins with a key frame"
+
+
+def test_files_are_split_by_size_and_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "FILM_MB", 6000 / 2**20)
+    monkeypatch.setattr(tables, "FILES_PER_CHUNK", 2)
+    monkeypatch.setattr("plugins.datasets.lerobot.writer.TABLE_MB", 4_000 / 2**20)
+    monkeypatch.setattr("plugins.datasets.lerobot.writer.ROWS_AT_ONCE", 2)
+    info = make_info()
+    episodes = make_episodes(9, info)
+    root = write(tmp_path / "out", info, episodes)
+    for folder in ("data", "meta/episodes", f"videos/{TOP}", "videos/observation.images.wrist"):
+        files = sorted(path.relative_to(root / folder) for path in (root / folder).rglob("file-*"))
+        assert len(files) > 2, folder
+        expected = [f"chunk-{n // 2:03d}/file-{n % 2:03d}" for n in range(len(files))]
+        assert [str(path.with_suffix("")) for path in files] == expected
+    source = read(root)
+    for episode in episodes:
+        assert_same(source.read(episode.id), episode, pictures=False)
+        for name, frames in source.read(episode.id).images.items():
+            assert np.abs(frames.astype(int) - episode.images[name]).mean() < 12
+    monkeypatch.setattr(films, "FILM_MB", 200)
+    monkeypatch.setattr(films, "FILM_SECONDS", 2.6)
+    root = write(tmp_path / "short", info, episodes)
+    tables_ = sorted((root / "meta" / "episodes").rglob("*.parquet"))
+    rows = [row for path in tables_ for row in parquet.read_table(path).to_pylist()]
+    assert max(row[f"videos/{TOP}/to_timestamp"] for row in rows) <= 2.6
+    assert len({(row[f"videos/{TOP}/chunk_index"], row[f"videos/{TOP}/file_index"]) for row in rows}) == 5
+
+
+def test_statistics_of_many_rows_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "ROWS", 500)
+    monkeypatch.setattr(statistics, "BLOCKS", 5)
+    random, running, everything = np.random.default_rng(0), Running(), []
+    for _ in range(400):
+        everything.append(random.normal(size=(20, 2)))
+        running.add(everything[-1])
+        assert len(running.all_blocks()) <= 5
+    rows, found = np.concatenate(everything), running.statistics()
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(found.std, rows.std(axis=0), rtol=1e-9)
+    np.testing.assert_array_equal([found.min, found.max], [rows.min(axis=0), rows.max(axis=0)])
+    for q in (0.01, 0.1, 0.5, 0.9, 0.99):
+        np.testing.assert_allclose(found.quantile(q), np.quantile(rows, q, axis=0), atol=0.05)
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+def test_a_codec_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = make_info()
+    monkeypatch.setitem(films.ENCODERS, "av1", "libnothing")
+    with pytest.raises(RecipeError, match="FFmpeg has no encoder for av1"):
+        write(tmp_path / "out", info, [], codec="av1")
+    root = write(tmp_path / "fallback", info, make_episodes(1, info))
+    described = json.loads((root / "meta" / "info.json").read_text())
+    assert described["features"][TOP]["info"]["video.codec"] == "h264"
+    monkeypatch.setitem(films.ENCODERS, "h264", "libnothing")
+    with pytest.raises(RecipeError, match="FFmpeg has no encoder for either"):
+        write(tmp_path / "none", info, [])
+
+
+def test_pictures_that_a_codec_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = replace(make_info(("front",)), cameras={"front": Camera(33, 35)})
+    make_store(tmp_path / "a.zarr", 1, info=info)
+    assert main(["lerobot", str(tmp_path / "a.zarr"), str(tmp_path / "out"), "codec=h264"]) == 1
+    error = capsys.readouterr().err
+    assert "error: camera 'front': 33 x 35 pixels cannot be encoded as h264" in error
+    assert 'say images = "image"' in error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_nothing_is_printed_by_the_encoder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    info = make_info()
+    write(tmp_path / "out", info, make_episodes(1, info))
+    assert capfd.readouterr() == ("", "")
+    assert os.environ["SVT_LOG"] == "1"
