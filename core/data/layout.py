@@ -14,7 +14,8 @@ Groups of frames never span two episodes.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def checksum(data: bytes) -> int:
 
 def chunk_file(part: Path, array: str, ndim: int) -> Path:
     """Return the file of an array's only chunk."""
-    return part.joinpath(array, "c", *["0"] * ndim)
+    return part / f"{array}/c{'/0' * ndim}"
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,16 @@ class Commit:
 
 
 _COMMIT = TypeAdapter(Commit)
+_SERIALISED = re.compile(rb'\{"commit":(.*),"crc32c":(\d+)\}', re.DOTALL)
 
 
-def read_commits(path: Path, first: int = 0) -> list[Commit]:
-    """Read a store's commits from number `first` on; raises DataError for one that is damaged or missing."""
+def read_commits(path: Path, first: int = 0) -> Iterator[Commit]:
+    """Read a store's commits from number `first` on, one by one; raises DataError for one damaged or missing."""
     files = commit_files(path)[first:]
     for number, file in enumerate(files, first):
         if file != commit_file(path, number):
             raise DataError(f"{commit_file(path, number)}: missing, though {file.name} exists; restore it")
-    return [read_commit(file) for file in files]
+    yield from map(read_commit, files)
 
 
 def commit_files(path: Path) -> list[Path]:
@@ -96,16 +98,15 @@ def commit_files(path: Path) -> list[Path]:
     return sorted((path / "commits").glob("[0-9]*.json"))
 
 
-def check_commits(path: Path, info: StoreInfo, commits: Sequence[Commit]) -> None:
-    """Raise DataError where a store's metadata and the arrays of its parts contradict each other."""
-    for number, commit in enumerate(commits):
-        widths = {"action": (commit.frames, info.action.dim), "proprio": (commit.frames, len(info.proprio))}
-        for name, shape in widths.items():
-            if name not in commit.arrays or commit.arrays[name].shape != shape:
-                _contradict(path, number, f"{name} of {shape[0]} frames and {shape[1]} names")
-        for name in info.cameras:
-            if not {f"cam/{name}/{array}" for array in ("data", "end", "crc")} <= commit.arrays.keys():
-                _contradict(path, number, f"a camera '{name}'")
+def check_commit(path: Path, info: StoreInfo, number: int, commit: Commit) -> None:
+    """Raise DataError where a store's metadata and the arrays of a part contradict each other."""
+    widths = {"action": (commit.frames, info.action.dim), "proprio": (commit.frames, len(info.proprio))}
+    for name, shape in widths.items():
+        if name not in commit.arrays or commit.arrays[name].shape != shape:
+            _contradict(path, number, f"{name} of {shape[0]} frames and {shape[1]} names")
+    for name in info.cameras:
+        if not {f"cam/{name}/{array}" for array in ("data", "end", "crc")} <= commit.arrays.keys():
+            _contradict(path, number, f"a camera '{name}'")
 
 
 def _contradict(path: Path, number: int, promise: str) -> NoReturn:
@@ -121,9 +122,9 @@ def commit_file(path: Path, number: int) -> Path:
 def read_commit(file: Path) -> Commit:
     """Read one commit; raises DataError for one that is damaged."""
     try:
-        content = json.loads(file.read_text())
-        if content["crc32c"] == checksum(_canonical(content["commit"])):
-            return _COMMIT.validate_python(content["commit"])
+        canonical, crc32c = _parse(file.read_bytes())
+        if crc32c == checksum(canonical):
+            return _COMMIT.validate_json(canonical)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{file}: commit is unreadable ({one_line(error)}); restore the file or import again"
@@ -151,9 +152,17 @@ def publish(path: Path, number: int, commit: Commit) -> bool:
 
 
 def serialise(commit: Commit) -> str:
-    """Write a commit as its file holds it."""
-    content = _COMMIT.dump_python(commit, mode="json")
-    return json.dumps({"crc32c": checksum(_canonical(content)), "commit": content})
+    """Write a commit as its file holds it: in canonical JSON, over which the checksum is taken."""
+    canonical = _canonical(_COMMIT.dump_python(commit, mode="json"))
+    return f'{{"commit":{canonical.decode()},"crc32c":{checksum(canonical)}}}'
+
+
+def _parse(text: bytes) -> tuple[bytes, int]:
+    """Return a commit in canonical JSON, and its checksum, from what its file holds."""
+    if written := _SERIALISED.fullmatch(text):  # a store has thousands of floats a part: to write them again takes long
+        return written[1], int(written[2])
+    content = json.loads(text)  # by another writer
+    return _canonical(content["commit"]), content["crc32c"]
 
 
 def one_line(error: Exception) -> str:

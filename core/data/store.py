@@ -1,20 +1,22 @@
 """Reading an episode store: numbers are memory maps, frames are read with one pread and checked each time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any, Literal
 
 import numpy as np
 
 from core.data.attributes import read_attributes
 from core.data.contracts import Episode
-from core.data.layout import Commit, Task, check_commits, checksum, read_commits
+from core.data.layout import ArrayRecord, Task, check_commit, checksum, read_commits
 from core.data.part import OpenPart, read_array
 from core.data.statistics import Statistics
 from core.errors import DataError
 
-OPEN_PARTS = 64  # at most; each holds two memory maps and a file descriptor per camera
+OPEN_PARTS = 1024  # at most; to open one takes as long as to decode some frames
 
 
 class EpisodeStore:
@@ -31,12 +33,10 @@ class EpisodeStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.info, self.codecs = read_attributes(path)
-        self._commits = read_commits(path)
-        check_commits(path, self.info, self._commits)
-        self._ids = [episode for commit in self._commits for episode in commit.episodes]
-        self._part_of = np.repeat(np.arange(len(self._commits)), [len(commit.episodes) for commit in self._commits])
+        self._ids: list[str] = []
+        self._parts: list[tuple[Path, Mapping[str, ArrayRecord]]] = []
         self.tasks: list[tuple[str, str]] = []
-        self.length, self.task = self._read_episodes()
+        self.length, self.task, self._part_of = self._read_episodes()
         self.start = np.cumsum(self.length) - self.length
         self._offset = self._starts_in_part(self.length)
         self._first_group = {size: self._starts_in_part(-(-self.length // size)) for size in self._group_sizes()}
@@ -53,13 +53,11 @@ class EpisodeStore:
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
         """Statistics of "action" and "proprio" over all episodes."""
-        if not self._commits:
+        if not self._parts:
             raise DataError(f"{self.path}: no episodes, so no statistics; import some")
         try:
-            return {
-                name: Statistics.merge([commit.statistics[name] for commit in self._commits])
-                for name in ("action", "proprio")
-            }
+            of_parts = [commit.statistics for commit in islice(read_commits(self.path), len(self._parts))]
+            return {name: Statistics.merge([one[name] for one in of_parts]) for name in ("action", "proprio")}
         except KeyError as error:
             raise DataError(f"{self.path}: a commit lacks the statistics of {error}; import again") from error
 
@@ -142,23 +140,27 @@ class EpisodeStore:
         return self._part_of.item(episode), self._offset.item(episode)
 
     def _open_part(self, part: int) -> OpenPart:
-        commit = self._commits[part]
-        return OpenPart(self._folder(commit), commit)
+        return OpenPart(*self._parts[part])
 
-    def _folder(self, commit: Commit) -> Path:
-        return self.path / "parts" / commit.part
+    def _read_episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return length, task and part of every episode; learn ids, tasks and parts.
 
-    def _read_episodes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return length and task of every episode, and number the tasks."""
-        lengths, tasks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        Of a commit nothing else is kept: the statistics of a thousand parts would take a hundred megabytes.
+        """
         number: dict[Task, int] = {}
-        for commit in self._commits:
-            ends = read_array(self._folder(commit), "episode/end", commit.arrays, "<i4")
-            local = read_array(self._folder(commit), "episode/task", commit.arrays, "<i4")
-            lengths.append(np.diff(ends, prepend=0))
-            tasks.append(np.array([number.setdefault(task, len(number)) for task in commit.tasks])[local])
+        columns = [np.zeros((3, 0), np.int64)]
+        for part, commit in enumerate(read_commits(self.path)):
+            check_commit(self.path, self.info, part, commit)
+            folder = self.path / "parts" / commit.part
+            self._parts.append((folder, commit.arrays))
+            self._ids += commit.episodes
+            ends = read_array(folder, "episode/end", commit.arrays, "<i4")
+            local = read_array(folder, "episode/task", commit.arrays, "<i4")
+            tasks = np.array([number.setdefault(task, len(number)) for task in commit.tasks])[local]
+            columns.append(np.stack([np.diff(ends, prepend=0), tasks, np.full(len(commit.episodes), part)]))
         self.tasks = [(task.name, task.instruction) for task in number]
-        return np.concatenate(lengths, dtype=np.int64), np.concatenate(tasks, dtype=np.int64)
+        length, task, part_of = np.concatenate(columns, axis=1, dtype=np.int64)
+        return length, task, part_of
 
     def _group_sizes(self) -> set[int]:
         return {codec.group for codec in self.codecs.values()}
@@ -171,8 +173,14 @@ class EpisodeStore:
         return relative
 
     def _cache(self) -> Callable[[int], OpenPart]:
-        """Return `_open_part` with the last OPEN_PARTS results kept; a part closes when its last reader is done."""
-        return lru_cache(maxsize=OPEN_PARTS)(self._open_part)
+        """Return `_open_part` with the last results kept; a part closes when its last reader is done.
+
+        An open part holds a file for each camera, for the actions and for the proprioception. All together they hold a
+        quarter of the files that the process may open (`ulimit -n`): there may be other stores, and others who read.
+        """
+        files, _ = getrlimit(RLIMIT_NOFILE)
+        limit = OPEN_PARTS if files == RLIM_INFINITY else max(1, files // 4 // (len(self.info.cameras) + 2))
+        return lru_cache(maxsize=min(OPEN_PARTS, limit))(self._open_part)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_part"}

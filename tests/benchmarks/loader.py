@@ -10,11 +10,9 @@ What shuffling costs is measured apart. Runs in about a minute on two cores.
 """
 
 import argparse
-import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,60 +22,20 @@ import numpy as np
 import torch
 
 from core.data.contracts import Episode
-from core.data.layout import read_commits
-from core.data.loader import Loader
-from core.data.mixture import Member, Mixture
-from core.data.normalization import Normalizer, ProprioNormalizer
-from core.data.part import CameraStream
 from core.data.store import EpisodeStore
-from core.data.view import StoreView
 from core.data.windows import Windows, window_at
 from core.data.writer import StoreWriter
+from tests.benchmarks.content import METAWORLD
+from tests.benchmarks.reading import PREFETCH, BareLoop, loader_of
 
-CLEAN = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
 CAMERA = "corner2"
-WINDOW, HORIZON, BATCH, PREFETCH = 8, 10, 32, 3
+WINDOW, HORIZON, BATCH = 8, 10, 32
 PASSES = {"zstd": 5, "jpeg": 1}  # over the episodes in each round: about a second, so that starting up does not count
-
-
-class BareLoop:
-    """pread + decode of windows, one after the other into `slots` windows of memory, which are used in turns."""
-
-    def __init__(self, windows: Windows, threads: int, slots: int) -> None:
-        store, info = windows.store, windows.store.info.cameras[CAMERA]
-        commit = read_commits(store.path)[0]  # the stores measured here have one part
-        self.stream = CameraStream(store.path / "parts" / commit.part, CAMERA, commit.arrays)
-        self.descriptor = os.open(self.stream.file, os.O_RDONLY)
-        self.codec, self.windows = store.codecs[CAMERA], windows
-        groups = -(-store.length // self.codec.group)
-        self.first_group = (np.cumsum(groups) - groups).tolist()
-        self.length = store.length.tolist()
-        self.threads = threads
-        self.slots = np.zeros((slots, WINDOW, info.height, info.width, 3), np.uint8)
-
-    def run(self, places: Sequence[tuple[int, int]]) -> None:
-        with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(lambda i: self._share(places, range(i, len(places), self.threads)), range(self.threads)))
-
-    def _share(self, places: Sequence[tuple[int, int]], share: range) -> None:
-        end, size = self.stream.end, self.codec.group
-        for position in share:
-            (episode, start), out = places[position], self.slots[position % len(self.slots)]
-            stop = min(start + WINDOW, self.length[episode])
-            base = self.first_group[episode]
-            groups = range(base + start // size, base - (-stop // size))
-            data = os.pread(self.descriptor, end[groups.stop] - end[groups.start], end[groups.start])
-            for group in groups:
-                encoded = data[end[group] - end[groups.start] : end[group + 1] - end[groups.start]]
-                begin = (group - base) * size
-                low, high = max(begin, start), min(begin + size, stop)
-                count = min(size, self.length[episode] - begin)
-                self.codec.decode(encoded, count, low - begin, out[low - start : high - start])
 
 
 def noisy(path: Path) -> Path:
     """The same episodes with a camera's noise, for which the store chooses JPEG."""
-    clean, random = EpisodeStore(CLEAN), np.random.default_rng(0)
+    clean, random = EpisodeStore(METAWORLD), np.random.default_rng(0)
     camera = clean.info.cameras[CAMERA]
     with StoreWriter(path, replace(clean.info, origin="benchmark")) as writer:
         for e in range(len(clean)):
@@ -98,20 +56,7 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
     episodes = list(range(len(store))) * PASSES[store.codecs[CAMERA].name]
     windows = Windows(store, episodes, WINDOW, HORIZON)
     bare = [BareLoop(windows, threads, slots) for slots in ((PREFETCH + 1) * BATCH, threads)]
-    member = Member(
-        StoreView.plain(store, (CAMERA,)),
-        windows,
-        Normalizer.fit(store.statistics["action"], store.info.action, "quantile"),
-        ProprioNormalizer.fit(store.statistics["proprio"]),
-    )
-    loader = Loader(
-        Mixture([member]),
-        batch_size=BATCH,
-        tokenize=lambda text: list(text.encode()),
-        threads=threads,
-        prefetch=PREFETCH,
-        device=torch.device("cpu"),
-    )
+    loader = loader_of(windows, BATCH, threads)
     places = [windows.locate(index) for index in range(len(windows))]
     consumers: list[Callable[[], object]] = [
         lambda: deque(loader.once(), maxlen=0),  # a whole pass: nothing decoded ahead of the clock
@@ -136,7 +81,7 @@ def main() -> None:
     print(f"windows of {WINDOW} frames at 96 px, batches of {BATCH}, {arguments.threads} threads")
     print(f"{'codec':<6} {'Loader/s':>9} {'of batches':>18} {'of cache':>18}")
     with tempfile.TemporaryDirectory() as folder:
-        for path in (CLEAN, noisy(Path(folder) / "noisy.zarr")):
+        for path in (METAWORLD, noisy(Path(folder) / "noisy.zarr")):
             codec, speeds = compare(path, arguments.threads, arguments.rounds)
             ratios = speeds[:, :1] / speeds[:, 1:]
             columns = [f"{np.median(r):.2f} ({r.min():.2f}-{r.max():.2f})" for r in ratios.T]
