@@ -1,6 +1,6 @@
 """Statistics of a feature that merge: a store's normalisation is known without reading its numbers again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -35,17 +35,17 @@ class Statistics:
         return cls(len(exact), _row(mean), _row(deviations), _rows(np.quantile(exact, GRID, axis=0).T))
 
     @classmethod
-    def merge(cls, many: Sequence[Self]) -> Self:
-        """Statistics of the rows of all together: exact moments, and quantiles of the mixture.
+    def merge(cls, many: Iterable[Self]) -> Self:
+        """Statistics of the rows of all together, at least one: exact moments, and quantiles of the mixture.
 
         Moments merge as by Chan, Golub and LeVeque (1983); a quantile is off by one step of the grid at most.
         """
-        counts = np.array([one.count for one in many])
-        means = np.array([one.means for one in many])
+        # arrays at once: tuples of numbers take four times the memory, and a store has thousands of parts
+        arrays = [(one.count, *map(np.array, (one.means, one.deviations, one.quantiles))) for one in many]
+        counts, means, deviations, grids = map(np.array, zip(*arrays, strict=True))  # grids: (many D 201)
         mean = counts @ means / counts.sum()
-        within = np.sum([one.deviations for one in many], axis=0)
+        within = deviations.sum(axis=0)
         between = counts @ np.square(means - mean)
-        grids = np.array([one.quantiles for one in many])  # (many D 201)
         mixed = [_mixture(counts, grids[:, d]) for d in range(grids.shape[1])]
         return cls(int(counts.sum()), _row(mean), _row(within + between), _rows(mixed))
 

@@ -1,6 +1,6 @@
 """Reading an episode store: numbers are memory maps, frames are read with one pread and checked each time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from core.data.attributes import read_attributes
 from core.data.contracts import Episode
-from core.data.layout import ArrayRecord, Task, check_commit, checksum, read_commits
+from core.data.layout import ArrayRecord, check_commit, checksum, read_commits
 from core.data.part import OpenPart, read_array
 from core.data.statistics import Statistics
 from core.errors import DataError
@@ -56,8 +56,7 @@ class EpisodeStore:
         if not self._parts:
             raise DataError(f"{self.path}: no episodes, so no statistics; import some")
         try:
-            of_parts = [commit.statistics for commit in islice(read_commits(self.path), len(self._parts))]
-            return {name: Statistics.merge([one[name] for one in of_parts]) for name in ("action", "proprio")}
+            return {name: Statistics.merge(self._statistics_of_parts(name)) for name in ("action", "proprio")}
         except KeyError as error:
             raise DataError(f"{self.path}: a commit lacks the statistics of {error}; import again") from error
 
@@ -147,7 +146,7 @@ class EpisodeStore:
 
         Of a commit nothing else is kept: the statistics of a thousand parts would take a hundred megabytes.
         """
-        number: dict[Task, int] = {}
+        number: dict[tuple[str, str], int] = {}
         columns = [np.zeros((3, 0), np.int64)]
         for part, commit in enumerate(read_commits(self.path)):
             check_commit(self.path, self.info, part, commit)
@@ -156,11 +155,16 @@ class EpisodeStore:
             self._ids += commit.episodes
             ends = read_array(folder, "episode/end", commit.arrays, "<i4")
             local = read_array(folder, "episode/task", commit.arrays, "<i4")
-            tasks = np.array([number.setdefault(task, len(number)) for task in commit.tasks])[local]
+            told = [(task.name, task.instruction) for task in commit.tasks]
+            tasks = np.array([number.setdefault(task, len(number)) for task in told])[local]
             columns.append(np.stack([np.diff(ends, prepend=0), tasks, np.full(len(commit.episodes), part)]))
-        self.tasks = [(task.name, task.instruction) for task in number]
+        self.tasks = list(number)
         length, task, part_of = np.concatenate(columns, axis=1, dtype=np.int64)
         return length, task, part_of
+
+    def _statistics_of_parts(self, feature: str) -> Iterator[Statistics]:
+        commits = islice(read_commits(self.path), len(self._parts))  # without what was added since this was opened
+        return (commit.statistics[feature] for commit in commits)
 
     def _group_sizes(self) -> set[int]:
         return {codec.group for codec in self.codecs.values()}

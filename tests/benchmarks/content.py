@@ -1,9 +1,9 @@
 """Episodes on which formats are compared: simulation renders and photograph-like pictures, from two cameras each.
 
-Simulation: the Meta-World demonstrations that the repository holds, whole and the middle enlarged. Photographs: a camera
-that wanders over a "dead leaves" picture, discs of random size and colour that hide one another, which has the edges and
-the 1/f spectrum of photographs (Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001), with a
-sensor's noise on every frame. Every value is a function of the seed. Actions and proprioception are Meta-World's.
+Simulation: the Meta-World demonstrations that the repository holds, whole and the middle enlarged. Photographs: cameras
+that wander over a "dead leaves" picture, discs of random size and colour that hide one another: it has the edges and
+the 1/f spectrum of photographs (Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001); and on every
+frame a sensor's noise. Every value is a function of the seed. Actions and proprioception are Meta-World's.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,8 @@ def _enlarged(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.n
     """(n Y X C): the whole picture, and its middle."""
     rows, columns = frames.shape[1:3]
     middle = frames[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
-    return {camera: np.stack([_resized(frame) for frame in of]) for camera, of in zip(CAMERAS, (frames, middle))}
+    seen = zip(CAMERAS, (frames, middle), strict=True)
+    return {camera: np.stack([_resized(frame) for frame in of_camera]) for camera, of_camera in seen}
 
 
 def _resized(frame: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Random windows per second: the episode store against other formats, and the time that a training step waits for it.
 
-    pip install --no-deps lerobot==0.4.4 torchcodec      # and what its dataset module imports, see docs/episode-store.md
-    python -m tests.benchmarks.formats --data runs/formats
+    python -W ignore -m tests.benchmarks.formats --data runs/formats
 
 A window is 8 frames of two cameras at 128 pixels, their proprioception and 10 actions. All read the same episodes in
 one run, in turns; ratios are taken within each round. Once in one process (ours: one decoding thread), and once with
 two cores: ours with two threads, others by torch's DataLoader with two workers. Before the clock starts, a reader hands
 out what it has prepared ahead, so it is measured as in the middle of training. `--data` keeps what was written.
+docs/episode-store.md says what to install.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from time import perf_counter
@@ -151,7 +152,7 @@ class Reader:
     time: Callable[[int], Seconds]
 
 
-def readers_of(folder: Path, backends: Sequence[str], stack: ExitStack) -> list[Reader]:
+def readers_of(folder: Path, decoders: Sequence[str], stack: ExitStack) -> list[Reader]:
     """All who read the files in a folder."""
     store = EpisodeStore(folder / "store.zarr")
     windows = Windows(store, range(len(store)), WINDOW, HORIZON)
@@ -169,16 +170,12 @@ def readers_of(folder: Path, backends: Sequence[str], stack: ExitStack) -> list[
         Reader(OURS, "store.zarr", loader),
         Reader(BARE, "store.zarr", lambda threads: time_bare(windows, threads)),
         *(
-            peer(
-                f"LeRobot, video, {backend}",
-                video.name,
-                lambda backend=backend: LeRobotWindows(video, windows, backend),
-            )
-            for backend in backends
+            peer(f"LeRobot, video, {name}", video.name, partial(LeRobotWindows, video, windows, name))
+            for name in decoders
         ),
-        peer("LeRobot, images", image.name, lambda: LeRobotWindows(image, windows)),
-        peer("HDF5, gzip", "frames.hdf5", lambda: HDF5Windows(folder / "frames.hdf5", numbers)),
-        peer("zarr-python, raw", "frames.zarr", lambda: ZarrWindows(folder / "frames.zarr", numbers)),
+        peer("LeRobot, images", image.name, partial(LeRobotWindows, image, windows)),
+        peer("HDF5, gzip", "frames.hdf5", partial(HDF5Windows, folder / "frames.hdf5", numbers)),
+        peer("zarr-python, raw", "frames.zarr", partial(ZarrWindows, folder / "frames.zarr", numbers)),
     ]
 
 
@@ -260,9 +257,7 @@ def main() -> None:
             measured = [compare(readers, cores, arguments.rounds, arguments.seconds) for cores in (1, 2)]
         print(table(readers, sizes, store.frame_count * len(store.codecs), *measured))
         step, share = waiting(folder / "store.zarr", arguments.steps)
-        print(
-            f"\ntraining, {BATCH} windows a step: {step:.2f} s a step, {share:.2%} of it waiting for data", flush=True
-        )
+        print(f"\ntraining, {BATCH} windows a step: {step:.2f} s a step, {share:.2%} of it waiting", flush=True)
 
 
 if __name__ == "__main__":

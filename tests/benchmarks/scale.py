@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -85,14 +85,14 @@ def stages(path: Path, windows: int) -> Iterator[str]:
 
 def measure(path: Path, windows: int) -> None:
     """Print time and memory after each stage, a line of JSON each; after each, wait for a line from whoever asks."""
-    began, doing = perf_counter(), stages(path, windows)
-    for stage in doing:
-        seconds = perf_counter() - began
-        print(json.dumps({"stage": stage, "seconds": seconds}), flush=True)
+    began = perf_counter(), process_time()
+    for stage in stages(path, windows):
+        seconds, of_cpu = perf_counter() - began[0], process_time() - began[1]
+        print(json.dumps({"stage": stage, "seconds": seconds, "cpu": of_cpu}), flush=True)
         sys.stdin.readline()  # all processes are there now
         print(json.dumps(memory()), flush=True)
         sys.stdin.readline()
-        began = perf_counter()
+        began = perf_counter(), process_time()
 
 
 def memory() -> dict[str, float]:
@@ -141,12 +141,14 @@ def main() -> None:
         write(unfinished, arguments.frames, arguments.episodes, arguments.parts)
         unfinished.rename(path)
         print(f"wrote {path} in {perf_counter() - began:.0f} s\n", flush=True)
-    print(f"{arguments.parts} parts\n\n| | s | RSS, MB | PSS, MB | of two processes at once: s | PSS of both, MB |")
-    print("|---|---|---|---|---|---|")
+    print(
+        f"{arguments.parts} parts\n\n| | s | of CPU | RSS, MB | PSS, MB | two processes at once: s | PSS of both, MB |"
+    )
+    print("|---|---|---|---|---|---|---|")
     alone, both = (list(together(path, arguments.windows, processes)) for processes in (1, 2))
     for (stage, (one,)), (_, two) in zip(alone, both, strict=True):
         print(
-            f"| {stage} | {one['seconds']:.2f} | {one['Rss']:.0f} | {one['Pss']:.0f} "
+            f"| {stage} | {one['seconds']:.2f} | {one['cpu']:.2f} | {one['Rss']:.0f} | {one['Pss']:.0f} "
             f"| {max(process['seconds'] for process in two):.2f} | {sum(process['Pss'] for process in two):.0f} |"
         )
 

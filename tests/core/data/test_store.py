@@ -1,5 +1,6 @@
 import json
 import pickle
+import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,8 +15,9 @@ import pytest
 import core.data.store as store_module
 from core.data.layout import checksum
 from core.data.store import EpisodeStore
+from core.data.writer import StoreWriter
 from core.errors import DataError
-from tests.factories import MOVING, STILL, make_episodes, make_info, make_store
+from tests.factories import MOVING, STILL, make_episode, make_episodes, make_info, make_store
 
 INFO = make_info()
 EPISODES = make_episodes(6, INFO)
@@ -105,6 +107,19 @@ def test_files_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         frames_of(store, STILL, e, 0, 3)
     held = [path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(path.resolve())]
     assert 0 < len(held) <= 2 * 3
+
+
+@pytest.mark.parametrize(("limit", "parts"), [(48, 3), (7, 1), (resource.RLIM_INFINITY, 5)])
+def test_open_parts_hold_a_quarter_of_the_files_that_a_process_may_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, parts: int
+) -> None:
+    monkeypatch.setattr(store_module, "getrlimit", lambda _: (limit, limit))
+    store = make_store(tmp_path / "a.zarr", episodes=5, part_bytes=1)
+    for e in range(5):
+        for camera in (STILL, MOVING):
+            frames_of(store, camera, e, 0, 3)
+    held = [path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(path.resolve())]
+    assert len(held) == parts * 4
 
 
 def test_a_pickled_store_opens_its_own_files(store: EpisodeStore) -> None:
@@ -257,6 +272,23 @@ def test_attributes_that_are_no_stores(tmp_path: Path, attributes: Any) -> None:
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
     with pytest.raises(DataError, match="holds no episode store; name one"):
         EpisodeStore(tmp_path)
+
+
+def test_a_commit_in_json_of_another_form_is_read_as_well(store: EpisodeStore) -> None:
+    for file in files(store, "commits/*.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({"crc32c": content["crc32c"], "commit": content["commit"]}, indent=2))
+    again = EpisodeStore(store.path)
+    assert (len(again), again.tasks, again.statistics) == (len(store), store.tasks, store.statistics)
+    np.testing.assert_array_equal(again.actions(5, 0, 3), EPISODES[5].actions[:3])
+
+
+def test_statistics_are_of_the_episodes_that_a_store_had_when_it_was_opened(store: EpisodeStore) -> None:
+    before = EpisodeStore(store.path)
+    with StoreWriter(store.path, INFO) as writer:
+        writer.append(make_episode(77, INFO))
+    assert before.statistics["action"].count == store.frame_count
+    assert EpisodeStore(store.path).statistics["action"].count == store.frame_count + 11
 
 
 def test_a_commit_of_another_schema_is_one_line(store: EpisodeStore) -> None:
