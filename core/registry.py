@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 
 from core.errors import PluginError
 from core.hookspecs import Build, Kind
@@ -114,7 +114,8 @@ def _type_name(annotation: Any) -> str:
     """Write a type as a reader of recipes would: `int > 0`, `'rms' | 'layer'`, `path | unset`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return " ".join([_type_name(arguments[0]), *map(_limit, arguments[1:])])
+        limits = [limit for limit in arguments[1:] if isinstance(limit, BaseMetadata)]
+        return " ".join([_type_name(arguments[0]), *map(_limit, limits)])
     if origin is Literal:
         return " | ".join(map(repr, arguments))
     if origin in (Union, UnionType):

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, with_config
 
 from core.data.contracts import Frame, Mode, Rotation
+from core.data.location import Address
 
 Positive = Annotated[int, Gt(0)]
 Amount = Annotated[float, Ge(0)]
@@ -79,14 +79,14 @@ class TrainConfig:
 class StoreConfig:
     """One of several stores that are trained on together.
 
-    path: the episode store; relative to the recipe's folder.
+    path: the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or http://.
     name: what messages, episodes and checkpoints call it; the last part of its path unless said.
     weight: its share of the samples is this over the sum of all weights; unset for all: as many as they have windows.
     cameras: the store's name of each camera, by the policy's name; cameras that are not here keep their names.
     actions: the store's name of an action dimension, by the policy's name; others keep their names.
     """
 
-    path: Path
+    path: Address
     name: str | None = None
     weight: Annotated[float, Gt(0)] | None = None
     cameras: Mapping[str, str] = field(default_factory=dict)
@@ -95,14 +95,14 @@ class StoreConfig:
     @property
     def label(self) -> str:
         """What messages call it."""
-        return self.name or self.path.name.removesuffix(".zarr")
+        return self.name or str(self.path).rstrip("/").rpartition("/")[2].removesuffix(".zarr")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which episodes, and what a sample of them is.
 
-    path: the episode store; relative to the recipe's folder.
+    path: the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or http://.
     stores: several stores instead of one, each a table [[data.stores]].
     window: frames of history per sample (T).
     cameras: which cameras to use, by name; an empty list means all.
@@ -111,7 +111,7 @@ class DataConfig:
     prefetch: batches that are prepared ahead.
     """
 
-    path: Path | None = None
+    path: Address | None = None
     stores: tuple[StoreConfig, ...] = ()
     window: Positive = 8
     cameras: tuple[str, ...] = ()

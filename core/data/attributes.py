@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter
 from core.data.codecs import Codec, make_codec
 from core.data.contracts import ActionConvention, Camera, StoreInfo
 from core.data.layout import one_line
+from core.data.location import Location
 from core.errors import DataError
 
 FORMAT = "joinery-episodes"
@@ -38,7 +38,7 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
     }
 
 
-def read_attributes(path: Path) -> tuple[StoreInfo, dict[str, Codec]]:
+def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
     """Read what a store says about itself; raises DataError if there is none, or one that this version cannot read."""
     try:
         attributes = json.loads((path / "zarr.json").read_text())["attributes"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli import command, positive
 from core.data.conversion import Progress, choose_format
+from core.data.location import local_path
 from core.data.show import show_info, statistics_table
 from core.errors import RecipeError
 
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joinery import", description="Import episodes into a store.")
     parser.add_argument("format", help="how the source is laid out: a dataset that `joinery plugins dataset` lists")
     parser.add_argument("source", type=Path, help="file or folder to read")
-    parser.add_argument("out", type=Path, help="the store, new or existing: name.zarr")
+    parser.add_argument("out", type=local_path, help="the store, new or existing: name.zarr")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
     parser.add_argument("--mapping", type=Path, metavar="FILE.toml", help="settings of the format, in a file")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, help="processes that read and encode")

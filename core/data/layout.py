@@ -15,19 +15,25 @@ Groups of frames never span two episodes.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 import google_crc32c
 from pydantic import TypeAdapter, ValidationError
 
 from core.data.contracts import StoreInfo
+from core.data.location import Joinable, Location, RemotePath, each
 from core.data.statistics import Statistics
 from core.errors import DataError
+
+AT_ONCE = 64  # commits that are held in memory together
+PROBED = 32  # commits that a server without listings is asked for at once
+P = TypeVar("P", bound=Joinable)
 
 
 def checksum(data: bytes) -> int:
@@ -35,7 +41,7 @@ def checksum(data: bytes) -> int:
     return int(google_crc32c.value(data))
 
 
-def chunk_file(part: Path, array: str, ndim: int) -> Path:
+def chunk_file(part: P, array: str, ndim: int) -> P:
     """Return the file of an array's only chunk."""
     return part / f"{array}/c{'/0' * ndim}"
 
@@ -80,17 +86,20 @@ _COMMIT = TypeAdapter(Commit)
 _SERIALISED = re.compile(rb'\{"commit":(.*),"crc32c":(\d+)\}', re.DOTALL)
 
 
-def read_commits(path: Path, first: int = 0) -> Iterator[Commit]:
+def read_commits(path: Location, first: int = 0) -> Iterator[Commit]:
     """Read a store's commits from number `first` on, one by one; raises DataError for one damaged or missing."""
     files = commit_files(path)[first:]
     for number, file in enumerate(files, first):
         if file != commit_file(path, number):
             raise DataError(f"{commit_file(path, number)}: missing, though {file.name} exists; restore it")
-    yield from map(read_commit, files)
+    for begin in range(0, len(files), AT_ONCE):
+        yield from each(read_commit, files[begin : begin + AT_ONCE])
 
 
-def commit_files(path: Path) -> list[Path]:
+def commit_files(path: Location) -> Sequence[Location]:
     """The files of a store's commits, in order; raises DataError where their folder is missing."""
+    if isinstance(path, RemotePath):
+        return _remote_commit_files(path)
     if not (path / "commits").is_dir():
         raise DataError(
             f"{path / 'commits'}: not there; where a repair was interrupted, rename commits.repaired beside it to that"
@@ -98,7 +107,33 @@ def commit_files(path: Path) -> list[Path]:
     return sorted((path / "commits").glob("[0-9]*.json"))
 
 
-def check_commit(path: Path, info: StoreInfo, number: int, commit: Commit) -> None:
+def _remote_commit_files(path: RemotePath) -> list[RemotePath]:
+    found = _listed(path) if path.objects.can_list else _probed(path)
+    if not found:  # nor are there folders without objects
+        raise DataError(f"{path / 'commits'}: holds none; upload the whole store")
+    return found
+
+
+def _listed(path: RemotePath) -> list[RemotePath]:
+    return [path / key for key in path.objects.keys("commits") if re.search(r"/\d+\.json$", key)]
+
+
+def _probed(path: RemotePath) -> list[RemotePath]:
+    """The commits on a server without listings: asked for PROBED numbers at once, until it has none of those.
+
+    So a commit that is missing between others is noticed, as it is in a folder.
+    """
+    found: list[RemotePath] = []
+    there, first = [True], 0
+    while any(there):
+        asked = [commit_file(path, number) for number in range(first, first + PROBED)]
+        there = path.objects.each(path.objects.exists, [file.key for file in asked])
+        found += compress(asked, there)
+        first += PROBED
+    return found
+
+
+def check_commit(path: Location, info: StoreInfo, number: int, commit: Commit) -> None:
     """Raise DataError where a store's metadata and the arrays of a part contradict each other."""
     widths = {"action": (commit.frames, info.action.dim), "proprio": (commit.frames, len(info.proprio))}
     for name, shape in widths.items():
@@ -109,17 +144,17 @@ def check_commit(path: Path, info: StoreInfo, number: int, commit: Commit) -> No
             _contradict(path, number, f"a camera '{name}'")
 
 
-def _contradict(path: Path, number: int, promise: str) -> NoReturn:
+def _contradict(path: Location, number: int, promise: str) -> NoReturn:
     file = commit_file(path, number)
     raise DataError(f"{path / 'zarr.json'}: promises {promise}, {file.name} says otherwise; restore it or import again")
 
 
-def commit_file(path: Path, number: int) -> Path:
+def commit_file(path: P, number: int) -> P:
     """Return where a commit lies."""
     return path / "commits" / f"{number:08d}.json"
 
 
-def read_commit(file: Path) -> Commit:
+def read_commit(file: Location) -> Commit:
     """Read one commit; raises DataError for one that is damaged."""
     try:
         canonical, crc32c = _parse(file.read_bytes())

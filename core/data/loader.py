@@ -102,6 +102,8 @@ class Loader:
     def _submit(self, pool: ThreadPoolExecutor, span: range, drawn: Draw, buffer: BatchBuffer) -> _Job:
         """Give each thread an equal share of the batch's rows: one future per thread, not per sample."""
         buffer.wait_until_copied()
+        for number, member in enumerate(self.mixture.members):
+            member.prepare(index for of, index in map(drawn, span) if of == number)
         bounds = [len(span) * share // self._threads for share in range(self._threads + 1)]
         shares = [range(low, high) for low, high in pairwise(bounds) if low < high]
         return _Job(len(span), buffer, [pool.submit(self._fill, buffer, rows, span, drawn) for rows in shares])

@@ -1,7 +1,7 @@
 """Several stores as one stream of samples: which store gives the sample at a position, and how it fills a batch."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -33,6 +33,10 @@ class Member:
     def episode_id(self, episode: int) -> str:
         """Return the id that batches give."""
         return self.prefix + self.view.store.episode_id(episode)
+
+    def prepare(self, indices: Iterable[int]) -> None:
+        """Begin to fetch the frames of windows that will be filled soon; a local store does not even ask which."""
+        self.view.prepare((self.windows.locate(index) for index in indices), self.windows.window)
 
     def fill(self, buffer: "BatchBuffer", rows: np.ndarray, places: Sequence[tuple[int, int]]) -> None:
         """Read windows, (episode, first frame) each, into rows (n) of a buffer."""

@@ -1,23 +1,24 @@
 """One immutable part of a store: how it is written whole, and how it is read once a commit names it."""
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
 from core.data.codecs import Codec, groups
 from core.data.contracts import Episode
 from core.data.layout import ArrayRecord, Commit, Task, checksum, chunk_file, sync, tree
+from core.data.location import Location, copy_of, drop_copy, open_ranges
 from core.data.statistics import Statistics
 from core.errors import DataError
 
 _ZERO = np.zeros(1, np.uint32)
 MAX_BYTES = 2**32 - 1  # of one camera's stream: its offsets are uint32
+T = TypeVar("T", bytes, np.ndarray)
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -119,31 +120,40 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class CameraStream:
-    """One camera's byte stream, read with pread: thread-safe, and closed when nobody holds it any more."""
+    """One camera's byte stream, read in ranges: thread-safe, and closed when nobody holds it any more."""
 
-    def __init__(self, part: Path, camera: str, records: Mapping[str, ArrayRecord]) -> None:
+    def __init__(self, part: Location, camera: str, records: Mapping[str, ArrayRecord]) -> None:
         self.file = chunk_file(part, f"cam/{camera}/data", 1)
         # indexed as lists are, in a ninth of the memory: parts of small frames hold a hundred thousand groups
         self.end = np.concatenate((_ZERO, read_array(part, f"cam/{camera}/end", records, "<u4"))).data
         self.crc = read_array(part, f"cam/{camera}/crc", records, "<u4").data
         try:
-            self._descriptor = os.open(self.file, os.O_RDONLY)
+            self._ranges = open_ranges(self.file, self.end[-1])
         except OSError as error:
             raise DataError(f"{self.file}: {error.strerror}; restore the file or import again") from error
 
     def read(self, first: int, stop: int) -> bytes:
         """Return the bytes of groups first..stop-1, fewer if the file is truncated."""
-        return os.pread(self._descriptor, self.end[stop] - self.end[first], self.end[first])
+        return self._ranges.read(self.end[first], self.end[stop])
 
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+    def prepare(self, first: int, stop: int) -> None:
+        """Begin to fetch groups first..stop-1 where the stream is remote."""
+        self._ranges.prepare(self.end[first], self.end[stop])
+
+    def restored(self, group: int) -> bytes | None:
+        """Read a damaged group from the file itself, if that was not what is damaged; else return None."""
+        span = self.end[group], self.end[group + 1]
+        self._ranges.drop(*span)
+        if checksum(data := self._ranges.read(*span)) == self.crc[group]:
+            return data
+        self._ranges.drop(*span)  # once the file is mended, that is seen
+        return None
 
 
 class OpenPart:
     """The arrays of one part; their checksums are verified here, those of the frames whenever they are read."""
 
-    def __init__(self, part: Path, records: Mapping[str, ArrayRecord]) -> None:
+    def __init__(self, part: Location, records: Mapping[str, ArrayRecord]) -> None:
         self._part = part
         self._records = records
         self._streams: dict[str, CameraStream] = {}
@@ -156,33 +166,38 @@ class OpenPart:
         return self._streams[camera]
 
 
-def read_array(part: Path, name: str, records: Mapping[str, ArrayRecord], dtype: str) -> np.ndarray:
+def read_array(part: Location, name: str, records: Mapping[str, ArrayRecord], dtype: str) -> np.ndarray:
     """Read a whole array and verify it; raises DataError that names the file."""
     record = records[name]
-    file = chunk_file(part, name, len(record.shape))
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; restore the file or import again") from error
-    _verify(data, file, record)
+    data = _verified(chunk_file(part, name, len(record.shape)), record, Path.read_bytes)
     return np.frombuffer(data, dtype).reshape(record.shape)
 
 
-def _map_array(part: Path, name: str, records: Mapping[str, ArrayRecord]) -> np.ndarray:
+def _map_array(part: Location, name: str, records: Mapping[str, ArrayRecord]) -> np.ndarray:
     """Map a float32 array (n d) into memory and verify it once."""
     record = records[name]
     if 0 in record.shape:
         return np.zeros(record.shape, np.float32)
     file = chunk_file(part, name, len(record.shape))
-    try:
-        with file.open("rb", 0) as stream:  # np.memmap asks the system a dozen more questions about the path
-            mapped = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: missing or truncated ({error}); restore the file or import again") from error
-    _verify(mapped[:], file, record)
+    return _verified(file, record, lambda copy: _mapped(copy, record))
+
+
+def _mapped(file: Path, record: ArrayRecord) -> np.ndarray:
+    with file.open("rb", 0) as stream:  # np.memmap asks the system a dozen more questions about the path
+        mapped = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
     return np.frombuffer(mapped, "<f4").reshape(record.shape)
 
 
-def _verify(data: bytes, file: Path, record: ArrayRecord) -> None:
-    if checksum(data) != record.crc32c:
-        raise DataError(f"{file}: damaged, its checksum does not match; restore the file or import again")
+def _verified(file: Location, record: ArrayRecord, read: Callable[[Path], T]) -> T:
+    """Read a whole file or its copy; a copy that is damaged is fetched once more."""
+    for _ in range(2):
+        try:
+            data = read(copy_of(file))
+            if checksum(bytes(data)) == record.crc32c:
+                return data
+            problem = "damaged, its checksum does not match"
+        except (OSError, ValueError) as error:
+            problem = f"missing or truncated ({getattr(error, 'strerror', None) or error})"
+        if not drop_copy(file):
+            break
+    raise DataError(f"{file}: {problem}; restore the file or import again")

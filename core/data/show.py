@@ -1,10 +1,10 @@
 """`joinery show STORE.zarr`: what a store holds, what its numbers mean, and what looks wrong."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.cli import command
+from core.data.location import address
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joinery show", description="Show what a store holds.")
-    parser.add_argument("store", type=Path, help="the store: name.zarr")
+    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
     return parser
 
 

@@ -1,18 +1,18 @@
 """Reading an episode store: numbers are memory maps, frames are read with one pread and checked each time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
-from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from core.data.attributes import read_attributes
 from core.data.contracts import Episode
-from core.data.layout import ArrayRecord, check_commit, checksum, read_commits
-from core.data.part import OpenPart, read_array
+from core.data.layout import ArrayRecord, check_commit, checksum, chunk_file, read_commits
+from core.data.location import Location, RemotePath, fetch, locate
+from core.data.part import CameraStream, OpenPart, read_array
 from core.data.statistics import Statistics
 from core.errors import DataError
 
@@ -22,19 +22,20 @@ OPEN_PARTS = 1024  # at most; to open one takes as long as to decode some frames
 class EpisodeStore:
     """The committed episodes of a store, numbered from 0 in the order of the commits.
 
+    path: a folder, or the URL of one in an object store or on a web server.
     info, codecs: what the store says about itself.
     tasks: (name, instruction), distinct.
     length, start, task: per episode, int64: frames, global number of the first frame, index into `tasks`.
 
-    Opening reads no frames. Thread-safe; a pickled copy opens its own files. Everything here raises DataError, naming
-    the file, for what is missing or damaged.
+    Opening reads no frames; of a remote store, it copies everything else into the cache. Thread-safe; a pickled copy
+    opens its own files. Everything here raises DataError, naming the file, for what is missing or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.info, self.codecs = read_attributes(path)
+    def __init__(self, path: str | Location) -> None:
+        self.path = locate(path)
+        self.info, self.codecs = read_attributes(self.path)
         self._ids: list[str] = []
-        self._parts: list[tuple[Path, Mapping[str, ArrayRecord]]] = []
+        self._parts: list[tuple[Location, Mapping[str, ArrayRecord]]] = []
         self.tasks: list[tuple[str, str]] = []
         self.length, self.task, self._part_of = self._read_episodes()
         self.start = np.cumsum(self.length) - self.length
@@ -112,25 +113,42 @@ class EpisodeStore:
 
     def read_frames(self, camera: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 into out (n Y X C) uint8, C-contiguous; every byte read is checked first."""
-        part, _ = self._locate(episode, start, stop)
         codec = self.codecs[camera]
         size, length = codec.group, self.length.item(episode)
-        stream = self._part(part).stream(camera)
-        base = self._first_group[size].item(episode)
-        groups = range(start // size, -(-stop // size))
+        stream, base, groups = self._groups(camera, episode, start, stop)
         data = stream.read(base + groups.start, base + groups.stop)
         origin = stream.end[base + groups.start]
         for group in groups:
             encoded = data[stream.end[base + group] - origin : stream.end[base + group + 1] - origin]
             low, high = max(group * size, start), min((group + 1) * size, stop)
             if checksum(encoded) != stream.crc[base + group]:
-                raise self._damaged(stream.file, episode, low)
+                encoded = stream.restored(base + group) or self._raise_damaged(stream, episode, low)
             count = min(size, length - group * size)
             codec.decode(encoded, count, low - group * size, out[low - start : high - start])
 
-    def _damaged(self, file: Path, episode: int, frame: int) -> DataError:
+    def prepare(self, cameras: Sequence[str], places: Iterable[tuple[int, int]], count: int) -> None:
+        """Begin to fetch what reading `count` frames from each (episode, start) on will want, many places at once.
+
+        It waits for nothing. On a local store it does nothing, and does not even ask for the places.
+        """
+        if not isinstance(self.path, RemotePath):
+            return
+        for episode, start in places:
+            for camera in cameras:
+                stop = min(start + count, self.length.item(episode))
+                stream, base, groups = self._groups(camera, episode, start, stop)
+                stream.prepare(base + groups.start, base + groups.stop)
+
+    def _groups(self, camera: str, episode: int, start: int, stop: int) -> tuple[CameraStream, int, range]:
+        """Return the stream of frames start..stop-1, its group where the episode begins, and which follow that."""
+        part, _ = self._locate(episode, start, stop)
+        size = self.codecs[camera].group
+        groups = range(start // size, -(-stop // size))
+        return self._part(part).stream(camera), self._first_group[size].item(episode), groups
+
+    def _raise_damaged(self, stream: CameraStream, episode: int, frame: int) -> NoReturn:
         where = f"frame {frame} of episode '{self._ids[episode]}'"
-        return DataError(f"{file}: {where} is damaged or cut off; restore the file or import again")
+        raise DataError(f"{stream.file}: {where} is damaged or cut off; restore the file or import again")
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
         """Return the episode's part, and where its frames begin in that part."""
@@ -142,25 +160,41 @@ class EpisodeStore:
         return OpenPart(*self._parts[part])
 
     def _read_episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return length, task and part of every episode; learn ids, tasks and parts.
-
-        Of a commit nothing else is kept: the statistics of a thousand parts would take a hundred megabytes.
-        """
+        """Return length, task and part of every episode; learn ids, tasks and parts."""
+        tasks_of_parts = self._read_commits()
+        fetch(self._small_files())
         number: dict[tuple[str, str], int] = {}
         columns = [np.zeros((3, 0), np.int64)]
-        for part, commit in enumerate(read_commits(self.path)):
-            check_commit(self.path, self.info, part, commit)
-            folder = self.path / "parts" / commit.part
-            self._parts.append((folder, commit.arrays))
-            self._ids += commit.episodes
-            ends = read_array(folder, "episode/end", commit.arrays, "<i4")
-            local = read_array(folder, "episode/task", commit.arrays, "<i4")
-            told = [(task.name, task.instruction) for task in commit.tasks]
+        for part, ((folder, records), told) in enumerate(zip(self._parts, tasks_of_parts, strict=True)):
+            ends = read_array(folder, "episode/end", records, "<i4")
+            local = read_array(folder, "episode/task", records, "<i4")
             tasks = np.array([number.setdefault(task, len(number)) for task in told])[local]
-            columns.append(np.stack([np.diff(ends, prepend=0), tasks, np.full(len(commit.episodes), part)]))
+            columns.append(np.stack([np.diff(ends, prepend=0), tasks, np.full(len(ends), part)]))
         self.tasks = list(number)
         length, task, part_of = np.concatenate(columns, axis=1, dtype=np.int64)
         return length, task, part_of
+
+    def _read_commits(self) -> list[list[tuple[str, str]]]:
+        """Learn ids and parts; return each part's tasks.
+
+        Of a commit nothing else is kept: the statistics of a thousand parts would take a hundred megabytes.
+        """
+        tasks = []
+        for number, commit in enumerate(read_commits(self.path)):
+            check_commit(self.path, self.info, number, commit)
+            self._parts.append((self.path / "parts" / commit.part, commit.arrays))
+            self._ids += commit.episodes
+            tasks.append([(task.name, task.instruction) for task in commit.tasks])
+        return tasks
+
+    def _small_files(self) -> list[Location]:
+        """All but the frames."""
+        return [
+            chunk_file(folder, name, len(record.shape))
+            for folder, records in self._parts
+            for name, record in records.items()
+            if not name.endswith("/data") and 0 not in record.shape
+        ]
 
     def _statistics_of_parts(self, feature: str) -> Iterator[Statistics]:
         commits = islice(read_commits(self.path), len(self._parts))  # without what was added since this was opened

@@ -13,6 +13,7 @@ import google_crc32c
 from core.cli import command, positive
 from core.data.attributes import read_attributes
 from core.data.layout import Commit, chunk_file, commit_file, commit_files, read_commit
+from core.data.location import Location, RemotePath, address, locate, stream
 from core.errors import DataError
 
 BLOCK = 2**24  # bytes read at once
@@ -30,7 +31,7 @@ class Damage:
     reasons: tuple[str, ...]
 
 
-def verify(path: Path, jobs: int) -> list[Damage]:
+def verify(path: Location, jobs: int) -> list[Damage]:
     """Check every file that a store's commits name, several parts at once.
 
     Raises DataError where the store itself cannot be opened.
@@ -41,13 +42,13 @@ def verify(path: Path, jobs: int) -> list[Damage]:
     return [damage for damage in found if damage is not None]
 
 
-def commit_numbers(path: Path) -> range:
+def commit_numbers(path: Location) -> range:
     """The numbers that a store's commits should have: those between may be missing."""
-    numbers = [int(file.stem) for file in commit_files(path) if file.stem.isdigit()]
+    numbers = [int(stem) for file in commit_files(path) if (stem := file.name.removesuffix(".json")).isdigit()]
     return range(max(numbers, default=-1) + 1)
 
 
-def _check(path: Path, number: int) -> Damage | None:
+def _check(path: Location, number: int) -> Damage | None:
     try:
         commit = read_commit(commit_file(path, number))
     except DataError as error:
@@ -59,13 +60,12 @@ def _check(path: Path, number: int) -> Damage | None:
     return Damage(number, commit, found) if found else None
 
 
-def _compare(file: Path, expected: int) -> str | None:
+def _compare(file: Location, expected: int) -> str | None:
     """Why a file is not what its commit says, or None."""
     crc = 0
     try:
-        with file.open("rb") as stream:
-            while block := stream.read(BLOCK):
-                crc = google_crc32c.extend(crc, block)
+        for block in stream(file, BLOCK):
+            crc = google_crc32c.extend(crc, block)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EIO):  # no permission, for example, is no damage
             raise DataError(f"{file}: cannot be read ({error.strerror}); make it readable, then verify again") from None
@@ -77,17 +77,20 @@ def _compare(file: Path, expected: int) -> str | None:
 def main(argv: list[str] | None = None) -> int:
     """Check a store; the exit code is 1 if anything is damaged, and stays so."""
     arguments = _parser().parse_args(argv)
-    damages = verify(arguments.store, arguments.jobs)
+    path = locate(arguments.store)
+    damages = verify(path, arguments.jobs)
     for damage in damages:
         held = f"{len(damage.commit.episodes)} episodes" if damage.commit else "episodes that only it knows"
         print("\n".join(f"part {damage.number}, {held}: {reason}" for reason in damage.reasons))
     if not damages:
-        print(f"{arguments.store}: all {len(commit_numbers(arguments.store))} parts are as they were written")
+        print(f"{arguments.store}: all {len(commit_numbers(path))} parts are as they were written")
         return 0
     if not arguments.repair:
         print(f"{arguments.store}: {len(damages)} parts are damaged; --repair keeps the episodes that are whole")
         return 1
-    return _repair(arguments.store, damages)
+    if isinstance(path, RemotePath):
+        raise DataError(f"{path}: cannot be repaired there; repair a local copy, then upload that")
+    return _repair(path, damages)
 
 
 def _repair(path: Path, damages: Sequence[Damage]) -> int:
@@ -101,7 +104,7 @@ def _repair(path: Path, damages: Sequence[Damage]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joinery verify", description="Check every checksum of a store.")
-    parser.add_argument("store", type=Path, help="the store: name.zarr")
+    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, help="parts that are checked at once")
     parser.add_argument("--repair", action="store_true", help="put aside what is damaged; nobody may write meanwhile")
     return parser

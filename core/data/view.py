@@ -1,6 +1,6 @@
 """A store as a policy sees it: under the policy's names, in its conventions, at its rate."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -91,6 +91,10 @@ class StoreView:
         placed = np.zeros((*frames.shape, len(self.info.proprio)), np.float32)
         placed[..., self.proprio_columns] = read
         return placed
+
+    def prepare(self, places: Iterable[tuple[int, int]], count: int) -> None:
+        """Begin to fetch `count` frames of all cameras from each (episode, start) on; nothing on a local store."""
+        self.store.prepare(list(self.cameras.values()), places, (count - 1) * self.period + 1)
 
     def read_frames(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
         """Decode frames start, start + period ... into out (n Y X C) uint8, resized where the policy's are smaller."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.cli import command
+from core.data.location import local_path
 from core.errors import DataError, RecipeError, did_you_mean
 from core.rollout.workers import (
     Description,
@@ -253,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     usual = DemonstrationsConfig()
     parser = argparse.ArgumentParser(prog="joinery collect", description="Let an expert demonstrate tasks.")
     parser.add_argument("environment", help="a world that `joinery plugins environment` lists")
-    parser.add_argument("out", type=Path, help="the store, new or to be continued: name.zarr")
+    parser.add_argument("out", type=local_path, help="the store, new or to be continued: name.zarr")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the environment")
     parser.add_argument("--tasks", type=lambda text: text.split(","), default=[], help="a,b,c; default: all")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """Before training: does the environment offer what the recipe asks for, are the demonstrations there, do they fit?"""
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -35,7 +36,10 @@ def _record(recipe: Recipe, console: Console) -> None:
     """Record the demonstrations that data.path lacks; costs next to nothing where it has them all."""
     wanted, path = recipe.demonstrations, recipe.data.path
     assert wanted is not None
-    assert path is not None
+    if not isinstance(path, Path):
+        raise RecipeError(
+            f"data.path: {path} is a URL, where no [demonstrations] are recorded; drop the one or the other"
+        )
     with live_progress(wanted.episodes, console) as report:
         summary = collect(spec_of(recipe), path, wanted.tasks, wanted.episodes, wanted.noise, progress=report)
     if summary.added:

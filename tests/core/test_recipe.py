@@ -258,6 +258,17 @@ def test_demonstrations_go_into_one_store(tmp_path):
     )
 
 
+def test_a_store_may_be_a_url(tmp_path):
+    url = "s3://bucket/folder/episodes.zarr"
+    path = written(tmp_path, MINIMAL.replace("episodes.zarr", url))
+    recipe = load_recipe(path, [], load_plugins())
+    assert recipe.data.path == url
+    assert f'path = "{url}"' in recipe.as_toml()
+    overridden = load_recipe(path, ["data.path=https://host/x.zarr"], load_plugins())
+    assert overridden.data.path == "https://host/x.zarr"
+    assert mistakes_of(path, "data.path=5") == ["data.path: expected a path or a URL, got 5"]
+
+
 def test_the_resolved_recipe_is_the_same_recipe(tmp_path):
     recipe = load_recipe(written(tmp_path, MINIMAL), ["train.steps=7"], load_plugins())
     again = load_recipe(written(tmp_path, recipe.as_toml()), [], load_plugins())

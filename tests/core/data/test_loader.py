@@ -13,13 +13,11 @@ from torch import Tensor
 
 from core.contracts import Batch
 from core.data.loader import Loader
-from core.data.mixture import Member, Mixture
-from core.data.normalization import Normalizer, ProprioNormalizer
+from core.data.mixture import Mixture
 from core.data.store import EpisodeStore
-from core.data.view import StoreView
 from core.data.windows import Windows, window_at
 from core.errors import DataError
-from tests.factories import MOVING, STILL, make_info, make_store
+from tests.factories import MOVING, STILL, make_info, make_member, make_store
 
 T, H = 5, 4
 CPU = torch.device("cpu")
@@ -31,13 +29,7 @@ def words(instruction: str) -> list[int]:
 
 def make_loader(store: EpisodeStore, **changes: Any) -> Loader:
     settings: dict[str, Any] = {"batch_size": 4, "tokenize": words, "threads": 2, "prefetch": 2, "device": CPU}
-    return Loader(Mixture([make_member(store)]), **{**settings, **changes})
-
-
-def make_member(store: EpisodeStore) -> Member:
-    action = Normalizer.fit(store.statistics["action"], store.info.action, "quantile")
-    proprio = ProprioNormalizer.fit(store.statistics["proprio"])
-    return Member(StoreView.plain(store), Windows(store, range(len(store)), T, H), action, proprio)
+    return Loader(Mixture([make_member(store, T, H)]), **{**settings, **changes})
 
 
 def copied(batch: Batch) -> Batch:

@@ -1,0 +1,185 @@
+"""Windows per second from a store on S3 with latency: the Loader, against reading one window after the other.
+
+    python -m tests.benchmarks.objects [--latency 15] [--windows 640] [--rounds 5] [--server moto | rclone]
+
+An S3 server runs on this machine; a proxy before it holds every request back for `latency` milliseconds. All read the
+same windows in the same, shuffled order: 8 frames of 128 px as JPEG, Meta-World's enlarged and with a camera's noise.
+
+    one request a window    one range request of exactly its bytes, decoded, then the next: no cache, nothing in flight
+    read_frames             the store's own reading, one window after the other, which starts with an empty cache
+    Loader, cold            starts with an empty cache
+    Loader, warm            all is in the cache
+    Loader, local           the same store in a folder
+
+Every round measures all of them; ratios are taken within a round. Opening the store is not counted, but printed.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from unittest.mock import patch
+
+import numpy as np
+from PIL import Image
+
+from core.data.contracts import Camera, Episode
+from core.data.location import Location, RemotePath
+from core.data.store import EpisodeStore
+from core.data.windows import Windows, window_at
+from core.data.writer import StoreWriter
+from tests.benchmarks.reading import loader_of
+from tests.s3 import BUCKET, endpoint, free_port, moto, running, slow_port, upload
+
+SOURCE = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
+CAMERA, PIXELS, COPIES = "corner2", 128, 3
+WINDOW, HORIZON, BATCH, SEED = 8, 10, 32, 0
+URL = f"s3://{BUCKET}/store.zarr"
+
+
+def make_store(path: Path) -> None:
+    """Meta-World's episodes, enlarged, three times, each with noise of its own."""
+    source, random = EpisodeStore(SOURCE), np.random.default_rng(0)
+    with StoreWriter(
+        path, replace(source.info, cameras={CAMERA: Camera(PIXELS, PIXELS)}, origin="benchmark")
+    ) as writer:
+        for copy in range(COPIES):
+            for e in range(len(source)):
+                n = int(source.length[e])
+                frames = enlarged(source, e, n) + random.normal(0, 3, (n, PIXELS, PIXELS, 3))
+                writer.append(
+                    Episode(f"{copy}/{source.episode_id(e)}", source.task_name(e), source.instruction(e),
+                            {CAMERA: np.clip(frames, 0, 255).astype(np.uint8)},
+                            source.actions(e, 0, n), source.proprio(e, 0, n))
+                )  # fmt: skip
+
+
+def enlarged(source: EpisodeStore, episode: int, length: int) -> np.ndarray:
+    camera = source.info.cameras[CAMERA]
+    frames = np.empty((length, camera.height, camera.width, 3), np.uint8)
+    source.read_frames(CAMERA, episode, 0, length, frames)
+    return np.stack(
+        [np.asarray(Image.fromarray(frame).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)) for frame in frames]
+    )
+
+
+# ------------------------------------------------------------------------------------------------- what is measured
+
+
+class OneRequest:
+    """Asks for exactly what is read, and keeps nothing."""
+
+    def __init__(self, file: Location, size: int) -> None:
+        assert isinstance(file, RemotePath)
+        self.file = file
+
+    def read(self, start: int, stop: int) -> bytes:
+        return self.file.objects.read_range(self.file.key, start, stop)
+
+
+def one_after_the_other(store: EpisodeStore, count: int) -> None:
+    windows = Windows(store, range(len(store)), WINDOW, HORIZON)
+    out = np.empty((WINDOW, PIXELS, PIXELS, 3), np.uint8)
+    for position in range(count):
+        episode, start = windows.locate(window_at(position, len(windows), SEED))
+        stop = min(start + WINDOW, int(store.length[episode]))
+        store.read_frames(CAMERA, episode, start, stop, out[: stop - start])
+
+
+def one_request_a_window(store: EpisodeStore, count: int) -> None:
+    with patch("core.data.part.open_ranges", OneRequest):
+        one_after_the_other(store, count)
+
+
+def load(store: EpisodeStore, count: int) -> None:
+    loader = loader_of(Windows(store, range(len(store)), WINDOW, HORIZON), BATCH, threads=2)
+    for _ in islice(loader.batches(SEED), count // BATCH):
+        pass
+
+
+def seconds(read: Callable[[EpisodeStore, int], None], place: str | Path, count: int) -> tuple[float, float]:
+    """How long opening a store and reading from it take."""
+    began = perf_counter()
+    store = EpisodeStore(place)
+    opened = perf_counter()
+    read(store, count)
+    return opened - began, perf_counter() - opened
+
+
+@contextmanager
+def empty_cache() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, JOINERY_CACHE=folder):
+        yield
+
+
+def measure(local: Path, count: int) -> dict[str, tuple[float, float]]:
+    """One round."""
+    found = {}
+    for name, read in {"one request a window": one_request_a_window, "read_frames": one_after_the_other}.items():
+        with empty_cache():
+            found[name] = seconds(read, URL, count)
+    with empty_cache():
+        found["Loader, cold"] = seconds(load, URL, count)
+        found["Loader, warm"] = seconds(load, URL, count)
+    found["Loader, local"] = seconds(load, local, count)
+    return found
+
+
+def show(rounds: Sequence[dict[str, tuple[float, float]]], count: int) -> None:
+    print("| | windows/s | times one request a window | times read_frames | opening, s |\n|---|---|---|---|---|")
+    times = {name: np.array([one[name] for one in rounds]) for name in rounds[0]}  # (rounds 2)
+    for name, taken in times.items():
+        cells = [f"{count / np.median(taken[:, 1]):.0f}"]
+        for reference in ("one request a window", "read_frames"):
+            ratios = times[reference][:, 1] / taken[:, 1]
+            cells.append(f"{np.median(ratios):.1f} ({ratios.min():.1f}-{ratios.max():.1f})")
+        print(f"| {name} | {' | '.join(cells)} | {np.median(taken[:, 0]):.2f} |")
+
+
+# ------------------------------------------------------------------------------------------------- the server
+
+
+@contextmanager
+def serving(server: str, store: Path) -> Iterator[int]:
+    """A server with the store in its bucket; gives its port."""
+    if server == "moto":
+        with moto() as port:
+            upload(store, port, store.name)
+            yield port
+        return
+    port = free_port()
+    (store.parent / BUCKET).mkdir()
+    (store.parent / BUCKET / store.name).symlink_to(store)
+    folder = ["serve", "s3", "--copy-links", "--vfs-cache-mode", "off", str(store.parent)]
+    with running(["rclone", *folder, "--addr", f"127.0.0.1:{port}", "--auth-key", "tester,secret"], port):
+        yield port
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latency", type=float, default=15.0, help="added to each request, milliseconds")
+    parser.add_argument("--windows", type=int, default=640, help="read in each round, a multiple of 32")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--server", choices=("moto", "rclone"), default="moto")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        make_store(local := Path(folder) / "store.zarr")
+        store = EpisodeStore(local)
+        size = sum(file.stat().st_size for file in local.rglob("data/c/0"))
+        print(
+            f"{arguments.server} with {arguments.latency:g} ms; {store.frame_count} frames, "
+            f"{store.codecs[CAMERA].name}, {size / store.frame_count / 1e3:.1f} KB each"
+        )
+        with serving(arguments.server, local) as upstream, slow_port(upstream, arguments.latency / 1e3) as port:
+            os.environ.update(endpoint(port))
+            show([measure(local, arguments.windows) for _ in range(arguments.rounds)], arguments.windows)
+
+
+if __name__ == "__main__":
+    main()
