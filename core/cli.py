@@ -19,7 +19,7 @@ COMMANDS = {
     "export": ("core.export", "write a policy's weights for transformers or RoboVLMs"),
     "import": ("core.data.convert", "import episodes of another format into a store"),
     "write": ("core.data.write", "write a store's episodes as a dataset of another format"),
-    "show": ("core.data.show", "show what a store holds, what its numbers mean, and what looks wrong"),
+    "show": ("core.report.show", "show what a store holds, what its numbers mean, and what looks wrong"),
     "verify": ("core.data.verify", "check every checksum of a store, and repair it if asked"),
     "tokenizer": ("core.data.tokenizer", "train a SentencePiece model on instructions"),
 }

@@ -1,7 +1,8 @@
-"""What a store holds, and what about it looks wrong: measured on all numbers, and on the pictures of some episodes."""
+"""What a store holds, and what about it looks wrong: measured on all numbers, and on pictures of some episodes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -10,13 +11,17 @@ from core.data.store import EpisodeStore
 OUTLIER = 5.0  # times the span of the middle 98 %, beyond it
 IDLE = 0.01  # of a dimension's middle 98 % over the store: an episode that moves less in every dimension does nothing
 LOOKED_AT = 16  # episodes whose pictures are decoded
+BLOCKS, BLOCK = 8, 32  # of each at most so many stretches of so many frames, spread over the episode
+REPEATED = 0.1  # of the frames: more that equal the one before look wrong
+FLAT = 8  # of 255: a frame whose pixels differ by no more is of a single colour, what JPEG adds included
 
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task's episodes, and how long they are in frames."""
+    """A task's episodes, and how long they are in frames; first: the number of its first episode."""
 
     name: str
+    first: int
     episodes: int
     frames: int
     shortest: int
@@ -26,16 +31,35 @@ class TaskSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found; suspicions are one line each, what and where."""
+    """What was found; suspicions are one line each, what and where. looked_at: episodes whose pictures were decoded."""
 
     tasks: tuple[TaskSummary, ...]
     suspicions: tuple[str, ...]
+    looked_at: int
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was seen of an episode through a camera: frames, pairs of neighbours, pairs that are equal, flat frames."""
+
+    episode: str
+    frames: int
+    pairs: int
+    repeated: int
+    flat: int
 
 
 def inspect(store: EpisodeStore) -> Inspection:
     """Look at a store's tasks, numbers and some of its pictures; raises DataError for what is damaged."""
-    suspicions = [*_dimensions(store), *_idle_episodes(store), *_repeated_frames(store)]
-    return Inspection(tuple(_tasks(store)), tuple(suspicions))
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(LOOKED_AT, len(store))).round().astype(int)).tolist()
+    with np.errstate(invalid="ignore"):  # infinity less infinity, where a store holds what no writer of ours lets in
+        suspicions = [*_dimensions(store), *_not_finite(store), *_episodes(store), *_pictures(store, chosen)]
+    return Inspection(tuple(_tasks(store)), tuple(suspicions), len(chosen))
+
+
+def reaches_far(least: float, low: float, high: float, most: float) -> bool:
+    """Whether values lie far outside of their middle 98 %, low to high."""
+    return high > low and max(most - high, low - least) > OUTLIER * (high - low)
 
 
 def _tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
@@ -43,52 +67,93 @@ def _tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
     for name in dict.fromkeys(names.tolist()):
         chosen = np.flatnonzero(names == name)
         lengths = store.length[chosen]
-        told = dict.fromkeys(store.instruction(int(episode)) for episode in chosen)
-        yield TaskSummary(name, len(chosen), int(lengths.sum()), int(lengths.min()), int(lengths.max()), tuple(told))
+        told = tuple(dict.fromkeys(store.instruction(int(episode)) for episode in chosen))
+        spread = int(lengths.sum()), int(lengths.min()), int(lengths.max())
+        yield TaskSummary(name, int(chosen[0]), len(chosen), *spread, told)
+
+
+# ---------------------------------------------------------------------------------------------- numbers
 
 
 def _dimensions(store: EpisodeStore) -> Iterator[str]:
     """Dimensions that never change, and values far outside of what is usual."""
     for feature, names in (("action", store.info.action.names), ("proprio", store.info.proprio)):
-        statistics = store.statistics[feature]
-        low, high = statistics.quantile(0.01), statistics.quantile(0.99)
-        for d, name in enumerate(names):
-            least, most, span = statistics.min[d], statistics.max[d], high[d] - low[d]
+        s = store.statistics[feature]
+        for name, least, low, high, most in zip(names, s.min, s.quantile(0.01), s.quantile(0.99), s.max, strict=True):
             if least == most:
                 yield f"{feature} {name} is {least:g} throughout"
-            elif span > 0 and max(most - high[d], low[d] - least) > OUTLIER * span:
-                usual = f"98 % of it from {low[d]:.4g} to {high[d]:.4g}"
+            elif reaches_far(least, low, high, most):
+                usual = f"98 % of it from {low:.4g} to {high:.4g}"
                 yield f"{feature} {name} reaches from {least:.4g} to {most:.4g}, {usual}"
 
 
-def _idle_episodes(store: EpisodeStore) -> Iterator[str]:
-    """Episodes in which no action dimension moves by a hundredth of its spread, or that are one frame long."""
-    statistics = store.statistics["action"]
-    spread = statistics.quantile(0.99) - statistics.quantile(0.01)
-    idle, short = [], []
+def _not_finite(store: EpisodeStore) -> Iterator[str]:
+    """Numbers that are none: our writers refuse them, others may not have."""
+    found: dict[str, list[str]] = {}
     for episode, length in enumerate(store.length.tolist()):
+        numbers = {"action": store.actions(episode, 0, length), "proprio": store.proprio(episode, 0, length)}
+        for feature, names in (("action", store.info.action.names), ("proprio", store.info.proprio)):
+            for d in np.flatnonzero(~np.isfinite(numbers[feature]).all(axis=0)):
+                found.setdefault(f"{feature} {names[d]}", []).append(store.episode_id(episode))
+    for name, episodes in found.items():
+        yield f"{name} is NaN or infinite in {len(episodes)} episodes: {_few(episodes)}"
+
+
+def _episodes(store: EpisodeStore) -> Iterator[str]:
+    """Episodes of one frame, those in which no action moves by a hundredth of its spread, and those that come twice."""
+    statistics = store.statistics["action"]
+    least = IDLE * (statistics.quantile(0.99) - statistics.quantile(0.01))
+    first: dict[bytes, str] = {}
+    idle, short, again = [], [], []
+    for episode, length in enumerate(store.length.tolist()):
+        name, actions = store.episode_id(episode), store.actions(episode, 0, length)
         if length == 1:
-            short.append(store.episode_id(episode))
-        elif np.all(np.ptp(store.actions(episode, 0, length), axis=0) <= IDLE * spread):
-            idle.append(store.episode_id(episode))
+            short.append(name)
+        elif np.all(actions.max(axis=0) - actions.min(axis=0) <= least):
+            idle.append(name)
+        elif (like := first.setdefault(blake2b(actions.tobytes(), digest_size=16).digest(), name)) != name:
+            again.append(f"{name} as {like}")
     if short:
         yield f"{len(short)} episodes of a single frame: {_few(short)}"
     if idle:
         yield f"{len(idle)} episodes whose actions hardly change: {_few(idle)}"
+    if again:
+        yield f"{len(again)} episodes have the very actions of another: {_few(again)}"
 
 
-def _repeated_frames(store: EpisodeStore) -> Iterator[str]:
-    """Frames that equal the one before: a camera that was slower than the recording, or stood still."""
-    chosen = np.unique(np.linspace(0, len(store) - 1, min(LOOKED_AT, len(store))).round().astype(int))
-    for camera, shape in store.info.cameras.items():
-        repeated, pairs = 0, 0
-        for episode in chosen.tolist():
-            frames = np.empty((int(store.length[episode]), shape.height, shape.width, 3), np.uint8)
-            store.read_frames(camera, episode, 0, len(frames), frames)
-            repeated += int(np.all(frames[1:] == frames[:-1], axis=(1, 2, 3)).sum())
-            pairs += len(frames) - 1
-        if pairs and repeated / pairs > 0.1:
-            yield f"camera {camera}: {repeated / pairs:.0%} of the frames equal the one before"
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+def _pictures(store: EpisodeStore, episodes: Sequence[int]) -> Iterator[str]:
+    """Frames that equal the one before, from a camera that was slow or stood still, and frames that show nothing."""
+    for camera in store.info.cameras:
+        looks = [_look(store, camera, episode) for episode in episodes]
+        pairs, frames = sum(look.pairs for look in looks), sum(look.frames for look in looks)
+        share = sum(look.repeated for look in looks) / max(1, pairs)
+        still = [look.episode for look in looks if look.repeated > look.pairs / 2]
+        flat = [look.episode for look in looks if look.flat]
+        if share > REPEATED:
+            yield f"camera {camera}: {share:.0%} of the frames equal the one before"
+        elif still:
+            yield f"camera {camera}: most frames equal the one before in {len(still)} episodes: {_few(still)}"
+        if flat:
+            count = sum(look.flat for look in looks)
+            yield f"camera {camera}: {count} of {frames} frames are of a single colour, in {_few(flat)}"
+
+
+def _look(store: EpisodeStore, camera: str, episode: int) -> _Look:
+    """Look at stretches of an episode's frames, one in memory at a time."""
+    shape, length = store.info.cameras[camera], int(store.length[episode])
+    begins = np.arange(0, length, BLOCK)
+    begins = begins[np.unique(np.linspace(0, len(begins) - 1, min(BLOCKS, len(begins))).round().astype(int))]
+    seen = pairs = repeated = flat = 0
+    for begin in begins.tolist():
+        frames = np.empty((min(BLOCK, length - begin), shape.height, shape.width, 3), np.uint8)
+        store.read_frames(camera, episode, begin, begin + len(frames), frames)
+        seen, pairs = seen + len(frames), pairs + len(frames) - 1
+        repeated += int(np.all(frames[1:] == frames[:-1], axis=(1, 2, 3)).sum())
+        flat += int(np.all(frames.max(axis=(1, 2)) - frames.min(axis=(1, 2)) <= FLAT, axis=1).sum())
+    return _Look(store.episode_id(episode), seen, pairs, repeated, flat)
 
 
 def _few(names: Sequence[str], count: int = 5) -> str:

@@ -68,7 +68,7 @@ class RemotePath:
     @property
     def name(self) -> str:
         """The last word."""
-        return self.key.rpartition("/")[2]
+        return str(self).rpartition("/")[2]
 
     def read_bytes(self) -> bytes:
         """Read the object as it is now; raises OSError or DataError."""

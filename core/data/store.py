@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
+from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any, Literal, NoReturn
 
@@ -45,6 +46,12 @@ class EpisodeStore:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    @property
+    def name(self) -> str:
+        """What its folder is called, without .zarr."""
+        place = self.path.resolve() if isinstance(self.path, Path) else self.path
+        return place.name.removesuffix(".zarr")
 
     @property
     def frame_count(self) -> int:

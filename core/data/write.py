@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.cli import command
 from core.data.conversion import Progress, choose_format
-from core.data.show import show_info
+from core.data.display import show_info
 
 
 @command

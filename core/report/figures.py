@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from core.report.distributions import Dimension
 from core.report.inputs import PredictedEpisode
 from core.report.metrics import Series
 
@@ -40,7 +41,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "lines.linewidth": 1.6,
 }
-WIDE, SMALL = (5.0, 2.6), (2.9, 1.45)  # inches: a curve's drawing, and one of many
+WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)  # inches: a curve's drawing, one of many, with labels
 BUCKETS = 240  # a curve of more steps is drawn as the mean and the range of this many buckets
 FEW = 12  # a curve of no more points gets a dot at each: one alone would draw no line at all
 CHUNKS = 14  # at most as many of an episode's predicted chunks are drawn
@@ -128,6 +129,26 @@ def action_chunks(episode: PredictedEpisode) -> list[Chart]:
         return Chart(name, _draw(f"{name}: true action and predicted chunks", SMALL, paint))
 
     return [chart(index, name) for index, name in enumerate(episode.names)]
+
+
+def histogram(dimension: Dimension) -> Chart:
+    """Draw how many frames have which value of a dimension."""
+    colour = SERIES[0] if dimension.feature == "action" else SERIES[2]
+
+    def paint(axes: "Axes") -> None:
+        axes.stairs(dimension.counts, dimension.edges, fill=True, color=colour, linewidth=0)
+        axes.set_xlabel(dimension.unit)
+        axes.set_ylabel("frames")
+        axes.locator_params(nbins=4)
+        axes.margins(x=0)
+
+    counted = {
+        "outside of what is drawn": dimension.outside,
+        "NaN or infinite": dimension.not_finite,
+    }
+    note = "; ".join(f"{count:,} frames {what}" for what, count in counted.items() if count)
+    title = f"{dimension.feature} {dimension.name}"
+    return Chart(title, _draw(f"{title}: frames by value", LABELLED, paint), note=note)
 
 
 def _curve(axes: "Axes", series: Series, colour: str, dash: object) -> None:

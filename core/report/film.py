@@ -1,4 +1,4 @@
-"""Rollouts as film strips: one JPEG per attempt holds all its frames, and a canvas plays them."""
+"""Film strips: one JPEG holds all frames of a rollout or an episode, and a canvas plays them."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -10,66 +10,112 @@ import numpy as np
 from core.report.inputs import Rollout
 
 LARGEST_SIDE = 160  # pixels; larger frames are shrunk by a whole factor
-MOST_FRAMES = 120  # of longer attempts every second, third ... frame is kept, and the last
-STEPS_PER_SECOND = 20  # how fast a film plays, in looks of the policy
+MOST_FRAMES = 120  # of longer attempts and episodes every second, third ... frame is kept, and the last
+LOOKS_PER_SECOND = 20  # how fast a rollout plays, in looks of the policy
 BLOCK = 8  # pixels: JPEG's blocks; frames that begin at a multiple do not bleed into each other
-QUALITIES = (92, 85, 75, 65, 50, 35)  # the first whose strip is small enough
+QUALITIES = (92, 85, 75, 65, 50, 35)  # the first whose picture is small enough
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A film strip and where its frames lie.
+
+    picture: JPEG as a data URI; frame i lies in row i // columns, column i % columns, each `width` x `height` pixels.
+    cameras: {"name", "x", "width", "height"}: where a camera's picture lies within a frame.
+    steps: (n) which step each frame shows; per_second: steps in a second of the film.
+    """
+
+    picture: str
+    columns: int
+    width: int
+    height: int
+    cameras: Sequence[Mapping[str, str | int]]
+    steps: Sequence[int]
+    per_second: float
+
+    @property
+    def layout(self) -> dict[str, object]:
+        """What the player needs to know."""
+        names = ("columns", "width", "height", "cameras", "steps")
+        return {name: getattr(self, name) for name in names} | {"perSecond": self.per_second}
 
 
 @dataclass(frozen=True)
 class Film:
-    """A film strip and where its frames lie.
+    """A recorded attempt as a film strip; its steps are the policy's looks, each evaluate.execute control steps long.
 
-    strip: JPEG as a data URI; frame i lies in row i // columns, column i % columns, each `width` x `height` pixels.
-    cameras: {"name", "x", "width", "height"}: where a camera's picture lies within a frame.
-    steps: (n) which of the attempt's looks each frame shows; a look lasts evaluate.execute control steps.
-    gripper: (n) its opening, 0 closed to 1 open.
+    gripper: its opening at each frame of the strip, 0 closed to 1 open.
     """
 
     task: str
     instruction: str
     seed: int
     success: bool
-    strip: str
-    columns: int
-    width: int
-    height: int
-    cameras: Sequence[Mapping[str, str | int]]
-    steps: Sequence[int]
+    strip: Strip
     gripper: Sequence[float]
 
     @property
     def layout(self) -> dict[str, object]:
         """What the player needs to know."""
-        names = ("columns", "width", "height", "cameras", "steps", "gripper")
-        return {name: getattr(self, name) for name in names} | {"perSecond": STEPS_PER_SECOND}
+        return self.strip.layout | {"unit": "look", "gripper": self.gripper}
 
 
 def film(rollout: Rollout, most_bytes: int) -> Film:
-    """Make a film strip of at most about `most_bytes`: a lower quality first, then fewer frames."""
-    every = ceil(len(rollout.gripper) / MOST_FRAMES)
-    images = {name: _shrink(frames) for name, frames in rollout.images.items()}
+    """Make a film of an attempt, of at most about `most_bytes`."""
+    steps = kept_steps(len(rollout.gripper))
+    images = {name: shrink(frames[steps], LARGEST_SIDE) for name, frames in rollout.images.items()}
+    strip = make_strip(images, steps, LOOKS_PER_SECOND, most_bytes)
+    return Film(
+        task=rollout.task,
+        instruction=rollout.instruction,
+        seed=rollout.seed,
+        success=rollout.success,
+        strip=strip,
+        gripper=[round(float(rollout.gripper[step]), 2) for step in strip.steps],
+    )
+
+
+def kept_steps(length: int) -> list[int]:
+    """Which of `length` steps a film shows: all, or of more than MOST_FRAMES every second, third ... and the last."""
+    return _every(ceil(length / MOST_FRAMES), length)
+
+
+def make_strip(images: Mapping[str, np.ndarray], steps: Sequence[int], per_second: float, most_bytes: int) -> Strip:
+    """Lay out frames {camera: (n Y X 3) uint8} of `steps` (n) as a film strip of at most about `most_bytes`.
+
+    A lower quality first, then fewer frames.
+    """
+    every = 1
     while True:
-        kept = sorted({*range(0, len(rollout.gripper), every), len(rollout.gripper) - 1})
+        kept = _every(every, len(steps))
         strip, columns = _strip([frames[kept] for frames in images.values()])
         jpeg = _encode(strip, most_bytes)
         if len(jpeg) <= most_bytes or len(kept) <= 2:
             break
         every *= 2
     cameras, width, height = _places(images)
-    return Film(
-        task=rollout.task,
-        instruction=rollout.instruction,
-        seed=rollout.seed,
-        success=rollout.success,
-        strip=f"data:image/jpeg;base64,{b64encode(jpeg).decode()}",
-        columns=columns,
-        width=width,
-        height=height,
-        cameras=cameras,
-        steps=kept,
-        gripper=[round(float(rollout.gripper[step]), 2) for step in kept],
-    )
+    shown = [steps[index] for index in kept]
+    return Strip(_data_uri(jpeg), columns, width, height, cameras, shown, per_second)
+
+
+def still(picture: np.ndarray, most_bytes: int) -> str:
+    """A picture (Y X 3) uint8 as the data URI of a JPEG of at most about `most_bytes`."""
+    return _data_uri(_encode(np.ascontiguousarray(picture), most_bytes))
+
+
+def shrink(frames: np.ndarray, largest_side: int) -> np.ndarray:
+    """Average blocks of pixels of (n Y X 3), so that neither side is larger than `largest_side`."""
+    factor = ceil(max(frames.shape[1:3]) / largest_side)
+    if factor == 1:
+        return frames
+    height, width = (max(1, side // factor) for side in frames.shape[1:3])
+    down, across = (min(factor, side) for side in frames.shape[1:3])
+    blocks = frames[:, : height * down, : width * across].reshape(-1, height, down, width, across, 3)
+    return np.asarray(blocks.mean(axis=(2, 4)).round().astype(np.uint8))
+
+
+def _every(step: int, length: int) -> list[int]:
+    return sorted({*range(0, length, step), length - 1})
 
 
 def _places(images: Mapping[str, np.ndarray]) -> tuple[list[dict[str, str | int]], int, int]:
@@ -104,16 +150,6 @@ def _whole_blocks(pixels: int) -> int:
     return ceil(pixels / BLOCK) * BLOCK
 
 
-def _shrink(frames: np.ndarray) -> np.ndarray:
-    """Average blocks of pixels, so that neither side is larger than LARGEST_SIDE."""
-    factor = ceil(max(frames.shape[1:3]) / LARGEST_SIDE)
-    if factor == 1:
-        return frames
-    height, width = (side // factor for side in frames.shape[1:3])
-    blocks = frames[:, : height * factor, : width * factor].reshape(-1, height, factor, width, factor, 3)
-    return np.asarray(blocks.mean(axis=(2, 4)).round().astype(np.uint8))
-
-
 def _encode(strip: np.ndarray, most_bytes: int) -> bytes:
     from simplejpeg import encode_jpeg  # type: ignore[attr-defined]
 
@@ -123,3 +159,7 @@ def _encode(strip: np.ndarray, most_bytes: int) -> bytes:
         if len(jpeg) <= most_bytes:
             break
     return jpeg
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"

@@ -3,7 +3,9 @@
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from errno import EISDIR
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -44,12 +46,27 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 def write_page(path: Path, text: str) -> None:
     """Replace a file by a page, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what takes the place of `path` when all went well; an OSError names `path`, and comes at once."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "is a folder; name a file")
+        temporary.touch()
+        yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def percent(share: float) -> str:

@@ -26,6 +26,7 @@ from time import perf_counter
 from unittest.mock import patch
 
 import numpy as np
+import torch
 from PIL import Image
 
 from core.data.contracts import Camera, Episode

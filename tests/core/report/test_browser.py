@@ -2,14 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.data.inspection import inspect
+from core.data.store import EpisodeStore
+from core.data.writer import StoreWriter
 from core.report.compare import write_comparison
+from core.report.episodes import choose_episodes
 from core.report.report import write_report
+from core.report.store_page import write_store_page
 from tests.core.report.factories import TASKS, make_run
+from tests.factories import make_episode, make_info
 
 pytestmark = pytest.mark.browser
 
@@ -53,10 +60,29 @@ def wait(browser: Any, condition: Any) -> None:
     WebDriverWait(browser, timeout=60, poll_frequency=0.05).until(condition)
 
 
+def look_at_films(browser: Any) -> None:
+    """Scroll to each film: it is drawn when it comes into sight."""
+    for player in find(browser, ".player"):
+        canvas, slider = (player.find_element("css selector", s) for s in ("canvas", "input"))
+        browser.execute_script("arguments[0].scrollIntoView()", canvas)
+        wait(browser, lambda _, slider=slider: slider.get_attribute("aria-valuetext"))
+        assert browser.execute_script(COLOURS, canvas) > 10
+
+
 @pytest.fixture(scope="module")
 def report(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = shutil.copytree(pristine_run, tmp_path_factory.mktemp("shown") / "kosmos_lstm")
     return write_report(Path(run))
+
+
+@pytest.fixture(scope="module")
+def store_page(pristine_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return page_of(EpisodeStore(pristine_store), tmp_path_factory.mktemp("shown") / "store.html")
+
+
+def page_of(store: EpisodeStore, path: Path) -> Path:
+    write_store_page(store, inspect(store), choose_episodes(store, None), path)
+    return path
 
 
 def test_the_report_renders_and_is_whole_in_itself(browser, report):
@@ -67,7 +93,7 @@ def test_the_report_renders_and_is_whole_in_itself(browser, report):
         *("Success", "Rollouts", "Curves", "Action chunks", "Joint training", "Recipe", "Conditions")
     ]
     assert find(browser, "svg.chart")[0].rect["height"] > 100
-    wait(browser, lambda b: all(b.execute_script(COLOURS, canvas) > 10 for canvas in find(b, "canvas")))
+    look_at_films(browser)
     assert {address.partition(":")[0] for address in requests(browser)} <= {"file", "data"}
     assert complaints(browser) == []
 
@@ -99,10 +125,10 @@ def test_one_button_stops_and_starts_all_films(browser, report):
 
 @pytest.mark.parametrize("width", [420, 1280])
 @pytest.mark.parametrize("dark", [False, True])
-def test_pages_fit_their_width(browser, report, pristine_run, tmp_path, width, dark):
+def test_pages_fit_their_width(browser, report, store_page, pristine_run, tmp_path, width, dark):
     other = make_run(tmp_path / "frozen_backbone_with_a_long_name", tasks=TASKS[4:7], skill=0.4, length=4)
     comparison = write_comparison([pristine_run, other], tmp_path / "compare.html")
-    for page in (report, comparison):
+    for page in (report, store_page, comparison):
         show(browser, page, width, dark=dark)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         assert complaints(browser) == []
@@ -124,4 +150,77 @@ def test_hostile_words_stay_words(browser, tmp_path):
     show(browser, write_report(run))
     assert browser.title == "run - Joinery"
     assert find(browser, "tbody th[scope=row]")[0].text == evil
+    assert complaints(browser) == []
+
+
+def test_a_store_renders_and_is_whole_in_itself(browser, store_page):
+    show(browser, store_page)
+    assert browser.title == "store.zarr - Joinery"
+    headings = [heading.text.splitlines()[0].partition(" ")[0] for heading in find(browser, "h2")]
+    assert headings == ["Suspicious", "Tasks", "Episodes", "Numbers", "Conventions"]
+    assert find(browser, "svg.chart")[0].rect["height"] > 100
+    thumbnails = find(browser, ".thumbnails img")
+    assert len(thumbnails) == 2 * 2
+    assert all(picture.get_property("naturalWidth") == 3 * 32 for picture in thumbnails)
+    look_at_films(browser)
+    assert {address.partition(":")[0] for address in requests(browser)} <= {"file", "data"}
+    assert complaints(browser) == []
+
+
+def test_an_episode_plays_pauses_and_scrubs_with_its_numbers(browser, store_page, pristine_store):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    show(browser, store_page)
+    player = find(browser, ".player")[1]
+    button, slider, step = (player.find_element("css selector", s) for s in ("button", "input", ".step"))
+    tracks, values = (player.find_elements("css selector", s) for s in (".track", ".value"))
+    browser.execute_script("arguments[0].scrollIntoView()", player)
+    if button.get_attribute("aria-label") == "Play":  # where the system asks for less motion
+        button.click()
+    wait(browser, lambda _: int(step.text.split()[0]) > 2)
+    button.send_keys(Keys.SPACE)
+    assert button.get_attribute("aria-label") == "Play"
+    browser.execute_script(SCRUB, slider, 7)
+    assert step.text == "7 · 0.70 s"
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert step.text == "8 · 0.80 s"
+    assert slider.get_attribute("aria-valuetext") == "frame 8 of 11"
+
+    store = EpisodeStore(pristine_store)
+    numbers = [*store.actions(1, 8, 9)[0], *store.proprio(1, 8, 9)[0]]
+    assert [value.text for value in values] == [f"{number:.3g}" for number in numbers]
+    cursor = "return getComputedStyle(arguments[0], '::after').left"
+    place = float(browser.execute_script(cursor, tracks[0]).removesuffix("px"))
+    assert place == pytest.approx(tracks[0].size["width"] * 8 / 11, abs=1)
+    left = 3 - tracks[2].size["width"] // 2
+    ActionChains(browser).move_to_element_with_offset(tracks[2], left, 0).click().perform()
+    assert step.text == "0 · 0.00 s"
+    assert complaints(browser) == []
+
+
+def test_without_scripts_a_store_is_still_there(browser, store_page):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        show(browser, store_page)
+        assert "reach the red cube" in find(browser, "table.tasks")[0].text
+        sheets, canvases = find(browser, ".player img"), find(browser, ".player canvas")
+        assert len(sheets) == len(canvases) == 6
+        assert all(sheet.rect["height"] > 0 for sheet in sheets)
+        for one in (*canvases, *find(browser, ".controls, h2 button")):
+            assert one.value_of_css_property("display") == "none"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_hostile_words_of_a_store_stay_words(browser, tmp_path):
+    evil = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>'\""
+    info = make_info()
+    info = replace(info, action=replace(info.action, names=(evil, *"yzg")), origin=evil)
+    with StoreWriter(tmp_path / "store.zarr", info) as writer:
+        writer.append(replace(make_episode(0, info), id=evil, task=evil, instruction=evil))
+    show(browser, page_of(EpisodeStore(tmp_path / "store.zarr"), tmp_path / "page.html"))
+    assert browser.title == "store.zarr - Joinery"
+    assert find(browser, "tbody th[scope=row]")[0].text == evil
+    assert find(browser, ".where")[0].text == evil
     assert complaints(browser) == []

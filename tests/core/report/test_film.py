@@ -21,10 +21,10 @@ def rollout(length: int, sizes: dict[str, tuple[int, int]], noise: bool = False)
 
 def picture(made: Film, index: int, camera: int) -> np.ndarray:
     """What the player draws: one camera of one frame."""
-    strip = decode_jpeg(b64decode(made.strip.partition(",")[2]))
-    place = made.cameras[camera]
-    top = index // made.columns * made.height
-    left = index % made.columns * made.width + int(place["x"])
+    strip = decode_jpeg(b64decode(made.strip.picture.partition(",")[2]))
+    place = made.strip.cameras[camera]
+    top = index // made.strip.columns * made.strip.height
+    left = index % made.strip.columns * made.strip.width + int(place["x"])
     return strip[top : top + int(place["height"]), left : left + int(place["width"])]
 
 
@@ -41,24 +41,24 @@ def test_every_camera_of_every_frame_lies_where_the_layout_says(length, sizes, i
         shown = picture(made, index % length, number).astype(int)
         assert shown.shape == frames.shape[1:]
         assert abs(shown - frames[index % length]).max() <= 6
-    assert [made.width % BLOCK, made.height % BLOCK] == [0, 0]
+    assert [made.strip.width % BLOCK, made.strip.height % BLOCK] == [0, 0]
 
 
 def test_a_long_attempt_keeps_its_last_step():
     made = film(rollout(3 * MOST_FRAMES + 1, {"c": (8, 8)}), most_bytes=10**9)
-    assert len(made.steps) <= MOST_FRAMES + 1
-    assert (made.steps[0], made.steps[-1]) == (0, 3 * MOST_FRAMES)
+    assert len(made.strip.steps) <= MOST_FRAMES + 1
+    assert (made.strip.steps[0], made.strip.steps[-1]) == (0, 3 * MOST_FRAMES)
     assert made.gripper[-1] == 1
-    assert len(made.gripper) == len(made.steps)
+    assert len(made.gripper) == len(made.strip.steps)
 
 
 def test_large_frames_are_shrunk():
     made = film(rollout(3, {"c": (3 * LARGEST_SIDE, 2 * LARGEST_SIDE)}), most_bytes=10**9)
-    assert (made.cameras[0]["height"], made.cameras[0]["width"]) == (LARGEST_SIDE, LARGEST_SIDE * 2 // 3)
+    assert (made.strip.cameras[0]["height"], made.strip.cameras[0]["width"]) == (LARGEST_SIDE, LARGEST_SIDE * 2 // 3)
 
 
 @pytest.mark.parametrize("most", [4_000, 20_000])
 def test_noise_fits_the_budget(most):
     made = film(rollout(100, {"c": (32, 32)}, noise=True), most_bytes=most)
-    assert len(b64decode(made.strip.partition(",")[2])) <= most
-    assert made.steps[-1] == 99
+    assert len(b64decode(made.strip.picture.partition(",")[2])) <= most
+    assert made.strip.steps[-1] == 99

@@ -1,53 +1,32 @@
-"""`joinery show STORE.zarr`: what a store holds, what its numbers mean, and what looks wrong."""
+"""What is printed of a store: what it holds, what its numbers mean, how they are spread, and what looks wrong."""
 
-import argparse
 from typing import TYPE_CHECKING
-
-from core.cli import command
-from core.data.location import address
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from core.data.contracts import StoreInfo
-    from core.data.inspection import TaskSummary
+    from core.data.inspection import Inspection, TaskSummary
     from core.data.store import EpisodeStore
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Show a store."""
-    path = _parser().parse_args(argv).store
-
-    from rich.console import Console
-
-    from core.data.inspection import inspect
-    from core.data.store import EpisodeStore
-
-    console, store = Console(soft_wrap=True), EpisodeStore(path)
+def show_store(store: "EpisodeStore", found: "Inspection | None", console: "Console") -> None:
+    """Print all that is known of a store; found: None where it has no episodes."""
     console.print(
-        f"{path}: {len(store)} episodes, {store.frame_count} frames; {store.info.origin or 'origin unknown'}",
+        f"{store.path}: {len(store)} episodes, {store.frame_count} frames; {store.info.origin or 'origin unknown'}",
         markup=False,
     )
     show_info(store.info, console)
     for camera, codec in store.codecs.items():
         console.print(f"  camera {camera} is stored as {codec.name}", highlight=False, markup=False)
-    if not len(store):
-        return 0
-    found = inspect(store)
+    if found is None:
+        return
     console.print(_tasks_table(found.tasks), statistics_table(store))
     for suspicion in found.suspicions:
         console.print(f"suspicious: {suspicion}", highlight=False, markup=False)
     if not found.suspicions:
         console.print("nothing looks suspicious")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="joinery show", description="Show what a store holds.")
-    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
-    return parser
 
 
 def show_info(info: "StoreInfo", console: "Console") -> None:
@@ -95,7 +74,3 @@ def _table(*columns: str) -> "Table":
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     return table
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
