@@ -18,8 +18,8 @@ from core.errors import DataError
 from core.libraries import import_optional
 
 IN_FLIGHT = 64  # requests at once, for one store
-BLOCK = 2**17  # bytes: what ranges are rounded to, so that overlapping ones share what the cache holds
-RUN = 8  # neighbouring blocks that one request may ask for
+BLOCK = 2**18  # bytes: what ranges are rounded to, so that overlapping ones share what the cache holds
+RUN = 4  # neighbouring blocks that one request may ask for
 CLIENT = {
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=20),  # without a byte

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
+from safetensors.torch import load_file
 
 pytest.importorskip("obstore")
 pytest.importorskip("moto")
@@ -28,6 +29,7 @@ from core.data.mixture import Mixture
 from core.data.objects import Objects
 from core.data.store import EpisodeStore
 from core.errors import DataError, RecipeError
+from tests.core.training.conftest import RECIPE
 from tests.factories import MOVING, contents, make_member
 from tests.s3 import BUCKET, Proxy, delete, endpoint, moto, put, upload
 
@@ -366,6 +368,16 @@ def test_a_commit_that_is_missing_between_others_is_named(
 
 
 # ------------------------------------------------------------------------------------------- commands
+
+
+def test_a_recipe_trains_from_a_url_as_from_a_folder(proxy: Proxy, local: EpisodeStore, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    for path, run in ((str(local.path), "local"), (STORE, "remote")):
+        assert joinery(["run", str(recipe), f"data.path={path}", "train.steps=2", "--output", str(tmp_path / run)]) == 0
+    assert f'path = "{STORE}"' in (tmp_path / "remote" / "recipe.toml").read_text()
+    ours, theirs = (load_file(next((tmp_path / run).rglob("model.safetensors"))) for run in ("remote", "local"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_show_and_verify_read_a_url(
