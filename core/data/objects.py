@@ -215,7 +215,8 @@ def _connect(url: str) -> Any:
     try:
         return getattr(store, STORES[scheme]).from_url(url.rstrip("/"), client_options=CLIENT, retry_config=RETRIES)
     except (ValueError, OSError, exceptions.BaseError) as error:
-        raise DataError(f"{url}: {_first_line(error)}; check the address and the environment") from None
+        line = str(error).partition("\n")[0]
+        raise DataError(f"{url}: {line}; check the address and the environment") from None
 
 
 def _raise_if_forked(url: str) -> None:
@@ -227,18 +228,18 @@ def _raise_if_forked(url: str) -> None:
 
 
 def _explained(where: str, error: Exception) -> Exception:
-    """What obstore says, in one line that says what to do."""
-    name, text = type(error).__name__, str(error)
-    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+    """What obstore says, in one line."""
+    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
         return FileNotFoundError(errno.ENOENT, "no such object", where)
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{where}: there is no such bucket; check the address")
-    if name in ("PermissionDeniedError", "UnauthenticatedError"):
-        return DataError(
-            f"{where}: no permission; check the credentials in the environment, AWS_ACCESS_KEY_ID for example"
-        )
-    return DataError(f"{where}: cannot be read ({_first_line(error)}); check the address and the network")
+    return DataError(f"{where}: {_reason(type(error).__name__, str(error))}")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _reason(kind: str, text: str) -> str:
+    """What is wrong, and what to do."""
+    if "NoSuchBucket" in text:
+        return "there is no such bucket; check the address"
+    if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+        return "no permission; check the credentials in the environment, AWS_ACCESS_KEY_ID for example"
+    if "/latest/api/token" in text or "/computeMetadata/" in text:  # asked last: this machine, were it in the cloud
+        return "no credentials; put them into the environment, or AWS_SKIP_SIGNATURE=true where none are needed"
+    return f"cannot be read ({text.splitlines()[0]}); check the address and the network"

@@ -303,6 +303,14 @@ def test_a_server_that_is_not_there(proxy: Proxy, monkeypatch: pytest.MonkeyPatc
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_missing_credentials_are_asked_for(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # where a machine in the cloud gets its own
+    with pytest.raises(DataError, match=r"zarr.json: no credentials; put them into the environment, or AWS_SKIP"):
+        EpisodeStore(STORE)
+
+
 def test_a_missing_library_is_named(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(RecipeError, match=r"pip install 'joinery\[cloud\]'"):

@@ -31,6 +31,11 @@ def test_missing_demonstrations_are_recorded_once(load, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_demonstrations_are_not_recorded_into_a_url(load):
+    with pytest.raises(RecipeError, match=r"data.path: s3://bucket/new.zarr is a URL, where no \[demonstrations\]"):
+        prepare(load("data.path=s3://bucket/new.zarr"), QUIET)
+
+
 def test_more_demonstrations_than_the_recipe_asks_for_are_said(load, tmp_path, capsys):
     recipe = load(f"data.path={tmp_path / 'new.zarr'}", "demonstrations.episodes=2")
     prepare(recipe, QUIET)
