@@ -10,28 +10,27 @@ docs/episode-store.md says what to install.
 """
 
 import argparse
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 from torch import multiprocessing
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from core.data.store import EpisodeStore
-from core.data.windows import Windows, window_at
+from core.data.windows import Windows
 from core.data.writer import StoreWriter
 from core.plugins import load_plugins
 from core.policy import build_policy
 from core.recipe import load_recipe
 from core.training.data import open_data
 from core.training.optimizer import build_optimizer
+from tests.benchmarks.clocks import BATCH, SEED, Clock, Reading, clock_bare, clock_dataset, clock_loader
 from tests.benchmarks.content import PHOTOGRAPHS, SIMULATION, episodes_of, info_of
 from tests.benchmarks.peers import (
     HDF5Windows,
@@ -42,16 +41,12 @@ from tests.benchmarks.peers import (
     write_lerobot,
     write_zarr,
 )
-from tests.benchmarks.reading import PREFETCH, BareLoop, loader_of
+from tests.benchmarks.reading import loader_of
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "metaworld_offline.toml"
-WINDOW, HORIZON, BATCH = 8, 10, 16
-WORKERS, AHEAD = 2, 2  # AHEAD: batches that each worker prepares, torch's default
-SEED = 0
-PRELOADED = ["core.plugins", "core.training.data", "tests.benchmarks.peers", "tests.benchmarks.reading"]
-OURS, BARE = "Joinery, the Loader", "bare pread + decode"
-
-Seconds = Callable[[int], float]  # how long a reader takes for that many batches
+WINDOW, HORIZON = 8, 10
+OURS = "Joinery, the Loader"
+PRELOADED = ["core.plugins", "core.training.data", "tests.benchmarks.clocks", "tests.benchmarks.peers"]
 
 
 # ------------------------------------------------------------------------------------------------------- writing
@@ -91,102 +86,42 @@ def _bytes(path: Path) -> int:
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-class Shuffled(Sampler[int]):
-    """The order in which the Loader reads, without end."""
-
-    def __init__(self, windows: Sized) -> None:
-        self.windows = windows
-
-    def __iter__(self) -> Iterator[int]:
-        return (window_at(position, len(self.windows), SEED) for position in count())
-
-
-def time_batches(batches: Iterator[object], ahead: int) -> Seconds:
-    """Clock a stream of batches, after the `ahead` ones that may be ready."""
-
-    def seconds(number: int) -> float:
-        for _ in islice(batches, ahead):
-            pass
-        began = perf_counter()
-        for _ in islice(batches, number):
-            pass
-        return perf_counter() - began
-
-    return seconds
-
-
-def time_bare(windows: Windows, threads: int) -> Seconds:
-    """Clock the bare loop over the windows that the Loader reads."""
-    loop, positions = BareLoop(windows, threads, slots=(PREFETCH + 1) * BATCH), count()
-
-    def seconds(number: int) -> float:
-        order = [window_at(position, len(windows), SEED) for position in islice(positions, number * BATCH)]
-        places = [windows.locate(index) for index in order]
-        began = perf_counter()
-        loop.run(places)
-        return perf_counter() - began
-
-    return seconds
-
-
-def time_dataset(make: Callable[[], Dataset[object]], processes: int) -> Seconds:
-    """Clock torch's DataLoader as its users have it: in the process itself, or with workers."""
-    dataset, workers = make(), 0 if processes == 1 else processes
-    loader = DataLoader(
-        dataset,
-        BATCH,
-        sampler=Shuffled(dataset),
-        num_workers=workers,
-        prefetch_factor=AHEAD if workers else None,
-        multiprocessing_context="forkserver" if workers else None,  # of a process that has read nothing yet
-    )
-    return time_batches(iter(loader), AHEAD * workers)
-
-
 @dataclass(frozen=True)
 class Reader:
-    """One row of the table. file: which of the files is read. time: threads or processes -> its clock."""
+    """One row of the table. file: which of the files is read. clock: for a number of threads or processes."""
 
     name: str
     file: str
-    time: Callable[[int], Seconds]
+    clock: Callable[[int], Clock]
 
 
-def readers_of(folder: Path, decoders: Sequence[str], stack: ExitStack) -> list[Reader]:
+def readers_of(folder: Path, decoders: Sequence[str]) -> list[Reader]:
     """All who read the files in a folder."""
     store = EpisodeStore(folder / "store.zarr")
     windows = Windows(store, range(len(store)), WINDOW, HORIZON)
     numbers = Numbers.of(windows)
 
-    def loader(threads: int) -> Seconds:
-        batches = stack.enter_context(closing(loader_of(windows, BATCH, threads).batches(SEED)))
-        return time_batches(batches, PREFETCH)
+    def peer(name: str, file: str, dataset: Callable[..., Dataset[object]], *arguments: object) -> Reader:
+        return Reader(name, file, lambda processes: clock_dataset(dataset(folder / file, *arguments), processes))
 
-    def peer(name: str, file: str, make: Callable[[], Dataset[object]]) -> Reader:
-        return Reader(name, file, lambda processes: time_dataset(make, processes))
-
-    video, image = folder / "lerobot_video", folder / "lerobot_image"
     return [
-        Reader(OURS, "store.zarr", loader),
-        Reader(BARE, "store.zarr", lambda threads: time_bare(windows, threads)),
-        *(
-            peer(f"LeRobot, video, {name}", video.name, partial(LeRobotWindows, video, windows, name))
-            for name in decoders
-        ),
-        peer("LeRobot, images", image.name, partial(LeRobotWindows, image, windows)),
-        peer("HDF5, gzip", "frames.hdf5", partial(HDF5Windows, folder / "frames.hdf5", numbers)),
-        peer("zarr-python, raw", "frames.zarr", partial(ZarrWindows, folder / "frames.zarr", numbers)),
+        Reader(OURS, "store.zarr", lambda threads: clock_loader(loader_of(windows, BATCH, threads))),
+        Reader("bare pread + decode", "store.zarr", partial(clock_bare, windows)),
+        *(peer(f"LeRobot, video, {name}", "lerobot_video", LeRobotWindows, windows, name) for name in decoders),
+        peer("LeRobot, images", "lerobot_image", LeRobotWindows, windows),
+        peer("HDF5, gzip", "frames.hdf5", HDF5Windows, numbers),
+        peer("zarr-python, raw", "frames.zarr", ZarrWindows, numbers),
     ]
 
 
-def compare(readers: Sequence[Reader], cores: int, rounds: int, least: float) -> dict[str, np.ndarray]:
-    """Windows/s of each reader in each round; a round takes each at least about `least` seconds."""
-    clocks = {reader.name: reader.time(cores) for reader in readers}
-    gc.collect()
-    first = {name: clock(2) for name, clock in clocks.items()}  # opens files, starts workers, fills caches
-    numbers = {name: _even(least / (clocks[name](2) / 2)) for name in first}
-    speeds = [{name: numbers[name] * BATCH / clocks[name](numbers[name]) for name in clocks} for _ in range(rounds)]
-    return {name: np.array([speed[name] for speed in speeds]) for name in clocks}
+def compare(readers: Sequence[Reader], cores: int, rounds: int, least: float) -> dict[str, list[Reading]]:
+    """What each reader did in each round; a round takes each about `least` seconds, or two batches."""
+    clocks = {reader.name: reader.clock(cores) for reader in readers}
+    for clock in clocks.values():
+        clock(2)  # opens files, starts workers, fills caches
+    numbers = {name: _even(least * clock(2).windows / BATCH) for name, clock in clocks.items()}
+    taken = [{name: clock(numbers[name]) for name, clock in clocks.items()} for _ in range(rounds)]
+    return {name: [one[name] for one in taken] for name in clocks}
 
 
 def _even(batches: float) -> int:
@@ -218,20 +153,23 @@ def waiting(path: Path, steps: int) -> tuple[float, float]:
 # ------------------------------------------------------------------------------------------------------ printing
 
 
-def table(readers: Sequence[Reader], sizes: Mapping[str, int], frames: int, *measured: dict[str, np.ndarray]) -> str:
-    """Rows of Markdown: bytes a frame, then for one and two cores windows/s and how many times that ours is."""
+def table(readers: Sequence[Reader], sizes: Mapping[str, int], frames: int, taken: dict[str, list[Reading]]) -> str:
+    """Rows of Markdown: KB a frame, windows/s, how many times that ours are, and the same of the processors' time."""
     lines = [
-        "| reader | KB a frame | one process, windows/s | the Loader is | two cores, windows/s | the Loader is |",
+        "| reader | KB a frame | windows/s | the Loader's are | CPU ms a window | of the Loader's |",
         "|---|---|---|---|---|---|",
     ]
-    for reader in readers:
-        columns = []
-        for speeds in measured:
-            ratio = speeds[OURS] / speeds[reader.name]
-            spread = f"{np.median(ratio):.3g} x ({ratio.min():.3g}-{ratio.max():.3g})"
-            columns += [f"{np.median(speeds[reader.name]):,.0f}", "" if reader.name == OURS else spread]
-        lines.append(f"| {reader.name} | {sizes[reader.file] / frames / 1e3:.1f} | {' | '.join(columns)} |")
+    speeds = {name: np.array([one.windows for one in readings]) for name, readings in taken.items()}
+    costs = {name: np.array([one.cpu for one in readings]) for name, readings in taken.items()}
+    for name, file in ((reader.name, reader.file) for reader in readers):
+        faster, dearer = _spread(speeds[OURS] / speeds[name]), _spread(costs[name] / costs[OURS])
+        speed, cost = f"{np.median(speeds[name]):,.0f}", f"{1e3 * np.median(costs[name]):.2f}"
+        lines.append(f"| {name} | {sizes[file] / frames / 1e3:.1f} | {speed} | {faster} | {cost} | {dearer} |")
     return "\n".join(lines)
+
+
+def _spread(ratios: np.ndarray) -> str:
+    return f"{np.median(ratios):.3g} x ({ratios.min():.3g}-{ratios.max():.3g})"
 
 
 def main() -> None:
@@ -239,6 +177,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("runs/formats"), help="folder for what is written and read")
     parser.add_argument("--content", nargs="+", default=[SIMULATION, PHOTOGRAPHS])
     parser.add_argument("--decoders", nargs="+", default=["torchcodec"], help="LeRobot's: torchcodec, pyav")
+    parser.add_argument("--cores", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--episodes", type=int, help="of each content, at most")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="that each reader takes in a round, about")
@@ -252,12 +191,13 @@ def main() -> None:
         store = EpisodeStore(folder / "store.zarr")
         codecs = ", ".join(f"{name} {codec.name}" for name, codec in store.codecs.items())
         print(f"\n{content}: {store.frame_count} frames of each camera; {codecs}; batches of {BATCH}\n", flush=True)
-        with ExitStack() as stack:
-            readers = readers_of(folder, arguments.decoders, stack)
-            measured = [compare(readers, cores, arguments.rounds, arguments.seconds) for cores in (1, 2)]
-        print(table(readers, sizes, store.frame_count * len(store.codecs), *measured))
+        readers = readers_of(folder, arguments.decoders)
+        for cores in arguments.cores:
+            taken = compare(readers, cores, arguments.rounds, arguments.seconds)
+            print(f"{cores} thread or process{'es' if cores > 1 else ''}:\n")
+            print(table(readers, sizes, store.frame_count * len(store.codecs), taken) + "\n", flush=True)
         step, share = waiting(folder / "store.zarr", arguments.steps)
-        print(f"\ntraining, {BATCH} windows a step: {step:.2f} s a step, {share:.2%} of it waiting", flush=True)
+        print(f"training, {BATCH} windows a step: {step:.2f} s a step, {share:.2%} of it waiting", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""Clocks of readers: how long some batches take in the middle of training, and how much of the processors' time."""
+
+import os
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from time import perf_counter, sleep
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from core.data.loader import Loader
+from core.data.windows import Windows, window_at
+from tests.benchmarks.reading import PREFETCH, BareLoop
+
+BATCH = 16  # windows
+WORKERS, AHEAD = 2, 2  # of torch's DataLoader; AHEAD: batches that each worker prepares, torch's default
+SEED = 0
+TICKS = os.sysconf("SC_CLK_TCK")  # per second
+
+
+@dataclass(frozen=True)
+class Reading:
+    """windows: per second. cpu: seconds of all processes and threads together, per window."""
+
+    windows: float
+    cpu: float
+
+
+Clock = Callable[[int], Reading]  # reads that many batches
+
+
+def clock_batches(batches: Iterator[object], ahead: int) -> Clock:
+    """Clock a stream of batches after the `ahead` ones that are ready, and leave as many ready and all at rest."""
+
+    def read(number: int) -> Reading:
+        cpu = cpu_seconds()
+        _take(batches, ahead)
+        began = perf_counter()
+        _take(batches, number)
+        seconds = perf_counter() - began
+        settle()  # or what is prepared ahead would slow whoever reads next
+        return Reading(number * BATCH / seconds, (cpu_seconds() - cpu) / (number + ahead) / BATCH)
+
+    return read
+
+
+def _take(batches: Iterator[object], number: int) -> None:
+    for _ in islice(batches, number):
+        pass
+
+
+def clock_loader(loader: Loader) -> Clock:
+    """Clock our Loader."""
+    return clock_batches(loader.batches(SEED), PREFETCH)
+
+
+def clock_bare(windows: Windows, threads: int) -> Clock:
+    """Clock the bare loop over the windows that the Loader reads."""
+    loop, positions = BareLoop(windows, threads, slots=(PREFETCH + 1) * BATCH), count()
+
+    def read(number: int) -> Reading:
+        order = [window_at(position, len(windows), SEED) for position in islice(positions, number * BATCH)]
+        places = [windows.locate(index) for index in order]
+        cpu, began = cpu_seconds(), perf_counter()
+        loop.run(places)
+        seconds = perf_counter() - began
+        return Reading(len(places) / seconds, (cpu_seconds() - cpu) / len(places))
+
+    return read
+
+
+def clock_dataset(dataset: Dataset[object], processes: int) -> Clock:
+    """Clock torch's DataLoader as its users have it: in the process itself, or with workers."""
+    workers = 0 if processes == 1 else processes
+    loader = DataLoader(
+        dataset,
+        BATCH,
+        sampler=Shuffled(dataset),  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        multiprocessing_context="forkserver" if workers else None,  # of a process that has read nothing yet
+    )
+    return clock_batches(iter(loader), AHEAD * workers)
+
+
+class Shuffled(Sampler[int]):
+    """The order in which the Loader reads, without end."""
+
+    def __init__(self, windows: Sized) -> None:
+        self.windows = windows
+
+    def __iter__(self) -> Iterator[int]:
+        return (window_at(position, len(self.windows), SEED) for position in count())
+
+
+def settle() -> None:
+    """Wait until nothing of this process or its descendants computes."""
+    before = -1.0
+    while (now := cpu_seconds()) - before > 0.03:
+        before = now
+        sleep(0.3)
+
+
+def cpu_seconds() -> float:
+    """Seconds of processor that this process and its descendants have used."""
+    family = [os.getpid()]
+    for process in family:  # grows meanwhile
+        for task in Path(f"/proc/{process}/task").iterdir():
+            family += map(int, (task / "children").read_text().split())
+    return sum(map(_cpu_seconds, family))
+
+
+def _cpu_seconds(process: int) -> float:
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / TICKS
