@@ -1,12 +1,14 @@
 """What becomes of files, and what reading them may cost at most."""
 
 import faulthandler
+import os
 import resource
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from core.data.contracts import EpisodeSource
@@ -69,6 +71,13 @@ def make_unreadable(file: Path) -> None:
     """Put a folder in the file's place: whoever runs the tests may be allowed to read every file."""
     file.unlink()
     file.mkdir()
+
+
+def forbid(file: Path) -> None:
+    """Let nobody read the file, where somebody can be kept from it."""
+    file.chmod(0)
+    if os.access(file, os.R_OK):
+        pytest.skip("whoever runs this may read every file")
 
 
 def read_all(source: EpisodeSource) -> dict[str, bytes | str]:

@@ -10,7 +10,7 @@ import pytest
 
 from core.data.convert import main
 from core.data.store import EpisodeStore
-from tests.damage import corrupt, empty, make_unreadable, truncate
+from tests.damage import corrupt, empty, forbid, make_unreadable, truncate
 from tests.factories import contents
 from tests.plugins import (
     test_calvin_data as calvin,
@@ -103,7 +103,7 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
-@pytest.mark.parametrize("damage", [corrupt, truncate, empty, make_unreadable])
+@pytest.mark.parametrize("damage", [corrupt, truncate, empty, make_unreadable, forbid])
 @pytest.mark.parametrize(("form", "file"), CASES)
 def test_damage_is_named_skipped_when_asked_and_made_good(
     form: Format,

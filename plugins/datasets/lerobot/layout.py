@@ -47,6 +47,7 @@ def read_layout(root: Path) -> Layout:
     path = root / "meta" / "info.json"
     if not path.exists():
         raise DataError(f"{path}: not there; name the folder of a LeRobot dataset, with meta/ in it")
+    size_of(path)
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         version = str(info["codebase_version"])

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from core import DataError, Kind, one_line
+from core import DataError, Kind, one_line, size_of
 
 STEPS = "steps"
 
@@ -31,14 +31,13 @@ def read_features(folder: Path) -> dict[str, Leaf]:
     Raises DataError where there is no features.json, or one of another layout.
     """
     path = folder / "features.json"
+    if not path.exists():
+        raise DataError(f"{path}: not there; name the folder of a dataset's version, with features.json in it")
+    size_of(path)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         steps = tree["featuresDict"]["features"][STEPS]["sequence"]["feature"]
         return dict(_leaves(steps, ""))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: not there; name the folder of a dataset's version, with features.json in it"
-        ) from None
     except Exception as error:  # noqa: BLE001 - damaged JSON can say anything
         raise DataError(f"{path}: describes no episodes of steps ({one_line(error)}); copy the dataset again") from None
 

@@ -35,6 +35,7 @@ PROPRIO = (  # what robomimic and LIBERO call the hand's pose and the fingers; t
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
     ("ee_states", "gripper_states"),
 )
+TEXTS = ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes, in JSON
 RATE = 20.0  # Hz, robosuite's own
 POSE = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)  # robosuite's OSC_POSE: metres and radians per 1.0
@@ -100,7 +101,7 @@ class Robomimic:
             check_mapping(where, "observation", {"pictures": cameras.values(), "numbers": proprio}, kinds)
             datasets = {key: kind_of(x.shape, x.dtype) for key, x in group.items() if hasattr(x, "dtype")}
             check_mapping(where, "dataset", {"numbers": [self.config.action]}, datasets)
-            environment = read_json(data, "env_args")
+            environment = read_json(data, ENVIRONMENT)
             upside_down = data.attrs.get("macros_image_convention") == "opengl"
             # env_args describes the controller's own actions, as a note does, and no others that a file may hold
             own = self.config.action == RobomimicConfig.action
@@ -183,6 +184,8 @@ def _listed(file: Path) -> Iterator[tuple[str, Place | DataError]]:
     try:
         with open_demonstration(file, "") as (data, _):
             demos = sorted(data, key=lambda name: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", name)])
+            for text in TEXTS:  # damaged ones cost gigabytes and seconds: once a file, not once a demonstration
+                read_json(data, text)
             notes = [read_episode_note(data[demo], f"{file}, {demo}") for demo in demos]
         if not demos:
             raise DataError(f"{file}: holds no demonstrations; copy it again")
@@ -230,8 +233,8 @@ def _instruction(file: Path, data: Any, demo: Any) -> str:
     """What the file says: of the episode (RoboCasa), of the task (LIBERO), of its environment, or by its name."""
     said = (
         read_json(demo, "ep_meta").get("lang"),
-        read_json(data, "problem_info").get("language_instruction"),
-        read_json(data, "env_args").get("env_lang"),
+        read_json(data, PROBLEM).get("language_instruction"),
+        read_json(data, ENVIRONMENT).get("env_lang"),
         _told_by_name(file.stem),
     )
     found = next((text for text in said if text), None)
