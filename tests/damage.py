@@ -15,7 +15,7 @@ from core.data.contracts import EpisodeSource
 from core.errors import DataError
 
 FUZZ = settings(
-    max_examples=80,
+    max_examples=50,
     deadline=None,
     derandomize=True,  # what a damaged byte does is no matter of luck
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ INFLATION = 2_000  # times the bytes that are there: more than compression reach
 ALWAYS = 2**24  # bytes that may be claimed in any case: one flat picture takes next to nothing
 WIDEST = 10_000  # numbers in an action or in the proprioception
 
-Kind = Literal["pictures", "numbers", "text"]  # of what a name in a file stands for
+Kind = Literal["pictures", "numbers", "text"]  # what a name in a file stands for; "text" is also what is no numbers
 Place = TypeVar("Place")
 Found = TypeVar("Found")
 INFO_VERSION = 1  # of what `dump_info` gives
@@ -121,7 +122,7 @@ def check_mapping(
 
 
 def first_readable(places: Iterable[Place], read: Callable[[Place], Found]) -> Found:
-    """What `read` finds at the first place where it raises no DataError; raises DataError if it does so at all."""
+    """What `read` finds at the first place, of one or more, that it raises no DataError for; else raises one itself."""
     errors: list[DataError] = []
     for place in places:
         try:
@@ -139,8 +140,8 @@ def size_of(file: Path) -> int:
         status = file.stat()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({one_line(error)}); copy it again") from None
-    if not file.is_file():
-        raise DataError(f"{file}: is {'a folder' if file.is_dir() else 'no file'}; put the file there")
+    if not S_ISREG(status.st_mode):
+        raise DataError(f"{file}: is {'a folder' if S_ISDIR(status.st_mode) else 'no file'}; put the file there")
     if not status.st_size:
         raise DataError(f"{file}: is empty; copy it again")
     return status.st_size

@@ -1,9 +1,11 @@
 """Every format with every damage, by the command: what is wrong is named, skipped when asked, and made good later."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -58,17 +60,17 @@ def write_rlds(folder: Path) -> Path:
 class Format:
     """A format's test data.
 
-    write: into a folder that is not there yet. settings: of the import. files: to damage, the first of which the first
-    episode needs. picture, number: a name of each kind.
+    write: into a folder that is not there yet. settings: of the import. files: one that the first episode needs, and
+    one that later ones need.
     """
 
     name: str
     write: Callable[[Path], Path]
-    settings: Sequence[str]
-    files: Sequence[str]
+    settings: tuple[str, ...]
+    files: tuple[str, str]
 
 
-FORMATS = (
+FORMATS = [
     Format("npz", write_npz, ("fps=5",), ("take0.npz", "take1.npz")),
     Format("metaworld_npz", write_metaworld, (), ("a.npz", "b.npz")),
     Format("robomimic", write_robomimic, ("instruction=lift",), ("a.hdf5", "b.hdf5")),
@@ -91,8 +93,24 @@ FORMATS = (
         ("instruction=push",),
         ("data/img/0.0.0.0", "data/img/2.0.0.0"),
     ),
-)
-CASES = [pytest.param(form, file, id=f"{form.name}-{Path(file).name}") for form in FORMATS for file in form.files]
+]
+BY_NAME = {form.name: form for form in FORMATS}
+FIRST, LATER = (truncate, empty), (corrupt, make_unreadable, forbid)  # which file each damage befalls
+CASES = [
+    pytest.param(form, file, damage, id=f"{form.name}-{damage.__name__}")
+    for form in FORMATS
+    for file, damages in zip(form.files, (FIRST, LATER), strict=True)
+    for damage in damages
+]
+
+
+@cache
+def healthy(form: Format) -> dict[str, bytes]:
+    """What a store holds of a format's test data."""
+    with TemporaryDirectory() as folder:
+        source, out = form.write(Path(folder) / "source.zarr"), Path(folder) / "out.zarr"
+        assert imported(form, source, out) == 0
+        return contents(out)
 
 
 def imported(form: Format, source: Path, out: Path, *options: str) -> int:
@@ -103,8 +121,7 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
-@pytest.mark.parametrize("damage", [corrupt, truncate, empty, make_unreadable, forbid])
-@pytest.mark.parametrize(("form", "file"), CASES)
+@pytest.mark.parametrize(("form", "file", "damage"), CASES)
 def test_damage_is_named_skipped_when_asked_and_made_good(
     form: Format,
     file: str,
@@ -112,9 +129,7 @@ def test_damage_is_named_skipped_when_asked_and_made_good(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source, out, healthy = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr", tmp_path / "healthy.zarr"
-    assert imported(form, source, healthy) == 0
-    whole = contents(healthy)
+    source, out, whole = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr", healthy(form)
     shutil.copytree(source, tmp_path / "copy")
     damage(source / file)
     capsys.readouterr()
@@ -153,26 +168,30 @@ def test_damaged_altogether(form: Format, tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("form", "setting", "message"),
+    ("name", "setting", "message"),
     [
-        (FORMATS[0], "action=front", "source.zarr: array 'front' holds pictures, and numbers are needed"),
-        (FORMATS[0], 'cameras={top="angle"}', "array 'angle' holds numbers, and pictures are needed; known: bright"),
-        (FORMATS[0], 'proprio=["instruction"]', "array 'instruction' holds text, and numbers are needed"),
-        (FORMATS[2], 'proprio=["agentview_image"]', "observation 'agentview_image' holds pictures, and numbers"),
-        (FORMATS[2], 'cameras={top="robot0_eef_pos"}', "a.hdf5, demo_0: observation 'robot0_eef_pos' holds numbers"),
-        (FORMATS[4], 'action=["observation/image"]', "features.json: feature 'observation/image' holds pictures"),
-        (FORMATS[4], "instruction=observation/state", "feature 'observation/state' holds numbers, and text"),
-        (FORMATS[5], "action=observation.images.top", "info.json: feature 'observation.images.top' holds pictures"),
-        (FORMATS[5], 'cameras={top="action"}', "holds numbers, and pictures are needed; known: observation.images.t"),
-        (FORMATS[6], "action=img", "source.zarr: array 'img' holds pictures, and numbers are needed; known: action"),
-        (FORMATS[6], 'cameras={top="actio"}', "there is no array 'actio'; did you mean 'action'?"),
+        ("npz", "action=front", "source.zarr: array 'front' holds pictures, and numbers are needed"),
+        ("npz", 'cameras={top="angle"}', "array 'angle' holds numbers, and pictures are needed; known: bright"),
+        ("npz", 'proprio=["instruction"]', "array 'instruction' holds text, and numbers are needed"),
+        ("robomimic", 'proprio=["agentview_image"]', "observation 'agentview_image' holds pictures, and numbers"),
+        ("robomimic", 'cameras={top="robot0_eef_pos"}', "a.hdf5, demo_0: observation 'robot0_eef_pos' holds numbers"),
+        ("rlds", 'action=["observation/image"]', "features.json: feature 'observation/image' holds pictures"),
+        ("rlds", "instruction=observation/state", "feature 'observation/state' holds numbers, and text"),
+        ("lerobot", "action=observation.images.top", "info.json: feature 'observation.images.top' holds pictures"),
+        ("lerobot", 'cameras={top="action"}', "holds numbers, and pictures are needed; known: observation.images.t"),
+        (
+            "diffusion_policy",
+            "action=img",
+            "source.zarr: array 'img' holds pictures, and numbers are needed; known: action",
+        ),
+        ("diffusion_policy", 'cameras={top="actio"}', "there is no array 'actio'; did you mean 'action'?"),
     ],
-    ids=lambda value: value.name if isinstance(value, Format) else None,
 )
 def test_wrongly_mapped(
-    form: Format, setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, out = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
+    form, out = BY_NAME[name], tmp_path / "out.zarr"
+    source = form.write(tmp_path / "source.zarr")
     kept = [pair for pair in form.settings if pair.partition("=")[0] != setting.partition("=")[0]]
     assert main([form.name, str(source), str(out), *kept, setting, "--skip-bad"]) == 2
     (error,) = errors(capsys.readouterr().err)
@@ -181,7 +200,7 @@ def test_wrongly_mapped(
 
 
 def test_a_damaged_file_among_many_in_several_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    form = FORMATS[2]
+    form = BY_NAME["robomimic"]
     source, out = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
     truncate(source / "b.hdf5")
     options = [form.name, str(source), str(out), *form.settings, "--jobs", "2"]

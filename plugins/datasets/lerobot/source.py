@@ -86,7 +86,7 @@ class LeRobot:
         """{id: key of its place}: the ids of the note; episodes that LeRobot has added since are called by number."""
         noted, places = self.note.episodes if self.note else [], self.layout.places
         unreadable = any(isinstance(place, DataError) for place in places.values())
-        ids = {key: key for key in sorted(places)}
+        ids = {key: key for key in sorted(places, key=lambda name: (len(name), name))}
         for number, episode in enumerate(noted):
             place = places.get(key := f"{number:06d}")
             if place is None and unreadable:
