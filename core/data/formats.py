@@ -18,6 +18,7 @@ from core.libraries import import_optional
 
 INFLATION = 2_000  # times the bytes that are there: more than compression reaches, deflate's limit being 1,032
 ALWAYS = 2**24  # bytes that may be claimed in any case: one flat picture takes next to nothing
+AGREEING = 3  # places that lack what a setting names, until the setting is taken to be wrong
 WIDEST = 10_000  # numbers in an action or in the proprioception
 
 Kind = Literal["pictures", "numbers", "text"]  # what a name in a file stands for; "text" is also what is no numbers
@@ -103,8 +104,11 @@ def check_mapping(
 ) -> None:
     """Raise RecipeError, one line for each, where settings name what is not there, or not of the kind that is needed.
 
-    where: the file that was looked at. what: "array", for example. wanted: names by what they must stand for.
+    where: the file that was looked at. what: "array", for example. wanted: names by what they must stand for. Raises
+    DataError where no pictures are wanted for want of any.
     """
+    if "pictures" in wanted and not wanted["pictures"]:
+        raise DataError(f"{where}: holds no pictures, and an episode needs a camera; name another source")
     mistakes = []
     for needed, names in wanted.items():
         fitting = [name for name, kind in known.items() if kind == needed]
@@ -122,13 +126,24 @@ def check_mapping(
 
 
 def first_readable(places: Iterable[Place], read: Callable[[Place], Found]) -> Found:
-    """What `read` finds at the first place, of one or more, that it raises no DataError for; else raises one itself."""
+    """What `read` finds at the first place, of one or more, that is as it should be.
+
+    Goes on past DataError, and past RecipeError too: a setting is not wrong because one file lacks what it names.
+    Raises the RecipeError once three places agree on it, and what was raised first where there is no good place.
+    """
     errors: list[DataError] = []
+    mistakes: list[RecipeError] = []
     for place in places:
         try:
             return read(place)
         except DataError as error:
             errors.append(error)
+        except RecipeError as error:
+            mistakes.append(error)
+            if len(mistakes) == AGREEING:
+                break
+    if mistakes:
+        raise mistakes[0]
     if len(errors) == 1:
         raise errors[0]
     raise DataError(f"none of {len(errors)} can be read; the first: {errors[0]}")

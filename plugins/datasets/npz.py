@@ -63,14 +63,7 @@ class Npz:
         self.files = {file.stem: file for file in sorted(source.glob("*.npz"))}
         if not self.files:
             raise DataError(f"{source}: holds no .npz files; name a folder with one of them per episode")
-        first = first_readable(self.files.values(), read_npz)
-        known = {name: kind_of(x.shape, x.dtype) for name, x in first.items()}
-        pictures = {name: name for name, kind in known.items() if kind == "pictures"}
-        self.cameras = dict(config.cameras) or pictures
-        wanted = {"pictures": self.cameras.values(), "numbers": [config.action, *config.proprio]}
-        check_mapping(source, "array", wanted, known)
-        if not config.instruction and known.get(INSTRUCTION) != "text":
-            raise RecipeError(f"{source}: no array '{INSTRUCTION}' says what the robot is told; say instruction = ...")
+        self.cameras, first = first_readable(self.files.values(), self._look)
         self.unit = {key: is_unit(first[key]) for key in self.cameras.values()}
         names = numbered([(config.action, width_of(first[config.action].shape))])
         found = ActionConvention(names, "absolute", "world", "none", (1.0,) * len(names), config.fps)
@@ -81,6 +74,17 @@ class Npz:
             proprio=numbered([(name, width_of(first[name].shape)) for name in config.proprio]),
             origin=f"folder {source.name}",
         )
+
+    def _look(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
+        """Cameras and arrays of a file; raises RecipeError for names that are not there."""
+        arrays, config = read_npz(file), self.config
+        known = {name: kind_of(x.shape, x.dtype) for name, x in arrays.items()}
+        cameras = dict(config.cameras) or {name: name for name, kind in known.items() if kind == "pictures"}
+        wanted = {"pictures": cameras.values(), "numbers": [config.action, *config.proprio]}
+        check_mapping(file, "array", wanted, known)
+        if not config.instruction and known.get(INSTRUCTION) != "text":
+            raise RecipeError(f"{file}: no array '{INSTRUCTION}' says what the robot is told; say instruction = ...")
+        return cameras, arrays
 
     def ids(self) -> Sequence[str]:
         """The files' names."""

@@ -170,7 +170,7 @@ def test_damaged_altogether(form: Format, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("npz", "action=front", "source.zarr: array 'front' holds pictures, and numbers are needed"),
+        ("npz", "action=front", "take0.npz: array 'front' holds pictures, and numbers are needed"),
         ("npz", 'cameras={top="angle"}', "array 'angle' holds numbers, and pictures are needed; known: bright"),
         ("npz", 'proprio=["instruction"]', "array 'instruction' holds text, and numbers are needed"),
         ("robomimic", 'proprio=["agentview_image"]', "observation 'agentview_image' holds pictures, and numbers"),
@@ -197,6 +197,20 @@ def test_wrongly_mapped(
     (error,) = errors(capsys.readouterr().err)
     assert message in error
     assert not out.exists()
+
+
+@pytest.mark.parametrize("content", [{"action": np.zeros((3, 3))}, {"front": npz.episode(0)["front"]}])
+def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(
+    content: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, out = BY_NAME["npz"], tmp_path / "out.zarr"
+    source = form.write(tmp_path / "source.zarr")
+    np.savez(source / "take0.npz", **content)
+    assert imported(form, source, out) == 1
+    assert "take0.npz: has no array" in capsys.readouterr().err
+    assert imported(form, source, out, "--skip-bad") == 0
+    assert "skipped 1:\n  take0: " in capsys.readouterr().out
+    assert contents(out) == {name: x for name, x in healthy(form).items() if name != "take0"}
 
 
 def test_a_damaged_file_among_many_in_several_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,24 @@ def test_files_that_cannot_be_listed_are_one_episode_each(tmp_path: Path) -> Non
     assert list(source.info.cameras) == ["agentview_image"]
 
 
+def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["data/demo_0/actions"] = np.zeros((3, 7))
+        file["data/demo_1/obs/agentview_image"] = demonstration(0)["obs/agentview_image"]
+    write(tmp_path / "lift.hdf5")
+    found = read_all(read(tmp_path, instruction="lift"))
+    assert "a.hdf5, demo_0: cannot be read" in str(found["a/demo_0"])
+    assert "a.hdf5, /data/demo_1: has no 'actions'; known: obs" in str(found["a/demo_1"])
+    assert all(isinstance(found[f"lift/{demo}"], bytes) for demo in DEMOS)
+
+
+def test_files_whose_episodes_would_have_the_same_names(tmp_path: Path) -> None:
+    for name in ("lift.h5", "lift.hdf5"):
+        write(tmp_path / name)
+    with pytest.raises(DataError, match=r"lift.h5: its episodes are named as those of lift.hdf5; rename one of them"):
+        read(tmp_path)
+
+
 def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
     path = write(tmp_path / "lift.hdf5")
     with h5py.File(path, "a") as file:

@@ -95,6 +95,8 @@ def test_widths_that_no_robot_has(width: int) -> None:
 def test_every_name_that_is_not_there_gets_a_line() -> None:
     known = {"actions": "numbers", "front": "pictures", "told": "text"}
     check_mapping("here", "array", {"pictures": ["front"], "numbers": ["actions"], "text": ["told"]}, known)
+    with pytest.raises(DataError, match="here: holds no pictures, and an episode needs a camera"):
+        check_mapping("here", "array", {"pictures": []}, known)
     with pytest.raises(RecipeError) as failed:
         check_mapping("here", "array", {"pictures": ["frond", "actions"], "numbers": ["front", "told"]}, known)
     assert failed.value.mistakes == [
@@ -131,6 +133,25 @@ def test_the_first_that_can_be_read() -> None:
         first_readable([1], read)
     with pytest.raises(DataError, match=r"none of 2 can be read; the first: 1: damaged"):
         first_readable([1, 0], read)
+
+
+def test_settings_are_wrong_where_several_places_say_so() -> None:
+    def read(place: int) -> int:
+        looked.append(place)
+        if place == 0:
+            raise DataError("damaged")
+        if place < 9:
+            raise RecipeError(f"{place}: there is no array 'front'")
+        return place
+
+    looked: list[int] = []
+    assert first_readable([0, 1, 2, 9], read) == 9
+    looked.clear()
+    with pytest.raises(RecipeError, match=r"1: there is no array 'front'"):
+        first_readable([0, 1, 2, 3, 4, 9], read)
+    assert looked == [0, 1, 2, 3]
+    with pytest.raises(RecipeError, match=r"1: there is no array 'front'"):
+        first_readable([0, 1, 0], read)
 
 
 def test_claims_are_compared_with_what_is_there() -> None:
