@@ -117,7 +117,9 @@ def test_a_chunk_that_is_not_there_is_not_taken_for_zeros(tmp_path: Path) -> Non
         ("data/action", {"shape": [15, 10**12]}, "data/action: says that it holds 120,000,000,000,000 bytes"),
         ("meta/episode_ends", {"shape": [10**12]}, "meta/episode_ends: says that it holds 8,000,000,000,000 bytes"),
         ("data/img", {"chunks": [10**9, 12, 16, 3]}, "the chunk data/img/0.0.0.0 cannot be read"),
-        ("data/img", {"chunks": [0, 12, 16, 3]}, "cannot be"),
+        ("data/img", {"chunks": [0, 12, 16, 3]}, "the chunks of img hold nothing"),
+        ("meta/episode_ends", {"shape": [], "chunks": []}, r"meta/episode_ends is int64 \(\), expected whole numbers"),
+        ("meta/episode_ends", {"dtype": "<f8"}, r"meta/episode_ends is float64 \(3,\), expected whole numbers"),
     ],
 )
 def test_what_arrays_claim(tmp_path: Path, file: str, changes: dict[str, Any], message: str) -> None:

@@ -188,7 +188,7 @@ def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(tmp_pat
 def test_files_whose_episodes_would_have_the_same_names(tmp_path: Path) -> None:
     for name in ("lift.h5", "lift.hdf5"):
         write(tmp_path / name)
-    with pytest.raises(DataError, match=r"lift.h5: its episodes are named as those of lift.hdf5; rename one of them"):
+    with pytest.raises(DataError, match=r"lift.hdf5: an episode 'lift/demo_0' is in .*lift.h5, too"):
         read(tmp_path)
 
 
@@ -210,6 +210,7 @@ def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
         ({"shape": (5, 7), "chunks": (1, 7), "compression": "gzip"}, r"actions: lacks 5 of 5 chunks; copy it again"),
         ({"shape": (5, 7)}, r"says that it holds 280 bytes, and 0 are there"),
         ({"data": ["left"] * 5}, r"actions: object \(5,\), expected numbers in this file"),
+        ({"data": 1.0}, r"actions: float64 \(\), expected numbers of 0 frames"),
         ({"shape": (5, 7), "external": [("/dev/zero", 0, 280)]}, r"expected numbers in this file"),
     ],
 )

@@ -82,13 +82,15 @@ class DiffusionPolicy:
         arrays = self.buffer.arrays
         for name in (*wanted, ENDS):
             self.buffer.raise_if_inflated(name)
-        ends = self.buffer.read(ENDS, 0, *arrays[ENDS].shape[:1])
-        if ends.ndim != 1 or ends.dtype.kind not in "iu" or not ends.size or not _rises(ends):
-            raise DataError(f"{self.path}: {ENDS} must rise, got {ends.ravel()[:8].tolist()}; record it again")
+        if arrays[ENDS].ndim != 1 or arrays[ENDS].dtype.kind not in "iu" or not arrays[ENDS].size:
+            raise DataError(f"{self.path}: {ENDS} is {arrays[ENDS].dtype} {arrays[ENDS].shape}, expected whole numbers")
+        ends = self.buffer.read(ENDS, 0, arrays[ENDS].size).astype(np.int64)
+        if (np.diff(ends, prepend=0) <= 0).any():
+            raise DataError(f"{self.path}: {ENDS} must rise, got {ends[:8].tolist()}; record it again")
         for name in wanted:
             if arrays[name].ndim < 1 or arrays[name].shape[0] < ends[-1]:
                 raise DataError(f"{self.path}: {ENDS} counts {ends[-1]} frames, data/{name} has fewer")
-        return np.concatenate([[0], ends]).astype(np.int64)
+        return np.concatenate([[0], ends])
 
     def _is_unit(self, key: str) -> bool:
         """Whether pictures are floats in [0, 1], by the first episode that can be read."""
@@ -119,7 +121,3 @@ class DiffusionPolicy:
                 [self.buffer.read(key, begin, end) for key in self.config.proprio], end - begin, where
             ),
         )
-
-
-def _rises(ends: np.ndarray) -> bool:
-    return bool((np.diff(ends.astype(np.int64), prepend=0) > 0).all())

@@ -131,14 +131,15 @@ class Robomimic:
             note = read_episode_note(group, f"{file}, {demo}")
             told = note.instruction if note else None
             instruction = self.config.instruction or told or _instruction(file, data, group)
+        length = len(actions) if actions.ndim else 0
         images = {name: as_pictures(x, f"{file}, {demo}, camera {name}", unit=False) for name, x in pictures.items()}
         return Episode(
             id=episode,
             task=note.task if note else file.stem.removesuffix("_demo"),
             instruction=instruction,
             images={name: np.ascontiguousarray(x[:, ::-1]) if self.flip else x for name, x in images.items()},
-            actions=join_columns([actions], len(actions), f"{file}, {demo}, {self.config.action}"),
-            proprio=join_columns(proprio, len(actions), f"{file}, {demo}, {', '.join(self.proprio)}"),
+            actions=join_columns([actions], length, f"{file}, {demo}, {self.config.action}"),
+            proprio=join_columns(proprio, length, f"{file}, {demo}, {', '.join(self.proprio)}"),
         )
 
 
