@@ -15,7 +15,7 @@ from plugins.datasets.lerobot.tables import Slot
 
 Codec = Literal["av1", "h264"]
 ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's names
-FILM_SECONDS = 1_000  # LeRobot compares seconds in float32, which from 1,024 on are coarser than its tolerance of 1e-4
+FILM_SECONDS = 1_000  # LeRobot compares seconds in float32 and refuses frames past 1,024, at 29.97 Hz for example
 
 
 class Encoder:

@@ -71,7 +71,8 @@ def frame_schema(features: Features) -> Any:
     arrow = import_optional("pyarrow", extra="lerobot")
     types = {"float32": arrow.float32(), "int64": arrow.int64()}
     picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    fields, known = [], {}
+    fields: list[Any] = []
+    known: dict[str, Any] = {}
     for key, feature in features.items():
         kind, width = feature["dtype"], feature["shape"][0]
         if kind == "image":

@@ -106,8 +106,10 @@ class LeRobotWriter:
 
     def close(self) -> None:
         """Close all files."""
-        for files in (self.frames, self.episodes, *self.films.values()):
-            files.close()
+        for tables in (self.frames, self.episodes):
+            tables.close()
+        for films in self.films.values():
+            films.close()
 
     def _numbers(self, episode: Episode) -> dict[str, np.ndarray]:
         """Every column of numbers, (n) or (n D)."""

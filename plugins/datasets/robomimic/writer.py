@@ -2,19 +2,22 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from annotated_types import Ge
 
 from core import DataError, Episode, StoreInfo, import_optional, numbered
+from plugins.datasets.robomimic.file import TolerantFile
 from plugins.datasets.robomimic.note import EpisodeNote, Note, write_episode_note, write_note
 
 GYM = 2  # robomimic's number for environments that are not robosuite's
 PROPRIO = "proprio"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,30 @@ class RobomimicWriter:
     """
 
     def __init__(self, config: RobomimicWriterConfig, *, info: StoreInfo, out: Path) -> None:
+        self._thread = ThreadPoolExecutor(1)  # Ctrl-C strikes the main thread alone, and HDF5 would crash of it
+        self._demonstrations = self._wait_for(Demonstrations, config, info, out)
+
+    def append(self, episode: Episode) -> None:
+        """Add a demonstration."""
+        self._wait_for(self._demonstrations.append, episode)
+
+    def finish(self) -> None:
+        """Write what is known of all demonstrations."""
+        self._wait_for(self._demonstrations.finish)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._wait_for(self._demonstrations.close)
+        self._thread.shutdown()
+
+    def _wait_for(self, function: Callable[..., T], *arguments: Any) -> T:
+        return self._thread.submit(function, *arguments).result()
+
+
+class Demonstrations:
+    """The file; see RobomimicWriter."""
+
+    def __init__(self, config: RobomimicWriterConfig, info: StoreInfo, out: Path) -> None:
         h5py = import_optional("h5py", extra="robomimic")
         self.config = config
         self.proprio = split_names(info.proprio)
@@ -47,7 +74,8 @@ class RobomimicWriter:
             raise DataError(f"camera '{clash[0]}': the proprioception has that name, too; rename one")
         self.tasks: list[str] = []  # of the demonstrations so far
         self.total = 0  # frames
-        self.file = h5py.File(out, "w")
+        self.disk = TolerantFile(out)
+        self.file = h5py.File(self.disk, "w")
         self.data = self.file.create_group("data")
         environment = {"env_name": "unknown", "type": GYM, "env_kwargs": {}, **config.env_args}
         self.data.attrs["env_args"] = json.dumps(environment, indent=4)
@@ -67,6 +95,7 @@ class RobomimicWriter:
             self._observe(demo.create_group("next_obs"), episode, np.minimum(np.arange(count) + 1, count - 1))
         self.tasks.append(episode.task)
         self.total += count
+        self._raise_if_full()
 
     def _observe(self, group: Any, episode: Episode, frames: np.ndarray) -> None:
         packing = {} if self.config.compression == "none" else {"compression": self.config.compression}
@@ -81,6 +110,11 @@ class RobomimicWriter:
         if self.config.validation_episodes:
             self._write_masks()
         self.close()
+        self._raise_if_full()
+
+    def _raise_if_full(self) -> None:
+        if self.disk.error is not None:
+            raise self.disk.error
 
     def _write_masks(self) -> None:
         of_task: dict[str, list[str]] = {}
@@ -94,6 +128,7 @@ class RobomimicWriter:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+        self.disk.close()
 
 
 def split_names(names: Sequence[str]) -> dict[str, slice]:
