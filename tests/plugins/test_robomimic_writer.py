@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from core.data.contracts import Camera, Episode, StoreInfo
 from core.data.convert import main as import_episodes
+from core.data.exports import export_episodes
 from core.data.formats import Meaning, numbered
 from core.data.store import EpisodeStore
 from core.data.write import main
 from core.errors import DataError
-from plugins.datasets.robomimic import Robomimic, RobomimicConfig, RobomimicWriter, RobomimicWriterConfig
+from plugins.datasets.robomimic import Robomimic, RobomimicConfig, RobomimicWriter, RobomimicWriterConfig, file
 from plugins.datasets.robomimic.writer import split_names
 from tests.factories import contents, make_episodes, make_info, make_store
 
@@ -197,6 +200,38 @@ def test_a_store_without_proprioception(tmp_path: Path) -> None:
     (episode,) = make_episodes(1, info)
     path = write(tmp_path / "out.hdf5", info, [episode])
     assert_same(read(path).read("reach/0"), episode)
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+class SmallDisk(FileIO):
+    """A file that cannot grow beyond `room` bytes."""
+
+    room = 0
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self.room:
+            raise OSError(28, "No space left on device")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_a_full_disk_is_one_error_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    store = make_store(tmp_path / "a.zarr", 3)
+    make = partial(RobomimicWriter, RobomimicWriterConfig(compression=compression))
+    size = export_episodes(store, make, tmp_path / "whole.hdf5", lambda done, total: None).bytes
+    monkeypatch.setattr(file, "FileIO", SmallDisk)
+    for room in (0, 100, 2_000, size // 3, size // 2, size - 1):
+        monkeypatch.setattr(SmallDisk, "room", room)
+        with pytest.raises(DataError, match=r"out.hdf5: cannot write \(No space left on device\); make room"):
+            export_episodes(store, make, tmp_path / "out.hdf5", lambda done, total: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "whole.hdf5"]
+    monkeypatch.setattr(SmallDisk, "room", size)
+    export_episodes(store, make, tmp_path / "out.hdf5", lambda done, total: None)
+    assert read(tmp_path / "out.hdf5").ids() == ["reach/0", "push/1", "reach/2"]
 
 
 def test_a_camera_may_not_have_the_name_of_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,15 @@
 """A file for HDF5 to write to, which survives a full disk: HDF5 itself crashes when it cannot write what it must."""
 
-import io
+from io import SEEK_SET, FileIO, RawIOBase
 from pathlib import Path
 
 
-class TolerantFile(io.RawIOBase):
+class TolerantFile(RawIOBase):
     """Keeps the first error in `error` instead of raising it, and takes whatever comes after for written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._file = path.open("x+b", buffering=0)
+        self._file = FileIO(path, "x+")
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
@@ -40,7 +40,7 @@ class TolerantFile(io.RawIOBase):
         view[got:] = bytes(len(view) - got)
         return len(view)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         """Move, also beyond the end."""
         return self._file.seek(offset, whence)
 
