@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cli import command, positive
-from core.data.conversion import Progress, choose_format
+from core.data.commands import Progress, choose_format
 from core.data.display import show_info, statistics_table
 from core.data.location import local_path
 from core.errors import RecipeError

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from core.cli import command
-from core.data.conversion import Progress, choose_format
+from core.data.commands import Progress, choose_format
 from core.data.display import show_info
 
 

@@ -18,7 +18,7 @@ from core.data.formats import Meaning, numbered
 from core.data.store import EpisodeStore
 from core.data.write import main
 from core.errors import DataError
-from plugins.datasets.robomimic import Robomimic, RobomimicConfig, RobomimicWriter, RobomimicWriterConfig, file
+from plugins.datasets.robomimic import Robomimic, RobomimicConfig, RobomimicWriter, RobomimicWriterConfig, writer
 from plugins.datasets.robomimic.writer import split_names
 from tests.factories import contents, make_episodes, make_info, make_store
 
@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_error_and_nothing_is_left(
     store = make_store(tmp_path / "a.zarr", 3)
     make = partial(RobomimicWriter, RobomimicWriterConfig(compression=compression))
     size = export_episodes(store, make, tmp_path / "whole.hdf5", lambda done, total: None).bytes
-    monkeypatch.setattr(file, "FileIO", SmallDisk)
+    monkeypatch.setattr(writer, "FileIO", SmallDisk)
     for room in (0, 100, 2_000, size // 3, size // 2, size - 1):
         monkeypatch.setattr(SmallDisk, "room", room)
         with pytest.raises(DataError, match=r"out.hdf5: cannot write \(No space left on device\); make room"):

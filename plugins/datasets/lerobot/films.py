@@ -99,7 +99,7 @@ class FilmFiles:
                 "video.width": camera.width,
                 "video.codec": stream.codec.canonical_name,
                 "video.pix_fmt": stream.pix_fmt,
-                "video.fps": plain(self._encoder.rate),
+                "video.fps": plain(float(self._encoder.rate)),
                 "video.channels": 3,
                 "has_audio": False,
                 "is_depth_map": False,
@@ -147,6 +147,6 @@ def as_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(10_000)
 
 
-def plain(rate: Fraction) -> int | float:
-    """A rate as JSON has it: a whole number, as LeRobot wants it, where it is whole."""
-    return rate.numerator if rate.denominator == 1 else float(rate)
+def plain(fps: float) -> int | float:
+    """Frames per second as JSON has them: a whole number, as LeRobot wants it, where it is whole."""
+    return int(fps) if fps.is_integer() else fps

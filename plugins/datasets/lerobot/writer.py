@@ -93,7 +93,7 @@ class LeRobotWriter:
         pictures = {key: histogram.summary() for key, histogram in self.histograms.items()}
         described = describe_dataset(
             self.features,
-            fps=plain(as_rate(self.info.fps)),
+            fps=plain(self.info.fps),
             robot=self.config.robot_type,
             episodes=len(self.notes),
             frames=self.total,

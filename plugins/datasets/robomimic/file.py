@@ -1,15 +1,14 @@
 """A file for HDF5 to write to, which survives a full disk: HDF5 itself crashes when it cannot write what it must."""
 
 from io import SEEK_SET, FileIO, RawIOBase
-from pathlib import Path
 
 
 class TolerantFile(RawIOBase):
     """Keeps the first error in `error` instead of raising it, and takes whatever comes after for written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: FileIO) -> None:
         super().__init__()
-        self._file = FileIO(path, "x+")
+        self._file = file
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]

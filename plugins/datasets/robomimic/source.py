@@ -79,6 +79,7 @@ class Robomimic:
         first = first_readable(self.places.values(), self._look)
         self.cameras, self.proprio, self.flip = first.cameras, first.proprio, first.flip
         noted = first.noted
+        self.is_noted = noted is not None
         names = numbered([(key, width_of(first.shapes[key])) for key in self.proprio])
         self.info = describe_source(
             fps=noted.fps if noted else first.convention.rate,
@@ -128,7 +129,7 @@ class Robomimic:
             actions, observations = read_dataset(file, group, self.config.action), group["obs"]
             pictures = {name: read_dataset(file, observations, key) for name, key in self.cameras.items()}
             proprio = [read_dataset(file, observations, key) for key in self.proprio]
-            note = read_episode_note(group, f"{file}, {demo}")
+            note = read_episode_note(group, f"{file}, {demo}") if self.is_noted else None
             told = note.instruction if note else None
             instruction = self.config.instruction or told or _instruction(file, data, group)
         length = len(actions) if actions.ndim else 0
@@ -187,7 +188,8 @@ def _listed(file: Path) -> Iterator[tuple[str, Place | DataError]]:
             demos = sorted(data, key=lambda name: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", name)])
             for text in TEXTS:  # damaged ones cost gigabytes and seconds: once a file, not once a demonstration
                 read_json(data, text)
-            notes = [read_episode_note(data[demo], f"{file}, {demo}") for demo in demos]
+            ours = read_note(data, str(file)) is not None
+            notes = [read_episode_note(data[demo], f"{file}, {demo}") if ours else None for demo in demos]
         if not demos:
             raise DataError(f"{file}: holds no demonstrations; copy it again")
         for demo, note in zip(demos, notes, strict=True):

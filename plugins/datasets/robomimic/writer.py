@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -74,7 +75,7 @@ class Demonstrations:
             raise DataError(f"camera '{clash[0]}': the proprioception has that name, too; rename one")
         self.tasks: list[str] = []  # of the demonstrations so far
         self.total = 0  # frames
-        self.disk = TolerantFile(out)
+        self.disk = TolerantFile(FileIO(out, "x+"))
         self.file = h5py.File(self.disk, "w")
         self.data = self.file.create_group("data")
         environment = {"env_name": "unknown", "type": GYM, "env_kwargs": {}, **config.env_args}
