@@ -1,7 +1,10 @@
 """What readers of formats share: corrections, descriptions, pictures and columns."""
 
+import json
 import zlib
+from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ from core.data.formats import (
     correct_convention,
     decode_pictures,
     describe_source,
+    dump_info,
     first_readable,
     join_columns,
     kind_of,
+    load_info,
     numbered,
     raise_if_inflated,
 )
@@ -167,3 +172,32 @@ def test_pictures_that_claim_more_than_they_hold() -> None:
     tall = tall[:29] + zlib.crc32(tall[12:29]).to_bytes(4, "big") + tall[33:]
     with bounded(), pytest.raises(DataError, match=r"here, frame 0: says that it holds 108,000,000 bytes"):
         decode_pictures([tall], 6_000, 6_000, "here")
+
+
+def test_what_holds_for_a_store_comes_back_exactly() -> None:
+    info = make_info()
+    action = replace(info.action, scale=(0.1, 1 / 3, 1e-30, 1.0), rate=29.97)
+    info = replace(info, fps=29.97, action=action, proprio=("a", "ä\0\n", ""), origin='"elsewhere"')
+    assert load_info(json.loads(json.dumps(dump_info(info))), "here") == info
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "here: of version 2, known is 1; upgrade joinery"),
+        ({"version": "one"}, "here: damaged"),
+        ({"fps": "10"}, "here: damaged .*fps"),
+        ({"fps": -1.0}, "here: damaged .*must be finite and positive"),
+        ({"cameras": {"front": {"height": 0, "width": 3}}}, "here: damaged"),
+        ({"action": None}, "here: damaged"),
+    ],
+)
+def test_what_is_no_description_of_a_store(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_info(dump_info(make_info()) | change, "here")
+
+
+@pytest.mark.parametrize("plain", [None, [], 1, "text", {}])
+def test_what_is_nothing_of_the_kind(plain: Any) -> None:
+    with pytest.raises(DataError, match="here: damaged"):
+        load_info(plain, "here")
