@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -113,23 +115,24 @@ class LeRobotWriter:
 
     def _numbers(self, episode: Episode) -> dict[str, np.ndarray]:
         """Every column of numbers, (n) or (n D)."""
-        count, frame = len(episode), np.arange(len(episode))
+        frame = np.arange(len(episode))
         task = self.tasks.setdefault(episode.instruction, len(self.tasks))
         state = {STATE: episode.proprio} if self.info.proprio else {}
         return state | {
             ACTION: episode.actions,
             "timestamp": (frame / self.info.fps).astype(np.float32),
             "frame_index": frame,
-            "episode_index": np.full(count, len(self.notes)),
+            "episode_index": np.full_like(frame, len(self.notes)),
             "index": self.total + frame,
-            "task_index": np.full(count, task),
+            "task_index": np.full_like(frame, task),
         }
 
     def _pictures(self, episode: Episode) -> dict[str, list[dict[str, Any]]]:
         """Every column of pictures, none where they are in videos."""
         if self.films:
             return {}
-        return {f"{PICTURES}{name}": [_cell(n, x) for n, x in enumerate(f)] for name, f in episode.images.items()}
+        with ThreadPoolExecutor() as pool:  # PNG takes most of the time, and all cores can share it
+            return {f"{PICTURES}{name}": [*pool.map(_cell, count(), x)] for name, x in episode.images.items()}
 
     def _append_films(self, episode: Episode) -> dict[str, Any]:
         """Add to the videos, and say where in them the episode lies."""

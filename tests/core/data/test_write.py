@@ -1,5 +1,6 @@
 """The command: what it shows, and its mistakes in one line."""
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,21 @@ def test_the_exporter_of_the_page(lines: None, tmp_path: Path, capsys: pytest.Ca
     assert shown.out.splitlines()[-1] == f"{out}: 3 episodes, 36 frames, {out.stat().st_size / 1e6:.1f} MB"
     assert "writing 3/3 episodes" in shown.err
     assert sys.modules.get("lines") is None
+
+
+def test_a_killed_export_leaves_nothing_where_one_would_look(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", 60, part_bytes=2**26)
+    out = tmp_path / "out"
+    words = ["-m", "core.data.write", "lerobot", str(tmp_path / "a.zarr"), str(out), "images=image"]
+    with subprocess.Popen(
+        [sys.executable, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as writing:
+        assert writing.stderr is not None
+        assert writing.stderr.readline().startswith("writing ")
+        writing.kill()
+    assert not out.exists()
+    assert len([*tmp_path.glob(".*.out")]) == 1
+    assert main([*words[2:4], str(out)]) == 0
 
 
 @pytest.mark.parametrize(
