@@ -20,7 +20,8 @@ COMMANDS = {
     "import": ("core.data.convert", "import episodes of another format into a store"),
     "write": ("core.data.write", "write a store's episodes as a dataset of another format"),
     "show": ("core.report.show", "show what a store holds, what its numbers mean, and what looks wrong"),
-    "verify": ("core.data.verify", "check every checksum of a store, and repair it if asked"),
+    "verify": ("core.data.verify", "check every checksum of a store, and name what is damaged"),
+    "repair": ("core.data.repair", "put aside what is damaged in a store, and keep the episodes that are whole"),
     "tokenizer": ("core.data.tokenizer", "train a SentencePiece model on instructions"),
 }
 Main = Callable[..., int]

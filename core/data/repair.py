@@ -1,5 +1,6 @@
-"""Repairing a store: damaged parts go, and the episodes in them that are whole move to a new one."""
+"""`joinery repair STORE.zarr`: damaged parts go, and the episodes in them that are whole move to a new one."""
 
+import argparse
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -9,10 +10,12 @@ from uuid import uuid4
 
 import numpy as np
 
+from core.cli import command, positive
 from core.data.attributes import read_attributes
 from core.data.layout import Commit, checksum, commit_file, read_commit, serialise, sync
+from core.data.location import local_path
 from core.data.part import CameraStream, EncodedEpisode, PendingPart, read_array
-from core.data.verify import Damage, commit_numbers
+from core.data.verify import Damage, commit_numbers, report, verify
 from core.errors import DataError
 
 NEW, OLD, DAMAGED = "commits.repaired", "commits.damaged", "parts.damaged"
@@ -122,3 +125,30 @@ def _put_aside(path: Path, kept: set[str]) -> None:
         if folder.name not in kept:
             aside.mkdir(exist_ok=True)
             folder.rename(aside / folder.name)
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Check a store and repair what is damaged."""
+    arguments = _parser().parse_args(argv)
+    path = arguments.store
+    damages = verify(path, arguments.jobs)
+    if not damages:
+        print(f"{path}: nothing to repair, all {len(commit_numbers(path))} parts are as they were written")
+        return 0
+    report(damages)
+    repaired = repair(path, damages)
+    print(f"{path}: repaired, {repaired.saved} episodes of the damaged parts are kept, {len(repaired.lost)} are lost")
+    print("".join(f"  lost: {episode}\n" for episode in repaired.lost), end="")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="joinery repair", description="Put aside what is damaged in a store.")
+    parser.add_argument("store", type=local_path, help="the store: name.zarr; nobody may write to it meanwhile")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, help="parts that are checked at once")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""`joinery verify STORE.zarr`: check every checksum of a store; --repair puts aside what is damaged."""
+"""`joinery verify STORE.zarr`: check every checksum of a store, and name what is damaged."""
 
 import argparse
 import errno
@@ -6,14 +6,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import google_crc32c
 
 from core.cli import command, positive
 from core.data.attributes import read_attributes
 from core.data.layout import Commit, chunk_file, commit_file, commit_files, read_commit
-from core.data.location import Location, RemotePath, address, locate, stream
+from core.data.location import Location, address, locate, stream
 from core.errors import DataError
 
 BLOCK = 2**24  # bytes read at once
@@ -73,32 +72,25 @@ def _compare(file: Location, expected: int) -> str | None:
     return None if crc == expected else f"{file}: does not match its checksum"
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Check a store; the exit code is 1 if anything is damaged, and stays so."""
-    arguments = _parser().parse_args(argv)
-    path = locate(arguments.store)
-    damages = verify(path, arguments.jobs)
+def report(damages: Sequence[Damage]) -> None:
+    """Print what is damaged."""
     for damage in damages:
         held = f"{len(damage.commit.episodes)} episodes" if damage.commit else "episodes that only it knows"
         print("\n".join(f"part {damage.number}, {held}: {reason}" for reason in damage.reasons))
-    if not damages:
-        print(f"{arguments.store}: all {len(commit_numbers(path))} parts are as they were written")
-        return 0
-    if not arguments.repair:
-        print(f"{arguments.store}: {len(damages)} parts are damaged; --repair keeps the episodes that are whole")
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Check a store; the exit code is 1 if anything is damaged."""
+    arguments = _parser().parse_args(argv)
+    path = locate(arguments.store)
+    damages = verify(path, arguments.jobs)
+    report(damages)
+    if damages:
+        advice = "`joinery repair` keeps the episodes that are whole"
+        print(f"{path}: {len(damages)} parts are damaged; {advice}")
         return 1
-    if isinstance(path, RemotePath):
-        raise DataError(f"{path}: cannot be repaired there; repair a local copy, then upload that")
-    return _repair(path, damages)
-
-
-def _repair(path: Path, damages: Sequence[Damage]) -> int:
-    from core.data.repair import repair
-
-    repaired = repair(path, damages)
-    print(f"{path}: repaired, {repaired.saved} episodes of the damaged parts are kept, {len(repaired.lost)} are lost")
-    print("".join(f"  lost: {episode}\n" for episode in repaired.lost), end="")
+    print(f"{path}: all {len(commit_numbers(path))} parts are as they were written")
     return 0
 
 
@@ -106,7 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joinery verify", description="Check every checksum of a store.")
     parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, help="parts that are checked at once")
-    parser.add_argument("--repair", action="store_true", help="put aside what is damaged; nobody may write meanwhile")
     return parser
 
 

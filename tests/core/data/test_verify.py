@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core.cli import main as joinery
 from core.data.layout import chunk_file, commit_file, read_commit
 from core.data.store import EpisodeStore
 from core.data.verify import main, verify
@@ -58,7 +59,7 @@ def test_damage_is_named_and_nothing_changes(path: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert f"{file}: does not match its checksum" in shown
     assert "No such file" in shown
-    assert "2 parts are damaged; --repair keeps the episodes that are whole" in shown
+    assert "2 parts are damaged; `joinery repair` keeps the episodes that are whole" in shown
     assert file.exists()
 
 
@@ -66,13 +67,15 @@ def test_a_damaged_frame_costs_its_episode_alone(path: Path, capsys: pytest.Capt
     before, episodes = contents(path), read_commit(commit_file(path, 1)).episodes
     assert len(episodes) > 1
     flip(array_file(path, 1, "cam/wrist/data"), at=0.0)
-    assert main([str(path), "--repair"]) == 0
+    assert joinery(["repair", str(path)]) == 0
     assert (
         f"repaired, {len(episodes) - 1} episodes of the damaged parts are kept, 1 are lost" in capsys.readouterr().out
     )
     del before[episodes[0]]
     assert contents(path) == before
     assert main([str(path)]) == 0
+    assert joinery(["repair", str(path)]) == 0
+    assert "nothing to repair" in capsys.readouterr().out
 
 
 def test_damaged_numbers_cost_their_part_and_a_damaged_commit_its_own(
@@ -82,7 +85,7 @@ def test_damaged_numbers_cost_their_part_and_a_damaged_commit_its_own(
     first, second = (read_commit(commit_file(path, number)).episodes for number in range(2))
     flip(array_file(path, 0, "action"))
     flip(commit_file(path, 1))
-    assert main([str(path), "--repair"]) == 0
+    assert joinery(["repair", str(path)]) == 0
     shown = capsys.readouterr().out
     assert all(f"lost: {episode}" in shown for episode in first)
     assert contents(path) == {e: content for e, content in before.items() if e not in (*first, *second)}
@@ -93,7 +96,7 @@ def test_a_missing_commit_is_damage(path: Path) -> None:
     commit_file(path, 0).unlink()
     (damage,) = verify(path, jobs=1)
     assert (damage.number, damage.commit) == (0, None)
-    assert main([str(path), "--repair"]) == 0
+    assert joinery(["repair", str(path)]) == 0
     assert verify(path, jobs=1) == []
     EpisodeStore(path)
 
