@@ -90,7 +90,7 @@ class Demonstrations:
         write_episode_note(demo, EpisodeNote(episode.id, episode.task, episode.instruction))
         demo["actions"] = episode.actions
         demo["rewards"] = np.zeros(count)  # a store has none
-        demo["dones"] = np.arange(count) == count - 1
+        demo["dones"] = (np.arange(count) == count - 1).astype(np.int64)
         self._observe(demo.create_group("obs"), episode, np.arange(count))
         if self.config.next_obs:
             self._observe(demo.create_group("next_obs"), episode, np.minimum(np.arange(count) + 1, count - 1))
