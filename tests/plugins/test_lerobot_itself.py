@@ -41,6 +41,8 @@ def read_with_lerobot(root: Path, desk: Path) -> dict[str, np.ndarray]:
     }
     command = [sys.executable, "-m", "tests.lerobot_reader", str(root), str(desk / "found.npz")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if "Could not load libtorchcodec" in done.stderr:
+        pytest.skip("this torchcodec fits neither this PyTorch nor PyAV's FFmpeg")
     assert done.returncode == 0, done.stderr[-2000:]
     with np.load(desk / "found.npz") as found:
         return dict(found)
