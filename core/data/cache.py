@@ -14,6 +14,7 @@ from core.errors import DataError
 
 FOLDER, LIMIT = "JOINERY_CACHE", "JOINERY_CACHE_GB"  # environment variables
 GIGABYTES = 20.0  # unless LIMIT says otherwise
+MINUTE = 60 * 10**9  # nanoseconds: what was used within one counts as used now
 SLICES = 20  # of the limit: after writing one, a process measures the folder
 
 
@@ -53,15 +54,17 @@ class Cache:
         name = sha256(key.encode()).hexdigest()
         return self.folder / name[:2] / name[2:40]
 
-    def read(self, key: str, size: int) -> bytes | None:
-        """The bytes under a key; None if there are none, or not `size` of them."""
+    def read(self, key: str, size: int, part: slice = slice(None)) -> bytes | None:
+        """The bytes under a key, or a part of them; None if there are none, or not `size` of them."""
+        start, stop, _ = part.indices(size)
         try:
             with self.place(key).open("rb", buffering=0) as file:
-                data = file.read()
-                _mark_used(file.fileno())
+                status = os.fstat(file.fileno())
+                if time_ns() - status.st_mtime_ns > MINUTE:
+                    _mark_used(file.fileno())
+                return os.pread(file.fileno(), stop - start, start) if status.st_size == size else None
         except OSError:
             return None
-        return data if len(data) == size else None
 
     def find(self, key: str) -> Path | None:
         """The file of a key, marked as used now, or None."""

@@ -141,12 +141,10 @@ class BlockReader:
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes start..stop-1; what the cache lacks is fetched, all at once."""
-        numbers = _blocks(start, stop)
-        cached = {number: self._objects.cache.read(self._name(number), self._length(number)) for number in numbers}
-        coming = self._request([number for number, block in cached.items() if block is None])
-        blocks = (block if block is not None else coming[number].result()[number] for number, block in cached.items())
-        data, origin = b"".join(blocks), numbers.start * BLOCK
-        return data[start - origin : stop - origin]
+        parts = {n: slice(max(start - n * BLOCK, 0), min(stop - n * BLOCK, BLOCK)) for n in _blocks(start, stop)}
+        cached = {n: self._objects.cache.read(self._name(n), self._length(n), part) for n, part in parts.items()}
+        coming = self._request([n for n, data in cached.items() if data is None])
+        return b"".join(coming[n].result()[n][parts[n]] if data is None else data for n, data in cached.items())
 
     def prepare(self, start: int, stop: int) -> None:
         """Begin to fetch what the cache lacks of bytes start..stop-1, and wait for nothing."""

@@ -131,3 +131,10 @@ def test_a_limit_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JOINERY_CACHE_GB", text)
     with pytest.raises(DataError, match=f"JOINERY_CACHE_GB={text}: expected a number above zero"):
         Cache.from_environment()
+
+
+def test_a_part_of_a_file_is_read(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 10_000)
+    cache.write("a", bytes(range(100)))
+    assert cache.read("a", 100, slice(10, 13)) == bytes([10, 11, 12])
+    assert cache.read("a", 99, slice(10, 13)) is None
