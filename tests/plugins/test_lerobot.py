@@ -151,6 +151,15 @@ def test_a_video_that_is_cut_off_is_named(copy: Path, version: str) -> None:
         read(copy).read("000003")
 
 
+@pytest.mark.parametrize("size", [48, 10**6])
+def test_a_video_of_another_size_is_named(copy: Path, version: str, size: int) -> None:
+    info = json.loads((copy / "meta" / "info.json").read_text())
+    info["features"]["observation.images.top"]["shape"] = [size, size, 3]
+    (copy / "meta" / "info.json").write_text(json.dumps(info))
+    with bounded(), pytest.raises(DataError, match=f"frames of 96 x 96 pixels, and meta/ says {size} x {size}"):
+        read(copy).read("000003")
+
+
 def test_rows_that_are_not_there_are_counted(copy: Path, version: str) -> None:
     if version == "v3.0":
         file = copy / "data" / "chunk-000" / "file-000.parquet"
@@ -189,6 +198,9 @@ def test_a_table_of_episodes_that_cannot_be_read_is_one_episode(tmp_path: Path) 
         source.read(source.ids()[-1])
 
 
+PICTURE = {"dtype": "image", "shape": [96, 96, 3]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -199,7 +211,11 @@ def test_a_table_of_episodes_that_cannot_be_read_is_one_episode(tmp_path: Path) 
         ({"chunks_size": 0}, "division"),
         ({"data_path": "data/{episode_index:999999999999d}.parquet"}, "names no files"),
         ({"data_path": "data/{nothing}.parquet"}, "it lacks 'nothing'"),
-        ({"features": {"action": {"dtype": "float32", "shape": [10**12]}}}, "'action' holds 1,000,000,000,000 numbers"),
+        (
+            {"features": {"action": {"dtype": "float32", "shape": [10**12]}, "top": PICTURE}},
+            "'action' holds 1,000,000,000,000 numbers",
+        ),
+        ({"features": {"action": {"dtype": "float32", "shape": [7]}}}, "info.json: holds no pictures"),
         ({"features": {"action": {"dtype": "float32", "shape": ["x"]}}}, "feature 'action' is"),
         ({"features": {"action": {"dtype": "float32"}}}, "it lacks 'shape'"),
         ({"features": ["action"]}, "meta: damaged"),

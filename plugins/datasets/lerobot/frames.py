@@ -21,6 +21,7 @@ def decode_video(path: Path, first: float, count: int, fps: float, camera: Camer
     try:
         with av.open(str(path), format="mp4") as container:  # no playlist, which would name other files
             stream = container.streams.video[0]
+            _raise_unless_of_size(stream.codec_context, camera)
             stream.codec_context.options = {"max_pixels": str((camera.height + EDGE) * (camera.width + EDGE))}
             begin = max(0.0, first - 0.5 / fps)
             container.seek(int(begin / stream.time_base), stream=stream)  # to the last key frame before
@@ -38,10 +39,14 @@ def decode_video(path: Path, first: float, count: int, fps: float, camera: Camer
 
 
 def _pixels(frame: Any, camera: Camera) -> np.ndarray:
-    if (frame.height, frame.width) != (camera.height, camera.width):
-        said = f"{camera.height} x {camera.width}"
-        raise ValueError(f"a frame of {frame.height} x {frame.width} pixels, and meta/ says {said}")
+    _raise_unless_of_size(frame, camera)
     if frame.is_corrupt:
         raise ValueError(f"a damaged frame at second {frame.time:.2f}")
     pixels: np.ndarray = frame.to_ndarray(format="rgb24")
     return pixels
+
+
+def _raise_unless_of_size(picture: Any, camera: Camera) -> None:
+    if (picture.height, picture.width) != (camera.height, camera.width):
+        said = f"{camera.height} x {camera.width}"
+        raise ValueError(f"frames of {picture.height} x {picture.width} pixels, and meta/ says {said}")

@@ -70,7 +70,9 @@ class CalvinData:
             columns = {key: np.stack([frame[key] for frame in frames]) for key in (*KEYS.values(), *NUMBERS)}
         except ValueError:
             raise DataError(f"{self.folder}: the frames of episode {episode} have different sizes") from None
-        actions, proprio = (join_columns([columns[key]], length, f"{episode}, {key}") for key in NUMBERS)
+        actions, proprio = (
+            join_columns([columns[key]], length, f"{self.folder}, episode {episode}, {key}") for key in NUMBERS
+        )
         images = {name: columns[key] for name, key in KEYS.items()}
         return Episode(episode, stretch.task, stretch.instruction, images, actions, proprio)
 
