@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from core.data.codecs import Codec
 from core.data.contracts import EpisodeSource
@@ -117,20 +118,25 @@ def _encoded(
             yield episode, writer.encode(read)
     if remaining:
         assert writer.codecs is not None
-        yield from _in_parallel((_pickled(source), writer.codecs), remaining, jobs)
+        with TemporaryDirectory(prefix="joinery-") as folder:
+            yield from _in_parallel((_pickled(source, Path(folder)), writer.codecs), remaining, jobs)
 
 
 # ---------------------------------------------------------------------------------------------- several processes
 
-_Context = tuple[bytes, Mapping[str, Codec]]
+_Context = tuple[Path, Mapping[str, Codec]]
 
 
-def _pickled(source: EpisodeSource) -> bytes:
+def _pickled(source: EpisodeSource, folder: Path) -> Path:
+    """A file that holds the source: processes that got it through a pipe would start one after another."""
+    file = folder / "source.pickle"
     try:
-        return pickle.dumps(source)
+        content = pickle.dumps(source)
     except Exception as error:  # noqa: BLE001 - what cannot be pickled says so in any way
         said = f"{type(source).__name__} cannot be sent to other processes ({one_line(error)})"
         raise DataError(f"{said}; import with --jobs 1") from None
+    file.write_bytes(content)
+    return file
 
 
 def _in_parallel(context: _Context, remaining: deque[str], jobs: int) -> Iterator[tuple[str, Outcome]]:
@@ -160,9 +166,9 @@ class _Worker:
     codecs: Mapping[str, Codec]
 
     @classmethod
-    def start(cls, pickled: bytes, codecs: Mapping[str, Codec]) -> None:
+    def start(cls, pickled: Path, codecs: Mapping[str, Codec]) -> None:
         serve_the_parent()
-        cls.source, cls.codecs = pickle.loads(pickled), codecs
+        cls.source, cls.codecs = pickle.loads(pickled.read_bytes()), codecs
 
     @classmethod
     def encode(cls, episode: str) -> Outcome:
