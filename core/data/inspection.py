@@ -63,13 +63,14 @@ def reaches_far(least: float, low: float, high: float, most: float) -> bool:
 
 
 def _tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
-    names = np.array([store.task_name(episode) for episode in range(len(store))])
-    for name in dict.fromkeys(names.tolist()):
-        chosen = np.flatnonzero(names == name)
+    of_task: dict[str, list[int]] = {}
+    for episode in range(len(store)):
+        of_task.setdefault(store.task_name(episode), []).append(episode)
+    for name, chosen in of_task.items():
         lengths = store.length[chosen]
-        told = tuple(dict.fromkeys(store.instruction(int(episode)) for episode in chosen))
+        told = tuple(dict.fromkeys(map(store.instruction, chosen)))
         spread = int(lengths.sum()), int(lengths.min()), int(lengths.max())
-        yield TaskSummary(name, int(chosen[0]), len(chosen), *spread, told)
+        yield TaskSummary(name, chosen[0], len(chosen), *spread, told)
 
 
 # ---------------------------------------------------------------------------------------------- numbers

@@ -53,15 +53,15 @@ def write_page(path: Path, text: str) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Where to write what takes the place of `path` when all went well; an OSError names `path`, and comes at once."""
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, "is a folder; name a file", str(path))
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, "is a folder; name a file")
         temporary.touch()
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):
+        if error.errno and error.filename in (None, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
     finally:

@@ -1,10 +1,12 @@
 import re
+from errno import ENOSPC
 from html import unescape
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
-from core.report.page import flat, highlighted, percent, write_page
+from core.report.page import flat, highlighted, percent, replacing, write_page
 
 
 @given(st.text())
@@ -42,3 +44,19 @@ def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
         write_page(path, "new \ud800")
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
+    for path in (tmp_path / "nowhere" / "page.html", tmp_path, Path(tmp_path.root)):
+        with pytest.raises(OSError) as refused, replacing(path):  # noqa: PT011
+            pytest.fail("the work has begun")
+        assert refused.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_of_the_page_and_not_of_what_is_beside_it(tmp_path):
+    path = tmp_path / "page.html"
+    with pytest.raises(OSError, match="No space left") as refused, replacing(path):
+        raise OSError(ENOSPC, "No space left on device")
+    assert refused.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
