@@ -16,6 +16,7 @@ from core.report.success import Fact
 
 PAGE_BYTES = 20_000_000  # a page never becomes larger
 FILMS, PICTURES = 0.5, 0.1  # of them, for film strips, before they become text a third longer, and for thumbnails
+FILM_BYTES = 1_000_000  # of one film strip at most, however few there are
 MOST_TASKS, PICTURED_TASKS = 500, 100
 MOST_DIMENSIONS = 50  # of actions and of proprioception each, that are drawn
 
@@ -89,7 +90,8 @@ def films(
 ) -> list[EpisodeFilm]:
     """The episodes as films of at most about `most_bytes` together; the fewer they are, the larger their pictures."""
     side = LARGEST_SIDE if len(episodes) > FEW else 2 * LARGEST_SIDE
-    return [episode_film(store, episode, drawn, side, most_bytes // len(episodes)) for episode in episodes]
+    each = min(FILM_BYTES, most_bytes // len(episodes))
+    return [episode_film(store, episode, drawn, side, each) for episode in episodes]
 
 
 def statistics(store: EpisodeStore, measured: Sequence[Dimension]) -> list[list[Row]]:
