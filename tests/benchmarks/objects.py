@@ -1,9 +1,9 @@
 """Windows per second from a store on S3 with latency: the Loader, against reading one window after the other.
 
-    python -m tests.benchmarks.objects [--latency 15] [--windows 1280] [--rounds 3] [--server nanio | moto]
+    python -m tests.benchmarks.objects [--latency 15] [--pixels 96] [--windows 1280] [--rounds 3] [--server nanio]
 
 An S3 server runs on this machine; a proxy before it holds every request back for `latency` milliseconds. All read the
-same windows in the same, shuffled order: 8 frames of 128 px as JPEG, Meta-World's enlarged and with a camera's noise.
+same windows in the same, shuffled order: 8 frames of 96 px as JPEG, Meta-World's with a camera's noise.
 
     one request a window    one range request of exactly its bytes, decoded, then the next: no cache, nothing in flight
     read_frames             the store's own reading, one window after the other, which starts with an empty cache
@@ -39,21 +39,21 @@ from tests.benchmarks.reading import loader_of
 from tests.s3 import BUCKET, endpoint, free_port, moto, running, slow_port, upload
 
 SOURCE = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
-CAMERA, PIXELS, COPIES = "corner2", 128, 3
+CAMERA, COPIES = "corner2", 3
 WINDOW, HORIZON, BATCH, SEED = 8, 10, 32, 0
 URL = f"s3://{BUCKET}/store.zarr"
 
 
-def make_store(path: Path) -> None:
-    """Meta-World's episodes, enlarged, three times, each with noise of its own."""
+def make_store(path: Path, pixels: int) -> None:
+    """Meta-World's episodes at another size, three times, each with noise of its own."""
     source, random = EpisodeStore(SOURCE), np.random.default_rng(0)
     with StoreWriter(
-        path, replace(source.info, cameras={CAMERA: Camera(PIXELS, PIXELS)}, origin="benchmark")
+        path, replace(source.info, cameras={CAMERA: Camera(pixels, pixels)}, origin="benchmark")
     ) as writer:
         for copy in range(COPIES):
             for e in range(len(source)):
                 n = int(source.length[e])
-                frames = enlarged(source, e, n) + random.normal(0, 3, (n, PIXELS, PIXELS, 3))
+                frames = resized(source, e, n, pixels) + random.normal(0, 3, (n, pixels, pixels, 3))
                 writer.append(
                     Episode(f"{copy}/{source.episode_id(e)}", source.task_name(e), source.instruction(e),
                             {CAMERA: np.clip(frames, 0, 255).astype(np.uint8)},
@@ -61,12 +61,12 @@ def make_store(path: Path) -> None:
                 )  # fmt: skip
 
 
-def enlarged(source: EpisodeStore, episode: int, length: int) -> np.ndarray:
+def resized(source: EpisodeStore, episode: int, length: int, pixels: int) -> np.ndarray:
     camera = source.info.cameras[CAMERA]
     frames = np.empty((length, camera.height, camera.width, 3), np.uint8)
     source.read_frames(CAMERA, episode, 0, length, frames)
     return np.stack(
-        [np.asarray(Image.fromarray(frame).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)) for frame in frames]
+        [np.asarray(Image.fromarray(frame).resize((pixels, pixels), Image.Resampling.BICUBIC)) for frame in frames]
     )
 
 
@@ -86,7 +86,8 @@ class OneRequest:
 
 def one_after_the_other(store: EpisodeStore, count: int) -> None:
     windows = Windows(store, range(len(store)), WINDOW, HORIZON)
-    out = np.empty((WINDOW, PIXELS, PIXELS, 3), np.uint8)
+    camera = store.info.cameras[CAMERA]
+    out = np.empty((WINDOW, camera.height, camera.width, 3), np.uint8)
     for position in range(count):
         episode, start = windows.locate(window_at(position, len(windows), SEED))
         stop = min(start + WINDOW, int(store.length[episode]))
@@ -172,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency", type=float, default=15.0, help="added to each request, milliseconds")
     parser.add_argument("--windows", type=int, default=1280, help="read in each round, a multiple of 32")
+    parser.add_argument("--pixels", type=int, default=96, help="height and width of the frames")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", choices=("nanio", "moto"), default="nanio")
     arguments = parser.parse_args()
@@ -179,11 +181,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / BUCKET / "store.zarr"
         local.parent.mkdir()
-        make_store(local)
+        make_store(local, arguments.pixels)
         store = EpisodeStore(local)
         size = sum(file.stat().st_size for file in local.rglob("data/c/0"))
         print(
-            f"{arguments.server} with {arguments.latency:g} ms; {store.frame_count} frames, "
+            f"{arguments.server} with {arguments.latency:g} ms; {store.frame_count} frames of {arguments.pixels} px, "
             f"{store.codecs[CAMERA].name}, {size / store.frame_count / 1e3:.1f} KB each"
         )
         with serving(arguments.server, local) as upstream, slow_port(upstream, arguments.latency / 1e3) as port:
