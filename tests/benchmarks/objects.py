@@ -11,7 +11,8 @@ same windows in the same, shuffled order: 8 frames of 96 px as JPEG, Meta-World'
     Loader, warm            all is in the cache
     Loader, local           the same store in a folder
 
-Every round measures all of them; ratios are taken within a round. Opening the store is not counted, but printed.
+Every round measures all of them; ratios are taken within a round. Opening the store is not counted, but printed. The
+server is nanio (pip install nanio), or moto, which copies a whole part for every range and so is the bottleneck itself.
 """
 
 import argparse
