@@ -194,8 +194,8 @@ def serialise(commit: Commit) -> str:
 
 def _parse(text: bytes) -> tuple[bytes, int]:
     """Return a commit in canonical JSON, and its checksum, from what its file holds."""
-    if written := _SERIALISED.fullmatch(text):  # a store has thousands of floats a part: to write them again takes long
-        return written[1], int(written[2])
+    if written := _SERIALISED.fullmatch(text):
+        return written[1], int(written[2])  # to read and write its thousands of numbers again takes ten times as long
     content = json.loads(text)  # by another writer
     return _canonical(content["commit"]), content["crc32c"]
 
