@@ -103,9 +103,8 @@ def each(read: Callable[[Location], R], files: Sequence[Location]) -> list[R]:
 
 
 def fetch(files: Sequence[Location]) -> None:
-    """Have copies of remote files on this machine, of those that are there; nothing for local ones."""
-    if files and isinstance(files[0], RemotePath):
-        each(_try_to_copy, files)
+    """Have copies of remote files on this machine, of those that are there."""
+    each(_try_to_copy, files)
 
 
 def _try_to_copy(file: Location) -> None:

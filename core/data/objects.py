@@ -236,6 +236,8 @@ def _reason(kind: str, text: str) -> str:
     """What is wrong, and what to do."""
     if "NoSuchBucket" in text:
         return "there is no such bucket; check the address"
+    if kind == "NotSupportedError":
+        return "the server does not answer range requests; use one that does, nginx for example"
     if kind in ("PermissionDeniedError", "UnauthenticatedError"):
         return "no permission; check the credentials in the environment, AWS_ACCESS_KEY_ID for example"
     if "/latest/api/token" in text or "/computeMetadata/" in text:  # asked last: this machine, were it in the cloud

@@ -169,7 +169,8 @@ class EpisodeStore:
     def _read_episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return length, task and part of every episode; learn ids, tasks and parts."""
         tasks_of_parts = self._read_commits()
-        fetch(self._small_files())
+        if isinstance(self.path, RemotePath):
+            fetch(self._small_files())
         number: dict[tuple[str, str], int] = {}
         columns = [np.zeros((3, 0), np.int64)]
         for part, ((folder, records), told) in enumerate(zip(self._parts, tasks_of_parts, strict=True)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.cli import command
+from core.data.location import URL, address
 from core.errors import DataError
 
 MOST_PIECES = 1_000_000
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     train_parser = parser.add_subparsers(dest="command", required=True).add_parser(
         "train", help="train a SentencePiece model", description="Train a SentencePiece model on instructions."
     )
-    train_parser.add_argument("source", type=Path, help="a .txt file, one instruction a line, or an episode store")
+    train_parser.add_argument("source", type=address, help="a .txt file, one instruction a line, or an episode store")
     train_parser.add_argument("out", type=Path, help="the .model file to write")
     train_parser.add_argument(
         "--vocabulary", type=_pieces, default=1000, help="number of pieces (default: %(default)s)"
@@ -49,9 +50,9 @@ def _pieces(text: str) -> int:
     return int(text)
 
 
-def read_instructions(source: Path) -> list[str]:
+def read_instructions(source: Path | URL) -> list[str]:
     """Return the distinct instructions of a text file or an episode store, in their order; may raise DataError."""
-    if source.suffix == ".txt":
+    if isinstance(source, Path) and source.suffix == ".txt":
         try:
             lines = source.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

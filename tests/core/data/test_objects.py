@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -303,6 +306,17 @@ def test_a_server_that_is_not_there(proxy: Proxy, monkeypatch: pytest.MonkeyPatc
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_web_server_without_ranges_is_refused(proxy: Proxy, pristine_store: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(pristine_store))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as plain:
+        (serving := Thread(target=plain.serve_forever)).start()
+        remote = EpisodeStore(f"http://127.0.0.1:{plain.server_port}")
+        with pytest.raises(DataError, match="the server does not answer range requests; use one that does"):
+            frames_of(remote, MOVING, 0, 0, 2)
+        plain.shutdown()
+        serving.join()
+
+
 def test_missing_credentials_are_asked_for(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -394,6 +408,9 @@ def test_show_and_verify_read_a_url(
     url = f"s3://{BUCKET}/{copy('')}".rstrip("/")
     assert joinery(["show", url]) == 0
     assert f"{url}: 6 episodes" in capsys.readouterr().out
+    model = Path(str(store.path)).parent / "words.model"
+    assert joinery(["tokenizer", "train", url, str(model), "--vocabulary", "280"]) == 0
+    capsys.readouterr()
     assert joinery(["verify", url]) == 0
     assert "all 3 parts are as they were written" in capsys.readouterr().out
     key = object_of(store, f"parts/*/cam/{MOVING}/data/c/0")

@@ -2,7 +2,7 @@ import json
 import pickle
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -83,6 +83,14 @@ def test_opening_reads_no_frames_and_no_numbers(tmp_path: Path) -> None:
         for folder in (tmp_path / "a.zarr").glob(f"parts/*/{name}"):
             shutil.rmtree(folder)
     assert len(EpisodeStore(tmp_path / "a.zarr")) == 6
+
+
+def test_a_local_store_prepares_nothing(store: EpisodeStore) -> None:
+    def places() -> Iterator[tuple[int, int]]:
+        raise AssertionError("nobody should ask")
+        yield
+
+    store.prepare([STILL], places(), 4)
 
 
 def test_threads_and_processes_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
