@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any, Literal, NoReturn
@@ -123,12 +123,12 @@ class EpisodeStore:
         codec = self.codecs[camera]
         size, length = codec.group, self.length.item(episode)
         stream, base, groups = self._groups(camera, episode, start, stop)
-        data = stream.read(base + groups.start, base + groups.stop)
-        origin = stream.end[base + groups.start]
-        for group in groups:
-            encoded = data[stream.end[base + group] - origin : stream.end[base + group + 1] - origin]
+        first, last = base + groups.start, base + groups.stop
+        data, ends, sums = stream.read(first, last), stream.end[first : last + 1].tolist(), stream.crc[first:last]
+        for group, (begin, end), crc in zip(groups, pairwise(ends), sums, strict=True):
+            encoded = data[begin - ends[0] : end - ends[0]]
             low, high = max(group * size, start), min((group + 1) * size, stop)
-            if checksum(encoded) != stream.crc[base + group]:
+            if checksum(encoded) != crc:
                 encoded = stream.restored(base + group) or self._raise_damaged(stream, episode, low)
             count = min(size, length - group * size)
             codec.decode(encoded, count, low - group * size, out[low - start : high - start])

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from core.data.statistics import GRID, Statistics
 
@@ -14,6 +14,7 @@ def test_of_one_array_equals_numpy() -> None:
     np.testing.assert_allclose(seen.quantile(0.01), np.quantile(exact, 0.01, axis=0), rtol=1e-12)
 
 
+@settings(deadline=None)  # the first example pays for what is imported
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=6), st.integers(0, 99))
 def test_merging_equals_the_whole(lengths: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
