@@ -7,11 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from core.data.contracts import ActionConvention, Camera, Episode, Gripper, StoreInfo
-from core.data.mixture import Member
-from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.store import EpisodeStore
-from core.data.view import StoreView
-from core.data.windows import Windows
 from core.data.writer import StoreWriter
 
 STILL, MOVING = "front", "wrist"  # a still camera is stored by zstd, a moving and noisy one by JPEG
@@ -70,13 +66,6 @@ def make_store(
         for episode in make_episodes(episodes, info, tasks):
             writer.append(episode)
     return EpisodeStore(path)
-
-
-def make_member(store: EpisodeStore, window: int, horizon: int) -> Member:
-    """All of a store, as it is, as the only member of a mixture."""
-    action = Normalizer.fit(store.statistics["action"], store.info.action, "quantile")
-    proprio = ProprioNormalizer.fit(store.statistics["proprio"])
-    return Member(StoreView.plain(store), Windows(store, range(len(store)), window, horizon), action, proprio)
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -17,7 +17,8 @@ from core.data.mixture import Mixture
 from core.data.store import EpisodeStore
 from core.data.windows import Windows, window_at
 from core.errors import DataError
-from tests.factories import MOVING, STILL, make_info, make_member, make_store
+from tests.factories import MOVING, STILL, make_info, make_store
+from tests.mixtures import make_member
 
 T, H = 5, 4
 CPU = torch.device("cpu")

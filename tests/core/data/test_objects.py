@@ -33,7 +33,8 @@ from core.data.objects import Objects
 from core.data.store import EpisodeStore
 from core.errors import DataError, RecipeError
 from tests.core.training.conftest import RECIPE
-from tests.factories import MOVING, contents, make_member
+from tests.factories import MOVING, contents
+from tests.mixtures import make_member
 from tests.s3 import BUCKET, Proxy, delete, endpoint, moto, put, upload
 
 STORE = f"s3://{BUCKET}/store.zarr"
