@@ -89,11 +89,13 @@ class ActionSpec:
 class VisionEncoder(nn.Module, ABC):
     """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)}, text_width: int)`.
 
-    separates_cameras: tokens come camera after camera, sorted by name, as many of each, and see no other camera's
-    image. So core can hide those of a camera that a sample lacks; an encoder that mixes cameras says False.
+    cameras: names, in the order in which their tokens come.
+    separates_cameras: tokens come camera after camera, as many of each, and see no other camera's image. So core can
+    hide those of a camera that a sample lacks; an encoder that mixes cameras says False.
     """
 
     width: int
+    cameras: Sequence[str]
     separates_cameras: bool = True
 
     @abstractmethod

@@ -119,7 +119,9 @@ class Policy(nn.Module):
         images = batch.images if self.augmentation is None else self.augmentation(batch.images)
         vision: TokenGroup = self.vision_encoder(images, text)
         if batch.camera_mask is not None:
-            vision = hide_cameras(vision, batch.camera_mask)
+            by_name, columns = sorted(images), batch.camera_mask.unbind(dim=1)
+            present = [columns[by_name.index(name)] for name in self.vision_encoder.cameras]
+            vision = hide_cameras(vision, torch.stack(present, dim=1))
         return (
             replace(vision, tokens=self.projections["vision"](vision.tokens)),
             replace(text, tokens=self.projections["text"](text.tokens)),

@@ -95,7 +95,7 @@ class StoreConfig:
     @property
     def label(self) -> str:
         """What messages call it."""
-        return self.name or str(self.path).rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+        return self.name or str(self.path).partition("?")[0].rstrip("/").rpartition("/")[2].removesuffix(".zarr")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class DataConfig:
         _raise_if_repeated(self.cameras, "cameras")
         if (self.path is None) == (not self.stores):
             raise ValueError("name either one store with path, or several with [[data.stores]]")
-        _raise_if_repeated(tuple(store.label for store in self.stores), "stores")
+        _raise_if_repeated(tuple(store.label for store in self.stores), "stores (set name)")
         if len({store.weight is None for store in self.stores}) > 1:
             raise ValueError("stores: give every store a weight, or none")
 

@@ -1,6 +1,6 @@
 """From one action convention to another: exact where that can be, refused with the reason where it cannot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,11 +15,13 @@ class Conversion:
     """Turns actions of `source` into actions of `target`, dimension by dimension of the same name.
 
     period: frames of the source for each one of the target, 1 where both are as fast.
+    turning: the target's dimensions that turn, by name; unless said those that `rotation_columns` finds.
     """
 
     source: ActionConvention
     target: ActionConvention
     period: int = 1
+    turning: tuple[str, ...] | None = None
 
     @cached_property
     def present(self) -> np.ndarray:
@@ -33,6 +35,19 @@ class Conversion:
         """Whether actions are the same numbers in both."""
         meaning = replace(self.source, rate=self.target.rate)
         return self.period == 1 and meaning == self.target
+
+    @cached_property
+    def columns(self) -> list[int] | None:
+        """Where the source's dimensions stand in the target, None where numbers change on the way."""
+        if self.period > 1 or self._turns or not set(self.source.names) <= set(self.target.names):
+            return None
+        found = [self.target.names.index(name) for name in self.source.names]
+        for d, column in enumerate(found):
+            theirs, ours = gripper_of(self.source, d), gripper_of(self.target, column)
+            same = theirs == ours or (theirs and ours and replace(theirs, dimension=column) == ours)
+            if not same or self.source.scale[d] != self.target.scale[column]:
+                return None
+        return found
 
     def __call__(self, actions: np.ndarray) -> np.ndarray:
         """(n period A_source) float32 -> (n A) float32; zero where the source has no such dimension."""
@@ -80,13 +95,15 @@ class Conversion:
 
     @property
     def _rotation_columns(self) -> list[int]:
-        return rotation_columns(self.target) if self._turns else []
+        return _turning_columns(self.target, self.turning) if self._turns else []
 
 
-def obstacles(source: ActionConvention, target: ActionConvention, ratio: float) -> Iterator[str]:
+def obstacles(
+    source: ActionConvention, target: ActionConvention, ratio: float, turning: tuple[str, ...] | None = None
+) -> Iterator[str]:
     """Why actions of `source` cannot become actions of `target`, each a line that says what could be done.
 
-    ratio: frames per second of the source's data over the target's.
+    ratio: frames per second of the source's data over the target's. turning: as in Conversion.
     """
     if source.mode != target.mode:
         yield (
@@ -96,14 +113,14 @@ def obstacles(source: ActionConvention, target: ActionConvention, ratio: float) 
     if source.frame != target.frame:
         yield f"frame: {source.frame} here, {target.frame} there; only the robot's pose leads from one to the other"
     yield from _obstacles_of_time(source, target, ratio)
-    yield from _obstacles_of_rotation(source, target, ratio)
+    yield from _obstacles_of_rotation(source, target, ratio, _turning_columns(target, turning))
     for name in source.names:
         if name in target.names:
             yield from _obstacles_of_dimension(name, source, target)
 
 
 def _obstacles_of_time(source: ActionConvention, target: ActionConvention, ratio: float) -> Iterator[str]:
-    if ratio < 1 or abs(ratio - round(ratio)) > 1e-6:
+    if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
         yield (
             f"rate: {ratio:g} frames here for one there; only every second, third ... frame can be left out: "
             "name the slowest store first, and import the others at a multiple of its rate"
@@ -114,7 +131,9 @@ def _obstacles_of_time(source: ActionConvention, target: ActionConvention, ratio
         yield "rate: steps in the tool's frame do not add up, since it turns between them; import it at the slower rate"
 
 
-def _obstacles_of_rotation(source: ActionConvention, target: ActionConvention, ratio: float) -> Iterator[str]:
+def _obstacles_of_rotation(
+    source: ActionConvention, target: ActionConvention, ratio: float, turning: list[int]
+) -> Iterator[str]:
     if "none" in (source.rotation, target.rotation) or (source.rotation == target.rotation and round(ratio) <= 1):
         return
     if source.mode == "delta" and "euler_xyz" in (source.rotation, target.rotation):
@@ -122,8 +141,10 @@ def _obstacles_of_rotation(source: ActionConvention, target: ActionConvention, r
             f"rotation: {source.rotation} here, {target.rotation} there, {ratio:g} frames here for one there; steps in "
             "Euler angles may be turns or differences of angles, and which of them is not recorded"
         )
-    for convention in (source, target):
-        if not rotation_columns(convention):
+    if any(target.scale[column] == 0 for column in turning):
+        yield "scale: a rotation is worth nothing there; import it with the scale that it has"
+    for convention, columns in ((source, rotation_columns(source)), (target, turning)):
+        if not columns:
             yield (
                 f"rotation: {convention.rotation} takes {SIZES[convention.rotation]} dimensions, and which of "
                 f"{', '.join(convention.names)} they are is not clear: three that move must come before them"
@@ -159,7 +180,17 @@ def rotation_columns(convention: ActionConvention) -> list[int]:
     return arm[len(arm) - size :] if size else []
 
 
-def unite(conventions: list[ActionConvention]) -> ActionConvention:
+def turning_names(conventions: Sequence[ActionConvention]) -> tuple[str, ...]:
+    """The dimensions of united conventions that turn: those of the first that has a rotation."""
+    first = next((convention for convention in conventions if convention.rotation != "none"), None)
+    return () if first is None else tuple(first.names[d] for d in rotation_columns(first))
+
+
+def _turning_columns(target: ActionConvention, turning: tuple[str, ...] | None) -> list[int]:
+    return rotation_columns(target) if turning is None else [target.names.index(name) for name in turning]
+
+
+def unite(conventions: Sequence[ActionConvention]) -> ActionConvention:
     """One convention with the dimensions of all: the first one's, and then what the others have beside.
 
     A rotation in another layout than the first is no dimension beside it: it is converted.

@@ -75,8 +75,8 @@ class Mixture:
     """The windows of several stores, drawn by weight.
 
     An epoch has as many windows as all members hold. With weights it has of each member its share of them, to within
-    one; a member gives its own windows in shuffled passes, each whole before the next begins, so that after any number
-    of epochs no window of a member was drawn more than once more often than another. Without, it has every window once.
+    one, and after every epoch no window of a member was drawn more than once more often than another of it. Without, it
+    has every window once.
     """
 
     def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
@@ -121,10 +121,13 @@ class Mixture:
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:
     """Share `total` out by weight, by largest remainder; raises DataError where a share would be less than one."""
-    exact = total * np.array(weights, np.float64) / sum(weights)
+    relative = np.array(weights, np.float64) / max(weights)  # the sum of the largest numbers is infinite
+    exact = total * (relative / relative.sum())
     shares = np.floor(exact).astype(np.int64)
     most_missed = np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]
     shares[most_missed] += 1
     if not shares.all():
-        raise DataError(f"weights {list(weights)} leave a store without any of {total} windows; raise the least one")
+        raise DataError(
+            f"data.stores: weights {list(weights)} leave one without any of {total} windows; raise the least"
+        )
     return [int(share) for share in shares]

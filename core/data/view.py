@@ -8,11 +8,13 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from core.data.contracts import ActionConvention, Camera, StoreInfo
+from core.data.contracts import Camera, StoreInfo
 from core.data.conventions import Conversion, obstacles, unite
 from core.data.statistics import Statistics
 from core.data.store import EpisodeStore
 from core.errors import DataError, did_you_mean
+
+ROWS = 2**16  # of actions, whose statistics are taken at once
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,27 @@ class StoreView:
         """Statistics of "action" and "proprio" in the policy's terms; reads all actions where they are converted."""
         known = self.store.statistics
         proprio = known["proprio"].place(self.proprio_columns, len(self.info.proprio))
-        if self.conversion.is_identity:
-            return {"action": known["action"], "proprio": proprio}
-        return {"action": Statistics.merge(list(self._measured())), "proprio": proprio}
+        if (columns := self.conversion.columns) is not None:
+            return {"action": known["action"].place(columns, self.info.action.dim), "proprio": proprio}
+        measured = list(self._measured())
+        if not measured:
+            raise DataError(f"{self.store.path}: no episode has {self.period} frames, which make one of the policy's")
+        return {"action": Statistics.merge(measured), "proprio": proprio}
 
     def _measured(self) -> Iterator[Statistics]:
-        """Statistics of the converted actions, some thousand episodes at a time."""
+        """Statistics of the converted actions, some ten thousand at a time."""
         converted: list[np.ndarray] = []
         for episode, length in enumerate(self.store.length.tolist()):
             if length < self.period:
                 continue
             actions = self.store.actions(episode, 0, length)
             spans = np.lib.stride_tricks.sliding_window_view(actions, self.period, axis=0).swapaxes(1, 2)
-            converted.append(self.conversion(spans))
-            if len(converted) == 1_000:
+            try:
+                converted.append(self.conversion(spans))
+            except ValueError as error:  # a quaternion of length zero
+                where = f"{self.store.path}: episode '{self.store.episode_id(episode)}'"
+                raise DataError(f"{where}: its actions hold no rotation: {error}; import it again") from None
+            if sum(map(len, converted)) >= ROWS:
                 yield Statistics.of(np.concatenate(converted))
                 converted = []
         if converted:
@@ -112,6 +121,11 @@ class StoreView:
         if self.period == 1:
             self.store.read_frames(camera, episode, start, start + len(out), out)
             return
+        if self.store.codecs[camera].group > 1:  # a group is decoded as a whole in any case
+            frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), np.uint8)
+            self.store.read_frames(camera, episode, start, start + len(frames), frames)
+            out[:] = frames[:: self.period]
+            return
         for i in range(len(out)):
             frame = start + i * self.period
             self.store.read_frames(camera, episode, frame, frame + 1, out[i : i + 1])
@@ -130,6 +144,9 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
         for name in names.values():
             if name not in known[kind]:
                 raise DataError(f"{kind}s: no {kind} '{name}'{did_you_mean(name, known[kind])}")
+        kept = [name for name in known[kind] if name not in names.values()]
+        if len({*names, *kept}) < len(known[kind]) or len({*names.values()}) < len(names):
+            raise DataError(f"{kind}s: two of {', '.join(known[kind])} would have one name, or one of them two")
     new_camera = {old: new for new, old in cameras.items()}
     new_action = {old: new for new, old in actions.items()}
     try:
@@ -149,20 +166,23 @@ def common_info(infos: Sequence[StoreInfo], cameras: Sequence[str]) -> StoreInfo
         every = {**info.cameras, **every}
     wanted = tuple(cameras) or tuple(sorted(every))
     proprio = tuple(dict.fromkeys(name for info in infos for name in info.proprio))
-    action: ActionConvention = unite([info.action for info in infos])
+    action = unite([info.action for info in infos])
     chosen = {name: every[name] for name in wanted if name in every}
     return replace(infos[0], cameras=chosen or every, action=action, proprio=proprio)
 
 
-def view_of(store: EpisodeStore, renamed: StoreInfo, names: Mapping[str, str], info: StoreInfo) -> StoreView:
+def view_of(
+    store: EpisodeStore, renamed: StoreInfo, names: Mapping[str, str], info: StoreInfo, turning: tuple[str, ...]
+) -> StoreView:
     """See a store as `info`; raises DataError, a line per reason, where that cannot be exact.
 
-    renamed: its description under the policy's names; names: its cameras, {new: old}, as far as they differ.
+    renamed: its description under the policy's names. names: its cameras, {new: old}, as far as they differ. turning:
+    the policy's action dimensions that turn.
     """
     ratio = renamed.fps / info.fps
-    if reasons := list(obstacles(renamed.action, info.action, ratio)):
+    if reasons := list(obstacles(renamed.action, info.action, ratio, turning)):
         raise DataError("\n".join(reasons))
     seen = {name: names.get(name, name) for name in renamed.cameras if name in info.cameras}
     if not seen:
         raise DataError(f"cameras: has none of {', '.join(info.cameras)}; name them in `cameras`")
-    return StoreView(store, info, seen, Conversion(renamed.action, info.action, round(ratio)))
+    return StoreView(store, info, seen, Conversion(renamed.action, info.action, round(ratio), turning))

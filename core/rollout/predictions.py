@@ -24,7 +24,7 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     Arrays: `names` (A), and per episode i `i/task`, `i/instruction`, `i/true`, `i/predicted`. Raises DataError or
     RecipeError where the data are not at hand, or no longer those that the policy was trained on.
     """
-    view = open_views(recipe)[0]
+    view = open_views(recipe)[_number_of(recipe)]
     store = view.store
     if mistakes := disagreements(actor.info, view.info, "the policy"):
         raise RecipeError(mistakes)
@@ -39,6 +39,12 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
         arrays[f"{number}/true"] = view.actions(np.array([episode]), frames[None])[0]
         arrays[f"{number}/predicted"] = _predict(actor, view, episode)
     write_arrays(path, arrays)
+
+
+def _number_of(recipe: Recipe) -> int:
+    """Which of the recipe's stores the policy acts in the scale of."""
+    wanted = recipe.evaluate.store if recipe.evaluate else None
+    return next((i for i, config in enumerate(recipe.data.sources) if config.label == wanted), 0)
 
 
 def _one_per_task_first(store: EpisodeStore, episodes: np.ndarray) -> list[int]:

@@ -28,7 +28,7 @@ class Given:
     """
 
     cameras: Mapping[str, tuple[int, int, int]] = field(
-        default_factory=lambda: {"static": (3, 48, 64), "wrist": (3, 32, 32)}
+        default_factory=lambda: {"wrist": (3, 32, 32), "static": (3, 48, 64)}
     )
     text_width: int = 16
     width: int = 32

@@ -72,11 +72,20 @@ def frames_are_independent(subject: Subject, given: Given) -> None:
 
 @torch.no_grad()
 def cameras_are_apart(subject: Subject, given: Given) -> None:
-    """Another image of one camera changes that camera's tokens alone, its share in the order of the names."""
+    """Another image of one camera changes that camera's tokens alone, its share in the order of `cameras`."""
     encoder: VisionEncoder = subject.build()
     if not encoder.separates_cameras:
         return
-    before, names = padded(encoder(images(given), text(given))), sorted(given.cameras)
+    names = list(getattr(encoder, "cameras", ()))
+    expect(
+        sorted(names) == sorted(given.cameras),
+        "cameras",
+        f"{sorted(given.cameras)}, in the order of tokens",
+        f"{names}",
+    )
+    before = padded(encoder(images(given), text(given)))
+    count = before.shape[2]
+    expect(count % len(names) == 0, "tokens", f"as many of each of {len(names)} cameras", str(count))
     for v, name in enumerate(names):
         changed = padded(encoder({**images(given), name: 255 - images(given)[name]}, text(given)))
         shares = zip(before.tensor_split(len(names), 2), changed.tensor_split(len(names), 2), strict=True)

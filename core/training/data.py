@@ -9,6 +9,7 @@ import torch
 
 from core.contracts import ActionSpec
 from core.data.contracts import ActionConvention, StoreInfo
+from core.data.conventions import turning_names
 from core.data.loader import Loader
 from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
@@ -71,8 +72,8 @@ class TrainingData:
     @cached_property
     def validation(self) -> Mixture:
         """The held-out windows, each frame in one."""
-        stride = self.recipe.data.window
-        return Mixture([self._member(i, episodes, stride) for i, (_, episodes) in enumerate(self._splits)])
+        strides = [self.recipe.data.window * source.view.period for source in self.sources]
+        return Mixture([self._member(i, episodes, strides[i]) for i, (_, episodes) in enumerate(self._splits)])
 
     def loaders(
         self, tokenize: Callable[[str], Sequence[int]], micro_batch: int, device: torch.device
@@ -92,7 +93,7 @@ class TrainingData:
 
     def _member(self, number: int, episodes: np.ndarray, stride: int = 1) -> Member:
         source, window, horizon = self.sources[number], self.recipe.data.window, self.recipe.action.horizon
-        windows = Windows(source.view.store, episodes, window, horizon, stride * source.view.period)
+        windows = Windows(source.view.store, episodes, window, horizon, stride)
         prefix = f"{source.config.label}/" if self.recipe.data.stores else ""
         return Member(source.view, windows, source.action_normalizer, source.proprio_normalizer, prefix)
 
@@ -108,15 +109,15 @@ class TrainingData:
                 for kind, names in (("camera", cameras), ("action", actions), ("proprioception", proprio))
                 if names
             ]
-            converted = [] if action.is_identity else ["actions converted"]
+            converted = [] if action.columns is not None else ["actions converted"]
             slower = [f"one frame in {view.period}"] if view.period > 1 else []
             of_all = f"{share / len(self.training):.1%} of the samples"
             yield "; ".join([f"{source.config.label}: {of_all}", *lacks, *converted, *slower])
 
     def task_of(self) -> dict[str, str]:
-        """{episode: task}, both as batches name them."""
+        """{episode: task}; of several stores, both begin with the name of theirs, whose scale an error is in."""
         return {
-            member.episode_id(episode): member.view.store.task_name(episode)
+            member.episode_id(episode): member.prefix + member.view.store.task_name(episode)
             for member in self.training.members
             for episode in range(len(member.view.store))
         }
@@ -126,8 +127,7 @@ def open_data(recipe: Recipe) -> TrainingData:
     """Open the stores and fit the normalisers. Raises DataError, or RecipeError where recipe and stores disagree."""
     views = open_views(recipe)
     if mistakes := list(_other_conventions(recipe.action, views[0].info.action)):
-        where = recipe.data.path or "all stores together"
-        raise RecipeError([f"{mistake} (store {where})" for mistake in mistakes])
+        raise RecipeError([f"{mistake} (store {recipe.data.sources[0].path})" for mistake in mistakes])
     sources = zip(recipe.data.sources, views, strict=True)
     return TrainingData(recipe, tuple(_source(recipe, config, view) for config, view in sources))
 
@@ -166,10 +166,10 @@ def _views(
     info: StoreInfo,
     mistakes: list[str],
 ) -> list[StoreView]:
-    views = []
+    views, turning = [], turning_names([one.action for one in renamed])
     for store, one, config in zip(stores, renamed, configs, strict=True):
         try:
-            views.append(view_of(store, one, config.cameras, info))
+            views.append(view_of(store, one, config.cameras, info, turning))
         except DataError as error:
             which = f"'{config.label}' does not go with '{configs[0].label}'"
             mistakes += [f"data.stores: {which}: {reason}" for reason in str(error).splitlines()]

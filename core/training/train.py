@@ -13,7 +13,7 @@ from rich.console import Console
 from core.errors import CheckpointError, RecipeError
 from core.policy import build_policy
 from core.recipe import PARTS, Recipe
-from core.sections import AugmentationConfig, EvaluateConfig, TrainConfig
+from core.sections import AugmentationConfig, EvaluateConfig, StoreConfig, TrainConfig
 from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
 from core.training.data import TrainingData, open_data
 from core.training.fit import Run, fit
@@ -90,6 +90,7 @@ def _check_same(recipe: Recipe, before: Path) -> None:
     sections.setdefault("augmentation", asdict(AugmentationConfig()))  # runs of before there was one had none
     sections["data"].setdefault("stores", [])  # nor several stores
     old, new = _flat(sections), _flat(tomllib.loads(recipe.as_toml()))
+    old["data.stores"], new["data.stores"] = (_whatever_the_place(said["data.stores"]) for said in (old, new))
     recorded_there = any(key.startswith("demonstrations.") for key in (*old, *new))
     free = FREE_ON_RESUME | {key for key in (*old, *new) if key.startswith("environment.") and not recorded_there}
     differences = [
@@ -99,6 +100,12 @@ def _check_same(recipe: Recipe, before: Path) -> None:
     ]
     if differences:
         raise RecipeError(differences)
+
+
+def _whatever_the_place(stores: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A moved store is the same one, if it is still called the same."""
+    labels = [StoreConfig(Path(store["path"]), store.get("name")).label for store in stores]
+    return [{**store, "path": None, "name": label} for store, label in zip(stores, labels, strict=True)]
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:

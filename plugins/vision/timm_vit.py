@@ -74,6 +74,11 @@ class TimmEncoder(VisionEncoder):
         self.camera = nn.Parameter(torch.randn(len(cameras), 1, self.width) * 0.02) if len(cameras) > 1 else None
         self.own = () if self.camera is None else ("camera",)  # what no published file has
 
+    @property
+    def separates_cameras(self) -> bool:  # type: ignore[override]
+        """Not while batch normalisation takes its statistics from all cameras."""
+        return not any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules())
+
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*N width)."""
         batch, window = images[self.cameras[0]].shape[:2]

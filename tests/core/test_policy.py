@@ -216,3 +216,14 @@ def test_what_a_camera_shows_that_a_sample_lacks_changes_nothing(tmp_path, formu
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
     torch.testing.assert_close(before[1], whole[1], rtol=0, atol=1e-5)
     assert not torch.allclose(before[0], whole[0], atol=1e-4)
+
+
+def test_tokens_of_cameras_in_any_order_are_hidden_by_name(tmp_path):
+    policy = build(tmp_path).eval()
+    policy.vision_encoder.cameras = ["wrist", "static"]  # as an encoder has them that goes by the recipe's order
+    batch = batch_of(policy, 3)
+    lacking = replace(batch, camera_mask=torch.tensor([[True, False]] * 3))
+    images = {"static": batch.images["static"], "wrist": 255 - batch.images["wrist"]}
+    with torch.no_grad():
+        before, after = policy.predict(lacking), policy.predict(replace(lacking, images=images))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6)

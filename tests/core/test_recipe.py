@@ -238,7 +238,7 @@ def test_several_stores_and_the_way_back(tmp_path):
     ("before", "after", "mistake"),
     [
         ("weight = 1\n", "", "data: stores: give every store a weight, or none"),
-        ('name = "lab"', 'name = "a"', "data: stores names one twice: a"),
+        ('name = "lab"', 'name = "a"', "data: stores (set name) names one twice: a"),
         ('name = "lab"', 'nam = "lab"', "data.stores.1.nam: unknown key"),
         ("weight = 1\n", "weight = 0\n", "data.stores.1.weight: expected greater than 0, got 0"),
         ("weight = 1\n", "weight = 2020-01-01\n", "data.stores.1.weight: expected a string, a number or a list"),

@@ -26,11 +26,12 @@ class Vision(VisionEncoder):
 
     def __init__(self, config, *, cameras, text_width):
         super().__init__()
+        self.cameras = sorted(cameras)
         self.project = nn.Linear(3, self.width)
         self.text = nn.Linear(text_width, self.width)
 
     def colours(self, images):
-        means = torch.stack([image.float().mean((-1, -2)) / 255 for image in images.values()], dim=2)  # (B T V C)
+        means = torch.stack([images[name].float().mean((-1, -2)) / 255 for name in self.cameras], dim=2)  # (B T V C)
         return means.to(self.project.weight.dtype)
 
     def words(self, text):
@@ -49,6 +50,11 @@ class VisionWithDeadParameter(Vision):
 class VisionAcrossFrames(Vision):
     def colours(self, images):
         return super().colours(images).mean(1, keepdim=True).expand(-1, images["wrist"].shape[1], -1, -1)
+
+
+class VisionAcrossCameras(Vision):
+    def colours(self, images):
+        return super().colours(images).flip(2)
 
 
 class VisionAcrossSamples(Vision):
@@ -309,6 +315,7 @@ SOUND = {
 BROKEN = [
     ("vision_encoder", VisionWithDeadParameter, {"gradients_reach_every_parameter"}),
     ("vision_encoder", VisionAcrossFrames, {"frames_are_independent"}),
+    ("vision_encoder", VisionAcrossCameras, {"cameras_are_apart"}),
     ("vision_encoder", VisionAcrossSamples, {"samples_are_independent"}),
     ("vision_encoder", VisionOfAnotherWidth, {"shape_is_declared"}),
     ("vision_encoder", VisionReadsPaddedText, {"padded_text_is_not_seen"}),

@@ -276,3 +276,11 @@ __version__ = "stand-in"
 """
     answer = run_with(torchvision, tmp_path)
     assert answer.stdout == "stand-in\n", answer.stderr
+
+
+def test_batch_normalisation_mixes_cameras_while_it_trains():
+    cameras = {"static": (3, 32, 32), "wrist": (3, 32, 32)}
+    encoder = TimmEncoder(TimmConfig(model="test_resnet", image_size=32), cameras=cameras, text_width=4)
+    assert not encoder.train().separates_cameras
+    assert encoder.eval().separates_cameras
+    assert TimmEncoder(TimmConfig(model="test_vit", image_size=32), cameras=cameras, text_width=4).separates_cameras

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from core.data.contracts import ActionConvention, Gripper
-from core.data.conventions import Conversion, obstacles, rotation_columns, unite
+from core.data.conventions import Conversion, obstacles, rotation_columns, turning_names, unite
 from core.data.rotations import SIZES, read_turns
 
 NAMES = {
@@ -164,3 +164,19 @@ def test_united_conventions_have_the_first_ones_dimensions_first() -> None:
     assert united.rotation == "axis_angle"
     assert [(g.dimension, g.closed) for g in united.grippers] == [(6, 0.0), (7, 5.0)]
     assert Conversion(second, united).present.tolist() == [True] * 6 + [False, True]
+
+
+def test_what_turns_is_known_by_name_whatever_else_is_united() -> None:
+    turning_only = convention(names=("rx", "ry", "rz"), scale=(1.0,) * 3, grippers=(), mode="delta")
+    fast = convention(names=("x", "y", "z", "rx", "ry", "rz"), scale=(1.0,) * 6, grippers=(), mode="delta", rate=20.0)
+    united, turning = unite([turning_only, fast]), turning_names([turning_only, fast])
+    assert (united.names, turning) == (("rx", "ry", "rz", "x", "y", "z"), ("rx", "ry", "rz"))
+    assert not list(obstacles(fast, united, 2.0, turning))
+    steps = np.array([[[1.0, 0, 0, 0.1, 0, 0], [1.0, 0, 0, 0.1, 0, 0]]], np.float32)
+    converted = Conversion(fast, united, 2, turning)(steps)
+    np.testing.assert_allclose(converted, [[0.2, 0, 0, 2.0, 0, 0]], atol=1e-6)
+
+
+def test_a_rotation_that_is_worth_nothing_is_refused() -> None:
+    target = convention("quaternion_xyzw", scale=(1.0, 1, 1, 0, 0, 0, 0, 1))
+    assert any("rotation is worth nothing" in line for line in obstacles(convention(), target, 1.0))

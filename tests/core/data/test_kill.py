@@ -41,14 +41,15 @@ def tell(done, total):
     print(done, flush=True)
 if __name__ == "__main__":
     print("ready", flush=True)
-    import_episodes(SlowSource(), Path(sys.argv[1]), tell, jobs=2, part_bytes=int(sys.argv[2]))
+    import_episodes(SlowSource(float(sys.argv[3])), Path(sys.argv[1]), tell, jobs=2, part_bytes=int(sys.argv[2]))
 """
 
 
 class SlowSource:
     """Episodes in memory, each of which takes a while to read, as those in a file do."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
         self.info = make_info()
         self.episodes = {episode.id: episode for episode in make_episodes(IMPORTED, self.info)}
 
@@ -56,15 +57,15 @@ class SlowSource:
         return [*self.episodes]
 
     def read(self, episode: str) -> Episode:
-        time.sleep(0.05)
+        time.sleep(self.seconds)
         return self.episodes[episode]
 
 
-def start(path: Path, program: str = WRITE, part_bytes: int = 50_000) -> subprocess.Popen[str]:
+def start(path: Path, program: str = WRITE, part_bytes: int = 50_000, seconds: float = 0.05) -> subprocess.Popen[str]:
     root, script = Path(__file__).parents[3], path.parent / "program.py"
     script.write_text(program)
     command, environment = (
-        [sys.executable, str(script), str(path), str(part_bytes)],
+        [sys.executable, str(script), str(path), str(part_bytes), str(seconds)],
         {**os.environ, "PYTHONPATH": str(root)},
     )
     process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
@@ -132,7 +133,7 @@ def test_killed_imports_by_several_processes_lose_nothing_that_was_committed(tmp
 def test_an_interrupted_import_keeps_what_it_has_read(tmp_path: Path) -> None:
     """Though the part that it was filling is far from full."""
     path = tmp_path / "interrupted.zarr"
-    process = start(path, IMPORT, part_bytes=2**30)
+    process = start(path, IMPORT, part_bytes=2**30, seconds=0.5)  # however late the signal is
     assert process.stdout is not None
     while process.stdout.readline() != "6\n":
         assert process.poll() is None

@@ -43,8 +43,12 @@ def test_shares_add_up_and_miss_the_weights_by_less_than_one(total: int, weights
     assert np.all(np.abs(np.array(shares) - total * np.array(weights) / sum(weights)) < 1)
 
 
+def test_weights_may_be_as_large_as_numbers_are() -> None:
+    assert apportion(10, [1e308, 1e308]) == [5, 5]
+
+
 def test_a_weight_that_gives_no_window_is_refused() -> None:
-    with pytest.raises(DataError, match="without any of 10 windows"):
+    with pytest.raises(DataError, match="leave one without any of 10 windows"):
         apportion(10, [1.0, 1e6])
 
 
@@ -110,7 +114,7 @@ CAMERAS, ACTIONS = {STILL: "side"}, {"gripper": "grip"}
 def views_of(stores: list[EpisodeStore]) -> list[StoreView]:
     renamed = [stores[0].info, rename(stores[1].info, CAMERAS, ACTIONS)]
     info = common_info(renamed, ())
-    return [view_of(s, one, names, info) for s, one, names in zip(stores, renamed, ({}, CAMERAS), strict=True)]
+    return [view_of(s, one, names, info, ()) for s, one, names in zip(stores, renamed, ({}, CAMERAS), strict=True)]
 
 
 def members_of(stores: list[EpisodeStore]) -> list[Member]:
@@ -200,7 +204,7 @@ def test_a_faster_store_is_read_at_the_slower_rate(tmp_path: Path) -> None:
     info = make_info()
     fast = replace(info, fps=20.0, action=replace(info.action, rate=20.0))
     slow_store, store = make_store(tmp_path / "slow.zarr", 2), make_store(tmp_path / "fast.zarr", 2, info=fast)
-    view = view_of(store, store.info, {}, common_info([slow_store.info, store.info], ()))
+    view = view_of(store, store.info, {}, common_info([slow_store.info, store.info], ()), ())
     assert view.period == 2
     length = int(store.length[0])
     summed = view.actions(np.array([0]), np.array([[0, 2, length - 1]]))[0]
@@ -232,7 +236,7 @@ def test_a_faster_store_is_read_at_the_slower_rate(tmp_path: Path) -> None:
 def test_a_store_without_any_of_the_cameras_is_refused(stores: list[EpisodeStore]) -> None:
     info = common_info([stores[0].info], ())
     with pytest.raises(DataError, match="has none of"):
-        view_of(stores[1], rename(stores[1].info, {}, ACTIONS), {}, replace(info, action=stores[1].info.action))
+        view_of(stores[1], rename(stores[1].info, {}, ACTIONS), {}, replace(info, action=stores[1].info.action), ())
 
 
 def test_a_name_that_a_store_does_not_have_is_refused(stores: list[EpisodeStore]) -> None:
@@ -240,3 +244,38 @@ def test_a_name_that_a_store_does_not_have_is_refused(stores: list[EpisodeStore]
         rename(stores[1].info, {"front": "sid"}, {})
     with pytest.raises(DataError, match="no action 'grop'"):
         rename(stores[1].info, {}, {"gripper": "grop"})
+
+
+@pytest.mark.parametrize(
+    ("cameras", "actions"), [({"front": "wrist"}, {}), ({"a": "front", "b": "front"}, {}), ({}, {"x": "y"})]
+)
+def test_names_that_would_be_lost_are_refused(cameras: dict[str, str], actions: dict[str, str]) -> None:
+    with pytest.raises(DataError, match="would have one name, or one of them two"):
+        rename(make_info(), cameras, actions)
+
+
+def test_names_may_change_places() -> None:
+    swapped = rename(make_info(), {STILL: MOVING, MOVING: STILL}, {"x": "y", "y": "x"})
+    assert list(swapped.cameras) == [MOVING, STILL]
+    assert swapped.action.names[:2] == ("y", "x")
+
+
+def test_statistics_of_a_store_that_only_lacks_something_are_its_own(stores: list[EpisodeStore]) -> None:
+    first = views_of(stores)[0]
+    assert first.conversion.columns == [0, 1, 2, 3]
+    assert first.statistics["action"] == stores[0].statistics["action"].place([0, 1, 2, 3], 5)
+    converted = np.concatenate([first.actions(np.array([e]), np.arange(11)[None])[0] for e in range(6)])
+    assert not converted[:, 4].any()
+    assert views_of(stores)[1].conversion.columns is None
+
+
+@pytest.mark.parametrize("camera", [STILL, MOVING])
+def test_slower_frames_of_either_codec(tmp_path: Path, camera: str) -> None:
+    info = make_info()
+    fast = replace(info, fps=30.0, action=replace(info.action, rate=30.0))
+    store = make_store(tmp_path / "fast.zarr", 1, info=fast)
+    view = view_of(store, store.info, {}, info, ())
+    seen, whole = np.zeros((3, 32, 32, 3), np.uint8), np.zeros((11, 32, 32, 3), np.uint8)
+    view.read_frames(camera, 0, 1, seen)
+    store.read_frames(camera, 0, 0, 11, whole)
+    np.testing.assert_array_equal(seen, whole[[1, 4, 7]])
