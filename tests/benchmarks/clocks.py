@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -107,7 +108,8 @@ def cpu_seconds() -> float:
     family = [os.getpid()]
     for process in family:  # grows meanwhile
         for task in Path(f"/proc/{process}/task").iterdir():
-            family += map(int, (task / "children").read_text().split())
+            with suppress(OSError):  # a thread may have ended since it was listed
+                family += map(int, (task / "children").read_text().split())
     return sum(map(_cpu_seconds, family))
 
 
