@@ -32,6 +32,7 @@ with StoreWriter(Path(sys.argv[1]), make_info(), part_bytes=1) as writer:
 
 
 IMPORT = """
+import signal
 import sys
 from pathlib import Path
 import zarr
@@ -40,6 +41,7 @@ from tests.core.data.test_kill import SlowSource
 def tell(done, total):
     print(done, flush=True)
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored below a shell's background job
     print("ready", flush=True)
     import_episodes(SlowSource(float(sys.argv[3])), Path(sys.argv[1]), tell, jobs=2, part_bytes=int(sys.argv[2]))
 """
