@@ -11,7 +11,7 @@ from lightning_fabric.utilities.seed import seed_everything
 from rich.console import Console
 
 from core.errors import CheckpointError, RecipeError
-from core.policy import build_policy
+from core.policy import Policy, build_policy
 from core.recipe import PARTS, Recipe
 from core.sections import AugmentationConfig, EvaluateConfig, StoreConfig, TrainConfig
 from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
@@ -117,12 +117,7 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
     settings = recipe.train
     seed_everything(settings.seed, verbose=False)
     data = open_data(recipe)
-    policy = build_policy(
-        recipe, data.image_shapes, data.action_spec, data.proprio_dim, from_checkpoint=newest is not None
-    )
-    if data.training.lacks_cameras and not policy.vision_encoder.separates_cameras:
-        name = recipe.parts["vision_encoder"].component.name
-        raise RecipeError(f"vision_encoder.name: '{name}' mixes cameras, and not every store has all; set data.cameras")
+    policy = _build(recipe, data, from_checkpoint=newest is not None)
     micro_batch = settings.batch_size // (settings.accumulation * fabric.world_size)
     training, validation = data.loaders(policy.text_encoder.tokenize, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
@@ -154,6 +149,17 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
         stop=stop,
         last_checkpoint=newest.folder if newest else None,
     )
+
+
+def _build(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) -> Policy:
+    """Build the policy; raises RecipeError where stores lack cameras that its vision encoder would mix with others."""
+    policy = build_policy(
+        recipe, data.image_shapes, data.action_spec, data.proprio_dim, from_checkpoint=from_checkpoint
+    )
+    if data.training.lacks_cameras and not policy.vision_encoder.separates_cameras:
+        name = recipe.parts["vision_encoder"].component.name
+        raise RecipeError(f"vision_encoder.name: '{name}' mixes cameras, and not every store has all; set data.cameras")
+    return policy
 
 
 def _inference(data: TrainingData) -> dict[str, Any]:
