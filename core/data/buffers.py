@@ -17,7 +17,6 @@ class BatchBuffer:
 
     frames: {camera: (B T Y X C) uint8}, the order in which images are decoded.
     actions, action_mask (B T H A), proprio (B T P), frame_mask (B T), camera_mask (B V): as in Batch.
-    members, episodes (B): which store of the mixture a row comes from, and which of its episodes.
     """
 
     def __init__(
@@ -44,8 +43,6 @@ class BatchBuffer:
         self.frame_mask: np.ndarray = self._frame_mask.numpy()
         self.camera_mask: np.ndarray = self._camera_mask.numpy()
         self.proprio: np.ndarray = self._proprio.numpy()
-        self.members = np.zeros(size, np.int64)
-        self.episodes = np.zeros(size, np.int64)
 
     def batch(self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]) -> Batch:
         """Return views of the first rows, one per instruction; text holds the token ids of each."""

@@ -3,12 +3,12 @@
 A codec works on a *group* of consecutive frames of one episode, (n Y X C) uint8, and any group can be decoded alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
-from numcodecs.zstd import Zstd as ZstdStream
+from numcodecs.zstd import compress, decompress
 from simplejpeg import decode_jpeg, encode_jpeg  # type: ignore[attr-defined]
 
 from core.data.contracts import Codec as CodecName
@@ -31,8 +31,12 @@ class Codec(Protocol):
     def encode(self, frames: np.ndarray) -> bytes:
         """Encode one group (n Y X C) uint8."""
 
-    def decode(self, data: bytes, count: int, first: int, out: np.ndarray) -> None:
-        """Write frames first..first+m of a group of `count` frames into out (m Y X C), C-contiguous uint8."""
+    def decode(self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray) -> None:
+        """Write frames first..first+m of consecutive groups, of `count` frames in all, into out (m Y X C) uint8.
+
+        data: the groups, of one episode, back to back. bounds: where in the stream each begins and the last ends. out:
+        C-contiguous. It is one call for all, since each gives up the interpreter and has to get it back.
+        """
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,11 @@ class Jpeg:
         frame = np.ascontiguousarray(frames[0])
         return bytes(encode_jpeg(frame, quality=self.quality, colorspace="RGB", colorsubsampling="444"))
 
-    def decode(self, data: bytes, count: int, first: int, out: np.ndarray) -> None:  # noqa: ARG002 (a group is 1 frame)
-        """Decode straight into out (1 Y X C)."""
-        decode_jpeg(data, colorspace="RGB", buffer=out[0])
+    def decode(self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray) -> None:  # noqa: ARG002
+        """Decode straight into out (m Y X C): a group is a frame, so there are no others."""
+        begin = bounds[0]
+        for frame, low, high in zip(out, bounds, bounds[1:], strict=False):
+            decode_jpeg(data[low - begin : high - begin], colorspace="RGB", buffer=frame)
 
 
 @dataclass(frozen=True)
@@ -68,15 +74,15 @@ class Zstd:
 
     def encode(self, frames: np.ndarray) -> bytes:
         """Encode a group of up to `group` frames (n Y X C)."""
-        return bytes(ZstdStream(level=self.level).encode(np.ascontiguousarray(frames)))
+        return bytes(compress(np.ascontiguousarray(frames), self.level))
 
-    def decode(self, data: bytes, count: int, first: int, out: np.ndarray) -> None:
-        """Decode straight into out (m Y X C) where the whole group is wanted, else by way of a buffer."""
+    def decode(self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray) -> None:  # noqa: ARG002
+        """Decode straight into out (m Y X C) where the whole groups are wanted, else by way of a buffer."""
         if len(out) == count:
-            ZstdStream().decode(data, out)
+            decompress(data, out)
             return
         frames = np.empty((count, *out.shape[1:]), np.uint8)
-        ZstdStream().decode(data, frames)
+        decompress(data, frames)
         out[:] = frames[first : first + len(out)]
 
 

@@ -24,6 +24,7 @@ from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 import google_crc32c
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from core.data.contracts import StoreInfo
@@ -36,9 +37,10 @@ PROBED = 32  # commits that a server without listings is asked for at once
 P = TypeVar("P", bound=Joinable)
 
 
-def checksum(data: bytes) -> int:
+def checksum(data: bytes | np.ndarray) -> int:
     """Return the crc32c of data."""
-    return int(google_crc32c.value(data))
+    crc: int = google_crc32c.value(data)
+    return crc
 
 
 def chunk_file(part: P, array: str, ndim: int) -> P:

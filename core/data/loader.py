@@ -1,10 +1,10 @@
 """Batches for training: frames are decoded by threads of this process, straight into batch buffers used in turn."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count
 from threading import Lock
 from time import perf_counter
 
@@ -13,18 +13,20 @@ import torch
 
 from core.contracts import Batch
 from core.data.buffers import BatchBuffer
-from core.data.mixture import Mixture
+from core.data.mixture import Mixture, Places
 
-Draw = Callable[[int], tuple[int, int]]  # position -> which member of the mixture, and which of its windows
+# positions (n) -> which members of the mixture (n), and which of their windows (n)
+Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A batch on its way: its number of windows, where they are decoded to, and what each thread still owes."""
+    """A batch on its way: what its windows are called and told, where they are decoded to, and what threads owe."""
 
-    size: int
+    episodes: Sequence[str]
+    instructions: Sequence[str]
     buffer: BatchBuffer
-    shares: Sequence[Future[None]]
+    owed: Sequence[Future[None]]
 
 
 class Loader:
@@ -62,7 +64,7 @@ class Loader:
         size = self.batch_size
         begins = count((first * world + rank) * size, size * world)
         spans = (range(begin, begin + size) for begin in begins)
-        return self._run(spans, lambda position: self.mixture.draw(position, seed))
+        return self._run(spans, lambda positions: self.mixture.draw(positions, seed))
 
     def once(self, rank: int = 0, world: int = 1) -> Generator[Batch, None, None]:
         """Yield every window once, in order; the last batch may be smaller, `world` processes take turns."""
@@ -100,45 +102,35 @@ class Loader:
         )
 
     def _submit(self, pool: ThreadPoolExecutor, span: range, drawn: Draw, buffer: BatchBuffer) -> _Job:
-        """Give each thread an equal share of the batch's rows: one future per thread, not per sample."""
+        """Have a batch filled: numbers and text in one go, images in an equal share of the rows for each thread."""
         buffer.wait_until_copied()
-        for number, member in enumerate(self.mixture.members):
-            member.prepare(index for of, index in map(drawn, span) if of == number)
-        bounds = [len(span) * share // self._threads for share in range(self._threads + 1)]
-        shares = [range(low, high) for low, high in pairwise(bounds) if low < high]
-        return _Job(len(span), buffer, [pool.submit(self._fill, buffer, rows, span, drawn) for rows in shares])
+        places = self.mixture.locate(*drawn(np.arange(span.start, span.stop)))
+        self.mixture.prepare(places)
+        episodes, instructions = self.mixture.describe(places)
+        shares = [slice(first, None, self._threads) for first in range(self._threads)]
+        owed = [pool.submit(self._fill_numbers, buffer, places, set(instructions))]
+        owed += [pool.submit(self.mixture.fill_images, buffer, places, rows) for rows in shares]
+        return _Job(episodes, instructions, buffer, owed)
 
     def _wait(self, job: _Job) -> None:
         began = perf_counter()
         try:
-            for share in job.shares:
-                share.result()
+            for task in job.owed:
+                task.result()
         finally:
             self.waited += perf_counter() - began
 
     def _batch(self, job: _Job) -> Batch:
-        rows = zip(job.buffer.members[: job.size].tolist(), job.buffer.episodes[: job.size].tolist(), strict=True)
-        sources = [(self.mixture.members[number], episode) for number, episode in rows]
-        instructions = [member.view.store.instruction(episode) for member, episode in sources]
-        text = [self._ids[instruction] for instruction in instructions]
-        batch = job.buffer.batch(instructions, text, [member.episode_id(episode) for member, episode in sources])
+        text = [self._ids[instruction] for instruction in job.instructions]
+        batch = job.buffer.batch(job.instructions, text, job.episodes)
         return job.buffer.copy(batch, self._device) if self._device.type == "cuda" else batch
 
     # ------------------------------------------------------------------------------ in the decoding threads
 
-    def _fill(self, buffer: BatchBuffer, rows: range, span: range, drawn: Draw) -> None:
-        """Fill some rows, those of one member after those of another."""
-        draws = np.array([drawn(span[row]) for row in rows])  # (rows 2)
-        for number, member in enumerate(self.mixture.members):
-            chosen = np.flatnonzero(draws[:, 0] == number)
-            if not len(chosen):
-                continue
-            places = [member.windows.locate(index) for index in draws[chosen, 1].tolist()]
-            mine = rows.start + chosen
-            buffer.members[mine], buffer.episodes[mine] = number, [episode for episode, _ in places]
-            for episode, _ in places:
-                self._learn(member.view.store.instruction(episode))
-            member.fill(buffer, mine, places)
+    def _fill_numbers(self, buffer: BatchBuffer, places: Places, instructions: Collection[str]) -> None:
+        self.mixture.fill_numbers(buffer, places)
+        for instruction in instructions:
+            self._learn(instruction)
 
     def _learn(self, instruction: str) -> None:
         """Tokenise an instruction the first time that it is seen."""

@@ -1,16 +1,14 @@
 """Several stores as one stream of samples: which store gives the sample at a position, and how it fills a batch."""
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.view import StoreView
-from core.data.windows import Windows, shuffled, window_at
+from core.data.windows import Windows, shuffled, windows_at
 from core.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,41 +32,58 @@ class Member:
         """Return the id that batches give."""
         return self.prefix + self.view.store.episode_id(episode)
 
-    def prepare(self, indices: Iterable[int]) -> None:
-        """Begin to fetch the frames of windows that will be filled soon; a local store does not even ask which."""
-        self.view.prepare((self.windows.locate(index) for index in indices), self.windows.window)
+    def prepare(self, episodes: np.ndarray, starts: np.ndarray) -> None:
+        """Begin to fetch the frames of windows (n) that will be filled soon; a local store needs no time for that."""
+        self.view.prepare(zip(episodes.tolist(), starts.tolist(), strict=True), self.windows.window)
 
-    def fill(self, buffer: "BatchBuffer", rows: np.ndarray, places: Sequence[tuple[int, int]]) -> None:
-        """Read windows, (episode, first frame) each, into rows (n) of a buffer."""
-        for row, (episode, start) in zip(rows.tolist(), places, strict=True):
-            self._fill_images(buffer, row, episode, start)
-        self._fill_numbers(buffer, rows, places)
+    def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
+        """Decode a window into a row of a buffer.
 
-    def _fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
-        """Frames past the episode's end repeat the last one; a camera that the store lacks is black."""
+        Frames past the episode's end repeat the last one; a camera that the store lacks is black.
+        """
         view, window = self.view, self.windows.window
         real = min(window, -(-(view.store.length.item(episode) - start) // view.period))
         for camera, images in buffer.frames.items():
             frames = images[row]  # (T Y X C)
-            if camera in view.cameras:
-                view.read_frames(camera, episode, start, frames[:real])
-                frames[real:] = frames[real - 1]
-            else:
+            if camera not in view.cameras:
                 frames[...] = 0
+                continue
+            view.read_frames(camera, episode, start, frames[:real])
+            if real < window:
+                frames[real:] = frames[real - 1]
 
-    def _fill_numbers(self, buffer: "BatchBuffer", rows: np.ndarray, places: Sequence[tuple[int, int]]) -> None:
-        """Fill masks, actions and proprioception, all rows at once: what lies past an end repeats the last, masked."""
+    def fill_numbers(self, buffer: "BatchBuffer", rows: np.ndarray, episodes: np.ndarray, starts: np.ndarray) -> None:
+        """Fill masks, actions and proprioception of windows (n) in rows (n) of a buffer, all at once.
+
+        What lies past an episode's end repeats the last and is masked.
+        """
         view, window, reach = self.view, self.windows.window, self.windows.reach
-        episodes, starts = np.array(places).T
         lengths = view.store.length[episodes][:, None]
         steps = starts[:, None] + view.period * np.arange(window + self.windows.horizon - 1)  # (n K)
         frames = np.minimum(steps, lengths - 1)
-        whole = (steps + view.period <= lengths)[:, reach]  # (n T H): an action over a part of its period is none
-        buffer.action_mask[rows] = whole[..., None] & view.conversion.present
+        whole = (steps + view.period <= lengths)[..., None]  # (n K 1): an action over a part of its period is none
+        buffer.action_mask[rows] = (whole & view.conversion.present).take(reach, axis=1)
         buffer.frame_mask[rows] = (steps < lengths)[:, :window]
         buffer.camera_mask[rows] = view.camera_mask
-        buffer.actions[rows] = self.action_normalizer.normalize(view.actions(episodes, frames))[:, reach]
+        actions = self.action_normalizer.normalize(view.actions(episodes, frames))  # (n K A)
+        buffer.actions[rows] = actions.take(reach, axis=1)
         buffer.proprio[rows] = self.proprio_normalizer.normalize(view.proprio(episodes, frames[:, :window]))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the windows of a batch lie, (B) int64 each: the member of the mixture, its episode, the first frame."""
+
+    members: np.ndarray
+    episodes: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def of(self, member: int) -> np.ndarray:
+        """Return the rows of a member's windows."""
+        return np.flatnonzero(self.members == member)
 
 
 class Mixture:
@@ -83,30 +98,64 @@ class Mixture:
         self.members = tuple(members)
         self.sizes = [len(member.windows) for member in members]
         self.shares = self.sizes if weights is None else apportion(sum(self.sizes), weights)
-        self._ends = list(accumulate(self.shares))
-        self._size_ends = list(accumulate(self.sizes))
+        self._ends = np.cumsum(self.shares)
+        self._size_ends = np.cumsum(self.sizes)
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return int(self._ends[-1])
 
-    def draw(self, position: int, seed: int) -> tuple[int, int]:
-        """Return which member, and which of its windows, comes at `position` of an endless stream of shuffled epochs.
+    def draw(self, positions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which members (n), and which of their windows (n), come at positions (n) of an endless stream.
 
         A pure function, so that resuming at any position costs nothing.
         """
-        epoch, turn = divmod(position, len(self))
-        slot = shuffled(turn, len(self), seed, epoch)
-        member = bisect_right(self._ends, slot)
-        share, size = self.shares[member], self.sizes[member]
-        drawn = slot - (self._ends[member] - share)  # how many of the epoch's before it come from this member
-        if share == size:
-            return member, drawn
-        return member, window_at(epoch * share + drawn, size, seed + 1 + member)
+        epochs, turns = np.divmod(positions, len(self))
+        slots = shuffled(turns, len(self), seed, epochs)
+        members = np.searchsorted(self._ends, slots, "right")
+        drawn = slots - (self._ends - self.shares)[members]  # how many of the epoch's before it come from its member
+        for number, (share, size) in enumerate(zip(self.shares, self.sizes, strict=True)):
+            if share != size:
+                chosen = members == number
+                drawn[chosen] = windows_at(epochs[chosen] * share + drawn[chosen], size, seed + 1 + number)
+        return members, drawn
 
-    def at(self, index: int) -> tuple[int, int]:
-        """Return member and window number `index` of all, in order."""
-        member = bisect_right(self._size_ends, index)
-        return member, index - (self._size_ends[member] - self.sizes[member])
+    def at(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return members (n) and their windows (n), numbers `indices` (n) of all, in order."""
+        members = np.searchsorted(self._size_ends, indices, "right")
+        return members, indices - (self._size_ends - self.sizes)[members]
+
+    def locate(self, members: np.ndarray, indices: np.ndarray) -> Places:
+        """Return where windows (B) of members (B) lie."""
+        places = Places(members, np.zeros_like(indices), np.zeros_like(indices))
+        for number, member in enumerate(self.members):
+            rows = places.of(number)
+            places.episodes[rows], places.starts[rows] = member.windows.locate(indices[rows])
+        return places
+
+    def describe(self, places: Places) -> tuple[list[str], list[str]]:
+        """Return of each window the episode's id, and what the robot was told."""
+        pairs = zip(places.members.tolist(), places.episodes.tolist(), strict=True)
+        sources = [(self.members[number], episode) for number, episode in pairs]
+        told = [member.view.store.instruction(episode) for member, episode in sources]
+        return [member.episode_id(episode) for member, episode in sources], told
+
+    def prepare(self, places: Places) -> None:
+        """Begin to fetch the frames of windows that will be filled soon; a local store needs no time for that."""
+        for number, member in enumerate(self.members):
+            rows = places.of(number)
+            member.prepare(places.episodes[rows], places.starts[rows])
+
+    def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
+        """Fill masks, actions and proprioception of a batch."""
+        for number, member in enumerate(self.members):
+            if len(rows := places.of(number)):
+                member.fill_numbers(buffer, rows, places.episodes[rows], places.starts[rows])
+
+    def fill_images(self, buffer: "BatchBuffer", places: Places, rows: slice) -> None:
+        """Decode the windows of some rows of a batch."""
+        columns = (np.arange(len(places)), places.members, places.episodes, places.starts)
+        for row, number, episode, start in zip(*(column[rows].tolist() for column in columns), strict=True):
+            self.members[number].fill_images(buffer, row, episode, start)
 
     @property
     def lacks_cameras(self) -> bool:
@@ -116,7 +165,7 @@ class Mixture:
     @property
     def window_count(self) -> int:
         """Number of different windows."""
-        return self._size_ends[-1]
+        return int(self._size_ends[-1])
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:

@@ -119,6 +119,14 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 # ---------------------------------------------------------------------------------------------- reading
 
 
+class DamagedGroup(Exception):  # noqa: N818 (it says what it is)
+    """Group number `group` of a camera's stream is damaged or cut off."""
+
+    def __init__(self, group: int) -> None:
+        super().__init__(group)
+        self.group = group
+
+
 class CameraStream:
     """One camera's byte stream, read in ranges: thread-safe, and closed when nobody holds it any more."""
 
@@ -132,22 +140,32 @@ class CameraStream:
         except OSError as error:
             raise DataError(f"{self.file}: {error.strerror}; restore the file or import again") from error
 
-    def read(self, first: int, stop: int) -> bytes:
-        """Return the bytes of groups first..stop-1, fewer if the file is truncated."""
-        return self._ranges.read(self.end[first], self.end[stop])
+    def read(self, first: int, stop: int) -> tuple[bytes, list[int]]:
+        """Return groups first..stop-1, back to back, and where in the stream each begins and the last ends.
+
+        Raises DamagedGroup for the first that is damaged or cut off.
+        """
+        bounds = self.end[first : stop + 1].tolist()
+        begin = bounds[0]
+        data = self._ranges.read(begin, bounds[-1])
+        array = np.frombuffer(data, np.uint8)  # a slice of it is no copy
+        for low, high, crc in zip(bounds, bounds[1:], self.crc[first:stop], strict=False):
+            if checksum(array[low - begin : high - begin]) != crc:
+                return b"".join(self._read_again(group) for group in range(first, stop)), bounds
+        return data, bounds
+
+    def _read_again(self, group: int) -> bytes:
+        """Read a group, from the file itself where a copy of it is damaged."""
+        span = self.end[group], self.end[group + 1]
+        for _ in range(2):
+            if checksum(data := self._ranges.read(*span)) == self.crc[group]:
+                return data
+            self._ranges.drop(*span)  # once the file is mended, that is seen
+        raise DamagedGroup(group)
 
     def prepare(self, first: int, stop: int) -> None:
         """Begin to fetch groups first..stop-1 where the stream is remote."""
         self._ranges.prepare(self.end[first], self.end[stop])
-
-    def restored(self, group: int) -> bytes | None:
-        """Read a damaged group from the file itself, if that was not what is damaged; else return None."""
-        span = self.end[group], self.end[group + 1]
-        self._ranges.drop(*span)
-        if checksum(data := self._ranges.read(*span)) == self.crc[group]:
-            return data
-        self._ranges.drop(*span)  # once the file is mended, that is seen
-        return None
 
 
 class OpenPart:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,9 +13,9 @@ import numpy as np
 
 from core.cli import command, positive
 from core.data.attributes import read_attributes
-from core.data.layout import Commit, checksum, commit_file, read_commit, serialise, sync
+from core.data.layout import Commit, commit_file, read_commit, serialise, sync
 from core.data.location import local_path
-from core.data.part import CameraStream, EncodedEpisode, PendingPart, read_array
+from core.data.part import CameraStream, DamagedGroup, EncodedEpisode, PendingPart, read_array
 from core.data.verify import Damage, commit_numbers, report, verify
 from core.errors import DataError
 
@@ -94,12 +95,10 @@ def _numbers(part: Path, commit: Commit, feature: str) -> np.ndarray:
 def _whole_groups(stream: CameraStream, first: int, stop: int) -> list[bytes] | None:
     """The encoded groups first..stop-1, or None if one is damaged."""
     try:
-        data, origin = stream.read(first, stop), stream.end[first]
-    except OSError:  # a sector that cannot be read
+        data, bounds = stream.read(first, stop)
+    except (DamagedGroup, OSError):  # OSError: a sector that cannot be read
         return None
-    chunks = [data[stream.end[group] - origin : stream.end[group + 1] - origin] for group in range(first, stop)]
-    whole = all(checksum(chunk) == stream.crc[group] for group, chunk in enumerate(chunks, first))
-    return chunks if whole else None
+    return [data[low - bounds[0] : high - bounds[0]] for low, high in pairwise(bounds)]
 
 
 def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 
 from core.data.attributes import read_attributes
 from core.data.contracts import Episode
-from core.data.layout import ArrayRecord, check_commit, checksum, chunk_file, read_commits
+from core.data.layout import ArrayRecord, check_commit, chunk_file, read_commits
 from core.data.location import Location, RemotePath, fetch, locate
-from core.data.part import CameraStream, OpenPart, read_array
+from core.data.part import CameraStream, DamagedGroup, OpenPart, read_array
 from core.data.statistics import Statistics
 from core.errors import DataError
 
@@ -120,18 +120,18 @@ class EpisodeStore:
 
     def read_frames(self, camera: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 into out (n Y X C) uint8, C-contiguous; every byte read is checked first."""
-        codec = self.codecs[camera]
-        size, length = codec.group, self.length.item(episode)
         stream, base, groups = self._groups(camera, episode, start, stop)
-        first, last = base + groups.start, base + groups.stop
-        data, ends, sums = stream.read(first, last), stream.end[first : last + 1].tolist(), stream.crc[first:last]
-        for group, (begin, end), crc in zip(groups, pairwise(ends), sums, strict=True):
-            encoded = data[begin - ends[0] : end - ends[0]]
-            low, high = max(group * size, start), min((group + 1) * size, stop)
-            if checksum(encoded) != crc:
-                encoded = stream.restored(base + group) or self._raise_damaged(stream, episode, low)
-            count = min(size, length - group * size)
-            codec.decode(encoded, count, low - group * size, out[low - start : high - start])
+        if not groups:
+            return
+        codec, length = self.codecs[camera], self.length.item(episode)
+        try:
+            data, bounds = stream.read(base + groups.start, base + groups.stop)
+        except DamagedGroup as damage:
+            frame = max(start, (damage.group - base) * codec.group)
+            where = f"frame {frame} of episode '{self._ids[episode]}'"
+            raise DataError(f"{stream.file}: {where} is damaged or cut off; restore the file or import again") from None
+        first = groups.start * codec.group
+        codec.decode(data, bounds, min(groups.stop * codec.group, length) - first, start - first, out)
 
     def prepare(self, cameras: Sequence[str], places: Iterable[tuple[int, int]], count: int) -> None:
         """Begin to fetch what reading `count` frames from each (episode, start) on will want, many places at once.
@@ -152,10 +152,6 @@ class EpisodeStore:
         size = self.codecs[camera].group
         groups = range(start // size, -(-stop // size))
         return self._part(part).stream(camera), self._first_group[size].item(episode), groups
-
-    def _raise_damaged(self, stream: CameraStream, episode: int, frame: int) -> NoReturn:
-        where = f"frame {frame} of episode '{self._ids[episode]}'"
-        raise DataError(f"{stream.file}: {where} is damaged or cut off; restore the file or import again")
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
         """Return the episode's part, and where its frames begin in that part."""

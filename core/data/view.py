@@ -108,16 +108,27 @@ class StoreView:
     def read_frames(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
         """Decode frames start, start + period ... into out (n Y X C) uint8, resized where the policy's are smaller."""
         name = self.cameras[camera]
+        if camera in self._unchanged:
+            self.store.read_frames(name, episode, start, start + len(out), out)
+            return
         recorded = self.store.info.cameras[name]
         if recorded == self.info.cameras[camera]:
-            self._decode(name, episode, start, out)
+            self._skip(name, episode, start, out)
             return
         frames = np.empty((len(out), recorded.height, recorded.width, 3), np.uint8)
-        self._decode(name, episode, start, frames)
+        self._skip(name, episode, start, frames)
         for resized, frame in zip(out, frames, strict=True):
             resized[...] = resize(frame, self.info.cameras[camera])
 
-    def _decode(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
+    @cached_property
+    def _unchanged(self) -> frozenset[str]:
+        """Cameras whose frames are the store's own, by size and rate."""
+        recorded = self.store.info.cameras
+        same = (name for name, own in self.cameras.items() if recorded[own] == self.info.cameras[name])
+        return frozenset(same if self.period == 1 else ())
+
+    def _skip(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
+        """Decode frames start, start + period ... of a camera of the store."""
         if self.period == 1:
             self.store.read_frames(camera, episode, start, start + len(out), out)
             return

@@ -4,15 +4,15 @@ import os
 from collections.abc import Callable, Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from time import perf_counter, sleep
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from core.data.loader import Loader
-from core.data.windows import Windows, window_at
-from tests.benchmarks.reading import PREFETCH, BareLoop
+from core.data.windows import Windows
+from tests.benchmarks.reading import PREFETCH, BareLoop, order, places_of
 
 BATCH = 16  # windows
 WORKERS, AHEAD = 2, 2  # of torch's DataLoader; AHEAD: batches that each worker prepares, torch's default
@@ -58,11 +58,10 @@ def clock_loader(loader: Loader) -> Clock:
 
 def clock_bare(windows: Windows, threads: int) -> Clock:
     """Clock the bare loop over the windows that the Loader reads."""
-    loop, positions = BareLoop(windows, threads, slots=(PREFETCH + 1) * BATCH), count()
+    loop, indices = BareLoop(windows, threads, slots=(PREFETCH + 1) * BATCH), order(windows, SEED)
 
     def read(number: int) -> Reading:
-        order = [window_at(position, len(windows), SEED) for position in islice(positions, number * BATCH)]
-        places = [windows.locate(index) for index in order]
+        places = places_of(windows, islice(indices, number * BATCH))
         cpu, began = cpu_seconds(), perf_counter()
         loop.run(places)
         seconds = perf_counter() - began
@@ -92,7 +91,7 @@ class Shuffled(Sampler[int]):
         self.windows = windows
 
     def __iter__(self) -> Iterator[int]:
-        return (window_at(position, len(self.windows), SEED) for position in count())
+        return order(self.windows, SEED)
 
 
 def settle() -> None:

@@ -23,10 +23,10 @@ import torch
 
 from core.data.contracts import Episode
 from core.data.store import EpisodeStore
-from core.data.windows import Windows, window_at
+from core.data.windows import Windows, windows_at
 from core.data.writer import StoreWriter
 from tests.benchmarks.content import METAWORLD
-from tests.benchmarks.reading import PREFETCH, BareLoop, loader_of
+from tests.benchmarks.reading import PREFETCH, BareLoop, loader_of, places_of
 
 CAMERA = "corner2"
 WINDOW, HORIZON, BATCH = 8, 10, 32
@@ -57,7 +57,7 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
     windows = Windows(store, episodes, WINDOW, HORIZON)
     bare = [BareLoop(windows, threads, slots) for slots in ((PREFETCH + 1) * BATCH, threads)]
     loader = loader_of(windows, BATCH, threads)
-    places = [windows.locate(index) for index in range(len(windows))]
+    places = places_of(windows, range(len(windows)))
     consumers: list[Callable[[], object]] = [
         lambda: deque(loader.once(), maxlen=0),  # a whole pass: nothing decoded ahead of the clock
         *(partial(loop.run, places) for loop in bare),
@@ -87,8 +87,8 @@ def main() -> None:
             columns = [f"{np.median(r):.2f} ({r.min():.2f}-{r.max():.2f})" for r in ratios.T]
             print(f"{codec:<6} {np.median(speeds[:, 0]):9.0f} {columns[0]:>18} {columns[1]:>18}")
     began = perf_counter()
-    for position in range(10_000):
-        window_at(position, 1_000_003, 0)
+    for begin in range(0, 10_000, BATCH):
+        windows_at(np.arange(begin, begin + BATCH), 1_000_003, 0)
     print(f"shuffling: {(perf_counter() - began) * 100:.1f} us per window")
 
 

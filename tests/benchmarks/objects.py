@@ -34,9 +34,9 @@ from PIL import Image
 from core.data.contracts import Camera, Episode
 from core.data.location import Location, RemotePath
 from core.data.store import EpisodeStore
-from core.data.windows import Windows, window_at
+from core.data.windows import Windows
 from core.data.writer import StoreWriter
-from tests.benchmarks.reading import loader_of
+from tests.benchmarks.reading import loader_of, order, places_of
 from tests.s3 import BUCKET, endpoint, free_port, moto, running, slow_port, upload
 
 SOURCE = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
@@ -89,8 +89,7 @@ def one_after_the_other(store: EpisodeStore, count: int) -> None:
     windows = Windows(store, range(len(store)), WINDOW, HORIZON)
     camera = store.info.cameras[CAMERA]
     out = np.empty((WINDOW, camera.height, camera.width, 3), np.uint8)
-    for position in range(count):
-        episode, start = windows.locate(window_at(position, len(windows), SEED))
+    for episode, start in places_of(windows, islice(order(windows, SEED), count)):
         stop = min(start + WINDOW, int(store.length[episode]))
         store.read_frames(CAMERA, episode, start, stop, out[: stop - start])
 

@@ -1,8 +1,9 @@
 """What benchmarks of reading share: the Loader as training builds it, and a bare loop that only reads and decodes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.part import CameraStream
 from core.data.view import StoreView
-from core.data.windows import Windows
+from core.data.windows import Windows, windows_at
 
 PREFETCH = 3  # batches
+AT_ONCE = 1024  # positions of the order that are computed together
 
 
 def loader_of(windows: Windows, batch_size: int, threads: int) -> Loader:
@@ -35,6 +37,18 @@ def loader_of(windows: Windows, batch_size: int, threads: int) -> Loader:
         prefetch=PREFETCH,
         device=torch.device("cpu"),
     )
+
+
+def order(windows: Sized, seed: int) -> Iterator[int]:
+    """Yield windows in the order in which a Loader reads them, without end."""
+    for begin in count(0, AT_ONCE):
+        yield from windows_at(np.arange(begin, begin + AT_ONCE), len(windows), seed).tolist()
+
+
+def places_of(windows: Windows, indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the episode and the first frame of each window."""
+    episodes, starts = windows.locate(np.fromiter(indices, np.int64))
+    return list(zip(episodes.tolist(), starts.tolist(), strict=True))
 
 
 class BareLoop:
@@ -68,11 +82,10 @@ class BareLoop:
             length = self.length[episode]
             stop = min(start + self.window, length)
             for file, end, codec, first_group, memory in self.cameras:
-                out, size, base = memory[position % len(memory)], codec.group, first_group[episode]
-                groups = range(base + start // size, base - (-stop // size))
-                data = os.pread(file.fileno(), end[groups.stop] - end[groups.start], end[groups.start])
-                for group in groups:
-                    encoded = data[end[group] - end[groups.start] : end[group + 1] - end[groups.start]]
-                    begin = (group - base) * size
-                    low, high = max(begin, start), min(begin + size, stop)
-                    codec.decode(encoded, min(size, length - begin), low - begin, out[low - start : high - start])
+                size, base = codec.group, first_group[episode]
+                low, high = start // size, -(-stop // size)  # groups
+                bounds = end[base + low : base + high + 1]
+                data = os.pread(file.fileno(), bounds[-1] - bounds[0], bounds[0])
+                count = min(high * size, length) - low * size
+                out = memory[position % len(memory)][: stop - start]
+                codec.decode(data, bounds, count, start - low * size, out)

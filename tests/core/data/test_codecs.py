@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from PIL import Image
 
-from core.data.codecs import Jpeg, Zstd, choose_codec, encoded_sizes, groups, make_codec
+from core.data.codecs import Codec, Jpeg, Zstd, choose_codec, encoded_sizes, groups, make_codec
 from core.errors import DataError
 from tests.factories import MOVING, STILL, make_episode, make_info
 
@@ -12,19 +13,38 @@ def frames() -> dict[str, np.ndarray]:
     return dict(make_episode(0, make_info(), length=13).images)
 
 
-@pytest.mark.parametrize(("first", "count"), [(0, 8), (0, 1), (3, 5), (7, 1)])
-def test_zstd_returns_any_run_of_a_group_exactly(frames: dict[str, np.ndarray], first: int, count: int) -> None:
-    group = frames[MOVING][:8]
-    out = np.zeros((count, *group.shape[1:]), np.uint8)
-    Zstd().decode(Zstd().encode(group), 8, first, out)
-    np.testing.assert_array_equal(out, group[first : first + count])
+def decode(codec: Codec, group: bytes, like: np.ndarray) -> np.ndarray:
+    """One whole group."""
+    out = np.zeros_like(like)
+    codec.decode(group, [0, len(group)], len(like), 0, out)
+    return out
+
+
+@given(st.data())
+def test_several_groups_are_decoded_at_once_from_any_place(data: st.DataObject) -> None:
+    """As they lie in a stream, behind others."""
+    images = make_episode(0, make_info(), length=21).images
+    codec = data.draw(st.sampled_from([Zstd(), Zstd(group=3), Jpeg()]))
+    frames = images[STILL if codec.name == "zstd" else MOVING]
+    chunks = [codec.encode(group) for group in groups(frames, codec.group)]
+    start = data.draw(st.integers(0, len(frames) - 1))
+    stop = data.draw(st.integers(start + 1, len(frames)))
+    low, high = start // codec.group, -(-stop // codec.group)
+    bounds = np.cumsum([1000, *map(len, chunks)]).tolist()[low : high + 1]
+    pairs = zip(chunks, groups(frames, codec.group), strict=True)
+    alone = np.concatenate([decode(codec, chunk, group) for chunk, group in pairs])
+    out = np.zeros((stop - start, *frames.shape[1:]), np.uint8)
+    first = low * codec.group
+    codec.decode(b"".join(chunks[low:high]), bounds, min(high * codec.group, len(frames)) - first, start - first, out)
+    np.testing.assert_array_equal(out, alone[start:stop])
+    if codec.name == "zstd":
+        np.testing.assert_array_equal(out, frames[start:stop])
 
 
 def test_jpeg_is_close_in_rgb_and_another_decoder_agrees(frames: dict[str, np.ndarray]) -> None:
     frame = frames[MOVING][:1]
     data = Jpeg().encode(frame)
-    out = np.zeros_like(frame)
-    Jpeg().decode(data, 1, 0, out)
+    out = decode(Jpeg(), data, frame)
     error = out.astype(float) - frame
     assert 10 * np.log10(255**2 / np.square(error).mean()) > 35  # dB: a swap of channels or 4:2:0 would be far below
     import io
@@ -41,9 +61,7 @@ def test_choice_is_the_smaller(frames: dict[str, np.ndarray]) -> None:
 
 def test_frames_that_are_no_contiguous_array_are_encoded(frames: dict[str, np.ndarray]) -> None:
     flipped = frames[STILL][:, ::-1, ::-1]
-    out = np.zeros(flipped[:8].shape, np.uint8)
-    Zstd().decode(Zstd().encode(flipped[:8]), 8, 0, out)
-    np.testing.assert_array_equal(out, flipped[:8])
+    np.testing.assert_array_equal(decode(Zstd(), Zstd().encode(flipped[:8]), flipped[:8]), flipped[:8])
     assert Jpeg().encode(flipped[:1]) == Jpeg().encode(flipped[:1].copy())
 
 

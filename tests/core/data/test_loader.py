@@ -15,7 +15,7 @@ from core.contracts import Batch
 from core.data.loader import Loader
 from core.data.mixture import Mixture
 from core.data.store import EpisodeStore
-from core.data.windows import Windows, window_at
+from core.data.windows import Windows, windows_at
 from core.errors import DataError
 from tests.factories import MOVING, STILL, make_info, make_store
 from tests.mixtures import make_member
@@ -48,7 +48,7 @@ def assert_same(one: Batch, other: Batch) -> None:
 
 def assert_is_window(batch: Batch, row: int, store: EpisodeStore, index: int) -> None:
     """Compare one row with a naive reading of whole episodes, in float64."""
-    episode, start = Windows(store, range(len(store)), T, H).locate(index)
+    (episode,), (start,) = Windows(store, range(len(store)), T, H).locate(np.array([index]))
     length = int(store.length[episode])
     whole = {name: np.zeros((length, 32, 32, 3), np.uint8) for name in (STILL, MOVING)}
     for name, frames in whole.items():
@@ -84,8 +84,8 @@ def test_a_pass_over_all_windows_equals_a_naive_reading(store: EpisodeStore, thr
 
 def test_shuffled_batches_are_the_windows_of_their_positions(store: EpisodeStore) -> None:
     for step, batch in enumerate(islice(make_loader(store).batches(seed=5), 30)):  # well into the second epoch
-        for row in range(4):
-            assert_is_window(batch, row, store, window_at(4 * step + row, store.frame_count, 5))
+        for row, index in enumerate(windows_at(4 * step + np.arange(4), store.frame_count, 5).tolist()):
+            assert_is_window(batch, row, store, index)
 
 
 def test_batches_are_typed_and_shaped_as_the_contract_says(store: EpisodeStore) -> None:

@@ -15,7 +15,7 @@ from core.data.mixture import Member, Mixture, apportion
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.store import EpisodeStore
 from core.data.view import StoreView, common_info, rename, view_of
-from core.data.windows import Windows, window_at
+from core.data.windows import Windows, windows_at
 from core.errors import DataError
 from tests.factories import MOVING, STILL, make_info, make_store
 
@@ -70,8 +70,8 @@ def test_every_epoch_has_exactly_the_shares_and_windows_come_equally_often(
     counts = [np.zeros(size, int) for size in sizes]
     for epoch in range(epochs):
         members = np.zeros(len(sizes), int)
-        for position in range(epoch * len(mixture), (epoch + 1) * len(mixture)):
-            member, index = mixture.draw(position, seed)
+        positions = np.arange(epoch * len(mixture), (epoch + 1) * len(mixture))
+        for member, index in zip(*mixture.draw(positions, seed), strict=True):
             members[member] += 1
             counts[member][index] += 1
         assert members.tolist() == mixture.shares
@@ -82,12 +82,15 @@ def test_every_epoch_has_exactly_the_shares_and_windows_come_equally_often(
 
 def test_one_store_alone_comes_in_the_order_of_its_windows() -> None:
     mixture = mixture_of([17], None)
-    assert [mixture.draw(p, 3) for p in range(40)] == [(0, window_at(p, 17, 3)) for p in range(40)]
+    members, indices = mixture.draw(np.arange(40), 3)
+    assert (members == 0).all()
+    assert indices.tolist() == windows_at(np.arange(40), 17, 3).tolist()
 
 
 def test_all_windows_in_order_whatever_the_weights() -> None:
     mixture = mixture_of([2, 3], [1.0, 5.0])
-    assert [mixture.at(i) for i in range(mixture.window_count)] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    places = np.stack(mixture.at(np.arange(mixture.window_count)), axis=1)
+    assert places.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [1, 2]]
 
 
 # ---------------------------------------------------------------------------------------------- two real stores
@@ -160,10 +163,10 @@ def test_a_batch_of_two_stores_equals_a_naive_reading(stores: list[EpisodeStore]
                     device=torch.device("cpu"))  # fmt: skip
     batch = next(loader.batches(seed=4))
     assert {name.partition("/")[0] for name in batch.episodes} == {"first", "second"}
-    for row in range(16):
-        number, index = mixture.draw(row, 4)
+    places = mixture.locate(*mixture.draw(np.arange(16), 4))
+    drawn = zip(places.members.tolist(), places.episodes.tolist(), places.starts.tolist(), strict=True)
+    for row, (number, episode, start) in enumerate(drawn):
         member, store = members[number], stores[number]
-        episode, start = member.windows.locate(index)
         length = int(store.length[episode])
         assert batch.episodes[row] == ("first/", "second/")[number] + store.episode_id(episode)
         actions = store.actions(episode, 0, length).astype(np.float64)

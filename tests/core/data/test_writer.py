@@ -140,7 +140,8 @@ def test_zarr_reads_what_was_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.diff(part["episode/end"][:], prepend=0), store.length)
     end = part[f"cam/{MOVING}/end"][:]
     out = np.zeros((1, 32, 32, 3), np.uint8)
-    store.codecs[MOVING].decode(part[f"cam/{MOVING}/data"][end[3] : end[4]].tobytes(), 1, 0, out)
+    data = part[f"cam/{MOVING}/data"][end[3] : end[4]].tobytes()
+    store.codecs[MOVING].decode(data, [0, len(data)], 1, 0, out)
     expected = np.zeros_like(out)
     store.read_frames(MOVING, 0, 4, 5, expected)
     np.testing.assert_array_equal(out, expected)
