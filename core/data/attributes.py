@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter
 
-from core.data.codecs import Codec, make_codec
+from core.data.codecs import Chroma, Codec, make_codec
 from core.data.contracts import ActionConvention, Camera, StoreInfo
 from core.data.layout import one_line
 from core.data.location import Location
@@ -30,7 +30,8 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
             "proprio": {"dtype": "float32", "shape": [len(info.proprio)], "names": list(info.proprio)},
         },
         "cameras": {
-            name: asdict(camera) | {"codec": codec.name, "group": codec.group, "quality": codec.quality}
+            name: asdict(camera)
+            | {"codec": codec.name, "group": codec.group, "quality": codec.quality, "chroma": codec.chroma}
             for (name, camera), codec in zip(info.cameras.items(), (codecs[n] for n in info.cameras), strict=True)
         },
         "action": asdict(info.action),
@@ -67,6 +68,7 @@ class _StoredCamera(Camera):
     codec: str
     group: Annotated[int, Gt(0), Le(2**16)]
     quality: Annotated[int, Ge(1), Le(100)] | None
+    chroma: Chroma | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +109,8 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
         proprio=read.features["proprio"].names,
         origin=read.origin,
     )
-    return info, {name: make_codec(camera.codec, camera.group, camera.quality) for name, camera in read.cameras.items()}
+    stored = read.cameras.items()
+    return info, {name: make_codec(of.codec, of.group, of.quality, of.chroma) for name, of in stored}
 
 
 def differences(ours: StoreInfo, theirs: StoreInfo) -> Sequence[str]:

@@ -19,7 +19,7 @@ def show_store(store: "EpisodeStore", found: "Inspection | None", console: "Cons
     )
     show_info(store.info, console)
     for camera, codec in store.codecs.items():
-        console.print(f"  camera {camera} is stored as {codec.name}", highlight=False, markup=False)
+        console.print(f"  camera {camera} is stored as {codec}", highlight=False, markup=False)
     if found is None:
         return
     console.print(_tasks_table(found.tasks), statistics_table(store))

@@ -14,7 +14,7 @@ from uuid import uuid4
 import numpy as np
 
 from core.data.attributes import differences, read_attributes, to_attributes
-from core.data.codecs import Codec, choose_codec, encoded_sizes
+from core.data.codecs import Codec, Cost, choose_codec, try_codecs
 from core.data.contracts import Episode, StoreInfo
 from core.data.layout import publish, read_commits, sync
 from core.data.part import EncodedEpisode, PendingPart
@@ -38,7 +38,7 @@ class StoreWriter:
         self._part_bytes = part_bytes
         self._commits = 0
         self.codecs: Mapping[str, Codec] | None = None  # of each camera, once there is an episode
-        self.tried: Mapping[str, Mapping[Codec, float]] = {}  # {camera: {codec: bytes a frame}}, if this writer chose
+        self.tried: Mapping[str, Mapping[Codec, Cost]] = {}  # of each camera, if this writer chose
         self._pending: PendingPart | None = None
         _check_names(self.info)
         if path.is_symlink() and not path.exists():
@@ -54,8 +54,8 @@ class StoreWriter:
         """Check an episode and encode it, by codecs that the first one chooses; nothing is added yet."""
         check_episode(episode, self.info)
         if self.codecs is None:
-            self.tried = {name: encoded_sizes(episode.images[name]) for name in self.info.cameras}
-            self._create({name: choose_codec(sizes) for name, sizes in self.tried.items()})
+            self.tried = {name: try_codecs(episode.images[name]) for name in self.info.cameras}
+            self._create({name: choose_codec(costs) for name, costs in self.tried.items()})
         assert self.codecs is not None
         return EncodedEpisode.of(episode, self.codecs)
 

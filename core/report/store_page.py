@@ -115,7 +115,7 @@ def conventions(store: EpisodeStore) -> Mapping[str, object]:
 def cameras(store: EpisodeStore) -> Mapping[str, object]:
     """Size and codec of each camera."""
     of = store.info.cameras
-    return {name: f"{of[name].height} x {of[name].width}, {codec.name}" for name, codec in store.codecs.items()}
+    return {name: f"{of[name].height} x {of[name].width}, {codec}" for name, codec in store.codecs.items()}
 
 
 def _tasks(store: EpisodeStore, summaries: Sequence[TaskSummary], most_bytes: int) -> Iterator[Task]:

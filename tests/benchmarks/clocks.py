@@ -14,7 +14,7 @@ from core.data.loader import Loader
 from core.data.windows import Windows
 from tests.benchmarks.reading import PREFETCH, BareLoop, order, places_of
 
-BATCH = 16  # windows
+BATCH = 64  # windows, as in most recipes
 WORKERS, AHEAD = 2, 2  # of torch's DataLoader; AHEAD: batches that each worker prepares, torch's default
 SEED = 0
 TICKS = os.sysconf("SC_CLK_TCK")  # per second

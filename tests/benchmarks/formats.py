@@ -45,6 +45,7 @@ from tests.benchmarks.reading import loader_of
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "metaworld_offline.toml"
 WINDOW, HORIZON = 8, 10
+STEP = 16  # windows of a training step
 OURS = "Joinery, the Loader"
 PRELOADED = ["core.plugins", "core.training.data", "tests.benchmarks.clocks", "tests.benchmarks.peers"]
 
@@ -134,11 +135,11 @@ def _even(batches: float) -> int:
 
 def waiting(path: Path, steps: int) -> tuple[float, float]:
     """Train a recipe's policy on a store; return seconds a step, and the share of them that waited for data."""
-    recipe = load_recipe(RECIPE, [f"data.path={path.resolve()}", f"train.batch_size={BATCH}"], load_plugins())
+    recipe = load_recipe(RECIPE, [f"data.path={path.resolve()}", f"train.batch_size={STEP}"], load_plugins())
     data = open_data(recipe)
     policy = build_policy(recipe, data.image_shapes, data.action_spec, data.proprio_dim).train()
     optimizer = build_optimizer(policy, recipe)
-    loader, _ = data.loaders(policy.text_encoder.tokenize, BATCH, torch.device("cpu"))
+    loader, _ = data.loaders(policy.text_encoder.tokenize, STEP, torch.device("cpu"))
     with closing(loader.batches(SEED)) as batches:
         for step in range(-3, steps):  # the first ones start threads and touch memory
             if step == 0:
@@ -189,7 +190,7 @@ def main() -> None:
         folder = arguments.data / content
         sizes = write(content, folder, arguments.episodes)
         store = EpisodeStore(folder / "store.zarr")
-        codecs = ", ".join(f"{name} {codec.name}" for name, codec in store.codecs.items())
+        codecs = ", ".join(f"{name} {codec}" for name, codec in store.codecs.items())
         print(f"\n{content}: {store.frame_count} frames of each camera; {codecs}; batches of {BATCH}\n", flush=True)
         readers = readers_of(folder, arguments.decoders)
         for cores in arguments.cores:
@@ -197,7 +198,7 @@ def main() -> None:
             print(f"{cores} thread or process{'es' if cores > 1 else ''}:\n")
             print(table(readers, sizes, store.frame_count * len(store.codecs), taken) + "\n", flush=True)
         step, share = waiting(folder / "store.zarr", arguments.steps)
-        print(f"training, {BATCH} windows a step: {step:.2f} s a step, {share:.2%} of it waiting", flush=True)
+        print(f"training, {STEP} windows a step: {step:.2f} s a step, {share:.2%} of it waiting", flush=True)
 
 
 if __name__ == "__main__":

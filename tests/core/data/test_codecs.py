@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
-from core.data.codecs import Codec, Jpeg, Zstd, choose_codec, encoded_sizes, groups, make_codec
+from core.data.codecs import Codec, Jpeg, Zstd, choose_codec, groups, make_codec, try_codecs
 from core.errors import DataError
 from tests.factories import MOVING, STILL, make_episode, make_info
 
@@ -24,7 +24,7 @@ def decode(codec: Codec, group: bytes, like: np.ndarray) -> np.ndarray:
 def test_several_groups_are_decoded_at_once_from_any_place(data: st.DataObject) -> None:
     """As they lie in a stream, behind others."""
     images = make_episode(0, make_info(), length=21).images
-    codec = data.draw(st.sampled_from([Zstd(), Zstd(group=3), Jpeg()]))
+    codec = data.draw(st.sampled_from([Zstd(), Zstd(group=3), Jpeg(), Jpeg(chroma="4:2:0")]))
     frames = images[STILL if codec.name == "zstd" else MOVING]
     chunks = [codec.encode(group) for group in groups(frames, codec.group)]
     start = data.draw(st.integers(0, len(frames) - 1))
@@ -53,10 +53,22 @@ def test_jpeg_is_close_in_rgb_and_another_decoder_agrees(frames: dict[str, np.nd
         assert np.abs(np.asarray(image).astype(int) - out[0]).max() <= 2
 
 
-def test_choice_is_the_smaller(frames: dict[str, np.ndarray]) -> None:
-    for name, expected in ((STILL, "zstd"), (MOVING, "jpeg")):
-        sizes = {c.name: sum(len(c.encode(g)) for g in groups(frames[name], c.group)) for c in (Zstd(), Jpeg())}
-        assert choose_codec(encoded_sizes(frames[name])).name == min(sizes, key=lambda key: sizes[key]) == expected
+def test_a_still_camera_is_lossless(frames: dict[str, np.ndarray]) -> None:
+    costs = try_codecs(frames[STILL])
+    assert choose_codec(costs) == Zstd()
+    assert costs[Zstd()].error == 0
+    assert costs[Zstd()].size == sum(len(Zstd().encode(group)) for group in groups(frames[STILL], 8)) / 13
+
+
+@pytest.mark.parametrize(("channels", "chosen"), [(1, Jpeg(chroma="4:2:0")), (3, Jpeg())])
+def test_noise_is_jpeg_and_keeps_its_colours_where_it_has_some(channels: int, chosen: Jpeg) -> None:
+    noise = np.random.default_rng(0).normal(0, 20, (9, 48, 48, channels))
+    frames = np.clip(128 + noise + np.zeros(3), 0, 255).astype(np.uint8)
+    costs = try_codecs(frames)
+    assert choose_codec(costs) == chosen
+    decoded = np.concatenate([decode(chosen, chosen.encode(frame[None]), frame[None]) for frame in frames])
+    assert costs[chosen].error == pytest.approx(np.square(decoded - frames.astype(float)).mean(), rel=1e-5)
+    assert costs[Jpeg(chroma="4:2:0")].size < costs[Jpeg()].size < costs[Zstd()].size
 
 
 def test_frames_that_are_no_contiguous_array_are_encoded(frames: dict[str, np.ndarray]) -> None:
@@ -66,7 +78,8 @@ def test_frames_that_are_no_contiguous_array_are_encoded(frames: dict[str, np.nd
 
 
 def test_codecs_are_made_by_name() -> None:
-    assert make_codec("jpeg", 1, 80) == Jpeg(quality=80)
-    assert make_codec("zstd", 4, None) == Zstd(group=4)
+    assert make_codec("jpeg", 1, 80, None) == Jpeg(quality=80)  # as stores had it before there was a choice
+    assert make_codec("jpeg", 1, 95, "4:2:0") == Jpeg(chroma="4:2:0")
+    assert make_codec("zstd", 4, None, None) == Zstd(group=4)
     with pytest.raises(DataError, match=r"'webp' is unknown.*jpeg, zstd"):
-        make_codec("webp", 1, None)
+        make_codec("webp", 1, None, None)

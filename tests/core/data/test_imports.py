@@ -44,7 +44,7 @@ def test_an_import_says_what_it_did(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (tmp_path / "a.zarr").rglob("*") if file.is_file())
     assert (summary.added, summary.episodes, summary.frames, summary.bytes) == (5, 5, 11 + 12 + 13 + 14 + 15, size)
     assert summary.codecs["front"].startswith("zstd, ")
-    assert summary.codecs["wrist"].startswith("jpeg, ")
+    assert summary.codecs["wrist"].startswith("jpeg 4:4:4, ")
     assert "zstd takes" in summary.codecs["wrist"]
 
 

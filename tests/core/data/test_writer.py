@@ -146,7 +146,9 @@ def test_zarr_reads_what_was_written(tmp_path: Path) -> None:
     store.read_frames(MOVING, 0, 4, 5, expected)
     np.testing.assert_array_equal(out, expected)
     assert root.attrs["format"] == "joinery-episodes"
-    assert root.attrs["cameras"][STILL] == {"height": 32, "width": 32, "codec": "zstd", "group": 8, "quality": None}
+    still, moving = (root.attrs["cameras"][name] for name in (STILL, MOVING))
+    assert still == {"height": 32, "width": 32, "codec": "zstd", "group": 8, "quality": None, "chroma": None}
+    assert (moving["codec"], moving["quality"], moving["chroma"]) == ("jpeg", 95, "4:4:4")
     assert root.attrs["action"]["grippers"][0]["open"] == 1.0
 
 
