@@ -3,7 +3,7 @@
 Simulation: the Meta-World demonstrations that the repository holds, whole and the middle enlarged. Photographs: cameras
 that wander over a "dead leaves" picture, discs of random size and colour that hide one another: it has the edges and
 the 1/f spectrum of photographs (Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001); and on every
-frame a sensor's noise. Every value is a function of the seed. Actions and proprioception are Meta-World's.
+frame a sensor's noise. Both: a camera of each. Every value is a function of the seed. Actions and proprioception are Meta-World's.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from core.data.contracts import Camera, Episode, StoreInfo
 from core.data.store import EpisodeStore
 
 METAWORLD = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
-SIMULATION, PHOTOGRAPHS = "simulation", "photographs"
+SIMULATION, PHOTOGRAPHS, BOTH = "simulation", "photographs", "both"
 CAMERAS = ("static", "wrist")
 SIZE = 128  # pixels, rows and columns
 NOISE = 3.0  # standard deviation of the sensor's, in steps of 1/255
@@ -33,7 +33,7 @@ def info_of(content: str) -> StoreInfo:
 def episodes_of(content: str, limit: int | None = None) -> Iterator[Episode]:
     """Episodes of a content, all or the first `limit`; about 1,600 frames in all."""
     store = EpisodeStore(METAWORLD)
-    (source,), images = store.info.cameras, {SIMULATION: _enlarged, PHOTOGRAPHS: _photographed}[content]
+    (source,), images = store.info.cameras, IMAGES[content]
     for e in range(len(store) if limit is None else limit):
         camera, n = store.info.cameras[source], int(store.length[e])
         frames = np.empty((n, camera.height, camera.width, 3), np.uint8)
@@ -54,6 +54,12 @@ def _enlarged(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.n
     middle = frames[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
     seen = zip(CAMERAS, (frames, middle), strict=True)
     return {camera: np.stack([_resized(frame) for frame in of_camera]) for camera, of_camera in seen}
+
+
+def _one_of_each(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """The first camera of the renders, the second of the photographs."""
+    rendered, photographed = _enlarged(frames, random), _photographed(frames, random)
+    return {CAMERAS[0]: rendered[CAMERAS[0]], CAMERAS[1]: photographed[CAMERAS[1]]}
 
 
 def _resized(frame: np.ndarray) -> np.ndarray:
@@ -95,3 +101,6 @@ def dead_leaves(size: int, random: np.random.Generator) -> np.ndarray:
         part[inside] = random.uniform(20, 235) + random.normal(0, 20, 3) + shade[:, None]
     picture: np.ndarray = np.clip(large.reshape(size, 2, size, 2, 3).mean(axis=(1, 3)), 0, 255)
     return picture
+
+
+IMAGES = {SIMULATION: _enlarged, PHOTOGRAPHS: _photographed, BOTH: _one_of_each}  # (frames, random) -> by camera

@@ -31,7 +31,7 @@ from core.recipe import load_recipe
 from core.training.data import open_data
 from core.training.optimizer import build_optimizer
 from tests.benchmarks.clocks import BATCH, SEED, Clock, Reading, clock_bare, clock_dataset, clock_loader
-from tests.benchmarks.content import PHOTOGRAPHS, SIMULATION, episodes_of, info_of
+from tests.benchmarks.content import BOTH, PHOTOGRAPHS, SIMULATION, episodes_of, info_of
 from tests.benchmarks.peers import (
     HDF5Windows,
     LeRobotWindows,
@@ -164,6 +164,8 @@ def table(readers: Sequence[Reader], sizes: Mapping[str, int], frames: int, take
     costs = {name: np.array([one.cpu for one in readings]) for name, readings in taken.items()}
     for name, file in ((reader.name, reader.file) for reader in readers):
         faster, dearer = _spread(speeds[OURS] / speeds[name]), _spread(costs[name] / costs[OURS])
+        if name == OURS:
+            faster = dearer = "1 x"
         speed, cost = f"{np.median(speeds[name]):,.0f}", f"{1e3 * np.median(costs[name]):.2f}"
         lines.append(f"| {name} | {sizes[file] / frames / 1e3:.1f} | {speed} | {faster} | {cost} | {dearer} |")
     return "\n".join(lines)
@@ -176,7 +178,7 @@ def _spread(ratios: np.ndarray) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("runs/formats"), help="folder for what is written and read")
-    parser.add_argument("--content", nargs="+", default=[SIMULATION, PHOTOGRAPHS])
+    parser.add_argument("--content", nargs="+", default=[SIMULATION, PHOTOGRAPHS, BOTH])
     parser.add_argument("--decoders", nargs="+", default=["torchcodec"], help="LeRobot's: torchcodec, pyav")
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--episodes", type=int, help="of each content, at most")
@@ -195,7 +197,7 @@ def main() -> None:
         readers = readers_of(folder, arguments.decoders)
         for cores in arguments.cores:
             taken = compare(readers, cores, arguments.rounds, arguments.seconds)
-            print(f"{cores} thread or process{'es' if cores > 1 else ''}:\n")
+            print("one thread or process:\n" if cores == 1 else f"{cores} threads or processes:\n")
             print(table(readers, sizes, store.frame_count * len(store.codecs), taken) + "\n", flush=True)
         step, share = waiting(folder / "store.zarr", arguments.steps)
         print(f"training, {STEP} windows a step: {step:.2f} s a step, {share:.2%} of it waiting", flush=True)
