@@ -3,7 +3,8 @@
 Simulation: the Meta-World demonstrations that the repository holds, whole and the middle enlarged. Photographs: cameras
 that wander over a "dead leaves" picture, discs of random size and colour that hide one another: it has the edges and
 the 1/f spectrum of photographs (Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001); and on every
-frame a sensor's noise. Both: a camera of each. Every value is a function of the seed. Actions and proprioception are Meta-World's.
+frame a sensor's noise. Both: a camera of each. Every value is a function of the seed. Actions and proprioception are
+Meta-World's.
 """
 
 from collections.abc import Iterator
