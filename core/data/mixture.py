@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.data.normalization import Normalizer, ProprioNormalizer
+from core.data.shuffle import shuffled, windows_at
 from core.data.view import StoreView
-from core.data.windows import Windows, shuffled, windows_at
+from core.data.windows import Windows
 from core.errors import DataError
 
 if TYPE_CHECKING:

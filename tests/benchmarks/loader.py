@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from core.data.contracts import Episode
+from core.data.shuffle import windows_at
 from core.data.store import EpisodeStore
-from core.data.windows import Windows, windows_at
+from core.data.windows import Windows
 from core.data.writer import StoreWriter
 from tests.benchmarks.content import METAWORLD
 from tests.benchmarks.reading import PREFETCH, BareLoop, loader_of, places_of

@@ -13,8 +13,9 @@ from core.data.loader import Loader
 from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.part import CameraStream
+from core.data.shuffle import windows_at
 from core.data.view import StoreView
-from core.data.windows import Windows, windows_at
+from core.data.windows import Windows
 
 PREFETCH = 3  # batches
 AT_ONCE = 1024  # positions of the order that are computed together

@@ -14,8 +14,9 @@ from torch import Tensor
 from core.contracts import Batch
 from core.data.loader import Loader
 from core.data.mixture import Mixture
+from core.data.shuffle import windows_at
 from core.data.store import EpisodeStore
-from core.data.windows import Windows, windows_at
+from core.data.windows import Windows
 from core.errors import DataError
 from tests.factories import MOVING, STILL, make_info, make_store
 from tests.mixtures import make_member

@@ -13,9 +13,10 @@ from core.data.contracts import Gripper, StoreInfo
 from core.data.loader import Loader
 from core.data.mixture import Member, Mixture, apportion
 from core.data.normalization import Normalizer, ProprioNormalizer
+from core.data.shuffle import windows_at
 from core.data.store import EpisodeStore
 from core.data.view import StoreView, common_info, rename, view_of
-from core.data.windows import Windows, windows_at
+from core.data.windows import Windows
 from core.errors import DataError
 from tests.factories import MOVING, STILL, make_info, make_store
 
