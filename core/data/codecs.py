@@ -5,7 +5,8 @@ A codec works on a *group* of consecutive frames of one episode, (n Y X C) uint8
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from itertools import pairwise
+from math import log10, prod
 from threading import local
 from typing import ClassVar, Literal, Protocol
 
@@ -17,7 +18,7 @@ from core.data.contracts import Codec as CodecName
 from core.errors import DataError
 
 Chroma = Literal["4:4:4", "4:2:0"]
-LEAST_ROOM, MOST_ROOM = 2**23, 2**27  # bytes that a thread keeps; numpy asks for huge pages from 4 MiB on
+LEAST_ROOM, MOST_ROOM = 2**23, 2**25  # bytes that a thread keeps; numpy asks for huge pages from 4 MiB on
 
 
 class Codec(Protocol):
@@ -72,7 +73,7 @@ class Jpeg:
     def decode(self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray) -> None:  # noqa: ARG002
         """Decode straight into out (m Y X C): a group is a frame, so there are no others."""
         begin = bounds[0]
-        for frame, low, high in zip(out, bounds, bounds[1:], strict=False):
+        for frame, (low, high) in zip(out, pairwise(bounds), strict=True):
             decode_jpeg(data[low - begin : high - begin], colorspace="RGB", buffer=frame)
 
 
@@ -101,14 +102,25 @@ class Zstd:
         """Encode a group of up to `group` frames (n Y X C)."""
         return bytes(compress(np.ascontiguousarray(frames), self.level))
 
-    def decode(self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray) -> None:  # noqa: ARG002
+    def decode(self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray) -> None:
         """Decode straight into out (m Y X C) where the whole groups are wanted, else by way of other memory."""
+        shape = (count, *out.shape[1:])
         if len(out) == count:
             decompress(data, out)
-            return
-        frames = _room((count, *out.shape[1:]))
-        decompress(data, frames)
-        out[:] = frames[first : first + len(out)]
+        elif count > self.group and prod(shape) > MOST_ROOM:
+            self._decode_each(data, bounds, count, first, out)
+        else:
+            frames = _room(shape)
+            decompress(data, frames)
+            out[:] = frames[first : first + len(out)]
+
+    def _decode_each(self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray) -> None:
+        """Decode one group after the other: whole ones straight into out, and no second copy of a long run."""
+        for number, (low, high) in enumerate(pairwise(bounds)):
+            start, end = number * self.group, min((number + 1) * self.group, count)
+            wanted = out[max(start - first, 0) : end - first]
+            group = data[low - bounds[0] : high - bounds[0]]
+            self.decode(group, [low, high], end - start, max(first - start, 0), wanted)
 
 
 _kept = local()
@@ -142,6 +154,10 @@ class Cost:
 
     size: float
     error: float
+
+    def __str__(self) -> str:
+        loss = f" at {10 * log10(255**2 / self.error):.0f} dB" if self.error else ""
+        return f"{self.size / 1e3:.1f} KB a frame{loss}"
 
 
 def try_codecs(frames: np.ndarray) -> dict[Codec, Cost]:

@@ -98,8 +98,10 @@ def _explain(writer: StoreWriter, camera: str) -> str:
     """Say which codec a camera has, and why where this writer chose it."""
     assert writer.codecs is not None
     chosen, tried = writer.codecs[camera], writer.tried.get(camera, {})
-    others = [f"{codec} takes {cost.size / 1e3:.1f}" for codec, cost in tried.items() if codec != chosen]
-    return f"{chosen}, {tried[chosen].size / 1e3:.1f} KB a frame ({', '.join(others)})" if others else str(chosen)
+    if chosen not in tried:
+        return str(chosen)
+    others = [f"{codec} takes {cost}" for codec, cost in tried.items() if codec != chosen]
+    return f"{chosen}, {tried[chosen]} ({', '.join(others)})"
 
 
 def _encoded(

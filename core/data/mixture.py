@@ -34,7 +34,7 @@ class Member:
         return self.prefix + self.view.store.episode_id(episode)
 
     def prepare(self, episodes: np.ndarray, starts: np.ndarray) -> None:
-        """Begin to fetch the frames of windows (n) that will be filled soon; a local store needs no time for that."""
+        """Begin to fetch the frames of windows (n) that will be filled soon; nothing on a local store."""
         self.view.prepare(zip(episodes.tolist(), starts.tolist(), strict=True), self.windows.window)
 
     def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
@@ -73,7 +73,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the windows of a batch lie, (B) int64 each: the member of the mixture, its episode, the first frame."""
+    """Where the windows of a batch lie, (B) integers each: the member of the mixture, its episode, the first frame."""
 
     members: np.ndarray
     episodes: np.ndarray
@@ -141,7 +141,7 @@ class Mixture:
         return [member.episode_id(episode) for member, episode in sources], told
 
     def prepare(self, places: Places) -> None:
-        """Begin to fetch the frames of windows that will be filled soon; a local store needs no time for that."""
+        """Begin to fetch the frames of windows that will be filled soon; nothing on local stores."""
         for number, member in enumerate(self.members):
             rows = places.of(number)
             member.prepare(places.episodes[rows], places.starts[rows])

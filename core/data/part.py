@@ -160,7 +160,7 @@ class CameraStream:
         for _ in range(2):
             if checksum(data := self._ranges.read(*span)) == self.crc[group]:
                 return data
-            self._ranges.drop(*span)  # once the file is mended, that is seen
+            self._ranges.drop(*span)  # of a remote file; once that is mended, it is seen
         raise DamagedGroup(group)
 
     def prepare(self, first: int, stop: int) -> None:

@@ -30,9 +30,9 @@ def windows_at(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
 def shuffled(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
     """Return where pseudo-random permutations of 0..count-1, one for each epoch, send indices (n).
 
-    In constant time and memory: a Feistel network over the pairs (left, right) of an a x b grid that holds the numbers,
-    walked until it lands below `count`: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002),
-    methods 2 and 3.
+    Each in constant time and memory: a Feistel network over the pairs (left, right) of an a x b grid that holds the
+    numbers, walked until it lands below `count`: Black and Rogaway, "Ciphers with Arbitrary Finite Domains"
+    (CT-RSA 2002), methods 2 and 3.
     """
     keys = _mix(_mix(_uint64([seed & MASK])) ^ epochs.astype(np.uint64)) + TURNS[:, None]  # (ROUNDS n)
     grid = _uint64(a := isqrt(count - 1) + 1), _uint64(-(-count // a))

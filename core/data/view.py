@@ -113,10 +113,10 @@ class StoreView:
             return
         recorded = self.store.info.cameras[name]
         if recorded == self.info.cameras[camera]:
-            self._skip(name, episode, start, out)
+            self._decode(name, episode, start, out)
             return
         frames = np.empty((len(out), recorded.height, recorded.width, 3), np.uint8)
-        self._skip(name, episode, start, frames)
+        self._decode(name, episode, start, frames)
         for resized, frame in zip(out, frames, strict=True):
             resized[...] = resize(frame, self.info.cameras[camera])
 
@@ -127,7 +127,7 @@ class StoreView:
         same = (name for name, own in self.cameras.items() if recorded[own] == self.info.cameras[name])
         return frozenset(same if self.period == 1 else ())
 
-    def _skip(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
+    def _decode(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
         """Decode frames start, start + period ... of a camera of the store."""
         if self.period == 1:
             self.store.read_frames(camera, episode, start, start + len(out), out)

@@ -12,10 +12,9 @@ from time import process_time
 import numpy as np
 
 from core.data.codecs import Codec, choose_codec, groups, try_codecs
-from tests.benchmarks.content import PHOTOGRAPHS, SIMULATION, episodes_of
+from tests.benchmarks.content import NOISE, PHOTOGRAPHS, SIMULATION, episodes_of
 
 EPISODES, PASSES = 3, 5
-NOISE = 3.0  # standard deviation of a sensor's, in steps of 1/255
 
 
 def contents() -> Iterator[tuple[str, list[np.ndarray]]]:
