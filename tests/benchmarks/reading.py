@@ -87,6 +87,6 @@ class BareLoop:
                 low, high = start // size, -(-stop // size)  # groups
                 bounds = end[base + low : base + high + 1]
                 data = os.pread(file.fileno(), bounds[-1] - bounds[0], bounds[0])
-                count = min(high * size, length) - low * size
+                held = min(high * size, length) - low * size  # frames of these groups
                 out = memory[position % len(memory)][: stop - start]
-                codec.decode(data, bounds, count, start - low * size, out)
+                codec.decode(data, bounds, held, start - low * size, out)
