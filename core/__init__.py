@@ -27,12 +27,15 @@ if TYPE_CHECKING:
         Episode as Episode,
         EpisodeSink as EpisodeSink,
         EpisodeSource as EpisodeSource,
+        Feature as Feature,
+        FeatureMeaning as FeatureMeaning,
         Frame as Frame,
         Gripper as Gripper,
         Mode as Mode,
         Rotation as Rotation,
         StoreInfo as StoreInfo,
     )
+    from core.data.features import decode_text as decode_text, encode_text as encode_text
     from core.data.formats import (
         Kind as Kind,
         Meaning as Meaning,
@@ -90,8 +93,10 @@ _HOME = {
     ),
     "core.data.arrays": "read_npy read_npz",
     "core.data.contracts": (
-        "ActionConvention Camera Episode EpisodeSink EpisodeSource Frame Gripper Mode Rotation StoreInfo"
+        "ActionConvention Camera Episode EpisodeSink EpisodeSource Feature FeatureMeaning Frame Gripper Mode Rotation "
+        "StoreInfo"
     ),
+    "core.data.features": "decode_text encode_text",
     "core.data.formats": (
         "Kind Meaning as_pictures check_mapping correct_convention decode_pictures describe_source dump_info "
         "first_readable is_unit join_columns kind_of load_info numbered one_line raise_if_inflated size_of width_of"

@@ -13,7 +13,7 @@ A part whose weights others publish may be `Loadable`, and `Publishable`, too.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, device, nn
@@ -52,18 +52,22 @@ class Batch:
     text_ids: Tensor  # (B N) int64: the instructions as the text encoder tokenised them
     text_mask: Tensor | None  # (B N) bool; None: no padding
     proprio: Tensor | None  # (B T P) float32, normalised
-    frame_mask: Tensor  # (B T) bool: False past an episode's end
     actions: Tensor | None = None  # (B T H A) float32, normalised; binary dimensions in {0, 1}
     action_mask: Tensor | None = None  # (B T H A) bool: False past an episode's end, and for what its robot lacks
-    camera_mask: Tensor | None = None  # (B V) bool, by name of camera: False where it was not recorded; None: all were
     episodes: Sequence[str] = ()  # B: where each sample comes from
+    features: Mapping[str, Tensor] = field(default_factory=dict)  # {feature: (B T *shape)}, as stored
+    present: Mapping[str, Tensor] = field(default_factory=dict)  # {camera or feature that some lack: (B) bool}
+    embodiment: Tensor | None = None  # (B) int64: which of the recipe's stores a sample comes from
 
     def to(self, where: device) -> Self:
         """Copy every tensor to a device, without waiting for it."""
-        moved: dict[str, Any] = {"images": {name: x.to(where, non_blocking=True) for name, x in self.images.items()}}
-        for field in fields(self):
-            if isinstance(value := getattr(self, field.name), Tensor):
-                moved[field.name] = value.to(where, non_blocking=True)
+        moved: dict[str, Any] = {}
+        for name in (one.name for one in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                moved[name] = value.to(where, non_blocking=True)
+            elif isinstance(value, Mapping):
+                moved[name] = {key: x.to(where, non_blocking=True) for key, x in value.items()}
         return replace(self, **moved)
 
 

@@ -118,9 +118,9 @@ class Policy(nn.Module):
         text: TokenGroup = self.text_encoder(batch.text_ids, batch.text_mask)
         images = batch.images if self.augmentation is None else self.augmentation(batch.images)
         vision: TokenGroup = self.vision_encoder(images, text)
-        if batch.camera_mask is not None:
-            by_name, columns = sorted(images), batch.camera_mask.unbind(dim=1)
-            present = [columns[by_name.index(name)] for name in self.vision_encoder.cameras]
+        if not batch.present.keys().isdisjoint(self.vision_encoder.cameras):
+            all_there = torch.ones(len(batch.text_ids), dtype=torch.bool, device=batch.text_ids.device)
+            present = [batch.present.get(name, all_there) for name in self.vision_encoder.cameras]
             vision = hide_cameras(vision, torch.stack(present, dim=1))
         return (
             replace(vision, tokens=self.projections["vision"](vision.tokens)),

@@ -106,6 +106,7 @@ class DataConfig:
     stores: several stores instead of one, each a table [[data.stores]].
     window: frames of history per sample (T).
     cameras: which cameras to use, by name; an empty list means all.
+    features: which of the stores' named features the policy reads, "depth" for example; none unless said.
     validation_episodes: how many episodes of each task, the last ones, are held out.
     threads: threads that decode frames.
     prefetch: batches that are prepared ahead.
@@ -115,12 +116,14 @@ class DataConfig:
     stores: tuple[StoreConfig, ...] = ()
     window: Positive = 8
     cameras: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     validation_episodes: Positive = 1
     threads: Positive = 2
     prefetch: Positive = 3
 
     def __post_init__(self) -> None:
         _raise_if_repeated(self.cameras, "cameras")
+        _raise_if_repeated(self.features, "features")
         if (self.path is None) == (not self.stores):
             raise ValueError("name either one store with path, or several with [[data.stores]]")
         _raise_if_repeated(tuple(store.label for store in self.stores), "stores (set name)")

@@ -2,28 +2,33 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter
 
 from core.data.codecs import Chroma, Codec, make_codec
-from core.data.contracts import ActionConvention, Camera, StoreInfo
+from core.data.contracts import ActionConvention, Camera, Feature, StoreInfo
 from core.data.layout import one_line
 from core.data.location import Location
 from core.errors import DataError
 
 FORMAT = "joinery-episodes"
-VERSION = 1  # of the schema that this code writes, and the newest that it reads
+VERSION = 2  # of the schema, the newest that this code reads
+WITHOUT_FEATURES = 1  # the schema of stores that have none
 
 
 def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any]:
-    """Return the attributes of a store's root group."""
-    return {
+    """Return the attributes of a store's root group; those of one without features say nothing of any.
+
+    A store with features is closed to versions that know none, since they would append episodes without.
+    """
+    version = VERSION if info.features else WITHOUT_FEATURES
+    attributes = {
         "format": FORMAT,
-        "schema_version": VERSION,
-        "min_reader_version": VERSION,
+        "schema_version": version,
+        "min_reader_version": version,
         "fps": info.fps,
         "features": {
             "action": {"dtype": "float32", "shape": [info.action.dim], "names": list(info.action.names)},
@@ -37,10 +42,19 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
         "action": asdict(info.action),
         "origin": info.origin,
     }
+    if info.features:
+        attributes["named_features"] = {
+            name: asdict(feature) | {"codec": codecs[name].name, "group": codecs[name].group}
+            for name, feature in info.features.items()
+        }
+    return attributes
 
 
 def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
-    """Read what a store says about itself; raises DataError if there is none, or one that this version cannot read."""
+    """Read what a store says about itself, and the codec of each camera and each feature.
+
+    Raises DataError if there is no store, or one that this version cannot read.
+    """
     try:
         attributes = json.loads((path / "zarr.json").read_text())["attributes"]
     except FileNotFoundError as error:
@@ -76,9 +90,17 @@ class _StoredCamera(Camera):
             raise ValueError(f"group {self.group}: jpeg has one frame a group")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _StoredFeature(Feature):
+    """A named feature and how it is encoded."""
+
+    codec: Literal["zstd"]
+    group: Annotated[int, Gt(0), Le(2**16)]
+
+
 @dataclass(frozen=True)
-class _Feature:
-    """The names of a feature's dimensions."""
+class _Numbers:
+    """The names of the dimensions of the actions, or of the proprioception."""
 
     names: tuple[str, ...]
 
@@ -89,10 +111,11 @@ class _Attributes:
 
     min_reader_version: int
     fps: float
-    features: dict[str, _Feature]
+    features: dict[str, _Numbers]
     cameras: dict[str, _StoredCamera]
     action: ActionConvention
     origin: str
+    named_features: dict[str, _StoredFeature] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if "proprio" not in self.features:
@@ -102,15 +125,21 @@ class _Attributes:
 def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str, Codec]]:
     # JSON is the mode in which pydantic is strict about types and yet takes a list for a tuple.
     read = TypeAdapter(_Attributes).validate_json(json.dumps(attributes), strict=True)
+    specification = [one.name for one in fields(Feature)]
     info = StoreInfo(
         fps=read.fps,
         cameras={name: Camera(camera.height, camera.width) for name, camera in read.cameras.items()},
         action=read.action,
         proprio=read.features["proprio"].names,
         origin=read.origin,
+        features={
+            name: Feature(**{key: getattr(stored, key) for key in specification})
+            for name, stored in read.named_features.items()
+        },
     )
-    stored = read.cameras.items()
-    return info, {name: make_codec(of.codec, of.group, of.quality, of.chroma) for name, of in stored}
+    cameras = {name: make_codec(of.codec, of.group, of.quality, of.chroma) for name, of in read.cameras.items()}
+    features = {name: make_codec(of.codec, of.group, None, None) for name, of in read.named_features.items()}
+    return info, cameras | features
 
 
 def differences(ours: StoreInfo, theirs: StoreInfo) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """What the commands that read and write other formats share: which format, its settings, and how far the work is."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ from core.errors import RecipeError
 from core.hookspecs import Kind
 
 
-def choose_format(kind: Kind, name: str, settings: Sequence[str], mapping: Mapping[str, Any]) -> Callable[..., Any]:
+def choose_format(kind: Kind, name: str, settings: Sequence[str], mapping: Mapping[str, Any]) -> partial[Any]:
     """What builds the component of that name with these settings; raises RecipeError for unknown ones.
 
     settings: `key=value` words; they go before `mapping`.

@@ -1,8 +1,9 @@
 """Episodes, where they come from and what their numbers mean; typed metadata that is checked at load."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
+from math import isfinite, prod
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,6 +14,13 @@ Mode = Literal["absolute", "delta"]
 Frame = Literal["world", "base", "tool", "joint"]
 Rotation = Literal["none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d"]
 Codec = Literal["jpeg", "zstd"]
+Number = Literal["bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "other"]
+
+NAME = r"\w[\w.-]*"  # of a camera or a feature: it becomes a folder of the store
+RESERVED = ("action", "proprio")  # what no camera's or feature's mask may be taken for
+SPARSE = ("depth", "points")  # meanings in which NaN and infinity say that there is no reading
+VISUAL = ("rgb", "depth", "points")  # meanings that a policy without eyes must not see
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,43 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Feature:
+    """What is observed at every frame beside camera images and proprioception, kept bit for bit.
+
+    shape: of one frame; () is a single number.
+    dtype: numpy's name for the numbers.
+    meaning: what readers may take it for:
+        "rgb"     colour image (Y X 3), uint8: one that must not be compressed with loss
+        "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0 where there is no reading
+        "points"  point cloud (N 3 or more), x y z first; NaN or infinity where there is no reading
+        "force"   force, or force then torque (3 or 6)
+        "reward"  reward of the action taken at this frame, () as a rule
+        "text"    UTF-8 padded with zero bytes (size), uint8: see `encode_text` and `decode_text`
+        "other"   anything else
+    unit: of the numbers, "m", "mm" or "N" for example; "" where they have none.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Number
+    meaning: FeatureMeaning
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if any(length < 1 for length in self.shape):
+            raise ValueError(f"a feature of shape {self.shape} holds nothing; give lengths of at least 1")
+        if self.meaning == "text" and (self.dtype != "uint8" or len(self.shape) != 1):
+            raise ValueError(f"text is uint8 (size), not {self.dtype} {self.shape}; see core.encode_text")
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}, {self.meaning}{f' in {self.unit}' if self.unit else ''}"
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes that one frame takes in memory."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
 class StoreInfo:
     """What holds for every episode of a store, a source or an environment.
 
@@ -100,6 +145,7 @@ class StoreInfo:
     action: the conventions of the actions.
     proprio: names of the proprioceptive numbers, possibly none.
     origin: where the data comes from, and its licence.
+    features: what else is observed, by name; no camera has the same name.
     """
 
     fps: float
@@ -107,12 +153,18 @@ class StoreInfo:
     action: ActionConvention
     proprio: tuple[str, ...] = ()
     origin: str = ""
+    features: Mapping[str, Feature] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cameras:
             raise ValueError("no cameras; name at least one")
         if not (isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps {self.fps} must be finite and positive")
+        for name in self.features:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"feature '{name}': a name is made of letters, digits, '_', '-' and '.'; rename it")
+            if name in self.cameras or name in RESERVED:
+                raise ValueError(f"feature '{name}': a camera, or the policy's own, has that name; rename it")
 
 
 @dataclass(frozen=True)
@@ -125,6 +177,7 @@ class Episode:
     images: {camera: (n, Y, X, 3) uint8}.
     actions: (n, A) float32, in the units of `StoreInfo.action`.
     proprio: (n, P) float32.
+    features: {feature: (n, *shape) of its dtype}, as `StoreInfo.features` says.
     """
 
     id: str
@@ -133,6 +186,7 @@ class Episode:
     images: Mapping[str, np.ndarray]
     actions: np.ndarray
     proprio: np.ndarray
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -161,7 +215,8 @@ class EpisodeSink(Protocol):
     """A dataset that is being written in somebody's format. Built as `build(config, *, info: StoreInfo, out: Path)`.
 
     Nothing is at `out` yet, and the sink makes a file or a folder there. It is moved to where its reader looks for it
-    when it is finished, and removed otherwise, so that half a dataset is never taken for a whole one.
+    when it is finished, and removed otherwise, so that half a dataset is never taken for a whole one. A class that can
+    write features says so with `holds_features = True`; to others, `info` and episodes come without.
     """
 
     def append(self, episode: Episode) -> None:

@@ -18,8 +18,8 @@ def show_store(store: "EpisodeStore", found: "Inspection | None", console: "Cons
         markup=False,
     )
     show_info(store.info, console)
-    for camera, codec in store.codecs.items():
-        console.print(f"  camera {camera} is stored as {codec}", highlight=False, markup=False)
+    for camera in store.info.cameras:
+        console.print(f"  camera {camera} is stored as {store.codecs[camera]}", highlight=False, markup=False)
     if found is None:
         return
     console.print(_tasks_table(found.tasks), statistics_table(store))
@@ -30,13 +30,15 @@ def show_store(store: "EpisodeStore", found: "Inspection | None", console: "Cons
 
 
 def show_info(info: "StoreInfo", console: "Console") -> None:
-    """Cameras, and what the numbers mean."""
+    """Cameras, features, and what the numbers mean."""
     action = info.action
     grippers = {g.dimension: f", {g.kind} gripper: {g.closed:g} closed, {g.open:g} open" for g in action.grippers}
     for name, camera in info.cameras.items():
         console.print(
             f"  camera {name}: {camera.height} x {camera.width}, {info.fps:g} Hz", highlight=False, markup=False
         )
+    for name, feature in info.features.items():
+        console.print(f"  feature {name}: {feature}", highlight=False, markup=False)
     console.print(f"  actions: {action.mode}, frame {action.frame}, rotation {action.rotation}, {action.rate:g} Hz")
     for number, (name, scale) in enumerate(zip(action.names, action.scale, strict=True)):
         console.print(f"    {number} {name}: 1.0 is {scale:g}{grippers.get(number, '')}", highlight=False, markup=False)

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,11 +26,19 @@ class Summary:
     bytes: int
 
 
-def export_episodes(store: EpisodeStore, make: MakeSink, out: Path, progress: Callable[[int, int], None]) -> Summary:
+def export_episodes(
+    store: EpisodeStore,
+    make: MakeSink,
+    out: Path,
+    progress: Callable[[int, int], None],
+    *,
+    holds_features: bool = False,
+) -> Summary:
     """Write a store's episodes, in its order, to a file or folder that is not there yet.
 
     make: builds the sink, called as `make(info=..., out=...)`. progress: called with (done, total) after each episode.
-    One episode is in memory at a time. Raises DataError if an episode is damaged, the format cannot hold it, `out`
+    holds_features: whether the format has a place for named features; else they are left out. One episode is in memory
+    at a time. Raises DataError if an episode is damaged, the format cannot hold it, `out`
     exists or the disk refuses; nothing is left of the work then.
     """
     if not len(store):
@@ -39,10 +47,12 @@ def export_episodes(store: EpisodeStore, make: MakeSink, out: Path, progress: Ca
     aside = out.parent / f".{uuid4().hex}.{out.name}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with closing(make(info=store.info, out=aside)) as sink:
-            for episode in range(len(store)):
-                sink.append(store.read(episode))
-                progress(episode + 1, len(store))
+        info = store.info if holds_features else replace(store.info, features={})
+        with closing(make(info=info, out=aside)) as sink:
+            for number in range(len(store)):
+                episode = store.read(number)
+                sink.append(episode if holds_features else replace(episode, features={}))
+                progress(number + 1, len(store))
             sink.finish()
         size = _publish(aside, out)
     except OSError as error:

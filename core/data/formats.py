@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import TypeAdapter
 
-from core.data.contracts import ActionConvention, Camera, Frame, Gripper, Mode, Rotation, StoreInfo
+from core.data.contracts import ActionConvention, Camera, Feature, Frame, Gripper, Mode, Rotation, StoreInfo
 from core.errors import DataError, RecipeError, did_you_mean
 from core.libraries import import_optional
 
@@ -61,14 +61,26 @@ def correct_convention(found: ActionConvention, said: Meaning | None) -> ActionC
 
 
 def describe_source(
-    fps: float, cameras: Mapping[str, Sequence[int]], action: ActionConvention, proprio: Sequence[str], origin: str
+    fps: float,
+    cameras: Mapping[str, Sequence[int]],
+    action: ActionConvention,
+    proprio: Sequence[str],
+    origin: str,
+    features: Mapping[str, Feature] | None = None,
 ) -> StoreInfo:
     """What holds for a source; cameras: {name: (rows, columns)}. Raises DataError where that describes no episodes."""
     if not cameras:
         raise DataError(f"{origin}: holds no pictures, and an episode needs a camera; name another source")
     try:
         shapes = {name: Camera(int(rows), int(columns)) for name, (rows, columns) in cameras.items()}
-        return StoreInfo(fps=fps, cameras=shapes, action=action, proprio=tuple(proprio), origin=origin)
+        return StoreInfo(
+            fps=fps,
+            cameras=shapes,
+            action=action,
+            proprio=tuple(proprio),
+            origin=origin,
+            features=features or {},
+        )
     except (ValueError, TypeError) as error:
         raise DataError(f"{origin}: {error}") from None
 

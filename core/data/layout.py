@@ -1,10 +1,11 @@
 """How an episode store lies on disk: its commits, and the names of its files; `attributes` holds its metadata.
 
-    store.zarr/                zarr v3 group; its attributes are the StoreInfo and the codec of each camera
+    store.zarr/                zarr v3 group; its attributes are the StoreInfo, and the codecs of cameras and features
       parts/<uuid>/            an immutable zarr v3 group, invisible until a commit names it
         cam/<name>/data        uint8: encoded groups of frames back to back, one uncompressed chunk: a byte stream
         cam/<name>/end         uint32: where each group ends in the stream
         cam/<name>/crc         uint32: crc32c of each group
+        feature/<name>/...     the same three of a named feature, whose groups are the frames' bytes, compressed
         action, proprio        float32 (n, d), one uncompressed chunk: memory-mapped as it lies
         episode/end, task      int32: where each episode ends, and its index into the commit's tasks
       commits/<sequence>.json  what the part holds, with checksums; readers trust commits alone
@@ -46,6 +47,12 @@ def checksum(data: bytes | np.ndarray) -> int:
 def chunk_file(part: P, array: str, ndim: int) -> P:
     """Return the file of an array's only chunk."""
     return part / f"{array}/c{'/0' * ndim}"
+
+
+def stream_paths(info: StoreInfo) -> dict[str, str]:
+    """Return where in a part the groups of each camera and each feature lie, by name."""
+    cameras = {name: f"cam/{name}" for name in info.cameras}
+    return cameras | {name: f"feature/{name}" for name in info.features}
 
 
 @dataclass(frozen=True)
@@ -141,9 +148,9 @@ def check_commit(path: Location, info: StoreInfo, number: int, commit: Commit) -
     for name, shape in widths.items():
         if name not in commit.arrays or commit.arrays[name].shape != shape:
             _contradict(path, number, f"{name} of {shape[0]} frames and {shape[1]} names")
-    for name in info.cameras:
-        if not {f"cam/{name}/{array}" for array in ("data", "end", "crc")} <= commit.arrays.keys():
-            _contradict(path, number, f"a camera '{name}'")
+    for name, stream in stream_paths(info).items():
+        if not {f"{stream}/{array}" for array in ("data", "end", "crc")} <= commit.arrays.keys():
+            _contradict(path, number, f"a {'camera' if name in info.cameras else 'feature'} '{name}'")
 
 
 def _contradict(path: Location, number: int, promise: str) -> NoReturn:

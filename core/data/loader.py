@@ -97,7 +97,7 @@ class Loader:
             member.view.info,
             window=member.windows.window,
             horizon=member.windows.horizon,
-            masks_cameras=self.mixture.lacks_cameras,
+            lacking=self.mixture.lacking,
             pinned=self._device.type == "cuda",
         )
 

@@ -40,16 +40,16 @@ class Member:
     def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
         """Decode a window into a row of a buffer.
 
-        Frames past the episode's end repeat the last one; a camera that the store lacks is black.
+        Frames past the episode's end repeat the last one; what the store lacks, a camera or a feature, is zero.
         """
         view, window = self.view, self.windows.window
         real = min(window, -(-(view.store.length.item(episode) - start) // view.period))
-        for camera, images in buffer.frames.items():
-            frames = images[row]  # (T Y X C)
-            if camera not in view.cameras:
+        for name, rows in buffer.frames.items():
+            frames = rows[row]  # (T Y X C), or of a feature (T *shape)
+            if name not in view.recorded:
                 frames[...] = 0
                 continue
-            view.read_frames(camera, episode, start, frames[:real])
+            view.read_frames(name, episode, start, frames[:real])
             if real < window:
                 frames[real:] = frames[real - 1]
 
@@ -64,8 +64,8 @@ class Member:
         frames = np.minimum(steps, lengths - 1)
         whole = (steps + view.period <= lengths)[..., None]  # (n K 1): an action over a part of its period is none
         buffer.action_mask[rows] = (whole & view.conversion.present).take(reach, axis=1)
-        buffer.frame_mask[rows] = (steps < lengths)[:, :window]
-        buffer.camera_mask[rows] = view.camera_mask
+        for name, present in buffer.present.items():
+            present[rows] = name in view.recorded
         actions = self.action_normalizer.normalize(view.actions(episodes, frames))  # (n K A)
         buffer.actions[rows] = actions.take(reach, axis=1)
         buffer.proprio[rows] = self.proprio_normalizer.normalize(view.proprio(episodes, frames[:, :window]))
@@ -147,21 +147,27 @@ class Mixture:
             member.prepare(places.episodes[rows], places.starts[rows])
 
     def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
-        """Fill masks, actions and proprioception of a batch."""
+        """Fill masks, actions and proprioception of a batch, and which member each row comes from."""
+        buffer.embodiment[: len(places)] = places.members
         for number, member in enumerate(self.members):
             if len(rows := places.of(number)):
                 member.fill_numbers(buffer, rows, places.episodes[rows], places.starts[rows])
 
     def fill_images(self, buffer: "BatchBuffer", places: Places, rows: slice) -> None:
-        """Decode the windows of some rows of a batch."""
+        """Decode the windows of some rows of a batch: images and features."""
         columns = (np.arange(len(places)), places.members, places.episodes, places.starts)
         for row, number, episode, start in zip(*(column[rows].tolist() for column in columns), strict=True):
             self.members[number].fill_images(buffer, row, episode, start)
 
     @property
-    def lacks_cameras(self) -> bool:
-        """Whether some member lacks a camera that another has."""
-        return not all(member.view.camera_mask.all() for member in self.members)
+    def lacking(self) -> list[str]:
+        """Cameras and features that some member lacks and another has."""
+        info = self.members[0].view.info
+        return [
+            name
+            for name in (*info.cameras, *info.features)
+            if any(name not in member.view.recorded for member in self.members)
+        ]
 
     @property
     def window_count(self) -> int:

@@ -1,6 +1,6 @@
 """One immutable part of a store: how it is written whole, and how it is read once a commit names it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from mmap import ACCESS_READ, mmap
@@ -11,13 +11,14 @@ import numpy as np
 
 from core.data.codecs import Codec, groups
 from core.data.contracts import Episode
+from core.data.features import as_bytes
 from core.data.layout import ArrayRecord, Commit, Task, checksum, chunk_file, sync, tree
 from core.data.location import Location, copy_of, drop_copy, open_ranges
 from core.data.statistics import Statistics
 from core.errors import DataError
 
 _ZERO = np.zeros(1, np.uint32)
-MAX_BYTES = 2**32 - 1  # of one camera's stream: its offsets are uint32
+MAX_BYTES = 2**32 - 1  # of one camera's or feature's stream: its offsets are uint32
 T = TypeVar("T", bytes, np.ndarray)
 
 
@@ -28,7 +29,7 @@ T = TypeVar("T", bytes, np.ndarray)
 class EncodedEpisode:
     """An episode as a part holds it.
 
-    streams: {camera: encoded groups}. actions, proprio: as in Episode.
+    streams: {camera or feature: encoded groups}. actions, proprio: as in Episode.
     """
 
     id: str
@@ -39,20 +40,25 @@ class EncodedEpisode:
 
     @classmethod
     def of(cls, episode: Episode, codecs: Mapping[str, Codec]) -> Self:
-        """Encode every camera's frames."""
+        """Encode every camera's and every feature's frames."""
+        features = {name: as_bytes(np.ascontiguousarray(array)) for name, array in episode.features.items()}
+        frames = {**episode.images, **features}
         streams = {
-            name: [codec.encode(group) for group in groups(episode.images[name], codec.group)]
-            for name, codec in codecs.items()
+            name: [codec.encode(group) for group in groups(frames[name], codec.group)] for name, codec in codecs.items()
         }
         task = Task(episode.task, episode.instruction)
         return cls(episode.id, task, streams, episode.actions.copy(), episode.proprio.copy())
 
 
 class PendingPart:
-    """Whole episodes, encoded, in memory until `write`."""
+    """Whole episodes, encoded, in memory until `write`.
 
-    def __init__(self, cameras: Iterable[str]) -> None:
-        self._bytes = dict.fromkeys(cameras, 0)
+    paths: where in the part the groups of each camera and each feature go, by name.
+    """
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        self._paths = paths
+        self._bytes = dict.fromkeys(paths, 0)
         self.episodes: list[EncodedEpisode] = []
 
     @property
@@ -61,10 +67,10 @@ class PendingPart:
         return sum(self._bytes.values())
 
     def append(self, episode: EncodedEpisode) -> None:
-        """Add an episode; raises DataError if a camera's stream would grow past 4 GiB."""
+        """Add an episode; raises DataError if a camera's or a feature's stream would grow past 4 GiB."""
         grown = {name: self._bytes[name] + sum(map(len, chunks)) for name, chunks in episode.streams.items()}
         if full := [name for name, size in grown.items() if size > MAX_BYTES]:
-            raise DataError(f"episode '{episode.id}': camera '{full[0]}' passes 4 GiB in one part; split the episode")
+            raise DataError(f"episode '{episode.id}': '{full[0]}' passes 4 GiB in one part; split the episode")
         self.episodes.append(episode)  # in one go: Ctrl-C leaves no half of it
         self._bytes = grown
 
@@ -85,11 +91,11 @@ class PendingPart:
 
     def _arrays(self, tasks: tuple[Task, ...]) -> dict[str, np.ndarray]:
         arrays = {}
-        for name in self._bytes:
+        for name, path in self._paths.items():
             chunks = [chunk for episode in self.episodes for chunk in episode.streams[name]]
-            arrays[f"cam/{name}/data"] = np.frombuffer(b"".join(chunks), np.uint8)
-            arrays[f"cam/{name}/end"] = np.cumsum([len(chunk) for chunk in chunks]).astype(np.uint32)
-            arrays[f"cam/{name}/crc"] = np.array([checksum(chunk) for chunk in chunks], np.uint32)
+            arrays[f"{path}/data"] = np.frombuffer(b"".join(chunks), np.uint8)
+            arrays[f"{path}/end"] = np.cumsum([len(chunk) for chunk in chunks]).astype(np.uint32)
+            arrays[f"{path}/crc"] = np.array([checksum(chunk) for chunk in chunks], np.uint32)
         return arrays | {
             "action": np.concatenate([episode.actions for episode in self.episodes]),
             "proprio": np.concatenate([episode.proprio for episode in self.episodes]),
@@ -120,21 +126,24 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class DamagedGroup(Exception):  # noqa: N818 (it says what it is)
-    """Group number `group` of a camera's stream is damaged or cut off."""
+    """Group number `group` of a stream is damaged or cut off."""
 
     def __init__(self, group: int) -> None:
         super().__init__(group)
         self.group = group
 
 
-class CameraStream:
-    """One camera's byte stream, read in ranges: thread-safe, and closed when nobody holds it any more."""
+class GroupStream:
+    """The byte stream of a camera or a feature, read in ranges: thread-safe, closed when nobody holds it any more.
 
-    def __init__(self, part: Location, camera: str, records: Mapping[str, ArrayRecord]) -> None:
-        self.file = chunk_file(part, f"cam/{camera}/data", 1)
+    path: where in the part it lies, "cam/front" for example.
+    """
+
+    def __init__(self, part: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:
+        self.file = chunk_file(part, f"{path}/data", 1)
         # indexed as lists are, in a ninth of the memory: parts of small frames hold a hundred thousand groups
-        self.end = np.concatenate((_ZERO, read_array(part, f"cam/{camera}/end", records, "<u4"))).data
-        self.crc = read_array(part, f"cam/{camera}/crc", records, "<u4").data
+        self.end = np.concatenate((_ZERO, read_array(part, f"{path}/end", records, "<u4"))).data
+        self.crc = read_array(part, f"{path}/crc", records, "<u4").data
         try:
             self._ranges = open_ranges(self.file, self.end[-1])
         except OSError as error:
@@ -174,14 +183,14 @@ class OpenPart:
     def __init__(self, part: Location, records: Mapping[str, ArrayRecord]) -> None:
         self._part = part
         self._records = records
-        self._streams: dict[str, CameraStream] = {}
+        self._streams: dict[str, GroupStream] = {}
         self.numbers = {feature: _map_array(part, feature, records) for feature in ("action", "proprio")}
 
-    def stream(self, camera: str) -> CameraStream:
-        """Return a camera's stream, opened at its first use."""
-        if camera not in self._streams:
-            self._streams[camera] = CameraStream(self._part, camera, self._records)
-        return self._streams[camera]
+    def stream(self, path: str) -> GroupStream:
+        """Return the stream that lies at a path in the part, opened at its first use."""
+        if path not in self._streams:
+            self._streams[path] = GroupStream(self._part, path, self._records)
+        return self._streams[path]
 
 
 def read_array(part: Location, name: str, records: Mapping[str, ArrayRecord], dtype: str) -> np.ndarray:

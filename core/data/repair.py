@@ -3,7 +3,7 @@
 import argparse
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +13,9 @@ import numpy as np
 
 from core.cli import command, positive
 from core.data.attributes import read_attributes
-from core.data.layout import Commit, commit_file, read_commit, serialise, sync
+from core.data.layout import Commit, commit_file, read_commit, serialise, stream_paths, sync
 from core.data.location import local_path
-from core.data.part import CameraStream, DamagedGroup, EncodedEpisode, PendingPart, read_array
+from core.data.part import DamagedGroup, EncodedEpisode, GroupStream, PendingPart, read_array
 from core.data.verify import Damage, commit_numbers, report, verify
 from core.errors import DataError
 
@@ -39,16 +39,16 @@ def repair(path: Path, damages: Sequence[Damage]) -> Repaired:
     The new list of commits is built aside and takes the old one's place in one go. What is damaged stays aside. Nobody
     may write to the store meanwhile. Raises DataError where the disk refuses.
     """
-    _, codecs = read_attributes(path)
+    info, codecs = read_attributes(path)
     damaged = {damage.number: damage.commit for damage in damages}
     kept = [read_commit(commit_file(path, number)) for number in commit_numbers(path) if number not in damaged]
     known = {episode for commit in kept for episode in commit.episodes}
-    groups = {camera: codec.group for camera, codec in codecs.items()}
+    paths, groups = stream_paths(info), {name: codec.group for name, codec in codecs.items()}
     broken = [commit for commit in damaged.values() if commit is not None]
     saved: list[Commit] = []
     for commit in broken:
-        pending = PendingPart(groups)
-        for episode in whole_episodes(path / "parts" / commit.part, commit, groups):
+        pending = PendingPart(paths)
+        for episode in whole_episodes(path / "parts" / commit.part, commit, paths, groups):
             if episode.id not in known:
                 known.add(episode.id)
                 pending.append(episode)
@@ -59,28 +59,33 @@ def repair(path: Path, damages: Sequence[Damage]) -> Repaired:
     return Repaired(sum(len(commit.episodes) for commit in saved), tuple(lost))
 
 
-def whole_episodes(part: Path, commit: Commit, group_sizes: dict[str, int]) -> Iterator[EncodedEpisode]:
-    """The episodes of a part all of whose numbers and frames pass their checksums; none if the numbers do not."""
+def whole_episodes(
+    part: Path, commit: Commit, paths: Mapping[str, str], group_sizes: Mapping[str, int]
+) -> Iterator[EncodedEpisode]:
+    """The episodes of a part all of whose numbers and frames pass their checksums; none if the numbers do not.
+
+    paths, group_sizes: of each camera and each feature, where in the part its groups lie, and how many frames are one.
+    """
     try:
         ends = read_array(part, "episode/end", commit.arrays, "<i4")
         tasks = read_array(part, "episode/task", commit.arrays, "<i4")
         actions, proprio = (_numbers(part, commit, feature) for feature in ("action", "proprio"))
-        streams = {camera: CameraStream(part, camera, commit.arrays) for camera in group_sizes}
+        streams = {name: GroupStream(part, where, commit.arrays) for name, where in paths.items()}
     except DataError:
         return
     starts = np.concatenate([[0], ends[:-1]])
-    first = dict.fromkeys(streams, 0)  # group of the episode at hand, in each camera
+    first = dict.fromkeys(streams, 0)  # group of the episode at hand, in each stream
     for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         groups = {}
-        for camera, stream in streams.items():
-            count = -(-(end - start) // group_sizes[camera])
-            groups[camera] = _whole_groups(stream, first[camera], first[camera] + count)
-            first[camera] += count
+        for name, stream in streams.items():
+            count = -(-(end - start) // group_sizes[name])
+            groups[name] = _whole_groups(stream, first[name], first[name] + count)
+            first[name] += count
         if all(chunks is not None for chunks in groups.values()):
             yield EncodedEpisode(
                 id=commit.episodes[number],
                 task=commit.tasks[tasks[number]],
-                streams={camera: chunks for camera, chunks in groups.items() if chunks is not None},
+                streams={name: chunks for name, chunks in groups.items() if chunks is not None},
                 actions=actions[start:end].copy(),
                 proprio=proprio[start:end].copy(),
             )
@@ -92,7 +97,7 @@ def _numbers(part: Path, commit: Commit, feature: str) -> np.ndarray:
     return np.empty(shape, np.float32) if 0 in shape else read_array(part, feature, commit.arrays, "<f4")
 
 
-def _whole_groups(stream: CameraStream, first: int, stop: int) -> list[bytes] | None:
+def _whole_groups(stream: GroupStream, first: int, stop: int) -> list[bytes] | None:
     """The encoded groups first..stop-1, or None if one is damaged."""
     try:
         data, bounds = stream.read(first, stop)

@@ -11,9 +11,10 @@ import numpy as np
 
 from core.data.attributes import read_attributes
 from core.data.contracts import Episode
-from core.data.layout import ArrayRecord, check_commit, chunk_file, read_commits
+from core.data.features import as_bytes
+from core.data.layout import ArrayRecord, check_commit, chunk_file, read_commits, stream_paths
 from core.data.location import Location, RemotePath, fetch, locate
-from core.data.part import CameraStream, DamagedGroup, OpenPart, read_array
+from core.data.part import DamagedGroup, GroupStream, OpenPart, read_array
 from core.data.statistics import Statistics
 from core.errors import DataError
 
@@ -24,7 +25,7 @@ class EpisodeStore:
     """The committed episodes of a store, numbered from 0 in the order of the commits.
 
     path: a folder, or the URL of one in an object store or on a web server.
-    info, codecs: what the store says about itself.
+    info, codecs: what the store says about itself; a codec for each camera and each feature.
     tasks: (name, instruction), distinct.
     length, start, task: per episode, int64: frames, global number of the first frame, index into `tasks`.
 
@@ -35,6 +36,7 @@ class EpisodeStore:
     def __init__(self, path: str | Location) -> None:
         self.path = locate(path)
         self.info, self.codecs = read_attributes(self.path)
+        self._stream_paths = stream_paths(self.info)
         self._ids: list[str] = []
         self._parts: list[tuple[Location, Mapping[str, ArrayRecord]]] = []
         self.tasks: list[tuple[str, str]] = []
@@ -107,7 +109,8 @@ class EpisodeStore:
             name: np.empty((length, camera.height, camera.width, 3), np.uint8)
             for name, camera in self.info.cameras.items()
         }
-        for name, frames in images.items():
+        features = {name: np.empty((length, *of.shape), of.dtype) for name, of in self.info.features.items()}
+        for name, frames in {**images, **features}.items():
             self.read_frames(name, episode, 0, length, frames)
         return Episode(
             id=self.episode_id(episode),
@@ -116,14 +119,18 @@ class EpisodeStore:
             images=images,
             actions=self.actions(episode, 0, length),
             proprio=self.proprio(episode, 0, length),
+            features=features,
         )
 
-    def read_frames(self, camera: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
-        """Decode frames start..stop-1 into out (n Y X C) uint8, C-contiguous; every byte read is checked first."""
-        stream, base, groups = self._groups(camera, episode, start, stop)
+    def read_frames(self, name: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
+        """Decode frames start..stop-1 of a camera or a feature; every byte read is checked first.
+
+        out: (n Y X C) uint8, of a feature (n *shape) of its dtype; C-contiguous.
+        """
+        stream, base, groups = self._groups(name, episode, start, stop)
         if not groups:
             return
-        codec, length = self.codecs[camera], self.length.item(episode)
+        codec, length = self.codecs[name], self.length.item(episode)
         try:
             data, bounds = stream.read(base + groups.start, base + groups.stop)
         except DamagedGroup as damage:
@@ -131,27 +138,29 @@ class EpisodeStore:
             where = f"frame {frame} of episode '{self._ids[episode]}'"
             raise DataError(f"{stream.file}: {where} is damaged or cut off; restore the file or import again") from None
         first = groups.start * codec.group
-        codec.decode(data, bounds, min(groups.stop * codec.group, length) - first, start - first, out)
+        frames = out if name in self.info.cameras else as_bytes(out)
+        codec.decode(data, bounds, min(groups.stop * codec.group, length) - first, start - first, frames)
 
-    def prepare(self, cameras: Sequence[str], places: Iterable[tuple[int, int]], count: int) -> None:
+    def prepare(self, names: Sequence[str], places: Iterable[tuple[int, int]], count: int) -> None:
         """Begin to fetch what reading `count` frames from each (episode, start) on will want, many places at once.
 
-        It waits for nothing. On a local store it does nothing, and does not even ask for the places.
+        names: of cameras and features. It waits for nothing. On a local store it does nothing, and does not even ask
+        for the places.
         """
         if not isinstance(self.path, RemotePath):
             return
         for episode, start in places:
-            for camera in cameras:
+            for name in names:
                 stop = min(start + count, self.length.item(episode))
-                stream, base, groups = self._groups(camera, episode, start, stop)
+                stream, base, groups = self._groups(name, episode, start, stop)
                 stream.prepare(base + groups.start, base + groups.stop)
 
-    def _groups(self, camera: str, episode: int, start: int, stop: int) -> tuple[CameraStream, int, range]:
+    def _groups(self, name: str, episode: int, start: int, stop: int) -> tuple[GroupStream, int, range]:
         """Return the stream of frames start..stop-1, its group where the episode begins, and which follow that."""
         part, _ = self._locate(episode, start, stop)
-        size = self.codecs[camera].group
+        size = self.codecs[name].group
         groups = range(start // size, -(-stop // size))
-        return self._part(part).stream(camera), self._first_group[size].item(episode), groups
+        return self._part(part).stream(self._stream_paths[name]), self._first_group[size].item(episode), groups
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
         """Return the episode's part, and where its frames begin in that part."""
@@ -192,7 +201,7 @@ class EpisodeStore:
         return tasks
 
     def _small_files(self) -> list[Location]:
-        """All but the frames."""
+        """All but the frames of cameras and features."""
         return [
             chunk_file(folder, name, len(record.shape))
             for folder, records in self._parts
@@ -217,11 +226,12 @@ class EpisodeStore:
     def _cache(self) -> Callable[[int], OpenPart]:
         """Return `_open_part` with the last results kept; a part closes when its last reader is done.
 
-        An open part holds a file for each camera, for the actions and for the proprioception. All together they hold a
-        quarter of the files that the process may open (`ulimit -n`): there may be other stores, and others who read.
+        An open part holds a file for each camera and feature, for the actions and for the proprioception. All together
+        they hold a quarter of the files that the process may open (`ulimit -n`): there may be other stores, and others
+        who read.
         """
         files, _ = getrlimit(RLIMIT_NOFILE)
-        limit = OPEN_PARTS if files == RLIM_INFINITY else max(1, files // 4 // (len(self.info.cameras) + 2))
+        limit = OPEN_PARTS if files == RLIM_INFINITY else max(1, files // 4 // (len(self._stream_paths) + 2))
         return lru_cache(maxsize=min(OPEN_PARTS, limit))(self._open_part)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from core.data.contracts import Camera, StoreInfo
+from core.data.contracts import Camera, Feature, StoreInfo
 from core.data.conventions import Conversion, obstacles, unite
 from core.data.statistics import Statistics
 from core.data.store import EpisodeStore
@@ -21,7 +21,7 @@ ROWS = 2**16  # of actions, whose statistics are taken at once
 class StoreView:
     """An opened store, read in the terms of `info`.
 
-    info: what the policy sees: cameras, proprioception, convention of actions, frames per second.
+    info: what the policy sees: cameras, features, proprioception, convention of actions, frames per second.
     cameras: {the policy's name: the store's}, without those that the store lacks.
     conversion: of actions; its period is how many of the store's frames one of the policy's takes.
     """
@@ -32,9 +32,9 @@ class StoreView:
     conversion: Conversion
 
     @classmethod
-    def plain(cls, store: EpisodeStore, cameras: Sequence[str] = ()) -> Self:
-        """See a store as it is; cameras: which of them, all if there are none."""
-        info = common_info([store.info], cameras)
+    def plain(cls, store: EpisodeStore, cameras: Sequence[str] = (), features: Sequence[str] = ()) -> Self:
+        """See a store as it is; cameras: which of them, all if there are none; features: which of those."""
+        info = common_info([store.info], cameras, features)
         return cls(store, info, {name: name for name in info.cameras}, Conversion(info.action, info.action))
 
     @property
@@ -43,9 +43,9 @@ class StoreView:
         return self.conversion.period
 
     @cached_property
-    def camera_mask(self) -> np.ndarray:
-        """Which cameras the store has, (V) bool, by name."""
-        return np.array([name in self.cameras for name in sorted(self.info.cameras)])
+    def recorded(self) -> Mapping[str, str]:
+        """Those of the policy's cameras and features that the store has, {the policy's name: the store's}."""
+        return {**self.cameras, **{name: name for name in self.info.features if name in self.store.info.features}}
 
     @cached_property
     def proprio_columns(self) -> list[int]:
@@ -102,44 +102,52 @@ class StoreView:
         return placed
 
     def prepare(self, places: Iterable[tuple[int, int]], count: int) -> None:
-        """Begin to fetch `count` frames of all cameras from each (episode, start) on; nothing on a local store."""
-        self.store.prepare(list(self.cameras.values()), places, (count - 1) * self.period + 1)
+        """Begin to fetch `count` frames of all cameras and features from each (episode, start) on, if remote."""
+        self.store.prepare(list(self.recorded.values()), places, (count - 1) * self.period + 1)
 
-    def read_frames(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
-        """Decode frames start, start + period ... into out (n Y X C) uint8, resized where the policy's are smaller."""
-        name = self.cameras[camera]
-        if camera in self._unchanged:
-            self.store.read_frames(name, episode, start, start + len(out), out)
+    def read_frames(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
+        """Decode frames start, start + period ... of a camera or a feature, which the store has, by the policy's name.
+
+        out: (n Y X C) uint8, resized where the policy's are smaller; of a feature (n *shape).
+        """
+        own = self.recorded[name]
+        if name in self._unchanged:
+            self.store.read_frames(own, episode, start, start + len(out), out)
             return
-        recorded = self.store.info.cameras[name]
-        if recorded == self.info.cameras[camera]:
-            self._decode(name, episode, start, out)
+        if name in self._of_one_size:
+            self._decode(own, episode, start, out)
             return
+        recorded = self.store.info.cameras[own]
         frames = np.empty((len(out), recorded.height, recorded.width, 3), np.uint8)
-        self._decode(name, episode, start, frames)
+        self._decode(own, episode, start, frames)
         for resized, frame in zip(out, frames, strict=True):
-            resized[...] = resize(frame, self.info.cameras[camera])
+            resized[...] = resize(frame, self.info.cameras[name])
 
     @cached_property
     def _unchanged(self) -> frozenset[str]:
-        """Cameras whose frames are the store's own, by size and rate."""
-        recorded = self.store.info.cameras
-        same = (name for name, own in self.cameras.items() if recorded[own] == self.info.cameras[name])
-        return frozenset(same if self.period == 1 else ())
+        """Cameras and features whose frames are the store's own, by size and rate."""
+        return self._of_one_size if self.period == 1 else frozenset()
 
-    def _decode(self, camera: str, episode: int, start: int, out: np.ndarray) -> None:
-        """Decode frames start, start + period ... of a camera of the store."""
+    @cached_property
+    def _of_one_size(self) -> frozenset[str]:
+        """Cameras and features whose frames are as large as the policy's."""
+        cameras, theirs = self.store.info.cameras, self.info.cameras
+        resized = {name for name, own in self.cameras.items() if cameras[own] != theirs[name]}
+        return frozenset(self.recorded.keys() - resized)
+
+    def _decode(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
+        """Decode frames start, start + period ... of a camera or a feature of the store."""
         if self.period == 1:
-            self.store.read_frames(camera, episode, start, start + len(out), out)
+            self.store.read_frames(name, episode, start, start + len(out), out)
             return
-        if self.store.codecs[camera].group > 1:  # a group is decoded as a whole in any case
-            frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), np.uint8)
-            self.store.read_frames(camera, episode, start, start + len(frames), frames)
+        if self.store.codecs[name].group > 1:  # a group is decoded as a whole in any case
+            frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), out.dtype)
+            self.store.read_frames(name, episode, start, start + len(frames), frames)
             out[:] = frames[:: self.period]
             return
         for i in range(len(out)):
             frame = start + i * self.period
-            self.store.read_frames(camera, episode, frame, frame + 1, out[i : i + 1])
+            self.store.read_frames(name, episode, frame, frame + 1, out[i : i + 1])
 
 
 def resize(frame: np.ndarray, camera: Camera) -> np.ndarray:
@@ -164,22 +172,34 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
         action = replace(info.action, names=tuple(new_action.get(name, name) for name in info.action.names))
     except ValueError as error:
         raise DataError(f"actions: {error}") from None
-    return replace(info, cameras={new_camera.get(name, name): c for name, c in info.cameras.items()}, action=action)
+    try:
+        return replace(
+            info, cameras={new_camera.get(name, name): camera for name, camera in info.cameras.items()}, action=action
+        )
+    except ValueError as error:  # a feature has that name
+        raise DataError(f"cameras: {error}") from None
 
 
-def common_info(infos: Sequence[StoreInfo], cameras: Sequence[str]) -> StoreInfo:
+def common_info(infos: Sequence[StoreInfo], cameras: Sequence[str], features: Sequence[str] = ()) -> StoreInfo:
     """What a policy sees that is trained on all: the first one's conventions and rate, and what any of them has.
 
-    cameras: those to use, all if there are none. A camera's size is that of the first store that has it.
+    cameras: those to use, all if there are none. features: those to use, none if there are none. A camera's size, and
+    what a feature is, are those of the first store that has it. Raises DataError where one name is both.
     """
     every: dict[str, Camera] = {}
+    features_of_any: dict[str, Feature] = {}
     for info in infos:
         every = {**info.cameras, **every}
+        features_of_any = {**info.features, **features_of_any}
     wanted = tuple(cameras) or tuple(sorted(every))
     proprio = tuple(dict.fromkeys(name for info in infos for name in info.proprio))
     action = unite([info.action for info in infos])
     chosen = {name: every[name] for name in wanted if name in every}
-    return replace(infos[0], cameras=chosen or every, action=action, proprio=proprio)
+    read = {name: features_of_any[name] for name in features if name in features_of_any}
+    try:
+        return replace(infos[0], cameras=chosen or every, action=action, proprio=proprio, features=read)
+    except ValueError as error:
+        raise DataError(f"features: {error}") from None
 
 
 def view_of(
@@ -191,7 +211,13 @@ def view_of(
     the policy's action dimensions that turn.
     """
     ratio = renamed.fps / info.fps
-    if reasons := list(obstacles(renamed.action, info.action, ratio, turning)):
+    reasons = list(obstacles(renamed.action, info.action, ratio, turning))
+    reasons += [
+        f"feature '{name}': is {renamed.features[name]}, the policy's is {feature}; leave out the feature or the store"
+        for name, feature in info.features.items()
+        if renamed.features.get(name, feature) != feature
+    ]
+    if reasons:
         raise DataError("\n".join(reasons))
     seen = {name: names.get(name, name) for name in renamed.cameras if name in info.cameras}
     if not seen:

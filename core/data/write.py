@@ -20,10 +20,14 @@ def main(argv: list[str] | None = None) -> int:
     from core.data.store import EpisodeStore
 
     console, store = Console(soft_wrap=True), EpisodeStore(arguments.store)
+    holds_features = getattr(make.func, "holds_features", False)
     console.print(f"{arguments.store}: {len(store)} episodes", markup=False)
     show_info(store.info, console)
+    if store.info.features and not holds_features:
+        names = ", ".join(store.info.features)
+        console.print(f"{arguments.format} has no place for features; left out: {names}", markup=False)
     with Progress("writing") as progress:
-        summary = export_episodes(store, make, arguments.out, progress.update)
+        summary = export_episodes(store, make, arguments.out, progress.update, holds_features=holds_features)
     console.print(
         f"{arguments.out}: {summary.episodes} episodes, {summary.frames} frames, {summary.bytes / 1e6:.1f} MB",
         markup=False,

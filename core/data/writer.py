@@ -15,8 +15,9 @@ import numpy as np
 
 from core.data.attributes import differences, read_attributes, to_attributes
 from core.data.codecs import Codec, Cost, choose_codec, try_codecs
-from core.data.contracts import Episode, StoreInfo
-from core.data.layout import publish, read_commits, sync
+from core.data.contracts import NAME, SPARSE, Episode, Feature, StoreInfo
+from core.data.features import decode_text, feature_codec
+from core.data.layout import publish, read_commits, stream_paths, sync
 from core.data.part import EncodedEpisode, PendingPart
 from core.errors import DataError
 
@@ -33,11 +34,11 @@ class StoreWriter:
 
     def __init__(self, path: Path, info: StoreInfo, part_bytes: int = PART_BYTES) -> None:
         self.path = path
-        self.info = replace(info, cameras=dict(info.cameras))
+        self.info = replace(info, cameras=dict(info.cameras), features=dict(info.features))
         self.committed: set[str] = set()
         self._part_bytes = part_bytes
         self._commits = 0
-        self.codecs: Mapping[str, Codec] | None = None  # of each camera, once there is an episode
+        self.codecs: Mapping[str, Codec] | None = None  # of each camera and feature, once there is an episode
         self.tried: Mapping[str, Mapping[Codec, Cost]] = {}  # of each camera, if this writer chose
         self._pending: PendingPart | None = None
         _check_names(self.info)
@@ -55,7 +56,8 @@ class StoreWriter:
         check_episode(episode, self.info)
         if self.codecs is None:
             self.tried = {name: try_codecs(episode.images[name]) for name in self.info.cameras}
-            self._create({name: choose_codec(costs) for name, costs in self.tried.items()})
+            chosen = {name: choose_codec(costs) for name, costs in self.tried.items()}
+            self._create(chosen | {name: feature_codec(feature) for name, feature in self.info.features.items()})
         assert self.codecs is not None
         return EncodedEpisode.of(episode, self.codecs)
 
@@ -63,7 +65,7 @@ class StoreWriter:
         """Add one episode that was checked and encoded elsewhere, by this writer's codecs."""
         if episode.id in self.committed or episode.id in self._pending_ids():
             raise DataError(f"{self.path}: episode '{episode.id}' is there already; give each episode an id of its own")
-        self._pending = self._pending or PendingPart(self.info.cameras)
+        self._pending = self._pending or PendingPart(stream_paths(self.info))
         self._pending.append(episode)
         if self._pending.size >= self._part_bytes:
             self.commit()
@@ -164,7 +166,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 def _check_names(info: StoreInfo) -> None:
     for name in info.cameras:
-        if not re.fullmatch(r"\w[\w.-]*", name):
+        if not re.fullmatch(NAME, name):
             raise DataError(f"camera '{name}': a camera's name is made of letters, digits, '_', '-' and '.'; rename it")
 
 
@@ -190,6 +192,24 @@ def check_episode(episode: Episode, info: StoreInfo) -> None:
             frame, dimension = np.argwhere(~np.isfinite(array))[0]
             value = array[frame, dimension]
             raise DataError(f"{where}, frame {frame}: {what} '{names[dimension]}' is {value}; mend or leave it out")
+    if set(episode.features) != set(info.features):
+        raise DataError(f"{where}: features {sorted(episode.features)}, expected {sorted(info.features)}")
+    for name, feature in info.features.items():
+        _check_feature(episode.features[name], feature, len(episode), where, name)
+
+
+def _check_feature(array: np.ndarray, feature: Feature, length: int, where: str, name: str) -> None:
+    """Raise DataError for what is no such feature, or not finite though its meaning has no missing readings."""
+    _check_array(array, (length, *feature.shape), feature.dtype, f"{where}, feature '{name}'")
+    if array.dtype.kind == "f" and feature.meaning not in SPARSE and not np.isfinite(array).all():
+        frame, *place = np.argwhere(~np.isfinite(array))[0].tolist()
+        value = array[(frame, *place)]
+        raise DataError(f"{where}, frame {frame}: feature '{name}' {place} is {value}; mend or leave it out")
+    if feature.meaning == "text":
+        try:
+            decode_text(array)
+        except DataError as error:
+            raise DataError(f"{where}, feature '{name}', {error}") from None
 
 
 def _check_text(text: str, where: str) -> None:

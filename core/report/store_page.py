@@ -65,6 +65,7 @@ def write_store_page(
         "statistics": statistics(store, measured),
         "conventions": conventions(store),
         "cameras": cameras(store),
+        "features": features(store),
     }
     text = render("store.html", values)
     if (size := len(text.encode())) > most_bytes:
@@ -114,8 +115,14 @@ def conventions(store: EpisodeStore) -> Mapping[str, object]:
 
 def cameras(store: EpisodeStore) -> Mapping[str, object]:
     """Size and codec of each camera."""
-    of = store.info.cameras
-    return {name: f"{of[name].height} x {of[name].width}, {codec}" for name, codec in store.codecs.items()}
+    return {
+        name: f"{camera.height} x {camera.width}, {store.codecs[name]}" for name, camera in store.info.cameras.items()
+    }
+
+
+def features(store: EpisodeStore) -> Mapping[str, object]:
+    """Shape, type and meaning of each named feature."""
+    return {name: str(feature) for name, feature in store.info.features.items()}
 
 
 def _tasks(store: EpisodeStore, summaries: Sequence[TaskSummary], most_bytes: int) -> Iterator[Task]:

@@ -17,7 +17,7 @@ from core.contracts import Batch
 from core.data.buffers import pad
 from core.data.contracts import StoreInfo
 from core.data.normalization import Normalizer, ProprioNormalizer
-from core.errors import CheckpointError, RecipeError, did_you_mean
+from core.errors import CheckpointError, DataError, RecipeError, did_you_mean
 from core.plugins import load_plugins
 from core.policy import Policy, PolicyState, build_policy
 from core.recipe import load_recipe
@@ -31,10 +31,11 @@ INSTRUCTIONS = 4096  # of which the token ids are remembered
 class Actor:
     """A policy in evaluation mode, between the units of its data and what its network likes.
 
-    info: cameras, proprioception and conventions of actions that it was trained on.
+    info: cameras, features, proprioception and conventions of actions that it was trained on.
     horizon: actions per chunk (H).
     tokenize: an instruction -> its token ids (N).
     checkpoint: where the weights come from.
+    embodiment: of the recipe's stores, the number of the one whose normalisers it acts with.
     """
 
     policy: Policy
@@ -45,6 +46,7 @@ class Actor:
     tokenize: Callable[[str], np.ndarray]
     checkpoint: Checkpoint
     device: torch.device
+    embodiment: int = 0
 
     def step(
         self, observations: Sequence[Observation], instructions: Sequence[str], state: PolicyState | None
@@ -69,9 +71,23 @@ class Actor:
             text_ids=text_ids,
             text_mask=text_mask,
             proprio=self._proprio(observations),
-            frame_mask=torch.ones(len(observations), 1, dtype=torch.bool),
+            features={name: self._feature(name, observations) for name in self.info.features},
+            embodiment=torch.full((len(observations),), self.embodiment),
         )
         return batch.to(self.device)
+
+    def _feature(self, name: str, observations: Sequence[Observation]) -> torch.Tensor:
+        """(B 1 *shape); raises DataError where the environment shows something else than its `info` says."""
+        frames, feature = (
+            np.stack([observation.features[name] for observation in observations]),
+            self.info.features[name],
+        )
+        if frames.shape[1:] != feature.shape or frames.dtype != feature.dtype:
+            found = f"{frames.dtype} {frames.shape[1:]}"
+            raise DataError(
+                f"feature '{name}': the environment shows {found}, its info says {feature}; mend the environment"
+            )
+        return torch.from_numpy(frames)[:, None]
 
     def _proprio(self, observations: Sequence[Observation]) -> torch.Tensor | None:
         """(B 1 P), normalised; None where the policy was trained without."""
@@ -108,7 +124,8 @@ def load_actor(
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
     tokenize = lru_cache(INSTRUCTIONS)(lambda text: np.asarray(policy.text_encoder.tokenize(text), np.int64))
-    return Actor(policy, info, recipe.action.horizon, actions, proprio, tokenize, chosen, device)
+    embodiment = list(chosen.state["stores"]).index(store) if store else 0
+    return Actor(policy, info, recipe.action.horizon, actions, proprio, tokenize, chosen, device, embodiment)
 
 
 def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
@@ -133,12 +150,21 @@ def disagreements(trained: StoreInfo, world: StoreInfo, learner: str) -> list[st
             for name in trained.cameras
             if name in shown
         },
+        **{
+            f"feature '{name}'": (str(feature), str(world.features[name]))
+            for name, feature in trained.features.items()
+            if name in world.features
+        },
     }
     differing = [f"{key}: {learner} has {a}, the environment {b}" for key, (a, b) in pairs.items() if a != b]
     return differing + [
-        f"camera '{name}': {learner} needs it, and the environment has none{did_you_mean(name, shown)}"
-        for name in trained.cameras
-        if name not in shown
+        f"{kind} '{name}': {learner} needs it, and the environment has none{did_you_mean(name, known)}"
+        for kind, needed, known in (
+            ("camera", trained.cameras, shown),
+            ("feature", trained.features, list(world.features)),
+        )
+        for name in needed
+        if name not in known
     ]
 
 
@@ -152,6 +178,7 @@ def _read_state(checkpoint: Checkpoint, store: str | None) -> tuple[StoreInfo, N
     try:
         info: dict[str, Any] = {key: state[key] for key in ("fps", "cameras", "proprio")}
         info["action"] = state["action_convention"]
+        info["features"] = state.get("features", {})  # policies of before there were any read none
         normalizers = state if store is None else stores[store]
         return (
             TypeAdapter(StoreInfo).validate_python(info),

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -43,16 +43,19 @@ class Observation:
 
     images: {camera: (Y X C) uint8}, as `info.cameras` says.
     proprio: (P) float32, as `info.proprio` names it.
+    features: {feature: shape and dtype as `info.features` says}.
     """
 
     images: Mapping[str, np.ndarray]
     proprio: np.ndarray
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Environment(ABC):
     """A world to act in. Built as `build(config)`, in a process of its own; it must not need torch.
 
-    info: cameras, proprioception, control rate, and what its actions mean; evaluation compares it with the policy's.
+    info: cameras, features, proprioception, control rate, and what its actions mean; evaluation compares it with the
+        policy's.
     tasks: what can be asked for, by name.
     versions: what a result depends on beside Joinery, {"mujoco": "3.3.0"} for example.
 

@@ -64,4 +64,7 @@ def _episode(environment: Environment, task: str, seed: int, seen: list[Observat
         },
         actions=actions,
         proprio=np.stack([observation.proprio for observation in seen]),
+        features={
+            name: np.stack([observation.features[name] for observation in seen]) for name in environment.info.features
+        },
     )

@@ -4,13 +4,14 @@ A wave fills a batch of constant size: whatever a lane's fate, its row stays, so
 wave's attempts alone. What runs in a lane's process needs no torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.data.contracts import VISUAL, StoreInfo
 from core.rollout.contracts import Environment, Observation
 from core.rollout.workers import EnvironmentFailed, Worker
 
@@ -108,6 +109,7 @@ class Trial:
 
     seen: what the policy last saw; frames: all that it saw, and the end, where `records`.
     commands: the last action applied before each frame, for the first frame the first action (A).
+    visual: features that show the scene as images do, and are zero, as they are, where the policy is `blank`.
     """
 
     lane: Lane
@@ -120,6 +122,7 @@ class Trial:
     steps: int = 0
     frames: list[Observation] = field(default_factory=list)
     commands: list[np.ndarray] = field(default_factory=list)
+    visual: Collection[str] = ()
 
     def __post_init__(self) -> None:
         self._see(self.seen)
@@ -144,7 +147,7 @@ class Trial:
             self._see(seen)
 
     def _see(self, seen: Observation) -> None:
-        self.seen = _blanked(seen) if self.blank else seen
+        self.seen = _blanked(seen, self.visual) if self.blank else seen
         if self.records:
             self.frames.append(self.seen)
 
@@ -179,10 +182,20 @@ def start(lanes: Sequence[Lane], moves: Sequence[Move | None]) -> list[tuple[Any
     return [lane.answer() if asks else None for lane, asks in zip(lanes, asked, strict=True)]
 
 
-def _blanked(seen: Observation) -> Observation:
-    return Observation({name: np.zeros_like(image) for name, image in seen.images.items()}, seen.proprio)
+def visual_features(info: StoreInfo) -> list[str]:
+    """Return the features that show the scene: colour images, depth and point clouds."""
+    return [name for name, feature in info.features.items() if feature.meaning in VISUAL]
+
+
+def _blanked(observation: Observation, visual: Collection[str]) -> Observation:
+    """Return what is left for the blind: proprioception, and the features that do not show the scene."""
+    images = {name: np.zeros_like(image) for name, image in observation.images.items()}
+    hidden = {name: np.zeros_like(observation.features[name]) for name in visual}
+    return Observation(images, observation.proprio, {**observation.features, **hidden})
 
 
 def _nothing(actor: "Actor") -> Observation:
-    images = {n: np.zeros((camera.height, camera.width, 3), np.uint8) for n, camera in actor.info.cameras.items()}
-    return Observation(images, np.zeros(len(actor.info.proprio), np.float32))
+    info = actor.info
+    images = {name: np.zeros((camera.height, camera.width, 3), np.uint8) for name, camera in info.cameras.items()}
+    features = {name: np.zeros(feature.shape, feature.dtype) for name, feature in info.features.items()}
+    return Observation(images, np.zeros(len(info.proprio), np.float32), features)

@@ -28,8 +28,9 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     store = view.store
     if mistakes := disagreements(actor.info, view.info, "the policy"):
         raise RecipeError(mistakes)
-    if lacking := [name for name in actor.info.cameras if name not in view.cameras]:
-        raise RecipeError(f"predictions: store {store.path} has no camera {', '.join(lacking)}")
+    lacking = [name for name in (*actor.info.cameras, *actor.info.features) if name not in view.recorded]
+    if lacking:
+        raise RecipeError(f"predictions: store {store.path} has no {', '.join(lacking)}; name another store")
     _, held_out = split_by_task(store, recipe.data.validation_episodes)
     arrays = {"names": np.array(actor.info.action.names)}
     for number, episode in enumerate(_one_per_task_first(store, held_out)[:EPISODES]):
@@ -68,9 +69,19 @@ def _predict(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
 
 def _observations(actor: Actor, view: StoreView, episode: int) -> Sequence[Observation]:
     times = np.arange(0, view.store.length[episode], view.period)
-    frames = {}
-    for name, camera in actor.info.cameras.items():
-        frames[name] = np.empty((len(times), camera.height, camera.width, 3), np.uint8)
-        view.read_frames(name, episode, 0, frames[name])
+    images = {
+        name: np.empty((len(times), camera.height, camera.width, 3), np.uint8)
+        for name, camera in actor.info.cameras.items()
+    }
+    features = {name: np.empty((len(times), *of.shape), of.dtype) for name, of in actor.info.features.items()}
+    for name, frames in {**images, **features}.items():
+        view.read_frames(name, episode, 0, frames)
     proprio = view.proprio(np.array([episode]), times[None])[0]
-    return [Observation({name: images[t] for name, images in frames.items()}, proprio[t]) for t in range(len(times))]
+    return [
+        Observation(
+            {name: frames[t] for name, frames in images.items()},
+            proprio[t],
+            {name: frames[t, ...] for name, frames in features.items()},
+        )
+        for t in range(len(times))
+    ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.rollout.contracts import Task
-from core.rollout.episodes import Lane, Trial, begin_chain, proceed, reset, roll_out, start
+from core.rollout.episodes import Lane, Trial, begin_chain, proceed, reset, roll_out, start, visual_features
 from core.rollout.protocol import BLANK, Attempt
 from core.rollout.results import ChainResult, EpisodeResult
 from core.rollout.workers import Worker
@@ -70,6 +70,7 @@ def try_tasks(
     began = perf_counter()
     lanes = [Lane(worker) for worker in stage.workers[: len(attempts)]]
     views = start(lanes, [(reset, (attempt.task, attempt.seed)) for attempt in attempts])
+    visual = visual_features(stage.actor.info)
     trials = [
         Trial(
             lane=lane,
@@ -77,6 +78,7 @@ def try_tasks(
             max_steps=stage.tasks[attempt.task].max_steps,
             seen=view[1],
             blank=attempt.condition == BLANK,
+            visual=visual,
             records=records(attempt),
         )
         if view

@@ -123,7 +123,6 @@ def batch(given: Given) -> Batch:
         text_ids=torch.zeros(BATCH, 1, dtype=torch.int64),
         text_mask=None,
         proprio=None,
-        frame_mask=torch.ones(lead, dtype=torch.bool),
         actions=actions,
         action_mask=mask,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from core.contracts import ActionSpec
-from core.data.contracts import ActionConvention, StoreInfo
+from core.data.contracts import ActionConvention, Feature, StoreInfo
 from core.data.conventions import turning_names
 from core.data.loader import Loader
 from core.data.mixture import Member, Mixture
@@ -47,6 +47,11 @@ class TrainingData:
     def image_shapes(self) -> dict[str, tuple[int, int, int]]:
         """{camera: (C, Y, X)}."""
         return {name: (3, camera.height, camera.width) for name, camera in self.info.cameras.items()}
+
+    @property
+    def feature_specs(self) -> Mapping[str, Feature]:
+        """What `data.features` names, and what each is."""
+        return self.info.features
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -101,12 +106,18 @@ class TrainingData:
         """Say of each store how much of the samples it gives, and what of the policy's world it lacks."""
         for source, share in zip(self.sources, self.training.shares, strict=True):
             view, action = source.view, source.view.conversion
-            cameras = [name for name in view.info.cameras if name not in view.cameras]
+            cameras = [name for name in view.info.cameras if name not in view.recorded]
+            features = [name for name in view.info.features if name not in view.recorded]
             actions = [name for name, has in zip(view.info.action.names, action.present, strict=True) if not has]
             proprio = [name for name in view.info.proprio if name not in view.store.info.proprio]
             lacks = [
                 f"no {kind} {', '.join(names)}"
-                for kind, names in (("camera", cameras), ("action", actions), ("proprioception", proprio))
+                for kind, names in (
+                    ("camera", cameras),
+                    ("feature", features),
+                    ("action", actions),
+                    ("proprioception", proprio),
+                )
                 if names
             ]
             converted = [] if action.columns is not None else ["actions converted"]
@@ -138,17 +149,22 @@ def open_views(recipe: Recipe) -> list[StoreView]:
     stores = [EpisodeStore(config.path) for config in configs]
     mistakes: list[str] = []
     renamed = [_renamed(store, config, mistakes) for store, config in zip(stores, configs, strict=True)]
-    info = common_info(renamed, recipe.data.cameras)
-    known = sorted({name for one in renamed for name in one.cameras})
-    mistakes += [
-        f"data.cameras: no camera '{name}'{did_you_mean(name, known)} (store {', '.join(str(c.path) for c in configs)})"
-        for name in recipe.data.cameras
-        if name not in known
-    ]
-    views = [] if mistakes else _views(stores, renamed, configs, info, mistakes)
+    where = f"(store {', '.join(str(config.path) for config in configs)})"
+    cameras = sorted({name for one in renamed for name in one.cameras})
+    features = sorted({name for one in renamed for name in one.features})
+    mistakes += _unknown("camera", recipe.data.cameras, cameras, where)
+    mistakes += _unknown("feature", recipe.data.features, features, where)
+    views = [] if mistakes else _views(recipe, stores, renamed, mistakes)
     if mistakes:
         raise RecipeError(mistakes)
     return views
+
+
+def _unknown(kind: str, names: Sequence[str], known: Sequence[str], where: str) -> list[str]:
+    """Say which of the cameras or features that a recipe names no store has."""
+    return [
+        f"data.{kind}s: no {kind} '{name}'{did_you_mean(name, known)} {where}" for name in names if name not in known
+    ]
 
 
 def _renamed(store: EpisodeStore, config: StoreConfig, mistakes: list[str]) -> StoreInfo:
@@ -160,12 +176,14 @@ def _renamed(store: EpisodeStore, config: StoreConfig, mistakes: list[str]) -> S
 
 
 def _views(
-    stores: Sequence[EpisodeStore],
-    renamed: Sequence[StoreInfo],
-    configs: Sequence[StoreConfig],
-    info: StoreInfo,
-    mistakes: list[str],
+    recipe: Recipe, stores: Sequence[EpisodeStore], renamed: Sequence[StoreInfo], mistakes: list[str]
 ) -> list[StoreView]:
+    configs = recipe.data.sources
+    try:
+        info = common_info(renamed, recipe.data.cameras, recipe.data.features)
+    except DataError as error:
+        mistakes.append(f"data.{error}")
+        return []
     views, turning = [], turning_names([one.action for one in renamed])
     for store, one, config in zip(stores, renamed, configs, strict=True):
         try:

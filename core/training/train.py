@@ -89,6 +89,7 @@ def _check_same(recipe: Recipe, before: Path) -> None:
     sections = tomllib.loads(before.read_text(encoding="utf-8"))
     sections.setdefault("augmentation", asdict(AugmentationConfig()))  # runs of before there was one had none
     sections["data"].setdefault("stores", [])  # nor several stores
+    sections["data"].setdefault("features", [])  # nor features
     old, new = _flat(sections), _flat(tomllib.loads(recipe.as_toml()))
     old["data.stores"], new["data.stores"] = (_whatever_the_place(said["data.stores"]) for said in (old, new))
     recorded_there = any(key.startswith("demonstrations.") for key in (*old, *new))
@@ -156,7 +157,8 @@ def _build(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) -> Poli
     policy = build_policy(
         recipe, data.image_shapes, data.action_spec, data.proprio_dim, from_checkpoint=from_checkpoint
     )
-    if data.training.lacks_cameras and not policy.vision_encoder.separates_cameras:
+    lacks_cameras = not data.info.cameras.keys().isdisjoint(data.training.lacking)
+    if lacks_cameras and not policy.vision_encoder.separates_cameras:
         name = recipe.parts["vision_encoder"].component.name
         raise RecipeError(f"vision_encoder.name: '{name}' mixes cameras, and not every store has all; set data.cameras")
     return policy
@@ -178,6 +180,7 @@ def _inference(data: TrainingData) -> dict[str, Any]:
         **({"stores": dict(zip(labels, normalizers, strict=True))} if data.recipe.data.stores else {}),
         "action_convention": asdict(info.action),
         "cameras": {name: asdict(camera) for name, camera in info.cameras.items()},
+        **({"features": {name: asdict(of) for name, of in info.features.items()}} if info.features else {}),
         "proprio": list(info.proprio),
         "fps": info.fps,
         "trained_on": {"episodes": sum(map(len, stores)), "frames": sum(store.frame_count for store in stores)},

@@ -64,7 +64,6 @@ def batch_of(policy: Policy, batch: int, window: int, cameras: tuple[str, ...], 
         text_ids=ids,
         text_mask=None,
         proprio=None,
-        frame_mask=torch.ones(batch, window, dtype=torch.bool),
         actions=torch.rand(batch, window, horizon, 7, dtype=torch.float32),
         action_mask=torch.ones(batch, window, horizon, 7, dtype=torch.bool),
     )

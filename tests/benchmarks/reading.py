@@ -8,11 +8,11 @@ from itertools import count
 import numpy as np
 import torch
 
-from core.data.layout import read_commits
+from core.data.layout import read_commits, stream_paths
 from core.data.loader import Loader
 from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
-from core.data.part import CameraStream
+from core.data.part import GroupStream
 from core.data.shuffle import windows_at
 from core.data.view import StoreView
 from core.data.windows import Windows
@@ -65,7 +65,8 @@ class BareLoop:
         self.threads = threads
         self.cameras = []
         for name, camera in store.info.cameras.items():
-            stream = CameraStream(store.path / "parts" / commit.part, name, commit.arrays)
+            path = stream_paths(store.info)[name]
+            stream = GroupStream(store.path / "parts" / commit.part, path, commit.arrays)
             codec = store.codecs[name]
             groups = -(-store.length // codec.group)
             memory = np.zeros((slots, self.window, camera.height, camera.width, 3), np.uint8)

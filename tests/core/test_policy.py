@@ -83,7 +83,6 @@ def batch_of(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
         text_ids=torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids]),
         text_mask=None if mask.all() else mask,
         proprio=torch.randn(size, window, 5, generator=generator),
-        frame_mask=torch.ones(size, window, dtype=torch.bool),
         actions=torch.rand(size, window, 3, 4, generator=generator).round(),
         action_mask=torch.ones(size, window, 3, 4, dtype=torch.bool),
         episodes=[f"episode {i}" for i in range(size)],
@@ -101,7 +100,6 @@ def one_sample(policy: Policy, batch: Batch, row: int) -> Batch:
         text_ids=batch.text_ids[pick, :tokens],
         text_mask=None,
         proprio=batch.proprio[pick],
-        frame_mask=batch.frame_mask[pick],
         actions=batch.actions[pick],
         action_mask=batch.action_mask[pick],
     )
@@ -109,7 +107,7 @@ def one_sample(policy: Policy, batch: Batch, row: int) -> Batch:
 
 def frame(batch: Batch, t: int) -> Batch:
     images = {name: x[:, t : t + 1] for name, x in batch.images.items()}
-    return replace(batch, images=images, proprio=batch.proprio[:, t : t + 1], frame_mask=batch.frame_mask[:, t : t + 1])
+    return replace(batch, images=images, proprio=batch.proprio[:, t : t + 1])
 
 
 @pytest.mark.parametrize(("formulation", "attention", "layout"), FORMULATIONS)
@@ -206,7 +204,9 @@ def test_widths_that_agree_need_no_projection(tmp_path):
 def test_what_a_camera_shows_that_a_sample_lacks_changes_nothing(tmp_path, formulation, attention, layout):
     policy = build(tmp_path, formulation, attention, layout).eval()
     batch = batch_of(policy, window_of(formulation))
-    lacking = replace(batch, camera_mask=torch.tensor([[True, False], [True, True], [False, True]]))
+    lacking = replace(
+        batch, present={"static": torch.tensor([True, True, False]), "wrist": torch.tensor([False, True, True])}
+    )
     images = {name: x.clone() for name, x in batch.images.items()}
     images["wrist"][0] = 255 - images["wrist"][0]
     images["static"][2] = 255 - images["static"][2]
@@ -222,7 +222,7 @@ def test_tokens_of_cameras_in_any_order_are_hidden_by_name(tmp_path):
     policy = build(tmp_path).eval()
     policy.vision_encoder.cameras = ["wrist", "static"]  # as an encoder has them that goes by the recipe's order
     batch = batch_of(policy, 3)
-    lacking = replace(batch, camera_mask=torch.tensor([[True, False]] * 3))
+    lacking = replace(batch, present={"wrist": torch.zeros(3, dtype=torch.bool)})
     images = {"static": batch.images["static"], "wrist": 255 - batch.images["wrist"]}
     with torch.no_grad():
         before, after = policy.predict(lacking), policy.predict(replace(lacking, images=images))

@@ -289,7 +289,6 @@ def make_batch(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
         text_ids=torch.tensor([list(row) + [0] * (longest - len(row)) for row in rows]),
         text_mask=torch.tensor([[i < len(row) for i in range(longest)] for row in rows]),
         proprio=None,
-        frame_mask=torch.ones(size, window, dtype=torch.bool),
         actions=actions,
         action_mask=torch.ones(size, window, 3, 4, dtype=torch.bool),
         episodes=[""] * size,
@@ -365,7 +364,7 @@ def hidden_states(full, family: Family, ids: list[int], pixels: torch.Tensor, at
 
 def expected_readout(full, family, policy, batch, *, interleaved: bool, attention: str) -> torch.Tensor:
     """The readout (B T Q D), each sequence alone and without padding."""
-    window, prefix = batch.frame_mask.shape[1], policy.text_encoder.prefix
+    window, prefix = batch.actions.shape[1], policy.text_encoder.prefix
     count = policy.vision_encoder(batch.images, TokenGroup(torch.zeros(1, 1, 1))).tokens.shape[2]
     groups = [list(range(window))] if interleaved else [[t] for t in range(window)]
     readout = []

@@ -121,7 +121,6 @@ def batch_of(policy: Policy, instructions=("open the drawer", "push the red bloc
         text_ids=pad(ids, batch_first=True),
         text_mask=pad([torch.ones_like(row, dtype=torch.bool) for row in ids], batch_first=True),
         proprio=None,
-        frame_mask=torch.ones(shape, dtype=torch.bool),
         actions=actions,
         action_mask=torch.ones(*shape, ACTION.horizon, ACTION.dim, dtype=torch.bool),
     )

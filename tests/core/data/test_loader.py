@@ -43,7 +43,7 @@ def assert_same(one: Batch, other: Batch) -> None:
     assert (one.instructions, one.episodes) == (other.instructions, other.episodes)
     for name in (STILL, MOVING):
         torch.testing.assert_close(one.images[name], other.images[name], rtol=0, atol=0)
-    for name in ("text_ids", "proprio", "frame_mask", "actions", "action_mask"):
+    for name in ("text_ids", "proprio", "embodiment", "actions", "action_mask"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=0)
 
 
@@ -63,7 +63,6 @@ def assert_is_window(batch: Batch, row: int, store: EpisodeStore, index: int) ->
     assert (batch.episodes[row], batch.instructions[row]) == (store.episode_id(episode), store.instruction(episode))
     for t in range(T):
         frame = min(start + t, length - 1)
-        assert bool(batch.frame_mask[row, t]) == (start + t < length)
         np.testing.assert_allclose(batch.proprio[row, t], proprio[frame], rtol=1e-4, atol=1e-5)  # type: ignore[index]
         for name in (STILL, MOVING):
             np.testing.assert_array_equal(batch.images[name][row, t], whole[name][frame].transpose(2, 0, 1))
@@ -93,7 +92,10 @@ def test_batches_are_typed_and_shaped_as_the_contract_says(store: EpisodeStore) 
     batch = next(make_loader(store).batches(seed=0))
     assert batch.images[STILL].shape == (4, T, 3, 32, 32)
     assert batch.images[STILL].dtype == torch.uint8
-    assert (batch.text_ids.dtype, batch.frame_mask.dtype) == (torch.int64, torch.bool)
+    assert batch.text_ids.dtype == torch.int64
+    assert batch.embodiment is not None
+    assert (batch.embodiment.tolist(), batch.embodiment.dtype) == ([0, 0, 0, 0], torch.int64)
+    assert (batch.features, batch.present) == ({}, {})
     assert batch.actions is not None
     assert (batch.actions.shape, batch.actions.dtype) == ((4, T, H, 4), torch.float32)
     assert batch.proprio is not None

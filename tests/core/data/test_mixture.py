@@ -141,7 +141,7 @@ def test_a_policy_sees_the_union_under_the_first_ones_conventions(stores: list[E
     assert first.info.cameras[STILL].height == 32
     assert first.info.action.names == ("x", "y", "z", "gripper", "w")
     assert first.info.proprio == ("p0", "p1", "p2")
-    assert second.camera_mask.tolist() == [name == STILL for name in sorted([STILL, MOVING])]
+    assert set(second.recorded) == {STILL}
     assert first.conversion.present.tolist() == [True, True, True, True, False]
 
 
@@ -159,7 +159,7 @@ def test_converted_statistics_are_those_of_the_converted_numbers(stores: list[Ep
 def test_a_batch_of_two_stores_equals_a_naive_reading(stores: list[EpisodeStore]) -> None:
     members = members_of(stores)
     mixture = Mixture(members, [1.0, 2.0])
-    assert mixture.lacks_cameras
+    assert mixture.lacking == [MOVING]
     loader = Loader(mixture, batch_size=16, tokenize=lambda text: [len(text)], threads=2, prefetch=1,
                     device=torch.device("cpu"))  # fmt: skip
     batch = next(loader.batches(seed=4))
@@ -176,8 +176,9 @@ def test_a_batch_of_two_stores_equals_a_naive_reading(stores: list[EpisodeStore]
         std = np.where(seen.std > 1e-6, seen.std, 1.0)
         normal = (actions - seen.mean) / std
         normal[:, 3] = actions[:, 3] > 0
-        assert batch.camera_mask is not None
-        assert batch.camera_mask[row].tolist() == [name == STILL or not number for name in sorted([STILL, MOVING])]
+        assert {name: bool(mask[row]) for name, mask in batch.present.items()} == {MOVING: not number}
+        assert batch.embodiment is not None
+        assert int(batch.embodiment[row]) == number
         assert batch.proprio is not None
         assert number == 0 or not batch.proprio[row, :, 2].any()
         assert batch.actions is not None
@@ -230,7 +231,6 @@ def test_a_faster_store_is_read_at_the_slower_rate(tmp_path: Path) -> None:
     for start in range(length):
         for t in range(T):
             frame = start + 2 * t
-            assert bool(batch.frame_mask[start, t]) == (frame < length)
             if frame < length:
                 np.testing.assert_array_equal(batch.images[MOVING][start, t], whole[frame].transpose(2, 0, 1))
             for h in range(H):

@@ -225,7 +225,7 @@ def test_what_is_no_store_or_too_new(tmp_path: Path, store: EpisodeStore) -> Non
     file = store.path / "zarr.json"
     content = json.loads(file.read_text())
     for change, message in (
-        ({"min_reader_version": 99}, "readers of version 99, this one reads 1; upgrade"),
+        ({"min_reader_version": 99}, "readers of version 99, this one reads 2; upgrade"),
         ({"format": "something"}, "no episode store"),
         ({"action": {"names": ["x"]}}, "metadata is damaged"),
         ({"cameras": {"front": {"height": 32, "width": 32, "codec": "webp", "group": 1, "quality": 1}}}, "'webp'"),
