@@ -1,12 +1,13 @@
 """Small stores and episodes for tests: every value is a function of the seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from core.data.contracts import ActionConvention, Camera, Episode, Gripper, StoreInfo
+from core.data.contracts import ActionConvention, Camera, Episode, Feature, Gripper, StoreInfo
+from core.data.features import encode_text
 from core.data.store import EpisodeStore
 from core.data.writer import StoreWriter
 
@@ -14,7 +15,21 @@ STILL, MOVING = "front", "wrist"  # a still camera is stored by zstd, a moving a
 INSTRUCTIONS = {"reach": "reach the red cube", "push": "push the puck", "open": "open the drawer"}
 
 
-def make_info(cameras: Sequence[str] = (STILL, MOVING), size: int = 32, proprio: int = 3) -> StoreInfo:
+FEATURES = {
+    "depth": Feature((48, 64, 1), "uint16", "depth", "mm"),
+    "force": Feature((6,), "float32", "force", "N"),
+    "points": Feature((128, 3), "float32", "points", "m"),
+    "reward": Feature((), "float32", "reward"),
+    "subtask": Feature((64,), "uint8", "text"),
+}
+
+
+def make_info(
+    cameras: Sequence[str] = (STILL, MOVING),
+    size: int = 32,
+    proprio: int = 3,
+    features: Mapping[str, Feature] | None = None,
+) -> StoreInfo:
     """Three pose dimensions and a binary gripper."""
     return StoreInfo(
         fps=10.0,
@@ -30,6 +45,7 @@ def make_info(cameras: Sequence[str] = (STILL, MOVING), size: int = 32, proprio:
         ),
         proprio=tuple(f"p{i}" for i in range(proprio)),
         origin="made for tests",
+        features=features or {},
     )
 
 
@@ -45,6 +61,7 @@ def make_episode(number: int, info: StoreInfo, length: int = 11, task: str = "re
         images={name: _frames(random, length, camera, name) for name, camera in info.cameras.items()},
         actions=actions,
         proprio=random.normal(size=(length, len(info.proprio))).astype(np.float32),
+        features={name: _feature(number, length, feature) for name, feature in info.features.items()},
     )
 
 
@@ -68,6 +85,18 @@ def make_store(
     return EpisodeStore(path)
 
 
+def _feature(number: int, length: int, feature: Feature) -> np.ndarray:
+    """What moves a little from frame to frame; of points and depth in floats, some readings are missing."""
+    if feature.meaning == "text":
+        return encode_text([f"schritt {number}.{t} läuft" for t in range(length)], feature.shape[0])
+    random = np.random.default_rng([number, len(feature.shape)])
+    steps = np.arange(length).reshape(-1, *[1] * len(feature.shape))
+    array = (100 * random.random(feature.shape) + steps).astype(feature.dtype)
+    if feature.meaning in ("depth", "points") and array.dtype.kind == "f":
+        array.reshape(length, -1)[:, number % 3] = np.nan
+    return array
+
+
 def contents(path: Path) -> dict[str, bytes]:
     """Everything that can be read of each episode, in the store's order, checksums included on the way."""
     store, found = EpisodeStore(path), {}
@@ -79,6 +108,7 @@ def contents(path: Path) -> dict[str, bytes]:
             frames = np.zeros((length, camera.height, camera.width, 3), np.uint8)
             store.read_frames(name, e, 0, length, frames)
             content += frames.tobytes()
+        content += b"".join(array.tobytes() for array in store.read(e).features.values())
         found[store.episode_id(e)] = content
     return found
 

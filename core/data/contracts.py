@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, prod
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from core.errors import DataError
+from core.errors import DataError, did_you_mean
 
 Mode = Literal["absolute", "delta"]
 Frame = Literal["world", "base", "tool", "joint"]
@@ -110,7 +110,7 @@ class Feature:
         "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0 where there is no reading
         "points"  point cloud (N 3 or more), x y z first; NaN or infinity where there is no reading
         "force"   force, or force then torque (3 or 6)
-        "reward"  reward of the action taken at this frame, () as a rule
+        "reward"  reward that came with this frame, () as a rule
         "text"    UTF-8 padded with zero bytes (size), uint8: see `encode_text` and `decode_text`
         "other"   anything else
     unit: of the numbers, "m", "mm" or "N" for example; "" where they have none.
@@ -122,6 +122,10 @@ class Feature:
     unit: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))  # a list, too, is what plugins without types write
+        for key, known in (("dtype", get_args(Number)), ("meaning", get_args(FeatureMeaning))):
+            if (value := getattr(self, key)) not in known:
+                raise ValueError(f"a feature's {key} is '{value}'{did_you_mean(str(value), known)}")
         if any(length < 1 for length in self.shape):
             raise ValueError(f"a feature of shape {self.shape} holds nothing; give lengths of at least 1")
         if self.meaning == "text" and (self.dtype != "uint8" or len(self.shape) != 1):

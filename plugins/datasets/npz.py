@@ -12,6 +12,8 @@ from core import (
     ActionConvention,
     DataError,
     Episode,
+    Feature,
+    FeatureMeaning,
     Meaning,
     RecipeError,
     Register,
@@ -33,6 +35,20 @@ INSTRUCTION = "instruction"
 
 
 @dataclass(frozen=True)
+class FeatureArray:
+    """An array with an entry for each frame that is kept as it is.
+
+    array: its name in the files.
+    meaning: what readers may take it for: "rgb", "depth", "points", "force", "reward", "text" or "other".
+    unit: of its numbers, "mm" or "N" for example.
+    """
+
+    array: str
+    meaning: FeatureMeaning
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class NpzConfig:
     """Which arrays of a file are what.
 
@@ -40,6 +56,7 @@ class NpzConfig:
     cameras: {name: array}; all arrays of pictures unless said.
     action: the array that holds the actions.
     proprio: arrays that are joined; none unless said.
+    features: {name: array, meaning and unit} of what else is observed; none unless said.
     instruction: told to the robot in every episode; the string in the array "instruction" unless said.
     meaning: of the actions; absolute positions in the world, without rotation and gripper, unless said.
     """
@@ -48,6 +65,7 @@ class NpzConfig:
     cameras: Mapping[str, str] = field(default_factory=dict)
     action: str = "action"
     proprio: tuple[str, ...] = ()
+    features: Mapping[str, FeatureArray] = field(default_factory=dict)
     instruction: str | None = None
     meaning: Meaning | None = None
 
@@ -73,15 +91,21 @@ class Npz:
             action=correct_convention(found, config.meaning),
             proprio=numbered([(name, width_of(first[name].shape)) for name in config.proprio]),
             origin=f"folder {source.name}",
+            features={
+                name: _describe_feature(f"{source}, {said.array}", first[said.array], said)
+                for name, said in config.features.items()
+            },
         )
 
     def _look(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
         """Cameras and arrays of a file; raises RecipeError for names that are not there."""
         arrays, config = read_npz(file), self.config
         known = {name: kind_of(x.shape, x.dtype) for name, x in arrays.items()}
-        cameras = dict(config.cameras) or {name: name for name, kind in known.items() if kind == "pictures"}
-        wanted = {"pictures": cameras.values(), "numbers": [config.action, *config.proprio]}
-        check_mapping(file, "array", wanted, known)
+        observed = [said.array for said in config.features.values()]
+        pictures = [name for name, kind in known.items() if kind == "pictures" and name not in observed]
+        cameras = dict(config.cameras) or {name: name for name in pictures}
+        numbers = [config.action, *config.proprio, *(name for name in observed if known.get(name) != "pictures")]
+        check_mapping(file, "array", {"pictures": cameras.values(), "numbers": numbers}, known)
         if not config.instruction and known.get(INSTRUCTION) != "text":
             raise RecipeError(f"{file}: no array '{INSTRUCTION}' says what the robot is told; say instruction = ...")
         return cameras, arrays
@@ -94,7 +118,8 @@ class Npz:
         """Read one file; raises DataError that names it."""
         file, config = self.files[episode], self.config
         told = () if config.instruction else (INSTRUCTION,)
-        arrays = read_npz(file, [*self.cameras.values(), config.action, *config.proprio, *told])
+        observed = {name: said.array for name, said in config.features.items()}
+        arrays = read_npz(file, [*self.cameras.values(), config.action, *config.proprio, *observed.values(), *told])
         length = len(arrays[config.action]) if arrays[config.action].ndim else 0
         text = config.instruction or _text(file, arrays[INSTRUCTION])
         return Episode(
@@ -109,7 +134,20 @@ class Npz:
             proprio=join_columns(
                 [arrays[name] for name in config.proprio], length, f"{file}, {', '.join(config.proprio)}"
             ),
+            features={name: _native(arrays[key]) for name, key in observed.items()},
         )
+
+
+def _describe_feature(where: str, array: np.ndarray, said: FeatureArray) -> Feature:
+    try:
+        return Feature(array.shape[1:], array.dtype.name, said.meaning, said.unit)  # type: ignore[arg-type]  # checked
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The same numbers in this machine's order of bytes."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _text(file: Path, told: np.ndarray) -> str:
