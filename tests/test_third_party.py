@@ -1,4 +1,4 @@
-"""A stranger's package beside Joinery's wheel, in a virtual environment of its own: what a plugin author will do."""
+"""Strangers' packages beside Joinery's wheel, in a virtual environment of their own: what plugin authors will do."""
 
 import importlib.util
 import os
@@ -11,14 +11,17 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 from safetensors import safe_open
 
+from core.data.store import EpisodeStore
 from core.testing import Check, checks_for
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tests" / "third_party" / "joinery-mlp-head"
+RIG = ROOT / "tests" / "third_party" / "joinery-depth-force"
 BUILT = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
 
 
@@ -45,10 +48,11 @@ class Installation:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     folder = tmp_path_factory.mktemp("third_party")
     ours, theirs = build_wheel(copy_of_joinery(folder / "joinery")), build_wheel(copy(PACKAGE, folder / "stranger"))
+    rig = build_wheel(copy(RIG, folder / "rig"))
     venv.create(folder / "venv")
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
     lend_libraries(site)
-    pip("--python", folder / "venv" / "bin" / "python", "install", "--no-deps", "--no-index", ours, theirs)
+    pip("--python", folder / "venv" / "bin" / "python", "install", "--no-deps", "--no-index", ours, theirs, rig)
     (folder / "desk").mkdir()
     return Installation(folder / "venv", ours, folder / "desk")
 
@@ -126,6 +130,26 @@ def test_the_strangers_head_trains(installation: Installation) -> None:
     checkpoint = installation.desk / "runs" / "mlp" / "checkpoints" / "step_00000002"
     with safe_open(checkpoint / "model.safetensors", "pt") as weights:
         assert weights.get_slice("policy_head.mlp.0.weight").get_shape() == [32, 48]
+
+
+@pytest.mark.slow
+def test_depth_and_force_are_recorded_imported_and_shown(installation: Installation) -> None:
+    shown = ["feature depth: uint16 (24, 24, 1), depth in mm", "feature force: float32 (6,), force in N"]
+    words = ["depth_force_press", "press.zarr", "--episodes", "2", "--workers", "1"]
+    assert "2 episodes recorded" in installation.run("joinery", "collect", *words)
+    assert all(line in installation.run("joinery", "show", "press.zarr") for line in shown)
+    recorded = EpisodeStore(installation.desk / "press.zarr")
+    (installation.desk / "rig").mkdir()
+    for number in range(2):
+        one = recorded.read(number)
+        arrays = {"action": one.actions, "proprio": one.proprio, "instruction": one.instruction, **one.features}
+        np.savez(installation.desk / "rig" / f"{number}.npz", rgb=one.images["top"], **arrays)
+    printed = installation.run("joinery", "import", "depth_force_npz", "rig", "rig.zarr", "--jobs", "1")
+    assert all(line in printed for line in shown)
+    imported = EpisodeStore(installation.desk / "rig.zarr")
+    for number in range(2):
+        for name, array in recorded.read(number).features.items():
+            np.testing.assert_array_equal(imported.read(number).features[name], array)
 
 
 def checks_of_the_strangers_head() -> list[Check]:

@@ -94,6 +94,7 @@ def test_all_mistakes_come_at_once(tmp_path):
         ("action.clip_range=[1.0, -1.0]", "action: clip_range must rise"),
         ("action.clip_range=[-0.65, 0.65]", "action: clip_range has no effect"),
         ("data.cameras=['a', 'a']", "data: cameras names one twice"),
+        ("data.features=['a', 'a']", "data: features names one twice"),
         ("backbone.name=3", "backbone.name: expected the name of a backbone"),
     ],
 )

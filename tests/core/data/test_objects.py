@@ -33,7 +33,7 @@ from core.data.objects import Objects
 from core.data.store import EpisodeStore
 from core.errors import DataError, RecipeError
 from tests.core.training.conftest import RECIPE
-from tests.factories import MOVING, contents
+from tests.factories import FEATURES, MOVING, contents, make_info, make_store
 from tests.mixtures import make_member
 from tests.s3 import BUCKET, Proxy, delete, endpoint, moto, put, upload
 
@@ -428,3 +428,13 @@ def test_nothing_is_written_to_a_url(words: list[str], capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="2"):
         joinery([*words, STORE])
     assert f"{STORE}: episodes are written to a folder; write them there, then upload it" in capsys.readouterr().err
+
+
+def test_features_are_read_as_frames_of_cameras_are(proxy: Proxy, server: int, tmp_path: Path) -> None:
+    """What is prepared is asked for at once, and every bit arrives."""
+    local = make_store(tmp_path / "features.zarr", 3, info=make_info(features=FEATURES))
+    upload(local.path, server, "features.zarr")
+    remote = EpisodeStore(f"s3://{BUCKET}/features.zarr")
+    assert (remote.info, remote.codecs) == (local.info, local.codecs)
+    remote.prepare(["depth", "force"], [(0, 2), (2, 5)], 4)
+    assert contents(f"s3://{BUCKET}/features.zarr") == contents(local.path)

@@ -274,6 +274,7 @@ def test_resuming_nothing_is_an_error(recipe_file, tmp_path, capsys):
         (["action.mode=absolute"], "action.mode: the recipe relies on 'absolute', the store's actions are 'delta'"),
         (["action.gripper=continuous", "action.rate=7.0"], "action.rate: the recipe relies on 7.0"),
         (["data.cameras=['wirst']"], "data.cameras: no camera 'wirst'; did you mean 'wrist'?"),
+        (["data.features=['depth']"], "data.features: no feature 'depth'; known: none (store "),
         (["data.validation_episodes=99"], "99 are to be held out"),
         (["text_encoder.max_tokens=1"], "max_tokens"),
         (["text_encoder.model=/nowhere/x.model"], "/nowhere/x.model"),
