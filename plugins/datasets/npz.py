@@ -92,8 +92,8 @@ class Npz:
             proprio=numbered([(name, width_of(first[name].shape)) for name in config.proprio]),
             origin=f"folder {source.name}",
             features={
-                name: _describe_feature(f"{source}, {said.array}", first[said.array], said)
-                for name, said in config.features.items()
+                name: _describe_feature(f"{source}, {entry.array}", first[entry.array], entry)
+                for name, entry in config.features.items()
             },
         )
 
@@ -101,7 +101,7 @@ class Npz:
         """Cameras and arrays of a file; raises RecipeError for names that are not there."""
         arrays, config = read_npz(file), self.config
         known = {name: kind_of(x.shape, x.dtype) for name, x in arrays.items()}
-        observed = [said.array for said in config.features.values()]
+        observed = [entry.array for entry in config.features.values()]
         pictures = [name for name, kind in known.items() if kind == "pictures" and name not in observed]
         cameras = dict(config.cameras) or {name: name for name in pictures}
         numbers = [config.action, *config.proprio, *(name for name in observed if known.get(name) != "pictures")]
@@ -118,7 +118,7 @@ class Npz:
         """Read one file; raises DataError that names it."""
         file, config = self.files[episode], self.config
         told = () if config.instruction else (INSTRUCTION,)
-        observed = {name: said.array for name, said in config.features.items()}
+        observed = {name: entry.array for name, entry in config.features.items()}
         arrays = read_npz(file, [*self.cameras.values(), config.action, *config.proprio, *observed.values(), *told])
         length = len(arrays[config.action]) if arrays[config.action].ndim else 0
         text = config.instruction or _text(file, arrays[INSTRUCTION])
@@ -138,9 +138,9 @@ class Npz:
         )
 
 
-def _describe_feature(where: str, array: np.ndarray, said: FeatureArray) -> Feature:
+def _describe_feature(where: str, array: np.ndarray, entry: FeatureArray) -> Feature:
     try:
-        return Feature(array.shape[1:], array.dtype.name, said.meaning, said.unit)  # type: ignore[arg-type]  # checked
+        return Feature(array.shape[1:], array.dtype.name, entry.meaning, entry.unit)  # type: ignore[arg-type]  # checked
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
 
