@@ -55,8 +55,10 @@ class Batch:
     actions: Tensor | None = None  # (B T H A) float32, normalised; binary dimensions in {0, 1}
     action_mask: Tensor | None = None  # (B T H A) bool: False past an episode's end, and for what its robot lacks
     episodes: Sequence[str] = ()  # B: where each sample comes from
-    features: Mapping[str, Tensor] = field(default_factory=dict)  # {feature: (B T *shape)}, as stored
-    present: Mapping[str, Tensor] = field(default_factory=dict)  # {camera or feature that some lack: (B) bool}
+    # {feature: (B T *shape)}, in the numbers of the store
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    # {camera or feature that some samples lack: (B) bool}; those that are not here, every sample has
+    present: Mapping[str, Tensor] = field(default_factory=dict)
     embodiment: Tensor | None = None  # (B) int64: which of the recipe's stores a sample comes from
 
     def to(self, where: device) -> Self:

@@ -20,9 +20,10 @@ WITHOUT_FEATURES = 1  # the schema of stores that have none
 
 
 def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any]:
-    """Return the attributes of a store's root group; those of one without features say nothing of any.
+    """Return the attributes of a store's root group; without features, they say nothing of any.
 
-    A store with features is closed to versions that know none, since they would append episodes without.
+    A store with features is closed to versions that know none, since they would append episodes
+    without.
     """
     version = VERSION if info.features else WITHOUT_FEATURES
     attributes = {
@@ -137,9 +138,10 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
             for name, stored in read.named_features.items()
         },
     )
-    cameras = {name: make_codec(of.codec, of.group, of.quality, of.chroma) for name, of in read.cameras.items()}
-    features = {name: make_codec(of.codec, of.group, None, None) for name, of in read.named_features.items()}
-    return info, cameras | features
+    codecs = {name: make_codec(of.codec, of.group, of.quality, of.chroma) for name, of in read.cameras.items()}
+    for name, stored in read.named_features.items():
+        codecs[name] = make_codec(stored.codec, stored.group, None, None)
+    return info, codecs
 
 
 def differences(ours: StoreInfo, theirs: StoreInfo) -> Sequence[str]:

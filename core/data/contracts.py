@@ -107,8 +107,8 @@ class Feature:
     dtype: numpy's name for the numbers.
     meaning: what readers may take it for:
         "rgb"     colour image (Y X 3), uint8: one that must not be compressed with loss
-        "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0 where there is no reading
-        "points"  point cloud (N 3 or more), x y z first; NaN or infinity where there is no reading
+        "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0: no reading
+        "points"  point cloud (N 3 or more), x y z first; NaN or infinity: no reading
         "force"   force, or force then torque (3 or 6)
         "reward"  reward that came with this frame, () as a rule
         "text"    UTF-8 padded with zero bytes (size), uint8: see `encode_text` and `decode_text`
@@ -122,14 +122,14 @@ class Feature:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))  # a list, too, is what plugins without types write
+        object.__setattr__(self, "shape", tuple(self.shape))  # plugins without types may give a list
         for key, known in (("dtype", get_args(Number)), ("meaning", get_args(FeatureMeaning))):
             if (value := getattr(self, key)) not in known:
                 raise ValueError(f"a feature's {key} is '{value}'{did_you_mean(str(value), known)}")
         if any(length < 1 for length in self.shape):
-            raise ValueError(f"a feature of shape {self.shape} holds nothing; give lengths of at least 1")
+            raise ValueError(f"a feature of shape {self.shape} holds nothing; give lengths from 1 on")
         if self.meaning == "text" and (self.dtype != "uint8" or len(self.shape) != 1):
-            raise ValueError(f"text is uint8 (size), not {self.dtype} {self.shape}; see core.encode_text")
+            raise ValueError(f"text is uint8 (size), not {self.dtype} {self.shape}; see encode_text")
 
     def __str__(self) -> str:
         return f"{self.dtype} {self.shape}, {self.meaning}{f' in {self.unit}' if self.unit else ''}"
@@ -166,9 +166,10 @@ class StoreInfo:
             raise ValueError(f"fps {self.fps} must be finite and positive")
         for name in self.features:
             if not re.fullmatch(NAME, name):
-                raise ValueError(f"feature '{name}': a name is made of letters, digits, '_', '-' and '.'; rename it")
+                characters = "letters, digits, '_', '-' and '.'"
+                raise ValueError(f"feature '{name}': a name is made of {characters}; rename it")
             if name in self.cameras or name in RESERVED:
-                raise ValueError(f"feature '{name}': a camera, or the policy's own, has that name; rename it")
+                raise ValueError(f"feature '{name}': a camera or a number has that name; rename it")
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,10 @@ class EpisodeSink(Protocol):
     """A dataset that is being written in somebody's format. Built as `build(config, *, info: StoreInfo, out: Path)`.
 
     Nothing is at `out` yet, and the sink makes a file or a folder there. It is moved to where its reader looks for it
-    when it is finished, and removed otherwise, so that half a dataset is never taken for a whole one. A class that can
-    write features says so with `holds_features = True`; to others, `info` and episodes come without.
+    when it is finished, and removed otherwise, so that half a dataset is never taken for a whole one.
+
+    A class that can write features says so with `holds_features = True`; to others, `info` and
+    episodes come without.
     """
 
     def append(self, episode: Episode) -> None:

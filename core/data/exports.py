@@ -37,8 +37,9 @@ def export_episodes(
     """Write a store's episodes, in its order, to a file or folder that is not there yet.
 
     make: builds the sink, called as `make(info=..., out=...)`. progress: called with (done, total) after each episode.
-    holds_features: whether the format has a place for named features; else they are left out. One episode is in memory
-    at a time. Raises DataError if an episode is damaged, the format cannot hold it, `out`
+    holds_features: whether the format has a place for named features; else they are left out.
+
+    One episode is in memory at a time. Raises DataError if an episode is damaged, the format cannot hold it, `out`
     exists or the disk refuses; nothing is left of the work then.
     """
     if not len(store):

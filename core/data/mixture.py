@@ -40,7 +40,8 @@ class Member:
     def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
         """Decode a window into a row of a buffer.
 
-        Frames past the episode's end repeat the last one; what the store lacks, a camera or a feature, is zero.
+        Frames past the episode's end repeat the last one; a camera or a feature that the store
+        lacks is zero.
         """
         view, window = self.view, self.windows.window
         real = min(window, -(-(view.store.length.item(episode) - start) // view.period))
@@ -147,7 +148,7 @@ class Mixture:
             member.prepare(places.episodes[rows], places.starts[rows])
 
     def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
-        """Fill masks, actions and proprioception of a batch, and which member each row comes from."""
+        """Fill masks, actions and proprioception of a batch, and the member of each row."""
         buffer.embodiment[: len(places)] = places.members
         for number, member in enumerate(self.members):
             if len(rows := places.of(number)):

@@ -41,8 +41,9 @@ class EncodedEpisode:
     @classmethod
     def of(cls, episode: Episode, codecs: Mapping[str, Codec]) -> Self:
         """Encode every camera's and every feature's frames."""
-        features = {name: as_bytes(np.ascontiguousarray(array)) for name, array in episode.features.items()}
-        frames = {**episode.images, **features}
+        frames = dict(episode.images)
+        for name, array in episode.features.items():
+            frames[name] = as_bytes(np.ascontiguousarray(array))
         streams = {
             name: [codec.encode(group) for group in groups(frames[name], codec.group)] for name, codec in codecs.items()
         }
@@ -134,9 +135,10 @@ class DamagedGroup(Exception):  # noqa: N818 (it says what it is)
 
 
 class GroupStream:
-    """The byte stream of a camera or a feature, read in ranges: thread-safe, closed when nobody holds it any more.
+    """The byte stream of a camera or a feature, read in ranges.
 
-    path: where in the part it lies, "cam/front" for example.
+    Thread-safe, and closed when nobody holds it any more. path: where in the part it lies,
+    "cam/front" for example.
     """
 
     def __init__(self, part: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:

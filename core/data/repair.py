@@ -64,7 +64,8 @@ def whole_episodes(
 ) -> Iterator[EncodedEpisode]:
     """The episodes of a part all of whose numbers and frames pass their checksums; none if the numbers do not.
 
-    paths, group_sizes: of each camera and each feature, where in the part its groups lie, and how many frames are one.
+    paths, group_sizes: of each camera and each feature, where in the part its groups lie, and how
+    many frames are one.
     """
     try:
         ends = read_array(part, "episode/end", commit.arrays, "<i4")

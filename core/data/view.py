@@ -44,8 +44,9 @@ class StoreView:
 
     @cached_property
     def recorded(self) -> Mapping[str, str]:
-        """Those of the policy's cameras and features that the store has, {the policy's name: the store's}."""
-        return {**self.cameras, **{name: name for name in self.info.features if name in self.store.info.features}}
+        """Cameras and features that the store has, {the policy's name: the store's}."""
+        theirs = self.store.info.features
+        return {**self.cameras, **{name: name for name in self.info.features if name in theirs}}
 
     @cached_property
     def proprio_columns(self) -> list[int]:
@@ -102,13 +103,14 @@ class StoreView:
         return placed
 
     def prepare(self, places: Iterable[tuple[int, int]], count: int) -> None:
-        """Begin to fetch `count` frames of all cameras and features from each (episode, start) on, if remote."""
+        """Begin to fetch `count` frames of all that is read, from each (episode, start) on; nothing if local."""
         self.store.prepare(list(self.recorded.values()), places, (count - 1) * self.period + 1)
 
     def read_frames(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
-        """Decode frames start, start + period ... of a camera or a feature, which the store has, by the policy's name.
+        """Decode frames start, start + period ... of a camera or a feature that the store has.
 
-        out: (n Y X C) uint8, resized where the policy's are smaller; of a feature (n *shape).
+        name: the policy's. out: (n Y X C) uint8, resized where the policy's are smaller; of a
+        feature (n *shape).
         """
         own = self.recorded[name]
         if name in self._unchanged:
@@ -183,8 +185,8 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
 def common_info(infos: Sequence[StoreInfo], cameras: Sequence[str], features: Sequence[str] = ()) -> StoreInfo:
     """What a policy sees that is trained on all: the first one's conventions and rate, and what any of them has.
 
-    cameras: those to use, all if there are none. features: those to use, none if there are none. A camera's size, and
-    what a feature is, are those of the first store that has it. Raises DataError where one name is both.
+    cameras: those to use, all if there are none. features: those to use. A camera's size, and what
+    a feature is, are those of the first store that has it. Raises DataError where one name is both.
     """
     every: dict[str, Camera] = {}
     features_of_any: dict[str, Feature] = {}

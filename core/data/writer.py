@@ -57,7 +57,8 @@ class StoreWriter:
         if self.codecs is None:
             self.tried = {name: try_codecs(episode.images[name]) for name in self.info.cameras}
             chosen = {name: choose_codec(costs) for name, costs in self.tried.items()}
-            self._create(chosen | {name: feature_codec(feature) for name, feature in self.info.features.items()})
+            features = {name: feature_codec(feature) for name, feature in self.info.features.items()}
+            self._create(chosen | features)
         assert self.codecs is not None
         return EncodedEpisode.of(episode, self.codecs)
 
@@ -199,7 +200,7 @@ def check_episode(episode: Episode, info: StoreInfo) -> None:
 
 
 def _check_feature(array: np.ndarray, feature: Feature, length: int, where: str, name: str) -> None:
-    """Raise DataError for what is no such feature, or not finite though its meaning has no missing readings."""
+    """Raise DataError for another shape or type, and for numbers that are not finite where none may lack."""
     _check_array(array, (length, *feature.shape), feature.dtype, f"{where}, feature '{name}'")
     if array.dtype.kind == "f" and feature.meaning not in SPARSE and not np.isfinite(array).all():
         frame, *place = np.argwhere(~np.isfinite(array))[0].tolist()

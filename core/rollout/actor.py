@@ -77,7 +77,7 @@ class Actor:
         return batch.to(self.device)
 
     def _feature(self, name: str, observations: Sequence[Observation]) -> torch.Tensor:
-        """(B 1 *shape); raises DataError where the environment shows something else than its `info` says."""
+        """(B 1 *shape); raises DataError where the environment's `info` promised something else."""
         frames, feature = (
             np.stack([observation.features[name] for observation in observations]),
             self.info.features[name],

@@ -109,7 +109,7 @@ class Trial:
 
     seen: what the policy last saw; frames: all that it saw, and the end, where `records`.
     commands: the last action applied before each frame, for the first frame the first action (A).
-    visual: features that show the scene as images do, and are zero, as they are, where the policy is `blank`.
+    visual: features that show the scene, as images do; with `blank`, both are zero.
     """
 
     lane: Lane
@@ -188,7 +188,7 @@ def visual_features(info: StoreInfo) -> list[str]:
 
 
 def _blanked(observation: Observation, visual: Collection[str]) -> Observation:
-    """Return what is left for the blind: proprioception, and the features that do not show the scene."""
+    """Return what is left without eyes: proprioception, and features that do not show the scene."""
     images = {name: np.zeros_like(image) for name, image in observation.images.items()}
     hidden = {name: np.zeros_like(observation.features[name]) for name in visual}
     return Observation(images, observation.proprio, {**observation.features, **hidden})

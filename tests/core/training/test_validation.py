@@ -19,8 +19,7 @@ def random_batch(seed, episodes):
     generator = torch.Generator().manual_seed(seed)
     actions = torch.randn(len(episodes), 3, 2, 4, generator=generator)
     mask = (torch.rand(len(episodes), 3, 2, 1, generator=generator) > 0.3).expand(-1, -1, -1, 4)
-    frames = torch.ones(len(episodes), 3, dtype=torch.bool)
-    return Batch({}, [], torch.zeros(1, 1), None, None, frames, actions, mask, episodes=episodes)
+    return Batch({}, [], torch.zeros(1, 1), None, None, actions, mask, episodes=episodes)
 
 
 def test_errors_equal_numpy_in_float64():

@@ -19,7 +19,7 @@ class RecordingsConfig:
 
 
 class Recordings:
-    """Reads rgb (n Y X 3), depth (n Y X 1) uint16, force (n 6), action (n 2), proprio (n 2) and instruction."""
+    """Reads rgb (n Y X 3), depth (n Y X 1) uint16, force (n 6), action and proprio (n 2), instruction."""
 
     def __init__(self, config, *, source):
         self.files = {file.stem: file for file in sorted(source.glob("*.npz"))}

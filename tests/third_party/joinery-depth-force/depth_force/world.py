@@ -1,4 +1,4 @@
-"""A probe over a table with a block, seen by a colour and a depth camera, with a force sensor at the probe's tip."""
+"""A probe over a table with a block: a colour camera, a depth camera, and a force sensor at its tip."""
 
 from dataclasses import dataclass
 
