@@ -21,7 +21,7 @@ from core.data.mixture import Member, Mixture
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.data.store import EpisodeStore
 from core.data.verify import verify
-from core.data.view import StoreView, common_info, view_of
+from core.data.view import StoreView, common_info, rename, view_of
 from core.data.windows import Windows
 from core.data.writer import StoreWriter, check_episode
 from core.errors import DataError
@@ -366,6 +366,11 @@ def test_one_name_for_two_things_is_refused(pristine: EpisodeStore) -> None:
         common_info([make_info(cameras=("depth",)), pristine.info], (), ["depth"])
 
 
+def test_a_camera_gets_no_features_name(pristine: EpisodeStore) -> None:
+    with pytest.raises(DataError, match="cameras: feature 'depth': a camera or a number has that name; rename it"):
+        rename(pristine.info, {"depth": "front"}, {})
+
+
 def test_a_batch_moves_as_a_whole(pristine: EpisodeStore) -> None:
     member = member_of(StoreView.plain(pristine, features=["depth"]))
     batch = replace(next(loader_of([member]).once()), present={"depth": torch.ones(8, dtype=torch.bool)})
@@ -419,10 +424,11 @@ def test_what_is_left_out_is_said(tmp_path: Path, path: Path, capsys: pytest.Cap
 
 
 def test_a_stores_features_are_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert joinery(["show", str(path)]) == 0
-    printed = capsys.readouterr().out
+    assert joinery(["show", str(path), "--html", str(path.with_name("page.html"))]) == 0
+    printed, page = capsys.readouterr().out, path.with_name("page.html").read_text(encoding="utf-8")
     assert "feature depth: uint16 (48, 64, 1), depth in mm" in printed
     assert "feature subtask: uint8 (64,), text" in printed
+    assert "uint16 (48, 64, 1), depth in mm" in page
 
 
 def test_a_folder_of_npz_files_has_features(tmp_path: Path) -> None:
