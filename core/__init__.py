@@ -7,16 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from core.abilities import (
+        Loadable as Loadable,
+        Publishable as Publishable,
+        Repeating as Repeating,
+        Speaking as Speaking,
+    )
+    from core.attention import (
+        attention_mask as attention_mask,
+        positions as positions,
+        remembered as remembered,
+    )
+    from core.context import Context as Context, ContextSpec as ContextSpec
     from core.contracts import (
         ActionSpec as ActionSpec,
         ActionTokens as ActionTokens,
         Backbone as Backbone,
         Batch as Batch,
-        Loadable as Loadable,
+        LayerSpec as LayerSpec,
+        Memory as Memory,
         PolicyHead as PolicyHead,
-        Publishable as Publishable,
+        State as State,
         TextEncoder as TextEncoder,
         TokenGroup as TokenGroup,
+        TokenKind as TokenKind,
         TokenSequence as TokenSequence,
         VisionEncoder as VisionEncoder,
     )
@@ -63,6 +77,7 @@ if TYPE_CHECKING:
         RecipeError as RecipeError,
         did_you_mean as did_you_mean,
     )
+    from core.generator import Generator as Generator
     from core.hookspecs import Register as Register, hookimpl as hookimpl
     from core.libraries import import_library as import_library, import_optional as import_optional
     from core.losses import (
@@ -70,8 +85,10 @@ if TYPE_CHECKING:
         masked_huber as masked_huber,
         masked_l1 as masked_l1,
         masked_mean as masked_mean,
+        masked_mean_per_sample as masked_mean_per_sample,
         masked_mse as masked_mse,
     )
+    from core.policy_state import push_frame as push_frame
     from core.pretrained import (
         Names as Names,
         Pretrained as Pretrained,
@@ -87,9 +104,12 @@ if TYPE_CHECKING:
     from core.tokens import concatenate as concatenate, pack as pack
 
 _HOME = {
+    "core.abilities": "Loadable Publishable Repeating Speaking",
+    "core.attention": "attention_mask positions remembered",
+    "core.context": "Context ContextSpec",
     "core.contracts": (
-        "ActionSpec ActionTokens Backbone Batch Loadable PolicyHead Publishable TextEncoder TokenGroup TokenSequence "
-        "VisionEncoder"
+        "ActionSpec ActionTokens Backbone Batch LayerSpec Memory PolicyHead State TextEncoder TokenGroup TokenKind "
+        "TokenSequence VisionEncoder"
     ),
     "core.data.arrays": "read_npy read_npz",
     "core.data.contracts": (
@@ -103,11 +123,13 @@ _HOME = {
     ),
     "core.data.statistics": "Statistics",
     "core.errors": "DataError JoineryError RecipeError did_you_mean",
+    "core.generator": "Generator",
     "core.hookspecs": "Register hookimpl",
     "core.libraries": "import_library import_optional",
-    "core.losses": "masked_bce masked_huber masked_l1 masked_mean masked_mse",
+    "core.losses": "masked_bce masked_huber masked_l1 masked_mean masked_mean_per_sample masked_mse",
     "core.pretrained": "Names Pretrained below raise_unless_fitting select",
     "core.rollout.contracts": "Environment Observation Task",
+    "core.policy_state": "push_frame",
     "core.tokens": "concatenate pack",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

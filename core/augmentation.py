@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import RecipeError, did_you_mean
+from core.generator import Generator
 from core.sections import AugmentationConfig
 
 GREY = (0.2989, 0.587, 0.114)  # share of red, green and blue in brightness (ITU-R BT.601)
@@ -27,24 +28,24 @@ class Augmentation(nn.Module):
         if unknown := [name for name in self.reach if name not in known]:
             raise RecipeError([f"augmentation.shift: no camera '{n}'{did_you_mean(n, known)}" for n in unknown])
 
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, images: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         """{camera: (B T C Y X) uint8} -> the same shapes; random in training mode, the middle else."""
         device = next(iter(images.values())).device.type
         with torch.autocast(device, enabled=False):  # bfloat16 cannot say which of 224 pixels
-            return {name: self._view(x, self.reach.get(name, 0)) for name, x in images.items()}
+            return {name: self._view(x, self.reach.get(name, 0), generator) for name, x in images.items()}
 
-    def _view(self, images: Tensor, reach: int) -> Tensor:
+    def _view(self, images: Tensor, reach: int, generator: Generator) -> Tensor:
         if not self.training:
             return (
                 images if self.config.crop == 1 else crop(images, self.config.crop, images.new_zeros(1, 1, 2).float())
             )
         if reach:
-            images = shift(images, self._draw(images, reach + 0.5, 2).round())
+            images = shift(images, self._draw(images, reach + 0.5, 2, generator).round())
         if self.config.crop < 1:
-            images = crop(images, self.config.crop, self._draw(images, 1 - self.config.crop, 2))
-        return self._recolour(images)
+            images = crop(images, self.config.crop, self._draw(images, 1 - self.config.crop, 2, generator))
+        return self._recolour(images, generator)
 
-    def _recolour(self, images: Tensor) -> Tensor:
+    def _recolour(self, images: Tensor, generator: Generator) -> Tensor:
         """Change what the configuration names, each by a random amount."""
         config = self.config
         for change, amount in (
@@ -54,14 +55,13 @@ class Augmentation(nn.Module):
             (turn_hue, config.hue),
         ):
             if amount:
-                images = change(images, self._draw(images, amount, 1)[..., None, None])
+                images = change(images, self._draw(images, amount, 1, generator)[..., None, None])
         return images
 
-    def _draw(self, images: Tensor, reach: float, count: int) -> Tensor:
+    def _draw(self, images: Tensor, reach: float, count: int, generator: Generator) -> Tensor:
         """Numbers in [-reach, reach] for each window, or each frame -> (B T count), T = 1 where frames are alike."""
         frames = images.shape[1] if self.config.per_frame else 1
-        drawn = torch.rand(len(images), frames, count, device=images.device, dtype=torch.float32)
-        return (drawn * 2 - 1) * reach
+        return (generator.uniform(len(images), frames, count) * 2 - 1) * reach
 
 
 def shift(images: Tensor, offset: Tensor) -> Tensor:

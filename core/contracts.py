@@ -4,43 +4,173 @@ Shape legend, used throughout:
     B batch          T window (history frames)    V cameras              N tokens, M of the text
     Q action tokens per frame                     D width                S sequences (B or B * T)
     L tokens per sequence   H action horizon (chunk)   A action dimension    P proprioception
-    C Y X image channels, rows, columns
+    C Y X image channels, rows, columns           K key heads            d width of a head
 
-Each part is an `nn.Module` below one of the five abstract classes. Episodes and worlds: core/data/contracts.py.
-No part hides state, and no sample's result depends on its batch neighbours or on padding: `core.testing` proves both.
-A part whose weights others publish may be `Loadable`, and `Publishable`, too.
+Each part is an `nn.Module` derived from one of the five abstract classes. "Built as" lists the keyword arguments that
+core offers; a build receives those that its signature names, as a hook of pluggy does. Episodes and worlds:
+core/data/contracts.py. What a part may be able to do beside: core/abilities.py.
+
+No part hides state or draws from a global generator, and no sample's result depends on its batch neighbours or on
+padding: `core.testing` proves all of that. To write a simple policy head, read `ActionSpec`, `PolicyHead` and
+`Context.readout` (core/context.py); the rest is for those that need more.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, device, nn
 
+from core.errors import RecipeError
+from core.needs import Need
+
 if TYPE_CHECKING:
-    from core.pretrained import Pretrained
+    from core.context import Context
+    from core.generator import Generator
+
+State = Mapping[str, Tensor]  # what a part remembers while acting: tensors (B ...), whose rows are reset one by one
+
+# ---------------------------------------------------------------------------------------------- policy heads
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What a policy head must produce: (B T H A), and what the normalised dimensions are like."""
+
+    window: int  # T
+    horizon: int  # H
+    dim: int  # A
+    binary: tuple[int, ...] = ()  # dimensions in {0, 1}, a two-state gripper for example; the others are continuous
+    bounded: bool = True  # the continuous dimensions lie in [-1, 1]
+
+    @property
+    def continuous(self) -> tuple[int, ...]:
+        """The dimensions that are regressed."""
+        return tuple(i for i in range(self.dim) if i not in self.binary)
+
+
+class PolicyHead(nn.Module, ABC):
+    """Context -> actions. Built as `build(config, *, context: ContextSpec, action: ActionSpec)`.
+
+    needs: what the head reads of the context beyond the readout; core computes nothing that no head needs.
+        "tokens": `context.memory.tokens`, the last hidden states of all tokens, any backbone;
+        "keys_values", "hidden_states": of every layer, in `context.memory`;
+        "extend": `context.extend`, further tokens on top of the observations;
+        "vision": `context.vision`, before the backbone; "proprio": `context.proprio`;
+        "logits": `context.embed` and `context.logits`, the words of the text encoder.
+    needs_actions: whether `loss` reads `batch.actions`; if so, core leaves the head out for batches without actions.
+    """
+
+    needs: frozenset[Need] = frozenset()
+    needs_actions: bool = True
+
+    @abstractmethod
+    def forward(self, context: "Context", generator: "Generator") -> Tensor:
+        """Return actions (B T H A), normalised, for every frame of the context; noise comes from `generator` alone."""
+
+    @abstractmethod
+    def loss(self, context: "Context", batch: "Batch", generator: "Generator") -> dict[str, Tensor]:
+        """Return named scalar terms; their sum is what training minimises."""
+
+    def initial_state(self, rows: int) -> State:  # noqa: ARG002 (most remember nothing)
+        """What the head remembers at the start of an episode: tensors whose first size is `rows`."""
+        return {}
+
+    def act(self, context: "Context", state: State, generator: "Generator") -> tuple[Tensor, State]:
+        """A context of one new frame (T = 1) and the last state -> actions (B H A) and the next state."""
+        actions: Tensor = self(context, generator)
+        return actions[:, -1], state
+
+    def validation_error(self, context: "Context", batch: "Batch", generator: "Generator") -> Tensor | None:  # noqa: ARG002
+        """A figure (B) to validate by, lower is better; None: the squared error of `forward`.
+
+        For heads that sample: a good sample may differ from the recorded action, so its squared error says little.
+        """
+        return None
+
 
 # ---------------------------------------------------------------------------------------------- what flows
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Tokens and which of them are real; carried across every boundary (after Octo's TokenGroup)."""
+    """Tokens and which of them are real; carried across every boundary (after Octo's TokenGroup).
+
+    losses: scalars that the part which made the tokens adds to training, by name.
+    """
 
     tokens: Tensor  # (... N D)
     mask: Tensor | None = None  # (... N) bool, True where real; None: all are, known without asking the device
+    grid: Tensor | None = None  # (N 2) int64: row and column of an image's token; -1 for one that has no place
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class TokenKind(IntEnum):
+    """What a token of a sequence stands for."""
+
+    TEXT = 0
+    VISION = 1
+    PROPRIO = 2
+    ACTION = 3
+    OTHER = 4
 
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """The backbone's input: packed sequences, real tokens first, so that position = index and causal needs no mask."""
+    """The backbone's input: packed sequences, real tokens first, so that a token's position is its index.
+
+    Token i sees token j if j is real, frame(j) <= frame(i) and block(j) <= block(i), and if j is private only where
+    frame(j) = frame(i). `core.attention` makes masks and positions of that.
+    """
 
     tokens: Tensor  # (S L D)
     mask: Tensor | None  # (S L) bool; None: all real
     frame: Tensor  # (S L) int64: the frame a token belongs to; no token may attend to a later frame
-    is_action: Tensor  # (S L) bool
-    readout: Tensor  # (B T Q) int64: where action tokens lie in the flattened (S L); in its order, as many in each of S
+    kind: Tensor  # (S L) int64: a TokenKind
+    readout: Tensor  # (B T Q) int64: indices of action tokens in the flattened (S L), ascending, as many in each of S
+    block: Tensor | None = None  # (S L) int64; None: causal, every token is a block of its own
+    private: Tensor | None = None  # (S L) bool: tokens that their own frame alone sees, as those that a head adds
+    grid: Tensor | None = None  # (S L 2) int64: row and column of an image's token, -1 for all others
+    losses: Mapping[str, Tensor] = field(default_factory=dict)  # as TokenGroup's
+
+    def map_columns(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Change every tensor (S L ...) alike, tokens and labels."""
+        names = ("tokens", "mask", "frame", "kind", "block", "private", "grid")
+        changed: dict[str, Any] = {name: change(x) for name in names if (x := getattr(self, name)) is not None}
+        return replace(self, **changed)
+
+    @property
+    def is_action(self) -> Tensor:
+        """What the first edition of the contract had; raises RecipeError that says what stands in its place."""
+        raise RecipeError(
+            "a plugin reads TokenSequence.is_action, which is gone: sequence.kind tells what a token is, and "
+            "core.attention_mask(sequence) what it sees; update the plugin"
+        )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a backbone made of sequences, layer by layer; further tokens can be run on top of it."""
+
+    sequence: TokenSequence  # all tokens that were read
+    tokens: Tensor  # (S L D) hidden states after the last norm
+    keys: tuple[Tensor, ...] = ()  # of each layer (S K L d), with rotary positions applied if the backbone has them
+    values: tuple[Tensor, ...] = ()  # of each layer (S K L d)
+    hidden_states: tuple[Tensor, ...] = ()  # (S L D): what enters the first layer, then what leaves each
+    carry: State = field(default_factory=dict)  # (S ...): what a recurrent backbone carries on; zeros at the beginning
+    losses: Mapping[str, Tensor] = field(default_factory=dict)  # as TokenGroup's
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """The layers whose keys and values a backbone keeps."""
+
+    depth: int
+    heads: int
+    key_heads: int  # K: fewer than heads where queries share keys
+    head_width: int  # d
 
 
 @dataclass(frozen=True)
@@ -64,7 +194,7 @@ class Batch:
     def to(self, where: device) -> Self:
         """Copy every tensor to a device, without waiting for it."""
         moved: dict[str, Any] = {}
-        for name in (one.name for one in fields(self)):
+        for name in (entry.name for entry in fields(self)):
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 moved[name] = value.to(where, non_blocking=True)
@@ -73,28 +203,13 @@ class Batch:
         return replace(self, **moved)
 
 
-@dataclass(frozen=True)
-class ActionSpec:
-    """What a policy head must produce: (B T H A), and what the normalised dimensions are like."""
-
-    window: int  # T
-    horizon: int  # H
-    dim: int  # A
-    binary: tuple[int, ...] = ()  # dimensions in {0, 1}, a two-state gripper for example; the others are continuous
-    bounded: bool = True  # the continuous dimensions lie in [-1, 1]
-
-    @property
-    def continuous(self) -> tuple[int, ...]:
-        """The dimensions that are regressed."""
-        return tuple(i for i in range(self.dim) if i not in self.binary)
-
-
-# ---------------------------------------------------------------------------------------------- the five parts
+# ---------------------------------------------------------------------------------------------- the other parts
 
 
 class VisionEncoder(nn.Module, ABC):
-    """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)}, text_width: int)`.
+    """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)}, text_width: int, features)`.
 
+    features: {name: Feature} of what else the recipe reads in data.features: depth, for example.
     cameras: names, in the order in which their tokens come.
     separates_cameras: tokens come camera after camera, as many of each, and see no other camera's image. So core can
     hide those of a camera that a sample lacks; an encoder that mixes cameras says False.
@@ -106,11 +221,14 @@ class VisionEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
-        """{camera: (B T C Y X) uint8}, text (B M text_width) for those that condition on it -> (B T N width)."""
+        """{camera: (B T C Y X) uint8}, text (B M text_width) for those that condition on it -> (B T N width).
+
+        Beside the cameras, `images` holds the features by their names: (B T ...) in the type that was recorded.
+        """
 
 
 class TextEncoder(nn.Module, ABC):
-    """Instructions -> tokens. Built as `build(config)`."""
+    """Instructions -> tokens. Built as `build(config)`. One that has an output layer may be `Speaking`, too."""
 
     width: int
     prefix: int = 0  # leading tokens of every instruction that stand before the images: a begin-of-sentence token
@@ -125,71 +243,64 @@ class TextEncoder(nn.Module, ABC):
 
 
 class Backbone(nn.Module, ABC):
-    """Mixes the sequence. Built as `build(config)`."""
+    """Mixes the sequence. Built as `build(config)`.
+
+    A simple one implements `forward` alone. `offers` lists what `remember` adds: "keys_values", "hidden_states",
+    "extend", the backbone's own "losses", and "carry", the state with which a recurrent one acts in constant time.
+
+    mixes: False where no token sees another.
+    both_ways: False where no token can see a later one of its block, as in recurrent networks.
+    longest: tokens of the longest sequence that `remember` takes; None: any.
+    obstacle: why this instance offers less than its class, for the error message.
+    """
 
     width: int
+    longest: int | None = None
+    obstacle: str = ""
+    mixes: bool = True
+    both_ways: bool = True
+    offers: frozenset[str] = frozenset()
+    layer_spec: LayerSpec | None = None
 
     @abstractmethod
     def forward(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> hidden states (S L width); no token attends to a later frame or to padding."""
+        """(S L width) -> hidden states (S L width); `core.attention` says which token sees which."""
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> readout (B T Q width): hidden states of the action tokens, all that a policy asks for."""
+        """(S L width) -> readout (B T Q width): hidden states of the action tokens, all that most heads ask for."""
         hidden: Tensor = self(sequence)
         return hidden.flatten(0, 1)[sequence.readout]
+
+    def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
+        """Run a sequence behind the past, if there is one -> the memory of both, the past's tokens first."""
+        raise NotImplementedError(f"{type(self).__name__} offers {sorted(self.offers)}, and so has no memory")
+
+    def rotate(self, x: Tensor, position: Tensor) -> Tensor:  # noqa: ARG002 (most positions are no rotations)
+        """Queries or keys (S heads n d) of tokens at positions (S n) -> turned as this backbone turns its own."""
+        return x
 
 
 class ActionTokens(nn.Module, ABC):
     """Owns the formulation: how vision, text and action tokens form sequences, and where actions are read.
 
-    Built as `build(config, *, width: int, window: int, proprio_dim: int, text_prefix: int)`.
+    Built as `build(config, *, width: int, action: ActionSpec, proprio_dim: int, text_prefix: int)`. text_prefix:
+    leading words of every instruction that must stand before the images.
     """
 
-    context: int = 1  # frames that one sequence spans: so many are kept when acting frame by frame
+    count: int  # Q: action tokens per frame; 0 where the head reads other tokens
+    causal: bool = True  # no token sees a later one; False for layouts with blocks of several tokens
+    context: int = 1  # frames that one sequence spans: at most so many are kept when acting frame by frame
 
     @abstractmethod
-    def layout(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> TokenSequence:
-        """vision (B T N D), text (B M D), proprio (B T P) -> sequences with the action tokens in place."""
+    def layout(
+        self,
+        vision: TokenGroup,
+        text: TokenGroup,
+        proprio: Tensor | None,
+        batch: Batch | None,
+        generator: "Generator",
+    ) -> TokenSequence:
+        """vision (B T N D), text (B M D), proprio (B T P) -> sequences with the action tokens in place.
 
-
-class PolicyHead(nn.Module, ABC):
-    """Readout -> actions. Built as `build(config, *, width: int, action: ActionSpec)`."""
-
-    @abstractmethod
-    def forward(self, readout: Tensor) -> Tensor:
-        """(B T Q D) -> actions (B T H A), normalised, for every frame of the window."""
-
-    @abstractmethod
-    def loss(self, readout: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return named scalar terms; their sum is what training minimises."""
-
-    def step(self, readout: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One frame (B Q D) and the last state (None at reset) -> actions (B H A) and the next state."""
-        return self(readout.unsqueeze(1)).squeeze(1), state
-
-
-# ---------------------------------------------------------------------------------------------- weights of others
-
-
-@runtime_checkable
-class Loadable(Protocol):
-    """A part that can start from published weights: what the recipe's `pretrained` asks for."""
-
-    source: str | None  # what `pretrained = true` stands for; None where it stands for nothing
-
-    def load_pretrained(self, weights: "Pretrained") -> None:
-        """Take the part's share, strictly; raise RecipeError that lists whatever does not fit.
-
-        Parameters that no source has are listed in `own`, if there are any.
+        batch: while training, for layouts that depend on the targets, as ACT's does; None otherwise.
         """
-
-
-@runtime_checkable
-class Publishable(Protocol):
-    """A part that can be written back in the layout in which its weights were published."""
-
-    def publish(self) -> dict[str, Tensor]:
-        """The part's tensors under their published names."""
-
-    def describe(self) -> dict[str, Any]:
-        """The part's share of the published config.json."""

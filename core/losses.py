@@ -10,6 +10,12 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
+def masked_mean_per_sample(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each sample's values (B ...) over the entries that mask (B ...) allows -> (B)."""
+    weights = mask.to(values.dtype)
+    return (values * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1)
+
+
 def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error: predicted, target, mask (B T H A) -> scalar."""
     return masked_mean(F.mse_loss(predicted.float(), target, reduction="none"), mask)

@@ -1,41 +1,74 @@
 """Five parts -> one nn.Module: the data flow of every policy, whatever its parts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from core.abilities import Speaking
 from core.augmentation import Augmentation
+from core.context import Context, Words
 from core.contracts import (
-    ActionSpec,
     ActionTokens,
     Backbone,
     Batch,
-    Loadable,
+    Memory,
     PolicyHead,
+    State,
     TextEncoder,
     TokenGroup,
+    TokenSequence,
     VisionEncoder,
 )
-from core.errors import RecipeError
+from core.errors import JoineryError
+from core.generator import Generator
 from core.hookspecs import Kind
-from core.lora import add_adapters
-from core.pretrained import NOTHING, Pretrained, Published, checksum
-from core.quantization import quantize
-from core.recipe import Recipe
-from core.sections import AugmentationConfig
-from core.tokens import full_mask, hide_cameras
+from core.kept_memory import carry_newest_frame, run_newest_frame
+from core.needs import LAYERS, Need
+from core.policy_state import PolicyState, Window, add_frame
+from core.pretrained import NOTHING, Published
+from core.tokens import hide_cameras
 
 
 @dataclass(frozen=True)
-class PolicyState:
-    """What a policy remembers between two steps of an episode; None at reset."""
+class EncodedText:
+    """Instructions as the text encoder made them (B N D_text), and in the backbone's width (B N D)."""
 
-    vision: TokenGroup  # (B, up to context - 1, N, D)
-    proprio: Tensor | None  # (B, up to context - 1, P)
-    head: Any
+    encoded: TokenGroup
+    projected: TokenGroup
+
+
+def stack_text(rows: Sequence[EncodedText]) -> EncodedText:
+    """Instructions that were encoded one by one (1 N_i D) -> a batch (B N D), padded with zeros on the right."""
+    return EncodedText(_stack([row.encoded for row in rows]), _stack([row.projected for row in rows]))
+
+
+def _stack(groups: Sequence[TokenGroup]) -> TokenGroup:
+    lengths = [group.tokens.shape[1] for group in groups]
+    tokens = pad_sequence([group.tokens[0] for group in groups], batch_first=True)
+    if min(lengths) == max(lengths):
+        return TokenGroup(tokens)
+    columns, ends = torch.arange(max(lengths)), torch.tensor(lengths)
+    return TokenGroup(tokens, (columns < ends[:, None]).to(tokens.device))
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images as the vision encoder made them (B T N D_vision), and in the backbone's width (B T N D)."""
+
+    encoded: TokenGroup
+    projected: TokenGroup
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How a head counts in training: the factor of its loss, and whether its gradients stop before the backbone."""
+
+    weight: float = 1.0
+    insulate: bool = False
 
 
 class Policy(nn.Module):
@@ -43,62 +76,200 @@ class Policy(nn.Module):
 
     images -> vision encoder -> projection ─┐
     text   -> text encoder   -> projection ─┴> action tokens -> backbone -> policy head
+                                                                        └─> auxiliary heads, while training
 
-    Before the vision encoder, an augmentation may change the images.
+    Before the vision encoder, an augmentation may change the images. objectives: of the policy head, and of each
+    auxiliary head by its name.
     """
 
     def __init__(
         self,
         vision_encoder: VisionEncoder,
         text_encoder: TextEncoder,
+        projections: Mapping[str, nn.Module],
         backbone: Backbone,
         action_tokens: ActionTokens,
         policy_head: PolicyHead,
         augmentation: Augmentation | None = None,
+        auxiliary: Mapping[str, PolicyHead] | None = None,
+        objectives: Mapping[str, Objective] | None = None,
     ) -> None:
         super().__init__()
         self.augmentation = augmentation
         self.vision_encoder = vision_encoder
         self.text_encoder = text_encoder
-        self.projections = nn.ModuleDict(
-            {
-                "vision": _projection(vision_encoder.width, backbone.width),
-                "text": _projection(text_encoder.width, backbone.width),
-            }
-        )
+        self.projections = nn.ModuleDict(projections)  # of "vision" and "text"
         self.backbone = backbone
         self.action_tokens = action_tokens
         self.policy_head = policy_head
+        self.auxiliary = nn.ModuleDict(auxiliary or {})
+        self.objectives = objectives or {}
         self.frozen: list[nn.Module] = []
         self.published: Published = NOTHING
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss: the head's named terms, and their sum as "total"; scalars."""
-        terms = self.policy_head.loss(self.read(batch), batch)
+    def forward(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        """Return the loss: all parts' named terms, and their sum as "total"; scalars.
+
+        Terms of the policy head keep their names; others stand behind the part's: "vision_encoder/...".
+        """
+        heads = [entry for entry in self._heads() if batch.actions is not None or not entry[1].needs_actions]
+        needs = frozenset[Need]().union(*(head.needs for _, head, _ in heads))
+        context, terms = self._observe(batch, batch, needs, generator)
+        for prefix, head, objective in heads:
+            losses = head.loss(context.detached() if objective.insulate else context, batch, generator)
+            terms |= {prefix + name: objective.weight * term for name, term in losses.items()}
+        if not terms:
+            raise JoineryError(
+                "the batch has no actions, and no head or part has a loss without them; give actions, or add a head "
+                "with needs_actions = False"
+            )
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
-    def predict(self, batch: Batch) -> Tensor:
+    def predict(self, batch: Batch, generator: Generator) -> Tensor:
         """Return normalised actions (B T H A) for every frame of the window."""
-        actions: Tensor = self.policy_head(self.read(batch))
+        actions: Tensor = self.policy_head(self.context(batch, generator), generator)
         return actions
 
-    def read(self, batch: Batch) -> Tensor:
-        """Return the readout (B T Q D): what the backbone made of the action tokens."""
-        vision, text = self._encode(batch)
-        return self._mix(vision, text, batch.proprio)
+    def context(self, batch: Batch, generator: Generator) -> Context:
+        """Return what the policy head sees of a window."""
+        return self._observe(batch, None, self.policy_head.needs, generator)[0]
 
-    def step(self, batch: Batch, state: PolicyState | None) -> tuple[Tensor, PolicyState]:
-        """One new frame (T = 1) and the last state (None at reset) -> actions (B H A) and the next state."""
-        vision, text = self._encode(batch)
-        proprio = batch.proprio
-        if state is not None:
-            vision = _join(state.vision, vision)
-            proprio = None if proprio is None else torch.cat([cast(Tensor, state.proprio), proprio], dim=1)
-        readout = self._mix(vision, text, proprio)[:, -1]
-        actions, head = self.policy_head.step(readout, state.head if state is not None else None)
-        first = max(0, vision.tokens.shape[1] - (self.action_tokens.context - 1))  # of the frames to remember
-        remembered = TokenGroup(vision.tokens[:, first:], None if vision.mask is None else vision.mask[:, first:])
-        return actions, PolicyState(remembered, None if proprio is None else proprio[:, first:], head)
+    def _heads(self) -> Iterator[tuple[str, PolicyHead, Objective]]:
+        """Every head, with what stands before the names of its terms, and how it counts."""
+        yield "", self.policy_head, self.objectives.get("policy_head", Objective())
+        for label, head in self.auxiliary.items():
+            assert isinstance(head, PolicyHead)
+            yield f"auxiliary/{label}/", head, self.objectives.get(label, Objective())
+
+    # ------------------------------------------------------------------------------------------ acting
+
+    def initial_state(self, seeds: Tensor) -> PolicyState:
+        """Rows that begin an episode each; what a policy that samples does there follows from its seed (B) int64."""
+        return PolicyState(seeds, torch.zeros_like(seeds), {}, self.policy_head.initial_state(len(seeds)), {})
+
+    def reset(self, state: PolicyState, rows: Tensor, seeds: Tensor) -> PolicyState:
+        """Let rows (B) bool begin an episode anew, with seeds (B) int64; the others go on."""
+        return state.reset(rows, self.initial_state(seeds))
+
+    def act(self, batch: Batch, state: PolicyState, text: EncodedText | None = None) -> tuple[Tensor, PolicyState]:
+        """One new frame (T = 1) of each row and the last state -> actions (B H A) and the next state.
+
+        text: the instructions if they are encoded already.
+        """
+        generator = Generator.by_row(state.keys, batch.text_ids.device)
+        text = text or self.encode_text(batch.text_ids, batch.text_mask)
+        images = self._encode_images(batch, text, generator)
+        span = self.action_tokens.context
+        keep = span // 2 if self.keeps == "layers" else span - 1
+        window = add_frame(state.history, images.projected, batch.proprio, span, keep)
+        sequence = self.action_tokens.layout(window.vision, text.projected, window.proprio, None, generator)
+        readout, memory, kept = self._run_newest(sequence, window, state.memory)
+        context = self._context(batch, images, readout, window.newest[:, None], memory, self.policy_head.needs)
+        actions, head = self.policy_head.act(context, state.head, generator)
+        return actions, PolicyState(state.seed, state.step + 1, window.history, head, kept)
+
+    @property
+    def keeps(self) -> Literal["layers", "carry", "nothing"]:
+        """What the backbone lets a row keep between its frames, where a sequence spans several."""
+        offers, needs = self.backbone.offers, self.policy_head.needs
+        if self.action_tokens.context == 1:
+            return "nothing"
+        if "extend" in offers:
+            return "layers"
+        return "carry" if "carry" in offers and not needs & (LAYERS | {"tokens"}) else "nothing"
+
+    def _run_newest(self, sequence: TokenSequence, window: Window, kept: State) -> tuple[Tensor, Memory | None, State]:
+        """Run what is not kept of the rows' windows -> readout of the newest frame (B 1 Q D), memory, what to keep."""
+        longest = self.backbone.longest
+        match self.keeps:
+            case "layers" if longest is None or sequence.frame.shape[1] <= longest:
+                readout, whole, kept = run_newest_frame(self.backbone, sequence, window, kept)
+                if "hidden_states" not in self.policy_head.needs:  # as large as keys and values, and no head reads them
+                    kept = {name: x for name, x in kept.items() if name != "hidden_states"}
+                return readout, whole, kept
+            case "carry":
+                return carry_newest_frame(self.backbone, sequence, window, kept)
+        readout, memory = self._mix(sequence, self.policy_head.needs)
+        rows = torch.arange(len(window.newest), device=readout.device)
+        return readout[rows, window.newest].unsqueeze(1), memory, {}
+
+    # ------------------------------------------------------------------------------------------ the data flow
+
+    def encode_text(self, ids: Tensor, mask: Tensor | None) -> EncodedText:
+        """Instructions (B N) int64 -> tokens (B N D)."""
+        text: TokenGroup = self.text_encoder(ids, mask)
+        return EncodedText(text, replace(text, tokens=self.projections["text"](text.tokens)))
+
+    def _observe(
+        self, batch: Batch, targets: Batch | None, needs: frozenset[Need], generator: Generator
+    ) -> tuple[Context, dict[str, Tensor]]:
+        """A window -> what heads see of it, and the losses of the parts before them. targets: while training."""
+        text = self.encode_text(batch.text_ids, batch.text_mask)
+        images = self._encode_images(batch, text, generator)
+        sequence = self.action_tokens.layout(images.projected, text.projected, batch.proprio, targets, generator)
+        readout, memory = self._mix(sequence, needs)
+        batch_size, window = readout.shape[:2]
+        frame = torch.arange(window, device=readout.device).expand(batch_size, -1)
+        if len(sequence.tokens) != batch_size:  # each frame is a sequence of its own
+            frame = torch.zeros_like(frame)
+        losses = {
+            "vision_encoder": images.encoded.losses,
+            "text_encoder": text.encoded.losses,
+            "action_tokens": sequence.losses,
+            "backbone": memory.losses if memory else {},
+        }
+        terms = {f"{part}/{name}": loss for part, named in losses.items() for name, loss in named.items()}
+        return self._context(batch, images, readout, frame, memory, needs), terms
+
+    def _encode_images(self, batch: Batch, text: EncodedText, generator: Generator) -> EncodedImages:
+        """Batch -> vision (B T N D), before and after the projection."""
+        images = batch.images if self.augmentation is None else self.augmentation(batch.images, generator)
+        vision: TokenGroup = self.vision_encoder({**images, **batch.features}, text.encoded)
+        if not batch.present.keys().isdisjoint(self.vision_encoder.cameras):
+            everywhere = torch.ones(len(vision.tokens), dtype=torch.bool, device=vision.tokens.device)
+            present = [batch.present.get(name, everywhere) for name in self.vision_encoder.cameras]
+            vision = hide_cameras(vision, torch.stack(present, dim=1))
+        return EncodedImages(vision, replace(vision, tokens=self.projections["vision"](vision.tokens)))
+
+    def _mix(self, sequence: TokenSequence, needs: frozenset[Need]) -> tuple[Tensor, Memory | None]:
+        """Run the backbone, and no more of it than is needed -> readout (B T Q D) and memory."""
+        if needs & LAYERS or "losses" in self.backbone.offers:
+            memory = self.backbone.remember(sequence)
+        elif "tokens" in needs:
+            memory = Memory(sequence, self.backbone(sequence))
+        else:
+            return self.backbone.read(sequence), None
+        return memory.tokens.flatten(0, 1)[sequence.readout], memory
+
+    def _context(
+        self,
+        batch: Batch,
+        images: EncodedImages,
+        readout: Tensor,
+        frame: Tensor,
+        memory: Memory | None,
+        needs: frozenset[Need],
+    ) -> Context:
+        return Context(
+            readout=readout,
+            frame=frame,
+            proprio=batch.proprio,
+            embodiment=batch.embodiment,
+            features=batch.features,
+            present=batch.present,
+            vision=images.encoded if "vision" in needs else None,
+            memory=memory,
+            backbone=self.backbone,
+            words=self._words() if "logits" in needs else None,
+        )
+
+    def _words(self) -> Words:
+        """The words of a text encoder that is as wide as the backbone, as was checked when it was built."""
+        assert isinstance(self.text_encoder, Speaking)
+        text = self.text_encoder
+        return Words(lambda ids: self.projections["text"](text.embed(ids)), text.logits)
+
+    # ------------------------------------------------------------------------------------------ what trains
 
     def freeze(self, kind: Kind) -> None:
         """Keep a part as it is: no gradients, and no dropout."""
@@ -112,129 +283,3 @@ class Policy(nn.Module):
         for part in self.frozen:
             part.eval()
         return self
-
-    def _encode(self, batch: Batch) -> tuple[TokenGroup, TokenGroup]:
-        """Batch -> vision (B T N D) and text (B N D), both of the backbone's width."""
-        text: TokenGroup = self.text_encoder(batch.text_ids, batch.text_mask)
-        images = batch.images if self.augmentation is None else self.augmentation(batch.images)
-        vision: TokenGroup = self.vision_encoder(images, text)
-        if not batch.present.keys().isdisjoint(self.vision_encoder.cameras):
-            all_there = torch.ones(len(batch.text_ids), dtype=torch.bool, device=batch.text_ids.device)
-            present = [batch.present.get(name, all_there) for name in self.vision_encoder.cameras]
-            vision = hide_cameras(vision, torch.stack(present, dim=1))
-        return (
-            replace(vision, tokens=self.projections["vision"](vision.tokens)),
-            replace(text, tokens=self.projections["text"](text.tokens)),
-        )
-
-    def _mix(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> Tensor:
-        sequence = self.action_tokens.layout(vision, text, proprio)
-        return self.backbone.read(sequence)
-
-
-def build_policy(
-    recipe: Recipe,
-    cameras: Mapping[str, tuple[int, int, int]],
-    action: ActionSpec,
-    proprio_dim: int,
-    *,
-    from_checkpoint: bool = False,
-    quantized: bool = True,
-) -> Policy:
-    """Build the five parts that a recipe names, fill them with published weights, and freeze those it says.
-
-    cameras: {name: (C, Y, X)}. from_checkpoint: a checkpoint of the run will follow, so that only those published
-    weights are read which it leaves out. quantized: false keeps every weight as it was published, whatever the recipe
-    says. Raises RecipeError, as parts do when they refuse their configuration.
-    """
-    policy = _join_parts(recipe, cameras, action, proprio_dim)
-    _load_pretrained(policy, recipe, from_checkpoint)
-    _choose_what_trains(policy, recipe)
-    policy.published = _published(policy, recipe)
-    if quantized:
-        _quantize(policy, recipe)
-    return policy
-
-
-def _join_parts(
-    recipe: Recipe, cameras: Mapping[str, tuple[int, int, int]], action: ActionSpec, proprio_dim: int
-) -> Policy:
-    """Build the five parts, each from its configuration and what the others are like."""
-    build = {kind: part.component.build for kind, part in recipe.parts.items()}
-    config = {kind: part.config for kind, part in recipe.parts.items()}
-    text_encoder = build["text_encoder"](config["text_encoder"])
-    backbone = build["backbone"](config["backbone"])
-    return Policy(
-        build["vision_encoder"](config["vision_encoder"], cameras=cameras, text_width=text_encoder.width),
-        text_encoder,
-        backbone,
-        build["action_tokens"](
-            config["action_tokens"],
-            width=backbone.width,
-            window=action.window,
-            proprio_dim=proprio_dim,
-            text_prefix=text_encoder.prefix,
-        ),
-        build["policy_head"](config["policy_head"], width=backbone.width, action=action),
-        Augmentation(recipe.augmentation, cameras) if recipe.augmentation != AugmentationConfig() else None,
-    )
-
-
-def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> None:
-    """Give each part its share of the weights it names; parts that name one source share one opening of it."""
-    opened: dict[str, Pretrained] = {}
-    for kind, part in recipe.parts.items():
-        settings, module = part.settings, getattr(policy, kind)
-        if not settings.pretrained or (from_checkpoint and not settings.base_is_published):
-            continue
-        if not isinstance(module, Loadable):
-            raise RecipeError(f"{kind}.pretrained: '{part.component.name}' has no published weights to load; drop it")
-        source = module.source if settings.pretrained is True else settings.pretrained
-        if source is None:
-            raise RecipeError(f"{kind}.pretrained: '{part.component.name}' names no source; write a folder or a name")
-        try:
-            module.load_pretrained(opened.setdefault(source, Pretrained(source)))
-        except RecipeError as error:
-            raise RecipeError([f"{kind}.{line}" for line in error.mistakes]) from None
-
-
-def _choose_what_trains(policy: Policy, recipe: Recipe) -> None:
-    """Freeze parts and add adapters."""
-    for kind, part in recipe.parts.items():
-        if part.settings.train is False:
-            policy.freeze(kind)
-        elif part.settings.train == "lora":
-            add_adapters(getattr(policy, kind), part.settings, kind)
-
-
-def _published(policy: Policy, recipe: Recipe) -> Published:
-    """Which weights no checkpoint need hold."""
-    weights: dict[str, Tensor] = {}
-    for kind in (kind for kind, part in recipe.parts.items() if part.settings.base_is_published):
-        module: nn.Module = getattr(policy, kind)
-        own = getattr(module, "own", ())  # parameters that no source has
-        frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad and name not in own}
-        weights |= {f"{kind}.{name}": p for name, p in frozen.items()}
-    return Published(frozenset(weights), checksum(weights))
-
-
-def _quantize(policy: Policy, recipe: Recipe) -> None:
-    """Keep the published weights of linear layers in fewer bits where the recipe says so."""
-    for kind, part in recipe.parts.items():
-        if part.settings.quantize is not None:
-            prefix = f"{kind}."
-            kept = {name.removeprefix(prefix) for name in policy.published.names if name.startswith(prefix)}
-            held = {prefix + name for name in quantize(getattr(policy, kind), kept, kind)}
-            policy.published = replace(policy.published, names=policy.published.names | held)
-
-
-def _projection(width: int, target: int) -> nn.Module:
-    return nn.Identity() if width == target else nn.Linear(width, target)
-
-
-def _join(old: TokenGroup, new: TokenGroup) -> TokenGroup:
-    """Join frames (B t N D) along time."""
-    tokens = torch.cat([old.tokens, new.tokens], dim=1)
-    if old.mask is None and new.mask is None:
-        return TokenGroup(tokens)
-    return TokenGroup(tokens, torch.cat([full_mask(old), full_mask(new)], dim=1))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.contracts import Publishable
+from core.abilities import Publishable
 from core.errors import RecipeError
 from core.hookspecs import Kind
 from core.lora import merge_adapters

@@ -1,5 +1,6 @@
 """Recipes: one TOML -> frozen dataclasses, with all mistakes reported at once before anything is built."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -11,10 +12,12 @@ import tomli_w
 from core.checking import fill, parse_value
 from core.errors import RecipeError, did_you_mean
 from core.hookspecs import Kind
+from core.needs import unmet_needs
 from core.plugins import Catalogue
 from core.registry import SETTINGS_OF_EVERY_PART, Component
 from core.sections import (
     GENERAL,
+    OF_KIND,
     OPTIONAL,
     ActionConfig,
     AugmentationConfig,
@@ -38,9 +41,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class Part(Choice):
-    """One part of the policy: which component, its configuration, and how it is trained."""
+    """One part of the policy: which component, its configuration, and how it is trained.
+
+    role: what only its kind has: an encoder's projection, how a head's loss counts; None for other kinds.
+    """
 
     settings: PartSettings
+    role: Any = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every key with its value, in the layout of the TOML."""
+        role = {} if self.role is None else _plain(self.role)
+        return {"name": self.component.name, **_plain(self.settings), **role, **_plain(self.config)}
 
 
 PARTS: tuple[Kind, ...] = ("vision_encoder", "text_encoder", "backbone", "action_tokens", "policy_head")
@@ -56,6 +68,7 @@ class Recipe:
     augmentation: AugmentationConfig
     action: ActionConfig
     parts: Mapping[Kind, Part] = field(default_factory=dict)
+    auxiliary: Mapping[str, Part] = field(default_factory=dict)  # further policy heads, by label
     environment: Choice | None = None
     demonstrations: DemonstrationsConfig | None = None
     evaluate: EvaluateConfig | None = None
@@ -63,10 +76,9 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Every key with its value, in the layout of the TOML."""
         sections = {name: _plain(getattr(self, name)) for name in GENERAL}
-        sections |= {
-            kind: {"name": part.component.name, **_plain(part.settings), **_plain(part.config)}
-            for kind, part in self.parts.items()
-        }
+        sections |= {kind: part.as_dict() for kind, part in self.parts.items()}
+        if self.auxiliary:
+            sections["auxiliary"] = [part.as_dict() for part in self.auxiliary.values()]  # type: ignore[assignment]
         if self.environment is not None:
             sections["environment"] = {"name": self.environment.component.name, **_plain(self.environment.config)}
         return sections | {name: _plain(getattr(self, name)) for name in OPTIONAL if getattr(self, name) is not None}
@@ -86,6 +98,7 @@ def load_recipe(path: Path, overrides: Iterable[str], catalogue: Catalogue, envi
     if environment is not None:
         _replace_environment(values, environment)
     overridden = _override(values, overrides, mistakes)
+    _move_attention(values, catalogue)
     recipe = _check(values, catalogue, mistakes)
     if recipe is None:
         raise RecipeError([f"{path}: {mistake}" for mistake in mistakes])
@@ -120,6 +133,9 @@ def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[s
     for pair in overrides:
         key, equals, text = pair.partition("=")
         section, dot, name = key.strip().partition(".")
+        if section == "auxiliary":
+            mistakes.append(f"override '{pair}': tables [[auxiliary]] cannot be overridden; change them in the recipe")
+            continue
         if not (equals and dot and name and isinstance(values.setdefault(section, {}), dict)):
             mistakes.append(f"override '{pair}': expected section.key=value, for example train.steps=100")
             continue
@@ -128,20 +144,40 @@ def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[s
     return overridden
 
 
+def _move_attention(values: dict[str, Any], catalogue: Catalogue) -> None:
+    """Put backbone.attention of recipes and runs of version 0.1 where it is since: the action tokens say who sees whom.
+
+    A backbone of somebody else's may have a key of this name, and keeps it.
+    """
+
+    def knows_attention(kind: Kind, section: dict[str, Any]) -> bool:
+        component = catalogue[kind].get(str(section.get("name")))
+        return component is not None and "attention" in {f.name for f in fields(component.config)}
+
+    backbone, tokens = values.get("backbone"), values.get("action_tokens")
+    if not (isinstance(backbone, dict) and isinstance(tokens, dict)) or "attention" not in backbone.keys() - tokens:
+        return
+    if knows_attention("action_tokens", tokens) and not knows_attention("backbone", backbone):
+        tokens["attention"] = backbone.pop("attention")
+
+
 def _check(values: Mapping[str, Any], catalogue: Catalogue, mistakes: list[str]) -> Recipe | None:
-    required, optional = [*GENERAL, *PARTS], ["environment", *OPTIONAL]
+    required, optional = [*GENERAL, *PARTS], ["auxiliary", "environment", *OPTIONAL]
     sections = [*required, *optional]
     mistakes += [f"[{name}]: unknown section{did_you_mean(name, sections)}" for name in values if name not in sections]
-    found = {name: _section(values, name, mistakes) for name in sections if name in required or name in values}
+    tables = [name for name in sections if name in required or (name in values and name != "auxiliary")]
+    found = {name: _section(values, name, mistakes) for name in tables}
     general = {name: fill(config, found[name], name, mistakes) for name, config in GENERAL.items()}
-    parts = {kind: _part(kind, found[kind], catalogue, mistakes) for kind in PARTS}
+    parts = {kind: _part(kind, found[kind], catalogue, mistakes, kind, OF_KIND.get(kind)) for kind in PARTS}
+    auxiliary = _auxiliary(values.get("auxiliary", []), catalogue, mistakes)
     extra: dict[str, Any] = {
         name: fill(config, found[name], name, mistakes) for name, config in OPTIONAL.items() if name in found
     }
     if "environment" in found:
-        extra["environment"] = _choice("environment", found["environment"], catalogue, mistakes)
+        extra["environment"] = _choice("environment", found["environment"], catalogue, mistakes, "environment")
     mistakes += _contradictions(general["data"], general["action"], extra)
-    return None if mistakes else Recipe(**general, parts=parts, **extra)  # type: ignore[arg-type]
+    mistakes += unmet_needs(parts, auxiliary, catalogue)
+    return None if mistakes else Recipe(**general, parts=parts, auxiliary=auxiliary, **extra)  # type: ignore[arg-type]
 
 
 def _contradictions(data: Any, action: Any, extra: Mapping[str, Any]) -> list[str]:
@@ -167,23 +203,51 @@ def _section(values: Mapping[str, Any], name: str, mistakes: list[str]) -> dict[
     return {}
 
 
-def _part(kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes: list[str]) -> Part | None:
+def _part(
+    kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes: list[str], where: str, role: type | None
+) -> Part | None:
+    """where: the section's name, for the messages. role: the settings that only this kind of part has."""
     shared = {key: value for key, value in section.items() if key in SETTINGS_OF_EVERY_PART and key != "name"}
-    own = {key: value for key, value in section.items() if key not in shared}
-    choice = _choice(kind, own, catalogue, mistakes)
-    settings = fill(PartSettings, shared, kind, mistakes)
+    known = {f.name for f in fields(role)} if role else set()
+    of_role = {key: value for key, value in section.items() if key in known}
+    own = {key: value for key, value in section.items() if key not in shared and key not in of_role}
+    choice = _choice(kind, own, catalogue, mistakes, where)
+    settings = fill(PartSettings, shared, where, mistakes)
+    filled = fill(role, of_role, where, mistakes) if role else None
     if settings and settings.train is not True and kind in ALWAYS_TRAINED:
-        mistakes.append(f"{kind}.train: expected true: the action tokens and the policy head always train")
-    return Part(choice.component, choice.config, settings) if choice and settings else None
+        mistakes.append(f"{where}.train: expected true: the action tokens and the policy head always train")
+    return Part(choice.component, choice.config, settings, filled) if choice and settings else None
 
 
-def _choice(kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes: list[str]) -> Choice | None:
+def _auxiliary(tables: Any, catalogue: Catalogue, mistakes: list[str]) -> dict[str, Part]:
+    """The tables [[auxiliary]], by label."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        mistakes.append(f"auxiliary: expected tables [[auxiliary]], got {tables!r}")
+        return {}
+    heads: dict[str, Part] = {}
+    for number, table in enumerate(tables):
+        where = f"auxiliary.{number}"
+        part = _part("policy_head", table, catalogue, mistakes, where, OF_KIND["auxiliary"])
+        if part is None or part.role is None:
+            continue
+        label = part.role.label or part.component.name
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", label):
+            mistakes.append(f"{where}.label: expected lower-case letters, digits and underscores, got {label!r}")
+        if label in heads or label == "policy_head":
+            mistakes.append(f"{where}.label: another head is called '{label}', too; set label")
+        heads[label] = part
+    return heads
+
+
+def _choice(
+    kind: Kind, section: dict[str, Any], catalogue: Catalogue, mistakes: list[str], where: str
+) -> Choice | None:
     name = section.get("name")
     component = catalogue[kind].get(name) if isinstance(name, str) else None
     if component is None:
-        mistakes.append(f"{kind}.name: {catalogue.explain_unknown(kind, name)}")
+        mistakes.append(f"{where}.name: {catalogue.explain_unknown(kind, name)}")
         return None
-    config: Any = fill(component.config, {k: v for k, v in section.items() if k != "name"}, kind, mistakes)
+    config: Any = fill(component.config, {k: v for k, v in section.items() if k != "name"}, where, mistakes)
     return Choice(component, config) if config is not None else None
 
 
@@ -209,19 +273,20 @@ def _anchor(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
                 changed[f.name] = tuple(anchored(entry, key, here) for entry in value)
         return replace(config, **changed)  # type: ignore[type-var]
 
-    def settled(settings: PartSettings, kind: Kind) -> PartSettings:
-        if not isinstance(settings.pretrained, str):
-            return settings
-        return replace(settings, pretrained=located(settings.pretrained, f"{kind}.pretrained"))
+    def placed(part: Part, section: str) -> Part:
+        settings = part.settings
+        if isinstance(settings.pretrained, str):
+            settings = replace(settings, pretrained=located(settings.pretrained, f"{section}.pretrained"))
+        return replace(part, config=anchored(part.config, section), settings=settings)
 
-    parts = {
-        kind: replace(part, config=anchored(part.config, kind), settings=settled(part.settings, kind))
-        for kind, part in recipe.parts.items()
-    }
+    parts = {kind: placed(part, kind) for kind, part in recipe.parts.items()}
+    auxiliary = {label: placed(part, f"auxiliary.{label}") for label, part in recipe.auxiliary.items()}
     environment = recipe.environment
     if environment is not None:
         environment = replace(environment, config=anchored(environment.config, "environment"))
-    return replace(recipe, data=anchored(recipe.data, "data"), parts=parts, environment=environment)
+    return replace(
+        recipe, data=anchored(recipe.data, "data"), parts=parts, auxiliary=auxiliary, environment=environment
+    )
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Names -> components, one registry per kind of part."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from inspect import signature
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -10,10 +11,12 @@ from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 
 from core.errors import PluginError
 from core.hookspecs import Build, Kind
-from core.sections import PartSettings
+from core.sections import OF_KIND, PartSettings
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SETTINGS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
+SETTINGS_OF_KIND = {kind: frozenset(f.name for f in fields(settings)) for kind, settings in OF_KIND.items()}
+SETTINGS_OF_KIND["policy_head"] |= SETTINGS_OF_KIND["auxiliary"]  # every head may be an auxiliary one
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Registry:
             raise TypeError(f"{where}: a name is lower-case letters, digits and underscores")
         if not _is_frozen_dataclass(component.config):
             raise TypeError(f"{where}: its config {component.config!r} must be a frozen dataclass")
-        if reserved := SETTINGS_OF_EVERY_PART & {f.name for f in fields(component.config)}:
+        every = SETTINGS_OF_EVERY_PART | SETTINGS_OF_KIND.get(self.kind, frozenset())
+        if reserved := every & {f.name for f in fields(component.config)}:
             raise TypeError(f"{where}: its config redefines {sorted(reserved)}, which every part has already")
         if not callable(component.build):
             raise TypeError(f"{where}: build {component.build!r} is not callable")
@@ -82,6 +86,21 @@ class Registry:
 
     def __iter__(self) -> Iterator[Component]:
         return iter(sorted(self.components.values(), key=lambda component: component.name))
+
+
+def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
+    """Call a build with those of the offered arguments that it names, as pluggy calls a hook."""
+    parameters = signature(build).parameters.values()
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    named = {parameter.name for parameter in parameters}
+    return build(config, **{name: value for name, value in offered.items() if any_name or name in named})
+
+
+def unoffered(build: Build, offered: Collection[str]) -> list[str]:
+    """What a build must have, beside its config, and is not offered."""
+    _, *others = signature(build).parameters.values()
+    required = [p.name for p in others if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return [name for name in required if name not in offered]
 
 
 def parameters_of(config: type) -> list[Parameter]:

@@ -11,14 +11,16 @@ from core.hookspecs import Kind
 from core.plugins import Catalogue, load_plugins
 from core.recipe import ALWAYS_TRAINED, PARTS
 from core.registry import parameters_of
-from core.sections import GENERAL, OPTIONAL, PartSettings
+from core.sections import GENERAL, OF_KIND, OPTIONAL, PartSettings
 
 
 def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema (draft 2020-12) of every recipe that these components allow."""
     definitions: dict[str, Any] = {}
     sections = {name: _object(config, definitions) for name, config in GENERAL.items()}
-    sections |= {kind: _part(kind, catalogue, definitions) for kind in PARTS}
+    sections |= {kind: _part(kind, catalogue, definitions, OF_KIND.get(kind)) for kind in PARTS}
+    auxiliary = _part("policy_head", catalogue, definitions, OF_KIND["auxiliary"])
+    sections["auxiliary"] = {"type": "array", "items": auxiliary}
     sections["environment"] = _component("environment", catalogue, definitions, {})
     sections |= {name: _object(config, definitions) for name, config in OPTIONAL.items()}
     return {
@@ -33,8 +35,11 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def _part(kind: Kind, catalogue: Catalogue, definitions: dict[str, Any]) -> dict[str, Any]:
+def _part(kind: Kind, catalogue: Catalogue, definitions: dict[str, Any], role: type | None) -> dict[str, Any]:
+    """role: the settings that only this kind of part has."""
     settings = _object(PartSettings, definitions)["properties"]
+    if role is not None:
+        settings |= _object(role, definitions)["properties"]
     if kind in ALWAYS_TRAINED:
         settings["train"] = {"const": True}
     return _component(kind, catalogue, definitions, settings)

@@ -222,7 +222,7 @@ class EvaluateConfig:
     controls: what else to measure: "blank_images" shows black frames, "swapped_words" names other things.
     swap: words that "swapped_words" replaces each by the next, and the last by the first.
     control_episodes: attempts at each task under each control; unset for as many as episodes.
-    checkpoint: the newest, or the one with the lowest validation error.
+    checkpoint: the newest, or the best by validation.
     store: of several stores that were trained on, by name, the one whose scale of actions to act in; the first unless
         said.
     """
@@ -267,6 +267,8 @@ class PartSettings:
     """What every part's section may say beside its own keys.
 
     train: false freezes the part; "lora" freezes it and trains low-rank adapters beside its linear layers.
+    gradient_checkpointing: recompute the activations of the part's blocks in the backward pass: less memory, about a
+        third more time.
     learning_rate: overrides [train].
     weight_decay: overrides [train].
     pretrained: where the weights come from before training: a folder or file relative to the recipe's, or a name on
@@ -280,6 +282,7 @@ class PartSettings:
     """
 
     train: bool | Literal["lora"] = True
+    gradient_checkpointing: bool = False
     learning_rate: Rate | None = None
     weight_decay: Amount | None = None
     pretrained: bool | str = False
@@ -304,6 +307,48 @@ class PartSettings:
         return bool(self.pretrained) and self.train is not True
 
 
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What the sections of the vision and the text encoder may say beside: how tokens reach the backbone's width.
+
+    projection: "linear", where the widths differ; "mlp", two layers (LLaVA), or "mlp3", three (OpenVLA), in any case.
+    projection_scale: "sqrt_width" multiplies the tokens by the square root of the backbone's width (Gemma, SmolVLA).
+    """
+
+    projection: Literal["linear", "mlp", "mlp3"] = "linear"
+    projection_scale: Literal["none", "sqrt_width"] = "none"
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What a policy head's section may say beside.
+
+    insulate: stop its gradients before the backbone, which other losses then train (knowledge insulation, pi0.5).
+    """
+
+    insulate: bool = False
+
+
+@dataclass(frozen=True)
+class AuxiliarySettings:
+    """What a table [[auxiliary]] may say beside the keys of its policy head, which only training uses.
+
+    weight: factor of its loss in the sum.
+    label: what losses and weights call it; the head's name unless said.
+    insulate: stop its gradients before the backbone.
+    """
+
+    weight: Annotated[float, Gt(0)] = 1.0
+    label: str | None = None
+    insulate: bool = False
+
+
+OF_KIND: Mapping[str, type] = {
+    "vision_encoder": EncoderSettings,
+    "text_encoder": EncoderSettings,
+    "policy_head": HeadSettings,
+    "auxiliary": AuxiliarySettings,
+}
 GENERAL: Mapping[str, type] = {
     "train": TrainConfig,
     "data": DataConfig,

@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
-STRANGER = ROOT / "tests" / "third_party" / "joinery-mlp-head"
+STRANGERS = ROOT / "tests" / "third_party"
+GUIDE = ROOT / "docs" / "writing-a-plugin.md"
 
 
 @dataclass(frozen=True)
@@ -230,11 +231,20 @@ def test_importing_page_has_every_key_of_a_meaning() -> None:
 # ---------------------------------------------------------------------------------------------- examples
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "docs" / "writing-a-plugin.md"], ids=lambda path: path.name)
-@pytest.mark.parametrize(("language", "file"), [("python", "mlp_head.py"), ("toml", "pyproject.toml")])
-def test_the_strangers_package_is_shown_whole(language: str, file: str, page: Path) -> None:
-    shown = [block.text for block in blocks(language) if block.page == page]
-    assert (STRANGER / file).read_text(encoding="utf-8") in shown
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        (README, "joinery-mlp-head/mlp_head.py"),
+        (README, "joinery-mlp-head/pyproject.toml"),
+        (GUIDE, "joinery-mlp-head/mlp_head.py"),
+        (GUIDE, "joinery-mlp-head/pyproject.toml"),
+        (GUIDE, "joinery-flow-head/flow_head.py"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_the_strangers_files_are_shown_whole(page: Path, file: str) -> None:
+    shown = [block.text for block in blocks("python", "toml") if block.page == page]
+    assert (STRANGERS / file).read_text(encoding="utf-8") in shown
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)

@@ -1,11 +1,10 @@
 """Strangers' packages beside Joinery's wheel, in a virtual environment of their own: what plugin authors will do."""
 
-import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
-import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -18,10 +17,58 @@ from safetensors import safe_open
 
 from core.data.store import EpisodeStore
 from core.testing import Check, checks_for
+from tests.strangers import HEADS, head_and_config, package
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "tests" / "third_party" / "joinery-mlp-head"
 RIG = ROOT / "tests" / "third_party" / "joinery-depth-force"
+SMALL = {
+    "mlp": {"hidden_size": 32},
+    "flow": {"hidden_size": 32, "steps": 2},
+    "expert": {"width": 16, "steps": 2},
+    "autoregressive": {"bins": 8},
+}
+SMALL_WORLD = """
+[train]
+steps = 2
+batch_size = 4
+accelerator = "cpu"
+[environment]
+name = "tabletop"
+[demonstrations]
+tasks = ["lift_red"]
+episodes = 2
+[data]
+path = "lift.zarr"
+window = 2
+threads = 1
+[action]
+horizon = 2
+normalization = "clip_range"
+[vision_encoder]
+name = "film_cnn"
+image_size = 32
+width = 32
+channels = 8
+[text_encoder]
+name = "sentencepiece"
+width = 24
+[backbone]
+name = "transformer"
+width = 48
+depth = 1
+[action_tokens]
+name = "learned"
+formulation = "interleaved"
+[evaluate]
+episodes = 1
+lanes = 1
+"""
+WEIGHTS = {  # of each head, one of its tensors and the shape that the small recipe gives it
+    "mlp": ("mlp.0.weight", [32, 48]),
+    "flow": ("network.2.weight", [32, 32]),
+    "expert": ("layers.0.qkv.weight", [3 * 48, 16]),
+    "autoregressive": ("embedding.weight", [8 + 2, 48]),
+}
 BUILT = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
 
 
@@ -47,12 +94,13 @@ class Installation:
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     folder = tmp_path_factory.mktemp("third_party")
-    ours, theirs = build_wheel(copy_of_joinery(folder / "joinery")), build_wheel(copy(PACKAGE, folder / "stranger"))
+    ours = build_wheel(copy_of_joinery(folder / "joinery"))
+    theirs = [build_wheel(copy(package(name), folder / name)) for name in HEADS]
     rig = build_wheel(copy(RIG, folder / "rig"))
     venv.create(folder / "venv")
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
     lend_libraries(site)
-    pip("--python", folder / "venv" / "bin" / "python", "install", "--no-deps", "--no-index", ours, theirs, rig)
+    pip("--python", folder / "venv" / "bin" / "python", "install", "--no-deps", "--no-index", ours, *theirs, rig)
     (folder / "desk").mkdir()
     return Installation(folder / "venv", ours, folder / "desk")
 
@@ -89,15 +137,9 @@ def lend_libraries(site: Path) -> None:
     (site / "lent.pth").write_text("".join(f"{folder}\n" for folder in lent))
 
 
-def small_recipe(path: Path) -> Path:
-    """The shipped recipe with the stranger's head, and small enough for a test."""
-    recipe = tomllib.loads((ROOT / "recipes" / "metaworld_offline.toml").read_text(encoding="utf-8"))
-    recipe["train"] |= {"steps": 2, "batch_size": 2, "accelerator": "cpu"}
-    recipe["data"] |= {"path": str(ROOT / "recipes" / recipe["data"]["path"]), "window": 2, "threads": 1}
-    recipe["vision_encoder"] = {"name": "timm_vit", "image_size": 32, "depth": 1}
-    recipe["backbone"] = {"name": "transformer", "width": 48, "depth": 1}
-    recipe["policy_head"] = {"name": "mlp", "hidden_size": 32}
-    path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
+def small_recipe(path: Path, head: str) -> Path:
+    """A stranger's head in the embedded world, whose expert shows one task; what the first run records, all read."""
+    path.write_text(f"{SMALL_WORLD}{tomli_w.dumps({'policy_head': {'name': head, **SMALL[head]}})}", encoding="utf-8")
     return path
 
 
@@ -115,21 +157,26 @@ def test_the_code_that_runs_is_the_wheels(installation: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_the_strangers_head_is_listed(installation: Installation) -> None:
+def test_the_strangers_heads_are_listed(installation: Installation) -> None:
     printed = installation.run("joinery", "plugins", "policy_head")
     assert "mlp  [mlp_head, joinery-mlp-head 0.3.0]  Regresses the chunk of every frame on its own." in printed
     assert "hidden_size: int = 256\n          width of the hidden layer." in printed
     assert "lstm  [plugins.heads.lstm, joinery " in printed
+    for name in HEADS:
+        assert f"  {name}  [{name}_head, joinery-{name}-head " in printed
 
 
 @pytest.mark.slow
-def test_the_strangers_head_trains(installation: Installation) -> None:
-    recipe = small_recipe(installation.desk / "mlp.toml")
+@pytest.mark.parametrize("head", HEADS)
+def test_a_strangers_head_trains_and_acts_in_a_world(installation: Installation, head: str) -> None:
+    recipe = small_recipe(installation.desk / f"{head}.toml", head)
     printed = installation.run("python", "-m", "core.run", recipe.name)
     assert "finished at step 2 of 2" in printed
-    checkpoint = installation.desk / "runs" / "mlp" / "checkpoints" / "step_00000002"
+    assert "1/1 attempts" in printed
+    checkpoint = installation.desk / "runs" / head / "checkpoints" / "step_00000002"
+    name, shape = WEIGHTS[head]
     with safe_open(checkpoint / "model.safetensors", "pt") as weights:
-        assert weights.get_slice("policy_head.mlp.0.weight").get_shape() == [32, 48]
+        assert weights.get_slice(f"policy_head.{name}").get_shape() == shape
 
 
 @pytest.mark.slow
@@ -152,16 +199,70 @@ def test_depth_and_force_are_recorded_imported_and_shown(installation: Installat
             np.testing.assert_array_equal(imported.read(number).features[name], array)
 
 
-def checks_of_the_strangers_head() -> list[Check]:
-    """What the plugin's author runs, as docs/writing-a-plugin.md shows it."""
-    spec = importlib.util.spec_from_file_location("mlp_head", PACKAGE / "mlp_head.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return checks_for("policy_head", module.MLPHead, module.MLPHeadConfig())
+RIG_RECIPE = """
+[train]
+steps = 1_500
+batch_size = 64
+learning_rate = 2e-3
+accelerator = "cpu"
+validate_every = 500
+checkpoint_every = 1_500
+[environment]
+name = "depth_force_press"
+[demonstrations]
+episodes = 150
+noise = 0.3
+[data]
+path = "presses.zarr"
+window = 1
+features = ["depth", "force"]
+validation_episodes = 2
+threads = 1
+[action]
+horizon = 4
+normalization = "clip_range"
+[vision_encoder]
+name = "depth_force"
+[text_encoder]
+name = "none"
+[backbone]
+name = "transformer"
+width = 32
+depth = 2
+heads = 4
+[action_tokens]
+name = "learned"
+attention = "prefix"
+proprio = true
+[policy_head]
+name = "lstm"
+layers = 1
+hidden_size = 64
+mlp = [64]
+loss = "l1"
+[evaluate]
+episodes = 20
+controls = ["blank_images"]
+"""
 
 
-@pytest.mark.parametrize("check", checks_of_the_strangers_head(), ids=str)
+@pytest.mark.slow
+def test_a_policy_that_sees_depth_and_feels_force_alone_does_its_task(installation: Installation) -> None:
+    """From the world through demonstrations, store and encoder back into the world, by no word in core."""
+    (installation.desk / "rig.toml").write_text(RIG_RECIPE, encoding="utf-8")
+    installation.run("joinery", "run", "rig.toml")
+    results = json.loads((installation.desk / "runs" / "rig" / "evaluation" / "results.json").read_text())
+    successes = {condition: tasks["tasks"]["press"]["successes"] for condition, tasks in results["summary"].items()}
+    assert successes["standard"] >= 17
+    assert successes["blank_images"] <= 12  # without depth it knows as much as the force tells it
+
+
+def checks_of_the_strangers_heads() -> list[Check]:
+    """What the plugins' authors run, as docs/writing-a-plugin.md shows it."""
+    checks = {name: checks_for("policy_head", *head_and_config(name)) for name in HEADS}
+    return [Check(f"{name}: {check}", check) for name, own in checks.items() for check in own]
+
+
+@pytest.mark.parametrize("check", checks_of_the_strangers_heads(), ids=str)
 def test_contract(check: Check) -> None:
     check()

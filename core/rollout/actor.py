@@ -3,7 +3,7 @@
 It needs the run's folder, and where published weights did not change, their source; neither data nor environment.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from core.assembly import build_policy
 from core.contracts import Batch
-from core.data.buffers import pad
 from core.data.contracts import StoreInfo
 from core.data.normalization import Normalizer, ProprioNormalizer
 from core.errors import CheckpointError, DataError, RecipeError, did_you_mean
 from core.plugins import load_plugins
-from core.policy import Policy, PolicyState, build_policy
+from core.policy import EncodedText, Policy, stack_text
+from core.policy_state import PolicyState
 from core.recipe import load_recipe
 from core.rollout.contracts import Observation
 from core.training.checkpoint import Checkpoint, checkpoints, load_weights
 
-INSTRUCTIONS = 4096  # of which the token ids are remembered
+INSTRUCTIONS = 256  # whose tokens are remembered
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Actor:
 
     info: cameras, features, proprioception and conventions of actions that it was trained on.
     horizon: actions per chunk (H).
-    tokenize: an instruction -> its token ids (N).
+    encode: an instruction -> its tokens, encoded once for all its frames; a batch of one.
     checkpoint: where the weights come from.
     embodiment: of the recipe's stores, the number of the one whose normalisers it acts with.
     """
@@ -43,17 +44,30 @@ class Actor:
     horizon: int
     action_normalizer: Normalizer
     proprio_normalizer: ProprioNormalizer
-    tokenize: Callable[[str], np.ndarray]
+    encode: Callable[[str], EncodedText]
     checkpoint: Checkpoint
     device: torch.device
     embodiment: int = 0
 
+    def start(self, rows: int) -> PolicyState:
+        """A state of so many rows, none of which has begun an attempt: `reset` begins one."""
+        return self.policy.initial_state(torch.zeros(rows, dtype=torch.int64))
+
+    def reset(self, state: PolicyState, seeds: Mapping[int, int]) -> PolicyState:
+        """Let rows begin an attempt: {row: seed}. What a policy that samples does there is a function of the seed."""
+        rows, numbers = torch.zeros_like(state.seed, dtype=torch.bool), state.seed.clone()
+        for row, seed in seeds.items():
+            rows[row], numbers[row] = True, seed
+        return self.policy.reset(state, rows, numbers)
+
     def step(
-        self, observations: Sequence[Observation], instructions: Sequence[str], state: PolicyState | None
+        self, observations: Sequence[Observation], instructions: Sequence[str], state: PolicyState
     ) -> tuple[np.ndarray, PolicyState]:
-        """B observations and the last state (None at reset) -> chunks (B H A) in units of `info.action`, next state."""
+        """B observations and the last state -> chunks (B H A) in units of `info.action`, next state."""
         with torch.inference_mode():
-            actions, state = self.policy.step(self._batch(observations, instructions), state)
+            batch = self._batch(observations, instructions)
+            text = stack_text([self.encode(instruction) for instruction in batch.instructions])
+            actions, state = self.policy.act(batch, state, text)
         chunks: np.ndarray = self.action_normalizer.unnormalize(actions.float().cpu().numpy())
         return chunks, state
 
@@ -63,13 +77,14 @@ class Actor:
             raise RecipeError(mistakes)
 
     def _batch(self, observations: Sequence[Observation], instructions: Sequence[str]) -> Batch:
-        images = {name: np.stack([seen.images[name] for seen in observations]) for name in self.info.cameras}
-        text_ids, text_mask = pad([self.tokenize(instruction) for instruction in instructions])
+        images = {
+            name: np.stack([observation.images[name] for observation in observations]) for name in self.info.cameras
+        }
         batch = Batch(
             images={name: torch.from_numpy(frames)[:, None].movedim(-1, 2) for name, frames in images.items()},
             instructions=instructions,
-            text_ids=text_ids,
-            text_mask=text_mask,
+            text_ids=torch.empty(len(observations), 0, dtype=torch.int64),  # they are encoded already
+            text_mask=None,
             proprio=self._proprio(observations),
             features={name: self._feature(name, observations) for name in self.info.features},
             embodiment=torch.full((len(observations),), self.embodiment),
@@ -78,22 +93,23 @@ class Actor:
 
     def _feature(self, name: str, observations: Sequence[Observation]) -> torch.Tensor:
         """(B 1 *shape); raises DataError where the environment's `info` promised something else."""
-        frames, feature = (
-            np.stack([observation.features[name] for observation in observations]),
-            self.info.features[name],
-        )
-        if frames.shape[1:] != feature.shape or frames.dtype != feature.dtype:
-            found = f"{frames.dtype} {frames.shape[1:]}"
-            raise DataError(
-                f"feature '{name}': the environment shows {found}, its info says {feature}; mend the environment"
-            )
-        return torch.from_numpy(frames)[:, None]
+        feature = self.info.features[name]
+        arrays = []
+        for observation in observations:
+            array = observation.features.get(name)
+            if array is None or array.shape != feature.shape or array.dtype != feature.dtype:
+                found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+                raise DataError(
+                    f"feature '{name}': the environment shows {found}, its info says {feature}; mend the environment"
+                )
+            arrays.append(array)
+        return torch.from_numpy(np.stack(arrays))[:, None]
 
     def _proprio(self, observations: Sequence[Observation]) -> torch.Tensor | None:
         """(B 1 P), normalised; None where the policy was trained without."""
         if not self.info.proprio:
             return None
-        measured = np.stack([seen.proprio for seen in observations]).astype(np.float32)
+        measured = np.stack([observation.proprio for observation in observations]).astype(np.float32)
         return torch.from_numpy(self.proprio_normalizer.normalize(measured))[:, None]
 
 
@@ -115,6 +131,8 @@ def load_actor(
         shapes,
         actions.spec(recipe.data.window, recipe.action.horizon),
         proprio_dim=len(info.proprio),
+        features=info.features,
+        embodiments=tuple(chosen.state.get("stores", [""])),
         from_checkpoint=True,
         quantized=not exact,
     )
@@ -123,13 +141,17 @@ def load_actor(
     load_weights(chosen, policy, policy.published)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
-    tokenize = lru_cache(INSTRUCTIONS)(lambda text: np.asarray(policy.text_encoder.tokenize(text), np.int64))
     embodiment = list(chosen.state["stores"]).index(store) if store else 0
-    return Actor(policy, info, recipe.action.horizon, actions, proprio, tokenize, chosen, device, embodiment)
+
+    def encode(instruction: str) -> EncodedText:
+        return policy.encode_text(torch.tensor([list(policy.text_encoder.tokenize(instruction))], device=device), None)
+
+    remembered = lru_cache(INSTRUCTIONS)(torch.inference_mode()(encode))
+    return Actor(policy, info, recipe.action.horizon, actions, proprio, remembered, chosen, device, embodiment)
 
 
 def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
-    """Return the newest checkpoint of a run, or that with the lowest validation error; raises CheckpointError."""
+    """Return the newest checkpoint of a run, or the best by validation; raises CheckpointError."""
     if not (saved := checkpoints(run)):
         raise CheckpointError(f"{run}: holds no checkpoint; name the folder of a run, runs/kosmos_lstm for example")
     return saved[-1] if which == "last" else min(reversed(saved), key=lambda checkpoint: checkpoint.error)

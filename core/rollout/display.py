@@ -1,6 +1,7 @@
 """What one sees of an evaluation: a bar or a line now and then while it runs, a table at its end."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -9,8 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from core.rollout.results import STANDARD, Evaluation, Rate
-from core.rollout.waves import Wave
+from core.rollout.results import STANDARD, ChainResult, Evaluation, Rate, Result
 
 LINES = 10  # that a whole evaluation prints where there is no terminal
 
@@ -18,16 +18,19 @@ LINES = 10  # that a whole evaluation prints where there is no terminal
 class Display:
     """A progress bar on a terminal, a line now and then elsewhere: attempts, success so far, time left.
 
-    plan: what each wave attempts; done: the waves that are over already. Use as a context manager.
+    total: attempts and chains; results: of those that are over already. Use as a context manager.
     """
 
-    def __init__(self, plan: Sequence[Sized], done: Sequence[Wave], console: Console) -> None:
-        self._console, self._waves, self._planned = console, list(done), len(plan)
-        self._total = sum(map(len, plan))
+    def __init__(self, total: int, results: Sequence[Result], console: Console) -> None:
+        self._console, self._total, self._completed = console, total, 0
+        self._outcomes: dict[str, list[bool]] = {}
+        self._chain_lengths: list[int] = []
+        for result in results:
+            self._count(result)
         columns = ("evaluating", MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bar = Progress(*columns, *times, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=self._total, completed=self._completed)
+        self._task = self._bar.add_task(self._text(), total=total, completed=self._completed)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -36,27 +39,29 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bar.stop()
 
-    def update(self, wave: Wave) -> None:
-        """Show what a wave adds."""
-        before = len(self._waves) * LINES // self._planned
-        self._waves.append(wave)
+    def update(self, result: Result) -> None:
+        """Show what a result adds."""
+        before = self._completed * LINES // self._total
+        self._count(result)
         text = self._text()
         self._bar.update(self._task, completed=self._completed, description=text)
-        if not self._console.is_terminal and len(self._waves) * LINES // self._planned > before:
+        if not self._console.is_terminal and self._completed * LINES // self._total > before:
             self._console.print(f"{self._completed}/{self._total} attempts  {text}", soft_wrap=True)
 
-    @property
-    def _completed(self) -> int:
-        return sum(len(wave.episodes) + len(wave.chains) for wave in self._waves)
+    def _count(self, result: Result) -> None:
+        self._completed += 1
+        if isinstance(result, ChainResult):
+            self._chain_lengths.append(result.done)
+        else:
+            self._outcomes.setdefault(result.condition, []).append(result.success)
 
     def _text(self) -> str:
-        """Success so far under each condition, and the length of chains."""
-        outcomes: dict[str, list[bool]] = {}
-        for episode in (episode for wave in self._waves for episode in wave.episodes):
-            outcomes.setdefault(episode.condition, []).append(episode.success)
-        shares = [f"{'success' if c == STANDARD else c} {sum(o) / len(o):.0%}" for c, o in outcomes.items()]
-        done = [chain.done for wave in self._waves for chain in wave.chains]
-        return "  ".join([*shares, *([f"chain length {sum(done) / len(done):.2f}"] if done else [])])
+        """Success so far under each condition, the standard one first, and the length of chains."""
+        outcomes = sorted(self._outcomes.items(), key=lambda pair: pair[0] != STANDARD)
+        words = [f"{'success' if c == STANDARD else c} {fmean(o):.0%}" for c, o in outcomes]
+        if self._chain_lengths:
+            words.append(f"chain length {fmean(self._chain_lengths):.2f}")
+        return "  ".join(words)
 
 
 def _render(evaluation: Evaluation) -> Table:
@@ -96,6 +101,7 @@ def _closing_lines(evaluation: Evaluation) -> list[str]:
     time = evaluation.time
     lines.append(
         f"{time['inference_ms']:.1f} ms per policy step of {evaluation.protocol['lanes']} lanes, "
+        f"{100 * time['rows_busy']:.0f} % of the policy's rows busy, "
         f"{time['steps_per_second']:.0f} environment steps/s, {time['seconds']:.0f} s"
     )
     lines += [

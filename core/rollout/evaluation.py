@@ -1,9 +1,10 @@
-"""From a trained run to numbers: attempts are planned, rolled out in waves, kept as they end, and counted."""
+"""From a trained run to numbers: attempts are planned, rolled out, kept as they end, and counted."""
 
 import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,16 @@ from core.recipe import Recipe
 from core.rollout import protocol
 from core.rollout.actor import Actor, load_actor
 from core.rollout.display import Display
-from core.rollout.episodes import Trial
-from core.rollout.journal import Journal, replace_file, write_rollout
+from core.rollout.journal import Entry, Journal, replace_file, write_rollout
+from core.rollout.order import Queue
 from core.rollout.predictions import write_predictions
 from core.rollout.preparation import inspect, spec_of
-from core.rollout.protocol import Attempt
-from core.rollout.results import STANDARD, Evaluation
-from core.rollout.waves import Stage, Wave, try_chains, try_tasks
+from core.rollout.protocol import Attempt, Planned, planned_as
+from core.rollout.results import STANDARD, ChainResult, EpisodeResult, Evaluation
+from core.rollout.rollouts import Ended, begin, visual_features
+from core.rollout.rows import roll_out
 from core.rollout.workers import Description, open_workers
 from core.sections import EvaluateConfig
-
-Planned = Sequence[Attempt] | range  # one wave: attempts at tasks, or the seeds of chains
 
 
 def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = None) -> Evaluation:
@@ -45,86 +45,82 @@ def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = 
     shown = recipe.demonstrations.tasks if recipe.demonstrations else ()
     names = protocol.task_names(settings.tasks, shown, world.tasks)
     identity = _identity(run, actor, recipe, world, protocol.describe(settings, names))
-    plan, journal = _plan(settings, world, names), Journal(folder, identity)
+    plan, journal = protocol.plan(settings, world.tasks, names), Journal(folder, identity)
     _check_done(journal, plan)
     _predict(actor, recipe, folder / "predictions.npz", console)
     _roll_out(plan, actor, recipe, world, journal, console)
     tiers = {name: world.tasks[name].tier for name in names}
-    evaluation = _evaluation(identity, tiers, journal)
+    evaluation = _evaluation(identity, tiers, plan, journal)
     replace_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
     return evaluation
 
 
-def _plan(settings: EvaluateConfig, world: Description, names: Sequence[str]) -> list[Planned]:
-    attempts = protocol.attempts(settings, world.tasks, names)
-    chains, lanes = protocol.seeds(settings.chains), settings.lanes
-    waves = [attempts[first : first + lanes] for first in range(0, len(attempts), lanes)]
-    return [*waves, *(chains[first : first + lanes] for first in range(0, len(chains), lanes))]
-
-
 def _check_done(journal: Journal, plan: Sequence[Planned]) -> None:
-    """Raise DataError where the finished waves do not begin the plan: phrasings have changed, for example."""
-    done = [_attempted(wave) for wave in journal.waves]
-    if done != [list(planned) for planned in plan[: len(done)]]:
+    """Raise DataError where what has ended is not planned, or ended twice: after a new phrasing."""
+    done = [planned_as(entry.result) for entry in journal.entries]
+    if len(set(done)) < len(done) or not set(done) <= set(plan):
         raise DataError(
             f"{journal.path}: holds other attempts than this evaluation makes; remove the file to evaluate anew"
         )
 
 
-def _attempted(wave: Wave) -> Sequence[Attempt | int]:
-    """What a wave attempted, as a plan lists it."""
-    attempts = [Attempt(made.condition, made.task, made.seed, made.instruction) for made in wave.episodes]
-    return attempts or [chain.seed for chain in wave.chains]
-
-
 def _roll_out(
     plan: Sequence[Planned], actor: Actor, recipe: Recipe, world: Description, journal: Journal, console: Console
 ) -> None:
-    """Roll out the waves that the journal lacks, and keep each as it ends."""
+    """Roll out what the journal lacks, and keep each result as it ends."""
     settings = recipe.evaluate or EvaluateConfig()
-    if not (missing := plan[len(journal.waves) :]):
+    results = [entry.result for entry in journal.entries]
+    done = set(map(planned_as, results))
+    if not (missing := [planned for planned in plan if planned not in done]):
         return
-    display = Display(plan, journal.waves, console)
-    with display, open_workers(spec_of(recipe), max(map(len, missing)), settings.timeout) as workers:
-        stage = Stage(actor, workers, world.tasks, settings.execute, settings.lanes)
-        recorder = Recorder(journal, actor)
-        for planned in missing:
-            if isinstance(planned, range):
-                wave = try_chains(stage, planned)
-            else:
-                wave, trials = try_tasks(stage, planned, recorder.wants)
-                recorder.record(planned, trials)
-            journal.append(wave)
-            display.update(wave)
+    recorder, display = Recorder(plan, journal, actor), Display(len(plan), results, console)
+    visual = visual_features(actor.info)
+    start = partial(begin, tasks=world.tasks, execute=settings.execute, records=recorder.wants, visual=visual)
+    lanes, queue = settings.lanes, Queue(missing, world.tasks)
+    count = min(lanes, len(missing))
+    with display, open_workers(spec_of(recipe), count, settings.timeout) as workers:
+        for ended, timing in roll_out(actor, workers, lanes, queue, start):
+            recorder.record(ended)
+            journal.append(Entry(ended.result, timing))
+            display.update(ended.result)
 
 
 class Recorder:
-    """Keeps, of each task under the standard condition, the first success and the first failure to look at."""
+    """Keeps each task's first success and failure in the plan, standard condition, to look at.
 
-    def __init__(self, journal: Journal, actor: Actor) -> None:
+    What ends first is written at once, and gives way to what ends later and stands before it in the
+    plan: so what is kept in the end depends neither on the number of rows nor on interruptions.
+    """
+
+    def __init__(self, plan: Sequence[Planned], journal: Journal, actor: Actor) -> None:
         self._folder = journal.path.parent / "rollouts"
         self._cameras, self._action = tuple(actor.info.cameras), actor.info.action
-        self._recorded = {
-            (episode.task, episode.success)
-            for wave in journal.waves
-            for episode in wave.episodes
-            if episode.condition == STANDARD and episode.failure is None
-        }
+        self._place = {planned: place for place, planned in enumerate(plan)}
+        self._kept: dict[tuple[str, bool], int] = {}  # {(task, success): place in the plan}
+        for entry in journal.entries:
+            if isinstance(entry.result, EpisodeResult):
+                self._takes(entry.result)
 
     def wants(self, attempt: Attempt) -> bool:
         """Whether an attempt may be one to look at."""
-        kinds = {(attempt.task, True), (attempt.task, False)}
-        return attempt.condition == STANDARD and not kinds <= self._recorded
+        after_all = len(self._place)
+        kept = [self._kept.get((attempt.task, success), after_all) for success in (True, False)]
+        return attempt.condition == STANDARD and self._place[attempt] < max(kept)
 
-    def record(self, attempts: Sequence[Attempt], trials: Sequence[Trial | None]) -> None:
-        """Write those that are the first of their kind."""
-        for attempt, trial in zip(attempts, trials, strict=True):
-            if trial is None or not trial.records or trial.lane.failure is not None:
-                continue
-            if (attempt.task, trial.success) not in self._recorded:
-                self._recorded.add((attempt.task, trial.success))
-                opening = _opening(np.stack(trial.commands), self._action)
-                write_rollout(self._folder, attempt, trial, self._cameras, opening)
+    def record(self, ended: Ended) -> None:
+        """Write what was recorded of an attempt, if it is the first of its kind so far."""
+        result, trial = ended.result, ended.trial
+        if trial is not None and isinstance(result, EpisodeResult) and self._takes(result):
+            opening = _opening(np.stack(trial.commands), self._action)
+            write_rollout(self._folder, result, trial, self._cameras, opening)
+
+    def _takes(self, result: EpisodeResult) -> bool:
+        """Whether a result is the first of its kind in the plan, of those that were given."""
+        if result.condition != STANDARD or result.failure is not None:
+            return False
+        kind, place = (result.task, result.success), self._place[planned_as(result)]
+        self._kept[kind] = min(place, self._kept.get(kind, place))
+        return self._kept[kind] == place
 
 
 def _opening(commands: np.ndarray, action: ActionConvention) -> np.ndarray:
@@ -147,34 +143,50 @@ def _predict(actor: Actor, recipe: Recipe, path: Path, console: Console) -> None
         console.print(f"no predictions on validation episodes: {reason}", soft_wrap=True, markup=False)
 
 
-def _evaluation(identity: dict[str, dict[str, Any]], tiers: dict[str, str], journal: Journal) -> Evaluation:
-    seconds = sum(wave.seconds for wave in journal.waves)
+def _evaluation(
+    identity: dict[str, dict[str, Any]],
+    tiers: dict[str, str],
+    plan: Sequence[Planned],
+    journal: Journal,
+) -> Evaluation:
+    results = {planned_as(entry.result): entry.result for entry in journal.entries}
+    in_order = [results[planned] for planned in plan]
     return Evaluation(
         policy=identity["policy"],
         environment=identity["environment"],
         protocol=identity["protocol"],
         tiers=tiers,
-        episodes=[episode for wave in journal.waves for episode in wave.episodes],
-        chains=[chain for wave in journal.waves for chain in wave.chains],
-        time={
-            "inference_ms": float(np.median([wave.inference_ms for wave in journal.waves])),
-            "steps_per_second": sum(wave.steps for wave in journal.waves) / seconds,
-            "seconds": seconds,
-        },
+        episodes=[result for result in in_order if isinstance(result, EpisodeResult)],
+        chains=[result for result in in_order if isinstance(result, ChainResult)],
+        time=_time(journal.entries, identity["protocol"]["lanes"]),
     )
+
+
+def _time(entries: Sequence[Entry], lanes: int) -> dict[str, float]:
+    """What the time went into, over all processes that had a share in the evaluation."""
+    seconds = sum(entry.timing.seconds for entry in entries)
+    inference_ms = [ms for entry in entries for ms in entry.timing.inference_ms]
+    busy_rows = sum(entry.timing.busy_rows for entry in entries)
+    return {
+        "inference_ms": float(np.median(inference_ms or [0.0])),
+        "policy_steps": len(inference_ms),
+        "rows_busy": busy_rows / max(1, lanes * len(inference_ms)),
+        "steps_per_second": sum(entry.result.steps for entry in entries) / seconds,
+        "seconds": seconds,
+    }
 
 
 # ---------------------------------------------------------------------------------------------- what it depends on
 
 
 def _identity(
-    run: Path, actor: Actor, recipe: Recipe, world: Description, said: dict[str, Any]
+    run: Path, actor: Actor, recipe: Recipe, world: Description, rules: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """All that the outcomes depend on, as it reads when it comes back from JSON."""
     identity = {
         "policy": _policy(run, actor),
         "environment": _environment(recipe, world),
-        "protocol": said | _machine(actor),
+        "protocol": rules | _machine(actor) | {"acts_on": _history(actor)},
     }
     plain: dict[str, dict[str, Any]] = json.loads(json.dumps(identity))
     return plain
@@ -197,6 +209,17 @@ def _environment(recipe: Recipe, world: Description) -> dict[str, Any]:
         "python": platform.python_version()
     }
     return {"name": config.pop("name"), "config": config, "versions": {**ours, **world.versions}}
+
+
+def _history(actor: Actor) -> str:
+    """Which frames the policy acts on."""
+    frames = actor.policy.action_tokens.context
+    match actor.policy.keeps:
+        case "layers":
+            return f"the last {frames // 2 + 1} to {frames} frames, on kept layers"
+        case "carry":
+            return "all frames, carried on by the backbone"
+    return f"the last {frames} frames" if frames > 1 else "the frame, and what the head remembers"
 
 
 def _machine(actor: Actor) -> dict[str, Any]:

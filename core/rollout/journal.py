@@ -1,11 +1,11 @@
-"""What an evaluation leaves on disk while it runs: finished waves, so that a killed one goes on, and a few rollouts."""
+"""What an evaluation leaves on disk while it runs: results, from which a killed one goes on, and rollouts."""
 
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,16 +14,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.errors import DataError
 from core.rollout.contracts import Observation
-from core.rollout.episodes import Trial
-from core.rollout.protocol import Attempt
-from core.rollout.waves import Wave
+from core.rollout.results import EpisodeResult, Result, Timing
+from core.rollout.rollouts import Trial
 
 # the recipe may change in what the outcomes do not depend on, and the run's folder be renamed
 UNCOMPARED = frozenset({"policy.recipe_sha256", "policy.run"})
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One finished attempt or chain, and what the time since the one before it went into."""
+
+    result: Result
+    timing: Timing
+
+
 class Journal:
-    """FOLDER/episodes.jsonl: first what the outcomes depend on, then one line per finished wave.
+    """FOLDER/episodes.jsonl: what the outcomes depend on, then a line per attempt or chain as it ended.
 
     identity: what the outcomes depend on, {part: {key: value}}, as it reads when it comes back from JSON.
     Raises DataError where the folder holds an evaluation of something else, the file is damaged, or the disk refuses.
@@ -31,10 +38,10 @@ class Journal:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.path = folder / "episodes.jsonl"
-        self.waves: list[Wave] = []
+        self.entries: list[Entry] = []
         if lines := _complete_lines(self.path):
             self._check(lines[0], identity)
-            self.waves = [self._wave(number, line) for number, line in enumerate(lines[1:], 2)]
+            self.entries = [self._entry(number, line) for number, line in enumerate(lines[1:], 2)]
         else:
             lines = [json.dumps(identity) + "\n"]
             for leftover in (folder / "results.json", folder / "predictions.npz", *folder.glob("rollouts/*.npz")):
@@ -44,9 +51,9 @@ class Journal:
             replace_file(self.path, content)
         self._size = len(content)
 
-    def append(self, wave: Wave) -> None:
-        """Keep what came of a wave; raises DataError where another evaluation does so, too, or the disk refuses."""
-        line = (json.dumps(asdict(wave)) + "\n").encode()
+    def append(self, entry: Entry) -> None:
+        """Keep what has ended; raises DataError where another evaluation does, too, or the disk refuses."""
+        line = (json.dumps(asdict(entry)) + "\n").encode()
         with _naming(self.path), self.path.open("ab") as file:
             if file.tell() != self._size:
                 raise DataError(
@@ -55,7 +62,7 @@ class Journal:
                 )
             file.write(line)
         self._size += len(line)
-        self.waves.append(wave)
+        self.entries.append(entry)
 
     def _check(self, line: str, identity: Mapping[str, Any]) -> None:
         try:
@@ -70,22 +77,28 @@ class Journal:
                 "folder with joinery evaluate --output"
             )
 
-    def _wave(self, number: int, line: str) -> Wave:
+    def _entry(self, number: int, line: str) -> Entry:
         try:
-            return TypeAdapter(Wave).validate_json(line)
+            return TypeAdapter(Entry).validate_json(line)
         except ValidationError:
-            raise DataError(f"{self.path}, line {number}: damaged; remove the file to evaluate anew") from None
+            earlier = line.startswith('{"episodes": [')
+            reason = "written by an earlier version, several attempts to a line" if earlier else "damaged"
+            where = f"{self.path}, line {number}"
+            raise DataError(f"{where}: {reason}; remove the file to evaluate anew") from None
 
 
-def write_rollout(folder: Path, attempt: Attempt, trial: Trial, cameras: Sequence[str], gripper: np.ndarray) -> None:
+def write_rollout(
+    folder: Path, result: EpisodeResult, trial: Trial, cameras: Sequence[str], gripper: np.ndarray
+) -> None:
     """Write what the policy saw to <task>-success.npz or <task>-failure.npz; gripper (n): 0 closed, 1 open."""
-    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', attempt.task)}-{'success' if trial.success else 'failure'}.npz"
-    said = {"task": attempt.task, "instruction": attempt.instruction, "seed": attempt.seed, "success": trial.success}
+    task = re.sub(r"[^A-Za-z0-9._-]", "_", result.task)
+    name = f"{task}-{'success' if result.success else 'failure'}.npz"
+    facts = {key: getattr(result, key) for key in ("task", "instruction", "seed", "success")}
     write_arrays(
         folder / name,
         {f"camera/{camera}": _frames(trial.frames, camera) for camera in cameras}
         | {"gripper": gripper.astype(np.float32)}
-        | {key: np.array(value) for key, value in said.items()},
+        | {key: np.array(value) for key, value in facts.items()},
     )
 
 
@@ -125,12 +138,12 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"{path}: cannot write it ({error.strerror or error}); make room or choose another folder, then give the "
-            "same command again: finished waves are kept"
+            "same command again: finished attempts are kept"
         ) from error
 
 
-def _frames(seen: Sequence[Observation], camera: str) -> np.ndarray:
-    return np.stack([observation.images[camera] for observation in seen])
+def _frames(observations: Sequence[Observation], camera: str) -> np.ndarray:
+    return np.stack([observation.images[camera] for observation in observations])
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:

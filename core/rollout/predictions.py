@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -60,11 +61,16 @@ def _one_per_task_first(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
 
 def _predict(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
     """Let the policy look at one frame after the other -> chunks (n H A)."""
-    state, chunks = None, []
+    state, chunks = actor.reset(actor.start(1), {0: _policy_seed(view, episode)}), []
     for observation in _observations(actor, view, episode):
         chunk, state = actor.step([observation], [view.store.instruction(episode)], state)
         chunks.append(chunk[0])
     return np.stack(chunks)
+
+
+def _policy_seed(view: StoreView, episode: int) -> int:
+    """Of what the policy draws at random."""
+    return crc32(f"episode {view.store.episode_id(episode)}".encode())
 
 
 def _observations(actor: Actor, view: StoreView, episode: int) -> Sequence[Observation]:

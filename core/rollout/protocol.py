@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from zlib import crc32
 
 from core.errors import did_you_mean
 from core.rollout.contracts import EVALUATION_SEEDS, Task
-from core.rollout.results import STANDARD
+from core.rollout.results import STANDARD, ChainResult, Result
 from core.sections import EvaluateConfig
 
 BLANK, SWAPPED = "blank_images", "swapped_words"
@@ -22,9 +23,44 @@ class Attempt:
     seed: int
     instruction: str
 
+    @property
+    def policy_seed(self) -> int:
+        """Seed of the policy's random draws; a control uses that of the standard attempt beside it."""
+        return crc32(f"attempt {self.seed} at {self.task}".encode())
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One chain of tasks to be rolled out; scene and tasks are the environment's, by the seed."""
+
+    seed: int
+
+    def policy_seed(self, leg: int, task: str) -> int:
+        """Seed of the policy's random draws in the chain's task number `leg`, counted from 0."""
+        return crc32(f"chain {self.seed}, leg {leg}: {task}".encode())
+
+
+Planned = Attempt | Chain
+
+
+def plan(
+    settings: EvaluateConfig,
+    tasks: Mapping[str, Task],
+    names: Sequence[str],
+) -> list[Planned]:
+    """All attempts, then all chains, in the order in which results list them."""
+    return [*attempts(settings, tasks, names), *map(Chain, seeds(settings.chains))]
+
+
+def planned_as(result: Result) -> Planned:
+    """Return what a result came of, as a plan lists it."""
+    if isinstance(result, ChainResult):
+        return Chain(result.seed)
+    return Attempt(result.condition, result.task, result.seed, result.instruction)
+
 
 def attempts(settings: EvaluateConfig, tasks: Mapping[str, Task], names: Sequence[str]) -> list[Attempt]:
-    """All attempts, condition by condition; within one, all tasks of a seed stand together, so that a wave has many."""
+    """All attempts, condition by condition; within one, all tasks of a seed stand together."""
     return [
         attempt
         for condition in (STANDARD, *settings.controls)

@@ -44,6 +44,23 @@ class ChainResult:
     failure: str | None = None
 
 
+Result = EpisodeResult | ChainResult
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the time between two results went into.
+
+    seconds: of the whole evaluation.
+    inference_ms: milliseconds of each policy step.
+    busy_rows: rows of the policy's batch in which an attempt or chain went on, summed over the steps.
+    """
+
+    seconds: float
+    inference_ms: tuple[float, ...]
+    busy_rows: int
+
+
 @dataclass(frozen=True)
 class Rate:
     """Successes among episodes, with Wilson's 95 % interval."""
@@ -73,7 +90,9 @@ class Evaluation:
     environment: {"name", "config", "versions"}; versions include Joinery's, torch's and Python's.
     protocol: {"episodes", "first_seed", "execute", "lanes", "success", ...}.
     tiers: {task: tier}.
-    time: {"inference_ms": milliseconds per policy step over all lanes, ...}; the only numbers that vary when repeated.
+    time: {"inference_ms": median milliseconds per policy step over all lanes, "policy_steps",
+        "rows_busy": share of the policy's rows in which an attempt went on, "steps_per_second",
+        "seconds"}; what repeating an evaluation may change.
     """
 
     policy: Mapping[str, Any]

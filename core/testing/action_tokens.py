@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import ActionTokens, TokenGroup, TokenSequence
+from core.attention import attention_mask
+from core.contracts import ActionTokens, TokenGroup, TokenKind, TokenSequence
 from core.hookspecs import Build
+from core.registry import call_build
 from core.testing.common import (
     BATCH,
     Check,
@@ -18,6 +20,7 @@ from core.testing.common import (
     expect,
     expect_close,
     expect_shape,
+    generator,
     normal,
 )
 
@@ -26,14 +29,13 @@ Inputs = tuple[TokenGroup, TokenGroup, Tensor]  # vision (B T N D), text (B M D)
 
 def checks(build: Build, config: Any, given: Given) -> list[Check]:
     """Return the checks of an action-token strategy."""
-    make = partial(
-        build,
-        config,
-        width=given.width,
-        window=given.action.window,
-        proprio_dim=given.proprio_dim,
-        text_prefix=given.text_prefix,
-    )
+    offered = {
+        "width": given.width,
+        "action": given.action,
+        "proprio_dim": given.proprio_dim,
+        "text_prefix": given.text_prefix,
+    }
+    make = partial(call_build, build, config, offered)
     subject = Subject(make, partial(_run, given=given))
     own = (
         sequence_is_well_formed,
@@ -49,20 +51,25 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
 def sequence_is_well_formed(subject: Subject, given: Given) -> None:
     """All fields of the TokenSequence agree; real tokens stand first, frames in order, action tokens are readable."""
     tokens: ActionTokens = subject.build()
-    sequence = tokens.layout(*inputs(given))
+    sequence = tokens.layout(*inputs(given), None, generator())
     expect_shape(sequence.tokens, (None, None, given.width), "sequence.tokens")
-    for name, dtype in (("mask", torch.bool), ("frame", torch.int64), ("is_action", torch.bool)):
+    for name, dtype in (("mask", torch.bool), ("frame", torch.int64), ("kind", torch.int64), ("block", torch.int64)):
         value = getattr(sequence, name)
-        if value is not None or name != "mask":
+        if value is not None or name not in ("mask", "block"):
             expect_shape(value, tuple(sequence.tokens.shape[:2]), f"sequence.{name}")
             expect(value.dtype == dtype, f"sequence.{name}", str(dtype), str(value.dtype))
     mask = _mask(sequence)
     expect(not (mask[:, 1:] & ~mask[:, :-1]).any(), "sequence.mask", "real tokens first", "padding before them")
     backwards = (sequence.frame.diff(dim=1) < 0) & mask[:, 1:]
     expect(not backwards.any(), "sequence.frame", "frames in order", "a frame before an earlier one")
-    expect_shape(sequence.readout, (BATCH, given.action.window, None), "sequence.readout")
+    places = (BATCH, given.action.window, tokens.count)
+    expect(tuple(sequence.readout.shape) == places, "sequence.readout", f"shape {places}", str(sequence.readout.shape))
     expect(sequence.readout.dtype == torch.int64, "sequence.readout", "torch.int64", str(sequence.readout.dtype))
-    readable = (sequence.is_action & mask).flatten()[sequence.readout]
+    spanned = BATCH * given.action.window // len(sequence.tokens)  # frames of a sequence
+    frames = torch.arange(given.action.window)[:, None] % spanned
+    labelled = bool((sequence.frame.flatten()[sequence.readout] == frames).all())
+    expect(labelled, "sequence.frame", "action tokens in the frame that they are read for", "another frame")
+    readable = ((sequence.kind == TokenKind.ACTION) & mask).flatten()[sequence.readout]
     expect(bool(readable.all()), "sequence.readout", "places of action tokens", "other places")
 
 
@@ -134,12 +141,13 @@ def window_is_frame_by_frame(subject: Subject, given: Given) -> None:
 def readout(tokens: ActionTokens, given_to_it: Inputs) -> Tensor:
     """Lay out, mix, read -> (B T Q D).
 
-    The mixing stands in for a backbone: each token becomes the mean of all real tokens up to its frame, weighted by
-    their position, so that a wrong mask, frame or position shows.
+    The mixing stands in for a backbone: each token becomes the mean of all tokens that it may see, weighted by their
+    position, so that a wrong mask, frame, block or position shows.
     """
-    sequence = tokens.layout(*given_to_it)
-    seen = (sequence.frame[:, None, :] <= sequence.frame[:, :, None]) & _mask(sequence)[:, None, :]  # (S L L)
-    position = torch.arange(1, seen.shape[1] + 1).sqrt().to(sequence.tokens.dtype)
+    sequence = tokens.layout(*given_to_it, None, generator([0] * len(given_to_it[0].tokens)))
+    mask, length = attention_mask(sequence), sequence.tokens.shape[1]
+    seen = torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask.squeeze(1)  # (S L L)
+    position = torch.arange(1, length + 1).sqrt().to(sequence.tokens.dtype)
     weights = seen.to(sequence.tokens.dtype) * position
     hidden = sequence.tokens + weights @ sequence.tokens / weights.sum(-1, keepdim=True).clamp(min=1)
     return hidden.flatten(0, 1)[sequence.readout]
@@ -160,7 +168,7 @@ def _lengths() -> list[int]:
 
 
 def _mask(sequence: TokenSequence) -> Tensor:
-    return torch.ones_like(sequence.is_action) if sequence.mask is None else sequence.mask
+    return torch.ones_like(sequence.frame, dtype=torch.bool) if sequence.mask is None else sequence.mask
 
 
 def _run(tokens: ActionTokens, dtype: torch.dtype, given: Given) -> Tensor:

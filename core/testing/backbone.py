@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import Backbone, TokenGroup, TokenSequence
+from core.context import Context
+from core.contracts import Backbone, TokenGroup, TokenKind, TokenSequence
 from core.hookspecs import Build
 from core.testing.common import (
     BATCH,
@@ -35,7 +36,12 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
         no_mask_is_a_full_mask,
         later_frames_are_not_seen,
         all_observations_are_seen,
+        blocks_are_obeyed,
+        blocks_are_seen_both_ways,
         what_is_read_is_what_forward_gives,
+        memory_is_what_forward_gives,
+        later_tokens_continue_what_is_remembered,
+        extensions_are_rows_of_their_frames,
     )
     window = given.action.window
     return [*(Check(check.__name__, partial(check, subject, window)) for check in own), *checks_of_every_part(subject)]
@@ -69,7 +75,7 @@ def padding_is_not_seen(subject: Subject, window: int) -> None:
     backbone: Backbone = subject.build()
     before = sequence(backbone.width, window)
     assert before.mask is not None
-    after = replace(before, tokens=torch.where(before.mask[..., None], before.tokens, 7.0))
+    after = replace(before, tokens=torch.where(before.mask[..., None], before.tokens, _other(before)))
     expected, received = backbone(before)[before.mask], backbone(after)[before.mask]
     expect_close(received, expected, "hidden states of real tokens after a change of the padding")
 
@@ -92,7 +98,7 @@ def later_frames_are_not_seen(subject: Subject, window: int) -> None:
     assert before.mask is not None
     for t in range(1, window):
         later = (before.frame >= t)[..., None]
-        after = replace(before, tokens=torch.where(later, before.tokens + 1, before.tokens))
+        after = replace(before, tokens=torch.where(later, _other(before), before.tokens))
         kept = (before.frame < t) & before.mask
         expect_close(backbone(after)[kept], backbone(before)[kept], f"hidden states before frame {t} after its change")
 
@@ -100,12 +106,15 @@ def later_frames_are_not_seen(subject: Subject, window: int) -> None:
 def all_observations_are_seen(subject: Subject, window: int) -> None:
     """The last action token sees the observation of every frame of its sequence."""
     backbone: Backbone = subject.build()
+    if not backbone.mixes:
+        return
     whole = sequence(backbone.width, window, padded=False)
     tokens = whole.tokens.clone().requires_grad_()
     hidden = backbone(replace(whole, tokens=tokens)).flatten(0, 1)[whole.readout[:, -1]]
     torch.autograd.backward((hidden * normal(*hidden.shape, seed=3)).sum())
     assert tokens.grad is not None
-    unseen = sorted(set(whole.frame[~whole.is_action & ~tokens.grad.any(-1)].tolist()))
+    observed = whole.kind != TokenKind.ACTION
+    unseen = sorted(set(whole.frame[observed & ~tokens.grad.any(-1)].tolist()))
     expect(not unseen, "the last action token", "to depend on every observation", f"none in frames {unseen}")
 
 
@@ -126,8 +135,117 @@ def what_is_read_is_what_forward_gives(subject: Subject, window: int) -> None:
     expect_close(read_gradient, gradient, "the gradient through `read`, against that through `forward`")
 
 
-def sequence(width: int, window: int, *, padded: bool = True) -> TokenSequence:
-    """Random packed sequences (B T*4 width); if padded, the second and third lack tokens of their first frame."""
+@torch.no_grad()
+def blocks_are_obeyed(subject: Subject, window: int) -> None:
+    """A token of a later block is not seen, though it is of the same frame."""
+    backbone: Backbone = subject.build()
+    before = sequence(backbone.width, window, padded=False, causal=False)
+    is_action = (before.kind == TokenKind.ACTION)[..., None]
+    last = is_action & (before.frame == window - 1)[..., None]
+    after = replace(before, tokens=torch.where(last, _other(before), before.tokens))
+    kept = ~last.squeeze(-1)
+    expect_close(backbone(after)[kept], backbone(before)[kept], "hidden states after a change of a later block")
+
+
+def blocks_are_seen_both_ways(subject: Subject, window: int) -> None:
+    """The first token of a block depends on the last one of it, unless the backbone says that it cannot."""
+    backbone: Backbone = subject.build()
+    if not backbone.both_ways:
+        return
+    whole = sequence(backbone.width, window, padded=False, causal=False)
+    tokens = whole.tokens.clone().requires_grad_()
+    first = backbone(replace(whole, tokens=tokens))[:, 0]
+    torch.autograd.backward((first * normal(*first.shape, seed=3)).sum())
+    assert tokens.grad is not None
+    seen = bool(tokens.grad[:, PER_FRAME - 2].any())  # the last of the first frame's observation
+    expect(seen, "the first token of a block", "to depend on the last one of it", "it does not: both_ways = False?")
+
+
+@torch.no_grad()
+def memory_is_what_forward_gives(subject: Subject, window: int) -> None:
+    """`remember` gives the same hidden states as `forward`, and of every layer what the backbone offers."""
+    backbone: Backbone = subject.build()
+    if not _remembers(backbone):
+        return
+    whole = sequence(backbone.width, window, causal=False)
+    memory, spec = backbone.remember(whole), backbone.layer_spec
+    assert whole.mask is not None
+    expect_close(memory.tokens[whole.mask], backbone(whole)[whole.mask], "memory.tokens, against `forward`")
+    if "hidden_states" in backbone.offers:
+        for number, states in enumerate(memory.hidden_states):
+            expect_shape(states, tuple(whole.tokens.shape), f"hidden states of layer {number}")
+    if "keys_values" in backbone.offers:
+        expect(spec is not None, "layer_spec", "a LayerSpec", "None")
+        assert spec is not None
+        shape = (BATCH, spec.key_heads, whole.tokens.shape[1], spec.head_width)
+        counts = {len(memory.keys), len(memory.values)}
+        expect(counts == {spec.depth}, "keys and values", f"{spec.depth} layers, as layer_spec says", f"{counts}")
+        for number, (keys, values) in enumerate(zip(memory.keys, memory.values, strict=True)):
+            expect_shape(keys, shape, f"keys of layer {number}")
+            expect_shape(values, shape, f"values of layer {number}")
+
+
+@torch.no_grad()
+def later_tokens_continue_what_is_remembered(subject: Subject, window: int) -> None:
+    """The second half of a sequence, run on top of the memory of the first, gives what the whole gives at once."""
+    backbone: Backbone = subject.build()
+    if not backbone.offers & {"extend", "carry"}:
+        return
+    for causal in (True, False) if backbone.both_ways else (True,):
+        whole = sequence(backbone.width, window, padded=False, causal=causal)
+        spelled = replace(whole, block=torch.arange(whole.tokens.shape[1]).expand_as(whole.frame)) if causal else whole
+        first, second = (_columns(spelled, slice(0, PER_FRAME)), _columns(spelled, slice(PER_FRAME, None)))
+        memory = backbone.remember(second, backbone.remember(first))
+        count = second.tokens.shape[1]  # a memory that carries a state holds no other tokens
+        received, expected = memory.tokens[:, -count:], backbone(whole)[:, -count:]
+        expect_close(received, expected, f"hidden states run in two halves, blocks {not causal}")
+
+
+@torch.no_grad()
+def extensions_are_rows_of_their_frames(subject: Subject, window: int) -> None:
+    """What is added to each frame of a window gives what it gives where the frame is the last, whatever the padding."""
+    backbone: Backbone = subject.build()
+    if "extend" not in backbone.offers:
+        return
+    whole = sequence(backbone.width, window)
+    added = normal(BATCH, window, 2, backbone.width, seed=14)
+    frame = torch.arange(window).expand(BATCH, -1)
+    together, _ = _context(backbone, whole, frame).extend(added)
+    for i in range(BATCH):
+        alone = _alone(whole, i)
+        for t in range(window):
+            ending = _columns(alone, slice(0, int((alone.frame <= t).sum())))
+            context = _context(backbone, replace(ending, readout=alone.readout[:, :1]), frame[:1, t : t + 1])
+            first, longer = context.extend(added[i : i + 1, t : t + 1, :1])
+            second, _ = longer.extend(added[i : i + 1, t : t + 1, 1:])
+            received = torch.cat([first, second], dim=2)[0, 0]
+            expect_close(received, together[i, t], f"two tokens added to frame {t} one by one, against all at once")
+
+
+def _other(whole: TokenSequence) -> Tensor:
+    """Other tokens (S L width): random ones, since a norm takes away what is added to all numbers alike."""
+    return normal(*whole.tokens.shape, seed=16) * 3
+
+
+def _remembers(backbone: Backbone) -> bool:
+    return bool(backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"})
+
+
+def _context(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Context:
+    memory = backbone.remember(whole)
+    return Context(memory.tokens.flatten(0, 1)[whole.readout], frame, memory=memory, backbone=backbone)
+
+
+def _columns(whole: TokenSequence, columns: slice) -> TokenSequence:
+    """Some tokens of sequences without padding."""
+    return whole.map_columns(lambda x: x[:, columns])
+
+
+def sequence(width: int, window: int, *, padded: bool = True, causal: bool = True) -> TokenSequence:
+    """Random packed sequences (B T*4 width); if padded, the second and third lack tokens of their first frame.
+
+    causal: every token is a block of its own, else a frame's observation is one, and its action tokens the next.
+    """
     length = window * PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)
     mask[1, 1:3] = False
@@ -136,7 +254,8 @@ def sequence(width: int, window: int, *, padded: bool = True) -> TokenSequence:
     index = torch.arange(length)
     readout = torch.arange(BATCH * length).view(BATCH, window, PER_FRAME)[..., -1:]  # (B T 1)
     is_action = index % PER_FRAME == PER_FRAME - 1
-    return pack(group, index // PER_FRAME, is_action, readout)
+    kind = torch.where(is_action, int(TokenKind.ACTION), int(TokenKind.VISION))
+    return pack(group, index // PER_FRAME, kind, readout, None if causal else 2 * (index // PER_FRAME) + is_action)
 
 
 def _alone(together: TokenSequence, i: int) -> TokenSequence:
@@ -147,8 +266,9 @@ def _alone(together: TokenSequence, i: int) -> TokenSequence:
         tokens=together.tokens[row, :length],
         mask=None,
         frame=together.frame[row, :length],
-        is_action=together.is_action[row, :length],
+        kind=together.kind[row, :length],
         readout=together.readout[row] - i * together.tokens.shape[1],
+        block=None if together.block is None else together.block[row, :length],
     )
 
 

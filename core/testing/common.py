@@ -1,6 +1,6 @@
 """What the contract tests share: their inputs, their comparisons, and the checks that hold for every kind of part."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from core.contracts import ActionSpec, TokenGroup
+from core.data.contracts import Feature
+from core.generator import Generator
 
 BATCH = 3
 TOLERANCE = 1e-5  # of float32 arithmetic, relative to the largest number that is compared
@@ -21,9 +23,12 @@ class Given:
     cameras: (C, Y, X) by name.
     text_width: of the text tokens that a vision encoder may condition on.
     width: of the backbone.
+    vision_width: of the vision tokens that a policy head may read before the backbone; at most `width`.
     proprio_dim: numbers of proprioception per frame.
     text_prefix: words of every instruction that stand before the images.
     tokens: action tokens per frame that a policy head reads.
+    embodiments: names of the stores that a policy is trained on.
+    features: what a vision encoder or a policy head may read beside, by name.
     action: window, horizon and dimensions.
     """
 
@@ -32,9 +37,12 @@ class Given:
     )
     text_width: int = 16
     width: int = 32
+    vision_width: int = 24
     proprio_dim: int = 5
     text_prefix: int = 1
     tokens: int = 2
+    embodiments: tuple[str, ...] = ("first", "second")
+    features: Mapping[str, Feature] = field(default_factory=dict)
     action: ActionSpec = field(default_factory=lambda: ActionSpec(window=3, horizon=4, dim=5, binary=(3,)))
 
 
@@ -69,13 +77,21 @@ class Subject:
 
 def checks_of_every_part(subject: Subject) -> list[Check]:
     """Return the checks that do not depend on the kind."""
-    checks = (gradients_reach_every_parameter, state_dict_round_trip, bfloat16_is_finite, output_is_repeatable)
+    checks = (
+        gradients_reach_every_parameter,
+        state_dict_round_trip,
+        bfloat16_is_finite,
+        output_is_repeatable,
+        nothing_is_drawn_from_the_global_generator,
+    )
     return [Check(check.__name__, partial(check, subject)) for check in checks]
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
     """Training moves every parameter that asks for it."""
     part = subject.build()
+    if not any(parameter.requires_grad for parameter in part.parameters()):
+        return
     with torch.no_grad():  # away from zeros at the start, behind which no gradient passes yet
         for index, parameter in enumerate(part.parameters()):
             parameter += 0.02 * normal(*parameter.shape, seed=index).to(parameter.dtype)
@@ -109,6 +125,17 @@ def output_is_repeatable(subject: Subject) -> None:
         rebuilt = subject.run(subject.build(), torch.float32)
     expect_equal(again, first, "output of a second call")
     expect_equal(rebuilt, first, "output of a part built again from the same seed")
+
+
+def nothing_is_drawn_from_the_global_generator(subject: Subject) -> None:
+    """A part that needs random numbers takes them from the generator that it is given."""
+    part = subject.build()
+    outputs = []
+    for seed in (0, 1):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            outputs.append(subject.run(part, torch.float32))
+    expect_equal(outputs[1], outputs[0], "output after another torch.manual_seed: draw from the generator argument")
 
 
 def expect(holds: bool, what: str, expected: str, received: str) -> None:
@@ -145,6 +172,20 @@ def expect_equal(received: Tensor, expected: Tensor, what: str) -> None:
     """Compare bit by bit."""
     expect_shape(received, tuple(expected.shape), what)
     expect(torch.equal(received, expected), what, "the same numbers", "others")
+
+
+def generator(rows: Sequence[int] = range(BATCH)) -> Generator:
+    """A fresh generator for rows of a batch, the same numbers every time."""
+    return Generator.by_row([(row, 0) for row in rows], torch.device("cpu"))
+
+
+def features(given: Given) -> dict[str, Tensor]:
+    """Random features {name: (B T ...)} in the types in which they are recorded."""
+    lead = (BATCH, given.action.window)
+    return {
+        name: (100 * normal(*lead, *feature.shape, seed=17 + number).abs()).to(getattr(torch, feature.dtype))
+        for number, (name, feature) in enumerate(sorted(given.features.items()))
+    }
 
 
 def normal(*shape: int, seed: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from core.contracts import TokenGroup, VisionEncoder
 from core.hookspecs import Build
+from core.registry import call_build
 from core.testing.common import (
     BATCH,
     Check,
@@ -19,6 +20,7 @@ from core.testing.common import (
     expect_close,
     expect_group,
     expect_width,
+    features,
     normal,
     padded,
 )
@@ -28,7 +30,8 @@ Images = dict[str, Tensor]
 
 def checks(build: Build, config: Any, given: Given) -> list[Check]:
     """Return the checks of a vision encoder."""
-    make = partial(build, config, cameras=given.cameras, text_width=given.text_width)
+    offered = {"cameras": given.cameras, "text_width": given.text_width, "features": given.features}
+    make = partial(call_build, build, config, offered)
     subject = Subject(make, partial(_run, given=given))
     own = (
         shape_is_declared,
@@ -100,16 +103,17 @@ def padded_text_is_not_seen(subject: Subject, given: Given) -> None:
     encoder: VisionEncoder = subject.build()
     words = text(given)
     assert words.mask is not None
-    other = replace(words, tokens=torch.where(words.mask[..., None], words.tokens, 7.0))
+    noise = 7 * normal(*words.tokens.shape, seed=18)
+    other = replace(words, tokens=torch.where(words.mask[..., None], words.tokens, noise))
     expected = padded(encoder(images(given), words))
     expect_close(padded(encoder(images(given), other)), expected, "tokens after a change of the text's padding")
 
 
 def images(given: Given) -> Images:
-    """Random images {camera: (B T C Y X) uint8}."""
+    """Random images {camera: (B T C Y X) uint8}, and features beside."""
     generator = torch.Generator().manual_seed(0)
     lead = (BATCH, given.action.window)
-    return {
+    return features(given) | {
         name: torch.randint(256, (*lead, *shape), generator=generator, dtype=torch.uint8)
         for name, shape in given.cameras.items()
     }

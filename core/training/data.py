@@ -63,6 +63,11 @@ class TrainingData:
         """Number of proprioceptive values (P)."""
         return len(self.info.proprio)
 
+    @property
+    def embodiments(self) -> tuple[str, ...]:
+        """What the stores are called, in the order of Batch.embodiment; a single one may be moved and has no name."""
+        return tuple(source.config.label for source in self.sources) if self.recipe.data.stores else ("",)
+
     @cached_property
     def _splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
         return [split_by_task(source.view.store, self.recipe.data.validation_episodes) for source in self.sources]

@@ -12,6 +12,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from rich.console import Console
 
 from core.data.loader import Loader
+from core.generator import TRAINING, Generator
 from core.policy import Policy
 from core.recipe import Recipe
 from core.sections import TrainConfig
@@ -61,16 +62,18 @@ def fit(run: Run, first: int) -> int:
     position = first * settings.accumulation
     with closing(run.training.batches(settings.seed, position, fabric.global_rank, fabric.world_size)) as batches:
         while done < settings.steps and not run.stop.requested(fabric, ask=done % settings.log_every == 0):
-            # randomness is a function of the step, as the order of the data is: resuming needs neither saved
+            # seeds and the order of the data are functions of the step, so resuming saves neither; dropout alone draws
+            # from PyTorch's global generator, which its layers hard-code
             seed_everything(_seed_of(done, run), verbose=False)
             factor = set_learning_rate(optimizer.optimizer, done, settings)
             measuring = run.joint_table.measure(done + 1) if _measures_parts(done + 1, settings) else nullcontext()
             seen = []
             # -------------------------------------------------------------------------------- the training step
             for micro in range(settings.accumulation):
-                batch = next(batches)
+                key = (TRAINING, settings.seed, done, fabric.global_rank, micro)
+                batch, generator = next(batches), Generator.shared(key, fabric.device)
                 with fabric.no_backward_sync(run.module, enabled=micro < settings.accumulation - 1):
-                    losses = run.module(batch)
+                    losses = run.module(batch, generator)
                     fabric.backward(losses["total"] / settings.accumulation)
                 seen.append((losses, batch.episodes))
             gradient_norm = fabric.clip_gradients(run.module, optimizer, max_norm=limit, error_if_nonfinite=False)
@@ -133,10 +136,12 @@ def _validate(run: Run, done: int) -> Validation:
     measured = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
     by_task = {f"validation/error/{task}": error for task, error in measured.by_task.items()}
     errors = {"validation/error": measured.error, "validation/constant": measured.constant}
-    _write(run, done, {**errors, **by_task})
+    own = {} if measured.own is None else {"validation/own": measured.own}
+    _write(run, done, {**errors, **own, **by_task})
     run.console.print(
         f"step {done}: validation error {measured.error:.4f}, best constant action per task "
-        f"{measured.constant:.4f}: {abs(measured.improvement):.0%} {'below' if measured.improvement > 0 else 'above'}",
+        f"{measured.constant:.4f}: {abs(measured.improvement):.0%} {'below' if measured.improvement > 0 else 'above'}"
+        + ("" if measured.own is None else f"; the policy head's own figure {measured.own:.4f}"),
         soft_wrap=True,
     )
     return measured
@@ -152,7 +157,7 @@ def _save(run: Run, done: int) -> None:
         return
     raise_if_weights_broken(run.policy, done, run.last_checkpoint)
     run.metrics.flush()
-    error = run.validated.error if run.validated else None
+    error = run.validated.figure if run.validated else None
     state = {"step": done, "validation_error": error, **run.inference}
     run.last_checkpoint = save_checkpoint(
         run.folder, run.policy, run.optimizer.optimizer, state, run.recipe.train.keep_last, run.policy.published

@@ -13,9 +13,10 @@ from core.sections import PartSettings, TrainConfig
 
 
 def modules_of(policy: Policy) -> dict[str, nn.Module]:
-    """The five parts and the projections between their widths, in the order in which data flows."""
+    """The five parts, the projections between their widths and auxiliary heads, in the order in which data flows."""
     vision, text, *others = PARTS
-    return {name: getattr(policy, name) for name in (vision, text, "projections", *others)}
+    modules = {name: getattr(policy, name) for name in (vision, text, "projections", *others)}
+    return modules | {f"auxiliary {label}": head for label, head in policy.auxiliary.items()}
 
 
 def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
@@ -54,7 +55,8 @@ def schedule_factor(step: int, train: TrainConfig) -> float:
 
 
 def _groups(name: str, module: nn.Module, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    settings = next((part.settings for kind, part in recipe.parts.items() if kind == name), PartSettings())
+    parts = [*recipe.parts.items(), *((f"auxiliary {label}", part) for label, part in recipe.auxiliary.items())]
+    settings = next((part.settings for known, part in parts if known == name), PartSettings())
     rate = recipe.train.learning_rate if settings.learning_rate is None else settings.learning_rate
     decay = recipe.train.weight_decay if settings.weight_decay is None else settings.weight_decay
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]

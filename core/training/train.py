@@ -10,10 +10,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.seed import seed_everything
 from rich.console import Console
 
+from core.assembly import build_policy
 from core.errors import CheckpointError, RecipeError
-from core.policy import Policy, build_policy
-from core.recipe import PARTS, Recipe
-from core.sections import AugmentationConfig, EvaluateConfig, StoreConfig, TrainConfig
+from core.plugins import load_plugins
+from core.policy import Policy
+from core.recipe import PARTS, Recipe, load_recipe
+from core.sections import EvaluateConfig, StoreConfig
 from core.training.checkpoint import Checkpoint, checkpoints, load_checkpoint
 from core.training.data import TrainingData, open_data
 from core.training.fit import Run, fit
@@ -34,7 +36,7 @@ FREE_ON_RESUME = {
 def train(recipe: Recipe, folder: Path, *, resume: bool) -> int:
     """Train into `folder`; return the exit code: 0, or 128 + the signal that stopped the run."""
     settings = recipe.train
-    fabric = _launch(settings)
+    fabric = _launch(recipe)
     newest = _prepare(fabric, recipe, folder, resume)
     first = newest.step if newest else 0
     with StopSignal() as stop:
@@ -47,12 +49,13 @@ def train(recipe: Recipe, folder: Path, *, resume: bool) -> int:
     return 0 if done == settings.steps or stop.received is None else 128 + stop.received
 
 
-def _launch(settings: TrainConfig) -> Fabric:
+def _launch(recipe: Recipe) -> Fabric:
     """Start the processes; raises RecipeError for an accelerator that is not there."""
+    settings = recipe.train
     try:
         fabric = Fabric(
             accelerator=settings.accelerator,
-            strategy=settings.strategy,
+            strategy=_strategy(recipe),
             devices=settings.devices,
             precision=settings.precision,
         )
@@ -62,6 +65,19 @@ def _launch(settings: TrainConfig) -> Fabric:
     fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
     fabric.launch()
     return fabric
+
+
+def _strategy(recipe: Recipe) -> str:
+    """Fabric's strategy.
+
+    Heads that read layers or vision leave some weights of the backbone without a gradient, and so do insulated ones:
+    several processes must then search for what there is to exchange. Heads of the readout alone spare that cost.
+    """
+    heads = [recipe.parts["policy_head"], *recipe.auxiliary.values()]
+    searches = any(getattr(head.component.build, "needs", True) or head.role.insulate for head in heads)
+    if searches and recipe.train.devices > 1:
+        return "ddp_find_unused_parameters_true"
+    return recipe.train.strategy
 
 
 def _prepare(fabric: Fabric, recipe: Recipe, folder: Path, resume: bool) -> Checkpoint | None:
@@ -86,12 +102,10 @@ def _prepare(fabric: Fabric, recipe: Recipe, folder: Path, resume: bool) -> Chec
 
 def _check_same(recipe: Recipe, before: Path) -> None:
     """Refuse to continue a run with another recipe. Raises RecipeError with every difference."""
-    sections = tomllib.loads(before.read_text(encoding="utf-8"))
-    sections.setdefault("augmentation", asdict(AugmentationConfig()))  # runs of before there was one had none
-    sections["data"].setdefault("stores", [])  # nor several stores
-    sections["data"].setdefault("features", [])  # nor features
-    old, new = _flat(sections), _flat(tomllib.loads(recipe.as_toml()))
-    old["data.stores"], new["data.stores"] = (_whatever_the_place(said["data.stores"]) for said in (old, new))
+    started = load_recipe(before, [], load_plugins())  # as a recipe: keys that its version did not have get defaults
+    old, new = _flat(tomllib.loads(started.as_toml())), _flat(tomllib.loads(recipe.as_toml()))
+    for sections in (old, new):
+        sections["data.stores"] = _whatever_the_place(sections.get("data.stores", []))
     recorded_there = any(key.startswith("demonstrations.") for key in (*old, *new))
     free = FREE_ON_RESUME | {key for key in (*old, *new) if key.startswith("environment.") and not recorded_there}
     differences = [
@@ -110,7 +124,9 @@ def _whatever_the_place(stores: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{key}": value for section, keys in recipe.items() for key, value in keys.items()}
+    tables = {name: keys for name, keys in recipe.items() if isinstance(keys, dict)}
+    flat = {f"{section}.{key}": value for section, keys in tables.items() for key, value in keys.items()}
+    return flat | {name: value for name, value in recipe.items() if name not in tables}
 
 
 def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | None, stop: StopSignal) -> Run:
@@ -155,7 +171,13 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | N
 def _build(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) -> Policy:
     """Build the policy; raises RecipeError where stores lack cameras that its vision encoder would mix with others."""
     policy = build_policy(
-        recipe, data.image_shapes, data.action_spec, data.proprio_dim, from_checkpoint=from_checkpoint
+        recipe,
+        data.image_shapes,
+        data.action_spec,
+        data.proprio_dim,
+        features=data.feature_specs,
+        embodiments=data.embodiments,
+        from_checkpoint=from_checkpoint,
     )
     lacks_cameras = not data.info.cameras.keys().isdisjoint(data.training.lacking)
     if lacks_cameras and not policy.vision_encoder.separates_cameras:

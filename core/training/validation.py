@@ -1,13 +1,14 @@
 """Validation on held-out episodes, beside the best constant action of each task: a policy must beat that to be one."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from core.contracts import Batch
+from core.generator import VALIDATION, Generator
 from core.policy import Policy
 
 
@@ -16,11 +17,18 @@ class Validation:
     """Masked mean squared errors over the normalised chunk, all tasks together and by task.
 
     error: the policy's. constant: that of the best constant action per task, fitted to these very episodes.
+    own: the mean of the figure that the policy head brings itself (`PolicyHead.validation_error`), if it does.
     """
 
     error: float
     constant: float
     by_task: Mapping[str, float]
+    own: float | None = None
+
+    @property
+    def figure(self) -> float:
+        """What says which checkpoint is best; lower is better."""
+        return self.error if self.own is None else self.own
 
     @property
     def improvement(self) -> float:
@@ -36,13 +44,22 @@ def validate(
     policy.eval()
     tasks = sorted(set(task_of.values()))
     sums = torch.zeros(len(tasks), 4, action_dim, device=fabric.device)  # a process may have no batch of its own
-    for batch in batches:
+    own = torch.zeros(2, device=fabric.device)  # sum and number of the head's own figures
+    for number, batch in enumerate(batches):
         index = torch.tensor([tasks.index(task_of[e]) for e in batch.episodes], device=fabric.device)
+        key = (VALIDATION, number, fabric.global_rank)  # the same noise at every validation
+        generator = Generator.shared(key, fabric.device)
         with fabric.autocast():  # and not by Fabric's module: with several processes that waits for the others' batches
-            predicted = policy.predict(batch)
+            context = policy.context(batch, generator)
+            predicted = policy.policy_head(context, generator)
+            figures = policy.policy_head.validation_error(context, batch, generator)
         sums.index_add_(0, index, _moments(predicted, batch))
+        if figures is not None:
+            own += torch.stack([figures.float().sum(), figures.new_tensor(len(figures), dtype=torch.float32)])
     policy.train()
-    return _summarise(torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks)
+    total, count = torch.as_tensor(fabric.all_reduce(own, reduce_op="sum")).tolist()
+    measured = _summarise(torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks)
+    return replace(measured, own=total / count) if count else measured
 
 
 def _moments(predicted: Tensor, batch: Batch) -> Tensor:

@@ -4,17 +4,21 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from einops import rearrange
 from torch import Tensor, nn
 
 from core import (
+    ActionSpec,
     ActionTokens,
+    Batch,
+    Generator,
     Names,
     Pretrained,
     RecipeError,
     Register,
     TokenGroup,
+    TokenKind,
     TokenSequence,
     concatenate,
     hookimpl,
@@ -25,21 +29,27 @@ from core import (
 ROBOVLMS = Names({"action": "model.action_token", "proprio": "model.proprio"}, squeeze=frozenset({"action"}))
 
 
+Attention = Literal["causal", "prefix", "bidirectional"]
+
+
 @dataclass(frozen=True)
 class LearnedConfig:
-    """What a frame's tokens are, and what a sequence is.
+    """What a frame's tokens are, what a sequence is, and which token sees which.
 
-    count: action tokens per frame.
+    count: action tokens per frame; 0 for heads that read other tokens.
     formulation: "policy_head": one sequence per frame, the head carries the history; "interleaved": one sequence per
         window, the backbone carries it; "one_step": one frame, no history.
     layout: order of a frame's tokens.
+    attention: "causal"; "prefix" lets a frame's observation see itself both ways, not its action tokens;
+        "bidirectional" lets all tokens of a frame see one another. No token ever sees a later frame.
     proprio: add one token that is projected from the proprioception.
     init_std: standard deviation of the initial action tokens; RoboVLMs begins with zeros.
     """
 
-    count: Annotated[int, Gt(0)] = 1
+    count: Annotated[int, Ge(0)] = 1
     formulation: Literal["policy_head", "interleaved", "one_step"] = "policy_head"
     layout: Literal["image_text_action", "text_image_action"] = "image_text_action"
+    attention: Attention = "causal"
     proprio: bool = False
     init_std: Annotated[float, Ge(0)] = 0.02
 
@@ -60,34 +70,59 @@ class LearnedTokens(ActionTokens):
     source = None
 
     def __init__(
-        self, config: LearnedConfig, *, width: int, window: int, proprio_dim: int, text_prefix: int = 0
+        self, config: LearnedConfig, *, width: int, action: ActionSpec, proprio_dim: int, text_prefix: int = 0
     ) -> None:
         super().__init__()
-        _check(config, window, proprio_dim)
+        _check(config, action.window, proprio_dim)
+        self.count = config.count
+        self.causal = config.attention == "causal"
+        self.attention = config.attention
         self.interleaved = config.formulation == "interleaved"
-        self.context = window if self.interleaved else 1
+        self.context = action.window if self.interleaved else 1
         self.text_first = config.layout == "text_image_action"
         self.text_prefix = text_prefix
         self.action = nn.Parameter(torch.randn(config.count, width) * config.init_std)
         self.proprio = nn.Linear(proprio_dim, width) if config.proprio else None
 
-    def layout(self, vision: TokenGroup, text: TokenGroup, proprio: Tensor | None) -> TokenSequence:
+    def layout(
+        self,
+        vision: TokenGroup,
+        text: TokenGroup,
+        proprio: Tensor | None,
+        batch: Batch | None,  # noqa: ARG002 (the layout does not depend on the targets)
+        generator: Generator,  # noqa: ARG002 (nor on chance)
+    ) -> TokenSequence:
         """vision (B T N D), text (B M D), proprio (B T P) -> packed sequences."""
-        batch, window, images = vision.tokens.shape[:3]
+        window, images = vision.tokens.shape[1:3]
         span = window if self.interleaved else 1  # frames in a sequence
         frames = concatenate([vision, *self._proprio(proprio), self._actions(vision)])  # (B T n D)
-        per_frame = frames.tokens.shape[2]
         at = 0 if self.text_first else images  # where the text stands among the frames' tokens
         lead, words = _split(_repeat(text, window // span), self.text_prefix)
         group = _insert(lead, _insert(words, _join(frames, span), at), 0)  # (S L D)
-        device = group.tokens.device
-        frame = torch.arange(span, device=device).repeat_interleave(per_frame)
-        is_action = (torch.arange(per_frame, device=device) >= per_frame - len(self.action)).repeat(span)
+        frame, kind = self._labels(images, span, group.tokens.device)
         for text_part, place in ((words, at), (lead, 0)):
-            count = text_part.tokens.shape[1]
-            frame, is_action = _insert_words(frame, count, place), _insert_words(is_action, count, place)  # (L)
-        readout = _places(is_action, span * len(self.action), len(group.tokens)).view(batch, window, -1)
-        return pack(group, frame, is_action, readout)
+            frame = _insert_words(frame, text_part, place, 0)
+            kind = _insert_words(kind, text_part, place, TokenKind.TEXT)
+        is_action = kind == TokenKind.ACTION
+        readout = _places(is_action, span * self.count, len(group.tokens)).view(*vision.tokens.shape[:2], -1)
+        return pack(group, frame, kind, readout, self._blocks(frame, is_action), group.grid)
+
+    def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Frame and kind of the tokens of `span` frames without words, (L) each."""
+        rest = [TokenKind.PROPRIO] * (self.proprio is not None) + [TokenKind.ACTION] * self.count
+        kind = torch.full((images + len(rest),), TokenKind.VISION, device=device)
+        for i, label in enumerate(rest, images):
+            kind[i] = label
+        return torch.arange(span, device=device).repeat_interleave(len(kind)), kind.repeat(span)
+
+    def _blocks(self, frame: Tensor, is_action: Tensor) -> Tensor | None:
+        """Who sees whom, as blocks (L): the observation of a frame, then each of its action tokens."""
+        if self.attention == "causal":
+            return None
+        if self.attention == "bidirectional":
+            return frame
+        turn = is_action.cumsum(0)  # action tokens up to and with this one
+        return frame * (self.count + 1) + torch.where(is_action, turn - frame * self.count, 0)
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take RoboVLMs' action token; RecipeError where the source has none, or the recipe wants more than that."""
@@ -129,7 +164,8 @@ def _join(frames: TokenGroup, span: int) -> TokenGroup:
     """Make one sequence of every `span` frames: (B T n D) -> (B*T/span, span*n, D)."""
     pattern = "b (s f) n ... -> (b s) (f n) ..."
     mask = None if frames.mask is None else rearrange(frames.mask, pattern, f=span)
-    return TokenGroup(rearrange(frames.tokens, pattern, f=span), mask)
+    grid = None if frames.grid is None else frames.grid.repeat(span, 1)
+    return TokenGroup(rearrange(frames.tokens, pattern, f=span), mask, grid)
 
 
 def _repeat(text: TokenGroup, times: int) -> TokenGroup:
@@ -138,22 +174,23 @@ def _repeat(text: TokenGroup, times: int) -> TokenGroup:
     return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
 
 
-def _split(text: TokenGroup, prefix: int) -> tuple[TokenGroup, TokenGroup]:
-    """Split the text (S M D) before the word with index `prefix`."""
-    masks = (None, None) if text.mask is None else (text.mask[:, :prefix], text.mask[:, prefix:])
-    return TokenGroup(text.tokens[:, :prefix], masks[0]), TokenGroup(text.tokens[:, prefix:], masks[1])
+def _split(group: TokenGroup, at: int) -> tuple[TokenGroup, TokenGroup]:
+    """Split tokens (S N D) before the one with index `at`."""
+    masks = (None, None) if group.mask is None else (group.mask[:, :at], group.mask[:, at:])
+    grids = (None, None) if group.grid is None else (group.grid[:at], group.grid[at:])
+    before, after = group.tokens[:, :at], group.tokens[:, at:]
+    return TokenGroup(before, masks[0], grids[0]), TokenGroup(after, masks[1], grids[1])
 
 
 def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
     """Put the text (S M D) among the frames' tokens (S N D), before the one with index `at` -> (S N+M D)."""
-    masks = (None, None) if frames.mask is None else (frames.mask[:, :at], frames.mask[:, at:])
-    before = TokenGroup(frames.tokens[:, :at], masks[0])
-    return concatenate([before, text, TokenGroup(frames.tokens[:, at:], masks[1])])
+    before, after = _split(frames, at)
+    return concatenate([before, text, after])
 
 
-def _insert_words(field: Tensor, words: int, at: int) -> Tensor:
-    """Give the text its entries in a field of the frames' tokens (N): frame 0, no action -> (N+M)."""
-    return torch.cat([field[:at], field.new_zeros(words), field[at:]])
+def _insert_words(labels: Tensor, words: TokenGroup, at: int, label: int) -> Tensor:
+    """Give words (S M D) their label among those of the frames' tokens (N) -> (N+M)."""
+    return torch.cat([labels[:at], labels.new_full((words.tokens.shape[1],), label), labels[at:]])
 
 
 def _places(is_action: Tensor, count: int, sequences: int) -> Tensor:

@@ -8,16 +8,24 @@ from annotated_types import Ge, Gt, Lt
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from core import Backbone, RecipeError, Register, TokenSequence, hookimpl
-
-Attention = Literal["causal", "prefix", "bidirectional"]
+from core import (
+    Backbone,
+    LayerSpec,
+    Memory,
+    RecipeError,
+    Register,
+    TokenSequence,
+    attention_mask,
+    hookimpl,
+    positions,
+    remembered,
+)
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The sizes of the network and what its attention may see; no token ever sees a later frame or padding.
+    """The sizes of the network; which token sees which is the action tokens' to say.
 
     width: of every token (D).
     depth: number of blocks.
@@ -27,9 +35,7 @@ class TransformerConfig:
     activation: "swiglu" (Shazeer 2020) or "gelu".
     positions: "rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens.
     max_tokens: longest sequence that learned positions cover; rotary ignores it.
-    attention: "causal"; "prefix" lets a frame's observation see itself both ways, not its actions; "bidirectional".
     dropout: on the attention and on what each block adds while training, a probability.
-    gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
     """
 
     width: Annotated[int, Gt(0)] = 192
@@ -40,9 +46,7 @@ class TransformerConfig:
     activation: Literal["swiglu", "gelu"] = "swiglu"
     positions: Literal["rotary", "learned"] = "rotary"
     max_tokens: Annotated[int, Gt(0)] = 1024
-    attention: Attention = "causal"
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -55,24 +59,26 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
-class Context:
+class AttentionInputs:
     """What all blocks share in one pass."""
 
-    causal: bool
-    mask: Tensor | None  # (S 1 L L) bool, True where a row's token may see a column's
-    rotation: tuple[Tensor, Tensor] | None  # cosine and sine (L d/2), float32
+    mask: Tensor | None  # (S 1 L P+L) bool, True where a row's token may see a column's; None: causal
+    rotation: tuple[Tensor, Tensor] | None  # cosine and sine (S 1 L d/2), float32
 
 
 class Transformer(Backbone):
     """Pre-norm decoder: blocks of attention and MLP, and a final norm."""
+
+    offers = frozenset({"keys_values", "hidden_states", "extend"})
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.width = config.width
         self.head_width = config.width // config.heads
-        positions = torch.randn(config.max_tokens, config.width) * 0.02
-        self.positions = nn.Parameter(positions) if config.positions == "learned" else None
+        self.layer_spec = LayerSpec(config.depth, config.heads, config.heads, self.head_width)
+        table = torch.randn(config.max_tokens, config.width) * 0.02
+        self.positions = nn.Parameter(table) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = _norm(config)
@@ -80,30 +86,44 @@ class Transformer(Backbone):
 
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width); RecipeError where learned positions do not reach."""
-        x = sequence.tokens
-        context = Context(
-            causal=self.config.attention == "causal",
-            mask=attention_mask(sequence, self.config.attention),
-            rotation=rotary_angles(x.shape[1], self.head_width, x.device) if self.positions is None else None,
-        )
-        if self.positions is not None:
-            x = x + self._learned_positions(x.shape[1])
-        x = self.dropout(x)
-        for block in self.blocks:
-            if self.config.gradient_checkpointing and self.training:
-                x = checkpoint(block, x, context, use_reentrant=False)
-            else:
-                x = block(x, context)
+        x, inputs = self._begin(sequence, None)
+        for block in self.blocks:  # and not `remember`, which would hold what every layer made until the end
+            x = block(x, inputs, None, None)[0]
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def _learned_positions(self, length: int) -> Tensor:
+    def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
+        """(S L width) -> hidden states, keys and values of every block; RecipeError as `forward`."""
+        x, inputs = self._begin(sequence, past)
+        streams, keys, values = [x], [], []
+        for i, block in enumerate(self.blocks):
+            kept = (None, None) if past is None else (past.keys[i], past.values[i])
+            x, k, v = block(x, inputs, *kept)
+            streams.append(x)
+            keys.append(k)
+            values.append(v)
+        return remembered(sequence, self.norm(x), keys, values, streams, past)
+
+    def _begin(self, sequence: TokenSequence, past: Memory | None) -> tuple[Tensor, AttentionInputs]:
+        """What the first block takes."""
+        before = None if past is None else past.sequence
+        position, x = positions(sequence, before), sequence.tokens
+        if self.positions is not None:
+            x = x + self._learned_positions(position)
+        rotation = rotary_angles(position, self.head_width) if self.positions is None else None
+        return self.dropout(x), AttentionInputs(attention_mask(sequence, before), rotation)
+
+    def rotate(self, x: Tensor, position: Tensor) -> Tensor:
+        """Turn queries or keys (S heads n d) at positions (S n) where positions are rotary."""
+        return rotate(x, rotary_angles(position, self.head_width)) if self.positions is None else x
+
+    def _learned_positions(self, position: Tensor) -> Tensor:
         assert self.positions is not None
-        if length > len(self.positions):
+        if (length := position.shape[1]) > len(self.positions):
             raise RecipeError(
                 f"backbone.max_tokens: a sequence has {length} tokens and the learned positions end at "
                 f"{len(self.positions)}; raise backbone.max_tokens"
             )
-        return self.positions[:length]
+        return self.positions[position]
 
     def _initialise(self) -> None:
         """GPT-2's start: normal weights, and smaller ones where a block adds to the stream, so that depth adds up."""
@@ -124,10 +144,13 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(S L D) -> (S L D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), context))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+    def forward(
+        self, x: Tensor, inputs: AttentionInputs, keys: Tensor | None, values: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(S L D), keys and values of what came before (S K P d) -> (S L D), and keys and values of all (S K P+L d)."""
+        mixed, keys, values = self.attention(self.attention_norm(x), inputs, keys, values)
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.mlp(self.mlp_norm(x))), keys, values
 
 
 class SelfAttention(nn.Module):
@@ -140,14 +163,18 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.output = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(S L D) -> (S L D)."""
+    def forward(
+        self, x: Tensor, inputs: AttentionInputs, keys: Tensor | None, values: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Block.forward`."""
         q, k, v = rearrange(self.qkv(x), "s l (three h d) -> three s h l d", three=3, h=self.heads)
-        if context.rotation is not None:
-            q, k = rotate(q, context.rotation), rotate(k, context.rotation)
-        dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, context.mask, dropout, is_causal=context.causal)
-        return self.output(rearrange(x, "s h l d -> s l (h d)"))  # type: ignore[no-any-return]
+        if inputs.rotation is not None:
+            q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
+        if keys is not None and values is not None:
+            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        dropout, mask = self.dropout if self.training else 0.0, inputs.mask
+        x = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None)
+        return self.output(rearrange(x, "s h l d -> s l (h d)")), k, v
 
 
 class MLP(nn.Module):
@@ -169,41 +196,22 @@ class MLP(nn.Module):
         return self.output(F.gelu(x))  # type: ignore[no-any-return]
 
 
-def attention_mask(sequence: TokenSequence, attention: Attention) -> Tensor | None:
-    """Which token (row) may see which (column) -> (S 1 L L) bool, or None where no mask is needed.
+def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (S 1 L d/2) of the angles at positions (S L), in float32.
 
-    Causal attention never needs one: real tokens stand first, so none has padding before it, and frames are in order.
+    bfloat16 cannot tell position 257 from 256.
     """
-    one_frame = sequence.readout.shape[:2].numel() == len(sequence.tokens)  # known without asking the device
-    if attention == "causal" or (attention == "bidirectional" and one_frame and sequence.mask is None):
-        return None
-    row, column = sequence.frame[:, :, None], sequence.frame[:, None, :]  # (S L 1), (S 1 L)
-    seen = column <= row
-    if attention == "prefix":
-        seen = seen & ((column < row) | _prefix(sequence.is_action))
-    if sequence.mask is not None:
-        seen = seen & sequence.mask[:, None, :]
-    return seen.unsqueeze(1)
-
-
-def _prefix(is_action: Tensor) -> Tensor:
-    """Within a frame: all see its observation, its action tokens see the earlier ones among them -> (S L L) bool."""
-    length = is_action.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=is_action.device).tril()
-    return ~is_action[:, None, :] | (is_action[:, :, None] & earlier)
-
-
-def rotary_angles(length: int, head_width: int, where: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (L d/2) of each position's angles, in float32: bfloat16 cannot tell position 257 from 256."""
+    if position.stride(0) == 0:  # one row of positions for all sequences, so one row of angles
+        position = position[:1]
     pairs = head_width // 2
-    frequency = 10_000.0 ** -(torch.arange(pairs, device=where) / pairs)
-    angle = torch.outer(torch.arange(length, device=where), frequency)  # (L d/2)
+    frequency = 10_000.0 ** -(torch.arange(pairs, device=position.device) / pairs)
+    angle = position[:, None, :, None] * frequency
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each pair (i, i + d/2) of (S heads L d) by its position's angle, in float32; the type of x is kept."""
-    cosine, sine = rotation  # (L d/2)
+    cosine, sine = rotation  # (S 1 L d/2)
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(x.dtype)
 

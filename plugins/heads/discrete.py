@@ -11,7 +11,19 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import ActionSpec, Batch, PolicyHead, RecipeError, Register, hookimpl, masked_bce, masked_mean
+from core import (
+    ActionSpec,
+    Batch,
+    Context,
+    ContextSpec,
+    Generator,
+    PolicyHead,
+    RecipeError,
+    Register,
+    hookimpl,
+    masked_bce,
+    masked_mean,
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +56,12 @@ class DiscreteHead(PolicyHead):
     Raises RecipeError where continuous dimensions leave [-1, 1].
     """
 
-    def __init__(self, config: DiscreteConfig, *, width: int, action: ActionSpec) -> None:
+    def __init__(self, config: DiscreteConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
         _check(action)
         self.config, self.horizon = config, action.horizon
         self.sizes = [len(action.continuous) * config.bins, len(action.binary)]  # of the logits of one step
-        self.mlp = _mlp([width, *config.mlp, action.horizon * sum(self.sizes)])
+        self.mlp = _mlp([context.width, *config.mlp, action.horizon * sum(self.sizes)])
         # Index tensors live on the head's device: indexing with Python lists would copy them there at every step.
         self.continuous: Tensor
         self.binary: Tensor
@@ -58,20 +70,20 @@ class DiscreteHead(PolicyHead):
         self.register_buffer("binary", torch.tensor(action.binary, dtype=torch.int64), persistent=False)
         self.register_buffer("order", torch.tensor(action.continuous + action.binary).argsort(), persistent=False)
 
-    def forward(self, readout: Tensor) -> Tensor:
-        """(B T Q D) -> (B T H A): continuous dimensions normalised, binary ones as the probability of 1."""
-        logits, binary = self._classify(readout)
+    def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002 (nothing is drawn)
+        """Return actions (B T H A): continuous dimensions normalised, binary ones as the probability of 1."""
+        logits, binary = self._classify(context.readout)
         if self.config.decode == "argmax":
             index = logits.argmax(dim=-1)
         else:  # the centres are equally spaced, so the mean of the indices gives the mean of the centres
             index = logits.softmax(dim=-1) @ torch.arange(self.config.bins, device=logits.device, dtype=logits.dtype)
         return torch.cat([centre_of(index, self.config.bins), binary.sigmoid()], dim=-1).index_select(-1, self.order)
 
-    def loss(self, readout: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return "pose" and "gripper" (already weighted), each where there are such dimensions: cross-entropies."""
         if batch.actions is None or batch.action_mask is None:
             raise ValueError("the loss compares with batch.actions and batch.action_mask, and the batch has none")
-        logits, binary = self._classify(readout)
+        logits, binary = self._classify(context.readout)
         terms = {}
         if len(self.continuous):
             target, mask = (x.index_select(-1, self.continuous) for x in (batch.actions, batch.action_mask))

@@ -13,16 +13,21 @@ from torch import Tensor, nn
 from core import (
     ActionSpec,
     Batch,
+    Context,
+    ContextSpec,
+    Generator,
     Names,
     PolicyHead,
     Pretrained,
     RecipeError,
     Register,
+    State,
     hookimpl,
     masked_bce,
     masked_huber,
     masked_l1,
     masked_mse,
+    push_frame,
     select,
 )
 
@@ -71,13 +76,13 @@ class LSTMHead(PolicyHead):
 
     source = None
 
-    def __init__(self, config: LSTMConfig, *, width: int, action: ActionSpec) -> None:
+    def __init__(self, config: LSTMConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
         _check(config, action)
-        self.window, self.horizon = action.window, action.horizon
+        self.width, self.window, self.horizon = context.width, action.window, action.horizon
         self.gripper_weight = config.gripper_weight
         self.pose_loss = POSE_LOSSES[config.loss]
-        self.lstm = nn.LSTM(width, config.hidden_size, config.layers, batch_first=True, dropout=config.dropout)
+        self.lstm = nn.LSTM(context.width, config.hidden_size, config.layers, batch_first=True, dropout=config.dropout)
         outputs = action.horizon * len(action.continuous)
         self.pose = _mlp([config.hidden_size, *config.mlp, outputs])
         self.bound = nn.Tanh() if config.tanh else nn.Identity()
@@ -91,15 +96,15 @@ class LSTMHead(PolicyHead):
         self.register_buffer("binary", torch.tensor(action.binary, dtype=torch.int64), persistent=False)
         self.register_buffer("order", torch.tensor(action.continuous + action.binary).argsort(), persistent=False)
 
-    def forward(self, readout: Tensor) -> Tensor:
-        """(B T Q D) -> (B T H A): continuous dimensions normalised, binary ones as the probability of 1."""
-        return self._actions(*self._run(readout.mean(dim=2)))
+    def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002 (nothing is drawn)
+        """Return actions (B T H A): continuous dimensions normalised, binary ones as the probability of 1."""
+        return self._actions(*self._run(context.readout.mean(dim=2)))
 
-    def loss(self, readout: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return "pose" and, where a dimension is binary, "gripper" (already weighted), over all frames' chunks."""
         if batch.actions is None or batch.action_mask is None:
             raise ValueError("the loss compares with batch.actions and batch.action_mask, and the batch has none")
-        pose, logits = self._run(readout.mean(dim=2))
+        pose, logits = self._run(context.readout.mean(dim=2))
         target, mask = (x.index_select(-1, self.continuous) for x in (batch.actions, batch.action_mask))
         terms = {"pose": self.pose_loss(pose, target, mask)}
         if logits is not None:
@@ -107,15 +112,25 @@ class LSTMHead(PolicyHead):
             terms["gripper"] = self.gripper_weight * masked_bce(logits, target, mask)
         return terms
 
-    def step(self, readout: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One frame (B Q D); the state is the last readouts (B n D), n <= T -> actions (B H A) and the next state.
+    def initial_state(self, rows: int) -> State:
+        """The readouts of the last T frames, the oldest first (B T D), and how many there are (B)."""
+        like: Tensor = self.lstm.all_weights[0][0]
+        return {
+            "readouts": like.new_zeros(rows, self.window, self.width),
+            "count": torch.zeros(rows, dtype=torch.int64, device=like.device),
+        }
+
+    def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
+        """One frame -> actions (B H A) and the next state.
 
         The window is run anew from a fresh LSTM state, so that a step computes what training computed. (RoboVLMs
         carries the LSTM's state for the first T steps and re-runs the last T features from then on.)
         """
-        newest = readout.mean(dim=1, keepdim=True)  # (B 1 D)
-        state = newest if state is None else torch.cat([state, newest], dim=1)[:, -self.window :]
-        return self._actions(*self._run(state))[:, -1], state
+        readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
+        place = state["count"].clamp(max=self.window - 1)
+        actions = self._actions(*self._run(readouts))  # (B T H A); what stands behind the newest frame means nothing
+        rows = torch.arange(len(place), device=place.device)
+        return actions[rows, place], {"readouts": readouts, "count": place + 1}
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take the head of a RoboVLMs checkpoint, strictly."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from core import DataError, Register, TextEncoder, TokenGroup, hookimpl
 
@@ -48,6 +49,7 @@ class SentencePieceEncoder(TextEncoder):
         self.processor = _load(config.model or SHIPPED)
         self.embedding = nn.Embedding(self.processor.get_piece_size(), config.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        self.vocabulary = self.embedding.num_embeddings
         self.layers = _layers(config) if config.layers else None
         # Without layers the backbone's positions suffice.
         self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02) if config.layers else None
@@ -74,6 +76,15 @@ class SentencePieceEncoder(TextEncoder):
         if self.layers is not None and self.positions is not None:
             x = self.layers(x + self.positions[: ids.shape[1]], src_key_padding_mask=None if mask is None else ~mask)
         return TokenGroup(x, mask)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids (B n) int64 -> the pieces' embeddings (B n width), which the layers above would mix."""
+        embedded: Tensor = self.embedding(ids)
+        return embedded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (... width) -> scores of all pieces (... vocabulary); tied (Press and Wolf 2017)."""
+        return F.linear(hidden, self.embedding.weight)
 
 
 def _layers(config: SentencePieceConfig) -> nn.TransformerEncoder:

@@ -49,6 +49,10 @@ class FiLMEncoder(VisionEncoder):
 
     def __init__(self, config: FiLMConfig, *, cameras: Mapping[str, tuple[int, int, int]], text_width: int) -> None:
         super().__init__()
+        if not text_width:
+            raise RecipeError(
+                "vision_encoder.name: 'film_cnn' sees by the instruction, and there is none; choose another encoder"
+            )
         taken = nn.ModuleDict()  # its own attributes cannot be names of its modules
         if wrong := [name for name in cameras if not name.isidentifier() or hasattr(taken, name)]:
             raise RecipeError(f"vision_encoder: 'film_cnn' names weights after cameras, and cannot after {wrong}")

@@ -1,6 +1,7 @@
 """Any timm model as vision encoder: Vision Transformers, and networks that give a feature map (ResNet, Swin)."""
 
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -33,14 +34,12 @@ class TimmConfig:
     image_size: rows and columns to which every camera is resized, pixels.
     depth: number of blocks instead of the model's own, for models that take a depth; none keeps the model's.
     tokens: "all" that the model gives, "patches" without class and register tokens, or one "pooled" token per camera.
-    gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
     """
 
     model: str = "vit_tiny_patch16_224"
     image_size: Annotated[int, Gt(0)] = 224
     depth: Annotated[int, Gt(0)] | None = None
     tokens: Literal["all", "patches", "pooled"] = "all"
-    gradient_checkpointing: bool = False
 
 
 class TimmEncoder(VisionEncoder):
@@ -55,7 +54,6 @@ class TimmEncoder(VisionEncoder):
         config: TimmConfig,
         *,
         cameras: Mapping[str, tuple[int, int, int]],
-        text_width: int,  # noqa: ARG002
     ) -> None:
         super().__init__()
         self.config = config
@@ -73,6 +71,14 @@ class TimmEncoder(VisionEncoder):
         # With one camera there is nothing to tell apart.
         self.camera = nn.Parameter(torch.randn(len(cameras), 1, self.width) * 0.02) if len(cameras) > 1 else None
         self.own = () if self.camera is None else ("camera",)  # what no published file has
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The model's repeated blocks: a transformer's, or a convolutional network's stages."""
+        for name in ("blocks", "stages", "layers"):
+            if isinstance(found := getattr(self.model, name, None), nn.Sequential | nn.ModuleList):
+                return list(found)
+        return [child for name, child in self.model.named_children() if re.fullmatch(r"(layer|stage|stages_)\d", name)]
 
     @property
     def separates_cameras(self) -> bool:  # type: ignore[override]
@@ -138,7 +144,6 @@ def _create(config: TimmConfig) -> tuple[Any, Set[str]]:
     whole = set(model.state_dict())
     if config.tokens != "pooled":
         model.reset_classifier(0, "")  # drops an attention pool that nothing would train
-    model.set_grad_checkpointing(config.gradient_checkpointing)
     return model, whole - set(model.state_dict())
 
 

@@ -22,11 +22,12 @@ import torch
 from torch import multiprocessing
 from torch.utils.data import Dataset
 
+from core.assembly import build_policy
 from core.data.store import EpisodeStore
 from core.data.windows import Windows
 from core.data.writer import StoreWriter
+from core.generator import Generator
 from core.plugins import load_plugins
-from core.policy import build_policy
 from core.recipe import load_recipe
 from core.training.data import open_data
 from core.training.optimizer import build_optimizer
@@ -144,7 +145,7 @@ def waiting(path: Path, steps: int) -> tuple[float, float]:
         for step in range(-3, steps):  # the first ones start threads and touch memory
             if step == 0:
                 began, before = perf_counter(), loader.waited
-            policy(next(batches))["total"].backward()
+            policy(next(batches), Generator.shared((0,), torch.device("cpu")))["total"].backward()
             optimizer.step()
             optimizer.zero_grad()
         elapsed = perf_counter() - began

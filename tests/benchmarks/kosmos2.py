@@ -27,9 +27,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from core import ActionSpec, Batch, import_library
+from core import ActionSpec, Batch, Generator, import_library
+from core.assembly import build_policy
 from core.plugins import load_plugins
-from core.policy import Policy, build_policy
+from core.policy import Policy
 from core.publishing import published_model
 from core.recipe import Recipe, load_recipe
 from core.training.checkpoint import save_checkpoint
@@ -69,6 +70,11 @@ def batch_of(policy: Policy, batch: int, window: int, cameras: tuple[str, ...], 
     )
 
 
+def generator() -> Generator:
+    """Random numbers for the augmentation, the same at every call."""
+    return Generator.shared((0,), torch.device("cpu"))
+
+
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
@@ -98,7 +104,7 @@ def memory(kind: str) -> None:
     optimizer = build_optimizer(policy, recipe)
     started = time.perf_counter()
     with Float32Products(), sdpa_kernel(SDPBackend.MATH):
-        policy(batch_of(policy, 1, 2, recipe.data.cameras))["total"].backward()
+        policy(batch_of(policy, 1, 2, recipe.data.cameras), generator())["total"].backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
     with JointTable(policy, optimizer).measure(1):
         optimizer.step()
@@ -129,7 +135,7 @@ def speed(depth: int, batch: int, repeats: int) -> None:
     theirs = transformers_model(policy)
     inputs = batch_of(policy, batch, 1, recipe.data.cameras)
     steps: dict[str, Callable[[], Tensor]] = {
-        "ours": lambda: policy.read(inputs).flatten(0, 2),
+        "ours": lambda: policy.context(inputs, generator()).readout.flatten(0, 2),
         "transformers' decoder": lambda: read_theirs(theirs, policy, inputs, logits=False),
         "with its output layer, as RoboVLMs calls it": lambda: read_theirs(theirs, policy, inputs, logits=True),
     }

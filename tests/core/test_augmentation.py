@@ -8,6 +8,7 @@ from core import import_library
 from core.augmentation import Augmentation, brighten, contrast, crop, saturate, shift, turn_hue
 from core.errors import RecipeError
 from core.sections import AugmentationConfig
+from tests.contexts import noise
 
 SEED = 3
 
@@ -24,9 +25,8 @@ def smooth() -> torch.Tensor:
 
 
 def augmented(x: torch.Tensor, train=True, **config) -> torch.Tensor:
-    torch.manual_seed(SEED)
     augmentation = Augmentation(AugmentationConfig(**config), ["top"]).train(train)
-    return augmentation({"top": x})["top"]
+    return augmentation({"top": x}, noise(SEED))["top"]
 
 
 @pytest.mark.parametrize("offset", [(0, 0), (2, -3), (-11, 14)])
@@ -59,12 +59,13 @@ def test_a_window_is_changed_alike_and_each_on_its_own(change):
 
 
 def test_cameras_are_changed_each_on_its_own_and_only_those_named():
-    torch.manual_seed(SEED)
     x = images()
-    changed = Augmentation(AugmentationConfig(shift={"wrist": 3}), ["top", "wrist"])({"top": x, "wrist": x})
+    changed = Augmentation(AugmentationConfig(shift={"wrist": 3}), ["top", "wrist"])(
+        {"top": x, "wrist": x}, noise(SEED)
+    )
     assert torch.equal(changed["top"], x)
     assert not torch.equal(changed["wrist"], x)
-    both = Augmentation(AugmentationConfig(shift=3), ["top", "wrist"])({"top": x, "wrist": x})
+    both = Augmentation(AugmentationConfig(shift=3), ["top", "wrist"])({"top": x, "wrist": x}, noise(SEED))
     assert not torch.equal(both["top"], both["wrist"])
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from core import masked_bce, masked_huber, masked_l1, masked_mean, masked_mse
+from core import masked_bce, masked_huber, masked_l1, masked_mean, masked_mean_per_sample, masked_mse
 
 
 def huber(predicted, target):
@@ -61,3 +61,12 @@ def test_masked_mean_counts_each_action_dimension():
     values = torch.arange(8.0).view(1, 1, 2, 4)
     mask = torch.tensor([[[[False, False, True, False], [True, True, True, True]]]])
     assert masked_mean(values, mask).item() == np.float32(np.mean([2, 4, 5, 6, 7]))
+
+
+@given(seed=st.integers(0, 2**31), share=st.sampled_from([0.1, 0.5, 1.0]))
+def test_a_samples_mean_is_over_its_own_unmasked_entries(seed, share):
+    rng = np.random.default_rng(seed)
+    values, mask = rng.normal(size=(3, 2, 4, 5)).astype(np.float32), rng.random((3, 2, 4, 5)) < share
+    received = masked_mean_per_sample(torch.from_numpy(values), torch.from_numpy(mask))
+    expected = [v[m].astype(np.float64).mean() if m.any() else 0.0 for v, m in zip(values, mask, strict=True)]
+    np.testing.assert_allclose(received.numpy(), expected, rtol=1e-4, atol=1e-6)

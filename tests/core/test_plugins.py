@@ -46,8 +46,8 @@ def test_built_ins_come_through_the_same_door():
     ours = {kind: [c for c in catalogue[kind] if c.plugin.name in plugins.BUILT_INS] for kind in catalogue.registries}
     offered = {kind: [c.name for c in components] for kind, components in ours.items()}
     assert offered["vision_encoder"] == ["film_cnn", "huggingface", "kosmos2_vision", "timm_vit"]
-    assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "sentencepiece"]
-    assert offered["backbone"] == ["huggingface", "kosmos2", "transformer"]
+    assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
+    assert offered["backbone"] == ["huggingface", "identity", "kosmos2", "transformer"]
     assert offered["action_tokens"] == ["learned"]
     assert offered["policy_head"] == ["discrete", "lstm"]
     formats = ["calvin", "diffusion_policy", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from core import ActionSpec, Batch, PolicyHead
+from core.assembly import build_policy
 from core.augmentation import crop
 from core.plugins import load_plugins
-from core.policy import Policy, build_policy
+from core.policy import Policy
 from core.recipe import PARTS, load_recipe
+from tests.contexts import noise
 
 RECIPE = """
 [data]
@@ -53,7 +55,7 @@ def build(tmp_path, formulation="policy_head", attention="causal", layout="image
     overrides = [
         f"action_tokens.formulation={formulation}",
         f"action_tokens.layout={layout}",
-        f"backbone.attention={attention}",
+        f"action_tokens.attention={attention}",
         f"data.window={window_of(formulation)}",
         *more,
     ]
@@ -67,7 +69,7 @@ def window_of(formulation: str) -> int:
     return 1 if formulation == "one_step" else 3
 
 
-def batch_of(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
+def batch_of(policy: Policy, window: int, instructions=INSTRUCTIONS, horizon=3, dim=4) -> Batch:
     generator = torch.Generator().manual_seed(1)
     size = len(instructions)
     ids = [policy.text_encoder.tokenize(instruction) for instruction in instructions]
@@ -83,10 +85,14 @@ def batch_of(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
         text_ids=torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids]),
         text_mask=None if mask.all() else mask,
         proprio=torch.randn(size, window, 5, generator=generator),
-        actions=torch.rand(size, window, 3, 4, generator=generator).round(),
-        action_mask=torch.ones(size, window, 3, 4, dtype=torch.bool),
+        actions=torch.rand(size, window, horizon, dim, generator=generator).round(),
+        action_mask=torch.ones(size, window, horizon, dim, dtype=torch.bool),
         episodes=[f"episode {i}" for i in range(size)],
     )
+
+
+def read(policy: Policy, batch: Batch, seed: int = 0) -> torch.Tensor:
+    return policy.context(batch, noise(seed)).readout
 
 
 def one_sample(policy: Policy, batch: Batch, row: int) -> Batch:
@@ -115,9 +121,9 @@ def test_a_sample_alone_reads_as_in_a_padded_batch(tmp_path, formulation, attent
     policy = build(tmp_path, formulation, attention, layout, "action_tokens.proprio=true").eval()
     batch = batch_of(policy, window_of(formulation))
     assert batch.text_mask is not None
-    together = policy.read(batch)
+    together = read(policy, batch)
     for row in range(len(INSTRUCTIONS)):
-        alone = policy.read(one_sample(policy, batch, row))
+        alone = read(policy, one_sample(policy, batch, row))
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
 
 
@@ -125,17 +131,17 @@ def test_a_sample_alone_reads_as_in_a_padded_batch(tmp_path, formulation, attent
 def test_acting_frame_by_frame_equals_the_window(tmp_path, formulation, attention, layout):
     policy = build(tmp_path, formulation, attention, layout).eval()
     batch = batch_of(policy, window_of(formulation))
-    window = policy.predict(batch)
-    state = None
+    window = policy.predict(batch, noise())
+    state = policy.initial_state(torch.arange(len(INSTRUCTIONS)))
     for t in range(window_of(formulation)):
-        actions, state = policy.step(frame(batch, t), state)
+        actions, state = policy.act(frame(batch, t), state)
         torch.testing.assert_close(actions, window[:, t], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved", "one_step"])
 def test_one_backward_reaches_all_five_parts(tmp_path, formulation):
     policy = build(tmp_path, formulation)
-    losses = policy(batch_of(policy, window_of(formulation)))
+    losses = policy(batch_of(policy, window_of(formulation)), noise())
     assert losses.keys() == {"total", "pose", "gripper"}
     torch.testing.assert_close(losses["total"], losses["pose"] + losses["gripper"])
     losses["total"].backward()
@@ -150,15 +156,15 @@ def test_the_instruction_and_the_image_change_the_action(tmp_path):
     batch = batch_of(policy, 3)
     other_words = replace(batch, text_ids=batch.text_ids.flip(0), text_mask=batch.text_mask.flip(0))
     other_image = replace(batch, images={name: 255 - x for name, x in batch.images.items()})
-    actions = policy.predict(batch)
+    actions = policy.predict(batch, noise())
     for changed in (other_words, other_image):
-        assert not torch.allclose(policy.predict(changed), actions, atol=1e-5)
+        assert not torch.allclose(policy.predict(changed, noise()), actions, atol=1e-5)
 
 
 def test_a_frozen_part_gets_no_gradient_and_no_dropout(tmp_path):
     policy = build(tmp_path, "policy_head", "causal", "image_text_action", "backbone.train=false")
     policy.train()
-    policy(batch_of(policy, 3))["total"].backward()
+    policy(batch_of(policy, 3), noise())["total"].backward()
     assert not policy.backbone.training
     assert all(p.grad is None for p in policy.backbone.parameters())
     assert any(p.grad is not None for p in policy.vision_encoder.parameters())
@@ -177,18 +183,19 @@ def test_images_are_augmented_in_training_and_cut_to_their_middle_when_acting(tm
     batch = batch_of(policy, 3)
     with torch.no_grad():
         policy.train()
-        assert not torch.allclose(policy.read(batch), policy.read(batch), atol=1e-4)
+        assert not torch.allclose(read(policy, batch, 0), read(policy, batch, 1), atol=1e-4)
+        assert torch.equal(read(policy, batch, 0), read(policy, batch, 0))
         policy.eval()
-        seen = policy.read(batch)
+        seen = read(policy, batch)
         middle = {n: crop(x, 0.75, torch.zeros(1, 1, 2)) for n, x in batch.images.items()}
-        torch.testing.assert_close(seen, plain.eval().read(replace(batch, images=middle)))
-        assert not torch.allclose(seen, plain.read(batch), atol=1e-4)
+        torch.testing.assert_close(seen, read(plain.eval(), replace(batch, images=middle)))
+        assert not torch.allclose(seen, read(plain, batch), atol=1e-4)
 
 
 def test_a_part_that_breaks_its_contract_cannot_be_built():
     class Silent(PolicyHead):
-        def forward(self, readout):
-            return readout
+        def forward(self, context, generator):
+            return context.readout
 
     with pytest.raises(TypeError, match=r"abstract method.* loss"):
         Silent()
@@ -211,8 +218,8 @@ def test_what_a_camera_shows_that_a_sample_lacks_changes_nothing(tmp_path, formu
     images["wrist"][0] = 255 - images["wrist"][0]
     images["static"][2] = 255 - images["static"][2]
     with torch.no_grad():
-        before, after = policy.predict(lacking), policy.predict(replace(lacking, images=images))
-        whole = policy.predict(batch)
+        before, after = policy.predict(lacking, noise()), policy.predict(replace(lacking, images=images), noise())
+        whole = policy.predict(batch, noise())
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
     torch.testing.assert_close(before[1], whole[1], rtol=0, atol=1e-5)
     assert not torch.allclose(before[0], whole[0], atol=1e-4)
@@ -225,5 +232,5 @@ def test_tokens_of_cameras_in_any_order_are_hidden_by_name(tmp_path):
     lacking = replace(batch, present={"wrist": torch.zeros(3, dtype=torch.bool)})
     images = {"static": batch.images["static"], "wrist": 255 - batch.images["wrist"]}
     with torch.no_grad():
-        before, after = policy.predict(lacking), policy.predict(replace(lacking, images=images))
+        before, after = policy.predict(lacking, noise()), policy.predict(replace(lacking, images=images), noise())
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)

@@ -1,5 +1,7 @@
 """Parts that keep the contract pass every check; each way of breaking it fails the checks that are meant for it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -10,13 +12,17 @@ from core import (
     PolicyHead,
     TextEncoder,
     TokenGroup,
+    TokenKind,
     TokenSequence,
     VisionEncoder,
+    attention_mask,
     concatenate,
     masked_mse,
     pack,
+    remembered,
 )
 from core.testing import Given, checks_for
+from core.testing.stand_in import StandIn
 
 
 class Vision(VisionEncoder):
@@ -106,7 +112,7 @@ class TextWithoutIds(Text):
 
 
 class Mixer(Backbone):
-    """Every token becomes the mean of the real tokens up to its frame, projected."""
+    """Every token becomes the mean of the tokens that it may see, projected."""
 
     width = 6
 
@@ -115,8 +121,8 @@ class Mixer(Backbone):
         self.project = nn.Linear(self.width, self.width)
 
     def seen(self, sequence):
-        mask = torch.ones_like(sequence.is_action) if sequence.mask is None else sequence.mask
-        return (sequence.frame[:, None, :] <= sequence.frame[:, :, None]) & mask[:, None, :]
+        mask, length = attention_mask(sequence), sequence.tokens.shape[1]
+        return torch.ones(1, length, length, dtype=torch.bool).tril() if mask is None else mask.squeeze(1)
 
     def forward(self, sequence):
         weights = self.seen(sequence).to(sequence.tokens.dtype)
@@ -125,13 +131,21 @@ class Mixer(Backbone):
 
 class MixerSeesPadding(Mixer):
     def seen(self, sequence):
-        return sequence.frame[:, None, :] <= sequence.frame[:, :, None]
+        padding = torch.zeros_like(sequence.frame, dtype=torch.bool) if sequence.mask is None else ~sequence.mask
+        return super().seen(sequence) | padding[:, None, :]
 
 
 class MixerSeesLaterFrames(Mixer):
     def seen(self, sequence):
-        mask = torch.ones_like(sequence.is_action) if sequence.mask is None else sequence.mask
-        return mask[:, None, :].expand(-1, mask.shape[1], -1)
+        mask = torch.ones_like(sequence.frame, dtype=torch.bool) if sequence.mask is None else sequence.mask
+        first = (sequence.frame == 0) & (sequence.kind == TokenKind.VISION)
+        return super().seen(sequence) | (mask & ~first)[:, None, :] & first[:, :, None]
+
+
+class MixerSeesLaterBlocks(Mixer):
+    def seen(self, sequence):
+        mask = torch.ones_like(sequence.frame, dtype=torch.bool) if sequence.mask is None else sequence.mask
+        return (sequence.frame[:, None, :] <= sequence.frame[:, :, None]) & mask[:, None, :]
 
 
 class MixerForgetsFrames(Mixer):
@@ -152,40 +166,79 @@ class MixerWithoutMaskDiffers(Mixer):
         return hidden * 2 if sequence.mask is None and sequence.tokens.shape[0] > 1 else hidden
 
 
+class Remembering(StandIn):
+    """The backbone that heads are tested on, as a part of its own."""
+
+    def __init__(self, config):
+        super().__init__(16)
+
+
+class RememberingForgetsPast(Remembering):
+    def remember(self, sequence, past=None):
+        memory = super().remember(sequence)
+        return (
+            memory
+            if past is None
+            else remembered(sequence, memory.tokens, past.keys, past.values, memory.hidden_states, past)
+        )
+
+
+class RememberingIgnoresBlocks(Remembering):
+    def remember(self, sequence, past=None):
+        return super().remember(replace(sequence, block=sequence.frame), past)
+
+
+class RememberingDropsALayer(Remembering):
+    def remember(self, sequence, past=None):
+        memory = super().remember(sequence, past)
+        return memory if past else replace(memory, keys=memory.keys[1:], values=memory.values[1:])
+
+
 class Interleaved(ActionTokens):
     """Text, then image and action tokens frame by frame."""
 
-    def __init__(self, config, *, width, window, proprio_dim, text_prefix):
+    count = 1
+
+    def __init__(self, config, *, width, action):
         super().__init__()
-        self.context = window
+        self.context = action.window
         self.action = nn.Parameter(torch.randn(1, width))
 
     def frame(self, frames, words, per_frame):
         return torch.cat([torch.zeros(words, dtype=torch.int64), torch.arange(frames).repeat_interleave(per_frame)])
 
-    def pack(self, group, frame, is_action, readout):
-        return pack(group, frame, is_action, readout)
+    def pack(self, group, frame, kind, readout):
+        return pack(group, frame, kind, readout)
 
     def group(self, text, frames):
         return concatenate([text, frames])
 
-    def layout(self, vision, text, proprio):
-        batch, window, images = vision.tokens.shape[:3]
+    def layout(self, vision, text, proprio, batch, generator):
+        batch_size, window, images = vision.tokens.shape[:3]
         per_frame, words = images + 1, text.tokens.shape[1]
-        frames = torch.cat([vision.tokens, self.action.expand(batch, window, -1, -1)], dim=2)
+        frames = torch.cat([vision.tokens, self.action.expand(batch_size, window, -1, -1)], dim=2)
         group = self.group(text, TokenGroup(frames.flatten(1, 2)))
         length = group.tokens.shape[1]
         columns = words + per_frame * torch.arange(1, window + 1) - 1
-        is_action = torch.zeros(length, dtype=torch.bool)
-        is_action[columns] = True
-        readout = (columns + length * torch.arange(batch)[:, None])[..., None]
-        return self.pack(group, self.frame(window, words, per_frame), is_action, readout)
+        kind = torch.full((length,), TokenKind.VISION)
+        kind[:words], kind[columns] = TokenKind.TEXT, TokenKind.ACTION
+        readout = (columns + length * torch.arange(batch_size)[:, None])[..., None]
+        return self.pack(group, self.frame(window, words, per_frame), kind, readout)
 
 
 class InterleavedUnpacked(Interleaved):
-    def pack(self, group, frame, is_action, readout):
+    def pack(self, group, frame, kind, readout):
         shape = group.tokens.shape[:2]
-        return TokenSequence(group.tokens, group.mask, frame.expand(shape), is_action.expand(shape), readout)
+        return TokenSequence(group.tokens, group.mask, frame.expand(shape), kind.expand(shape), readout)
+
+
+class InterleavedCountsWrong(Interleaved):
+    count = 2
+
+
+class InterleavedDraws(Interleaved):
+    def group(self, text, frames):
+        return concatenate([text, TokenGroup(frames.tokens * torch.rand(()))])
 
 
 class InterleavedInOneFrame(Interleaved):
@@ -199,8 +252,8 @@ class InterleavedDropsMask(Interleaved):
 
 
 class InterleavedForgetsContext(Interleaved):
-    def __init__(self, config, *, width, window, proprio_dim, text_prefix):
-        super().__init__(config, width=width, window=window, proprio_dim=proprio_dim, text_prefix=text_prefix)
+    def __init__(self, config, *, width, action):
+        super().__init__(config, width=width, action=action)
         self.context = 1
 
 
@@ -212,10 +265,11 @@ class InterleavedIgnoresText(Interleaved):
 class Head(PolicyHead):
     """Projects the sum of the readouts so far."""
 
-    def __init__(self, config, *, width, action):
+    def __init__(self, config, *, context, action):
         super().__init__()
         self.shape = (action.horizon, action.dim)
-        self.project = nn.Linear(width, action.horizon * action.dim)
+        self.width = context.width
+        self.project = nn.Linear(context.width, action.horizon * action.dim)
 
     def history(self, readout):
         return readout.mean(2).cumsum(1)
@@ -223,15 +277,50 @@ class Head(PolicyHead):
     def actions(self, total):
         return self.project(total).sigmoid().unflatten(-1, self.shape)
 
-    def forward(self, readout):
-        return self.actions(self.history(readout))
+    def forward(self, context, generator):
+        return self.actions(self.history(context.readout))
 
-    def loss(self, readout, batch):
-        return {"action": masked_mse(self(readout), batch.actions, batch.action_mask)}
+    def loss(self, context, batch, generator):
+        return {"action": masked_mse(self(context, generator), batch.actions, batch.action_mask)}
 
-    def step(self, readout, state):
-        total = readout.mean(1) if state is None else state + readout.mean(1)
-        return self.actions(total), total
+    def initial_state(self, rows):
+        return {"total": self.project.weight.new_zeros(rows, self.width)}
+
+    def act(self, context, state, generator):
+        total = state["total"] + context.readout.mean(2)[:, 0]
+        return self.actions(total), {"total": total}
+
+
+class NoisyHead(Head):
+    """Adds noise of its own to every frame's actions."""
+
+    def forward(self, context, generator):
+        total = self.history(context.readout)
+        return self.actions(total + generator.normal(*total.shape).to(total.dtype))
+
+    def act(self, context, state, generator):
+        total = state["total"] + context.readout.mean(2)[:, 0]
+        noise = generator.normal(len(total), 1, self.width)[:, 0].to(total.dtype)
+        return self.actions(total + noise), {"total": total}
+
+
+class HeadDrawsGlobally(Head):
+    def forward(self, context, generator):
+        total = self.history(context.readout)
+        return self.actions(total + torch.randn_like(total))
+
+
+class HeadKeepsRowsTogether(Head):
+    def initial_state(self, rows):
+        return {"total": torch.zeros(1, self.width)}
+
+
+class HeadSharesState(Head):
+    """Every row remembers the same, so that none can begin anew."""
+
+    def act(self, context, state, generator):
+        actions, state = super().act(context, state, generator)
+        return actions, {"total": state["total"].sum(0, keepdim=True).expand_as(state["total"])}
 
 
 class HeadAcrossSamples(Head):
@@ -246,8 +335,8 @@ class HeadSeesLaterFrames(Head):
 
 
 class HeadForgetsState(Head):
-    def step(self, readout, state):
-        return super().step(readout, None)
+    def act(self, context, state, generator):
+        return super().act(context, self.initial_state(len(context.readout)), generator)
 
 
 class HeadHidesState(Head):
@@ -258,42 +347,42 @@ class HeadHidesState(Head):
         return super().actions(total / self.calls)
 
 
-class HeadStepsHideState(Head):
+class HeadActsOnHiddenState(Head):
     total = 0
 
-    def step(self, readout, state):
-        self.total = self.total + readout.mean(1)
-        return self.actions(self.total), None
+    def act(self, context, state, generator):
+        self.total = self.total + context.readout.mean(2)[:, 0]
+        return self.actions(self.total), {}
 
 
 class HeadIgnoresActionMask(Head):
-    def loss(self, readout, batch):
-        return {"action": (self(readout) - batch.actions).square().mean()}
+    def loss(self, context, batch, generator):
+        return {"action": (self(context, generator) - batch.actions).square().mean()}
 
 
 class HeadWithUndefinedLoss(Head):
-    def loss(self, readout, batch):
-        wrong = (self(readout) - batch.actions).square() * batch.action_mask
+    def loss(self, context, batch, generator):
+        wrong = (self(context, generator) - batch.actions).square() * batch.action_mask
         return {"action": wrong.sum() / batch.action_mask.sum()}
 
 
 class HeadWithDetachedLoss(Head):
-    def loss(self, readout, batch):
-        return {name: term.detach() for name, term in super().loss(readout, batch).items()}
+    def loss(self, context, batch, generator):
+        return {name: term.detach() for name, term in super().loss(context, batch, generator).items()}
 
 
 class HeadForgetsToSave(Head):
-    def __init__(self, config, *, width, action):
-        super().__init__(config, width=width, action=action)
-        self.register_buffer("scale", torch.rand(width), persistent=False)
+    def __init__(self, config, *, context, action):
+        super().__init__(config, context=context, action=action)
+        self.register_buffer("scale", torch.rand(context.width), persistent=False)
 
     def actions(self, total):
         return super().actions(total * self.scale)
 
 
 class HeadOverflowsInBfloat16(Head):
-    def __init__(self, config, *, width, action):
-        super().__init__(config, width=width, action=action)
+    def __init__(self, config, *, context, action):
+        super().__init__(config, context=context, action=action)
         self.register_buffer("decay", torch.tensor(0.999), persistent=False)
 
     def actions(self, total):
@@ -301,8 +390,8 @@ class HeadOverflowsInBfloat16(Head):
 
 
 class HeadOfOneFrame(Head):
-    def forward(self, readout):
-        return super().forward(readout)[:, -1]
+    def forward(self, context, generator):
+        return super().forward(context, generator)[:, -1]
 
 
 SOUND = {
@@ -323,20 +412,37 @@ BROKEN = [
     ("text_encoder", TextDropsMask, {"mask_is_passed_on"}),
     ("text_encoder", TextWithoutIds, {"tokens_are_ids"}),
     ("backbone", MixerSeesPadding, {"padding_is_not_seen", "samples_are_independent"}),
-    ("backbone", MixerSeesLaterFrames, {"later_frames_are_not_seen"}),
+    ("backbone", MixerSeesLaterFrames, {"later_frames_are_not_seen", "blocks_are_obeyed"}),
+    ("backbone", MixerSeesLaterBlocks, {"blocks_are_obeyed"}),
     ("backbone", MixerForgetsFrames, {"all_observations_are_seen"}),
     ("backbone", MixerAcrossSamples, {"samples_are_independent"}),
     ("backbone", MixerWithoutMaskDiffers, {"no_mask_is_a_full_mask"}),
-    ("action_tokens", InterleavedUnpacked, {"sequence_is_well_formed", "samples_are_independent"}),
-    ("action_tokens", InterleavedInOneFrame, {"later_frames_are_not_seen", "window_is_frame_by_frame"}),
+    (
+        "backbone",
+        RememberingForgetsPast,
+        {"later_tokens_continue_what_is_remembered", "extensions_are_rows_of_their_frames"},
+    ),
+    ("backbone", RememberingIgnoresBlocks, {"blocks_are_obeyed", "extensions_are_rows_of_their_frames"}),
+    ("backbone", RememberingDropsALayer, {"memory_is_what_forward_gives"}),
+    (
+        "action_tokens",
+        InterleavedUnpacked,
+        {"sequence_is_well_formed", "samples_are_independent", "padding_is_not_seen"},
+    ),
+    ("action_tokens", InterleavedInOneFrame, {"sequence_is_well_formed"}),
+    ("action_tokens", InterleavedCountsWrong, {"sequence_is_well_formed"}),
+    ("action_tokens", InterleavedDraws, {"nothing_is_drawn_from_the_global_generator"}),
     ("action_tokens", InterleavedDropsMask, {"padding_is_not_seen", "samples_are_independent"}),
     ("action_tokens", InterleavedForgetsContext, {"window_is_frame_by_frame"}),
     ("action_tokens", InterleavedIgnoresText, {"observation_and_instruction_are_seen"}),
-    ("policy_head", HeadAcrossSamples, {"samples_are_independent"}),
+    ("policy_head", HeadAcrossSamples, {"samples_are_independent", "state_is_rows"}),
     ("policy_head", HeadSeesLaterFrames, {"later_frames_are_not_seen", "window_is_frame_by_frame"}),
     ("policy_head", HeadForgetsState, {"window_is_frame_by_frame"}),
     ("policy_head", HeadHidesState, {"output_is_repeatable"}),
-    ("policy_head", HeadStepsHideState, {"window_is_frame_by_frame"}),
+    ("policy_head", HeadActsOnHiddenState, {"window_is_frame_by_frame", "state_is_rows"}),
+    ("policy_head", HeadDrawsGlobally, {"nothing_is_drawn_from_the_global_generator", "output_is_repeatable"}),
+    ("policy_head", HeadKeepsRowsTogether, {"state_is_rows"}),
+    ("policy_head", HeadSharesState, {"window_is_frame_by_frame"}),
     ("policy_head", HeadIgnoresActionMask, {"masked_actions_do_not_count"}),
     ("policy_head", HeadWithUndefinedLoss, {"masked_actions_do_not_count"}),
     ("policy_head", HeadWithDetachedLoss, {"loss_is_scalar_terms"}),
@@ -357,16 +463,31 @@ def failures(kind, build):
     return failed
 
 
+def test_a_sound_backbone_that_remembers_passes_every_check():
+    assert not failures("backbone", Remembering)
+
+
 @pytest.mark.parametrize("kind", SOUND)
 def test_a_sound_part_passes_every_check(kind):
     assert not failures(kind, SOUND[kind])
+
+
+def test_a_head_that_draws_from_its_generator_passes_every_check():
+    assert not failures("policy_head", NoisyHead)
 
 
 @pytest.mark.parametrize(("kind", "build", "expected"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_broken_part_fails_the_checks_that_are_meant_for_it(kind, build, expected):
     failed = failures(kind, build)
     assert expected <= set(failed)
-    side_effects = {TextWithoutIds, HeadHidesState, HeadOfOneFrame}  # what they compute breaks other checks too
+    side_effects = {
+        TextWithoutIds,
+        HeadHidesState,
+        HeadOfOneFrame,
+        HeadDrawsGlobally,
+        InterleavedDraws,
+        RememberingDropsALayer,
+    }  # what they compute breaks other checks too
     assert build in side_effects or set(failed) == expected
     for name in expected:
         assert isinstance(failed[name], AssertionError)
@@ -385,9 +506,9 @@ def test_checks_leave_the_callers_random_numbers_alone():
 def test_given_reaches_the_part():
     widths = []
 
-    def build(config, *, width, action):
-        widths.append(width)
-        return Head(config, width=width, action=action)
+    def build(config, *, context, action):
+        widths.append(context.width)
+        return Head(config, context=context, action=action)
 
     for check in checks_for("policy_head", build, None, Given(width=12, tokens=1)):
         check()

@@ -25,7 +25,7 @@ def test_pack_moves_real_tokens_first_and_keeps_their_order(mask):
         assert packed.tokens[row, :, 0].tolist() == [row * length + i for i in order]
         assert packed.mask[row].tolist() == [mask[row][i] for i in order]
         assert packed.frame[row].tolist() == order
-        assert packed.is_action[row].tolist() == [i % 2 == 1 for i in order]
+        assert packed.kind[row].tolist() == [i % 2 == 1 for i in order]
 
 
 @given(masks())
@@ -44,7 +44,7 @@ def test_pack_without_a_mask_leaves_all_as_it_is():
     assert packed.tokens is group.tokens
     assert packed.mask is None
     assert packed.frame.tolist() == [[0, 1, 2]] * 2
-    assert packed.is_action.tolist() == [[False, False, True]] * 2
+    assert packed.kind.tolist() == [[False, False, True]] * 2
     assert packed.readout is readout
 
 

@@ -9,12 +9,14 @@ import torch
 from hypothesis import given as for_all, settings, strategies as st
 from torch.nn import functional as F
 
-from core import ActionSpec, RecipeError
+from core import ActionSpec, ContextSpec, RecipeError
+from core.assembly import build_policy
 from core.plugins import load_plugins
-from core.policy import build_policy
 from core.recipe import load_recipe
 from core.testing import Given, checks_for, policy_head
+from core.testing.stand_in import context_of, windows
 from plugins.heads.discrete import DiscreteConfig, DiscreteHead, bin_of, centre_of
+from tests.contexts import context_from, noise
 from tests.core.test_policy import CAMERAS, INSTRUCTIONS, RECIPE, batch_of, window_of
 
 SMALL = DiscreteConfig(bins=16, mlp=(12,))
@@ -42,7 +44,7 @@ def test_contract(check):
 
 def make(config=SMALL, action=MIXED, width=6):
     torch.manual_seed(0)
-    return DiscreteHead(config, width=width, action=action).eval()
+    return DiscreteHead(config, context=ContextSpec(width, 2), action=action).eval()
 
 
 def by_hand(head, readout):
@@ -98,16 +100,16 @@ def test_actions_equal_numpy(decode):
     expected = np.zeros((2, 3, 4, 5))
     expected[..., [0, 2, 4]] = centres[logits.argmax(-1)] if decode == "argmax" else chances @ centres
     expected[..., [1, 3]] = 1 / (1 + np.exp(-binary))
-    np.testing.assert_allclose(head(readout).detach().numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(head(context_from(readout), noise()).detach().numpy(), expected, atol=1e-6)
 
 
 def test_losses_equal_torchs_cross_entropy():
     head, given = make(replace(SMALL, gripper_weight=0.25)), Given(width=6, action=MIXED)
-    readout, batch = policy_head.readout(given), policy_head.batch(given)
-    logits, binary = by_hand(head, readout)
+    context, batch = context_of(given, windows(given)), policy_head.batch(given)
+    logits, binary = by_hand(head, context.readout)
     actions, mask = batch.actions.double(), batch.action_mask
     target = torch.from_numpy(np.digitize(actions[..., [0, 2, 4]], np.linspace(-1, 1, 17)[1:-1]))
-    terms = head.loss(readout, batch)
+    terms = head.loss(context, batch, noise())
     assert set(terms) == {"pose", "gripper"}
     of_pose, of_gripper = mask[..., [0, 2, 4]], mask[..., [1, 3]]
     pose = F.cross_entropy(logits[of_pose], target[of_pose])
@@ -119,20 +121,21 @@ def test_losses_equal_torchs_cross_entropy():
 def test_losses_are_zero_where_all_is_masked():
     head, given = make(), Given(width=6, action=MIXED)
     batch = policy_head.batch(given)
-    terms = head.loss(policy_head.readout(given), replace(batch, action_mask=torch.zeros_like(batch.action_mask)))
+    nothing = replace(batch, action_mask=torch.zeros_like(batch.action_mask))
+    terms = head.loss(context_of(given, windows(given)), nothing, noise())
     assert all(term == 0 for term in terms.values())
 
 
 @pytest.mark.parametrize(("action", "names"), [(CONTINUOUS, {"pose"}), (BINARY, {"gripper"})])
 def test_each_kind_of_dimension_has_its_term(action, names):
     given = Given(width=6, action=action)
-    assert set(make(action=action).loss(policy_head.readout(given), policy_head.batch(given))) == names
+    assert set(make(action=action).loss(context_of(given, windows(given)), policy_head.batch(given), noise())) == names
 
 
 def test_training_begins_with_all_bins_about_equally_likely():
     given = Given(width=64, action=MIXED)
     head = make(DiscreteConfig(), width=64)
-    pose = head.loss(policy_head.readout(given), policy_head.batch(given))["pose"]
+    pose = head.loss(context_of(given, windows(given)), policy_head.batch(given), noise())["pose"]
     assert pose.item() == pytest.approx(math.log(256), rel=0.02)
 
 
@@ -146,10 +149,10 @@ def test_a_policy_learns_a_batch_by_heart(tmp_path, formulation):
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        policy(batch)["total"].backward()
+        policy(batch, noise())["total"].backward()
         optimizer.step()
     with torch.no_grad():
-        actions = policy.eval().predict(batch)
+        actions = policy.eval().predict(batch, noise())
     assert (actions - batch.actions)[..., :3].abs().max() <= 1 / 8 + 1e-6
     assert torch.equal(actions[..., 3] > 0.5, batch.actions[..., 3] == 1)
 
@@ -187,4 +190,4 @@ def test_a_single_bin_is_refused_by_the_recipe(tmp_path):
 def test_loss_without_actions_says_so():
     given = Given(width=6, action=MIXED)
     with pytest.raises(ValueError, match=r"batch\.actions"):
-        make().loss(policy_head.readout(given), replace(policy_head.batch(given), actions=None))
+        make().loss(context_of(given, windows(given)), replace(policy_head.batch(given), actions=None), noise())

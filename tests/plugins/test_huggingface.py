@@ -3,9 +3,10 @@
 import json
 import pickle
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +16,27 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core import ActionSpec, Batch, DataError, Pretrained, RecipeError, TokenGroup, import_library
+from core import (
+    ActionSpec,
+    Batch,
+    DataError,
+    LayerSpec,
+    Pretrained,
+    RecipeError,
+    TokenGroup,
+    TokenSequence,
+    import_library,
+)
+from core.assembly import build_policy
 from core.plugins import load_plugins
-from core.policy import Policy, build_policy
+from core.policy import Policy
 from core.publishing import export_folder
 from core.recipe import load_recipe
-from core.testing import Given, checks_for
+from core.recomputation import recompute_blocks
+from core.testing import Given, backbone as backbone_checks, checks_for
+from core.testing.common import generator, normal
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
+from plugins.vlms.huggingface.grid import grid_positions, token_grid
 from plugins.vlms.huggingface.model import build_share
 from plugins.vlms.huggingface.pixels import arrangement, as_patches, statistics
 from plugins.vlms.huggingface.text import HuggingFaceText, TextConfig
@@ -295,6 +310,11 @@ def make_batch(policy: Policy, window: int, instructions=INSTRUCTIONS) -> Batch:
     )
 
 
+def read(policy: Policy, batch: Batch) -> torch.Tensor:
+    """What a policy head reads of the action tokens (B T Q D)."""
+    return policy.context(batch, generator()).readout
+
+
 # ---------------------------------------------------------------------------------------------- the contracts
 
 CONTRACTS = {  # of each kind, the families that differ in it
@@ -308,7 +328,7 @@ GIVEN = Given(cameras={"static": (3, 48, 64), "wrist": (3, SIZE, SIZE)})
 def config_of(kind: str, family: Family, folder: str) -> Any:
     if kind == "vision_encoder":
         return VisionConfig(folder, image_size=family.size)
-    return TextConfig(folder, PROMPT) if kind == "text_encoder" else BackboneConfig(folder, family.attention)
+    return TextConfig(folder, PROMPT) if kind == "text_encoder" else BackboneConfig(folder)
 
 
 def names_of(kind: str) -> list[str]:
@@ -325,12 +345,17 @@ def test_contract(kind, name, model, folder_of):
     next(check for check in checks_for(kind, CONTRACTS[kind][0], config, GIVEN) if check.name == name)()
 
 
-@pytest.mark.parametrize("attention", ["causal", "prefix"])
+def recomputing_backbone(config: BackboneConfig) -> HuggingFaceBackbone:
+    backbone = HuggingFaceBackbone(config)
+    recompute_blocks(backbone, "backbone")
+    return backbone
+
+
+@pytest.mark.parametrize("model", ["paligemma", "smolvlm"])
 @pytest.mark.parametrize("name", names_of("backbone"))
-def test_contract_of_the_backbone_with_the_other_attention(name, attention, folder_of):
-    model = "paligemma" if attention == "causal" else "smolvlm"
-    config = BackboneConfig(str(folder_of(model)), attention, gradient_checkpointing=True)
-    next(c for c in checks_for("backbone", HuggingFaceBackbone, config) if c.name == name)()
+def test_contract_of_the_backbone_with_gradient_checkpointing(name, model, folder_of):
+    config = BackboneConfig(str(folder_of(model)))
+    next(c for c in checks_for("backbone", recomputing_backbone, config) if c.name == name)()
 
 
 # ---------------------------------------------------------------------------------------------- the same numbers
@@ -385,15 +410,238 @@ def test_readout_is_what_transformers_computes(formulation, family, folder_of, t
     interleaved = formulation == "interleaved"
     attention = "causal" if interleaved else family.attention
     folder = folder_of(family.name)
-    keys = (f"action_tokens.formulation={formulation}", f"data.window={window}", f"backbone.attention={attention}")
+    keys = (f"action_tokens.formulation={formulation}", f"data.window={window}", f"action_tokens.attention={attention}")
     policy, full = build(tmp_path, folder, *keys), full_model(folder)
     put_action_tokens_into_the_vocabulary(full, policy)
     batch = make_batch(policy, window)
     with torch.no_grad():
-        received = policy.read(batch)
+        received = read(policy, batch)
         expected = expected_readout(full, family, policy, batch, interleaved=interleaved, attention=attention)
     assert received.shape == (3, window, COUNT, 32)
     assert (received - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def rope_index(full, ids: torch.Tensor, grids: list[tuple[int, int]], mask: torch.Tensor | None) -> torch.Tensor:
+    """Positions (3 S L) as Qwen2.5-VL's own model has them: images of rows and columns stand where <image> does.
+
+    It takes image tokens that touch for one image, so every second image is called a film, of one picture.
+    """
+    kinds = torch.zeros_like(ids)
+    for i, row in enumerate(ids):
+        places = (row == IMAGE).nonzero().flatten()
+        which = torch.repeat_interleave(torch.arange(len(grids)), torch.tensor([r * c for r, c in grids]))
+        kinds[i, places] = 1 + which % 2
+    sizes = torch.tensor([[1, 2 * rows, 2 * columns] for rows, columns in grids])
+    images, films = sizes[::2].repeat(len(ids), 1), sizes[1::2].repeat(len(ids), 1)
+    positions, _ = full.model.get_rope_index(ids, kinds, images, films, attention_mask=mask)
+    return positions
+
+
+@pytest.mark.parametrize("grids", [[(2, 3)], [(4, 2), (3, 3)], [(1, 5), (5, 1), (2, 2), (1, 1)]])
+def test_positions_of_rows_and_columns_are_transformers_own(grids, folder_of):
+    images = [IMAGE] * sum(rows * columns for rows, columns in grids)
+    ids = torch.tensor([[1, 9, *images, 10, 11, 12], [1, *images, 10, 0, 0, 0]])
+    mask = ids != 0
+    places = torch.cat([token_grid(rows, columns) for rows, columns in grids])
+    grid = torch.full((*ids.shape, 2), -1)
+    for i in range(2):
+        grid[i, ids[i] == IMAGE] = places
+    expected = rope_index(full_model(folder_of("qwen2_5_vl"), random=True), ids, grids, mask)
+    assert torch.equal(grid_positions(grid)[:, mask], expected[:, mask])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])
+def test_readout_with_rows_and_columns_is_what_transformers_computes(formulation, folder_of, tmp_path):
+    family, folder = FAMILIES["qwen2_5_vl"], folder_of("qwen2_5_vl")
+    keys = (f"action_tokens.formulation={formulation}", "backbone.positions=grid")
+    policy, full = build(tmp_path, folder, *keys), full_model(folder)
+    put_action_tokens_into_the_vocabulary(full, policy)
+    batch = make_batch(policy, 2)
+    received = read(policy, batch)
+    for b in range(3):
+        words = batch.text_ids[b][batch.text_mask[b]].tolist()
+        groups = [[0, 1]] if formulation == "interleaved" else [[0], [1]]
+        hidden = []
+        for frames in groups:
+            later = ([IMAGE] * 32 + list(SPARE)) * (len(frames) - 1)
+            ids = torch.tensor([words[:2] + [IMAGE] * 32 + words[2:] + list(SPARE) + later])
+            index = rope_index(full, ids, [(4, 4)] * 2 * len(frames), None)
+            pixels = family.pixels(normalised(batch, b, frames))
+            states = full.model(input_ids=ids, position_ids=index, use_cache=False, **pixels).last_hidden_state[0]
+            hidden.append(states[torch.isin(ids[0], torch.tensor(SPARE))])
+        expected = torch.cat(hidden).view(2, COUNT, -1)
+        assert (received[b] - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (received - read(build(tmp_path, folder, keys[0]), batch)).abs().max() > 1e-3
+
+
+def test_rows_and_columns_are_refused_where_there_are_none(folder_of):
+    with pytest.raises(RecipeError, match=r"backbone\.positions: .* is a 'llava', .*; set it to \"index\"") as caught:
+        HuggingFaceBackbone(BackboneConfig(str(folder_of("llava")), positions="grid"))
+    one_line_of(caught)
+    backbone = HuggingFaceBackbone(BackboneConfig(str(folder_of("qwen2_5_vl")), positions="grid"))
+    with pytest.raises(RecipeError, match=r"backbone\.positions: .* give no rows and columns") as caught:
+        backbone(backbone_checks.sequence(32, 2))
+    one_line_of(caught)
+    with pytest.raises(RecipeError, match=r"gives tokens places that a head does not know") as caught:
+        backbone.remember(backbone_checks.sequence(32, 2))
+    one_line_of(caught)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", sorted(FAMILIES.keys() - {"paligemma2"}))  # which keeps no layers
+def test_hidden_states_of_every_layer_are_transformers_own(model, folder_of):
+    folder = folder_of(model)
+    backbone, full = HuggingFaceBackbone(BackboneConfig(str(folder))).eval(), full_model(folder)
+    backbone.load_pretrained(Pretrained(str(folder)))
+    tokens, labels = normal(2, 6, 32, seed=5), torch.zeros(2, 6, dtype=torch.int64)
+    memory = backbone.remember(TokenSequence(tokens, None, labels, labels, torch.empty(2, 1, 0, dtype=torch.int64)))
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
+    theirs = full.model.language_model if hasattr(full.model, "language_model") else full.model.text_model
+    expected = theirs(inputs_embeds=tokens, attention_mask=mask, output_hidden_states=True)
+    assert len(memory.hidden_states) == 3
+    torch.testing.assert_close(memory.tokens, expected.last_hidden_state, rtol=1e-5, atol=1e-5)
+    for received, states in zip(memory.hidden_states[:-1], expected.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(received, states, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs.norm(memory.hidden_states[-1]), memory.tokens, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(memory.tokens, backbone(memory.sequence), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_scores_of_words_are_transformers_own(family, folder_of):
+    folder = folder_of(family.name)
+    encoder = HuggingFaceText(TextConfig(str(folder), PROMPT, output=True))
+    encoder.load_pretrained(Pretrained(str(folder)))
+    full, tokens = full_model(folder), normal(2, 6, 32, seed=5)
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
+    if family.name == "paligemma2":
+        mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+    expected = full(inputs_embeds=tokens, attention_mask=mask, output_hidden_states=True)
+    torch.testing.assert_close(encoder.logits(expected.hidden_states[-1]), expected.logits, rtol=1e-5, atol=1e-5)
+    assert (encoder.output is None) == (family.name != "llava")
+
+
+def test_an_output_layer_of_its_own_must_be_asked_for(folder_of):
+    encoder = build_text(folder_of("llava"))
+    assert list(encoder.state_dict()) == ["embedding.weight"]
+    with pytest.raises(RecipeError, match=r"text_encoder\.output: .* is not its token embedding; set output") as caught:
+        encoder.logits(torch.zeros(1, 32))
+    one_line_of(caught)
+
+
+def test_an_output_layer_of_its_own_is_loaded_strictly_and_published(folder_of, tmp_path):
+    folder = folder_of("llava")
+    policy = build(tmp_path, folder, "text_encoder.output=true")
+    assert list(policy.text_encoder.state_dict()) == ["embedding.weight", "output.weight"]
+    export_folder(policy, tmp_path / "export")
+    before, after = full_model(folder).state_dict(), full_model(tmp_path / "export").state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    headless = copy_with(folder, tmp_path / "headless", lambda tensors: tensors.pop("language_model.lm_head.weight"))
+    with pytest.raises(RecipeError, match=r"missing: lm_head\.weight") as caught:
+        build(tmp_path, folder, "text_encoder.output=true", f"text_encoder.pretrained={headless}", pretrained=False)
+    one_line_of(caught)
+
+
+# ---------------------------------------------------------------------------------------------- what layers keep
+
+
+def remembering(model: str, folder_of, *, recomputed: bool = False) -> HuggingFaceBackbone:
+    torch.manual_seed(0)
+    build_backbone = recomputing_backbone if recomputed else HuggingFaceBackbone
+    return build_backbone(BackboneConfig(str(folder_of(model)))).train()
+
+
+@pytest.mark.parametrize("model", ["llava", "paligemma", "qwen2_5_vl", "internvl"])
+def test_layers_are_those_of_the_configuration(model, folder_of):
+    backbone = remembering(model, folder_of)
+    assert backbone.layer_spec == LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
+    assert len(backbone.blocks) == 2
+    vision = build_vision(folder_of(model))
+    assert len(vision.blocks) == (3 if model == "llava" else 2)
+    assert all(any(block is module for module in vision.modules()) for block in vision.blocks)
+
+
+@pytest.mark.parametrize("model", ["llava", "paligemma", "internvl"])
+def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpointing(model, folder_of):
+    """A head that attends to every layer sends gradients into the middle of each block, later tokens through both."""
+    gradients = []
+    for recomputed in (False, True):
+        backbone = remembering(model, folder_of, recomputed=recomputed)
+        first = backbone.remember(backbone_checks.sequence(32, 2, padded=False, causal=False))
+        again = replace(first.sequence, tokens=normal(*first.tokens.shape, seed=6))
+        memory = backbone.remember(again, first)
+        parts = [*memory.keys, *memory.values, *memory.hidden_states]
+        torch.stack([(x * normal(*x.shape, seed=i)).sum() for i, x in enumerate(parts)]).sum().backward()
+        gradients.append({name: p.grad for name, p in backbone.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_layers_are_recorded_once_and_freed_with_their_memory(recomputed, folder_of):
+    """Checkpointed blocks hold what they need to run again: were the record among it, no memory was ever freed."""
+    backbone = remembering("llava", folder_of, recomputed=recomputed)
+    runs = []
+    for block in backbone.blocks:
+        block.self_attn.register_forward_hook(lambda *_: runs.append(1))
+    memory = backbone.remember(backbone_checks.sequence(32, 2))
+    kept = [weakref.ref(x) for x in (*memory.keys, *memory.hidden_states)]
+    keys = [x.detach().clone() for x in memory.keys]
+    memory.keys[0].sum().backward()  # the last layer has no backward pass that would free anything
+    assert len(runs) == (3 if recomputed else 2)
+    assert len(memory.keys) == len(memory.values) == 2
+    assert all(torch.equal(x, same) for x, same in zip(memory.keys, keys, strict=True))
+    del memory
+    assert not [x for x in kept if x() is not None]
+
+
+@torch.no_grad()
+def test_threads_remember_at_once(folder_of):
+    backbone = remembering("paligemma", folder_of).eval()
+    sequences = [backbone_checks.sequence(32, window, causal=False) for window in (1, 2, 3, 4)] * 10
+    expected = [backbone.remember(sequence) for sequence in sequences]
+    with ThreadPoolExecutor(8) as pool:
+        received = list(pool.map(backbone.remember, sequences))
+    for memory, other in zip(expected, received, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(memory.keys, other.keys, strict=True))
+        assert torch.equal(memory.tokens, other.tokens)
+
+
+def test_a_model_of_which_no_head_can_know_the_attention_keeps_no_layers(folder_of):
+    backbone = remembering("paligemma2", folder_of)
+    sequence = backbone_checks.sequence(32, 2)
+    assert backbone.offers == frozenset()
+    assert backbone.layer_spec is None
+    assert backbone(sequence).isfinite().all()
+    assert backbone.read(sequence).isfinite().all()
+    for ask in (lambda: backbone.remember(sequence), lambda: backbone.rotate(sequence.tokens, sequence.frame)):
+        with pytest.raises(RecipeError, match=r"backbone\.model: .* caps its scores.*; choose another model") as caught:
+            ask()
+        one_line_of(caught)
+
+
+SMOLLM3 = {"model_type": "smollm3", "num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (SMOLLM3, "do not all turn their keys alike"),
+        ({"model_type": "gemma3_text", "head_dim": 8}, "cannot be tried out"),  # local and global layers turn otherwise
+        ({"model_type": "phi"}, "cannot be tried out"),  # a part of each head is turned
+    ],
+)
+def test_models_that_turn_layers_in_ways_of_their_own_keep_none(text, reason, tmp_path):
+    config = {**FAMILIES["llava"].config, "text_config": {**LANGUAGE, **text}}
+    folder = save_model(tmp_path / "model", config, weights=False)
+    backbone, sequence = HuggingFaceBackbone(BackboneConfig(str(folder))), backbone_checks.sequence(32, 2)
+    assert backbone.offers == frozenset()
+    assert backbone(sequence).isfinite().all()
+    with pytest.raises(RecipeError, match=reason) as caught:
+        backbone.remember(sequence)
+    one_line_of(caught)
 
 
 @pytest.mark.parametrize("role", ["vision", "text", "backbone"])
@@ -483,13 +731,13 @@ def should_train(name: str, training: str, family: Family) -> bool:
 )
 def test_one_batch_is_learned_by_the_weights_that_train(training, model, folder_of, tmp_path):
     family = FAMILIES[model]
-    keys = (f"backbone.attention={family.attention}", "policy_head.hidden_size=64", "policy_head.mlp=[64]")
+    keys = (f"action_tokens.attention={family.attention}", "policy_head.hidden_size=64", "policy_head.mlp=[64]")
     policy = build(tmp_path, folder_of(family.name), *TRAINING[training], *keys)
     batch, before = make_batch(policy, 2), {name: x.clone() for name, x in policy.named_parameters()}
     trained = [x for x in policy.train().parameters() if x.requires_grad]
     optimizer, losses = torch.optim.AdamW(trained, lr=1e-2), []
     for _ in range(100 if training == "frozen" else 30):
-        losses.append(policy(batch)["total"])
+        losses.append(policy(batch, generator())["total"])
         losses[-1].backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -501,7 +749,7 @@ def test_one_batch_is_learned_by_the_weights_that_train(training, model, folder_
 
 
 def test_weights_behind_the_tokens_do_not_train(folder_of):
-    part = HuggingFaceVision(VisionConfig(str(folder_of("llava"))), cameras=CAMERAS, text_width=1)
+    part = HuggingFaceVision(VisionConfig(str(folder_of("llava"))), cameras=CAMERAS)
     resting = {name for name, weight in part.named_parameters() if not weight.requires_grad}
     assert len(resting) == 18  # a layer of 16, and the norm behind it
     assert all(any(unused in name for unused in FAMILIES["llava"].unused) for name in resting)
@@ -515,7 +763,7 @@ def test_gradient_checkpointing_changes_no_gradient(model, folder_of, tmp_path):
     for checkpointing in ("false", "true"):
         keys = [f"{part}.gradient_checkpointing={checkpointing}" for part in ("backbone", "vision_encoder")]
         policy = build(tmp_path, folder_of(model), *keys).train()
-        policy(make_batch(policy, 2))["total"].backward()
+        policy(make_batch(policy, 2), generator())["total"].backward()
         gradients.append({name: x.grad for name, x in policy.named_parameters() if x.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -552,10 +800,10 @@ def test_merged_adapters_are_published_as_weights(folder_of, tmp_path):
             torch.nn.init.normal_(weight, std=0.1)
     batch = make_batch(policy, 2)
     with torch.no_grad():
-        expected = policy.read(batch)
+        expected = read(policy, batch)
         export_folder(policy, tmp_path / "export")
         again = build(tmp_path, tmp_path / "export", f"text_encoder.model={folder}", f"vision_encoder.model={folder}")
-        torch.testing.assert_close(again.read(batch), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(read(again, batch), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_weights_are_loaded_once_for_three_parts_and_belong_to_one_policy(folder_of, tmp_path, monkeypatch):
@@ -595,7 +843,7 @@ def load(part: str, folder: Path, weights: Path, tmp_path: Path) -> Policy:
     return build(tmp_path, folder, f"{part}.pretrained={weights}", pretrained=False)
 
 
-def said(caught: pytest.ExceptionInfo) -> str:
+def one_line_of(caught: pytest.ExceptionInfo) -> str:
     """What a reader sees: one line."""
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -609,7 +857,7 @@ def test_weights_that_do_not_fit_are_all_listed(folder_of, tmp_path):
     folder = folder_of("smolvlm")
     with pytest.raises(RecipeError) as caught:
         load("backbone", folder, copy_with(folder, tmp_path / "damaged", damage), tmp_path)
-    assert said(caught) == (
+    assert one_line_of(caught) == (
         f"backbone.pretrained: '{tmp_path / 'damaged'}' does not fit; missing: model.text_model.norm.weight; "
         "unexpected: model.text_model.norm.bias; "
         "misshapen: model.connector.modality_projection.proj.weight (3, 3) instead of (32, 128)"
@@ -619,8 +867,8 @@ def test_weights_that_do_not_fit_are_all_listed(folder_of, tmp_path):
 def test_weights_of_another_model_do_not_fit(folder_of, tmp_path):
     with pytest.raises(RecipeError) as caught:
         load("vision_encoder", folder_of("llava"), folder_of("smolvlm"), tmp_path)
-    assert "missing: model.vision_tower." in said(caught)
-    assert "unexpected: model.vision_model." in said(caught)
+    assert "missing: model.vision_tower." in one_line_of(caught)
+    assert "unexpected: model.vision_model." in one_line_of(caught)
 
 
 def test_an_output_layer_may_be_missing(folder_of, tmp_path):
@@ -646,7 +894,7 @@ def test_pickles_that_run_code_are_refused(folder_of, tmp_path, capsys):
     torch.save({"model.text_model.norm.weight": Exploit()}, folder / "pytorch_model.bin", pickle_module=pickle)
     with pytest.raises(RecipeError, match=r"backbone\.pretrained: transformers cannot load") as caught:
         load("backbone", folder, folder, tmp_path)
-    said(caught)
+    one_line_of(caught)
     assert "exploited" not in capsys.readouterr().out
 
 
@@ -656,14 +904,14 @@ def test_a_model_that_is_not_there_is_named(missing, tmp_path):
     name = str(tmp_path / missing) if missing != "nobody/nothing" else missing
     with pytest.raises(RecipeError, match=f"text_encoder.model: '{name}' is no folder of a model") as caught:
         build(tmp_path, name)
-    said(caught)
+    one_line_of(caught)
 
 
 def test_weights_that_are_not_there_are_named(folder_of, tmp_path):
     folder = save_model(tmp_path / "bare", FAMILIES["smolvlm"].config, weights=False)
     with pytest.raises(RecipeError, match=f"vision_encoder.pretrained: transformers cannot load '{folder}'") as caught:
         load("vision_encoder", folder, folder, tmp_path)
-    said(caught)
+    one_line_of(caught)
     with pytest.raises(RecipeError, match="is a file; expected a folder"):
         load("vision_encoder", folder, folder_of("smolvlm") / "model.safetensors", tmp_path)
 
@@ -683,7 +931,7 @@ def test_models_of_other_pieces_are_refused(model, tmp_path):
     folder = save_model(tmp_path / "model", config, weights=False)
     with pytest.raises(RecipeError, match=rf"backbone.model: .*{reason}") as caught:
         HuggingFaceBackbone(BackboneConfig(str(folder)))
-    said(caught)
+    one_line_of(caught)
 
 
 def test_a_model_that_sees_by_more_than_pixels_is_refused(tmp_path):
@@ -707,7 +955,7 @@ def test_without_transformers_the_extra_is_named(folder_of, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(RecipeError, match=r"pip install 'joinery\[vlm\]'") as caught:
         build(tmp_path, folder)
-    said(caught)
+    one_line_of(caught)
 
 
 # ---------------------------------------------------------------------------------------------- words
@@ -765,8 +1013,8 @@ def test_words_around_the_images_are_those_of_the_models_processor(legacy, folde
 def test_a_bad_prompt_is_a_mistake_of_the_recipe(prompt, mistake, folder_of, tmp_path):
     with pytest.raises(RecipeError) as caught:
         build(tmp_path, folder_of("smolvlm"), f"text_encoder.prompt={prompt}")
-    assert "text_encoder: prompt " in said(caught)
-    assert mistake in said(caught)
+    assert "text_encoder: prompt " in one_line_of(caught)
+    assert mistake in one_line_of(caught)
 
 
 def test_a_token_without_a_row_is_refused(folder_of, tmp_path):
@@ -802,14 +1050,14 @@ def test_a_model_without_tokenizer_is_named(tmp_path, folder_of):
     (tmp_path / "config.json").write_bytes((folder_of("smolvlm") / "config.json").read_bytes())
     with pytest.raises(RecipeError, match=f"text_encoder.model: '{tmp_path}' has no tokenizer") as caught:
         build_text(tmp_path)
-    said(caught)
+    one_line_of(caught)
 
 
 # ---------------------------------------------------------------------------------------------- pixels
 
 
 def build_vision(folder, cameras=CAMERAS, **keys) -> HuggingFaceVision:
-    return HuggingFaceVision(VisionConfig(str(folder), **keys), cameras=cameras, text_width=1)
+    return HuggingFaceVision(VisionConfig(str(folder), **keys), cameras=cameras)
 
 
 def test_patches_are_laid_out_as_qwens_processor_does():
@@ -872,7 +1120,7 @@ def test_images_are_resized_without_overshooting(folder_of):
 def test_an_image_size_that_does_not_fit_is_refused(model, size, mistake, folder_of):
     with pytest.raises(RecipeError, match=rf"vision_encoder\.image_size: .*{mistake}") as caught:
         build_vision(folder_of(model), image_size=size)
-    said(caught)
+    one_line_of(caught)
 
 
 def test_cameras_must_have_three_colours(folder_of):
@@ -909,7 +1157,7 @@ name = "lstm"
     (tmp_path / "smolvlm").symlink_to(folder_of("smolvlm"))
     recipe = load_recipe(tmp_path / "recipe.toml", ["data.window=2"], load_plugins())
     policy = build_policy(recipe, CAMERAS, ActionSpec(window=2, horizon=3, dim=4, binary=(3,)), proprio_dim=0)
-    assert policy.read(make_batch(policy, 2)).shape == (3, 2, 1, 24)
+    assert read(policy, make_batch(policy, 2)).shape == (3, 2, 1, 24)
 
 
 def test_a_folder_is_relative_to_the_recipe(folder_of, tmp_path, monkeypatch):
@@ -923,8 +1171,10 @@ def test_a_folder_is_relative_to_the_recipe(folder_of, tmp_path, monkeypatch):
 def test_a_window_that_layers_slide_limits_prefix_attention(tmp_path):
     text = {**LANGUAGE, "model_type": "mistral", "sliding_window": 8}
     folder = save_model(tmp_path / "sliding", {**FAMILIES["llava"].config, "text_config": text}, weights=False)
-    policy = build(tmp_path, folder, "backbone.attention=prefix", pretrained=False)
-    with pytest.raises(RecipeError, match=r"backbone\.attention: a sequence has \d+ tokens, .* window of 8"):
-        policy.read(make_batch(policy, 2))
+    policy = build(tmp_path, folder, "action_tokens.attention=prefix", pretrained=False)
+    with pytest.raises(RecipeError, match=r"action_tokens\.attention: a sequence has \d+ tokens, .* window of 8"):
+        read(policy, make_batch(policy, 2))
+    with pytest.raises(RecipeError, match="window of 8"):
+        policy.backbone.remember(backbone_checks.sequence(32, 3))
     causal = build(tmp_path, folder, pretrained=False)
-    assert causal.read(make_batch(causal, 2)).isfinite().all()
+    assert read(causal, make_batch(causal, 2)).isfinite().all()

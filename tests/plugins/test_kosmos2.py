@@ -11,12 +11,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core import ActionSpec, Backbone, Batch, DataError, Pretrained, RecipeError, import_library
+from core import (
+    ActionSpec,
+    Backbone,
+    Batch,
+    ContextSpec,
+    DataError,
+    Pretrained,
+    RecipeError,
+    TokenKind,
+    TokenSequence,
+    import_library,
+)
+from core.assembly import build_policy
 from core.plugins import load_plugins
-from core.policy import Policy, build_policy
+from core.policy import Policy
 from core.publishing import export_folder
 from core.recipe import load_recipe
-from core.testing import Given, checks_for
+from core.recomputation import recompute_blocks
+from core.testing import Given, backbone as backbone_checks, checks_for
+from core.testing.common import generator, normal
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
 from plugins.heads.lstm import LSTMConfig, LSTMHead
 from plugins.text.sentencepiece import SHIPPED
@@ -60,12 +74,19 @@ SIZES = {
     "full width": size(2048, 1, 32, 8192, clip=(1024, 1, 16), image=28, latents=64),
 }
 TINY = SIZES["tiny"]
+
+
+def recomputing_backbone(config: Kosmos2BackboneConfig) -> Kosmos2Backbone:
+    backbone = Kosmos2Backbone(config)
+    recompute_blocks(backbone, "backbone")
+    return backbone
+
+
 CHECKS = [
     *checks_for("vision_encoder", Kosmos2Vision, TINY.vision),
-    *checks_for("vision_encoder", Kosmos2Vision, replace(TINY.vision, gradient_checkpointing=True)),
     *checks_for("text_encoder", Kosmos2Text, TINY.text),
     *checks_for("backbone", Kosmos2Backbone, TINY.backbone),
-    *checks_for("backbone", Kosmos2Backbone, replace(TINY.backbone, gradient_checkpointing=True)),
+    *checks_for("backbone", recomputing_backbone, TINY.backbone),
 ]
 
 
@@ -74,17 +95,18 @@ def test_contract(check):
     check()
 
 
-def make(of: Size = TINY, window: int = 2, formulation: str = "policy_head", cameras=CAMERAS) -> Policy:
+def make(of: Size = TINY, window: int = 2, formulation="policy_head", attention="causal", cameras=CAMERAS) -> Policy:
     torch.manual_seed(0)
     text, backbone = Kosmos2Text(of.text), Kosmos2Backbone(of.backbone)
-    action = replace(ACTION, window=window)
-    tokens = LearnedConfig(formulation=formulation)
+    action, tokens = replace(ACTION, window=window), LearnedConfig(formulation=formulation, attention=attention)
+    context = ContextSpec(width=backbone.width, action_tokens=1)
     return Policy(
-        Kosmos2Vision(of.vision, cameras=cameras, text_width=text.width),
+        Kosmos2Vision(of.vision, cameras=cameras),
         text,
+        {"vision": torch.nn.Identity(), "text": torch.nn.Identity()},
         backbone,
-        LearnedTokens(tokens, width=backbone.width, window=window, proprio_dim=0, text_prefix=text.prefix),
-        LSTMHead(LSTMConfig(layers=2, hidden_size=16, mlp=(8,)), width=backbone.width, action=action),
+        LearnedTokens(tokens, width=backbone.width, action=action, proprio_dim=0, text_prefix=text.prefix),
+        LSTMHead(LSTMConfig(layers=2, hidden_size=16, mlp=(8,)), context=context, action=action),
     ).eval()
 
 
@@ -126,6 +148,13 @@ def batch_of(policy: Policy, instructions=("open the drawer", "push the red bloc
     )
 
 
+def sequence_of(policy: Policy, batch: Batch) -> TokenSequence:
+    """What the backbone reads of a batch."""
+    text = policy.encode_text(batch.text_ids, batch.text_mask)
+    images = policy._encode_images(batch, text, generator())
+    return policy.action_tokens.layout(images.projected, text.projected, None, None, generator())
+
+
 def theirs(model, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
     """transformers' hidden states of <s>, images, words, [LRN], padding; and where [LRN] stands in each sequence."""
     rows, ends = [], []
@@ -148,15 +177,16 @@ def largest_difference(ours: Tensor, other: Tensor) -> float:
     return float((ours - other).detach().abs().max() / other.detach().abs().max())
 
 
+@pytest.mark.parametrize("attention", ["causal", "prefix"])
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])
-def test_a_last_layer_for_the_action_tokens_alone_changes_nothing(formulation):
-    policy = make(formulation=formulation)
+def test_a_last_layer_for_the_action_tokens_alone_changes_nothing(formulation, attention):
+    policy = make(formulation=formulation, attention=attention)
     perturb(policy)
     batch = batch_of(policy)
     gradients = []
     for read in (Backbone.read, Kosmos2Backbone.read):
         policy.zero_grad()
-        readout = read(policy.backbone, policy.action_tokens.layout(*policy._encode(batch), None))
+        readout = read(policy.backbone, sequence_of(policy, batch))
         (readout * torch.randn(readout.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
         gradients.append({name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None})
     expected, received = gradients
@@ -172,8 +202,7 @@ def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
     policy = make(SIZES[name])
     perturb(policy)
     model, batch = oracle(policy, tmp_path), batch_of(policy)
-    vision, text = policy._encode(batch)
-    sequence = policy.action_tokens.layout(vision, text, None)
+    sequence = sequence_of(policy, batch)
     hidden = policy.backbone(sequence)
     expected, ends = theirs(model, policy, batch)
     assert hidden.shape == expected.shape
@@ -194,10 +223,10 @@ def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
         names = {"vision_encoder": "VISION", "text_encoder": "TEXT", "backbone": "BACKBONE"}[part]
         table = getattr(import_library("plugins.vlms.kosmos2.names"), f"{names}_NAMES")
         received |= table.publish({name: p.grad for name, p in module.named_parameters()})
-    wanted = {name: p.grad for name, p in model.named_parameters()}
-    assert received.keys() == wanted.keys()
-    scale = max(float(x.abs().max()) for x in wanted.values())
-    for key, gradient in wanted.items():
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert received.keys() == gradients.keys()
+    scale = max(float(x.abs().max()) for x in gradients.values())
+    for key, gradient in gradients.items():
         # a key's bias shifts all scores of a query alike, so its true gradient is zero, and both have rounding
         floor = 1e-6 * scale if key.endswith("k_proj.bias") else 0.0
         assert float((received[key] - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()) + floor, key
@@ -206,10 +235,11 @@ def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
 def test_the_full_size_has_every_parameter_of_kosmos_2(tmp_path):
     transformers = import_library("transformers")
     with torch.device("meta"):
-        vision = Kosmos2Vision(Kosmos2VisionConfig(), cameras=CAMERAS, text_width=2048)
+        vision = Kosmos2Vision(Kosmos2VisionConfig(), cameras=CAMERAS)
         text = Kosmos2Text(Kosmos2TextConfig(SHIPPED))
         backbone = Kosmos2Backbone(Kosmos2BackboneConfig())
-        head = LSTMHead(LSTMConfig(), width=2048, action=ActionSpec(window=8, horizon=10, dim=7, binary=(6,)))
+        action = ActionSpec(window=8, horizon=10, dim=7, binary=(6,))
+        head = LSTMHead(LSTMConfig(), context=ContextSpec(width=2048, action_tokens=1), action=action)
         model = transformers.Kosmos2ForConditionalGeneration(transformers.Kosmos2Config())
     assert sum(p.numel() for part in (vision, text, backbone) for p in part.parameters()) == 1_664_485_376
     assert round(sum(p.numel() for p in head.parameters()) / 1e6, 2) == 41.21
@@ -430,16 +460,30 @@ def test_what_belongs_to_no_part_is_unexpected(tmp_path):
 
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])
 def test_gradient_checkpointing_changes_no_gradient(formulation):
-    checkpointed = replace(
-        TINY,
-        vision=replace(TINY.vision, gradient_checkpointing=True),
-        backbone=replace(TINY.backbone, gradient_checkpointing=True),
-    )
     gradients = []
-    for of in (TINY, checkpointed):
-        policy = make(of, formulation=formulation).train()
-        policy(batch_of(policy))["total"].backward()
+    for recomputing in (False, True):
+        policy = make(formulation=formulation).train()
+        for part in ("vision_encoder", "backbone") if recomputing else ():
+            recompute_blocks(getattr(policy, part), part)
+        policy(batch_of(policy), generator())["total"].backward()
         gradients.append({name: p.grad for name, p in policy.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpointing():
+    """A head that attends to every layer sends gradients into the middle of each block."""
+    gradients = []
+    for make_backbone in (Kosmos2Backbone, recomputing_backbone):
+        torch.manual_seed(0)
+        backbone = make_backbone(TINY.backbone).train()
+        sequence = backbone_checks.sequence(backbone.width, 2, causal=False)
+        memory = backbone.remember(sequence)
+        parts = [*memory.keys, *memory.values, *memory.hidden_states]
+        terms = [(x * normal(*x.shape, seed=i)).sum() for i, x in enumerate(parts)]
+        torch.stack(terms).sum().backward()
+        gradients.append({name: p.grad for name, p in backbone.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
@@ -449,15 +493,46 @@ def test_the_action_token_is_scaled_with_everything_else():
     policy = make(window=1)
     batch = batch_of(policy)
     with torch.no_grad():
-        before = policy.read(batch)
+        before = policy.context(batch, generator()).readout
         policy.action_tokens.action.mul_(math.sqrt(32))
-        sequence = policy.action_tokens.layout(*policy._encode(batch), None)
+        sequence = sequence_of(policy, batch)
         torch.testing.assert_close(policy.backbone.read(_unscaled(sequence)), before)
 
 
 def _unscaled(sequence):
-    factor = torch.where(sequence.is_action, 1 / math.sqrt(32), 1.0)[..., None]
+    factor = torch.where(sequence.kind == TokenKind.ACTION, 1 / math.sqrt(32), 1.0)[..., None]
     return replace(sequence, tokens=sequence.tokens * factor)
+
+
+LAYER = ("attention_norm", "attention.norm", "mlp_norm", "mlp.fc1", "mlp.norm", "mlp.fc2")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+def test_names_of_weights_are_those_of_older_checkpoints():
+    policy = make()
+    modules = (*LAYER, *(f"attention.{name}" for name in PROJECTIONS))
+    modules = ("norm", *(f"layers.{i}.{name}" for i in range(3) for name in modules))
+    expected = {f"{name}.{kind}" for name in modules for kind in ("weight", "bias")}
+    assert set(policy.backbone.state_dict()) == expected
+    names = set(policy.vision_encoder.state_dict())
+    assert len(names) == 42
+    assert {"clip.cls_token", "clip.blocks.1.attn.qkv.weight", "dense.bias", "resampler.latents"} <= names
+
+
+def test_scores_of_words_are_transformers_own(tmp_path):
+    policy = make()
+    perturb(policy)
+    transformers = import_library("transformers")
+    export_folder(policy, tmp_path / "kosmos2")
+    model = transformers.Kosmos2ForConditionalGeneration.from_pretrained(tmp_path / "kosmos2").eval()
+    embeddings = normal(2, 5, 32, seed=3)
+    with torch.no_grad():
+        expected = model.text_model(inputs_embeds=embeddings)
+        readout = torch.empty(2, 1, 0, dtype=torch.int64)
+        labels = torch.zeros(2, 5, dtype=torch.int64)
+        hidden = policy.backbone(TokenSequence(embeddings, None, labels, labels, readout))
+        received = policy.text_encoder.logits(hidden)
+    assert largest_difference(received, expected.logits) < 1e-5
 
 
 def test_given_has_what_the_parts_need():

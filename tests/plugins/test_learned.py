@@ -7,19 +7,30 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from core import ActionSpec, RecipeError, TokenGroup
+from core import ActionSpec, RecipeError, TokenGroup, TokenKind, attention_mask
 from core.testing import Given, checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
 from plugins.backbones.transformer import Transformer, TransformerConfig
 from plugins.text.sentencepiece import SentencePieceConfig, SentencePieceEncoder
+from tests.contexts import noise
 
+ATTENTION = ["causal", "prefix", "bidirectional"]
 LAYOUTS = ["image_text_action", "text_image_action"]
 CONFIGS = [
-    LearnedConfig(formulation=formulation, layout=layout, proprio=proprio, count=count)
-    for formulation, layout, (proprio, count) in product(
-        ["policy_head", "interleaved", "one_step"], LAYOUTS, [(False, 1), (True, 2)]
+    LearnedConfig(formulation=formulation, layout=layout, attention=attention, proprio=proprio, count=count)
+    for formulation, layout, attention, (proprio, count) in product(
+        ["policy_head", "interleaved", "one_step"], LAYOUTS, ATTENTION, [(False, 1), (True, 2)]
     )
 ]
+
+
+def make(config, width=4, window=1, proprio_dim=0):
+    action = ActionSpec(window=window, horizon=2, dim=2)
+    return LearnedTokens(config, width=width, action=action, proprio_dim=proprio_dim)
+
+
+def lay_out(tokens, vision, text, proprio):
+    return tokens.layout(vision, text, proprio, None, noise())
 
 
 def window_of(config):
@@ -68,7 +79,7 @@ def names(sequence):
 def test_sequences_are_as_drawn(formulation, layout):
     window = 1 if formulation == "one_step" else 3
     config = LearnedConfig(count=2, formulation=formulation, layout=layout, proprio=True)
-    tokens = LearnedTokens(config, width=1, window=window, proprio_dim=1)
+    tokens = make(config, width=1, window=window, proprio_dim=1)
     frames = torch.arange(window, dtype=torch.float32)
     vision = TokenGroup(torch.stack([frames + code("i"), frames + code("j")], dim=-1)[None, :, :, None])
     text = TokenGroup(torch.tensor([code("x"), code("y")])[None, :, None])
@@ -76,10 +87,10 @@ def test_sequences_are_as_drawn(formulation, layout):
         tokens.proprio.weight.fill_(1)
         tokens.proprio.bias.zero_()
         tokens.action.copy_(torch.tensor([[code("a")], [code("b")]]))
-        sequence = tokens.layout(vision, text, (frames + code("p"))[None, :, None])
+        sequence = lay_out(tokens, vision, text, (frames + code("p"))[None, :, None])
         # A learned token has no frame of its own: give it the one that the sequence says.
         frame = sequence.frame if formulation == "interleaved" else torch.arange(window)[:, None]
-        shown = sequence.tokens + (sequence.is_action * frame)[..., None]
+        shown = sequence.tokens + ((sequence.kind == TokenKind.ACTION) * frame)[..., None]
     assert names(replace(sequence, tokens=shown)) == DRAWN[formulation, layout]
     read = shown.flatten(0, 1)[sequence.readout][0, :, :, 0].tolist()
     assert read == [[code("a", t), code("b", t)] for t in range(window)]
@@ -92,19 +103,17 @@ def test_sequences_are_as_drawn(formulation, layout):
 INSTRUCTIONS = ["open the drawer", "pick up the red block and put it into the blue bowl on the table", "stop"]
 
 
-@pytest.mark.parametrize("attention", ["causal", "prefix", "bidirectional"])
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.formulation}-{c.layout}-{c.count}")
-def test_readout_of_a_sample_alone_equals_that_in_a_padded_batch(config, attention):
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.formulation}-{c.layout}-{c.attention}-{c.count}")
+def test_readout_of_a_sample_alone_equals_that_in_a_padded_batch(config):
     torch.manual_seed(0)
     text = SentencePieceEncoder(SentencePieceConfig(width=24, layers=1)).eval()
-    backbone = Transformer(TransformerConfig(width=24, depth=2, heads=2, attention=attention)).eval()
-    tokens = LearnedTokens(config, width=24, window=window_of(config), proprio_dim=2)
+    backbone = Transformer(TransformerConfig(width=24, depth=2, heads=2)).eval()
+    tokens = make(config, width=24, window=window_of(config), proprio_dim=2)
     ids = [torch.tensor(text.tokenize(instruction)) for instruction in INSTRUCTIONS]
     images, proprio = torch.randn(3, window_of(config), 5, 24), torch.randn(3, window_of(config), 2)
 
     def readout(words, images, proprio):
-        sequence = tokens.layout(TokenGroup(images), words, proprio)
-        return backbone.read(sequence)
+        return backbone.read(lay_out(tokens, TokenGroup(images), words, proprio))
 
     with torch.no_grad():
         padded = pad_sequence(ids, batch_first=True)
@@ -116,34 +125,69 @@ def test_readout_of_a_sample_alone_equals_that_in_a_padded_batch(config, attenti
 
 
 def test_image_masks_are_honoured():
-    tokens = LearnedTokens(LearnedConfig(), width=4, window=2, proprio_dim=0)
+    tokens = make(LearnedConfig(), window=2)
     seen = torch.tensor([[[True, False, True], [True, True, True]]])
-    sequence = tokens.layout(TokenGroup(torch.randn(1, 2, 3, 4), seen), TokenGroup(torch.randn(1, 2, 4)), None)
+    sequence = lay_out(tokens, TokenGroup(torch.randn(1, 2, 3, 4), seen), TokenGroup(torch.randn(1, 2, 4)), None)
     assert sequence.mask.sum(1).tolist() == [5, 6]
 
 
 @pytest.mark.parametrize(("formulation", "context"), [("policy_head", 1), ("interleaved", 3)])
 def test_acting_keeps_as_many_frames_as_a_sequence_spans(formulation, context):
     config = LearnedConfig(formulation=formulation)
-    assert LearnedTokens(config, width=4, window=3, proprio_dim=0).context == context
+    assert make(config, window=3).context == context
 
 
 def test_initial_action_tokens():
-    def make(std):
-        return LearnedTokens(LearnedConfig(count=64, init_std=std), width=64, window=1, proprio_dim=0)
+    def tokens(std):
+        return make(LearnedConfig(count=64, init_std=std), width=64).action
 
-    assert not make(0.0).action.any()
-    assert 0.015 < make(0.02).action.std() < 0.025
+    assert not tokens(0.0).any()
+    assert 0.015 < tokens(0.02).std() < 0.025
 
 
 def test_one_step_refuses_a_window():
     with pytest.raises(RecipeError, match=r"action_tokens\.formulation.*data\.window is 8"):
-        LearnedTokens(LearnedConfig(formulation="one_step"), width=4, window=8, proprio_dim=0)
+        make(LearnedConfig(formulation="one_step"), window=8)
 
 
 def test_proprio_needs_data():
     with pytest.raises(RecipeError, match=r"action_tokens\.proprio"):
-        LearnedTokens(LearnedConfig(proprio=True), width=4, window=1, proprio_dim=0)
-    tokens = LearnedTokens(LearnedConfig(proprio=True), width=4, window=1, proprio_dim=3)
+        make(LearnedConfig(proprio=True))
+    tokens = make(LearnedConfig(proprio=True), proprio_dim=3)
     with pytest.raises(ValueError, match=r"batch\.proprio is None"):
-        tokens.layout(TokenGroup(torch.randn(1, 1, 2, 4)), TokenGroup(torch.randn(1, 2, 4)), None)
+        lay_out(tokens, TokenGroup(torch.randn(1, 1, 2, 4)), TokenGroup(torch.randn(1, 2, 4)), None)
+
+
+def allowed(sequence, attention, s, i, j):
+    """Whether token i of sequence s may see token j, from the definition of each kind of attention."""
+    if sequence.mask is not None and not sequence.mask[s, j]:
+        return i == j  # padding sees itself, so that no row of a softmax is empty
+    if attention == "causal":
+        return j <= i
+    frame_i, frame_j = sequence.frame[s, i], sequence.frame[s, j]
+    if attention == "bidirectional" or frame_i != frame_j:
+        return bool(frame_j <= frame_i)
+    if sequence.kind[s, j] != TokenKind.ACTION:
+        return True
+    return bool(sequence.kind[s, i] == TokenKind.ACTION) and j <= i
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("formulation", ["policy_head", "interleaved", "one_step"])
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_blocks_say_who_sees_whom(attention, formulation, layout, padded):
+    config = LearnedConfig(count=2, formulation=formulation, layout=layout, attention=attention, proprio=True)
+    window = window_of(config)
+    mask = torch.tensor([[True, False, False, False], [True] * 4]) if padded else None
+    vision, text = TokenGroup(torch.randn(2, window, 2, 4)), TokenGroup(torch.randn(2, 4, 4), mask)
+    tokens = make(config, window=window, proprio_dim=2)
+    sequence = lay_out(tokens, vision, text, torch.randn(2, window, 2))
+    seen, length = attention_mask(sequence), sequence.tokens.shape[1]
+    if attention == "causal":
+        assert seen is None
+        return
+    for s in range(len(sequence.tokens)):
+        real = torch.ones(length).bool() if sequence.mask is None else sequence.mask[s]
+        expected = [[allowed(sequence, attention, s, i, j) for j in range(length)] for i in range(length)]
+        assert torch.equal(seen[s, 0][real], torch.tensor(expected)[real])

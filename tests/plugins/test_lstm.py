@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from core import ActionSpec, RecipeError
+from core import ActionSpec, ContextSpec, RecipeError
 from core.testing import Given, checks_for, policy_head
+from core.testing.stand_in import context_of, windows
 from plugins.heads.lstm import LSTMConfig, LSTMHead
+from tests.contexts import context_from, noise
 
 SMALL = LSTMConfig(layers=2, hidden_size=16, mlp=(12, 8))
 MIXED = ActionSpec(window=3, horizon=4, dim=5, binary=(1, 3))
@@ -33,7 +35,7 @@ def test_contract(check):
 
 def make(config=SMALL, action=MIXED, width=6):
     torch.manual_seed(0)
-    return LSTMHead(config, width=width, action=action).eval()
+    return LSTMHead(config, context=ContextSpec(width, 2), action=action).eval()
 
 
 def perceptron(mlp, x):
@@ -60,22 +62,22 @@ def test_actions_equal_an_lstm_by_hand():
     expected = np.zeros((2, 3, 4, 5))
     expected[..., [0, 2, 4]] = pose
     expected[..., [1, 3]] = 1 / (1 + np.exp(-logits))
-    np.testing.assert_allclose(head(readout).detach().numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(head(context_from(readout), noise()).detach().numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["huber", "mse", "l1"])
 def test_losses_equal_numpy(loss):
     head = make(replace(SMALL, loss=loss, gripper_weight=0.25))
     given = Given(width=6, action=MIXED)
-    readout, batch = policy_head.readout(given), policy_head.batch(given)
+    context, batch = context_of(given, windows(given)), policy_head.batch(given)
     batch = replace(batch, actions=batch.actions * 3)  # beyond Huber's knee at 1
-    pose, logits = by_hand(head, readout)
+    pose, logits = by_hand(head, context.readout)
     target, mask = batch.actions.double().numpy(), batch.action_mask.numpy()
     error = np.abs(pose - target[..., [0, 2, 4]])
     huber = np.where(error < 1, error**2 / 2, error - 0.5)
     pose_loss = {"mse": error**2, "l1": error, "huber": huber}[loss]
     gripper_loss = np.logaddexp(0, logits) - logits * target[..., [1, 3]]
-    terms = head.loss(readout, batch)
+    terms = head.loss(context, batch, noise())
     assert set(terms) == {"pose", "gripper"}
     np.testing.assert_allclose(terms["pose"].item(), pose_loss[mask[..., [0, 2, 4]]].mean(), rtol=1e-5)
     np.testing.assert_allclose(terms["gripper"].item(), 0.25 * gripper_loss[mask[..., [1, 3]]].mean(), rtol=1e-5)
@@ -83,45 +85,62 @@ def test_losses_equal_numpy(loss):
 
 def test_every_frame_is_supervised():
     head, given = make(), Given(width=6, action=MIXED)
-    readout = policy_head.readout(given).requires_grad_()
+    readout = torch.randn(3, 3, 2, 6, requires_grad=True)
     batch = policy_head.batch(given)
     for t in range(3):
         mask = torch.zeros_like(batch.action_mask)
         mask[:, t] = True
-        sum(head.loss(readout, replace(batch, action_mask=mask)).values()).backward()
+        terms = head.loss(context_from(readout), replace(batch, action_mask=mask), noise())
+        sum(terms.values()).backward()
         assert readout.grad[:, t].any()
         readout.grad = None
 
 
 def test_without_binary_dimensions_there_is_no_gripper():
     head, given = make(action=CONTINUOUS), Given(width=6, action=CONTINUOUS)
-    assert set(head.loss(policy_head.readout(given), policy_head.batch(given))) == {"pose"}
+    terms = head.loss(context_of(given, windows(given)), policy_head.batch(given), noise())
+    assert set(terms) == {"pose"}
     assert not [name for name in head.state_dict() if name.startswith("gripper")]
 
 
 def test_tanh_bounds_the_continuous_dimensions_alone():
-    readout = torch.randn(2, 3, 1, 6) * 100
+    context = context_from(torch.randn(2, 3, 1, 6) * 100)
     free = make(replace(SMALL, tanh=False))
     with torch.no_grad():
         free.pose[-1].bias += 5
-        assert free(readout)[..., [0, 2, 4]].max() > 1
+        assert free(context, noise())[..., [0, 2, 4]].max() > 1
         bounded = make()
         bounded.load_state_dict(free.state_dict())
-        torch.testing.assert_close(bounded(readout)[..., 0], free(readout)[..., 0].tanh())
-        assert torch.equal(bounded(readout)[..., 1], free(readout)[..., 1])
+        torch.testing.assert_close(bounded(context, noise())[..., 0], free(context, noise())[..., 0].tanh())
+        assert torch.equal(bounded(context, noise())[..., 1], free(context, noise())[..., 1])
 
 
-def test_step_forgets_what_lies_before_the_window():
-    head, readout, state = make(), torch.randn(2, 7, 2, 6), None
+def test_acting_forgets_what_lies_before_the_window():
+    head, readout = make(), torch.randn(2, 7, 2, 6)
+    state = head.initial_state(2)
     for t in range(7):
-        actions, state = head.step(readout[:, t], state)
-        assert state.shape == (2, min(t + 1, 3), 6)
-        window = head(readout[:, max(0, t - 2) : t + 1])
+        actions, state = head.act(context_from(readout[:, t : t + 1]), state, noise())
+        assert state["count"].tolist() == [min(t + 1, 3)] * 2
+        window = head(context_from(readout[:, max(0, t - 2) : t + 1]), noise())
         torch.testing.assert_close(actions, window[:, -1])
 
 
+def test_a_row_that_begins_anew_forgets_and_the_others_remember():
+    head, readout = make(), torch.randn(2, 6, 2, 6)
+    state = head.initial_state(2)
+    for t in range(6):
+        if t == 4:
+            state = {name: torch.cat([head.initial_state(1)[name], x[1:]]) for name, x in state.items()}
+        actions, state = head.act(context_from(readout[:, t : t + 1]), state, noise())
+    fresh = head(context_from(readout[:1, 4:6]), noise())[:, -1]
+    going_on = head(context_from(readout[1:, 3:6]), noise())[:, -1]
+    torch.testing.assert_close(actions, torch.cat([fresh, going_on]))
+
+
 def test_size_is_that_of_robovlms():
-    head = LSTMHead(LSTMConfig(), width=2048, action=ActionSpec(window=8, horizon=10, dim=7, binary=(6,)))
+    head = LSTMHead(
+        LSTMConfig(), context=ContextSpec(2048, 1), action=ActionSpec(window=8, horizon=10, dim=7, binary=(6,))
+    )
     assert round(sum(p.numel() for p in head.parameters()) / 1e6, 2) == 41.21
 
 
@@ -143,4 +162,4 @@ def test_dropout_without_a_second_layer_is_refused():
 def test_loss_without_actions_says_so():
     given = Given(width=6, action=MIXED)
     with pytest.raises(ValueError, match=r"batch\.actions"):
-        make().loss(policy_head.readout(given), replace(policy_head.batch(given), actions=None))
+        make().loss(context_of(given, windows(given)), replace(policy_head.batch(given), actions=None), noise())

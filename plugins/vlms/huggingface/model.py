@@ -1,8 +1,8 @@
 """A vision-language model of transformers, taken apart into what sees, what embeds words, and the language model.
 
 Every weight below its base model belongs to one of three shares, by its name: to the text what lies in the token
-embedding, to the backbone what else lies in the language model, to the vision the rest. The output layer that turns
-hidden states into words belongs to none.
+embedding, to the backbone what else lies in the language model, to the vision the rest. The output layer, which turns
+hidden states into words, is the embedding over again, or a fourth share.
 """
 
 import inspect
@@ -18,8 +18,13 @@ from torch import Tensor, nn
 
 from core import Pretrained, RecipeError, import_library, raise_unless_fitting
 
-Role = Literal["vision", "text", "backbone"]
-SECTION: dict[Role, str] = {"vision": "vision_encoder", "text": "text_encoder", "backbone": "backbone"}
+Role = Literal["vision", "text", "backbone", "output"]
+SECTION: dict[Role, str] = {
+    "vision": "vision_encoder",
+    "text": "text_encoder",
+    "backbone": "backbone",
+    "output": "text_encoder",
+}
 # a language model that takes more than this needs something that embeddings do not carry
 USUAL = ("input_ids", "inputs_embeds", "attention_mask", "position_ids", "cache", "past_key_values", "use_cache")
 CPU = torch.device("cpu")  # everything is made there, whatever the default device; core moves the policy as a whole
@@ -30,10 +35,12 @@ LIKE = "this component joins models like LLaVA, PaliGemma, Qwen2.5-VL, Idefics3 
 class Anatomy:
     """A base model of transformers, and where its pieces are."""
 
-    base: Any  # PreTrainedModel, without the output layer
+    full: Any  # PreTrainedModel
+    base: Any  # the same without the output layer
     prefix: str  # what stands before the base model's names where its weights are published
     decoder: str  # the language model's name below the base model
     embedding: str  # the token embedding's
+    output: str  # the output layer's name below the full model; nothing where it is the embedding, or there is none
 
     @property
     def language_model(self) -> Any:
@@ -55,6 +62,7 @@ class Share:
     prefix: str
     description: dict[str, Any]  # its share of config.json
     config: Any  # the whole model's
+    tied: bool  # whether the output layer is the token embedding
 
     def publish(self) -> dict[str, Tensor]:
         """Its tensors under their published names."""
@@ -67,7 +75,7 @@ class Share:
         self.module.load_state_dict({name.removeprefix(self.prefix): x for name, x in found.items()}, assign=True)
 
 
-def build_share(source: str, role: Role, gradient_checkpointing: bool = False) -> Share:
+def build_share(source: str, role: Role) -> Share:
     """Build one part's piece of the model that a folder or the hub describes, with random weights.
 
     Raises RecipeError where there is no such model, or it is not made of these three pieces.
@@ -77,14 +85,14 @@ def build_share(source: str, role: Role, gradient_checkpointing: bool = False) -
     with one_line(f"{where}: transformers cannot build '{source}'"), torch.device("meta"):  # without memory
         full = _auto_class().from_config(config, dtype=torch.get_default_dtype(), trust_remote_code=False)
     anatomy = take_apart(full, f"{where}: '{source}'")
-    if gradient_checkpointing:
-        _checkpoint(anatomy.base)
-    description = _describe(full, role)
+    if role == "output" and not anatomy.output:
+        raise RecipeError(f"text_encoder.output: '{source}' has no output layer of its own; leave it out")
+    description, tied = _describe(full, role), not anatomy.output and full.get_output_embeddings() is not None
     root, module, prefix = _cut(anatomy, role)
     root.to_empty(device=CPU)
     with CPU:
         root.initialize_weights()  # and the buffers that no state dict holds, rotary frequencies for example
-    return Share(module, prefix, description, config)
+    return Share(module, prefix, description, config, tied)
 
 
 def read_config(source: str, where: str) -> Any:
@@ -110,14 +118,22 @@ def take_apart(full: Any, what: str) -> Anatomy:
     except (AttributeError, NotImplementedError):
         decoder = embedding = None
     anatomy = Anatomy(
+        full=full,
         base=base,
         prefix="" if base is full else f"{full.base_model_prefix}.",
         decoder=names.get(id(decoder), ""),
         embedding=names.get(id(embedding), ""),
+        output=_untied_output(full, embedding),
     )
     if lacking := _lacking(anatomy):
         raise RecipeError(f"{what} is a {type(full).__name__} and {lacking}; {LIKE}")
     return anatomy
+
+
+def repeated_blocks(module: nn.Module) -> list[nn.Module]:
+    """The layers of a network: the longest list of modules in it."""
+    lists = [list(child) for child in module.modules() if isinstance(child, nn.ModuleList)]
+    return max(lists, key=len, default=[])
 
 
 def load_shares(path: Path) -> dict[Role, dict[str, Tensor]]:
@@ -141,9 +157,13 @@ def load_shares(path: Path) -> dict[Role, dict[str, Tensor]]:
     anatomy = take_apart(full, f"pretrained: '{path}'")
     tensors = {anatomy.prefix + name: tensor for name, tensor in anatomy.base.state_dict().items()}
     _raise_unless_complete(tensors, report, path)
-    shares: dict[Role, dict[str, Tensor]] = {"vision": {}, "text": {}, "backbone": {}}
+    shares: dict[Role, dict[str, Tensor]] = {"vision": {}, "text": {}, "backbone": {}, "output": {}}
     for name, tensor in tensors.items():
         shares[anatomy.role(name.removeprefix(anatomy.prefix))][name] = tensor
+    if anatomy.output:
+        absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        layer = full.get_submodule(anatomy.output).state_dict(prefix=f"{anatomy.output}.")
+        shares["output"] = {name: tensor for name, tensor in layer.items() if name not in absent}
     return shares
 
 
@@ -182,7 +202,11 @@ def _lacking(anatomy: Anatomy) -> str:
 
 def _cut(anatomy: Anatomy, role: Role) -> tuple[Any, Any, str]:
     """Take everything away that is not the role's -> what initialises itself, the role's module in it, its prefix."""
-    base, decoder = anatomy.base, anatomy.language_model
+    full, base, decoder = anatomy.full, anatomy.base, anatomy.language_model
+    if role == "output":
+        output = full.get_submodule(anatomy.output)
+        _remove(full, full.base_model_prefix)
+        return full, output, f"{anatomy.output}."
     if role == "vision":
         _remove(base, anatomy.decoder)
         return base, base, anatomy.prefix
@@ -202,16 +226,21 @@ def _remove(module: nn.Module, name: str) -> None:
     setattr(module.get_submodule(parent), leaf, None)
 
 
-def _checkpoint(base: Any) -> None:
-    """Recompute activations in the backward pass, in all layers that can."""
-    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
-    enable()
+def _untied_output(full: Any, embedding: Any) -> str:
+    """Name the layer that turns hidden states into words, or nothing where it is the embedding, or there is none."""
+    output = full.get_output_embeddings()
+    if output is None or output.weight is getattr(embedding, "weight", None):
+        return ""
+    names: dict[int, str] = {id(module): name for name, module in full.named_modules()}
+    return names[id(output)]
 
 
 def _describe(full: Any, role: Role) -> dict[str, Any]:
     """The role's share of config.json, as transformers writes it."""
     whole = json.loads(full.config.to_json_string())
     language = whole.pop("text_config", {})
+    if role == "output":
+        return {}
     if role == "vision":
         return {**whole, "architectures": [type(full).__name__]}
     vocabulary = {"vocab_size": language.pop("vocab_size", full.get_input_embeddings().num_embeddings)}

@@ -68,10 +68,10 @@ def _patches_of(config: Any, kind: str) -> Arrange:
     return partial(as_patches, patch=patch, merge=merge, frames=frames)
 
 
-def image_size(wanted: int | None, config: Any) -> int:
+def image_size(requested: int | None, config: Any) -> int:
     """Pixels of an image's side; RecipeError for a number of which a model would silently cut off a rest."""
     vision = getattr(config, "vision_config", None)
-    size = wanted or _side(getattr(vision, "image_size", None)) or ANY_SIZE
+    size = requested or _side(getattr(vision, "image_size", None)) or ANY_SIZE
     unit = (_side(getattr(vision, "patch_size", None)) or 1) * getattr(vision, "spatial_merge_size", 1)
     if size % unit:
         raise RecipeError(f"vision_encoder.image_size: {size} is no multiple of this model's {unit}; choose one")

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from core import DataError, Pretrained, RecipeError, TextEncoder, TokenGroup, import_library
 from plugins.vlms.huggingface.model import build_share, one_line
@@ -20,10 +22,14 @@ class TextConfig:
     model: folder with config.json and the tokenizer, relative to the recipe's, or a name on the Hugging Face hub.
     prompt: text around "{instruction}"; "{images}" marks where the images stand, first unless said. Nothing is added:
         special tokens, that of the beginning too, are written as the model writes them.
+    output: hold the model's output layer, for policy heads that score words. Without effect where that is the token
+        embedding over again; where it is not, as in LLaVA, it costs as much memory as the embedding, and nothing
+        trains it unless a head uses it.
     """
 
     model: str = field(metadata={"located": True})
     prompt: str = "{images}{instruction}"
+    output: bool = False
 
     def __post_init__(self) -> None:
         places = re.findall(r"\{\w*\}", self.prompt)
@@ -48,6 +54,10 @@ class HuggingFaceText(TextEncoder):
         self.share = build_share(config.model, "text")
         self.embedding: nn.Embedding = self.share.module
         self.width = self.embedding.embedding_dim
+        self.cap = getattr(self.share.config.get_text_config(), "final_logit_softcapping", None)
+        held = config.output and not self.share.tied
+        self.output_share = build_share(config.model, "output") if held else None
+        self.output: nn.Linear | None = self.output_share.module if self.output_share else None
         self.prompt = config.prompt if IMAGES in config.prompt else IMAGES + config.prompt
         self.tokenizer, self.marker = _load_tokenizer(config.model)
         ids = self._ids("")
@@ -73,13 +83,41 @@ class HuggingFaceText(TextEncoder):
         """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
         return TokenGroup(self.embedding(ids), mask)
 
+    @property
+    def vocabulary(self) -> int:
+        """Words that `logits` scores; 0 where the output layer was left out."""
+        if self.output is not None:
+            return self.output.out_features
+        return self.embedding.num_embeddings if self.share.tied else 0
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids (B n) int64 -> (B n width), scaled where the model scales them."""
+        embedded: Tensor = self.embedding(ids)
+        return embedded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (... width) -> scores of all words (... vocabulary), capped where the model caps them.
+
+        RecipeError where the output layer is not the embedding, and the recipe does not say `output = true`.
+        """
+        if self.output is None and not self.share.tied:
+            raise RecipeError(
+                f"text_encoder.output: a policy head scores words, and the output layer of '{self.source}' is not its "
+                "token embedding; set output = true"
+            )
+        # a table that is scaled on the way in, as Gemma's, is not on the way out
+        scores = F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
+        return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
+
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the token embedding, strictly; RecipeError lists whatever does not fit."""
+        """Take the token embedding and the output layer, strictly; RecipeError lists whatever does not fit."""
         self.share.load("text", weights)
+        if self.output_share:
+            self.output_share.load("output", weights)
 
     def publish(self) -> dict[str, Tensor]:
         """Name the weights as transformers does."""
-        return self.share.publish()
+        return self.share.publish() | (self.output_share.publish() if self.output_share else {})
 
     def describe(self) -> dict[str, Any]:
         """How many words the model knows."""

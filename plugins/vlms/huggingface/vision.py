@@ -1,5 +1,6 @@
 """What sees in a vision-language model of transformers: its vision encoder with the projection into the word space."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -7,11 +8,12 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Gt
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core import Pretrained, RecipeError, TokenGroup, VisionEncoder
-from plugins.vlms.huggingface.model import CPU, build_share, one_line
+from plugins.vlms.huggingface.grid import MODELS, token_grid
+from plugins.vlms.huggingface.model import CPU, build_share, one_line, repeated_blocks
 from plugins.vlms.huggingface.pixels import Colour, arrangement, image_size, statistics
 
 PositiveNumber = Annotated[float, Gt(0)]
@@ -25,14 +27,12 @@ class VisionConfig:
     image_size: rows and columns to which every camera is resized, pixels; the model's own unless said, or 224.
     mean: of red, green and blue in [0, 1], subtracted; what the model's image processor says unless said, or 0.5.
     std: of red, green and blue, divided by; what the model's image processor says unless said, or 0.5.
-    gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
     """
 
     model: str = field(metadata={"located": True})
     image_size: Annotated[int, Gt(0)] | None = None
     mean: Colour | None = None
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
-    gradient_checkpointing: bool = False
 
 
 class HuggingFaceVision(VisionEncoder):
@@ -43,17 +43,11 @@ class HuggingFaceVision(VisionEncoder):
     `pretrained` takes the model's folder.
     """
 
-    def __init__(
-        self,
-        config: VisionConfig,
-        *,
-        cameras: Mapping[str, tuple[int, int, int]],
-        text_width: int,  # noqa: ARG002
-    ) -> None:
+    def __init__(self, config: VisionConfig, *, cameras: Mapping[str, tuple[int, int, int]]) -> None:
         super().__init__()
         _check_colours(cameras)
         self.source = config.model
-        self.share = build_share(config.model, "vision", config.gradient_checkpointing)
+        self.share = build_share(config.model, "vision")
         self.model = self.share.module
         self.cameras = sorted(cameras)
         self.size = image_size(config.image_size, self.share.config)
@@ -63,15 +57,22 @@ class HuggingFaceVision(VisionEncoder):
             self.register_buffer(name, buffer, persistent=False)
         self.mean: Tensor
         self.std: Tensor
-        self.width = self._try_out()
+        count, self.width = self._try_out()
+        self.grid: Tensor | None
+        self.register_buffer("grid", self._grid(count), persistent=False)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers of what sees."""
+        return repeated_blocks(self.model)
 
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
-        """{camera: (B T C Y X) uint8} -> (B T V*N width)."""
+        """{camera: (B T C Y X) uint8} -> (B T V*N width), with rows and columns where a model's tokens have them."""
         batch, window = images[self.cameras[0]].shape[:2]
         resized = [self._resize(images[name].flatten(0, 1)) for name in self.cameras]
         pixels = (torch.stack(resized, dim=1) / 255 - self.mean) / self.std  # (B*T V C Y X)
         tokens = self._encode(pixels.flatten(0, 1).to(self.mean.dtype))
-        return TokenGroup(rearrange(tokens, "(b t v) n d -> b t (v n) d", b=batch, t=window))
+        return TokenGroup(rearrange(tokens, "(b t v) n d -> b t (v n) d", b=batch, t=window), grid=self.grid)
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take vision encoder and projection, strictly; RecipeError lists whatever does not fit."""
@@ -98,8 +99,16 @@ class HuggingFaceVision(VisionEncoder):
         features = self.model.get_image_features(**self.arrange(pixels)).pooler_output
         return features if isinstance(features, Tensor) else torch.stack(tuple(features))
 
-    def _try_out(self) -> int:
-        """Encode one grey image: find the width, and freeze the weights on which its tokens do not depend."""
+    def _grid(self, count: int) -> Tensor | None:
+        """Row and column of all cameras' tokens, of which each has `count` (V*N 2); None where they have none."""
+        if self.share.config.model_type not in MODELS:
+            return None
+        side = math.isqrt(count)  # images are squares
+        with CPU:
+            return token_grid(side, side).repeat(len(self.cameras), 1)
+
+    def _try_out(self) -> tuple[int, int]:
+        """Encode one grey image: find tokens and width, and freeze the weights on which its tokens do not depend."""
         pixels = torch.full((1, 3, self.size, self.size), 0.25, dtype=self.mean.dtype, device=CPU)
         self.model.eval()
         what = f"vision_encoder.image_size: '{self.source}' does not take images of {self.size} x {self.size} pixels"
@@ -109,7 +118,7 @@ class HuggingFaceVision(VisionEncoder):
         used = {id(weight) for weight in _leaves(tokens)}
         for weight in self.model.parameters():
             weight.requires_grad_(id(weight) in used)
-        return tokens.shape[-1]
+        return tokens.shape[1], tokens.shape[2]
 
 
 def _check_colours(cameras: Mapping[str, tuple[int, int, int]]) -> None:
@@ -119,11 +128,11 @@ def _check_colours(cameras: Mapping[str, tuple[int, int, int]]) -> None:
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:
     """Every tensor that asks for a gradient and on which a result depends."""
-    waiting, seen = [result.grad_fn], set()
+    waiting, visited = [result.grad_fn], set()
     while waiting:
         node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
+        if node is not None and node not in visited:
+            visited.add(node)
             waiting += [before for before, _ in node.next_functions]
             if isinstance(leaf := getattr(node, "variable", None), Tensor):
                 yield leaf

@@ -9,9 +9,8 @@ from annotated_types import Ge, Gt, Lt
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from core import Backbone, Pretrained, TokenSequence
+from core import Backbone, LayerSpec, Memory, Pretrained, TokenSequence, attention_mask, positions, remembered
 from plugins.vlms.kosmos2.names import BACKBONE_NAMES, SOURCE, backbone_share
 
 FIRST_POSITION = 2  # of a sequence's first token; 1 stands for padding, after fairseq
@@ -27,7 +26,6 @@ class Kosmos2BackboneConfig:
     mlp_width: of the MLP's hidden layer.
     dropout: on the embedded tokens and on what each layer adds while training, a probability.
     attention_dropout: on the attention while training, a probability.
-    gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
     """
 
     width: Annotated[int, Gt(2)] = 2048
@@ -36,7 +34,6 @@ class Kosmos2BackboneConfig:
     mlp_width: Annotated[int, Gt(0)] = 8192
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     attention_dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
-    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
@@ -44,18 +41,20 @@ class Kosmos2BackboneConfig:
 
 
 class Kosmos2Backbone(Backbone):
-    """Causal decoder after Magneto (Wang et al. 2022), as in Kosmos-2.
+    """Decoder after Magneto (Wang et al. 2022), as in Kosmos-2.
 
     All that comes in - words, image tokens, action tokens - is scaled by sqrt(width), and so is RoboVLMs' [LRN].
     `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
     """
 
     source = SOURCE
+    offers = frozenset({"keys_values", "hidden_states", "extend"})
 
     def __init__(self, config: Kosmos2BackboneConfig) -> None:
         super().__init__()
         self.config = config
         self.width = config.width
+        self.layer_spec = LayerSpec(config.depth, config.heads, config.heads, config.width // config.heads)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
@@ -63,32 +62,48 @@ class Kosmos2Backbone(Backbone):
             if name.endswith("_proj.weight") or (".fc" in name and name.endswith(".weight")):
                 nn.init.normal_(weight, std=0.02)
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers; under a second name of the module they would be in checkpoints twice."""
+        return self.layers
+
     def forward(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> normed hidden states (S L width). Real tokens stand first, so causality hides the padding."""
-        x = self._embed(sequence.tokens)
+        """(S L width) -> normed hidden states (S L width)."""
+        x, mask = self._embed(sequence.tokens, positions(sequence)), attention_mask(sequence)
         for layer in self.layers:
-            x = self._run(layer, x)
+            x, _, _ = layer(x, mask)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def read(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states of the action tokens (B T Q width): the last layer computes no others."""
-        x = self._embed(sequence.tokens)
+        x, mask = self._embed(sequence.tokens, positions(sequence)), attention_mask(sequence)
         *layers, last = self.layers
         for layer in layers:
-            x = self._run(layer, x)
-        columns = sequence.readout.view(len(x), -1) % x.shape[1]  # (S R)
-        readout: Tensor = self.norm(self._run(last, x, columns))
+            x, _, _ = layer(x, mask)
+        read = sequence.readout.numel() // len(x)  # of each sequence
+        columns = sequence.readout.view(len(x), read) % x.shape[1]  # (S R)
+        x, _, _ = last(x, _rows(mask, columns, x.shape[1]), columns)
+        readout: Tensor = self.norm(x)
         return readout.view(*sequence.readout.shape, self.width)
 
-    def _embed(self, tokens: Tensor) -> Tensor:
-        x = tokens * math.sqrt(self.width)
-        embedded: Tensor = self.dropout(x + sinusoids(x.shape[1], self.width, x.device).to(x.dtype))
-        return embedded
+    def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
+        """(S L width) -> hidden states, keys and values of every layer, and normed hidden states."""
+        before = None if past is None else past.sequence
+        x, mask = self._embed(sequence.tokens, positions(sequence, before)), attention_mask(sequence, before)
+        streams, keys, values = [x], [], []
+        for i, layer in enumerate(self.layers):
+            kept = None if past is None else (past.keys[i], past.values[i])
+            x, k, v = layer(x, mask, past=kept)
+            streams.append(x)
+            keys.append(k)
+            values.append(v)
+        return remembered(sequence, self.norm(x), keys, values, streams, past)
 
-    def _run(self, layer: nn.Module, x: Tensor, columns: Tensor | None = None) -> Tensor:
-        if self.config.gradient_checkpointing and self.training:
-            return checkpoint(layer, x, columns, use_reentrant=False)  # type: ignore[no-any-return]
-        return layer(x, columns)  # type: ignore[no-any-return]
+    def _embed(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """Tokens (S L D) at positions (S L) -> what enters the first layer (S L D)."""
+        x = tokens * math.sqrt(self.width)
+        embedded: Tensor = self.dropout(x + sinusoids(position, self.width).to(x.dtype))
+        return embedded
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take the decoder's weights, strictly."""
@@ -123,15 +138,25 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
-        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone."""
-        mixed = self.attention(self.attention_norm(x), columns)
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        columns: Tensor | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone; and keys and values (S K P+L d).
+
+        mask (S 1 L P+L) bool, or (S 1 R L) with columns; None: causal. past: keys and values (S K P d) of what came
+        before.
+        """
+        mixed, keys, values = self.attention(self.attention_norm(x), mask, columns, past)
         x = _at(x, columns) + self.dropout(mixed)
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+        return x + self.dropout(self.mlp(self.mlp_norm(x))), keys, values
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention whose output is normed before it is projected."""
+    """Multi-head attention whose output is normed before it is projected."""
 
     def __init__(self, config: Kosmos2BackboneConfig) -> None:
         super().__init__()
@@ -143,16 +168,19 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.out_proj = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
-        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None, columns: Tensor | None, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Layer.forward`."""
         q, k, v = (
             rearrange(projected, "s l (h d) -> s h l d", h=self.heads)
             for projected in (self.q_proj(_at(x, columns)), self.k_proj(x), self.v_proj(x))
         )
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         dropout = self.dropout if self.training else 0.0
-        seen = None if columns is None else torch.arange(x.shape[1], device=x.device) <= columns[:, None, :, None]
-        mixed = F.scaled_dot_product_attention(q, k, v, seen, dropout, is_causal=seen is None)
-        return self.out_proj(self.norm(rearrange(mixed, "s h l d -> s l (h d)")))  # type: ignore[no-any-return]
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None)
+        return self.out_proj(self.norm(rearrange(mixed, "s h l d -> s l (h d)"))), k, v
 
 
 class MLP(nn.Module):
@@ -174,10 +202,19 @@ def _at(x: Tensor, columns: Tensor | None) -> Tensor:
     return x if columns is None else x.take_along_dim(columns[..., None], dim=1)
 
 
-def sinusoids(length: int, width: int, where: torch.device) -> Tensor:
-    """Positions (L D), float32: sines of falling frequencies, then their cosines (Vaswani et al. 2017)."""
+def _rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
+    """What the tokens at `columns` (S R) see -> (S 1 R L) bool. mask (S 1 L L); None: causal."""
+    if mask is None:
+        return torch.arange(length, device=columns.device) <= columns[:, None, :, None]
+    return mask.take_along_dim(columns[:, None, :, None], dim=2)
+
+
+def sinusoids(position: Tensor, width: int) -> Tensor:
+    """Positions (S L) -> (S L D), float32: sines of falling frequencies, then cosines (Vaswani et al. 2017)."""
+    if position.stride(0) == 0:  # one row of positions for all sequences
+        position = position[:1]
     half = width // 2
-    frequency = torch.exp(torch.arange(half, device=where, dtype=torch.float32) * -(math.log(10_000) / (half - 1)))
-    position = torch.arange(FIRST_POSITION, FIRST_POSITION + length, device=where, dtype=torch.float32)
-    angle = torch.outer(position, frequency)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
+    index = torch.arange(half, device=position.device, dtype=torch.float32)
+    frequency = torch.exp(index * -(math.log(10_000) / (half - 1)))
+    angle = (position + FIRST_POSITION).float()[..., None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import Gt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from core import DataError, Pretrained, RecipeError, TextEncoder, TokenGroup
 from plugins.vlms.kosmos2.names import SOURCE, TEXT_NAMES, text_share
@@ -68,6 +69,7 @@ class Kosmos2Text(TextEncoder):
         self.prefix = len(self.lead)
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        self.vocabulary = config.vocabulary
 
     def tokenize(self, instruction: str) -> Sequence[int]:
         """Ids of the prompt around an instruction; raises DataError for one that is empty, too long or no Unicode."""
@@ -87,6 +89,15 @@ class Kosmos2Text(TextEncoder):
     def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
         """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
         return TokenGroup(self.embedding(ids), mask)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids (B n) int64 -> (B n width)."""
+        embedded: Tensor = self.embedding(ids)
+        return embedded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (... width) -> scores of all words (... vocabulary): the embedding over again."""
+        return F.linear(hidden, self.embedding.weight)
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take the token embedding, strictly; tensors that belong to no part are unexpected here."""

@@ -1,6 +1,6 @@
 """Kosmos-2's eye: CLIP ViT-L/14, whose patches a resampler sums up in 64 tokens of the language model's width."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -29,7 +29,6 @@ class Kosmos2VisionConfig:
     clip_heads: attention heads of CLIP; they divide clip_width.
     image_size: rows and columns to which every camera is resized, pixels.
     patch_size: rows and columns of a patch, pixels.
-    gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
     """
 
     width: Annotated[int, Gt(0)] = 2048
@@ -40,7 +39,6 @@ class Kosmos2VisionConfig:
     clip_heads: Annotated[int, Gt(0)] = 16
     image_size: Annotated[int, Gt(0)] = 224
     patch_size: Annotated[int, Gt(0)] = 14
-    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for width, heads in (("width", "heads"), ("clip_width", "clip_heads")):
@@ -59,13 +57,7 @@ class Kosmos2Vision(VisionEncoder):
 
     source = SOURCE
 
-    def __init__(
-        self,
-        config: Kosmos2VisionConfig,
-        *,
-        cameras: Mapping[str, tuple[int, int, int]],
-        text_width: int,  # noqa: ARG002
-    ) -> None:
+    def __init__(self, config: Kosmos2VisionConfig, *, cameras: Mapping[str, tuple[int, int, int]]) -> None:
         super().__init__()
         self.config = config
         self.width = config.width
@@ -77,6 +69,11 @@ class Kosmos2Vision(VisionEncoder):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """CLIP's blocks."""
+        return list(self.clip.blocks)
 
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*latents width)."""
@@ -148,7 +145,7 @@ class Resampler(nn.Module):
 def _clip(config: Kosmos2VisionConfig) -> Any:
     """timm's Vision Transformer in CLIP's shape: quick GELU, a norm before the blocks, no classifier."""
     vision_transformer = import_library("timm.models.vision_transformer")
-    model = vision_transformer.VisionTransformer(
+    return vision_transformer.VisionTransformer(
         img_size=config.image_size,
         patch_size=config.patch_size,
         num_classes=0,
@@ -160,5 +157,3 @@ def _clip(config: Kosmos2VisionConfig) -> Any:
         norm_layer=partial(nn.LayerNorm, eps=1e-5),
         act_layer="quick_gelu",
     )
-    model.set_grad_checkpointing(config.gradient_checkpointing)
-    return model

@@ -1,7 +1,7 @@
 """The toy environment installed, a policy trained in it for a few steps, and one that needs no training."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,27 +93,48 @@ def load(trained: Path) -> Callable[..., Recipe]:
     return lambda *overrides: load_recipe(trained / "recipe.toml", overrides, load_plugins())
 
 
-class Seer:
-    """Acts like a policy that has learned the toy: goes to the disc that it is told, where it sees it."""
+Memory = tuple[int, int]  # of one row: the seed it was reset with, and how often it was asked since then
 
-    def __init__(self, horizon: int = 2) -> None:
+
+class Seer:
+    """Acts like a policy that has learned the toy: goes to the disc that it is told, where it sees it.
+
+    batches: the rows of every step. resets: every {row: seed}, each with the number of the step that follows it.
+    noise: how far it strays, at random: a function of a row's seed and of how often it was asked since then.
+    """
+
+    def __init__(self, horizon: int = 2, noise: float = 0.0) -> None:
         self.info = toy_info()
-        self.horizon = horizon
+        self.horizon, self.noise = horizon, noise
         self.batches: list[int] = []
+        self.resets: list[tuple[int, dict[int, int]]] = []
+
+    def start(self, rows: int) -> tuple[Memory | None, ...]:
+        return (None,) * rows
+
+    def reset(self, state: tuple[Memory | None, ...], seeds: Mapping[int, int]) -> tuple[Memory | None, ...]:
+        self.resets.append((len(self.batches), dict(seeds)))
+        return tuple((seeds[row], 0) if row in seeds else memory for row, memory in enumerate(state))
 
     def step(
-        self, observations: Sequence[Observation], instructions: Sequence[str], state: int | None
-    ) -> tuple[np.ndarray, int]:
+        self, observations: Sequence[Observation], instructions: Sequence[str], state: tuple[Memory | None, ...]
+    ) -> tuple[np.ndarray, tuple[Memory | None, ...]]:
         self.batches.append(len(observations))
-        chunks = [self._chunk(seen, told) for seen, told in zip(observations, instructions, strict=True)]
-        return np.stack(chunks), (state or 0) + 1
+        rows = zip(observations, instructions, state, strict=True)
+        chunks = [self._chunk(observation, words) + self._stray(memory) for observation, words, memory in rows]
+        return np.stack(chunks), tuple(memory and (memory[0], memory[1] + 1) for memory in state)
 
-    def _chunk(self, seen: Observation, told: str) -> np.ndarray:
-        (colour,) = (rgb for name, rgb in COLOURS.items() if name in told)
-        rows, columns = np.nonzero((seen.images["front"] == colour).all(axis=-1))
+    def _stray(self, memory: Memory | None) -> np.ndarray:
+        if not self.noise or memory is None:
+            return np.zeros(3, np.float32)
+        return np.append(np.random.default_rng(memory).normal(0, self.noise, 2), 0).astype(np.float32)
+
+    def _chunk(self, observation: Observation, instruction: str) -> np.ndarray:
+        (colour,) = (rgb for name, rgb in COLOURS.items() if name in instruction)
+        rows, columns = np.nonzero((observation.images["front"] == colour).all(axis=-1))
         if len(rows) == 0:
             return np.tile(np.float32([0, 0, OPEN]), (self.horizon, 1))
-        goal, point, actions = (np.array([columns.mean(), rows.mean()]) + 0.5) / SIZE * 2 - 1, seen.proprio, []
+        goal, point, actions = (np.array([columns.mean(), rows.mean()]) + 0.5) / SIZE * 2 - 1, observation.proprio, []
         for _ in range(self.horizon):
             away = goal - point
             actions.append([*np.clip(away / SPEED, -1, 1), CLOSED if np.linalg.norm(away) < RADIUS / 2 else OPEN])

@@ -12,6 +12,7 @@ from core.rollout.actor import choose_checkpoint, load_actor
 from core.rollout.contracts import Observation
 from core.training.checkpoint import checkpoints
 from core.training.data import open_data
+from tests.contexts import noise
 from tests.toy_environment import ToyConfig, ToyEnvironment, toy_info
 
 
@@ -33,7 +34,8 @@ def test_it_needs_the_runs_folder_alone(trained, load):
     moved = trained.rename(trained.with_name("moved"))
     text = (moved / "recipe.toml").read_text().replace(str(recipe.data.path), "/nowhere/else.zarr")
     (moved / "recipe.toml").write_text(text)
-    chunks, _ = load_actor(moved).step(observations(2)[0], ["touch the red disc", "find the blue spot"], None)
+    actor = load_actor(moved)
+    chunks, _ = actor.step(observations(2)[0], ["touch the red disc", "find the blue spot"], actor.start(2))
     assert chunks.shape == (2, 3, 3)
     assert chunks.dtype == np.float32
     assert set(np.unique(chunks[..., 2])) <= {-1.0, 1.0}  # in the environment's units
@@ -44,16 +46,16 @@ def test_acting_step_by_step_is_what_training_computed(trained, load):
     data = open_data(load())
     (source,) = data.sources
     actor, store = load_actor(trained), source.view.store
-    _, validation = data.loaders(actor.tokenize, 1, torch.device("cpu"))
+    _, validation = data.loaders(actor.policy.text_encoder.tokenize, 1, torch.device("cpu"))
     batch = next(validation.once())
     episode = next(e for e in range(len(store)) if store.episode_id(e) == batch.episodes[0])
     window = load().data.window
     with torch.inference_mode():
-        expected = source.action_normalizer.unnormalize(actor.policy.predict(batch).numpy())[0]
+        expected = source.action_normalizer.unnormalize(actor.policy.predict(batch, noise()).numpy())[0]
     frames = {name: np.empty((window, 16, 16, 3), np.uint8) for name in actor.info.cameras}
     for name, out in frames.items():
         store.read_frames(name, episode, 0, window, out)
-    state = None
+    state = actor.start(1)
     for t in range(window):
         seen = Observation({name: out[t] for name, out in frames.items()}, store.proprio(episode, t, t + 1)[0])
         chunks, state = actor.step([seen], [store.instruction(episode)], state)
@@ -63,26 +65,37 @@ def test_acting_step_by_step_is_what_training_computed(trained, load):
 def test_a_rows_actions_do_not_depend_on_its_neighbours(trained):
     actor, seen = load_actor(trained), observations(3, steps=2)
     told = ["touch the red disc", "find the blue spot please, and do take your time", "red"]
-    together, states = [], None
+    together, states = [], actor.start(3)
     for step in seen:
         chunks, states = actor.step(step, told, states)
         together.append(chunks)
     for row in range(3):
-        state = None
+        state = actor.start(1)
         for t, step in enumerate(seen):
             alone, state = actor.step([step[row]], [told[row]], state)
             np.testing.assert_allclose(alone[0], together[t][row], atol=1e-5)
 
 
-def test_it_forgets_at_none_and_changes_nothing(trained):
-    actor, (first, second) = load_actor(trained), observations(1, steps=2)
-    fresh, _ = actor.step(second, ["red"], None)
-    _, state = actor.step(first, ["red"], None)
-    remembered, _ = actor.step(second, ["red"], state)
-    again, _ = actor.step(second, ["red"], None)
-    np.testing.assert_array_equal(fresh, again)
-    assert not np.array_equal(remembered, fresh)
+def test_a_row_forgets_when_it_is_reset_and_the_others_remember(trained):
+    actor, (first, second) = load_actor(trained), observations(2, steps=2)
+    fresh, _ = actor.step(second, ["red", "red"], actor.start(2))
+    _, state = actor.step(first, ["red", "red"], actor.start(2))
+    remembered, _ = actor.step(second, ["red", "red"], state)
+    mixed, _ = actor.step(second, ["red", "red"], actor.reset(state, {0: 5}))
+    np.testing.assert_array_equal(mixed[0], fresh[0])
+    np.testing.assert_array_equal(mixed[1], remembered[1])
+    assert not np.array_equal(remembered[0], fresh[0])
     assert not actor.policy.training
+
+
+def test_an_instruction_is_encoded_once(trained):
+    actor, steps = load_actor(trained), observations(3, steps=3)
+    calls, encoder = [], actor.policy.text_encoder
+    encoder.register_forward_hook(lambda *_: calls.append(1))
+    state = actor.start(3)
+    for step in steps:
+        _, state = actor.step(step, ["red", "find the blue spot", "red"], state)
+    assert len(calls) == 2
 
 
 def test_every_difference_of_conventions_is_a_line(trained):

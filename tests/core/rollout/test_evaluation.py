@@ -17,11 +17,13 @@ from core.cli import main
 from core.data.store import EpisodeStore
 from core.errors import DataError, RecipeError
 from core.rollout import evaluation as evaluation_module
+from core.rollout.actor import load_actor
 from core.rollout.contracts import EVALUATION_SEEDS
 from core.rollout.display import show
 from core.rollout.evaluation import evaluate
 from core.rollout.results import read_evaluation
-from core.rollout.waves import try_tasks as try_tasks_once
+from core.rollout.rows import roll_out
+from tests.core.rollout.conftest import Seer
 from tests.toy_command import install_toy
 from tests.toy_environment import LONGEST
 
@@ -39,7 +41,9 @@ EVERYTHING = (
 def outcome(folder: Path):
     """results.json without the only numbers that vary."""
     written = json.loads((folder / "results.json").read_text())
-    assert set(written.pop("time")) == {"inference_ms", "steps_per_second", "seconds"}
+    time = written.pop("time")
+    assert set(time) == {"inference_ms", "policy_steps", "rows_busy", "steps_per_second", "seconds"}
+    assert 0 < time["rows_busy"] <= 1 <= time["policy_steps"]
     return written
 
 
@@ -78,33 +82,96 @@ def test_everything_needed_to_repeat_it_is_written(trained, load):
     assert (protocol["device"], protocol["threads"]) == ("cpu", 1)
 
 
-def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(trained, load, monkeypatch):
-    recipe = load(*EVERYTHING)
-    evaluate(trained, recipe, QUIET, trained / "whole")
-    waves = []
+def interrupt_after(monkeypatch, count: int) -> None:
+    """Let an evaluation end as the user's Ctrl+C ends it, once so many results are kept."""
 
     def interrupted(*arguments):
-        waves.append(1)
-        if len(waves) == 2:
-            raise KeyboardInterrupt
-        return try_tasks_once(*arguments)
+        for number, pair in enumerate(roll_out(*arguments)):
+            if number == count:
+                raise KeyboardInterrupt
+            yield pair
 
-    monkeypatch.setattr(evaluation_module, "try_tasks", interrupted)
+    monkeypatch.setattr(evaluation_module, "roll_out", interrupted)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 12])
+def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(trained, load, monkeypatch, count):
+    recipe, journal = load(*EVERYTHING), trained / "evaluation" / "episodes.jsonl"
+    evaluate(trained, recipe, QUIET, trained / "whole")
+    interrupt_after(monkeypatch, count)
     with pytest.raises(KeyboardInterrupt):
         evaluate(trained, recipe, QUIET)
     assert not (trained / "evaluation" / "results.json").exists()
-    with (trained / "evaluation" / "episodes.jsonl").open("a") as file:
-        file.write('{"episodes": [{"condi')
+    kept = journal.read_text()
+    assert kept.count("\n") == 1 + count
+    with journal.open("a") as file:
+        file.write('{"result": {"condi')
+    monkeypatch.setattr(evaluation_module, "roll_out", roll_out)
     evaluate(trained, recipe, QUIET)
-    assert len(waves) == 4  # three waves of attempts, of which the second was begun twice
+    assert journal.read_text().startswith(kept)
+    assert journal.read_text().count("\n") == 1 + 13  # each attempt and chain once
     assert outcome(trained / "evaluation") == outcome(trained / "whole")
-    rollouts = [sorted(p.name for p in (trained / f / "rollouts").iterdir()) for f in ("evaluation", "whole")]
-    assert rollouts[0] == rollouts[1]
+    assert rollouts(trained / "evaluation") == rollouts(trained / "whole")
+
+
+def rollouts(folder: Path) -> dict[str, int]:
+    """{file: the seed of its attempt}."""
+    found = {}
+    for path in (folder / "rollouts").iterdir():
+        with np.load(path, allow_pickle=False) as arrays:
+            found[path.name] = arrays["seed"].item()
+    return found
+
+
+@pytest.fixture
+def seeing(trained, monkeypatch) -> Seer:
+    """The policy of every evaluation from here on: one that succeeds, often, where the trained one always fails."""
+    actor, seer = load_actor(trained), Seer(noise=0.8)
+    for name in ("policy", "checkpoint", "device", "check"):
+        setattr(seer, name, getattr(actor, name))
+    monkeypatch.setattr(evaluation_module, "load_actor", lambda *_: seer)
+    return seer
+
+
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_attempts_that_were_in_the_middle_are_made_again(trained, load, monkeypatch, seeing, count):
+    recipe = load(*EVERYTHING, "evaluate.episodes=8")
+    whole = evaluate(trained, recipe, QUIET, trained / "whole")
+    assert {e.success for e in whole.episodes if e.condition == "standard"} == {True, False}
+    interrupt_after(monkeypatch, count)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(trained, recipe, QUIET)
+    monkeypatch.setattr(evaluation_module, "roll_out", roll_out)
+    evaluate(trained, recipe, QUIET)
+    assert outcome(trained / "evaluation") == outcome(trained / "whole")
+    assert rollouts(trained / "evaluation") == rollouts(trained / "whole")
+
+
+@pytest.mark.parametrize("lanes", [1, 16])
+def test_neither_results_nor_rollouts_depend_on_the_number_of_rows(trained, load, seeing, lanes):
+    settings = (*EVERYTHING, "evaluate.episodes=8")
+    four = evaluate(trained, load(*settings), QUIET, trained / "four")
+    found = evaluate(trained, load(*settings, f"evaluate.lanes={lanes}"), QUIET, trained / "other")
+    assert (found.episodes, found.chains) == (four.episodes, four.chains)
+    assert rollouts(trained / "other") == rollouts(trained / "four")
+    first = {(e.task, e.success): e.seed for e in reversed(four.episodes) if e.condition == "standard"}
+    names = {f"{task}-{'success' if done else 'failure'}.npz": seed for (task, done), seed in first.items()}
+    assert rollouts(trained / "four") == names
+
+
+def test_nearly_all_rows_work_and_the_last_lines_say_so(trained, load, seeing):
+    settings = ("evaluate.episodes=150", "evaluate.controls=['blank_images']", "evaluate.control_episodes=20")
+    found = evaluate(trained, load(*settings, "evaluate.lanes=16"), QUIET)
+    assert found.time["rows_busy"] >= 0.95
+    assert found.time["policy_steps"] == len([rows for rows in seeing.batches if rows == 16])
+    console = Console(width=200, file=StringIO())
+    show(found, console)
+    assert f"{100 * found.time['rows_busy']:.0f} % of the policy's rows busy" in console.file.getvalue()
 
 
 def test_a_finished_evaluation_is_read_and_not_done_again(trained, load, monkeypatch):
     found = evaluate(trained, load(), QUIET)
-    monkeypatch.setattr(evaluation_module, "try_tasks", None)
+    monkeypatch.setattr(evaluation_module, "roll_out", None)
     assert evaluate(trained, load("evaluate.timeout=20"), QUIET).episodes == found.episodes
 
 
@@ -121,16 +188,29 @@ def test_a_run_may_be_renamed(trained, load):
     assert (renamed.episodes, renamed.policy["run"]) == (found.episodes, "renamed")
 
 
-def test_waves_that_are_not_those_of_the_plan_are_refused(trained, load):
-    """Two evaluations that wrote into one folder, for example: every wave twice."""
+def test_results_that_are_not_those_of_the_plan_are_refused(trained, load):
+    """Two evaluations that wrote into one folder, for example: every attempt twice."""
     recipe = load("evaluate.chains=5")
     evaluate(trained, recipe, QUIET)
     path = trained / "evaluation" / "episodes.jsonl"
-    first, *waves = path.read_text().splitlines(keepends=True)
-    for strange in ([waves[0], *waves], waves[1:], [*waves, waves[-1]]):
+    first, *results = path.read_text().splitlines(keepends=True)
+    chain, attempt = results[0], results[-1]
+    other_chain = chain.replace(f'"seed": {json.loads(chain)["result"]["seed"]}', '"seed": 7')
+    other_attempt = attempt.replace(json.loads(attempt)["result"]["instruction"], "reach for the sky")
+    for strange in ([*results, chain], [*results, attempt], [other_chain], [other_attempt]):
         path.write_text("".join([first, *strange]))
         with pytest.raises(DataError, match=r"episodes.jsonl: holds other attempts than this evaluation makes"):
             evaluate(trained, recipe, QUIET)
+
+
+def test_results_may_be_missing_anywhere(trained, load):
+    recipe = load("evaluate.chains=5")
+    evaluate(trained, recipe, QUIET)
+    before, path = outcome(trained / "evaluation"), trained / "evaluation" / "episodes.jsonl"
+    first, *results = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, *results[1::3]]))
+    evaluate(trained, recipe, QUIET)
+    assert outcome(trained / "evaluation") == before
 
 
 def test_rollouts_hold_what_the_policy_saw(trained, load):
@@ -214,8 +294,8 @@ def start_evaluation(run: Path, output: Path, *overrides: str) -> subprocess.Pop
         )
 
 
-def wait_for_waves(output: Path, count: int) -> None:
-    """Until so many waves are on disk."""
+def wait_for_results(output: Path, count: int) -> None:
+    """Until so many results are on disk."""
     journal = output / "episodes.jsonl"
     while not journal.exists() or journal.read_text().count("\n") < count + 1:
         time.sleep(0.01)
@@ -237,7 +317,7 @@ def test_kill_9_changes_no_number(trained, load, victim):
     whole, killed = trained / "whole", trained / "killed"
     assert start_evaluation(trained, whole, *settings).wait() == 0, whole.with_suffix(".log").read_text()
     process = start_evaluation(trained, killed, *settings)
-    wait_for_waves(killed, 2)
+    wait_for_results(killed, 6)
     if victim == "worker":
         os.kill(children(process.pid)[-1], signal.SIGKILL)  # the youngest of the youngest: an environment
         assert process.poll() is None, "it ended before its worker was killed: the test proves nothing"

@@ -6,6 +6,7 @@ Its package is in tests/third_party; here it is imported from there, and its wor
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,12 +27,13 @@ from core.rollout.actor import Actor, load_actor
 from core.rollout.collect import collect
 from core.rollout.contracts import EVALUATION_SEEDS, Observation
 from core.rollout.demonstrations import demonstrate
-from core.rollout.episodes import Lane, Trial, visual_features
 from core.rollout.predictions import write_predictions
 from core.rollout.protocol import BLANK, Attempt
 from core.rollout.results import STANDARD
-from core.rollout.waves import Stage, try_tasks
+from core.rollout.rollouts import Trial, begin, visual_features
+from core.rollout.rows import Queue, roll_out
 from core.rollout.workers import EnvironmentSpec, open_workers
+from core.testing import Check, Given, checks_for
 from core.training.checkpoint import checkpoints
 from core.training.data import open_data
 from tests.core.rollout.conftest import RECIPE
@@ -86,13 +88,13 @@ def observation_of(world: ModuleType, seed: int = 0) -> Observation:
 def record_batches(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     """What the policy is given from now on."""
     batches: list[Batch] = []
-    step = actor.policy.step
+    act = actor.policy.act
 
-    def recording(batch: Batch, state: Any) -> Any:
+    def recording(batch: Batch, state: Any, text: Any) -> Any:
         batches.append(batch)
-        return step(batch, state)
+        return act(batch, state, text)
 
-    monkeypatch.setattr(actor.policy, "step", recording)
+    monkeypatch.setattr(actor.policy, "act", recording)
     return batches
 
 
@@ -160,7 +162,7 @@ def test_the_policy_is_given_what_the_world_shows(
     actor = load_actor(trained)
     batches = record_batches(actor, monkeypatch)
     observations = [observation_of(world, seed) for seed in range(3)]
-    actor.step(observations, ["press the block"] * 3, None)
+    actor.step(observations, ["press the block"] * 3, actor.start(3))
     (batch,) = batches
     for name in ("depth", "force"):
         expected = np.stack([observation.features[name] for observation in observations])[:, None]
@@ -173,7 +175,14 @@ def test_a_world_that_shows_something_else_is_told_so(world: ModuleType, trained
     actor, observation = load_actor(trained), observation_of(world)
     wrong = {**observation.features, "depth": observation.features["depth"].astype(np.float32)}
     with pytest.raises(DataError, match=r"feature 'depth': the environment shows float32 \(24, 24, 1\), its info says"):
-        actor.step([replace(observation, features=wrong)], ["press"], None)
+        actor.step([replace(observation, features=wrong)], ["press"], actor.start(1))
+
+
+def test_a_world_that_shows_nothing_is_told_so_beside_others_that_do(world: ModuleType, trained: Path) -> None:
+    actor, observation = load_actor(trained), observation_of(world)
+    lacking = replace(observation, features={"force": observation.features["force"]})
+    with pytest.raises(DataError, match=r"feature 'depth': the environment shows nothing, its info says uint16"):
+        actor.step([observation, lacking], ["press", "press"], actor.start(2))
 
 
 def test_every_difference_of_features_is_a_line(world: ModuleType, trained: Path) -> None:
@@ -221,6 +230,12 @@ class Presser:
         self.columns = (np.arange(SIZE) + 0.5) * world.TABLE / SIZE
         self.observations: list[Observation] = []
 
+    def start(self, rows: int) -> None:
+        """It remembers nothing."""
+
+    def reset(self, state: None, seeds: dict[int, int]) -> None:
+        """So there is nothing to forget."""
+
     def step(self, observations: list[Observation], instructions: list[str], state: None) -> tuple[np.ndarray, None]:
         self.observations += observations
         return np.stack([self._chunk(observation) for observation in observations])[:, None], None
@@ -239,16 +254,17 @@ def test_a_policy_without_eyes_has_no_depth_either(world: ModuleType, condition:
     presser = Presser(world)
     press = world.Press(world.PressConfig())
     attempts = [Attempt(condition, "press", FIRST + i, "press the block") for i in range(2)]
+    visual = visual_features(presser.info)
+    start = partial(begin, tasks=press.tasks, execute=1, records=lambda attempt: True, visual=visual)
     with open_workers(spec_of(world), 2, 60.0) as workers:
-        stage = Stage(presser, workers, press.tasks, 1, 3)  # type: ignore[arg-type]
-        wave, trials = try_tasks(stage, attempts, lambda attempt: True)
-    assert [episode.success for episode in wave.episodes] == [condition == STANDARD] * 2
+        ended = [one for one, _ in roll_out(presser, workers, 3, Queue(attempts, press.tasks), start)]  # type: ignore[arg-type]
+    assert [one.result.success for one in ended] == [condition == STANDARD] * 2
     spare = presser.observations[2]
     assert {name: (array.dtype.name, array.any()) for name, array in spare.features.items()} == {
         "depth": ("uint16", False),
         "force": ("float32", False),
     }
-    for trial in trials:
+    for trial in (one.trial for one in ended):
         assert trial is not None
         assert trial.frames[0].features["depth"].any() == (condition == STANDARD)
         assert trial.frames[-1].features["force"].any() == (condition == STANDARD)
@@ -258,8 +274,31 @@ def test_what_the_blind_feel(world: ModuleType) -> None:
     observation = observation_of(world)
     pressed = {**observation.features, "force": np.ones(6, np.float32)}
     visual = visual_features(world.describe(SIZE))
-    lane = Lane(None)  # type: ignore[arg-type]  # nothing is asked of it
-    trial = Trial(lane, "press", 9, replace(observation, features=pressed), blank=True, visual=visual)
-    assert not trial.seen.images["top"].any()
-    assert not trial.seen.features["depth"].any()
-    assert trial.seen.features["force"].all()
+    trial = Trial("press", seed=0, max_steps=9, blank=visual)
+    next(trial.run(replace(observation, features=pressed), execute=1))
+    assert not trial.observation.images["top"].any()
+    assert not trial.observation.features["depth"].any()
+    assert trial.observation.features["force"].all()
+
+
+def checks_of_the_strangers_encoder() -> list[Check]:
+    """What the encoder's author runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PACKAGE)
+        from depth_force.vision import DepthForceConfig, DepthForceEncoder
+        from depth_force.world import describe
+
+    given = Given(features=describe(SIZE).features)
+    return checks_for("vision_encoder", DepthForceEncoder, DepthForceConfig(), given)
+
+
+@pytest.mark.parametrize("check", checks_of_the_strangers_encoder(), ids=str)
+def test_the_strangers_encoder_keeps_the_contract(check: Check) -> None:
+    check()
+
+
+def test_the_strangers_encoder_says_which_features_it_reads() -> None:
+    from depth_force.vision import DepthForceConfig, DepthForceEncoder
+
+    with pytest.raises(RecipeError, match=r"data.features: 'depth_force' reads force; name it there"):
+        DepthForceEncoder(DepthForceConfig(), cameras={}, features={"depth": Feature((2, 2, 1), "uint16", "depth")})

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from core.policy import build_policy
+from core.assembly import build_policy
 from core.training.data import open_data
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer, modules_of
+from tests.contexts import noise
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def measured(load):
     policy = build_policy(recipe, data.image_shapes, data.action_spec, data.proprio_dim)
     optimizer = build_optimizer(policy, recipe)
     training, _ = data.loaders(policy.text_encoder.tokenize, 4, torch.device("cpu"))
-    policy(next(training.batches(0)))["total"].backward()
+    policy(next(training.batches(0)), noise())["total"].backward()
     before = {name: [p.detach().clone().double() for p in m.parameters()] for name, m in modules_of(policy).items()}
     table = JointTable(policy, optimizer)
     with table.measure(1):

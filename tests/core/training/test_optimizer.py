@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from core.assembly import build_policy
 from core.errors import RecipeError
-from core.policy import build_policy
 from core.training.data import open_data
 from core.training.optimizer import build_optimizer, modules_of, schedule_factor, set_learning_rate
 

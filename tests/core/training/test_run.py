@@ -180,11 +180,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_culprits(recipe_f
 
     original, calls = LSTMHead.loss, []
 
-    def poisoned(self, readout, batch):
+    def poisoned(self, context, batch, generator):
         calls.append(1)
-        return {
-            name: term * (math.nan if len(calls) == 5 else 1) for name, term in original(self, readout, batch).items()
-        }
+        terms = original(self, context, batch, generator)
+        return {name: term * (math.nan if len(calls) == 5 else 1) for name, term in terms.items()}
 
     monkeypatch.setattr(LSTMHead, "loss", poisoned)
     assert train(recipe_file, tmp_path / "run") == 1
@@ -389,6 +388,7 @@ def test_a_mixture_trains_resumes_and_acts_in_the_terms_of_either_store(mixed_fi
     assert first.info.action.names == ("x", "y", "z", "gripper", "w")
     assert first.action_normalizer != second.action_normalizer
     assert load_actor(folder, store="ours").action_normalizer == first.action_normalizer
+    assert (first.embodiment, second.embodiment) == (0, 1)
     with pytest.raises(RecipeError, match=r"evaluate.store: .* knows none called 'their'; did you mean 'theirs'"):
         load_actor(folder, store="their")
 

@@ -9,10 +9,26 @@ TASK_OF = {"a0": "a", "a1": "a", "b0": "b"}
 
 
 class Constant(torch.nn.Module):
-    """Predicts 0.25 always."""
+    """A policy that shows its head the batch, whose head predicts 0.25 always, and measures itself by `own`."""
 
-    def predict(self, batch):
-        return torch.full_like(batch.actions, 0.25)
+    def __init__(self, own=lambda generator: None):
+        super().__init__()
+        self.policy_head = ConstantHead(own)
+
+    def context(self, batch, generator):
+        return batch
+
+
+class ConstantHead(torch.nn.Module):
+    def __init__(self, own):
+        super().__init__()
+        self.own = own
+
+    def forward(self, context, generator):
+        return torch.full_like(context.actions, 0.25)
+
+    def validation_error(self, context, batch, generator):
+        return self.own(generator)
 
 
 def random_batch(seed, episodes):
@@ -37,3 +53,15 @@ def test_errors_equal_numpy_in_float64():
     np.testing.assert_allclose(measured.constant, constant, rtol=1e-5)
     np.testing.assert_allclose([measured.by_task[t] for t in "ab"], [errors[t] for t in "ab"], rtol=1e-5)
     np.testing.assert_allclose(measured.improvement, 1 - measured.error / measured.constant)
+
+
+def test_a_head_may_bring_a_figure_of_its_own_and_draws_the_same_noise_every_time():
+    batches = [random_batch(0, ["a0", "b0"]), random_batch(1, ["b0", "a1"])]
+    fabric = Fabric(accelerator="cpu", devices=1)
+    policy = Constant(lambda generator: generator.normal(2))
+    first, second = (validate(fabric, policy, batches, TASK_OF, action_dim=4) for _ in range(2))
+    assert first == second
+    assert first.figure == first.own != first.error
+    plain = validate(fabric, Constant(), batches, TASK_OF, action_dim=4)
+    assert plain.own is None
+    assert plain.figure == plain.error == first.error

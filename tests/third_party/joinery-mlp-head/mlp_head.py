@@ -20,19 +20,19 @@ class MLPHeadConfig:
 class MLPHead(PolicyHead):
     """Regresses the chunk of every frame on its own."""
 
-    def __init__(self, config, *, width, action):
+    def __init__(self, config, *, context, action):
         super().__init__()
         self.shape = (action.horizon, action.dim)
         outputs = action.horizon * action.dim
         self.mlp = nn.Sequential(
-            nn.Linear(width, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, outputs)
+            nn.Linear(context.width, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, outputs)
         )
 
-    def forward(self, readout):  # (B T Q D) -> (B T H A)
-        return self.mlp(readout.mean(dim=2)).unflatten(-1, self.shape)
+    def forward(self, context, generator):  # readout (B T Q D) -> (B T H A)
+        return self.mlp(context.readout.mean(dim=2)).unflatten(-1, self.shape)
 
-    def loss(self, readout, batch):
-        return {"action": masked_mse(self(readout), batch.actions, batch.action_mask)}
+    def loss(self, context, batch, generator):
+        return {"action": masked_mse(self(context, generator), batch.actions, batch.action_mask)}
 
 
 @hookimpl

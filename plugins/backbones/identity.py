@@ -1,0 +1,39 @@
+"""No backbone: for heads that read what the encoders see, as Diffusion Policy's does."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Gt
+from torch import Tensor
+
+from core import Backbone, Register, TokenSequence, hookimpl
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """How wide the tokens are that pass.
+
+    width: of every token (D), to which the encoders' tokens are projected.
+    """
+
+    width: Annotated[int, Gt(0)] = 512
+
+
+class Identity(Backbone):
+    """Passes every token on as it is: a head that needs the observation must ask for tokens or vision."""
+
+    mixes = both_ways = False
+
+    def __init__(self, config: IdentityConfig) -> None:
+        super().__init__()
+        self.width = config.width
+
+    def forward(self, sequence: TokenSequence) -> Tensor:
+        """(S L width) -> the same."""
+        return sequence.tokens
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    """Register "identity"."""
+    register("identity", IdentityConfig, Identity)

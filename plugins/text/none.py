@@ -1,0 +1,40 @@
+"""No instruction: for policies of a single task, as ACT and Diffusion Policy are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core import Register, TextEncoder, TokenGroup, hookimpl
+
+
+@dataclass(frozen=True)
+class NoTextConfig:
+    """Nothing to set."""
+
+
+class NoText(TextEncoder):
+    """Gives no tokens, whatever the instruction says."""
+
+    width = 0
+
+    def __init__(self, config: NoTextConfig) -> None:  # noqa: ARG002 (there is nothing in it)
+        super().__init__()
+        self.tokens: Tensor
+        # A buffer follows the policy to its device and its floating-point type, as the missing tokens must.
+        self.register_buffer("tokens", torch.empty(0, 0), persistent=False)
+
+    def tokenize(self, instruction: str) -> Sequence[int]:  # noqa: ARG002
+        """No ids."""
+        return []
+
+    def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:  # noqa: ARG002
+        """ids (B 0) -> (B 0 0)."""
+        return TokenGroup(self.tokens.expand(len(ids), 0, 0))
+
+
+@hookimpl
+def register_text_encoders(register: Register) -> None:
+    """Register "none"."""
+    register("none", NoTextConfig, NoText)

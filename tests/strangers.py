@@ -1,0 +1,125 @@
+"""The strangers' policy heads of tests/third_party in this process, as if they were installed; and small policies."""
+
+import importlib.util
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from core import ActionSpec, Batch
+from core.assembly import build_policy
+from core.plugins import Catalogue, load_plugins
+from core.policy import Policy
+from core.recipe import load_recipe
+
+THIRD_PARTY = Path(__file__).parent / "third_party"
+HEADS = {"mlp": "MLPHead", "flow": "FlowHead", "expert": "ExpertHead", "autoregressive": "AutoregressiveHead"}
+CAMERAS = {"static": (3, 32, 32), "wrist": (3, 24, 24)}
+INSTRUCTIONS = ("open the drawer", "push the puck to the goal and then come back", "lift")
+PARTS = """
+[data]
+path = "unused.zarr"
+[vision_encoder]
+name = "film_cnn"
+image_size = 16
+width = 24
+channels = 8
+[text_encoder]
+name = "sentencepiece"
+width = 24
+[backbone]
+name = "transformer"
+width = 32
+depth = 2
+heads = 4
+[action_tokens]
+name = "learned"
+[policy_head]
+"""
+
+
+def package(name: str) -> Path:
+    return THIRD_PARTY / f"joinery-{name}-head"
+
+
+@cache
+def module_of(name: str) -> ModuleType:
+    """The package's one module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_head", package(name) / f"{name}_head.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def head_and_config(name: str) -> tuple[type, Any]:
+    """The head's class, and its configuration with all defaults."""
+    module = module_of(name)
+    return getattr(module, HEADS[name]), getattr(module, f"{HEADS[name]}Config")()
+
+
+@cache
+def catalogue() -> Catalogue:
+    """All components where the four packages are installed."""
+    entries = [
+        SimpleNamespace(
+            name=f"{name}_head",
+            value=f"{name}_head",
+            dist=SimpleNamespace(name=f"joinery-{name}-head", version="0"),
+            load=partial(module_of, name),
+        )
+        for name in HEADS
+    ]
+    known = metadata.entry_points  # which others ask, too: pydantic for plugins of its own
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "entry_points", lambda group: entries if group == "joinery" else known(group=group))
+        return load_plugins.__wrapped__()
+
+
+def build(folder: Path, head: str, *overrides: str, parts: str = PARTS, more: str = "", window: int = 1) -> Policy:
+    """A policy in evaluation mode; head: the lines of its section; more: further sections."""
+    path = folder / "recipe.toml"
+    path.write_text(f"{parts}{head}\n{more}", encoding="utf-8")
+    recipe = load_recipe(path, [f"data.window={window}", *overrides], catalogue())
+    torch.manual_seed(0)
+    action = ActionSpec(window=window, horizon=3, dim=4, binary=(3,))
+    return build_policy(recipe, CAMERAS, action, proprio_dim=5).eval()
+
+
+@torch.no_grad()
+def perturbed(policy: Policy) -> Policy:
+    """The policy away from its start, where much is zero or nearly so."""
+    for number, weight in enumerate(policy.parameters()):
+        weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+    return policy
+
+
+def batch_of(policy: Policy, window: int = 1, rows: int = len(INSTRUCTIONS)) -> Batch:
+    """Random frames, instructions of several lengths, and actions of which some are masked."""
+    generator = torch.Generator().manual_seed(1)
+    instructions = [INSTRUCTIONS[i % len(INSTRUCTIONS)] for i in range(rows)]
+    ids = [torch.tensor(policy.text_encoder.tokenize(line)) for line in instructions]
+    ends = torch.tensor([len(row) for row in ids])
+    actions = torch.rand(rows, window, 3, 4, generator=generator) * 2 - 1
+    actions[..., 3] = (actions[..., 3] > 0).float()
+    mask = torch.ones_like(actions, dtype=torch.bool)
+    mask[0, -1, 2:] = False  # past an episode's end
+    mask[-1, ..., 1] = False  # a robot that has no such dimension
+    return Batch(
+        images={
+            name: torch.randint(256, (rows, window, *shape), generator=generator, dtype=torch.uint8)
+            for name, shape in CAMERAS.items()
+        },
+        instructions=instructions,
+        text_ids=torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+        text_mask=torch.arange(int(ends.max())) < ends[:, None],
+        proprio=torch.randn(rows, window, 5, generator=generator),
+        actions=actions,
+        action_mask=mask,
+        episodes=[f"episode {i}" for i in range(rows)],
+    )
