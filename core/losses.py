@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values (B T H A) over the entries that mask (B T H A) allows -> scalar."""
+    """Mean of values (B T H A), or of any shape, over the entries that a mask of the same shape allows -> scalar."""
     weights = mask.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp(min=1)
 

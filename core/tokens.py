@@ -46,11 +46,12 @@ def pack(
     readout: Tensor,
     block: Tensor | None = None,
     grid: Tensor | None = None,
+    private: Tensor | None = None,
 ) -> TokenSequence:
     """Move padding to the end of each sequence, so that a token's index is its position whatever its neighbours need.
 
-    group (S L D); frame, kind, block (L), grid (L 2); readout (B T Q): where the action tokens lie in the flattened
-    (S L) before the move. Nothing here waits for the device.
+    group (S L D); frame, kind, block, private (L), grid (L 2); readout (B T Q): where the action tokens lie in the
+    flattened (S L) before the move. Nothing here waits for the device.
     """
     count, length = group.tokens.shape[:2]
     sequence = TokenSequence(
@@ -60,6 +61,7 @@ def pack(
         kind=kind.expand(count, -1),
         readout=readout,
         block=None if block is None else block.expand(count, -1),
+        private=None if private is None else private.expand(count, -1),
         grid=None if grid is None else grid.expand(count, -1, -1),
     )
     if group.mask is None:

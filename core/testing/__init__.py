@@ -26,5 +26,10 @@ _DEFAULT = Given()
 
 
 def checks_for(kind: Part, build: Build, config: Any, given: Given = _DEFAULT) -> list[Check]:
-    """Return the checks of one kind of part; `given` says what core would know, where the defaults do not fit."""
+    """Return the checks of one kind of part; `given` says what core would know, where the defaults do not fit.
+
+    Raises ValueError for a kind that has no checks.
+    """
+    if kind not in _CHECKS:
+        raise ValueError(f"no checks for a '{kind}'; there are checks for {', '.join(_CHECKS)}")
     return _CHECKS[kind](build, config, given)

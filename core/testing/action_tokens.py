@@ -65,6 +65,9 @@ def sequence_is_well_formed(subject: Subject, given: Given) -> None:
     places = (BATCH, given.action.window, tokens.count)
     expect(tuple(sequence.readout.shape) == places, "sequence.readout", f"shape {places}", str(sequence.readout.shape))
     expect(sequence.readout.dtype == torch.int64, "sequence.readout", "torch.int64", str(sequence.readout.dtype))
+    if tokens.causal and sequence.block is not None:
+        rising = (sequence.block.diff(dim=1) > 0) | ~mask[:, 1:]
+        expect(bool(rising.all()), "sequence.block", "each token a block of its own, as causal = True says", "others")
     spanned = BATCH * given.action.window // len(sequence.tokens)  # frames of a sequence
     frames = torch.arange(given.action.window)[:, None] % spanned
     labelled = bool((sequence.frame.flatten()[sequence.readout] == frames).all())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from einops import rearrange
@@ -12,11 +13,13 @@ from core.attention import attention_mask, positions, remembered
 from core.context import Context, Words, map_tensors
 from core.contracts import Backbone, LayerSpec, Memory, TokenGroup, TokenKind, TokenSequence
 from core.generator import Generator
+from core.needs import LAYERS, Need
 from core.testing.common import BATCH, Given, features, normal
 from core.tokens import pack
 
 OBSERVED = 3  # tokens of observation per frame
 WORDS = 11  # of the vocabulary
+EVERYTHING: frozenset[Need] = frozenset(get_args(Need))
 SPEC = LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
 
 
@@ -70,19 +73,27 @@ def windows(given: Given) -> Tensor:
     return normal(BATCH, given.action.window, OBSERVED + given.tokens, given.width, seed=8)
 
 
+def padding() -> Tensor:
+    """Which tokens of a frame a sample lacks (B n) bool: the second sample its second observation."""
+    lacking = torch.zeros(BATCH, OBSERVED, dtype=torch.bool)
+    lacking[1, 1] = True
+    return lacking
+
+
 def context_of(
     given: Given,
     tokens: Tensor,
     *,
+    needs: frozenset[Need] = EVERYTHING,
     rows: Sequence[int] = range(BATCH),
     interleaved: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> Context:
-    """What a policy makes of windows (B T n D), of which `rows` are those of the batch.
+    """What a policy makes of windows (B T n D), of which `rows` are those of the batch, and what a head needs of it.
 
-    interleaved: a window is one sequence, else a frame is.
+    interleaved: a window is one sequence, else a frame is. The second sample's are padded.
     """
-    sequence = _sequence(tokens.to(dtype), given.tokens, interleaved)
+    sequence = _sequence(tokens.to(dtype), padding()[list(rows)], given.tokens, interleaved)
     backbone = StandIn(given.width).to(dtype)
     memory = backbone.remember(sequence)
     batch, window = tokens.shape[:2]
@@ -95,11 +106,22 @@ def context_of(
         proprio=normal(BATCH, window, given.proprio_dim, seed=13)[list(rows)],
         embodiment=(torch.arange(BATCH) % len(given.embodiments))[list(rows)],
         features={name: x[list(rows)] for name, x in features(given).items()},
-        vision=vision,
-        memory=memory,
+        vision=vision if "vision" in needs else None,
+        memory=_needed(memory, needs),
         backbone=backbone,
-        words=Words(lambda ids: words[ids % WORDS], lambda hidden: hidden @ words.T),
+        words=Words(lambda ids: words[ids % WORDS], lambda hidden: hidden @ words.T) if "logits" in needs else None,
     )
+
+
+def _needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
+    """What a head asked for; whoever reads more of the context has not said so."""
+    if not needs & (LAYERS | {"tokens"}):
+        return None
+    if "extend" in needs:
+        return memory
+    if "keys_values" not in needs:
+        memory = replace(memory, keys=(), values=())
+    return memory if "hidden_states" in needs else replace(memory, hidden_states=())
 
 
 def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
@@ -111,7 +133,6 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
         return x if interleaved else x[t::count]
 
     memory = context.memory
-    assert memory is not None
     return replace(
         context,
         readout=context.readout[:, one],
@@ -119,7 +140,7 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
         proprio=None if context.proprio is None else context.proprio[:, one],
         features={name: x[:, one] for name, x in context.features.items()},
         vision=None if context.vision is None else replace(context.vision, tokens=context.vision.tokens[:, one]),
-        memory=map_tensors(memory, lambda x: own(x) if len(x) == len(memory.tokens) else x),
+        memory=memory and map_tensors(memory, lambda x: own(x) if len(x) == len(memory.tokens) else x),
     )
 
 
@@ -144,11 +165,14 @@ class Steady(Generator):
         return draw(fresh, shape[0], 1, *shape[2:]).expand(shape)
 
 
-def _sequence(tokens: Tensor, action_tokens: int, interleaved: bool) -> TokenSequence:
+def _sequence(tokens: Tensor, lacking: Tensor, action_tokens: int, interleaved: bool) -> TokenSequence:
     """Windows (B T n D) -> packed sequences; a frame's observation is one block, its action tokens the next."""
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
-    group = TokenGroup(rearrange(tokens, "b (s f) n d -> (b s) (f n) d", f=span))
+    pattern = "b (s f) n ... -> (b s) (f n) ..."
+    real = torch.cat([~lacking, torch.ones(batch, action_tokens, dtype=torch.bool)], dim=1)
+    real = rearrange(real[:, None].expand(-1, window, -1), pattern, f=span)
+    group = TokenGroup(rearrange(tokens, pattern, f=span), None if real.all() else real)
     is_action = (torch.arange(count) >= count - action_tokens).repeat(span)
     frame = torch.arange(span).repeat_interleave(count)
     kind = torch.where(is_action, int(TokenKind.ACTION), int(TokenKind.VISION))

@@ -8,6 +8,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from core.contracts import Batch
+from core.errors import JoineryError
 from core.generator import VALIDATION, Generator
 from core.policy import Policy
 
@@ -55,11 +56,20 @@ def validate(
             figures = policy.policy_head.validation_error(context, batch, generator)
         sums.index_add_(0, index, _moments(predicted, batch))
         if figures is not None:
+            _raise_unless_per_sample(figures, len(batch.episodes))
             own += torch.stack([figures.float().sum(), figures.new_tensor(len(figures), dtype=torch.float32)])
     policy.train()
     total, count = torch.as_tensor(fabric.all_reduce(own, reduce_op="sum")).tolist()
     measured = _summarise(torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks)
     return replace(measured, own=total / count) if count else measured
+
+
+def _raise_unless_per_sample(figures: Tensor, samples: int) -> None:
+    if figures.shape != (samples,):
+        raise JoineryError(
+            f"policy_head: validation_error gave {tuple(figures.shape)} for {samples} samples; one figure for each is "
+            "expected: mend the plugin"
+        )
 
 
 def _moments(predicted: Tensor, batch: Batch) -> Tensor:

@@ -17,6 +17,7 @@ from core import (
     VisionEncoder,
     attention_mask,
     concatenate,
+    masked_mean_per_sample,
     masked_mse,
     pack,
     remembered,
@@ -394,6 +395,70 @@ class HeadOfOneFrame(Head):
         return super().forward(context, generator)[:, -1]
 
 
+class TokensHead(Head):
+    """Adds the mean of all tokens that a frame may see to its readout."""
+
+    needs = frozenset({"tokens"})
+
+    def visible(self, context):
+        return context.attention_mask(1)[:, 0, :, : context.memory.tokens.shape[1]]  # (S F L)
+
+    def seen(self, context):
+        weights = self.visible(context).to(context.readout.dtype)
+        mean = weights @ context.memory.tokens / weights.sum(-1, keepdim=True)
+        return context.unfold(mean).squeeze(2)  # (B T D)
+
+    def forward(self, context, generator):
+        return self.actions(self.history(context.readout) + self.seen(context))
+
+    def act(self, context, state, generator):
+        total = state["total"] + context.readout.mean(2)[:, 0]
+        return self.actions(total + self.seen(context)[:, 0]), {"total": total}
+
+
+class TokensHeadSeesPadding(TokensHead):
+    def visible(self, context):
+        frame = context.memory.sequence.frame
+        return frame[:, None, :] <= context.fold(context.frame[..., None])[:, :, None]
+
+
+class TokensHeadSaysNothing(TokensHead):
+    needs = frozenset()
+
+
+class HeadMisspellsNeed(Head):
+    needs = frozenset({"token"})
+
+
+class HeadLosesState(Head):
+    def history(self, readout):
+        return readout.mean(2)
+
+    def act(self, context, state, generator):
+        return self.actions(context.readout.mean(2)[:, 0]), {}
+
+
+class HeadWithFigure(Head):
+    def validation_error(self, context, batch, generator):
+        return masked_mean_per_sample((self(context, generator) - batch.actions).abs(), batch.action_mask)
+
+
+class HeadWithFigureOfAFrame(HeadWithFigure):
+    def validation_error(self, context, batch, generator):
+        return ((self(context, generator) - batch.actions).abs() * batch.action_mask).mean((2, 3))
+
+
+class HeadWithFigureOfABatch(HeadWithFigure):
+    def validation_error(self, context, batch, generator):
+        figure = super().validation_error(context, batch, generator)
+        return figure - figure.mean()
+
+
+class InterleavedBothWays(Interleaved):
+    def pack(self, group, frame, kind, readout):
+        return pack(group, frame, kind, readout, 2 * frame + (kind == TokenKind.ACTION))
+
+
 SOUND = {
     "vision_encoder": Vision,
     "text_encoder": Text,
@@ -432,6 +497,7 @@ BROKEN = [
     ("action_tokens", InterleavedInOneFrame, {"sequence_is_well_formed"}),
     ("action_tokens", InterleavedCountsWrong, {"sequence_is_well_formed"}),
     ("action_tokens", InterleavedDraws, {"nothing_is_drawn_from_the_global_generator"}),
+    ("action_tokens", InterleavedBothWays, {"sequence_is_well_formed"}),
     ("action_tokens", InterleavedDropsMask, {"padding_is_not_seen", "samples_are_independent"}),
     ("action_tokens", InterleavedForgetsContext, {"window_is_frame_by_frame"}),
     ("action_tokens", InterleavedIgnoresText, {"observation_and_instruction_are_seen"}),
@@ -446,6 +512,10 @@ BROKEN = [
     ("policy_head", HeadIgnoresActionMask, {"masked_actions_do_not_count"}),
     ("policy_head", HeadWithUndefinedLoss, {"masked_actions_do_not_count"}),
     ("policy_head", HeadWithDetachedLoss, {"loss_is_scalar_terms"}),
+    ("policy_head", TokensHeadSeesPadding, {"padding_is_not_seen"}),
+    ("policy_head", HeadMisspellsNeed, {"needs_are_known"}),
+    ("policy_head", HeadWithFigureOfAFrame, {"validation_error_is_a_figure_per_sample"}),
+    ("policy_head", HeadWithFigureOfABatch, {"validation_error_is_a_figure_per_sample"}),
     ("policy_head", HeadForgetsToSave, {"state_dict_round_trip"}),
     ("policy_head", HeadOverflowsInBfloat16, {"bfloat16_is_finite"}),
     ("policy_head", HeadOfOneFrame, {"actions_have_their_shape"}),
@@ -472,8 +542,23 @@ def test_a_sound_part_passes_every_check(kind):
     assert not failures(kind, SOUND[kind])
 
 
-def test_a_head_that_draws_from_its_generator_passes_every_check():
-    assert not failures("policy_head", NoisyHead)
+@pytest.mark.parametrize("head", [NoisyHead, TokensHead, HeadWithFigure])
+def test_a_head_that_draws_or_reads_tokens_or_validates_itself_passes_every_check(head):
+    assert not failures("policy_head", head)
+
+
+def test_a_head_is_shown_what_it_says_that_it_needs_and_no_more():
+    assert "actions_have_their_shape" in failures("policy_head", TokensHeadSaysNothing)
+
+
+def test_a_state_that_changes_its_keys_is_found():
+    failed = failures("policy_head", HeadLosesState)
+    assert "expected the keys ['total'], received []" in str(failed["state_is_rows"])
+
+
+def test_a_kind_without_checks_is_said():
+    with pytest.raises(ValueError, match="no checks for a 'policy_heads'; there are checks for vision_encoder"):
+        checks_for("policy_heads", Head, None)
 
 
 @pytest.mark.parametrize(("kind", "build", "expected"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
