@@ -175,6 +175,8 @@ def _build(kind: Kind, part: Part, where: str | None = None, **offered: Any) -> 
         )
     if old := [name for name, count in methods.items() if not _binds(getattr(module, name), count)]:
         raise RecipeError(f"{what} has a method of another edition of Joinery, {' and '.join(old)}; {advice}")
+    if unset := [name for name in inspect.get_annotations(contract) if not hasattr(module, name)]:
+        raise RecipeError(f"{what} must set self.{' and self.'.join(unset)}, as {contract.__name__} declares")
     return module
 
 

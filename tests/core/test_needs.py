@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from core import ActionSpec, Backbone, PolicyHead, RecipeError, TokenSequence
+from core import ActionSpec, ActionTokens, Backbone, PolicyHead, RecipeError, TextEncoder, TokenSequence, VisionEncoder
 from core.assembly import build_policy
 from core.needs import needs_of
 from core.recipe import Recipe, load_recipe
@@ -190,6 +190,24 @@ def test_a_head_of_another_edition_is_told_what_to_change(tmp_path, head, messag
     with pytest.raises(RecipeError, match=message) as caught:
         build(with_part(load(tmp_path), "policy_head", head))
     assert len(caught.value.mistakes) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "contract", "unset"),
+    [
+        ("vision_encoder", VisionEncoder, "self.width and self.cameras"),
+        ("text_encoder", TextEncoder, "self.width"),
+        ("backbone", Backbone, "self.width"),
+        ("action_tokens", ActionTokens, "self.count"),
+    ],
+)
+def test_a_part_is_told_which_attributes_it_has_not_set(tmp_path, kind, contract, unset):
+    def make(config):
+        return type("Bare", (contract,), dict.fromkeys(contract.__abstractmethods__, lambda self, *given: None))()
+
+    message = rf"^{kind}\.name: 'strange' of plugin .* must set {unset}, as {contract.__name__} declares$"
+    with pytest.raises(RecipeError, match=message):
+        build(with_part(load(tmp_path), kind, make))
 
 
 def test_a_backbone_of_the_first_edition_is_told_what_to_read(tmp_path):
