@@ -120,14 +120,19 @@ class Cache:
                 os.unlink(file)
             total -= size
 
-    def _files(self) -> Iterator[tuple[float, int, str]]:
-        """When each file was last used, its size and its path; also those that killed processes left aside."""
+    def _files(self) -> Iterator[tuple[int, int, str]]:
+        """When each file was last used (nanoseconds), its size and its path.
+
+        A file aside that is a minute old was left by a killed process; a younger one is being written by somebody,
+        who would fail if it went.
+        """
         with suppress(FileNotFoundError):
             for folder in os.scandir(self.folder):
                 for file in os.scandir(folder):
                     with suppress(FileNotFoundError):  # another process removes files, too
                         status = file.stat()
-                        yield status.st_mtime, status.st_size, file.path
+                        if not file.name.startswith(".") or time_ns() - status.st_mtime_ns > MINUTE:
+                            yield status.st_mtime_ns, status.st_size, file.path
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder, self.limit)

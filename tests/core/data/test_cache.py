@@ -77,6 +77,18 @@ def test_what_killed_writers_left_aside_goes_too(tmp_path: Path) -> None:
     assert not aside.exists()
 
 
+def test_a_file_that_another_thread_is_writing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, rename = Cache(tmp_path, 1_000), os.replace
+
+    def rename_after_another_write(aside: Path, file: Path) -> None:
+        monkeypatch.setattr(os, "replace", rename)
+        Cache(tmp_path, 1_000).write("b", bytes(950))  # measures the folder and finds it full
+        rename(aside, file)
+
+    monkeypatch.setattr(os, "replace", rename_after_another_write)
+    assert cache.write("a", bytes(600)).read_bytes() == bytes(600)
+
+
 WRITER = """
 import sys
 from itertools import count
