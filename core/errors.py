@@ -1,4 +1,6 @@
-"""What Joinery says when something is wrong: one line per mistake (what, where, what to do), never a traceback."""
+"""What Joinery says when something is wrong: one line per mistake (what, where, what to do), never
+a traceback.
+"""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -10,7 +12,7 @@ class JoineryError(Exception):
     exit_code = 1
 
 
-class RecipeError(JoineryError):
+class ConfigError(JoineryError):
     """All mistakes of one recipe, one line each."""
 
     exit_code = 2
@@ -37,7 +39,9 @@ class TrainingError(JoineryError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, or the list of what there is if that is short."""
+    """Return `; did you mean 'x'?` for the nearest known word, or the list of what there is if that
+    is short.
+    """
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(sorted(known)) or 'none'}" if len(known) <= 30 else ""

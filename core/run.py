@@ -1,21 +1,33 @@
-"""python -m core.run RECIPE: record what demonstrations are missing, train the policy, evaluate it and report on it."""
+"""python -m core.run RECIPE: record what demonstrations are missing, train the policy, evaluate it
+and report on it.
+"""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.cli import command
+from core.commands.command import command
 
 if TYPE_CHECKING:
-    from core.recipe import Recipe
+    from core.recipe.recipe import Recipe
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="joinery run", description="Train and evaluate the policy of a recipe.")
-    parser.add_argument("recipe", type=Path, help="a TOML file, recipes/kosmos_lstm.toml for example")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="train.steps=100 for example")
-    parser.add_argument("--output", type=Path, help="the run's folder; default: runs/NAME for NAME.toml")
-    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
+    parser = argparse.ArgumentParser(
+        prog="joinery run", description="Train and evaluate the policy of a recipe."
+    )
+    parser.add_argument(
+        "recipe", type=Path, help="a TOML file, recipes/kosmos_lstm.toml for example"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="train.steps=100 for example"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="the run's folder; default: runs/NAME for NAME.toml"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in the output folder"
+    )
     return parser
 
 
@@ -23,14 +35,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Check the recipe and what it needs, train, and where the recipe says so, evaluate and report."""
     arguments = _parser().parse_intermixed_args(argv)
-    from core.plugins import load_plugins  # these import torch, which --help need not wait for
-    from core.recipe import load_recipe
+    from core.recipe.recipe import load_recipe
+    from core.registry.catalogue import (
+        load_plugins,
+    )  # these import torch, which --help need not wait for
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, load_plugins())
     folder = arguments.output or _default_output(arguments.recipe)
 
     import torch
-    from lightning_fabric.utilities.rank_zero import rank_zero_only  # and a mistaken recipe need not wait for Fabric
+    from lightning_fabric.utilities.rank_zero import (
+        rank_zero_only,
+    )  # and a mistaken recipe need not wait for Fabric
 
     from core.training.train import train
 
@@ -48,10 +64,12 @@ def _default_output(recipe: Path) -> Path:
 
 
 def _prepare(recipe: "Recipe") -> None:
-    """Have the data ready; of several processes the first does it, before training starts or meets the others."""
+    """Have the data ready; of several processes the first does it, before training starts or meets
+    the others.
+    """
     from rich.console import Console
 
-    from core.rollout.preparation import prepare
+    from core.evaluation.preparation import prepare
 
     prepare(recipe, Console())
 
@@ -61,9 +79,9 @@ def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
     import torch
     from rich.console import Console
 
+    from core.evaluation.display import show
+    from core.evaluation.evaluation import evaluate
     from core.report.report import write_report
-    from core.rollout.display import show
-    from core.rollout.evaluation import evaluate
 
     torch.set_num_threads(threads)
     console = Console()

@@ -1,7 +1,9 @@
-"""A stand-in for an installed calvin_env, with its names, signatures and habits, and physics of one line each.
+"""A stand-in for an installed calvin_env, with its names, signatures and habits, and physics of one
+line each.
 
-The gripper follows the actions; a closed one drags the drawer along y, an open one presses the button while it turns
-about z. What calvin_env carries over from one episode to the next, the stand-in carries over too.
+The gripper follows the actions; a closed one drags the drawer along y, an open one presses the
+button while it turns about z. What calvin_env carries over from one episode to the next, the
+stand-in carries over too.
 """
 
 import sys
@@ -45,7 +47,9 @@ class OmegaConf:
 
 
 def _settings(value: Any) -> Any:
-    return Settings({k: _settings(v) for k, v in value.items()}) if isinstance(value, dict) else value
+    return (
+        Settings({k: _settings(v) for k, v in value.items()}) if isinstance(value, dict) else value
+    )
 
 
 class StandInCamera:
@@ -55,7 +59,9 @@ class StandInCamera:
     def render(self) -> tuple[np.ndarray, np.ndarray]:
         self.drawn += 1
         rgba = np.full((*self.shape, 4), len(self.name), np.uint8)
-        return rgba[:, :, :3], np.ones(self.shape, np.float32)  # a view that is not contiguous, as calvin_env's
+        return rgba[:, :, :3], np.ones(
+            self.shape, np.float32
+        )  # a view that is not contiguous, as calvin_env's
 
 
 class StandInRobot:
@@ -142,9 +148,15 @@ class Tasks:
     def __init__(self, tasks: Any) -> None:
         self.tasks = dict(tasks)
 
-    def get_task_info_for_set(self, start_info: Any, end_info: Any, task_filter: set[str]) -> set[str]:
+    def get_task_info_for_set(
+        self, start_info: Any, end_info: Any, task_filter: set[str]
+    ) -> set[str]:
         scenes = start_info["scene_info"], end_info["scene_info"]
-        return {name for name in self.tasks if name in task_filter and _achieved(*self.tasks[name], *scenes)}
+        return {
+            name
+            for name in self.tasks
+            if name in task_filter and _achieved(*self.tasks[name], *scenes)
+        }
 
 
 def _achieved(kind: str, *rest: Any) -> bool:
@@ -155,7 +167,10 @@ def _achieved(kind: str, *rest: Any) -> bool:
         return bool(0 < threshold < moved or moved < threshold < 0)
     if kind == "toggle_light":
         name, before, after = arguments
-        return bool((start["lights"][name]["logical_state"], end["lights"][name]["logical_state"]) == (before, after))
+        return bool(
+            (start["lights"][name]["logical_state"], end["lights"][name]["logical_state"])
+            == (before, after)
+        )
     return False
 
 
@@ -182,7 +197,9 @@ def install(monkeypatch: pytest.MonkeyPatch, root: Path, task_names: list[str]) 
         vars(module).update(names)
         monkeypatch.setitem(sys.modules, name, module)
     version = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "3.2.7" if name == "pybullet" else version(name))
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "3.2.7" if name == "pybullet" else version(name)
+    )
     (root / "calvin_env" / ".git").mkdir(parents=True)
     for name, content in _files(task_names).items():
         write_yaml(root / name, content)
@@ -205,10 +222,16 @@ def _files(task_names: list[str]) -> dict[str, Any]:
     targets = {name: TARGETS.get(name, ["never"]) for name in task_names}
     return {
         f"{models}/callbacks/rollout/tasks/new_playtable_tasks.yaml": {"tasks": targets},
-        f"{models}/annotations/new_playtable.yaml": {name: [f"{name} one", f"{name} two"] for name in task_names},
-        f"{models}/annotations/new_playtable_validation.yaml": {name: [f"now {name}"] for name in task_names},
+        f"{models}/annotations/new_playtable.yaml": {
+            name: [f"{name} one", f"{name} two"] for name in task_names
+        },
+        f"{models}/annotations/new_playtable_validation.yaml": {
+            name: [f"now {name}"] for name in task_names
+        },
         f"{conf}/scene/calvin_scene_D.yaml": own["scene"],
         f"{conf}/robot/panda.yaml": {"filename": "panda"},
         f"{conf}/robot/panda_longer_finger.yaml": {"filename": "panda_longer_finger"},
-        **{f"{conf}/cameras/cameras/{name}.yaml": camera for name, camera in own["cameras"].items()},
+        **{
+            f"{conf}/cameras/cameras/{name}.yaml": camera for name, camera in own["cameras"].items()
+        },
     }

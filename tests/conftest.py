@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.data.store import EpisodeStore
+from core.store.store import EpisodeStore
 from tests.factories import make_store
 
 torch.set_num_threads(1)
@@ -12,7 +12,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def pristine_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six episodes of two tasks, two cameras, three parts; written once, since writing waits for the disk."""
+    """Six episodes of two tasks, two cameras, three parts; written once, since writing waits for
+    the disk.
+    """
     return make_store(tmp_path_factory.mktemp("stores") / "store.zarr", part_bytes=30_000).path
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from core.data.contracts import EpisodeSource
 from core.errors import DataError
+from core.formats.contracts import EpisodeSource
 
 FUZZ = settings(
     max_examples=50,
@@ -25,7 +25,9 @@ PATIENCE = 120  # seconds until what hangs is killed, with a traceback
 
 @contextmanager
 def bounded(megabytes: int = 64) -> Iterator[None]:
-    """Fail where more is allocated at once, in Python, in numpy or by a library; end the process where it hangs."""
+    """Fail where more is allocated at once, in Python, in numpy or by a library; end the process
+    where it hangs.
+    """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
     tracemalloc.start()
@@ -89,7 +91,9 @@ def read_all(source: EpisodeSource) -> dict[str, bytes | str]:
         except DataError as error:
             found[name] = str(error)
         else:
-            pictures = b"".join(episode.images[camera].tobytes() for camera in sorted(episode.images))
+            pictures = b"".join(
+                episode.images[camera].tobytes() for camera in sorted(episode.images)
+            )
             found[name] = pictures + episode.actions.tobytes() + episode.proprio.tobytes()
     assert all("\n" not in message for message in found.values() if isinstance(message, str))
     return found

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.contracts import ActionConvention, Camera, Episode, Feature, Gripper, StoreInfo
-from core.data.features import encode_text
-from core.data.store import EpisodeStore
-from core.data.writer import StoreWriter
+from core.episodes.episode import ActionConvention, Camera, Episode, Feature, Gripper, StoreInfo
+from core.episodes.text import encode_text
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 
 STILL, MOVING = "front", "wrist"  # a still camera is stored by zstd, a moving and noisy one by JPEG
 INSTRUCTIONS = {"reach": "reach the red cube", "push": "push the puck", "open": "open the drawer"}
@@ -58,14 +58,20 @@ def make_episode(number: int, info: StoreInfo, length: int = 11, task: str = "re
         id=f"{task}/{number}",
         task=task,
         instruction=INSTRUCTIONS[task],
-        images={name: _frames(random, length, camera, name) for name, camera in info.cameras.items()},
+        images={
+            name: _frames(random, length, camera, name) for name, camera in info.cameras.items()
+        },
         actions=actions,
         proprio=random.normal(size=(length, len(info.proprio))).astype(np.float32),
-        features={name: _feature(number, length, feature) for name, feature in info.features.items()},
+        features={
+            name: _feature(number, length, feature) for name, feature in info.features.items()
+        },
     )
 
 
-def make_episodes(count: int, info: StoreInfo, tasks: Sequence[str] = ("reach", "push")) -> list[Episode]:
+def make_episodes(
+    count: int, info: StoreInfo, tasks: Sequence[str] = ("reach", "push")
+) -> list[Episode]:
     """Episodes of 11, 12, 13 ... frames, the tasks in turns."""
     return [make_episode(i, info, 11 + i % 5, tasks[i % len(tasks)]) for i in range(count)]
 
@@ -86,7 +92,9 @@ def make_store(
 
 
 def _feature(number: int, length: int, feature: Feature) -> np.ndarray:
-    """What moves a little from frame to frame; of points and depth in floats, some readings are missing."""
+    """What moves a little from frame to frame; of points and depth in floats, some readings are
+    missing.
+    """
     if feature.meaning == "text":
         return encode_text([f"schritt {number}.{t} läuft" for t in range(length)], feature.shape[0])
     random = np.random.default_rng([number, len(feature.shape)])
@@ -98,7 +106,9 @@ def _feature(number: int, length: int, feature: Feature) -> np.ndarray:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Everything that can be read of each episode, in the store's order, checksums included on the way."""
+    """Everything that can be read of each episode, in the store's order, checksums included on the
+    way.
+    """
     store, found = EpisodeStore(path), {}
     for e in range(len(store)):
         length = int(store.length[e])
@@ -123,7 +133,9 @@ def _frames(random: np.random.Generator, length: int, camera: Camera, name: str)
     frames = np.empty((length, camera.height, camera.width, 3), np.uint8)
     for t in range(length):
         shift = 2 * t if name == MOVING else 0
-        floor = 128 + 60 * np.sin((rows + columns + shift) / 9)[..., None] * np.array([1.0, 0.6, 0.3])
+        floor = 128 + 60 * np.sin((rows + columns + shift) / 9)[..., None] * np.array(
+            [1.0, 0.6, 0.3]
+        )
         noise = random.normal(0, 6, floor.shape) if name == MOVING else 0
         frames[t] = np.clip(floor + noise, 0, 255)
         at = (3 * t) % (camera.width - 4)

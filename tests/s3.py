@@ -1,4 +1,6 @@
-"""An S3 server on this machine, and a proxy before it that delays and spoils answers, for tests and benchmarks."""
+"""An S3 server on this machine, and a proxy before it that delays and spoils answers, for tests and
+benchmarks.
+"""
 
 import asyncio
 import json
@@ -71,15 +73,27 @@ def make_bucket(port: int) -> None:
         aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
     )
     client.create_bucket(Bucket=BUCKET)
-    everybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{BUCKET}*"}
-    client.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [everybody]}))
+    everybody = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": f"arn:aws:s3:::{BUCKET}*",
+    }
+    client.put_bucket_policy(
+        Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [everybody]})
+    )
 
 
 def upload(folder: Path, port: int, prefix: str) -> None:
     """Put every file of a folder under a prefix of the bucket, as `aws s3 sync` does."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda file: put(port, f"{prefix}/{file.relative_to(folder)}", file.read_bytes()), files))
+        list(
+            pool.map(
+                lambda file: put(port, f"{prefix}/{file.relative_to(folder)}", file.read_bytes()),
+                files,
+            )
+        )
 
 
 def put(port: int, key: str, data: bytes) -> None:
@@ -107,13 +121,16 @@ def _bucket(port: int) -> object:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- proxy
+# -------------------------------------------------------------------------------------------- proxy
 
-Spoil = Callable[[str], str | None]  # of a request's first line: "500", "403", "cut" or "silent", or None to pass it on
+Spoil = Callable[
+    [str], str | None
+]  # of a request's first line: "500", "403", "cut" or "silent", or None to pass it on
 
 
 class Proxy:
-    """Passes HTTP/1.1 requests on to a port of this machine, each after `delay` seconds, unless `spoil` objects.
+    """Passes HTTP/1.1 requests on to a port of this machine, each after `delay` seconds, unless
+    `spoil` objects.
 
     requests: the first line of each so far. most: of those answered at once.
     gather: hold requests back until so many wait.
@@ -210,7 +227,9 @@ async def _message(reader: asyncio.StreamReader, head_alone: bool = False) -> by
 
 def _error(status: str) -> bytes:
     code = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown"}[status]
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>spoilt</Message></Error>".encode()
+    body = (
+        f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>spoilt</Message></Error>".encode()
+    )
     head = f"HTTP/1.1 {status} {code}\r\ncontent-type: application/xml\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -221,9 +240,13 @@ def _run_proxy(upstream: int, delay: float, port: int) -> None:
 
 @contextmanager
 def slow_port(upstream: int, delay: float) -> Iterator[int]:
-    """A port of this machine at which the server answers `delay` seconds later, by a process of its own."""
+    """A port of this machine at which the server answers `delay` seconds later, by a process of its
+    own.
+    """
     port = free_port()
-    process = get_context("spawn").Process(target=_run_proxy, args=(upstream, delay, port), daemon=True)
+    process = get_context("spawn").Process(
+        target=_run_proxy, args=(upstream, delay, port), daemon=True
+    )
     process.start()
     try:
         while True:

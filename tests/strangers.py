@@ -1,4 +1,6 @@
-"""The strangers' policy heads of tests/third_party in this process, as if they were installed; and small policies."""
+"""The strangers' policy heads of tests/third_party in this process, as if they were installed; and
+small policies.
+"""
 
 import importlib.util
 from functools import cache, partial
@@ -11,13 +13,18 @@ import pytest
 import torch
 
 from core import ActionSpec, Batch
-from core.assembly import build_policy
-from core.plugins import Catalogue, load_plugins
-from core.policy import Policy
-from core.recipe import load_recipe
+from core.policy.assembly import build_policy
+from core.policy.policy import Policy
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import Catalogue, load_plugins
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
-HEADS = {"mlp": "MLPHead", "flow": "FlowHead", "expert": "ExpertHead", "autoregressive": "AutoregressiveHead"}
+HEADS = {
+    "mlp": "MLPHead",
+    "flow": "FlowHead",
+    "expert": "ExpertHead",
+    "autoregressive": "AutoregressiveHead",
+}
 CAMERAS = {"static": (3, 32, 32), "wrist": (3, 24, 24)}
 INSTRUCTIONS = ("open the drawer", "push the puck to the goal and then come back", "lift")
 PARTS = """
@@ -77,11 +84,17 @@ def catalogue() -> Catalogue:
     ]
     known = metadata.entry_points  # which others ask, too: pydantic for plugins of its own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metadata, "entry_points", lambda group: entries if group == "joinery" else known(group=group))
+        patch.setattr(
+            metadata,
+            "entry_points",
+            lambda group: entries if group == "joinery" else known(group=group),
+        )
         return load_plugins.__wrapped__()
 
 
-def build(folder: Path, head: str, *overrides: str, parts: str = PARTS, more: str = "", window: int = 1) -> Policy:
+def build(
+    folder: Path, head: str, *overrides: str, parts: str = PARTS, more: str = "", window: int = 1
+) -> Policy:
     """A policy in evaluation mode; head: the lines of its section; more: further sections."""
     path = folder / "recipe.toml"
     path.write_text(f"{parts}{head}\n{more}", encoding="utf-8")

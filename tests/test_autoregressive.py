@@ -1,4 +1,6 @@
-"""Tokens one by one on kept keys and values, against one plain pass of the backbone over everything."""
+"""Tokens one by one on kept keys and values, against one plain pass of the backbone over
+everything.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -9,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core import Batch, Generator, TokenKind, TokenSequence, masked_mean
-from core.policy import Policy
+from core.policy.policy import Policy
 from tests.strangers import batch_of, build, perturbed
 
 HEAD = 'name = "autoregressive"\nbins = 16'
@@ -31,14 +33,19 @@ def observations(policy: Policy, batch: Batch) -> TokenSequence:
     generator = Generator.shared((0,), torch.device("cpu"))
     text = policy.encode_text(batch.text_ids, batch.text_mask)
     images = policy._encode_images(batch, text, generator)
-    return policy.action_tokens.layout(images.projected, text.projected, batch.proprio, None, generator)
+    return policy.action_tokens.layout(
+        images.projected, text.projected, batch.proprio, None, generator
+    )
 
 
-def plain_pass(policy: Policy, observed: TokenSequence, added: Tensor, blocks: Tensor | None = None) -> Tensor:
-    """Hidden states (B T n D) of added tokens (B T n D), each frame's from one pass over [its past, those tokens].
+def plain_pass(
+    policy: Policy, observed: TokenSequence, added: Tensor, blocks: Tensor | None = None
+) -> Tensor:
+    """Hidden states (B T n D) of added tokens (B T n D), each frame's from one pass over [its past,
+    those tokens].
 
-    One frame of one sample at a time: no padding, no kept keys and values, no private tokens. blocks (n) of the added
-    tokens; None: causal.
+    One frame of one sample at a time: no padding, no kept keys and values, no private tokens.
+    blocks (n) of the added tokens; None: causal.
     """
     batch, window, count, _ = added.shape
     hidden = torch.empty_like(added)
@@ -47,7 +54,9 @@ def plain_pass(policy: Policy, observed: TokenSequence, added: Tensor, blocks: T
         known = observed.frame[row] <= frame
         known = known if observed.mask is None else known & observed.mask[row]
         block = torch.arange(len(known)) if observed.block is None else observed.block[row]
-        block = torch.cat([block[known], 1000 + (torch.arange(count) if blocks is None else blocks)])
+        block = torch.cat(
+            [block[known], 1000 + (torch.arange(count) if blocks is None else blocks)]
+        )
         nothing = torch.zeros_like(block)[None]
         sequence = TokenSequence(
             tokens=torch.cat([observed.tokens[row, known], added[b, t]])[None],
@@ -86,10 +95,14 @@ def test_kept_keys_and_values_give_what_a_fresh_pass_gives_for_every_token(case)
 
 @torch.no_grad()
 def test_groups_of_tokens_see_all_that_was_added_before(case):
-    """Three tokens that see one another, then two causal ones, then one: against one plain pass over all."""
+    """Three tokens that see one another, then two causal ones, then one: against one plain pass
+    over all.
+    """
     policy, batch = case
     context = policy.context(batch, Generator.shared((0,), torch.device("cpu")))
-    added = torch.randn(*context.frame.shape, 6, policy.backbone.width, generator=torch.Generator().manual_seed(3))
+    added = torch.randn(
+        *context.frame.shape, 6, policy.backbone.width, generator=torch.Generator().manual_seed(3)
+    )
     together = torch.zeros(3, dtype=torch.int64)
     first, context = context.extend(added[:, :, :3], together)
     second, context = context.extend(added[:, :, 3:5])
@@ -108,10 +121,14 @@ def test_teacher_forcing_is_one_causal_pass_over_observation_and_targets(case):
     gradient = torch.autograd.grad(received, list(policy.backbone.parameters()))
     target = head.target(batch)
     hidden = plain_pass(policy, observations(policy, batch), head.inputs(target[..., :-1]))
-    entropy = F.cross_entropy(head.logits(hidden, 0).flatten(0, 2), target.flatten(), reduction="none")
+    entropy = F.cross_entropy(
+        head.logits(hidden, 0).flatten(0, 2), target.flatten(), reduction="none"
+    )
     expected = masked_mean(entropy, batch.action_mask.flatten())
     torch.testing.assert_close(received, expected, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(gradient, torch.autograd.grad(expected, list(policy.backbone.parameters())), strict=True):
+    for ours, theirs in zip(
+        gradient, torch.autograd.grad(expected, list(policy.backbone.parameters())), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -122,5 +139,7 @@ def test_acting_frame_by_frame_writes_what_the_window_writes(case):
         state = policy.initial_state(torch.arange(len(batch.text_ids)))
         for t in range(window.shape[1]):
             images = {name: x[:, t : t + 1] for name, x in batch.images.items()}
-            actions, state = policy.act(replace(batch, images=images, proprio=batch.proprio[:, t : t + 1]), state)
+            actions, state = policy.act(
+                replace(batch, images=images, proprio=batch.proprio[:, t : t + 1]), state
+            )
             torch.testing.assert_close(actions, window[:, t], rtol=1e-5, atol=1e-5)

@@ -1,4 +1,6 @@
-"""Strangers' heads that read a backbone's layers, or run on top of them, over every backbone that ships."""
+"""Strangers' heads that read a backbone's layers, or run on top of them, over every backbone that
+ships.
+"""
 
 from dataclasses import replace
 
@@ -76,14 +78,20 @@ def test_a_head_trains_and_acts(tmp_path, head, backbone, formulation):
     losses = policy(batch, Generator.shared((0,), torch.device("cpu")))
     losses["total"].backward()
     optimizer.step()
-    moved = {name.split(".")[0] for name, weight in policy.named_parameters() if not torch.equal(weight, before[name])}
+    moved = {
+        name.split(".")[0]
+        for name, weight in policy.named_parameters()
+        if not torch.equal(weight, before[name])
+    }
     assert {"vision_encoder", "text_encoder", "backbone", "policy_head"} <= moved
     policy.eval()
     state = policy.initial_state(torch.arange(len(batch.text_ids)))
     for t in range(2):
         images = {name: x[:, t : t + 1] for name, x in batch.images.items()}
         with torch.no_grad():
-            actions, state = policy.act(replace(batch, images=images, proprio=batch.proprio[:, t : t + 1]), state)
+            actions, state = policy.act(
+                replace(batch, images=images, proprio=batch.proprio[:, t : t + 1]), state
+            )
         assert actions.shape == (3, 3, 4)
         assert actions.isfinite().all()
         assert actions[..., 3].ge(0).all()

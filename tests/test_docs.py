@@ -11,18 +11,20 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from core import hookspecs
-from core.cli import COMMANDS
-from core.data.formats import Meaning
-from core.hookspecs import Kind
-from core.plugins import load_plugins
-from core.recipe import PARTS, load_recipe
-from core.registry import Parameter, parameters_of
-from core.sections import GENERAL, OPTIONAL, PartSettings, StoreConfig
+from core.cli import COMMANDS, PLUGIN_COMMANDS
+from core.formats.info import ConventionOverride
+from core.recipe.recipe import PARTS, load_recipe
+from core.recipe.sections import GENERAL, OPTIONAL, StoreConfig
+from core.registry import hookspecs
+from core.registry.catalogue import load_plugins
+from core.registry.components import Parameter, parameters_of
+from core.registry.hookspecs import ComponentKind
+from core.registry.part_settings import PartSettings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -46,7 +48,11 @@ class Block:
 
 def blocks(*languages: str) -> list[Block]:
     fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-    found = (Block(page, *match) for page in PAGES for match in fence.findall(page.read_text(encoding="utf-8")))
+    found = (
+        Block(page, *match)
+        for page in PAGES
+        for match in fence.findall(page.read_text(encoding="utf-8"))
+    )
     return [block for block in found if block.language in languages]
 
 
@@ -62,6 +68,7 @@ def shell_lines(block: Block) -> Iterator[list[str]]:
 def our_commands() -> list[tuple[str, list[str]]]:
     """Every `joinery X ...` and `python -m core.X ...` of README and docs as (module, arguments)."""
     module_of = {name: module for name, (module, _) in COMMANDS.items()}
+    module_of |= {e.name: e.module for e in entry_points(group=PLUGIN_COMMANDS)}
     found = []
     for words in (words for block in blocks("sh") for words in shell_lines(block)):
         if words[0] == "joinery" and len(words) > 1:
@@ -71,7 +78,7 @@ def our_commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------- commands
+# ----------------------------------------------------------------------------------------- commands
 
 
 def test_documented_modules_exist() -> None:
@@ -82,7 +89,9 @@ def test_documented_modules_exist() -> None:
 
 
 def test_readme_gives_the_canonical_commands() -> None:
-    lines = [line for block in blocks("sh") if block.page == README for line in block.text.splitlines()]
+    lines = [
+        line for block in blocks("sh") if block.page == README for line in block.text.splitlines()
+    ]
     assert {
         "pip install -e .",
         "python -m core.run recipes/kosmos_lstm.toml",
@@ -99,19 +108,30 @@ def test_ci_runs_the_readmes_test_command() -> None:
     subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.mark.parametrize("module", sorted({module for module, _ in our_commands()} | {m for m, _ in COMMANDS.values()}))
+@pytest.mark.parametrize(
+    "module", sorted({module for module, _ in our_commands()} | {m for m, _ in COMMANDS.values()})
+)
 def test_help_of_every_documented_command(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.startswith("usage: joinery ")
 
 
 @pytest.mark.parametrize(
-    ("module", "words"), our_commands(), ids=lambda part: " ".join([part] if isinstance(part, str) else part)
+    ("module", "words"),
+    our_commands(),
+    ids=lambda part: " ".join([part] if isinstance(part, str) else part),
 )
 def test_documented_commands_are_accepted(
-    module: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: str,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(ROOT)
     parser = getattr(import_module(module), "_parser", None)
@@ -119,12 +139,18 @@ def test_documented_commands_are_accepted(
         assert import_module(module).main(words) == 0
         assert capsys.readouterr().out
         return
-    arguments = parser().parse_intermixed_args(words) if module == "core.run" else parser().parse_args(words)
-    if module == "core.run" and arguments.recipe.parts[0] == "recipes":  # a recipe of ours: also its overrides
+    arguments = (
+        parser().parse_intermixed_args(words)
+        if module == "core.run"
+        else parser().parse_args(words)
+    )
+    if (
+        module == "core.run" and arguments.recipe.parts[0] == "recipes"
+    ):  # a recipe of ours: also its overrides
         load_recipe(arguments.recipe, arguments.overrides, load_plugins())
-    if module == "core.data.convert":
+    if module == "core.commands.import_":
         assert load_plugins()["dataset"].get(arguments.format) is not None
-    if module == "core.data.write":
+    if module == "core.commands.write":
         assert load_plugins()["exporter"].get(arguments.format) is not None
 
 
@@ -148,14 +174,14 @@ def test_no_figure_is_missing() -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_headed_by_its_command(recipe: Path) -> None:
     head = recipe.read_text(encoding="utf-8").partition("\n[")[0]
-    assert re.search(rf"^#   python -m core\.run recipes/{recipe.name} +\(.+\)$", head, re.MULTILINE), (
-        "state command and cost"
-    )
+    assert re.search(
+        rf"^#   python -m core\.run recipes/{recipe.name} +\(.+\)$", head, re.MULTILINE
+    ), "state command and cost"
     assert "# Measured: " in head
     load_recipe(recipe, [], load_plugins())
 
 
-# ---------------------------------------------------------------------------------------------- reference
+# ---------------------------------------------------------------------------------------- reference
 
 
 def test_hooks_page_has_every_exact_signature() -> None:
@@ -199,7 +225,9 @@ def test_mixtures_page_has_every_key_of_a_store() -> None:
 
 
 def test_recipes_page_has_the_keys_of_every_part() -> None:
-    missing = [row(p) for p in parameters_of(PartSettings) if row(p) not in section("The five parts")]
+    missing = [
+        row(p) for p in parameters_of(PartSettings) if row(p) not in section("The five parts")
+    ]
     assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
 
 
@@ -213,8 +241,10 @@ def test_recipes_page_has_every_key_of_the_built_ins(kind: str) -> None:
         assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
 
 
-@pytest.mark.parametrize(("file", "kind"), [("importing.md", "dataset"), ("exporting.md", "exporter")])
-def test_pages_have_every_key_of_the_built_in_formats(file: str, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("file", "kind"), [("importing.md", "dataset"), ("exporting.md", "exporter")]
+)
+def test_pages_have_every_key_of_the_built_in_formats(file: str, kind: ComponentKind) -> None:
     page = (ROOT / "docs" / file).read_text(encoding="utf-8")
     for component in load_plugins()[kind]:
         if component.plugin.name.startswith("plugins."):
@@ -225,10 +255,10 @@ def test_pages_have_every_key_of_the_built_in_formats(file: str, kind: Kind) -> 
 
 def test_importing_page_has_every_key_of_a_meaning() -> None:
     page = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
-    assert not [row(p) for p in parameters_of(Meaning) if row(p) not in page]
+    assert not [row(p) for p in parameters_of(ConventionOverride) if row(p) not in page]
 
 
-# ---------------------------------------------------------------------------------------------- examples
+# ----------------------------------------------------------------------------------------- examples
 
 
 @pytest.mark.parametrize(
@@ -253,7 +283,9 @@ def test_python_compiles_and_its_imports_exist(block: Block) -> None:
     compile(tree, str(block), "exec")
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "core":
-            assert all(hasattr(import_module(node.module or ""), alias.name) for alias in node.names)
+            assert all(
+                hasattr(import_module(node.module or ""), alias.name) for alias in node.names
+            )
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)

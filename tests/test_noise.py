@@ -1,4 +1,6 @@
-"""Noise end to end, by heads that sample: it follows from a row's seed and step, and from nothing else."""
+"""Noise end to end, by heads that sample: it follows from a row's seed and step, and from nothing
+else.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from core import Batch
-from core.policy import Policy
+from core.policy.policy import Policy
 from core.training.validation import validate
 from tests.strangers import batch_of, build, perturbed
 
@@ -37,7 +39,9 @@ def observation(policy: Policy, step: int, rows: slice = slice(None)) -> Batch:
 
 
 @torch.no_grad()
-def act(policy: Policy, seeds: Tensor, rows: slice = slice(None), steps: Sequence[int] = range(STEPS)) -> Tensor:
+def act(
+    policy: Policy, seeds: Tensor, rows: slice = slice(None), steps: Sequence[int] = range(STEPS)
+) -> Tensor:
     """Actions (steps B H A) of rows that begin at the first step."""
     state, actions = policy.initial_state(seeds), []
     for step in steps:

@@ -1,4 +1,6 @@
-"""Strangers' packages beside Joinery's wheel, in a virtual environment of their own: what plugin authors will do."""
+"""Strangers' packages beside Joinery's wheel, in a virtual environment of their own: what plugin
+authors will do.
+"""
 
 import json
 import os
@@ -15,7 +17,7 @@ import pytest
 import tomli_w
 from safetensors import safe_open
 
-from core.data.store import EpisodeStore
+from core.store.store import EpisodeStore
 from core.testing import Check, checks_for
 from tests.strangers import HEADS, head_and_config, package
 
@@ -82,10 +84,17 @@ class Installation:
 
     def run(self, *words: str) -> str:
         """Run a program of the environment; return what it printed."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {
+            "OMP_NUM_THREADS": "1"
+        }
         program = self.folder / "bin" / words[0]
         done = subprocess.run(
-            [program, *words[1:]], cwd=self.desk, env=environment, capture_output=True, text=True, check=False
+            [program, *words[1:]],
+            cwd=self.desk,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -100,7 +109,16 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     venv.create(folder / "venv")
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
     lend_libraries(site)
-    pip("--python", folder / "venv" / "bin" / "python", "install", "--no-deps", "--no-index", ours, *theirs, rig)
+    pip(
+        "--python",
+        folder / "venv" / "bin" / "python",
+        "install",
+        "--no-deps",
+        "--no-index",
+        ours,
+        *theirs,
+        rig,
+    )
     (folder / "desk").mkdir()
     return Installation(folder / "venv", ours, folder / "desk")
 
@@ -120,7 +138,15 @@ def copy(source: Path, to: Path) -> Path:
 
 
 def build_wheel(source: Path) -> Path:
-    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", source / "dist", source)
+    pip(
+        "wheel",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--wheel-dir",
+        source / "dist",
+        source,
+    )
     (wheel,) = (source / "dist").glob("*.whl")
     return wheel
 
@@ -132,20 +158,31 @@ def pip(*words: str | Path) -> None:
 
 
 def lend_libraries(site: Path) -> None:
-    """Put the libraries of this environment at the end of the fresh one's path: torch alone is gigabytes."""
-    lent = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    """Put the libraries of this environment at the end of the fresh one's path: torch alone is
+    gigabytes.
+    """
+    lent = [
+        folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")
+    ]
     (site / "lent.pth").write_text("".join(f"{folder}\n" for folder in lent))
 
 
 def small_recipe(path: Path, head: str) -> Path:
-    """A stranger's head in the embedded world, whose expert shows one task; what the first run records, all read."""
-    path.write_text(f"{SMALL_WORLD}{tomli_w.dumps({'policy_head': {'name': head, **SMALL[head]}})}", encoding="utf-8")
+    """A stranger's head in the embedded world, whose expert shows one task; what the first run
+    records, all read.
+    """
+    path.write_text(
+        f"{SMALL_WORLD}{tomli_w.dumps({'policy_head': {'name': head, **SMALL[head]}})}",
+        encoding="utf-8",
+    )
     return path
 
 
 def test_the_wheel_is_whole(installation: Installation) -> None:
     files = zipfile.ZipFile(installation.wheel).namelist()
-    assert {"plugins/text/robot_instructions.model", "core/py.typed", "plugins/py.typed"} <= set(files)
+    assert {"plugins/text/robot_instructions.model", "core/py.typed", "plugins/py.typed"} <= set(
+        files
+    )
     assert {name.split("/")[0].split("-")[0] for name in files} == {"core", "plugins", "joinery"}
 
 
@@ -159,7 +196,10 @@ def test_the_code_that_runs_is_the_wheels(installation: Installation) -> None:
 @pytest.mark.slow
 def test_the_strangers_heads_are_listed(installation: Installation) -> None:
     printed = installation.run("joinery", "plugins", "policy_head")
-    assert "mlp  [mlp_head, joinery-mlp-head 0.3.0]  Regresses the chunk of every frame on its own." in printed
+    assert (
+        "mlp  [mlp_head, joinery-mlp-head 0.3.0]  Regresses the chunk of every frame on its own."
+        in printed
+    )
     assert "hidden_size: int = 256\n          width of the hidden layer." in printed
     assert "lstm  [plugins.heads.lstm, joinery " in printed
     for name in HEADS:
@@ -181,7 +221,10 @@ def test_a_strangers_head_trains_and_acts_in_a_world(installation: Installation,
 
 @pytest.mark.slow
 def test_depth_and_force_are_recorded_imported_and_shown(installation: Installation) -> None:
-    shown = ["feature depth: uint16 (24, 24, 1), depth in mm", "feature force: float32 (6,), force in N"]
+    shown = [
+        "feature depth: uint16 (24, 24, 1), depth in mm",
+        "feature force: float32 (6,), force in N",
+    ]
     words = ["depth_force_press", "press.zarr", "--episodes", "2", "--workers", "1"]
     assert "2 episodes recorded" in installation.run("joinery", "collect", *words)
     assert all(line in installation.run("joinery", "show", "press.zarr") for line in shown)
@@ -189,9 +232,16 @@ def test_depth_and_force_are_recorded_imported_and_shown(installation: Installat
     (installation.desk / "rig").mkdir()
     for number in range(2):
         one = recorded.read(number)
-        arrays = {"action": one.actions, "proprio": one.proprio, "instruction": one.instruction, **one.features}
+        arrays = {
+            "action": one.actions,
+            "proprio": one.proprio,
+            "instruction": one.instruction,
+            **one.features,
+        }
         np.savez(installation.desk / "rig" / f"{number}.npz", rgb=one.images["top"], **arrays)
-    printed = installation.run("joinery", "import", "depth_force_npz", "rig", "rig.zarr", "--jobs", "1")
+    printed = installation.run(
+        "joinery", "import", "depth_force_npz", "rig", "rig.zarr", "--jobs", "1"
+    )
     assert all(line in printed for line in shown)
     imported = EpisodeStore(installation.desk / "rig.zarr")
     for number in range(2):
@@ -247,12 +297,21 @@ controls = ["blank_images"]
 
 
 @pytest.mark.slow
-def test_a_policy_that_sees_depth_and_feels_force_alone_does_its_task(installation: Installation) -> None:
-    """From the world through demonstrations, store and encoder back into the world, by no word in core."""
+def test_a_policy_that_sees_depth_and_feels_force_alone_does_its_task(
+    installation: Installation,
+) -> None:
+    """From the world through demonstrations, store and encoder back into the world, by no word in
+    core.
+    """
     (installation.desk / "rig.toml").write_text(RIG_RECIPE, encoding="utf-8")
     installation.run("joinery", "run", "rig.toml")
-    results = json.loads((installation.desk / "runs" / "rig" / "evaluation" / "results.json").read_text())
-    successes = {condition: tasks["tasks"]["press"]["successes"] for condition, tasks in results["summary"].items()}
+    results = json.loads(
+        (installation.desk / "runs" / "rig" / "evaluation" / "results.json").read_text()
+    )
+    successes = {
+        condition: tasks["tasks"]["press"]["successes"]
+        for condition, tasks in results["summary"].items()
+    }
     assert successes["standard"] >= 17
     assert successes["blank_images"] <= 12  # without depth it knows as much as the force tells it
 

@@ -1,11 +1,15 @@
-"""python -m tests.toy_command run RECIPE ...: the command `joinery` where the toy environment is installed."""
+"""python -m tests.toy_command run RECIPE ...: the command `joinery` where the toy environment is
+installed.
+"""
 
 from core.cli import main
-from core.plugins import load_plugins
-from core.registry import Component, Plugin
+from core.registry.catalogue import load_plugins
+from core.registry.components import Component, Plugin
 from tests.toy_environment import ToyConfig, ToyEnvironment
 
-TOY = Component("environment", "toy", ToyConfig, ToyEnvironment, Plugin("tests.toy_environment", "tests", "1"))
+TOY = Component(
+    "environment", "toy", ToyConfig, ToyEnvironment, Plugin("tests.toy_environment", "tests", "1")
+)
 
 
 def install_toy() -> None:

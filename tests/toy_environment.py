@@ -1,7 +1,8 @@
-"""A world small enough for tests: a point over a floor with two discs, and faults on demand. It needs numpy alone.
+"""A world small enough for tests: a point over a floor with two discs, and faults on demand. It
+needs numpy alone.
 
-The point is moved by (x, y, gripper); a task is done when the point is on the disc of its colour with the gripper
-closed.
+The point is moved by (x, y, gripper); a task is done when the point is on the disc of its colour
+with the gripper closed.
 """
 
 import os
@@ -13,18 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from core import (
-    ActionConvention,
-    Camera,
-    DataError,
-    Environment,
-    Gripper,
-    Observation,
-    Register,
-    StoreInfo,
-    Task,
-    hookimpl,
-)
+from core import DataError, Register, hookimpl
+from core.environments import Environment, Observation, Task
+from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 SIZE, SPEED, RADIUS, LONGEST = 16, 0.2, 0.15, 40
 OPEN, CLOSED = 1.0, -1.0
@@ -37,10 +29,12 @@ CHAIN = 5
 class Fault:
     """What goes wrong.
 
-    kind: the process dies with exit code 3, the environment raises a RuntimeError, or a step never ends.
+    kind: the process dies with exit code 3, the environment raises a RuntimeError, or a step never
+    ends.
     seed: of the episode in which it happens.
     step: before which step, counted from 0.
-    marker: a file whose absence lets the fault happen, and which it makes: so it happens once; "": always.
+    marker: a file whose absence lets the fault happen, and which it makes: so it happens once; "":
+    always.
     """
 
     kind: Literal["crash", "raise", "hang"]
@@ -55,7 +49,8 @@ class ToyConfig:
 
     cameras: one that looks down at the floor, or also one that follows the point.
     faults: what goes wrong, and when.
-    fails_every: the expert stands still in every n-th seed, so that its demonstration fails; 0: never.
+    fails_every: the expert stands still in every n-th seed, so that its demonstration fails; 0:
+    never.
     delay: seconds that a step takes longer than it needs to.
     """
 
@@ -89,7 +84,11 @@ def toy_tasks() -> dict[str, Task]:
     return {
         f"reach_{colour}": Task(
             name=f"reach_{colour}",
-            instructions=(f"reach the {colour} disc", f"go to {colour}", f"move onto the {colour} disc"),
+            instructions=(
+                f"reach the {colour} disc",
+                f"go to {colour}",
+                f"move onto the {colour} disc",
+            ),
             held_out=(f"touch the {colour} disc", f"find the {colour} spot"),
             max_steps=LONGEST,
             tier="warm" if colour == "red" else "cold",
@@ -151,7 +150,10 @@ class ToyEnvironment(Environment):
         random = np.random.default_rng([kind, seed])
         self._seed, self._step, self._closed = seed, 0, False
         self._point = random.uniform(-0.8, 0.8, 2)
-        left, right = random.uniform((-0.8, -0.8), (-0.3, 0.8)), random.uniform((0.3, -0.8), (0.8, 0.8))
+        left, right = (
+            random.uniform((-0.8, -0.8), (-0.3, 0.8)),
+            random.uniform((0.3, -0.8), (0.8, 0.8)),
+        )
         red, blue = (left, right) if random.random() < 0.5 else (right, left)
         self._discs = {"red": red, "blue": blue}
 
@@ -159,7 +161,9 @@ class ToyEnvironment(Environment):
         return float(np.linalg.norm(self._discs[self._goal] - self._point))
 
 
-def _draw(scene: Sequence[tuple[tuple[int, int, int], np.ndarray, float]], centre: np.ndarray) -> np.ndarray:
+def _draw(
+    scene: Sequence[tuple[tuple[int, int, int], np.ndarray, float]], centre: np.ndarray
+) -> np.ndarray:
     """(Y X 3) uint8: discs as (colour, place, radius) on a grey floor, seen from above."""
     axis = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
     grid = np.stack(np.meshgrid(axis, axis), axis=-1) + centre

@@ -1,12 +1,9 @@
-"""python -m core.report.compare RUN RUN ...: put several runs side by side on one page."""
+"""Several runs side by side on one page."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from core.cli import command
 
 if TYPE_CHECKING:
     from core.report.figures import Chart
@@ -76,8 +73,13 @@ def _facts(record: "RunRecord") -> "list[Fact]":
     from core.report.success import Fact, headline
 
     metrics = record.metrics or {}
-    names = {"validation/error": "validation error", "validation/constant": "best constant action per task"}
-    errors = [Fact(name, f"{metrics[key].last:.4f}") for key, name in names.items() if key in metrics]
+    names = {
+        "validation/error": "validation error",
+        "validation/constant": "best constant action per task",
+    }
+    errors = [
+        Fact(name, f"{metrics[key].last:.4f}") for key, name in names.items() if key in metrics
+    ]
     return [*(headline(record.evaluation) if record.evaluation else []), *errors]
 
 
@@ -86,7 +88,10 @@ def curves(names: Sequence[str], records: "Sequence[RunRecord]") -> "list[Chart]
     from core.report import figures
 
     def of_runs(key: str) -> "dict[str, Series | None]":
-        return {name: (record.metrics or {}).get(key) for name, record in zip(names, records, strict=True)}
+        return {
+            name: (record.metrics or {}).get(key)
+            for name, record in zip(names, records, strict=True)
+        }
 
     drawn = (
         figures.curves("Training loss", of_runs("loss"), logarithmic=True),
@@ -96,12 +101,16 @@ def curves(names: Sequence[str], records: "Sequence[RunRecord]") -> "list[Chart]
 
 
 def recipe_differences(records: "Sequence[RunRecord]") -> tuple[int, list[Line]]:
-    """How many keys agree in all recipes, and those that do not; runs without a recipe are left out of the question."""
+    """How many keys agree in all recipes, and those that do not; runs without a recipe are left out
+    of the question.
+    """
     from core.report.page import flat
 
     recipes = [flat(record.settings) if record.recipe is not None else None for record in records]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe or {})
-    lines = [Line(key, [MISSING if r is None else r.get(key, MISSING) for r in recipes]) for key in keys]
+    lines = [
+        Line(key, [MISSING if r is None else r.get(key, MISSING) for r in recipes]) for key in keys
+    ]
     known = [number for number, recipe in enumerate(recipes) if recipe is not None]
     different = [line for line in lines if len({line.texts[number] for number in known}) > 1]
     return len(lines) - len(different), different
@@ -112,14 +121,22 @@ def sizes(records: "Sequence[RunRecord]") -> list[Line]:
     from core.report.metrics import joint_table
 
     tables = [joint_table(record.metrics or {}) for record in records]
-    rows: list[Mapping[str, JointRow]] = [{row.part: row for row in table.rows} if table else {} for table in tables]
+    rows: list[Mapping[str, JointRow]] = [
+        {row.part: row for row in table.rows} if table else {} for table in tables
+    ]
     lines = []
     for part in dict.fromkeys(part for row in rows for part in row):
         texts = [_size(row.get(part)) for row in rows]
         lines.append(Line(part.replace("_", " "), texts))
     if lines:
-        lines.append(Line("all", [f"{table.parameters:,}" if table else MISSING for table in tables]))
-        lines.append(Line("of which train", [f"{table.trainable:,}" if table else MISSING for table in tables]))
+        lines.append(
+            Line("all", [f"{table.parameters:,}" if table else MISSING for table in tables])
+        )
+        lines.append(
+            Line(
+                "of which train", [f"{table.trainable:,}" if table else MISSING for table in tables]
+            )
+        )
     return lines
 
 
@@ -127,29 +144,3 @@ def _size(row: "JointRow | None") -> str:
     if row is None:
         return MISSING
     return f"{row.parameters:,}" + (" frozen" if row.trains == "frozen" else "")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery compare", description="Put several runs side by side on one HTML page."
-    )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder; two or more")
-    parser.add_argument("--output", type=Path, default=Path("compare.html"), help="the page; default: compare.html")
-    return parser
-
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Write a page that compares runs."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if len(arguments.runs) < 2:
-        parser.error("name two runs or more; joinery report RUN shows a single one")
-    if len({run.resolve() for run in arguments.runs}) < len(arguments.runs):
-        parser.error("a run is named twice; name different ones")
-    print(write_comparison(arguments.runs, arguments.output))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,6 @@
-"""How the numbers of a store are spread: each dimension's usual range, histogram, and what it is measured in."""
+"""How the numbers of a store are spread: each dimension's usual range, histogram, and what it is
+measured in.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from core.data.contracts import ActionConvention
-from core.data.inspection import reaches_far
-from core.data.store import EpisodeStore
+from core.episodes.episode import ActionConvention
+from core.report.inspection import reaches_far
+from core.store.store import EpisodeStore
 
 Feature = Literal["action", "proprio"]
 BINS = 40
@@ -23,7 +25,8 @@ class Dimension:
     index: which.
     unit: what its values mean, as far as the store says it.
     low, high: the range it is drawn over: all values, or without those that lie far outside.
-    edges (BINS + 1), counts (BINS): its histogram over that range; outside: finite values that lie beyond.
+    edges (BINS + 1), counts (BINS): its histogram over that range; outside: finite values that lie
+    beyond.
     not_finite: values that are no numbers.
     """
 
@@ -40,7 +43,9 @@ class Dimension:
 
 
 def dimensions(store: EpisodeStore) -> list[Dimension]:
-    """Every dimension of the actions and of the proprioception, measured over all frames of a store with episodes."""
+    """Every dimension of the actions and of the proprioception, measured over all frames of a store
+    with episodes.
+    """
     return [*_dimensions(store, "action"), *_dimensions(store, "proprio")]
 
 
@@ -62,10 +67,14 @@ def _dimensions(store: EpisodeStore, feature: Feature) -> Iterator[Dimension]:
 
 
 def usual_ranges(store: EpisodeStore, feature: Feature) -> list[tuple[float, float]]:
-    """Each dimension's least and most value, or its middle 98 % and as much again where some lie far outside."""
+    """Each dimension's least and most value, or its middle 98 % and as much again where some lie
+    far outside.
+    """
     s = store.statistics[feature]
     ranges = []
-    for d, (least, low, high, most) in enumerate(zip(s.min, s.quantile(0.01), s.quantile(0.99), s.max, strict=True)):
+    for d, (least, low, high, most) in enumerate(
+        zip(s.min, s.quantile(0.01), s.quantile(0.99), s.max, strict=True)
+    ):
         if not np.isfinite([least, low, high, most]).all():
             ranges.append(_finite_range(store, feature, d))
         elif reaches_far(least, low, high, most):
@@ -76,9 +85,13 @@ def usual_ranges(store: EpisodeStore, feature: Feature) -> list[tuple[float, flo
 
 
 def action_units(action: ActionConvention) -> list[str]:
-    """What 1.0 of each dimension is: a store records metres and radians, and which of the two is only partly known."""
+    """What 1.0 of each dimension is: a store records metres and radians, and which of the two is
+    only partly known.
+    """
     length = "m" if action.rotation == "none" and action.frame != "joint" else "m or rad"
-    grippers = {g.dimension: f"gripper: {g.closed:g} closed, {g.open:g} open" for g in action.grippers}
+    grippers = {
+        g.dimension: f"gripper: {g.closed:g} closed, {g.open:g} open" for g in action.grippers
+    }
     scaled = [length if scale == 1 else f"1.0 is {scale:g} {length}" for scale in action.scale]
     return [grippers.get(d, unit) for d, unit in enumerate(scaled)]
 
@@ -96,5 +109,9 @@ def _blocks(store: EpisodeStore, feature: Feature) -> Iterator[np.ndarray]:
 
 def _finite_range(store: EpisodeStore, feature: Feature, d: int) -> tuple[float, float]:
     """The least and the most of those values of a dimension that are numbers."""
-    found = [known for numbers in _blocks(store, feature) if (known := numbers[np.isfinite(numbers[:, d]), d]).size]
+    found = [
+        known
+        for numbers in _blocks(store, feature)
+        if (known := numbers[np.isfinite(numbers[:, d]), d]).size
+    ]
     return (min(map(np.min, found)), max(map(np.max, found))) if found else (0.0, 1.0)

@@ -1,4 +1,6 @@
-"""Curves as inline SVG. Matplotlib draws numbers and axes; every other word is HTML, where the browser lays it out."""
+"""Curves as inline SVG. Matplotlib draws numbers and axes; every other word is HTML, where the
+browser lays it out.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Matplotlib draws in colours that nobody else uses; the page's style sheet then says what they are, in light and dark.
+# Matplotlib draws in colours that nobody else uses; the page's style sheet then says what they are,
+# in light and dark.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
-VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {c: f"--series-{i}" for i, c in enumerate(SERIES, 1)}
+VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
+    c: f"--series-{i}" for i, c in enumerate(SERIES, 1)
+}
 DASHED = (0, (4, 1.5))
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
@@ -41,7 +46,11 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "lines.linewidth": 1.6,
 }
-WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)  # inches: a curve's drawing, one of many, with labels
+WIDE, SMALL, LABELLED = (
+    (5.0, 2.6),
+    (2.9, 1.45),
+    (2.9, 1.9),
+)  # inches: a curve's drawing, one of many, with labels
 BUCKETS = 240  # a curve of more steps is drawn as the mean and the range of this many buckets
 FEW = 12  # a curve of no more points gets a dot at each: one alone would draw no line at all
 CHUNKS = 14  # at most as many of an episode's predicted chunks are drawn
@@ -49,7 +58,9 @@ CHUNKS = 14  # at most as many of an episode's predicted chunks are drawn
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: the curve's name, its colour (1 to 6; 0: muted) and whether it is solid."""
+    """One entry of a legend: the curve's name, its colour (1 to 6; 0: muted) and whether it is
+    solid.
+    """
 
     name: str
     colour: int
@@ -66,37 +77,59 @@ class Chart:
     note: str = ""
 
 
-def curves(title: str, series: Mapping[str, Series | None], *, logarithmic: bool = False) -> Chart | None:
+def curves(
+    title: str, series: Mapping[str, Series | None], *, logarithmic: bool = False
+) -> Chart | None:
     """Draw several series over the steps, None where there is nothing to draw.
 
     The n-th series has the n-th colour, whether those before it can be drawn or not.
     """
-    drawn = {(i, name): one for i, (name, one) in enumerate(series.items()) if one and _drawable(one, logarithmic)}
+    drawn = {
+        (i, name): one
+        for i, (name, one) in enumerate(series.items())
+        if one and _drawable(one, logarithmic)
+    }
     if not drawn:
         return None
 
     def paint(axes: "Axes") -> None:
         for (number, _), one in drawn.items():
-            _curve(axes, one, SERIES[number % len(SERIES)], "solid" if number < len(SERIES) else DASHED)
+            _curve(
+                axes, one, SERIES[number % len(SERIES)], "solid" if number < len(SERIES) else DASHED
+            )
         axes.set_xlabel("step")
         if logarithmic:
             _logarithmic(axes)
 
     keys = [Key(name, i % len(SERIES) + 1, solid=i < len(SERIES)) for i, name in drawn]
     widest = max(len(one.steps) for one in drawn.values()) / BUCKETS
-    note = f"Means of about {widest:.0f} steps; the shade is the range within them." if widest > 1.5 else ""
+    note = (
+        f"Means of about {widest:.0f} steps; the shade is the range within them."
+        if widest > 1.5
+        else ""
+    )
     return Chart(title, _draw(title, WIDE, paint), keys, note)
 
 
 def validation(error: Series, constant: Series | None, by_task: Mapping[str, Series]) -> Chart:
-    """Draw the error on held-out episodes beside that of each task's best constant action, with the tasks behind."""
+    """Draw the error on held-out episodes beside that of each task's best constant action, with the
+    tasks behind.
+    """
     title = "Error on held-out episodes"
 
     def paint(axes: "Axes") -> None:
         for one in by_task.values():
-            axes.plot(one.steps, one.values, color=MUTED, alpha=0.4, linewidth=0.8, marker=_marker(one))
+            axes.plot(
+                one.steps, one.values, color=MUTED, alpha=0.4, linewidth=0.8, marker=_marker(one)
+            )
         if constant:
-            axes.plot(constant.steps, constant.values, color=SERIES[1], linestyle=DASHED, marker=_marker(constant))
+            axes.plot(
+                constant.steps,
+                constant.values,
+                color=SERIES[1],
+                linestyle=DASHED,
+                marker=_marker(constant),
+            )
         axes.plot(error.steps, error.values, color=SERIES[0], marker=_marker(error))
         axes.set_xlabel("step")
         axes.set_ylim(bottom=0)
@@ -108,13 +141,17 @@ def validation(error: Series, constant: Series | None, by_task: Mapping[str, Ser
 
 
 def action_chunks(episode: PredictedEpisode) -> list[Chart]:
-    """Draw each action dimension: what the demonstrator did, and the chunks predicted at every few steps."""
+    """Draw each action dimension: what the demonstrator did, and the chunks predicted at every few
+    steps.
+    """
     length, horizon = episode.predicted.shape[:2]
     every = max(1, horizon // 2, ceil(length / CHUNKS))  # so that no more than two or three overlap
     starts = np.arange(0, length, every)
     steps = starts[:, None] + np.arange(horizon)  # (chunks, H)
     inside = steps < length
-    broken = np.append(np.where(inside, steps, 0), np.zeros((len(starts), 1), int), axis=1)  # + 1: between two chunks
+    broken = np.append(
+        np.where(inside, steps, 0), np.zeros((len(starts), 1), int), axis=1
+    )  # + 1: between two chunks
 
     def chart(index: int, name: str) -> Chart:
         chunks = np.where(inside, episode.predicted[starts, :, index], np.nan)
@@ -123,7 +160,9 @@ def action_chunks(episode: PredictedEpisode) -> list[Chart]:
         def paint(axes: "Axes") -> None:
             axes.plot(episode.true[:, index], color=INK, linewidth=1.3)
             axes.plot(broken.ravel(), chunks.ravel(), color=SERIES[1], linewidth=1.1)
-            axes.plot(starts, chunks[:, 0], color=SERIES[1], linestyle="", marker="o", markersize=2.6)
+            axes.plot(
+                starts, chunks[:, 0], color=SERIES[1], linestyle="", marker="o", markersize=2.6
+            )
             axes.margins(x=0.02)
 
         return Chart(name, _draw(f"{name}: true action and predicted chunks", SMALL, paint))
@@ -158,7 +197,9 @@ def _curve(axes: "Axes", series: Series, colour: str, dash: object) -> None:
         return
     parts = np.array_split(np.arange(len(series.steps)), BUCKETS)
     steps = np.array([series.steps[part].mean() for part in parts])
-    means, lows, highs = (np.array([f(series.values[part]) for part in parts]) for f in (np.mean, np.min, np.max))
+    means, lows, highs = (
+        np.array([f(series.values[part]) for part in parts]) for f in (np.mean, np.min, np.max)
+    )
     axes.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
     axes.plot(steps, means, color=colour, linestyle=dash)
 
@@ -198,7 +239,9 @@ def _draw(label: str, size: tuple[float, float], paint: Callable[["Axes"], None]
 
 
 def _as_element(figure: "Figure", label: str) -> str:
-    """What matplotlib drew as an element of a page: the page's colours and font, own ids, a label, no fixed size."""
+    """What matplotlib drew as an element of a page: the page's colours and font, own ids, a label,
+    no fixed size.
+    """
     stream = StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
@@ -206,11 +249,16 @@ def _as_element(figure: "Figure", label: str) -> str:
     assert box, "matplotlib states the view box"
     body = text[text.index(">", box.end()) + 1 :]
     for unwanted in (
-        r"<metadata>.*?</metadata>|<style.*?</style>|<clipPath.*?</clipPath>",  # nothing leaves the axes
+        # nothing leaves the axes
+        r"<metadata>.*?</metadata>|<style.*?</style>|<clipPath.*?</clipPath>",
         r' clip-path="[^"]*"| transform="rotate\(-0 [^"]*"| id="[a-z]+[._]?\w*_\d+"|font-family: [^;]*; ',
     ):
         body = re.sub(unwanted, "", body, flags=re.DOTALL)
-    body = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+|\s*\n", r"\1", found[0]), body)
-    body = re.sub(r"#0[0-9a-f]0[0-9a-f]0[0-9a-f]", lambda found: f"var({VARIABLES[found[0]]})", body)
+    body = re.sub(
+        r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+|\s*\n", r"\1", found[0]), body
+    )
+    body = re.sub(
+        r"#0[0-9a-f]0[0-9a-f]0[0-9a-f]", lambda found: f"var({VARIABLES[found[0]]})", body
+    )
     body = re.sub(r'( id="|href="#)', rf"\g<1>{crc32(body.encode()):08x}-", body)
     return f'<svg class="chart" viewBox="{box[1]}" role="img" aria-label="{escape(label)}">{body.strip()}'

@@ -10,7 +10,9 @@ import numpy as np
 from core.report.inputs import Rollout
 
 LARGEST_SIDE = 160  # pixels; larger frames are shrunk by a whole factor
-MOST_FRAMES = 120  # of longer attempts and episodes every second, third ... frame is kept, and the last
+MOST_FRAMES = (
+    120  # of longer attempts and episodes every second, third ... frame is kept, and the last
+)
 LOOKS_PER_SECOND = 20  # how fast a rollout plays, in looks of the policy
 BLOCK = 8  # pixels: JPEG's blocks; frames that begin at a multiple do not bleed into each other
 QUALITIES = (92, 85, 75, 65, 50, 35)  # the first whose picture is small enough
@@ -20,7 +22,8 @@ QUALITIES = (92, 85, 75, 65, 50, 35)  # the first whose picture is small enough
 class Strip:
     """A film strip and where its frames lie.
 
-    picture: JPEG as a data URI; frame i lies in row i // columns, column i % columns, each `width` x `height` pixels.
+    picture: JPEG as a data URI; frame i lies in row i // columns, column i % columns, each `width`
+    x `height` pixels.
     cameras: {"name", "x", "width", "height"}: where a camera's picture lies within a frame.
     steps: (n) which step each frame shows; per_second: steps in a second of the film.
     """
@@ -42,7 +45,8 @@ class Strip:
 
 @dataclass(frozen=True)
 class Film:
-    """A recorded attempt as a film strip; its steps are the policy's looks, each evaluate.execute control steps long.
+    """A recorded attempt as a film strip; its steps are the policy's looks, each evaluate.execute
+    control steps long.
 
     gripper: its opening at each frame of the strip, 0 closed to 1 open.
     """
@@ -76,12 +80,17 @@ def film(rollout: Rollout, most_bytes: int) -> Film:
 
 
 def kept_steps(length: int) -> list[int]:
-    """Which of `length` steps a film shows: all, or of more than MOST_FRAMES every second, third ... and the last."""
+    """Which of `length` steps a film shows: all, or of more than MOST_FRAMES every second, third
+    ... and the last.
+    """
     return _every(ceil(length / MOST_FRAMES), length)
 
 
-def make_strip(images: Mapping[str, np.ndarray], steps: Sequence[int], per_second: float, most_bytes: int) -> Strip:
-    """Lay out frames {camera: (n Y X 3) uint8} of `steps` (n) as a film strip of at most about `most_bytes`.
+def make_strip(
+    images: Mapping[str, np.ndarray], steps: Sequence[int], per_second: float, most_bytes: int
+) -> Strip:
+    """Lay out frames {camera: (n Y X 3) uint8} of `steps` (n) as a film strip of at most about
+    `most_bytes`.
 
     A lower quality first, then fewer frames.
     """
@@ -131,7 +140,9 @@ def _places(images: Mapping[str, np.ndarray]) -> tuple[list[dict[str, str | int]
 
 
 def _strip(cameras: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-    """Lay (n Y X 3) of every camera out in a strip (Y X 3) that is about square; return it and its columns."""
+    """Lay (n Y X 3) of every camera out in a strip (Y X 3) that is about square; return it and its
+    columns.
+    """
     padded = [_pad(frames, max(_whole_blocks(c.shape[1]) for c in cameras)) for frames in cameras]
     frames = np.concatenate(padded, axis=2)
     count, height, width = frames.shape[:3]
@@ -139,7 +150,9 @@ def _strip(cameras: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
     rows = ceil(count / columns)
     filled = np.concatenate([frames, np.repeat(frames[-1:], rows * columns - count, axis=0)])
     grid = filled.reshape(rows, columns, height, width, 3)
-    return np.ascontiguousarray(grid.swapaxes(1, 2).reshape(rows * height, columns * width, 3)), columns
+    return np.ascontiguousarray(
+        grid.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+    ), columns
 
 
 def _pad(frames: np.ndarray, height: int) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""What a report is made from: the files of a run's folder, each of which may be missing, none of which may be damaged.
+"""What a report is made from: the files of a run's folder, each of which may be missing, none of
+which may be damaged.
 
-Read with numpy and the standard library alone, so that runs of other machines and versions can be reported.
+Read with numpy and the standard library alone, so that runs of other machines and versions can be
+reported.
 """
 
 import struct
@@ -19,7 +21,16 @@ from core.report.metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
 # what numpy and zipfile raise at an .npz that is truncated, overwritten or something else
-DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, EOFError, KeyError, RuntimeError)
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    TypeError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+)
 TEXT, TRUTH, WHOLE, NUMBER = "U", "b", "iu", "biuf"  # kinds of numpy's types
 
 
@@ -65,11 +76,19 @@ class PredictedEpisode:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read recipe, metrics and results; raises DataError where a file is damaged or where there is nothing at all."""
-    paths = [folder / "recipe.toml", folder / "metrics.jsonl", folder / "evaluation" / "results.json"]
+    """Read recipe, metrics and results; raises DataError where a file is damaged or where there is
+    nothing at all.
+    """
+    paths = [
+        folder / "recipe.toml",
+        folder / "metrics.jsonl",
+        folder / "evaluation" / "results.json",
+    ]
     recipe, metrics, results = (path if path.is_file() else None for path in paths)
     if not (recipe or metrics or results):
-        raise DataError(f"{folder}: no run here: no recipe.toml, metrics.jsonl or evaluation; name the folder of a run")
+        raise DataError(
+            f"{folder}: no run here: no recipe.toml, metrics.jsonl or evaluation; name the folder of a run"
+        )
     text, settings = _read_recipe(recipe) if recipe else (None, {})
     return RunRecord(
         folder=folder,
@@ -89,11 +108,17 @@ def rollout_files(folder: Path) -> list[Path]:
 def read_rollout(path: Path) -> Rollout:
     """Read one recorded attempt; raises DataError if it is damaged."""
     arrays = _read_arrays(path)
-    images = {name.removeprefix("camera/"): x for name, x in arrays.items() if name.startswith("camera/")}
+    images = {
+        name.removeprefix("camera/"): x for name, x in arrays.items() if name.startswith("camera/")
+    }
     gripper = _array(path, arrays, "gripper", 1, NUMBER)
-    whole = all(x.ndim == 4 and x.shape[-1] == 3 and x.size and x.dtype == np.uint8 for x in images.values())
+    whole = all(
+        x.ndim == 4 and x.shape[-1] == 3 and x.size and x.dtype == np.uint8 for x in images.values()
+    )
     if not (images and whole and all(len(x) == len(gripper) for x in images.values())):
-        raise DataError(f"{path}: expected camera/NAME (n Y X 3) uint8 and gripper (n); evaluate the run again")
+        raise DataError(
+            f"{path}: expected camera/NAME (n Y X 3) uint8 and gripper (n); evaluate the run again"
+        )
     return Rollout(
         task=str(_array(path, arrays, "task", 0, TEXT)),
         instruction=str(_array(path, arrays, "instruction", 0, TEXT)),
@@ -112,14 +137,22 @@ def read_predictions(folder: Path) -> list[PredictedEpisode]:
     arrays = _read_arrays(path)
     names = tuple(str(name) for name in _array(path, arrays, "names", 1, TEXT))
     episodes = []
-    for number in sorted({int(n) for n, slash, _ in (key.partition("/") for key in arrays) if slash and n.isdecimal()}):
+    for number in sorted(
+        {
+            int(n)
+            for n, slash, _ in (key.partition("/") for key in arrays)
+            if slash and n.isdecimal()
+        }
+    ):
         true = _array(path, arrays, f"{number}/true", 2, NUMBER)
         predicted = _array(path, arrays, f"{number}/predicted", 3, NUMBER)
         if true.shape[1] != len(names) or predicted.shape[::2] != true.shape or not predicted.size:
             raise DataError(
                 f"{path}: episode {number}: expected true (n A) and predicted (n H A) with A = {len(names)}"
             )
-        task, instruction = (str(_array(path, arrays, f"{number}/{key}", 0, TEXT)) for key in ("task", "instruction"))
+        task, instruction = (
+            str(_array(path, arrays, f"{number}/{key}", 0, TEXT)) for key in ("task", "instruction")
+        )
         episodes.append(PredictedEpisode(task, instruction, names, true, predicted))
     return episodes
 
@@ -129,7 +162,9 @@ def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid TOML: {error}; restore it from the recipe that was run") from None
+        raise DataError(
+            f"{path}: not valid TOML: {error}; restore it from the recipe that was run"
+        ) from None
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -139,15 +174,21 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
         for array in arrays.values():
             if array.dtype.kind == TEXT:
-                np.char.encode(array, "utf-8")  # an array can hold half a character, which no page can
+                np.char.encode(
+                    array, "utf-8"
+                )  # an array can hold half a character, which no page can
         return arrays
     except DAMAGED as error:
         raise DataError(f"{path}: damaged ({error}); evaluate the run again") from None
 
 
-def _array(path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str) -> np.ndarray:
+def _array(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str
+) -> np.ndarray:
     array = arrays.get(name)
     if array is None or array.ndim != dimensions or array.dtype.kind not in kinds:
         found = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"
-        raise DataError(f"{path}: '{name}': expected an array of {dimensions} dimensions, {found}; evaluate again")
+        raise DataError(
+            f"{path}: '{name}': expected an array of {dimensions} dimensions, {found}; evaluate again"
+        )
     return array

@@ -9,8 +9,15 @@ import numpy as np
 
 from core.errors import DataError
 
-NOT_LOSSES = ("loss", "gradient_norm", "learning_rate_factor")  # what stands beside the terms of the loss
-COUNTS = ("parameters", "trainable")  # the columns of the joint-training table that are whole numbers
+NOT_LOSSES = (
+    "loss",
+    "gradient_norm",
+    "learning_rate_factor",
+)  # what stands beside the terms of the loss
+COUNTS = (
+    "parameters",
+    "trainable",
+)  # the columns of the joint-training table that are whole numbers
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,9 @@ Metrics = Mapping[str, Series]
 
 @dataclass(frozen=True)
 class JointRow:
-    """One part of the joint-training table: {"learning_rate", "gradient_norm", "update"} at both ends of the run."""
+    """One part of the joint-training table: {"learning_rate", "gradient_norm", "update"} at both
+    ends of the run.
+    """
 
     part: str
     parameters: int
@@ -77,18 +86,28 @@ def read_metrics(path: Path) -> dict[str, Series]:
             for name, value in values.items():
                 points.setdefault(name, {})[step] = _number(name, value)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-            raise DataError(f"{path}:{number}: no measurement; delete the line, or restore the file") from None
+            raise DataError(
+                f"{path}:{number}: no measurement; delete the line, or restore the file"
+            ) from None
     return {name: _series(by_step) for name, by_step in points.items()}
 
 
 def below(metrics: Metrics, prefix: str) -> dict[str, Series]:
     """The series whose names begin with `prefix`, by the rest of their names."""
-    return {name.removeprefix(prefix): series for name, series in metrics.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): series
+        for name, series in metrics.items()
+        if name.startswith(prefix)
+    }
 
 
 def loss_terms(metrics: Metrics) -> dict[str, Series]:
     """The terms that add up to the loss; none where the loss is one term."""
-    terms = {name: series for name, series in metrics.items() if "/" not in name and name not in NOT_LOSSES}
+    terms = {
+        name: series
+        for name, series in metrics.items()
+        if "/" not in name and name not in NOT_LOSSES
+    }
     return terms if len(terms) > 1 else {}
 
 
@@ -111,11 +130,15 @@ def _row(part: str, columns: Mapping[str, Series]) -> JointRow | None:
         return None
     first = {key: float(columns[key].values[0]) for key in measured}
     last = {key: columns[key].last for key in measured}
-    return JointRow(part, int(columns["parameters"].last), int(columns["trainable"].last), first, last)
+    return JointRow(
+        part, int(columns["parameters"].last), int(columns["trainable"].last), first, last
+    )
 
 
 def _number(name: str, value: float) -> float:
-    """Raise ValueError for what no page can show: a name that is no text, or a count that is no number."""
+    """Raise ValueError for what no page can show: a name that is no text, or a count that is no
+    number.
+    """
     name.encode()  # JSON can name half a character, a lone surrogate
     if name.rpartition("/")[2] in COUNTS:
         return int(value)

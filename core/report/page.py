@@ -20,7 +20,8 @@ TOML = re.compile(
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill a template in: whatever comes from files is escaped, and the page forbids itself every request.
+    """Fill a template in: whatever comes from files is escaped, and the page forbids itself every
+    request.
 
     Its Content-Security-Policy names the one script that may run, by its checksum.
     """
@@ -29,7 +30,11 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
     loader = PackageLoader("core.report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": percent,
@@ -52,7 +57,9 @@ def write_page(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what takes the place of `path` when all went well; an OSError names `path`, and comes at once."""
+    """Where to write what takes the place of `path` when all went well; an OSError names `path`,
+    and comes at once.
+    """
     if path.is_dir():
         raise IsADirectoryError(EISDIR, "is a folder; name a file", str(path))
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
@@ -83,7 +90,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif isinstance(value, float):
             found[f"{prefix}{key}"] = f"{value:.10g}"
         else:
-            found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+            found[f"{prefix}{key}"] = (
+                value if isinstance(value, str) else json.dumps(value, default=str)
+            )
     return found
 
 
@@ -91,6 +100,9 @@ def highlighted(toml: str) -> str:
     """TOML as HTML, with a class around each kind of word."""
     pieces, end = [], 0
     for word in TOML.finditer(toml):
-        pieces += [escape(toml[end : word.start()]), f'<i class="{word.lastgroup}">{escape(word[0])}</i>']
+        pieces += [
+            escape(toml[end : word.start()]),
+            f'<i class="{word.lastgroup}">{escape(word[0])}</i>',
+        ]
         end = word.end()
     return "".join([*pieces, escape(toml[end:])])

@@ -1,12 +1,9 @@
-"""python -m core.report.report RUN: write RUN/report.html, one page that shows what a run learned and did."""
+"""One page that shows what a run learned and did."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from core.cli import command
 
 if TYPE_CHECKING:
     from core.report.figures import Chart
@@ -15,7 +12,9 @@ if TYPE_CHECKING:
     from core.report.metrics import Metrics
     from core.rollout.results import Evaluation
 
-FILM_BYTES = 6_500_000  # of all film strips together, before they become text, which is a third longer
+FILM_BYTES = (
+    6_500_000  # of all film strips together, before they become text, which is a third longer
+)
 LONGEST_FILM_BYTES = 300_000  # of one
 
 
@@ -39,7 +38,8 @@ class Chunks:
 def write_report(run: Path) -> Path:
     """Write RUN/report.html from what lies in the run's folder, and return its path.
 
-    The same files give the same page. Raises DataError, naming the file, where one is damaged; a report written
+    The same files give the same page. Raises DataError, naming the file, where one is damaged; a
+    report written
     before then stays as it was.
     """
     from core.report.inputs import read_predictions, read_run
@@ -70,25 +70,37 @@ def write_report(run: Path) -> Path:
 
 
 def where(evaluation: "Evaluation") -> list[str]:
-    """In which world and with which versions the policy was measured, and after how many steps of training."""
+    """In which world and with which versions the policy was measured, and after how many steps of
+    training.
+    """
     from core.report.page import flat
 
     environment, policy = evaluation.environment, evaluation.policy
     step = [f"step {policy['step']}"] if "step" in policy else []
     versions = flat(environment).items()
-    known = [f"{name.removeprefix('versions.')} {value}" for name, value in versions if name.startswith("versions.")]
+    known = [
+        f"{name.removeprefix('versions.')} {value}"
+        for name, value in versions
+        if name.startswith("versions.")
+    ]
     return [str(environment.get("name", "")), *step, *known]
 
 
 def unfinished(evaluation: "Evaluation") -> list[str]:
     """Attempts and chains that the environment could not finish: which, their seeds and why."""
-    attempts = [(f"{one.task}, {one.condition}", one.seed, one.failure) for one in evaluation.episodes]
+    attempts = [
+        (f"{one.task}, {one.condition}", one.seed, one.failure) for one in evaluation.episodes
+    ]
     chains = [("chain", one.seed, one.failure) for one in evaluation.chains]
-    return [f"{name}, seed {seed}: {failure}" for name, seed, failure in (*attempts, *chains) if failure]
+    return [
+        f"{name}, seed {seed}: {failure}" for name, seed, failure in (*attempts, *chains) if failure
+    ]
 
 
 def films(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
-    """The recorded attempts as film strips, in the order of evaluation; one attempt at a time is in memory."""
+    """The recorded attempts as film strips, in the order of evaluation; one attempt at a time is in
+    memory.
+    """
     from core.report.film import film
     from core.report.inputs import read_rollout, rollout_files
 
@@ -99,7 +111,9 @@ def films(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
         one = film(read_rollout(path), most)
         made.setdefault((one.task, one.success), one)
     recorded = dict.fromkeys(task for task, _ in made)
-    ordered = [task for task in tasks if task in recorded] + [task for task in recorded if task not in tasks]
+    ordered = [task for task in tasks if task in recorded] + [
+        task for task in recorded if task not in tasks
+    ]
     return [TaskFilms(task, made.get((task, True)), made.get((task, False))) for task in ordered]
 
 
@@ -125,8 +139,14 @@ def part_curves(metrics: "Metrics") -> "list[Chart]":
     from core.report.metrics import below
 
     def of_parts(key: str) -> "Metrics":
-        found = {name: series for name, series in below(metrics, "joint/").items() if name.endswith(f"/{key}")}
-        return {name.removesuffix(f"/{key}").replace("_", " "): series for name, series in found.items()}
+        found = {
+            name: series
+            for name, series in below(metrics, "joint/").items()
+            if name.endswith(f"/{key}")
+        }
+        return {
+            name.removesuffix(f"/{key}").replace("_", " "): series for name, series in found.items()
+        }
 
     drawn = (
         figures.curves("Gradient norm of each part", of_parts("gradient_norm"), logarithmic=True),
@@ -140,22 +160,3 @@ def chunks(episodes: "Sequence[PredictedEpisode]") -> list[Chunks]:
     from core.report.figures import action_chunks
 
     return [Chunks(episode, action_chunks(episode)) for episode in episodes]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery report", description="Write RUN/report.html, one page that shows what a run learned and did."
-    )
-    parser.add_argument("run", type=Path, help="the run's folder")
-    return parser
-
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Write a run's report."""
-    print(write_report(_parser().parse_args(argv).run))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,21 +1,26 @@
-"""A store as one page: what looks wrong, tasks with pictures, episodes that play, how the numbers are spread."""
+"""A store as one page: what looks wrong, tasks with pictures, episodes that play, how the numbers
+are spread.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.inspection import Inspection, TaskSummary
-from core.data.store import EpisodeStore
 from core.errors import DataError
 from core.report import figures
 from core.report.distributions import Dimension, dimensions
 from core.report.episodes import FEW, EpisodeFilm, Thumbnails, episode_film, thumbnails
 from core.report.film import LARGEST_SIDE
+from core.report.inspection import Inspection, TaskSummary
 from core.report.page import render, write_page
 from core.report.success import Fact
+from core.store.store import EpisodeStore
 
 PAGE_BYTES = 20_000_000  # a page never becomes larger
-FILMS, PICTURES = 0.5, 0.1  # of them, for film strips, before they become text a third longer, and for thumbnails
+FILMS, PICTURES = (
+    0.5,
+    0.1,
+)  # of them, for film strips, before they become text a third longer, and for thumbnails
 FILM_BYTES = 1_000_000  # of one film strip at most, however few there are
 MOST_TASKS, PICTURED_TASKS = 500, 100
 MOST_DIMENSIONS = 50  # of actions and of proprioception each, that are drawn
@@ -39,17 +44,25 @@ class Row:
 
 
 def write_store_page(
-    store: EpisodeStore, found: Inspection, episodes: Sequence[int], path: Path, most_bytes: int = PAGE_BYTES
+    store: EpisodeStore,
+    found: Inspection,
+    episodes: Sequence[int],
+    path: Path,
+    most_bytes: int = PAGE_BYTES,
 ) -> None:
     """Write a page about a store, with films of `episodes`.
 
-    The same store gives the same page. Raises DataError, naming the file, where a frame is damaged, and where the page
-    would be larger than `most_bytes`; a page written before then stays as it was.
+    The same store gives the same page. Raises DataError, naming the file, where a frame is damaged,
+    and where the page would be larger than `most_bytes`; a page written before then stays as it
+    was.
     """
     measured = dimensions(store)
     drawn = [one for one in measured if one.index < MOST_DIMENSIONS]
     shown = {"Actions": "action", "Proprioception": "proprio"}
-    histograms = {name: [figures.histogram(one) for one in drawn if one.feature == of] for name, of in shown.items()}
+    histograms = {
+        name: [figures.histogram(one) for one in drawn if one.feature == of]
+        for name, of in shown.items()
+    }
     values = {
         "name": f"{store.name}.zarr",
         "info": store.info,
@@ -82,14 +95,18 @@ def facts(store: EpisodeStore, found: Inspection) -> list[Fact]:
         Fact("episodes", f"{len(store):,}", f"of {len(found.tasks):,} tasks, {lengths}"),
         Fact("frames", f"{count:,}", f"{_duration(count / info.fps)} at {info.fps:g} Hz"),
         Fact("cameras", f"{len(info.cameras)}", ", ".join(info.cameras)),
-        Fact("suspicious", f"{suspicions}", "listed below" if suspicions else "nothing looks wrong"),
+        Fact(
+            "suspicious", f"{suspicions}", "listed below" if suspicions else "nothing looks wrong"
+        ),
     ]
 
 
 def films(
     store: EpisodeStore, episodes: Sequence[int], drawn: Sequence[Dimension], most_bytes: int
 ) -> list[EpisodeFilm]:
-    """The episodes as films of at most about `most_bytes` together; the fewer they are, the larger their pictures."""
+    """The episodes as films of at most about `most_bytes` together; the fewer they are, the larger
+    their pictures.
+    """
     side = LARGEST_SIDE if len(episodes) > FEW else 2 * LARGEST_SIDE
     each = min(FILM_BYTES, most_bytes // len(episodes))
     return [episode_film(store, episode, drawn, side, each) for episode in episodes]
@@ -101,14 +118,24 @@ def statistics(store: EpisodeStore, measured: Sequence[Dimension]) -> list[list[
     for feature, s in store.statistics.items():
         spread = zip(s.min, s.quantile(0.01), s.mean, s.std, s.quantile(0.99), s.max, strict=True)
         named = [one for one in measured if one.feature == feature]
-        tables.append([Row(f"{feature} {one.name}", one.unit, row) for one, row in zip(named, spread, strict=True)])
+        tables.append(
+            [
+                Row(f"{feature} {one.name}", one.unit, row)
+                for one, row in zip(named, spread, strict=True)
+            ]
+        )
     return [table for table in tables if table]
 
 
 def conventions(store: EpisodeStore) -> Mapping[str, object]:
     """What the actions mean, beside the unit of each dimension."""
     action = store.info.action
-    said = {"mode": action.mode, "frame": action.frame, "rotation": action.rotation, "rate": f"{action.rate:g} Hz"}
+    said = {
+        "mode": action.mode,
+        "frame": action.frame,
+        "rotation": action.rotation,
+        "rate": f"{action.rate:g} Hz",
+    }
     grippers = [f"{action.names[gripper.dimension]}, {gripper.kind}" for gripper in action.grippers]
     return said | {"grippers": "; ".join(grippers) or "none"}
 
@@ -116,7 +143,8 @@ def conventions(store: EpisodeStore) -> Mapping[str, object]:
 def cameras(store: EpisodeStore) -> Mapping[str, object]:
     """Size and codec of each camera."""
     return {
-        name: f"{camera.height} x {camera.width}, {store.codecs[name]}" for name, camera in store.info.cameras.items()
+        name: f"{camera.height} x {camera.width}, {store.codecs[name]}"
+        for name, camera in store.info.cameras.items()
     }
 
 
@@ -125,11 +153,17 @@ def features(store: EpisodeStore) -> Mapping[str, object]:
     return {name: str(feature) for name, feature in store.info.features.items()}
 
 
-def _tasks(store: EpisodeStore, summaries: Sequence[TaskSummary], most_bytes: int) -> Iterator[Task]:
+def _tasks(
+    store: EpisodeStore, summaries: Sequence[TaskSummary], most_bytes: int
+) -> Iterator[Task]:
     """Tasks with pictures, as long as those do not take more than `most_bytes` as text."""
     each = most_bytes // (min(len(summaries), PICTURED_TASKS) * len(store.info.cameras))
     for number, summary in enumerate(summaries):
-        pictures = thumbnails(store, summary.first, each) if number < PICTURED_TASKS and most_bytes > 0 else []
+        pictures = (
+            thumbnails(store, summary.first, each)
+            if number < PICTURED_TASKS and most_bytes > 0
+            else []
+        )
         most_bytes -= sum(len(one.picture) for one in pictures)
         yield Task(summary, pictures)
 

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from core.report.page import percent
 from core.rollout.results import STANDARD, Evaluation, Rate
 
-CONDITIONS = {STANDARD: "policy", "blank_images": "images blanked", "swapped_words": "words swapped"}
+CONDITIONS = {
+    STANDARD: "policy",
+    "blank_images": "images blanked",
+    "swapped_words": "words swapped",
+}
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,16 @@ def success_table(columns: Sequence[Column]) -> SuccessTable | None:
         return None
     outcomes = [one.evaluation.by_task(one.condition) for one in columns]
     tiers = [one.evaluation.by_tier(one.condition) for one in columns]
-    tasks = [Row(task, [_counted(rates.get(task)) for rates in outcomes]) for task in _union(outcomes)]
-    averages = [Row(f"mean, {tier}", [_mean(rates.get(tier)) for rates in tiers]) for tier in _union(tiers)]
+    tasks = [
+        Row(task, [_counted(rates.get(task)) for rates in outcomes]) for task in _union(outcomes)
+    ]
+    averages = [
+        Row(f"mean, {tier}", [_mean(rates.get(tier)) for rates in tiers]) for tier in _union(tiers)
+    ]
     averages.append(Row("mean of tasks", [_mean(column.mean) for column in columns]))
-    averages.append(Row("all attempts", [_counted(one.evaluation.overall(one.condition)) for one in columns]))
+    averages.append(
+        Row("all attempts", [_counted(one.evaluation.overall(one.condition)) for one in columns])
+    )
     return SuccessTable("task", columns, tasks, averages)
 
 
@@ -107,7 +117,9 @@ def chain_table(columns: Sequence[Column]) -> SuccessTable | None:
         return None
     rates = [dict(enumerate(column.evaluation.chain_rates(), 1)) for column in columns]
     longest = max(len(one) for one in rates)
-    rows = [Row(f"{n} or more", [_mean(one.get(n)) for one in rates]) for n in range(1, longest + 1)]
+    rows = [
+        Row(f"{n} or more", [_mean(one.get(n)) for one in rates]) for n in range(1, longest + 1)
+    ]
     return SuccessTable("tasks in a row", columns, rows)
 
 

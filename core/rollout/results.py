@@ -1,4 +1,6 @@
-"""What an evaluation found, as data: RUN/evaluation/results.json holds an `Evaluation`, and reports read it."""
+"""What an evaluation found, as data: RUN/evaluation/results.json holds an `Evaluation`, and reports
+read it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +20,12 @@ STANDARD = "standard"  # the condition that is no control
 class EpisodeResult:
     """One attempt.
 
-    condition: "standard", or the control under which the policy acted: "blank_images", "swapped_words".
-    success, steps: whether the task was done, and control steps until then, or until the attempt was given up.
-    failure: why the environment could not finish the episode, which then counts as failed; None: it did.
+    condition: "standard", or the control under which the policy acted: "blank_images",
+    "swapped_words".
+    success, steps: whether the task was done, and control steps until then, or until the attempt
+    was given up.
+    failure: why the environment could not finish the episode, which then counts as failed; None: it
+    did.
     """
 
     condition: str
@@ -34,7 +39,9 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class ChainResult:
-    """One chain of tasks, done in turn without a reset until the first failure (CALVIN's long-horizon protocol)."""
+    """One chain of tasks, done in turn without a reset until the first failure (CALVIN's
+    long-horizon protocol).
+    """
 
     seed: int
     tasks: tuple[str, ...]
@@ -53,7 +60,8 @@ class Timing:
 
     seconds: of the whole evaluation.
     inference_ms: milliseconds of each policy step.
-    busy_rows: rows of the policy's batch in which an attempt or chain went on, summed over the steps.
+    busy_rows: rows of the policy's batch in which an attempt or chain went on, summed over the
+    steps.
     """
 
     seconds: float
@@ -75,7 +83,9 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's score interval (1927) at 95 %: unlike the normal one it holds near 0 and 1 and for few episodes."""
+        """Wilson's score interval (1927) at 95 %: unlike the normal one it holds near 0 and 1 and
+        for few episodes.
+        """
         z, n, p = 1.959964, self.episodes, self.rate
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -86,7 +96,8 @@ class Rate:
 class Evaluation:
     """Everything that one evaluation found, and what it takes to repeat it.
 
-    policy: {"run", "checkpoint" (folder name), "step", "recipe_sha256", "weights_sha256", "parameters"}.
+    policy: {"run", "checkpoint" (folder name), "step", "recipe_sha256", "weights_sha256",
+    "parameters"}.
     environment: {"name", "config", "versions"}; versions include Joinery's, torch's and Python's.
     protocol: {"episodes", "first_seed", "execute", "lanes", "success", ...}.
     tiers: {task: tier}.
@@ -142,7 +153,9 @@ class Evaluation:
     def chain_rates(self) -> list[float]:
         """Share of chains that completed at least 1, 2, 3 ... tasks, as CALVIN's tables give them."""
         longest = max((len(chain.tasks) for chain in self.chains), default=0)
-        return [sum(c.done >= n for c in self.chains) / len(self.chains) for n in range(1, longest + 1)]
+        return [
+            sum(c.done >= n for c in self.chains) / len(self.chains) for n in range(1, longest + 1)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the derived numbers with it for readers in other languages."""
@@ -151,7 +164,12 @@ class Evaluation:
                 "mean": self.mean(condition),
                 "tiers": self.by_tier(condition),
                 "tasks": {
-                    task: {"successes": r.successes, "episodes": r.episodes, "rate": r.rate, "interval": r.interval}
+                    task: {
+                        "successes": r.successes,
+                        "episodes": r.episodes,
+                        "rate": r.rate,
+                        "interval": r.interval,
+                    }
                     for task, r in self.by_task(condition).items()
                 },
             }
@@ -167,6 +185,10 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         return TypeAdapter(Evaluation).validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path}: cannot read it ({error.strerror}); evaluate the run first") from None
+        raise DataError(
+            f"{path}: cannot read it ({error.strerror}); evaluate the run first"
+        ) from None
     except (ValidationError, ValueError) as error:
-        raise DataError(f"{path}: no evaluation ({str(error).splitlines()[0]}); evaluate the run again") from None
+        raise DataError(
+            f"{path}: no evaluation ({str(error).splitlines()[0]}); evaluate the run again"
+        ) from None

@@ -1,4 +1,5 @@
-"""The rows of the policy's batch: their number is constant, and in each, attempts follow one another.
+"""The rows of the policy's batch: their number is constant, and in each, attempts follow one
+another.
 
 All rows move in lockstep: one policy step for all, then every row's environment applies its
 actions. Where that ends an attempt, the next one begins in its row at once, while the others
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.data.contracts import StoreInfo
-from core.rollout.contracts import Observation
-from core.rollout.episodes import Lane, Move
-from core.rollout.order import Queue
-from core.rollout.protocol import Planned
+from core.environments.environment import Observation
+from core.environments.recovery import Lane, Move
+from core.environments.workers import EnvironmentFailed, Worker
+from core.episodes.episode import StoreInfo
+from core.rollout.attempt import Ended, Rollout, Trial
+from core.rollout.plan import Planned
+from core.rollout.queue import Queue
 from core.rollout.results import Timing
-from core.rollout.rollouts import Ended, Rollout, Trial
-from core.rollout.workers import EnvironmentFailed, Worker
 
 if TYPE_CHECKING:
     from core.rollout.actor import Actor

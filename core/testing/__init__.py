@@ -1,14 +1,16 @@
-"""The contract tests that the author of a part runs on it, in two lines of pytest (or of any other runner):
+"""The contract tests that the author of a part runs on it, in two lines of pytest (or of any other
+runner):
 
     @pytest.mark.parametrize("check", checks_for("policy_head", MLPHead, MLPHeadConfig()), ids=str)
     def test_contract(check): check()
 
-All run on the CPU, in evaluation mode. A failure is an AssertionError that says what was expected and received.
+All run on the CPU, in evaluation mode. A failure is an AssertionError that says what was expected
+and received.
 """
 
 from typing import Any, Literal
 
-from core.hookspecs import Build
+from core.registry.hookspecs import Build
 from core.testing import action_tokens, backbone, policy_head, text_encoder, vision_encoder
 from core.testing.common import Check as Check, Given as Given
 
@@ -26,7 +28,8 @@ _DEFAULT = Given()
 
 
 def checks_for(kind: Part, build: Build, config: Any, given: Given = _DEFAULT) -> list[Check]:
-    """Return the checks of one kind of part; `given` says what core would know, where the defaults do not fit.
+    """Return the checks of one kind of part; `given` says what core would know, where the defaults
+    do not fit.
 
     Raises ValueError for a kind that has no checks.
     """

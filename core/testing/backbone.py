@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.context import Context
-from core.contracts import Backbone, TokenGroup, TokenKind, TokenSequence
-from core.hookspecs import Build
+from core.contracts.batch import TokenGroup, TokenKind, TokenSequence
+from core.contracts.context import Context
+from core.contracts.parts import Backbone
+from core.contracts.tokens import pack
+from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
@@ -21,7 +23,6 @@ from core.testing.common import (
     expect_shape,
     normal,
 )
-from core.tokens import pack
 
 PER_FRAME = 4  # three tokens of observation, one action token
 
@@ -44,7 +45,10 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
         extensions_are_rows_of_their_frames,
     )
     window = given.action.window
-    return [*(Check(check.__name__, partial(check, subject, window)) for check in own), *checks_of_every_part(subject)]
+    return [
+        *(Check(check.__name__, partial(check, subject, window)) for check in own),
+        *checks_of_every_part(subject),
+    ]
 
 
 def shape_is_kept(subject: Subject, window: int) -> None:
@@ -65,7 +69,9 @@ def samples_are_independent(subject: Subject, window: int) -> None:
     for i in range(BATCH):
         alone = backbone(_alone(together, i))
         expect_close(
-            alone, hidden[i : i + 1, : alone.shape[1]], f"hidden states of sequence {i} alone, against a batch"
+            alone,
+            hidden[i : i + 1, : alone.shape[1]],
+            f"hidden states of sequence {i} alone, against a batch",
         )
 
 
@@ -75,7 +81,9 @@ def padding_is_not_seen(subject: Subject, window: int) -> None:
     backbone: Backbone = subject.build()
     before = sequence(backbone.width, window)
     assert before.mask is not None
-    after = replace(before, tokens=torch.where(before.mask[..., None], before.tokens, _other(before)))
+    after = replace(
+        before, tokens=torch.where(before.mask[..., None], before.tokens, _other(before))
+    )
     expected, received = backbone(before)[before.mask], backbone(after)[before.mask]
     expect_close(received, expected, "hidden states of real tokens after a change of the padding")
 
@@ -87,7 +95,11 @@ def no_mask_is_a_full_mask(subject: Subject, window: int) -> None:
     for frames in (window, 1):
         unmasked = sequence(backbone.width, frames, padded=False)
         masked = replace(unmasked, mask=torch.ones(unmasked.tokens.shape[:2], dtype=torch.bool))
-        expect_close(backbone(unmasked), backbone(masked), f"hidden states of {frames} frames, no mask against ones")
+        expect_close(
+            backbone(unmasked),
+            backbone(masked),
+            f"hidden states of {frames} frames, no mask against ones",
+        )
 
 
 @torch.no_grad()
@@ -100,7 +112,11 @@ def later_frames_are_not_seen(subject: Subject, window: int) -> None:
         later = (before.frame >= t)[..., None]
         after = replace(before, tokens=torch.where(later, _other(before), before.tokens))
         kept = (before.frame < t) & before.mask
-        expect_close(backbone(after)[kept], backbone(before)[kept], f"hidden states before frame {t} after its change")
+        expect_close(
+            backbone(after)[kept],
+            backbone(before)[kept],
+            f"hidden states before frame {t} after its change",
+        )
 
 
 def all_observations_are_seen(subject: Subject, window: int) -> None:
@@ -115,7 +131,12 @@ def all_observations_are_seen(subject: Subject, window: int) -> None:
     assert tokens.grad is not None
     observed = whole.kind != TokenKind.ACTION
     unseen = sorted(set(whole.frame[observed & ~tokens.grad.any(-1)].tolist()))
-    expect(not unseen, "the last action token", "to depend on every observation", f"none in frames {unseen}")
+    expect(
+        not unseen,
+        "the last action token",
+        "to depend on every observation",
+        f"none in frames {unseen}",
+    )
 
 
 def what_is_read_is_what_forward_gives(subject: Subject, window: int) -> None:
@@ -132,7 +153,9 @@ def what_is_read_is_what_forward_gives(subject: Subject, window: int) -> None:
     assert gradient is not None
     assert read_gradient is not None
     expect_close(read, expected, "what `read` gives, against `forward` at the action tokens")
-    expect_close(read_gradient, gradient, "the gradient through `read`, against that through `forward`")
+    expect_close(
+        read_gradient, gradient, "the gradient through `read`, against that through `forward`"
+    )
 
 
 @torch.no_grad()
@@ -144,11 +167,17 @@ def blocks_are_obeyed(subject: Subject, window: int) -> None:
     last = is_action & (before.frame == window - 1)[..., None]
     after = replace(before, tokens=torch.where(last, _other(before), before.tokens))
     kept = ~last.squeeze(-1)
-    expect_close(backbone(after)[kept], backbone(before)[kept], "hidden states after a change of a later block")
+    expect_close(
+        backbone(after)[kept],
+        backbone(before)[kept],
+        "hidden states after a change of a later block",
+    )
 
 
 def blocks_are_seen_both_ways(subject: Subject, window: int) -> None:
-    """The first token of a block depends on the last one of it, unless the backbone says that it cannot."""
+    """The first token of a block depends on the last one of it, unless the backbone says that it
+    cannot.
+    """
     backbone: Backbone = subject.build()
     if not backbone.both_ways:
         return
@@ -158,19 +187,28 @@ def blocks_are_seen_both_ways(subject: Subject, window: int) -> None:
     torch.autograd.backward((first * normal(*first.shape, seed=3)).sum())
     assert tokens.grad is not None
     seen = bool(tokens.grad[:, PER_FRAME - 2].any())  # the last of the first frame's observation
-    expect(seen, "the first token of a block", "to depend on the last one of it", "it does not: both_ways = False?")
+    expect(
+        seen,
+        "the first token of a block",
+        "to depend on the last one of it",
+        "it does not: both_ways = False?",
+    )
 
 
 @torch.no_grad()
 def memory_is_what_forward_gives(subject: Subject, window: int) -> None:
-    """`remember` gives the same hidden states as `forward`, and of every layer what the backbone offers."""
+    """`remember` gives the same hidden states as `forward`, and of every layer what the backbone
+    offers.
+    """
     backbone: Backbone = subject.build()
     if not _remembers(backbone):
         return
     whole = sequence(backbone.width, window, causal=False)
     memory, spec = backbone.remember(whole), backbone.layer_spec
     assert whole.mask is not None
-    expect_close(memory.tokens[whole.mask], backbone(whole)[whole.mask], "memory.tokens, against `forward`")
+    expect_close(
+        memory.tokens[whole.mask], backbone(whole)[whole.mask], "memory.tokens, against `forward`"
+    )
     if "hidden_states" in backbone.offers:
         for number, states in enumerate(memory.hidden_states):
             expect_shape(states, tuple(whole.tokens.shape), f"hidden states of layer {number}")
@@ -179,7 +217,12 @@ def memory_is_what_forward_gives(subject: Subject, window: int) -> None:
         assert spec is not None
         shape = (BATCH, spec.key_heads, whole.tokens.shape[1], spec.head_width)
         counts = {len(memory.keys), len(memory.values)}
-        expect(counts == {spec.depth}, "keys and values", f"{spec.depth} layers, as layer_spec says", f"{counts}")
+        expect(
+            counts == {spec.depth},
+            "keys and values",
+            f"{spec.depth} layers, as layer_spec says",
+            f"{counts}",
+        )
         for number, (keys, values) in enumerate(zip(memory.keys, memory.values, strict=True)):
             expect_shape(keys, shape, f"keys of layer {number}")
             expect_shape(values, shape, f"values of layer {number}")
@@ -187,14 +230,23 @@ def memory_is_what_forward_gives(subject: Subject, window: int) -> None:
 
 @torch.no_grad()
 def later_tokens_continue_what_is_remembered(subject: Subject, window: int) -> None:
-    """The second half of a sequence, run on top of the memory of the first, gives what the whole gives at once."""
+    """The second half of a sequence, run on top of the memory of the first, gives what the whole
+    gives at once.
+    """
     backbone: Backbone = subject.build()
     if not backbone.offers & {"extend", "carry"}:
         return
     for causal in (True, False) if backbone.both_ways else (True,):
         whole = sequence(backbone.width, window, padded=False, causal=causal)
-        spelled = replace(whole, block=torch.arange(whole.tokens.shape[1]).expand_as(whole.frame)) if causal else whole
-        first, second = (_columns(spelled, slice(0, PER_FRAME)), _columns(spelled, slice(PER_FRAME, None)))
+        spelled = (
+            replace(whole, block=torch.arange(whole.tokens.shape[1]).expand_as(whole.frame))
+            if causal
+            else whole
+        )
+        first, second = (
+            _columns(spelled, slice(0, PER_FRAME)),
+            _columns(spelled, slice(PER_FRAME, None)),
+        )
         memory = backbone.remember(second, backbone.remember(first))
         count = second.tokens.shape[1]  # a memory that carries a state holds no other tokens
         received, expected = memory.tokens[:, -count:], backbone(whole)[:, -count:]
@@ -203,7 +255,9 @@ def later_tokens_continue_what_is_remembered(subject: Subject, window: int) -> N
 
 @torch.no_grad()
 def extensions_are_rows_of_their_frames(subject: Subject, window: int) -> None:
-    """What is added to each frame of a window gives what it gives where the frame is the last, whatever the padding."""
+    """What is added to each frame of a window gives what it gives where the frame is the last,
+    whatever the padding.
+    """
     backbone: Backbone = subject.build()
     if "extend" not in backbone.offers:
         return
@@ -215,15 +269,23 @@ def extensions_are_rows_of_their_frames(subject: Subject, window: int) -> None:
         alone = _alone(whole, i)
         for t in range(window):
             ending = _columns(alone, slice(0, int((alone.frame <= t).sum())))
-            context = _context(backbone, replace(ending, readout=alone.readout[:, :1]), frame[:1, t : t + 1])
+            context = _context(
+                backbone, replace(ending, readout=alone.readout[:, :1]), frame[:1, t : t + 1]
+            )
             first, longer = context.extend(added[i : i + 1, t : t + 1, :1])
             second, _ = longer.extend(added[i : i + 1, t : t + 1, 1:])
             received = torch.cat([first, second], dim=2)[0, 0]
-            expect_close(received, together[i, t], f"two tokens added to frame {t} one by one, against all at once")
+            expect_close(
+                received,
+                together[i, t],
+                f"two tokens added to frame {t} one by one, against all at once",
+            )
 
 
 def _other(whole: TokenSequence) -> Tensor:
-    """Other tokens (S L width): random ones, since a norm takes away what is added to all numbers alike."""
+    """Other tokens (S L width): random ones, since a norm takes away what is added to all numbers
+    alike.
+    """
     return normal(*whole.tokens.shape, seed=16) * 3
 
 
@@ -233,7 +295,9 @@ def _remembers(backbone: Backbone) -> bool:
 
 def _context(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Context:
     memory = backbone.remember(whole)
-    return Context(memory.tokens.flatten(0, 1)[whole.readout], frame, memory=memory, backbone=backbone)
+    return Context(
+        memory.tokens.flatten(0, 1)[whole.readout], frame, memory=memory, backbone=backbone
+    )
 
 
 def _columns(whole: TokenSequence, columns: slice) -> TokenSequence:
@@ -242,9 +306,11 @@ def _columns(whole: TokenSequence, columns: slice) -> TokenSequence:
 
 
 def sequence(width: int, window: int, *, padded: bool = True, causal: bool = True) -> TokenSequence:
-    """Random packed sequences (B T*4 width); if padded, the second and third lack tokens of their first frame.
+    """Random packed sequences (B T*4 width); if padded, the second and third lack tokens of their
+    first frame.
 
-    causal: every token is a block of its own, else a frame's observation is one, and its action tokens the next.
+    causal: every token is a block of its own, else a frame's observation is one, and its action
+    tokens the next.
     """
     length = window * PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)
@@ -255,7 +321,13 @@ def sequence(width: int, window: int, *, padded: bool = True, causal: bool = Tru
     readout = torch.arange(BATCH * length).view(BATCH, window, PER_FRAME)[..., -1:]  # (B T 1)
     is_action = index % PER_FRAME == PER_FRAME - 1
     kind = torch.where(is_action, int(TokenKind.ACTION), int(TokenKind.VISION))
-    return pack(group, index // PER_FRAME, kind, readout, None if causal else 2 * (index // PER_FRAME) + is_action)
+    return pack(
+        group,
+        index // PER_FRAME,
+        kind,
+        readout,
+        None if causal else 2 * (index // PER_FRAME) + is_action,
+    )
 
 
 def _alone(together: TokenSequence, i: int) -> TokenSequence:

@@ -1,4 +1,6 @@
-"""What the contract tests share: their inputs, their comparisons, and the checks that hold for every kind of part."""
+"""What the contract tests share: their inputs, their comparisons, and the checks that hold for
+every kind of part.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.contracts import ActionSpec, TokenGroup
-from core.data.contracts import Feature
-from core.generator import Generator
+from core.contracts.batch import TokenGroup
+from core.contracts.generator import Generator
+from core.contracts.parts import ActionSpec
+from core.episodes.episode import Feature
 
 BATCH = 3
 TOLERANCE = 1e-5  # of float32 arithmetic, relative to the largest number that is compared
@@ -23,7 +26,8 @@ class Given:
     cameras: (C, Y, X) by name.
     text_width: of the text tokens that a vision encoder may condition on.
     width: of the backbone.
-    vision_width: of the vision tokens that a policy head may read before the backbone; at most `width`.
+    vision_width: of the vision tokens that a policy head may read before the backbone; at most
+    `width`.
     proprio_dim: numbers of proprioception per frame.
     text_prefix: words of every instruction that stand before the images.
     tokens: action tokens per frame that a policy head reads.
@@ -43,7 +47,9 @@ class Given:
     tokens: int = 2
     embodiments: tuple[str, ...] = ("first", "second")
     features: Mapping[str, Feature] = field(default_factory=dict)
-    action: ActionSpec = field(default_factory=lambda: ActionSpec(window=3, horizon=4, dim=5, binary=(3,)))
+    action: ActionSpec = field(
+        default_factory=lambda: ActionSpec(window=3, horizon=4, dim=5, binary=(3,))
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Subject:
-    """A part under test: how it is made, and how it runs on the inputs of its kind in some floating-point type."""
+    """A part under test: how it is made, and how it runs on the inputs of its kind in some
+    floating-point type.
+    """
 
     make: Callable[[], Any]
     run: Callable[[Any, torch.dtype], Tensor]
@@ -97,8 +105,17 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
             parameter += 0.02 * normal(*parameter.shape, seed=index).to(parameter.dtype)
     output = subject.run(part, torch.float32)
     torch.autograd.backward((output * normal(*output.shape, seed=1)).sum())
-    dead = [name for name, p in part.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    expect(not dead, "gradients", "one that is not zero for every trainable parameter", f"none for {dead}")
+    dead = [
+        name
+        for name, p in part.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
+    expect(
+        not dead,
+        "gradients",
+        "one that is not zero for every trainable parameter",
+        f"none for {dead}",
+    )
 
 
 def state_dict_round_trip(subject: Subject) -> None:
@@ -114,7 +131,9 @@ def bfloat16_is_finite(subject: Subject) -> None:
     """A part runs when its weights and inputs are bfloat16."""
     with torch.no_grad():
         output = subject.run(subject.build().to(torch.bfloat16), torch.bfloat16)
-    expect(bool(output.isfinite().all()), "output in bfloat16", "finite numbers", "infinities or NaN")
+    expect(
+        bool(output.isfinite().all()), "output in bfloat16", "finite numbers", "infinities or NaN"
+    )
 
 
 def output_is_repeatable(subject: Subject) -> None:
@@ -135,7 +154,11 @@ def nothing_is_drawn_from_the_global_generator(subject: Subject) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             outputs.append(subject.run(part, torch.float32))
-    expect_equal(outputs[1], outputs[0], "output after another torch.manual_seed: draw from the generator argument")
+    expect_equal(
+        outputs[1],
+        outputs[0],
+        "output after another torch.manual_seed: draw from the generator argument",
+    )
 
 
 def expect(holds: bool, what: str, expected: str, received: str) -> None:
@@ -146,7 +169,9 @@ def expect(holds: bool, what: str, expected: str, received: str) -> None:
 
 def expect_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
     """Compare a shape; None stands for any size but zero."""
-    same = x.ndim == len(shape) and all(n > 0 and n == (m or n) for n, m in zip(x.shape, shape, strict=True))
+    same = x.ndim == len(shape) and all(
+        n > 0 and n == (m or n) for n, m in zip(x.shape, shape, strict=True)
+    )
     shown = ", ".join("any" if size is None else str(size) for size in shape)
     expect(same, what, f"shape ({shown})", f"{tuple(x.shape)}")
 
@@ -154,7 +179,9 @@ def expect_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
 def expect_group(group: TokenGroup, shape: tuple[int | None, ...], what: str) -> None:
     """Check the tokens (... N D) and their mask (... N)."""
     expect_shape(group.tokens, shape, what)
-    expect(group.tokens.is_floating_point(), what, "floating-point numbers", str(group.tokens.dtype))
+    expect(
+        group.tokens.is_floating_point(), what, "floating-point numbers", str(group.tokens.dtype)
+    )
     if group.mask is not None:
         expect_shape(group.mask, tuple(group.tokens.shape[:-1]), f"mask of {what}")
         expect(group.mask.dtype == torch.bool, f"mask of {what}", "bool", str(group.mask.dtype))
@@ -183,7 +210,9 @@ def features(given: Given) -> dict[str, Tensor]:
     """Random features {name: (B T ...)} in the types in which they are recorded."""
     lead = (BATCH, given.action.window)
     return {
-        name: (100 * normal(*lead, *feature.shape, seed=17 + number).abs()).to(getattr(torch, feature.dtype))
+        name: (100 * normal(*lead, *feature.shape, seed=17 + number).abs()).to(
+            getattr(torch, feature.dtype)
+        )
         for number, (name, feature) in enumerate(sorted(given.features.items()))
     }
 

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.context import ContextSpec
-from core.contracts import Batch, PolicyHead
-from core.hookspecs import Build
-from core.registry import call_build
+from core.contracts.batch import Batch
+from core.contracts.context import ContextSpec
+from core.contracts.parts import PolicyHead
+from core.registry.components import call_build
+from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
@@ -62,7 +63,10 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
         state_is_rows,
         validation_error_is_a_figure_per_sample,
     )
-    return [*(Check(check.__name__, partial(check, subject, given)) for check in own), *checks_of_every_part(subject)]
+    return [
+        *(Check(check.__name__, partial(check, subject, given)) for check in own),
+        *checks_of_every_part(subject),
+    ]
 
 
 def needs_are_known(subject: Subject, given: Given) -> None:  # noqa: ARG001 (all checks are called alike)
@@ -84,8 +88,15 @@ def actions_have_their_shape(subject: Subject, given: Given) -> None:
 def loss_is_scalar_terms(subject: Subject, given: Given) -> None:
     """`loss` returns named, finite, differentiable scalars."""
     head: PolicyHead = subject.build()
-    terms = head.loss(context_of(given, windows(given), needs=head.needs), batch(given), generator())
-    expect(isinstance(terms, dict) and bool(terms), "loss", "a dict of at least one named term", repr(terms))
+    terms = head.loss(
+        context_of(given, windows(given), needs=head.needs), batch(given), generator()
+    )
+    expect(
+        isinstance(terms, dict) and bool(terms),
+        "loss",
+        "a dict of at least one named term",
+        repr(terms),
+    )
     for name, term in terms.items():
         expect_shape(term, (), f"loss['{name}']")
         expect(bool(term.isfinite()), f"loss['{name}']", "a finite number", str(term.detach()))
@@ -94,7 +105,9 @@ def loss_is_scalar_terms(subject: Subject, given: Given) -> None:
 
 @torch.no_grad()
 def masked_actions_do_not_count(subject: Subject, given: Given) -> None:
-    """Masked actions, past an end or of a dimension that is not there, do not count; where all are, it is finite."""
+    """Masked actions, past an end or of a dimension that is not there, do not count; where all are,
+    it is finite.
+    """
     head: PolicyHead = subject.build()
     if not head.needs_actions:
         return
@@ -115,7 +128,9 @@ def samples_are_independent(subject: Subject, given: Given) -> None:
     head: PolicyHead = subject.build()
     together = head(context_of(given, windows(given), needs=head.needs), generator())
     for i in range(BATCH):
-        alone = head(context_of(given, windows(given)[i : i + 1], needs=head.needs, rows=[i]), generator([i]))
+        alone = head(
+            context_of(given, windows(given)[i : i + 1], needs=head.needs, rows=[i]), generator([i])
+        )
         expect_close(alone, together[i : i + 1], f"actions of sample {i} alone, against the batch")
 
 
@@ -129,8 +144,14 @@ def padding_is_not_seen(subject: Subject, given: Given) -> None:
     lacking = padding()[:, None, :, None]
     changed[:, :, :OBSERVED] = torch.where(lacking, 7 * normal(*observed.shape, seed=19), observed)
     context = context_of(given, changed, needs=head.needs)
-    vision = context_of(given, windows(given), needs=head.needs).vision  # of which these tokens are no padding
-    expect_close(head(replace(context, vision=vision), generator()), before, "actions after a change of the padding")
+    vision = context_of(
+        given, windows(given), needs=head.needs
+    ).vision  # of which these tokens are no padding
+    expect_close(
+        head(replace(context, vision=vision), generator()),
+        before,
+        "actions after a change of the padding",
+    )
 
 
 @torch.no_grad()
@@ -147,34 +168,54 @@ def later_frames_are_not_seen(subject: Subject, given: Given) -> None:
 
 @torch.no_grad()
 def window_is_frame_by_frame(subject: Subject, given: Given) -> None:
-    """`act`, frame after frame, gives what `forward` gives for the window, given the same noise for every frame.
+    """`act`, frame after frame, gives what `forward` gives for the window, given the same noise for
+    every frame.
 
-    So for windows that are one sequence, and for frames that are one each. Noise has rows, then frames: (B T ...).
+    So for windows that are one sequence, and for frames that are one each. Noise has rows, then
+    frames: (B T ...).
     """
     head: PolicyHead = subject.build()
     for interleaved in (True, False):
         context = context_of(given, windows(given), needs=head.needs, interleaved=interleaved)
         window, state = head(context, Steady(range(BATCH))), head.initial_state(BATCH)
         for t in range(given.action.window):
-            actions, state = head.act(newest_frame(context, t, interleaved), state, Steady(range(BATCH)))
-            expect_shape(actions, (BATCH, given.action.horizon, given.action.dim), "actions of a step")
-            expect_close(actions, window[:, t], f"actions of step {t}, against forward over the window")
+            actions, state = head.act(
+                newest_frame(context, t, interleaved), state, Steady(range(BATCH))
+            )
+            expect_shape(
+                actions, (BATCH, given.action.horizon, given.action.dim), "actions of a step"
+            )
+            expect_close(
+                actions, window[:, t], f"actions of step {t}, against forward over the window"
+            )
 
 
 @torch.no_grad()
 def state_is_rows(subject: Subject, given: Given) -> None:
-    """The state is tensors (B ...): a row that begins anew beside others acts as an episode does from its start."""
+    """The state is tensors (B ...): a row that begins anew beside others acts as an episode does
+    from its start.
+    """
     head: PolicyHead = subject.build()
     context = context_of(given, windows(given), needs=head.needs)
     state = head.initial_state(BATCH)
     for name, value in state.items():
         sound = isinstance(value, Tensor) and len(value) == BATCH
-        expect(sound, f"initial_state({BATCH})['{name}']", f"a tensor of {BATCH} rows", repr(value)[:80])
+        expect(
+            sound,
+            f"initial_state({BATCH})['{name}']",
+            f"a tensor of {BATCH} rows",
+            repr(value)[:80],
+        )
     fresh, _ = head.act(newest_frame(context, 0, True), state, Steady(range(BATCH)))
     for t in range(given.action.window):
         _, state = head.act(newest_frame(context, t, True), state, Steady(range(BATCH)))
     initial = head.initial_state(BATCH)
-    expect(set(state) == set(initial), "the state after `act`", f"the keys {sorted(initial)}", f"{sorted(state)}")
+    expect(
+        set(state) == set(initial),
+        "the state after `act`",
+        f"the keys {sorted(initial)}",
+        f"{sorted(state)}",
+    )
     state = {name: torch.cat([initial[name][:1], value[1:]]) for name, value in state.items()}
     again, _ = head.act(newest_frame(context, 0, True), state, Steady(range(BATCH)))
     expect_close(again[:1], fresh[:1], "actions of a row that begins anew while the others go on")
@@ -182,7 +223,9 @@ def state_is_rows(subject: Subject, given: Given) -> None:
 
 @torch.no_grad()
 def validation_error_is_a_figure_per_sample(subject: Subject, given: Given) -> None:
-    """A head's own figure, if it has one: (B), finite even where all is masked, each sample's a matter of its own."""
+    """A head's own figure, if it has one: (B), finite even where all is masked, each sample's a
+    matter of its own.
+    """
     head: PolicyHead = subject.build()
     known = batch(given)
     assert known.actions is not None
@@ -195,13 +238,22 @@ def validation_error_is_a_figure_per_sample(subject: Subject, given: Given) -> N
     expect_shape(figures, (BATCH,), "validation_error")
     masked = head.validation_error(context, nothing, generator())
     assert masked is not None
-    expect(bool(masked.isfinite().all()), "validation_error where all is masked", "finite numbers", "others")
+    expect(
+        bool(masked.isfinite().all()),
+        "validation_error where all is masked",
+        "finite numbers",
+        "others",
+    )
     for i in range(BATCH):
         alone = context_of(given, windows(given)[i : i + 1], needs=head.needs, rows=[i])
-        own = replace(known, actions=known.actions[i : i + 1], action_mask=known.action_mask[i : i + 1])
+        own = replace(
+            known, actions=known.actions[i : i + 1], action_mask=known.action_mask[i : i + 1]
+        )
         figure = head.validation_error(alone, own, generator([i]))
         assert figure is not None
-        expect_close(figure, figures[i : i + 1], f"validation_error of sample {i} alone, against the batch")
+        expect_close(
+            figure, figures[i : i + 1], f"validation_error of sample {i} alone, against the batch"
+        )
 
 
 def batch(given: Given) -> Batch:
@@ -227,7 +279,11 @@ def batch(given: Given) -> Batch:
 
 def _losses(head: PolicyHead, given: Given, known: Batch) -> Tensor:
     return torch.stack(
-        list(head.loss(context_of(given, windows(given), needs=head.needs), known, generator()).values())
+        list(
+            head.loss(
+                context_of(given, windows(given), needs=head.needs), known, generator()
+            ).values()
+        )
     )
 
 

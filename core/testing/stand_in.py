@@ -1,4 +1,6 @@
-"""A small backbone that offers everything, and what it makes of random windows: what heads are tested on."""
+"""A small backbone that offers everything, and what it makes of random windows: what heads are
+tested on.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,13 +11,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.attention import attention_mask, positions, remembered
-from core.context import Context, Words, map_tensors
-from core.contracts import Backbone, LayerSpec, Memory, TokenGroup, TokenKind, TokenSequence
-from core.generator import Generator
-from core.needs import LAYERS, Need
+from core.contracts.attention import attention_mask, make_memory, token_positions
+from core.contracts.batch import Memory, TokenGroup, TokenKind, TokenSequence
+from core.contracts.context import Context, Words, map_tensors
+from core.contracts.generator import Generator
+from core.contracts.needs import LAYERS, Need
+from core.contracts.parts import Backbone, LayerSpec
+from core.contracts.tokens import pack
 from core.testing.common import BATCH, Given, features, normal
-from core.tokens import pack
 
 OBSERVED = 3  # tokens of observation per frame
 WORDS = 11  # of the vocabulary
@@ -50,8 +53,11 @@ class StandIn(Backbone):
         mask, length = attention_mask(sequence, before), sequence.tokens.shape[1]
         if mask is None:
             mask = torch.ones(length, length, dtype=torch.bool).tril()
-        places = positions(sequence, before)[..., None].to(sequence.tokens.dtype)
-        x = sequence.tokens + (places * torch.linspace(0.1, 1, self.width, dtype=places.dtype)).sin()
+        places = token_positions(sequence, before)[..., None].to(sequence.tokens.dtype)
+        x = (
+            sequence.tokens
+            + (places * torch.linspace(0.1, 1, self.width, dtype=places.dtype)).sin()
+        )
         streams, keys, values = [x], [], []
         for i, (project, output) in enumerate(zip(self.qkv, self.output, strict=True)):
             q, k, v = (
@@ -65,7 +71,7 @@ class StandIn(Backbone):
             streams.append(x)
             keys.append(k)
             values.append(v)
-        return remembered(sequence, self.norm(x), keys, values, streams, past)
+        return make_memory(sequence, self.norm(x), keys, values, streams, past)
 
 
 def windows(given: Given) -> Tensor:
@@ -89,7 +95,8 @@ def context_of(
     interleaved: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> Context:
-    """What a policy makes of windows (B T n D), of which `rows` are those of the batch, and what a head needs of it.
+    """What a policy makes of windows (B T n D), of which `rows` are those of the batch, and what a
+    head needs of it.
 
     interleaved: a window is one sequence, else a frame is. The second sample's are padded.
     """
@@ -109,7 +116,9 @@ def context_of(
         vision=vision if "vision" in needs else None,
         memory=_needed(memory, needs),
         backbone=backbone,
-        words=Words(lambda ids: words[ids % WORDS], lambda hidden: hidden @ words.T) if "logits" in needs else None,
+        words=Words(lambda ids: words[ids % WORDS], lambda hidden: hidden @ words.T)
+        if "logits" in needs
+        else None,
     )
 
 
@@ -139,13 +148,18 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
         frame=context.frame[:, one],
         proprio=None if context.proprio is None else context.proprio[:, one],
         features={name: x[:, one] for name, x in context.features.items()},
-        vision=None if context.vision is None else replace(context.vision, tokens=context.vision.tokens[:, one]),
-        memory=memory and map_tensors(memory, lambda x: own(x) if len(x) == len(memory.tokens) else x),
+        vision=None
+        if context.vision is None
+        else replace(context.vision, tokens=context.vision.tokens[:, one]),
+        memory=memory
+        and map_tensors(memory, lambda x: own(x) if len(x) == len(memory.tokens) else x),
     )
 
 
 class Steady(Generator):
-    """Noise that is the same for every frame of a row, so that a window can be compared with its frames."""
+    """Noise that is the same for every frame of a row, so that a window can be compared with its
+    frames.
+    """
 
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(torch.device("cpu"), None, [(row, 0) for row in rows])
@@ -165,8 +179,12 @@ class Steady(Generator):
         return draw(fresh, shape[0], 1, *shape[2:]).expand(shape)
 
 
-def _sequence(tokens: Tensor, lacking: Tensor, action_tokens: int, interleaved: bool) -> TokenSequence:
-    """Windows (B T n D) -> packed sequences; a frame's observation is one block, its action tokens the next."""
+def _sequence(
+    tokens: Tensor, lacking: Tensor, action_tokens: int, interleaved: bool
+) -> TokenSequence:
+    """Windows (B T n D) -> packed sequences; a frame's observation is one block, its action tokens
+    the next.
+    """
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
     pattern = "b (s f) n ... -> (b s) (f n) ..."
@@ -176,5 +194,7 @@ def _sequence(tokens: Tensor, lacking: Tensor, action_tokens: int, interleaved: 
     is_action = (torch.arange(count) >= count - action_tokens).repeat(span)
     frame = torch.arange(span).repeat_interleave(count)
     kind = torch.where(is_action, int(TokenKind.ACTION), int(TokenKind.VISION))
-    readout = torch.arange(batch * window * count).view(batch, window, count)[..., count - action_tokens :]
+    readout = torch.arange(batch * window * count).view(batch, window, count)[
+        ..., count - action_tokens :
+    ]
     return pack(group, frame, kind, readout, 2 * frame + is_action)

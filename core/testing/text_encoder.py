@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import TextEncoder
-from core.hookspecs import Build
+from core.contracts.parts import TextEncoder
+from core.registry.hookspecs import Build
 from core.testing.common import (
     Check,
     Given,
@@ -20,14 +20,21 @@ from core.testing.common import (
     padded,
 )
 
-INSTRUCTIONS = ("open the drawer", "pick up the red block and put it in the drawer", "turn on the light")
+INSTRUCTIONS = (
+    "open the drawer",
+    "pick up the red block and put it in the drawer",
+    "turn on the light",
+)
 
 
 def checks(build: Build, config: Any, given: Given) -> list[Check]:  # noqa: ARG001 - every kind is asked alike
     """Return the checks of a text encoder."""
     subject = Subject(partial(build, config), _run)
     own = (tokens_are_ids, shape_is_declared, mask_is_passed_on, padding_is_not_seen)
-    return [*(Check(check.__name__, partial(check, subject)) for check in own), *checks_of_every_part(subject)]
+    return [
+        *(Check(check.__name__, partial(check, subject)) for check in own),
+        *checks_of_every_part(subject),
+    ]
 
 
 def tokens_are_ids(subject: Subject) -> None:
@@ -56,7 +63,12 @@ def mask_is_passed_on(subject: Subject) -> None:
     ids, mask = batch(encoder)
     received = encoder(ids, mask).mask
     same = received is not None and torch.equal(received, mask)
-    expect(same, "mask of the text tokens", "the mask that came in", "none" if received is None else "another")
+    expect(
+        same,
+        "mask of the text tokens",
+        "the mask that came in",
+        "none" if received is None else "another",
+    )
 
 
 @torch.no_grad()
@@ -69,7 +81,11 @@ def padding_is_not_seen(subject: Subject) -> None:
         for i, instruction in enumerate(INSTRUCTIONS):
             alone = encoder(torch.tensor([list(encoder.tokenize(instruction))]), None).tokens
             received = together[i : i + 1, : alone.shape[1]]
-            expect_close(received, alone, f"tokens of {instruction!r} in a batch padded with {fill}, against alone")
+            expect_close(
+                received,
+                alone,
+                f"tokens of {instruction!r} in a batch padded with {fill}, against alone",
+            )
 
 
 def batch(encoder: TextEncoder, fill: int = 0) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import TokenGroup, VisionEncoder
-from core.hookspecs import Build
-from core.registry import call_build
+from core.contracts.batch import TokenGroup
+from core.contracts.parts import VisionEncoder
+from core.registry.components import call_build
+from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
@@ -40,7 +41,10 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
         cameras_are_apart,
         padded_text_is_not_seen,
     )
-    return [*(Check(check.__name__, partial(check, subject, given)) for check in own), *checks_of_every_part(subject)]
+    return [
+        *(Check(check.__name__, partial(check, subject, given)) for check in own),
+        *checks_of_every_part(subject),
+    ]
 
 
 def shape_is_declared(subject: Subject, given: Given) -> None:
@@ -49,7 +53,12 @@ def shape_is_declared(subject: Subject, given: Given) -> None:
     group = encoder(images(given), text(given))
     expect_group(group, (BATCH, given.action.window, None, encoder.width), "vision tokens")
     expect_width(encoder, group.tokens.shape[-1])
-    expect(group.mask is None or bool(group.mask.any(-1).all()), "mask", "a real token in every frame", "none in some")
+    expect(
+        group.mask is None or bool(group.mask.any(-1).all()),
+        "mask",
+        "a real token in every frame",
+        "none in some",
+    )
 
 
 @torch.no_grad()
@@ -58,8 +67,12 @@ def samples_are_independent(subject: Subject, given: Given) -> None:
     encoder: VisionEncoder = subject.build()
     together, words = padded(encoder(images(given), text(given))), text(given)
     for i in range(BATCH):
-        own_words = TokenGroup(words.tokens[i : i + 1], None if words.mask is None else words.mask[i : i + 1])
-        alone = padded(encoder({name: x[i : i + 1] for name, x in images(given).items()}, own_words))
+        own_words = TokenGroup(
+            words.tokens[i : i + 1], None if words.mask is None else words.mask[i : i + 1]
+        )
+        alone = padded(
+            encoder({name: x[i : i + 1] for name, x in images(given).items()}, own_words)
+        )
         expect_close(alone, together[i : i + 1], f"tokens of sample {i} alone, against the batch")
 
 
@@ -69,13 +82,19 @@ def frames_are_independent(subject: Subject, given: Given) -> None:
     encoder: VisionEncoder = subject.build()
     together = padded(encoder(images(given), text(given)))
     for t in range(given.action.window):
-        alone = padded(encoder({name: x[:, t : t + 1] for name, x in images(given).items()}, text(given)))
-        expect_close(alone, together[:, t : t + 1], f"tokens of frame {t} alone, against the window")
+        alone = padded(
+            encoder({name: x[:, t : t + 1] for name, x in images(given).items()}, text(given))
+        )
+        expect_close(
+            alone, together[:, t : t + 1], f"tokens of frame {t} alone, against the window"
+        )
 
 
 @torch.no_grad()
 def cameras_are_apart(subject: Subject, given: Given) -> None:
-    """Another image of one camera changes that camera's tokens alone, its share in the order of `cameras`."""
+    """Another image of one camera changes that camera's tokens alone, its share in the order of
+    `cameras`.
+    """
     encoder: VisionEncoder = subject.build()
     if not encoder.separates_cameras:
         return
@@ -88,13 +107,21 @@ def cameras_are_apart(subject: Subject, given: Given) -> None:
     )
     before = padded(encoder(images(given), text(given)))
     count = before.shape[2]
-    expect(count % len(names) == 0, "tokens", f"as many of each of {len(names)} cameras", str(count))
+    expect(
+        count % len(names) == 0, "tokens", f"as many of each of {len(names)} cameras", str(count)
+    )
     for v, name in enumerate(names):
         changed = padded(encoder({**images(given), name: 255 - images(given)[name]}, text(given)))
-        shares = zip(before.tensor_split(len(names), 2), changed.tensor_split(len(names), 2), strict=True)
+        shares = zip(
+            before.tensor_split(len(names), 2), changed.tensor_split(len(names), 2), strict=True
+        )
         for other, (expected, received) in enumerate(shares):
             if other != v:
-                expect_close(received, expected, f"tokens of camera '{names[other]}' after a change of '{name}'")
+                expect_close(
+                    received,
+                    expected,
+                    f"tokens of camera '{names[other]}' after a change of '{name}'",
+                )
 
 
 @torch.no_grad()
@@ -106,7 +133,11 @@ def padded_text_is_not_seen(subject: Subject, given: Given) -> None:
     noise = 7 * normal(*words.tokens.shape, seed=18)
     other = replace(words, tokens=torch.where(words.mask[..., None], words.tokens, noise))
     expected = padded(encoder(images(given), words))
-    expect_close(padded(encoder(images(given), other)), expected, "tokens after a change of the text's padding")
+    expect_close(
+        padded(encoder(images(given), other)),
+        expected,
+        "tokens after a change of the text's padding",
+    )
 
 
 def images(given: Given) -> Images:

@@ -1,4 +1,6 @@
-"""The training loop: one forward, one backward, one optimiser step for all parts. `fit` is the whole of it."""
+"""The training loop: one forward, one backward, one optimiser step for all parts. `fit` is the
+whole of it.
+"""
 
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
@@ -11,17 +13,23 @@ from lightning_fabric.utilities.seed import seed_everything
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from rich.console import Console
 
-from core.data.loader import Loader
-from core.generator import TRAINING, Generator
-from core.policy import Policy
-from core.recipe import Recipe
-from core.sections import TrainConfig
-from core.training.checkpoint import checkpoint_folder, save_checkpoint
+from core.contracts.generator import TRAINING, Generator
+from core.loading.loader import Loader
+from core.policy.policy import Policy
+from core.recipe.recipe import Recipe
+from core.recipe.sections import TrainConfig
 from core.training.joint_table import JointTable, render
 from core.training.optimizer import set_learning_rate
-from core.training.reporting import Display, MetricsLog, Readings, raise_if_not_finite, raise_if_weights_broken
+from core.training.reporting import (
+    Display,
+    MetricsLog,
+    Readings,
+    raise_if_not_finite,
+    raise_if_weights_broken,
+)
 from core.training.signals import StopSignal
 from core.training.validation import Validation, validate
+from core.weights.checkpoint import checkpoint_folder, save_checkpoint
 
 
 @dataclass
@@ -38,7 +46,9 @@ class Run:
     validation: Loader
     task_of: Mapping[str, str]
     action_dim: int
-    inference: Mapping[str, Any]  # what a checkpoint carries beside the weights: normalisers, conventions
+    inference: Mapping[
+        str, Any
+    ]  # what a checkpoint carries beside the weights: normalisers, conventions
     joint_table: JointTable
     metrics: MetricsLog | None  # the first process writes
     display: Display
@@ -60,15 +70,23 @@ def fit(run: Run, first: int) -> int:
     settings, fabric, optimizer, done = run.recipe.train, run.fabric, run.optimizer, first
     limit = settings.gradient_clip or float("inf")  # the norm is measured in either case
     position = first * settings.accumulation
-    with closing(run.training.batches(settings.seed, position, fabric.global_rank, fabric.world_size)) as batches:
-        while done < settings.steps and not run.stop.requested(fabric, ask=done % settings.log_every == 0):
-            # seeds and the order of the data are functions of the step, so resuming saves neither; dropout alone draws
-            # from PyTorch's global generator, which its layers hard-code
+    with closing(
+        run.training.batches(settings.seed, position, fabric.global_rank, fabric.world_size)
+    ) as batches:
+        while done < settings.steps and not run.stop.requested(
+            fabric, ask=done % settings.log_every == 0
+        ):
+            # seeds and the order of the data are functions of the step, so resuming saves neither;
+            # dropout alone draws from PyTorch's global generator, which its layers hard-code
             seed_everything(_seed_of(done, run), verbose=False)
             factor = set_learning_rate(optimizer.optimizer, done, settings)
-            measuring = run.joint_table.measure(done + 1) if _measures_parts(done + 1, settings) else nullcontext()
+            measuring = (
+                run.joint_table.measure(done + 1)
+                if _measures_parts(done + 1, settings)
+                else nullcontext()
+            )
             seen = []
-            # -------------------------------------------------------------------------------- the training step
+            # -------------------------------------------------------------------- the training step
             for micro in range(settings.accumulation):
                 key = (TRAINING, settings.seed, done, fabric.global_rank, micro)
                 batch, generator = next(batches), Generator.shared(key, fabric.device)
@@ -76,11 +94,13 @@ def fit(run: Run, first: int) -> int:
                     losses = run.module(batch, generator)
                     fabric.backward(losses["total"] / settings.accumulation)
                 seen.append((losses, batch.episodes))
-            gradient_norm = fabric.clip_gradients(run.module, optimizer, max_norm=limit, error_if_nonfinite=False)
+            gradient_norm = fabric.clip_gradients(
+                run.module, optimizer, max_norm=limit, error_if_nonfinite=False
+            )
             with measuring:
                 optimizer.step()
             optimizer.zero_grad()
-            # --------------------------------------------------------------------------------------------------
+            # --------------------------------------------------------------------------------------
             done += 1
             run.readings.record(done, seen, gradient_norm, factor)
             _after_step(run, done)
@@ -89,7 +109,9 @@ def fit(run: Run, first: int) -> int:
 
 
 def _seed_of(done: int, run: Run) -> int:
-    return (run.recipe.train.seed * 1_000_003 + done * run.fabric.world_size + run.fabric.global_rank) % 2**32
+    return (
+        run.recipe.train.seed * 1_000_003 + done * run.fabric.world_size + run.fabric.global_rank
+    ) % 2**32
 
 
 def _after_step(run: Run, done: int) -> None:
@@ -105,10 +127,18 @@ def _after_step(run: Run, done: int) -> None:
 
 
 def _report_losses(run: Run) -> None:
-    """Read the pending losses; a loss that is not finite ends the run here, before anything of it is saved."""
+    """Read the pending losses; a loss that is not finite ends the run here, before anything of it
+    is saved.
+    """
     for reading, values in run.readings.read(run.fabric):
-        scaled = run.recipe.train.precision == "16-mixed"  # its loss scale is found by overflowing gradients
-        checked = {name: value for name, value in values.items() if not (scaled and name == "gradient_norm")}
+        scaled = (
+            run.recipe.train.precision == "16-mixed"
+        )  # its loss scale is found by overflowing gradients
+        checked = {
+            name: value
+            for name, value in values.items()
+            if not (scaled and name == "gradient_norm")
+        }
         raise_if_not_finite(reading, checked, run.last_checkpoint)
         losses = {("loss" if name == "total" else name): value for name, value in values.items()}
         _write(run, reading.step, {**losses, "learning_rate_factor": reading.learning_rate_factor})
@@ -125,7 +155,9 @@ def _report_joint_table(run: Run) -> None:
     table = run.joint_table
     for row in table.rows:
         measured = {key: float(value) for key, value in asdict(row).items() if key != "part"}
-        _write(run, table.step, {f"joint/{row.part}/{key}": value for key, value in measured.items()})
+        _write(
+            run, table.step, {f"joint/{row.part}/{key}": value for key, value in measured.items()}
+        )
     if table.step in (1, run.recipe.train.steps):
         run.console.print(render(table))
 
@@ -148,7 +180,9 @@ def _validate(run: Run, done: int) -> Validation:
 
 
 def _save(run: Run, done: int) -> None:
-    """Save the step just done, once; losses not read yet are read first, so that nothing broken is saved."""
+    """Save the step just done, once; losses not read yet are read first, so that nothing broken is
+    saved.
+    """
     if run.last_checkpoint == checkpoint_folder(run.folder, done):
         return
     if run.readings.pending:
@@ -160,7 +194,12 @@ def _save(run: Run, done: int) -> None:
     error = run.validated.figure if run.validated else None
     state = {"step": done, "validation_error": error, **run.inference}
     run.last_checkpoint = save_checkpoint(
-        run.folder, run.policy, run.optimizer.optimizer, state, run.recipe.train.keep_last, run.policy.published
+        run.folder,
+        run.policy,
+        run.optimizer.optimizer,
+        state,
+        run.recipe.train.keep_last,
+        run.policy.published,
     )
 
 

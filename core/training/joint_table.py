@@ -1,4 +1,6 @@
-"""The joint-training table: what each part has, receives and does in one step. It is the proof of joint training."""
+"""The joint-training table: what each part has, receives and does in one step. It is the proof of
+joint training.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,8 +11,8 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from core.policy import Policy
-from core.quantization import parameter_count
+from core.policy.policy import Policy
+from core.policy.quantization import parameter_count
 from core.training.optimizer import modules_of
 
 
@@ -18,7 +20,8 @@ from core.training.optimizer import modules_of
 class JointRow:
     """One part in one step.
 
-    parameters, trainable: counts. gradient_norm: as the optimiser saw it. update: norm of the step over the norm of
+    parameters, trainable: counts. gradient_norm: as the optimiser saw it. update: norm of the step
+    over the norm of
     the trainable weights before it.
     """
 
@@ -31,7 +34,9 @@ class JointRow:
 
 
 class JointTable:
-    """Measures one optimiser step, part by part. Takes a copy of the trainable weights while it does."""
+    """Measures one optimiser step, part by part. Takes a copy of the trainable weights while it
+    does.
+    """
 
     def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
         self.modules = modules_of(policy)
@@ -43,9 +48,16 @@ class JointTable:
     def measure(self, step: int) -> Iterator[None]:
         """Around `optimizer.step()`: fill `step` and `rows`."""
         self.step = step
-        trainable = {name: [p for p in module.parameters() if p.requires_grad] for name, module in self.modules.items()}
-        before = {name: [p.detach().clone() for p in parameters] for name, parameters in trainable.items()}
-        gradients = {name: _norm([p.grad for p in parameters]) for name, parameters in trainable.items()}
+        trainable = {
+            name: [p for p in module.parameters() if p.requires_grad]
+            for name, module in self.modules.items()
+        }
+        before = {
+            name: [p.detach().clone() for p in parameters] for name, parameters in trainable.items()
+        }
+        gradients = {
+            name: _norm([p.grad for p in parameters]) for name, parameters in trainable.items()
+        }
         yield
         self.rows = [
             self._row(name, module, gradients[name], before[name], trainable[name])
@@ -53,16 +65,26 @@ class JointTable:
         ]
 
     def _row(
-        self, name: str, module: nn.Module, gradient_norm: Tensor, before: Sequence[Tensor], after: Sequence[Tensor]
+        self,
+        name: str,
+        module: nn.Module,
+        gradient_norm: Tensor,
+        before: Sequence[Tensor],
+        after: Sequence[Tensor],
     ) -> JointRow:
         # one difference at a time: together they would be as large as the part
-        moved = [torch.linalg.vector_norm(new.detach() - old) for old, new in zip(before, after, strict=True)]
+        moved = [
+            torch.linalg.vector_norm(new.detach() - old)
+            for old, new in zip(before, after, strict=True)
+        ]
         change = torch.stack(moved).norm() if moved else torch.zeros(())
         return JointRow(
             part=name,
             parameters=sum(parameter_count(p) for p in module.parameters()),
             trainable=sum(p.numel() for p in after),
-            learning_rate=max((g["lr"] for g in self.optimizer.param_groups if g["part"] == name), default=0.0),
+            learning_rate=max(
+                (g["lr"] for g in self.optimizer.param_groups if g["part"] == name), default=0.0
+            ),
             gradient_norm=float(gradient_norm),
             update=float(change / _norm(before).clamp(min=1e-12)),
         )
@@ -73,7 +95,9 @@ def render(measured: JointTable) -> Table:
     title = f"joint training, step {measured.step}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("part", "parameters", "trains", "learning rate", "gradient norm", "rel. update"):
-        table.add_column(column, justify="left" if column in ("part", "trains") else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if column in ("part", "trains") else "right", no_wrap=True
+        )
     for row in measured.rows:
         trains = "yes" if row.trainable else "frozen" if row.parameters else "-"
         numbers = (f"{row.learning_rate:.2e}", f"{row.gradient_norm:.2e}", f"{row.update:.2e}")

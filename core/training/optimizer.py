@@ -7,26 +7,36 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.policy import Policy
-from core.recipe import PARTS, Recipe
-from core.sections import PartSettings, TrainConfig
+from core.policy.policy import Policy
+from core.recipe.recipe import PARTS, Recipe
+from core.recipe.sections import TrainConfig
+from core.registry.part_settings import PartSettings
 
 
 def modules_of(policy: Policy) -> dict[str, nn.Module]:
-    """The five parts, the projections between their widths and auxiliary heads, in the order in which data flows."""
+    """The five parts, the projections between their widths and auxiliary heads, in the order in
+    which data flows.
+    """
     vision, text, *others = PARTS
     modules = {name: getattr(policy, name) for name in (vision, text, "projections", *others)}
     return modules | {f"auxiliary {label}": head for label, head in policy.auxiliary.items()}
 
 
 def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over every trainable parameter; weight decay spares vectors (biases, norms), as is usual."""
-    groups = [group for name, module in modules_of(policy).items() for group in _groups(name, module, recipe)]
+    """AdamW over every trainable parameter; weight decay spares vectors (biases, norms), as is
+    usual.
+    """
+    groups = [
+        group
+        for name, module in modules_of(policy).items()
+        for group in _groups(name, module, recipe)
+    ]
     return torch.optim.AdamW(groups, lr=recipe.train.learning_rate, betas=recipe.train.betas)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainConfig) -> float:
-    """Set every group's learning rate for the step after `step` done ones; return the schedule's factor.
+    """Set every group's learning rate for the step after `step` done ones; return the schedule's
+    factor.
 
     The schedule has no state: it is a function of the step, so resuming needs nothing but the step.
     """
@@ -55,7 +65,10 @@ def schedule_factor(step: int, train: TrainConfig) -> float:
 
 
 def _groups(name: str, module: nn.Module, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    parts = [*recipe.parts.items(), *((f"auxiliary {label}", part) for label, part in recipe.auxiliary.items())]
+    parts = [
+        *recipe.parts.items(),
+        *((f"auxiliary {label}", part) for label, part in recipe.auxiliary.items()),
+    ]
     settings = next((part.settings for known, part in parts if known == name), PartSettings())
     rate = recipe.train.learning_rate if settings.learning_rate is None else settings.learning_rate
     decay = recipe.train.weight_decay if settings.weight_decay is None else settings.weight_decay
@@ -64,4 +77,10 @@ def _groups(name: str, module: nn.Module, recipe: Recipe) -> Iterator[dict[str, 
     vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
     for parameters, decayed in ((matrices, decay), (vectors, 0.0)):
         if parameters:
-            yield {"part": name, "params": parameters, "lr": rate, "full_lr": rate, "weight_decay": decayed}
+            yield {
+                "part": name,
+                "params": parameters,
+                "lr": rate,
+                "full_lr": rate,
+                "weight_decay": decayed,
+            }

@@ -11,22 +11,25 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from core.errors import CheckpointError, TrainingError
+from core.system.files import complete_lines
+from core.system.progress import Progress
 
 
 class MetricsLog:
-    """RUN/metrics.jsonl, one object per measurement, and RUN/tensorboard. Only keys below "time/" vary from run to run.
+    """RUN/metrics.jsonl, one object per measurement, and RUN/tensorboard. Only keys below "time/"
+    vary from run to run.
 
-    first: steps done before; what an interrupted run wrote past them is dropped, since it will be written again.
+    first: steps done before; what an interrupted run wrote past them is dropped, since it will be
+    written again.
     """
 
     def __init__(self, run: Path, first: int) -> None:
         path = run / "metrics.jsonl"
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first]
+        kept = [line for line in complete_lines(path) if json.loads(line)["step"] <= first]
         path.write_text("".join(kept), encoding="utf-8")
         self.file = path.open("a", encoding="utf-8")
         self.tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=first + 1)
@@ -38,7 +41,9 @@ class MetricsLog:
             self.tensorboard.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Hand everything written so far to the system; raises CheckpointError where the disk is full."""
+        """Hand everything written so far to the system; raises CheckpointError where the disk is
+        full.
+        """
         try:
             self.file.flush()
         except OSError as error:
@@ -48,7 +53,9 @@ class MetricsLog:
             ) from None
 
     def close(self) -> None:
-        """Close both files. What no longer fits on the disk is written again when the run is resumed."""
+        """Close both files. What no longer fits on the disk is written again when the run is
+        resumed.
+        """
         with suppress(OSError):
             self.file.close()
         self.tensorboard.close()
@@ -77,32 +84,50 @@ class Readings:
         gradient_norm: Tensor | None,
         learning_rate_factor: float,
     ) -> None:
-        """Keep one step's losses, the mean over its micro-batches' (losses, episodes), until they are read."""
+        """Keep one step's losses, the mean over its micro-batches' (losses, episodes), until they
+        are read.
+        """
         losses = [losses for losses, _ in micro_batches]
-        values = {name: torch.stack([terms[name].detach() for terms in losses]).mean() for name in losses[0]}
+        values = {
+            name: torch.stack([terms[name].detach() for terms in losses]).mean()
+            for name in losses[0]
+        }
         episodes = [episode for _, names in micro_batches for episode in names]
         if gradient_norm is not None:
             values["gradient_norm"] = gradient_norm
         self.pending.append(Reading(step, values, learning_rate_factor, episodes))
 
     def read(self, fabric: Fabric) -> list[tuple[Reading, dict[str, float]]]:
-        """Wait for the device once and return every pending step's values, averaged over the processes."""
+        """Wait for the device once and return every pending step's values, averaged over the
+        processes.
+        """
         if not self.pending:
             return []
-        stacked = torch.stack([torch.stack([v.detach().float() for v in r.values.values()]) for r in self.pending])
+        stacked = torch.stack(
+            [torch.stack([v.detach().float() for v in r.values.values()]) for r in self.pending]
+        )
         rows = torch.as_tensor(fabric.all_reduce(stacked, reduce_op="mean")).tolist()
-        read = [(r, dict(zip(r.values, row, strict=True))) for r, row in zip(self.pending, rows, strict=True)]
+        read = [
+            (r, dict(zip(r.values, row, strict=True)))
+            for r, row in zip(self.pending, rows, strict=True)
+        ]
         self.pending = []
         return read
 
 
-def raise_if_not_finite(reading: Reading, values: Mapping[str, float], last_checkpoint: Path | None) -> None:
-    """Raise TrainingError at a NaN or infinity: with the step, the batch's episodes and the last good checkpoint."""
+def raise_if_not_finite(
+    reading: Reading, values: Mapping[str, float], last_checkpoint: Path | None
+) -> None:
+    """Raise TrainingError at a NaN or infinity: with the step, the batch's episodes and the last
+    good checkpoint.
+    """
     wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
     if not wrong:
         return
     episodes = sorted(set(reading.episodes))
-    shown = ", ".join(episodes[:8]) + (f" and {len(episodes) - 8} more" if len(episodes) > 8 else "")
+    shown = ", ".join(episodes[:8]) + (
+        f" and {len(episodes) - 8} more" if len(episodes) > 8 else ""
+    )
     raise TrainingError(
         f"step {reading.step}: not finite: {', '.join(wrong)}; episodes of the batch: {shown}; "
         f"last good checkpoint: {last_checkpoint or 'none yet'}; "
@@ -123,49 +148,30 @@ def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path 
 
 
 class Display:
-    """A progress bar on a terminal, a line now and then elsewhere: step, losses, samples/s, data wait, ETA."""
+    """Shows the step, its losses, samples per second and the share of time spent waiting for data.
+
+    first: steps done before this process began.
+    """
 
     def __init__(self, steps: int, first: int, batch_size: int, *, console: Console) -> None:
-        self.steps, self.first, self.batch_size = steps, first, batch_size
-        self.console = console
+        self.first, self.batch_size = first, batch_size
         self.started = time.perf_counter()
-        self.lines_every = max(1, steps // 20)
-        self.printed = first
-        self.bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=steps, completed=first)
-        self.bar.start()
+        self.progress = Progress("step", "", steps, console, completed=first, transient=False)
+        self.progress.__enter__()
 
     def update(self, step: int, losses: Mapping[str, float], waited: float) -> dict[str, float]:
-        """Show the newest step; return its timings. waited: seconds spent waiting for data since the start."""
+        """Show the newest step; return its timings.
+
+        waited: seconds spent waiting for data since the start.
+        """
         elapsed = time.perf_counter() - self.started
         per_second = (step - self.first) * self.batch_size / elapsed
         timings = {"time/samples_per_second": per_second, "time/data_wait": waited / elapsed}
         text = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
         text += f"  {per_second:.1f} samples/s  data wait {timings['time/data_wait']:.1%}"
-        self.bar.update(self.task, completed=step, description=text)
-        if not self.console.is_terminal and (step - self.printed >= self.lines_every or step == self.steps):
-            left = (self.steps - step) * elapsed / (step - self.first)
-            self.console.print(f"step {step}/{self.steps}  {text}  {left:.0f} s left", soft_wrap=True)
-            self.printed = step
+        self.progress.update(step, text=text)
         return timings
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self.bar.stop()
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """Lines that were written to their end; a killed process may have left half of one."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+        self.progress.__exit__(None, None, None)

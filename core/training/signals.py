@@ -9,14 +9,19 @@ from lightning_fabric import Fabric
 
 
 class StopSignal:
-    """Remembers that the run was asked to stop. Use as a context manager; afterwards signals act as before."""
+    """Remembers that the run was asked to stop. Use as a context manager; afterwards signals act as
+    before.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        self.previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.previous = {
+            number: signal.signal(number, self._receive)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -24,7 +29,8 @@ class StopSignal:
             signal.signal(number, handler)
 
     def requested(self, fabric: Fabric, ask: bool) -> bool:
-        """Whether any process of the run was asked to stop, so that all of them stop after the same step.
+        """Whether any process of the run was asked to stop, so that all of them stop after the same
+        step.
 
         ask: whether to ask the other processes now; it waits for the device.
         """

@@ -1,4 +1,6 @@
-"""Validation on held-out episodes, beside the best constant action of each task: a policy must beat that to be one."""
+"""Validation on held-out episodes, beside the best constant action of each task: a policy must beat
+that to be one.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -7,18 +9,20 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from core.contracts import Batch
+from core.contracts.batch import Batch
+from core.contracts.generator import VALIDATION, Generator
 from core.errors import JoineryError
-from core.generator import VALIDATION, Generator
-from core.policy import Policy
+from core.policy.policy import Policy
 
 
 @dataclass(frozen=True)
 class Validation:
     """Masked mean squared errors over the normalised chunk, all tasks together and by task.
 
-    error: the policy's. constant: that of the best constant action per task, fitted to these very episodes.
-    own: the mean of the figure that the policy head brings itself (`PolicyHead.validation_error`), if it does.
+    error: the policy's. constant: that of the best constant action per task, fitted to these very
+    episodes.
+    own: the mean of the figure that the policy head brings itself (`PolicyHead.validation_error`),
+    if it does.
     """
 
     error: float
@@ -39,28 +43,42 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, policy: Policy, batches: Iterable[Batch], task_of: Mapping[str, str], action_dim: int
+    fabric: Fabric,
+    policy: Policy,
+    batches: Iterable[Batch],
+    task_of: Mapping[str, str],
+    action_dim: int,
 ) -> Validation:
     """Measure the policy on every batch of every process. task_of: {episode: task}."""
     policy.eval()
     tasks = sorted(set(task_of.values()))
-    sums = torch.zeros(len(tasks), 4, action_dim, device=fabric.device)  # a process may have no batch of its own
+    sums = torch.zeros(
+        len(tasks), 4, action_dim, device=fabric.device
+    )  # a process may have no batch of its own
     own = torch.zeros(2, device=fabric.device)  # sum and number of the head's own figures
     for number, batch in enumerate(batches):
-        index = torch.tensor([tasks.index(task_of[e]) for e in batch.episodes], device=fabric.device)
+        index = torch.tensor(
+            [tasks.index(task_of[e]) for e in batch.episodes], device=fabric.device
+        )
         key = (VALIDATION, number, fabric.global_rank)  # the same noise at every validation
         generator = Generator.shared(key, fabric.device)
-        with fabric.autocast():  # and not by Fabric's module: with several processes that waits for the others' batches
+        with (
+            fabric.autocast()
+        ):  # and not by Fabric's module: with several processes that waits for the others' batches
             context = policy.context(batch, generator)
             predicted = policy.policy_head(context, generator)
             figures = policy.policy_head.validation_error(context, batch, generator)
         sums.index_add_(0, index, _moments(predicted, batch))
         if figures is not None:
             _raise_unless_per_sample(figures, len(batch.episodes))
-            own += torch.stack([figures.float().sum(), figures.new_tensor(len(figures), dtype=torch.float32)])
+            own += torch.stack(
+                [figures.float().sum(), figures.new_tensor(len(figures), dtype=torch.float32)]
+            )
     policy.train()
     total, count = torch.as_tensor(fabric.all_reduce(own, reduce_op="sum")).tolist()
-    measured = _summarise(torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks)
+    measured = _summarise(
+        torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks
+    )
     return replace(measured, own=total / count) if count else measured
 
 

@@ -1,4 +1,6 @@
-"""Learned action tokens: vectors that ask the backbone for the action, as in RoboVLMs' [LRN] and Octo's readouts."""
+"""Learned action tokens: vectors that ask the backbone for the action, as in RoboVLMs' [LRN] and
+Octo's readouts.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -12,10 +14,8 @@ from core import (
     ActionSpec,
     ActionTokens,
     Batch,
+    ConfigError,
     Generator,
-    Names,
-    Pretrained,
-    RecipeError,
     Register,
     TokenGroup,
     TokenKind,
@@ -23,10 +23,12 @@ from core import (
     concatenate,
     hookimpl,
     pack,
-    select,
 )
+from core.weights import NameMap, Pretrained, filter_keys
 
-ROBOVLMS = Names({"action": "model.action_token", "proprio": "model.proprio"}, squeeze=frozenset({"action"}))
+ROBOVLMS = NameMap(
+    {"action": "model.action_token", "proprio": "model.proprio"}, squeeze=frozenset({"action"})
+)
 
 
 Attention = Literal["causal", "prefix", "bidirectional"]
@@ -37,11 +39,13 @@ class LearnedConfig:
     """What a frame's tokens are, what a sequence is, and which token sees which.
 
     count: action tokens per frame; 0 for heads that read other tokens.
-    formulation: "policy_head": one sequence per frame, the head carries the history; "interleaved": one sequence per
-        window, the backbone carries it; "one_step": one frame, no history.
+    formulation: "policy_head": one sequence per frame, the head carries the history; "interleaved":
+        one sequence per window, the backbone carries it; "one_step": one frame, no history.
     layout: order of a frame's tokens.
-    attention: "causal"; "prefix" lets a frame's observation see itself both ways, not its action tokens;
-        "bidirectional" lets all tokens of a frame see one another. No token ever sees a later frame.
+    attention: "causal"; "prefix" lets a frame's observation see itself both ways, not its action
+    tokens;
+        "bidirectional" lets all tokens of a frame see one another. No token ever sees a later
+        frame.
     proprio: add one token that is projected from the proprioception.
     init_std: standard deviation of the initial action tokens; RoboVLMs begins with zeros.
     """
@@ -55,7 +59,8 @@ class LearnedConfig:
 
 
 class LearnedTokens(ActionTokens):
-    """Lays out image tokens i, instruction x, proprioception p and action tokens a; lower digits are frames.
+    """Lays out image tokens i, instruction x, proprioception p and action tokens a; lower digits
+    are frames.
 
     policy_head, one_step   a sequence per frame       image_text_action    i i x x p a
                                                        text_image_action    x x i i p a
@@ -63,14 +68,21 @@ class LearnedTokens(ActionTokens):
                                                        text_image_action    x x i0 i0 p0 a0 i1 i1 p1 a1 ...
 
     Words of the text encoder's prefix, <s> for example, stand before the images in either layout.
-    The formulations are those that RoboVLMs compares (there: "post", "pre", one-step). Raises RecipeError where
-    one_step meets a longer window, or proprio is wanted and the data have none. `pretrained` takes a RoboVLMs .ckpt.
+    The formulations are those that RoboVLMs compares (there: "post", "pre", one-step). Raises
+    ConfigError where one_step meets a longer window, or proprio is wanted and the data have none.
+    `pretrained` takes a RoboVLMs .ckpt.
     """
 
     source = None
 
     def __init__(
-        self, config: LearnedConfig, *, width: int, action: ActionSpec, proprio_dim: int, text_prefix: int = 0
+        self,
+        config: LearnedConfig,
+        *,
+        width: int,
+        action: ActionSpec,
+        proprio_dim: int,
+        text_prefix: int = 0,
     ) -> None:
         super().__init__()
         _check(config, action.window, proprio_dim)
@@ -104,7 +116,9 @@ class LearnedTokens(ActionTokens):
             frame = _insert_words(frame, text_part, place, 0)
             kind = _insert_words(kind, text_part, place, TokenKind.TEXT)
         is_action = kind == TokenKind.ACTION
-        readout = _places(is_action, span * self.count, len(group.tokens)).view(*vision.tokens.shape[:2], -1)
+        readout = _places(is_action, span * self.count, len(group.tokens)).view(
+            *vision.tokens.shape[:2], -1
+        )
         return pack(group, frame, kind, readout, self._blocks(frame, is_action), group.grid)
 
     def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -125,8 +139,14 @@ class LearnedTokens(ActionTokens):
         return frame * (self.count + 1) + torch.where(is_action, turn - frame * self.count, 0)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take RoboVLMs' action token; RecipeError where the source has none, or the recipe wants more than that."""
-        ROBOVLMS.load(self, select(weights.tensors, lambda name: name == "model.action_token"), weights.source)
+        """Take RoboVLMs' action token; ConfigError where the source has none, or the recipe wants
+        more than that.
+        """
+        ROBOVLMS.load(
+            self,
+            filter_keys(weights.tensors, lambda name: name == "model.action_token"),
+            weights.source,
+        )
 
     def publish(self) -> dict[str, Tensor]:
         """Name the action token as RoboVLMs does."""
@@ -146,18 +166,22 @@ class LearnedTokens(ActionTokens):
         if self.proprio is None:
             return []
         if proprio is None:
-            raise ValueError("batch.proprio is None, and action_tokens.proprio is true: the batch must hold (B T P)")
+            raise ValueError(
+                "batch.proprio is None, and action_tokens.proprio is true: the batch must hold (B T P)"
+            )
         return [TokenGroup(self.proprio(proprio.to(self.proprio.weight.dtype)).unsqueeze(2))]
 
 
 def _check(config: LearnedConfig, window: int, proprio_dim: int) -> None:
     if config.formulation == "one_step" and window != 1:
-        raise RecipeError(
+        raise ConfigError(
             f"action_tokens.formulation: 'one_step' sees one frame, and data.window is {window}; "
             "set data.window = 1 or choose 'policy_head' or 'interleaved'"
         )
     if config.proprio and proprio_dim == 0:
-        raise RecipeError("action_tokens.proprio is true, and the data record no proprioception; set it to false")
+        raise ConfigError(
+            "action_tokens.proprio is true, and the data record no proprioception; set it to false"
+        )
 
 
 def _join(frames: TokenGroup, span: int) -> TokenGroup:
@@ -183,7 +207,9 @@ def _split(group: TokenGroup, at: int) -> tuple[TokenGroup, TokenGroup]:
 
 
 def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
-    """Put the text (S M D) among the frames' tokens (S N D), before the one with index `at` -> (S N+M D)."""
+    """Put the text (S M D) among the frames' tokens (S N D), before the one with index `at` -> (S
+    N+M D).
+    """
     before, after = _split(frames, at)
     return concatenate([before, text, after])
 

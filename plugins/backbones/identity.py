@@ -20,7 +20,9 @@ class IdentityConfig:
 
 
 class Identity(Backbone):
-    """Passes every token on as it is: a head that needs the observation must ask for tokens or vision."""
+    """Passes every token on as it is: a head that needs the observation must ask for tokens or
+    vision.
+    """
 
     mixes = both_ways = False
 

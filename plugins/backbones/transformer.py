@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 from core import (
     Backbone,
+    ConfigError,
     LayerSpec,
     Memory,
-    RecipeError,
     Register,
     TokenSequence,
     attention_mask,
     hookimpl,
-    positions,
-    remembered,
+    make_memory,
+    token_positions,
 )
 
 
@@ -30,7 +30,8 @@ class TransformerConfig:
     width: of every token (D).
     depth: number of blocks.
     heads: attention heads per block; they divide the width.
-    mlp_ratio: hidden width of the MLP in widths; swiglu takes two thirds of it, for as many weights as gelu.
+    mlp_ratio: hidden width of the MLP in widths; swiglu takes two thirds of it, for as many weights
+    as gelu.
     norm: "rms" (Zhang and Sennrich 2019) or "layer".
     activation: "swiglu" (Shazeer 2020) or "gelu".
     positions: "rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens.
@@ -50,7 +51,9 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}; choose a divisor")
+            raise ValueError(
+                f"heads = {self.heads} does not divide width = {self.width}; choose a divisor"
+            )
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
                 f"rotary positions turn pairs, and width / heads = {self.width // self.heads} is odd; "
@@ -62,7 +65,9 @@ class TransformerConfig:
 class AttentionInputs:
     """What all blocks share in one pass."""
 
-    mask: Tensor | None  # (S 1 L P+L) bool, True where a row's token may see a column's; None: causal
+    mask: (
+        Tensor | None
+    )  # (S 1 L P+L) bool, True where a row's token may see a column's; None: causal
     rotation: tuple[Tensor, Tensor] | None  # cosine and sine (S 1 L d/2), float32
 
 
@@ -85,14 +90,18 @@ class Transformer(Backbone):
         self._initialise()
 
     def forward(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> normed hidden states (S L width); RecipeError where learned positions do not reach."""
+        """(S L width) -> normed hidden states (S L width); ConfigError where learned positions do
+        not reach.
+        """
         x, inputs = self._begin(sequence, None)
-        for block in self.blocks:  # and not `remember`, which would hold what every layer made until the end
+        for block in (
+            self.blocks
+        ):  # and not `remember`, which would hold what every layer made until the end
             x = block(x, inputs, None, None)[0]
         return self.norm(x)  # type: ignore[no-any-return]
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """(S L width) -> hidden states, keys and values of every block; RecipeError as `forward`."""
+        """(S L width) -> hidden states, keys and values of every block; ConfigError as `forward`."""
         x, inputs = self._begin(sequence, past)
         streams, keys, values = [x], [], []
         for i, block in enumerate(self.blocks):
@@ -101,12 +110,14 @@ class Transformer(Backbone):
             streams.append(x)
             keys.append(k)
             values.append(v)
-        return remembered(sequence, self.norm(x), keys, values, streams, past)
+        return make_memory(sequence, self.norm(x), keys, values, streams, past)
 
-    def _begin(self, sequence: TokenSequence, past: Memory | None) -> tuple[Tensor, AttentionInputs]:
+    def _begin(
+        self, sequence: TokenSequence, past: Memory | None
+    ) -> tuple[Tensor, AttentionInputs]:
         """What the first block takes."""
         before = None if past is None else past.sequence
-        position, x = positions(sequence, before), sequence.tokens
+        position, x = token_positions(sequence, before), sequence.tokens
         if self.positions is not None:
             x = x + self._learned_positions(position)
         rotation = rotary_angles(position, self.head_width) if self.positions is None else None
@@ -119,14 +130,16 @@ class Transformer(Backbone):
     def _learned_positions(self, position: Tensor) -> Tensor:
         assert self.positions is not None
         if (length := position.shape[1]) > len(self.positions):
-            raise RecipeError(
+            raise ConfigError(
                 f"backbone.max_tokens: a sequence has {length} tokens and the learned positions end at "
                 f"{len(self.positions)}; raise backbone.max_tokens"
             )
         return self.positions[position]
 
     def _initialise(self) -> None:
-        """GPT-2's start: normal weights, and smaller ones where a block adds to the stream, so that depth adds up."""
+        """GPT-2's start: normal weights, and smaller ones where a block adds to the stream, so that
+        depth adds up.
+        """
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:
                 added = name.endswith("output.weight")
@@ -147,7 +160,9 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, inputs: AttentionInputs, keys: Tensor | None, values: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(S L D), keys and values of what came before (S K P d) -> (S L D), and keys and values of all (S K P+L d)."""
+        """(S L D), keys and values of what came before (S K P d) -> (S L D), and keys and values of
+        all (S K P+L d).
+        """
         mixed, keys, values = self.attention(self.attention_norm(x), inputs, keys, values)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.mlp_norm(x))), keys, values
@@ -210,10 +225,14 @@ def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (i, i + d/2) of (S heads L d) by its position's angle, in float32; the type of x is kept."""
+    """Turn each pair (i, i + d/2) of (S heads L d) by its position's angle, in float32; the type of
+    x is kept.
+    """
     cosine, sine = rotation  # (S 1 L d/2)
     first, second = x.float().chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(x.dtype)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(
+        x.dtype
+    )
 
 
 def _norm(config: TransformerConfig) -> nn.Module:

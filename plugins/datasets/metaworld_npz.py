@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Gt
 
-from core import ActionConvention, Camera, DataError, Episode, Gripper, Register, StoreInfo, hookimpl, read_npz
+from core import DataError, Register, hookimpl
+from core.episodes import ActionConvention, Camera, Episode, Gripper, StoreInfo
+from core.formats import read_npz
 
 LAYOUT = {  # kinds of dtype, number of axes, and what that is called
     "images": ("u", 4, "unsigned integers (n Y X 3)"),
@@ -33,14 +35,18 @@ class MetaWorldNpzConfig:
 
 
 class MetaWorldNpz:
-    """Reads images (n Y X 3) uint8, actions and proprio (n 4) float32, episode_ends, task and instruction.
+    """Reads images (n Y X 3) uint8, actions and proprio (n 4) float32, episode_ends, task and
+    instruction.
 
-    Meta-World steps its physics at 400 Hz, five times per action; an action of 1.0 moves the hand by one centimetre.
+    Meta-World steps its physics at 400 Hz, five times per action; an action of 1.0 moves the hand
+    by one centimetre.
     """
 
     def __init__(self, config: MetaWorldNpzConfig, *, source: Path) -> None:
         self.camera = config.camera
-        self.places = dict(place for file in sorted(source.glob("*.npz")) for place in _listed(file))
+        self.places = dict(
+            place for file in sorted(source.glob("*.npz")) for place in _listed(file)
+        )
         if not self.places:
             raise DataError(f"{source}: holds no .npz files; name the folder of the demonstrations")
         self.info = StoreInfo(
@@ -61,7 +67,9 @@ class MetaWorldNpz:
         self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<number>", file by file; a file that cannot be listed by its name."""
+        """Name the episodes "<file>/<number>", file by file; a file that cannot be listed by its
+        name.
+        """
         return [*self.places]
 
     def read(self, episode: str) -> Episode:
@@ -106,13 +114,17 @@ def _listed(file: Path) -> Iterator[tuple[str, tuple[Path, int] | DataError]]:
 
 
 def _check(file: Path, data: dict[str, np.ndarray]) -> None:
-    """Refuse a file that cannot be cut into episodes; what an episode must hold is checked as it enters a store."""
+    """Refuse a file that cannot be cut into episodes; what an episode must hold is checked as it
+    enters a store.
+    """
     ends, lengths = (
         data["episode_ends"].astype(np.int64),
         {key: len(data[key]) for key in ("images", "actions", "proprio")},
     )
     if (np.diff(ends, prepend=0) <= 0).any() or {*lengths.values()} != {ends[-1]}:
-        raise DataError(f"{file}: 'episode_ends' {ends.tolist()} must rise to the frames, {lengths}; record it again")
+        raise DataError(
+            f"{file}: 'episode_ends' {ends.tolist()} must rise to the frames, {lengths}; record it again"
+        )
 
 
 def _load(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
@@ -121,7 +133,9 @@ def _load(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     for key, array in arrays.items():
         kinds, ndim, expected = LAYOUT[key]
         if array.dtype.kind not in kinds or array.ndim != ndim or not array.size:
-            raise DataError(f"{file}: '{key}' is {array.dtype} {array.shape}, expected {expected}; record it again")
+            raise DataError(
+                f"{file}: '{key}' is {array.dtype} {array.shape}, expected {expected}; record it again"
+            )
     return arrays
 
 

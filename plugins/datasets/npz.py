@@ -8,27 +8,21 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt
 
-from core import (
-    ActionConvention,
-    DataError,
-    Episode,
-    Feature,
-    FeatureMeaning,
-    Meaning,
-    RecipeError,
-    Register,
-    as_pictures,
+from core import ConfigError, DataError, Register, hookimpl
+from core.episodes import ActionConvention, Episode, Feature, FeatureMeaning
+from core.formats import (
+    ConventionOverride,
+    array_kind,
+    as_images,
     check_mapping,
-    correct_convention,
-    describe_source,
+    dimension_names,
     first_readable,
-    hookimpl,
-    is_unit,
+    flat_width,
+    is_unit_range,
     join_columns,
-    kind_of,
-    numbered,
+    override_convention,
     read_npz,
-    width_of,
+    source_info,
 )
 
 INSTRUCTION = "instruction"
@@ -39,7 +33,8 @@ class FeatureArray:
     """An array with an entry for each frame that is kept as it is.
 
     array: its name in the files.
-    meaning: what readers may take it for: "rgb", "depth", "points", "force", "reward", "text" or "other".
+    meaning: what readers may take it for: "rgb", "depth", "points", "force", "reward", "text" or
+    "other".
     unit: of its numbers, "mm" or "N" for example.
     """
 
@@ -57,8 +52,10 @@ class NpzConfig:
     action: the array that holds the actions.
     proprio: arrays that are joined; none unless said.
     features: {name: array, meaning and unit} of what else is observed; none unless said.
-    instruction: told to the robot in every episode; the string in the array "instruction" unless said.
-    meaning: of the actions; absolute positions in the world, without rotation and gripper, unless said.
+    instruction: told to the robot in every episode; the string in the array "instruction" unless
+    said.
+    meaning: of the actions; absolute positions in the world, without rotation and gripper, unless
+    said.
     """
 
     fps: Annotated[float, Gt(0)]
@@ -67,29 +64,37 @@ class NpzConfig:
     proprio: tuple[str, ...] = ()
     features: Mapping[str, FeatureArray] = field(default_factory=dict)
     instruction: str | None = None
-    meaning: Meaning | None = None
+    meaning: ConventionOverride | None = None
 
 
 class Npz:
-    """Reads the .npz files of a folder, in the order of their names; pictures are (n Y X 3), numbers (n ...).
+    """Reads the .npz files of a folder, in the order of their names; pictures are (n Y X 3),
+    numbers (n ...).
 
-    Raises DataError, naming the file, for what is missing or damaged, RecipeError for arrays that are not there.
+    Raises DataError, naming the file, for what is missing or damaged, ConfigError for arrays that
+    are not there.
     """
 
     def __init__(self, config: NpzConfig, *, source: Path) -> None:
         self.config = config
         self.files = {file.stem: file for file in sorted(source.glob("*.npz"))}
         if not self.files:
-            raise DataError(f"{source}: holds no .npz files; name a folder with one of them per episode")
+            raise DataError(
+                f"{source}: holds no .npz files; name a folder with one of them per episode"
+            )
         self.cameras, first = first_readable(self.files.values(), self._look)
-        self.unit = {key: is_unit(first[key]) for key in self.cameras.values()}
-        names = numbered([(config.action, width_of(first[config.action].shape))])
-        found = ActionConvention(names, "absolute", "world", "none", (1.0,) * len(names), config.fps)
-        self.info = describe_source(
+        self.unit = {key: is_unit_range(first[key]) for key in self.cameras.values()}
+        names = dimension_names([(config.action, flat_width(first[config.action].shape))])
+        found = ActionConvention(
+            names, "absolute", "world", "none", (1.0,) * len(names), config.fps
+        )
+        self.info = source_info(
             fps=config.fps,
             cameras={name: first[key].shape[1:3] for name, key in self.cameras.items()},
-            action=correct_convention(found, config.meaning),
-            proprio=numbered([(name, width_of(first[name].shape)) for name in config.proprio]),
+            action=override_convention(found, config.meaning),
+            proprio=dimension_names(
+                [(name, flat_width(first[name].shape)) for name in config.proprio]
+            ),
             origin=f"folder {source.name}",
             features={
                 name: _describe_feature(f"{source}, {entry.array}", first[entry.array], entry)
@@ -98,16 +103,24 @@ class Npz:
         )
 
     def _look(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
-        """Cameras and arrays of a file; raises RecipeError for names that are not there."""
+        """Cameras and arrays of a file; raises ConfigError for names that are not there."""
         arrays, config = read_npz(file), self.config
-        known = {name: kind_of(x.shape, x.dtype) for name, x in arrays.items()}
+        known = {name: array_kind(x.shape, x.dtype) for name, x in arrays.items()}
         observed = [entry.array for entry in config.features.values()]
-        pictures = [name for name, kind in known.items() if kind == "pictures" and name not in observed]
+        pictures = [
+            name for name, kind in known.items() if kind == "pictures" and name not in observed
+        ]
         cameras = dict(config.cameras) or {name: name for name in pictures}
-        numbers = [config.action, *config.proprio, *(name for name in observed if known.get(name) != "pictures")]
+        numbers = [
+            config.action,
+            *config.proprio,
+            *(name for name in observed if known.get(name) != "pictures"),
+        ]
         check_mapping(file, "array", {"pictures": cameras.values(), "numbers": numbers}, known)
         if not config.instruction and known.get(INSTRUCTION) != "text":
-            raise RecipeError(f"{file}: no array '{INSTRUCTION}' says what the robot is told; say instruction = ...")
+            raise ConfigError(
+                f"{file}: no array '{INSTRUCTION}' says what the robot is told; say instruction = ..."
+            )
         return cameras, arrays
 
     def ids(self) -> Sequence[str]:
@@ -119,7 +132,10 @@ class Npz:
         file, config = self.files[episode], self.config
         told = () if config.instruction else (INSTRUCTION,)
         observed = {name: entry.array for name, entry in config.features.items()}
-        arrays = read_npz(file, [*self.cameras.values(), config.action, *config.proprio, *observed.values(), *told])
+        arrays = read_npz(
+            file,
+            [*self.cameras.values(), config.action, *config.proprio, *observed.values(), *told],
+        )
         length = len(arrays[config.action]) if arrays[config.action].ndim else 0
         text = config.instruction or _text(file, arrays[INSTRUCTION])
         return Episode(
@@ -127,12 +143,14 @@ class Npz:
             task=text,
             instruction=text,
             images={
-                name: as_pictures(arrays[key], f"{file}, {key}", unit=self.unit[key])
+                name: as_images(arrays[key], f"{file}, {key}", unit=self.unit[key])
                 for name, key in self.cameras.items()
             },
             actions=join_columns([arrays[config.action]], length, f"{file}, {config.action}"),
             proprio=join_columns(
-                [arrays[name] for name in config.proprio], length, f"{file}, {', '.join(config.proprio)}"
+                [arrays[name] for name in config.proprio],
+                length,
+                f"{file}, {', '.join(config.proprio)}",
             ),
             features={name: _native(arrays[key]) for name, key in observed.items()},
         )

@@ -1,4 +1,6 @@
-"""RoboVLMs' policy head: an LSTM over the window, then one MLP for the pose and one for the gripper."""
+"""RoboVLMs' policy head: an LSTM over the window, then one MLP for the pose and one for the
+gripper.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +15,11 @@ from torch import Tensor, nn
 from core import (
     ActionSpec,
     Batch,
+    ConfigError,
     Context,
     ContextSpec,
     Generator,
-    Names,
     PolicyHead,
-    Pretrained,
-    RecipeError,
     Register,
     State,
     hookimpl,
@@ -28,10 +28,10 @@ from core import (
     masked_l1,
     masked_mse,
     push_frame,
-    select,
 )
+from core.weights import NameMap, Pretrained, filter_keys
 
-ROBOVLMS = Names(
+ROBOVLMS = NameMap(
     {
         "lstm": "model.act_head.rnn",
         "pose.*": "model.act_head.actions.mlp.*",
@@ -43,12 +43,14 @@ POSE_LOSSES = {"huber": masked_huber, "mse": masked_mse, "l1": masked_l1}
 
 @dataclass(frozen=True)
 class LSTMConfig:
-    """The head of RoboVLMs (Liu et al. 2025); the defaults are its published sizes, 41.2 M parameters in Kosmos-2.
+    """The head of RoboVLMs (Liu et al. 2025); the defaults are its published sizes, 41.2 M
+    parameters in Kosmos-2.
 
     layers: number of LSTM layers.
     hidden_size: width of the LSTM.
     mlp: widths of the hidden layers of both MLPs.
-    loss: of the continuous dimensions, "huber" (delta 1, as RoboVLMs runs), "mse" (as its paper says) or "l1".
+    loss: of the continuous dimensions, "huber" (delta 1, as RoboVLMs runs), "mse" (as its paper
+    says) or "l1".
     gripper_weight: factor of the binary cross-entropy in the sum of the losses.
     tanh: bound the continuous dimensions to [-1, 1].
     dropout: between the LSTM's layers while training, a probability.
@@ -64,13 +66,17 @@ class LSTMConfig:
 
     def __post_init__(self) -> None:
         if self.dropout and self.layers == 1:
-            raise ValueError("dropout acts between layers, and layers = 1; raise layers or drop dropout")
+            raise ValueError(
+                "dropout acts between layers, and layers = 1; raise layers or drop dropout"
+            )
 
 
 class LSTMHead(PolicyHead):
-    """Regresses the continuous dimensions and classifies the binary ones, at every frame of the window.
+    """Regresses the continuous dimensions and classifies the binary ones, at every frame of the
+    window.
 
-    Raises RecipeError where tanh cannot reach the actions, or no dimension is continuous. `pretrained` takes a
+    Raises ConfigError where tanh cannot reach the actions, or no dimension is continuous.
+    `pretrained` takes a
     RoboVLMs .ckpt.
     """
 
@@ -82,33 +88,54 @@ class LSTMHead(PolicyHead):
         self.width, self.window, self.horizon = context.width, action.window, action.horizon
         self.gripper_weight = config.gripper_weight
         self.pose_loss = POSE_LOSSES[config.loss]
-        self.lstm = nn.LSTM(context.width, config.hidden_size, config.layers, batch_first=True, dropout=config.dropout)
+        self.lstm = nn.LSTM(
+            context.width,
+            config.hidden_size,
+            config.layers,
+            batch_first=True,
+            dropout=config.dropout,
+        )
         outputs = action.horizon * len(action.continuous)
         self.pose = _mlp([config.hidden_size, *config.mlp, outputs])
         self.bound = nn.Tanh() if config.tanh else nn.Identity()
         outputs = action.horizon * len(action.binary)
         self.gripper = _mlp([config.hidden_size, *config.mlp, outputs]) if action.binary else None
-        # Index tensors live on the head's device: indexing with Python lists would copy them there at every step.
+        # Index tensors live on the head's device: indexing with Python lists would copy them there
+        # at every step.
         self.continuous: Tensor
         self.binary: Tensor
         self.order: Tensor
         self.register_buffer("continuous", torch.tensor(action.continuous), persistent=False)
-        self.register_buffer("binary", torch.tensor(action.binary, dtype=torch.int64), persistent=False)
-        self.register_buffer("order", torch.tensor(action.continuous + action.binary).argsort(), persistent=False)
+        self.register_buffer(
+            "binary", torch.tensor(action.binary, dtype=torch.int64), persistent=False
+        )
+        self.register_buffer(
+            "order", torch.tensor(action.continuous + action.binary).argsort(), persistent=False
+        )
 
     def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002 (nothing is drawn)
-        """Return actions (B T H A): continuous dimensions normalised, binary ones as the probability of 1."""
+        """Return actions (B T H A): continuous dimensions normalised, binary ones as the
+        probability of 1.
+        """
         return self._actions(*self._run(context.readout.mean(dim=2)))
 
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return "pose" and, where a dimension is binary, "gripper" (already weighted), over all frames' chunks."""
+        """Return "pose" and, where a dimension is binary, "gripper" (already weighted), over all
+        frames' chunks.
+        """
         if batch.actions is None or batch.action_mask is None:
-            raise ValueError("the loss compares with batch.actions and batch.action_mask, and the batch has none")
+            raise ValueError(
+                "the loss compares with batch.actions and batch.action_mask, and the batch has none"
+            )
         pose, logits = self._run(context.readout.mean(dim=2))
-        target, mask = (x.index_select(-1, self.continuous) for x in (batch.actions, batch.action_mask))
+        target, mask = (
+            x.index_select(-1, self.continuous) for x in (batch.actions, batch.action_mask)
+        )
         terms = {"pose": self.pose_loss(pose, target, mask)}
         if logits is not None:
-            target, mask = (x.index_select(-1, self.binary) for x in (batch.actions, batch.action_mask))
+            target, mask = (
+                x.index_select(-1, self.binary) for x in (batch.actions, batch.action_mask)
+            )
             terms["gripper"] = self.gripper_weight * masked_bce(logits, target, mask)
         return terms
 
@@ -123,18 +150,21 @@ class LSTMHead(PolicyHead):
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """One frame -> actions (B H A) and the next state.
 
-        The window is run anew from a fresh LSTM state, so that a step computes what training computed. (RoboVLMs
-        carries the LSTM's state for the first T steps and re-runs the last T features from then on.)
+        The window is run anew from a fresh LSTM state, so that a step computes what training
+        computed. (RoboVLMs carries the LSTM's state for the first T steps and re-runs the last T
+        features from then on.)
         """
         readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
         place = state["count"].clamp(max=self.window - 1)
-        actions = self._actions(*self._run(readouts))  # (B T H A); what stands behind the newest frame means nothing
+        actions = self._actions(
+            *self._run(readouts)
+        )  # (B T H A); what stands behind the newest frame means nothing
         rows = torch.arange(len(place), device=place.device)
         return actions[rows, place], {"readouts": readouts, "count": place + 1}
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take the head of a RoboVLMs checkpoint, strictly."""
-        head = select(weights.tensors, lambda name: name.startswith("model.act_head."))
+        head = filter_keys(weights.tensors, lambda name: name.startswith("model.act_head."))
         ROBOVLMS.load(self, head, weights.source)
 
     def publish(self) -> dict[str, Tensor]:
@@ -151,14 +181,20 @@ class LSTMHead(PolicyHead):
         pose = rearrange(self.pose(hidden), "b t (h a) -> b t h a", h=self.horizon)
         if self.gripper is None:
             return self.bound(pose), None
-        return self.bound(pose), rearrange(self.gripper(hidden), "b t (h a) -> b t h a", h=self.horizon)
+        return self.bound(pose), rearrange(
+            self.gripper(hidden), "b t (h a) -> b t h a", h=self.horizon
+        )
 
     def _remember(self, features: Tensor) -> Tensor:
-        """(B T D) -> (B T hidden_size); on a CPU never in mixed precision, which not every CPU has for an LSTM."""
+        """(B T D) -> (B T hidden_size); on a CPU never in mixed precision, which not every CPU has
+        for an LSTM.
+        """
         where = features.device.type
         mixed = torch.is_autocast_enabled(where) and where != "cpu"
         with torch.autocast(where, enabled=mixed):
-            hidden, _ = self.lstm(features if mixed else features.to(next(self.lstm.parameters()).dtype))
+            hidden, _ = self.lstm(
+                features if mixed else features.to(next(self.lstm.parameters()).dtype)
+            )
         return hidden  # type: ignore[no-any-return]
 
     def _actions(self, pose: Tensor, logits: Tensor | None) -> Tensor:
@@ -170,19 +206,22 @@ class LSTMHead(PolicyHead):
 
 def _check(config: LSTMConfig, action: ActionSpec) -> None:
     if not action.continuous:
-        raise RecipeError("policy_head.name: 'lstm' regresses continuous dimensions, and this action has none")
+        raise ConfigError(
+            "policy_head.name: 'lstm' regresses continuous dimensions, and this action has none"
+        )
     if config.tanh and not action.bounded:
-        raise RecipeError(
+        raise ConfigError(
             "policy_head.tanh: actions leave [-1, 1] under this action.normalization and tanh cannot follow; "
             "set policy_head.tanh = false or choose a bounded action.normalization"
         )
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them, initialised so that the signal keeps its size (He et al. 2015).
+    """Linear layers with ReLU between them, initialised so that the signal keeps its size (He et
+    al. 2015).
 
-    With torch's default the LSTM's small outputs shrink some hundredfold on their way, and for its first hundreds of
-    steps the policy is a constant.
+    With torch's default the LSTM's small outputs shrink some hundredfold on their way, and for its
+    first hundreds of steps the policy is a constant.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

@@ -22,7 +22,8 @@ class NoText(TextEncoder):
     def __init__(self, config: NoTextConfig) -> None:  # noqa: ARG002 (there is nothing in it)
         super().__init__()
         self.tokens: Tensor
-        # A buffer follows the policy to its device and its floating-point type, as the missing tokens must.
+        # A buffer follows the policy to its device and its floating-point type, as the missing
+        # tokens must.
         self.register_buffer("tokens", torch.empty(0, 0), persistent=False)
 
     def tokenize(self, instruction: str) -> Sequence[int]:  # noqa: ARG002

@@ -1,4 +1,6 @@
-"""SentencePiece tokens, a learned embedding and, if wanted, a small transformer over the instruction."""
+"""SentencePiece tokens, a learned embedding and, if wanted, a small transformer over the
+instruction.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ SHIPPED = Path(__file__).with_name("robot_instructions.model")
 class SentencePieceConfig:
     """An embedding table over the pieces of a SentencePiece model (Kudo and Richardson 2018).
 
-    model: a trained .model file, as `joinery tokenizer train` writes; none for the one that ships with Joinery.
+    model: a trained .model file, as `joinery tokenizer train` writes; none for the one that ships
+    with Joinery.
     width: of every token.
     layers: pre-norm transformer layers over the embeddings; 0 leaves all mixing to the backbone.
     heads: attention heads per layer; they divide the width.
@@ -36,7 +39,9 @@ class SentencePieceConfig:
 
     def __post_init__(self) -> None:
         if self.layers and self.width % self.heads:
-            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}; choose a divisor")
+            raise ValueError(
+                f"heads = {self.heads} does not divide width = {self.width}; choose a divisor"
+            )
 
 
 class SentencePieceEncoder(TextEncoder):
@@ -52,16 +57,26 @@ class SentencePieceEncoder(TextEncoder):
         self.vocabulary = self.embedding.num_embeddings
         self.layers = _layers(config) if config.layers else None
         # Without layers the backbone's positions suffice.
-        self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02) if config.layers else None
+        self.positions = (
+            nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02)
+            if config.layers
+            else None
+        )
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the pieces; raises DataError for an instruction that is empty, too long or no valid Unicode."""
+        """Ids of the pieces; raises DataError for an instruction that is empty, too long or no
+        valid Unicode.
+        """
         try:
             ids: list[int] = self.processor.encode(instruction)
         except (RuntimeError, UnicodeError) as error:  # a lone surrogate, which UTF-8 cannot hold
-            raise DataError(f"the instruction {instruction[:60]!r} is no valid Unicode; write it again") from error
+            raise DataError(
+                f"the instruction {instruction[:60]!r} is no valid Unicode; write it again"
+            ) from error
         if not ids:
-            raise DataError(f"the instruction {instruction!r} is empty; give every episode an instruction")
+            raise DataError(
+                f"the instruction {instruction!r} is empty; give every episode an instruction"
+            )
         if len(ids) > self.max_tokens:
             start = " ".join(instruction[:60].split())
             raise DataError(
@@ -74,7 +89,10 @@ class SentencePieceEncoder(TextEncoder):
         """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
         x = self.embedding(ids)
         if self.layers is not None and self.positions is not None:
-            x = self.layers(x + self.positions[: ids.shape[1]], src_key_padding_mask=None if mask is None else ~mask)
+            x = self.layers(
+                x + self.positions[: ids.shape[1]],
+                src_key_padding_mask=None if mask is None else ~mask,
+            )
         return TokenGroup(x, mask)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -83,7 +101,9 @@ class SentencePieceEncoder(TextEncoder):
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... width) -> scores of all pieces (... vocabulary); tied (Press and Wolf 2017)."""
+        """Hidden states (... width) -> scores of all pieces (... vocabulary); tied (Press and Wolf
+        2017).
+        """
         return F.linear(hidden, self.embedding.weight)
 
 
@@ -97,7 +117,9 @@ def _layers(config: SentencePieceConfig) -> nn.TransformerEncoder:
         batch_first=True,
         norm_first=True,
     )
-    return nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False)
+    return nn.TransformerEncoder(
+        layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False
+    )
 
 
 def _load(path: Path) -> Any:

@@ -1,4 +1,6 @@
-"""Any timm model as vision encoder: Vision Transformers, and networks that give a feature map (ResNet, Swin)."""
+"""Any timm model as vision encoder: Vision Transformers, and networks that give a feature map
+(ResNet, Swin).
+"""
 
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -13,17 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core import (
-    Pretrained,
-    RecipeError,
+    ConfigError,
     Register,
     TokenGroup,
     VisionEncoder,
     did_you_mean,
     hookimpl,
     import_library,
-    raise_unless_fitting,
-    select,
 )
+from core.weights import Pretrained, check_state_dict, filter_keys
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,10 @@ class TimmConfig:
 
     model: name of a timm model, as `timm.list_models()` gives it.
     image_size: rows and columns to which every camera is resized, pixels.
-    depth: number of blocks instead of the model's own, for models that take a depth; none keeps the model's.
-    tokens: "all" that the model gives, "patches" without class and register tokens, or one "pooled" token per camera.
+    depth: number of blocks instead of the model's own, for models that take a depth; none keeps the
+    model's.
+    tokens: "all" that the model gives, "patches" without class and register tokens, or one "pooled"
+    token per camera.
     """
 
     model: str = "vit_tiny_patch16_224"
@@ -43,10 +45,12 @@ class TimmConfig:
 
 
 class TimmEncoder(VisionEncoder):
-    """Runs all cameras and frames as one batch; a frame's tokens are its cameras' tokens, sorted by camera name.
+    """Runs all cameras and frames as one batch; a frame's tokens are its cameras' tokens, sorted by
+    camera name.
 
     Models with batch normalisation use the statistics of the batch while they train, as everywhere.
-    `pretrained` takes a file or folder with all of a timm model's weights; true downloads those that timm publishes.
+    `pretrained` takes a file or folder with all of a timm model's weights; true downloads those
+    that timm publishes.
     """
 
     def __init__(
@@ -62,14 +66,22 @@ class TimmEncoder(VisionEncoder):
         self.tokens = config.tokens
         self.cameras = sorted(cameras)
         self.model, self.dropped = _create(config)
-        self.width = int(self.model.head_hidden_size if config.tokens == "pooled" else self.model.num_features)
-        mean, std = (torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+        self.width = int(
+            self.model.head_hidden_size if config.tokens == "pooled" else self.model.num_features
+        )
+        mean, std = (
+            torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std")
+        )
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.mean: Tensor
         self.std: Tensor
         # With one camera there is nothing to tell apart.
-        self.camera = nn.Parameter(torch.randn(len(cameras), 1, self.width) * 0.02) if len(cameras) > 1 else None
+        self.camera = (
+            nn.Parameter(torch.randn(len(cameras), 1, self.width) * 0.02)
+            if len(cameras) > 1
+            else None
+        )
         self.own = () if self.camera is None else ("camera",)  # what no published file has
 
     @property
@@ -78,12 +90,18 @@ class TimmEncoder(VisionEncoder):
         for name in ("blocks", "stages", "layers"):
             if isinstance(found := getattr(self.model, name, None), nn.Sequential | nn.ModuleList):
                 return list(found)
-        return [child for name, child in self.model.named_children() if re.fullmatch(r"(layer|stage|stages_)\d", name)]
+        return [
+            child
+            for name, child in self.model.named_children()
+            if re.fullmatch(r"(layer|stage|stages_)\d", name)
+        ]
 
     @property
     def separates_cameras(self) -> bool:  # type: ignore[override]
         """Not while batch normalisation takes its statistics from all cameras."""
-        return not any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules())
+        return not any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules()
+        )
 
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*N width)."""
@@ -97,23 +115,31 @@ class TimmEncoder(VisionEncoder):
         return TokenGroup(rearrange(tokens, "(b t) v n d -> b t (v n) d", b=batch, t=window))
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Load every weight but the classifier's; RecipeError lists what does not fit, or says why none came."""
+        """Load every weight but the classifier's; ConfigError lists what does not fit, or says why
+        none came.
+        """
         published = weights.source == self.source
-        tensors = _published(self.config) if published else self._without_classifier(weights.tensors)
-        raise_unless_fitting(self.model.state_dict(), tensors, weights.source)
+        tensors = (
+            _published(self.config) if published else self._without_classifier(weights.tensors)
+        )
+        check_state_dict(self.model.state_dict(), tensors, weights.source)
         self.model.load_state_dict(dict(tensors))
 
     def _without_classifier(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         classifier = self.model.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        return select(tensors, lambda name: name.rpartition(".")[0] not in heads and name not in self.dropped)
+        return filter_keys(
+            tensors, lambda name: name.rpartition(".")[0] not in heads and name not in self.dropped
+        )
 
     def _resize(self, images: Tensor) -> Tensor:
         """(n C Y X) uint8 -> (n C size size) float32 in [0, 255]."""
         images = images.float()
         if images.shape[-2:] == (self.size, self.size):
             return images
-        return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(
+            images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
+        )
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """(n C size size) -> (n N D)."""
@@ -123,7 +149,9 @@ class TimmEncoder(VisionEncoder):
             return rearrange(pooled, "n d -> n 1 d")
         if features.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-            return rearrange(features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d")
+            return rearrange(
+                features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
+            )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
         # Some models norm only what they pooled; without that norm their tokens would have none.
         norm = getattr(self.model, "fc_norm", None)
@@ -134,12 +162,16 @@ def _create(config: TimmConfig) -> tuple[Any, Set[str]]:
     """Build the timm model without its classifier, and say which of its weights went with it."""
     timm = import_library("timm")
     settings = _settings(timm, config)
-    sizes = {"img_size": config.image_size} if settings.fixed_input_size else {}  # others take any size
+    sizes = (
+        {"img_size": config.image_size} if settings.fixed_input_size else {}
+    )  # others take any size
     sizes |= {} if config.depth is None else {"depth": config.depth}
     try:
         model = timm.create_model(config.model, pretrained=False, num_classes=0, **sizes)
     except (TypeError, ValueError, AssertionError) as error:
-        raise RecipeError(f"vision_encoder: timm cannot build '{config.model}' with {sizes}: {error}") from error
+        raise ConfigError(
+            f"vision_encoder: timm cannot build '{config.model}' with {sizes}: {error}"
+        ) from error
     _check_patches(model, config.image_size)
     whole = set(model.state_dict())
     if config.tokens != "pooled":
@@ -148,10 +180,12 @@ def _create(config: TimmConfig) -> tuple[Any, Set[str]]:
 
 
 def _settings(timm: ModuleType, config: TimmConfig) -> Any:
-    """Return what timm says of the model; raises RecipeError where it has no such model."""
+    """Return what timm says of the model; raises ConfigError where it has no such model."""
     if not timm.is_model(config.model):
         hint = did_you_mean(config.model, timm.list_models())
-        raise RecipeError(f"vision_encoder.model: timm {timm.__version__} has no model '{config.model}'{hint}")
+        raise ConfigError(
+            f"vision_encoder.model: timm {timm.__version__} has no model '{config.model}'{hint}"
+        )
     return timm.get_pretrained_cfg(config.model)
 
 
@@ -160,14 +194,20 @@ def _published(config: TimmConfig) -> Mapping[str, Tensor]:
     timm = import_library("timm")
     settings = timm.get_pretrained_cfg(config.model)
     if not settings.has_weights:
-        raise RecipeError(f"pretrained: timm publishes no weights for '{config.model}'; name a file")
+        raise ConfigError(
+            f"pretrained: timm publishes no weights for '{config.model}'; name a file"
+        )
     if config.depth is not None:
-        raise RecipeError("pretrained: depth changes the network, so timm's published weights do not fit; drop one")
+        raise ConfigError(
+            "pretrained: depth changes the network, so timm's published weights do not fit; drop one"
+        )
     sizes = {"img_size": config.image_size} if settings.fixed_input_size else {}
     try:
         model = timm.create_model(config.model, pretrained=True, num_classes=0, **sizes)
     except OSError as error:
-        raise RecipeError(f"pretrained: no download of '{config.model}': {error}; name a file") from error
+        raise ConfigError(
+            f"pretrained: no download of '{config.model}': {error}; name a file"
+        ) from error
     if config.tokens != "pooled":
         model.reset_classifier(0, "")
     return model.state_dict()  # type: ignore[no-any-return]
@@ -177,7 +217,9 @@ def _check_patches(model: Any, size: int) -> None:
     """Refuse a size of which timm would silently cut off the last rows and columns."""
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if patch and any(size % side for side in patch):
-        raise RecipeError(f"vision_encoder.image_size: {size} is no multiple of the patch size {patch[0]}; choose one")
+        raise ConfigError(
+            f"vision_encoder.image_size: {size} is no multiple of the patch size {patch[0]}; choose one"
+        )
 
 
 @hookimpl

@@ -1,4 +1,6 @@
-"""Clocks of readers: how long some batches take in the middle of training, and how much of the processors' time."""
+"""Clocks of readers: how long some batches take in the middle of training, and how much of the
+processors' time.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Sized
@@ -10,12 +12,15 @@ from time import perf_counter, sleep
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from core.data.loader import Loader
-from core.data.windows import Windows
+from core.loading.loader import Loader
+from core.loading.windows import Windows
 from tests.benchmarks.reading import PREFETCH, BareLoop, order, places_of
 
 BATCH = 64  # windows, as in most recipes
-WORKERS, AHEAD = 2, 2  # of torch's DataLoader; AHEAD: batches that each worker prepares, torch's default
+WORKERS, AHEAD = (
+    2,
+    2,
+)  # of torch's DataLoader; AHEAD: batches that each worker prepares, torch's default
 SEED = 0
 TICKS = os.sysconf("SC_CLK_TCK")  # per second
 
@@ -32,7 +37,9 @@ Clock = Callable[[int], Reading]  # reads that many batches
 
 
 def clock_batches(batches: Iterator[object], ahead: int) -> Clock:
-    """Clock a stream of batches after the `ahead` ones that are ready, and leave as many ready and all at rest."""
+    """Clock a stream of batches after the `ahead` ones that are ready, and leave as many ready and
+    all at rest.
+    """
 
     def read(number: int) -> Reading:
         cpu = cpu_seconds()
@@ -79,7 +86,9 @@ def clock_dataset(dataset: Dataset[object], processes: int) -> Clock:
         sampler=Shuffled(dataset),  # type: ignore[arg-type]
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
-        multiprocessing_context="forkserver" if workers else None,  # of a process that has read nothing yet
+        multiprocessing_context="forkserver"
+        if workers
+        else None,  # of a process that has read nothing yet
     )
     return clock_batches(iter(loader), AHEAD * workers)
 

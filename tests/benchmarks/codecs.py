@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.codecs
 
-Of three episodes of each content at 128 pixels, both cameras; a codec's time is the least of five passes, on one core.
+Of three episodes of each content at 128 pixels, both cameras; a codec's time is the least of five
+passes, on one core.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from time import process_time
 
 import numpy as np
 
-from core.data.codecs import Codec, choose_codec, groups, try_codecs
+from core.store.codecs import Codec, choose_codec, groups, try_codecs
 from tests.benchmarks.content import NOISE, PHOTOGRAPHS, SIMULATION, episodes_of
 
 EPISODES, PASSES = 3, 5
@@ -21,10 +22,17 @@ def contents() -> Iterator[tuple[str, list[np.ndarray]]]:
     """Yield names and frames (n Y X C) of every camera and episode."""
     random = np.random.default_rng(0)
     for content in (SIMULATION, PHOTOGRAPHS):
-        frames = [images for one in islice(episodes_of(content), EPISODES) for images in one.images.values()]
+        frames = [
+            images
+            for one in islice(episodes_of(content), EPISODES)
+            for images in one.images.values()
+        ]
         yield content, frames
         if content == SIMULATION:
-            noisy = [np.clip(one + random.normal(0, NOISE, one.shape), 0, 255).astype(np.uint8) for one in frames]
+            noisy = [
+                np.clip(one + random.normal(0, NOISE, one.shape), 0, 255).astype(np.uint8)
+                for one in frames
+            ]
             yield f"{content}, noisy", noisy
 
 
@@ -47,7 +55,10 @@ def main() -> None:
         costs = [try_codecs(frames) for frames in episodes]
         cells = []
         for codec in costs[0]:
-            size, error = (float(np.mean([getattr(cost[codec], of) for cost in costs])) for of in ("size", "error"))
+            size, error = (
+                float(np.mean([getattr(cost[codec], of) for cost in costs]))
+                for of in ("size", "error")
+            )
             loss = f", {10 * np.log10(255**2 / error):.1f} dB" if error else ""
             took = np.mean([decoding(codec, frames) for frames in episodes])
             cells.append(f"{size / 1e3:.1f} KB{loss}, {took:.3f} ms")

@@ -1,10 +1,11 @@
-"""Episodes on which formats are compared: simulation renders and photograph-like pictures, from two cameras each.
+"""Episodes on which formats are compared: simulation renders and photograph-like pictures, from two
+cameras each.
 
-Simulation: the Meta-World demonstrations that the repository holds, whole and the middle enlarged. Photographs: cameras
-that wander over a "dead leaves" picture, discs of random size and colour that hide one another: it has the edges and
-the 1/f spectrum of photographs (Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001); and on every
-frame a sensor's noise. Both: a camera of each. Every value is a function of the seed. Actions and proprioception are
-Meta-World's.
+Simulation: the Meta-World demonstrations that the repository holds, whole and the middle enlarged.
+Photographs: cameras that wander over a "dead leaves" picture, discs of random size and colour that
+hide one another: it has the edges and the 1/f spectrum of photographs (Lee, Mumford and Huang,
+"Occlusion Models for Natural Images", IJCV 2001); and on every frame a sensor's noise. Both: a
+camera of each. Every value is a function of the seed. Actions and proprioception are Meta-World's.
 """
 
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.data.contracts import Camera, Episode, StoreInfo
-from core.data.store import EpisodeStore
+from core.episodes.episode import Camera, Episode, StoreInfo
+from core.store.store import EpisodeStore
 
 METAWORLD = Path(__file__).parents[2] / "recipes" / "data" / "metaworld.zarr"
 SIMULATION, PHOTOGRAPHS, BOTH = "simulation", "photographs", "both"
@@ -28,7 +29,11 @@ CANVAS = 512  # pixels, rows and columns of a dead leaves picture
 def info_of(content: str) -> StoreInfo:
     """What holds for every episode of a content."""
     metaworld = EpisodeStore(METAWORLD).info
-    return replace(metaworld, cameras=dict.fromkeys(CAMERAS, Camera(SIZE, SIZE)), origin=f"benchmark: {content}")
+    return replace(
+        metaworld,
+        cameras=dict.fromkeys(CAMERAS, Camera(SIZE, SIZE)),
+        origin=f"benchmark: {content}",
+    )
 
 
 def episodes_of(content: str, limit: int | None = None) -> Iterator[Episode]:
@@ -54,7 +59,9 @@ def _enlarged(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.n
     rows, columns = frames.shape[1:3]
     middle = frames[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
     seen = zip(CAMERAS, (frames, middle), strict=True)
-    return {camera: np.stack([_resized(frame) for frame in of_camera]) for camera, of_camera in seen}
+    return {
+        camera: np.stack([_resized(frame) for frame in of_camera]) for camera, of_camera in seen
+    }
 
 
 def _one_of_each(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -83,7 +90,8 @@ def _wander(picture: np.ndarray, count: int, random: np.random.Generator) -> np.
 
 
 def dead_leaves(size: int, random: np.random.Generator) -> np.ndarray:
-    """A picture (size size 3), float64 in [0, 255]: discs of radii r drawn with density r^-3, shaded from side to side.
+    """A picture (size size 3), float64 in [0, 255]: discs of radii r drawn with density r^-3,
+    shaded from side to side.
 
     It is drawn twice as large and made smaller, which smooths the edges as a lens does.
     """
@@ -104,4 +112,8 @@ def dead_leaves(size: int, random: np.random.Generator) -> np.ndarray:
     return picture
 
 
-IMAGES = {SIMULATION: _enlarged, PHOTOGRAPHS: _photographed, BOTH: _one_of_each}  # (frames, random) -> by camera
+IMAGES = {
+    SIMULATION: _enlarged,
+    PHOTOGRAPHS: _photographed,
+    BOTH: _one_of_each,
+}  # (frames, random) -> by camera

@@ -7,8 +7,8 @@ python -m tests.benchmarks.experts tabletop --chains 100
 import argparse
 from collections.abc import Sequence
 
-from core.plugins import load_plugins
-from core.rollout.contracts import Environment
+from core.environments.environment import Environment
+from core.registry.catalogue import load_plugins
 from core.rollout.results import Rate
 
 
@@ -50,9 +50,15 @@ def measure_chains(environment: Environment, chains: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("environment")
-    parser.add_argument("--tasks", type=lambda text: text.split(","), help="by name, joined by commas; all by default")
+    parser.add_argument(
+        "--tasks",
+        type=lambda text: text.split(","),
+        help="by name, joined by commas; all by default",
+    )
     parser.add_argument("--episodes", type=int, default=100, help="attempts at each task")
     parser.add_argument("--chains", type=int, default=0, help="try chains of tasks instead")
     arguments = parser.parse_args()

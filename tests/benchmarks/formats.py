@@ -1,12 +1,14 @@
-"""Random windows per second: the episode store against other formats, and the time that a training step waits for it.
+"""Random windows per second: the episode store against other formats, and the time that a training
+step waits for it.
 
     python -W ignore -m tests.benchmarks.formats --data runs/formats
 
-A window is 8 frames of two cameras at 128 pixels, their proprioception and 10 actions. All read the same episodes in
-one run, in turns; ratios are taken within each round. Once in one process (ours: one decoding thread), and once with
-two cores: ours with two threads, others by torch's DataLoader with two workers. Before the clock starts, a reader hands
-out what it has prepared ahead, so it is measured as in the middle of training. `--data` keeps what was written.
-docs/episode-store.md says what to install.
+A window is 8 frames of two cameras at 128 pixels, their proprioception and 10 actions. All read the
+same episodes in one run, in turns; ratios are taken within each round. Once in one process (ours:
+one decoding thread), and once with two cores: ours with two threads, others by torch's DataLoader
+with two workers. Before the clock starts, a reader hands out what it has prepared ahead, so it is
+measured as in the middle of training. `--data` keeps what was written. docs/episode-store.md says
+what to install.
 """
 
 import argparse
@@ -22,16 +24,24 @@ import torch
 from torch import multiprocessing
 from torch.utils.data import Dataset
 
-from core.assembly import build_policy
-from core.data.store import EpisodeStore
-from core.data.windows import Windows
-from core.data.writer import StoreWriter
-from core.generator import Generator
-from core.plugins import load_plugins
-from core.recipe import load_recipe
-from core.training.data import open_data
+from core.contracts.generator import Generator
+from core.loading.recipe_data import open_data
+from core.loading.windows import Windows
+from core.policy.assembly import build_policy
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import load_plugins
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from core.training.optimizer import build_optimizer
-from tests.benchmarks.clocks import BATCH, SEED, Clock, Reading, clock_bare, clock_dataset, clock_loader
+from tests.benchmarks.clocks import (
+    BATCH,
+    SEED,
+    Clock,
+    Reading,
+    clock_bare,
+    clock_dataset,
+    clock_loader,
+)
 from tests.benchmarks.content import BOTH, PHOTOGRAPHS, SIMULATION, episodes_of, info_of
 from tests.benchmarks.peers import (
     HDF5Windows,
@@ -48,10 +58,15 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "metaworld_offline.toml"
 WINDOW, HORIZON = 8, 10
 STEP = 16  # windows of a training step
 OURS = "Joinery, the Loader"
-PRELOADED = ["core.plugins", "core.training.data", "tests.benchmarks.clocks", "tests.benchmarks.peers"]
+PRELOADED = [
+    "core.registry.catalogue",
+    "core.loading.recipe_data",
+    "tests.benchmarks.clocks",
+    "tests.benchmarks.peers",
+]
 
 
-# ------------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------ writing
 
 
 def write(content: str, folder: Path, limit: int | None) -> dict[str, int]:
@@ -61,8 +76,12 @@ def write(content: str, folder: Path, limit: int | None) -> dict[str, int]:
         "store.zarr": lambda path: _write_store(path, content, limit),
         "frames.hdf5": lambda path: write_hdf5(path, episodes_of(content, limit), info),
         "frames.zarr": lambda path: write_zarr(path, episodes_of(content, limit), info),
-        "lerobot_video": lambda path: write_lerobot(path, episodes_of(content, limit), info, "video"),
-        "lerobot_image": lambda path: write_lerobot(path, episodes_of(content, limit), info, "image"),
+        "lerobot_video": lambda path: write_lerobot(
+            path, episodes_of(content, limit), info, "video"
+        ),
+        "lerobot_image": lambda path: write_lerobot(
+            path, episodes_of(content, limit), info, "image"
+        ),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, writer in writers.items():
@@ -85,12 +104,14 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-# ------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One row of the table. file: which of the files is read. clock: for a number of threads or processes."""
+    """One row of the table. file: which of the files is read. clock: for a number of threads or
+    processes.
+    """
 
     name: str
     file: str
@@ -103,20 +124,33 @@ def readers_of(folder: Path, decoders: Sequence[str]) -> list[Reader]:
     windows = Windows(store, range(len(store)), WINDOW, HORIZON)
     numbers = Numbers.of(windows)
 
-    def peer(name: str, file: str, dataset: Callable[..., Dataset[object]], *arguments: object) -> Reader:
-        return Reader(name, file, lambda processes: clock_dataset(dataset(folder / file, *arguments), processes))
+    def peer(
+        name: str, file: str, dataset: Callable[..., Dataset[object]], *arguments: object
+    ) -> Reader:
+        return Reader(
+            name,
+            file,
+            lambda processes: clock_dataset(dataset(folder / file, *arguments), processes),
+        )
 
     return [
-        Reader(OURS, "store.zarr", lambda threads: clock_loader(loader_of(windows, BATCH, threads))),
+        Reader(
+            OURS, "store.zarr", lambda threads: clock_loader(loader_of(windows, BATCH, threads))
+        ),
         Reader("bare pread + decode", "store.zarr", partial(clock_bare, windows)),
-        *(peer(f"LeRobot, video, {name}", "lerobot_video", LeRobotWindows, windows, name) for name in decoders),
+        *(
+            peer(f"LeRobot, video, {name}", "lerobot_video", LeRobotWindows, windows, name)
+            for name in decoders
+        ),
         peer("LeRobot, images", "lerobot_image", LeRobotWindows, windows),
         peer("HDF5, gzip", "frames.hdf5", HDF5Windows, numbers),
         peer("zarr-python, raw", "frames.zarr", ZarrWindows, numbers),
     ]
 
 
-def compare(readers: Sequence[Reader], cores: int, rounds: int, least: float) -> dict[str, list[Reading]]:
+def compare(
+    readers: Sequence[Reader], cores: int, rounds: int, least: float
+) -> dict[str, list[Reading]]:
     """What each reader did in each round; a round takes each about `least` seconds, or two batches."""
     clocks = {reader.name: reader.clock(cores) for reader in readers}
     for clock in clocks.values():
@@ -131,12 +165,16 @@ def _even(batches: float) -> int:
     return 2 * max(1, round(batches / 2))
 
 
-# ------------------------------------------------------------------------------------------------------ training
+# ----------------------------------------------------------------------------------------- training
 
 
 def waiting(path: Path, steps: int) -> tuple[float, float]:
-    """Train a recipe's policy on a store; return seconds a step, and the share of them that waited for data."""
-    recipe = load_recipe(RECIPE, [f"data.path={path.resolve()}", f"train.batch_size={STEP}"], load_plugins())
+    """Train a recipe's policy on a store; return seconds a step, and the share of them that waited
+    for data.
+    """
+    recipe = load_recipe(
+        RECIPE, [f"data.path={path.resolve()}", f"train.batch_size={STEP}"], load_plugins()
+    )
     data = open_data(recipe)
     policy = build_policy(recipe, data.image_shapes, data.action_spec, data.proprio_dim).train()
     optimizer = build_optimizer(policy, recipe)
@@ -152,11 +190,18 @@ def waiting(path: Path, steps: int) -> tuple[float, float]:
     return elapsed / steps, (loader.waited - before) / elapsed
 
 
-# ------------------------------------------------------------------------------------------------------ printing
+# ----------------------------------------------------------------------------------------- printing
 
 
-def table(readers: Sequence[Reader], sizes: Mapping[str, int], frames: int, taken: dict[str, list[Reading]]) -> str:
-    """Rows of Markdown: KB a frame, windows/s, how many times that ours are, and the same of the processors' time."""
+def table(
+    readers: Sequence[Reader],
+    sizes: Mapping[str, int],
+    frames: int,
+    taken: dict[str, list[Reading]],
+) -> str:
+    """Rows of Markdown: KB a frame, windows/s, how many times that ours are, and the same of the
+    processors' time.
+    """
     lines = [
         "| reader | KB a frame | windows/s | the Loader's are | CPU ms a window | of the Loader's |",
         "|---|---|---|---|---|---|",
@@ -168,7 +213,9 @@ def table(readers: Sequence[Reader], sizes: Mapping[str, int], frames: int, take
         if name == OURS:
             faster = dearer = "1 x"
         speed, cost = f"{np.median(speeds[name]):,.0f}", f"{1e3 * np.median(costs[name]):.2f}"
-        lines.append(f"| {name} | {sizes[file] / frames / 1e3:.1f} | {speed} | {faster} | {cost} | {dearer} |")
+        lines.append(
+            f"| {name} | {sizes[file] / frames / 1e3:.1f} | {speed} | {faster} | {cost} | {dearer} |"
+        )
     return "\n".join(lines)
 
 
@@ -177,14 +224,25 @@ def _spread(ratios: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("runs/formats"), help="folder for what is written and read")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("runs/formats"),
+        help="folder for what is written and read",
+    )
     parser.add_argument("--content", nargs="+", default=[SIMULATION, PHOTOGRAPHS, BOTH])
-    parser.add_argument("--decoders", nargs="+", default=["torchcodec"], help="LeRobot's: torchcodec, pyav")
+    parser.add_argument(
+        "--decoders", nargs="+", default=["torchcodec"], help="LeRobot's: torchcodec, pyav"
+    )
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--episodes", type=int, help="of each content, at most")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="that each reader takes in a round, about")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="that each reader takes in a round, about"
+    )
     parser.add_argument("--steps", type=int, default=40, help="of training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -194,14 +252,23 @@ def main() -> None:
         sizes = write(content, folder, arguments.episodes)
         store = EpisodeStore(folder / "store.zarr")
         codecs = ", ".join(f"{name} {codec}" for name, codec in store.codecs.items())
-        print(f"\n{content}: {store.frame_count} frames of each camera; {codecs}; batches of {BATCH}\n", flush=True)
+        print(
+            f"\n{content}: {store.frame_count} frames of each camera; {codecs}; batches of {BATCH}\n",
+            flush=True,
+        )
         readers = readers_of(folder, arguments.decoders)
         for cores in arguments.cores:
             taken = compare(readers, cores, arguments.rounds, arguments.seconds)
             print("one thread or process:\n" if cores == 1 else f"{cores} threads or processes:\n")
-            print(table(readers, sizes, store.frame_count * len(store.codecs), taken) + "\n", flush=True)
+            print(
+                table(readers, sizes, store.frame_count * len(store.codecs), taken) + "\n",
+                flush=True,
+            )
         step, share = waiting(folder / "store.zarr", arguments.steps)
-        print(f"training, {STEP} windows a step: {step:.2f} s a step, {share:.2%} of it waiting", flush=True)
+        print(
+            f"training, {STEP} windows a step: {step:.2f} s a step, {share:.2%} of it waiting",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

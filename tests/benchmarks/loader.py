@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.loader [--threads 2] [--rounds 7]
 
-The bare loop does pread and decode, and nothing else: no checksums, actions, normalisation or text. All read the same
-windows in the same order with the same number of threads, in turns; the ratios are taken within each round. The bare
-loop runs twice: into as much memory as the Loader's batches take ("batches"), and into one window per thread ("cache"),
-which never leaves the processor's cache and holds no batch, so that it shows what memory costs.
+The bare loop does pread and decode, and nothing else: no checksums, actions, normalisation or text.
+All read the same windows in the same order with the same number of threads, in turns; the ratios
+are taken within each round. The bare loop runs twice: into as much memory as the Loader's batches
+take ("batches"), and into one window per thread ("cache"), which never leaves the processor's cache
+and holds no batch, so that it shows what memory costs.
 What shuffling costs is measured apart. Runs in about a minute on two cores.
 """
 
@@ -21,17 +22,20 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from core.data.contracts import Episode
-from core.data.shuffle import windows_at
-from core.data.store import EpisodeStore
-from core.data.windows import Windows
-from core.data.writer import StoreWriter
+from core.episodes.episode import Episode
+from core.loading.shuffle import windows_at
+from core.loading.windows import Windows
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from tests.benchmarks.content import METAWORLD
 from tests.benchmarks.reading import PREFETCH, BareLoop, loader_of, places_of
 
 CAMERA = "corner2"
 WINDOW, HORIZON, BATCH = 8, 10, 32
-PASSES = {"zstd": 5, "jpeg": 1}  # over the episodes in each round: about a second, so that starting up does not count
+PASSES = {
+    "zstd": 5,
+    "jpeg": 1,
+}  # over the episodes in each round: about a second, so that starting up does not count
 
 
 def noisy(path: Path) -> Path:
@@ -52,7 +56,9 @@ def noisy(path: Path) -> Path:
 
 
 def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
-    """Return the codec, and windows/s (rounds 3) of the Loader and of the bare loop into batches and into cache."""
+    """Return the codec, and windows/s (rounds 3) of the Loader and of the bare loop into batches
+    and into cache.
+    """
     store = EpisodeStore(path)
     episodes = list(range(len(store))) * PASSES[store.codecs[CAMERA].name]
     windows = Windows(store, episodes, WINDOW, HORIZON)
@@ -64,7 +70,9 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
         *(partial(loop.run, places) for loop in bare),
     ]
     seconds = [[_seconds(consume) for consume in consumers] for _ in range(rounds + 1)]
-    return store.codecs[CAMERA].name, len(places) / np.array(seconds[1:])  # the first round warms up
+    return store.codecs[CAMERA].name, len(places) / np.array(
+        seconds[1:]
+    )  # the first round warms up
 
 
 def _seconds(consume: Callable[[], object]) -> float:
@@ -74,7 +82,9 @@ def _seconds(consume: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the Loader against a bare read-and-decode loop.")
+    parser = argparse.ArgumentParser(
+        description="Measure the Loader against a bare read-and-decode loop."
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()

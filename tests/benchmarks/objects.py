@@ -1,9 +1,12 @@
-"""Windows per second from a store on S3 with latency: the Loader, against reading one window after the other.
+"""Windows per second from a store on S3 with latency: the Loader, against reading one window after
+the other.
 
-    python -m tests.benchmarks.objects [--latency 15] [--pixels 96] [--windows 1280] [--rounds 3] [--server nanio]
+    python -m tests.benchmarks.objects [--latency 15] [--pixels 96] [--windows 1280] [--rounds 3]
+    [--server nanio]
 
-An S3 server runs on this machine; a proxy before it holds every request back for `latency` milliseconds. All read the
-same windows in the same, shuffled order: 8 frames of 96 px as JPEG, Meta-World's with a camera's noise.
+An S3 server runs on this machine; a proxy before it holds every request back for `latency`
+milliseconds. All read the same windows in the same, shuffled order: 8 frames of 96 px as JPEG,
+Meta-World's with a camera's noise.
 
     one request a window    one range request of exactly its bytes, decoded, then the next: no cache, nothing in flight
     read_frames             the store's own reading, one window after the other, which starts with an empty cache
@@ -11,8 +14,9 @@ same windows in the same, shuffled order: 8 frames of 96 px as JPEG, Meta-World'
     Loader, warm            all is in the cache
     Loader, local           the same store in a folder
 
-Every round measures all of them; ratios are taken within a round. Opening the store is not counted, but printed. The
-server is nanio (pip install nanio), or moto, which copies a whole part for every range and so is the bottleneck itself.
+Every round measures all of them; ratios are taken within a round. Opening the store is not counted,
+but printed. The server is nanio (pip install nanio), or moto, which copies a whole part for every
+range and so is the bottleneck itself.
 """
 
 import argparse
@@ -31,11 +35,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from core.data.contracts import Camera, Episode
-from core.data.location import Location, RemotePath
-from core.data.store import EpisodeStore
-from core.data.windows import Windows
-from core.data.writer import StoreWriter
+from core.episodes.episode import Camera, Episode
+from core.loading.windows import Windows
+from core.store.location import Location, RemotePath
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from tests.benchmarks.reading import loader_of, order, places_of
 from tests.s3 import BUCKET, endpoint, free_port, moto, running, slow_port, upload
 
@@ -67,11 +71,14 @@ def resized(source: EpisodeStore, episode: int, length: int, pixels: int) -> np.
     frames = np.empty((length, camera.height, camera.width, 3), np.uint8)
     source.read_frames(CAMERA, episode, 0, length, frames)
     return np.stack(
-        [np.asarray(Image.fromarray(frame).resize((pixels, pixels), Image.Resampling.BICUBIC)) for frame in frames]
+        [
+            np.asarray(Image.fromarray(frame).resize((pixels, pixels), Image.Resampling.BICUBIC))
+            for frame in frames
+        ]
     )
 
 
-# ------------------------------------------------------------------------------------------------- what is measured
+# --------------------------------------------------------------------------------- what is measured
 
 
 class OneRequest:
@@ -95,7 +102,7 @@ def one_after_the_other(store: EpisodeStore, count: int) -> None:
 
 
 def one_request_a_window(store: EpisodeStore, count: int) -> None:
-    with patch("core.data.part.open_ranges", OneRequest):
+    with patch("core.store.segment.open_ranges", OneRequest):
         one_after_the_other(store, count)
 
 
@@ -105,7 +112,9 @@ def load(store: EpisodeStore, count: int) -> None:
         pass
 
 
-def speed(read: Callable[[EpisodeStore, int], None], place: str | Path, count: int) -> tuple[float, float]:
+def speed(
+    read: Callable[[EpisodeStore, int], None], place: str | Path, count: int
+) -> tuple[float, float]:
     """How many seconds opening a store takes, and how many windows per second are then read."""
     began = perf_counter()
     store = EpisodeStore(place)
@@ -124,7 +133,9 @@ def measure(local: Path, count: int) -> dict[str, tuple[float, float]]:
     """One round."""
     found = {}
     with empty_cache():
-        found["one request a window"] = speed(one_request_a_window, URL, count // 4)  # the last is as fast as the first
+        found["one request a window"] = speed(
+            one_request_a_window, URL, count // 4
+        )  # the last is as fast as the first
     with empty_cache():
         found["read_frames"] = speed(one_after_the_other, URL, count)
     with empty_cache():
@@ -135,15 +146,24 @@ def measure(local: Path, count: int) -> dict[str, tuple[float, float]]:
 
 
 def show(rounds: Sequence[dict[str, tuple[float, float]]]) -> None:
-    print("| | windows/s | times one request a window | times read_frames | opening, s |\n|---|---|---|---|---|")
-    opening, speeds = ({name: np.array([one[name][i] for one in rounds]) for name in rounds[0]} for i in (0, 1))
+    print(
+        "| | windows/s | times one request a window | times read_frames | opening, s |\n|---|---|---|---|---|"
+    )
+    opening, speeds = (
+        {name: np.array([one[name][i] for one in rounds]) for name in rounds[0]} for i in (0, 1)
+    )
     for name in speeds:
-        ratios = [speeds[name] / speeds[reference] for reference in ("one request a window", "read_frames")]
+        ratios = [
+            speeds[name] / speeds[reference]
+            for reference in ("one request a window", "read_frames")
+        ]
         cells = [f"{np.median(r):.1f} ({r.min():.1f}-{r.max():.1f})" for r in ratios]
-        print(f"| {name} | {np.median(speeds[name]):.0f} | {' | '.join(cells)} | {np.median(opening[name]):.2f} |")
+        print(
+            f"| {name} | {np.median(speeds[name]):.0f} | {' | '.join(cells)} | {np.median(opening[name]):.2f} |"
+        )
 
 
-# ------------------------------------------------------------------------------------------------- the server
+# --------------------------------------------------------------------------------------- the server
 
 
 @contextmanager
@@ -170,9 +190,15 @@ def serving(server: str, store: Path) -> Iterator[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--latency", type=float, default=15.0, help="added to each request, milliseconds")
-    parser.add_argument("--windows", type=int, default=1280, help="read in each round, a multiple of 32")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--latency", type=float, default=15.0, help="added to each request, milliseconds"
+    )
+    parser.add_argument(
+        "--windows", type=int, default=1280, help="read in each round, a multiple of 32"
+    )
     parser.add_argument("--pixels", type=int, default=96, help="height and width of the frames")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", choices=("nanio", "moto"), default="nanio")
@@ -188,7 +214,10 @@ def main() -> None:
             f"{arguments.server} with {arguments.latency:g} ms; {store.frame_count} frames of {arguments.pixels} px, "
             f"{store.codecs[CAMERA].name}, {size / store.frame_count / 1e3:.1f} KB each"
         )
-        with serving(arguments.server, local) as upstream, slow_port(upstream, arguments.latency / 1e3) as port:
+        with (
+            serving(arguments.server, local) as upstream,
+            slow_port(upstream, arguments.latency / 1e3) as port,
+        ):
             os.environ.update(endpoint(port))
             show([measure(local, arguments.windows) for _ in range(arguments.rounds)])
 

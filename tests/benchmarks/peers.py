@@ -1,8 +1,9 @@
-"""What others would use, written and read as they do: HDF5 as robomimic has it, zarr-python, LeRobot's dataset class.
+"""What others would use, written and read as they do: HDF5 as robomimic has it, zarr-python,
+LeRobot's dataset class.
 
-Each is written once by its `write_...` and is then a torch Dataset over the same windows as ours, which opens its files
-in the process that reads. A sample holds the frames of a window from all cameras, its proprioception, and the actions
-from its first frame on.
+Each is written once by its `write_...` and is then a torch Dataset over the same windows as ours,
+which opens its files in the process that reads. A sample holds the frames of a window from all
+cameras, its proprioception, and the actions from its first frame on.
 """
 
 from collections.abc import Iterable
@@ -16,12 +17,16 @@ import numpy as np
 import zarr
 from torch.utils.data import Dataset
 
-from core.data.contracts import Episode, StoreInfo
-from core.data.windows import Windows
-from core.libraries import import_library
+from core.episodes.episode import Episode, StoreInfo
+from core.loading.windows import Windows
+from core.system.torchvision import import_library
 
-LeRobotDataset = import_library("lerobot.datasets.lerobot_dataset").LeRobotDataset  # it imports torchvision
-CHUNK = 8  # frames in a chunk of zarr: as many as a window has, the fastest for windows of that length
+LeRobotDataset = import_library(
+    "lerobot.datasets.lerobot_dataset"
+).LeRobotDataset  # it imports torchvision
+CHUNK = (
+    8  # frames in a chunk of zarr: as many as a window has, the fastest for windows of that length
+)
 
 Sample = dict[str, Any]
 
@@ -43,10 +48,15 @@ class Numbers:
 
     def sample(self, episode: int, start: int, images: dict[str, np.ndarray]) -> Sample:
         """Add a window's numbers to its frames; what lies past the episode's end repeats the last."""
-        offset, length = int(self.windows.store.start[episode]), int(self.windows.store.length[episode])
+        offset, length = (
+            int(self.windows.store.start[episode]),
+            int(self.windows.store.length[episode]),
+        )
         frames = offset + np.minimum(start + np.arange(self.windows.window), length - 1)
         targets = offset + np.minimum(start + np.arange(self.windows.horizon), length - 1)
-        padded = {name: _padded(of_camera, self.windows.window) for name, of_camera in images.items()}
+        padded = {
+            name: _padded(of_camera, self.windows.window) for name, of_camera in images.items()
+        }
         return {**padded, "proprio": self.proprio[frames], "action": self.actions[targets]}
 
 
@@ -55,7 +65,7 @@ def _padded(frames: np.ndarray, window: int) -> np.ndarray:
     return frames if missing == 0 else np.concatenate([frames, frames[-1:].repeat(missing, axis=0)])
 
 
-# ------------------------------------------------------------------------------------------------- HDF5, robomimic
+# ---------------------------------------------------------------------------------- HDF5, robomimic
 
 
 def write_hdf5(path: Path, episodes: Iterable[Episode], info: StoreInfo) -> None:
@@ -63,12 +73,16 @@ def write_hdf5(path: Path, episodes: Iterable[Episode], info: StoreInfo) -> None
     with h5py.File(path, "w") as file:
         for e, episode in enumerate(episodes):
             for camera in info.cameras:
-                file.create_dataset(f"data/demo_{e}/obs/{camera}", data=episode.images[camera], compression="gzip")
+                file.create_dataset(
+                    f"data/demo_{e}/obs/{camera}", data=episode.images[camera], compression="gzip"
+                )
 
 
 @dataclass
 class HDF5Windows(Dataset[Sample]):
-    """Slices of a file that each process opens for itself; numbers in memory (robomimic's hdf5_cache_mode low_dim)."""
+    """Slices of a file that each process opens for itself; numbers in memory (robomimic's
+    hdf5_cache_mode low_dim).
+    """
 
     path: Path
     numbers: Numbers
@@ -90,7 +104,7 @@ class HDF5Windows(Dataset[Sample]):
         return self.numbers.sample(episode, start, images)
 
 
-# ------------------------------------------------------------------------------------------------------------ zarr
+# --------------------------------------------------------------------------------------------- zarr
 
 
 def write_zarr(path: Path, episodes: Iterable[Episode], info: StoreInfo) -> None:
@@ -99,7 +113,9 @@ def write_zarr(path: Path, episodes: Iterable[Episode], info: StoreInfo) -> None
     for camera in info.cameras:
         frames = np.concatenate([episode.images[camera] for episode in kept])
         chunks = (CHUNK, *frames.shape[1:])
-        array = root.create_array(camera, shape=frames.shape, chunks=chunks, dtype=frames.dtype, compressors=None)
+        array = root.create_array(
+            camera, shape=frames.shape, chunks=chunks, dtype=frames.dtype, compressors=None
+        )
         array[:] = frames
 
 
@@ -123,23 +139,35 @@ class ZarrWindows(Dataset[Sample]):
         episode, start = windows.locate(index)
         first, length = int(windows.store.start[episode]), int(windows.store.length[episode])
         span = slice(first + start, first + min(start + windows.window, length))
-        return self.numbers.sample(episode, start, {name: array[span] for name, array in self._arrays.items()})
+        return self.numbers.sample(
+            episode, start, {name: array[span] for name, array in self._arrays.items()}
+        )
 
 
-# --------------------------------------------------------------------------------------------------------- LeRobot
+# ------------------------------------------------------------------------------------------ LeRobot
 
 
 def write_lerobot(path: Path, episodes: Iterable[Episode], info: StoreInfo, kind: str) -> None:
     """Format v3.0 by LeRobot itself, with its own defaults; kind is "video" (AV1) or "image" (PNG)."""
     names = {"observation.state": info.proprio, "action": info.action.names}
     features: dict[str, dict[str, Any]] = {
-        **{f"observation.images.{name}": _picture(kind, c.height, c.width) for name, c in info.cameras.items()},
-        **{key: {"dtype": "float32", "shape": (len(of),), "names": list(of)} for key, of in names.items()},
+        **{
+            f"observation.images.{name}": _picture(kind, c.height, c.width)
+            for name, c in info.cameras.items()
+        },
+        **{
+            key: {"dtype": "float32", "shape": (len(of),), "names": list(of)}
+            for key, of in names.items()
+        },
     }
-    dataset = LeRobotDataset.create("benchmark", int(info.fps), features, root=path, use_videos=kind == "video")
+    dataset = LeRobotDataset.create(
+        "benchmark", int(info.fps), features, root=path, use_videos=kind == "video"
+    )
     for episode in episodes:
         for i in range(len(episode)):
-            images = {f"observation.images.{name}": frames[i] for name, frames in episode.images.items()}
+            images = {
+                f"observation.images.{name}": frames[i] for name, frames in episode.images.items()
+            }
             numbers = {"observation.state": episode.proprio[i], "action": episode.actions[i]}
             dataset.add_frame({**images, **numbers, "task": episode.instruction})
         dataset.save_episode()
@@ -165,7 +193,9 @@ class LeRobotWindows(Dataset[Sample]):
         frames = [step / int(info.fps) for step in range(window)]
         targets = [step / int(info.fps) for step in range(horizon)]
         deltas = {**dict.fromkeys([*cameras, "observation.state"], frames), "action": targets}
-        return LeRobotDataset("benchmark", root=self.path, delta_timestamps=deltas, video_backend=self.backend)
+        return LeRobotDataset(
+            "benchmark", root=self.path, delta_timestamps=deltas, video_backend=self.backend
+        )
 
     def __len__(self) -> int:
         return len(self.windows)

@@ -1,4 +1,6 @@
-"""What benchmarks of reading share: the Loader as training builds it, and a bare loop that only reads and decodes."""
+"""What benchmarks of reading share: the Loader as training builds it, and a bare loop that only
+reads and decodes.
+"""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -8,14 +10,14 @@ from itertools import count
 import numpy as np
 import torch
 
-from core.data.layout import read_commits, stream_paths
-from core.data.loader import Loader
-from core.data.mixture import Member, Mixture
-from core.data.normalization import Normalizer, ProprioNormalizer
-from core.data.part import GroupStream
-from core.data.shuffle import windows_at
-from core.data.view import StoreView
-from core.data.windows import Windows
+from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.loading.loader import Loader
+from core.loading.mixture import Member, Mixture
+from core.loading.shuffle import windows_at
+from core.loading.view import StoreView
+from core.loading.windows import Windows
+from core.store.layout import read_commits, stream_paths
+from core.store.segment import GroupStream
 
 PREFETCH = 3  # batches
 AT_ONCE = 1024  # positions of the order that are computed together
@@ -53,7 +55,8 @@ def places_of(windows: Windows, indices: Iterable[int]) -> list[tuple[int, int]]
 
 
 class BareLoop:
-    """pread + decode of windows, all cameras, one after the other into `slots` windows of memory, used in turns.
+    """pread + decode of windows, all cameras, one after the other into `slots` windows of memory,
+    used in turns.
 
     Nothing else: no checksums, actions, normalisation or text. The store must have one part.
     """
@@ -71,12 +74,19 @@ class BareLoop:
             groups = -(-store.length // codec.group)
             memory = np.zeros((slots, self.window, camera.height, camera.width, 3), np.uint8)
             first_group = (np.cumsum(groups) - groups).tolist()
-            self.cameras.append((stream.file.open("rb", 0), stream.end.tolist(), codec, first_group, memory))
+            self.cameras.append(
+                (stream.file.open("rb", 0), stream.end.tolist(), codec, first_group, memory)
+            )
 
     def run(self, places: Sequence[tuple[int, int]]) -> None:
         """Read the windows at (episode, first frame), each thread its share."""
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(lambda i: self._share(places, range(i, len(places), self.threads)), range(self.threads)))
+            list(
+                pool.map(
+                    lambda i: self._share(places, range(i, len(places), self.threads)),
+                    range(self.threads),
+                )
+            )
 
     def _share(self, places: Sequence[tuple[int, int]], share: range) -> None:
         for position in share:

@@ -1,4 +1,5 @@
-"""How many of the policy's rows work in an evaluation, counted again from the steps of one that was made.
+"""How many of the policy's rows work in an evaluation, counted again from the steps of one that was
+made.
 
 python -m tests.benchmarks.rows docs/tabletop_full/results.json
 """
@@ -7,22 +8,28 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from core.rollout.contracts import Task
-from core.rollout.order import Queue
-from core.rollout.protocol import Attempt, Chain, Planned
+from core.environments.environment import Task
+from core.rollout.plan import Attempt, Chain, Planned
+from core.rollout.queue import Queue
 from core.rollout.results import Evaluation, read_evaluation
 
 
 def steps_of(evaluation: Evaluation) -> dict[Planned, int]:
     """Policy steps of every attempt and chain, in the order of the results."""
-    attempts = {Attempt(e.condition, e.task, e.seed, e.instruction): e.steps for e in evaluation.episodes}
+    attempts = {
+        Attempt(e.condition, e.task, e.seed, e.instruction): e.steps for e in evaluation.episodes
+    }
     return {**attempts, **{Chain(chain.seed): chain.steps for chain in evaluation.chains}}
 
 
 def tasks_of(steps: Mapping[Planned, int]) -> dict[str, Task]:
-    """The tasks as far as the order asks: the most steps that an attempt took stand for `max_steps`."""
+    """The tasks as far as the order asks: the most steps that an attempt took stand for
+    `max_steps`.
+    """
     names = {planned.task for planned in steps if isinstance(planned, Attempt)}
-    most = {n: max(s for p, s in steps.items() if isinstance(p, Attempt) and p.task == n) for n in names}
+    most = {
+        n: max(s for p, s in steps.items() if isinstance(p, Attempt) and p.task == n) for n in names
+    }
     return {name: Task(name, ("",), most[name]) for name in names}
 
 
@@ -56,13 +63,17 @@ def in_queue_order(steps: Mapping[Planned, int], rows: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="results.json of an evaluation with evaluate.execute = 1")
+    parser.add_argument(
+        "results", type=Path, help="results.json of an evaluation with evaluate.execute = 1"
+    )
     parser.add_argument("--rows", type=int, default=16)
     arguments = parser.parse_args()
     steps, rows = steps_of(read_evaluation(arguments.results)), arguments.rows
     attempts = {planned: count for planned, count in steps.items() if isinstance(planned, Attempt)}
     ways = {
-        "attempts, begun together, all waiting for the slowest": together(list(attempts.values()), rows),
+        "attempts, begun together, all waiting for the slowest": together(
+            list(attempts.values()), rows
+        ),
         "attempts, refilled in the order of the results": refilled(attempts.values(), rows),
         "attempts, refilled in the order of evaluation": in_queue_order(attempts, rows),
         "with the chains, refilled in the order of evaluation": in_queue_order(steps, rows),

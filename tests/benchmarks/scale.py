@@ -1,10 +1,12 @@
-"""Time and memory that a large store takes: opening it, reading all its numbers, and random windows of its frames.
+"""Time and memory that a large store takes: opening it, reading all its numbers, and random windows
+of its frames.
 
     python -m tests.benchmarks.scale --data runs/scale
 
-A million frames in 50,000 episodes and 500 parts, as 64 MiB of frames make of two cameras at 224 pixels; here the
-pictures are 16 pixels wide, which changes neither the number of files nor what is kept of each frame. Every process is
-a fresh one. RSS counts all of a process's pages, PSS those that two processes share as half of one each.
+A million frames in 50,000 episodes and 500 parts, as 64 MiB of frames make of two cameras at 224
+pixels; here the pictures are 16 pixels wide, which changes neither the number of files nor what is
+kept of each frame. Every process is a fresh one. RSS counts all of a process's pages, PSS those
+that two processes share as half of one each.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from core.data.contracts import ActionConvention, Camera, Episode, Gripper, StoreInfo
+from core.episodes.episode import ActionConvention, Camera, Episode, Gripper, StoreInfo
 
 INFO = StoreInfo(
     fps=10.0,
@@ -38,32 +40,41 @@ TASKS = 100
 WINDOW = 8
 
 
-# ------------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------ writing
 
 
 def write(path: Path, frames: int, episodes: int, parts: int) -> None:
-    """Write a store of random episodes of equal length; its static camera stands still, its wrist camera is noise."""
-    from core.data.writer import StoreWriter  # whoever measures reading imports what reading needs
+    """Write a store of random episodes of equal length; its static camera stands still, its wrist
+    camera is noise.
+    """
+    from core.store.writer import StoreWriter  # whoever measures reading imports what reading needs
 
     random, length = np.random.default_rng(0), frames // episodes
     noise = random.integers(0, 256, (length + 97, 16, 16, 3), np.uint8)
     with StoreWriter(path, INFO) as writer:
         for e in range(episodes):
-            static, wrist = np.repeat(noise[e % 97, None], length, axis=0), noise[e % 97 : e % 97 + length]
+            static, wrist = (
+                np.repeat(noise[e % 97, None], length, axis=0),
+                noise[e % 97 : e % 97 + length],
+            )
             numbers = random.normal(size=(2, length, 7)).astype(np.float32)
             numbers[0, :, 6] = np.where(numbers[0, :, 6] > 0, 1, -1)
             task = f"task {e % TASKS}"
-            writer.append(Episode(f"episode/{e}", task, task, {"static": static, "wrist": wrist}, *numbers))
+            writer.append(
+                Episode(f"episode/{e}", task, task, {"static": static, "wrist": wrist}, *numbers)
+            )
             if (e + 1) * parts // episodes > e * parts // episodes:
                 writer.commit()
 
 
-# ----------------------------------------------------------------------------------------------------- measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 
 def stages(path: Path, windows: int) -> Iterator[str]:
-    """What a process does with a store, one thing after the other; yields the name of what it has just done."""
-    from core.data.store import EpisodeStore
+    """What a process does with a store, one thing after the other; yields the name of what it has
+    just done.
+    """
+    from core.store.store import EpisodeStore
 
     yield "importing the modules"
     store = EpisodeStore(path)
@@ -71,7 +82,10 @@ def stages(path: Path, windows: int) -> Iterator[str]:
     _ = store.statistics
     yield "statistics"
     for e in range(len(store)):
-        store.actions(e, 0, int(store.length[e])).sum(), store.proprio(e, 0, int(store.length[e])).sum()
+        (
+            store.actions(e, 0, int(store.length[e])).sum(),
+            store.proprio(e, 0, int(store.length[e])).sum(),
+        )
     yield "reading all numbers"
     random = np.random.default_rng(0)
     out = np.empty((WINDOW, 16, 16, 3), np.uint8)
@@ -84,7 +98,9 @@ def stages(path: Path, windows: int) -> Iterator[str]:
 
 
 def measure(path: Path, windows: int) -> None:
-    """Print time and memory after each stage, a line of JSON each; after each, wait for a line from whoever asks."""
+    """Print time and memory after each stage, a line of JSON each; after each, wait for a line from
+    whoever asks.
+    """
     began = perf_counter(), process_time()
     for stage in stages(path, windows):
         seconds, of_cpu = perf_counter() - began[0], process_time() - began[1]
@@ -101,9 +117,19 @@ def memory() -> dict[str, float]:
     return {row[0].rstrip(":"): int(row[1]) * 1024 / 1e6 for row in rows}
 
 
-def together(path: Path, windows: int, processes: int) -> Iterator[tuple[str, list[dict[str, float]]]]:
+def together(
+    path: Path, windows: int, processes: int
+) -> Iterator[tuple[str, list[dict[str, float]]]]:
     """Let processes do the same at once; yield each stage and what each process measured after it."""
-    command = [sys.executable, "-m", "tests.benchmarks.scale", "--measure", str(path), "--windows", str(windows)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.scale",
+        "--measure",
+        str(path),
+        "--windows",
+        str(windows),
+    ]
     running = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for _ in range(processes)]
 
     def hear() -> list[dict[str, float]]:
@@ -124,8 +150,12 @@ def together(path: Path, windows: int, processes: int) -> Iterator[tuple[str, li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("runs/scale"), help="folder in which the store is kept")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("runs/scale"), help="folder in which the store is kept"
+    )
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--episodes", type=int, default=50_000)
     parser.add_argument("--parts", type=int, default=500)

@@ -1,6 +1,8 @@
-"""The training step of a recipe in this checkout against another one's, in turn, each by its own recipe.
+"""The training step of a recipe in this checkout against another one's, in turn, each by its own
+recipe.
 
-git worktree add ../before v0.1; python -m tests.benchmarks.step ../before --store recipes/data/tabletop_colours.zarr
+git worktree add ../before v0.1; python -m tests.benchmarks.step ../before --store
+recipes/data/tabletop_colours.zarr
 """
 
 import argparse
@@ -24,8 +26,17 @@ def samples_per_second(checkout: Path, recipe: str, store: Path, steps: int) -> 
     """Train some steps in a fresh process and return the median rate of the later half."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "step.toml")
-        path.write_text(tomli_w.dumps(_plain_training(checkout / recipe, store, steps)), encoding="utf-8")
-        command = [sys.executable, "-m", "core.run", str(path), "--output", str(Path(folder, "run"))]
+        path.write_text(
+            tomli_w.dumps(_plain_training(checkout / recipe, store, steps)), encoding="utf-8"
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "core.run",
+            str(path),
+            "--output",
+            str(Path(folder, "run")),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True)
         lines = Path(folder, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -39,7 +50,12 @@ def _plain_training(recipe: Path, store: Path, steps: int) -> dict[str, dict[str
     sections = tomllib.loads(recipe.read_text(encoding="utf-8"))
     sections = {name: keys for name, keys in sections.items() if name not in IN_A_WORLD}
     never = 10 * steps
-    sections["train"] |= {"steps": steps, "validate_every": never, "checkpoint_every": never, "log_every": 10}
+    sections["train"] |= {
+        "steps": steps,
+        "validate_every": never,
+        "checkpoint_every": never,
+        "log_every": 10,
+    }
     sections["data"]["path"] = str(store.absolute())
     return sections
 
@@ -49,7 +65,9 @@ def pairs(arguments: argparse.Namespace) -> Iterator[tuple[float, float]]:
     for number in range(arguments.rounds):
         order = [HERE, arguments.before] if number % 2 else [arguments.before, HERE]
         rates = {
-            checkout: samples_per_second(checkout, arguments.recipe, arguments.store, arguments.steps)
+            checkout: samples_per_second(
+                checkout, arguments.recipe, arguments.store, arguments.steps
+            )
             for checkout in order
         }
         yield rates[HERE], rates[arguments.before]

@@ -1,8 +1,10 @@
-"""How fast the table is on one core, beside what MuJoCo alone needs for the same steps and the same rays.
+"""How fast the table is on one core, beside what MuJoCo alone needs for the same steps and the same
+rays.
 
     python -m tests.benchmarks.tabletop
 
-Every round measures all rows in turn; a row's figure is the median of the rounds, so that a busy machine slows all.
+Every round measures all rows in turn; a row's figure is the median of the rounds, so that a busy
+machine slows all.
 """
 
 import argparse
@@ -12,7 +14,13 @@ from time import perf_counter
 
 import mujoco
 
-from plugins.environments.tabletop import STATIC_AT, STATIC_LOOKS_AT, STATIC_VIEW, Tabletop, TabletopConfig
+from plugins.environments.tabletop import (
+    STATIC_AT,
+    STATIC_LOOKS_AT,
+    STATIC_VIEW,
+    Tabletop,
+    TabletopConfig,
+)
 from plugins.environments.tabletop.camera import RayCamera, look_at
 from plugins.environments.tabletop.scene import SUBSTEPS
 
@@ -42,7 +50,9 @@ def rows(size: int) -> dict[str, Callable[[], object]]:
         mujoco.mj_step(scene.model, scene.data, SUBSTEPS)
 
     def bare_rays() -> None:
-        for _ in table.info.cameras:  # as many rays as all of them have, from where the static one stands
+        for _ in (
+            table.info.cameras
+        ):  # as many rays as all of them have, from where the static one stands
             camera.cast(scene.data, STATIC_AT, rays)
 
     return {
@@ -55,7 +65,9 @@ def rows(size: int) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=64, help="rows and columns of an image")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from core.data.convert import main
-from core.data.store import EpisodeStore
+from core.commands.import_ import main
 from core.errors import DataError
+from core.store.store import EpisodeStore
 from plugins.environments.calvin import CalvinData, CalvinDataConfig
 from plugins.environments.calvin.dataset import ANNOTATIONS, PLAY
 from tests.damage import FUZZ, bounded, overwrite, read_all
 
 FIRST, LAST = 100, 119
 SPANS = [(100, 104), (103, 110), (100, 104)]  # the first is annotated twice
-TASKS, TEXTS = ["open_drawer", "turn_on_led", "open_drawer"], ["open the drawer", "switch on the led", "pull it open"]
+TASKS, TEXTS = (
+    ["open_drawer", "turn_on_led", "open_drawer"],
+    ["open the drawer", "switch on the led", "pull it open"],
+)
 
 
 def frame(number: int) -> dict[str, np.ndarray]:
@@ -45,7 +48,11 @@ def write(folder: Path) -> Path:
         np.savez(folder / f"episode_{number:07d}.npz", **frame(number))
     np.save(folder / "ep_start_end_ids.npy", np.array([(FIRST, 108), (109, LAST)]))
     (folder / "lang_annotations").mkdir()
-    language = {"ann": TEXTS, "task": TASKS, "emb": np.random.default_rng(0).normal(size=(3, 1, 384))}
+    language = {
+        "ann": TEXTS,
+        "task": TASKS,
+        "emb": np.random.default_rng(0).normal(size=(3, 1, 384)),
+    }
     save_annotations(folder, {"language": language, "info": {"indx": SPANS, "episodes": []}})
     return folder
 
@@ -60,13 +67,23 @@ def read(folder: Path, **config: Any) -> CalvinData:
 
 def test_annotated_stretches(split: Path) -> None:
     source = read(split)
-    assert source.ids() == ["00000_0000100_0000104", "00001_0000103_0000110", "00002_0000100_0000104"]
-    for (first, last), task, text, episode in zip(SPANS, TASKS, TEXTS, map(source.read, source.ids()), strict=True):
+    assert source.ids() == [
+        "00000_0000100_0000104",
+        "00001_0000103_0000110",
+        "00002_0000100_0000104",
+    ]
+    for (first, last), task, text, episode in zip(
+        SPANS, TASKS, TEXTS, map(source.read, source.ids()), strict=True
+    ):
         frames = [frame(number) for number in range(first, last + 1)]
         np.testing.assert_array_equal(episode.images["static"], [f["rgb_static"] for f in frames])
         np.testing.assert_array_equal(episode.images["wrist"], [f["rgb_gripper"] for f in frames])
-        np.testing.assert_array_equal(episode.actions, np.array([f["rel_actions"] for f in frames], np.float32))
-        np.testing.assert_array_equal(episode.proprio, np.array([f["robot_obs"] for f in frames], np.float32))
+        np.testing.assert_array_equal(
+            episode.actions, np.array([f["rel_actions"] for f in frames], np.float32)
+        )
+        np.testing.assert_array_equal(
+            episode.proprio, np.array([f["robot_obs"] for f in frames], np.float32)
+        )
         assert (episode.task, episode.instruction) == (task, text)
 
 
@@ -95,9 +112,14 @@ class Exploit:
         return (print, ("this ran",))
 
 
-def test_annotations_that_would_run_code_are_refused(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_annotations_that_would_run_code_are_refused(
+    split: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_annotations(split, {"language": Exploit()})
-    with pytest.raises(DataError, match=r"auto_lang_ann.npy: asks for builtins.print, which is no data .*not loaded"):
+    with pytest.raises(
+        DataError,
+        match=r"auto_lang_ann.npy: asks for builtins.print, which is no data .*not loaded",
+    ):
         read(split)
     assert "this ran" not in capsys.readouterr().out
 
@@ -105,13 +127,17 @@ def test_annotations_that_would_run_code_are_refused(split: Path, capsys: pytest
 def test_damage_is_named(split: Path) -> None:
     source = read(split)
     (split / "episode_0000105.npz").unlink()
-    with pytest.raises(DataError, match=r"episode_0000105.npz: cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        DataError, match=r"episode_0000105.npz: cannot be read \(No such file or directory\)"
+    ):
         source.read(source.ids()[1])
     (split / "episode_0000103.npz").write_bytes(b"PK nothing")
     with pytest.raises(DataError, match=r"episode_0000103.npz: damaged"):
         source.read(source.ids()[1])
     np.savez(split / "episode_0000103.npz", **{**frame(103), "rel_actions": np.zeros(6)})
-    with pytest.raises(DataError, match=r"episode_0000103.npz: holds .*expected pictures, rel_actions \(7\)"):
+    with pytest.raises(
+        DataError, match=r"episode_0000103.npz: holds .*expected pictures, rel_actions \(7\)"
+    ):
         source.read(source.ids()[1])
     path = split / "lang_annotations" / "auto_lang_ann.npy"
     path.write_bytes(path.read_bytes()[:200])
@@ -149,7 +175,9 @@ def test_recordings_that_cannot_be(split: Path, spans: Any, message: str) -> Non
 
 def test_an_annotated_stretch_is_no_whole_recording(split: Path) -> None:
     language = {"ann": TEXTS, "task": TASKS}
-    save_annotations(split, {"language": language, "info": {"indx": [SPANS[0], (100, 10**12), (104, 100)]}})
+    save_annotations(
+        split, {"language": language, "info": {"indx": [SPANS[0], (100, 10**12), (104, 100)]}}
+    )
     found = [*read_all(read(split)).values()]
     assert isinstance(found[0], bytes)
     assert "has 999,999,999,901 frames, expected 1 to 1,000" in str(found[1])
@@ -172,22 +200,37 @@ ENDLESS = pickle.dumps(10**12)[2:-1].partition(b"\x8a")[2]
         (b"\x8e" + (2**40).to_bytes(8, "little") + b"few", "expected 1099511627776 bytes"),
         (b"Nr" + (2**31).to_bytes(4, "little"), "it remembers 2,147,483,648 objects"),
         (b"cnumpy\nndarray\n(\x8a" + ENDLESS + b"tR", None),
-        (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(\x8a" + ENDLESS + b"tC\x01btR", None),
         (
-            b"cnumpy\nndarray\n)R(K\x01(\x8a" + ENDLESS + b"tcnumpy\ndtype\n(X\x02\x00\x00\x00u1tR\x89C\x01atb",
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(\x8a"
+            + ENDLESS
+            + b"tC\x01btR",
+            None,
+        ),
+        (
+            b"cnumpy\nndarray\n)R(K\x01(\x8a"
+            + ENDLESS
+            + b"tcnumpy\ndtype\n(X\x02\x00\x00\x00u1tR\x89C\x01atb",
             r"an array \(1000000000000,\) in 1 bytes",
         ),
     ],
 )
-def test_annotations_that_claim_more_than_they_hold(split: Path, operations: bytes, message: str | None) -> None:
+def test_annotations_that_claim_more_than_they_hold(
+    split: Path, operations: bytes, message: str | None
+) -> None:
     (split / "lang_annotations" / "auto_lang_ann.npy").write_bytes(pickled(operations))
     with bounded(), pytest.raises(DataError, match=f"auto_lang_ann.npy: damaged .*{message or ''}"):
         read(split)
 
 
 @FUZZ
-@given(file=st.sampled_from((str(ANNOTATIONS), str(PLAY))), at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
-def test_damaged_lists_are_an_error_in_one_line(split: Path, file: str, at: float, value: bytes) -> None:
+@given(
+    file=st.sampled_from((str(ANNOTATIONS), str(PLAY))),
+    at=st.floats(0, 1),
+    value=st.binary(min_size=1, max_size=8),
+)
+def test_damaged_lists_are_an_error_in_one_line(
+    split: Path, file: str, at: float, value: bytes
+) -> None:
     whole = (split / file).read_bytes()
     overwrite(split / file, at, value)
     message = ""

@@ -1,4 +1,6 @@
-"""Every format with every damage, by the command: what is wrong is named, skipped when asked, and made good later."""
+"""Every format with every damage, by the command: what is wrong is named, skipped when asked, and
+made good later.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -10,8 +12,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from core.data.convert import main
-from core.data.store import EpisodeStore
+from core.commands.import_ import main
+from core.store.store import EpisodeStore
 from tests.damage import corrupt, empty, forbid, make_unreadable, truncate
 from tests.factories import contents
 from tests.plugins import (
@@ -60,8 +62,8 @@ def write_rlds(folder: Path) -> Path:
 class Format:
     """A format's test data.
 
-    write: into a folder that is not there yet. settings: of the import. files: one that the first episode needs, and
-    one that later ones need.
+    write: into a folder that is not there yet. settings: of the import. files: one that the first
+    episode needs, and one that later ones need.
     """
 
     name: str
@@ -85,7 +87,10 @@ FORMATS = [
         "lerobot",
         write_lerobot,
         (),
-        ("data/chunk-000/episode_000000.parquet", "videos/chunk-000/observation.images.top/episode_000002.mp4"),
+        (
+            "data/chunk-000/episode_000000.parquet",
+            "videos/chunk-000/observation.images.top/episode_000002.mp4",
+        ),
     ),
     Format(
         "diffusion_policy",
@@ -95,7 +100,10 @@ FORMATS = [
     ),
 ]
 BY_NAME = {form.name: form for form in FORMATS}
-FIRST, LATER = (truncate, empty), (corrupt, make_unreadable, forbid)  # which file each damage befalls
+FIRST, LATER = (
+    (truncate, empty),
+    (corrupt, make_unreadable, forbid),
+)  # which file each damage befalls
 CASES = [
     pytest.param(form, file, damage, id=f"{form.name}-{damage.__name__}")
     for form in FORMATS
@@ -158,7 +166,9 @@ def test_damage_is_named_skipped_when_asked_and_made_good(
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
-def test_damaged_altogether(form: Format, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_altogether(
+    form: Format, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, out = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
     for file in (path for path in source.rglob("*") if path.is_file()):
         empty(file)
@@ -171,20 +181,56 @@ def test_damaged_altogether(form: Format, tmp_path: Path, capsys: pytest.Capture
     ("name", "setting", "message"),
     [
         ("npz", "action=front", "take0.npz: array 'front' holds pictures, and numbers are needed"),
-        ("npz", 'cameras={top="angle"}', "array 'angle' holds numbers, and pictures are needed; known: bright"),
-        ("npz", 'proprio=["instruction"]', "array 'instruction' holds text, and numbers are needed"),
-        ("robomimic", 'proprio=["agentview_image"]', "observation 'agentview_image' holds pictures, and numbers"),
-        ("robomimic", 'cameras={top="robot0_eef_pos"}', "a.hdf5, demo_0: observation 'robot0_eef_pos' holds numbers"),
-        ("rlds", 'action=["observation/image"]', "features.json: feature 'observation/image' holds pictures"),
-        ("rlds", "instruction=observation/state", "feature 'observation/state' holds numbers, and text"),
-        ("lerobot", "action=observation.images.top", "info.json: feature 'observation.images.top' holds pictures"),
-        ("lerobot", 'cameras={top="action"}', "holds numbers, and pictures are needed; known: observation.images.t"),
+        (
+            "npz",
+            'cameras={top="angle"}',
+            "array 'angle' holds numbers, and pictures are needed; known: bright",
+        ),
+        (
+            "npz",
+            'proprio=["instruction"]',
+            "array 'instruction' holds text, and numbers are needed",
+        ),
+        (
+            "robomimic",
+            'proprio=["agentview_image"]',
+            "observation 'agentview_image' holds pictures, and numbers",
+        ),
+        (
+            "robomimic",
+            'cameras={top="robot0_eef_pos"}',
+            "a.hdf5, demo_0: observation 'robot0_eef_pos' holds numbers",
+        ),
+        (
+            "rlds",
+            'action=["observation/image"]',
+            "features.json: feature 'observation/image' holds pictures",
+        ),
+        (
+            "rlds",
+            "instruction=observation/state",
+            "feature 'observation/state' holds numbers, and text",
+        ),
+        (
+            "lerobot",
+            "action=observation.images.top",
+            "info.json: feature 'observation.images.top' holds pictures",
+        ),
+        (
+            "lerobot",
+            'cameras={top="action"}',
+            "holds numbers, and pictures are needed; known: observation.images.t",
+        ),
         (
             "diffusion_policy",
             "action=img",
             "source.zarr: array 'img' holds pictures, and numbers are needed; known: action",
         ),
-        ("diffusion_policy", 'cameras={top="actio"}', "there is no array 'actio'; did you mean 'action'?"),
+        (
+            "diffusion_policy",
+            'cameras={top="actio"}',
+            "there is no array 'actio'; did you mean 'action'?",
+        ),
     ],
 )
 def test_wrongly_mapped(
@@ -199,7 +245,9 @@ def test_wrongly_mapped(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("content", [{"action": np.zeros((3, 3))}, {"front": npz.episode(0)["front"]}])
+@pytest.mark.parametrize(
+    "content", [{"action": np.zeros((3, 3))}, {"front": npz.episode(0)["front"]}]
+)
 def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(
     content: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,7 +261,9 @@ def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(
     assert contents(out) == {name: x for name, x in healthy(form).items() if name != "take0"}
 
 
-def test_a_damaged_file_among_many_in_several_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_among_many_in_several_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     form = BY_NAME["robomimic"]
     source, out = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
     truncate(source / "b.hdf5")

@@ -12,8 +12,8 @@ import zarr
 from hypothesis import given, strategies as st
 from numcodecs import Blosc
 
-from core.data.formats import Meaning
-from core.errors import DataError, RecipeError
+from core.errors import ConfigError, DataError
+from core.formats.info import ConventionOverride
 from plugins.datasets.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 from tests.damage import FUZZ, bounded, overwrite, read_all
 
@@ -23,7 +23,9 @@ ENDS = (4, 9, 15)
 def arrays() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     return {
-        "img": random.integers(0, 256, (15, 12, 16, 3)).astype(np.float32),  # push-T keeps floats up to 255
+        "img": random.integers(0, 256, (15, 12, 16, 3)).astype(
+            np.float32
+        ),  # push-T keeps floats up to 255
         "wrist": random.integers(0, 256, (15, 8, 8, 3), dtype=np.uint8),
         "state": random.normal(size=(15, 5)).astype(np.float32),
         "action": random.normal(size=(15, 2)),
@@ -57,19 +59,28 @@ def pack(path: Path) -> Path:
 
 
 def read(path: Path, **config: Any) -> DiffusionPolicy:
-    return DiffusionPolicy(DiffusionPolicyConfig(**{"instruction": "push the T", **config}), source=path)
+    return DiffusionPolicy(
+        DiffusionPolicyConfig(**{"instruction": "push the T", **config}), source=path
+    )
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_episodes_are_cut_where_they_end(tmp_path: Path, packed: bool) -> None:
     path = write(tmp_path / "pusht.zarr")
     path = pack(path) if packed else path
-    source, written = read(path, cameras={"top": "img", "wrist": "wrist"}, proprio=("state",)), arrays()
+    source, written = (
+        read(path, cameras={"top": "img", "wrist": "wrist"}, proprio=("state",)),
+        arrays(),
+    )
     assert source.ids() == ["000000", "000001", "000002"]
     for begin, end, episode in zip((0, *ENDS), ENDS, map(source.read, source.ids()), strict=False):
-        np.testing.assert_array_equal(episode.images["top"], written["img"][begin:end].astype(np.uint8))
+        np.testing.assert_array_equal(
+            episode.images["top"], written["img"][begin:end].astype(np.uint8)
+        )
         np.testing.assert_array_equal(episode.images["wrist"], written["wrist"][begin:end])
-        np.testing.assert_array_equal(episode.actions, written["action"][begin:end].astype(np.float32))
+        np.testing.assert_array_equal(
+            episode.actions, written["action"][begin:end].astype(np.float32)
+        )
         np.testing.assert_array_equal(episode.proprio, written["state"][begin:end])
 
 
@@ -80,7 +91,9 @@ def test_what_is_found_and_what_is_said(tmp_path: Path) -> None:
     assert info.action.names == ("action_0", "action_1")
     assert info.proprio == ()
     assert read(path, proprio=("state",)).info.proprio[:2] == ("state_0", "state_1")
-    said = read(path, proprio=("keypoint",), meaning=Meaning(names=("x", "y"), mode="delta")).info
+    said = read(
+        path, proprio=("keypoint",), meaning=ConventionOverride(names=("x", "y"), mode="delta")
+    ).info
     assert (len(said.proprio), said.action.names, said.action.mode) == (18, ("x", "y"), "delta")
 
 
@@ -89,12 +102,16 @@ def test_what_is_found_and_what_is_said(tmp_path: Path) -> None:
     [
         ((4, 4), {}, DataError, "meta/episode_ends must rise"),
         ((4, 16), {}, DataError, "meta/episode_ends counts 16 frames, data/img has fewer"),
-        (ENDS, {"action": "actions"}, RecipeError, "no array 'actions'; did you mean 'action'"),
-        (ENDS, {"cameras": {"top": "image"}}, RecipeError, "there is no array 'image'"),
+        (ENDS, {"action": "actions"}, ConfigError, "no array 'actions'; did you mean 'action'"),
+        (ENDS, {"cameras": {"top": "image"}}, ConfigError, "there is no array 'image'"),
     ],
 )
 def test_what_does_not_fit(
-    tmp_path: Path, ends: tuple[int, ...], config: dict[str, Any], error: type[Exception], message: str
+    tmp_path: Path,
+    ends: tuple[int, ...],
+    config: dict[str, Any],
+    error: type[Exception],
+    message: str,
 ) -> None:
     with pytest.raises(error, match=message):
         read(write(tmp_path / "pusht.zarr", ends), **config)
@@ -107,22 +124,46 @@ def test_a_chunk_that_is_not_there_is_not_taken_for_zeros(tmp_path: Path) -> Non
     found = read_all(read(path))
     assert found["000000"] == healthy["000000"]
     for episode in ("000001", "000002"):
-        assert "the chunk data/action/2.0 is not there, or empty; copy it again" in str(found[episode])
+        assert "the chunk data/action/2.0 is not there, or empty; copy it again" in str(
+            found[episode]
+        )
 
 
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("data/img", {"shape": [10**12, 12, 16, 3]}, "data/img: says that it holds 2,304,000,000,000,000 bytes"),
-        ("data/action", {"shape": [15, 10**12]}, "data/action: says that it holds 120,000,000,000,000 bytes"),
-        ("meta/episode_ends", {"shape": [10**12]}, "meta/episode_ends: says that it holds 8,000,000,000,000 bytes"),
+        (
+            "data/img",
+            {"shape": [10**12, 12, 16, 3]},
+            "data/img: says that it holds 2,304,000,000,000,000 bytes",
+        ),
+        (
+            "data/action",
+            {"shape": [15, 10**12]},
+            "data/action: says that it holds 120,000,000,000,000 bytes",
+        ),
+        (
+            "meta/episode_ends",
+            {"shape": [10**12]},
+            "meta/episode_ends: says that it holds 8,000,000,000,000 bytes",
+        ),
         ("data/img", {"chunks": [10**9, 12, 16, 3]}, "the chunk data/img/0.0.0.0 cannot be read"),
         ("data/img", {"chunks": [0, 12, 16, 3]}, "the chunks of img hold nothing"),
-        ("meta/episode_ends", {"shape": [], "chunks": []}, r"meta/episode_ends is int64 \(\), expected whole numbers"),
-        ("meta/episode_ends", {"dtype": "<f8"}, r"meta/episode_ends is float64 \(3,\), expected whole numbers"),
+        (
+            "meta/episode_ends",
+            {"shape": [], "chunks": []},
+            r"meta/episode_ends is int64 \(\), expected whole numbers",
+        ),
+        (
+            "meta/episode_ends",
+            {"dtype": "<f8"},
+            r"meta/episode_ends is float64 \(3,\), expected whole numbers",
+        ),
     ],
 )
-def test_what_arrays_claim(tmp_path: Path, file: str, changes: dict[str, Any], message: str) -> None:
+def test_what_arrays_claim(
+    tmp_path: Path, file: str, changes: dict[str, Any], message: str
+) -> None:
     path = write(tmp_path / "pusht.zarr")
     described = json.loads((path / file / ".zarray").read_text())
     (path / file / ".zarray").write_text(json.dumps(described | changes))
@@ -164,16 +205,25 @@ def test_a_copy_in_another_process_opens_its_own_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
     ("at", "value"),
-    [(4, (2**31 - 17).to_bytes(4, "little")), (12, (2**31 - 17).to_bytes(4, "little")), (0, b"few")],
+    [
+        (4, (2**31 - 17).to_bytes(4, "little")),
+        (12, (2**31 - 17).to_bytes(4, "little")),
+        (0, b"few"),
+    ],
 )
-def test_headers_of_chunks_are_not_believed(tmp_path: Path, packed: bool, at: int, value: bytes) -> None:
+def test_headers_of_chunks_are_not_believed(
+    tmp_path: Path, packed: bool, at: int, value: bytes
+) -> None:
     """Of the bytes that a chunk unpacks to and of those that it has: Blosc would read past its end."""
     path = write(tmp_path / "pusht.zarr")
     file = path / "data" / "img" / "1.0.0.0"
     content = file.read_bytes()
     file.write_bytes(content[:at] + value + content[at + 4 :] if at else value)
     source = read(pack(path) if packed else path)
-    with bounded(), pytest.raises(DataError, match=r"the chunk data/img/1.0.0.0 is damaged or cut off"):
+    with (
+        bounded(),
+        pytest.raises(DataError, match=r"the chunk data/img/1.0.0.0 is damaged or cut off"),
+    ):
         source.read("000001")
 
 
@@ -187,16 +237,20 @@ def test_no_replay_buffer(tmp_path: Path) -> None:
 
 @FUZZ
 @given(which=st.integers(0, 10**6), at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
-def test_damage_anywhere_is_an_error_in_one_line(tmp_path: Path, which: int, at: float, value: bytes) -> None:
+def test_damage_anywhere_is_an_error_in_one_line(
+    tmp_path: Path, which: int, at: float, value: bytes
+) -> None:
     path = tmp_path / "pusht.zarr"
-    files = sorted(file for file in (path if path.exists() else write(path)).rglob("*") if file.is_file())
+    files = sorted(
+        file for file in (path if path.exists() else write(path)).rglob("*") if file.is_file()
+    )
     whole = (file := files[which % len(files)]).read_bytes()
     overwrite(file, at, value)
     message = ""
     with bounded():
         try:
             read_all(read(path))
-        except (DataError, RecipeError) as error:
+        except (DataError, ConfigError) as error:
             message = str(error)
     assert len(message.splitlines()) <= 1
     file.write_bytes(whole)

@@ -1,4 +1,6 @@
-"""The discrete head: its bins against numpy, its losses against torch in float64, and a batch learned by heart."""
+"""The discrete head: its bins against numpy, its losses against torch in float64, and a batch
+learned by heart.
+"""
 
 import math
 from dataclasses import replace
@@ -9,15 +11,15 @@ import torch
 from hypothesis import given as for_all, settings, strategies as st
 from torch.nn import functional as F
 
-from core import ActionSpec, ContextSpec, RecipeError
-from core.assembly import build_policy
-from core.plugins import load_plugins
-from core.recipe import load_recipe
+from core import ActionSpec, ConfigError, ContextSpec
+from core.policy.assembly import build_policy
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import load_plugins
 from core.testing import Given, checks_for, policy_head
 from core.testing.stand_in import context_of, windows
 from plugins.heads.discrete import DiscreteConfig, DiscreteHead, bin_of, centre_of
 from tests.contexts import context_from, noise
-from tests.core.test_policy import CAMERAS, INSTRUCTIONS, RECIPE, batch_of, window_of
+from tests.core.policy.test_policy import CAMERAS, INSTRUCTIONS, RECIPE, batch_of, window_of
 
 SMALL = DiscreteConfig(bins=16, mlp=(12,))
 MIXED = ActionSpec(window=3, horizon=4, dim=5, binary=(1, 3))
@@ -51,15 +53,19 @@ def by_hand(head, readout):
     """Logits of the bins (B T H 3 16) and of the binary dimensions (B T H 2), in float64."""
     first, _, last = head.mlp
     hidden = F.gelu(F.linear(readout.double().mean(2), first.weight.double(), first.bias.double()))
-    steps = F.linear(hidden, last.weight.double(), last.bias.double()).unflatten(-1, (4, 3 * 16 + 2))
+    steps = F.linear(hidden, last.weight.double(), last.bias.double()).unflatten(
+        -1, (4, 3 * 16 + 2)
+    )
     return steps[..., :48].unflatten(-1, (3, 16)).detach(), steps[..., 48:].detach()
 
 
-# ---------------------------------------------------------------------------------------------- bins
+# --------------------------------------------------------------------------------------------- bins
 
 
 @settings(deadline=None)
-@for_all(bins=st.integers(2, 1024), values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50))
+@for_all(
+    bins=st.integers(2, 1024), values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50)
+)
 def test_a_value_comes_back_within_half_a_bin(bins, values):
     edges = np.linspace(-1, 1, bins + 1)  # float64
     centres = (edges[:-1] + edges[1:]) / 2
@@ -88,7 +94,7 @@ def test_bins_equal_numpys_digitize():
     assert np.array_equal(bin_of(values, 16), np.digitize(values.double(), edges) - 1)
 
 
-# ---------------------------------------------------------------------------------------------- actions and losses
+# ------------------------------------------------------------------------------- actions and losses
 
 
 @pytest.mark.parametrize("decode", ["argmax", "mean"])
@@ -98,9 +104,13 @@ def test_actions_equal_numpy(decode):
     centres = (np.arange(16) + 0.5) / 8 - 1
     chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.zeros((2, 3, 4, 5))
-    expected[..., [0, 2, 4]] = centres[logits.argmax(-1)] if decode == "argmax" else chances @ centres
+    expected[..., [0, 2, 4]] = (
+        centres[logits.argmax(-1)] if decode == "argmax" else chances @ centres
+    )
     expected[..., [1, 3]] = 1 / (1 + np.exp(-binary))
-    np.testing.assert_allclose(head(context_from(readout), noise()).detach().numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        head(context_from(readout), noise()).detach().numpy(), expected, atol=1e-6
+    )
 
 
 def test_losses_equal_torchs_cross_entropy():
@@ -113,7 +123,9 @@ def test_losses_equal_torchs_cross_entropy():
     assert set(terms) == {"pose", "gripper"}
     of_pose, of_gripper = mask[..., [0, 2, 4]], mask[..., [1, 3]]
     pose = F.cross_entropy(logits[of_pose], target[of_pose])
-    gripper = F.binary_cross_entropy_with_logits(binary[of_gripper], actions[..., [1, 3]][of_gripper])
+    gripper = F.binary_cross_entropy_with_logits(
+        binary[of_gripper], actions[..., [1, 3]][of_gripper]
+    )
     torch.testing.assert_close(terms["pose"].double(), pose, rtol=1e-5, atol=0)
     torch.testing.assert_close(terms["gripper"].double(), 0.25 * gripper, rtol=1e-5, atol=0)
 
@@ -129,7 +141,14 @@ def test_losses_are_zero_where_all_is_masked():
 @pytest.mark.parametrize(("action", "names"), [(CONTINUOUS, {"pose"}), (BINARY, {"gripper"})])
 def test_each_kind_of_dimension_has_its_term(action, names):
     given = Given(width=6, action=action)
-    assert set(make(action=action).loss(context_of(given, windows(given)), policy_head.batch(given), noise())) == names
+    assert (
+        set(
+            make(action=action).loss(
+                context_of(given, windows(given)), policy_head.batch(given), noise()
+            )
+        )
+        == names
+    )
 
 
 def test_training_begins_with_all_bins_about_equally_likely():
@@ -139,12 +158,14 @@ def test_training_begins_with_all_bins_about_equally_likely():
     assert pose.item() == pytest.approx(math.log(256), rel=0.02)
 
 
-# ---------------------------------------------------------------------------------------------- a whole policy
+# ----------------------------------------------------------------------------------- a whole policy
 
 
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved", "one_step"])
 def test_a_policy_learns_a_batch_by_heart(tmp_path, formulation):
-    """Every action ends up in its bin: within half a bin of the target, and the gripper on its side."""
+    """Every action ends up in its bin: within half a bin of the target, and the gripper on its
+    side.
+    """
     policy, batch = policy_and_batch(tmp_path, formulation)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     for _ in range(40):
@@ -158,7 +179,9 @@ def test_a_policy_learns_a_batch_by_heart(tmp_path, formulation):
 
 
 def policy_and_batch(tmp_path, formulation):
-    """The small policy of the core's tests with this head, and a batch of two with actions all over [-1, 1]."""
+    """The small policy of the core's tests with this head, and a batch of two with actions all over
+    [-1, 1].
+    """
     window = window_of(formulation)
     section = '[policy_head]\nname = "discrete"\nbins = 8\nmlp = [64]\n'
     (tmp_path / "recipe.toml").write_text(RECIPE.partition("[policy_head]")[0] + section)
@@ -172,22 +195,28 @@ def policy_and_batch(tmp_path, formulation):
     return policy, batch
 
 
-# ---------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 
 
 def test_unbounded_actions_are_refused():
-    with pytest.raises(RecipeError, match=r'policy_head\.name.*action\.normalization = "min_max" or "clip_range"'):
+    with pytest.raises(
+        ConfigError, match=r'policy_head\.name.*action\.normalization = "min_max" or "clip_range"'
+    ):
         make(action=replace(MIXED, bounded=False))
 
 
 def test_a_single_bin_is_refused_by_the_recipe(tmp_path):
     section = '[policy_head]\nname = "discrete"\nbins = 1\n'
     (tmp_path / "recipe.toml").write_text(RECIPE.partition("[policy_head]")[0] + section)
-    with pytest.raises(RecipeError, match=r"policy_head\.bins"):
+    with pytest.raises(ConfigError, match=r"policy_head\.bins"):
         load_recipe(tmp_path / "recipe.toml", [], load_plugins())
 
 
 def test_loss_without_actions_says_so():
     given = Given(width=6, action=MIXED)
     with pytest.raises(ValueError, match=r"batch\.actions"):
-        make().loss(context_of(given, windows(given)), replace(policy_head.batch(given), actions=None), noise())
+        make().loss(
+            context_of(given, windows(given)),
+            replace(policy_head.batch(given), actions=None),
+            noise(),
+        )

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core import Backbone, Context, LayerSpec, TokenGroup, TokenKind, TokenSequence
-from core.recomputation import recompute_blocks
+from core.contracts.tokens import pack
+from core.policy.recomputation import recompute_blocks
 from core.testing.common import normal
-from core.tokens import pack
 from plugins.backbones.transformer import Transformer, TransformerConfig
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
 from plugins.vlms.kosmos2 import Kosmos2Backbone, Kosmos2BackboneConfig
@@ -32,11 +32,13 @@ WORDS, IMAGES = 5, 4  # tokens of the longer instruction, and of the images
 PADDING = 2  # tokens by which the second instruction is shorter
 
 
-# ---------------------------------------------------------------------------------------------- the expert
+# --------------------------------------------------------------------------------------- the expert
 
 
 class ExpertLayer(nn.Module):
-    """What a layer of the expert has: projections of the backbone's shape, and a stream of its own width."""
+    """What a layer of the expert has: projections of the backbone's shape, and a stream of its own
+    width.
+    """
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__()
@@ -46,7 +48,9 @@ class ExpertLayer(nn.Module):
         self.k_proj = nn.Linear(WIDTH, keys, bias=False)
         self.v_proj = nn.Linear(WIDTH, keys)
         self.o_proj = nn.Linear(queries, WIDTH)
-        self.mlp = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 32), nn.GELU(), nn.Linear(32, WIDTH))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 32), nn.GELU(), nn.Linear(32, WIDTH)
+        )
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(S n W) -> queries, keys and values (S n heads*d)."""
@@ -60,7 +64,9 @@ class ExpertLayer(nn.Module):
 
 
 class Expert(nn.Module):
-    """A stack of as many layers as the backbone has, each of which attends to the backbone's layer beside it."""
+    """A stack of as many layers as the backbone has, each of which attends to the backbone's layer
+    beside it.
+    """
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__()
@@ -87,7 +93,7 @@ def heads_of(x: Tensor, width: int) -> Tensor:
     return x.unflatten(-1, (-1, width)).transpose(1, 2)
 
 
-# ---------------------------------------------------------------------------------------------- plainly
+# ------------------------------------------------------------------------------------------ plainly
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,9 @@ class Plain:
 
     layers: nn.ModuleList
     embed: Callable[[Tensor], Tensor]  # (L D) -> what enters the first layer
-    project: Callable[[Any, Tensor], tuple[Tensor, Tensor, Tensor]]  # (L D) -> queries, keys and values (L heads*d)
+    project: Callable[
+        [Any, Tensor], tuple[Tensor, Tensor, Tensor]
+    ]  # (L D) -> queries, keys and values (L heads*d)
     add: Callable[[Any, Tensor, Tensor], Tensor]  # (L D), attention's output (L heads*d) -> (L D)
     norm: nn.Module
     theta: float | None  # base of the rotation's frequencies; None: queries and keys are not turned
@@ -124,7 +132,11 @@ def plain_kosmos2(backbone: Kosmos2Backbone) -> Plain:
     def embed(x):
         half = x.shape[1] // 2
         rows = [
-            [wave(place / 10_000 ** (i / (half - 1))) for wave in (math.sin, math.cos) for i in range(half)]
+            [
+                wave(place / 10_000 ** (i / (half - 1)))
+                for wave in (math.sin, math.cos)
+                for i in range(half)
+            ]
             for place in range(2, 2 + len(x))
         ]
         return x * math.sqrt(x.shape[1]) + torch.tensor(rows)
@@ -153,8 +165,11 @@ def plain_transformer(backbone: Transformer) -> Plain:
     return Plain(backbone.blocks, lambda x: x, project, add, backbone.norm, 10_000.0)
 
 
-def joint_attention(plain: Plain, expert: Expert, observed: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-    """One sequence: (L D), (n W) -> the backbone's normed hidden states (L D), and the expert's (n W).
+def joint_attention(
+    plain: Plain, expert: Expert, observed: Tensor, added: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One sequence: (L D), (n W) -> the backbone's normed hidden states (L D), and the expert's (n
+    W).
 
     The observation sees itself both ways, and the expert's tokens see it and themselves both ways.
     """
@@ -164,7 +179,9 @@ def joint_attention(plain: Plain, expert: Expert, observed: Tensor, added: Tenso
     x, y = plain.embed(observed), added
     for layer, other in zip(plain.layers, expert.layers, strict=True):
         pairs = zip(plain.project(layer, x), other.project(y), strict=True)
-        q, k, v = (torch.cat(pair).unflatten(-1, (-1, spec.head_width)) for pair in pairs)  # (L+n heads d)
+        q, k, v = (
+            torch.cat(pair).unflatten(-1, (-1, spec.head_width)) for pair in pairs
+        )  # (L+n heads d)
         if plain.theta is not None:
             q, k = turned(q, plain.theta), turned(k, plain.theta)
         shared = spec.heads // spec.key_heads
@@ -178,14 +195,19 @@ def joint_attention(plain: Plain, expert: Expert, observed: Tensor, added: Tenso
 
 
 def turned(x: Tensor, theta: float) -> Tensor:
-    """Turn pairs (i, i + d/2) of (L heads d) by position / theta^(2i/d), in the plane of complex numbers."""
+    """Turn pairs (i, i + d/2) of (L heads d) by position / theta^(2i/d), in the plane of complex
+    numbers.
+    """
     half = x.shape[-1] // 2
     angles = torch.arange(len(x))[:, None] * theta ** (-torch.arange(half) / half)
-    pairs = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)[:, None]
+    pairs = (
+        torch.complex(x[..., :half], x[..., half:])
+        * torch.polar(torch.ones_like(angles), angles)[:, None]
+    )
     return torch.cat([pairs.real, pairs.imag], dim=-1)
 
 
-# ---------------------------------------------------------------------------------------------- the comparison
+# ----------------------------------------------------------------------------------- the comparison
 
 
 def of_transformers(name: str, tmp_path) -> Backbone:
@@ -198,8 +220,14 @@ BACKBONES: dict[str, tuple[Callable[..., Backbone], Callable[..., Plain]]] = {
     "llama": (partial(of_transformers, "llava"), plain_transformers),
     "qwen2": (partial(of_transformers, "internvl"), plain_transformers),
     "qwen2_5_vl": (partial(of_transformers, "qwen2_5_vl"), plain_transformers),
-    "kosmos2": (lambda _: Kosmos2Backbone(Kosmos2BackboneConfig(32, 3, 4, 64, 0.0, 0.0)), plain_kosmos2),
-    "transformer": (lambda _: Transformer(TransformerConfig(width=32, depth=3, heads=4)), plain_transformer),
+    "kosmos2": (
+        lambda _: Kosmos2Backbone(Kosmos2BackboneConfig(32, 3, 4, 64, 0.0, 0.0)),
+        plain_kosmos2,
+    ),
+    "transformer": (
+        lambda _: Transformer(TransformerConfig(width=32, depth=3, heads=4)),
+        plain_transformer,
+    ),
 }
 
 
@@ -209,16 +237,23 @@ def observation(tokens: Tensor) -> TokenSequence:
     mask[1, WORDS - PADDING : WORDS] = False
     kind = torch.tensor([TokenKind.TEXT] * WORDS + [TokenKind.VISION] * IMAGES)
     labels = torch.zeros_like(kind)
-    return pack(TokenGroup(tokens, mask), labels, kind, torch.empty(2, 1, 0, dtype=torch.int64), labels)
+    return pack(
+        TokenGroup(tokens, mask), labels, kind, torch.empty(2, 1, 0, dtype=torch.int64), labels
+    )
 
 
-def through_the_context(backbone: Backbone, expert: Expert, tokens: Tensor, added: Tensor) -> list[Tensor]:
+def through_the_context(
+    backbone: Backbone, expert: Expert, tokens: Tensor, added: Tensor
+) -> list[Tensor]:
     """The hidden states of each sequence's real tokens, and of the expert's."""
     sequence = observation(tokens)
     memory = backbone.remember(sequence)
     frame = torch.zeros(2, 1, dtype=torch.int64)
     context = Context(tokens.new_empty(2, 1, 0, 32), frame, memory=memory, backbone=backbone)
-    return [*(memory.tokens[i, sequence.mask[i]] for i in range(2)), *expert(context, added.unsqueeze(1))]
+    return [
+        *(memory.tokens[i, sequence.mask[i]] for i in range(2)),
+        *expert(context, added.unsqueeze(1)),
+    ]
 
 
 def side_by_side(plain: Plain, expert: Expert, tokens: Tensor, added: Tensor) -> list[Tensor]:
@@ -229,10 +264,18 @@ def side_by_side(plain: Plain, expert: Expert, tokens: Tensor, added: Tensor) ->
     return [*(hidden for hidden, _ in pairs), *(own for _, own in pairs)]
 
 
-def gradients_of(outputs: list[Tensor], modules: dict[str, nn.Module], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def gradients_of(
+    outputs: list[Tensor], modules: dict[str, nn.Module], inputs: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """Gradients of a weighted sum of outputs, by name, and the outputs themselves."""
-    torch.stack([(x * normal(*x.shape, seed=20 + i)).sum() for i, x in enumerate(outputs)]).sum().backward()
-    named = {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
+    torch.stack(
+        [(x * normal(*x.shape, seed=20 + i)).sum() for i, x in enumerate(outputs)]
+    ).sum().backward()
+    named = {
+        f"{part}.{name}": p
+        for part, module in modules.items()
+        for name, p in module.named_parameters()
+    }
     found = {name: x.grad.clone() for name, x in (named | inputs).items()}
     for x in (named | inputs).values():
         x.grad = None
@@ -259,8 +302,13 @@ def test_an_expert_beside_the_layers_is_one_joint_attention(name, recomputed, tm
     largest = max(float(x.abs().max()) for x in expected.values())
     differences = {}
     for key, x in expected.items():
-        # a bias of keys that nothing turns shifts all scores of a query alike: its true gradient is zero
-        scale = largest if key.endswith("k_proj.bias") and name == "kosmos2" else float(x.abs().max())
+        # a bias of keys that nothing turns shifts all scores of a query alike: its true gradient is
+        # zero
+        scale = (
+            largest if key.endswith("k_proj.bias") and name == "kosmos2" else float(x.abs().max())
+        )
         differences[key] = float((received[key] - x).abs().max()) / scale
-    print(f"largest difference {max(differences.values()):.1e} in {max(differences, key=differences.get)}")
+    print(
+        f"largest difference {max(differences.values()):.1e} in {max(differences, key=differences.get)}"
+    )
     assert max(differences.values()) <= 1e-5, max(differences, key=differences.get)

@@ -1,4 +1,6 @@
-"""The FiLM encoder: the contract, keypoints against numpy, and that the instruction reaches every camera's tokens."""
+"""The FiLM encoder: the contract, keypoints against numpy, and that the instruction reaches every
+camera's tokens.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import RecipeError, TokenGroup
+from core import ConfigError, TokenGroup
 from core.testing import Given, checks_for
 from plugins.vision.film_cnn import FiLMConfig, FiLMEncoder, expected_places
 
@@ -67,5 +69,7 @@ def test_refuses_what_it_cannot_cut():
     with pytest.raises(ValueError, match="image_size = 30 is no multiple"):
         FiLMConfig(image_size=30)
     for camera in ("a.b", "keys"):
-        with pytest.raises(RecipeError, match=f"weights after cameras, and cannot after \\['{camera}'\\]"):
+        with pytest.raises(
+            ConfigError, match=f"weights after cameras, and cannot after \\['{camera}'\\]"
+        ):
             FiLMEncoder(SMALL, cameras={camera: (3, 32, 32)}, text_width=8)

@@ -1,4 +1,6 @@
-"""Vision-language models of transformers, tiny and random, of six families: against transformers' own forward pass."""
+"""Vision-language models of transformers, tiny and random, of six families: against transformers'
+own forward pass.
+"""
 
 import json
 import pickle
@@ -19,22 +21,22 @@ from safetensors.torch import load_file, save_file
 from core import (
     ActionSpec,
     Batch,
+    ConfigError,
     DataError,
     LayerSpec,
-    Pretrained,
-    RecipeError,
     TokenGroup,
     TokenSequence,
     import_library,
 )
-from core.assembly import build_policy
-from core.plugins import load_plugins
-from core.policy import Policy
-from core.publishing import export_folder
-from core.recipe import load_recipe
-from core.recomputation import recompute_blocks
+from core.policy.assembly import build_policy
+from core.policy.policy import Policy
+from core.policy.publishing import export_folder
+from core.policy.recomputation import recompute_blocks
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import load_plugins
 from core.testing import Given, backbone as backbone_checks, checks_for
 from core.testing.common import generator, normal
+from core.weights import Pretrained
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
 from plugins.vlms.huggingface.grid import grid_positions, token_grid
 from plugins.vlms.huggingface.model import build_share
@@ -45,10 +47,20 @@ from plugins.vlms.huggingface.vision import HuggingFaceVision, VisionConfig
 transformers = import_library("transformers")
 peft = import_library("peft")
 SIZE = 32  # pixels of every image's side
-CAMERAS = {"wrist": (3, SIZE, SIZE), "static": (3, SIZE, SIZE)}  # in another order than that of their names
+CAMERAS = {
+    "wrist": (3, SIZE, SIZE),
+    "static": (3, SIZE, SIZE),
+}  # in another order than that of their names
 INSTRUCTIONS = ("open the drawer", "push the red block to the left", "lift")
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<fence>", "<spare0>", "<spare1>")
-WORDS = (*sorted({word for line in INSTRUCTIONS for word in line.split()}), "in", "pick", "up", "turn", "on")
+WORDS = (
+    *sorted({word for line in INSTRUCTIONS for word in line.split()}),
+    "in",
+    "pick",
+    "up",
+    "turn",
+    "on",
+)
 IMAGE, SPARE = SPECIAL.index("<image>"), (SPECIAL.index("<spare0>"), SPECIAL.index("<spare1>"))
 PROMPT = "<s><fence>{images}<fence>{instruction}"
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -74,7 +86,7 @@ VISION = {
 }
 
 
-# ---------------------------------------------------------------------------------------------- the families
+# ------------------------------------------------------------------------------------- the families
 
 
 def stacked(pixels):
@@ -88,14 +100,21 @@ def in_one_list(pixels):
 def as_qwens_processor_does(pixels):
     """transformers' own layout of pixels that are normalised already."""
     processor = transformers.Qwen2VLImageProcessor(
-        do_resize=False, do_rescale=False, do_normalize=False, patch_size=4, merge_size=2, temporal_patch_size=2
+        do_resize=False,
+        do_rescale=False,
+        do_normalize=False,
+        patch_size=4,
+        merge_size=2,
+        temporal_patch_size=2,
     )
     return dict(processor(list(pixels), return_tensors="pt"))
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: its configuration, how it takes the images of one sequence, and how it is used here."""
+    """A kind of model: its configuration, how it takes the images of one sequence, and how it is
+    used here.
+    """
 
     name: str
     config: dict[str, Any]
@@ -113,7 +132,13 @@ def rope(sections):
 
 
 GEMMA = {**LANGUAGE, "model_type": "gemma", "head_dim": 8}
-GEMMA2 = {**LANGUAGE, "model_type": "gemma2", "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 256}
+GEMMA2 = {
+    **LANGUAGE,
+    "model_type": "gemma2",
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 256,
+}
 PALIGEMMA = {
     "model_type": "paligemma",
     "image_token_index": IMAGE,
@@ -136,7 +161,11 @@ QWEN = {
         "fullatt_block_indexes": [1],
         "out_hidden_size": 32,
     },
-    "text_config": {**LANGUAGE, "model_type": "qwen2_5_vl_text", "rope_parameters": rope([1, 1, 2])},
+    "text_config": {
+        **LANGUAGE,
+        "model_type": "qwen2_5_vl_text",
+        "rope_parameters": rope([1, 1, 2]),
+    },
 }
 
 
@@ -154,14 +183,24 @@ FAMILIES = {
     family.name: family
     for family in (
         Family(
-            "llava",  # its tokens are those of the last layer but one, and its output layer is not the embedding
+            # its tokens are those of the last layer but one, and its output layer is not the
+            # embedding
+            "llava",
             {
                 "model_type": "llava",
                 "image_token_index": IMAGE,
-                "vision_config": {**VISION, "num_hidden_layers": 3, "model_type": "clip_vision_model"},
+                "vision_config": {
+                    **VISION,
+                    "num_hidden_layers": 3,
+                    "model_type": "clip_vision_model",
+                },
                 "text_config": {**LANGUAGE, "model_type": "llama"},
             },
-            unused=("vision_tower.layers.2.", "vision_tower.encoder.layers.2.", "vision_tower.post_layernorm."),
+            unused=(
+                "vision_tower.layers.2.",
+                "vision_tower.encoder.layers.2.",
+                "vision_tower.post_layernorm.",
+            ),
         ),
         Family("paligemma", PALIGEMMA, attention="prefix"),
         Family("paligemma2", {**PALIGEMMA, "text_config": GEMMA2}, attention="prefix"),
@@ -189,15 +228,23 @@ def save_tokenizer(folder: Path) -> None:
     words = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.add_special_tokens(list(SPECIAL))
-    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(folder)
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(
+        folder
+    )
 
 
 def save_model(folder: Path, config: dict[str, Any], *, weights: bool = True) -> Path:
-    """A folder as it lies on the hub: configuration, tokenizer, image statistics and random weights."""
+    """A folder as it lies on the hub: configuration, tokenizer, image statistics and random
+    weights.
+    """
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": MEAN, "image_std": STD})
+    )
     save_tokenizer(folder)
     if weights:
         torch.manual_seed(3)
@@ -247,7 +294,7 @@ def offline(monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-# ---------------------------------------------------------------------------------------------- policies
+# ----------------------------------------------------------------------------------------- policies
 
 
 def build(tmp_path: Path, folder: Path, *overrides: str, pretrained: bool = True) -> Policy:
@@ -315,10 +362,13 @@ def read(policy: Policy, batch: Batch) -> torch.Tensor:
     return policy.context(batch, generator()).readout
 
 
-# ---------------------------------------------------------------------------------------------- the contracts
+# ------------------------------------------------------------------------------------ the contracts
 
 CONTRACTS = {  # of each kind, the families that differ in it
-    "vision_encoder": (HuggingFaceVision, ("llava", "paligemma", "qwen2_5_vl", "smolvlm", "internvl")),
+    "vision_encoder": (
+        HuggingFaceVision,
+        ("llava", "paligemma", "qwen2_5_vl", "smolvlm", "internvl"),
+    ),
     "text_encoder": (HuggingFaceText, ("paligemma", "smolvlm")),
     "backbone": (HuggingFaceBackbone, ("llava", "paligemma", "paligemma2", "qwen2_5_vl")),
 }
@@ -333,16 +383,26 @@ def config_of(kind: str, family: Family, folder: str) -> Any:
 
 def names_of(kind: str) -> list[str]:
     part, families = CONTRACTS[kind]
-    return [check.name for check in checks_for(kind, part, config_of(kind, FAMILIES[families[0]], "unused"))]
+    return [
+        check.name
+        for check in checks_for(kind, part, config_of(kind, FAMILIES[families[0]], "unused"))
+    ]
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "model"),
-    [(kind, name, model) for kind, (_, models) in CONTRACTS.items() for model in models for name in names_of(kind)],
+    [
+        (kind, name, model)
+        for kind, (_, models) in CONTRACTS.items()
+        for model in models
+        for name in names_of(kind)
+    ],
 )
 def test_contract(kind, name, model, folder_of):
     config = config_of(kind, FAMILIES[model], str(folder_of(model)))
-    next(check for check in checks_for(kind, CONTRACTS[kind][0], config, GIVEN) if check.name == name)()
+    next(
+        check for check in checks_for(kind, CONTRACTS[kind][0], config, GIVEN) if check.name == name
+    )()
 
 
 def recomputing_backbone(config: BackboneConfig) -> HuggingFaceBackbone:
@@ -358,7 +418,7 @@ def test_contract_of_the_backbone_with_gradient_checkpointing(name, model, folde
     next(c for c in checks_for("backbone", recomputing_backbone, config) if c.name == name)()
 
 
-# ---------------------------------------------------------------------------------------------- the same numbers
+# --------------------------------------------------------------------------------- the same numbers
 
 
 def put_action_tokens_into_the_vocabulary(full, policy: Policy) -> None:
@@ -370,24 +430,40 @@ def put_action_tokens_into_the_vocabulary(full, policy: Policy) -> None:
 
 def normalised(batch: Batch, b: int, frames: list[int]) -> torch.Tensor:
     """The images of some frames (n C Y X), cameras in the order of their names."""
-    images = [batch.images[name][b, t].permute(1, 2, 0).numpy() for t in frames for name in sorted(CAMERAS)]
+    images = [
+        batch.images[name][b, t].permute(1, 2, 0).numpy()
+        for t in frames
+        for name in sorted(CAMERAS)
+    ]
     pixels = (np.stack(images) / 255.0 - np.array(MEAN)) / np.array(STD)
     return torch.from_numpy(pixels).float().permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
-def hidden_states(full, family: Family, ids: list[int], pixels: torch.Tensor, attention: str) -> torch.Tensor:
+def hidden_states(
+    full, family: Family, ids: list[int], pixels: torch.Tensor, attention: str
+) -> torch.Tensor:
     """transformers' last hidden states of one sequence (L D)."""
     row = torch.tensor([ids])
     more = {}
     if family.name.startswith("paligemma") and attention == "prefix":
         more = {"token_type_ids": torch.isin(row, torch.tensor(SPARE)).long()}
-    elif family.name.startswith("paligemma"):  # left to itself, it would let every token see every other
-        more = {"attention_mask": torch.full((1, 1, len(ids), len(ids)), torch.finfo(torch.float32).min).triu(1)}
-    return full.model(input_ids=row, use_cache=False, **family.pixels(pixels), **more).last_hidden_state[0]
+    elif family.name.startswith(
+        "paligemma"
+    ):  # left to itself, it would let every token see every other
+        more = {
+            "attention_mask": torch.full(
+                (1, 1, len(ids), len(ids)), torch.finfo(torch.float32).min
+            ).triu(1)
+        }
+    return full.model(
+        input_ids=row, use_cache=False, **family.pixels(pixels), **more
+    ).last_hidden_state[0]
 
 
-def expected_readout(full, family, policy, batch, *, interleaved: bool, attention: str) -> torch.Tensor:
+def expected_readout(
+    full, family, policy, batch, *, interleaved: bool, attention: str
+) -> torch.Tensor:
     """The readout (B T Q D), each sequence alone and without padding."""
     window, prefix = batch.actions.shape[1], policy.text_encoder.prefix
     count = policy.vision_encoder(batch.images, TokenGroup(torch.zeros(1, 1, 1))).tokens.shape[2]
@@ -410,26 +486,38 @@ def test_readout_is_what_transformers_computes(formulation, family, folder_of, t
     interleaved = formulation == "interleaved"
     attention = "causal" if interleaved else family.attention
     folder = folder_of(family.name)
-    keys = (f"action_tokens.formulation={formulation}", f"data.window={window}", f"action_tokens.attention={attention}")
+    keys = (
+        f"action_tokens.formulation={formulation}",
+        f"data.window={window}",
+        f"action_tokens.attention={attention}",
+    )
     policy, full = build(tmp_path, folder, *keys), full_model(folder)
     put_action_tokens_into_the_vocabulary(full, policy)
     batch = make_batch(policy, window)
     with torch.no_grad():
         received = read(policy, batch)
-        expected = expected_readout(full, family, policy, batch, interleaved=interleaved, attention=attention)
+        expected = expected_readout(
+            full, family, policy, batch, interleaved=interleaved, attention=attention
+        )
     assert received.shape == (3, window, COUNT, 32)
     assert (received - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def rope_index(full, ids: torch.Tensor, grids: list[tuple[int, int]], mask: torch.Tensor | None) -> torch.Tensor:
-    """Positions (3 S L) as Qwen2.5-VL's own model has them: images of rows and columns stand where <image> does.
+def rope_index(
+    full, ids: torch.Tensor, grids: list[tuple[int, int]], mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Positions (3 S L) as Qwen2.5-VL's own model has them: images of rows and columns stand where
+    <image> does.
 
-    It takes image tokens that touch for one image, so every second image is called a film, of one picture.
+    It takes image tokens that touch for one image, so every second image is called a film, of one
+    picture.
     """
     kinds = torch.zeros_like(ids)
     for i, row in enumerate(ids):
         places = (row == IMAGE).nonzero().flatten()
-        which = torch.repeat_interleave(torch.arange(len(grids)), torch.tensor([r * c for r, c in grids]))
+        which = torch.repeat_interleave(
+            torch.arange(len(grids)), torch.tensor([r * c for r, c in grids])
+        )
         kinds[i, places] = 1 + which % 2
     sizes = torch.tensor([[1, 2 * rows, 2 * columns] for rows, columns in grids])
     images, films = sizes[::2].repeat(len(ids), 1), sizes[1::2].repeat(len(ids), 1)
@@ -452,7 +540,9 @@ def test_positions_of_rows_and_columns_are_transformers_own(grids, folder_of):
 
 @torch.no_grad()
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])
-def test_readout_with_rows_and_columns_is_what_transformers_computes(formulation, folder_of, tmp_path):
+def test_readout_with_rows_and_columns_is_what_transformers_computes(
+    formulation, folder_of, tmp_path
+):
     family, folder = FAMILIES["qwen2_5_vl"], folder_of("qwen2_5_vl")
     keys = (f"action_tokens.formulation={formulation}", "backbone.positions=grid")
     policy, full = build(tmp_path, folder, *keys), full_model(folder)
@@ -468,7 +558,9 @@ def test_readout_with_rows_and_columns_is_what_transformers_computes(formulation
             ids = torch.tensor([words[:2] + [IMAGE] * 32 + words[2:] + list(SPARE) + later])
             index = rope_index(full, ids, [(4, 4)] * 2 * len(frames), None)
             pixels = family.pixels(normalised(batch, b, frames))
-            states = full.model(input_ids=ids, position_ids=index, use_cache=False, **pixels).last_hidden_state[0]
+            states = full.model(
+                input_ids=ids, position_ids=index, use_cache=False, **pixels
+            ).last_hidden_state[0]
             hidden.append(states[torch.isin(ids[0], torch.tensor(SPARE))])
         expected = torch.cat(hidden).view(2, COUNT, -1)
         assert (received[b] - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -476,14 +568,20 @@ def test_readout_with_rows_and_columns_is_what_transformers_computes(formulation
 
 
 def test_rows_and_columns_are_refused_where_there_are_none(folder_of):
-    with pytest.raises(RecipeError, match=r"backbone\.positions: .* is a 'llava', .*; set it to \"index\"") as caught:
+    with pytest.raises(
+        ConfigError, match=r"backbone\.positions: .* is a 'llava', .*; set it to \"index\""
+    ) as caught:
         HuggingFaceBackbone(BackboneConfig(str(folder_of("llava")), positions="grid"))
     one_line_of(caught)
     backbone = HuggingFaceBackbone(BackboneConfig(str(folder_of("qwen2_5_vl")), positions="grid"))
-    with pytest.raises(RecipeError, match=r"backbone\.positions: .* give no rows and columns") as caught:
+    with pytest.raises(
+        ConfigError, match=r"backbone\.positions: .* give no rows and columns"
+    ) as caught:
         backbone(backbone_checks.sequence(32, 2))
     one_line_of(caught)
-    with pytest.raises(RecipeError, match=r"gives tokens places that a head does not know") as caught:
+    with pytest.raises(
+        ConfigError, match=r"gives tokens places that a head does not know"
+    ) as caught:
         backbone.remember(backbone_checks.sequence(32, 2))
     one_line_of(caught)
 
@@ -495,15 +593,25 @@ def test_hidden_states_of_every_layer_are_transformers_own(model, folder_of):
     backbone, full = HuggingFaceBackbone(BackboneConfig(str(folder))).eval(), full_model(folder)
     backbone.load_pretrained(Pretrained(str(folder)))
     tokens, labels = normal(2, 6, 32, seed=5), torch.zeros(2, 6, dtype=torch.int64)
-    memory = backbone.remember(TokenSequence(tokens, None, labels, labels, torch.empty(2, 1, 0, dtype=torch.int64)))
+    memory = backbone.remember(
+        TokenSequence(tokens, None, labels, labels, torch.empty(2, 1, 0, dtype=torch.int64))
+    )
     mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
-    theirs = full.model.language_model if hasattr(full.model, "language_model") else full.model.text_model
+    theirs = (
+        full.model.language_model
+        if hasattr(full.model, "language_model")
+        else full.model.text_model
+    )
     expected = theirs(inputs_embeds=tokens, attention_mask=mask, output_hidden_states=True)
     assert len(memory.hidden_states) == 3
     torch.testing.assert_close(memory.tokens, expected.last_hidden_state, rtol=1e-5, atol=1e-5)
-    for received, states in zip(memory.hidden_states[:-1], expected.hidden_states[:-1], strict=True):
+    for received, states in zip(
+        memory.hidden_states[:-1], expected.hidden_states[:-1], strict=True
+    ):
         torch.testing.assert_close(received, states, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(theirs.norm(memory.hidden_states[-1]), memory.tokens, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        theirs.norm(memory.hidden_states[-1]), memory.tokens, rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(memory.tokens, backbone(memory.sequence), rtol=1e-5, atol=1e-5)
 
 
@@ -517,14 +625,18 @@ def test_scores_of_words_are_transformers_own(family, folder_of):
     if family.name == "paligemma2":
         mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
     expected = full(inputs_embeds=tokens, attention_mask=mask, output_hidden_states=True)
-    torch.testing.assert_close(encoder.logits(expected.hidden_states[-1]), expected.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        encoder.logits(expected.hidden_states[-1]), expected.logits, rtol=1e-5, atol=1e-5
+    )
     assert (encoder.output is None) == (family.name != "llava")
 
 
 def test_an_output_layer_of_its_own_must_be_asked_for(folder_of):
     encoder = build_text(folder_of("llava"))
     assert list(encoder.state_dict()) == ["embedding.weight"]
-    with pytest.raises(RecipeError, match=r"text_encoder\.output: .* is not its token embedding; set output") as caught:
+    with pytest.raises(
+        ConfigError, match=r"text_encoder\.output: .* is not its token embedding; set output"
+    ) as caught:
         encoder.logits(torch.zeros(1, 32))
     one_line_of(caught)
 
@@ -537,13 +649,21 @@ def test_an_output_layer_of_its_own_is_loaded_strictly_and_published(folder_of, 
     before, after = full_model(folder).state_dict(), full_model(tmp_path / "export").state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    headless = copy_with(folder, tmp_path / "headless", lambda tensors: tensors.pop("language_model.lm_head.weight"))
-    with pytest.raises(RecipeError, match=r"missing: lm_head\.weight") as caught:
-        build(tmp_path, folder, "text_encoder.output=true", f"text_encoder.pretrained={headless}", pretrained=False)
+    headless = copy_with(
+        folder, tmp_path / "headless", lambda tensors: tensors.pop("language_model.lm_head.weight")
+    )
+    with pytest.raises(ConfigError, match=r"missing: lm_head\.weight") as caught:
+        build(
+            tmp_path,
+            folder,
+            "text_encoder.output=true",
+            f"text_encoder.pretrained={headless}",
+            pretrained=False,
+        )
     one_line_of(caught)
 
 
-# ---------------------------------------------------------------------------------------------- what layers keep
+# --------------------------------------------------------------------------------- what layers keep
 
 
 def remembering(model: str, folder_of, *, recomputed: bool = False) -> HuggingFaceBackbone:
@@ -563,8 +683,12 @@ def test_layers_are_those_of_the_configuration(model, folder_of):
 
 
 @pytest.mark.parametrize("model", ["llava", "paligemma", "internvl"])
-def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpointing(model, folder_of):
-    """A head that attends to every layer sends gradients into the middle of each block, later tokens through both."""
+def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpointing(
+    model, folder_of
+):
+    """A head that attends to every layer sends gradients into the middle of each block, later
+    tokens through both.
+    """
     gradients = []
     for recomputed in (False, True):
         backbone = remembering(model, folder_of, recomputed=recomputed)
@@ -572,8 +696,12 @@ def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpoint
         again = replace(first.sequence, tokens=normal(*first.tokens.shape, seed=6))
         memory = backbone.remember(again, first)
         parts = [*memory.keys, *memory.values, *memory.hidden_states]
-        torch.stack([(x * normal(*x.shape, seed=i)).sum() for i, x in enumerate(parts)]).sum().backward()
-        gradients.append({name: p.grad for name, p in backbone.named_parameters() if p.grad is not None})
+        torch.stack(
+            [(x * normal(*x.shape, seed=i)).sum() for i, x in enumerate(parts)]
+        ).sum().backward()
+        gradients.append(
+            {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+        )
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
@@ -581,7 +709,9 @@ def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpoint
 
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_layers_are_recorded_once_and_freed_with_their_memory(recomputed, folder_of):
-    """Checkpointed blocks hold what they need to run again: were the record among it, no memory was ever freed."""
+    """Checkpointed blocks hold what they need to run again: were the record among it, no memory was
+    ever freed.
+    """
     backbone = remembering("llava", folder_of, recomputed=recomputed)
     runs = []
     for block in backbone.blocks:
@@ -616,8 +746,13 @@ def test_a_model_of_which_no_head_can_know_the_attention_keeps_no_layers(folder_
     assert backbone.layer_spec is None
     assert backbone(sequence).isfinite().all()
     assert backbone.read(sequence).isfinite().all()
-    for ask in (lambda: backbone.remember(sequence), lambda: backbone.rotate(sequence.tokens, sequence.frame)):
-        with pytest.raises(RecipeError, match=r"backbone\.model: .* caps its scores.*; choose another model") as caught:
+    for ask in (
+        lambda: backbone.remember(sequence),
+        lambda: backbone.rotate(sequence.tokens, sequence.frame),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"backbone\.model: .* caps its scores.*; choose another model"
+        ) as caught:
             ask()
         one_line_of(caught)
 
@@ -629,30 +764,40 @@ SMOLLM3 = {"model_type": "smollm3", "num_hidden_layers": 4, "no_rope_layers": [1
     ("text", "reason"),
     [
         (SMOLLM3, "do not all turn their keys alike"),
-        ({"model_type": "gemma3_text", "head_dim": 8}, "cannot be tried out"),  # local and global layers turn otherwise
+        (
+            {"model_type": "gemma3_text", "head_dim": 8},
+            "cannot be tried out",
+        ),  # local and global layers turn otherwise
         ({"model_type": "phi"}, "cannot be tried out"),  # a part of each head is turned
     ],
 )
 def test_models_that_turn_layers_in_ways_of_their_own_keep_none(text, reason, tmp_path):
     config = {**FAMILIES["llava"].config, "text_config": {**LANGUAGE, **text}}
     folder = save_model(tmp_path / "model", config, weights=False)
-    backbone, sequence = HuggingFaceBackbone(BackboneConfig(str(folder))), backbone_checks.sequence(32, 2)
+    backbone, sequence = (
+        HuggingFaceBackbone(BackboneConfig(str(folder))),
+        backbone_checks.sequence(32, 2),
+    )
     assert backbone.offers == frozenset()
     assert backbone(sequence).isfinite().all()
-    with pytest.raises(RecipeError, match=reason) as caught:
+    with pytest.raises(ConfigError, match=reason) as caught:
         backbone.remember(sequence)
     one_line_of(caught)
 
 
 @pytest.mark.parametrize("role", ["vision", "text", "backbone"])
 def test_buffers_are_those_of_a_model_that_was_built_whole(role, family, folder_of):
-    """Rotary frequencies, positions and scales are in no state dict, and made on no device at first."""
+    """Rotary frequencies, positions and scales are in no state dict, and made on no device at
+    first.
+    """
     folder = folder_of(family.name)
     share, base = build_share(str(folder), role), full_model(folder, random=True).model
     whole = {f"model.{name}": buffer for name, buffer in base.named_buffers()}
     buffers = {share.prefix + name: buffer for name, buffer in share.module.named_buffers()}
     assert all(torch.equal(buffer, whole[name]) for name, buffer in buffers.items())
-    rotary = {name for name in whole if "inv_freq" in name and ("vis" in name) == (role == "vision")}
+    rotary = {
+        name for name in whole if "inv_freq" in name and ("vis" in name) == (role == "vision")
+    }
     assert rotary <= set(buffers) or role == "text"
 
 
@@ -662,15 +807,21 @@ def test_a_part_holds_its_share_alone(family, folder_of):
     names = [name for share in shares for name in share]
     whole = full_model(folder).state_dict()
     assert sorted(names) == sorted(name for name in whole if not name.startswith("lm_head"))
-    assert all(tensor.shape == whole[name].shape for share in shares for name, tensor in share.items())
+    assert all(
+        tensor.shape == whole[name].shape for share in shares for name, tensor in share.items()
+    )
 
 
 def test_without_pretrained_the_seed_makes_the_weights(folder_of, tmp_path):
     folder = folder_of("smolvlm")
     first, again = (build(tmp_path, folder, pretrained=False) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
+    )
     published = load_file(folder / "model.safetensors")
-    assert not torch.equal(first.text_encoder.embedding.weight, published["model.text_model.embed_tokens.weight"])
+    assert not torch.equal(
+        first.text_encoder.embedding.weight, published["model.text_model.embed_tokens.weight"]
+    )
     spread = first.text_encoder.embedding.weight[1:].std()
     assert 0.018 < spread < 0.022
 
@@ -702,7 +853,7 @@ def test_weights_have_the_default_type(folder_of):
     assert part.describe()["text_config"]["dtype"] == "bfloat16"
 
 
-# ---------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 TRAINING = {
     "full": (),
@@ -731,9 +882,16 @@ def should_train(name: str, training: str, family: Family) -> bool:
 )
 def test_one_batch_is_learned_by_the_weights_that_train(training, model, folder_of, tmp_path):
     family = FAMILIES[model]
-    keys = (f"action_tokens.attention={family.attention}", "policy_head.hidden_size=64", "policy_head.mlp=[64]")
+    keys = (
+        f"action_tokens.attention={family.attention}",
+        "policy_head.hidden_size=64",
+        "policy_head.mlp=[64]",
+    )
     policy = build(tmp_path, folder_of(family.name), *TRAINING[training], *keys)
-    batch, before = make_batch(policy, 2), {name: x.clone() for name, x in policy.named_parameters()}
+    batch, before = (
+        make_batch(policy, 2),
+        {name: x.clone() for name, x in policy.named_parameters()},
+    )
     trained = [x for x in policy.train().parameters() if x.requires_grad]
     optimizer, losses = torch.optim.AdamW(trained, lr=1e-2), []
     for _ in range(100 if training == "frozen" else 30):
@@ -744,7 +902,9 @@ def test_one_batch_is_learned_by_the_weights_that_train(training, model, folder_
         optimizer.zero_grad()
     assert losses[-1] < 0.3 * losses[0]
     expected = {name for name in before if should_train(name, training, family)}
-    assert {name for name, x in policy.named_parameters() if not torch.equal(x, before[name])} == expected
+    assert {
+        name for name, x in policy.named_parameters() if not torch.equal(x, before[name])
+    } == expected
     assert {name for name, x in policy.named_parameters() if x.requires_grad} == expected
 
 
@@ -761,16 +921,21 @@ def test_weights_behind_the_tokens_do_not_train(folder_of):
 def test_gradient_checkpointing_changes_no_gradient(model, folder_of, tmp_path):
     gradients = []
     for checkpointing in ("false", "true"):
-        keys = [f"{part}.gradient_checkpointing={checkpointing}" for part in ("backbone", "vision_encoder")]
+        keys = [
+            f"{part}.gradient_checkpointing={checkpointing}"
+            for part in ("backbone", "vision_encoder")
+        ]
         policy = build(tmp_path, folder_of(model), *keys).train()
         policy(make_batch(policy, 2), generator())["total"].backward()
-        gradients.append({name: x.grad for name, x in policy.named_parameters() if x.grad is not None})
+        gradients.append(
+            {name: x.grad for name, x in policy.named_parameters() if x.grad is not None}
+        )
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient)
 
 
-# ---------------------------------------------------------------------------------------------- weights of others
+# -------------------------------------------------------------------------------- weights of others
 
 
 def parts_of(policy: Policy):
@@ -802,11 +967,18 @@ def test_merged_adapters_are_published_as_weights(folder_of, tmp_path):
     with torch.no_grad():
         expected = read(policy, batch)
         export_folder(policy, tmp_path / "export")
-        again = build(tmp_path, tmp_path / "export", f"text_encoder.model={folder}", f"vision_encoder.model={folder}")
+        again = build(
+            tmp_path,
+            tmp_path / "export",
+            f"text_encoder.model={folder}",
+            f"vision_encoder.model={folder}",
+        )
         torch.testing.assert_close(read(again, batch), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_weights_are_loaded_once_for_three_parts_and_belong_to_one_policy(folder_of, tmp_path, monkeypatch):
+def test_weights_are_loaded_once_for_three_parts_and_belong_to_one_policy(
+    folder_of, tmp_path, monkeypatch
+):
     folder, loaded = folder_of("smolvlm"), []
     load = transformers.PreTrainedModel.from_pretrained.__func__
 
@@ -823,7 +995,9 @@ def test_weights_are_loaded_once_for_three_parts_and_belong_to_one_policy(folder
     with torch.no_grad():
         for weight in first.parameters():
             weight.fill_(7.0)
-    assert all(torch.equal(weight, old) for weight, old in zip(second.parameters(), kept, strict=True))
+    assert all(
+        torch.equal(weight, old) for weight, old in zip(second.parameters(), kept, strict=True)
+    )
     published = load_file(folder / "model.safetensors")
     assert not any((tensor == 7.0).all() for tensor in published.values())
 
@@ -855,7 +1029,7 @@ def test_weights_that_do_not_fit_are_all_listed(folder_of, tmp_path):
         tensors["model.connector.modality_projection.proj.weight"] = torch.zeros(3, 3)
 
     folder = folder_of("smolvlm")
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load("backbone", folder, copy_with(folder, tmp_path / "damaged", damage), tmp_path)
     assert one_line_of(caught) == (
         f"backbone.pretrained: '{tmp_path / 'damaged'}' does not fit; missing: model.text_model.norm.weight; "
@@ -865,7 +1039,7 @@ def test_weights_that_do_not_fit_are_all_listed(folder_of, tmp_path):
 
 
 def test_weights_of_another_model_do_not_fit(folder_of, tmp_path):
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load("vision_encoder", folder_of("llava"), folder_of("smolvlm"), tmp_path)
     assert "missing: model.vision_tower." in one_line_of(caught)
     assert "unexpected: model.vision_model." in one_line_of(caught)
@@ -891,8 +1065,14 @@ class Exploit:
 def test_pickles_that_run_code_are_refused(folder_of, tmp_path, capsys):
     folder = copy_with(folder_of("smolvlm"), tmp_path / "evil", lambda tensors: None)
     (folder / "model.safetensors").unlink()
-    torch.save({"model.text_model.norm.weight": Exploit()}, folder / "pytorch_model.bin", pickle_module=pickle)
-    with pytest.raises(RecipeError, match=r"backbone\.pretrained: transformers cannot load") as caught:
+    torch.save(
+        {"model.text_model.norm.weight": Exploit()},
+        folder / "pytorch_model.bin",
+        pickle_module=pickle,
+    )
+    with pytest.raises(
+        ConfigError, match=r"backbone\.pretrained: transformers cannot load"
+    ) as caught:
         load("backbone", folder, folder, tmp_path)
     one_line_of(caught)
     assert "exploited" not in capsys.readouterr().out
@@ -902,26 +1082,39 @@ def test_pickles_that_run_code_are_refused(folder_of, tmp_path, capsys):
 def test_a_model_that_is_not_there_is_named(missing, tmp_path):
     (tmp_path / "file").write_text("no model")
     name = str(tmp_path / missing) if missing != "nobody/nothing" else missing
-    with pytest.raises(RecipeError, match=f"text_encoder.model: '{name}' is no folder of a model") as caught:
+    with pytest.raises(
+        ConfigError, match=f"text_encoder.model: '{name}' is no folder of a model"
+    ) as caught:
         build(tmp_path, name)
     one_line_of(caught)
 
 
 def test_weights_that_are_not_there_are_named(folder_of, tmp_path):
     folder = save_model(tmp_path / "bare", FAMILIES["smolvlm"].config, weights=False)
-    with pytest.raises(RecipeError, match=f"vision_encoder.pretrained: transformers cannot load '{folder}'") as caught:
+    with pytest.raises(
+        ConfigError, match=f"vision_encoder.pretrained: transformers cannot load '{folder}'"
+    ) as caught:
         load("vision_encoder", folder, folder, tmp_path)
     one_line_of(caught)
-    with pytest.raises(RecipeError, match="is a file; expected a folder"):
+    with pytest.raises(ConfigError, match="is a file; expected a folder"):
         load("vision_encoder", folder, folder_of("smolvlm") / "model.safetensors", tmp_path)
 
 
 BERT = {**LANGUAGE, "model_type": "bert"}
 MODELS = {
     "no vision": (BERT, "is a 'bert', which is no vision-language model"),
-    "images among the words": ({"model_type": "git"}, "is a GitForCausalLM and has no get_image_features"),
-    "an encoder and a decoder": ({"model_type": "florence2"}, "asks for more than embeddings .*encoder_outputs"),
-    "layers that see": ({"model_type": "qwen3_vl"}, "asks for more than embeddings .*deepstack_visual_embeds"),
+    "images among the words": (
+        {"model_type": "git"},
+        "is a GitForCausalLM and has no get_image_features",
+    ),
+    "an encoder and a decoder": (
+        {"model_type": "florence2"},
+        "asks for more than embeddings .*encoder_outputs",
+    ),
+    "layers that see": (
+        {"model_type": "qwen3_vl"},
+        "asks for more than embeddings .*deepstack_visual_embeds",
+    ),
 }
 
 
@@ -929,7 +1122,7 @@ MODELS = {
 def test_models_of_other_pieces_are_refused(model, tmp_path):
     config, reason = MODELS[model]
     folder = save_model(tmp_path / "model", config, weights=False)
-    with pytest.raises(RecipeError, match=rf"backbone.model: .*{reason}") as caught:
+    with pytest.raises(ConfigError, match=rf"backbone.model: .*{reason}") as caught:
         HuggingFaceBackbone(BackboneConfig(str(folder)))
     one_line_of(caught)
 
@@ -937,7 +1130,10 @@ def test_models_of_other_pieces_are_refused(model, tmp_path):
 def test_a_model_that_sees_by_more_than_pixels_is_refused(tmp_path):
     config = {**FAMILIES["llava"].config, "model_type": "llava_next"}
     folder = save_model(tmp_path / "model", config, weights=False)
-    with pytest.raises(RecipeError, match=r"vision_encoder\.model: a LlavaNextModel sees by pixel_values, image_sizes"):
+    with pytest.raises(
+        ConfigError,
+        match=r"vision_encoder\.model: a LlavaNextModel sees by pixel_values, image_sizes",
+    ):
         build_vision(folder)
 
 
@@ -946,19 +1142,19 @@ def test_patches_of_unknown_size_are_refused():
         def get_image_features(self, pixel_values, image_grid_thw=None): ...
 
     vision = SimpleNamespace(patch_size=14, spatial_merge_size=2)
-    with pytest.raises(RecipeError, match=r"a Model takes patches, .* of what temporal_patch_size"):
+    with pytest.raises(ConfigError, match=r"a Model takes patches, .* of what temporal_patch_size"):
         arrangement(Model(), SimpleNamespace(vision_config=vision))
 
 
 def test_without_transformers_the_extra_is_named(folder_of, tmp_path, monkeypatch):
     folder = folder_of("smolvlm")
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(RecipeError, match=r"pip install 'joinery\[vlm\]'") as caught:
+    with pytest.raises(ConfigError, match=r"pip install 'joinery\[vlm\]'") as caught:
         build(tmp_path, folder)
     one_line_of(caught)
 
 
-# ---------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def build_text(folder, prompt=PROMPT) -> HuggingFaceText:
@@ -975,7 +1171,11 @@ def words_of(encoder: HuggingFaceText, instruction="lift") -> list[str]:
         (PROMPT, 2, ["<s>", "<fence>", "<fence>", "lift"]),
         ("{images}{instruction}", 0, ["lift"]),
         ("<s>{instruction}</s>", 0, ["<s>", "lift", "</s>"]),
-        ("<s>push the{images}<fence>in {instruction} up", 3, ["<s>", "push", "the", "<fence>", "in", "lift", "up"]),
+        (
+            "<s>push the{images}<fence>in {instruction} up",
+            3,
+            ["<s>", "push", "the", "<fence>", "in", "lift", "up"],
+        ),
     ],
 )
 def test_prompts_become_ids_with_nothing_added(prompt, prefix, words, folder_of):
@@ -987,7 +1187,16 @@ def test_prompts_become_ids_with_nothing_added(prompt, prefix, words, folder_of)
 @pytest.mark.parametrize("legacy", [True, False])
 def test_words_around_the_images_are_those_of_the_models_processor(legacy, folder_of):
     """SentencePiece puts a space before a text; the processor's text goes on behind the image."""
-    pieces = ["<unk>", "<s>", "</s>", "\u2581", *dict.fromkeys("USER:lift \n"), "US", "\u2581US", "\u2581l"]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "\u2581",
+        *dict.fromkeys("USER:lift \n"),
+        "US",
+        "\u2581US",
+        "\u2581l",
+    ]
     merges = [("U", "S"), ("\u2581", "US"), ("\u2581", "l")]
     table = {piece: i for i, piece in enumerate(pieces)}
     tokenizer = transformers.LlamaTokenizer(vocab=table, merges=merges, legacy=legacy)
@@ -997,7 +1206,9 @@ def test_words_around_the_images_are_those_of_the_models_processor(legacy, folde
     tokenizer.add_tokens([transformers.AddedToken("{images}", normalized=False, special=True)])
     encoder.tokenizer, encoder.marker = tokenizer, tokenizer.convert_tokens_to_ids("{images}")
     received = encoder._ids("lift")
-    assert [tokenizer.convert_tokens_to_ids("<image>") if i == encoder.marker else i for i in received] == expected
+    assert [
+        tokenizer.convert_tokens_to_ids("<image>") if i == encoder.marker else i for i in received
+    ] == expected
 
 
 @pytest.mark.parametrize(
@@ -1011,7 +1222,7 @@ def test_words_around_the_images_are_those_of_the_models_processor(legacy, folde
     ],
 )
 def test_a_bad_prompt_is_a_mistake_of_the_recipe(prompt, mistake, folder_of, tmp_path):
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(ConfigError) as caught:
         build(tmp_path, folder_of("smolvlm"), f"text_encoder.prompt={prompt}")
     assert "text_encoder: prompt " in one_line_of(caught)
     assert mistake in one_line_of(caught)
@@ -1019,10 +1230,15 @@ def test_a_bad_prompt_is_a_mistake_of_the_recipe(prompt, mistake, folder_of, tmp
 
 def test_a_token_without_a_row_is_refused(folder_of, tmp_path):
     """PaliGemma's image token lies behind its vocabulary."""
-    config = {**FAMILIES["smolvlm"].config, "text_config": {**LANGUAGE, "model_type": "llama", "vocab_size": 10}}
+    config = {
+        **FAMILIES["smolvlm"].config,
+        "text_config": {**LANGUAGE, "model_type": "llama", "vocab_size": 10},
+    }
     folder = save_model(tmp_path / "few", config, weights=False)
     assert build_text(folder, "<image>{images}<fence>{instruction}").prefix == 1
-    with pytest.raises(RecipeError, match=r"text_encoder\.prompt: 'the' has no row in the embedding of 10 words"):
+    with pytest.raises(
+        ConfigError, match=r"text_encoder\.prompt: 'the' has no row in the embedding of 10 words"
+    ):
         build_text(folder, "{images}the {instruction}")
     with pytest.raises(DataError, match="has a token that is no word of the model"):
         build_text(folder).tokenize("push the block")
@@ -1048,12 +1264,14 @@ def test_an_instruction_cannot_move_the_images(folder_of):
 
 def test_a_model_without_tokenizer_is_named(tmp_path, folder_of):
     (tmp_path / "config.json").write_bytes((folder_of("smolvlm") / "config.json").read_bytes())
-    with pytest.raises(RecipeError, match=f"text_encoder.model: '{tmp_path}' has no tokenizer") as caught:
+    with pytest.raises(
+        ConfigError, match=f"text_encoder.model: '{tmp_path}' has no tokenizer"
+    ) as caught:
         build_text(tmp_path)
     one_line_of(caught)
 
 
-# ---------------------------------------------------------------------------------------------- pixels
+# ------------------------------------------------------------------------------------------- pixels
 
 
 def build_vision(folder, cameras=CAMERAS, **keys) -> HuggingFaceVision:
@@ -1080,7 +1298,7 @@ def test_statistics_come_from_the_recipe_or_the_folder(folder_of, tmp_path):
     part = build_vision(bare)
     assert part.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert part.std.dtype == torch.float32
-    with pytest.raises(RecipeError, match=r"'nobody/nothing'; set vision_encoder\.mean and std"):
+    with pytest.raises(ConfigError, match=r"'nobody/nothing'; set vision_encoder\.mean and std"):
         statistics(None, None, "nobody/nothing")
     assert statistics(MEAN, STD, "nobody/nothing") == (MEAN, STD)
 
@@ -1114,21 +1332,25 @@ def test_images_are_resized_without_overshooting(folder_of):
         ("smolvlm", 36, "36 is no multiple of this model's 8"),
         ("qwen2_5_vl", 36, "36 is no multiple of this model's 8"),
         ("llava", 64, "does not take images of 64 x 64 pixels"),
-        ("smolvlm", 24, "does not take images of 24 x 24 pixels"),  # an odd number of patches cannot be shuffled
+        (
+            "smolvlm",
+            24,
+            "does not take images of 24 x 24 pixels",
+        ),  # an odd number of patches cannot be shuffled
     ],
 )
 def test_an_image_size_that_does_not_fit_is_refused(model, size, mistake, folder_of):
-    with pytest.raises(RecipeError, match=rf"vision_encoder\.image_size: .*{mistake}") as caught:
+    with pytest.raises(ConfigError, match=rf"vision_encoder\.image_size: .*{mistake}") as caught:
         build_vision(folder_of(model), image_size=size)
     one_line_of(caught)
 
 
 def test_cameras_must_have_three_colours(folder_of):
-    with pytest.raises(RecipeError, match=r"data\.cameras: .*'depth' has 1 channels"):
+    with pytest.raises(ConfigError, match=r"data\.cameras: .*'depth' has 1 channels"):
         build_vision(folder_of("smolvlm"), cameras={"depth": (1, 8, 8), **CAMERAS})
 
 
-# ---------------------------------------------------------------------------------------------- the recipe
+# --------------------------------------------------------------------------------------- the recipe
 
 
 def test_parts_of_other_widths_join(folder_of, tmp_path):
@@ -1156,7 +1378,9 @@ name = "lstm"
     (tmp_path / "recipe.toml").write_text(text)
     (tmp_path / "smolvlm").symlink_to(folder_of("smolvlm"))
     recipe = load_recipe(tmp_path / "recipe.toml", ["data.window=2"], load_plugins())
-    policy = build_policy(recipe, CAMERAS, ActionSpec(window=2, horizon=3, dim=4, binary=(3,)), proprio_dim=0)
+    policy = build_policy(
+        recipe, CAMERAS, ActionSpec(window=2, horizon=3, dim=4, binary=(3,)), proprio_dim=0
+    )
     assert read(policy, make_batch(policy, 2)).shape == (3, 2, 1, 24)
 
 
@@ -1170,11 +1394,15 @@ def test_a_folder_is_relative_to_the_recipe(folder_of, tmp_path, monkeypatch):
 
 def test_a_window_that_layers_slide_limits_prefix_attention(tmp_path):
     text = {**LANGUAGE, "model_type": "mistral", "sliding_window": 8}
-    folder = save_model(tmp_path / "sliding", {**FAMILIES["llava"].config, "text_config": text}, weights=False)
+    folder = save_model(
+        tmp_path / "sliding", {**FAMILIES["llava"].config, "text_config": text}, weights=False
+    )
     policy = build(tmp_path, folder, "action_tokens.attention=prefix", pretrained=False)
-    with pytest.raises(RecipeError, match=r"action_tokens\.attention: a sequence has \d+ tokens, .* window of 8"):
+    with pytest.raises(
+        ConfigError, match=r"action_tokens\.attention: a sequence has \d+ tokens, .* window of 8"
+    ):
         read(policy, make_batch(policy, 2))
-    with pytest.raises(RecipeError, match="window of 8"):
+    with pytest.raises(ConfigError, match="window of 8"):
         policy.backbone.remember(backbone_checks.sequence(32, 3))
     causal = build(tmp_path, folder, pretrained=False)
     assert read(causal, make_batch(causal, 2)).isfinite().all()

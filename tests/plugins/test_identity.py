@@ -8,7 +8,9 @@ from core.testing.backbone import sequence
 from plugins.backbones.identity import Identity, IdentityConfig
 
 
-@pytest.mark.parametrize("check", checks_for("backbone", Identity, IdentityConfig(width=8)), ids=str)
+@pytest.mark.parametrize(
+    "check", checks_for("backbone", Identity, IdentityConfig(width=8)), ids=str
+)
 def test_contract(check):
     check()
 

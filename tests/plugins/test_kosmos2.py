@@ -1,4 +1,6 @@
-"""Kosmos-2's parts against transformers' own model with the same random weights: states, gradients, words, names."""
+"""Kosmos-2's parts against transformers' own model with the same random weights: states, gradients,
+words, names.
+"""
 
 import json
 import math
@@ -15,22 +17,22 @@ from core import (
     ActionSpec,
     Backbone,
     Batch,
+    ConfigError,
     ContextSpec,
     DataError,
-    Pretrained,
-    RecipeError,
     TokenKind,
     TokenSequence,
     import_library,
 )
-from core.assembly import build_policy
-from core.plugins import load_plugins
-from core.policy import Policy
-from core.publishing import export_folder
-from core.recipe import load_recipe
-from core.recomputation import recompute_blocks
+from core.policy.assembly import build_policy
+from core.policy.policy import Policy
+from core.policy.publishing import export_folder
+from core.policy.recomputation import recompute_blocks
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import load_plugins
 from core.testing import Given, backbone as backbone_checks, checks_for
 from core.testing.common import generator, normal
+from core.weights import Pretrained
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
 from plugins.heads.lstm import LSTMConfig, LSTMHead
 from plugins.text.sentencepiece import SHIPPED
@@ -70,7 +72,9 @@ def size(width, depth, heads, mlp, clip=(32, 2, 2), image=28, latents=5) -> Size
 
 SIZES = {
     "tiny": size(32, 3, 4, 64),
-    "real head": size(128, 2, 2, 256, clip=(128, 2, 2), image=42, latents=7),  # heads of 64, as in Kosmos-2
+    "real head": size(
+        128, 2, 2, 256, clip=(128, 2, 2), image=42, latents=7
+    ),  # heads of 64, as in Kosmos-2
     "full width": size(2048, 1, 32, 8192, clip=(1024, 1, 16), image=28, latents=64),
 }
 TINY = SIZES["tiny"]
@@ -95,17 +99,24 @@ def test_contract(check):
     check()
 
 
-def make(of: Size = TINY, window: int = 2, formulation="policy_head", attention="causal", cameras=CAMERAS) -> Policy:
+def make(
+    of: Size = TINY, window: int = 2, formulation="policy_head", attention="causal", cameras=CAMERAS
+) -> Policy:
     torch.manual_seed(0)
     text, backbone = Kosmos2Text(of.text), Kosmos2Backbone(of.backbone)
-    action, tokens = replace(ACTION, window=window), LearnedConfig(formulation=formulation, attention=attention)
+    action, tokens = (
+        replace(ACTION, window=window),
+        LearnedConfig(formulation=formulation, attention=attention),
+    )
     context = ContextSpec(width=backbone.width, action_tokens=1)
     return Policy(
         Kosmos2Vision(of.vision, cameras=cameras),
         text,
         {"vision": torch.nn.Identity(), "text": torch.nn.Identity()},
         backbone,
-        LearnedTokens(tokens, width=backbone.width, action=action, proprio_dim=0, text_prefix=text.prefix),
+        LearnedTokens(
+            tokens, width=backbone.width, action=action, proprio_dim=0, text_prefix=text.prefix
+        ),
         LSTMHead(LSTMConfig(layers=2, hidden_size=16, mlp=(8,)), context=context, action=action),
     ).eval()
 
@@ -123,11 +134,15 @@ PARTS = ("vision_encoder", "text_encoder", "backbone")
 def oracle(policy: Policy, folder: Path):
     transformers = import_library("transformers")
     export_folder(policy, folder / "kosmos2")
-    model = transformers.Kosmos2Model.from_pretrained(folder / "kosmos2", attn_implementation="eager")
+    model = transformers.Kosmos2Model.from_pretrained(
+        folder / "kosmos2", attn_implementation="eager"
+    )
     return model.eval()
 
 
-def batch_of(policy: Policy, instructions=("open the drawer", "push the red block to the left", "stop")) -> Batch:
+def batch_of(
+    policy: Policy, instructions=("open the drawer", "push the red block to the left", "stop")
+) -> Batch:
     ids = [torch.tensor(policy.text_encoder.tokenize(text)) for text in instructions]
     pad = torch.nn.utils.rnn.pad_sequence
     generator = torch.Generator().manual_seed(1)
@@ -156,14 +171,21 @@ def sequence_of(policy: Policy, batch: Batch) -> TokenSequence:
 
 
 def theirs(model, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
-    """transformers' hidden states of <s>, images, words, [LRN], padding; and where [LRN] stands in each sequence."""
+    """transformers' hidden states of <s>, images, words, [LRN], padding; and where [LRN] stands in
+    each sequence.
+    """
     rows, ends = [], []
     embed = model.get_input_embeddings()
     window = policy.policy_head.window
     for b in range(len(batch.text_ids)):
         words = embed(batch.text_ids[b][batch.text_mask[b]])
         for t in range(window):
-            pixels = torch.cat([policy.vision_encoder._pixels(batch.images[name][b, t : t + 1]) for name in CAMERAS])
+            pixels = torch.cat(
+                [
+                    policy.vision_encoder._pixels(batch.images[name][b, t : t + 1])
+                    for name in CAMERAS
+                ]
+            )
             images = model.get_image_features(pixels).pooler_output.flatten(0, 1)
             rows.append(torch.cat([words[:1], images, words[1:], policy.action_tokens.action]))
             ends.append(len(rows[-1]) - 1)
@@ -187,8 +209,12 @@ def test_a_last_layer_for_the_action_tokens_alone_changes_nothing(formulation, a
     for read in (Backbone.read, Kosmos2Backbone.read):
         policy.zero_grad()
         readout = read(policy.backbone, sequence_of(policy, batch))
-        (readout * torch.randn(readout.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
-        gradients.append({name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None})
+        (
+            readout * torch.randn(readout.shape, generator=torch.Generator().manual_seed(2))
+        ).sum().backward()
+        gradients.append(
+            {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+        )
     expected, received = gradients
     assert expected.keys() == received.keys()
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
@@ -211,7 +237,10 @@ def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
     readout = policy.backbone.read(sequence)
     assert largest_difference(readout.flatten(0, 2), expected[torch.arange(len(ends)), ends]) < 1e-5
 
-    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2)) * sequence.mask[..., None]
+    weights = (
+        torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2))
+        * sequence.mask[..., None]
+    )
     (hidden * weights).sum().backward()
     action = policy.action_tokens.action.grad.clone()
     policy.action_tokens.action.grad = None
@@ -227,9 +256,13 @@ def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
     assert received.keys() == gradients.keys()
     scale = max(float(x.abs().max()) for x in gradients.values())
     for key, gradient in gradients.items():
-        # a key's bias shifts all scores of a query alike, so its true gradient is zero, and both have rounding
+        # a key's bias shifts all scores of a query alike, so its true gradient is zero, and both
+        # have rounding
         floor = 1e-6 * scale if key.endswith("k_proj.bias") else 0.0
-        assert float((received[key] - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()) + floor, key
+        assert (
+            float((received[key] - gradient).abs().max())
+            <= 1e-4 * float(gradient.abs().max()) + floor
+        ), key
 
 
 def test_the_full_size_has_every_parameter_of_kosmos_2(tmp_path):
@@ -239,9 +272,14 @@ def test_the_full_size_has_every_parameter_of_kosmos_2(tmp_path):
         text = Kosmos2Text(Kosmos2TextConfig(SHIPPED))
         backbone = Kosmos2Backbone(Kosmos2BackboneConfig())
         action = ActionSpec(window=8, horizon=10, dim=7, binary=(6,))
-        head = LSTMHead(LSTMConfig(), context=ContextSpec(width=2048, action_tokens=1), action=action)
+        head = LSTMHead(
+            LSTMConfig(), context=ContextSpec(width=2048, action_tokens=1), action=action
+        )
         model = transformers.Kosmos2ForConditionalGeneration(transformers.Kosmos2Config())
-    assert sum(p.numel() for part in (vision, text, backbone) for p in part.parameters()) == 1_664_485_376
+    assert (
+        sum(p.numel() for part in (vision, text, backbone) for p in part.parameters())
+        == 1_664_485_376
+    )
     assert round(sum(p.numel() for p in head.parameters()) / 1e6, 2) == 41.21
     ours = vision.publish() | text.publish() | backbone.publish()
     names = [name for part in (vision, text, backbone) for name in part.publish()]
@@ -249,19 +287,25 @@ def test_the_full_size_has_every_parameter_of_kosmos_2(tmp_path):
     state = model.state_dict()
     tied = {"text_model.lm_head.weight"}
     assert len(state) == 886
-    assert {name: x.shape for name, x in ours.items()} == {n: x.shape for n, x in state.items() if n not in tied}
+    assert {name: x.shape for name, x in ours.items()} == {
+        n: x.shape for n, x in state.items() if n not in tied
+    }
 
 
 def test_the_recipe_of_robovlms_is_kosmos_2_whole():
     """Built on the meta device; all of it trains."""
     pretrained = [f"{part}.pretrained=false" for part in PARTS]
     recipe = load_recipe(RECIPE, [*pretrained, f"text_encoder.model={SHIPPED}"], load_plugins())
-    action = ActionSpec(window=recipe.data.window, horizon=recipe.action.horizon, dim=7, binary=(6,))
+    action = ActionSpec(
+        window=recipe.data.window, horizon=recipe.action.horizon, dim=7, binary=(6,)
+    )
     with torch.device("meta"):
         cameras = dict.fromkeys(recipe.data.cameras, (3, 200, 200))
         policy = build_policy(recipe, cameras, action, proprio_dim=0)
     assert policy.vision_encoder.cameras == ["wrist", "static"]
-    count = {name: sum(p.numel() for p in part.parameters()) for name, part in policy.named_children()}
+    count = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in policy.named_children()
+    }
     assert count["action_tokens"] == 2048
     assert count["projections"] == 0
     assert sum(count[part] for part in PARTS) == 1_664_485_376
@@ -269,7 +313,7 @@ def test_the_recipe_of_robovlms_is_kosmos_2_whole():
     assert all(p.requires_grad for p in policy.parameters())
 
 
-# ------------------------------------------------------------------------------------------------------ the words
+# ---------------------------------------------------------------------------------------- the words
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +323,12 @@ def unigram(tmp_path_factory) -> Path:
 
     prefix = tmp_path_factory.mktemp("unigram") / "pieces"
     corpus = SHIPPED.with_suffix(".txt")
-    options = {"model_type": "unigram", "vocab_size": 500, "character_coverage": 0.9995, "minloglevel": 2}
+    options = {
+        "model_type": "unigram",
+        "vocab_size": 500,
+        "character_coverage": 0.9995,
+        "minloglevel": 2,
+    }
     SentencePieceTrainer.train(input=str(corpus), model_prefix=str(prefix), **options)
     return prefix.with_suffix(".model")
 
@@ -293,7 +342,10 @@ def theirs_of(model: Path):
     schema = sentencepiece_model_pb2.ModelProto()
     schema.ParseFromString(model.read_bytes())
     processor = SentencePieceProcessor(model_file=str(model))
-    pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(3, processor.get_piece_size())]
+    pieces = [
+        (processor.id_to_piece(i), processor.get_score(i))
+        for i in range(3, processor.get_piece_size())
+    ]
     special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     made = XLMRobertaTokenizer(
         vocab=[*special, *pieces, ("<mask>", 0.0)],
@@ -314,7 +366,9 @@ def test_a_thousand_prompts_are_tokenised_as_transformers_does(unigram):
         gap = generator.choice([" ", "  ", " </s> ", "<phrase>", " <patch_index_0007>"])
         sentence = gap.join(generator.choices(SENTENCE.split(), k=generator.randint(1, 12)))
         prompt = f"<s><grounding>An image of a robot {sentence}"
-        assert list(text.tokenize(sentence)) == tokenizer.encode(prompt, add_special_tokens=False), sentence
+        assert list(text.tokenize(sentence)) == tokenizer.encode(
+            prompt, add_special_tokens=False
+        ), sentence
 
 
 def test_images_stand_behind_what_the_prompt_puts_before_them():
@@ -324,14 +378,17 @@ def test_images_stand_behind_what_the_prompt_puts_before_them():
     assert Kosmos2Text(replace(TINY.text, prompt="<s>{instruction}")).prefix == 0
 
 
-@pytest.mark.parametrize("prompt", ["no place", "{instruction}{images}", "{images}{images}{instruction}"])
+@pytest.mark.parametrize(
+    "prompt", ["no place", "{instruction}{images}", "{images}{images}{instruction}"]
+)
 def test_a_prompt_without_a_place_is_refused(prompt):
     with pytest.raises(ValueError, match="prompt must hold"):
         Kosmos2TextConfig(SHIPPED, prompt=prompt)
 
 
 @pytest.mark.parametrize(
-    ("instruction", "message"), [("  ", "is empty"), ("go " * 300, "shorten"), ("\ud800", "Unicode")]
+    ("instruction", "message"),
+    [("  ", "is empty"), ("go " * 300, "shorten"), ("\ud800", "Unicode")],
 )
 def test_instructions_that_cannot_be_embedded_are_refused(instruction, message):
     with pytest.raises(DataError, match=message):
@@ -339,7 +396,7 @@ def test_instructions_that_cannot_be_embedded_are_refused(instruction, message):
 
 
 def test_a_table_smaller_than_the_vocabulary_is_refused():
-    with pytest.raises(RecipeError, match=f"needs {VOCABULARY} rows, got 1000"):
+    with pytest.raises(ConfigError, match=f"needs {VOCABULARY} rows, got 1000"):
         Kosmos2Text(replace(TINY.text, vocabulary=1000))
 
 
@@ -348,7 +405,7 @@ def test_a_missing_model_says_where_it_is_to_be_had(tmp_path):
         Kosmos2Text(replace(TINY.text, model=tmp_path / "none.model"))
 
 
-# ---------------------------------------------------------------------------------------------------- the weights
+# -------------------------------------------------------------------------------------- the weights
 
 
 def load(policy: Policy, source: Path, parts=PARTS) -> None:
@@ -398,7 +455,11 @@ def test_bin_files_load_too(tmp_path):
 
 def robovlms(policy: Policy) -> dict[str, Tensor]:
     """The tensors of a RoboVLMs checkpoint."""
-    backbone = {f"model.backbone.{name}": x for part in PARTS for name, x in getattr(policy, part).publish().items()}
+    backbone = {
+        f"model.backbone.{name}": x
+        for part in PARTS
+        for name, x in getattr(policy, part).publish().items()
+    }
     return {**backbone, **policy.action_tokens.publish(), **policy.policy_head.publish()}
 
 
@@ -429,7 +490,9 @@ class Code:
 def test_a_checkpoint_that_carries_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": robovlms(make()), "hyper_parameters": Code()}, "evil.ckpt")
-    with pytest.raises(RecipeError, match=r"evil\.ckpt' holds more than weights, and is not loaded"):
+    with pytest.raises(
+        ConfigError, match=r"evil\.ckpt' holds more than weights, and is not loaded"
+    ):
         load(make(), Path("evil.ckpt").absolute())
     assert not Path("exploited").exists()
 
@@ -440,7 +503,7 @@ def test_everything_that_does_not_fit_is_listed(tmp_path):
     tensors["text_model.model.layer_norm.bias"] = torch.zeros(5)
     del tensors["text_model.model.layers.0.self_attn.k_proj.weight"]
     save_file(tensors, tmp_path / "wrong.safetensors")
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load(make(), tmp_path / "wrong.safetensors")
     message = str(caught.value)
     assert "missing: text_model.model.layers.0.self_attn.k_proj.weight" in message
@@ -449,13 +512,15 @@ def test_everything_that_does_not_fit_is_listed(tmp_path):
 
 
 def test_what_belongs_to_no_part_is_unexpected(tmp_path):
-    tensors = load_file(hub_folder(tmp_path) / "model.safetensors") | {"text_model.adapter": torch.zeros(2)}
+    tensors = load_file(hub_folder(tmp_path) / "model.safetensors") | {
+        "text_model.adapter": torch.zeros(2)
+    }
     save_file(tensors, tmp_path / "more.safetensors")
-    with pytest.raises(RecipeError, match=r"unexpected: text_model\.adapter"):
+    with pytest.raises(ConfigError, match=r"unexpected: text_model\.adapter"):
         load(make(), tmp_path / "more.safetensors")
 
 
-# ------------------------------------------------------------------------------------------------------ the policy
+# --------------------------------------------------------------------------------------- the policy
 
 
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])
@@ -482,14 +547,18 @@ def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpoint
         parts = [*memory.keys, *memory.values, *memory.hidden_states]
         terms = [(x * normal(*x.shape, seed=i)).sum() for i, x in enumerate(parts)]
         torch.stack(terms).sum().backward()
-        gradients.append({name: p.grad for name, p in backbone.named_parameters() if p.grad is not None})
+        gradients.append(
+            {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+        )
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
 def test_the_action_token_is_scaled_with_everything_else():
-    """RoboVLMs hands its [LRN] to Kosmos-2 among the embeddings, which scales all of them by sqrt(width)."""
+    """RoboVLMs hands its [LRN] to Kosmos-2 among the embeddings, which scales all of them by
+    sqrt(width).
+    """
     policy = make(window=1)
     batch = batch_of(policy)
     with torch.no_grad():
@@ -516,7 +585,12 @@ def test_names_of_weights_are_those_of_older_checkpoints():
     assert set(policy.backbone.state_dict()) == expected
     names = set(policy.vision_encoder.state_dict())
     assert len(names) == 42
-    assert {"clip.cls_token", "clip.blocks.1.attn.qkv.weight", "dense.bias", "resampler.latents"} <= names
+    assert {
+        "clip.cls_token",
+        "clip.blocks.1.attn.qkv.weight",
+        "dense.bias",
+        "resampler.latents",
+    } <= names
 
 
 def test_scores_of_words_are_transformers_own(tmp_path):
@@ -524,7 +598,9 @@ def test_scores_of_words_are_transformers_own(tmp_path):
     perturb(policy)
     transformers = import_library("transformers")
     export_folder(policy, tmp_path / "kosmos2")
-    model = transformers.Kosmos2ForConditionalGeneration.from_pretrained(tmp_path / "kosmos2").eval()
+    model = transformers.Kosmos2ForConditionalGeneration.from_pretrained(
+        tmp_path / "kosmos2"
+    ).eval()
     embeddings = normal(2, 5, 32, seed=3)
     with torch.no_grad():
         expected = model.text_model(inputs_embeds=embeddings)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from core import ActionSpec, RecipeError, TokenGroup, TokenKind, attention_mask
+from core import ActionSpec, ConfigError, TokenGroup, TokenKind, attention_mask
 from core.testing import Given, checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
 from plugins.backbones.transformer import Transformer, TransformerConfig
@@ -17,7 +17,9 @@ from tests.contexts import noise
 ATTENTION = ["causal", "prefix", "bidirectional"]
 LAYOUTS = ["image_text_action", "text_image_action"]
 CONFIGS = [
-    LearnedConfig(formulation=formulation, layout=layout, attention=attention, proprio=proprio, count=count)
+    LearnedConfig(
+        formulation=formulation, layout=layout, attention=attention, proprio=proprio, count=count
+    )
     for formulation, layout, attention, (proprio, count) in product(
         ["policy_head", "interleaved", "one_step"], LAYOUTS, ATTENTION, [(False, 1), (True, 2)]
     )
@@ -41,7 +43,10 @@ CHECKS = [
     pytest.param(check, id=f"{i}-{check}")
     for i, config in enumerate(CONFIGS)
     for check in checks_for(
-        "action_tokens", LearnedTokens, config, Given(action=ActionSpec(window=window_of(config), horizon=2, dim=2))
+        "action_tokens",
+        LearnedTokens,
+        config,
+        Given(action=ActionSpec(window=window_of(config), horizon=2, dim=2)),
     )
 ]
 
@@ -52,8 +57,16 @@ def test_contract(check):
 
 
 DRAWN = {
-    ("policy_head", "image_text_action"): ["i0 j0 x y p0 a0 b0", "i1 j1 x y p1 a1 b1", "i2 j2 x y p2 a2 b2"],
-    ("policy_head", "text_image_action"): ["x y i0 j0 p0 a0 b0", "x y i1 j1 p1 a1 b1", "x y i2 j2 p2 a2 b2"],
+    ("policy_head", "image_text_action"): [
+        "i0 j0 x y p0 a0 b0",
+        "i1 j1 x y p1 a1 b1",
+        "i2 j2 x y p2 a2 b2",
+    ],
+    ("policy_head", "text_image_action"): [
+        "x y i0 j0 p0 a0 b0",
+        "x y i1 j1 p1 a1 b1",
+        "x y i2 j2 p2 a2 b2",
+    ],
     ("interleaved", "image_text_action"): ["i0 j0 x y p0 a0 b0 i1 j1 p1 a1 b1 i2 j2 p2 a2 b2"],
     ("interleaved", "text_image_action"): ["x y i0 j0 p0 a0 b0 i1 j1 p1 a1 b1 i2 j2 p2 a2 b2"],
     ("one_step", "image_text_action"): ["i0 j0 x y p0 a0 b0"],
@@ -71,7 +84,9 @@ def names(sequence):
     written = []
     for row in sequence.tokens[..., 0].tolist():
         letters = [("ijxypab"[round(value) // 100], round(value) % 100) for value in row]
-        written.append(" ".join(name if name in "xy" else f"{name}{frame}" for name, frame in letters))
+        written.append(
+            " ".join(name if name in "xy" else f"{name}{frame}" for name, frame in letters)
+        )
     return written
 
 
@@ -81,7 +96,9 @@ def test_sequences_are_as_drawn(formulation, layout):
     config = LearnedConfig(count=2, formulation=formulation, layout=layout, proprio=True)
     tokens = make(config, width=1, window=window, proprio_dim=1)
     frames = torch.arange(window, dtype=torch.float32)
-    vision = TokenGroup(torch.stack([frames + code("i"), frames + code("j")], dim=-1)[None, :, :, None])
+    vision = TokenGroup(
+        torch.stack([frames + code("i"), frames + code("j")], dim=-1)[None, :, :, None]
+    )
     text = TokenGroup(torch.tensor([code("x"), code("y")])[None, :, None])
     with torch.no_grad():
         tokens.proprio.weight.fill_(1)
@@ -100,10 +117,16 @@ def test_sequences_are_as_drawn(formulation, layout):
         assert not sequence.frame.any()
 
 
-INSTRUCTIONS = ["open the drawer", "pick up the red block and put it into the blue bowl on the table", "stop"]
+INSTRUCTIONS = [
+    "open the drawer",
+    "pick up the red block and put it into the blue bowl on the table",
+    "stop",
+]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.formulation}-{c.layout}-{c.attention}-{c.count}")
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda c: f"{c.formulation}-{c.layout}-{c.attention}-{c.count}"
+)
 def test_readout_of_a_sample_alone_equals_that_in_a_padded_batch(config):
     torch.manual_seed(0)
     text = SentencePieceEncoder(SentencePieceConfig(width=24, layers=1)).eval()
@@ -127,7 +150,9 @@ def test_readout_of_a_sample_alone_equals_that_in_a_padded_batch(config):
 def test_image_masks_are_honoured():
     tokens = make(LearnedConfig(), window=2)
     seen = torch.tensor([[[True, False, True], [True, True, True]]])
-    sequence = lay_out(tokens, TokenGroup(torch.randn(1, 2, 3, 4), seen), TokenGroup(torch.randn(1, 2, 4)), None)
+    sequence = lay_out(
+        tokens, TokenGroup(torch.randn(1, 2, 3, 4), seen), TokenGroup(torch.randn(1, 2, 4)), None
+    )
     assert sequence.mask.sum(1).tolist() == [5, 6]
 
 
@@ -146,12 +171,12 @@ def test_initial_action_tokens():
 
 
 def test_one_step_refuses_a_window():
-    with pytest.raises(RecipeError, match=r"action_tokens\.formulation.*data\.window is 8"):
+    with pytest.raises(ConfigError, match=r"action_tokens\.formulation.*data\.window is 8"):
         make(LearnedConfig(formulation="one_step"), window=8)
 
 
 def test_proprio_needs_data():
-    with pytest.raises(RecipeError, match=r"action_tokens\.proprio"):
+    with pytest.raises(ConfigError, match=r"action_tokens\.proprio"):
         make(LearnedConfig(proprio=True))
     tokens = make(LearnedConfig(proprio=True), proprio_dim=3)
     with pytest.raises(ValueError, match=r"batch\.proprio is None"):
@@ -177,7 +202,9 @@ def allowed(sequence, attention, s, i, j):
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved", "one_step"])
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_blocks_say_who_sees_whom(attention, formulation, layout, padded):
-    config = LearnedConfig(count=2, formulation=formulation, layout=layout, attention=attention, proprio=True)
+    config = LearnedConfig(
+        count=2, formulation=formulation, layout=layout, attention=attention, proprio=True
+    )
     window = window_of(config)
     mask = torch.tensor([[True, False, False, False], [True] * 4]) if padded else None
     vision, text = TokenGroup(torch.randn(2, window, 2, 4)), TokenGroup(torch.randn(2, 4, 4), mask)
@@ -189,5 +216,7 @@ def test_blocks_say_who_sees_whom(attention, formulation, layout, padded):
         return
     for s in range(len(sequence.tokens)):
         real = torch.ones(length).bool() if sequence.mask is None else sequence.mask[s]
-        expected = [[allowed(sequence, attention, s, i, j) for j in range(length)] for i in range(length)]
+        expected = [
+            [allowed(sequence, attention, s, i, j) for j in range(length)] for i in range(length)
+        ]
         assert torch.equal(seen[s, 0][real], torch.tensor(expected)[real])

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from core.data.convert import main
-from core.data.formats import Meaning
-from core.data.store import EpisodeStore
-from core.errors import DataError, RecipeError
+from core.commands.import_ import main
+from core.errors import ConfigError, DataError
+from core.formats.info import ConventionOverride
+from core.store.store import EpisodeStore
 from plugins.datasets.lerobot import LeRobot, LeRobotConfig
 from tests.damage import FUZZ, bounded, overwrite, read_all
 
@@ -22,7 +22,12 @@ pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '
 
 WRITTEN = Path(__file__).parents[1] / "data" / "lerobot"
 LENGTHS = (30, 24, 37, 28)
-TASKS = ("pick up the red cube", "place the cube in the bowl", "open the drawer", "pick up the red cube")
+TASKS = (
+    "pick up the red cube",
+    "place the cube in the bowl",
+    "open the drawer",
+    "pick up the red cube",
+)
 VIDEO = {
     "v3.0": lambda key, episode: f"videos/{key}/chunk-000/file-000.mp4",
     "v2.1": lambda key, episode: f"videos/chunk-000/{key}/episode_{episode:06d}.mp4",
@@ -49,7 +54,9 @@ def test_numbers_and_tasks_are_those_that_were_written(version: str) -> None:
     assert source.ids() == ["000000", "000001", "000002", "000003"]
     for number, episode in enumerate(map(source.read, source.ids())):
         frames = np.arange(LENGTHS[number])[:, None]
-        np.testing.assert_allclose(episode.proprio, number + frames / 100 + np.arange(8) / 1000, rtol=1e-6)
+        np.testing.assert_allclose(
+            episode.proprio, number + frames / 100 + np.arange(8) / 1000, rtol=1e-6
+        )
         np.testing.assert_allclose(episode.actions, np.sin(frames / 10 + np.arange(7)), atol=1e-6)
         assert episode.instruction == TASKS[number]
 
@@ -60,7 +67,9 @@ def test_frames_are_those_of_the_whole_video_decoded_in_order(version: str) -> N
         for camera, frames in episode.images.items():
             path = WRITTEN / version / VIDEO[version](f"observation.images.{camera}", number)
             with av.open(str(path)) as container:
-                film = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+                film = np.stack(
+                    [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+                )
             begin = sum(LENGTHS[:number]) if version == "v3.0" else 0
             np.testing.assert_array_equal(frames, film[begin : begin + LENGTHS[number]])
 
@@ -76,7 +85,7 @@ def test_what_is_recorded_and_what_is_said(version: str) -> None:
         cameras={"eye": "observation.images.wrist"},
         proprio=(),
         instruction="tidy up",
-        meaning=Meaning(mode="delta", frame="base", rotation="axis_angle"),
+        meaning=ConventionOverride(mode="delta", frame="base", rotation="axis_angle"),
     )
     assert (list(chosen.info.cameras), chosen.info.proprio) == (["eye"], ())
     assert (chosen.info.action.mode, chosen.info.action.rotation) == ("delta", "axis_angle")
@@ -86,7 +95,9 @@ def test_what_is_recorded_and_what_is_said(version: str) -> None:
     np.testing.assert_array_equal(episode.images["eye"], source.read("000001").images["wrist"])
 
 
-def test_the_command_imports_them(version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_imports_them(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["lerobot", str(WRITTEN / version), str(tmp_path / "out.zarr"), "--jobs", "2"]) == 0
     assert "4 episodes imported; 4 episodes, 119 frames" in capsys.readouterr().out
     store = EpisodeStore(tmp_path / "out.zarr")
@@ -103,10 +114,15 @@ def test_pictures_in_tables(copy: Path, version: str) -> None:
     for file in (copy / "data").rglob("*.parquet"):
         table = pyarrow.parquet.read_table(file)
         cells = [
-            {"bytes": png(frames[row["episode_index"]][row["frame_index"]]), "path": "somewhere.png"}
+            {
+                "bytes": png(frames[row["episode_index"]][row["frame_index"]]),
+                "path": "somewhere.png",
+            }
             for row in table.select(["episode_index", "frame_index"]).to_pylist()
         ]
-        pyarrow.parquet.write_table(table.append_column("observation.images.top", pyarrow.array(cells)), file)
+        pyarrow.parquet.write_table(
+            table.append_column("observation.images.top", pyarrow.array(cells)), file
+        )
     source = read(copy)
     for episode in source.ids():
         np.testing.assert_array_equal(source.read(episode).images["top"], frames[int(episode)])
@@ -128,12 +144,14 @@ def png(frame: np.ndarray) -> bytes:
     ],
 )
 def test_unknown_features(version: str, config: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ConfigError, match=message):
         read(WRITTEN / version, **config)
 
 
 def test_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"meta/info.json: not there; name the folder of a LeRobot dataset"):
+    with pytest.raises(
+        DataError, match=r"meta/info.json: not there; name the folder of a LeRobot dataset"
+    ):
         read(tmp_path)
 
 
@@ -156,7 +174,10 @@ def test_a_video_of_another_size_is_named(copy: Path, version: str, size: int) -
     info = json.loads((copy / "meta" / "info.json").read_text())
     info["features"]["observation.images.top"]["shape"] = [size, size, 3]
     (copy / "meta" / "info.json").write_text(json.dumps(info))
-    with bounded(), pytest.raises(DataError, match=f"frames of 96 x 96 pixels, and meta/ says {size} x {size}"):
+    with (
+        bounded(),
+        pytest.raises(DataError, match=f"frames of 96 x 96 pixels, and meta/ says {size} x {size}"),
+    ):
         read(copy).read("000003")
 
 
@@ -177,7 +198,9 @@ def test_several_tasks_in_one_episode(copy: Path) -> None:
         mixed = pyarrow.array([i % 2 for i in range(len(table))], pyarrow.int64())
         column = table.column_names.index("task_index")
         pyarrow.parquet.write_table(table.set_column(column, "task_index", mixed), file)
-    with pytest.raises(DataError, match=r"episode 000000 has the tasks \['0', '1'\].*say instruction"):
+    with pytest.raises(
+        DataError, match=r"episode 000000 has the tasks \['0', '1'\].*say instruction"
+    ):
         read(copy).read("000000")
     assert read(copy, instruction="clean up").read("000000").instruction == "clean up"
 
@@ -187,14 +210,18 @@ def test_a_table_of_episodes_that_cannot_be_read_is_one_episode(tmp_path: Path) 
     folder = copy / "meta" / "episodes" / "chunk-000"
     (folder / "file-001.parquet").write_bytes(b"nothing")
     source = read(copy)
-    assert source.ids() == [f"{number:06d}" for number in range(4)] + ["meta/episodes/chunk-000/file-001.parquet"]
+    assert source.ids() == [f"{number:06d}" for number in range(4)] + [
+        "meta/episodes/chunk-000/file-001.parquet"
+    ]
     with pytest.raises(DataError, match=r"file-001.parquet: cannot be read"):
         source.read(source.ids()[-1])
     (folder / "file-001.parquet").unlink()
     info = json.loads((copy / "meta" / "info.json").read_text())
     (copy / "meta" / "info.json").write_text(json.dumps(info | {"total_episodes": 5}))
     source = read(copy)
-    with pytest.raises(DataError, match=r"info.json: counts 5 episodes, and 4 are listed beside it"):
+    with pytest.raises(
+        DataError, match=r"info.json: counts 5 episodes, and 4 are listed beside it"
+    ):
         source.read(source.ids()[-1])
 
 
@@ -215,13 +242,18 @@ PICTURE = {"dtype": "image", "shape": [96, 96, 3]}
             {"features": {"action": {"dtype": "float32", "shape": [10**12]}, "top": PICTURE}},
             "'action' holds 1,000,000,000,000 numbers",
         ),
-        ({"features": {"action": {"dtype": "float32", "shape": [7]}}}, "info.json: holds no pictures"),
+        (
+            {"features": {"action": {"dtype": "float32", "shape": [7]}}},
+            "info.json: holds no pictures",
+        ),
         ({"features": {"action": {"dtype": "float32", "shape": ["x"]}}}, "feature 'action' is"),
         ({"features": {"action": {"dtype": "float32"}}}, "it lacks 'shape'"),
         ({"features": ["action"]}, "meta: damaged"),
     ],
 )
-def test_what_info_json_claims(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
+def test_what_info_json_claims(
+    tmp_path: Path, changes: dict[str, Any], message: str | None
+) -> None:
     copy = Path(shutil.copytree(WRITTEN / "v2.1", tmp_path / "v2.1"))
     info = json.loads((copy / "meta" / "info.json").read_text())
     (copy / "meta" / "info.json").write_text(json.dumps(info | changes))
@@ -238,16 +270,28 @@ def test_lengths_that_no_table_has(tmp_path: Path) -> None:
     lines = (copy / "meta" / "episodes.jsonl").read_text().splitlines()
     endless = json.dumps(json.loads(lines[1]) | {"length": 10**15})
     (copy / "meta" / "episodes.jsonl").write_text("\n".join([lines[0], endless]))
-    with bounded(), pytest.raises(DataError, match=r"episode 1 has 24 rows, meta/ promises frames 0 to 9999999"):
+    with (
+        bounded(),
+        pytest.raises(
+            DataError, match=r"episode 1 has 24 rows, meta/ promises frames 0 to 9999999"
+        ),
+    ):
         read(copy).read("000001")
 
 
 FILES = ("meta/info.json", "meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet")
-CONTENT = ("data/chunk-000/file-000.parquet", "videos/observation.images.top/chunk-000/file-000.mp4")
+CONTENT = (
+    "data/chunk-000/file-000.parquet",
+    "videos/observation.images.top/chunk-000/file-000.mp4",
+)
 
 
 @FUZZ
-@given(file=st.sampled_from(FILES + CONTENT), at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
+@given(
+    file=st.sampled_from(FILES + CONTENT),
+    at=st.floats(0, 1),
+    value=st.binary(min_size=1, max_size=8),
+)
 def test_damage_anywhere_is_an_error_that_can_be_read(
     tmp_path_factory: pytest.TempPathFactory, file: str, at: float, value: bytes
 ) -> None:
@@ -258,7 +302,7 @@ def test_damage_anywhere_is_an_error_that_can_be_read(
     with bounded():
         try:
             read_all(read(root))
-        except (DataError, RecipeError) as error:
+        except (DataError, ConfigError) as error:
             message = str(error)
     shutil.rmtree(root)
     assert len(message.splitlines()) <= 1

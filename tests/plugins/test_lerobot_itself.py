@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.contracts import Episode
+from core.episodes.episode import Episode
 from plugins.datasets.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, LeRobotWriterConfig
 from tests.factories import make_episodes, make_info
 
@@ -18,8 +18,12 @@ av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')"
 
 ROOT = Path(__file__).parents[2]
 HOW = "(pip install --no-deps lerobot==0.4.4 and what it needs: .ci/run does)"
-pytestmark = pytest.mark.skipif(not (find_spec("lerobot") and find_spec("datasets")), reason=f"needs LeRobot {HOW}")
-needs_video_reader = pytest.mark.skipif(not find_spec("torchcodec"), reason=f"needs torchcodec {HOW}")
+pytestmark = pytest.mark.skipif(
+    not (find_spec("lerobot") and find_spec("datasets")), reason=f"needs LeRobot {HOW}"
+)
+needs_video_reader = pytest.mark.skipif(
+    not find_spec("torchcodec"), reason=f"needs torchcodec {HOW}"
+)
 
 
 def ffmpeg(folder: Path) -> Path:
@@ -40,7 +44,9 @@ def read_with_lerobot(root: Path, desk: Path) -> dict[str, np.ndarray]:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "tests.lerobot_reader", str(root), str(desk / "found.npz")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if "Could not load libtorchcodec" in done.stderr:
         pytest.skip("this torchcodec fits neither this PyTorch nor PyAV's FFmpeg")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -79,12 +85,17 @@ def assert_numbers(found: dict[str, np.ndarray], episodes: list[Episode]) -> Non
     np.testing.assert_allclose(found["timestamp"], found["frame_index"] / 10, rtol=1e-6)
     ends = np.cumsum(lengths)
     assert found["episodes"].tolist() == np.stack([ends - lengths, ends], axis=1).tolist()
-    np.testing.assert_allclose(found["stats/action/mean"], joined(episodes, "actions").mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        found["stats/action/mean"], joined(episodes, "actions").mean(axis=0), rtol=1e-4
+    )
 
 
 def assert_windows(found: dict[str, np.ndarray], key: str) -> None:
     """Frames before, at and after each, which stay within the episode."""
-    index, (begins, ends) = np.arange(len(found["index"])), found["episodes"][found["episode_index"]].T
+    index, (begins, ends) = (
+        np.arange(len(found["index"])),
+        found["episodes"][found["episode_index"]].T,
+    )
     for shift, column in ((-1, 0), (0, 1), (1, 2)):
         expected = found[key][np.clip(index + shift, begins, ends - 1)]
         np.testing.assert_array_equal(found[f"windows/{key}"][:, column], expected)
@@ -97,7 +108,9 @@ def test_lerobot_reads_the_pictures_that_we_write(tmp_path: Path) -> None:
     for camera in ("front", "wrist"):
         key = f"observation.images.{camera}"
         np.testing.assert_array_equal(found[key], pictures(episodes, camera))
-        np.testing.assert_allclose(found[f"stats/{key}/mean"].ravel(), found[key].mean(axis=(0, 2, 3)), rtol=1e-4)
+        np.testing.assert_allclose(
+            found[f"stats/{key}/mean"].ravel(), found[key].mean(axis=(0, 2, 3)), rtol=1e-4
+        )
         assert_windows(found, key)
 
 
@@ -111,6 +124,8 @@ def test_lerobot_reads_the_videos_that_we_write(tmp_path: Path, codec: str) -> N
     decoded = [source.read(episode) for episode in source.ids()]
     for camera in ("front", "wrist"):
         key = f"observation.images.{camera}"
-        np.testing.assert_allclose(found[key], pictures(decoded, camera), atol=0.02)  # two conversions from YUV
+        np.testing.assert_allclose(
+            found[key], pictures(decoded, camera), atol=0.02
+        )  # two conversions from YUV
         assert np.abs(found[key] - pictures(episodes, camera)).mean() < 0.04
         assert_windows(found, key)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from core.data.contracts import ActionConvention, Camera, Episode, StoreInfo
-from core.data.convert import main as import_episodes
-from core.data.formats import Meaning
-from core.data.store import EpisodeStore
-from core.data.write import main
-from core.errors import DataError, RecipeError
+from core.commands.import_ import main as import_episodes
+from core.commands.write import main
+from core.episodes.episode import ActionConvention, Camera, Episode, StoreInfo
+from core.errors import ConfigError, DataError
+from core.formats.info import ConventionOverride
+from core.store.store import EpisodeStore
 from plugins.datasets.lerobot import (
     LeRobot,
     LeRobotConfig,
@@ -49,7 +49,11 @@ def read(root: Path, **config: Any) -> LeRobot:
 
 
 def assert_same(found: Episode, expected: Episode, *, pictures: bool = True) -> None:
-    assert (found.id, found.task, found.instruction) == (expected.id, expected.task, expected.instruction)
+    assert (found.id, found.task, found.instruction) == (
+        expected.id,
+        expected.task,
+        expected.instruction,
+    )
     np.testing.assert_array_equal(found.actions, expected.actions, strict=True)
     np.testing.assert_array_equal(found.proprio, expected.proprio, strict=True)
     assert list(found.images) == list(expected.images)
@@ -57,7 +61,7 @@ def assert_same(found: Episode, expected: Episode, *, pictures: bool = True) -> 
         np.testing.assert_array_equal(found.images[name], expected.images[name])
 
 
-# ---------------------------------------------------------------------------------------------- back again
+# --------------------------------------------------------------------------------------- back again
 
 
 @pytest.mark.parametrize("images", ["video", "image"])
@@ -76,7 +80,10 @@ def test_the_commands_there_and_back(tmp_path: Path) -> None:
     info = make_info(("front",))  # stored without loss
     make_store(tmp_path / "a.zarr", 4, info=info)
     assert main(["lerobot", str(tmp_path / "a.zarr"), str(tmp_path / "out"), "images=image"]) == 0
-    assert import_episodes(["lerobot", str(tmp_path / "out"), str(tmp_path / "b.zarr"), "--jobs", "1"]) == 0
+    assert (
+        import_episodes(["lerobot", str(tmp_path / "out"), str(tmp_path / "b.zarr"), "--jobs", "1"])
+        == 0
+    )
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
     there, back = EpisodeStore(tmp_path / "a.zarr"), EpisodeStore(tmp_path / "b.zarr")
     assert (back.info, back.tasks) == (there.info, there.tasks)
@@ -85,7 +92,9 @@ def test_the_commands_there_and_back(tmp_path: Path) -> None:
 words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     dims=st.integers(1, 3),
     proprio=st.lists(words, max_size=3),
@@ -103,8 +112,12 @@ def test_anything_comes_back(
     fps: float,
     size: tuple[int, int],
 ) -> None:
-    action = ActionConvention(tuple(texts[:dims]), "absolute", "tool", "rotation_6d", (0.1,) * dims, fps)
-    info = StoreInfo(fps, {"a.b": Camera(*size), "images.c-d": Camera(2, 3)}, action, tuple(proprio), texts[8])
+    action = ActionConvention(
+        tuple(texts[:dims]), "absolute", "tool", "rotation_6d", (0.1,) * dims, fps
+    )
+    info = StoreInfo(
+        fps, {"a.b": Camera(*size), "images.c-d": Camera(2, 3)}, action, tuple(proprio), texts[8]
+    )
     random = np.random.default_rng(sum(lengths))
     episodes = [
         Episode(
@@ -112,7 +125,9 @@ def test_anything_comes_back(
             task=texts[number % 2],
             instruction=texts[3 + number],
             images={
-                name: random.integers(0, 256, (length, camera.height, camera.width, 3), dtype=np.uint8)
+                name: random.integers(
+                    0, 256, (length, camera.height, camera.width, 3), dtype=np.uint8
+                )
                 for name, camera in info.cameras.items()
             },
             actions=random.normal(size=(length, dims)).astype(np.float32),
@@ -129,10 +144,16 @@ def test_anything_comes_back(
 def test_what_is_said_goes_before_what_was_noted(tmp_path: Path) -> None:
     info = make_info()
     root = write(tmp_path / "out", info, make_episodes(2, info), images="image")
-    said = read(root, meaning=Meaning(mode="absolute"), instruction="tidy up", proprio=())
+    said = read(
+        root, meaning=ConventionOverride(mode="absolute"), instruction="tidy up", proprio=()
+    )
     assert said.info.action == replace(info.action, mode="absolute")
     episode = said.read("push/1")
-    assert (episode.task, episode.instruction, episode.proprio.shape) == ("push", "tidy up", (12, 0))
+    assert (episode.task, episode.instruction, episode.proprio.shape) == (
+        "push",
+        "tidy up",
+        (12, 0),
+    )
     other = read(root, action="observation.state")
     assert (other.info.action.mode, other.info.action.names) == ("absolute", ("p0", "p1", "p2"))
 
@@ -144,7 +165,10 @@ def test_without_the_note_it_is_a_dataset_like_any_other(tmp_path: Path) -> None
     source = read(root)
     assert source.ids() == ["000000", "000001"]
     assert source.read("000001").task == "push the puck"
-    assert (source.info.action.mode, source.info.origin) == ("absolute", "LeRobot dataset of a panda")
+    assert (source.info.action.mode, source.info.origin) == (
+        "absolute",
+        "LeRobot dataset of a panda",
+    )
 
 
 def test_a_note_about_another_dataset_is_refused(tmp_path: Path) -> None:
@@ -159,7 +183,9 @@ def test_a_note_about_another_dataset_is_refused(tmp_path: Path) -> None:
     assert read(root).ids() == ["reach/0", "push/1", "000002"]
     assert read(root).read("000002").task == "reach the red cube"
     change(episodes=note["episodes"][1:])
-    with pytest.raises(DataError, match=r"joinery.json: is not about this dataset: its episode 0 has 12 frames"):
+    with pytest.raises(
+        DataError, match=r"joinery.json: is not about this dataset: its episode 0 has 12 frames"
+    ):
         read(root)
     change(episodes=[*note["episodes"], note["episodes"][0]])
     with pytest.raises(DataError, match="its episode 3 has 11 frames"):
@@ -176,7 +202,7 @@ def test_a_note_about_another_dataset_is_refused(tmp_path: Path) -> None:
             read(root)
 
 
-# ---------------------------------------------------------------------------------------------- as LeRobot has it
+# -------------------------------------------------------------------------------- as LeRobot has it
 
 
 def types(path: Path) -> dict[str, str]:
@@ -188,12 +214,18 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LeRobot's own dataset, read by our importer and written again."""
     source = read(WRITTEN)
     episodes = [source.read(episode) for episode in source.ids()]
-    return write(tmp_path_factory.mktemp("again") / "v3.0", source.info, episodes, robot_type="panda")
+    return write(
+        tmp_path_factory.mktemp("again") / "v3.0", source.info, episodes, robot_type="panda"
+    )
 
 
 @pytest.mark.parametrize(
     "file",
-    ["data/chunk-000/file-000.parquet", "meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet"],
+    [
+        "data/chunk-000/file-000.parquet",
+        "meta/tasks.parquet",
+        "meta/episodes/chunk-000/file-000.parquet",
+    ],
 )
 def test_tables_have_lerobots_columns_and_types(ours: Path, file: str) -> None:
     assert types(ours / file) == types(WRITTEN / file)
@@ -201,18 +233,34 @@ def test_tables_have_lerobots_columns_and_types(ours: Path, file: str) -> None:
 
 def test_rows_are_lerobots(ours: Path) -> None:
     file = "data/chunk-000/file-000.parquet"
-    assert parquet.read_table(ours / file).to_pylist() == parquet.read_table(WRITTEN / file).to_pylist()
+    assert (
+        parquet.read_table(ours / file).to_pylist()
+        == parquet.read_table(WRITTEN / file).to_pylist()
+    )
     tasks = "meta/tasks.parquet"
-    assert parquet.read_table(ours / tasks).to_pylist() == parquet.read_table(WRITTEN / tasks).to_pylist()
+    assert (
+        parquet.read_table(ours / tasks).to_pylist()
+        == parquet.read_table(WRITTEN / tasks).to_pylist()
+    )
     file = "meta/episodes/chunk-000/file-000.parquet"
-    for found, expected in zip(*(parquet.read_table(root / file).to_pylist() for root in (ours, WRITTEN)), strict=True):
+    for found, expected in zip(
+        *(parquet.read_table(root / file).to_pylist() for root in (ours, WRITTEN)), strict=True
+    ):
         for key in (key for key in expected if not key.startswith("stats/")):
-            assert found[key] == pytest.approx(expected[key]) if "timestamp" in key else found[key] == expected[key]
+            assert (
+                found[key] == pytest.approx(expected[key])
+                if "timestamp" in key
+                else found[key] == expected[key]
+            )
 
 
 def test_info_is_lerobots(ours: Path) -> None:
-    found, expected = (json.loads((root / "meta" / "info.json").read_text()) for root in (ours, WRITTEN))
-    for feature in expected["features"].values():  # what 0.6 records of its encoder beside what one sees
+    found, expected = (
+        json.loads((root / "meta" / "info.json").read_text()) for root in (ours, WRITTEN)
+    )
+    for feature in expected[
+        "features"
+    ].values():  # what 0.6 records of its encoder beside what one sees
         unseen = ("g", "crf", "preset", "fast_decode", "video_backend", "extra_options")
         for key in unseen if "info" in feature else ():
             del feature["info"][f"video.{key}"]
@@ -233,8 +281,12 @@ def test_metadata_for_pandas_and_datasets_say_what_lerobots_say(ours: Path) -> N
 
 
 def test_statistics_are_lerobots(ours: Path) -> None:
-    """Moments and extremes are equal; quantiles of ours are exact, LeRobot's come from histograms and are averaged."""
-    found, expected = (json.loads((root / "meta" / "stats.json").read_text()) for root in (ours, WRITTEN))
+    """Moments and extremes are equal; quantiles of ours are exact, LeRobot's come from histograms
+    and are averaged.
+    """
+    found, expected = (
+        json.loads((root / "meta" / "stats.json").read_text()) for root in (ours, WRITTEN)
+    )
     assert found.keys() == expected.keys()
     for key in expected:
         assert found[key].keys() == expected[key].keys()
@@ -255,21 +307,29 @@ def test_statistics_are_those_of_all_frames(tmp_path: Path) -> None:
     root = write(tmp_path / "out", info, episodes, images="image")
     stats = json.loads((root / "meta" / "stats.json").read_text())
     actions = np.concatenate([episode.actions for episode in episodes]).astype(float)
-    pictures = np.concatenate([episode.images["front"].reshape(-1, 3) for episode in episodes]) / 255
+    pictures = (
+        np.concatenate([episode.images["front"].reshape(-1, 3) for episode in episodes]) / 255
+    )
     for kind, of in (("min", np.min), ("max", np.max), ("mean", np.mean), ("std", np.std)):
         np.testing.assert_allclose(stats["action"][kind], of(actions, axis=0), rtol=1e-6)
-        np.testing.assert_allclose(stats[TOP][kind], of(pictures, axis=0).reshape(3, 1, 1), rtol=1e-6)
+        np.testing.assert_allclose(
+            stats[TOP][kind], of(pictures, axis=0).reshape(3, 1, 1), rtol=1e-6
+        )
     for kind, q in (("q01", 0.01), ("q10", 0.1), ("q50", 0.5), ("q90", 0.9), ("q99", 0.99)):
-        np.testing.assert_allclose(stats["action"][kind], np.quantile(actions, q, axis=0), rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(
+            stats["action"][kind], np.quantile(actions, q, axis=0), rtol=1e-6, atol=1e-9
+        )
         exact = np.quantile(pictures, q, axis=0, method="inverted_cdf")
         np.testing.assert_allclose(stats[TOP][kind], exact.reshape(3, 1, 1), atol=1e-9)
     rows = parquet.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
     for row, episode in zip(rows, episodes, strict=True):
-        np.testing.assert_allclose(row["stats/action/q10"], np.quantile(episode.actions, 0.1, axis=0), rtol=1e-6)
+        np.testing.assert_allclose(
+            row["stats/action/q10"], np.quantile(episode.actions, 0.1, axis=0), rtol=1e-6
+        )
         assert row["stats/observation.images.front/count"] == [len(episode)]
 
 
-# ---------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 
 
 @pytest.mark.parametrize("codec", ["av1", "h264"])
@@ -297,7 +357,9 @@ def test_every_frame_lies_at_its_second(tmp_path: Path, codec: str) -> None:
     assert all(seen[begin][1] for begin in begins), "each episode begins with a key frame"
 
 
-def test_files_are_split_by_size_and_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_split_by_size_and_by_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(films, "FILM_MB", 6000 / 2**20)
     monkeypatch.setattr(tables, "FILES_PER_CHUNK", 2)
     monkeypatch.setattr("plugins.datasets.lerobot.writer.TABLE_MB", 4_000 / 2**20)
@@ -321,8 +383,20 @@ def test_files_are_split_by_size_and_by_time(tmp_path: Path, monkeypatch: pytest
     tables_ = sorted((root / "meta" / "episodes").rglob("*.parquet"))
     rows = [row for path in tables_ for row in parquet.read_table(path).to_pylist()]
     assert max(row[f"videos/{TOP}/to_timestamp"] for row in rows) <= 2.6
-    numbers = [2 * row[f"videos/{TOP}/chunk_index"] + row[f"videos/{TOP}/file_index"] for row in rows]
-    assert numbers == [0, 0, 1, 2, 3, 3, 4, 4, 5]  # episodes of 11, 12, 13, 14, 15, 11, 12, 13 and 14 frames
+    numbers = [
+        2 * row[f"videos/{TOP}/chunk_index"] + row[f"videos/{TOP}/file_index"] for row in rows
+    ]
+    assert numbers == [
+        0,
+        0,
+        1,
+        2,
+        3,
+        3,
+        4,
+        4,
+        5,
+    ]  # episodes of 11, 12, 13, 14, 15, 11, 12, 13 and 14 frames
 
 
 def test_statistics_of_many_rows_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,19 +415,19 @@ def test_statistics_of_many_rows_take_little_memory(monkeypatch: pytest.MonkeyPa
         np.testing.assert_allclose(found.quantile(q), np.quantile(rows, q, axis=0), atol=0.05)
 
 
-# ---------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 
 
 def test_a_codec_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = make_info()
     monkeypatch.setitem(films.ENCODERS, "av1", "libnothing")
-    with pytest.raises(RecipeError, match="FFmpeg has no encoder for av1"):
+    with pytest.raises(ConfigError, match="FFmpeg has no encoder for av1"):
         write(tmp_path / "out", info, [], codec="av1")
     root = write(tmp_path / "fallback", info, make_episodes(1, info))
     described = json.loads((root / "meta" / "info.json").read_text())
     assert described["features"][TOP]["info"]["video.codec"] == "h264"
     monkeypatch.setitem(films.ENCODERS, "h264", "libnothing")
-    with pytest.raises(RecipeError, match="FFmpeg has no encoder for either"):
+    with pytest.raises(ConfigError, match="FFmpeg has no encoder for either"):
         write(tmp_path / "none", info, [])
 
 
@@ -367,7 +441,9 @@ def test_pictures_that_a_codec_refuses(tmp_path: Path, capsys: pytest.CaptureFix
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
-def test_nothing_is_printed_by_the_encoder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_by_the_encoder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     info = make_info()
     write(tmp_path / "out", info, make_episodes(1, info))
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,6 @@
-"""The LSTM head against torch.nn.LSTM by hand, its losses against numpy, its size against RoboVLMs'."""
+"""The LSTM head against torch.nn.LSTM by hand, its losses against numpy, its size against
+RoboVLMs'.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import ActionSpec, ContextSpec, RecipeError
+from core import ActionSpec, ConfigError, ContextSpec
 from core.testing import Given, checks_for, policy_head
 from core.testing.stand_in import context_of, windows
 from plugins.heads.lstm import LSTMConfig, LSTMHead
@@ -48,12 +50,18 @@ def perceptron(mlp, x):
 
 
 def by_hand(head, readout):
-    """Pose and gripper logits (B T H A) from a torch.nn.LSTM with the head's weights, then numpy in float64."""
+    """Pose and gripper logits (B T H A) from a torch.nn.LSTM with the head's weights, then numpy in
+    float64.
+    """
     lstm = torch.nn.LSTM(readout.shape[-1], 16, 2, batch_first=True)
-    lstm.load_state_dict({name: weight.detach().clone() for name, weight in head.lstm.state_dict().items()})
+    lstm.load_state_dict(
+        {name: weight.detach().clone() for name, weight in head.lstm.state_dict().items()}
+    )
     hidden = lstm.double()(readout.double().mean(2))[0].detach().numpy()
     shape = (*hidden.shape[:2], 4, -1)
-    return np.tanh(perceptron(head.pose, hidden).reshape(shape)), perceptron(head.gripper, hidden).reshape(shape)
+    return np.tanh(perceptron(head.pose, hidden).reshape(shape)), perceptron(
+        head.gripper, hidden
+    ).reshape(shape)
 
 
 def test_actions_equal_an_lstm_by_hand():
@@ -62,7 +70,9 @@ def test_actions_equal_an_lstm_by_hand():
     expected = np.zeros((2, 3, 4, 5))
     expected[..., [0, 2, 4]] = pose
     expected[..., [1, 3]] = 1 / (1 + np.exp(-logits))
-    np.testing.assert_allclose(head(context_from(readout), noise()).detach().numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        head(context_from(readout), noise()).detach().numpy(), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("loss", ["huber", "mse", "l1"])
@@ -79,8 +89,12 @@ def test_losses_equal_numpy(loss):
     gripper_loss = np.logaddexp(0, logits) - logits * target[..., [1, 3]]
     terms = head.loss(context, batch, noise())
     assert set(terms) == {"pose", "gripper"}
-    np.testing.assert_allclose(terms["pose"].item(), pose_loss[mask[..., [0, 2, 4]]].mean(), rtol=1e-5)
-    np.testing.assert_allclose(terms["gripper"].item(), 0.25 * gripper_loss[mask[..., [1, 3]]].mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        terms["pose"].item(), pose_loss[mask[..., [0, 2, 4]]].mean(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        terms["gripper"].item(), 0.25 * gripper_loss[mask[..., [1, 3]]].mean(), rtol=1e-5
+    )
 
 
 def test_every_frame_is_supervised():
@@ -111,7 +125,9 @@ def test_tanh_bounds_the_continuous_dimensions_alone():
         assert free(context, noise())[..., [0, 2, 4]].max() > 1
         bounded = make()
         bounded.load_state_dict(free.state_dict())
-        torch.testing.assert_close(bounded(context, noise())[..., 0], free(context, noise())[..., 0].tanh())
+        torch.testing.assert_close(
+            bounded(context, noise())[..., 0], free(context, noise())[..., 0].tanh()
+        )
         assert torch.equal(bounded(context, noise())[..., 1], free(context, noise())[..., 1])
 
 
@@ -130,7 +146,9 @@ def test_a_row_that_begins_anew_forgets_and_the_others_remember():
     state = head.initial_state(2)
     for t in range(6):
         if t == 4:
-            state = {name: torch.cat([head.initial_state(1)[name], x[1:]]) for name, x in state.items()}
+            state = {
+                name: torch.cat([head.initial_state(1)[name], x[1:]]) for name, x in state.items()
+            }
         actions, state = head.act(context_from(readout[:, t : t + 1]), state, noise())
     fresh = head(context_from(readout[:1, 4:6]), noise())[:, -1]
     going_on = head(context_from(readout[1:, 3:6]), noise())[:, -1]
@@ -139,18 +157,20 @@ def test_a_row_that_begins_anew_forgets_and_the_others_remember():
 
 def test_size_is_that_of_robovlms():
     head = LSTMHead(
-        LSTMConfig(), context=ContextSpec(2048, 1), action=ActionSpec(window=8, horizon=10, dim=7, binary=(6,))
+        LSTMConfig(),
+        context=ContextSpec(2048, 1),
+        action=ActionSpec(window=8, horizon=10, dim=7, binary=(6,)),
     )
     assert round(sum(p.numel() for p in head.parameters()) / 1e6, 2) == 41.21
 
 
 def test_tanh_refuses_unbounded_actions():
-    with pytest.raises(RecipeError, match=r"policy_head\.tanh.*action\.normalization"):
+    with pytest.raises(ConfigError, match=r"policy_head\.tanh.*action\.normalization"):
         make(action=replace(MIXED, bounded=False))
 
 
 def test_an_action_without_continuous_dimensions_is_refused():
-    with pytest.raises(RecipeError, match="continuous"):
+    with pytest.raises(ConfigError, match="continuous"):
         make(action=ActionSpec(window=1, horizon=1, dim=1, binary=(0,)))
 
 
@@ -162,4 +182,8 @@ def test_dropout_without_a_second_layer_is_refused():
 def test_loss_without_actions_says_so():
     given = Given(width=6, action=MIXED)
     with pytest.raises(ValueError, match=r"batch\.actions"):
-        make().loss(context_of(given, windows(given)), replace(policy_head.batch(given), actions=None), noise())
+        make().loss(
+            context_of(given, windows(given)),
+            replace(policy_head.batch(given), actions=None),
+            noise(),
+        )

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.environments.environment import EVALUATION_SEEDS
 from core.errors import DataError
-from core.rollout.contracts import EVALUATION_SEEDS
 from plugins.environments.metaworld import (
     CAMERA,
     CAMERA_POSITION,
@@ -25,7 +25,13 @@ from plugins.environments.metaworld import (
 ROOT = Path(__file__).parents[2]
 MT10 = [
     *("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3"),
-    *("drawer-close-v3", "button-press-topdown-v3", "peg-insert-side-v3", "window-open-v3", "window-close-v3"),
+    *(
+        "drawer-close-v3",
+        "button-press-topdown-v3",
+        "peg-insert-side-v3",
+        "window-open-v3",
+        "window-close-v3",
+    ),
 ]
 UP, CLOSE, OPEN = np.eye(4)[2], np.eye(4)[3], -np.eye(4)[3]
 
@@ -62,12 +68,17 @@ def episode(world: MetaWorld, task: str, seed: int) -> str:
     return seen.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------- instructions
+# ------------------------------------------------------------------------------------- instructions
 
 
 def test_there_are_fifty_tasks_in_the_published_tiers() -> None:
     tasks = read_tasks()
-    assert Counter(task.tier for task in tasks.values()) == {"easy": 28, "medium": 11, "hard": 6, "very hard": 5}
+    assert Counter(task.tier for task in tasks.values()) == {
+        "easy": 28,
+        "medium": 11,
+        "hard": 6,
+        "very hard": 5,
+    }
     assert [*tasks][:10] == MT10
     assert {task.max_steps for task in tasks.values()} == {HORIZON}
     written = tomllib.loads(TASKS.read_text(encoding="utf-8")).values()
@@ -79,11 +90,15 @@ def test_instructions_are_plain_phrases_and_some_are_held_out(name: str) -> None
     task = read_tasks()[name]
     assert len(task.instructions) >= 3
     assert len(task.held_out) in (1, 2)
-    assert all(re.fullmatch(r"[a-z]+( [a-z]+)+", phrase) for phrase in (*task.instructions, *task.held_out))
+    assert all(
+        re.fullmatch(r"[a-z]+( [a-z]+)+", phrase) for phrase in (*task.instructions, *task.held_out)
+    )
 
 
 def test_no_phrase_is_used_twice() -> None:
-    phrases = [phrase for task in read_tasks().values() for phrase in (*task.instructions, *task.held_out)]
+    phrases = [
+        phrase for task in read_tasks().values() for phrase in (*task.instructions, *task.held_out)
+    ]
     assert [phrase for phrase, count in Counter(phrases).items() if count > 1] == []
 
 
@@ -91,29 +106,39 @@ def test_no_phrase_is_used_twice() -> None:
 def test_held_out_phrasings_use_words_that_demonstrations_teach(names: list[str]) -> None:
     tasks = [task for name, task in read_tasks().items() if name in names]
     taught = set().union(*(words(task.instructions) for task in tasks))
-    assert {task.name: words(task.held_out) - taught for task in tasks if words(task.held_out) - taught} == {}
+    assert {
+        task.name: words(task.held_out) - taught for task in tasks if words(task.held_out) - taught
+    } == {}
 
 
-# ---------------------------------------------------------------------------------------------- what is missing
+# ---------------------------------------------------------------------------------- what is missing
 
 
-def test_a_missing_package_is_one_line_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_one_line_that_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "metaworld", None)
     monkeypatch.delitem(sys.modules, "metaworld.policies", raising=False)
-    with pytest.raises(DataError, match=r"^Meta-World is not installed \(.*\); pip install 'joinery\[metaworld\]'$"):
+    with pytest.raises(
+        DataError, match=r"^Meta-World is not installed \(.*\); pip install 'joinery\[metaworld\]'$"
+    ):
         MetaWorld(MetaWorldConfig())
 
 
 @pytest.mark.simulator
 @pytest.mark.usefixtures("world")
-def test_missing_opengl_is_one_line_that_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_opengl_is_one_line_that_names_the_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     monkeypatch.setitem(sys.modules, "mujoco.osmesa", object())  # it has no GLContext
-    with pytest.raises(DataError, match=r"^Meta-World is drawn by OpenGL, which mujoco\.osmesa .* libegl1 .*\)$"):
+    with pytest.raises(
+        DataError, match=r"^Meta-World is drawn by OpenGL, which mujoco\.osmesa .* libegl1 .*\)$"
+    ):
         MetaWorld(MetaWorldConfig())
 
 
-# ---------------------------------------------------------------------------------------------- conventions
+# -------------------------------------------------------------------------------------- conventions
 
 
 @pytest.mark.simulator
@@ -204,11 +229,13 @@ def test_looking_changes_nothing(world: MetaWorld) -> None:
 
 @pytest.mark.simulator
 def test_an_unknown_task_is_one_line(world: MetaWorld) -> None:
-    with pytest.raises(DataError, match=r"^metaworld has no task 'push-v2'; did you mean 'push-v3'\?$"):
+    with pytest.raises(
+        DataError, match=r"^metaworld has no task 'push-v2'; did you mean 'push-v3'\?$"
+    ):
         world.reset("push-v2", 0)
 
 
-# ---------------------------------------------------------------------------------------------- seeds
+# -------------------------------------------------------------------------------------------- seeds
 
 
 @pytest.mark.simulator
@@ -221,7 +248,9 @@ def test_a_seed_gives_the_same_episode_in_a_fresh_process(world: MetaWorld, task
         "from tests.plugins.test_metaworld import *; world = MetaWorld(MetaWorldConfig()); "
         f"print(episode(world, '{task}', EVALUATION_SEEDS)); world.close()"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == episode(world, task, EVALUATION_SEEDS)
 
 
@@ -251,7 +280,7 @@ def test_few_simulations_are_kept_and_those_made_anew_look_the_same(
         assert len(world._worlds) == 2
 
 
-# ---------------------------------------------------------------------------------------------- experts
+# ------------------------------------------------------------------------------------------ experts
 
 
 @pytest.mark.simulator

@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.data.convert import main
-from core.data.imports import import_episodes
-from core.data.store import EpisodeStore
+from core.commands.import_ import main
 from core.errors import DataError
+from core.formats.importing import import_episodes
+from core.store.store import EpisodeStore
 from plugins.datasets.metaworld_npz import MetaWorldNpz, MetaWorldNpzConfig
 
 ENDS = (4, 9)
@@ -28,7 +28,9 @@ def recording(**changes: Any) -> dict[str, Any]:
 
 
 def source(folder: Path, **changes: Any) -> MetaWorldNpz:
-    np.savez_compressed(folder / "push-v3.npz", **{k: v for k, v in recording(**changes).items() if v is not None})
+    np.savez_compressed(
+        folder / "push-v3.npz", **{k: v for k, v in recording(**changes).items() if v is not None}
+    )
     return MetaWorldNpz(MetaWorldNpzConfig(), source=folder)
 
 
@@ -45,19 +47,35 @@ def test_episodes_are_read_as_recorded(tmp_path: Path) -> None:
 
 def test_the_conventions_are_metaworlds(tmp_path: Path) -> None:
     action = source(tmp_path).info.action
-    assert (action.mode, action.frame, action.rotation, action.rate) == ("delta", "world", "none", 80.0)
+    assert (action.mode, action.frame, action.rotation, action.rate) == (
+        "delta",
+        "world",
+        "none",
+        80.0,
+    )
     assert action.scale[:3] == (0.01, 0.01, 0.01)
     (gripper,) = action.grippers
-    assert (gripper.dimension, gripper.kind, gripper.closed, gripper.open) == (3, "continuous", 1.0, -1.0)
+    assert (gripper.dimension, gripper.kind, gripper.closed, gripper.open) == (
+        3,
+        "continuous",
+        1.0,
+        -1.0,
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"proprio": np.zeros((8, 4), np.float32)}, r"'episode_ends' \[4, 9\] must rise to the frames, .*'proprio': 8"),
+        (
+            {"proprio": np.zeros((8, 4), np.float32)},
+            r"'episode_ends' \[4, 9\] must rise to the frames, .*'proprio': 8",
+        ),
         ({"actions": None}, "actions"),
         ({"episode_ends": np.array([4, 8])}, r"'episode_ends' \[4, 8\] must rise to the frames"),
-        ({"episode_ends": np.array([[4, 9]])}, r"'episode_ends' is int64 \(1, 2\), expected integers"),
+        (
+            {"episode_ends": np.array([[4, 9]])},
+            r"'episode_ends' is int64 \(1, 2\), expected integers",
+        ),
         ({"episode_ends": np.array(9)}, r"'episode_ends' is int64 \(\), expected"),
         ({"episode_ends": np.array([4.5, 9.0])}, r"'episode_ends' is float64"),
         ({"episode_ends": np.array([9, 4, 9], np.uint64)}, r"'episode_ends' \[9, 4, 9\] must rise"),
@@ -66,10 +84,15 @@ def test_the_conventions_are_metaworlds(tmp_path: Path) -> None:
         ({"task": np.array(["a", "b"])}, r"'task' is <U1 \(2,\), expected one string"),
         ({"instruction": np.array(7)}, "'instruction' is int64"),
         ({"episode_ends": np.array([9, 9])}, r"'episode_ends' \[9, 9\] must rise to the frames"),
-        ({"instruction": np.array({"a": 1}, dtype=object)}, "Python objects, which might run code, are not loaded"),
+        (
+            {"instruction": np.array({"a": 1}, dtype=object)},
+            "Python objects, which might run code, are not loaded",
+        ),
     ],
 )
-def test_files_laid_out_otherwise_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_files_laid_out_otherwise_are_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     dataset = source(tmp_path, **changes)
     with pytest.raises(DataError, match=f"push-v3.npz.*{message}"):
         dataset.read(dataset.ids()[0])
@@ -96,11 +119,16 @@ def nan_at(frame: int, dimension: int) -> np.ndarray:
             {"images": np.zeros((9, 64, 64, 3), np.uint8)},
             r"'push-v3/0', 'corner2': uint8 \(4, 64, 64, 3\), expected .*96",
         ),
-        ({"proprio": np.zeros((9, 3), np.float32)}, r"'push-v3/0', proprio: float32 \(4, 3\), expected .* \(4, 4\)"),
+        (
+            {"proprio": np.zeros((9, 3), np.float32)},
+            r"'push-v3/0', proprio: float32 \(4, 3\), expected .* \(4, 4\)",
+        ),
         ({"actions": nan_at(6, 2)}, r"'push-v3/1', frame 2: actions 'z' is nan"),
     ],
 )
-def test_the_store_names_file_and_episode(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_the_store_names_file_and_episode(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     dataset = source(tmp_path, **changes)
     with pytest.raises(DataError, match=f"episode {message}"):
         import_episodes(dataset, tmp_path / "out.zarr", lambda done, total: None)
@@ -110,7 +138,10 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     dataset = source(tmp_path)
     file = tmp_path / "push-v3.npz"
     whole = file.read_bytes()
-    flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (100, 5_000, len(whole) // 2)]
+    flipped = [
+        whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        for at in (100, 5_000, len(whole) // 2)
+    ]
     np.save(tmp_path / "array.npy", np.zeros(3))
     no_archive = (tmp_path / "array.npy").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"nothing", no_archive, *flipped):
@@ -144,7 +175,9 @@ def test_the_command_imports_a_folder(tmp_path: Path, capsys: pytest.CaptureFixt
     store = EpisodeStore(tmp_path / "out.zarr")
     out = np.zeros((5, 96, 96, 3), np.uint8)
     store.read_frames("top", 1, 0, 5, out)
-    assert np.abs(out.astype(int) - recording()["images"][4:]).mean() < 30  # noise: the codec may be lossy
+    assert (
+        np.abs(out.astype(int) - recording()["images"][4:]).mean() < 30
+    )  # noise: the codec may be lossy
 
 
 def test_the_store_that_ships_is_whole() -> None:

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from core import RecipeError
-from core.assembly import build_policy
-from core.plugins import load_plugins
-from core.recipe import load_recipe
+from core import ConfigError
+from core.policy.assembly import build_policy
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import load_plugins
 from plugins.text.none import NoText, NoTextConfig
 from tests.contexts import noise
-from tests.core.test_policy import CAMERAS, RECIPE, batch_of
+from tests.core.policy.test_policy import CAMERAS, RECIPE, batch_of
 from tests.plugins.test_lstm import MIXED
 
 WORDS = '[text_encoder]\nname = "sentencepiece"\nwidth = 24\n'
@@ -48,7 +48,9 @@ def test_a_policy_learns_and_acts_without_words(tmp_path, formulation, layout):
         state = policy.initial_state(torch.arange(3))
         for t in range(3):
             images = {name: x[:, t : t + 1] for name, x in batch.images.items()}
-            frame = batch.__class__(images, batch.instructions, batch.text_ids, None, batch.proprio[:, t : t + 1])
+            frame = batch.__class__(
+                images, batch.instructions, batch.text_ids, None, batch.proprio[:, t : t + 1]
+            )
             actions, state = policy.act(frame, state)
             torch.testing.assert_close(actions, window[:, t], rtol=1e-5, atol=1e-5)
 
@@ -57,7 +59,11 @@ def test_an_encoder_that_sees_by_the_instruction_refuses_it(tmp_path):
     section = '[vision_encoder]\nname = "timm_vit"\nmodel = "test_vit"\nimage_size = 32\n'
     assert section in RECIPE
     text = RECIPE.replace(WORDS, '[text_encoder]\nname = "none"\n')
-    (tmp_path / "recipe.toml").write_text(text.replace(section, '[vision_encoder]\nname = "film_cnn"\n'))
+    (tmp_path / "recipe.toml").write_text(
+        text.replace(section, '[vision_encoder]\nname = "film_cnn"\n')
+    )
     recipe = load_recipe(tmp_path / "recipe.toml", ["data.window=3"], load_plugins())
-    with pytest.raises(RecipeError, match=r"vision_encoder\.name: 'film_cnn' sees by the instruction, and there is"):
+    with pytest.raises(
+        ConfigError, match=r"vision_encoder\.name: 'film_cnn' sees by the instruction, and there is"
+    ):
         build_policy(recipe, CAMERAS, MIXED, proprio_dim=5)

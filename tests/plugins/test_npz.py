@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from core.errors import DataError, RecipeError
+from core.errors import ConfigError, DataError
 from plugins.datasets.npz import Npz, NpzConfig
 from tests.damage import FUZZ, bounded, overwrite, read_all
 
@@ -42,7 +42,9 @@ def test_files_are_read_as_written(folder: Path) -> None:
     for number, found in enumerate(map(source.read, source.ids())):
         written = episode(number)
         np.testing.assert_array_equal(found.images["front"], written["front"])
-        np.testing.assert_array_equal(found.images["bright"], np.rint(written["bright"] * 255).astype(np.uint8))
+        np.testing.assert_array_equal(
+            found.images["bright"], np.rint(written["bright"] * 255).astype(np.uint8)
+        )
         np.testing.assert_array_equal(found.actions, written["action"].astype(np.float32))
         np.testing.assert_array_equal(found.proprio[:, 0], written["angle"].astype(np.float32))
         np.testing.assert_array_equal(found.proprio[:, 1:], written["force"])
@@ -56,14 +58,19 @@ def test_one_instruction_for_all(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"front": np.zeros((5, 6, 8), np.uint8)}, r"take1.npz, front: uint8 \(5, 6, 8\) are no pictures"),
+        (
+            {"front": np.zeros((5, 6, 8), np.uint8)},
+            r"take1.npz, front: uint8 \(5, 6, 8\) are no pictures",
+        ),
         ({"bright": np.full((5, 6, 8, 3), np.nan)}, r"take1.npz, bright: values outside \[0, 1\]"),
         ({"angle": np.zeros(4)}, r"take1.npz, angle: float64 \(4,\), expected numbers of 5 frames"),
         ({"action": np.array(["a"] * 5)}, r"take1.npz, action: <U1 \(5,\), expected numbers"),
         ({"action": np.array(1.0)}, r"take1.npz, action: .*expected numbers of 0 frames"),
     ],
 )
-def test_arrays_that_do_not_fit_are_named(folder: Path, change: dict[str, Any], message: str) -> None:
+def test_arrays_that_do_not_fit_are_named(
+    folder: Path, change: dict[str, Any], message: str
+) -> None:
     source = read(folder, proprio=("angle",))
     np.savez(folder / "take1.npz", **{**episode(1), **change})
     with pytest.raises(DataError, match=message):
@@ -81,13 +88,17 @@ def test_damaged_incomplete_and_missing_files(folder: Path, tmp_path: Path) -> N
     (folder / "take1.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"take1.npz: damaged or no .npz file"):
         source.read("take1")
-    np.savez(folder / "take1.npz", **{key: x for key, x in episode(1).items() if key != "instruction"})
+    np.savez(
+        folder / "take1.npz", **{key: x for key, x in episode(1).items() if key != "instruction"}
+    )
     with pytest.raises(DataError, match=r"take1.npz: has no array 'instruction'"):
         source.read("take1")
     np.savez(folder / "take1.npz", **{**episode(1), "instruction": ["do", "it"]})
-    with pytest.raises(DataError, match=r"take1.npz: instruction is <U2 \(2,\), expected one string"):
+    with pytest.raises(
+        DataError, match=r"take1.npz: instruction is <U2 \(2,\), expected one string"
+    ):
         source.read("take1")
-    with pytest.raises(RecipeError, match="there is no array 'actions'; did you mean 'action'"):
+    with pytest.raises(ConfigError, match="there is no array 'actions'; did you mean 'action'"):
         read(folder, action="actions")
     with pytest.raises(DataError, match=r"holds no .npz files"):
         read(tmp_path / "elsewhere")
@@ -101,7 +112,9 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
 
 def test_a_folder_without_instructions(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", action=np.zeros((3, 2)), front=np.zeros((3, 4, 4, 3), np.uint8))
-    with pytest.raises(RecipeError, match=r"no array 'instruction' says what the robot is told; say instruction = "):
+    with pytest.raises(
+        ConfigError, match=r"no array 'instruction' says what the robot is told; say instruction = "
+    ):
         read(tmp_path)
 
 
@@ -111,7 +124,9 @@ def test_the_first_file_that_can_be_read_describes_the_others(folder: Path) -> N
     assert source.info.cameras.keys() == {"front", "bright"}
     assert len(source.read("take1")) == 5
     (folder / "take1.npz").write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of 2 can be read; the first: .*take0.npz: damaged or no .npz file"):
+    with pytest.raises(
+        DataError, match=r"none of 2 can be read; the first: .*take0.npz: damaged or no .npz file"
+    ):
         read(folder)
 
 

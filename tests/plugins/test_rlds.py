@@ -1,4 +1,6 @@
-"""Episodes in TFRecord files, framed by tensorboard's writer and encoded by hand after protobuf's specification."""
+"""Episodes in TFRecord files, framed by tensorboard's writer and encoded by hand after protobuf's
+specification.
+"""
 
 import json
 import struct
@@ -13,9 +15,9 @@ from hypothesis import given, strategies as st
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from core.data.convert import main
-from core.data.store import EpisodeStore
-from core.errors import DataError, RecipeError
+from core.commands.import_ import main
+from core.errors import ConfigError, DataError
+from core.store.store import EpisodeStore
 from plugins.datasets.rlds import Rlds, RldsConfig
 from plugins.datasets.rlds.records import _masked
 from tests.damage import FUZZ, bounded, overwrite, read_all
@@ -34,7 +36,7 @@ def steps(number: int) -> dict[str, np.ndarray]:
     }
 
 
-# ---------------------------------------------------------------------------- protobuf's wire format, in ten lines
+# ------------------------------------------------------------- protobuf's wire format, in ten lines
 
 
 def varint(number: int) -> bytes:
@@ -57,24 +59,39 @@ def feature(values: Sequence[Any]) -> bytes:
 
 
 def example(features: Mapping[str, Sequence[Any]]) -> bytes:
-    return field(1, b"".join(field(1, field(1, k.encode()) + field(2, feature(v))) for k, v in features.items()))
+    return field(
+        1,
+        b"".join(
+            field(1, field(1, k.encode()) + field(2, feature(v))) for k, v in features.items()
+        ),
+    )
 
 
 # ---------------------------------------------------------------------------- a dataset
 
 
 def tensor(*shape: int, dtype: str = "float32") -> dict[str, Any]:
-    return {"tensor": {"shape": {"dimensions": [str(n) for n in shape]}, "dtype": dtype, "encoding": "none"}}
+    return {
+        "tensor": {
+            "shape": {"dimensions": [str(n) for n in shape]},
+            "dtype": dtype,
+            "encoding": "none",
+        }
+    }
 
 
 def features(**children: Any) -> dict[str, Any]:
     return {"featuresDict": {"features": children}}
 
 
-IMAGE = {"image": {"shape": {"dimensions": ["6", "8", "3"]}, "dtype": "uint8", "encodingFormat": "png"}}
+IMAGE = {
+    "image": {"shape": {"dimensions": ["6", "8", "3"]}, "dtype": "uint8", "encodingFormat": "png"}
+}
 STEP = features(
     action=features(world_vector=tensor(3), gripper=tensor(1)),
-    observation=features(image=IMAGE, state=tensor(5), depth={"image": {"shape": {"dimensions": ["6", "8", "1"]}}}),
+    observation=features(
+        image=IMAGE, state=tensor(5), depth={"image": {"shape": {"dimensions": ["6", "8", "1"]}}}
+    ),
     language_instruction={"text": {}},
     is_first=tensor(dtype="bool"),
 )
@@ -114,7 +131,9 @@ def write(folder: Path, *shards: Sequence[int]) -> Path:
             writer = RecordWriter(stream)
             for number in numbers:
                 writer.write(encoded(number))
-    whole = features(steps={"sequence": {"feature": STEP}}, episode_metadata=features(file_path={"text": {}}))
+    whole = features(
+        steps={"sequence": {"feature": STEP}}, episode_metadata=features(file_path={"text": {}})
+    )
     (folder / "features.json").write_text(json.dumps(whole))
     return folder
 
@@ -126,11 +145,17 @@ def read(folder: Path, **config: Any) -> Rlds:
 
 def test_episodes_are_read_as_written(folder: Path) -> None:
     source = read(folder)
-    assert source.ids() == ["00000-of-00002/000000", "00000-of-00002/000001", "00001-of-00002/000000"]
+    assert source.ids() == [
+        "00000-of-00002/000000",
+        "00000-of-00002/000001",
+        "00001-of-00002/000000",
+    ]
     for number, episode in enumerate(map(source.read, source.ids())):
         written = steps(number)
         np.testing.assert_array_equal(episode.images["image"], written["image"])
-        np.testing.assert_array_equal(episode.actions, np.hstack([written["world_vector"], written["gripper"]]))
+        np.testing.assert_array_equal(
+            episode.actions, np.hstack([written["world_vector"], written["gripper"]])
+        )
         np.testing.assert_array_equal(episode.proprio, written["state"])
         assert episode.instruction == f"task {number}"
 
@@ -144,7 +169,9 @@ def test_what_is_found_and_what_is_said(folder: Path) -> None:
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     action = 'action=["action/world_vector", "action/gripper"]'
-    assert main(["rlds", str(folder), str(tmp_path / "out.zarr"), "fps=3", action, "--jobs", "1"]) == 0
+    assert (
+        main(["rlds", str(folder), str(tmp_path / "out.zarr"), "fps=3", action, "--jobs", "1"]) == 0
+    )
     store = EpisodeStore(tmp_path / "out.zarr")
     assert store.length.tolist() == [*LENGTHS]
 
@@ -152,18 +179,22 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({"action": ("action",)}, RecipeError, "there is no feature 'action'"),
-        ({"cameras": {"top": "observation/imag"}}, RecipeError, "did you mean 'observation/image'"),
+        ({"action": ("action",)}, ConfigError, "there is no feature 'action'"),
+        ({"cameras": {"top": "observation/imag"}}, ConfigError, "did you mean 'observation/image'"),
         ({"split": "test"}, DataError, r"holds no \*-test.tfrecord-\* files"),
     ],
 )
-def test_what_is_not_there(folder: Path, config: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_what_is_not_there(
+    folder: Path, config: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         read(folder, **config)
 
 
 def test_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"features.json: not there; name the folder of a dataset's version"):
+    with pytest.raises(
+        DataError, match=r"features.json: not there; name the folder of a dataset's version"
+    ):
         read(tmp_path)
 
 
@@ -174,7 +205,11 @@ def test_cut_off_and_damaged_files_keep_their_other_records(folder: Path) -> Non
     second_at = read(folder).places[second][1]
     for damaged, lost, message in (
         (whole[:-10], second, f"the record at byte {second_at:,} is cut off"),
-        (whole[: second_at + 5], second, f"no record begins at byte {second_at:,}, so that what follows cannot"),
+        (
+            whole[: second_at + 5],
+            second,
+            f"no record begins at byte {second_at:,}, so that what follows cannot",
+        ),
         (whole[:40] + b"!" + whole[41:], first, "the record at byte 0 does not match its checksum"),
     ):
         file.write_bytes(damaged)
@@ -195,17 +230,29 @@ def test_a_length_that_no_file_has_is_refused(folder: Path) -> None:
     length = struct.pack("<Q", 2**60)
     file.write_bytes(length + struct.pack("<I", _masked(length)) + b"few")
     for reader in (source, read(folder)):  # listed before and after
-        with bounded(), pytest.raises(DataError, match=r"tfrecord-00001-of-00002: the record at byte 0 is cut off"):
+        with (
+            bounded(),
+            pytest.raises(
+                DataError, match=r"tfrecord-00001-of-00002: the record at byte 0 is cut off"
+            ),
+        ):
             reader.read("00001-of-00002/000000")
 
 
-@pytest.mark.parametrize("lengths", [["0"], ["-1"], ["1000000000000"], ["x"], [[]], ["3", "99999999999999"]])
+@pytest.mark.parametrize(
+    "lengths", [["0"], ["-1"], ["1000000000000"], ["x"], [[]], ["3", "99999999999999"]]
+)
 def test_widths_that_no_step_has(folder: Path, lengths: list[Any]) -> None:
     description = json.loads((folder / "features.json").read_text())
-    step = description["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"]["features"]
+    step = description["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"][
+        "features"
+    ]
     step["action"]["featuresDict"]["features"]["gripper"]["tensor"]["shape"]["dimensions"] = lengths
     (folder / "features.json").write_text(json.dumps(description))
-    with bounded(), pytest.raises(DataError, match=r"'gripper' holds|features.json: describes no episodes"):
+    with (
+        bounded(),
+        pytest.raises(DataError, match=r"'gripper' holds|features.json: describes no episodes"),
+    ):
         read(folder)
 
 

@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from core.data.convert import main
-from core.data.store import EpisodeStore
-from core.errors import DataError, RecipeError
+from core.commands.import_ import main
+from core.errors import ConfigError, DataError
+from core.store.store import EpisodeStore
 from plugins.datasets.robomimic import Robomimic, RobomimicConfig
 from tests.damage import FUZZ, bounded, overwrite, read_all
 
 h5py = pytest.importorskip("h5py", reason="needs h5py (pip install -e '.[robomimic]')")
 
-OSC = {"type": "OSC_POSE", "input_max": 1, "output_max": [0.04, 0.04, 0.04, 0.3, 0.3, 0.3], "control_delta": True}
-LIFT = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 10, "controller_configs": OSC}}
+OSC = {
+    "type": "OSC_POSE",
+    "input_max": 1,
+    "output_max": [0.04, 0.04, 0.04, 0.3, 0.3, 0.3],
+    "control_delta": True,
+}
+LIFT = {
+    "env_name": "Lift",
+    "type": 1,
+    "env_kwargs": {"control_freq": 10, "controller_configs": OSC},
+}
 DEMOS = ("demo_0", "demo_2", "demo_10")
 
 
@@ -54,7 +63,9 @@ def test_demonstrations_are_read_as_written_in_the_order_of_their_numbers(tmp_pa
     assert source.ids() == [f"lift/{demo}" for demo in DEMOS]
     for number, episode in enumerate(map(source.read, source.ids())):
         written = demonstration(number)
-        np.testing.assert_array_equal(episode.images["agentview_image"], written["obs/agentview_image"])
+        np.testing.assert_array_equal(
+            episode.images["agentview_image"], written["obs/agentview_image"]
+        )
         np.testing.assert_allclose(episode.actions, written["actions"], rtol=1e-6)
         state = [written[f"obs/robot0_{key}"] for key in ("eef_pos", "eef_quat", "gripper_qpos")]
         np.testing.assert_allclose(episode.proprio, np.concatenate(state, axis=1), rtol=1e-6)
@@ -67,10 +78,20 @@ def test_the_conventions_are_those_of_the_controller(tmp_path: Path) -> None:
     assert info.action.scale == (0.04, 0.04, 0.04, 0.3, 0.3, 0.3, 1.0)
     (gripper,) = info.action.grippers
     assert (gripper.dimension, gripper.closed, gripper.open) == (6, 1.0, -1.0)
-    assert info.proprio[:4] == ("robot0_eef_pos_0", "robot0_eef_pos_1", "robot0_eef_pos_2", "robot0_eef_quat_0")
+    assert info.proprio[:4] == (
+        "robot0_eef_pos_0",
+        "robot0_eef_pos_1",
+        "robot0_eef_pos_2",
+        "robot0_eef_quat_0",
+    )
     absolute = {"env_kwargs": {"controller_configs": OSC | {"control_delta": False}}}
     action = read(write(tmp_path / "absolute.hdf5", absolute), instruction="lift").info.action
-    assert (action.mode, action.frame, action.scale[0], action.rate) == ("absolute", "world", 1.0, 20.0)
+    assert (action.mode, action.frame, action.scale[0], action.rate) == (
+        "absolute",
+        "world",
+        1.0,
+        20.0,
+    )
     joints = {"env_kwargs": {"controller_configs": OSC | {"type": "JOINT_POSITION"}}}
     action = read(write(tmp_path / "joints.hdf5", joints), instruction="lift").info.action
     assert (action.frame, action.rotation, action.grippers) == ("joint", "none", ())
@@ -84,9 +105,13 @@ def test_the_conventions_are_those_of_the_controller(tmp_path: Path) -> None:
         ({"input_ref_frame": "world"}, "delta", "world"),
     ],
 )
-def test_the_conventions_since_robosuite_1_5(tmp_path: Path, said: dict[str, str], mode: str, frame: str) -> None:
+def test_the_conventions_since_robosuite_1_5(
+    tmp_path: Path, said: dict[str, str], mode: str, frame: str
+) -> None:
     arm = {"type": "OSC_POSE", "output_max": 0.05, "gripper": {"type": "GRIP"}, **said}
-    environment = {"env_kwargs": {"controller_configs": {"type": "BASIC", "body_parts": {"right": arm}}}}
+    environment = {
+        "env_kwargs": {"controller_configs": {"type": "BASIC", "body_parts": {"right": arm}}}
+    }
     action = read(write(tmp_path / "lift.hdf5", environment), instruction="lift").info.action
     assert (action.mode, action.frame, action.rotation) == (mode, frame, "axis_angle")
     assert action.scale == (*(0.05 if mode == "delta" else 1.0 for _ in range(6)), 1.0)
@@ -102,7 +127,9 @@ def test_other_actions_than_the_controllers_are_not_taken_for_them(tmp_path: Pat
 
 
 def test_what_the_robot_is_told(tmp_path: Path) -> None:
-    libero = write(tmp_path / "a.hdf5", problem_info={"language_instruction": ["open", "the", "drawer"]})
+    libero = write(
+        tmp_path / "a.hdf5", problem_info={"language_instruction": ["open", "the", "drawer"]}
+    )
     assert read(libero).read("a/demo_0").instruction == "open the drawer"
     named = write(tmp_path / "KITCHEN_SCENE10_put_the_bowl_away_demo.hdf5", LIFT)
     source = read(named)
@@ -122,28 +149,39 @@ def test_pictures_that_stand_on_their_heads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(turned, written[:, ::-1])
     with h5py.File(tmp_path / "lift.hdf5", "a") as file:
         file["data"].attrs["macros_image_convention"] = "opengl"  # as LIBERO's say of themselves
-    np.testing.assert_array_equal(read(tmp_path, **config).read("lift/demo_0").images["front"], written[:, ::-1])
-    np.testing.assert_array_equal(read(tmp_path, flip=False, **config).read("lift/demo_0").images["front"], written)
+    np.testing.assert_array_equal(
+        read(tmp_path, **config).read("lift/demo_0").images["front"], written[:, ::-1]
+    )
+    np.testing.assert_array_equal(
+        read(tmp_path, flip=False, **config).read("lift/demo_0").images["front"], written
+    )
 
 
 def test_a_folder_of_files_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "libero").mkdir()
     for name in ("open_the_drawer_demo", "close_the_drawer_demo"):
         write(tmp_path / "libero" / f"{name}.hdf5")
-    assert main(["robomimic", str(tmp_path / "libero"), str(tmp_path / "out.zarr"), "--jobs", "1"]) == 0
+    assert (
+        main(["robomimic", str(tmp_path / "libero"), str(tmp_path / "out.zarr"), "--jobs", "1"])
+        == 0
+    )
     store = EpisodeStore(tmp_path / "out.zarr")
-    assert [store.task_name(e) for e in range(6)] == ["close_the_drawer"] * 3 + ["open_the_drawer"] * 3
+    assert [store.task_name(e) for e in range(6)] == ["close_the_drawer"] * 3 + [
+        "open_the_drawer"
+    ] * 3
 
 
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({"cameras": {"front": "agentview"}}, RecipeError, "did you mean 'agentview_image'"),
-        ({"proprio": ("robot0_joint",)}, RecipeError, "there is no observation 'robot0_joint'"),
-        ({"action": "action"}, RecipeError, "there is no dataset 'action'; did you mean 'actions'"),
+        ({"cameras": {"front": "agentview"}}, ConfigError, "did you mean 'agentview_image'"),
+        ({"proprio": ("robot0_joint",)}, ConfigError, "there is no observation 'robot0_joint'"),
+        ({"action": "action"}, ConfigError, "there is no dataset 'action'; did you mean 'actions'"),
     ],
 )
-def test_what_is_not_there(tmp_path: Path, config: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_what_is_not_there(
+    tmp_path: Path, config: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         read(write(tmp_path / "lift.hdf5"), **config)
 
@@ -156,7 +194,9 @@ def test_no_files(tmp_path: Path) -> None:
         read(tmp_path)
     with h5py.File(tmp_path / "vacant.hdf5", "w") as file:
         file.create_group("data")
-    with pytest.raises(DataError, match=r"none of 2 can be read; the first: .*text.hdf5: cannot be read"):
+    with pytest.raises(
+        DataError, match=r"none of 2 can be read; the first: .*text.hdf5: cannot be read"
+    ):
         read(tmp_path)
 
 
@@ -188,7 +228,9 @@ def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(tmp_pat
 def test_files_whose_episodes_would_have_the_same_names(tmp_path: Path) -> None:
     for name in ("lift.h5", "lift.hdf5"):
         write(tmp_path / name)
-    with pytest.raises(DataError, match=r"lift.hdf5: an episode 'lift/demo_0' is in .*lift.h5, too"):
+    with pytest.raises(
+        DataError, match=r"lift.hdf5: an episode 'lift/demo_0' is in .*lift.h5, too"
+    ):
         read(tmp_path)
 
 
@@ -197,28 +239,43 @@ def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         del file["data/demo_2/obs/robot0_eef_pos"]
     source = read(path, instruction="lift")
-    with pytest.raises(DataError, match=r"lift.hdf5, /data/demo_2/obs: has no 'robot0_eef_pos'; did you mean"):
+    with pytest.raises(
+        DataError, match=r"lift.hdf5, /data/demo_2/obs: has no 'robot0_eef_pos'; did you mean"
+    ):
         source.read("lift/demo_2")
 
 
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"shape": (10**12, 7), "chunks": (1000, 7)}, r"actions: says that it holds 56,000,000,000,000 bytes"),
-        ({"shape": (10**12, 7), "chunks": (1000, 7), "compression": "gzip"}, r"says that it holds 56,000,000,000,000"),
+        (
+            {"shape": (10**12, 7), "chunks": (1000, 7)},
+            r"actions: says that it holds 56,000,000,000,000 bytes",
+        ),
+        (
+            {"shape": (10**12, 7), "chunks": (1000, 7), "compression": "gzip"},
+            r"says that it holds 56,000,000,000,000",
+        ),
         ({"shape": (10**12, 7)}, r"says that it holds 56,000,000,000,000 bytes, and 0 are there"),
-        ({"shape": (5, 7), "chunks": (1, 7), "compression": "gzip"}, r"actions: lacks 5 of 5 chunks; copy it again"),
+        (
+            {"shape": (5, 7), "chunks": (1, 7), "compression": "gzip"},
+            r"actions: lacks 5 of 5 chunks; copy it again",
+        ),
         ({"shape": (5, 7)}, r"says that it holds 280 bytes, and 0 are there"),
         ({"data": ["left"] * 5}, r"actions: object \(5,\), expected numbers in this file"),
         ({"data": 1.0}, r"actions: float64 \(\), expected numbers of 0 frames"),
         ({"shape": (5, 7), "external": [("/dev/zero", 0, 280)]}, r"expected numbers in this file"),
     ],
 )
-def test_what_is_claimed_and_not_there_is_refused(tmp_path: Path, made: dict[str, Any], message: str) -> None:
+def test_what_is_claimed_and_not_there_is_refused(
+    tmp_path: Path, made: dict[str, Any], message: str
+) -> None:
     path = write(tmp_path / "lift.hdf5")
     with h5py.File(path, "a") as file:
         del file["data/demo_2/actions"]
-        file["data/demo_2"].create_dataset("actions", **({"dtype": "f8"} if "shape" in made else {}), **made)
+        file["data/demo_2"].create_dataset(
+            "actions", **({"dtype": "f8"} if "shape" in made else {}), **made
+        )
     source = read(path, instruction="lift")
     with bounded(), pytest.raises(DataError, match=message):
         source.read("lift/demo_2")
@@ -232,6 +289,6 @@ def test_damage_anywhere_is_an_error_in_one_line(tmp_path: Path, at: float, valu
     with bounded():
         try:
             read_all(read(path, instruction="lift"))
-        except (DataError, RecipeError) as error:
+        except (DataError, ConfigError) as error:
             message = str(error)
     assert len(message.splitlines()) <= 1

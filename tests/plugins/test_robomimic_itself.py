@@ -22,7 +22,9 @@ KEYS = ("front", "wrist", "proprio")
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("robomimic") / "out.hdf5"
-    writer = RobomimicWriter(RobomimicWriterConfig(next_obs=True, validation_episodes=1), info=INFO, out=path)
+    writer = RobomimicWriter(
+        RobomimicWriterConfig(next_obs=True, validation_episodes=1), info=INFO, out=path
+    )
     for episode in EPISODES:
         writer.append(episode)
     writer.finish()
@@ -30,9 +32,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path, **settings: Any) -> Any:
-    modalities.initialize_obs_modality_mapping_from_dict({"rgb": ["front", "wrist"], "low_dim": ["proprio"]})
+    modalities.initialize_obs_modality_mapping_from_dict(
+        {"rgb": ["front", "wrist"], "low_dim": ["proprio"]}
+    )
     datasets = ("actions", "rewards", "dones")
-    return robomimic.SequenceDataset(str(path), obs_keys=KEYS, dataset_keys=datasets, seq_length=2, **settings)
+    return robomimic.SequenceDataset(
+        str(path), obs_keys=KEYS, dataset_keys=datasets, seq_length=2, **settings
+    )
 
 
 @pytest.mark.parametrize("cache", ["all", "low_dim", None])
@@ -41,7 +47,10 @@ def test_robomimic_reads_every_step(path: Path, cache: str | None) -> None:
     places = [(episode, t) for episode in EPISODES for t in range(len(episode))]
     assert len(dataset) == len(places)
     for index, (episode, t) in enumerate(places):
-        item, after = dataset[index], min(t + 1, len(episode) - 1)  # sequences of two, the last frame repeated
+        item, after = (
+            dataset[index],
+            min(t + 1, len(episode) - 1),
+        )  # sequences of two, the last frame repeated
         np.testing.assert_array_equal(item["actions"], episode.actions[[t, after]])
         np.testing.assert_array_equal(item["obs"]["proprio"], episode.proprio[[t, after]])
         np.testing.assert_array_equal(item["next_obs"]["proprio"][0], episode.proprio[after])

@@ -11,14 +11,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from core.data.contracts import Camera, Episode, StoreInfo
-from core.data.convert import main as import_episodes
-from core.data.exports import export_episodes
-from core.data.formats import Meaning, numbered
-from core.data.store import EpisodeStore
-from core.data.write import main
+from core.commands.import_ import main as import_episodes
+from core.commands.write import main
+from core.episodes.episode import Camera, Episode, StoreInfo
 from core.errors import DataError
-from plugins.datasets.robomimic import Robomimic, RobomimicConfig, RobomimicWriter, RobomimicWriterConfig, writer
+from core.formats.columns import dimension_names
+from core.formats.exporting import export_episodes
+from core.formats.info import ConventionOverride
+from core.store.store import EpisodeStore
+from plugins.datasets.robomimic import (
+    Robomimic,
+    RobomimicConfig,
+    RobomimicWriter,
+    RobomimicWriterConfig,
+    writer,
+)
 from plugins.datasets.robomimic.writer import split_names
 from tests.factories import contents, make_episodes, make_info, make_store
 
@@ -40,7 +47,11 @@ def read(path: Path, **config: Any) -> Robomimic:
 
 
 def assert_same(found: Episode, expected: Episode) -> None:
-    assert (found.id, found.task, found.instruction) == (expected.id, expected.task, expected.instruction)
+    assert (found.id, found.task, found.instruction) == (
+        expected.id,
+        expected.task,
+        expected.instruction,
+    )
     np.testing.assert_array_equal(found.actions, expected.actions, strict=True)
     np.testing.assert_array_equal(found.proprio, expected.proprio, strict=True)
     assert list(found.images) == list(expected.images)
@@ -48,7 +59,7 @@ def assert_same(found: Episode, expected: Episode) -> None:
         np.testing.assert_array_equal(found.images[name], frames, strict=True)
 
 
-# ---------------------------------------------------------------------------------------------- back again
+# --------------------------------------------------------------------------------------- back again
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf", "none"])
@@ -66,7 +77,12 @@ def test_the_commands_there_and_back(tmp_path: Path) -> None:
     info = make_info(("front",))  # stored without loss
     make_store(tmp_path / "a.zarr", 4, info=info)
     assert main(["robomimic", str(tmp_path / "a.zarr"), str(tmp_path / "out.hdf5")]) == 0
-    assert import_episodes(["robomimic", str(tmp_path / "out.hdf5"), str(tmp_path / "b.zarr"), "--jobs", "1"]) == 0
+    assert (
+        import_episodes(
+            ["robomimic", str(tmp_path / "out.hdf5"), str(tmp_path / "b.zarr"), "--jobs", "1"]
+        )
+        == 0
+    )
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
     there, back = EpisodeStore(tmp_path / "a.zarr"), EpisodeStore(tmp_path / "b.zarr")
     assert (back.info, back.tasks) == (there.info, there.tasks)
@@ -75,9 +91,13 @@ def test_the_commands_there_and_back(tmp_path: Path) -> None:
 words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(proprio=st.lists(words, max_size=3), texts=st.lists(words, min_size=4, max_size=4))
-def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, proprio: list[str], texts: list[str]) -> None:
+def test_any_text_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, proprio: list[str], texts: list[str]
+) -> None:
     info = replace(make_info(size=8), proprio=tuple(proprio), origin=texts[0])
     (episode,) = make_episodes(1, replace(info, proprio=tuple(proprio)))
     episode = replace(episode, id=texts[1], task=texts[2], instruction=f' "{texts[3]}"\0 ')
@@ -99,12 +119,16 @@ def test_numbers_of_several_observations_are_those_observations_again(tmp_path: 
     assert read(path, proprio=("grip",)).info.proprio == ("grip",)
 
 
-groups = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=4, unique_by=lambda group: group[0])
+groups = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(1, 3)),
+    max_size=4,
+    unique_by=lambda group: group[0],
+)
 
 
 @given(groups)
 def test_names_are_split_as_they_were_joined(widths: list[tuple[str, int]]) -> None:
-    found = split_names(numbered(widths))
+    found = split_names(dimension_names(widths))
     if any(width > 1 for _, width in widths):
         assert [(name, columns.stop - columns.start) for name, columns in found.items()] == widths
     else:
@@ -121,7 +145,12 @@ def test_names_that_are_none_for_observations(names: tuple[str, ...]) -> None:
 def test_what_is_said_goes_before_what_was_noted(tmp_path: Path) -> None:
     info = make_info()
     path = write(tmp_path / "out.hdf5", info, make_episodes(2, info))
-    said = read(path, meaning=Meaning(mode="absolute"), instruction="tidy up", cameras={"eye": "wrist"})
+    said = read(
+        path,
+        meaning=ConventionOverride(mode="absolute"),
+        instruction="tidy up",
+        cameras={"eye": "wrist"},
+    )
     assert said.info.action == replace(info.action, mode="absolute")
     assert (list(said.info.cameras), said.read("push/1").task) == (["eye"], "push")
     assert said.read("push/1").instruction == "tidy up"
@@ -143,7 +172,11 @@ def test_a_folder_of_what_we_wrote(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b.hdf5: an episode 'push/1' is in .*a.hdf5, too"):
         read(tmp_path / "both")
     (tmp_path / "both" / "b.hdf5").unlink()
-    write(tmp_path / "both" / "b.hdf5", replace(info, action=replace(info.action, mode="absolute")), episodes[2:])
+    write(
+        tmp_path / "both" / "b.hdf5",
+        replace(info, action=replace(info.action, mode="absolute")),
+        episodes[2:],
+    )
     with pytest.raises(DataError, match=r"b.hdf5: its episodes are not like those of .*a.hdf5"):
         read(tmp_path / "both")
 
@@ -159,14 +192,16 @@ def test_a_damaged_note(tmp_path: Path, where: str, note: str) -> None:
         read(path)
 
 
-# ---------------------------------------------------------------------------------------------- as robomimic has it
+# ------------------------------------------------------------------------------ as robomimic has it
 
 
 def test_what_robomimic_looks_for(tmp_path: Path) -> None:
     info = make_info()
     episodes = make_episodes(3, info)
     environment = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20}}
-    with h5py.File(write(tmp_path / "out.hdf5", info, episodes, next_obs=True, env_args=environment)) as file:
+    with h5py.File(
+        write(tmp_path / "out.hdf5", info, episodes, next_obs=True, env_args=environment)
+    ) as file:
         data = file["data"]
         assert json.loads(data.attrs["env_args"]) == environment
         assert data.attrs["total"] == 11 + 12 + 13
@@ -188,7 +223,9 @@ def test_what_robomimic_looks_for(tmp_path: Path) -> None:
 
 def test_masks_hold_out_the_last_of_each_task(tmp_path: Path) -> None:
     info = make_info()
-    with h5py.File(write(tmp_path / "out.hdf5", info, make_episodes(12, info), validation_episodes=1)) as file:
+    with h5py.File(
+        write(tmp_path / "out.hdf5", info, make_episodes(12, info), validation_episodes=1)
+    ) as file:
         held_out = [name.decode() for name in file["mask/valid"]]
         trained_on = [name.decode() for name in file["mask/train"]]
     assert held_out == ["demo_10", "demo_11"]
@@ -202,7 +239,7 @@ def test_a_store_without_proprioception(tmp_path: Path) -> None:
     assert_same(read(path).read("reach/0"), episode)
 
 
-# ---------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 
 
 class SmallDisk(FileIO):
@@ -226,7 +263,9 @@ def test_a_full_disk_is_one_error_and_nothing_is_left(
     monkeypatch.setattr(writer, "FileIO", SmallDisk)
     for room in (0, 100, 2_000, size // 3, size // 2, size - 1):
         monkeypatch.setattr(SmallDisk, "room", room)
-        with pytest.raises(DataError, match=r"out.hdf5: cannot write \(No space left on device\); make room"):
+        with pytest.raises(
+            DataError, match=r"out.hdf5: cannot write \(No space left on device\); make room"
+        ):
             export_episodes(store, make, tmp_path / "out.hdf5", lambda done, total: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "whole.hdf5"]
     monkeypatch.setattr(SmallDisk, "room", size)
@@ -234,9 +273,13 @@ def test_a_full_disk_is_one_error_and_nothing_is_left(
     assert read(tmp_path / "out.hdf5").ids() == ["reach/0", "push/1", "reach/2"]
 
 
-def test_a_camera_may_not_have_the_name_of_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_camera_may_not_have_the_name_of_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     info = replace(make_info(("front",)), cameras={"proprio": Camera(32, 32)})
     make_store(tmp_path / "a.zarr", 1, info=info)
     assert main(["robomimic", str(tmp_path / "a.zarr"), str(tmp_path / "out.hdf5")]) == 1
-    assert "error: camera 'proprio': the proprioception has that name, too" in capsys.readouterr().err
+    assert (
+        "error: camera 'proprio': the proprioception has that name, too" in capsys.readouterr().err
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from core import DataError
-from core.data.tokenizer import read_instructions, train
 from core.testing import checks_for
 from plugins.text.sentencepiece import SHIPPED, SentencePieceConfig, SentencePieceEncoder
+from plugins.text.tokenizer import read_instructions, train
 
 CONFIGS = [
     SentencePieceConfig(width=16),
@@ -85,9 +85,13 @@ def test_a_long_instruction_is_refused_in_one_line(encoder):
 
 def test_max_tokens_is_the_limit_itself():
     count = len(SentencePieceEncoder(SentencePieceConfig(width=8)).tokenize("open the drawer"))
-    assert SentencePieceEncoder(SentencePieceConfig(width=8, max_tokens=count)).tokenize("open the drawer")
+    assert SentencePieceEncoder(SentencePieceConfig(width=8, max_tokens=count)).tokenize(
+        "open the drawer"
+    )
     with pytest.raises(DataError):
-        SentencePieceEncoder(SentencePieceConfig(width=8, max_tokens=count - 1)).tokenize("open the drawer")
+        SentencePieceEncoder(SentencePieceConfig(width=8, max_tokens=count - 1)).tokenize(
+            "open the drawer"
+        )
 
 
 def test_layers_see_the_order_of_words():

@@ -1,4 +1,6 @@
-"""The table: physics that repeats, tasks that can be done, oracles that tell, and images without OpenGL."""
+"""The table: physics that repeats, tasks that can be done, oracles that tell, and images without
+OpenGL.
+"""
 
 import subprocess
 import sys
@@ -9,11 +11,19 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
-from core.plugins import load_plugins
+from core.registry.catalogue import load_plugins
 from plugins.environments.tabletop import Tabletop, TabletopConfig
 from plugins.environments.tabletop.camera import BACKGROUND, RayCamera, look_at
 from plugins.environments.tabletop.placement import APART, LANE, PUSHED, REGION, feasible
-from plugins.environments.tabletop.scene import COLOURS, HIGH, LOW, ROTATION, TRANSLATION, State, wrap
+from plugins.environments.tabletop.scene import (
+    COLOURS,
+    HIGH,
+    LOW,
+    ROTATION,
+    TRANSLATION,
+    State,
+    wrap,
+)
 from plugins.environments.tabletop.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +45,7 @@ def run_expert(table: Tabletop, task: str, noise: float = 0.0, seed: int = 0) ->
     return False
 
 
-# ---------------------------------------------------------------------------------------------- the contract
+# ------------------------------------------------------------------------------------- the contract
 
 
 def test_is_registered() -> None:
@@ -74,17 +84,23 @@ def test_the_same_seed_and_actions_give_the_same_episode(continued: float) -> No
 
 
 @pytest.mark.parametrize(("size", "cameras"), [(16, ("static",)), (128, ("wrist",))])
-def test_images_have_the_size_and_the_cameras_that_were_asked_for(size: int, cameras: tuple[str, ...]) -> None:
+def test_images_have_the_size_and_the_cameras_that_were_asked_for(
+    size: int, cameras: tuple[str, ...]
+) -> None:
     table = Tabletop(TabletopConfig(image_size=size, cameras=cameras))  # type: ignore[arg-type]
     table.reset("lift_red", 0)
     images = table.observe().images
-    assert {name: image.shape for name, image in images.items()} == dict.fromkeys(cameras, (size, size, 3))
+    assert {name: image.shape for name, image in images.items()} == dict.fromkeys(
+        cameras, (size, size, 3)
+    )
     assert all(image.std() > 10 for image in images.values())
 
 
 def test_an_unknown_task_is_refused(table: Tabletop) -> None:
     for ask in (lambda: table.reset("lift_rad", 0), lambda: table.proceed("lift_rad")):
-        with pytest.raises(DataError, match=r"^tabletop has no task 'lift_rad'; did you mean 'lift_red'\?$"):
+        with pytest.raises(
+            DataError, match=r"^tabletop has no task 'lift_rad'; did you mean 'lift_red'\?$"
+        ):
             ask()
 
 
@@ -95,8 +111,12 @@ def test_nothing_is_done_before_a_task_is_asked_for() -> None:
             act()
 
 
-@pytest.mark.parametrize("action", [np.full(7, np.nan), np.full(7, np.inf), STILL[:6], np.zeros(9), STILL[None]])
-def test_what_is_no_action_is_refused_and_moves_nothing(table: Tabletop, action: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "action", [np.full(7, np.nan), np.full(7, np.inf), STILL[:6], np.zeros(9), STILL[None]]
+)
+def test_what_is_no_action_is_refused_and_moves_nothing(
+    table: Tabletop, action: np.ndarray
+) -> None:
     table.reset("lift_red", 0)
     before = table.scene.data.qpos.copy()
     with pytest.raises(DataError, match="an action"):
@@ -126,7 +146,7 @@ assert not any(name.startswith(("OpenGL", "glfw")) for name in sys.modules)
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
 
 
-# ---------------------------------------------------------------------------------------------- actions
+# ------------------------------------------------------------------------------------------ actions
 
 
 def test_actions_move_by_what_the_convention_says(table: Tabletop) -> None:
@@ -184,7 +204,7 @@ def test_blocks_are_held_by_friction(table: Tabletop) -> None:
     assert state.blocks["green"].position[2] < 0.05
 
 
-# ---------------------------------------------------------------------------------------------- tasks
+# -------------------------------------------------------------------------------------------- tasks
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -200,10 +220,16 @@ def test_nothing_is_done_by_doing_nothing(name: str, table: Tabletop) -> None:
     assert not any(table.step(STILL) for _ in range(10))
 
 
-@pytest.mark.parametrize("name", ["lift_red", "push_red_left", "rotate_green", "slide_left", "switch_on"])
+@pytest.mark.parametrize(
+    "name", ["lift_red", "push_red_left", "rotate_green", "slide_left", "switch_on"]
+)
 def test_another_tasks_expert_does_not_do_it(name: str, table: Tabletop) -> None:
     """What is done to one block or fixture is not success at another."""
-    other = {"lift_red": "lift_blue", "push_red_left": "push_red_right", "rotate_green": "rotate_blue"}
+    other = {
+        "lift_red": "lift_blue",
+        "push_red_left": "push_red_right",
+        "rotate_green": "rotate_blue",
+    }
     other |= {"slide_left": "switch_off", "switch_on": "slide_right"}
     table.reset(other[name], 4)
     table.proceed(name)
@@ -217,7 +243,10 @@ def test_a_block_that_another_pushes_is_not_what_was_pushed(table: Tabletop) -> 
 
     def moved(**by: float) -> State:
         shift = {colour: np.array([-by.get(colour, 0.0), 0, 0]) for colour in COLOURS}
-        blocks = {c: replace(block, position=block.position + shift[c]) for c, block in before.blocks.items()}
+        blocks = {
+            c: replace(block, position=block.position + shift[c])
+            for c, block in before.blocks.items()
+        }
         return replace(before, blocks=blocks)
 
     done = TASKS["push_red_left"].done
@@ -228,7 +257,11 @@ def test_a_block_that_another_pushes_is_not_what_was_pushed(table: Tabletop) -> 
 
 
 def test_every_task_has_six_phrasings_and_two_for_evaluation() -> None:
-    everything = [phrase for task in TASKS.values() for phrase in (*task.task.instructions, *task.task.held_out)]
+    everything = [
+        phrase
+        for task in TASKS.values()
+        for phrase in (*task.task.instructions, *task.task.held_out)
+    ]
     assert len(everything) == len(set(everything))
     for task in TASKS.values():
         assert len(task.task.instructions) >= 6
@@ -241,7 +274,9 @@ def test_every_task_has_six_phrasings_and_two_for_evaluation() -> None:
 def test_scenes_leave_room_for_gripper_and_pushes(table: Tabletop) -> None:
     for seed in range(30):
         table.reset("push_green_right", seed)
-        places = {colour: block.position[:2] for colour, block in table.scene.state().blocks.items()}
+        places = {
+            colour: block.position[:2] for colour, block in table.scene.state().blocks.items()
+        }
         for colour in COLOURS:
             assert np.all(places[colour] >= REGION[0] - 2e-3)
             assert np.all(places[colour] <= REGION[1] + 2e-3)
@@ -251,7 +286,7 @@ def test_scenes_leave_room_for_gripper_and_pushes(table: Tabletop) -> None:
                 assert np.hypot(dx, dy) > APART - 4e-3
 
 
-# ---------------------------------------------------------------------------------------------- chains
+# ------------------------------------------------------------------------------------------- chains
 
 
 def test_chains_are_feasible_and_repeat(table: Tabletop) -> None:
@@ -278,11 +313,13 @@ def test_experts_complete_chains(seed: int, table: Tabletop) -> None:
         assert run_expert(table, task)
 
 
-# ---------------------------------------------------------------------------------------------- images
+# ------------------------------------------------------------------------------------------- images
 
 
 def test_pixels_show_the_geom_that_a_ray_hits(table: Tabletop) -> None:
-    """From straight above, each block's middle has its colour at the pixel where projection says that it is."""
+    """From straight above, each block's middle has its colour at the pixel where projection says
+    that it is.
+    """
     table.reset("lift_red", 7)
     table.scene.refresh()
     size, height = 65, 0.5
@@ -291,7 +328,9 @@ def test_pixels_show_the_geom_that_a_ray_hits(table: Tabletop) -> None:
     for strongest, colour in enumerate(COLOURS):
         above = blocks[colour].position + np.array([0, 0, height])
         image = camera.render(table.scene.data, above, look_at(above, blocks[colour].position))
-        if np.linalg.norm(blocks[colour].position[:2] - table.observe().proprio[:2]) > 0.08:  # not below the gripper
+        if (
+            np.linalg.norm(blocks[colour].position[:2] - table.observe().proprio[:2]) > 0.08
+        ):  # not below the gripper
             assert image[size // 2, size // 2].argmax() == strongest
 
 
@@ -312,4 +351,6 @@ def test_the_lamp_is_seen(table: Tabletop) -> None:
 
 
 def test_wrap() -> None:
-    np.testing.assert_allclose(wrap(np.array([0.1, np.pi + 0.1, -np.pi - 0.1])), [0.1, -np.pi + 0.1, np.pi - 0.1])
+    np.testing.assert_allclose(
+        wrap(np.array([0.1, np.pi + 0.1, -np.pi - 0.1])), [0.1, -np.pi + 0.1, np.pi - 0.1]
+    )

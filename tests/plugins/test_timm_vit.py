@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core import Pretrained, RecipeError, TokenGroup, import_library
-from core.recomputation import recompute_blocks
+from core import ConfigError, TokenGroup, import_library
+from core.policy.recomputation import recompute_blocks
 from core.testing import Given, checks_for
+from core.weights import Pretrained
 from plugins.vision.timm_vit import TimmConfig, TimmEncoder
 
 timm = import_library("timm")
@@ -57,7 +58,9 @@ def test_tokens_are_what_timm_makes_of_the_normalised_pixels():
     encoder, frames = make(), images("front")
     pixels = frames["front"].flatten(0, 1).double().numpy() / 255
     settings = encoder.model.pretrained_cfg
-    pixels = (pixels - np.reshape(settings["mean"], (3, 1, 1))) / np.reshape(settings["std"], (3, 1, 1))
+    pixels = (pixels - np.reshape(settings["mean"], (3, 1, 1))) / np.reshape(
+        settings["std"], (3, 1, 1)
+    )
     expected = encoder.model.forward_features(torch.from_numpy(pixels).float())
     received = encoder(frames, TEXT)
     assert received.mask is None
@@ -67,12 +70,16 @@ def test_tokens_are_what_timm_makes_of_the_normalised_pixels():
 @torch.no_grad()
 def test_patches_and_pooled_tokens_are_timms():
     frames = images("front", window=1)
-    whole, patches, pooled = (make(replace(VIT, tokens=kind)) for kind in ("all", "patches", "pooled"))
+    whole, patches, pooled = (
+        make(replace(VIT, tokens=kind)) for kind in ("all", "patches", "pooled")
+    )
     prefix = whole.model.num_prefix_tokens
     assert prefix > 0
     assert torch.equal(patches(frames, TEXT).tokens, whole(frames, TEXT).tokens[:, :, prefix:])
     features = whole(frames, TEXT).tokens[:, 0]
-    expected = timm.create_model("test_vit", img_size=32, num_classes=0).forward_head(features, pre_logits=True)
+    expected = timm.create_model("test_vit", img_size=32, num_classes=0).forward_head(
+        features, pre_logits=True
+    )
     assert torch.equal(pooled(frames, TEXT).tokens[:, 0, 0], expected)
 
 
@@ -99,7 +106,9 @@ def test_cameras_stand_in_the_order_of_their_names():
     alone.model.load_state_dict(encoder.model.state_dict())
     for i, camera in enumerate("ab"):
         expected = alone({"front": frames[camera]}, TEXT).tokens + encoder.camera[i]
-        torch.testing.assert_close(tokens[:, :, i * half : (i + 1) * half], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            tokens[:, :, i * half : (i + 1) * half], expected, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_one_camera_has_no_camera_embedding():
@@ -112,16 +121,24 @@ def test_statistics_and_weights_of_the_input_stay_out_of_the_state_dict():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("model", "count"), [("test_resnet", 4), ("swin_tiny_patch4_window7_224", 4)])
+@pytest.mark.parametrize(
+    ("model", "count"), [("test_resnet", 4), ("swin_tiny_patch4_window7_224", 4)]
+)
 def test_feature_maps_become_rows_of_tokens(model, count):
     encoder = make(TimmConfig(model=model, image_size=64))
     frames = images("front", window=1, rows=64, columns=64)
-    features = encoder.model.forward_features((frames["front"][:, 0] / 255 - encoder.mean) / encoder.std)
+    features = encoder.model.forward_features(
+        (frames["front"][:, 0] / 255 - encoder.mean) / encoder.std
+    )
     tokens = encoder(frames, TEXT).tokens
     assert tokens.shape == (2, 1, count, encoder.width)
     for row in range(2):
         for column in range(2):
-            place = features[:, row, column] if model.startswith("swin") else features[:, :, row, column]
+            place = (
+                features[:, row, column]
+                if model.startswith("swin")
+                else features[:, :, row, column]
+            )
             torch.testing.assert_close(tokens[:, 0, 2 * row + column], place, atol=1e-5, rtol=1e-5)
 
 
@@ -174,7 +191,7 @@ def test_weights_that_do_not_fit_are_listed(weights, tmp_path):
     state["pos_embed"] = torch.zeros(1, 3, 3)
     path = tmp_path / "wrong.safetensors"
     save_file(state, path)
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load(path)
     message = str(caught.value)
     assert "missing: norm.weight;" in message
@@ -184,7 +201,7 @@ def test_weights_that_do_not_fit_are_listed(weights, tmp_path):
 
 
 def test_a_deeper_models_weights_are_refused_in_one_line(weights):
-    with pytest.raises(RecipeError, match=r"unexpected: blocks\.1.* and \d+ more$"):
+    with pytest.raises(ConfigError, match=r"unexpected: blocks\.1.* and \d+ more$"):
         load(weights[0], replace(VIT, depth=1))
 
 
@@ -197,45 +214,49 @@ def test_a_weights_file_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"norm.weight": Exploit()}, protocol=2))
-    with pytest.raises(RecipeError, match=r"evil\.pth"):
+    with pytest.raises(ConfigError, match=r"evil\.pth"):
         load(path)
     torch.save({"norm.weight": Exploit()}, path)
-    with pytest.raises(RecipeError, match=r"evil\.pth"):
+    with pytest.raises(ConfigError, match=r"evil\.pth"):
         load(path)
     assert not (tmp_path / "exploited").exists()
 
 
-@pytest.mark.parametrize("name", ["missing.safetensors", "missing.pth", "cut.safetensors", "cut.pth", "list.pth"])
+@pytest.mark.parametrize(
+    "name", ["missing.safetensors", "missing.pth", "cut.safetensors", "cut.pth", "list.pth"]
+)
 def test_unreadable_weights_are_named(name, tmp_path):
     path = tmp_path / name
     if name.startswith("cut"):
         path.write_bytes(b"PK\x03\x04 nothing")
     if name.startswith("list"):
         torch.save([1, 2], path)
-    with pytest.raises(RecipeError, match=rf"pretrained: .*{name}") as caught:
+    with pytest.raises(ConfigError, match=rf"pretrained: .*{name}") as caught:
         load(path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_model_gets_a_suggestion():
-    with pytest.raises(RecipeError, match=r"no model 'vit_tiny_patch16_244'; did you mean 'vit_tiny_patch16_224'"):
+    with pytest.raises(
+        ConfigError, match=r"no model 'vit_tiny_patch16_244'; did you mean 'vit_tiny_patch16_224'"
+    ):
         make(replace(VIT, model="vit_tiny_patch16_244"))
 
 
 def test_what_timm_cannot_build_is_a_mistake_in_the_recipe():
-    with pytest.raises(RecipeError, match=r"cannot build 'test_resnet' with .*depth"):
+    with pytest.raises(ConfigError, match=r"cannot build 'test_resnet' with .*depth"):
         make(replace(VIT, model="test_resnet", depth=2))
 
 
 def test_an_image_size_that_would_cut_patches_off_is_refused():
-    with pytest.raises(RecipeError, match=r"vision_encoder\.image_size: 40 .* 16"):
+    with pytest.raises(ConfigError, match=r"vision_encoder\.image_size: 40 .* 16"):
         make(replace(VIT, image_size=40))
 
 
 def test_a_model_without_published_weights_says_so(monkeypatch):
     settings = replace(timm.get_pretrained_cfg("test_vit"), url=None, hf_hub_id=None)
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: settings)
-    with pytest.raises(RecipeError, match="publishes no weights"):
+    with pytest.raises(ConfigError, match="publishes no weights"):
         load(None)
 
 
@@ -245,12 +266,12 @@ def test_a_failed_download_asks_for_a_file(monkeypatch):
 
     encoder = make()
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(RecipeError, match="no route to host; name a file"):
+    with pytest.raises(ConfigError, match="no route to host; name a file"):
         encoder.load_pretrained(Pretrained(encoder.source))
 
 
 def test_published_weights_with_another_depth_are_refused():
-    with pytest.raises(RecipeError, match="depth"):
+    with pytest.raises(ConfigError, match="depth"):
         load(None, replace(VIT, depth=1))
 
 
@@ -260,7 +281,9 @@ def run_with(torchvision, tmp_path):
     (tmp_path / "torchvision" / "__init__.py").write_text(torchvision)
     script = "from core import import_library; print(import_library('timm').__version__)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_other_faults_of_torchvision_are_not_hidden(tmp_path):
@@ -287,4 +310,6 @@ def test_batch_normalisation_mixes_cameras_while_it_trains():
     encoder = TimmEncoder(TimmConfig(model="test_resnet", image_size=32), cameras=cameras)
     assert not encoder.train().separates_cameras
     assert encoder.eval().separates_cameras
-    assert TimmEncoder(TimmConfig(model="test_vit", image_size=32), cameras=cameras).separates_cameras
+    assert TimmEncoder(
+        TimmConfig(model="test_vit", image_size=32), cameras=cameras
+    ).separates_cameras

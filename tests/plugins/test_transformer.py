@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from core import ActionSpec, RecipeError, TokenGroup
-from core.recomputation import recompute_blocks
+from core import ActionSpec, ConfigError, TokenGroup
+from core.policy.recomputation import recompute_blocks
 from core.testing import checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
 from plugins.backbones.transformer import Transformer, TransformerConfig, rotary_angles, rotate
@@ -35,13 +35,22 @@ def test_contract(check):
 
 
 def sequence(formulation, layout, *, padded, attention="causal"):
-    """Vision (2 3 2 24), text (2 4 24), the first sample's text one or four tokens long, proprioception, 2 actions."""
+    """Vision (2 3 2 24), text (2 4 24), the first sample's text one or four tokens long,
+    proprioception, 2 actions.
+    """
     torch.manual_seed(1)
-    config = LearnedConfig(count=2, formulation=formulation, layout=layout, attention=attention, proprio=True)
+    config = LearnedConfig(
+        count=2, formulation=formulation, layout=layout, attention=attention, proprio=True
+    )
     window = 1 if formulation == "one_step" else 3
-    tokens = LearnedTokens(config, width=24, action=ActionSpec(window, horizon=1, dim=1), proprio_dim=2)
+    tokens = LearnedTokens(
+        config, width=24, action=ActionSpec(window, horizon=1, dim=1), proprio_dim=2
+    )
     mask = torch.tensor([[True, False, False, False], [True] * 4]) if padded else None
-    vision, text = TokenGroup(torch.randn(2, window, 2, 24)), TokenGroup(torch.randn(2, 4, 24), mask)
+    vision, text = (
+        TokenGroup(torch.randn(2, window, 2, 24)),
+        TokenGroup(torch.randn(2, 4, 24), mask),
+    )
     with torch.no_grad():
         return tokens.layout(vision, text, torch.randn(2, window, 2), None, noise())
 
@@ -53,7 +62,10 @@ def visible(sequence, s):
     frame = sequence.frame[s].tolist()
     real = [True] * length if sequence.mask is None else sequence.mask[s].tolist()
     return np.array(
-        [[real[j] and frame[j] <= frame[i] and block[j] <= block[i] for j in range(length)] for i in range(length)]
+        [
+            [real[j] and frame[j] <= frame[i] and block[j] <= block[i] for j in range(length)]
+            for i in range(length)
+        ]
     )
 
 
@@ -102,7 +114,9 @@ def test_hidden_states_equal_an_explicit_softmax(attention, formulation, layout,
     torch.manual_seed(0)
     model = Transformer(SMALL).eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # GPT-2's start is too near the identity to test the attention
+        for (
+            parameter
+        ) in model.parameters():  # GPT-2's start is too near the identity to test the attention
             parameter += torch.randn_like(parameter) * 0.2
     given = sequence(formulation, layout, padded=padded, attention=attention)
     hidden = model(given).detach().numpy()
@@ -146,7 +160,9 @@ def test_rotary_positions_stay_apart_in_bfloat16():
     np.testing.assert_allclose(sine[0, 0].numpy(), np.sin(expected), atol=1e-4)
     x = torch.randn(1, 3, 600, 8).bfloat16()
     turned = rotate(x, (cosine, sine))
-    assert torch.equal(turned, rotate(x.float(), (cosine, sine)).bfloat16())  # rounded once, at the end
+    assert torch.equal(
+        turned, rotate(x.float(), (cosine, sine)).bfloat16()
+    )  # rounded once, at the end
 
 
 def test_learned_positions_tell_tokens_apart_and_end():
@@ -155,7 +171,7 @@ def test_learned_positions_tell_tokens_apart_and_end():
     assert given.tokens.shape[1] == 9
     alike = replace(given, tokens=torch.ones_like(given.tokens))
     assert (model(alike)[0, 0] - model(alike)[0, 1]).abs().max() > 1e-3
-    with pytest.raises(RecipeError, match=r"backbone\.max_tokens.* 19 tokens .* 9"):
+    with pytest.raises(ConfigError, match=r"backbone\.max_tokens.* 19 tokens .* 9"):
         model(sequence("interleaved", "image_text_action", padded=False))
 
 
@@ -190,7 +206,8 @@ def test_swiglu_and_gelu_cost_the_same():
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"), [({"heads": 5}, "heads = 5 .* width = 24"), ({"width": 9}, 'odd.*"learned"')]
+    ("keys", "message"),
+    [({"heads": 5}, "heads = 5 .* width = 24"), ({"width": 9}, 'odd.*"learned"')],
 )
 def test_widths_that_do_not_divide_are_refused(keys, message):
     with pytest.raises(ValueError, match=message):

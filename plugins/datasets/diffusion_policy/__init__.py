@@ -1,4 +1,6 @@
-"""Diffusion Policy (https://github.com/real-stanford/diffusion_policy): replay buffers in zarr, episodes in a row."""
+"""Diffusion Policy (https://github.com/real-stanford/diffusion_policy): replay buffers in zarr,
+episodes in a row.
+"""
 
 from core import Register, hookimpl
 from plugins.datasets.diffusion_policy.source import DiffusionPolicy, DiffusionPolicyConfig

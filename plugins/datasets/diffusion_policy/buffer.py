@@ -11,16 +11,19 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from core import DataError, one_line, raise_if_inflated
+from core import DataError, one_line
+from core.formats import check_claimed_size
 
 ENDS = "meta/episode_ends"
 BLOSC_HEADER = Struct("<4xIII")  # bytes when unpacked, in a block of them, and in the chunk
 
 
 class ReplayBuffer:
-    """The arrays of a folder name.zarr or an archive name.zarr.zip: those in data/ by name, and ENDS.
+    """The arrays of a folder name.zarr or an archive name.zarr.zip: those in data/ by name, and
+    ENDS.
 
-    Raises DataError, naming the array, and the chunk where one is damaged. A pickled copy opens its own files.
+    Raises DataError, naming the array, and the chunk where one is damaged. A pickled copy opens its
+    own files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,11 +52,11 @@ class ReplayBuffer:
     def _archive(self) -> ZipFile:
         return ZipFile(self.path)
 
-    def raise_if_inflated(self, name: str) -> None:
+    def check_claimed_size(self, name: str) -> None:
         """Raise DataError where an array claims more than its files can hold."""
         array = self.arrays[name]
         there = sum(size for file, size in self._sizes.items() if file.startswith(f"{array.path}/"))
-        raise_if_inflated(array.nbytes, there, f"{self.path}, {array.path}")
+        check_claimed_size(array.nbytes, there, f"{self.path}, {array.path}")
 
     def read(self, name: str, begin: int, end: int) -> np.ndarray:
         """Some rows of an array, all of which must be there."""
@@ -95,7 +98,9 @@ def _open(path: Path) -> Any:
     try:
         return zarr.open_group(path if path.is_dir() else ZipStore(path, mode="r"), mode="r")
     except Exception as error:  # noqa: BLE001 - not there, no group, no archive
-        raise DataError(f"{path}: holds no zarr group ({one_line(error)}); name a replay buffer's .zarr") from None
+        raise DataError(
+            f"{path}: holds no zarr group ({one_line(error)}); name a replay buffer's .zarr"
+        ) from None
 
 
 def _register_codecs() -> None:
@@ -119,7 +124,9 @@ def _sizes(path: Path) -> dict[str, int]:
             raise ValueError("its list of files claims more bytes than it has")
         return sizes
     except Exception as error:  # noqa: BLE001 - damaged bytes make zipfile raise almost anything
-        raise DataError(f"{path}: holds no zarr group ({one_line(error)}); name a replay buffer's .zarr") from None
+        raise DataError(
+            f"{path}: holds no zarr group ({one_line(error)}); name a replay buffer's .zarr"
+        ) from None
 
 
 def _codecs(array: Any) -> set[str]:
@@ -127,7 +134,9 @@ def _codecs(array: Any) -> set[str]:
 
 
 def _is_blosc(header: bytes, size: int, most: int) -> bool:
-    """Whether a chunk of that size unpacks to no more than `most` bytes: Blosc would read past the end otherwise."""
+    """Whether a chunk of that size unpacks to no more than `most` bytes: Blosc would read past the
+    end otherwise.
+    """
     if len(header) != BLOSC_HEADER.size:
         return False
     unpacked, block, packed = BLOSC_HEADER.unpack(header)
@@ -138,7 +147,9 @@ def _places(array: Any, begin: int, end: int) -> Iterator[tuple[int, ...]]:
     """Which chunks some rows of an array lie in, by their place in each axis."""
     lengths = array.shards or array.chunks
     rows = range(begin // lengths[0], -(-end // lengths[0]))
-    others = [range(-(-length // step)) for length, step in zip(array.shape[1:], lengths[1:], strict=True)]
+    others = [
+        range(-(-length // step)) for length, step in zip(array.shape[1:], lengths[1:], strict=True)
+    ]
     return product(rows, *others)
 
 

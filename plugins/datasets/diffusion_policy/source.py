@@ -9,21 +9,20 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt
 
-from core import (
-    ActionConvention,
-    DataError,
-    Episode,
-    Meaning,
-    as_pictures,
+from core import DataError
+from core.episodes import ActionConvention, Episode
+from core.formats import (
+    ConventionOverride,
+    array_kind,
+    as_images,
     check_mapping,
-    correct_convention,
-    describe_source,
+    dimension_names,
     first_readable,
-    is_unit,
+    flat_width,
+    is_unit_range,
     join_columns,
-    kind_of,
-    numbered,
-    width_of,
+    override_convention,
+    source_info,
 )
 from plugins.datasets.diffusion_policy.buffer import ENDS, ReplayBuffer
 
@@ -36,8 +35,10 @@ class DiffusionPolicyConfig:
     fps: frames per second.
     cameras: {name: array}; all arrays of pictures unless said.
     action: the array that holds the actions.
-    proprio: arrays that are joined; none unless said: "state" often holds what the policy is not meant to see.
-    meaning: of the actions; absolute positions in the world, without rotation and gripper, unless said.
+    proprio: arrays that are joined; none unless said: "state" often holds what the policy is not
+    meant to see.
+    meaning: of the actions; absolute positions in the world, without rotation and gripper, unless
+    said.
     """
 
     instruction: str
@@ -45,13 +46,15 @@ class DiffusionPolicyConfig:
     cameras: Mapping[str, str] = field(default_factory=dict)
     action: str = "action"
     proprio: tuple[str, ...] = ()
-    meaning: Meaning | None = None
+    meaning: ConventionOverride | None = None
 
 
 class DiffusionPolicy:
-    """Reads `data/*`, cut at `meta/episode_ends`, from a folder name.zarr or an archive name.zarr.zip.
+    """Reads `data/*`, cut at `meta/episode_ends`, from a folder name.zarr or an archive
+    name.zarr.zip.
 
-    Raises DataError, naming the array, for what is missing or damaged, RecipeError for arrays that are not there.
+    Raises DataError, naming the array, for what is missing or damaged, ConfigError for arrays that
+    are not there.
     """
 
     def __init__(self, config: DiffusionPolicyConfig, *, source: Path) -> None:
@@ -59,21 +62,25 @@ class DiffusionPolicy:
         self.path = source
         self.buffer = ReplayBuffer(source)
         arrays = self.buffer.arrays
-        known = {name: kind_of(x.shape, x.dtype) for name, x in arrays.items() if name != ENDS}
+        known = {name: array_kind(x.shape, x.dtype) for name, x in arrays.items() if name != ENDS}
         pictures = {name: name for name, kind in known.items() if kind == "pictures"}
         self.cameras = dict(config.cameras) or pictures
         numbers = [config.action, *config.proprio]
-        check_mapping(source, "array", {"pictures": self.cameras.values(), "numbers": numbers}, known)
+        check_mapping(
+            source, "array", {"pictures": self.cameras.values(), "numbers": numbers}, known
+        )
         self.bounds = self._bounds([*self.cameras.values(), *numbers])
         self.unit = {key: self._is_unit(key) for key in self.cameras.values()}
-        widths = {name: width_of(arrays[name].shape) for name in numbers}
-        names = numbered([(config.action, widths[config.action])])
-        found = ActionConvention(names, "absolute", "world", "none", (1.0,) * len(names), config.fps)
-        self.info = describe_source(
+        widths = {name: flat_width(arrays[name].shape) for name in numbers}
+        names = dimension_names([(config.action, widths[config.action])])
+        found = ActionConvention(
+            names, "absolute", "world", "none", (1.0,) * len(names), config.fps
+        )
+        self.info = source_info(
             fps=config.fps,
             cameras={name: arrays[key].shape[1:3] for name, key in self.cameras.items()},
-            action=correct_convention(found, config.meaning),
-            proprio=numbered([(name, widths[name]) for name in config.proprio]),
+            action=override_convention(found, config.meaning),
+            proprio=dimension_names([(name, widths[name]) for name in config.proprio]),
             origin=f"replay buffer {source.name}",
         )
 
@@ -81,22 +88,32 @@ class DiffusionPolicy:
         """Where episodes begin and end; the arrays that they need must be as long."""
         arrays = self.buffer.arrays
         for name in (*wanted, ENDS):
-            self.buffer.raise_if_inflated(name)
+            self.buffer.check_claimed_size(name)
         if arrays[ENDS].ndim != 1 or arrays[ENDS].dtype.kind not in "iu" or not arrays[ENDS].size:
-            raise DataError(f"{self.path}: {ENDS} is {arrays[ENDS].dtype} {arrays[ENDS].shape}, expected whole numbers")
+            raise DataError(
+                f"{self.path}: {ENDS} is {arrays[ENDS].dtype} {arrays[ENDS].shape}, expected whole numbers"
+            )
         ends = self.buffer.read(ENDS, 0, arrays[ENDS].size).astype(np.int64)
         if (np.diff(ends, prepend=0) <= 0).any():
-            raise DataError(f"{self.path}: {ENDS} must rise, got {ends[:8].tolist()}; record it again")
+            raise DataError(
+                f"{self.path}: {ENDS} must rise, got {ends[:8].tolist()}; record it again"
+            )
         for name in wanted:
             if arrays[name].ndim < 1 or arrays[name].shape[0] < ends[-1]:
-                raise DataError(f"{self.path}: {ENDS} counts {ends[-1]} frames, data/{name} has fewer")
+                raise DataError(
+                    f"{self.path}: {ENDS} counts {ends[-1]} frames, data/{name} has fewer"
+                )
         return np.concatenate([[0], ends])
 
     def _is_unit(self, key: str) -> bool:
         """Whether pictures are floats in [0, 1], by the first episode that can be read."""
         if self.buffer.arrays[key].dtype.kind != "f":
             return False
-        return is_unit(first_readable(pairwise(self.bounds.tolist()), lambda bounds: self.buffer.read(key, *bounds)))
+        return is_unit_range(
+            first_readable(
+                pairwise(self.bounds.tolist()), lambda bounds: self.buffer.read(key, *bounds)
+            )
+        )
 
     def ids(self) -> Sequence[str]:
         """The episodes' numbers."""
@@ -111,13 +128,19 @@ class DiffusionPolicy:
             task=self.config.instruction,
             instruction=self.config.instruction,
             images={
-                name: as_pictures(self.buffer.read(key, begin, end), f"{where}, {key}", unit=self.unit[key])
+                name: as_images(
+                    self.buffer.read(key, begin, end), f"{where}, {key}", unit=self.unit[key]
+                )
                 for name, key in self.cameras.items()
             },
             actions=join_columns(
-                [self.buffer.read(self.config.action, begin, end)], end - begin, f"{where}, {self.config.action}"
+                [self.buffer.read(self.config.action, begin, end)],
+                end - begin,
+                f"{where}, {self.config.action}",
             ),
             proprio=join_columns(
-                [self.buffer.read(key, begin, end) for key in self.config.proprio], end - begin, where
+                [self.buffer.read(key, begin, end) for key in self.config.proprio],
+                end - begin,
+                where,
             ),
         )

@@ -1,4 +1,6 @@
-"""LeRobot (https://github.com/huggingface/lerobot): reads datasets of its formats 2.0, 2.1 and 3.0, writes 3.0."""
+"""LeRobot (https://github.com/huggingface/lerobot): reads datasets of its formats 2.0, 2.1 and 3.0,
+writes 3.0.
+"""
 
 from core import Register, hookimpl
 from plugins.datasets.lerobot.source import LeRobot, LeRobotConfig

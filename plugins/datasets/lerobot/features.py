@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core import StoreInfo
+from core.episodes import StoreInfo
 
 STATE, ACTION, PICTURES = "observation.state", "action", "observation.images."
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
@@ -17,7 +17,9 @@ Features = dict[str, dict[str, Any]]
 
 
 def describe_features(info: StoreInfo, films: Mapping[str, Mapping[str, Any]]) -> Features:
-    """Every column with its type; films: {camera: facts of its videos}, empty where pictures stand in the tables."""
+    """Every column with its type; films: {camera: facts of its videos}, empty where pictures stand
+    in the tables.
+    """
     features = {STATE: _numbers(info.proprio)} if info.proprio else {}
     features[ACTION] = _numbers(info.action.names)
     for name, camera in info.cameras.items():
@@ -35,7 +37,13 @@ def _numbers(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def describe_dataset(
-    features: Features, *, fps: int | float, robot: str | None, episodes: int, frames: int, tasks: int
+    features: Features,
+    *,
+    fps: int | float,
+    robot: str | None,
+    episodes: int,
+    frames: int,
+    tasks: int,
 ) -> dict[str, Any]:
     """The content of meta/info.json."""
     has_films = any(feature["dtype"] == "video" for feature in features.values())

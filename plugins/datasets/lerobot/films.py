@@ -9,31 +9,40 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import Camera, DataError, RecipeError, import_optional, one_line
+from core import ConfigError, DataError, import_optional, one_line
+from core.episodes import Camera
 from plugins.datasets.lerobot.features import FILM_MB
 from plugins.datasets.lerobot.tables import Slot
 
 Codec = Literal["av1", "h264"]
 ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's names
-FILM_SECONDS = 1_000  # LeRobot compares seconds in float32 and refuses frames past 1,024, at 29.97 Hz for example
+# LeRobot compares seconds in float32 and refuses frames past 1,024, at 29.97 Hz for example
+FILM_SECONDS = 1_000
 
 
 class Encoder:
     """Encodes the frames of an episode into an .mp4 of its own, in memory, with LeRobot's settings.
 
-    codec: the first of ENCODERS that FFmpeg has, where it is None. Raises RecipeError for one that it has not.
+    codec: the first of ENCODERS that FFmpeg has, where it is None. Raises ConfigError for one that
+    it has not.
     """
 
     def __init__(self, codec: Codec | None, crf: int, rate: Fraction) -> None:
         self._av = import_optional("av", extra="lerobot")
         there = [name for name in ENCODERS if self._is_there(ENCODERS[name])]
         if codec not in (None, *there) or not there:
-            raise RecipeError(f'lerobot.codec: FFmpeg has no encoder for {codec or "either"}; say images = "image"')
+            raise ConfigError(
+                f'lerobot.codec: FFmpeg has no encoder for {codec or "either"}; say images = "image"'
+            )
         self.codec = codec or there[0]
         self.rate = rate
-        own = {"preset": "12"} if self.codec == "av1" else {"bf": "0"}  # packets in the order of frames, to be appended
+        own = (
+            {"preset": "12"} if self.codec == "av1" else {"bf": "0"}
+        )  # packets in the order of frames, to be appended
         self._options = {"g": "2", "crf": str(crf), **own}
-        os.environ.setdefault("SVT_LOG", "1")  # else SVT-AV1 writes two dozen lines for every episode
+        os.environ.setdefault(
+            "SVT_LOG", "1"
+        )  # else SVT-AV1 writes two dozen lines for every episode
 
     def _is_there(self, encoder: str) -> bool:
         try:
@@ -43,14 +52,24 @@ class Encoder:
         return True
 
     def encode(self, frames: np.ndarray) -> bytes:
-        """(n Y X 3) uint8 -> the bytes of an .mp4; raises DataError where FFmpeg refuses frames of this size."""
+        """(n Y X 3) uint8 -> the bytes of an .mp4; raises DataError where FFmpeg refuses frames of
+        this size.
+        """
         buffer = BytesIO()
         try:
             with self._av.open(buffer, "w", format="mp4") as film:
-                stream = film.add_stream(ENCODERS[self.codec], rate=self.rate, options=self._options)
-                stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+                stream = film.add_stream(
+                    ENCODERS[self.codec], rate=self.rate, options=self._options
+                )
+                stream.height, stream.width, stream.pix_fmt = (
+                    frames.shape[1],
+                    frames.shape[2],
+                    "yuv420p",
+                )
                 for number, pixels in enumerate(frames):
-                    frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+                    frame = self._av.VideoFrame.from_ndarray(
+                        np.ascontiguousarray(pixels), format="rgb24"
+                    )
                     frame.pts, frame.time_base = number, 1 / self.rate
                     film.mux(stream.encode(frame))
                 film.mux(stream.encode())
@@ -84,7 +103,9 @@ class FilmFiles:
         self.facts = self._probe(camera)
 
     def _probe(self, camera: Camera) -> dict[str, Any]:
-        """What info.json says about a video; raises DataError if frames do not come back in their size."""
+        """What info.json says about a video; raises DataError if frames do not come back in their
+        size.
+        """
         black = np.zeros((1, camera.height, camera.width, 3), np.uint8)
         with self._av.open(BytesIO(self._encoder.encode(black))) as film:
             stream = film.streams.video[0]
@@ -106,15 +127,21 @@ class FilmFiles:
             }
 
     def append(self, frames: np.ndarray) -> Film:
-        """Add an episode (n Y X 3) uint8, in a new file where the last would grow too large or too long."""
+        """Add an episode (n Y X 3) uint8, in a new file where the last would grow too large or too
+        long.
+        """
         encoded = self._encoder.encode(frames)
         seconds = (self._frames + len(frames)) / self._encoder.rate
-        if self._film is not None and (self._bytes + len(encoded) >= FILM_MB * 2**20 or seconds > FILM_SECONDS):
+        if self._film is not None and (
+            self._bytes + len(encoded) >= FILM_MB * 2**20 or seconds > FILM_SECONDS
+        ):
             self.close()
             self._slot = self._slot.next()
         with self._av.open(BytesIO(encoded)) as episode:
             self._copy(episode)
-        begins, ends = (float(n / self._encoder.rate) for n in (self._frames, self._frames + len(frames)))
+        begins, ends = (
+            float(n / self._encoder.rate) for n in (self._frames, self._frames + len(frames))
+        )
         self._bytes += len(encoded)
         self._frames += len(frames)
         return Film(self._slot, begins, ends)
@@ -132,7 +159,11 @@ class FilmFiles:
         for packet in episode.demux(source):
             if packet.dts is None:  # the last, empty one
                 continue
-            packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, self._stream
+            packet.pts, packet.dts, packet.stream = (
+                packet.pts + offset,
+                packet.dts + offset,
+                self._stream,
+            )
             self._film.mux(packet)
 
     def close(self) -> None:

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from core import (
-    ActionConvention,
-    DataError,
-    Episode,
-    Kind,
-    Meaning,
+from core import DataError, one_line
+from core.episodes import ActionConvention, Episode
+from core.formats import (
+    ArrayKind,
+    ConventionOverride,
     check_mapping,
-    correct_convention,
-    decode_pictures,
-    describe_source,
+    decode_images,
+    dimension_names,
+    file_size,
     join_columns,
-    numbered,
-    one_line,
-    size_of,
+    override_convention,
+    source_info,
 )
 from plugins.datasets.lerobot.features import ACTION, STATE
 from plugins.datasets.lerobot.frames import decode_video
@@ -33,27 +31,32 @@ VISUAL = ("video", "image")  # kinds of features that are pictures
 
 @dataclass(frozen=True)
 class LeRobotConfig:
-    """Which features are what, and what the actions mean; LeRobot records names, and not their meaning.
+    """Which features are what, and what the actions mean; LeRobot records names, and not their
+    meaning.
 
-    cameras: {name: feature}; all videos and images unless said, named by what follows "observation.images.".
+    cameras: {name: feature}; all videos and images unless said, named by what follows
+    "observation.images.".
     action: the feature that holds the actions.
-    proprio: features that are joined to the proprioception; "observation.state", if there is one, unless said.
+    proprio: features that are joined to the proprioception; "observation.state", if there is one,
+    unless said.
     instruction: told to the robot in every episode; each episode's own task unless said.
-    meaning: of the actions; what `joinery write` noted, or absolute joint positions with no gripper, unless said.
+    meaning: of the actions; what `joinery write` noted, or absolute joint positions with no
+    gripper, unless said.
     """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
     action: str = ACTION
     proprio: tuple[str, ...] | None = None
     instruction: str | None = None
-    meaning: Meaning | None = None
+    meaning: ConventionOverride | None = None
 
 
 class LeRobot:
     """Reads datasets of LeRobot 2.0, 2.1 and 3.0, with videos or images.
 
-    What `joinery write` noted of a store comes back: ids, tasks, conventions, origin. Raises DataError, naming the
-    file, for what is missing or damaged, RecipeError for features that are not there.
+    What `joinery write` noted of a store comes back: ids, tasks, conventions, origin. Raises
+    DataError, naming the file, for what is missing or damaged, ConfigError for features that are
+    not there.
     """
 
     def __init__(self, config: LeRobotConfig, *, source: Path) -> None:
@@ -64,15 +67,26 @@ class LeRobot:
         self.keys = self._name_episodes()
         features = self.layout.features
         self.cameras = dict(config.cameras) or _all_cameras(features)
-        self.proprio = config.proprio if config.proprio is not None else tuple(k for k in (STATE,) if k in features)
+        self.proprio = (
+            config.proprio
+            if config.proprio is not None
+            else tuple(k for k in (STATE,) if k in features)
+        )
         wanted = {"pictures": self.cameras.values(), "numbers": [config.action, *self.proprio]}
-        check_mapping(source / "meta" / "info.json", "feature", wanted, {k: _kind(x) for k, x in features.items()})
-        self.info = describe_source(
+        check_mapping(
+            source / "meta" / "info.json",
+            "feature",
+            wanted,
+            {k: _kind(x) for k, x in features.items()},
+        )
+        self.info = source_info(
             fps=self.layout.fps,
             cameras={name: _size(key, features[key]) for name, key in self.cameras.items()},
-            action=correct_convention(self._convention(), config.meaning),
+            action=override_convention(self._convention(), config.meaning),
             proprio=[name for key in self.proprio for name in _names(key, features[key])],
-            origin=self.note.info.origin if self.note else f"LeRobot dataset of a {self.layout.robot}",
+            origin=self.note.info.origin
+            if self.note
+            else f"LeRobot dataset of a {self.layout.robot}",
         )
 
     def _convention(self) -> ActionConvention:
@@ -83,7 +97,9 @@ class LeRobot:
         return _as_recorded(key, self.layout.features, self.layout.fps)
 
     def _name_episodes(self) -> dict[str, str]:
-        """{id: key of its place}: the ids of the note; episodes that LeRobot has added since are called by number."""
+        """{id: key of its place}: the ids of the note; episodes that LeRobot has added since are
+        called by number.
+        """
         noted, places = self.note.episodes if self.note else [], self.layout.places
         unreadable = any(isinstance(place, DataError) for place in places.values())
         ids = {key: key for key in sorted(places, key=lambda name: (len(name), name))}
@@ -102,7 +118,9 @@ class LeRobot:
         return {name: key for key, name in ids.items()}
 
     def ids(self) -> Sequence[str]:
-        """The episodes' numbers, or their ids in a store; a table of meta/ that cannot be read by its name."""
+        """The episodes' numbers, or their ids in a store; a table of meta/ that cannot be read by
+        its name.
+        """
         return [*self.keys]
 
     def read(self, episode: str) -> Episode:
@@ -116,7 +134,9 @@ class LeRobot:
         text = self.config.instruction or self._task(episode, place, rows)
         return Episode(
             id=episode,
-            task=self.note.episodes[number].task if self.note and number < len(self.note.episodes) else text,
+            task=self.note.episodes[number].task
+            if self.note and number < len(self.note.episodes)
+            else text,
             instruction=text,
             images={name: self._frames(name, place, rows) for name in self.cameras},
             actions=self._numbers(place, rows, [self.config.action]),
@@ -126,8 +146,12 @@ class LeRobot:
     def _rows(self, number: int, place: Place) -> list[dict[str, Any]]:
         pictures = [key for key in self.cameras.values() if key not in place.videos]
         columns = ["frame_index", "task_index", self.config.action, *self.proprio, *pictures]
-        rows = sorted(read_table(place.table, columns, number), key=lambda row: row["frame_index"] or 0)
-        if len(rows) != place.length or any(row["frame_index"] != number for number, row in enumerate(rows)):
+        rows = sorted(
+            read_table(place.table, columns, number), key=lambda row: row["frame_index"] or 0
+        )
+        if len(rows) != place.length or any(
+            row["frame_index"] != number for number, row in enumerate(rows)
+        ):
             raise DataError(
                 f"{place.table}: episode {number} has {len(rows)} rows, meta/ promises frames 0 to {place.length - 1}"
             )
@@ -147,7 +171,7 @@ class LeRobot:
         if key in place.videos:
             return decode_video(*place.videos[key], place.length, self.layout.fps, shape)
         encoded = [self._picture(row[key], place) for row in rows]
-        return decode_pictures(encoded, shape.height, shape.width, f"{place.table}, {key}")
+        return decode_images(encoded, shape.height, shape.width, f"{place.table}, {key}")
 
     def _picture(self, cell: Any, place: Place) -> bytes:
         """A picture's bytes, in the table or in a file beside it."""
@@ -155,14 +179,16 @@ class LeRobot:
             if cell["bytes"] is not None:
                 return bytes(cell["bytes"])
             file: Path = self.root / cell["path"]
-            size_of(file)
+            file_size(file)
             return file.read_bytes()
         except (OSError, TypeError, KeyError, ValueError) as error:
             raise DataError(
                 f"{place.table}: a picture is neither in the table nor in a file ({one_line(error)})"
             ) from None
 
-    def _numbers(self, place: Place, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> np.ndarray:
+    def _numbers(
+        self, place: Place, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
+    ) -> np.ndarray:
         """Join the features of each row -> (n D) float32."""
         where = f"{place.table}: {', '.join(keys)}"
         try:
@@ -177,7 +203,7 @@ def _all_cameras(features: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {key.removeprefix("observation.").removeprefix("images."): key for key in pictures}
 
 
-def _kind(feature: Mapping[str, Any]) -> Kind:
+def _kind(feature: Mapping[str, Any]) -> ArrayKind:
     if feature["dtype"] in VISUAL:
         return "pictures"
     return "text" if feature["dtype"] == "string" else "numbers"
@@ -187,13 +213,17 @@ def _size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
     """Rows and columns of a picture, whichever way round its shape is written."""
     shape, names = tuple(feature["shape"]), feature.get("names")
     if len(shape) != 3 or 3 not in (shape[0], shape[2]):
-        raise DataError(f"feature '{key}' has the shape {shape}, and pictures have three channels; name other cameras")
+        raise DataError(
+            f"feature '{key}' has the shape {shape}, and pictures have three channels; name other cameras"
+        )
     named = isinstance(names, list) and names and names[0] in ("channel", "channels")
     channels_first = named if isinstance(names, list) else shape[0] == 3 and shape[2] != 3
     return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
 
 
-def _as_recorded(key: str, features: Mapping[str, Mapping[str, Any]], fps: float) -> ActionConvention:
+def _as_recorded(
+    key: str, features: Mapping[str, Mapping[str, Any]], fps: float
+) -> ActionConvention:
     names = _names(key, features[key])
     return ActionConvention(names, "absolute", "joint", "none", scale=(1.0,) * len(names), rate=fps)
 
@@ -206,4 +236,4 @@ def _names(key: str, feature: Mapping[str, Any]) -> tuple[str, ...]:
     width = prod(feature["shape"])
     if isinstance(names, list) and len(names) == width:
         return tuple(map(str, names))
-    return numbered([(key.rpartition(".")[2], width)])
+    return dimension_names([(key.rpartition(".")[2], width)])

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from core import Statistics, import_optional
+from core import import_optional
+from core.episodes import Statistics
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 ROWS = 65_536
@@ -25,7 +26,9 @@ def summarise(statistics: Statistics, first: int, stop: int) -> Summary:
 
 
 class Running:
-    """Statistics of ever more rows, in little memory: exact up to ROWS, then merged from blocks of that many."""
+    """Statistics of ever more rows, in little memory: exact up to ROWS, then merged from blocks of
+    that many.
+    """
 
     def __init__(self) -> None:
         self._rows: list[np.ndarray] = []  # not yet in a block
@@ -42,7 +45,11 @@ class Running:
 
     def all_blocks(self) -> list[Statistics]:
         """The blocks, and one more of the rows that are in none."""
-        return [*self._blocks, Statistics.of(np.concatenate(self._rows))] if self._rows else self._blocks
+        return (
+            [*self._blocks, Statistics.of(np.concatenate(self._rows))]
+            if self._rows
+            else self._blocks
+        )
 
     def statistics(self) -> Statistics:
         """The statistics of all rows, of which there must be one."""
@@ -75,7 +82,10 @@ class Histogram:
         ranks: Mapping[str, Any] = {"min": 1, "max": total} | {
             name: np.maximum(np.ceil(q * total), 1) for name, q in QUANTILES.items()
         }
-        columns = {name: np.argmax(below >= np.reshape(rank, (-1, 1)), axis=1) / 255 for name, rank in ranks.items()}
+        columns = {
+            name: np.argmax(below >= np.reshape(rank, (-1, 1)), axis=1) / 255
+            for name, rank in ranks.items()
+        }
         columns |= {"mean": mean, "std": np.sqrt(variance)}
         summary = {name: column.reshape(3, 1, 1).tolist() for name, column in columns.items()}
         return summary | {"count": [self.frames]}

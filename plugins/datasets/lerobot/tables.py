@@ -32,7 +32,9 @@ class Slot:
 
 
 class TableFiles:
-    """Tables of one schema back to back, a row group each, in files that stay below `limit` bytes where they can."""
+    """Tables of one schema back to back, a row group each, in files that stay below `limit` bytes
+    where they can.
+    """
 
     def __init__(self, root: Path, template: str, limit: int) -> None:
         self._parquet = import_optional("pyarrow.parquet", extra="lerobot")
@@ -43,7 +45,9 @@ class TableFiles:
         self._rows = 0  # of the file at hand
 
     def reserve(self, rows: int) -> Slot:
-        """Which file the next `rows` rows go to: a new one where the last would grow too large with them."""
+        """Which file the next `rows` rows go to: a new one where the last would grow too large with
+        them.
+        """
         if self._writer is not None:
             size = self._path.stat().st_size
             if size + size / self._rows * rows >= self._limit:
@@ -55,7 +59,9 @@ class TableFiles:
         """Write a table to the file that was reserved for it."""
         if self._writer is None:
             self._path, self._rows = self._slot.path(self._root, self._template), 0
-            self._writer = self._parquet.ParquetWriter(self._path, table.schema, compression="snappy")
+            self._writer = self._parquet.ParquetWriter(
+                self._path, table.schema, compression="snappy"
+            )
         self._writer.write_table(table)
         self._rows += table.num_rows
 
@@ -67,7 +73,9 @@ class TableFiles:
 
 
 def frame_schema(features: Features) -> Any:
-    """The columns of data/ in LeRobot's types, with the note by which the library `datasets` knows them."""
+    """The columns of data/ in LeRobot's types, with the note by which the library `datasets` knows
+    them.
+    """
     arrow = import_optional("pyarrow", extra="lerobot")
     types = {"float32": arrow.float32(), "int64": arrow.int64()}
     picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
@@ -94,23 +102,45 @@ def frame_table(schema: Any, columns: Mapping[str, np.ndarray | list[Any]]) -> A
         if isinstance(column, np.ndarray):
             flat = arrow.array(column.reshape(-1))
             is_list = arrow.types.is_fixed_size_list(field.type)
-            arrays.append(arrow.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list else flat)
+            arrays.append(
+                arrow.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list else flat
+            )
         else:
             arrays.append(arrow.array(column, type=field.type))
     return arrow.Table.from_arrays(arrays, schema=schema)
 
 
 def write_tasks(path: Path, tasks: Sequence[str]) -> None:
-    """Write what the robot is told, numbered in this order; the text is an index, as pandas reads it."""
+    """Write what the robot is told, numbered in this order; the text is an index, as pandas reads
+    it.
+    """
     arrow = import_optional("pyarrow", extra="lerobot")
     columns = [
-        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
+        {
+            "name": name,
+            "field_name": name,
+            "pandas_type": kind,
+            "numpy_type": dtype,
+            "metadata": None,
+        }
         for name, kind, dtype in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
     ]
-    names = {"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
-    pandas = {"index_columns": ["task"], "column_indexes": [names], "columns": columns, "attributes": {}}
+    names = {
+        "name": None,
+        "field_name": None,
+        "pandas_type": "unicode",
+        "numpy_type": "object",
+        "metadata": None,
+    }
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [names],
+        "columns": columns,
+        "attributes": {},
+    }
     schema = arrow.schema(
-        [("task_index", arrow.int64()), ("task", arrow.string())], metadata={"pandas": json.dumps(pandas)}
+        [("task_index", arrow.int64()), ("task", arrow.string())],
+        metadata={"pandas": json.dumps(pandas)},
     )
     table = arrow.table([range(len(tasks)), list(tasks)], schema=schema)
     import_optional("pyarrow.parquet", extra="lerobot").write_table(table, path)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, Le
 
-from core import DataError, Episode, Statistics, StoreInfo, import_optional
+from core import DataError, import_optional
+from core.episodes import Episode, Statistics, StoreInfo
 from plugins.datasets.lerobot.features import (
     ACTION,
     DATA,
@@ -37,7 +38,8 @@ class LeRobotWriterConfig:
     """How pictures are kept, and what the robot is called.
 
     images: "video", small and lossy, or "image", PNG and exact.
-    codec: of videos; "av1", as LeRobot's own, where FFmpeg has an encoder for it, else "h264", unless said.
+    codec: of videos; "av1", as LeRobot's own, where FFmpeg has an encoder for it, else "h264",
+    unless said.
     crf: quality of videos, from 0, the best, to 51; LeRobot's own is 30.
     robot_type: the robot's name.
     """
@@ -49,15 +51,18 @@ class LeRobotWriterConfig:
 
 
 class LeRobotWriter:
-    """Writes LeRobot v3.0; what the robot is told is its task, and meta/joinery.json keeps what has no other place.
+    """Writes LeRobot v3.0; what the robot is told is its task, and meta/joinery.json keeps what has
+    no other place.
 
-    Raises RecipeError where FFmpeg lacks the codec, DataError where it refuses a camera's pictures.
+    Raises ConfigError where FFmpeg lacks the codec, DataError where it refuses a camera's pictures.
     """
 
     def __init__(self, config: LeRobotWriterConfig, *, info: StoreInfo, out: Path) -> None:
         self.config, self.info, self.root = config, info, out
         self.films = _films(config, info, out) if config.images == "video" else {}
-        self.features = describe_features(info, {name: films.facts for name, films in self.films.items()})
+        self.features = describe_features(
+            info, {name: films.facts for name, films in self.films.items()}
+        )
         self.schema = frame_schema(self.features)
         self.frames = TableFiles(out, DATA, TABLE_MB * 2**20)
         self.episodes = TableFiles(out, EPISODES, TABLE_MB * 2**20)
@@ -82,7 +87,9 @@ class LeRobotWriter:
             "dataset_from_index": self.total,
             "dataset_to_index": self.total + len(episode),
         }
-        self.rows.append({**row, **self._append_films(episode), **self._statistics(numbers, episode)})
+        self.rows.append(
+            {**row, **self._append_films(episode), **self._statistics(numbers, episode)}
+        )
         self.notes.append(EpisodeNote(episode.id, episode.task, len(episode)))
         self.total += len(episode)
         if len(self.rows) == ROWS_AT_ONCE:
@@ -102,7 +109,10 @@ class LeRobotWriter:
             tasks=len(self.tasks),
         )
         write_tasks(self.root / "meta" / "tasks.parquet", [*self.tasks])
-        _write_json(self.root / "meta" / "stats.json", {**self._split(self.running.statistics()), **pictures})
+        _write_json(
+            self.root / "meta" / "stats.json",
+            {**self._split(self.running.statistics()), **pictures},
+        )
         _write_json(self.root / "meta" / "info.json", described)
         write_note(self.root, Note(self.info, self.notes))
 
@@ -132,7 +142,10 @@ class LeRobotWriter:
         if self.films:
             return {}
         with ThreadPoolExecutor() as pool:  # PNG takes most of the time, and all cores can share it
-            return {f"{PICTURES}{name}": [*pool.map(_cell, count(), x)] for name, x in episode.images.items()}
+            return {
+                f"{PICTURES}{name}": [*pool.map(_cell, count(), x)]
+                for name, x in episode.images.items()
+            }
 
     def _append_films(self, episode: Episode) -> dict[str, Any]:
         """Add to the videos, and say where in them the episode lies."""
@@ -145,14 +158,22 @@ class LeRobotWriter:
 
     def _statistics(self, numbers: Mapping[str, np.ndarray], episode: Episode) -> dict[str, Any]:
         """The episode's statistics, which also become part of those of all."""
-        joined = np.concatenate([column.reshape(len(episode), -1) for column in numbers.values()], axis=1, dtype=float)
+        joined = np.concatenate(
+            [column.reshape(len(episode), -1) for column in numbers.values()], axis=1, dtype=float
+        )
         self.running.add(joined)
         summaries = self._split(Statistics.of(joined))
         for name, frames in episode.images.items():
             key, histogram = f"{PICTURES}{name}", Histogram.of(frames)
-            self.histograms[key] = self.histograms[key] + histogram if key in self.histograms else histogram
+            self.histograms[key] = (
+                self.histograms[key] + histogram if key in self.histograms else histogram
+            )
             summaries[key] = histogram.summary()
-        return {f"stats/{key}/{kind}": value for key, found in summaries.items() for kind, value in found.items()}
+        return {
+            f"stats/{key}/{kind}": value
+            for key, found in summaries.items()
+            for kind, value in found.items()
+        }
 
     def _split(self, statistics: Statistics) -> dict[str, Summary]:
         """Statistics of all columns of numbers side by side -> those of each feature."""

@@ -1,4 +1,6 @@
-"""RLDS (https://github.com/google-research/rlds): episodes as Open X-Embodiment has them, without TensorFlow."""
+"""RLDS (https://github.com/google-research/rlds): episodes as Open X-Embodiment has them, without
+TensorFlow.
+"""
 
 from core import Register, hookimpl
 from plugins.datasets.rlds.source import Rlds, RldsConfig

@@ -7,7 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from core import DataError, Kind, one_line, size_of
+from core import DataError, one_line
+from core.formats import ArrayKind, file_size
 
 STEPS = "steps"
 
@@ -16,7 +17,7 @@ STEPS = "steps"
 class Leaf:
     """A feature of every step: its kind, and the shape of one step's value."""
 
-    kind: Kind
+    kind: ArrayKind
     shape: tuple[int, ...]
 
     @property
@@ -32,14 +33,18 @@ def read_features(folder: Path) -> dict[str, Leaf]:
     """
     path = folder / "features.json"
     if not path.exists():
-        raise DataError(f"{path}: not there; name the folder of a dataset's version, with features.json in it")
-    size_of(path)
+        raise DataError(
+            f"{path}: not there; name the folder of a dataset's version, with features.json in it"
+        )
+    file_size(path)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         steps = tree["featuresDict"]["features"][STEPS]["sequence"]["feature"]
         return dict(_leaves(steps, ""))
     except Exception as error:  # noqa: BLE001 - damaged JSON can say anything
-        raise DataError(f"{path}: describes no episodes of steps ({one_line(error)}); copy the dataset again") from None
+        raise DataError(
+            f"{path}: describes no episodes of steps ({one_line(error)}); copy the dataset again"
+        ) from None
 
 
 def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Leaf]]:

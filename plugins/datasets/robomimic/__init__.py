@@ -1,4 +1,6 @@
-"""robomimic (https://github.com/ARISE-Initiative/robomimic) and LIBERO: demonstrations in HDF5 files."""
+"""robomimic (https://github.com/ARISE-Initiative/robomimic) and LIBERO: demonstrations in HDF5
+files.
+"""
 
 from core import Register, hookimpl
 from plugins.datasets.robomimic.source import Robomimic, RobomimicConfig

@@ -1,10 +1,14 @@
-"""A file for HDF5 to write to, which survives a full disk: HDF5 itself crashes when it cannot write what it must."""
+"""A file for HDF5 to write to, which survives a full disk: HDF5 itself crashes when it cannot write
+what it must.
+"""
 
 from io import SEEK_SET, FileIO, RawIOBase
 
 
 class TolerantFile(RawIOBase):
-    """Keeps the first error in `error` instead of raising it, and takes whatever comes after for written."""
+    """Keeps the first error in `error` instead of raising it, and takes whatever comes after for
+    written.
+    """
 
     def __init__(self, file: FileIO) -> None:
         super().__init__()

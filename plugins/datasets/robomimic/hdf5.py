@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from core import DataError, RecipeError, did_you_mean, import_optional, one_line, raise_if_inflated, size_of
+from core import ConfigError, DataError, did_you_mean, import_optional, one_line
+from core.formats import check_claimed_size, file_size
 
 
 @contextmanager
 def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
-    """Open `data`, and one demonstration in it unless `demo` is ""; whatever damage raises becomes a DataError."""
+    """Open `data`, and one demonstration in it unless `demo` is ""; whatever damage raises becomes
+    a DataError.
+    """
     h5py = import_optional("h5py", extra="robomimic")
-    size_of(file)
+    file_size(file)
     try:
         with h5py.File(file, "r") as opened:
             data = opened["data"]
             yield data, data[demo] if demo else None
-    except (DataError, RecipeError):
+    except (DataError, ConfigError):
         raise
     except Exception as error:  # noqa: BLE001 - h5py raises almost anything for damaged bytes
         where = f"{file}, {demo}" if demo else f"{file}"
@@ -29,7 +32,9 @@ def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
 
 
 def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
-    """Read numbers that are there as a whole; raises DataError that names file and dataset where they are not."""
+    """Read numbers that are there as a whole; raises DataError that names file and dataset where
+    they are not.
+    """
     if name not in group:
         raise DataError(f"{file}, {group.name}: has no '{name}'{did_you_mean(name, [*group])}")
     dataset, where = group[name], f"{file}, {group.name}/{name}"
@@ -41,15 +46,18 @@ def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
 
 
 def _raise_unless_there(dataset: Any, size: int, where: str) -> None:
-    """Compare what a dataset says with what a file of that size holds; HDF5 takes chunks that are not there for zeros.
+    """Compare what a dataset says with what a file of that size holds; HDF5 takes chunks that are
+    not there for zeros.
 
     Raises DataError before anything is allocated.
     """
     there, packed = dataset.id.get_storage_size(), dataset.id.get_create_plist().get_nfilters() > 0
     if there > size or (dataset.nbytes > there and not packed):
-        raise DataError(f"{where}: says that it holds {dataset.nbytes:,} bytes, and {there:,} are there; copy it again")
+        raise DataError(
+            f"{where}: says that it holds {dataset.nbytes:,} bytes, and {there:,} are there; copy it again"
+        )
     chunk = dataset.chunks or ()
-    raise_if_inflated(max(dataset.nbytes, prod(chunk) * dataset.dtype.itemsize), there, where)
+    check_claimed_size(max(dataset.nbytes, prod(chunk) * dataset.dtype.itemsize), there, where)
     if chunk:
         chunks = prod(-(-length // step) for length, step in zip(dataset.shape, chunk, strict=True))
         if (lost := chunks - dataset.id.get_num_chunks()) > 0:
@@ -59,7 +67,8 @@ def _raise_unless_there(dataset: Any, size: int, where: str) -> None:
 def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
     """What an attribute says in JSON; nothing where it is not there.
 
-    A text's length is the one claim that is believed: the HDF5 library takes up to 4 GiB for it before it looks.
+    A text's length is the one claim that is believed: the HDF5 library takes up to 4 GiB for it
+    before it looks.
     """
     if attribute not in node.attrs or node.attrs.get_id(attribute).shape:
         return {}

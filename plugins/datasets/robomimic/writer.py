@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from annotated_types import Ge
 
-from core import DataError, Episode, StoreInfo, import_optional, numbered
+from core import DataError, import_optional
+from core.episodes import Episode, StoreInfo
+from core.formats import dimension_names
 from plugins.datasets.robomimic.file import TolerantFile
 from plugins.datasets.robomimic.note import EpisodeNote, Note, write_episode_note, write_note
 
@@ -26,8 +28,10 @@ class RobomimicWriterConfig:
     """How pictures are packed, and what a store does not know.
 
     compression: of pictures, lossless: "gzip", "lzf", which is faster and larger, or "none".
-    next_obs: write each frame's successor, too, which offline reinforcement learning reads; it doubles the file.
-    validation_episodes: of each task, the last so many are in the mask "valid" and the others in "train"; 0: no masks.
+    next_obs: write each frame's successor, too, which offline reinforcement learning reads; it
+    doubles the file.
+    validation_episodes: of each task, the last so many are in the mask "valid" and the others in
+    "train"; 0: no masks.
     env_args: what robomimic makes the environment of: env_name, type, env_kwargs.
     """
 
@@ -38,13 +42,16 @@ class RobomimicWriterConfig:
 
 
 class RobomimicWriter:
-    """Writes one .hdf5 file of demonstrations; attributes named "joinery" keep what has no other place in it.
+    """Writes one .hdf5 file of demonstrations; attributes named "joinery" keep what has no other
+    place in it.
 
     Raises DataError where a camera has the name of other observations.
     """
 
     def __init__(self, config: RobomimicWriterConfig, *, info: StoreInfo, out: Path) -> None:
-        self._thread = ThreadPoolExecutor(1)  # Ctrl-C strikes the main thread alone, and HDF5 would crash of it
+        self._thread = ThreadPoolExecutor(
+            1
+        )  # Ctrl-C strikes the main thread alone, and HDF5 would crash of it
         self._demonstrations = self._wait_for(Demonstrations, config, info, out)
 
     def append(self, episode: Episode) -> None:
@@ -72,7 +79,9 @@ class Demonstrations:
         self.config = config
         self.proprio = split_names(info.proprio)
         if clash := sorted(self.proprio.keys() & info.cameras.keys()):
-            raise DataError(f"camera '{clash[0]}': the proprioception has that name, too; rename one")
+            raise DataError(
+                f"camera '{clash[0]}': the proprioception has that name, too; rename one"
+            )
         self.tasks: list[str] = []  # of the demonstrations so far
         self.total = 0  # frames
         self.disk = TolerantFile(FileIO(out, "x+"))
@@ -93,15 +102,21 @@ class Demonstrations:
         demo["dones"] = (np.arange(count) == count - 1).astype(np.int64)
         self._observe(demo.create_group("obs"), episode, np.arange(count))
         if self.config.next_obs:
-            self._observe(demo.create_group("next_obs"), episode, np.minimum(np.arange(count) + 1, count - 1))
+            self._observe(
+                demo.create_group("next_obs"), episode, np.minimum(np.arange(count) + 1, count - 1)
+            )
         self.tasks.append(episode.task)
         self.total += count
         self._raise_if_full()
 
     def _observe(self, group: Any, episode: Episode, frames: np.ndarray) -> None:
-        packing = {} if self.config.compression == "none" else {"compression": self.config.compression}
+        packing = (
+            {} if self.config.compression == "none" else {"compression": self.config.compression}
+        )
         for name, images in episode.images.items():
-            group.create_dataset(name, data=images[frames], chunks=(1, *images.shape[1:]), **packing)
+            group.create_dataset(
+                name, data=images[frames], chunks=(1, *images.shape[1:]), **packing
+            )
         for name, columns in self.proprio.items():
             group[name] = episode.proprio[frames, columns]
 
@@ -121,7 +136,9 @@ class Demonstrations:
         of_task: dict[str, list[str]] = {}
         for number, task in enumerate(self.tasks):
             of_task.setdefault(task, []).append(_name(number))
-        held_out = {name for names in of_task.values() for name in names[-self.config.validation_episodes :]}
+        held_out = {
+            name for names in of_task.values() for name in names[-self.config.validation_episodes :]
+        }
         names = [_name(number) for number in range(len(self.tasks))]
         self.file["mask/train"] = np.array([name for name in names if name not in held_out], "S")
         self.file["mask/valid"] = np.array([name for name in names if name in held_out], "S")
@@ -133,7 +150,8 @@ class Demonstrations:
 
 
 def split_names(names: Sequence[str]) -> dict[str, slice]:
-    """Names of numbers -> {observation: its columns}: pos_0, pos_1, pos_2, grip -> pos and grip, as they were imported.
+    """Names of numbers -> {observation: its columns}: pos_0, pos_1, pos_2, grip -> pos and grip, as
+    they were imported.
 
     Where nothing is numbered, or the names are none for observations, all are one, "proprio".
     """
@@ -146,7 +164,9 @@ def split_names(names: Sequence[str]) -> dict[str, slice]:
         found[base if stop > first + 1 else names[first]] = slice(first, stop)
         first = stop
     widths = [(name, columns.stop - columns.start) for name, columns in found.items()]
-    whole = numbered(widths) == tuple(names) and all(re.fullmatch(r"\w[\w.-]*", name) for name in found)
+    whole = dimension_names(widths) == tuple(names) and all(
+        re.fullmatch(r"\w[\w.-]*", name) for name in found
+    )
     if whole and any(width > 1 for _, width in widths):
         return found
     return {PROPRIO: slice(0, len(names))} if names else {}

@@ -1,4 +1,6 @@
-"""CALVIN (https://github.com/mees/calvin, MIT licence): its simulator as environment, its recordings as dataset."""
+"""CALVIN (https://github.com/mees/calvin, MIT licence): its simulator as environment, its
+recordings as dataset.
+"""
 
 from core import Register, hookimpl
 from plugins.environments.calvin.dataset import CalvinData, CalvinDataConfig

@@ -1,4 +1,6 @@
-"""CALVIN's language annotations: a dictionary that numpy pickled, read without running what a pickle could run."""
+"""CALVIN's language annotations: a dictionary that numpy pickled, read without running what a
+pickle could run.
+"""
 
 import pickle
 from collections.abc import Mapping
@@ -10,16 +12,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core import DataError, one_line, size_of
+from core import DataError, one_line
+from core.formats import file_size
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_annotations(path: Path) -> Any:
-    """Read the dictionary, as far as it is plain data and arrays; raises DataError that names the file."""
+    """Read the dictionary, as far as it is plain data and arrays; raises DataError that names the
+    file.
+    """
     if not path.exists():
         raise DataError(f"{path}: not there; name a split's training or validation folder")
-    size_of(path)
+    file_size(path)
     try:
         stream = BytesIO(path.read_bytes())
         HEADERS[np.lib.format.read_magic(stream)](stream)
@@ -32,19 +37,26 @@ def read_annotations(path: Path) -> Any:
 
 
 def _raise_if_inflated(stream: BytesIO) -> None:
-    """Raise ValueError where a pickle claims more bytes, or more remembered objects, than follow in the stream.
+    """Raise ValueError where a pickle claims more bytes, or more remembered objects, than follow in
+    the stream.
 
     The unpickler would allocate them first.
     """
     begin, size = stream.tell(), len(stream.getvalue())
     for operation, argument, _ in genops(stream):  # raises for bytes that are not there
-        if operation.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > size:
+        if (
+            operation.name in ("PUT", "LONG_BINPUT")
+            and isinstance(argument, int)
+            and argument > size
+        ):
             raise ValueError(f"it remembers {argument:,} objects in {size:,} bytes")
     stream.seek(begin)
 
 
 class _Array(np.ndarray):
-    """An array that gets its content after it was made, as numpy pickles them, and is no larger than that."""
+    """An array that gets its content after it was made, as numpy pickles them, and is no larger
+    than that.
+    """
 
     def __new__(cls, *_: Any) -> "_Array":
         return super().__new__(cls, (0,))
@@ -64,7 +76,10 @@ def _scalar(dtype: np.dtype, content: bytes) -> Any:
 class _PlainData(pickle.Unpickler):
     """Knows numpy's arrays and numbers, and nothing that could run code."""
 
-    known: Mapping[tuple[str, str], Any] = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): np.dtype} | {
+    known: Mapping[tuple[str, str], Any] = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): np.dtype,
+    } | {
         (f"numpy.{package}.multiarray", name): stands_for
         for package in ("core", "_core")
         for name, stands_for in (("_reconstruct", _Array), ("scalar", _scalar))
@@ -78,5 +93,7 @@ class _PlainData(pickle.Unpickler):
         """Refuse what is no plain data."""
         if (module, name) not in self.known:
             asked = f"{module}.{name}"
-            raise DataError(f"{self.path}: asks for {asked}, which is no data and might run code; not loaded")
+            raise DataError(
+                f"{self.path}: asks for {asked}, which is no data and might run code; not loaded"
+            )
         return self.known[module, name]

@@ -1,4 +1,6 @@
-"""CALVIN (https://github.com/mees/calvin, MIT licence): its 34 tasks and 1,000 chains in an installed calvin_env."""
+"""CALVIN (https://github.com/mees/calvin, MIT licence): its 34 tasks and 1,000 chains in an
+installed calvin_env.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from core import (
-    ActionConvention,
-    Camera,
-    DataError,
-    Environment,
-    Gripper,
-    Observation,
-    StoreInfo,
-    Task,
-    did_you_mean,
-)
+from core import DataError, did_you_mean
+from core.environments import Environment, Observation, Task
+from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 RATE, STEPS = 30.0, 360  # Hz; control steps per task, as in CALVIN's evaluation
 CAMERAS = {"static": "static", "wrist": "gripper"}  # our names, calvin_env's
@@ -52,9 +46,10 @@ TABLE = (
 class CalvinConfig:
     """Which scene, and how it is drawn.
 
-    dataset: a CALVIN split's training or validation folder, whose scene and cameras to take; unset for calvin_env's own
-        scene D, in which CALVIN evaluates.
-    use_egl: draw on a GPU by EGL instead of on the CPU; textures differ, so draw as the training data were drawn.
+    dataset: a CALVIN split's training or validation folder, whose scene and cameras to take; unset
+        for calvin_env's own scene D, in which CALVIN evaluates.
+    use_egl: draw on a GPU by EGL instead of on the CPU; textures differ, so draw as the training
+    data were drawn.
     """
 
     dataset: Path | None = None
@@ -81,10 +76,14 @@ class Calvin(Environment):
         source = Path(str(module.__file__))
         checkout = source.parents[3]
         if not (checkout / "calvin_env" / ".git").exists():
-            raise DataError(f"{checkout / 'calvin_env'}: no git clone, which calvin_env must be; see docs/calvin.md")
+            raise DataError(
+                f"{checkout / 'calvin_env'}: no git clone, which calvin_env must be; see docs/calvin.md"
+            )
         self.tasks = _tasks(checkout)
         self._oracle = _imported("calvin_env.envs.tasks").Tasks(_yaml(checkout / TASKS).tasks)
-        self._asked: tuple[str, Any] | None = None  # the task, and the state of the world when it was asked for
+        self._asked: tuple[str, Any] | None = (
+            None  # the task, and the state of the world when it was asked for
+        )
         scene = _scene(config.dataset, checkout)
         self._env = _world(module, scene, config.use_egl)
         self._cameras = {camera.name: camera for camera in self._env.cameras}
@@ -96,27 +95,36 @@ class Calvin(Environment):
         }
 
     def reset(self, task: str, seed: int) -> None:
-        """Arrange the start of a chain of CALVIN's that begins with `task`; raises DataError where none does."""
+        """Arrange the start of a chain of CALVIN's that begins with `task`; raises DataError where
+        none does.
+        """
         self._check_known(task)
         starts = [chain.start for chain in read_chains() if chain.tasks[0] == task]
         if not starts:
-            raise DataError(f"no chain of CALVIN's begins with '{task}', so it has no scene of its own; try chains")
+            raise DataError(
+                f"no chain of CALVIN's begins with '{task}', so it has no scene of its own; try chains"
+            )
         self._arrange(starts[seed % len(starts)])
         self.proceed(task)
 
     def begin_chain(self, seed: int) -> Sequence[str]:
-        """Arrange chain number `seed` modulo 1,000: evaluation seeds count CALVIN's chains in their order from 0."""
+        """Arrange chain number `seed` modulo 1,000: evaluation seeds count CALVIN's chains in their
+        order from 0.
+        """
         chain = read_chains()[seed % len(read_chains())]
         self._arrange(chain.start)
         return chain.tasks
 
     def proceed(self, task: str) -> None:
-        """Ask for a task; the oracle compares what follows with the world as it is now. Raises DataError for others."""
+        """Ask for a task; the oracle compares what follows with the world as it is now. Raises
+        DataError for others.
+        """
         self._check_known(task)
         self._asked = (task, self._env.get_info())
 
     def step(self, action: np.ndarray) -> bool:
-        """Apply an action (7), its gripper taken as open above 0 and closed else; return what CALVIN's oracle says.
+        """Apply an action (7), its gripper taken as open above 0 and closed else; return what
+        CALVIN's oracle says.
 
         Raises DataError for an action of another shape or that is not finite.
         """
@@ -131,23 +139,29 @@ class Calvin(Environment):
     def observe(self) -> Observation:
         """Draw both cameras; proprioception is CALVIN's `robot_obs`."""
         frames = {name: self._cameras[theirs].render()[0] for name, theirs in CAMERAS.items()}
-        images = {name: np.ascontiguousarray(frame, dtype=np.uint8) for name, frame in frames.items()}
+        images = {
+            name: np.ascontiguousarray(frame, dtype=np.uint8) for name, frame in frames.items()
+        }
         return Observation(images, self._env.get_state_obs()["robot_obs"].astype(np.float32))
 
     def close(self) -> None:
         """Disconnect from the physics server."""
         self._env.close()
-        self._env.ownsPhysicsClient = False  # calvin_env disconnects a second time when it is collected
+        self._env.ownsPhysicsClient = (
+            False  # calvin_env disconnects a second time when it is collected
+        )
 
     def _check_known(self, task: str) -> None:
         if task not in self.tasks:
-            raise DataError(f"no task of CALVIN is called '{task}'{did_you_mean(task, list(self.tasks))}")
+            raise DataError(
+                f"no task of CALVIN is called '{task}'{did_you_mean(task, list(self.tasks))}"
+            )
 
     def _arrange(self, start: Mapping[str, str | int]) -> None:
         """Load the world anew and put everything in its place.
 
-        calvin_env's reset alone keeps contacts and the gripper's last action, and its load drops the blocks at random
-        places first: an episode would depend on those before it.
+        calvin_env's reset alone keeps contacts and the gripper's last action, and its load drops
+        the blocks at random places first: an episode would depend on those before it.
         """
         self._env.seed(0)
         self._env.scene.np_random = self._env.np_random
@@ -158,7 +172,9 @@ class Calvin(Environment):
 
 @cache
 def read_chains() -> tuple[Chain, ...]:
-    """Return the 1,000 chains in their order, the result of CALVIN's `get_sequences(1000)`, which takes minutes."""
+    """Return the 1,000 chains in their order, the result of CALVIN's `get_sequences(1000)`, which
+    takes minutes.
+    """
     lines = CHAINS.read_text(encoding="utf-8").splitlines()
     return tuple(_chain(line) for line in lines if not line.startswith("#"))
 
@@ -170,17 +186,22 @@ def _chain(line: str) -> Chain:
 
 
 def scene_state(start: Mapping[str, str | int]) -> np.ndarray:
-    """Return CALVIN's `scene_obs` (24) float64 of a chain's start: slider, drawer, button, switch, lights, three poses.
+    """Return CALVIN's `scene_obs` (24) float64 of a chain's start: slider, drawer, button, switch,
+    lights, three poses.
 
-    What the start leaves open, the blocks' turns and their order on the table, is drawn from a seed that is a hash of
-    the start: the numbers of CALVIN's `get_env_state_for_initial_condition`.
+    What the start leaves open, the blocks' turns and their order on the table, is drawn from a seed
+    that is a hash of the start: the numbers of CALVIN's `get_env_state_for_initial_condition`.
     """
     random = np.random.RandomState(_fnv1(str(start.values())))
     spots = [*TABLE]
     random.shuffle(spots)
     turns = random.uniform(np.pi / 2 - np.pi / 8, np.pi / 2 + np.pi / 8, size=3)
     both = start["red_block"] == start["blue_block"] == "table"
-    on_table = {"red_block": spots[0], "blue_block": spots[1] if both else spots[0], "pink_block": spots[1]}
+    on_table = {
+        "red_block": spots[0],
+        "blue_block": spots[1] if both else spots[0],
+        "pink_block": spots[1],
+    }
     slider, drawer = 0.28 * (start["slider"] == "left"), 0.22 * (start["drawer"] == "open")
     state = [slider, drawer, 0.0, 0.088 * int(start["lightbulb"]), start["lightbulb"], start["led"]]
     for (block, spot), turn in zip(on_table.items(), turns, strict=True):
@@ -198,7 +219,9 @@ def _fnv1(text: str) -> int:
 
 def _info(scene: Any) -> StoreInfo:
     cameras = {name: scene.cameras[theirs] for name, theirs in CAMERAS.items()}
-    return info_of({name: Camera(int(camera.height), int(camera.width)) for name, camera in cameras.items()})
+    return info_of(
+        {name: Camera(int(camera.height), int(camera.width)) for name, camera in cameras.items()}
+    )
 
 
 def info_of(cameras: Mapping[str, Camera]) -> StoreInfo:
@@ -222,7 +245,9 @@ def info_of(cameras: Mapping[str, Camera]) -> StoreInfo:
 
 def _tasks(checkout: Path) -> dict[str, Task]:
     """Return CALVIN's tasks with its phrasings: many for training, one for evaluation."""
-    training, validation = (_yaml(checkout / ANNOTATIONS.format(split)) for split in ("", "_validation"))
+    training, validation = (
+        _yaml(checkout / ANNOTATIONS.format(split)) for split in ("", "_validation")
+    )
     return {
         name: Task(name, tuple(training[name]), max_steps=STEPS, held_out=tuple(validation[name]))
         for name in sorted(validation)
@@ -240,8 +265,20 @@ def _scene(dataset: Path | None, checkout: Path) -> Any:
     merge = _imported("omegaconf").OmegaConf.merge
     return merge(
         {"data_path": "data", "scene": _yaml(conf / "scene" / "calvin_scene_D.yaml")},
-        {"robot": merge(*(_yaml(conf / "robot" / f"{name}.yaml") for name in ("panda", "panda_longer_finger")))},
-        {"cameras": {name: _yaml(conf / "cameras" / "cameras" / f"{name}.yaml") for name in CAMERAS.values()}},
+        {
+            "robot": merge(
+                *(
+                    _yaml(conf / "robot" / f"{name}.yaml")
+                    for name in ("panda", "panda_longer_finger")
+                )
+            )
+        },
+        {
+            "cameras": {
+                name: _yaml(conf / "cameras" / "cameras" / f"{name}.yaml")
+                for name in CAMERAS.values()
+            }
+        },
     )
 
 
@@ -262,7 +299,9 @@ def _world(module: ModuleType, scene: Any, use_egl: bool) -> Any:
 
 def _yaml(file: Path) -> Any:
     if not file.is_file():
-        raise DataError(f"{file}: not found; docs/calvin.md says which files environment 'calvin' reads")
+        raise DataError(
+            f"{file}: not found; docs/calvin.md says which files environment 'calvin' reads"
+        )
     return _imported("omegaconf").OmegaConf.load(file)
 
 
@@ -270,4 +309,6 @@ def _imported(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise DataError(f"environment 'calvin': {error}; install calvin_env as docs/calvin.md says") from error
+        raise DataError(
+            f"environment 'calvin': {error}; install calvin_env as docs/calvin.md says"
+        ) from error

@@ -1,7 +1,8 @@
-"""A 7-DoF tabletop that needs nothing but MuJoCo's wheel: blocks, a drawer, a slider, a button and a lamp.
+"""A 7-DoF tabletop that needs nothing but MuJoCo's wheel: blocks, a drawer, a slider, a button and
+a lamp.
 
-Actions follow CALVIN (Mees et al. 2022): relative, in the world frame, 2 cm and 0.05 rad per 1.0, gripper -1 to close
-and +1 to open. Images come from casting rays on the CPU.
+Actions follow CALVIN (Mees et al. 2022): relative, in the world frame, 2 cm and 0.05 rad per 1.0,
+gripper -1 to close and +1 to open. Images come from casting rays on the CPU.
 """
 
 from collections.abc import Sequence
@@ -11,25 +12,19 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Le
 
-from core import (
-    ActionConvention,
-    Camera,
-    DataError,
-    Environment,
-    Gripper,
-    Observation,
-    Register,
-    StoreInfo,
-    did_you_mean,
-    hookimpl,
-)
+from core import DataError, Register, did_you_mean, hookimpl
+from core.environments import Environment, Observation
+from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 from plugins.environments.tabletop.camera import RayCamera, look_at
 from plugins.environments.tabletop.placement import Start, before, chain, start
 from plugins.environments.tabletop.scene import RATE, ROTATION, TRANSLATION, Scene, State
 from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 
 STATIC_AT, STATIC_LOOKS_AT = np.array([0.0, -0.36, 0.52]), np.array([0.0, -0.01, 0.0])
-WRIST_AT, WRIST_LOOKS_AT = np.array([0.0, -0.075, 0.03]), np.array([0.0, 0.012, -0.012])  # in the hand's frame
+WRIST_AT, WRIST_LOOKS_AT = (
+    np.array([0.0, -0.075, 0.03]),
+    np.array([0.0, 0.012, -0.012]),
+)  # in the hand's frame
 STATIC_VIEW, WRIST_VIEW = 50.0, 75.0  # fields of view, degrees
 
 
@@ -39,7 +34,8 @@ class TabletopConfig:
 
     image_size: rows and columns of both cameras' images, pixels.
     cameras: which cameras there are: "static" looks at the table, "wrist" between the fingers.
-    continued: share of episodes that begin where another task has just been done, as in a chain of tasks.
+    continued: share of episodes that begin where another task has just been done, as in a chain of
+    tasks.
     """
 
     image_size: Annotated[int, Ge(16)] = 64
@@ -72,7 +68,9 @@ class Tabletop(Environment):
         self._static = RayCamera(self.scene.model, config.image_size, STATIC_VIEW, floor="table")
         self._wrist = RayCamera(self.scene.model, config.image_size, WRIST_VIEW, floor="table")
         self._continued = config.continued
-        self._asked: tuple[TabletopTask, State] | None = None  # the task, and the state in which it was asked for
+        self._asked: tuple[TabletopTask, State] | None = (
+            None  # the task, and the state in which it was asked for
+        )
 
     def reset(self, task: str, seed: int) -> None:
         """Draw blocks, fixtures and the gripper's pose anew; raises DataError for an unknown task."""
@@ -97,7 +95,9 @@ class Tabletop(Environment):
         self._asked = _find(task), self.scene.state()
 
     def step(self, action: np.ndarray) -> bool:
-        """Move the gripper for 50 ms; raises DataError for an action of another shape or that is not finite."""
+        """Move the gripper for 50 ms; raises DataError for an action of another shape or that is
+        not finite.
+        """
         task, before = self._present()
         self.info.action.check(action)
         self.scene.act(action)

@@ -1,7 +1,8 @@
-"""Scripted demonstrators: an action as a function of the present state alone, so that they recover from disturbances.
+"""Scripted demonstrators: an action as a function of the present state alone, so that they recover
+from disturbances.
 
-Each skill moves in funnels: the gripper comes down to an object only as fast as it comes near it, and rises before it
-travels. Distances in metres.
+Each skill moves in funnels: the gripper comes down to an object only as fast as it comes near it,
+and rises before it travels. Distances in metres.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,15 @@ from functools import partial
 
 import numpy as np
 
-from plugins.environments.tabletop.scene import BUTTON_DOWN, DRAWER_ROOM, HALF_BLOCK, ROTATION, TRANSLATION, State, wrap
+from plugins.environments.tabletop.scene import (
+    BUTTON_DOWN,
+    DRAWER_ROOM,
+    HALF_BLOCK,
+    ROTATION,
+    TRANSLATION,
+    State,
+    wrap,
+)
 
 Expert = Callable[[State], np.ndarray]
 
@@ -50,14 +59,21 @@ def stack(colour: str, below: str, state: State) -> np.ndarray:
     return _put_down(state, state.blocks[below].position + np.array([0, 0, 2 * HALF_BLOCK + 0.003]))
 
 
-def push(thing: Callable[[State], np.ndarray], direction: np.ndarray, gap: float, state: State) -> np.ndarray:
-    """Push something along a horizontal direction (3) with closed fingers, from `gap` behind its middle."""
+def push(
+    thing: Callable[[State], np.ndarray], direction: np.ndarray, gap: float, state: State
+) -> np.ndarray:
+    """Push something along a horizontal direction (3) with closed fingers, from `gap` behind its
+    middle.
+    """
     if state.held is not None:
         return _release(state)
     goal = thing(state)
     behind = goal - gap * direction
     offset = state.tcp - behind
-    along, across = offset @ direction, np.linalg.norm(offset[:2] - (offset @ direction) * direction[:2])
+    along, across = (
+        offset @ direction,
+        np.linalg.norm(offset[:2] - (offset @ direction) * direction[:2]),
+    )
     if -0.01 < along < gap and across < 0.012 and state.tcp[2] < goal[2] + 0.012:
         step = goal + direction * 0.02
         return _move(state, np.where(np.abs(direction) > 0, step, goal), 0.0, CLOSED)
@@ -82,7 +98,9 @@ def press(place: np.ndarray, state: State) -> np.ndarray:
     return _approach(state, np.array([*place, 0.035]), 0.0, CLOSED)
 
 
-def pushing(thing: Callable[[State], np.ndarray], direction: tuple[float, float, float], gap: float = 0.05) -> Expert:
+def pushing(
+    thing: Callable[[State], np.ndarray], direction: tuple[float, float, float], gap: float = 0.05
+) -> Expert:
     """`push` as a function of the state alone."""
     return partial(push, thing, np.array(direction), gap)
 
@@ -102,7 +120,7 @@ def slider_post(state: State) -> np.ndarray:
     return state.post
 
 
-# ---------------------------------------------------------------------------------------------- movements
+# ---------------------------------------------------------------------------------------- movements
 
 
 def _grasp(state: State, colour: str) -> np.ndarray:
@@ -111,7 +129,9 @@ def _grasp(state: State, colour: str) -> np.ndarray:
         return _release(state)
     block = state.blocks[colour]
     quarter = np.pi / 2
-    yaw = (block.yaw + quarter / 2) % quarter - quarter / 2  # a cube looks the same after a quarter turn
+    yaw = (
+        block.yaw + quarter / 2
+    ) % quarter - quarter / 2  # a cube looks the same after a quarter turn
     return _grip(state, block.position, yaw)
 
 
@@ -129,12 +149,20 @@ def _approach(state: State, where: np.ndarray, yaw: float, gripper: float) -> np
     offset = float(np.linalg.norm(state.tcp[:2] - where[:2]))
     turned = float(abs(wrap(yaw - state.euler[2])))
     hover = max(HOVER, max(block.position[2] for block in state.blocks.values()) + CLEARANCE)
-    height = where[2] + min(hover - where[2], 3 * max(0.0, offset - 0.006) + 0.3 * max(0.0, turned - 0.06))
+    height = where[2] + min(
+        hover - where[2], 3 * max(0.0, offset - 0.006) + 0.3 * max(0.0, turned - 0.06)
+    )
     goal = np.array([where[0], where[1], height])
     if offset > 0.02:  # travel only as fast as the fingers are clear of what stands on the table
-        clear = np.clip((state.tcp[2] - hover + 0.04) / 0.025, 0.0, 1.0) if state.tcp[2] < height else 1.0
+        clear = (
+            np.clip((state.tcp[2] - hover + 0.04) / 0.025, 0.0, 1.0)
+            if state.tcp[2] < height
+            else 1.0
+        )
         goal[:2] = state.tcp[:2] + (where[:2] - state.tcp[:2]) * clear
-        if clear < 0.5:  # there may be something between the fingers, or beside them: neither grip nor kick it
+        if (
+            clear < 0.5
+        ):  # there may be something between the fingers, or beside them: neither grip nor kick it
             gripper = OPEN if state.opening > 0.03 else CLOSED
     return _move(state, goal, yaw, gripper)
 
@@ -153,7 +181,10 @@ def _put_down(state: State, where: np.ndarray) -> np.ndarray:
 
 def _release(state: State) -> np.ndarray:
     """Put down what is in the way, and open."""
-    if state.held in state.blocks and state.blocks[str(state.held)].position[2] > HALF_BLOCK + 0.012:
+    if (
+        state.held in state.blocks
+        and state.blocks[str(state.held)].position[2] > HALF_BLOCK + 0.012
+    ):
         return _move(state, state.tcp - np.array([0, 0, 0.02]), state.euler[2], CLOSED)
     return _move(state, state.tcp, state.euler[2], OPEN)
 

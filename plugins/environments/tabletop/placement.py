@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plugins.environments.tabletop.scene import COLOURS, DRAWER_TRAVEL, HALF_BLOCK, SLIDER_END, Block
+from plugins.environments.tabletop.scene import (
+    COLOURS,
+    DRAWER_TRAVEL,
+    HALF_BLOCK,
+    SLIDER_END,
+    Block,
+)
 from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
@@ -27,7 +33,9 @@ class Start:
 
 
 def start(tasks: Sequence[str], random: np.random.Generator) -> Start:
-    """Draw a start from which the first of `tasks` is possible, and the pushes among them have a free lane."""
+    """Draw a start from which the first of `tasks` is possible, and the pushes among them have a
+    free lane.
+    """
     chosen = [TASKS[name] for name in tasks]
     fixtures = {
         "drawer": DRAWER_TRAVEL * float(random.random() < 0.5),
@@ -46,7 +54,9 @@ def start(tasks: Sequence[str], random: np.random.Generator) -> Start:
 
 
 def chain(random: np.random.Generator, length: int = 5) -> list[str]:
-    """Draw tasks that can be done one after the other, each once (after CALVIN's chains of instructions)."""
+    """Draw tasks that can be done one after the other, each once (after CALVIN's chains of
+    instructions).
+    """
     names: list[str] = []
     while len(names) < length:
         names.append(str(random.choice([name for name in TASKS if feasible([*names, name])])))
@@ -59,7 +69,9 @@ def before(task: str, random: np.random.Generator) -> str:
 
 
 def feasible(names: Sequence[str]) -> bool:
-    """Whether tasks can be done one after the other, each once, whatever the scene holds before the first."""
+    """Whether tasks can be done one after the other, each once, whatever the scene holds before the
+    first.
+    """
     fixtures: dict[str, float] = {"room": 1.0}  # what is known of them
     taken: set[str] = set()  # blocks that do not stand free
     pushed: set[str] = set()  # a block that is pushed twice might leave its free lane
@@ -75,11 +87,17 @@ def feasible(names: Sequence[str]) -> bool:
 
 def _blocks(tasks: Sequence[TabletopTask], random: np.random.Generator) -> dict[str, Block]:
     while True:
-        places = dict(zip(COLOURS, random.uniform(REGION[0], REGION[1], (len(COLOURS), 2)), strict=True))
-        if _apart(list(places.values())) and all(_free(task, places) for task in tasks if task.pushes):
+        places = dict(
+            zip(COLOURS, random.uniform(REGION[0], REGION[1], (len(COLOURS), 2)), strict=True)
+        )
+        if _apart(list(places.values())) and all(
+            _free(task, places) for task in tasks if task.pushes
+        ):
             break
     return {
-        colour: Block(np.array([*place, HALF_BLOCK]), float(random.uniform(-LARGEST_YAW, LARGEST_YAW)))
+        colour: Block(
+            np.array([*place, HALF_BLOCK]), float(random.uniform(-LARGEST_YAW, LARGEST_YAW))
+        )
         for colour, place in places.items()
     }
 

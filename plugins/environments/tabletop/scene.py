@@ -1,6 +1,8 @@
-"""The table and what stands on it: a MuJoCo model of primitives, the gripper that moves in it, and its state.
+"""The table and what stands on it: a MuJoCo model of primitives, the gripper that moves in it, and
+its state.
 
-World frame: x to the right, y away from the viewer, z up; metres and radians; the table's surface is z = 0.
+World frame: x to the right, y away from the viewer, z up; metres and radians; the table's surface
+is z = 0.
 """
 
 from collections.abc import Mapping
@@ -13,8 +15,14 @@ COLOURS = ("red", "green", "blue")
 HALF_BLOCK = 0.02
 RATE = 20.0  # control steps per second
 SUBSTEPS = 10  # of 5 ms
-TRANSLATION, ROTATION = 0.02, 0.05  # what an action of 1.0 means, in metres and radians, as in CALVIN
-LOW, HIGH = np.array([-0.26, -0.24, 0.016]), np.array([0.26, 0.22, 0.25])  # where the gripper may be sent
+TRANSLATION, ROTATION = (
+    0.02,
+    0.05,
+)  # what an action of 1.0 means, in metres and radians, as in CALVIN
+LOW, HIGH = (
+    np.array([-0.26, -0.24, 0.016]),
+    np.array([0.26, 0.22, 0.25]),
+)  # where the gripper may be sent
 FINGER_TRAVEL = 0.04  # of each finger
 
 DRAWER = np.array([0.15, 0.10])  # its front when closed
@@ -110,11 +118,12 @@ class Block:
 class State:
     """All that success and experts look at.
 
-    tcp (3), euler (3): pose of the point between the fingertips; roll, pitch and yaw are 0 when it points down.
-    opening: distance between the fingers.
+    tcp (3), euler (3): pose of the point between the fingertips; roll, pitch and yaw are 0 when it
+    points down. opening: distance between the fingers.
     held: what touches both fingers: a colour, "handle", "slider" or None.
     blocks: {colour: Block}.
-    drawer: how far it is open. slider: its place on the rail, negative to the left. button: how deep it is pressed.
+    drawer: how far it is open. slider: its place on the rail, negative to the left. button: how
+    deep it is pressed.
     """
 
     tcp: np.ndarray
@@ -180,7 +189,9 @@ class Scene:
     def act(self, action: np.ndarray) -> None:
         """Apply an action (7) for one control step."""
         action = np.clip(np.asarray(action, np.float64), -1, 1)
-        tcp, euler = self._pose()  # and not the last target: a target that runs ahead would go on pushing
+        tcp, euler = (
+            self._pose()
+        )  # and not the last target: a target that runs ahead would go on pushing
         target, turned = tcp + action[:3] * TRANSLATION, euler + action[3:6] * ROTATION
         self._command(np.clip(target, LOW, HIGH), turned, bool(action[6] > 0))
         self._mujoco.mj_step(self.model, self.data, SUBSTEPS)
@@ -195,7 +206,10 @@ class Scene:
             euler=euler,
             opening=float(q[at["left"]] + q[at["right"]]),
             held=self._held(),
-            blocks={c: Block(q[at[c] : at[c] + 3].copy(), _yaw(q[at[c] + 3 : at[c] + 7])) for c in COLOURS},
+            blocks={
+                c: Block(q[at[c] : at[c] + 3].copy(), _yaw(q[at[c] + 3 : at[c] + 7]))
+                for c in COLOURS
+            },
             drawer=float(q[at["drawer"]]),
             slider=float(q[at["slider"]]),
             button=float(q[at["button"]]),
@@ -231,9 +245,14 @@ class Scene:
 
     def _held(self) -> str | None:
         pairs = self.data.contact.geom  # (contacts 2)
-        touched = [set(pairs[(pairs == self._geom[finger]).any(axis=1)].ravel()) for finger in ("left", "right")]
+        touched = [
+            set(pairs[(pairs == self._geom[finger]).any(axis=1)].ravel())
+            for finger in ("left", "right")
+        ]
         fingers = {self._geom["left"], self._geom["right"]}
-        return next((self._name[g] for g in touched[0] & touched[1] - fingers if g in self._name), None)
+        return next(
+            (self._name[g] for g in touched[0] & touched[1] - fingers if g in self._name), None
+        )
 
 
 def wrap(angle: Any) -> Any:
@@ -242,7 +261,9 @@ def wrap(angle: Any) -> Any:
 
 
 def _xml() -> str:
-    blocks = "".join(_BLOCK.format(name=name, half=HALF_BLOCK, rgba=_RGBA[name]) for name in COLOURS)
+    blocks = "".join(
+        _BLOCK.format(name=name, half=HALF_BLOCK, rgba=_RGBA[name]) for name in COLOURS
+    )
     return _XML.format(
         blocks=blocks,
         travel=FINGER_TRAVEL,

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from core import Task
+from core.environments import Task
 from plugins.environments.tabletop import experts
 from plugins.environments.tabletop.scene import (
     BUTTON,
@@ -29,8 +29,8 @@ class TabletopTask:
     task: its name and phrasings.
     done: whether it is done, from the state before and the present one.
     expert: who demonstrates it.
-    needs, leaves: the fixtures before and after, {"drawer": DRAWER_TRAVEL} for example: "drawer" and "slider" in
-        metres, "lamp", and "room", whether the drawer has some.
+    needs, leaves: the fixtures before and after, {"drawer": DRAWER_TRAVEL} for example: "drawer"
+        and "slider" in metres, "lamp", and "room", whether the drawer has some.
     blocks: the block that it moves, and the one that it is stacked on.
     pushes: it needs a free lane to either side of the block.
     uses_up: its blocks do not stand free on the table afterwards.
@@ -52,8 +52,13 @@ def _lifted(colour: str, before: State, now: State) -> bool:
 
 
 def _pushed(colour: str, direction: int, before: State, now: State) -> bool:
-    """By four centimetres, on the table, and not by another block that was pushed into it and moved further."""
-    moved = {c: direction * (block.position[0] - before.blocks[c].position[0]) for c, block in now.blocks.items()}
+    """By four centimetres, on the table, and not by another block that was pushed into it and moved
+    further.
+    """
+    moved = {
+        c: direction * (block.position[0] - before.blocks[c].position[0])
+        for c, block in now.blocks.items()
+    }
     stands = now.blocks[colour].position[2] < 1.5 * HALF_BLOCK
     return bool(stands and moved[colour] > 0.04 and moved[colour] == max(moved.values()))
 
@@ -68,13 +73,17 @@ def _in_drawer(colour: str, before: State, now: State) -> bool:  # noqa: ARG001
     """Let go of, inside the open drawer."""
     x, y, z = now.blocks[colour].position
     front = DRAWER[1] - now.drawer
-    return bool(abs(x - DRAWER[0]) < 0.05 and front < y < front + 0.11 and z < 0.045 and now.held is None)
+    return bool(
+        abs(x - DRAWER[0]) < 0.05 and front < y < front + 0.11 and z < 0.045 and now.held is None
+    )
 
 
 def _stacked(colour: str, below: str, before: State, now: State) -> bool:  # noqa: ARG001
     """Let go of, one on the other."""
     offset = now.blocks[colour].position - now.blocks[below].position
-    on_top = np.linalg.norm(offset[:2]) < 1.3 * HALF_BLOCK and abs(offset[2] - 2 * HALF_BLOCK) < 0.006
+    on_top = (
+        np.linalg.norm(offset[:2]) < 1.3 * HALF_BLOCK and abs(offset[2] - 2 * HALF_BLOCK) < 0.006
+    )
     return bool(on_top and now.held is None and now.opening > 0.05)
 
 
@@ -94,7 +103,7 @@ def _switched(on: bool, before: State, now: State) -> bool:
     return before.lamp != on and now.lamp == on
 
 
-# ---------------------------------------------------------------------------------------------- phrasings
+# ---------------------------------------------------------------------------------------- phrasings
 
 _PHRASES = {  # the last two are kept for evaluation
     "lift": (
@@ -226,12 +235,14 @@ def _task(kind: str, name: str, max_steps: int, colour: str = "", below: str = "
     return Task(name, phrases[:-_HELD_OUT], max_steps, held_out=phrases[-_HELD_OUT:], tier=kind)
 
 
-# ---------------------------------------------------------------------------------------------- the tasks
+# ---------------------------------------------------------------------------------------- the tasks
 
 
 def _lift(colour: str) -> TabletopTask:
     task = _task("lift", f"lift_{colour}", 60, colour)
-    return TabletopTask(task, partial(_lifted, colour), partial(experts.lift, colour), blocks=(colour,))
+    return TabletopTask(
+        task, partial(_lifted, colour), partial(experts.lift, colour), blocks=(colour,)
+    )
 
 
 def _push(colour: str, side: str, sign: int) -> TabletopTask:
@@ -242,7 +253,9 @@ def _push(colour: str, side: str, sign: int) -> TabletopTask:
 
 def _rotate(colour: str) -> TabletopTask:
     task = _task("rotate", f"rotate_{colour}", 80, colour)
-    return TabletopTask(task, partial(_rotated, colour), partial(experts.rotate, colour), blocks=(colour,))
+    return TabletopTask(
+        task, partial(_rotated, colour), partial(experts.rotate, colour), blocks=(colour,)
+    )
 
 
 def _place(colour: str) -> TabletopTask:
@@ -269,7 +282,9 @@ def _stack(colour: str, below: str) -> TabletopTask:
 
 def _open_drawer() -> TabletopTask:
     task = _task("open_drawer", "open_drawer", 80)
-    return TabletopTask(task, _drawer_opened, experts.pull, {"drawer": 0.0}, {"drawer": DRAWER_TRAVEL})
+    return TabletopTask(
+        task, _drawer_opened, experts.pull, {"drawer": 0.0}, {"drawer": DRAWER_TRAVEL}
+    )
 
 
 def _close_drawer() -> TabletopTask:
@@ -292,7 +307,9 @@ def _switch(name: str, on: bool) -> TabletopTask:
 
 
 def _all() -> list[TabletopTask]:
-    below = dict(zip(COLOURS, (*COLOURS[1:], COLOURS[0]), strict=True))  # each colour is stacked on the next
+    below = dict(
+        zip(COLOURS, (*COLOURS[1:], COLOURS[0]), strict=True)
+    )  # each colour is stacked on the next
     return [
         *map(_lift, COLOURS),
         *(_push(colour, "left", -1) for colour in COLOURS),

@@ -1,4 +1,6 @@
-"""Any vision-language model of transformers that keeps vision, words and language model apart, as three parts."""
+"""Any vision-language model of transformers that keeps vision, words and language model apart, as
+three parts.
+"""
 
 from core import Register, hookimpl
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone

@@ -6,9 +6,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from core import Backbone, Memory, Pretrained, RecipeError, TokenSequence, attention_mask, positions, remembered
+from core import (
+    Backbone,
+    ConfigError,
+    Memory,
+    TokenSequence,
+    attention_mask,
+    make_memory,
+    token_positions,
+)
+from core.weights import Pretrained
 from plugins.vlms.huggingface.grid import MODELS, grid_positions
-from plugins.vlms.huggingface.layers import Recording, layer_spec, obstacle, record_layers, rotation_of, turns_its_keys
+from plugins.vlms.huggingface.layers import (
+    Recording,
+    layer_spec,
+    obstacle,
+    record_layers,
+    rotation_of,
+    turns_its_keys,
+)
 from plugins.vlms.huggingface.model import CPU, build_share, repeated_blocks
 
 
@@ -29,7 +45,7 @@ class HuggingFaceBackbone(Backbone):
     """Runs the language model on embeddings, without its output layer.
 
     It keeps its layers for heads, unless it computes in them what no head can know: `layers` says
-    of which models that holds. Raises RecipeError where the model is not to be had, is not made of
+    of which models that holds. Raises ConfigError where the model is not to be had, is not made of
     these pieces, or has no such positions. `pretrained` takes the model's folder.
     """
 
@@ -42,12 +58,16 @@ class HuggingFaceBackbone(Backbone):
         self.model = self.share.module
         self.width = int(self.model.config.hidden_size)
         # Gemma in PaliGemma relies on a mask even where attention is causal; others need none.
-        self.causal_alone = all(getattr(module, "is_causal", True) for module in self.model.modules())
+        self.causal_alone = all(
+            getattr(module, "is_causal", True) for module in self.model.modules()
+        )
         self.longest = getattr(self.model.config, "sliding_window", None)
-        self.additive = self.model.config._attn_implementation != "sdpa"  # adds the mask to the scores
+        self.additive = (
+            self.model.config._attn_implementation != "sdpa"
+        )  # adds the mask to the scores
         self.on_grid = config.positions == "grid"
         if self.on_grid and self.share.config.model_type not in MODELS:
-            raise RecipeError(
+            raise ConfigError(
                 f"backbone.positions: '{config.model}' is a '{self.share.config.model_type}', and rows and columns are "
                 f'for {" and ".join(MODELS)}; set it to "index"'
             )
@@ -65,7 +85,7 @@ class HuggingFaceBackbone(Backbone):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
 
-        RecipeError where attention other than causal meets a sequence longer than the window that
+        ConfigError where attention other than causal meets a sequence longer than the window that
         some layers slide.
         """
         return self._run(sequence, None, None)
@@ -73,7 +93,7 @@ class HuggingFaceBackbone(Backbone):
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
         """(S L width) -> normed hidden states, and of every layer hidden states, keys and values.
 
-        RecipeError where a head could not compute with them: for some models, and where windows
+        ConfigError where a head could not compute with them: for some models, and where windows
         that slide are shorter than the sequence.
         """
         self._raise_if_obstructed()
@@ -82,15 +102,19 @@ class HuggingFaceBackbone(Backbone):
         recording = Recording(past)
         tokens = self._run(sequence, past, recording)
         keys, values, streams = recording.close()
-        return remembered(sequence, tokens, keys, values, streams, past)
+        return make_memory(sequence, tokens, keys, values, streams, past)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """Turn queries or keys (S heads n d) at positions (S n); RecipeError where `remember` raises it."""
+        """Turn queries or keys (S heads n d) at positions (S n); ConfigError where `remember`
+        raises it.
+        """
         self._raise_if_obstructed()
         return rotation_of(self.model, self.blocks)(x, position)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the language model without embedding and output layer, strictly; RecipeError lists what does not fit."""
+        """Take the language model without embedding and output layer, strictly; ConfigError lists
+        what does not fit.
+        """
         self.share.load("backbone", weights)
 
     def publish(self) -> dict[str, Tensor]:
@@ -109,11 +133,13 @@ class HuggingFaceBackbone(Backbone):
         try:
             with CPU:
                 alike = turns_its_keys(self.model, self.blocks)
-        except RecipeError as error:
+        except ConfigError as error:
             return str(error)
         return "" if alike else "its layers do not all turn their keys alike"
 
-    def _run(self, sequence: TokenSequence, past: Memory | None, recording: Recording | None) -> Tensor:
+    def _run(
+        self, sequence: TokenSequence, past: Memory | None, recording: Recording | None
+    ) -> Tensor:
         """Run the model on a sequence, behind the past's -> normed hidden states (S L width)."""
         before = None if past is None else past.sequence
         mask = self._mask(sequence, before)
@@ -133,9 +159,13 @@ class HuggingFaceBackbone(Backbone):
         The model counts those itself. Given them, it would look for several sequences in one row.
         """
         if not self.on_grid:
-            return None if past is None and sequence.private is None else positions(sequence, past)
+            return (
+                None
+                if past is None and sequence.private is None
+                else token_positions(sequence, past)
+            )
         if sequence.grid is None:
-            raise RecipeError(
+            raise ConfigError(
                 'backbone.positions: "grid", and the vision encoder or the action tokens give no rows and columns; set '
                 'it to "index"'
             )
@@ -148,7 +178,9 @@ class HuggingFaceBackbone(Backbone):
             return None
         if visible is None:
             length = sequence.tokens.shape[1]
-            visible = torch.ones(1, 1, length, length, dtype=torch.bool, device=sequence.tokens.device).tril()
+            visible = torch.ones(
+                1, 1, length, length, dtype=torch.bool, device=sequence.tokens.device
+            ).tril()
         self._raise_if_slid(visible.shape[-1])
         if not self.additive:
             return visible
@@ -158,7 +190,7 @@ class HuggingFaceBackbone(Backbone):
     def _raise_if_slid(self, length: int) -> None:
         """Refuse a sequence longer than the window: layers that slide it ignore what a mask says."""
         if self.longest is not None and length > self.longest:
-            raise RecipeError(
+            raise ConfigError(
                 f"action_tokens.attention: a sequence has {length} tokens, and this model slides a window of "
                 f"{self.longest} with causal attention only, for heads that need no layers; shorten it, or choose "
                 "another attention or model"
@@ -166,7 +198,7 @@ class HuggingFaceBackbone(Backbone):
 
     def _raise_if_obstructed(self) -> None:
         if self.obstacle:
-            raise RecipeError(
+            raise ConfigError(
                 f"backbone.model: '{self.source}' keeps no layers for a policy head, for {self.obstacle}; choose "
                 "another model, or a head that needs no layers"
             )

@@ -1,4 +1,6 @@
-"""Positions of Qwen-VL: an image's tokens have rows and columns (M-RoPE, Wang et al. 2024, Qwen2-VL)."""
+"""Positions of Qwen-VL: an image's tokens have rows and columns (M-RoPE, Wang et al. 2024,
+Qwen2-VL).
+"""
 
 import torch
 from torch import Tensor
@@ -21,7 +23,9 @@ def grid_positions(grid: Tensor) -> Tensor:
     row, column = grid.unbind(-1)
     is_word = row < 0
     # Counted over an image this makes rows + columns - the shorter of both, which is the longer.
-    steps = torch.where(is_word, 1, (row == 0).long() + (column == 0).long() - (row == column).long())
+    steps = torch.where(
+        is_word, 1, (row == 0).long() + (column == 0).long() - (row == column).long()
+    )
     before = steps.cumsum(dim=1) - steps  # of all that stands before a token
     begins = is_word | ((row == 0) & (column == 0))
     start = torch.where(begins, before, 0).cummax(dim=1).values

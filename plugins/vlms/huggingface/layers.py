@@ -39,7 +39,9 @@ class Recording:
     open: bool = True
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the past's before a layer's own keys and values (S K L d) -> (S K P+L d), and keep them."""
+        """Put the past's before a layer's own keys and values (S K L d) -> (S K P+L d), and keep
+        them.
+        """
         if self.past is not None:
             keys = torch.cat([self.past.keys[layer], keys], dim=2)
             values = torch.cat([self.past.values[layer], values], dim=2)
@@ -94,7 +96,7 @@ def turns_its_keys(model: Any, blocks: Sequence[nn.Module]) -> bool:
     """Whether all layers record keys that are turned by `rotation_of`, and by nothing else.
 
     Tried out with one token, which sees itself alone and so is the same in every layer wherever it
-    stands. False for models that turn some layers otherwise, or none; RecipeError where turning or
+    stands. False for models that turn some layers otherwise, or none; ConfigError where turning or
     running them fails.
     """
     token = torch.linspace(-1, 1, model.config.hidden_size, dtype=model.dtype)
@@ -135,7 +137,9 @@ def rotation_of(model: Any, blocks: Sequence[nn.Module]) -> Callable[[Tensor, Te
 
 def _close(x: Tensor, expected: Tensor) -> bool:
     """Within the rounding of bfloat16."""
-    return x.shape == expected.shape and bool((x - expected).abs().max() <= 0.02 * expected.abs().max())
+    return x.shape == expected.shape and bool(
+        (x - expected).abs().max() <= 0.02 * expected.abs().max()
+    )
 
 
 def _attend(

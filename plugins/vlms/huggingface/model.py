@@ -1,8 +1,10 @@
-"""A vision-language model of transformers, taken apart into what sees, what embeds words, and the language model.
+"""A vision-language model of transformers, taken apart into what sees, what embeds words, and the
+language model.
 
-Every weight below its base model belongs to one of three shares, by its name: to the text what lies in the token
-embedding, to the backbone what else lies in the language model, to the vision the rest. The output layer, which turns
-hidden states into words, is the embedding over again, or a fourth share.
+Every weight below its base model belongs to one of three shares, by its name: to the text what lies
+in the token embedding, to the backbone what else lies in the language model, to the vision the
+rest. The output layer, which turns hidden states into words, is the embedding over again, or a
+fourth share.
 """
 
 import inspect
@@ -16,7 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from core import Pretrained, RecipeError, import_library, raise_unless_fitting
+from core import ConfigError, import_library
+from core.weights import Pretrained, check_state_dict
 
 Role = Literal["vision", "text", "backbone", "output"]
 SECTION: dict[Role, str] = {
@@ -26,8 +29,18 @@ SECTION: dict[Role, str] = {
     "output": "text_encoder",
 }
 # a language model that takes more than this needs something that embeddings do not carry
-USUAL = ("input_ids", "inputs_embeds", "attention_mask", "position_ids", "cache", "past_key_values", "use_cache")
-CPU = torch.device("cpu")  # everything is made there, whatever the default device; core moves the policy as a whole
+USUAL = (
+    "input_ids",
+    "inputs_embeds",
+    "attention_mask",
+    "position_ids",
+    "cache",
+    "past_key_values",
+    "use_cache",
+)
+CPU = torch.device(
+    "cpu"
+)  # everything is made there, whatever the default device; core moves the policy as a whole
 LIKE = "this component joins models like LLaVA, PaliGemma, Qwen2.5-VL, Idefics3 and SmolVLM"
 
 
@@ -40,7 +53,9 @@ class Anatomy:
     prefix: str  # what stands before the base model's names where its weights are published
     decoder: str  # the language model's name below the base model
     embedding: str  # the token embedding's
-    output: str  # the output layer's name below the full model; nothing where it is the embedding, or there is none
+    # the output layer's name below the full model; nothing where it is the embedding, or there is
+    # none
+    output: str
 
     @property
     def language_model(self) -> Any:
@@ -56,7 +71,9 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Share:
-    """One part's piece of a model, with weights of its own, and what its names stand behind when published."""
+    """One part's piece of a model, with weights of its own, and what its names stand behind when
+    published.
+    """
 
     module: Any
     prefix: str
@@ -69,45 +86,68 @@ class Share:
         return {self.prefix + name: tensor for name, tensor in self.module.state_dict().items()}
 
     def load(self, role: Role, weights: Pretrained) -> None:
-        """Make the tensors of a loaded model its own, strictly; they are no other part's, so nothing is copied."""
+        """Make the tensors of a loaded model its own, strictly; they are no other part's, so
+        nothing is copied.
+        """
         found = weights.once(load_shares).pop(role, {})
-        raise_unless_fitting(self.publish(), found, weights.source)
-        self.module.load_state_dict({name.removeprefix(self.prefix): x for name, x in found.items()}, assign=True)
+        check_state_dict(self.publish(), found, weights.source)
+        self.module.load_state_dict(
+            {name.removeprefix(self.prefix): x for name, x in found.items()}, assign=True
+        )
 
 
 def build_share(source: str, role: Role) -> Share:
     """Build one part's piece of the model that a folder or the hub describes, with random weights.
 
-    Raises RecipeError where there is no such model, or it is not made of these three pieces.
+    Raises ConfigError where there is no such model, or it is not made of these three pieces.
     """
     where = f"{SECTION[role]}.model"
     config = read_config(source, where)
-    with one_line(f"{where}: transformers cannot build '{source}'"), torch.device("meta"):  # without memory
-        full = _auto_class().from_config(config, dtype=torch.get_default_dtype(), trust_remote_code=False)
+    with (
+        one_line(f"{where}: transformers cannot build '{source}'"),
+        torch.device("meta"),
+    ):  # without memory
+        full = _auto_class().from_config(
+            config, dtype=torch.get_default_dtype(), trust_remote_code=False
+        )
     anatomy = take_apart(full, f"{where}: '{source}'")
     if role == "output" and not anatomy.output:
-        raise RecipeError(f"text_encoder.output: '{source}' has no output layer of its own; leave it out")
-    description, tied = _describe(full, role), not anatomy.output and full.get_output_embeddings() is not None
+        raise ConfigError(
+            f"text_encoder.output: '{source}' has no output layer of its own; leave it out"
+        )
+    description, tied = (
+        _describe(full, role),
+        not anatomy.output and full.get_output_embeddings() is not None,
+    )
     root, module, prefix = _cut(anatomy, role)
     root.to_empty(device=CPU)
     with CPU:
-        root.initialize_weights()  # and the buffers that no state dict holds, rotary frequencies for example
+        # and the buffers that no state dict holds, rotary frequencies for example
+        root.initialize_weights()
     return Share(module, prefix, description, config, tied)
 
 
 def read_config(source: str, where: str) -> Any:
-    """Read a model's config.json; RecipeError where there is none, or it is no vision-language model's."""
+    """Read a model's config.json; ConfigError where there is none, or it is no vision-language
+    model's.
+    """
     transformers = import_library("transformers", extra="vlm")
-    with one_line(f"{where}: '{source}' is no folder of a model that transformers knows, nor does the hub give it"):
+    with one_line(
+        f"{where}: '{source}' is no folder of a model that transformers knows, nor does the hub give it"
+    ):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-    known = import_library("transformers.models.auto.modeling_auto").MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    known = import_library(
+        "transformers.models.auto.modeling_auto"
+    ).MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     if config.model_type not in known:
-        raise RecipeError(f"{where}: '{source}' is a '{config.model_type}', which is no vision-language model; {LIKE}")
+        raise ConfigError(
+            f"{where}: '{source}' is a '{config.model_type}', which is no vision-language model; {LIKE}"
+        )
     return config
 
 
 def take_apart(full: Any, what: str) -> Anatomy:
-    """Find the pieces of a model; RecipeError where it is made of others.
+    """Find the pieces of a model; ConfigError where it is made of others.
 
     what: names the model in the message.
     """
@@ -126,7 +166,7 @@ def take_apart(full: Any, what: str) -> Anatomy:
         output=_untied_output(full, embedding),
     )
     if lacking := _lacking(anatomy):
-        raise RecipeError(f"{what} is a {type(full).__name__} and {lacking}; {LIKE}")
+        raise ConfigError(f"{what} is a {type(full).__name__} and {lacking}; {LIKE}")
     return anatomy
 
 
@@ -137,21 +177,30 @@ def repeated_blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def load_shares(path: Path) -> dict[Role, dict[str, Tensor]]:
-    """Load a folder as transformers does, and share the tensors out: {role: {published name: tensor}}.
+    """Load a folder as transformers does, and share the tensors out: {role: {published name:
+    tensor}}.
 
-    Raises RecipeError that lists what is missing, unexpected and misshapen; an output layer may be missing. No code
+    Raises ConfigError that lists what is missing, unexpected and misshapen; an output layer may be
+    missing. No code
     of the folder is run.
     """
     if not path.is_dir():
-        raise RecipeError(f"pretrained: '{path}' is a file; expected a folder with config.json and the weights")
+        raise ConfigError(
+            f"pretrained: '{path}' is a file; expected a folder with config.json and the weights"
+        )
     transformers = import_library("transformers", extra="vlm")
-    with one_line(f"pretrained: transformers cannot load '{path}'"), _without_reports(transformers), CPU:
+    with (
+        one_line(f"pretrained: transformers cannot load '{path}'"),
+        _without_reports(transformers),
+        CPU,
+    ):
         full, report = _auto_class().from_pretrained(
             path,
             dtype=torch.get_default_dtype(),
             trust_remote_code=False,
             weights_only=True,
-            ignore_mismatched_sizes=True,  # so that the report has them, with everything else that is wrong
+            # so that the report has them, with everything else that is wrong
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     anatomy = take_apart(full, f"pretrained: '{path}'")
@@ -169,14 +218,14 @@ def load_shares(path: Path) -> dict[Role, dict[str, Tensor]]:
 
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Make whatever transformers raises one RecipeError of one line."""
+    """Make whatever transformers raises one ConfigError of one line."""
     try:
         yield
-    except RecipeError:
+    except ConfigError:
         raise
     except Exception as error:  # transformers, and what a stranger wrote, fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(f"{what}: {reason[:300]}") from error
+        raise ConfigError(f"{what}: {reason[:300]}") from error
 
 
 def _auto_class() -> Any:
@@ -201,7 +250,9 @@ def _lacking(anatomy: Anatomy) -> str:
 
 
 def _cut(anatomy: Anatomy, role: Role) -> tuple[Any, Any, str]:
-    """Take everything away that is not the role's -> what initialises itself, the role's module in it, its prefix."""
+    """Take everything away that is not the role's -> what initialises itself, the role's module in
+    it, its prefix.
+    """
     full, base, decoder = anatomy.full, anatomy.base, anatomy.language_model
     if role == "output":
         output = full.get_submodule(anatomy.output)
@@ -227,7 +278,9 @@ def _remove(module: nn.Module, name: str) -> None:
 
 
 def _untied_output(full: Any, embedding: Any) -> str:
-    """Name the layer that turns hidden states into words, or nothing where it is the embedding, or there is none."""
+    """Name the layer that turns hidden states into words, or nothing where it is the embedding, or
+    there is none.
+    """
     output = full.get_output_embeddings()
     if output is None or output.weight is getattr(embedding, "weight", None):
         return ""
@@ -243,8 +296,13 @@ def _describe(full: Any, role: Role) -> dict[str, Any]:
         return {}
     if role == "vision":
         return {**whole, "architectures": [type(full).__name__]}
-    vocabulary = {"vocab_size": language.pop("vocab_size", full.get_input_embeddings().num_embeddings)}
-    return {"model_type": whole["model_type"], "text_config": language if role == "backbone" else vocabulary}
+    vocabulary = {
+        "vocab_size": language.pop("vocab_size", full.get_input_embeddings().num_embeddings)
+    }
+    return {
+        "model_type": whole["model_type"],
+        "text_config": language if role == "backbone" else vocabulary,
+    }
 
 
 def _raise_unless_complete(tensors: dict[str, Tensor], report: dict[str, Any], path: Path) -> None:
@@ -252,14 +310,16 @@ def _raise_unless_complete(tensors: dict[str, Tensor], report: dict[str, Any], p
     found = {name: tensor for name, tensor in tensors.items() if name not in report["missing_keys"]}
     found |= {name: torch.empty(0, device="meta") for name in report["unexpected_keys"]}
     found |= {
-        name: torch.empty(shape, device="meta") for name, shape, _ in report["mismatched_keys"] if name in tensors
+        name: torch.empty(shape, device="meta")
+        for name, shape, _ in report["mismatched_keys"]
+        if name in tensors
     }
-    raise_unless_fitting(tensors, found, str(path))
+    check_state_dict(tensors, found, str(path))
 
 
 @contextmanager
 def _without_reports(transformers: Any) -> Iterator[None]:
-    """Keep transformers from logging a table of what a RecipeError says."""
+    """Keep transformers from logging a table of what a ConfigError says."""
     logging = transformers.utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()

@@ -1,4 +1,6 @@
-"""Words of a vision-language model of transformers: its tokenizer, a prompt, and the token embedding."""
+"""Words of a vision-language model of transformers: its tokenizer, a prompt, and the token
+embedding.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import DataError, Pretrained, RecipeError, TextEncoder, TokenGroup, import_library
+from core import ConfigError, DataError, TextEncoder, TokenGroup, import_library
+from core.weights import Pretrained
 from plugins.vlms.huggingface.model import build_share, one_line
 
 IMAGES, INSTRUCTION = "{images}", "{instruction}"
@@ -19,11 +22,14 @@ IMAGES, INSTRUCTION = "{images}", "{instruction}"
 class TextConfig:
     """The token embedding of a vision-language model, and what is asked with an instruction.
 
-    model: folder with config.json and the tokenizer, relative to the recipe's, or a name on the Hugging Face hub.
-    prompt: text around "{instruction}"; "{images}" marks where the images stand, first unless said. Nothing is added:
-        special tokens, that of the beginning too, are written as the model writes them.
-    output: hold the model's output layer, for policy heads that score words. Without effect where that is the token
-        embedding over again; where it is not, as in LLaVA, it costs as much memory as the embedding, and nothing
+    model: folder with config.json and the tokenizer, relative to the recipe's, or a name on the
+    Hugging Face hub.
+    prompt: text around "{instruction}"; "{images}" marks where the images stand, first unless said.
+        Nothing is added: special tokens, that of the beginning too, are written as the model writes
+        them.
+    output: hold the model's output layer, for policy heads that score words. Without effect where
+        that is the token embedding over again; where it is not, as in LLaVA, it costs as much
+        memory as the embedding, and nothing
         trains it unless a head uses it.
     """
 
@@ -44,7 +50,8 @@ class TextConfig:
 class HuggingFaceText(TextEncoder):
     """Embeds the tokens of a prompt, scaled where the model scales them (Gemma does).
 
-    Raises RecipeError where the model or its tokenizer is not to be had, or the prompt has tokens without a row in
+    Raises ConfigError where the model or its tokenizer is not to be had, or the prompt has tokens
+    without a row in
     the table. `pretrained` takes the model's folder.
     """
 
@@ -64,19 +71,25 @@ class HuggingFaceText(TextEncoder):
         self.prefix = ids.index(self.marker)
         if lost := sorted({i for i in ids if i != self.marker and not self._has_row(i)}):
             words = ", ".join(map(repr, self.tokenizer.convert_ids_to_tokens(lost)))
-            raise RecipeError(
+            raise ConfigError(
                 f"text_encoder.prompt: {words} has no row in the embedding of {self.embedding.num_embeddings} words; "
                 f"leave it out (images stand at {IMAGES})"
             )
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the prompt around an instruction; raises DataError for one that is empty, or unknown to the table."""
+        """Ids of the prompt around an instruction; raises DataError for one that is empty, or
+        unknown to the table.
+        """
         if not instruction.strip():
-            raise DataError(f"the instruction {instruction!r} is empty; give every episode an instruction")
+            raise DataError(
+                f"the instruction {instruction!r} is empty; give every episode an instruction"
+            )
         ids = self._ids(instruction)
         del ids[self.prefix]
         if self.marker in ids or not all(map(self._has_row, ids)):
-            raise DataError(f"the instruction {instruction[:60]!r} has a token that is no word of the model; reword it")
+            raise DataError(
+                f"the instruction {instruction[:60]!r} has a token that is no word of the model; reword it"
+            )
         return ids
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
@@ -96,21 +109,27 @@ class HuggingFaceText(TextEncoder):
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... width) -> scores of all words (... vocabulary), capped where the model caps them.
+        """Hidden states (... width) -> scores of all words (... vocabulary), capped where the model
+        caps them.
 
-        RecipeError where the output layer is not the embedding, and the recipe does not say `output = true`.
+        ConfigError where the output layer is not the embedding, and the recipe does not say `output
+        = true`.
         """
         if self.output is None and not self.share.tied:
-            raise RecipeError(
+            raise ConfigError(
                 f"text_encoder.output: a policy head scores words, and the output layer of '{self.source}' is not its "
                 "token embedding; set output = true"
             )
         # a table that is scaled on the way in, as Gemma's, is not on the way out
-        scores = F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
+        scores = (
+            F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
+        )
         return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the token embedding and the output layer, strictly; RecipeError lists whatever does not fit."""
+        """Take the token embedding and the output layer, strictly; ConfigError lists whatever does
+        not fit.
+        """
         self.share.load("text", weights)
         if self.output_share:
             self.output_share.load("output", weights)
@@ -136,7 +155,8 @@ class HuggingFaceText(TextEncoder):
 def _load_tokenizer(source: str) -> tuple[Any, int]:
     """Return the model's tokenizer and the id of {images} in it.
 
-    As a special token, {images} parts the text as the model's own image token does: no word reaches over it, and
+    As a special token, {images} parts the text as the model's own image token does: no word reaches
+    over it, and
     what follows it is no beginning of a text, to which SentencePiece would add a space.
     """
     transformers = import_library("transformers", extra="vlm")

@@ -1,4 +1,6 @@
-"""Kosmos-2 (Peng et al. 2023), the vision-language model that RoboVLMs turns into a policy, as three parts."""
+"""Kosmos-2 (Peng et al. 2023), the vision-language model that RoboVLMs turns into a policy, as
+three parts.
+"""
 
 from core import Register, hookimpl
 from plugins.vlms.kosmos2.backbone import Kosmos2Backbone, Kosmos2BackboneConfig

@@ -1,4 +1,6 @@
-"""Kosmos-2's language model: the Magneto decoder, with a norm inside attention and MLP, and sinusoidal positions."""
+"""Kosmos-2's language model: the Magneto decoder, with a norm inside attention and MLP, and
+sinusoidal positions.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +12,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import Backbone, LayerSpec, Memory, Pretrained, TokenSequence, attention_mask, positions, remembered
+from core import (
+    Backbone,
+    LayerSpec,
+    Memory,
+    TokenSequence,
+    attention_mask,
+    make_memory,
+    token_positions,
+)
+from core.weights import Pretrained
 from plugins.vlms.kosmos2.names import BACKBONE_NAMES, SOURCE, backbone_share
 
 FIRST_POSITION = 2  # of a sequence's first token; 1 stands for padding, after fairseq
@@ -37,14 +48,17 @@ class Kosmos2BackboneConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
-            raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
+            raise ValueError(
+                f"width {self.width} must be even and a multiple of heads {self.heads}"
+            )
 
 
 class Kosmos2Backbone(Backbone):
     """Decoder after Magneto (Wang et al. 2022), as in Kosmos-2.
 
-    All that comes in - words, image tokens, action tokens - is scaled by sqrt(width), and so is RoboVLMs' [LRN].
-    `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
+    All that comes in - words, image tokens, action tokens - is scaled by sqrt(width), and so is
+    RoboVLMs' [LRN]. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a
+    RoboVLMs .ckpt.
     """
 
     source = SOURCE
@@ -54,7 +68,9 @@ class Kosmos2Backbone(Backbone):
         super().__init__()
         self.config = config
         self.width = config.width
-        self.layer_spec = LayerSpec(config.depth, config.heads, config.heads, config.width // config.heads)
+        self.layer_spec = LayerSpec(
+            config.depth, config.heads, config.heads, config.width // config.heads
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
@@ -69,14 +85,16 @@ class Kosmos2Backbone(Backbone):
 
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width)."""
-        x, mask = self._embed(sequence.tokens, positions(sequence)), attention_mask(sequence)
+        x, mask = self._embed(sequence.tokens, token_positions(sequence)), attention_mask(sequence)
         for layer in self.layers:
             x, _, _ = layer(x, mask)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> normed hidden states of the action tokens (B T Q width): the last layer computes no others."""
-        x, mask = self._embed(sequence.tokens, positions(sequence)), attention_mask(sequence)
+        """(S L width) -> normed hidden states of the action tokens (B T Q width): the last layer
+        computes no others.
+        """
+        x, mask = self._embed(sequence.tokens, token_positions(sequence)), attention_mask(sequence)
         *layers, last = self.layers
         for layer in layers:
             x, _, _ = layer(x, mask)
@@ -89,7 +107,10 @@ class Kosmos2Backbone(Backbone):
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
         """(S L width) -> hidden states, keys and values of every layer, and normed hidden states."""
         before = None if past is None else past.sequence
-        x, mask = self._embed(sequence.tokens, positions(sequence, before)), attention_mask(sequence, before)
+        x, mask = (
+            self._embed(sequence.tokens, token_positions(sequence, before)),
+            attention_mask(sequence, before),
+        )
         streams, keys, values = [x], [], []
         for i, layer in enumerate(self.layers):
             kept = None if past is None else (past.keys[i], past.values[i])
@@ -97,7 +118,7 @@ class Kosmos2Backbone(Backbone):
             streams.append(x)
             keys.append(k)
             values.append(v)
-        return remembered(sequence, self.norm(x), keys, values, streams, past)
+        return make_memory(sequence, self.norm(x), keys, values, streams, past)
 
     def _embed(self, tokens: Tensor, position: Tensor) -> Tensor:
         """Tokens (S L D) at positions (S L) -> what enters the first layer (S L D)."""
@@ -145,10 +166,11 @@ class Layer(nn.Module):
         columns: Tensor | None = None,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone; and keys and values (S K P+L d).
+        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone; and keys and
+        values (S K P+L d).
 
-        mask (S 1 L P+L) bool, or (S 1 R L) with columns; None: causal. past: keys and values (S K P d) of what came
-        before.
+        mask (S 1 L P+L) bool, or (S 1 R L) with columns; None: causal. past: keys and values (S K P
+        d) of what came before.
         """
         mixed, keys, values = self.attention(self.attention_norm(x), mask, columns, past)
         x = _at(x, columns) + self.dropout(mixed)
@@ -169,7 +191,11 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(config.width, config.width)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, columns: Tensor | None, past: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        columns: Tensor | None,
+        past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Layer.forward`."""
         q, k, v = (
@@ -210,7 +236,9 @@ def _rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
 
 
 def sinusoids(position: Tensor, width: int) -> Tensor:
-    """Positions (S L) -> (S L D), float32: sines of falling frequencies, then cosines (Vaswani et al. 2017)."""
+    """Positions (S L) -> (S L D), float32: sines of falling frequencies, then cosines (Vaswani et
+    al. 2017).
+    """
     if position.stride(0) == 0:  # one row of positions for all sequences
         position = position[:1]
     half = width // 2

@@ -1,10 +1,12 @@
-"""What the tensors of the three parts are called in Kosmos-2's checkpoints, as Hugging Face and RoboVLMs write them."""
+"""What the tensors of the three parts are called in Kosmos-2's checkpoints, as Hugging Face and
+RoboVLMs write them.
+"""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from core import Names, Pretrained, below, select
+from core.weights import NameMap, Pretrained, filter_keys, strip_prefix
 
 SOURCE = "microsoft/kosmos-2-patch14-224"
 ROBOVLMS = "model.backbone."  # before every name in a checkpoint of RoboVLMs
@@ -19,7 +21,7 @@ IGNORED = (
 
 _CLIP = "vision_model.model"
 _CLIP_LAYER = f"{_CLIP}.encoder.layers.*"
-VISION_NAMES = Names(
+VISION_NAMES = NameMap(
     {
         "clip.cls_token": f"{_CLIP}.embeddings.class_embedding",
         "clip.pos_embed": f"{_CLIP}.embeddings.position_embedding.weight",
@@ -41,9 +43,9 @@ VISION_NAMES = Names(
     },
     squeeze=frozenset({"clip.cls_token", "clip.pos_embed"}),
 )
-TEXT_NAMES = Names({"embedding": "text_model.model.embed_tokens"})
+TEXT_NAMES = NameMap({"embedding": "text_model.model.embed_tokens"})
 _LAYER = "text_model.model.layers.*"
-BACKBONE_NAMES = Names(
+BACKBONE_NAMES = NameMap(
     {
         "layers.*.attention_norm": f"{_LAYER}.self_attn_layer_norm",
         "layers.*.attention.q_proj": f"{_LAYER}.self_attn.q_proj",
@@ -62,20 +64,29 @@ BACKBONE_NAMES = Names(
 
 def vision_share(weights: Pretrained) -> Mapping[str, Tensor]:
     """Tensors of the vision encoder and the resampler."""
-    return select(_kosmos(weights), lambda name: name.startswith(VISION) and name not in IGNORED)
+    return filter_keys(
+        _kosmos(weights), lambda name: name.startswith(VISION) and name not in IGNORED
+    )
 
 
 def backbone_share(weights: Pretrained) -> Mapping[str, Tensor]:
     """Tensors of the decoder."""
-    return select(_kosmos(weights), lambda name: name.startswith(BACKBONE))
+    return filter_keys(_kosmos(weights), lambda name: name.startswith(BACKBONE))
 
 
 def text_share(weights: Pretrained) -> Mapping[str, Tensor]:
     """The token embedding, and whatever is nobody's, so that it does not pass unseen."""
-    return select(_kosmos(weights), lambda name: not name.startswith((*VISION, *BACKBONE)) and name not in IGNORED)
+    return filter_keys(
+        _kosmos(weights),
+        lambda name: not name.startswith((*VISION, *BACKBONE)) and name not in IGNORED,
+    )
 
 
 def _kosmos(weights: Pretrained) -> Mapping[str, Tensor]:
     """Every tensor of Kosmos-2, whoever wrote the checkpoint."""
     tensors = weights.tensors
-    return below(tensors, ROBOVLMS) if any(name.startswith(ROBOVLMS) for name in tensors) else tensors
+    return (
+        strip_prefix(tensors, ROBOVLMS)
+        if any(name.startswith(ROBOVLMS) for name in tensors)
+        else tensors
+    )

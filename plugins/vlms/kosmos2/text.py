@@ -1,4 +1,6 @@
-"""Kosmos-2's words: SentencePiece in the vocabulary layout of Hugging Face, and the embedding table."""
+"""Kosmos-2's words: SentencePiece in the vocabulary layout of Hugging Face, and the embedding
+table.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,12 +12,23 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import DataError, Pretrained, RecipeError, TextEncoder, TokenGroup
+from core import ConfigError, DataError, TextEncoder, TokenGroup
+from core.weights import Pretrained
 from plugins.vlms.kosmos2.names import SOURCE, TEXT_NAMES, text_share
 
 BEGIN, PADDING, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
 TAGS = (
-    *("</doc>", "<image>", "</image>", "</chunk>", "</line>", "<phrase>", "</phrase>", "<object>", "</object>"),
+    *(
+        "</doc>",
+        "<image>",
+        "</image>",
+        "</chunk>",
+        "</line>",
+        "<phrase>",
+        "</phrase>",
+        "<object>",
+        "</object>",
+    ),
     *("</delimiter_of_multi_objects/>", "<grounding>"),
     *(f"<patch_index_{i:04}>" for i in range(1024)),
 )
@@ -27,7 +40,8 @@ class Kosmos2TextConfig:
     """The embedding table of Kosmos-2, and what is asked with an instruction.
 
     model: SentencePiece model of Kosmos-2, sentencepiece.bpe.model in its repository.
-    prompt: text around "{instruction}"; "{images}" marks where the images stand, as in RoboVLMs after <s>.
+    prompt: text around "{instruction}"; "{images}" marks where the images stand, as in RoboVLMs
+    after <s>.
     width: of every token (D).
     vocabulary: rows of the table.
     max_tokens: tokens in the longest prompt that is accepted.
@@ -41,7 +55,9 @@ class Kosmos2TextConfig:
 
     def __post_init__(self) -> None:
         if self.prompt.count(INSTRUCTION) != 1 or self.prompt.count(IMAGES) > 1:
-            raise ValueError(f"prompt must hold {INSTRUCTION} once and {IMAGES} at most once, got {self.prompt!r}")
+            raise ValueError(
+                f"prompt must hold {INSTRUCTION} once and {IMAGES} at most once, got {self.prompt!r}"
+            )
         if INSTRUCTION in self.prompt.partition(IMAGES)[0] and IMAGES in self.prompt:
             raise ValueError(f"prompt must hold {INSTRUCTION} behind {IMAGES}, got {self.prompt!r}")
 
@@ -49,8 +65,10 @@ class Kosmos2TextConfig:
 class Kosmos2Text(TextEncoder):
     """Embeds a prompt's pieces; the backbone scales them, as it does images and action tokens.
 
-    Ids are those of Hugging Face: <s>, <pad>, </s>, <unk>, the pieces, <mask>, then tags and patch indices.
-    Raises DataError where the .model cannot be read, RecipeError where the table is too small for it.
+    Ids are those of Hugging Face: <s>, <pad>, </s>, <unk>, the pieces, <mask>, then tags and patch
+    indices.
+    Raises DataError where the .model cannot be read, ConfigError where the table is too small for
+    it.
     `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
     """
 
@@ -63,7 +81,9 @@ class Kosmos2Text(TextEncoder):
         self.processor = _load(config.model)
         self.special = _special_ids(self.processor.get_piece_size())
         if (needed := max(self.special.values()) + 1) > config.vocabulary:
-            raise RecipeError(f"text_encoder.vocabulary: '{config.model}' needs {needed} rows, got {config.vocabulary}")
+            raise ConfigError(
+                f"text_encoder.vocabulary: '{config.model}' needs {needed} rows, got {config.vocabulary}"
+            )
         lead, images, self.question = config.prompt.rpartition(IMAGES)
         self.lead = list(self._ids(lead)) if images else []
         self.prefix = len(self.lead)
@@ -72,13 +92,19 @@ class Kosmos2Text(TextEncoder):
         self.vocabulary = config.vocabulary
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the prompt around an instruction; raises DataError for one that is empty, too long or no Unicode."""
+        """Ids of the prompt around an instruction; raises DataError for one that is empty, too long
+        or no Unicode.
+        """
         if not instruction.strip():
-            raise DataError(f"the instruction {instruction!r} is empty; give every episode an instruction")
+            raise DataError(
+                f"the instruction {instruction!r} is empty; give every episode an instruction"
+            )
         try:
             ids = [*self.lead, *self._ids(self.question.replace(INSTRUCTION, instruction))]
         except (RuntimeError, UnicodeError) as error:  # a lone surrogate, which UTF-8 cannot hold
-            raise DataError(f"the instruction {instruction[:60]!r} is no valid Unicode; write it again") from error
+            raise DataError(
+                f"the instruction {instruction[:60]!r} is no valid Unicode; write it again"
+            ) from error
         if len(ids) > self.config.max_tokens:
             raise DataError(
                 f"the prompt of '{' '.join(instruction[:60].split())}...' has {len(ids)} tokens and "
@@ -96,7 +122,9 @@ class Kosmos2Text(TextEncoder):
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... width) -> scores of all words (... vocabulary): the embedding over again."""
+        """Hidden states (... width) -> scores of all words (... vocabulary): the embedding over
+        again.
+        """
         return F.linear(hidden, self.embedding.weight)
 
     def load_pretrained(self, weights: Pretrained) -> None:
@@ -109,7 +137,12 @@ class Kosmos2Text(TextEncoder):
 
     def describe(self) -> dict[str, Any]:
         """Kosmos2Config's share: what the checkpoint is, and its vocabulary."""
-        text = {"vocab_size": self.config.vocabulary, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+        text = {
+            "vocab_size": self.config.vocabulary,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+        }
         return {
             "model_type": "kosmos-2",
             "architectures": ["Kosmos2ForConditionalGeneration"],
@@ -129,7 +162,9 @@ class Kosmos2Text(TextEncoder):
 
 
 def _special_ids(pieces: int) -> dict[str, int]:
-    """Ids of everything that is no piece, for a model of so many pieces (its own <unk>, <s> and </s> among them)."""
+    """Ids of everything that is no piece, for a model of so many pieces (its own <unk>, <s> and
+    </s> among them).
+    """
     first = {BEGIN: 0, PADDING: 1, END: 2, UNKNOWN: 3}
     return first | {tag: pieces + 1 + i for i, tag in enumerate(("<mask>", *TAGS))}
 

@@ -1,4 +1,6 @@
-"""Kosmos-2's eye: CLIP ViT-L/14, whose patches a resampler sums up in 64 tokens of the language model's width."""
+"""Kosmos-2's eye: CLIP ViT-L/14, whose patches a resampler sums up in 64 tokens of the language
+model's width.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +13,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import Pretrained, TokenGroup, VisionEncoder, import_library
+from core import TokenGroup, VisionEncoder, import_library
+from core.weights import Pretrained
 from plugins.vlms.kosmos2.names import SOURCE, VISION_NAMES, vision_share
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of pixels in [0, 1]
+MEAN, STD = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)  # CLIP's, of pixels in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -43,21 +49,29 @@ class Kosmos2VisionConfig:
     def __post_init__(self) -> None:
         for width, heads in (("width", "heads"), ("clip_width", "clip_heads")):
             if getattr(self, width) % getattr(self, heads):
-                raise ValueError(f"{heads} must divide {width}, got {getattr(self, heads)} and {getattr(self, width)}")
+                raise ValueError(
+                    f"{heads} must divide {width}, got {getattr(self, heads)} and {getattr(self, width)}"
+                )
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
+            )
 
 
 class Kosmos2Vision(VisionEncoder):
-    """CLIP (Radford et al. 2021) with its last norm over all tokens, each of length one, then the resampler.
+    """CLIP (Radford et al. 2021) with its last norm over all tokens, each of length one, then the
+    resampler.
 
-    A frame's tokens are its cameras' tokens in the order of data.cameras; RoboVLMs has the wrist before the static one.
-    `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
+    A frame's tokens are its cameras' tokens in the order of data.cameras; RoboVLMs has the wrist
+    before the static one. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or
+    a RoboVLMs .ckpt.
     """
 
     source = SOURCE
 
-    def __init__(self, config: Kosmos2VisionConfig, *, cameras: Mapping[str, tuple[int, int, int]]) -> None:
+    def __init__(
+        self, config: Kosmos2VisionConfig, *, cameras: Mapping[str, tuple[int, int, int]]
+    ) -> None:
         super().__init__()
         self.config = config
         self.width = config.width
@@ -78,8 +92,12 @@ class Kosmos2Vision(VisionEncoder):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*latents width)."""
         batch, window = images[self.cameras[0]].shape[:2]
-        pixels = torch.stack([self._pixels(images[name].flatten(0, 1)) for name in self.cameras], dim=1)
-        features: Tensor = self.clip.forward_features(pixels.flatten(0, 1))  # (B*T*V N clip_width), normed
+        pixels = torch.stack(
+            [self._pixels(images[name].flatten(0, 1)) for name in self.cameras], dim=1
+        )
+        features: Tensor = self.clip.forward_features(
+            pixels.flatten(0, 1)
+        )  # (B*T*V N clip_width), normed
         tokens = self.resampler(self.dense(F.normalize(features, dim=-1)))
         pattern = "(b t v) n d -> b t (v n) d"
         return TokenGroup(rearrange(tokens, pattern, b=batch, t=window, v=len(self.cameras)))
@@ -110,13 +128,17 @@ class Kosmos2Vision(VisionEncoder):
         size = (self.config.image_size, self.config.image_size)
         pixels = images.float()
         if images.shape[-2:] != size:
-            resized = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+            resized = F.interpolate(
+                pixels, size, mode="bicubic", antialias=True, align_corners=False
+            )
             pixels = resized.clamp(0, 255)  # cubic curves overshoot at edges
         return ((pixels / 255 - self.mean) / self.std).to(self.mean.dtype)
 
 
 class Resampler(nn.Module):
-    """Learned latents look at the features and at themselves: one attention, without residual and norm."""
+    """Learned latents look at the features and at themselves: one attention, without residual and
+    norm.
+    """
 
     def __init__(self, config: Kosmos2VisionConfig) -> None:
         super().__init__()
@@ -139,11 +161,15 @@ class Resampler(nn.Module):
 
     def _with_latents(self, project: nn.Module, features: Tensor) -> Tensor:
         """(n N D) -> (n N+latents D), projected."""
-        return torch.cat([project(features), project(self.latents).expand(len(features), -1, -1)], dim=1)
+        return torch.cat(
+            [project(features), project(self.latents).expand(len(features), -1, -1)], dim=1
+        )
 
 
 def _clip(config: Kosmos2VisionConfig) -> Any:
-    """timm's Vision Transformer in CLIP's shape: quick GELU, a norm before the blocks, no classifier."""
+    """timm's Vision Transformer in CLIP's shape: quick GELU, a norm before the blocks, no
+    classifier.
+    """
     vision_transformer = import_library("timm.models.vision_transformer")
     return vision_transformer.VisionTransformer(
         img_size=config.image_size,

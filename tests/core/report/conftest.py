@@ -24,9 +24,13 @@ def run(pristine_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium without a window, by the driver that came with it."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[test]'")
+    selenium = pytest.importorskip(
+        "selenium.webdriver", reason="needs selenium: pip install -e '.[test]'"
+    )
     driver = shutil.which("chromedriver")
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    binary = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not (driver and binary):
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
     options = selenium.ChromeOptions()
@@ -36,7 +40,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium refuses to sandbox itself as root
-    for word in ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"):
+    for word in (
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+    ):
         options.add_argument(word)  # the browser's own requests are none of the page's
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     session = selenium.Chrome(options=options, service=selenium.ChromeService(driver))

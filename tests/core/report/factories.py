@@ -1,4 +1,6 @@
-"""A run's folder as training and evaluation leave it: every number and every pixel is a function of the arguments."""
+"""A run's folder as training and evaluation leave it: every number and every pixel is a function of
+the arguments.
+"""
 
 import json
 import math
@@ -11,12 +13,41 @@ from core.rollout.results import ChainResult, EpisodeResult, Evaluation
 
 COLOURS = {"red": (205, 60, 50), "green": (60, 160, 90), "blue": (60, 90, 200)}
 TASKS = (
-    *("lift_red", "lift_green", "lift_blue", "push_red_left", "push_green_left", "push_blue_left", "push_red_right"),
-    *("push_green_right", "push_blue_right", "press_button", "open_drawer", "close_drawer", "move_slider_left"),
-    *("move_slider_right", "turn_on_lamp", "turn_off_lamp", "stack_blocks", "place_red_in_drawer", "rotate_red_left"),
+    *(
+        "lift_red",
+        "lift_green",
+        "lift_blue",
+        "push_red_left",
+        "push_green_left",
+        "push_blue_left",
+        "push_red_right",
+    ),
+    *(
+        "push_green_right",
+        "push_blue_right",
+        "press_button",
+        "open_drawer",
+        "close_drawer",
+        "move_slider_left",
+    ),
+    *(
+        "move_slider_right",
+        "turn_on_lamp",
+        "turn_off_lamp",
+        "stack_blocks",
+        "place_red_in_drawer",
+        "rotate_red_left",
+    ),
     "rotate_blue_right",
 )
-PARTS = ("vision_encoder", "text_encoder", "projections", "backbone", "action_tokens", "policy_head")
+PARTS = (
+    "vision_encoder",
+    "text_encoder",
+    "projections",
+    "backbone",
+    "action_tokens",
+    "policy_head",
+)
 NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 RECIPE = """[train]
 steps = {steps}
@@ -74,7 +105,11 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 
 def make_evaluation(
-    run: str, tasks: Sequence[str] = TASKS[:2], skill: float = 0.9, episodes: int = 10, chains: int = 8
+    run: str,
+    tasks: Sequence[str] = TASKS[:2],
+    skill: float = 0.9,
+    episodes: int = 10,
+    chains: int = 8,
 ) -> Evaluation:
     random = np.random.default_rng(len(tasks) + round(100 * skill))
     results = []
@@ -82,7 +117,14 @@ def make_evaluation(
         for number, task in enumerate(tasks):
             chance = min(1.0, factor * skill * (1.1 - 0.25 * (number % 4 == 1)))
             results += [
-                EpisodeResult(condition, task, 1_000_000 + i, instruction(task), bool(random.random() < chance), 40 + i)
+                EpisodeResult(
+                    condition,
+                    task,
+                    1_000_000 + i,
+                    instruction(task),
+                    bool(random.random() < chance),
+                    40 + i,
+                )
                 for i in range(episodes)
             ]
     done = [min(5, int(random.geometric(1.05 - skill) - 1)) for _ in range(chains)]
@@ -97,12 +139,29 @@ def make_evaluation(
         environment={
             "name": "tabletop",
             "config": {"image_size": 64, "cameras": ["static", "wrist"]},
-            "versions": {"joinery": "0.1.0", "mujoco": "3.3.0", "torch": "2.13.0", "python": "3.11.7"},
+            "versions": {
+                "joinery": "0.1.0",
+                "mujoco": "3.3.0",
+                "torch": "2.13.0",
+                "python": "3.11.7",
+            },
         },
-        protocol={"episodes": episodes, "first_seed": 1_000_000, "execute": 2, "lanes": 8, "success": "at any step"},
-        tiers={task: "colours" if task.split("_")[0] in ("lift", "push") else "fixtures" for task in tasks},
+        protocol={
+            "episodes": episodes,
+            "first_seed": 1_000_000,
+            "execute": 2,
+            "lanes": 8,
+            "success": "at any step",
+        },
+        tiers={
+            task: "colours" if task.split("_")[0] in ("lift", "push") else "fixtures"
+            for task in tasks
+        },
         episodes=results,
-        chains=[ChainResult(i, tuple(TASKS[:5]), tuple(TASKS[:5]), n, 60 * (n + 1)) for i, n in enumerate(done)],
+        chains=[
+            ChainResult(i, tuple(TASKS[:5]), tuple(TASKS[:5]), n, 60 * (n + 1))
+            for i, n in enumerate(done)
+        ],
         time={"inference_ms": 6.25, "environment_ms": 4.5},
     )
 
@@ -118,21 +177,38 @@ def write_metrics(path: Path, tasks: Sequence[str], steps: int) -> None:
         decay = math.exp(-3 * step / steps)
         if step in (1, steps) or step % max(1, steps // 10) == 0:
             lines += [_joint(step, number, part, decay) for number, part in enumerate(PARTS)]
-        pose, gripper = (float(scale * (0.08 + decay) * random.lognormal(0, 0.25)) for scale in (0.5, 0.2))
+        pose, gripper = (
+            float(scale * (0.08 + decay) * random.lognormal(0, 0.25)) for scale in (0.5, 0.2)
+        )
         lines.append(
-            {"step": step, "loss": pose + gripper, "pose": pose, "gripper": gripper, "gradient_norm": 0.5 * decay}
+            {
+                "step": step,
+                "loss": pose + gripper,
+                "pose": pose,
+                "gripper": gripper,
+                "gradient_norm": 0.5 * decay,
+            }
         )
         if step % max(1, steps // 8) == 0:
-            errors = {f"validation/error/{task}": 0.2 * decay + 0.01 * (i % 5 + 2) for i, task in enumerate(tasks)}
+            errors = {
+                f"validation/error/{task}": 0.2 * decay + 0.01 * (i % 5 + 2)
+                for i, task in enumerate(tasks)
+            }
             mean = sum(errors.values()) / len(errors)
-            lines.append({"step": step, "validation/error": mean, "validation/constant": 0.194, **errors})
+            lines.append(
+                {"step": step, "validation/error": mean, "validation/constant": 0.194, **errors}
+            )
             lines.append({"step": step, "time/samples_per_second": 180.5})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _joint(step: int, number: int, part: str, decay: float) -> dict[str, float]:
     size = 128.0 * 8 ** (number + 1)
-    measured = {"learning_rate": 1e-3 * decay, "gradient_norm": 0.6 * decay / (number + 1), "update": 6e-4 * decay}
+    measured = {
+        "learning_rate": 1e-3 * decay,
+        "gradient_norm": 0.6 * decay / (number + 1),
+        "update": 6e-4 * decay,
+    }
     row = {"parameters": size, "trainable": size, **measured}
     return {"step": step, **{f"joint/{part}/{key}": value for key, value in row.items()}}
 
@@ -180,7 +256,13 @@ def write_predictions(path: Path, tasks: Sequence[str], length: int, horizon: in
         true = np.sin(time / 9 * (1 + np.arange(7) / 3) + number)
         true[:, 6] = np.where(time[:, 0] < length, 1, -1)
         chunks = np.stack([true[i : i + horizon] for i in range(2 * length)])
-        drift = random.normal(0, 0.08, (2 * length, 1, 7)) * np.arange(1, horizon + 1)[None, :, None] ** 0.7
+        drift = (
+            random.normal(0, 0.08, (2 * length, 1, 7))
+            * np.arange(1, horizon + 1)[None, :, None] ** 0.7
+        )
         arrays |= {f"{number}/true": true[: 2 * length], f"{number}/predicted": chunks + drift}
-        arrays |= {f"{number}/task": np.array(task), f"{number}/instruction": np.array(instruction(task))}
+        arrays |= {
+            f"{number}/task": np.array(task),
+            f"{number}/instruction": np.array(instruction(task)),
+        }
     np.savez_compressed(path, **arrays)

@@ -1,4 +1,6 @@
-"""The pages in a real browser: they render, play and complain about nothing, and ask the network for nothing."""
+"""The pages in a real browser: they render, play and complain about nothing, and ask the network
+for nothing.
+"""
 
 import json
 import shutil
@@ -8,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from core.data.inspection import inspect
-from core.data.store import EpisodeStore
-from core.data.writer import StoreWriter
 from core.report.compare import write_comparison
 from core.report.episodes import choose_episodes
+from core.report.inspection import inspect
 from core.report.report import write_report
 from core.report.store_page import write_store_page
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from tests.core.report.factories import TASKS, make_run
 from tests.factories import make_episode, make_info
 
@@ -43,7 +45,11 @@ def show(browser: Any, page: Path, width: int = 1280, *, dark: bool = False) -> 
 def requests(browser: Any) -> list[str]:
     """The addresses that the page has asked for."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [
+        m["params"]["request"]["url"]
+        for m in messages
+        if m["method"] == "Network.requestWillBeSent"
+    ]
 
 
 def complaints(browser: Any) -> list[str]:
@@ -90,7 +96,15 @@ def test_the_report_renders_and_is_whole_in_itself(browser, report):
     assert browser.title == "kosmos_lstm - Joinery"
     headings = [heading.text.splitlines()[0] for heading in find(browser, "h2")]
     assert [h.removesuffix(" Pause all").removesuffix(" Play all") for h in headings] == [
-        *("Success", "Rollouts", "Curves", "Action chunks", "Joint training", "Recipe", "Conditions")
+        *(
+            "Success",
+            "Rollouts",
+            "Curves",
+            "Action chunks",
+            "Joint training",
+            "Recipe",
+            "Conditions",
+        )
     ]
     assert find(browser, "svg.chart")[0].rect["height"] > 100
     look_at_films(browser)
@@ -101,7 +115,9 @@ def test_the_report_renders_and_is_whole_in_itself(browser, report):
 def test_a_film_plays_pauses_and_scrubs(browser, report):
     show(browser, report)
     player = find(browser, ".player")[0]
-    button, slider, step = (player.find_element("css selector", s) for s in ("button", "input", ".step"))
+    button, slider, step = (
+        player.find_element("css selector", s) for s in ("button", "input", ".step")
+    )
     browser.execute_script("arguments[0].scrollIntoView()", player)
     if button.get_attribute("aria-label") == "Play":  # where the system asks for less motion
         button.click()
@@ -126,14 +142,22 @@ def test_one_button_stops_and_starts_all_films(browser, report):
 @pytest.mark.parametrize("width", [420, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 def test_pages_fit_their_width(browser, report, store_page, pristine_run, tmp_path, width, dark):
-    other = make_run(tmp_path / "frozen_backbone_with_a_long_name", tasks=TASKS[4:7], skill=0.4, length=4)
+    other = make_run(
+        tmp_path / "frozen_backbone_with_a_long_name", tasks=TASKS[4:7], skill=0.4, length=4
+    )
     comparison = write_comparison([pristine_run, other], tmp_path / "compare.html")
     for page in (report, store_page, comparison):
         show(browser, page, width, dark=dark)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         assert complaints(browser) == []
         assert {address.partition(":")[0] for address in requests(browser)} <= {"file", "data"}
-    assert [heading.text for heading in find(browser, "h2")] == ["Overview", "Success", "Curves", "Recipes", "Sizes"]
+    assert [heading.text for heading in find(browser, "h2")] == [
+        "Overview",
+        "Success",
+        "Curves",
+        "Recipes",
+        "Sizes",
+    ]
 
 
 def test_a_page_cannot_ask_the_network_even_if_it_wanted_to(browser, report):
@@ -146,7 +170,10 @@ def test_hostile_words_stay_words(browser, tmp_path):
     evil = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>'\""
     run = make_run(tmp_path / "run", tasks=["plain"], skill=0.4, length=4, steps=20)
     results = run / "evaluation" / "results.json"
-    results.write_text(results.read_text(encoding="utf-8").replace("plain", json.dumps(evil)[1:-1]), encoding="utf-8")
+    results.write_text(
+        results.read_text(encoding="utf-8").replace("plain", json.dumps(evil)[1:-1]),
+        encoding="utf-8",
+    )
     show(browser, write_report(run))
     assert browser.title == "run - Joinery"
     assert find(browser, "tbody th[scope=row]")[0].text == evil
@@ -173,7 +200,9 @@ def test_an_episode_plays_pauses_and_scrubs_with_its_numbers(browser, store_page
 
     show(browser, store_page)
     player = find(browser, ".player")[1]
-    button, slider, step = (player.find_element("css selector", s) for s in ("button", "input", ".step"))
+    button, slider, step = (
+        player.find_element("css selector", s) for s in ("button", "input", ".step")
+    )
     tracks, values = (player.find_elements("css selector", s) for s in (".track", ".value"))
     browser.execute_script("arguments[0].scrollIntoView()", player)
     if button.get_attribute("aria-label") == "Play":  # where the system asks for less motion

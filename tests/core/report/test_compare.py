@@ -14,12 +14,22 @@ from tests.core.report.factories import TASKS, make_run, write_metrics
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of other tasks, with a frozen vision encoder and another rate."""
     folder = tmp_path_factory.mktemp("others") / "frozen_vision"
-    return make_run(folder, tasks=TASKS[1:4], skill=0.4, steps=100, length=4, learning_rate=0.01, chains=0)
+    return make_run(
+        folder, tasks=TASKS[1:4], skill=0.4, steps=100, length=4, learning_rate=0.01, chains=0
+    )
 
 
 def test_runs_stand_side_by_side(pristine_run, other, tmp_path):
-    text = write_comparison([pristine_run, other], tmp_path / "compare.html").read_text(encoding="utf-8")
-    assert re.findall("<h2>(.+?)</h2>", text) == ["Overview", "Success", "Curves", "Recipes", "Sizes"]
+    text = write_comparison([pristine_run, other], tmp_path / "compare.html").read_text(
+        encoding="utf-8"
+    )
+    assert re.findall("<h2>(.+?)</h2>", text) == [
+        "Overview",
+        "Success",
+        "Curves",
+        "Recipes",
+        "Sizes",
+    ]
     assert 'class="note"' not in text
     assert text.count('<th scope="row">push_<wbr>red_<wbr>left</th>') == 1
 
@@ -51,7 +61,9 @@ def test_what_a_run_has_not_measured_is_left_open(pristine_run, tmp_path):
     assert [fact and fact.name for fact in rows["mean success"]] == [None, "mean success"]
     assert None not in rows["validation error"]
     assert sizes(records)[-1].name == "of which train"
-    text = write_comparison([bare, bare, pristine_run], tmp_path / "c.html").read_text(encoding="utf-8")
+    text = write_comparison([bare, bare, pristine_run], tmp_path / "c.html").read_text(
+        encoding="utf-8"
+    )
     assert "Fewer than two of these runs have a recipe.toml" in text
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from core.data.contracts import Episode
-from core.data.store import EpisodeStore
-from core.data.writer import StoreWriter
+from core.episodes.episode import Episode
 from core.report import distributions
 from core.report.distributions import BINS, action_units, dimensions
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from tests.factories import make_episodes, make_info, make_store
 
 
@@ -24,7 +24,9 @@ def store_of(path: Path, episodes: list[Episode]) -> EpisodeStore:
 
 def all_numbers(store: EpisodeStore, feature: str) -> np.ndarray:
     read = store.actions if feature == "action" else store.proprio
-    return np.concatenate([read(episode, 0, int(store.length[episode])) for episode in range(len(store))])
+    return np.concatenate(
+        [read(episode, 0, int(store.length[episode])) for episode in range(len(store))]
+    )
 
 
 def test_every_frame_is_counted_once(store: EpisodeStore) -> None:
@@ -38,7 +40,9 @@ def test_every_frame_is_counted_once(store: EpisodeStore) -> None:
         assert (one.outside, one.not_finite) == (0, 0)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(rows=st.integers(1, 100))
 def test_counts_do_not_depend_on_how_much_is_read_at_once(
     store: EpisodeStore, rows: int, monkeypatch: pytest.MonkeyPatch

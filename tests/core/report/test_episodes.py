@@ -10,12 +10,22 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from simplejpeg import decode_jpeg
 
-from core.data.store import EpisodeStore
-from core.data.writer import StoreWriter
-from core.errors import RecipeError
+from core.errors import ConfigError
 from core.report.distributions import dimensions
-from core.report.episodes import DRAWN, FEW, HEIGHT, MOST, WIDTH, EpisodeFilm, choose_episodes, episode_film, thumbnails
+from core.report.episodes import (
+    DRAWN,
+    FEW,
+    HEIGHT,
+    MOST,
+    WIDTH,
+    EpisodeFilm,
+    choose_episodes,
+    episode_film,
+    thumbnails,
+)
 from core.report.film import LARGEST_SIDE, MOST_FRAMES
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from tests.factories import make_episode, make_info
 
 
@@ -42,12 +52,14 @@ def test_every_task_is_shown_before_any_is_shown_again(tasks):
     assert len(shown) == min(different, MOST)
     for task, count in shown.items():
         assert count == tasks.count(task) or count >= max(shown.values()) - 1
-        assert [e for e in chosen if tasks[e] == task] == [e for e, t in enumerate(tasks) if t == task][:count]
+        assert [e for e in chosen if tasks[e] == task] == [
+            e for e, t in enumerate(tasks) if t == task
+        ][:count]
 
 
 def test_chosen_episodes_come_in_the_order_of_their_names(store: EpisodeStore) -> None:
     assert choose_episodes(store, ["reach/4", "push/1", "reach/4"]) == [4, 1]
-    with pytest.raises(RecipeError, match="there is no episode 'reach/40'; did you mean 'reach/4'"):
+    with pytest.raises(ConfigError, match="there is no episode 'reach/40'; did you mean 'reach/4'"):
         choose_episodes(store, ["reach/40"])
 
 
@@ -66,7 +78,12 @@ def test_a_film_shows_the_frames_of_the_store(store: EpisodeStore) -> None:
     film = film_of(store, 3)
     strip, length = film.strip, int(store.length[3])
     assert list(strip.steps) == list(range(length))
-    assert (film.id, film.task, film.length, strip.per_second) == ("push/3", "push", length, store.info.fps)
+    assert (film.id, film.task, film.length, strip.per_second) == (
+        "push/3",
+        "push",
+        length,
+        store.info.fps,
+    )
     whole = decode_jpeg(b64decode(strip.picture.partition(",")[2]))
     for place in strip.cameras:
         frames = np.empty((length, 32, 32, 3), np.uint8)
@@ -86,7 +103,9 @@ def test_values_stand_beside_their_frames(tmp_path: Path) -> None:
     assert film.strip.steps[-1] == length - 1
     numbers = np.concatenate([store.actions(0, 0, length), store.proprio(0, 0, length)], axis=1)
     for trace, column in zip(film.traces, numbers.T, strict=True):
-        assert list(map(float, trace.values)) == pytest.approx(column[list(film.strip.steps)], rel=1e-2)
+        assert list(map(float, trace.values)) == pytest.approx(
+            column[list(film.strip.steps)], rel=1e-2
+        )
 
 
 def points(text: str) -> np.ndarray:
@@ -132,8 +151,13 @@ def test_thumbnails_are_the_first_the_middle_and_the_last_frame(tmp_path: Path) 
 
 def test_cameras_may_differ_in_size(tmp_path: Path) -> None:
     info = make_info()
-    info = replace(info, cameras={**info.cameras, "wrist": replace(info.cameras["wrist"], height=16, width=48)})
+    info = replace(
+        info, cameras={**info.cameras, "wrist": replace(info.cameras["wrist"], height=16, width=48)}
+    )
     with StoreWriter(tmp_path / "store.zarr", info) as writer:
         writer.append(make_episode(0, info))
     film = film_of(EpisodeStore(tmp_path / "store.zarr"), 0)
-    assert [(place["width"], place["height"]) for place in film.strip.cameras] == [(32, 32), (48, 16)]
+    assert [(place["width"], place["height"]) for place in film.strip.cameras] == [
+        (32, 32),
+        (48, 16),
+    ]

@@ -54,7 +54,10 @@ def test_a_long_attempt_keeps_its_last_step():
 
 def test_large_frames_are_shrunk():
     made = film(rollout(3, {"c": (3 * LARGEST_SIDE, 2 * LARGEST_SIDE)}), most_bytes=10**9)
-    assert (made.strip.cameras[0]["height"], made.strip.cameras[0]["width"]) == (LARGEST_SIDE, LARGEST_SIDE * 2 // 3)
+    assert (made.strip.cameras[0]["height"], made.strip.cameras[0]["width"]) == (
+        LARGEST_SIDE,
+        LARGEST_SIDE * 2 // 3,
+    )
 
 
 @pytest.mark.parametrize("most", [4_000, 20_000])

@@ -7,7 +7,10 @@ from tests.core.report.factories import PARTS, TASKS, write_metrics
 
 def test_lines_become_series(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 2, "loss": 3}\n\n{"step": 1, "loss": NaN, "a/b": 4}\n{"step": 2, "lo', encoding="utf-8")
+    path.write_text(
+        '{"step": 2, "loss": 3}\n\n{"step": 1, "loss": NaN, "a/b": 4}\n{"step": 2, "lo',
+        encoding="utf-8",
+    )
     metrics = read_metrics(path)
     assert metrics["loss"].steps.tolist() == [1, 2]
     assert metrics["loss"].last == 3
@@ -38,9 +41,17 @@ def test_the_joint_table_is_read_at_both_ends(tmp_path):
     assert table.parameters == sum(128 * 8 ** (n + 1) for n in range(len(PARTS)))
 
 
-@pytest.mark.parametrize(("parameters", "trainable", "said"), [(5, 5, "yes"), (5, 0, "frozen"), (0, 0, "-")])
+@pytest.mark.parametrize(
+    ("parameters", "trainable", "said"), [(5, 5, "yes"), (5, 0, "frozen"), (0, 0, "-")]
+)
 def test_a_part_trains_or_is_frozen(tmp_path, parameters, trainable, said):
-    keys = {"parameters": parameters, "trainable": trainable, "learning_rate": 0, "gradient_norm": 0, "update": 0}
+    keys = {
+        "parameters": parameters,
+        "trainable": trainable,
+        "learning_rate": 0,
+        "gradient_norm": 0,
+        "update": 0,
+    }
     values = ", ".join(f'"joint/text_encoder/{key}": {value}' for key, value in keys.items())
     (tmp_path / "m").write_text(f'{{"step": 1, {values}}}\n', encoding="utf-8")
     table = joint_table(read_metrics(tmp_path / "m"))
@@ -49,10 +60,14 @@ def test_a_part_trains_or_is_frozen(tmp_path, parameters, trainable, said):
 
 
 def test_an_interrupted_first_measurement_is_no_table(tmp_path):
-    (tmp_path / "m").write_text('{"step": 1, "joint/text_encoder/parameters": 3}\n', encoding="utf-8")
+    (tmp_path / "m").write_text(
+        '{"step": 1, "joint/text_encoder/parameters": 3}\n', encoding="utf-8"
+    )
     assert joint_table(read_metrics(tmp_path / "m")) is None
 
 
 def test_one_term_is_no_list_of_terms(tmp_path):
-    (tmp_path / "m").write_text('{"step": 1, "loss": 3, "pose": 3, "gradient_norm": 1}\n', encoding="utf-8")
+    (tmp_path / "m").write_text(
+        '{"step": 1, "loss": 3, "pose": 3, "gradient_norm": 1}\n', encoding="utf-8"
+    )
     assert loss_terms(read_metrics(tmp_path / "m")) == {}

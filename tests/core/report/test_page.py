@@ -14,20 +14,36 @@ def test_highlighting_changes_no_word(text):
     shown = highlighted(text)
     assert unescape(re.sub(r"</?i[^<>]*>", "", shown)) == text
     assert set(re.findall(r"<[^>]*>", shown)) <= {
-        *("</i>", '<i class="comment">', '<i class="section">', '<i class="key">', '<i class="text">'),
+        *(
+            "</i>",
+            '<i class="comment">',
+            '<i class="section">',
+            '<i class="key">',
+            '<i class="text">',
+        ),
         '<i class="value">',
     }
 
 
 def test_highlighting_knows_the_words_of_a_recipe():
-    kinds = re.findall(r'class="(\w+)">([^<]+)<', highlighted('# a\n[train]\nseed = 7\nname = "x = 1 # y"\n'))
+    kinds = re.findall(
+        r'class="(\w+)">([^<]+)<', highlighted('# a\n[train]\nseed = 7\nname = "x = 1 # y"\n')
+    )
     assert kinds == [
-        *(("comment", "# a"), ("section", "[train]"), ("key", "seed"), ("value", "7"), ("key", "name")),
+        *(
+            ("comment", "# a"),
+            ("section", "[train]"),
+            ("key", "seed"),
+            ("value", "7"),
+            ("key", "name"),
+        ),
         ("text", "&quot;x = 1 # y&quot;"),
     ]
 
 
-@pytest.mark.parametrize(("share", "shown"), [(1, "100%"), (0.875, "87.5%"), (0, "0%"), (0.12345, "12.3%")])
+@pytest.mark.parametrize(
+    ("share", "shown"), [(1, "100%"), (0.875, "87.5%"), (0, "0%"), (0.12345, "12.3%")]
+)
 def test_percent(share, shown):
     assert percent(share) == shown
 

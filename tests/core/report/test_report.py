@@ -14,7 +14,15 @@ from core.rollout.results import EpisodeResult
 from tests.core.report.factories import make_evaluation, write_evaluation, write_rollout
 
 HOSTILE = "<script>alert('$1')</script>&\"'"
-SECTIONS = ["Success", "Rollouts", "Curves", "Action chunks", "Joint training", "Recipe", "Conditions"]
+SECTIONS = [
+    "Success",
+    "Rollouts",
+    "Curves",
+    "Action chunks",
+    "Joint training",
+    "Recipe",
+    "Conditions",
+]
 
 
 def page(run: Path) -> str:
@@ -149,7 +157,9 @@ def test_predictions_that_do_not_fit_their_episode_are_refused(run, change, said
 
 
 def test_hostile_words_are_shown_as_words(run):
-    (run / "recipe.toml").write_text(f"# {HOSTILE}\n[train]\nname = '''{HOSTILE}'''\n", encoding="utf-8")
+    (run / "recipe.toml").write_text(
+        f"# {HOSTILE}\n[train]\nname = '''{HOSTILE}'''\n", encoding="utf-8"
+    )
     write_evaluation(run, make_evaluation(HOSTILE, tasks=[HOSTILE, "lift_red"]))
     path = write_rollout(run, "x", 3, 4, success=True)
     predictions = run / "evaluation" / "predictions.npz"
@@ -158,7 +168,9 @@ def test_hostile_words_are_shown_as_words(run):
         (predictions, {"0/task": HOSTILE, "0/instruction": HOSTILE, "names": [HOSTILE, *"abcdef"]}),
     ):
         with np.load(file) as arrays:
-            np.savez(file, **(dict(arrays) | {name: np.array(value) for name, value in changes.items()}))
+            np.savez(
+                file, **(dict(arrays) | {name: np.array(value) for name, value in changes.items()})
+            )
     line = {"step": 1, f"{HOSTILE}/x": 1, HOSTILE.replace("/", ""): 1, f"joint/{HOSTILE}/update": 1}
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
@@ -177,7 +189,9 @@ def test_only_chains_were_tried(run):
 
 def test_what_the_environment_did_not_finish_is_named(run):
     evaluation = make_evaluation("broken")
-    crashed = EpisodeResult("standard", "lift_red", 77, "lift", False, 3, "the process died (signal 11)")
+    crashed = EpisodeResult(
+        "standard", "lift_red", 77, "lift", False, 3, "the process died (signal 11)"
+    )
     write_evaluation(run, replace(evaluation, episodes=[*evaluation.episodes, crashed]))
     assert "lift_red, standard, seed 77: the process died (signal 11)" in page(run)
 

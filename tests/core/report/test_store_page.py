@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.contracts import Camera, StoreInfo
-from core.data.inspection import inspect
-from core.data.store import EpisodeStore
-from core.data.writer import StoreWriter
+from core.episodes.episode import Camera, StoreInfo
 from core.errors import DataError
 from core.report import store_page
 from core.report.episodes import choose_episodes
+from core.report.inspection import inspect
 from core.report.store_page import write_store_page
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from tests.factories import make_episode, make_info, make_store
 
 EVIL = "<script>document.title='owned'</script>'\"&{{ 7 * 7 }}"
@@ -47,7 +47,9 @@ def test_the_same_store_gives_the_same_page(store: EpisodeStore, tmp_path: Path)
 
 
 def test_everything_that_is_known_is_said(store: EpisodeStore, tmp_path: Path) -> None:
-    text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", page_of(store, tmp_path / "page.html"))))
+    text = re.sub(
+        r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", page_of(store, tmp_path / "page.html")))
+    )
     for said in (
         f"episodes {len(store)} of 2 tasks, 11 to 15 frames",
         f"frames {store.frame_count} 7.6 s at 10 Hz",
@@ -101,15 +103,21 @@ def test_a_page_is_never_larger_than_it_may_be(tmp_path: Path, most_bytes: int) 
 
 
 def test_a_page_that_cannot_be_small_enough_is_refused(tmp_path: Path) -> None:
-    store = noisy_store(tmp_path / "store.zarr", replace(make_info(), cameras={"front": Camera(64, 64)}), 9)
+    store = noisy_store(
+        tmp_path / "store.zarr", replace(make_info(), cameras={"front": Camera(64, 64)}), 9
+    )
     path = tmp_path / "page.html"
     path.write_text("the page before")
-    with pytest.raises(DataError, match=r"page.html: 9 episodes would make a page of .* MB, of at most 0.05; name"):
+    with pytest.raises(
+        DataError, match=r"page.html: 9 episodes would make a page of .* MB, of at most 0.05; name"
+    ):
         page_of(store, path, 50_000)
     assert path.read_text() == "the page before"
 
 
-def test_many_tasks_and_dimensions_are_cut_short_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_tasks_and_dimensions_are_cut_short_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_page, "MOST_TASKS", 5)
     monkeypatch.setattr(store_page, "PICTURED_TASKS", 2)
     monkeypatch.setattr(store_page, "MOST_DIMENSIONS", 3)
@@ -124,6 +132,8 @@ def test_many_tasks_and_dimensions_are_cut_short_and_counted(tmp_path: Path, mon
 
 
 def test_a_store_without_proprioception(tmp_path: Path) -> None:
-    text = page_of(make_store(tmp_path / "store.zarr", info=make_info(proprio=0)), tmp_path / "page.html")
+    text = page_of(
+        make_store(tmp_path / "store.zarr", info=make_info(proprio=0)), tmp_path / "page.html"
+    )
     assert "<h3>Proprioception</h3>" not in text
     assert 'aria-label="proprio' not in text

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.contracts import Camera, Gripper
-from core.errors import CheckpointError, RecipeError
+from core.environments.environment import Observation
+from core.episodes.episode import Camera, Gripper
+from core.errors import CheckpointError, ConfigError
+from core.loading.recipe_data import open_data
 from core.rollout.actor import choose_checkpoint, load_actor
-from core.rollout.contracts import Observation
-from core.training.checkpoint import checkpoints
-from core.training.data import open_data
+from core.weights.checkpoint import checkpoints
 from tests.contexts import noise
 from tests.toy_environment import ToyConfig, ToyEnvironment, toy_info
 
@@ -35,14 +35,18 @@ def test_it_needs_the_runs_folder_alone(trained, load):
     text = (moved / "recipe.toml").read_text().replace(str(recipe.data.path), "/nowhere/else.zarr")
     (moved / "recipe.toml").write_text(text)
     actor = load_actor(moved)
-    chunks, _ = actor.step(observations(2)[0], ["touch the red disc", "find the blue spot"], actor.start(2))
+    chunks, _ = actor.step(
+        observations(2)[0], ["touch the red disc", "find the blue spot"], actor.start(2)
+    )
     assert chunks.shape == (2, 3, 3)
     assert chunks.dtype == np.float32
     assert set(np.unique(chunks[..., 2])) <= {-1.0, 1.0}  # in the environment's units
 
 
 def test_acting_step_by_step_is_what_training_computed(trained, load):
-    """Each frame of a stored episode, one after the other, against the window that the loader makes of them."""
+    """Each frame of a stored episode, one after the other, against the window that the loader makes
+    of them.
+    """
     data = open_data(load())
     (source,) = data.sources
     actor, store = load_actor(trained), source.view.store
@@ -51,13 +55,17 @@ def test_acting_step_by_step_is_what_training_computed(trained, load):
     episode = next(e for e in range(len(store)) if store.episode_id(e) == batch.episodes[0])
     window = load().data.window
     with torch.inference_mode():
-        expected = source.action_normalizer.unnormalize(actor.policy.predict(batch, noise()).numpy())[0]
+        expected = source.action_normalizer.unnormalize(
+            actor.policy.predict(batch, noise()).numpy()
+        )[0]
     frames = {name: np.empty((window, 16, 16, 3), np.uint8) for name in actor.info.cameras}
     for name, out in frames.items():
         store.read_frames(name, episode, 0, window, out)
     state = actor.start(1)
     for t in range(window):
-        seen = Observation({name: out[t] for name, out in frames.items()}, store.proprio(episode, t, t + 1)[0])
+        seen = Observation(
+            {name: out[t] for name, out in frames.items()}, store.proprio(episode, t, t + 1)[0]
+        )
         chunks, state = actor.step([seen], [store.instruction(episode)], state)
         np.testing.assert_allclose(chunks[0], expected[t], atol=1e-5)
 
@@ -80,11 +88,11 @@ def test_a_row_forgets_when_it_is_reset_and_the_others_remember(trained):
     actor, (first, second) = load_actor(trained), observations(2, steps=2)
     fresh, _ = actor.step(second, ["red", "red"], actor.start(2))
     _, state = actor.step(first, ["red", "red"], actor.start(2))
-    remembered, _ = actor.step(second, ["red", "red"], state)
+    make_memory, _ = actor.step(second, ["red", "red"], state)
     mixed, _ = actor.step(second, ["red", "red"], actor.reset(state, {0: 5}))
     np.testing.assert_array_equal(mixed[0], fresh[0])
-    np.testing.assert_array_equal(mixed[1], remembered[1])
-    assert not np.array_equal(remembered[0], fresh[0])
+    np.testing.assert_array_equal(mixed[1], make_memory[1])
+    assert not np.array_equal(make_memory[0], fresh[0])
     assert not actor.policy.training
 
 
@@ -111,17 +119,24 @@ def test_every_difference_of_conventions_is_a_line(trained):
         grippers=(Gripper(2, "binary", closed=1.0, open=-1.0),),
         names=("x", "y", "grip"),
     )
-    other = replace(info, fps=20.0, action=action, cameras={"front": Camera(8, 16)}, proprio=("y", "x"))
-    with pytest.raises(RecipeError) as caught:
+    other = replace(
+        info, fps=20.0, action=action, cameras={"front": Camera(8, 16)}, proprio=("y", "x")
+    )
+    with pytest.raises(ConfigError) as caught:
         actor.check(other)
     assert [mistake.partition(":")[0] for mistake in caught.value.mistakes] == [
         "fps",
-        *(f"action.{key}" for key in ("names", "mode", "frame", "rotation", "scale", "rate", "grippers")),
+        *(
+            f"action.{key}"
+            for key in ("names", "mode", "frame", "rotation", "scale", "rate", "grippers")
+        ),
         "proprio",
         "camera 'front'",
     ]
     assert "action.mode: the policy has delta, the environment absolute" in caught.value.mistakes
-    with pytest.raises(RecipeError, match=r"^camera 'front': the policy needs it.*did you mean 'font'"):
+    with pytest.raises(
+        ConfigError, match=r"^camera 'front': the policy needs it.*did you mean 'font'"
+    ):
         actor.check(replace(info, cameras={"font": Camera(16, 16)}))
 
 
@@ -130,7 +145,9 @@ def test_the_best_checkpoint_has_the_lowest_error(trained):
     for step, error in [(5, 0.1), (6, 0.3), (7, None)]:
         copy = shutil.copytree(checkpoints(trained)[-1].folder, folder / f"step_{step:08d}")
         state = json.loads((copy / "state.json").read_text())
-        (copy / "state.json").write_text(json.dumps(state | {"step": step, "validation_error": error}))
+        (copy / "state.json").write_text(
+            json.dumps(state | {"step": step, "validation_error": error})
+        )
     assert choose_checkpoint(trained, "best").step == 5
     assert choose_checkpoint(trained, "last").step == load_actor(trained).checkpoint.step == 7
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.rollout.contracts import EVALUATION_SEEDS
-from core.rollout.order import Queue
-from core.rollout.protocol import BLANK, SWAPPED, Attempt, Chain, Planned, planned_as
+from core.environments.environment import EVALUATION_SEEDS
+from core.environments.workers import EnvironmentSpec, open_workers
+from core.rollout.attempt import Ended, begin
+from core.rollout.plan import BLANK, SWAPPED, Attempt, Chain, Planned, planned_as
+from core.rollout.queue import Queue
 from core.rollout.results import STANDARD, Timing
-from core.rollout.rollouts import Ended, begin
 from core.rollout.rows import roll_out
-from core.rollout.workers import EnvironmentSpec, open_workers
-from tests.core.rollout.conftest import Seer
 from tests.toy_environment import CHAIN, LONGEST, Fault, ToyConfig, ToyEnvironment, toy_tasks
+from tests.toy_policy import Seer
 
 ROWS = 4
 PATIENCE, IMPATIENCE = 60.0, 5.0  # seconds: longer than any machine needs, and what a hang is given
@@ -71,10 +71,12 @@ def roll_out_all(
         pairs = list(roll_out(seer, workers, rows, Queue(plan, toy_tasks()), start))
     results = {planned_as(ended.result): ended.result for ended, _ in pairs}
     assert len(results) == len(pairs) == len(plan)
-    return Outcome([results[planned] for planned in plan], [e for e, _ in pairs], [t for _, t in pairs])
+    return Outcome(
+        [results[planned] for planned in plan], [e for e, _ in pairs], [t for _, t in pairs]
+    )
 
 
-# ---------------------------------------------------------------------------------------------- refilling
+# ---------------------------------------------------------------------------------------- refilling
 
 
 @pytest.mark.parametrize("rows", [1, 4, 16])
@@ -104,7 +106,11 @@ def test_rows_are_reset_exactly_when_an_attempt_or_a_task_of_a_chain_begins(seer
     outcome = roll_out_all(seer, MIXED)
     seeds = [seed for _, reset in seer.resets for seed in reset.values()]
     single = [attempt.policy_seed for attempt in MIXED if isinstance(attempt, Attempt)]
-    legs = [Chain(c.seed).policy_seed(leg, task) for c in outcome.results[-3:] for leg, task in enumerate(c.tasks)]
+    legs = [
+        Chain(c.seed).policy_seed(leg, task)
+        for c in outcome.results[-3:]
+        for leg, task in enumerate(c.tasks)
+    ]
     assert Counter(seeds) == Counter(single + legs)
     last: dict[int, tuple[int, int]] = {}
     lengths: dict[int, list[int]] = {}
@@ -114,14 +120,20 @@ def test_rows_are_reset_exactly_when_an_attempt_or_a_task_of_a_chain_begins(seer
                 lengths.setdefault(last[row][1], []).append(step - last[row][0])
             last[row] = (step, seed)
     for attempt, result in zip(MIXED, outcome.results, strict=True):
-        if isinstance(attempt, Attempt) and attempt.condition == BLANK:  # a row's next begins as it ends
+        if (
+            isinstance(attempt, Attempt) and attempt.condition == BLANK
+        ):  # a row's next begins as it ends
             assert result.steps == LONGEST in lengths[attempt.policy_seed]
 
 
 def test_a_row_that_is_free_begins_the_next_attempt_before_the_next_step(seer):
-    """With one row, no step of the policy is without an attempt, whether attempts end or environments fail."""
+    """With one row, no step of the policy is without an attempt, whether attempts end or
+    environments fail.
+    """
     outcome = roll_out_all(seer, MIXED, Fault("crash", seed=FIRST + 1), rows=1)
-    lost = sum(result.failure is not None for result in outcome.results)  # the step in which each environment died
+    lost = sum(
+        result.failure is not None for result in outcome.results
+    )  # the step in which each environment died
     assert len(seer.batches) == sum(result.steps for result in outcome.results) + lost
     assert (lost, outcome.busy(1)) == (3, 1)
 
@@ -133,13 +145,16 @@ def test_which_attempt_goes_into_which_row_is_repeated(seer):
     assert [ended.result for ended in outcome.ended] == [ended.result for ended in repeated.ended]
 
 
-# ---------------------------------------------------------------------------------------------- attempts
+# ----------------------------------------------------------------------------------------- attempts
 
 
 def test_a_policy_that_sees_does_every_task(seer):
     episodes = roll_out_all(seer).results
     assert [(e.task, e.seed) for e in episodes] == [(a.task, a.seed) for a in ATTEMPTS]
-    assert all(episode.success and 0 < episode.steps < LONGEST and episode.failure is None for episode in episodes)
+    assert all(
+        episode.success and 0 < episode.steps < LONGEST and episode.failure is None
+        for episode in episodes
+    )
 
 
 def test_the_batch_is_constant_with_fewer_attempts_than_rows(seer):
@@ -155,9 +170,13 @@ def test_two_actions_of_a_chunk_are_executed_before_the_next_look(seer):
 
 
 def test_an_attempt_ends_at_its_last_step(seer):
-    """Told of the other disc, the policy waits there until the time is up: at exactly that step, also with chunks."""
+    """Told of the other disc, the policy waits there until the time is up: at exactly that step,
+    also with chunks.
+    """
     plan = [Attempt(STANDARD, "reach_red", FIRST, "touch the blue disc")]
-    assert [(e.success, e.steps) for e in roll_out_all(seer, plan, execute=2).results] == [(False, LONGEST)]
+    assert [(e.success, e.steps) for e in roll_out_all(seer, plan, execute=2).results] == [
+        (False, LONGEST)
+    ]
 
 
 def test_blank_images_are_all_black_and_nothing_else_changes(seer):
@@ -169,8 +188,14 @@ def test_blank_images_are_all_black_and_nothing_else_changes(seer):
 
 
 def test_swapped_words_are_judged_on_the_original_task(seer):
-    other = {"touch the red disc": "touch the blue disc", "touch the blue disc": "touch the red disc"}
-    swapped = [Attempt(SWAPPED, a.task, a.seed, other.get(a.instruction, a.instruction)) for a in ATTEMPTS[:2]]
+    other = {
+        "touch the red disc": "touch the blue disc",
+        "touch the blue disc": "touch the red disc",
+    }
+    swapped = [
+        Attempt(SWAPPED, a.task, a.seed, other.get(a.instruction, a.instruction))
+        for a in ATTEMPTS[:2]
+    ]
     assert [episode.success for episode in roll_out_all(seer, swapped).results] == [False, False]
 
 
@@ -226,7 +251,7 @@ def test_what_is_recorded_is_all_that_the_policy_saw_and_the_end(seer):
     assert (frames[1:] != frames[:-1]).any(axis=(1, 2, 3)).all()  # every frame is another moment
 
 
-# ---------------------------------------------------------------------------------------------- chains
+# ------------------------------------------------------------------------------------------- chains
 
 
 def chain_all(seer: Seer, count: int, *faults: Fault) -> list:
@@ -238,7 +263,9 @@ def test_chains_go_on_until_a_task_fails(seer):
     assert [chain.seed for chain in chains] == [FIRST + i for i in range(6)]
     for chain in chains:
         assert len(chain.tasks) == chain.done == len(chain.instructions) == CHAIN
-        assert chain.instructions == tuple(toy_tasks()[t].instruction("evaluation", chain.seed) for t in chain.tasks)
+        assert chain.instructions == tuple(
+            toy_tasks()[t].instruction("evaluation", chain.seed) for t in chain.tasks
+        )
         assert chain.failure is None
     assert set(seer.batches) == {ROWS}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.plugins import load_plugins
-from core.recipe import Recipe, load_recipe
+from core.recipe.recipe import Recipe, load_recipe
+from core.registry.catalogue import load_plugins
 from tests.factories import make_store
 
 RECIPE = """

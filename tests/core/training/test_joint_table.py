@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from core.assembly import build_policy
-from core.training.data import open_data
+from core.loading.recipe_data import open_data
+from core.policy.assembly import build_policy
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer, modules_of
 from tests.contexts import noise
@@ -18,7 +18,10 @@ def measured(load):
     optimizer = build_optimizer(policy, recipe)
     training, _ = data.loaders(policy.text_encoder.tokenize, 4, torch.device("cpu"))
     policy(next(training.batches(0)), noise())["total"].backward()
-    before = {name: [p.detach().clone().double() for p in m.parameters()] for name, m in modules_of(policy).items()}
+    before = {
+        name: [p.detach().clone().double() for p in m.parameters()]
+        for name, m in modules_of(policy).items()
+    }
     table = JointTable(policy, optimizer)
     with table.measure(1):
         optimizer.step()
@@ -32,7 +35,8 @@ def test_the_rows_equal_a_computation_in_float64(measured):
             continue
         parameters = list(modules_of(policy)[row.part].parameters())
         moved = sum(
-            ((p.detach().double() - old) ** 2).sum() for p, old in zip(parameters, before[row.part], strict=True)
+            ((p.detach().double() - old) ** 2).sum()
+            for p, old in zip(parameters, before[row.part], strict=True)
         )
         size = sum((old**2).sum() for old in before[row.part])
         gradient = sum((p.grad.double() ** 2).sum() for p in parameters)

@@ -1,4 +1,6 @@
-"""kill -9 at random moments, ten times in a row, then --resume: the run must equal one that nobody disturbed."""
+"""kill -9 at random moments, ten times in a row, then --resume: the run must equal one that nobody
+disturbed.
+"""
 
 import contextlib
 import os
@@ -12,18 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from core.training.checkpoint import checkpoints
+from core.weights.checkpoint import checkpoints
 from tests.core.training.test_run import metrics
 
 KILLS = 10
 STEPS = 40
 
-# Imports everything once and then forks each attempt, so that an attempt's seconds are spent on training.
+# Imports everything once and then forks each attempt, so that an attempt's seconds are spent on
+# training.
 NURSERY = """
 import os, sys, torch
 torch.set_num_threads(1)
 from core import run
-from core.plugins import load_plugins
+from core.registry.catalogue import load_plugins
 from core.training import train
 from core import import_library
 load_plugins(); import_library("timm")
@@ -43,7 +46,11 @@ class Nursery:
     def __init__(self, log: Path) -> None:
         with log.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+                [sys.executable, "-c", NURSERY],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
             )
         self._line()  # it is warm
 

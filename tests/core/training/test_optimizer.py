@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from core.assembly import build_policy
-from core.errors import RecipeError
-from core.training.data import open_data
+from core.errors import ConfigError
+from core.loading.recipe_data import open_data
+from core.policy.assembly import build_policy
 from core.training.optimizer import build_optimizer, modules_of, schedule_factor, set_learning_rate
 
 
@@ -15,14 +15,18 @@ def policy_of(recipe):
 def test_every_trainable_parameter_is_optimised_once(load):
     recipe = load("text_encoder.train=false")
     policy = policy_of(recipe)
-    optimized = [p for group in build_optimizer(policy, recipe).param_groups for p in group["params"]]
+    optimized = [
+        p for group in build_optimizer(policy, recipe).param_groups for p in group["params"]
+    ]
     assert len(optimized) == len({id(p) for p in optimized})
     assert {id(p) for p in optimized} == {id(p) for p in policy.parameters() if p.requires_grad}
     assert not any(p.requires_grad for p in policy.text_encoder.parameters())
 
 
 def test_parts_have_their_own_rates(load):
-    recipe = load("vision_encoder.learning_rate=1e-5", "backbone.weight_decay=0.5", "train.learning_rate=1e-3")
+    recipe = load(
+        "vision_encoder.learning_rate=1e-5", "backbone.weight_decay=0.5", "train.learning_rate=1e-3"
+    )
     groups = build_optimizer(policy_of(recipe), recipe).param_groups
     rates = {group["part"]: group["lr"] for group in groups}
     assert rates["vision_encoder"] == 1e-5
@@ -54,8 +58,10 @@ def test_schedules(load, schedule, expected):
 
 def test_the_rate_may_fall_late(load):
     train = load("train.schedule=linear", "train.decay=0.5").train
-    assert [schedule_factor(step, train) for step in range(6)] == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 0.5])
-    with pytest.raises(RecipeError, match="decay has no effect"):
+    assert [schedule_factor(step, train) for step in range(6)] == pytest.approx(
+        [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
+    )
+    with pytest.raises(ConfigError, match="decay has no effect"):
         load("train.schedule=constant", "train.decay=0.5")
 
 

@@ -32,7 +32,9 @@ def test_a_full_disk_is_one_line(tmp_path):
     log.file.close()
     log.file = open("/dev/full", "a")  # noqa: SIM115 (the log closes it)
     log.write(1, {"loss": 1.0})
-    with pytest.raises(CheckpointError, match=r"cannot write the metrics: No space left on device.*--resume"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot write the metrics: No space left on device.*--resume"
+    ):
         log.flush()
     log.close()
 

@@ -17,13 +17,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import import_library, run
-from core.errors import RecipeError
+from core.errors import ConfigError
 from core.rollout.actor import load_actor
 from core.training import fit as fit_module
-from core.training.checkpoint import checkpoints
+from core.weights.checkpoint import checkpoints
 from tests.factories import make_info, make_store
 
-PARTS = ("vision_encoder", "text_encoder", "projections", "backbone", "action_tokens", "policy_head")
+PARTS = (
+    "vision_encoder",
+    "text_encoder",
+    "projections",
+    "backbone",
+    "action_tokens",
+    "policy_head",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +48,16 @@ def metrics(folder):
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line)
         step = values.pop("step")
-        merged.setdefault(step, {}).update({k: v for k, v in values.items() if not k.startswith("time/")})
+        merged.setdefault(step, {}).update(
+            {k: v for k, v in values.items() if not k.startswith("time/")}
+        )
     return merged
 
 
 def train(recipe_file, folder, *overrides, resume=False):
-    return run.main([str(recipe_file), *overrides, "--output", str(folder), *(["--resume"] if resume else [])])
+    return run.main(
+        [str(recipe_file), *overrides, "--output", str(folder), *(["--resume"] if resume else [])]
+    )
 
 
 def test_a_run_writes_metrics_checkpoints_and_its_recipe(recipe_file, tmp_path, capsys):
@@ -54,7 +65,9 @@ def test_a_run_writes_metrics_checkpoints_and_its_recipe(recipe_file, tmp_path, 
     assert train(recipe_file, folder) == 0
     steps = metrics(folder)
     assert sorted(steps) == [1, 2, 3, 4, 5, 6]
-    assert all(math.isfinite(values["loss"]) and values["gradient_norm"] > 0 for values in steps.values())
+    assert all(
+        math.isfinite(values["loss"]) and values["gradient_norm"] > 0 for values in steps.values()
+    )
     assert [c.step for c in checkpoints(folder)][-2:] == [4, 6]
     assert {"validation/error", "validation/constant", "validation/error/push"} <= steps[6].keys()
     assert list((folder / "tensorboard").iterdir())
@@ -78,7 +91,9 @@ def test_a_run_can_be_repeated_from_its_folder_alone(recipe_file, tmp_path):
 
 
 def test_accumulated_micro_batches_are_the_same_windows(recipe_file, tmp_path):
-    """All windows are whole, so that the mean over two halves is the mean over all: only rounding differs."""
+    """All windows are whole, so that the mean over two halves is the mean over all: only rounding
+    differs.
+    """
     whole_windows = ["train.steps=1", "backbone.dropout=0.0", "data.window=1", "action.horizon=1"]
     assert train(recipe_file, tmp_path / "whole", *whole_windows) == 0
     assert train(recipe_file, tmp_path / "halves", *whole_windows, "train.accumulation=2") == 0
@@ -90,7 +105,8 @@ def test_accumulated_micro_batches_are_the_same_windows(recipe_file, tmp_path):
 def test_a_frozen_part_does_not_change(recipe_file, tmp_path):
     assert train(recipe_file, tmp_path / "run", "backbone.train=false", "train.keep_last=9") == 0
     early, late = (
-        load_file(c.folder / "model.safetensors") for c in (checkpoints(tmp_path / "run")[i] for i in (0, -1))
+        load_file(c.folder / "model.safetensors")
+        for c in (checkpoints(tmp_path / "run")[i] for i in (0, -1))
     )
     changed = {name.partition(".")[0] for name in early if not torch.equal(early[name], late[name])}
     assert changed == {*PARTS} - {"backbone"}
@@ -106,14 +122,20 @@ def published(tmp_path):
 
 
 @pytest.mark.parametrize("train_vision", ["false", "lora", "true"])
-def test_published_weights_are_trained_acted_with_and_resumed(recipe_file, published, tmp_path, train_vision):
+def test_published_weights_are_trained_acted_with_and_resumed(
+    recipe_file, published, tmp_path, train_vision
+):
     settings = [f"vision_encoder.pretrained={published}", f"vision_encoder.train={train_vision}"]
     assert train(recipe_file, tmp_path / "run", *settings) == 0
     policy = load_actor(tmp_path / "run").policy
     weights = load_file(checkpoints(tmp_path / "run")[-1].folder / "model.safetensors")
     assert "vision_encoder.camera" in weights  # which nobody publishes
     assert torch.equal(policy.vision_encoder.camera, weights["vision_encoder.camera"])
-    held = [name for name in weights if name.startswith("vision_encoder.model.") and ".lora_" not in name]
+    held = [
+        name
+        for name in weights
+        if name.startswith("vision_encoder.model.") and ".lora_" not in name
+    ]
     assert bool(held) == (train_vision == "true")
     moved = published.rename(tmp_path / "moved.safetensors")
     shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
@@ -121,7 +143,9 @@ def test_published_weights_are_trained_acted_with_and_resumed(recipe_file, publi
     assert train(recipe_file, tmp_path / "run", *settings, resume=True) == 0
 
 
-@pytest.mark.parametrize("settings", [(), ("augmentation.shift=3", "augmentation.crop=0.8", "augmentation.hue=0.1")])
+@pytest.mark.parametrize(
+    "settings", [(), ("augmentation.shift=3", "augmentation.crop=0.8", "augmentation.hue=0.1")]
+)
 def test_resuming_continues_bit_for_bit(recipe_file, tmp_path, settings):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert train(recipe_file, whole, *settings) == 0
@@ -146,14 +170,21 @@ def test_a_run_of_before_there_was_augmentation_goes_on(recipe_file, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_trains(recipe_file, tmp_path, precision):
-    settings = ["train.accelerator=cpu", "train.steps=4", "backbone.dropout=0.0", "augmentation.crop=0.99"]
+    settings = [
+        "train.accelerator=cpu",
+        "train.steps=4",
+        "backbone.dropout=0.0",
+        "augmentation.crop=0.99",
+    ]
     assert train(recipe_file, tmp_path / "full", *settings) == 0
     assert train(recipe_file, tmp_path / "half", *settings, f"train.precision={precision}") == 0
     full, half = metrics(tmp_path / "full"), metrics(tmp_path / "half")
     np.testing.assert_allclose(half[1]["loss"], full[1]["loss"], rtol=0.03)
     np.testing.assert_allclose(half[4]["validation/error"], full[4]["validation/error"], rtol=0.05)
     assert half[1]["loss"] != full[1]["loss"]  # it did compute in half precision
-    assert half[4]["validation/constant"] == full[4]["validation/constant"]  # and left the targets as they were
+    assert (
+        half[4]["validation/constant"] == full[4]["validation/constant"]
+    )  # and left the targets as they were
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -175,7 +206,9 @@ def test_a_signal_finishes_the_step_and_saves(recipe_file, tmp_path, monkeypatch
     assert metrics(folder) == metrics(whole)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_culprits(recipe_file, tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_culprits(
+    recipe_file, tmp_path, monkeypatch, capsys
+):
     from plugins.heads.lstm import LSTMHead
 
     original, calls = LSTMHead.loss, []
@@ -202,7 +235,9 @@ def test_weights_that_are_not_finite_are_never_saved(recipe_file, tmp_path, caps
     def overflowing(table, step):
         with original(table, step):
             yield
-        next(table.modules["backbone"].parameters()).data[0] = math.inf  # as a far too large step would leave it
+        next(table.modules["backbone"].parameters()).data[0] = (
+            math.inf
+        )  # as a far too large step would leave it
 
     monkeypatch.setattr(fit_module.JointTable, "measure", overflowing)
     assert train(recipe_file, tmp_path / "run", "train.steps=1") == 1
@@ -242,7 +277,9 @@ def test_resuming_a_finished_run_leaves_it_as_it_is(recipe_file, tmp_path):
     assert train(recipe_file, tmp_path / "run", resume=True) == 0
     assert {c.step: c.state for c in checkpoints(tmp_path / "run")} == before
     assert before[6]["validation_error"] == metrics(tmp_path / "run")[6]["validation/error"]
-    assert before[4]["validation_error"] is None  # it was not validated, and another step's error is not its own
+    assert (
+        before[4]["validation_error"] is None
+    )  # it was not validated, and another step's error is not its own
 
 
 def test_resuming_with_another_recipe_lists_the_differences(recipe_file, tmp_path, capsys):
@@ -270,7 +307,10 @@ def test_resuming_nothing_is_an_error(recipe_file, tmp_path, capsys):
     ("overrides", "said"),
     [
         (["data.path=/nowhere/episodes.zarr"], "/nowhere/episodes.zarr"),
-        (["action.mode=absolute"], "action.mode: the recipe relies on 'absolute', the store's actions are 'delta'"),
+        (
+            ["action.mode=absolute"],
+            "action.mode: the recipe relies on 'absolute', the store's actions are 'delta'",
+        ),
         (["action.gripper=continuous", "action.rate=7.0"], "action.rate: the recipe relies on 7.0"),
         (["data.cameras=['wirst']"], "data.cameras: no camera 'wirst'; did you mean 'wrist'?"),
         (["data.features=['depth']"], "data.features: no feature 'depth'; known: none (store "),
@@ -282,14 +322,18 @@ def test_resuming_nothing_is_an_error(recipe_file, tmp_path, capsys):
         (["data.window=2", "action_tokens.formulation=one_step"], "data.window"),
     ],
 )
-def test_what_recipe_and_store_disagree_on_is_said_in_a_line(recipe_file, tmp_path, capsys, overrides, said):
+def test_what_recipe_and_store_disagree_on_is_said_in_a_line(
+    recipe_file, tmp_path, capsys, overrides, said
+):
     assert train(recipe_file, tmp_path / "run", *overrides) in (1, 2)
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
 
 
-def test_an_instruction_of_ten_thousand_characters_is_one_line(recipe_file, tmp_path, capsys, monkeypatch):
+def test_an_instruction_of_ten_thousand_characters_is_one_line(
+    recipe_file, tmp_path, capsys, monkeypatch
+):
     from tests import factories
 
     monkeypatch.setitem(factories.INSTRUCTIONS, "push", "push " * 2000)
@@ -326,14 +370,29 @@ def test_a_process_without_validation_batches_waits_for_the_others(recipe_file, 
     finished = run_two_processes(recipe_file, tmp_path / "two", *settings)
     assert finished.returncode == 0, finished.stderr
     assert train(recipe_file, tmp_path / "one", *settings) == 0
-    assert metrics(tmp_path / "two")[1]["validation/constant"] == metrics(tmp_path / "one")[1]["validation/constant"]
+    assert (
+        metrics(tmp_path / "two")[1]["validation/constant"]
+        == metrics(tmp_path / "one")[1]["validation/constant"]
+    )
 
 
 def run_two_processes(recipe_file, folder, *settings):
-    command = [sys.executable, "-m", "core.run", str(recipe_file), *settings, "train.devices=2", "train.strategy=ddp"]
+    command = [
+        sys.executable,
+        "-m",
+        "core.run",
+        str(recipe_file),
+        *settings,
+        "train.devices=2",
+        "train.strategy=ddp",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, "--output", str(folder)], capture_output=True, text=True, env=environment, timeout=300
+        [*command, "--output", str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
     )
 
 
@@ -346,11 +405,15 @@ def test_two_processes_train_as_one_does(recipe_file, tmp_path):
     assert finished.returncode == 0, finished.stderr
     alone, together = metrics(one), metrics(two)
     assert sorted(alone) == sorted(together)
-    np.testing.assert_allclose(together[1]["loss"], alone[1]["loss"], rtol=0.2)  # the mean of two means, masks differ
-    np.testing.assert_allclose(together[4]["validation/error"], alone[4]["validation/error"], rtol=0.05)
+    np.testing.assert_allclose(
+        together[1]["loss"], alone[1]["loss"], rtol=0.2
+    )  # the mean of two means, masks differ
+    np.testing.assert_allclose(
+        together[4]["validation/error"], alone[4]["validation/error"], rtol=0.05
+    )
 
 
-# ---------------------------------------------------------------------------------------------- several stores
+# ----------------------------------------------------------------------------------- several stores
 
 TWO_STORES = """window = 3
 [[data.stores]]
@@ -372,11 +435,15 @@ def mixed_file(recipe_file):
     info = replace(info, action=replace(info.action, names=names, scale=scale))
     make_store(recipe_file.parent / "theirs.zarr", 4, info=info)
     path = recipe_file.with_name("mixed.toml")
-    path.write_text(recipe_file.read_text().replace('path = "episodes.zarr"\nwindow = 3\n', TWO_STORES))
+    path.write_text(
+        recipe_file.read_text().replace('path = "episodes.zarr"\nwindow = 3\n', TWO_STORES)
+    )
     return path
 
 
-def test_a_mixture_trains_resumes_and_acts_in_the_terms_of_either_store(mixed_file, tmp_path, capsys):
+def test_a_mixture_trains_resumes_and_acts_in_the_terms_of_either_store(
+    mixed_file, tmp_path, capsys
+):
     folder = tmp_path / "run"
     assert train(mixed_file, folder, "train.steps=4") == 0
     shown = capsys.readouterr().out
@@ -389,7 +456,9 @@ def test_a_mixture_trains_resumes_and_acts_in_the_terms_of_either_store(mixed_fi
     assert first.action_normalizer != second.action_normalizer
     assert load_actor(folder, store="ours").action_normalizer == first.action_normalizer
     assert (first.embodiment, second.embodiment) == (0, 1)
-    with pytest.raises(RecipeError, match=r"evaluate.store: .* knows none called 'their'; did you mean 'theirs'"):
+    with pytest.raises(
+        ConfigError, match=r"evaluate.store: .* knows none called 'their'; did you mean 'theirs'"
+    ):
         load_actor(folder, store="their")
 
 
@@ -397,7 +466,9 @@ def test_a_mixture_goes_on_where_its_stores_were_moved(mixed_file, tmp_path):
     folder = tmp_path / "run"
     assert train(mixed_file, folder, "train.steps=4") == 0
     shutil.move(mixed_file.parent / "theirs.zarr", mixed_file.parent / "moved.zarr")
-    text = mixed_file.read_text().replace('path = "theirs.zarr"', 'path = "moved.zarr"\nname = "theirs"')
+    text = mixed_file.read_text().replace(
+        'path = "theirs.zarr"', 'path = "moved.zarr"\nname = "theirs"'
+    )
     mixed_file.write_text(text)
     assert train(mixed_file, folder, "train.steps=4", resume=True) == 0
 
@@ -417,8 +488,13 @@ def test_stores_that_do_not_go_together_are_refused_in_a_line_each(mixed_file, t
     assert "frame: tool here, world there" in lines[1]
 
 
-def test_an_encoder_that_mixes_cameras_refuses_a_store_that_lacks_one(mixed_file, tmp_path, capsys, monkeypatch):
+def test_an_encoder_that_mixes_cameras_refuses_a_store_that_lacks_one(
+    mixed_file, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr("plugins.vision.timm_vit.TimmEncoder.separates_cameras", False)
     assert train(mixed_file, tmp_path / "run") != 0
-    assert "'timm_vit' mixes cameras, and not every store has all; set data.cameras" in capsys.readouterr().err
+    assert (
+        "'timm_vit' mixes cameras, and not every store has all; set data.cameras"
+        in capsys.readouterr().err
+    )
     assert train(mixed_file, tmp_path / "run", 'data.cameras=["front"]', "train.steps=1") == 0

@@ -9,7 +9,9 @@ TASK_OF = {"a0": "a", "a1": "a", "b0": "b"}
 
 
 class Constant(torch.nn.Module):
-    """A policy that shows its head the batch, whose head predicts 0.25 always, and measures itself by `own`."""
+    """A policy that shows its head the batch, whose head predicts 0.25 always, and measures itself
+    by `own`.
+    """
 
     def __init__(self, own=lambda generator: None):
         super().__init__()
@@ -40,10 +42,14 @@ def random_batch(seed, episodes):
 
 def test_errors_equal_numpy_in_float64():
     batches = [random_batch(0, ["a0", "b0"]), random_batch(1, ["b0", "a1", "a0"])]
-    measured = validate(Fabric(accelerator="cpu", devices=1), Constant(), batches, TASK_OF, action_dim=4)
+    measured = validate(
+        Fabric(accelerator="cpu", devices=1), Constant(), batches, TASK_OF, action_dim=4
+    )
     by_task = {"a": [], "b": []}
     for batch in batches:
-        for episode, actions, mask in zip(batch.episodes, batch.actions, batch.action_mask, strict=True):
+        for episode, actions, mask in zip(
+            batch.episodes, batch.actions, batch.action_mask, strict=True
+        ):
             by_task[TASK_OF[episode]].append(actions[mask[..., 0]].double().numpy())
     rows = {task: np.concatenate(parts) for task, parts in by_task.items()}
     errors = {task: ((x - 0.25) ** 2).mean() for task, x in rows.items()}
@@ -51,7 +57,9 @@ def test_errors_equal_numpy_in_float64():
     constant = sum(((x - x.mean(0)) ** 2).sum() for x in rows.values()) / everything.size
     np.testing.assert_allclose(measured.error, ((everything - 0.25) ** 2).mean(), rtol=1e-5)
     np.testing.assert_allclose(measured.constant, constant, rtol=1e-5)
-    np.testing.assert_allclose([measured.by_task[t] for t in "ab"], [errors[t] for t in "ab"], rtol=1e-5)
+    np.testing.assert_allclose(
+        [measured.by_task[t] for t in "ab"], [errors[t] for t in "ab"], rtol=1e-5
+    )
     np.testing.assert_allclose(measured.improvement, 1 - measured.error / measured.constant)
 
 

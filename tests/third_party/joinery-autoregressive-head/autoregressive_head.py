@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core import PolicyHead, RecipeError, hookimpl, masked_mean
+from core import ConfigError, PolicyHead, hookimpl, masked_mean
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class AutoregressiveHeadConfig:
 class AutoregressiveHead(PolicyHead):
     """Decodes greedily; every number depends on the observation and all numbers before it.
 
-    Raises RecipeError where continuous dimensions leave [-1, 1].
+    Raises ConfigError where continuous dimensions leave [-1, 1].
     """
 
     needs = frozenset({"extend"})
@@ -30,17 +30,23 @@ class AutoregressiveHead(PolicyHead):
     def __init__(self, config, *, context, action):
         super().__init__()
         if action.continuous and not action.bounded:
-            raise RecipeError('policy_head.name: bins need actions in [-1, 1]; set action.normalization = "min_max"')
+            raise ConfigError(
+                'policy_head.name: bins need actions in [-1, 1]; set action.normalization = "min_max"'
+            )
         self.bins, self.shape = config.bins, (action.horizon, action.dim)
         self.tokens, self.classes = action.horizon * action.dim, config.bins + 2
-        self.place = nn.Parameter(0.02 * torch.randn(self.tokens, context.width))  # the first is where writing starts
+        self.place = nn.Parameter(
+            0.02 * torch.randn(self.tokens, context.width)
+        )  # the first is where writing starts
         self.embedding = nn.Embedding(self.classes, context.width)
         self.output = nn.Linear(context.width, self.classes)
         binary = torch.tensor([i in action.binary for i in range(action.dim)])
         self.register_buffer("binary", binary, persistent=False)
 
     def forward(self, context, generator):  # -> (B T H A)
-        written = torch.zeros(*context.frame.shape, 0, dtype=torch.int64, device=context.frame.device)
+        written = torch.zeros(
+            *context.frame.shape, 0, dtype=torch.int64, device=context.frame.device
+        )
         for _ in range(self.tokens):
             hidden, context = context.extend(self.inputs(written)[:, :, -1:])
             index = self.logits(hidden, written.shape[2]).argmax(dim=-1)
@@ -51,16 +57,24 @@ class AutoregressiveHead(PolicyHead):
 
     def loss(self, context, batch, generator):
         target = self.target(batch)
-        hidden, _ = context.extend(self.inputs(target[..., :-1]))  # causal: all tokens at once, each from those before
-        entropy = F.cross_entropy(self.logits(hidden, 0).flatten(0, 2), target.flatten(), reduction="none")
+        hidden, _ = context.extend(
+            self.inputs(target[..., :-1])
+        )  # causal: all tokens at once, each from those before
+        entropy = F.cross_entropy(
+            self.logits(hidden, 0).flatten(0, 2), target.flatten(), reduction="none"
+        )
         return {"token": masked_mean(entropy, batch.action_mask.flatten())}
 
     def target(self, batch):  # -> (B T H*A) int64
-        actions = batch.actions.masked_fill(~batch.action_mask, 0)  # later tokens must not read what is masked
+        actions = batch.actions.masked_fill(
+            ~batch.action_mask, 0
+        )  # later tokens must not read what is masked
         bins = ((actions + 1) * (self.bins / 2)).floor().clamp(0, self.bins - 1)
         return torch.where(self.binary, self.bins + actions.round(), bins).long().flatten(2)
 
-    def inputs(self, written):  # (B T n) int64 -> (B T n+1 D): what the backbone reads to write the next
+    def inputs(
+        self, written
+    ):  # (B T n) int64 -> (B T n+1 D): what the backbone reads to write the next
         before = F.pad(self.embedding(written), (0, 0, 1, 0))
         return before + self.place[: before.shape[2]]
 

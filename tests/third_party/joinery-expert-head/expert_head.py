@@ -1,4 +1,6 @@
-"""A policy head with layers of its own that read the backbone's, layer by layer: an action expert, as in pi0."""
+"""A policy head with layers of its own that read the backbone's, layer by layer: an action expert,
+as in pi0.
+"""
 
 from dataclasses import dataclass
 
@@ -25,21 +27,32 @@ class ExpertHeadConfig:
 
 
 class ExpertHead(PolicyHead):
-    """Samples chunks by flow matching: one token per action, which sees its frame's other actions and the backbone.
+    """Samples chunks by flow matching: one token per action, which sees its frame's other actions
+    and the backbone.
 
-    As in pi0's code, time runs from actions (0) to noise (1) and is Beta(1.5, 1) while training. Binary dimensions are
-    -1 and 1 on the way. The backbone never sees the expert, so it runs once for all Euler steps.
+    As in pi0's code, time runs from actions (0) to noise (1) and is Beta(1.5, 1) while training.
+    Binary dimensions are -1 and 1 on the way. The backbone never sees the expert, so it runs once
+    for all Euler steps.
     """
 
     needs = frozenset({"keys_values"})
 
     def __init__(self, config, *, context, action):
         super().__init__()
-        self.steps, self.horizon, self.dim, width = config.steps, action.horizon, action.dim, config.width
-        self.place = nn.Parameter(0.02 * torch.randn(action.horizon, width))  # not every backbone rotates
+        self.steps, self.horizon, self.dim, width = (
+            config.steps,
+            action.horizon,
+            action.dim,
+            config.width,
+        )
+        self.place = nn.Parameter(
+            0.02 * torch.randn(action.horizon, width)
+        )  # not every backbone rotates
         self.input = nn.Linear(action.dim, width)
         self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        self.layers = nn.ModuleList(ExpertLayer(width, context.layers) for _ in range(context.layers.depth))
+        self.layers = nn.ModuleList(
+            ExpertLayer(width, context.layers) for _ in range(context.layers.depth)
+        )
         self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, action.dim))
         binary = torch.tensor([i in action.binary for i in range(action.dim)])
         self.register_buffer("binary", binary, persistent=False)
@@ -59,7 +72,9 @@ class ExpertHead(PolicyHead):
 
     def errors(self, context, batch, generator):  # -> (B T H A)
         actions = torch.where(self.binary, 2 * batch.actions - 1, batch.actions)
-        actions = actions.masked_fill(~batch.action_mask, 0)  # what is masked must not show in the noisy chunk
+        actions = actions.masked_fill(
+            ~batch.action_mask, 0
+        )  # what is masked must not show in the noisy chunk
         noise = generator.normal(*actions.shape)
         time = generator.uniform(*context.frame.shape) ** (1 / 1.5)
         noisy = torch.lerp(actions, noise, time[..., None, None])
@@ -68,11 +83,20 @@ class ExpertHead(PolicyHead):
     def velocity(self, context, x, time):  # (B T H A), (B T) -> (B T H A)
         waves = torch.outer(time.flatten(), 100 ** torch.linspace(0, 1, WAVES, device=x.device))
         waves = torch.cat([waves.sin(), waves.cos()], dim=-1).view(*time.shape, 1, -1)
-        tokens = self.input(x.to(self.place.dtype)) + self.time(waves.to(self.place.dtype)) + self.place
-        every = torch.zeros(self.horizon, dtype=torch.int64, device=x.device)  # one block: actions see one another
-        mask, position = context.attention_mask(self.horizon, every), context.positions(self.horizon)
+        tokens = (
+            self.input(x.to(self.place.dtype)) + self.time(waves.to(self.place.dtype)) + self.place
+        )
+        every = torch.zeros(
+            self.horizon, dtype=torch.int64, device=x.device
+        )  # one block: actions see one another
+        mask, position = (
+            context.attention_mask(self.horizon, every),
+            context.positions(self.horizon),
+        )
         tokens = context.fold(tokens)  # (S F*H width)
-        for layer, keys, values in zip(self.layers, context.memory.keys, context.memory.values, strict=True):
+        for layer, keys, values in zip(
+            self.layers, context.memory.keys, context.memory.values, strict=True
+        ):
             tokens = layer(tokens, keys, values, mask, lambda x: context.rotate(x, position))
         return self.output(context.unfold(tokens)).float()
 
@@ -83,7 +107,9 @@ class ExpertLayer(nn.Module):
     def __init__(self, width, spec):
         super().__init__()
         self.head_width = spec.head_width
-        self.sizes = [spec.head_width * heads for heads in (spec.heads, spec.key_heads, spec.key_heads)]
+        self.sizes = [
+            spec.head_width * heads for heads in (spec.heads, spec.key_heads, spec.key_heads)
+        ]
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, sum(self.sizes))
         self.mixed = nn.Linear(self.sizes[0], width)
@@ -91,7 +117,9 @@ class ExpertLayer(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, x, keys, values, mask, rotate):  # (S n width), (S K L d), (S 1 n L+n) -> (S n width)
+    def forward(
+        self, x, keys, values, mask, rotate
+    ):  # (S n width), (S K L d), (S 1 n L+n) -> (S n width)
         parts = self.qkv(self.norm(x)).split(self.sizes, dim=-1)
         q, k, v = (rearrange(part, "s n (h d) -> s h n d", d=self.head_width) for part in parts)
         k, v = torch.cat([keys, rotate(k)], dim=2), torch.cat([values, v], dim=2)

@@ -25,7 +25,9 @@ class MLPHead(PolicyHead):
         self.shape = (action.horizon, action.dim)
         outputs = action.horizon * action.dim
         self.mlp = nn.Sequential(
-            nn.Linear(context.width, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, outputs)
+            nn.Linear(context.width, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, outputs),
         )
 
     def forward(self, context, generator):  # readout (B T Q D) -> (B T H A)

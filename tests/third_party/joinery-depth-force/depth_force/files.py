@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from core import DataError, Episode, Feature, hookimpl, one_line, read_npz
+from core import DataError, hookimpl, one_line
+from core.episodes import Episode, Feature
+from core.formats import read_npz
 from depth_force.world import describe
 
 ARRAYS = ("rgb", "depth", "force", "action", "proprio", "instruction")
@@ -19,19 +21,25 @@ class RecordingsConfig:
 
 
 class Recordings:
-    """Reads rgb (n Y X 3), depth (n Y X 1) uint16, force (n 6), action and proprio (n 2), instruction."""
+    """Reads rgb (n Y X 3), depth (n Y X 1) uint16, force (n 6), action and proprio (n 2),
+    instruction.
+    """
 
     def __init__(self, config, *, source):
         self.files = {file.stem: file for file in sorted(source.glob("*.npz"))}
         if not self.files:
-            raise DataError(f"{source}: holds no .npz files; name a folder with one of them per episode")
+            raise DataError(
+                f"{source}: holds no .npz files; name a folder with one of them per episode"
+            )
         depth = read_npz(next(iter(self.files.values())), ["depth"])["depth"]
         info = describe(depth.shape[1])
         try:
             unit = {"depth": Feature(depth.shape[1:], "uint16", "depth", config.depth_unit)}
         except ValueError as error:
             raise DataError(f"{source}: {one_line(error)}; record it again") from None
-        self.info = replace(info, features={**info.features, **unit}, origin=f"folder {source.name}")
+        self.info = replace(
+            info, features={**info.features, **unit}, origin=f"folder {source.name}"
+        )
 
     def ids(self):
         return [*self.files]

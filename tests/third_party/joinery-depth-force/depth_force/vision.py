@@ -1,11 +1,13 @@
-"""A vision encoder that reads no colours: a token of what the depth camera shows, and one of what the tip feels."""
+"""A vision encoder that reads no colours: a token of what the depth camera shows, and one of what
+the tip feels.
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from core import RecipeError, TokenGroup, VisionEncoder, hookimpl
+from core import ConfigError, TokenGroup, VisionEncoder, hookimpl
 
 FARTHEST, LARGEST = 500.0, 10.0  # millimetres of depth and newtons that become 1
 
@@ -21,14 +23,16 @@ class DepthForceConfig:
 
 
 class DepthForceEncoder(VisionEncoder):
-    """Two tokens a frame; raises RecipeError where data.features does not name depth and force."""
+    """Two tokens a frame; raises ConfigError where data.features does not name depth and force."""
 
     separates_cameras = False
 
     def __init__(self, config, *, cameras, features):
         super().__init__()
         if lacking := [name for name in ("depth", "force") if name not in features]:
-            raise RecipeError(f"data.features: 'depth_force' reads {' and '.join(lacking)}; name it there")
+            raise ConfigError(
+                f"data.features: 'depth_force' reads {' and '.join(lacking)}; name it there"
+            )
         self.cameras, self.width = sorted(cameras), config.width
         rows, columns, _ = features["depth"].shape
         self.depth = nn.Sequential(nn.Linear(rows * columns, config.width), nn.GELU())
@@ -36,7 +40,9 @@ class DepthForceEncoder(VisionEncoder):
 
     def forward(self, images, text):
         kind = self.force.weight.dtype
-        depth = 1 - images["depth"].flatten(2).to(kind) / FARTHEST  # (B T Y X 1) uint16 -> (B T Y*X)
+        depth = (
+            1 - images["depth"].flatten(2).to(kind) / FARTHEST
+        )  # (B T Y X 1) uint16 -> (B T Y*X)
         tokens = self.depth(depth), self.force(images["force"].to(kind) / LARGEST)
         return TokenGroup(torch.stack(tokens, dim=2))
 

@@ -1,10 +1,14 @@
-"""A probe over a table with a block: a colour camera, a depth camera, and a force sensor at its tip."""
+"""A probe over a table with a block: a colour camera, a depth camera, and a force sensor at its
+tip.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from core import ActionConvention, Camera, Environment, Feature, Observation, StoreInfo, Task, hookimpl
+from core import hookimpl
+from core.environments import Environment, Observation, Task
+from core.episodes import ActionConvention, Camera, Feature, StoreInfo
 
 TABLE, CAMERA_HEIGHT = 0.4, 0.5  # metres: width of the table, height of the depth camera above it
 STEP, GIVE = 0.01, 0.01  # metres: largest move, and how far the probe sinks in
@@ -45,7 +49,9 @@ class Press(Environment):
     def __init__(self, config):
         self.info = describe(config.size)
         self.columns = (np.arange(config.size) + 0.5) * TABLE / config.size  # metres
-        self.tasks = {"press": Task("press", ("press the block", "push down on the block"), max_steps=80)}
+        self.tasks = {
+            "press": Task("press", ("press the block", "push down on the block"), max_steps=80)
+        }
         self.versions = {}
 
     def reset(self, task, seed):

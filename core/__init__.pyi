@@ -1,0 +1,52 @@
+from .api import open_store as open_store
+from .commands.command import command as command
+from .contracts.abilities import (
+    HasBlocks as HasBlocks,
+    HasOutputLayer as HasOutputLayer,
+    Loadable as Loadable,
+    Publishable as Publishable,
+)
+from .contracts.attention import (
+    attention_mask as attention_mask,
+    make_memory as make_memory,
+    token_positions as token_positions,
+)
+from .contracts.batch import (
+    Batch as Batch,
+    Memory as Memory,
+    State as State,
+    TokenGroup as TokenGroup,
+    TokenKind as TokenKind,
+    TokenSequence as TokenSequence,
+)
+from .contracts.context import Context as Context, ContextSpec as ContextSpec
+from .contracts.generator import Generator as Generator
+from .contracts.parts import (
+    ActionSpec as ActionSpec,
+    ActionTokens as ActionTokens,
+    Backbone as Backbone,
+    LayerSpec as LayerSpec,
+    PolicyHead as PolicyHead,
+    TextEncoder as TextEncoder,
+    VisionEncoder as VisionEncoder,
+)
+from .contracts.tokens import concatenate as concatenate, pack as pack
+from .errors import (
+    ConfigError as ConfigError,
+    DataError as DataError,
+    JoineryError as JoineryError,
+    did_you_mean as did_you_mean,
+)
+from .policy.losses import (
+    masked_bce as masked_bce,
+    masked_huber as masked_huber,
+    masked_l1 as masked_l1,
+    masked_mean as masked_mean,
+    masked_mean_per_sample as masked_mean_per_sample,
+    masked_mse as masked_mse,
+)
+from .policy.state import push_frame as push_frame
+from .registry.hookspecs import Register as Register, hookimpl as hookimpl
+from .system.optional_imports import import_optional as import_optional
+from .system.strict import one_line as one_line
+from .system.torchvision import import_library as import_library

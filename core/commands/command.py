@@ -1,0 +1,51 @@
+"""What the commands share: how a mistake is shown, types of arguments, formats by name."""
+
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+from core.errors import JoineryError
+
+Main = Callable[..., int]
+
+
+def command(main: Main) -> Main:
+    """Let a command end with one line per mistake on stderr and an exit code, without a traceback."""
+
+    @wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except JoineryError as error:
+            print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+            return error.exit_code
+        except BrokenPipeError:
+            return 0  # whoever read our output, `head` for example, has closed the pipe
+        except OSError as error:
+            print(
+                f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr
+            )
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    return wrapped
+
+
+def positive(text: str) -> int:
+    """Read a whole number above zero, as the type of an argument."""
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"expected a whole number above zero, got '{text}'")
+    return int(text)
+
+
+def local_path(text: str) -> Path:
+    """Read the path of a store that is written, as the type of an argument; URLs are refused."""
+    if "://" in text:
+        raise ArgumentTypeError(
+            f"{text}: episodes are written to a folder; write them there, then upload it"
+        )
+    return Path(text)

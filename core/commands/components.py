@@ -1,0 +1,34 @@
+"""Which component a command line names, with its settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.errors import ConfigError
+from core.recipe.checking import fill, parse_settings
+from core.registry.catalogue import load_plugins
+from core.registry.components import Component
+from core.registry.hookspecs import ComponentKind
+
+
+def find_component(
+    kind: ComponentKind,
+    name: str,
+    settings: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+) -> tuple[Component, Any]:
+    """Return the component of that name, and its configuration.
+
+    settings: `key=value` words; they take precedence over `defaults`.
+    Raises ConfigError for an unknown name, and for every setting that is wrong.
+    """
+    catalogue = load_plugins()
+    component = catalogue[kind].get(name)
+    if component is None:
+        label = "environment" if kind == "environment" else "format"
+        raise ConfigError(f"{label}: {catalogue.explain_unknown(kind, name)}")
+    mistakes: list[str] = []
+    values = {**(defaults or {}), **parse_settings(settings, mistakes)}
+    config = fill(component.config, values, name, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return component, config

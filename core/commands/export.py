@@ -1,0 +1,41 @@
+"""`joinery export`: a trained policy's weights in the layout in which its parts were published.
+
+A folder as Hugging Face's transformers load it (adapters merged), with what only a policy has in
+policy.safetensors beside it; or, where OUT ends in .ckpt, a checkpoint as RoboVLMs writes it.
+"""
+
+import argparse
+from pathlib import Path
+
+from core.commands.command import command
+from core.errors import JoineryError
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Export a run."""
+    parser = argparse.ArgumentParser(prog="joinery export", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument(
+        "out", type=Path, help="a new folder for transformers, or a new file.ckpt for RoboVLMs"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="which of the run's checkpoints",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.out.exists():
+        raise JoineryError(f"{arguments.out}: is there already; name another or remove it")
+    from core.policy.publishing import export_folder, export_robovlms
+    from core.rollout.actor import load_actor
+
+    policy = load_actor(arguments.run, arguments.checkpoint, exact=True).policy
+    (export_robovlms if arguments.out.suffix == ".ckpt" else export_folder)(policy, arguments.out)
+    print(f"exported to {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

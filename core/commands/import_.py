@@ -1,0 +1,108 @@
+"""`joinery import FORMAT SOURCE OUT.zarr`: import episodes of another format into a store."""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.commands.command import command, local_path, positive
+from core.errors import ConfigError
+from core.report.tables import show_info, statistics_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from core.formats.contracts import EpisodeSource
+    from core.formats.importing import Summary
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Import episodes: show how the source is understood, then read it."""
+    arguments = _parser().parse_intermixed_args(argv)
+    mapping = _read_mapping(arguments.mapping)
+    from core.commands.components import find_component
+
+    component, config = find_component("dataset", arguments.format, arguments.settings, mapping)
+    source: EpisodeSource = component.build(config, source=arguments.source)
+
+    from rich.console import Console
+
+    from core.formats.importing import import_episodes
+    from core.system.progress import Progress
+
+    console = Console(soft_wrap=True)
+    _show_plan(source, arguments.source, console)
+    with Progress("importing", "episodes", None, Console(stderr=True)) as progress:
+        summary = import_episodes(
+            source, arguments.out, progress.update, jobs=arguments.jobs, skip_bad=arguments.skip_bad
+        )
+    _show_summary(summary, arguments.out, console)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joinery import", description="Import episodes into a store."
+    )
+    parser.add_argument(
+        "format", help="how the source is laid out: a dataset that `joinery plugins dataset` lists"
+    )
+    parser.add_argument("source", type=Path, help="file or folder to read")
+    parser.add_argument("out", type=local_path, help="the store, new or existing: name.zarr")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
+    parser.add_argument(
+        "--mapping", type=Path, metavar="FILE.toml", help="settings of the format, in a file"
+    )
+    parser.add_argument(
+        "--jobs", type=positive, default=os.cpu_count() or 1, help="processes that read and encode"
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="go on past damaged episodes, and list them at the end",
+    )
+    return parser
+
+
+def _read_mapping(path: Path | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--mapping: cannot read '{path}': {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--mapping: '{path}' is no TOML: {error}") from None
+
+
+# ------------------------------------------------------------------------------------ what is shown
+
+
+def _show_plan(source: "EpisodeSource", path: Path, console: "Console") -> None:
+    """How the source is understood, before any work is done."""
+    console.print(f"{path}: {len(source.ids())} episodes", markup=False)
+    show_info(source.info, console)
+
+
+def _show_summary(summary: "Summary", out: Path, console: "Console") -> None:
+    """What the store holds now, and how its numbers are spread."""
+    from core.store.store import EpisodeStore
+
+    console.print(
+        f"{out}: {summary.added} episodes imported; {summary.episodes} episodes, {summary.frames} frames, "
+        f"{summary.bytes / 1e6:.1f} MB"
+    )
+    for camera, codec in summary.codecs.items():
+        console.print(f"  camera {camera}: {codec}", highlight=False, markup=False)
+    console.print(statistics_table(EpisodeStore(out)))
+    if summary.skipped:
+        console.print(f"skipped {len(summary.skipped)}:")
+        for episode, reason in summary.skipped.items():
+            console.print(f"  {episode}: {reason}", highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

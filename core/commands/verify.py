@@ -1,0 +1,55 @@
+"""`joinery verify STORE.zarr`: check every checksum of a store, and name what is damaged."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from core.commands.command import command, positive
+from core.store.location import address, locate
+
+if TYPE_CHECKING:
+    from core.store.verify import Damage
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Check a store; the exit code is 1 if anything is damaged."""
+    arguments = _parser().parse_args(argv)
+    from core.store.verify import commit_numbers, verify
+
+    path = locate(arguments.store)
+    damages = verify(path, arguments.jobs)
+    print_damages(damages)
+    if damages:
+        advice = "`joinery repair` keeps the episodes that are whole"
+        print(f"{path}: {len(damages)} parts are damaged; {advice}")
+        return 1
+    print(f"{path}: all {len(commit_numbers(path))} parts are as they were written")
+    return 0
+
+
+def print_damages(damages: "Sequence[Damage]") -> None:
+    """Print what is damaged."""
+    for damage in damages:
+        held = (
+            f"{len(damage.commit.episodes)} episodes"
+            if damage.commit
+            else "episodes that only it knows"
+        )
+        print("\n".join(f"part {damage.number}, {held}: {reason}" for reason in damage.reasons))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joinery verify", description="Check every checksum of a store."
+    )
+    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
+    parser.add_argument(
+        "--jobs", type=positive, default=os.cpu_count() or 1, help="parts that are checked at once"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""`joinery write FORMAT STORE.zarr OUT`: write a store's episodes as a dataset of another format."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from core.commands.command import command
+from core.report.tables import show_info
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Write episodes: show what the store holds, then write it."""
+    arguments = _parser().parse_intermixed_args(argv)
+    from core.commands.components import find_component
+
+    component, config = find_component("exporter", arguments.format, arguments.settings)
+
+    from rich.console import Console
+
+    from core.formats.exporting import export_episodes
+    from core.store.store import EpisodeStore
+    from core.system.progress import Progress
+
+    console, store = Console(soft_wrap=True), EpisodeStore(arguments.store)
+    holds_features = getattr(component.build, "holds_features", False)
+    console.print(f"{arguments.store}: {len(store)} episodes", markup=False)
+    show_info(store.info, console)
+    if store.info.features and not holds_features:
+        names = ", ".join(store.info.features)
+        console.print(
+            f"{arguments.format} has no place for features; left out: {names}", markup=False
+        )
+    with Progress("writing", "episodes", None, Console(stderr=True)) as progress:
+        make_sink = partial(component.build, config)
+        summary = export_episodes(
+            store, make_sink, arguments.out, progress.update, holds_features=holds_features
+        )
+    console.print(
+        f"{arguments.out}: {summary.episodes} episodes, {summary.frames} frames, {summary.bytes / 1e6:.1f} MB",
+        markup=False,
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joinery write", description="Write a store's episodes in another format."
+    )
+    parser.add_argument(
+        "format", help="what to write: an exporter that `joinery plugins exporter` lists"
+    )
+    parser.add_argument("store", type=Path, help="the store to read: name.zarr")
+    parser.add_argument("out", type=Path, help="the new file or folder")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

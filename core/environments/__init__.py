@@ -1,0 +1,7 @@
+"""Worlds in which a policy acts."""
+
+from core.environments.environment import (
+    Environment as Environment,
+    Observation as Observation,
+    Task as Task,
+)

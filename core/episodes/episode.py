@@ -1,0 +1,224 @@
+"""Episodes, where they come from and what their numbers mean; typed metadata that is checked at
+load.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite, prod
+from typing import Literal, get_args
+
+import numpy as np
+
+from core.errors import DataError, did_you_mean
+
+Mode = Literal["absolute", "delta"]
+Frame = Literal["world", "base", "tool", "joint"]
+Rotation = Literal[
+    "none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d"
+]
+Codec = Literal["jpeg", "zstd"]
+Number = Literal[
+    "bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+]
+FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "other"]
+
+NAME = r"\w[\w.-]*"  # of a camera or a feature: it becomes a folder of the store
+RESERVED = ("action", "proprio")  # what no camera's or feature's mask may be taken for
+SPARSE = ("depth", "points")  # meanings in which NaN and infinity say that there is no reading
+VISUAL = ("rgb", "depth", "points")  # meanings that a policy without eyes must not see
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """One gripper dimension of the action.
+
+    dimension: its index in the action.
+    kind: "binary" has two states; "continuous" is an opening or a force.
+    closed: the action's value that closes it.
+    open: the action's value that opens it.
+    """
+
+    dimension: int
+    kind: Literal["binary", "continuous"]
+    closed: float
+    open: float
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.closed) or not isfinite(self.open) or self.closed == self.open:
+            raise ValueError(
+                f"closed = {self.closed} and open = {self.open} must be two different finite numbers"
+            )
+
+
+@dataclass(frozen=True)
+class ActionConvention:
+    """What the numbers of an action mean.
+
+    names: one per dimension, "x" or "gripper" for example.
+    mode: "delta" moves relative to where the robot is, "absolute" says where to be.
+    frame: in which coordinates: "world", "base", "tool" or "joint".
+    rotation: layout of the rotation dimensions, "none" where there are none.
+    scale: units per 1.0 of each dimension, in metres and radians (0.02 means that 1.0 is two
+    centimetres).
+    rate: control rate in Hz.
+    grippers: the dimensions that drive a gripper.
+    """
+
+    names: tuple[str, ...]
+    mode: Mode
+    frame: Frame
+    rotation: Rotation
+    scale: tuple[float, ...]
+    rate: float
+    grippers: tuple[Gripper, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.scale) != len(self.names):
+            raise ValueError(
+                f"scale has {len(self.scale)} entries for the {len(self.names)} dimensions {self.names}"
+            )
+        if any(not 0 <= gripper.dimension < len(self.names) for gripper in self.grippers):
+            raise ValueError(
+                f"a gripper's dimension lies outside the {len(self.names)} dimensions {self.names}"
+            )
+        if len({gripper.dimension for gripper in self.grippers}) < len(self.grippers):
+            raise ValueError(f"two grippers drive the same dimension of {self.names}")
+        if not all(map(isfinite, self.scale)) or not (isfinite(self.rate) and self.rate > 0):
+            raise ValueError(
+                f"scale {self.scale} must be finite, and rate {self.rate} finite and positive"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Number of action dimensions (A)."""
+        return len(self.names)
+
+    def check(self, action: np.ndarray) -> None:
+        """Raise DataError for what is no action of this convention: not of shape (A), or not
+        finite.
+        """
+        if np.shape(action) != (self.dim,):
+            raise DataError(
+                f"an action of shape {np.shape(action)}: expected ({self.dim},), {', '.join(self.names)}"
+            )
+        if not np.isfinite(action).all():
+            raise DataError(
+                f"an action that is not finite: {np.array2string(np.asarray(action), precision=3)}"
+            )
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera's frames: height and width in pixels, three channels (RGB), uint8."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"frames of {self.height} x {self.width} pixels hold none")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What is observed at every frame beside camera images and proprioception, kept bit for bit.
+
+    shape: of one frame; () is a single number.
+    dtype: numpy's name for the numbers.
+    meaning: what readers may take it for:
+        "rgb"     colour image (Y X 3), uint8: one that must not be compressed with loss
+        "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0: no reading
+        "points"  point cloud (N 3 or more), x y z first; NaN or infinity: no reading
+        "force"   force, or force then torque (3 or 6)
+        "reward"  reward that came with this frame, () as a rule
+        "text"    UTF-8 padded with zero bytes (size), uint8: see `encode_text` and `decode_text`
+        "other"   anything else
+    unit: of the numbers, "m", "mm" or "N" for example; "" where they have none.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Number
+    meaning: FeatureMeaning
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "shape", tuple(self.shape)
+        )  # plugins without types may give a list
+        for key, known in (("dtype", get_args(Number)), ("meaning", get_args(FeatureMeaning))):
+            if (value := getattr(self, key)) not in known:
+                raise ValueError(f"a feature's {key} is '{value}'{did_you_mean(str(value), known)}")
+        if any(length < 1 for length in self.shape):
+            raise ValueError(
+                f"a feature of shape {self.shape} holds nothing; give lengths from 1 on"
+            )
+        if self.meaning == "text" and (self.dtype != "uint8" or len(self.shape) != 1):
+            raise ValueError(
+                f"text is uint8 (size), not {self.dtype} {self.shape}; see encode_text"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}, {self.meaning}{f' in {self.unit}' if self.unit else ''}"
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes that one frame takes in memory."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What holds for every episode of a store, a source or an environment.
+
+    fps: frames per second.
+    cameras: by name.
+    action: the conventions of the actions.
+    proprio: names of the proprioceptive numbers, possibly none.
+    origin: where the data comes from, and its licence.
+    features: what else is observed, by name; no camera has the same name.
+    """
+
+    fps: float
+    cameras: Mapping[str, Camera]
+    action: ActionConvention
+    proprio: tuple[str, ...] = ()
+    origin: str = ""
+    features: Mapping[str, Feature] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise ValueError("no cameras; name at least one")
+        if not (isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps {self.fps} must be finite and positive")
+        for name in self.features:
+            if not re.fullmatch(NAME, name):
+                characters = "letters, digits, '_', '-' and '.'"
+                raise ValueError(f"feature '{name}': a name is made of {characters}; rename it")
+            if name in self.cameras or name in RESERVED:
+                raise ValueError(f"feature '{name}': a camera or a number has that name; rename it")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of n frames.
+
+    id: unique in its source; a resumed import skips the ids it has.
+    task: the task's name.
+    instruction: what the robot is told.
+    images: {camera: (n, Y, X, 3) uint8}.
+    actions: (n, A) float32, in the units of `StoreInfo.action`.
+    proprio: (n, P) float32.
+    features: {feature: (n, *shape) of its dtype}, as `StoreInfo.features` says.
+    """
+
+    id: str
+    task: str
+    instruction: str
+    images: Mapping[str, np.ndarray]
+    actions: np.ndarray
+    proprio: np.ndarray
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.actions)

@@ -1,0 +1,68 @@
+"""History windows: which frames a sample covers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.errors import DataError
+from core.store.store import EpisodeStore
+
+
+class Windows:
+    """Window i covers `window` frames (T) of one episode; the target of frame t is the actions
+    t..t+horizon-1 (H).
+
+    Windows start at every `stride`-th frame of the selected episodes, up to the last frame: what
+    lies past an episode's end repeats the last frame and is masked (RoboVLMs does the same). Raises
+    DataError if no episode is selected.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        episodes: Sequence[int] | np.ndarray,
+        window: int,
+        horizon: int,
+        stride: int = 1,
+    ) -> None:
+        self.store = store
+        self.episodes = np.asarray(episodes, np.int64)
+        self.window = window
+        self.horizon = horizon
+        self.stride = stride
+        if len(self.episodes) == 0:
+            raise DataError(
+                f"{store.path}: no episodes are selected; import some, or hold out fewer"
+            )
+        self.reach = np.arange(window)[:, None] + np.arange(
+            horizon
+        )  # (T H): how far each target lies behind the first
+        counts = -(-store.length[self.episodes] // stride)
+        self._ends = np.cumsum(counts)
+        self._begins = self._ends - counts
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return of windows (n) the episodes (n) and the frames (n) at which they start."""
+        chosen = np.searchsorted(self._ends, indices, "right")
+        return self.episodes[chosen], (indices - self._begins[chosen]) * self.stride
+
+
+def split_by_task(store: EpisodeStore, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split episodes into (training, validation): the last `held_out` of each task validate.
+
+    Raises DataError if a task would have nothing left to train on.
+    """
+    names = np.array([store.task_name(episode) for episode in range(len(store))])
+    validation = np.zeros(len(store), bool)
+    for name in np.unique(names):
+        of_task = np.flatnonzero(names == name)
+        if len(of_task) <= held_out:
+            raise DataError(
+                f"{store.path}: task '{name}' has {len(of_task)} episodes, of which {held_out} are to be held out; "
+                f"hold out fewer or import more"
+            )
+        validation[of_task[len(of_task) - held_out :]] = True
+    return np.flatnonzero(~validation), np.flatnonzero(validation)

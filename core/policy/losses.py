@@ -1,0 +1,46 @@
+"""Losses over masked action chunks. Each averages over unmasked entries, and is zero where all are
+masked.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values (B T H A), or of any shape, over the entries that a mask of the same shape
+    allows -> scalar.
+    """
+    weights = mask.to(values.dtype)
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def masked_mean_per_sample(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each sample's values (B ...) over the entries that mask (B ...) allows -> (B)."""
+    weights = mask.to(values.dtype)
+    return (values * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1)
+
+
+def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error: predicted, target, mask (B T H A) -> scalar."""
+    return masked_mean(F.mse_loss(predicted.float(), target, reduction="none"), mask)
+
+
+def masked_l1(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute error, which forgives a demonstrator's outliers: predicted, target, mask (B T H
+    A) -> scalar.
+    """
+    return masked_mean(F.l1_loss(predicted.float(), target, reduction="none"), mask)
+
+
+def masked_huber(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Huber loss with delta 1, as RoboVLMs uses on the pose: predicted, target, mask (B T H A) ->
+    scalar.
+    """
+    return masked_mean(F.huber_loss(predicted.float(), target, reduction="none"), mask)
+
+
+def masked_bce(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Binary cross-entropy: logits, target in {0, 1}, mask (B T H A) -> scalar."""
+    return masked_mean(
+        F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none"), mask
+    )

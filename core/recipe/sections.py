@@ -1,0 +1,293 @@
+"""The sections of a recipe that are no components: what each may say, with limits and defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict, with_config
+
+from core.episodes.episode import Frame, Mode, Rotation
+from core.registry.part_settings import Amount, Positive, Rate, Share
+from core.store.location import Address
+
+MOST_DEMONSTRATIONS = (
+    100_000  # of a task: where one try in ten succeeds, they need no seed that evaluation uses
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the parts are trained together.
+
+    steps: optimiser steps.
+    batch_size: windows per optimiser step, over all devices and accumulated micro-batches.
+    accumulation: micro-batches per optimiser step.
+    learning_rate: of every part that does not say its own.
+    weight_decay: AdamW's, on matrices; of every part that does not say its own.
+    betas: AdamW's two averaging rates.
+    warmup_steps: steps over which the learning rate rises linearly to its full value.
+    schedule: how the learning rate falls; cosine and linear end at zero.
+    decay: share of the steps after the warm-up, the last ones, over which it falls; before, it is
+    constant.
+    gradient_clip: largest norm of the whole gradient; 0 does not clip.
+    precision: Lightning Fabric's, "32-true", "bf16-mixed", "16-mixed" or "bf16-true".
+    accelerator: Lightning Fabric's, "auto", "cpu", "cuda" or "mps".
+    strategy: Lightning Fabric's, "auto" or "ddp".
+    devices: processes to train with, one per device.
+    seed: of the initial weights, the order of the data and dropout.
+    validate_every: steps between validations on the held-out episodes; the last step always
+    validates.
+    checkpoint_every: steps between checkpoints; the last step always saves.
+    keep_last: newest checkpoints that are kept, beside the best one.
+    log_every: steps between readings of the losses; a reading waits for the device.
+    joint_table_every: steps between measurements of the joint-training table; the first step is
+    always measured.
+    """
+
+    steps: Positive = 2_000
+    batch_size: Positive = 32
+    accumulation: Positive = 1
+    learning_rate: Rate = 3e-4
+    weight_decay: Amount = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    warmup_steps: Annotated[int, Ge(0)] = 100
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    gradient_clip: Amount = 1.0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
+    devices: Positive = 1
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
+    validate_every: Positive = 200
+    checkpoint_every: Positive = 200
+    keep_last: Positive = 2
+    log_every: Positive = 10
+    joint_table_every: Positive = 100
+
+    def __post_init__(self) -> None:
+        if self.schedule == "constant" and self.decay != 1.0:
+            raise ValueError('decay has no effect with schedule = "constant"; drop one of the two')
+        if self.batch_size % (self.accumulation * self.devices):
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of accumulation x devices "
+                f"= {self.accumulation} x {self.devices}"
+            )
+
+
+@with_config(ConfigDict(extra="forbid"))  # its keys are checked by pydantic, not by `fill`
+@dataclass(frozen=True)
+class StoreConfig:
+    """One of several stores that are trained on together.
+
+    path: the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
+    http://.
+    name: what messages, episodes and checkpoints call it; the last part of its path unless said.
+    weight: its share of the samples is this over the sum of all weights; unset for all: as many as
+    they have windows.
+    cameras: the store's name of each camera, by the policy's name; cameras that are not here keep
+    their names.
+    actions: the store's name of an action dimension, by the policy's name; others keep their names.
+    """
+
+    path: Address
+    name: str | None = None
+    weight: Annotated[float, Gt(0)] | None = None
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    actions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.name or str(self.path).partition("?")[0].rstrip("/").rpartition("/")[
+            2
+        ].removesuffix(".zarr")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which episodes, and what a sample of them is.
+
+    path: the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
+    http://.
+    stores: several stores instead of one, each a table [[data.stores]].
+    window: frames of history per sample (T).
+    cameras: which cameras to use, by name; an empty list means all.
+    features: which of the stores' named features the policy reads, "depth" for example; none unless
+    said.
+    validation_episodes: how many episodes of each task, the last ones, are held out.
+    threads: threads that decode frames.
+    prefetch: batches that are prepared ahead.
+    """
+
+    path: Address | None = None
+    stores: tuple[StoreConfig, ...] = ()
+    window: Positive = 8
+    cameras: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    validation_episodes: Positive = 1
+    threads: Positive = 2
+    prefetch: Positive = 3
+
+    def __post_init__(self) -> None:
+        _raise_if_repeated(self.cameras, "cameras")
+        _raise_if_repeated(self.features, "features")
+        if (self.path is None) == (not self.stores):
+            raise ValueError("name either one store with path, or several with [[data.stores]]")
+        _raise_if_repeated(tuple(store.label for store in self.stores), "stores (set name)")
+        if len({store.weight is None for store in self.stores}) > 1:
+            raise ValueError("stores: give every store a weight, or none")
+
+    @property
+    def sources(self) -> tuple[StoreConfig, ...]:
+        """The stores, one or several."""
+        return self.stores or (StoreConfig(self.path),)  # type: ignore[arg-type]  # one of the two is said
+
+
+@dataclass(frozen=True)
+class ActionConfig:
+    """What the policy predicts, and what the recipe takes for granted about the store's actions.
+
+    horizon: actions per chunk (H).
+    normalization: how actions reach the network; gripper dimensions are mapped by their own
+    convention.
+    clip_range: lowest and highest value, for normalization = "clip_range".
+    mode: expected mode; a store of the other is refused.
+    frame: expected coordinates; a store in others is refused.
+    rotation: expected layout of rotations; a store with another is refused.
+    gripper: expected kind of gripper; a store with another is refused.
+    rate: expected control rate, in Hz; a store with another is refused.
+    """
+
+    horizon: Positive = 10
+    normalization: Literal["none", "clip_range", "min_max", "quantile", "mean_std"] = "min_max"
+    clip_range: tuple[float, float] = (-1.0, 1.0)
+    mode: Mode | None = None
+    frame: Frame | None = None
+    rotation: Rotation | None = None
+    gripper: Literal["binary", "continuous", "none"] | None = None
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.clip_range
+        if low >= high:
+            raise ValueError(f"clip_range must rise, got {low} to {high}")
+        if self.clip_range != (-1.0, 1.0) and self.normalization != "clip_range":
+            raise ValueError(
+                f'clip_range has no effect with normalization = "{self.normalization}"; drop one of the two'
+            )
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of the images while training; a crop is taken from the middle when acting.
+
+    shift: largest shift, in pixels, each way; of all cameras, or of each by its name.
+    crop: share of each side that is kept, and enlarged to the whole size.
+    brightness: largest change, as a share.
+    contrast: largest change, as a share.
+    saturation: largest change, as a share.
+    hue: largest turn, as a share of the circle.
+    per_frame: change every frame of a window on its own.
+    """
+
+    shift: Annotated[int, Ge(0)] | Mapping[str, Annotated[int, Ge(0)]] = 0
+    crop: Annotated[float, Gt(0), Le(1)] = 1.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    per_frame: bool = False
+
+
+@dataclass(frozen=True)
+class DemonstrationsConfig:
+    """Which of the environment's tasks its expert shows; recorded into data.path on first use.
+
+    tasks: by name; an empty list means all.
+    episodes: successful demonstrations of each task.
+    noise: how much the expert's actions are disturbed while recording, in units of the actions; the
+        environment's expert says how well it recovers.
+    """
+
+    tasks: tuple[str, ...] = ()
+    episodes: Annotated[int, Gt(0), Le(MOST_DEMONSTRATIONS)] = 100
+    noise: Annotated[float, Ge(0), Le(1)] = 0.0
+
+    def __post_init__(self) -> None:
+        _raise_if_repeated(self.tasks, "tasks")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How the trained policy is tried out in the environment.
+
+    tasks: by name; an empty list means those of [demonstrations], or all.
+    episodes: attempts at each task; 0 for chains alone.
+    chains: chains of tasks to try, each done in turn without a reset until the first failure; 0 for
+    none.
+    execute: actions of each chunk that are executed before the policy looks again.
+    lanes: environments at once, one process each; they are the policy's batch, so the numbers
+    belong to it.
+    timeout: seconds after which a silent environment is restarted.
+    controls: what else to measure: "blank_images" shows black frames, "swapped_words" names other
+    things.
+    swap: words that "swapped_words" replaces each by the next, and the last by the first.
+    control_episodes: attempts at each task under each control; unset for as many as episodes.
+    checkpoint: the newest, or the best by validation.
+    store: of several stores that were trained on, by name, the one whose scale of actions to act
+        in; the first unless said.
+    """
+
+    tasks: tuple[str, ...] = ()
+    episodes: Annotated[int, Ge(0)] = 20
+    chains: Annotated[int, Ge(0)] = 0
+    execute: Positive = 1
+    lanes: Positive = 16
+    timeout: Annotated[float, Gt(0)] = 60.0
+    controls: tuple[Literal["blank_images", "swapped_words"], ...] = ()
+    swap: tuple[str, ...] = ()
+    control_episodes: Positive | None = None
+    checkpoint: Literal["last", "best"] = "last"
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("tasks", "controls", "swap"):
+            _raise_if_repeated(getattr(self, key), key)
+        if not self.episodes and not self.chains:
+            raise ValueError(
+                "episodes = 0 and chains = 0 leave nothing to try; raise one of the two"
+            )
+        if not self.episodes and self.controls:
+            raise ValueError(
+                "controls compare with single tasks, and episodes = 0; raise it or drop controls"
+            )
+        if any(len(word.split()) != 1 for word in self.swap):
+            raise ValueError(f"swap must hold single words, got {list(self.swap)}")
+        swapping = "swapped_words" in self.controls
+        if swapping and len(self.swap) < 2:
+            raise ValueError(
+                'controls names "swapped_words", and swap lists no two words; for example ["red", "blue"]'
+            )
+        if self.swap and not swapping:
+            raise ValueError(
+                'swap has no effect without "swapped_words" in controls; drop one of the two'
+            )
+        if self.control_episodes and not self.controls:
+            raise ValueError("control_episodes has no effect without controls; drop it")
+
+
+def _raise_if_repeated(names: tuple[str, ...], key: str) -> None:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{key} names one twice: {', '.join(repeated)}")
+
+
+GENERAL: Mapping[str, type] = {
+    "train": TrainConfig,
+    "data": DataConfig,
+    "augmentation": AugmentationConfig,
+    "action": ActionConfig,
+}
+# sections that mean something only in an environment, and are as absent as the recipe leaves them
+OPTIONAL: Mapping[str, type] = {"demonstrations": DemonstrationsConfig, "evaluate": EvaluateConfig}

@@ -1,0 +1,73 @@
+"""The eight hooks of a plugin. Each receives `register(name, config, build)` and calls it once per
+component.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import pluggy
+
+ComponentKind = Literal[
+    "vision_encoder",
+    "text_encoder",
+    "backbone",
+    "action_tokens",
+    "policy_head",
+    "dataset",
+    "exporter",
+    "environment",
+]
+Build = Callable[..., Any]
+
+
+class Register(Protocol):
+    """What a hook receives: `config` is a frozen dataclass, `build` makes the part from it and what
+    core knows.
+    """
+
+    def __call__(self, name: str, config: type, build: Build) -> None:
+        """Add one component."""
+
+
+hookspec = pluggy.HookspecMarker("joinery")
+hookimpl = pluggy.HookimplMarker("joinery")
+
+
+@hookspec
+def register_vision_encoders(register: Register) -> None:
+    """Register vision encoders: images to tokens, frame by frame."""
+
+
+@hookspec
+def register_text_encoders(register: Register) -> None:
+    """Register text encoders: instructions to tokens."""
+
+
+@hookspec
+def register_backbones(register: Register) -> None:
+    """Register backbones: the network that mixes vision, text and action tokens."""
+
+
+@hookspec
+def register_action_tokens(register: Register) -> None:
+    """Register action-token strategies: how tokens are laid out, where actions are read."""
+
+
+@hookspec
+def register_policy_heads(register: Register) -> None:
+    """Register policy heads: readout to actions, and the loss."""
+
+
+@hookspec
+def register_datasets(register: Register) -> None:
+    """Register datasets: readers of episodes in a format of their own, for `joinery import`."""
+
+
+@hookspec
+def register_exporters(register: Register) -> None:
+    """Register exporters: writers of episodes in a format of their own, for `joinery write`."""
+
+
+@hookspec
+def register_environments(register: Register) -> None:
+    """Register environments: worlds in which a policy acts."""

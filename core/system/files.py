@@ -1,0 +1,66 @@
+"""Files that are there whole or not at all, and files that another process is still writing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a hidden name beside `path`; what the block writes there, a file or a folder, is then
+    renamed to `path`.
+
+    A file that was at `path` is replaced in one step. If the block raises, `path` stays as it was
+    and what was written is removed. After a crash of the machine, a rename may come before the
+    contents: `durable` waits for the disk, so that it cannot. Raises OSError, also where `path` is a
+    folder that is not empty.
+    """
+    aside = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        yield aside
+        if durable:
+            sync(*tree(aside))
+        os.replace(aside, path)
+        if durable:
+            sync(path.parent)
+    finally:
+        remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, as far as it is there and the system allows it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def sync(*paths: Path) -> None:
+    """Wait until files and folders are on the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def tree(path: Path) -> Iterator[Path]:
+    """Yield everything below a folder, then the folder itself; of a file, the file."""
+    yield from path.rglob("*")
+    yield path
+
+
+def complete_lines(path: Path) -> list[str]:
+    """Return the lines of a file of JSON objects, without a last one that was only half written.
+
+    A process that was killed, or still writes, may have left half a line. No file has no lines.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("}\n")]

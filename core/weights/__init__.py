@@ -1,0 +1,9 @@
+"""Published weights, for parts that start from them; and checkpoints."""
+
+from core.weights.pretrained import (
+    NameMap as NameMap,
+    Pretrained as Pretrained,
+    check_state_dict as check_state_dict,
+    filter_keys as filter_keys,
+    strip_prefix as strip_prefix,
+)

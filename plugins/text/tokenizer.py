@@ -1,0 +1,147 @@
+"""`joinery tokenizer train SOURCE OUT.model`: a SentencePiece model from the instructions that a
+robot will hear.
+"""
+
+import argparse
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from core import DataError, command, open_store
+
+MOST_PIECES = 1_000_000
+# bytes; SentencePiece passes over longer lines, and over those with RESERVED, without a word
+LONGEST = 4192
+RESERVED = "\u2585"
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run `joinery tokenizer`: write the model of a source's instructions."""
+    arguments = _parser().parse_args(argv)
+    instructions = read_instructions(arguments.source)
+    if arguments.out.exists():
+        raise DataError(
+            f"'{arguments.out}' exists, and trained policies may depend on it; choose another name"
+        )
+    model = train(instructions, arguments.vocabulary)
+    try:
+        arguments.out.write_bytes(model)
+    except OSError as error:
+        raise DataError(
+            f"cannot write '{arguments.out}': {error.strerror}; choose another place"
+        ) from error
+    print(f"{arguments.out}: {arguments.vocabulary} pieces from {len(instructions)} instructions")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joinery tokenizer", description="Make a tokenizer of instructions."
+    )
+    train_parser = parser.add_subparsers(dest="command", required=True).add_parser(
+        "train",
+        help="train a SentencePiece model",
+        description="Train a SentencePiece model on instructions.",
+    )
+    train_parser.add_argument(
+        "source", help="a .txt file, one instruction a line, or an episode store"
+    )
+    train_parser.add_argument("out", type=Path, help="the .model file to write")
+    train_parser.add_argument(
+        "--vocabulary", type=_pieces, default=1000, help="number of pieces (default: %(default)s)"
+    )
+    return parser
+
+
+def _pieces(text: str) -> int:
+    if not text.isdecimal() or len(text) > 7 or not 1 <= int(text) <= MOST_PIECES:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of pieces from 1 to {MOST_PIECES}, got '{text}'"
+        )
+    return int(text)
+
+
+def read_instructions(source: str | Path) -> list[str]:
+    """Return the distinct instructions of a text file or an episode store, in their order; may
+    raise DataError.
+    """
+    if str(source).endswith(".txt"):
+        try:
+            lines = Path(source).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"cannot read '{source}': {error}; give a UTF-8 file, one instruction a line"
+            ) from error
+    else:
+        lines = [instruction for _, instruction in open_store(source).tasks]
+    instructions = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not instructions:
+        raise DataError(f"'{source}' holds no instruction; write one a line")
+    return instructions
+
+
+def train(instructions: Sequence[str], vocabulary: int) -> bytes:
+    """Train byte-pair merges (Sennrich et al. 2016) and return the model, the same for the same
+    instructions.
+
+    Merges make whole pieces of the frequent words even of a small corpus, where a unigram model
+    splits "red" and
+    "blue". Case is folded, and characters that the instructions lack fall back to bytes, so that no
+    text is unknown. Raises DataError where the instructions cannot fill the vocabulary, it cannot
+    hold their characters, or SentencePiece cannot take an instruction.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    for instruction in instructions:
+        _check(instruction)
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(instructions),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocabulary,
+            character_coverage=1.0,
+            byte_fallback=True,
+            normalization_rule_name="nmt_nfkc_cf",
+            bos_id=-1,
+            eos_id=-1,
+            shuffle_input_sentence=False,
+            num_threads=1,
+            minloglevel=3,
+        )
+    except RuntimeError as error:
+        raise DataError(_explain(str(error), len(instructions), vocabulary)) from error
+    return model.getvalue()
+
+
+def _check(instruction: str) -> None:
+    if (size := len(instruction.encode(errors="replace"))) > LONGEST:
+        raise DataError(
+            f"the instruction {instruction[:60]!r}... has {size} bytes; shorten it to {LONGEST}"
+        )
+    if RESERVED in instruction:
+        raise DataError(
+            f"the instruction {instruction[:60]!r} holds '{RESERVED}', which SentencePiece reserves; drop it"
+        )
+
+
+def _explain(reason: str, count: int, vocabulary: int) -> str:
+    """Turn SentencePiece's message into ours."""
+    if limit := re.search(r"value <= (\d+)", reason):
+        return (
+            f"{count} instructions cannot fill a vocabulary of {vocabulary} pieces; "
+            f"give more of them, or --vocabulary {limit[1]} or less"
+        )
+    if needed := re.search(r"\d+ vs (\d+)", reason):
+        return (
+            f"a vocabulary of {vocabulary} pieces cannot hold the 256 bytes and the characters of {count} "
+            f"instructions; give --vocabulary {needed[1]} or more"
+        )
+    return f"SentencePiece cannot train {vocabulary} pieces on {count} instructions: {reason}; change --vocabulary"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,127 @@
+"""The command: what it shows before and after, and its mistakes in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.commands.import_ import main
+from core.store.store import EpisodeStore
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three episodes as .npz files."""
+    random = np.random.default_rng(0)
+    (folder := tmp_path / "episodes").mkdir()
+    for number in range(3):
+        np.savez(
+            folder / f"e{number}.npz",
+            top=random.integers(0, 255, (5, 16, 24, 3), dtype=np.uint8),
+            action=random.normal(size=(5, 2)),
+            angles=random.normal(size=(5, 3)),
+            instruction="fold the towel",
+        )
+    return folder
+
+
+def test_the_plan_comes_before_the_work_and_the_numbers_after(folder, tmp_path, capsys):
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text("""
+        proprio = ["angles"]
+        [meaning]
+        mode = "delta"
+        names = ["x", "grip"]
+        [[meaning.grippers]]
+        dimension = 1
+        kind = "binary"
+        closed = 0
+        open = 1
+    """)
+    out = tmp_path / "out.zarr"
+    assert (
+        main(["npz", str(folder), str(out), "fps=5", "--mapping", str(mapping), "--jobs", "1"]) == 0
+    )
+    shown = capsys.readouterr()
+    plan, _, summary = shown.out.partition("3 episodes imported")
+    for said in (
+        "3 episodes\n",
+        "top: 16 x 24, 5 Hz",
+        "delta",
+        "1 grip: 1.0 is 1, binary gripper: 0 closed, 1 open",
+    ):
+        assert said in plan
+    assert "angles_0, angles_1, angles_2" in plan
+    for said in (
+        "3 episodes, 15 frames",
+        "camera top: ",
+        "KB a frame",
+        "action grip",
+        "proprio angles_2",
+        "99 %",
+    ):
+        assert said in summary
+    assert "importing 3/3 episodes" in shown.err
+    assert EpisodeStore(out).info.action.grippers[0].open == 1.0
+
+
+def test_bad_episodes_are_skipped_when_asked_and_listed(folder, tmp_path, capsys):
+    (folder / "e1.npz").write_bytes((folder / "e1.npz").read_bytes()[:300])
+    out = str(tmp_path / "out.zarr")
+    assert main(["npz", str(folder), out, "fps=5", "--jobs", "1"]) == 1
+    assert "e1.npz: damaged" in capsys.readouterr().err
+    assert len(EpisodeStore(Path(out))) == 1
+    assert main(["npz", str(folder), out, "fps=5", "--jobs", "1", "--skip-bad"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 episodes imported; 2 episodes" in shown
+    assert "skipped 1:\n  e1: " in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "--mapping: cannot read"),
+        ("[cameras", "is no TOML"),
+        (
+            "meaning.mode = 'sideways'",
+            "npz.meaning.mode: expected 'absolute' or 'delta', got 'sideways'",
+        ),
+        ("meaning.scale = [1.0]", "meaning: scale has 1 entries for the 2 dimensions"),
+        ("cameras.top = 'front'", "there is no array 'front'"),
+        ("colour = 1", "npz.colour: unknown key"),
+    ],
+)
+def test_mistakes_in_a_mapping(folder, tmp_path, capsys, text, message):
+    mapping = tmp_path / "mapping.toml"
+    if text is not None:
+        mapping.write_text(text)
+    assert main(
+        ["npz", str(folder), str(tmp_path / "out.zarr"), "fps=5", "--mapping", str(mapping)]
+    ) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["metaworld"], 2, "no dataset is called 'metaworld'; did you mean 'metaworld_npz'?"),
+        (["metaworld_npz", "cam=top"], 2, "unknown key"),
+        (["metaworld_npz", "camera"], 2, "expected key=value"),
+        (["metaworld_npz"], 1, "holds no .npz files"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    name, *settings = arguments
+    assert main([name, str(tmp_path), str(tmp_path / "a.zarr"), *settings]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

@@ -1,0 +1,77 @@
+"""What heads see: folding between frames and sequences, insulation, and what is said where a need
+was not declared.
+"""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from core import Context, JoineryError
+from core.testing import Given
+from core.testing.stand_in import context_of, windows
+
+GIVEN = Given()
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_what_is_folded_comes_back(interleaved):
+    context = context_of(GIVEN, windows(GIVEN), interleaved=interleaved)
+    batch, window = context.frame.shape
+    x = torch.arange(batch * window * 2 * 5.0).view(batch, window, 2, 5)
+    folded = context.fold(x)
+    assert folded.shape == ((batch, window * 2, 5) if interleaved else (batch * window, 2, 5))
+    assert torch.equal(context.unfold(folded), x)
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_added_tokens_see_their_frames_past_and_one_another(interleaved):
+    context = context_of(GIVEN, windows(GIVEN), interleaved=interleaved)
+    mask = context.attention_mask(2, torch.zeros(2, dtype=torch.int64))
+    length = context.memory.tokens.shape[1]
+    frames = context.frame.shape[1] if interleaved else 1
+    for f in range(frames):
+        for i in range(2):
+            row = mask[0, 0, 2 * f + i]
+            assert row[:length].tolist() == (context.memory.sequence.frame[0] <= f).tolist()
+            own = [k // 2 == f for k in range(2 * frames)]
+            assert row[length:].tolist() == own
+    per_frame = length // frames
+    expected = [[(f + 1) * per_frame + i for f in range(frames) for i in range(2)]]
+    assert context.positions(2)[:1].tolist() == expected
+
+
+def test_a_detached_context_is_the_same_without_a_way_back():
+    context = context_of(GIVEN, windows(GIVEN).requires_grad_())
+    assert context.readout.requires_grad
+    detached = context.detached()
+    assert detached.backbone is context.backbone
+    for x, y in zip(tensors(context), tensors(detached), strict=True):
+        assert torch.equal(x, y)
+        assert not y.requires_grad
+
+
+def tensors(context):
+    found = [context.readout, context.vision.tokens, *context.memory.keys, *context.memory.values]
+    return [*found, *context.memory.hidden_states, context.memory.tokens, context.proprio]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda context: context.extend(torch.zeros(1, 1, 2, 4)),
+            r'needs = frozenset\(\{"extend"\}\)',
+        ),
+        (lambda context: context.attention_mask(2), "must say in `needs` what it reads"),
+        (lambda context: context.logits(torch.zeros(1, 4)), r'needs = frozenset\(\{"logits"\}\)'),
+    ],
+)
+def test_what_was_not_declared_is_said(ask, message):
+    with pytest.raises(JoineryError, match=message):
+        ask(Context(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, dtype=torch.int64)))
+
+
+def test_every_field_is_described():
+    for entry in fields(Context):
+        assert entry.name in Context.__doc__, entry.name

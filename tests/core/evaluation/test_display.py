@@ -1,0 +1,44 @@
+from io import StringIO
+
+from rich.console import Console
+
+from core.evaluation.display import Display, show
+from core.rollout.results import STANDARD, ChainResult, EpisodeResult, Evaluation
+
+
+def test_names_and_reasons_are_shown_as_they_are():
+    """Square brackets are markup to the console, and an unpaired one an exception."""
+    task, tier, reason = "lift[red]", "[/easy]", "raised (KeyError: [/left])"
+    failed = EpisodeResult(STANDARD, task, 7, "lift it", False, 3, reason)
+    time = {
+        "inference_ms": 1.0,
+        "policy_steps": 3,
+        "rows_busy": 0.968,
+        "steps_per_second": 1.0,
+        "seconds": 3.0,
+    }
+    console = Console(file=StringIO(), width=100)
+    show(Evaluation({}, {}, {"lanes": 1}, {task: tier}, [failed], [], time), console)
+    shown = console.file.getvalue().splitlines()
+    assert shown[1].split()[0] == task
+    assert "97 % of the policy's rows busy" in shown[-2]
+    assert any(line.startswith(f"mean of {tier} ") for line in shown)
+    assert shown[-1] == f"standard {task}/7: {reason}; counted as failed"
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then():
+    """Also where part was done before; the standard condition comes first, whatever ended first."""
+    blank = [EpisodeResult("blank_images", "lift", seed, "lift it", False, 9) for seed in range(10)]
+    standard = [
+        EpisodeResult(STANDARD, "lift", seed, "lift it", seed % 2 == 0, 5) for seed in range(20)
+    ]
+    chains = [ChainResult(seed, ("lift", "push"), ("lift it",), 1, 9) for seed in range(10)]
+    console = Console(file=StringIO(), width=100)
+    with Display(40, blank, console) as display:
+        for result in [*standard, *chains]:
+            display.update(result)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 15  # one at every twentieth of 40; 10 were done before
+    assert lines[0].startswith("evaluating 12/40 attempts  success 50%  blank_images 0%  ")
+    last = "evaluating 40/40 attempts  success 50%  blank_images 0%  chain length 1.00  0 s left"
+    assert lines[-1] == last

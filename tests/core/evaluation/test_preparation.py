@@ -1,0 +1,118 @@
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from core.environments.workers import Description
+from core.errors import ConfigError, DataError
+from core.evaluation.preparation import inspect, prepare
+from core.recipe.recipe import Choice
+from core.store.store import EpisodeStore
+from tests.factories import make_store
+from tests.toy_command import TOY
+from tests.toy_environment import ToyConfig, ToyEnvironment, toy_info, toy_tasks
+
+QUIET = Console(quiet=True)
+
+
+class Chainless(ToyEnvironment):
+    """A toy without chains."""
+
+    def begin_chain(self, seed):
+        return super(ToyEnvironment, self).begin_chain(seed)
+
+
+def test_missing_demonstrations_are_recorded_once(load, tmp_path, capsys):
+    recipe = load(f"data.path={tmp_path / 'new.zarr'}", "demonstrations.episodes=2")
+    prepare(recipe, Console())
+    assert len(EpisodeStore(tmp_path / "new.zarr")) == 4
+    assert "4 episodes recorded" in " ".join(capsys.readouterr().out.split())
+    prepare(recipe, Console())
+    assert capsys.readouterr().out == ""
+
+
+def test_demonstrations_are_not_recorded_into_a_url(load):
+    with pytest.raises(
+        ConfigError, match=r"data.path: s3://bucket/new.zarr is a URL, where no \[demonstrations\]"
+    ):
+        prepare(load("data.path=s3://bucket/new.zarr"), QUIET)
+
+
+def test_more_demonstrations_than_the_recipe_asks_for_are_said(load, tmp_path, capsys):
+    recipe = load(f"data.path={tmp_path / 'new.zarr'}", "demonstrations.episodes=2")
+    prepare(recipe, QUIET)
+    prepare(
+        replace(recipe, demonstrations=replace(recipe.demonstrations, tasks=("reach_red",))),
+        Console(width=200),
+    )
+    assert capsys.readouterr().out.endswith(
+        "2 episodes more than [demonstrations] asks for; they are trained on, too\n"
+    )
+
+
+def test_a_recipe_without_a_world_needs_nothing(load):
+    prepare(replace(load(), demonstrations=None, evaluate=None, environment=None), QUIET)
+
+
+def test_unknown_tasks_are_said_before_anything_is_recorded(load, tmp_path):
+    recipe = load(
+        f"data.path={tmp_path / 'new.zarr'}",
+        "demonstrations.tasks=['reach_rd']",
+        "evaluate.tasks=['fly']",
+    )
+    with pytest.raises(ConfigError) as caught:
+        prepare(recipe, QUIET)
+    assert len(caught.value.mistakes) == 2
+    assert not (tmp_path / "new.zarr").exists()
+
+
+def test_an_environment_without_chains_is_said(load):
+    recipe = load("evaluate.chains=5")
+    chainless = replace(recipe, environment=Choice(replace(TOY, build=Chainless), ToyConfig()))
+    with pytest.raises(ConfigError, match=r"^evaluate.chains: Chainless has no chains of tasks"):
+        inspect(chainless)
+    assert inspect(recipe) == Description(toy_info(), toy_tasks(), {"toy": "1"})
+
+
+def test_an_environment_that_cannot_be_built_is_one_line(load):
+    recipe = load()
+    broken = replace(recipe, environment=Choice(replace(TOY, build=int), ToyConfig()))
+    with pytest.raises(DataError, match=r"^environment 'toy' raised \(TypeError") as caught:
+        prepare(broken, QUIET)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_of_another_world_are_refused_before_training(load, tmp_path, monkeypatch):
+    recipe = replace(
+        load(f"data.path={make_store(tmp_path / 'other.zarr').path}"), demonstrations=None
+    )
+    with pytest.raises(ConfigError) as caught:
+        prepare(recipe, QUIET)
+    assert (
+        f"action.names: the data in {tmp_path / 'other.zarr'} has ('x', 'y', 'z', 'gripper'), the environment"
+        in str(caught.value)
+    )
+    assert {mistake.partition(":")[0] for mistake in caught.value.mistakes} >= {
+        "proprio",
+        "camera 'front'",
+    }
+
+
+def test_cameras_that_the_recipe_does_not_use_may_differ(load, tmp_path):
+    recipe = load(
+        "environment.cameras=2", f"data.path={tmp_path / 'two.zarr'}", "demonstrations.episodes=2"
+    )
+    prepare(recipe, QUIET)
+    one = replace(recipe, environment=Choice(TOY, ToyConfig(cameras=1)), demonstrations=None)
+    with pytest.raises(
+        ConfigError, match=r"camera 'wrist': the data in .* needs it, and the environment has none"
+    ):
+        prepare(one, QUIET)
+    prepare(replace(one, data=replace(one.data, cameras=("front",))), QUIET)
+
+
+def test_recorded_data_of_other_settings_are_refused(load, tmp_path):
+    recipe = load(f"data.path={tmp_path / 'two.zarr'}", "demonstrations.episodes=2")
+    prepare(recipe, QUIET)
+    with pytest.raises(DataError, match="holds episodes of another origin"):
+        prepare(replace(recipe, demonstrations=replace(recipe.demonstrations, noise=0.3)), QUIET)

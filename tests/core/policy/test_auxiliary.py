@@ -1,0 +1,217 @@
+"""Auxiliary heads: further losses on the same context, weighted, and the policy head insulated from
+the backbone.
+"""
+
+import tomllib
+from dataclasses import replace
+
+import jsonschema
+import pytest
+import torch
+
+from core import ActionSpec, ConfigError, Generator
+from core.policy.assembly import build_policy
+from core.policy.policy import Objective, Policy
+from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.schema import recipe_schema
+from core.training.joint_table import JointTable
+from core.training.optimizer import build_optimizer
+from plugins.backbones.transformer import Transformer
+from tests.strangers import CAMERAS, PARTS, batch_of, build, catalogue
+
+LSTM = 'name = "lstm"\nhidden_size = 16\nlayers = 1\nmlp = [16]'
+MLP = '[[auxiliary]]\nname = "mlp"\nweight = 0.5\nhidden_size = 8'
+
+
+def load(folder, more: str = MLP, head: str = LSTM) -> Recipe:
+    path = folder / "recipe.toml"
+    path.write_text(f"{PARTS}{head}\n{more}", encoding="utf-8")
+    return load_recipe(path, [], catalogue())
+
+
+def mistakes_of(folder, more: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, more)
+    return [
+        mistake.removeprefix(f"{folder / 'recipe.toml'}: ") for mistake in caught.value.mistakes
+    ]
+
+
+def losses_of(policy: Policy) -> dict[str, torch.Tensor]:
+    return policy(batch_of(policy), Generator.shared((0,), torch.device("cpu")))
+
+
+def gradients_of(policy: Policy, part: str = "backbone") -> list[torch.Tensor]:
+    """Of one training step, by parameter; zeros where none arrives."""
+    policy.zero_grad()
+    losses_of(policy)["total"].backward()
+    parameters = getattr(policy, part).parameters()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+
+
+def test_terms_stand_behind_the_heads_name_and_are_weighted(tmp_path):
+    policy = build(tmp_path, LSTM, more=MLP)
+    losses = losses_of(policy)
+    assert losses.keys() == {"total", "pose", "gripper", "auxiliary/mlp/action"}
+    terms = [loss for name, loss in losses.items() if name != "total"]
+    torch.testing.assert_close(losses["total"], torch.stack(terms).sum())
+    policy.objectives = {**policy.objectives, "mlp": Objective(weight=1.0)}
+    torch.testing.assert_close(
+        losses["auxiliary/mlp/action"], 0.5 * losses_of(policy)["auxiliary/mlp/action"]
+    )
+
+
+def test_an_insulated_policy_head_leaves_the_backbone_to_the_auxiliary_head(tmp_path):
+    insulated = build(tmp_path, f"{LSTM}\ninsulate = true", more=MLP)
+    received = gradients_of(insulated)
+    assert any(gradient.any() for gradient in gradients_of(insulated, "policy_head"))
+    insulated.policy_head.requires_grad_(False)
+    auxiliary = losses_of(insulated)["auxiliary/mlp/action"]
+    expected = torch.autograd.grad(auxiliary, list(insulated.backbone.parameters()))
+    assert any(gradient.any() for gradient in expected)
+    assert all(map(torch.equal, received, expected))
+    assert any(
+        (a != b).any()
+        for a, b in zip(received, gradients_of(build(tmp_path, LSTM, more=MLP)), strict=True)
+    )
+
+
+@pytest.mark.parametrize("head", ["lstm", "flow", "expert"])
+def test_alone_an_insulated_head_gives_the_backbone_no_gradient(tmp_path, head):
+    policy = build(tmp_path, f'name = "{head}"\ninsulate = true')
+    assert not any(gradient.any() for gradient in gradients_of(policy))
+    assert any(gradient.any() for gradient in gradients_of(build(tmp_path, f'name = "{head}"')))
+
+
+def test_a_head_that_runs_the_backbone_cannot_be_insulated_from_it(tmp_path):
+    with pytest.raises(
+        ConfigError,
+        match=r"policy_head\.name: 'autoregressive' computes with weights of other parts.*; drop insulate",
+    ):
+        load(tmp_path, head='name = "autoregressive"\ninsulate = true')
+
+
+def test_an_insulated_auxiliary_head_only_watches(tmp_path):
+    watched, alone = build(tmp_path, LSTM, more=f"{MLP}\ninsulate = true"), build(tmp_path, LSTM)
+    alone.load_state_dict(
+        {k: v for k, v in watched.state_dict().items() if not k.startswith("auxiliary.")}
+    )
+    assert all(map(torch.equal, gradients_of(watched), gradients_of(alone)))
+    assert all(gradient.any() for gradient in gradients_of(watched, "auxiliary"))
+
+
+def test_acting_does_not_run_auxiliary_heads(tmp_path):
+    policy = build(tmp_path, LSTM, more=MLP)
+    with torch.no_grad():
+        expected, _ = policy.act(batch_of(policy), policy.initial_state(torch.arange(3)))
+        for parameter in policy.auxiliary.parameters():
+            parameter.fill_(torch.nan)
+        received, _ = policy.act(batch_of(policy), policy.initial_state(torch.arange(3)))
+    assert torch.equal(received, expected)
+
+
+def test_the_joint_table_has_its_row(tmp_path):
+    recipe = load(tmp_path, f"{MLP}\nlearning_rate = 0.01")
+    policy = build(tmp_path, LSTM, more=f"{MLP}\nlearning_rate = 0.01")
+    optimizer = build_optimizer(policy, recipe)
+    losses_of(policy)["total"].backward()
+    table = JointTable(policy, optimizer)
+    with table.measure(1):
+        optimizer.step()
+    row = table.rows[-1]
+    assert (row.part, row.learning_rate) == ("auxiliary mlp", 0.01)
+    assert row.parameters == row.trainable > 0
+    assert row.gradient_norm > 0
+    assert row.update > 0
+
+
+def test_several_of_one_name_need_labels(tmp_path):
+    assert mistakes_of(tmp_path, f"{MLP}\n{MLP}") == [
+        "auxiliary.1.label: another head is called 'mlp', too; set label"
+    ]
+    recipe = load(tmp_path, f'{MLP}\n{MLP}\nlabel = "second"')
+    assert list(recipe.auxiliary) == ["mlp", "second"]
+
+
+@pytest.mark.parametrize(
+    ("more", "mistake"),
+    [
+        (f"{MLP}\nwieght = 2.0", "auxiliary.0.wieght: unknown key"),
+        (f"{MLP}\nhidden = 2", "auxiliary.0.hidden: unknown key"),
+        ('[[auxiliary]]\nname = "mpl"', "auxiliary.0.name: no policy_head is called 'mpl'"),
+        ('[[auxiliary]]\nname = "mlp"\nweight = 0.0', "auxiliary.0.weight: "),
+        (
+            '[[auxiliary]]\nname = "mlp"\nlabel = "a/b"',
+            "auxiliary.0.label: expected lower-case letters",
+        ),
+        ('[[auxiliary]]\nname = "mlp"\nlabel = "policy_head"', "auxiliary.0.label: another head"),
+        (f"{MLP}\ntrain = false", "auxiliary.0.train: expected true"),
+        ('[auxiliary]\nname = "mlp"', "auxiliary: expected tables [[auxiliary]]"),
+    ],
+)
+def test_mistakes_are_one_line_each(tmp_path, more, mistake):
+    (received,) = mistakes_of(tmp_path, more)
+    assert received.startswith(mistake)
+
+
+def test_a_label_that_torch_has_taken_is_a_mistake_of_the_recipe(tmp_path):
+    with pytest.raises(ConfigError, match=r"^auxiliary 'keys'\.label: "):
+        build(tmp_path, LSTM, more='[[auxiliary]]\nname = "mlp"\nlabel = "keys"')
+
+
+def test_a_policy_head_has_no_weight_of_its_own(tmp_path):
+    with pytest.raises(ConfigError, match=r"policy_head\.weight: unknown key"):
+        load(tmp_path, MLP, f"{LSTM}\nweight = 0.5")
+
+
+def test_the_resolved_recipe_is_the_recipe(tmp_path):
+    recipe = load(tmp_path, f'{MLP}\nlabel = "coarse"\ninsulate = true', f"{LSTM}\ninsulate = true")
+    path = tmp_path / "resolved.toml"
+    path.write_text(recipe.as_toml(), encoding="utf-8")
+    assert load_recipe(path, [], catalogue()) == recipe
+    (table,) = tomllib.loads(recipe.as_toml())["auxiliary"]
+    said = {
+        "name": "mlp",
+        "weight": 0.5,
+        "label": "coarse",
+        "insulate": True,
+        "hidden_size": 8,
+        "train": True,
+    }
+    assert said.items() <= table.items()
+
+
+def test_the_schema_knows_auxiliary_heads_and_what_belongs_to_one_kind(tmp_path):
+    schema = recipe_schema(catalogue())
+    resolved = tomllib.loads(load(tmp_path, MLP, f"{LSTM}\ninsulate = true").as_toml())
+    jsonschema.validate(resolved, schema)
+    resolved["vision_encoder"]["projection"] = "mlp3"
+    jsonschema.validate(resolved, schema)
+    for section, key in (
+        (resolved["policy_head"], "weight"),
+        (resolved["auxiliary"][0], "projection"),
+    ):
+        section[key] = 1.0
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(resolved, schema)
+        del section[key]
+
+
+class Forgetful(Transformer):
+    """Could keep its layers, and as it is built does not."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.offers, self.layer_spec = frozenset(), None
+
+
+def test_a_head_is_not_built_where_a_built_backbone_keeps_no_layers(tmp_path):
+    recipe = load(tmp_path, '[[auxiliary]]\nname = "expert"')
+    part = recipe.parts["backbone"]
+    part = replace(part, component=replace(part.component, build=Forgetful))
+    recipe = replace(recipe, parts={**recipe.parts, "backbone": part})
+    with pytest.raises(
+        ConfigError,
+        match=r"^auxiliary 'expert'\.name: 'expert' needs the keys and values of every layer, and this",
+    ):
+        build_policy(recipe, CAMERAS, ActionSpec(window=1, horizon=3, dim=4), proprio_dim=5)

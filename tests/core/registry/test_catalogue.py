@@ -1,0 +1,143 @@
+from dataclasses import dataclass
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+
+from core import hookimpl
+from core.commands import plugins as plugins_command
+from core.errors import ConfigError, PluginError
+from core.recipe.recipe import load_recipe
+from core.registry import catalogue as plugins
+
+
+@dataclass(frozen=True)
+class Config:
+    """size: how large."""
+
+    size: int = 1
+
+
+def entry_point(name: str, load, distribution: str = "joinery-extras"):
+    dist = SimpleNamespace(name=distribution, version="2.1")
+    return SimpleNamespace(name=name, value=name, dist=dist, load=load)
+
+
+def module_that_registers(name: str):
+    @hookimpl
+    def register_backbones(register):
+        register(name, Config, lambda config: config)
+
+    return SimpleNamespace(register_backbones=register_backbones)
+
+
+@pytest.fixture
+def load_with(monkeypatch):
+    """Load the plugins as if these entry points were installed."""
+
+    def load(*entries):
+        monkeypatch.setattr(metadata, "entry_points", lambda group: list(entries))
+        return plugins.load_plugins.__wrapped__()
+
+    return load
+
+
+def test_built_ins_come_through_the_same_door():
+    catalogue = plugins.load_plugins()
+    assert catalogue.failures == {}
+    ours = {
+        kind: [c for c in catalogue[kind] if c.plugin.name in plugins.BUILT_INS]
+        for kind in catalogue.registries
+    }
+    offered = {kind: [c.name for c in components] for kind, components in ours.items()}
+    assert offered["vision_encoder"] == ["film_cnn", "huggingface", "kosmos2_vision", "timm_vit"]
+    assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
+    assert offered["backbone"] == ["huggingface", "identity", "kosmos2", "transformer"]
+    assert offered["action_tokens"] == ["learned"]
+    assert offered["policy_head"] == ["discrete", "lstm"]
+    formats = ["calvin", "diffusion_policy", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
+    assert offered["dataset"] == formats
+    assert offered["exporter"] == ["lerobot", "robomimic"]
+    assert offered["environment"] == ["calvin", "metaworld", "tabletop"]
+
+
+def test_every_built_in_key_says_what_it_means():
+    catalogue = plugins.load_plugins()
+    silent = [
+        f"{component.name}.{parameter.name}"
+        for registry in catalogue.registries.values()
+        for component in registry
+        for parameter in component.parameters
+        if not parameter.meaning
+    ]
+    assert silent == []
+
+
+def test_an_installed_plugin_joins(load_with):
+    catalogue = load_with(entry_point("mamba_plugin", lambda: module_that_registers("mamba")))
+    component = catalogue["backbone"].get("mamba")
+    assert (component.plugin.name, component.plugin.version) == ("mamba_plugin", "2.1")
+
+
+def test_two_components_with_one_name_are_an_error_that_names_both(load_with):
+    with pytest.raises(PluginError, match=r"'imposter'.*'plugins.backbones.transformer'"):
+        load_with(entry_point("imposter", lambda: module_that_registers("transformer")))
+
+
+def test_two_plugins_with_one_name_are_an_error_that_names_both(load_with):
+    first = entry_point("mamba", lambda: module_that_registers("a"), "one")
+    second = entry_point("mamba", lambda: module_that_registers("b"), "two")
+    with pytest.raises(PluginError, match=r"'mamba' \(one 2.1\) and 'mamba' \(two 2.1\)"):
+        load_with(first, second)
+
+
+def test_a_plugin_that_fails_to_import_breaks_only_recipes_that_name_it(load_with, tmp_path):
+    def fail():
+        raise ImportError("libmamba.so.3: cannot open")
+
+    catalogue = load_with(entry_point("mamba_plugin", fail))
+    assert catalogue["backbone"].get("transformer") is not None
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[data]\npath="x"\n[backbone]\nname="mamba"\n')
+    with pytest.raises(
+        ConfigError, match=r"backbone.name: .*'mamba'.*mamba_plugin.*libmamba.so.3: cannot open"
+    ):
+        load_recipe(recipe, [], catalogue)
+
+
+@hookimpl
+def register_backbones(register, surprise):
+    """A hook with an argument that the specification does not have."""
+
+
+def register_policy_head(register):
+    """A hook with a misspelled name, and without @hookimpl."""
+
+
+@pytest.mark.parametrize(
+    "name", ["wrong_signature", "raises", "registers_nonsense", "registers_nothing"]
+)
+def test_a_broken_hook_is_noted_and_the_others_go_on(load_with, name):
+    @hookimpl
+    def register_policy_heads(register):
+        raise KeyError("no such backend")
+
+    broken = {
+        "wrong_signature": SimpleNamespace(register_backbones=register_backbones),
+        "raises": SimpleNamespace(register_policy_heads=register_policy_heads),
+        "registers_nonsense": module_that_registers("No Name"),
+        "registers_nothing": SimpleNamespace(register_policy_head=register_policy_head),
+    }[name]
+    catalogue = load_with(
+        entry_point(name, lambda: broken), entry_point("zz", lambda: module_that_registers("mamba"))
+    )
+    assert list(catalogue.failures) == [name]
+    assert catalogue["backbone"].get("mamba") is not None
+
+
+def test_the_listing_names_origin_version_and_keys(capsys):
+    assert plugins_command.main(["policy_head"]) == 0
+    listing = capsys.readouterr().out
+    assert "lstm  [plugins.heads.lstm, joinery 0.1.0]" in listing
+    assert "gripper_weight: float" in listing
+    assert "transformer" not in listing

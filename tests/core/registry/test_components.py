@@ -1,0 +1,83 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from annotated_types import Ge, Gt, Lt
+
+from core.errors import PluginError
+from core.registry.components import Component, Plugin, Registry, parameters_of
+
+
+@dataclass(frozen=True)
+class Config:
+    """Something.
+
+    size: how large, in
+        pixels.
+    rate: a share.
+    norm: which one.
+    """
+
+    size: Annotated[int, Gt(0)]
+    rate: Annotated[float, Ge(0), Lt(1)] = 0.5
+    norm: Literal["rms", "layer"] = "rms"
+    weights: Path | None = None
+    mlp: tuple[int, ...] = (1, 2)
+
+
+def component(name: str = "resnet", config: type = Config, plugin: str = "mine") -> Component:
+    return Component(
+        "backbone", name, config, lambda config: config, Plugin(plugin, "extras", "1.0")
+    )
+
+
+def test_a_component_is_found_by_its_name():
+    registry = Registry("backbone")
+    registry.add(component())
+    assert registry.get("resnet") == next(iter(registry))
+    assert registry.get("vit") is None
+
+
+def test_a_duplicate_name_is_an_error_that_names_both_plugins():
+    registry = Registry("backbone")
+    registry.add(component(plugin="first"))
+    with pytest.raises(PluginError, match=r"'second'.*'first'"):
+        registry.add(component(plugin="second"))
+
+
+@dataclass
+class Thawed:
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Greedy:
+    learning_rate: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (component(config=Thawed), "frozen dataclass"),
+        (component(config=dict), "frozen dataclass"),
+        (component(config=Greedy), "learning_rate"),
+        (component(name="Res-Net"), "lower-case"),
+        (
+            Component("backbone", "net", Config, None, Plugin("mine", "extras", "1.0")),
+            "not callable",
+        ),  # type: ignore[arg-type]
+    ],
+)
+def test_a_registration_that_breaks_the_contract_names_the_plugin(bad, said):
+    with pytest.raises(TypeError, match=f"'mine'.*{said}"):
+        Registry("backbone").add(bad)
+
+
+def test_parameters_tell_type_default_and_meaning():
+    size, rate, norm, weights, mlp = parameters_of(Config)
+    assert (size.type, size.meaning) == ("int > 0", "how large, in pixels.")
+    assert (rate.type, rate.default) == ("float >= 0 < 1", 0.5)
+    assert norm.type == "'rms' | 'layer'"
+    assert (weights.type, weights.default, weights.meaning) == ("path | unset", None, "")
+    assert mlp.type == "tuple[int, ...]"

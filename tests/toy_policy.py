@@ -1,0 +1,175 @@
+"""The toy environment installed, a policy trained in it for a few steps, and one that needs no
+training.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core import run
+from core.environments.environment import Observation
+from core.recipe.recipe import Recipe, load_recipe
+from core.registry.catalogue import load_plugins
+from tests.toy_command import install_toy
+from tests.toy_environment import CLOSED, COLOURS, OPEN, RADIUS, SIZE, SPEED, toy_info
+
+RECIPE = """
+[train]
+steps = 4
+batch_size = 8
+warmup_steps = 2
+validate_every = 2
+checkpoint_every = 2
+[data]
+path = "toy.zarr"
+window = 2
+[action]
+horizon = 3
+[vision_encoder]
+name = "timm_vit"
+model = "test_vit"
+image_size = 32
+depth = 1
+[text_encoder]
+name = "sentencepiece"
+width = 16
+[backbone]
+name = "transformer"
+width = 16
+depth = 1
+heads = 2
+[action_tokens]
+name = "learned"
+proprio = true
+[policy_head]
+name = "lstm"
+hidden_size = 16
+layers = 1
+mlp = [16]
+[environment]
+name = "toy"
+[demonstrations]
+episodes = 3
+"""
+EVALUATE = """
+[evaluate]
+episodes = 3
+lanes = 4
+timeout = 60
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy.toml, toy.zarr and the run `run`, not evaluated."""
+    install_toy()
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "toy.toml").write_text(RECIPE)
+    assert run.main([str(folder / "toy.toml"), "--output", str(folder / "run")]) == 0
+    return folder
+
+
+@pytest.fixture
+def trained(pristine_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may write into; its recipe names the store of `pristine_run`."""
+    return Path(shutil.copytree(pristine_run / "run", tmp_path / "run"))
+
+
+@pytest.fixture
+def load(trained: Path) -> Callable[..., Recipe]:
+    """Load the trained run's recipe with an [evaluate] and overrides."""
+    with (trained / "recipe.toml").open("a") as file:
+        file.write(EVALUATE)
+    return lambda *overrides: load_recipe(trained / "recipe.toml", overrides, load_plugins())
+
+
+Memory = tuple[
+    int, int
+]  # of one row: the seed it was reset with, and how often it was asked since then
+
+
+class Seer:
+    """Acts like a policy that has learned the toy: goes to the disc that it is told, where it sees
+    it.
+
+    batches: the rows of every step. resets: every {row: seed}, each with the number of the step
+    that follows it.
+    noise: how far it strays, at random: a function of a row's seed and of how often it was asked
+    since then.
+    """
+
+    def __init__(self, horizon: int = 2, noise: float = 0.0) -> None:
+        self.info = toy_info()
+        self.horizon, self.noise = horizon, noise
+        self.batches: list[int] = []
+        self.resets: list[tuple[int, dict[int, int]]] = []
+
+    def start(self, rows: int) -> tuple[Memory | None, ...]:
+        return (None,) * rows
+
+    def reset(
+        self, state: tuple[Memory | None, ...], seeds: Mapping[int, int]
+    ) -> tuple[Memory | None, ...]:
+        self.resets.append((len(self.batches), dict(seeds)))
+        return tuple(
+            (seeds[row], 0) if row in seeds else memory for row, memory in enumerate(state)
+        )
+
+    def step(
+        self,
+        observations: Sequence[Observation],
+        instructions: Sequence[str],
+        state: tuple[Memory | None, ...],
+    ) -> tuple[np.ndarray, tuple[Memory | None, ...]]:
+        self.batches.append(len(observations))
+        rows = zip(observations, instructions, state, strict=True)
+        chunks = [
+            self._chunk(observation, words) + self._stray(memory)
+            for observation, words, memory in rows
+        ]
+        return np.stack(chunks), tuple(memory and (memory[0], memory[1] + 1) for memory in state)
+
+    def _stray(self, memory: Memory | None) -> np.ndarray:
+        if not self.noise or memory is None:
+            return np.zeros(3, np.float32)
+        return np.append(np.random.default_rng(memory).normal(0, self.noise, 2), 0).astype(
+            np.float32
+        )
+
+    def _chunk(self, observation: Observation, instruction: str) -> np.ndarray:
+        (colour,) = (rgb for name, rgb in COLOURS.items() if name in instruction)
+        rows, columns = np.nonzero((observation.images["front"] == colour).all(axis=-1))
+        if len(rows) == 0:
+            return np.tile(np.float32([0, 0, OPEN]), (self.horizon, 1))
+        goal, point, actions = (
+            (np.array([columns.mean(), rows.mean()]) + 0.5) / SIZE * 2 - 1,
+            observation.proprio,
+            [],
+        )
+        for _ in range(self.horizon):
+            away = goal - point
+            actions.append(
+                [
+                    *np.clip(away / SPEED, -1, 1),
+                    CLOSED if np.linalg.norm(away) < RADIUS / 2 else OPEN,
+                ]
+            )
+            point = point + SPEED * np.clip(away / SPEED, -1, 1)
+        return np.array(actions, np.float32)
+
+
+@pytest.fixture
+def seer() -> Seer:
+    return Seer()
