@@ -45,19 +45,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """The toy's settings.
-
-    cameras: one that looks down at the floor, or also one that follows the point.
-    faults: what goes wrong, and when.
-    fails_every: the expert stands still in every n-th seed, so that its demonstration fails; 0:
-    never.
-    delay: seconds that a step takes longer than it needs to.
-    """
+    """The toy's settings."""
 
     cameras: Literal[1, 2] = 1
+    """one that looks down at the floor, or also one that follows the point."""
     faults: tuple[Fault, ...] = ()
+    """what goes wrong, and when."""
     fails_every: int = 0
+    """the expert stands still in every n-th seed, so that its demonstration fails; 0: never."""
     delay: float = 0.0
+    """seconds that a step takes longer than it needs to."""
 
 
 def toy_info(cameras: int = 1) -> StoreInfo:

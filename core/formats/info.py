@@ -27,23 +27,22 @@ _INFO = TypeAdapter(StoreInfo)
 class ConventionOverride:
     """What a format does not say, or says wrongly; what is left out stays as the format's reader
     found it.
-
-    names: one per dimension of the action, "x" or "gripper" for example.
-    mode: "delta" moves relative to where the robot is, "absolute" says where to be.
-    frame: in which coordinates: "world", "base", "tool" or "joint".
-    rotation: layout of the rotation dimensions, "none" where there are none.
-    scale: units per 1.0 of each dimension, in metres and radians.
-    rate: control rate in Hz.
-    grippers: the dimensions that drive a gripper, with the values that close and open it.
     """
 
     names: tuple[str, ...] | None = None
+    """one per dimension of the action, "x" or "gripper" for example."""
     mode: Mode | None = None
+    """"delta" moves relative to where the robot is, "absolute" says where to be."""
     frame: Frame | None = None
+    """in which coordinates: "world", "base", "tool" or "joint"."""
     rotation: Rotation | None = None
+    """layout of the rotation dimensions, "none" where there are none."""
     scale: tuple[float, ...] | None = None
+    """units per 1.0 of each dimension, in metres and radians."""
     rate: float | None = None
+    """control rate in Hz."""
     grippers: tuple[Gripper, ...] | None = None
+    """the dimensions that drive a gripper, with the values that close and open it."""
 
 
 def override_convention(

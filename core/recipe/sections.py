@@ -18,53 +18,50 @@ MOST_DEMONSTRATIONS = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the parts are trained together.
-
-    steps: optimiser steps.
-    batch_size: windows per optimiser step, over all devices and accumulated micro-batches.
-    accumulation: micro-batches per optimiser step.
-    learning_rate: of every part that does not say its own.
-    weight_decay: AdamW's, on matrices; of every part that does not say its own.
-    betas: AdamW's two averaging rates.
-    warmup_steps: steps over which the learning rate rises linearly to its full value.
-    schedule: how the learning rate falls; cosine and linear end at zero.
-    decay: share of the steps after the warm-up, the last ones, over which it falls; before, it is
-    constant.
-    gradient_clip: largest norm of the whole gradient; 0 does not clip.
-    precision: Lightning Fabric's, "32-true", "bf16-mixed", "16-mixed" or "bf16-true".
-    accelerator: Lightning Fabric's, "auto", "cpu", "cuda" or "mps".
-    strategy: Lightning Fabric's, "auto" or "ddp".
-    devices: processes to train with, one per device.
-    seed: of the initial weights, the order of the data and dropout.
-    validate_every: steps between validations on the held-out episodes; the last step always
-    validates.
-    checkpoint_every: steps between checkpoints; the last step always saves.
-    keep_last: newest checkpoints that are kept, beside the best one.
-    log_every: steps between readings of the losses; a reading waits for the device.
-    joint_table_every: steps between measurements of the joint-training table; the first step is
-    always measured.
-    """
+    """How the parts are trained together."""
 
     steps: Positive = 2_000
+    """optimiser steps."""
     batch_size: Positive = 32
+    """windows per optimiser step, over all devices and accumulated micro-batches."""
     accumulation: Positive = 1
+    """micro-batches per optimiser step."""
     learning_rate: Rate = 3e-4
+    """of every part that does not say its own."""
     weight_decay: Amount = 0.01
+    """AdamW's, on matrices; of every part that does not say its own."""
     betas: tuple[Share, Share] = (0.9, 0.999)
+    """AdamW's two averaging rates."""
     warmup_steps: Annotated[int, Ge(0)] = 100
+    """steps over which the learning rate rises linearly to its full value."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """how the learning rate falls; cosine and linear end at zero."""
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    """share of the steps after the warm-up, the last ones, over which it falls; before, it is
+    constant.
+    """
     gradient_clip: Amount = 1.0
+    """largest norm of the whole gradient; 0 does not clip."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
+    """Lightning Fabric's, "32-true", "bf16-mixed", "16-mixed" or "bf16-true"."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Lightning Fabric's, "auto", "cpu", "cuda" or "mps"."""
     strategy: Literal["auto", "ddp"] = "auto"
+    """Lightning Fabric's, "auto" or "ddp"."""
     devices: Positive = 1
+    """processes to train with, one per device."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
+    """of the initial weights, the order of the data and dropout."""
     validate_every: Positive = 200
+    """steps between validations on the held-out episodes; the last step always validates."""
     checkpoint_every: Positive = 200
+    """steps between checkpoints; the last step always saves."""
     keep_last: Positive = 2
+    """newest checkpoints that are kept, beside the best one."""
     log_every: Positive = 10
+    """steps between readings of the losses; a reading waits for the device."""
     joint_table_every: Positive = 100
+    """steps between measurements of the joint-training table; the first step is always measured."""
 
     def __post_init__(self) -> None:
         if self.schedule == "constant" and self.decay != 1.0:
@@ -79,23 +76,24 @@ class TrainConfig:
 @with_config(ConfigDict(extra="forbid"))  # its keys are checked by pydantic, not by `fill`
 @dataclass(frozen=True)
 class StoreConfig:
-    """One of several stores that are trained on together.
-
-    path: the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
-    http://.
-    name: what messages, episodes and checkpoints call it; the last part of its path unless said.
-    weight: its share of the samples is this over the sum of all weights; unset for all: as many as
-    they have windows.
-    cameras: the store's name of each camera, by the policy's name; cameras that are not here keep
-    their names.
-    actions: the store's name of an action dimension, by the policy's name; others keep their names.
-    """
+    """One of several stores that are trained on together."""
 
     path: Address
+    """the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
+    http://.
+    """
     name: str | None = None
+    """what messages, episodes and checkpoints call it; the last part of its path unless said."""
     weight: Annotated[float, Gt(0)] | None = None
+    """its share of the samples is this over the sum of all weights; unset for all: as many as they
+    have windows.
+    """
     cameras: Mapping[str, str] = field(default_factory=dict)
+    """the store's name of each camera, by the policy's name; cameras that are not here keep their
+    names.
+    """
     actions: Mapping[str, str] = field(default_factory=dict)
+    """the store's name of an action dimension, by the policy's name; others keep their names."""
 
     @property
     def label(self) -> str:
@@ -107,28 +105,27 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which episodes, and what a sample of them is.
-
-    path: the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
-    http://.
-    stores: several stores instead of one, each a table [[data.stores]].
-    window: frames of history per sample (T).
-    cameras: which cameras to use, by name; an empty list means all.
-    features: which of the stores' named features the policy reads, "depth" for example; none unless
-    said.
-    validation_episodes: how many episodes of each task, the last ones, are held out.
-    threads: threads that decode frames.
-    prefetch: batches that are prepared ahead.
-    """
+    """Which episodes, and what a sample of them is."""
 
     path: Address | None = None
+    """the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
+    http://.
+    """
     stores: tuple[StoreConfig, ...] = ()
+    """several stores instead of one, each a table [[data.stores]]."""
     window: Positive = 8
+    """frames of history per sample (T)."""
     cameras: tuple[str, ...] = ()
+    """which cameras to use, by name; an empty list means all."""
     features: tuple[str, ...] = ()
+    """which of the stores' named features the policy reads, "depth" for example; none unless said.
+    """
     validation_episodes: Positive = 1
+    """how many episodes of each task, the last ones, are held out."""
     threads: Positive = 2
+    """threads that decode frames."""
     prefetch: Positive = 3
+    """batches that are prepared ahead."""
 
     def __post_init__(self) -> None:
         _raise_if_repeated(self.cameras, "cameras")
@@ -147,27 +144,24 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """What the policy predicts, and what the recipe takes for granted about the store's actions.
-
-    horizon: actions per chunk (H).
-    normalization: how actions reach the network; gripper dimensions are mapped by their own
-    convention.
-    clip_range: lowest and highest value, for normalization = "clip_range".
-    mode: expected mode; a store of the other is refused.
-    frame: expected coordinates; a store in others is refused.
-    rotation: expected layout of rotations; a store with another is refused.
-    gripper: expected kind of gripper; a store with another is refused.
-    rate: expected control rate, in Hz; a store with another is refused.
-    """
+    """What the policy predicts, and what the recipe takes for granted about the store's actions."""
 
     horizon: Positive = 10
+    """actions per chunk (H)."""
     normalization: Literal["none", "clip_range", "min_max", "quantile", "mean_std"] = "min_max"
+    """how actions reach the network; gripper dimensions are mapped by their own convention."""
     clip_range: tuple[float, float] = (-1.0, 1.0)
+    """lowest and highest value, for normalization = "clip_range"."""
     mode: Mode | None = None
+    """expected mode; a store of the other is refused."""
     frame: Frame | None = None
+    """expected coordinates; a store in others is refused."""
     rotation: Rotation | None = None
+    """expected layout of rotations; a store with another is refused."""
     gripper: Literal["binary", "continuous", "none"] | None = None
+    """expected kind of gripper; a store with another is refused."""
     rate: float | None = None
+    """expected control rate, in Hz; a store with another is refused."""
 
     def __post_init__(self) -> None:
         low, high = self.clip_range
@@ -181,39 +175,36 @@ class ActionConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of the images while training; a crop is taken from the middle when acting.
-
-    shift: largest shift, in pixels, each way; of all cameras, or of each by its name.
-    crop: share of each side that is kept, and enlarged to the whole size.
-    brightness: largest change, as a share.
-    contrast: largest change, as a share.
-    saturation: largest change, as a share.
-    hue: largest turn, as a share of the circle.
-    per_frame: change every frame of a window on its own.
-    """
+    """Random changes of the images while training; a crop is taken from the middle when acting."""
 
     shift: Annotated[int, Ge(0)] | Mapping[str, Annotated[int, Ge(0)]] = 0
+    """largest shift, in pixels, each way; of all cameras, or of each by its name."""
     crop: Annotated[float, Gt(0), Le(1)] = 1.0
+    """share of each side that is kept, and enlarged to the whole size."""
     brightness: Share = 0.0
+    """largest change, as a share."""
     contrast: Share = 0.0
+    """largest change, as a share."""
     saturation: Share = 0.0
+    """largest change, as a share."""
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """largest turn, as a share of the circle."""
     per_frame: bool = False
+    """change every frame of a window on its own."""
 
 
 @dataclass(frozen=True)
 class DemonstrationsConfig:
-    """Which of the environment's tasks its expert shows; recorded into data.path on first use.
-
-    tasks: by name; an empty list means all.
-    episodes: successful demonstrations of each task.
-    noise: how much the expert's actions are disturbed while recording, in units of the actions; the
-        environment's expert says how well it recovers.
-    """
+    """Which of the environment's tasks its expert shows; recorded into data.path on first use."""
 
     tasks: tuple[str, ...] = ()
+    """by name; an empty list means all."""
     episodes: Annotated[int, Gt(0), Le(MOST_DEMONSTRATIONS)] = 100
+    """successful demonstrations of each task."""
     noise: Annotated[float, Ge(0), Le(1)] = 0.0
+    """how much the expert's actions are disturbed while recording, in units of the actions; the
+    environment's expert says how well it recovers.
+    """
 
     def __post_init__(self) -> None:
         _raise_if_repeated(self.tasks, "tasks")
@@ -221,36 +212,37 @@ class DemonstrationsConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How the trained policy is tried out in the environment.
-
-    tasks: by name; an empty list means those of [demonstrations], or all.
-    episodes: attempts at each task; 0 for chains alone.
-    chains: chains of tasks to try, each done in turn without a reset until the first failure; 0 for
-    none.
-    execute: actions of each chunk that are executed before the policy looks again.
-    lanes: environments at once, one process each; they are the policy's batch, so the numbers
-    belong to it.
-    timeout: seconds after which a silent environment is restarted.
-    controls: what else to measure: "blank_images" shows black frames, "swapped_words" names other
-    things.
-    swap: words that "swapped_words" replaces each by the next, and the last by the first.
-    control_episodes: attempts at each task under each control; unset for as many as episodes.
-    checkpoint: the newest, or the best by validation.
-    store: of several stores that were trained on, by name, the one whose scale of actions to act
-        in; the first unless said.
-    """
+    """How the trained policy is tried out in the environment."""
 
     tasks: tuple[str, ...] = ()
+    """by name; an empty list means those of [demonstrations], or all."""
     episodes: Annotated[int, Ge(0)] = 20
+    """attempts at each task; 0 for chains alone."""
     chains: Annotated[int, Ge(0)] = 0
+    """chains of tasks to try, each done in turn without a reset until the first failure; 0 for
+    none.
+    """
     execute: Positive = 1
+    """actions of each chunk that are executed before the policy looks again."""
     lanes: Positive = 16
+    """environments at once, one process each; they are the policy's batch, so the numbers belong to
+    it.
+    """
     timeout: Annotated[float, Gt(0)] = 60.0
+    """seconds after which a silent environment is restarted."""
     controls: tuple[Literal["blank_images", "swapped_words"], ...] = ()
+    """what else to measure: "blank_images" shows black frames, "swapped_words" names other things.
+    """
     swap: tuple[str, ...] = ()
+    """words that "swapped_words" replaces each by the next, and the last by the first."""
     control_episodes: Positive | None = None
+    """attempts at each task under each control; unset for as many as episodes."""
     checkpoint: Literal["last", "best"] = "last"
+    """the newest, or the best by validation."""
     store: str | None = None
+    """of several stores that were trained on, by name, the one whose scale of actions to act in;
+    the first unless said.
+    """
 
     def __post_init__(self) -> None:
         for key in ("tasks", "controls", "swap"):

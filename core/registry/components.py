@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
+from docstring_parser import parse_from_object
 
 from core.errors import PluginError
 from core.registry.hookspecs import Build, ComponentKind
@@ -120,8 +121,8 @@ def unoffered(build: Build, offered: Collection[str]) -> list[str]:
 
 
 def parameters_of(config: type) -> list[Parameter]:
-    """List a dataclass's fields; the meanings come from its docstring's lines `name: meaning`."""
-    meanings = _meanings(config.__doc__ or "")
+    """List a dataclass's fields; what each means stands in a docstring below it."""
+    meanings = _meanings(config)
     types = get_type_hints(config, include_extras=True)
     return [
         Parameter(f.name, _type_name(types[f.name]), _default(f), meanings.get(f.name, ""))
@@ -137,18 +138,12 @@ def _default(parameter: Any) -> Any:
     )
 
 
-def _meanings(doc: str) -> dict[str, str]:
-    """Parse `name: meaning`; an indented or wrapped line continues the one before."""
+def _meanings(config: type) -> dict[str, str]:
+    """The texts below the fields of a dataclass and of those that it is derived from, by field."""
     meanings: dict[str, str] = {}
-    current = None
-    for line in doc.splitlines():
-        if match := re.match(r"\s*(\w+): (.+)", line):
-            current = match[1]
-            meanings[current] = match[2].strip()
-        elif current and line.strip():
-            meanings[current] += " " + line.strip()
-        else:
-            current = None
+    for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
+        for parameter in parse_from_object(base).params:
+            meanings[parameter.arg_name] = " ".join((parameter.description or "").split())
     return meanings
 
 

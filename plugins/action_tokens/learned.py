@@ -36,26 +36,24 @@ Attention = Literal["causal", "prefix", "bidirectional"]
 
 @dataclass(frozen=True)
 class LearnedConfig:
-    """What a frame's tokens are, what a sequence is, and which token sees which.
-
-    count: action tokens per frame; 0 for heads that read other tokens.
-    formulation: "policy_head": one sequence per frame, the head carries the history; "interleaved":
-        one sequence per window, the backbone carries it; "one_step": one frame, no history.
-    layout: order of a frame's tokens.
-    attention: "causal"; "prefix" lets a frame's observation see itself both ways, not its action
-    tokens;
-        "bidirectional" lets all tokens of a frame see one another. No token ever sees a later
-        frame.
-    proprio: add one token that is projected from the proprioception.
-    init_std: standard deviation of the initial action tokens; RoboVLMs begins with zeros.
-    """
+    """What a frame's tokens are, what a sequence is, and which token sees which."""
 
     count: Annotated[int, Ge(0)] = 1
+    """action tokens per frame; 0 for heads that read other tokens."""
     formulation: Literal["policy_head", "interleaved", "one_step"] = "policy_head"
+    """"policy_head": one sequence per frame, the head carries the history; "interleaved": one
+    sequence per window, the backbone carries it; "one_step": one frame, no history.
+    """
     layout: Literal["image_text_action", "text_image_action"] = "image_text_action"
+    """order of a frame's tokens."""
     attention: Attention = "causal"
+    """"causal"; "prefix" lets a frame's observation see itself both ways, not its action tokens;
+    "bidirectional" lets all tokens of a frame see one another. No token ever sees a later frame.
+    """
     proprio: bool = False
+    """add one token that is projected from the proprioception."""
     init_std: Annotated[float, Ge(0)] = 0.02
+    """standard deviation of the initial action tokens; RoboVLMs begins with zeros."""
 
 
 class LearnedTokens(ActionTokens):

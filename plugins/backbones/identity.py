@@ -11,12 +11,10 @@ from core import Backbone, Register, TokenSequence, hookimpl
 
 @dataclass(frozen=True)
 class IdentityConfig:
-    """How wide the tokens are that pass.
-
-    width: of every token (D), to which the encoders' tokens are projected.
-    """
+    """How wide the tokens are that pass."""
 
     width: Annotated[int, Gt(0)] = 512
+    """of every token (D), to which the encoders' tokens are projected."""
 
 
 class Identity(Backbone):

@@ -25,29 +25,28 @@ from core import (
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The sizes of the network; which token sees which is the action tokens' to say.
-
-    width: of every token (D).
-    depth: number of blocks.
-    heads: attention heads per block; they divide the width.
-    mlp_ratio: hidden width of the MLP in widths; swiglu takes two thirds of it, for as many weights
-    as gelu.
-    norm: "rms" (Zhang and Sennrich 2019) or "layer".
-    activation: "swiglu" (Shazeer 2020) or "gelu".
-    positions: "rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens.
-    max_tokens: longest sequence that learned positions cover; rotary ignores it.
-    dropout: on the attention and on what each block adds while training, a probability.
-    """
+    """The sizes of the network; which token sees which is the action tokens' to say."""
 
     width: Annotated[int, Gt(0)] = 192
+    """of every token (D)."""
     depth: Annotated[int, Gt(0)] = 6
+    """number of blocks."""
     heads: Annotated[int, Gt(0)] = 6
+    """attention heads per block; they divide the width."""
     mlp_ratio: Annotated[float, Gt(0)] = 4.0
+    """hidden width of the MLP in widths; swiglu takes two thirds of it, for as many weights as
+    gelu.
+    """
     norm: Literal["rms", "layer"] = "rms"
+    """"rms" (Zhang and Sennrich 2019) or "layer"."""
     activation: Literal["swiglu", "gelu"] = "swiglu"
+    """"swiglu" (Shazeer 2020) or "gelu"."""
     positions: Literal["rotary", "learned"] = "rotary"
+    """"rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens."""
     max_tokens: Annotated[int, Gt(0)] = 1024
+    """longest sequence that learned positions cover; rotary ignores it."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """on the attention and on what each block adds while training, a probability."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

@@ -24,14 +24,12 @@ LAYOUT = {  # kinds of dtype, number of axes, and what that is called
 
 @dataclass(frozen=True)
 class MetaWorldNpzConfig:
-    """What the files do not say themselves.
-
-    camera: the name of the camera that recorded the images.
-    image_size: height and width of the images in pixels.
-    """
+    """What the files do not say themselves."""
 
     camera: str = "corner2"
+    """the name of the camera that recorded the images."""
     image_size: Annotated[int, Gt(0)] = 96
+    """height and width of the images in pixels."""
 
 
 class MetaWorldNpz:

@@ -45,26 +45,23 @@ class FeatureArray:
 
 @dataclass(frozen=True)
 class NpzConfig:
-    """Which arrays of a file are what.
-
-    fps: frames per second.
-    cameras: {name: array}; all arrays of pictures unless said.
-    action: the array that holds the actions.
-    proprio: arrays that are joined; none unless said.
-    features: {name: array, meaning and unit} of what else is observed; none unless said.
-    instruction: told to the robot in every episode; the string in the array "instruction" unless
-    said.
-    meaning: of the actions; absolute positions in the world, without rotation and gripper, unless
-    said.
-    """
+    """Which arrays of a file are what."""
 
     fps: Annotated[float, Gt(0)]
+    """frames per second."""
     cameras: Mapping[str, str] = field(default_factory=dict)
+    """{name: array}; all arrays of pictures unless said."""
     action: str = "action"
+    """the array that holds the actions."""
     proprio: tuple[str, ...] = ()
+    """arrays that are joined; none unless said."""
     features: Mapping[str, FeatureArray] = field(default_factory=dict)
+    """{name: array, meaning and unit} of what else is observed; none unless said."""
     instruction: str | None = None
+    """told to the robot in every episode; the string in the array "instruction" unless said."""
     meaning: ConventionOverride | None = None
+    """of the actions; absolute positions in the world, without rotation and gripper, unless said.
+    """
 
 
 class Npz:

@@ -41,14 +41,12 @@ NO_OPENGL = (
 
 @dataclass(frozen=True)
 class MetaWorldConfig:
-    """Which tasks, and how large the images are.
-
-    benchmark: "mt10" are ten tasks, "mt50" are all fifty.
-    image_size: height and width of the images in pixels.
-    """
+    """Which tasks, and how large the images are."""
 
     benchmark: Literal["mt10", "mt50"] = "mt10"
+    """"mt10" are ten tasks, "mt50" are all fifty."""
     image_size: Annotated[int, Gt(0), Le(2048)] = 96
+    """height and width of the images in pixels."""
 
 
 class MetaWorld(Environment):

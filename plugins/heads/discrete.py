@@ -32,19 +32,20 @@ from core import (
 class DiscreteConfig:
     """Equal bins over [-1, 1], as RT-1 has them, chosen all at once; no memory, so the history is
     the backbone's.
-
-    bins: classes of a continuous dimension; only an odd number has one whose centre is 0, standing
-    still.
-    mlp: widths of the hidden layers between the readout and the classes.
-    decode: "argmax", the centre of the likeliest bin, or "mean", the expected centre, which is
-    finer than a bin.
-    gripper_weight: factor of the binary cross-entropy in the sum of the losses.
     """
 
     bins: Annotated[int, Ge(2)] = 256
+    """classes of a continuous dimension; only an odd number has one whose centre is 0, standing
+    still.
+    """
     mlp: tuple[Annotated[int, Gt(0)], ...] = (512,)
+    """widths of the hidden layers between the readout and the classes."""
     decode: Literal["argmax", "mean"] = "argmax"
+    """"argmax", the centre of the likeliest bin, or "mean", the expected centre, which is finer
+    than a bin.
+    """
     gripper_weight: Annotated[float, Ge(0)] = 1.0
+    """factor of the binary cross-entropy in the sum of the losses."""
 
 
 class DiscreteHead(PolicyHead):

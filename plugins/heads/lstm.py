@@ -45,24 +45,24 @@ POSE_LOSSES = {"huber": masked_huber, "mse": masked_mse, "l1": masked_l1}
 class LSTMConfig:
     """The head of RoboVLMs (Liu et al. 2025); the defaults are its published sizes, 41.2 M
     parameters in Kosmos-2.
-
-    layers: number of LSTM layers.
-    hidden_size: width of the LSTM.
-    mlp: widths of the hidden layers of both MLPs.
-    loss: of the continuous dimensions, "huber" (delta 1, as RoboVLMs runs), "mse" (as its paper
-    says) or "l1".
-    gripper_weight: factor of the binary cross-entropy in the sum of the losses.
-    tanh: bound the continuous dimensions to [-1, 1].
-    dropout: between the LSTM's layers while training, a probability.
     """
 
     layers: Annotated[int, Gt(0)] = 4
+    """number of LSTM layers."""
     hidden_size: Annotated[int, Gt(0)] = 1024
+    """width of the LSTM."""
     mlp: tuple[Annotated[int, Gt(0)], ...] = (1024, 512, 256)
+    """widths of the hidden layers of both MLPs."""
     loss: Literal["huber", "mse", "l1"] = "huber"
+    """of the continuous dimensions, "huber" (delta 1, as RoboVLMs runs), "mse" (as its paper says)
+    or "l1".
+    """
     gripper_weight: Annotated[float, Ge(0)] = 0.01
+    """factor of the binary cross-entropy in the sum of the losses."""
     tanh: bool = True
+    """bound the continuous dimensions to [-1, 1]."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """between the LSTM's layers while training, a probability."""
 
     def __post_init__(self) -> None:
         if self.dropout and self.layers == 1:

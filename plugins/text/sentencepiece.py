@@ -19,23 +19,22 @@ SHIPPED = Path(__file__).with_name("robot_instructions.model")
 
 @dataclass(frozen=True)
 class SentencePieceConfig:
-    """An embedding table over the pieces of a SentencePiece model (Kudo and Richardson 2018).
-
-    model: a trained .model file, as `joinery tokenizer train` writes; none for the one that ships
-    with Joinery.
-    width: of every token.
-    layers: pre-norm transformer layers over the embeddings; 0 leaves all mixing to the backbone.
-    heads: attention heads per layer; they divide the width.
-    max_tokens: tokens in the longest instruction that is accepted.
-    dropout: in the layers while training, a probability.
-    """
+    """An embedding table over the pieces of a SentencePiece model (Kudo and Richardson 2018)."""
 
     model: Path | None = None
+    """a trained .model file, as `joinery tokenizer train` writes; none for the one that ships with
+    Joinery.
+    """
     width: Annotated[int, Gt(0)] = 128
+    """of every token."""
     layers: Annotated[int, Ge(0)] = 0
+    """pre-norm transformer layers over the embeddings; 0 leaves all mixing to the backbone."""
     heads: Annotated[int, Gt(0)] = 4
+    """attention heads per layer; they divide the width."""
     max_tokens: Annotated[int, Gt(0)] = 64
+    """tokens in the longest instruction that is accepted."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """in the layers while training, a probability."""
 
     def __post_init__(self) -> None:
         if self.layers and self.width % self.heads:

@@ -21,22 +21,22 @@ STRIDE = 4  # pixels per cell of the feature map
 class FiLMConfig:
     """An encoder of a few hundred thousand parameters that learns from scratch which thing the
     instruction names.
-
-    image_size: rows and columns to which every camera is resized, pixels; a multiple of 4 * grid.
-    width: of every token.
-    channels: of the feature maps.
-    blocks: residual blocks that the instruction modulates; the first mixes channels, the others
-    look around, too.
-    keypoints: places per camera that the instruction picks out of the image; 0 for none.
-    grid: rows and columns of patch tokens per camera.
     """
 
     image_size: Annotated[int, Gt(0)] = 64
+    """rows and columns to which every camera is resized, pixels; a multiple of 4 * grid."""
     width: Annotated[int, Gt(0)] = 128
+    """of every token."""
     channels: Annotated[int, Gt(0)] = 48
+    """of the feature maps."""
     blocks: Annotated[int, Gt(0)] = 2
+    """residual blocks that the instruction modulates; the first mixes channels, the others look
+    around, too.
+    """
     keypoints: Annotated[int, Ge(0)] = 32
+    """places per camera that the instruction picks out of the image; 0 for none."""
     grid: Annotated[int, Gt(0)] = 2
+    """rows and columns of patch tokens per camera."""
 
     def __post_init__(self) -> None:
         if self.image_size % (STRIDE * self.grid):

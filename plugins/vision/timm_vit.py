@@ -28,20 +28,20 @@ from core.weights import Pretrained, check_state_dict, filter_keys
 
 @dataclass(frozen=True)
 class TimmConfig:
-    """A timm model and what is taken from it.
-
-    model: name of a timm model, as `timm.list_models()` gives it.
-    image_size: rows and columns to which every camera is resized, pixels.
-    depth: number of blocks instead of the model's own, for models that take a depth; none keeps the
-    model's.
-    tokens: "all" that the model gives, "patches" without class and register tokens, or one "pooled"
-    token per camera.
-    """
+    """A timm model and what is taken from it."""
 
     model: str = "vit_tiny_patch16_224"
+    """name of a timm model, as `timm.list_models()` gives it."""
     image_size: Annotated[int, Gt(0)] = 224
+    """rows and columns to which every camera is resized, pixels."""
     depth: Annotated[int, Gt(0)] | None = None
+    """number of blocks instead of the model's own, for models that take a depth; none keeps the
+    model's.
+    """
     tokens: Literal["all", "patches", "pooled"] = "all"
+    """"all" that the model gives, "patches" without class and register tokens, or one "pooled"
+    token per camera.
+    """
 
 
 class TimmEncoder(VisionEncoder):

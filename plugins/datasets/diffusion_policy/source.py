@@ -29,24 +29,23 @@ from plugins.datasets.diffusion_policy.buffer import ENDS, ReplayBuffer
 
 @dataclass(frozen=True)
 class DiffusionPolicyConfig:
-    """Which arrays are what; the format records neither rate nor instruction.
-
-    instruction: told to the robot in every episode.
-    fps: frames per second.
-    cameras: {name: array}; all arrays of pictures unless said.
-    action: the array that holds the actions.
-    proprio: arrays that are joined; none unless said: "state" often holds what the policy is not
-    meant to see.
-    meaning: of the actions; absolute positions in the world, without rotation and gripper, unless
-    said.
-    """
+    """Which arrays are what; the format records neither rate nor instruction."""
 
     instruction: str
+    """told to the robot in every episode."""
     fps: Annotated[float, Gt(0)] = 10.0
+    """frames per second."""
     cameras: Mapping[str, str] = field(default_factory=dict)
+    """{name: array}; all arrays of pictures unless said."""
     action: str = "action"
+    """the array that holds the actions."""
     proprio: tuple[str, ...] = ()
+    """arrays that are joined; none unless said: "state" often holds what the policy is not meant to
+    see.
+    """
     meaning: ConventionOverride | None = None
+    """of the actions; absolute positions in the world, without rotation and gripper, unless said.
+    """
 
 
 class DiffusionPolicy:

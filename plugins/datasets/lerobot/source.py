@@ -33,22 +33,24 @@ VISUAL = ("video", "image")  # kinds of features that are pictures
 class LeRobotConfig:
     """Which features are what, and what the actions mean; LeRobot records names, and not their
     meaning.
-
-    cameras: {name: feature}; all videos and images unless said, named by what follows
-    "observation.images.".
-    action: the feature that holds the actions.
-    proprio: features that are joined to the proprioception; "observation.state", if there is one,
-    unless said.
-    instruction: told to the robot in every episode; each episode's own task unless said.
-    meaning: of the actions; what `joinery write` noted, or absolute joint positions with no
-    gripper, unless said.
     """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
+    """{name: feature}; all videos and images unless said, named by what follows
+    "observation.images.".
+    """
     action: str = ACTION
+    """the feature that holds the actions."""
     proprio: tuple[str, ...] | None = None
+    """features that are joined to the proprioception; "observation.state", if there is one, unless
+    said.
+    """
     instruction: str | None = None
+    """told to the robot in every episode; each episode's own task unless said."""
     meaning: ConventionOverride | None = None
+    """of the actions; what `joinery write` noted, or absolute joint positions with no gripper,
+    unless said.
+    """
 
 
 class LeRobot:

@@ -35,19 +35,18 @@ ROWS_AT_ONCE = 100  # of the table of episodes
 
 @dataclass(frozen=True)
 class LeRobotWriterConfig:
-    """How pictures are kept, and what the robot is called.
-
-    images: "video", small and lossy, or "image", PNG and exact.
-    codec: of videos; "av1", as LeRobot's own, where FFmpeg has an encoder for it, else "h264",
-    unless said.
-    crf: quality of videos, from 0, the best, to 51; LeRobot's own is 30.
-    robot_type: the robot's name.
-    """
+    """How pictures are kept, and what the robot is called."""
 
     images: Literal["video", "image"] = "video"
+    """"video", small and lossy, or "image", PNG and exact."""
     codec: Codec | None = None
+    """of videos; "av1", as LeRobot's own, where FFmpeg has an encoder for it, else "h264", unless
+    said.
+    """
     crf: Annotated[int, Ge(0), Le(51)] = 30
+    """quality of videos, from 0, the best, to 51; LeRobot's own is 30."""
     robot_type: str | None = None
+    """the robot's name."""
 
 
 class LeRobotWriter:

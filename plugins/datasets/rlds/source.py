@@ -34,25 +34,25 @@ INSTRUCTIONS = (
 class RldsConfig:
     """Which features of a step are what, "observation/image" for example; the format records no
     rate.
-
-    fps: frames per second.
-    split: the split to read.
-    cameras: {name: feature}; all colour images unless said, named by the last word.
-    action: features that are joined to the action, in this order.
-    proprio: features that are joined; the state, if there is one, unless said.
-    instruction: the feature that holds what the robot is told; the first of the usual names that is
-    there unless said.
-    meaning: of the actions; moves in the robot's base frame, without rotation and gripper, unless
-    said.
     """
 
     fps: Annotated[float, Gt(0)]
+    """frames per second."""
     split: str = "train"
+    """the split to read."""
     cameras: Mapping[str, str] = field(default_factory=dict)
+    """{name: feature}; all colour images unless said, named by the last word."""
     action: tuple[str, ...] = ("action",)
+    """features that are joined to the action, in this order."""
     proprio: tuple[str, ...] | None = None
+    """features that are joined; the state, if there is one, unless said."""
     instruction: str | None = None
+    """the feature that holds what the robot is told; the first of the usual names that is there
+    unless said.
+    """
     meaning: ConventionOverride | None = None
+    """of the actions; moves in the robot's base frame, without rotation and gripper, unless said.
+    """
 
 
 class Rlds:

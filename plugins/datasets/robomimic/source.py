@@ -40,25 +40,26 @@ Place = tuple[Path, str]  # a file and a demonstration in it
 
 @dataclass(frozen=True)
 class RobomimicConfig:
-    """Which datasets of a demonstration are what.
-
-    cameras: {name: observation}; all pictures among the observations unless said.
-    action: the dataset that holds the actions.
-    proprio: observations that are joined; what `joinery write` noted, or the hand's pose and the
-    fingers, unless said.
-    instruction: told to the robot in every episode; what the file or its name says unless said.
-    flip: turn the rows of pictures around; those that the file says are drawn OpenGL's way, as
-    LIBERO's, unless said.
-    meaning: of the actions; what `joinery write` noted, or what the file says of its controller,
-    unless said.
-    """
+    """Which datasets of a demonstration are what."""
 
     cameras: Mapping[str, str] = field(default_factory=dict)
+    """{name: observation}; all pictures among the observations unless said."""
     action: str = "actions"
+    """the dataset that holds the actions."""
     proprio: tuple[str, ...] | None = None
+    """observations that are joined; what `joinery write` noted, or the hand's pose and the fingers,
+    unless said.
+    """
     instruction: str | None = None
+    """told to the robot in every episode; what the file or its name says unless said."""
     flip: bool | None = None
+    """turn the rows of pictures around; those that the file says are drawn OpenGL's way, as
+    LIBERO's, unless said.
+    """
     meaning: ConventionOverride | None = None
+    """of the actions; what `joinery write` noted, or what the file says of its controller, unless
+    said.
+    """
 
 
 class Robomimic:

@@ -25,20 +25,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RobomimicWriterConfig:
-    """How pictures are packed, and what a store does not know.
-
-    compression: of pictures, lossless: "gzip", "lzf", which is faster and larger, or "none".
-    next_obs: write each frame's successor, too, which offline reinforcement learning reads; it
-    doubles the file.
-    validation_episodes: of each task, the last so many are in the mask "valid" and the others in
-    "train"; 0: no masks.
-    env_args: what robomimic makes the environment of: env_name, type, env_kwargs.
-    """
+    """How pictures are packed, and what a store does not know."""
 
     compression: Literal["gzip", "lzf", "none"] = "gzip"
+    """of pictures, lossless: "gzip", "lzf", which is faster and larger, or "none"."""
     next_obs: bool = False
+    """write each frame's successor, too, which offline reinforcement learning reads; it doubles the
+    file.
+    """
     validation_episodes: Annotated[int, Ge(0)] = 0
+    """of each task, the last so many are in the mask "valid" and the others in "train"; 0: no
+    masks.
+    """
     env_args: Mapping[str, Any] = field(default_factory=dict)
+    """what robomimic makes the environment of: env_name, type, env_kwargs."""
 
 
 class RobomimicWriter:

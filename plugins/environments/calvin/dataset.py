@@ -25,15 +25,14 @@ KEYS = {name: f"rgb_{theirs}" for name, theirs in CAMERAS.items()}
 
 @dataclass(frozen=True)
 class CalvinDataConfig:
-    """Which stretches of the recording are episodes.
-
-    episodes: "language", the annotated stretches of about 64 frames, or "play", all recordings,
-    1,000 frames at a time.
-    instruction: told to the robot in play, which has no words.
-    """
+    """Which stretches of the recording are episodes."""
 
     episodes: Literal["language", "play"] = "language"
+    """"language", the annotated stretches of about 64 frames, or "play", all recordings, 1,000
+    frames at a time.
+    """
     instruction: str = "play"
+    """told to the robot in play, which has no words."""
 
 
 @dataclass(frozen=True)

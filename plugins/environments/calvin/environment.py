@@ -44,16 +44,16 @@ TABLE = (
 
 @dataclass(frozen=True)
 class CalvinConfig:
-    """Which scene, and how it is drawn.
-
-    dataset: a CALVIN split's training or validation folder, whose scene and cameras to take; unset
-        for calvin_env's own scene D, in which CALVIN evaluates.
-    use_egl: draw on a GPU by EGL instead of on the CPU; textures differ, so draw as the training
-    data were drawn.
-    """
+    """Which scene, and how it is drawn."""
 
     dataset: Path | None = None
+    """a CALVIN split's training or validation folder, whose scene and cameras to take; unset for
+    calvin_env's own scene D, in which CALVIN evaluates.
+    """
     use_egl: bool = False
+    """draw on a GPU by EGL instead of on the CPU; textures differ, so draw as the training data
+    were drawn.
+    """
 
 
 @dataclass(frozen=True)

@@ -30,17 +30,15 @@ STATIC_VIEW, WRIST_VIEW = 50.0, 75.0  # fields of view, degrees
 
 @dataclass(frozen=True)
 class TabletopConfig:
-    """How the table is seen.
-
-    image_size: rows and columns of both cameras' images, pixels.
-    cameras: which cameras there are: "static" looks at the table, "wrist" between the fingers.
-    continued: share of episodes that begin where another task has just been done, as in a chain of
-    tasks.
-    """
+    """How the table is seen."""
 
     image_size: Annotated[int, Ge(16)] = 64
+    """rows and columns of both cameras' images, pixels."""
     cameras: tuple[Literal["static", "wrist"], ...] = ("static", "wrist")
+    """which cameras there are: "static" looks at the table, "wrist" between the fingers."""
     continued: Annotated[float, Ge(0), Le(1)] = 0.0
+    """share of episodes that begin where another task has just been done, as in a chain of tasks.
+    """
 
 
 class Tabletop(Environment):

@@ -30,15 +30,14 @@ from plugins.vlms.huggingface.model import CPU, build_share, repeated_blocks
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A language model; which token sees which is the action tokens' to say.
-
-    model: folder with config.json, relative to the recipe's, or a name on the Hugging Face hub.
-    positions: "index", a token's place in its sequence, or "grid", which gives an image's tokens
-        rows and columns, as Qwen2-VL and Qwen2.5-VL were trained; not for heads that need layers.
-    """
+    """A language model; which token sees which is the action tokens' to say."""
 
     model: str = field(metadata={"located": True})
+    """folder with config.json, relative to the recipe's, or a name on the Hugging Face hub."""
     positions: Literal["index", "grid"] = "index"
+    """"index", a token's place in its sequence, or "grid", which gives an image's tokens rows and
+    columns, as Qwen2-VL and Qwen2.5-VL were trained; not for heads that need layers.
+    """
 
 
 class HuggingFaceBackbone(Backbone):

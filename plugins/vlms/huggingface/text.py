@@ -20,22 +20,22 @@ IMAGES, INSTRUCTION = "{images}", "{instruction}"
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The token embedding of a vision-language model, and what is asked with an instruction.
-
-    model: folder with config.json and the tokenizer, relative to the recipe's, or a name on the
-    Hugging Face hub.
-    prompt: text around "{instruction}"; "{images}" marks where the images stand, first unless said.
-        Nothing is added: special tokens, that of the beginning too, are written as the model writes
-        them.
-    output: hold the model's output layer, for policy heads that score words. Without effect where
-        that is the token embedding over again; where it is not, as in LLaVA, it costs as much
-        memory as the embedding, and nothing
-        trains it unless a head uses it.
-    """
+    """The token embedding of a vision-language model, and what is asked with an instruction."""
 
     model: str = field(metadata={"located": True})
+    """folder with config.json and the tokenizer, relative to the recipe's, or a name on the Hugging
+    Face hub.
+    """
     prompt: str = "{images}{instruction}"
+    """text around "{instruction}"; "{images}" marks where the images stand, first unless said.
+    Nothing is added: special tokens, that of the beginning too, are written as the model writes
+    them.
+    """
     output: bool = False
+    """hold the model's output layer, for policy heads that score words. Without effect where that
+    is the token embedding over again; where it is not, as in LLaVA, it costs as much memory as the
+    embedding, and nothing trains it unless a head uses it.
+    """
 
     def __post_init__(self) -> None:
         places = re.findall(r"\{\w*\}", self.prompt)

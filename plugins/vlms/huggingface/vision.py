@@ -24,21 +24,22 @@ PositiveNumber = Annotated[float, Gt(0)]
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision of a vision-language model, and how images reach it.
-
-    model: folder with config.json, relative to the recipe's, or a name on the Hugging Face hub.
-    image_size: rows and columns to which every camera is resized, pixels; the model's own unless
-    said, or 224.
-    mean: of red, green and blue in [0, 1], subtracted; what the model's image processor says unless
-    said, or 0.5.
-    std: of red, green and blue, divided by; what the model's image processor says unless said, or
-    0.5.
-    """
+    """The vision of a vision-language model, and how images reach it."""
 
     model: str = field(metadata={"located": True})
+    """folder with config.json, relative to the recipe's, or a name on the Hugging Face hub."""
     image_size: Annotated[int, Gt(0)] | None = None
+    """rows and columns to which every camera is resized, pixels; the model's own unless said, or
+    224.
+    """
     mean: Colour | None = None
+    """of red, green and blue in [0, 1], subtracted; what the model's image processor says unless
+    said, or 0.5.
+    """
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
+    """of red, green and blue, divided by; what the model's image processor says unless said, or
+    0.5.
+    """
 
 
 class HuggingFaceVision(VisionEncoder):

@@ -29,22 +29,20 @@ FIRST_POSITION = 2  # of a sequence's first token; 1 stands for padding, after f
 
 @dataclass(frozen=True)
 class Kosmos2BackboneConfig:
-    """The sizes of the decoder; the defaults are Kosmos-2's.
-
-    width: of every token (D).
-    depth: number of layers.
-    heads: attention heads per layer; they divide the width.
-    mlp_width: of the MLP's hidden layer.
-    dropout: on the embedded tokens and on what each layer adds while training, a probability.
-    attention_dropout: on the attention while training, a probability.
-    """
+    """The sizes of the decoder; the defaults are Kosmos-2's."""
 
     width: Annotated[int, Gt(2)] = 2048
+    """of every token (D)."""
     depth: Annotated[int, Gt(0)] = 24
+    """number of layers."""
     heads: Annotated[int, Gt(0)] = 32
+    """attention heads per layer; they divide the width."""
     mlp_width: Annotated[int, Gt(0)] = 8192
+    """of the MLP's hidden layer."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """on the embedded tokens and on what each layer adds while training, a probability."""
     attention_dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """on the attention while training, a probability."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:

@@ -37,21 +37,20 @@ IMAGES, INSTRUCTION = "{images}", "{instruction}"
 
 @dataclass(frozen=True)
 class Kosmos2TextConfig:
-    """The embedding table of Kosmos-2, and what is asked with an instruction.
-
-    model: SentencePiece model of Kosmos-2, sentencepiece.bpe.model in its repository.
-    prompt: text around "{instruction}"; "{images}" marks where the images stand, as in RoboVLMs
-    after <s>.
-    width: of every token (D).
-    vocabulary: rows of the table.
-    max_tokens: tokens in the longest prompt that is accepted.
-    """
+    """The embedding table of Kosmos-2, and what is asked with an instruction."""
 
     model: Path
+    """SentencePiece model of Kosmos-2, sentencepiece.bpe.model in its repository."""
     prompt: str = "<s>{images}<grounding>An image of a robot {instruction}"
+    """text around "{instruction}"; "{images}" marks where the images stand, as in RoboVLMs after
+    <s>.
+    """
     width: Annotated[int, Gt(0)] = 2048
+    """of every token (D)."""
     vocabulary: Annotated[int, Gt(0)] = 65_037
+    """rows of the table."""
     max_tokens: Annotated[int, Gt(0)] = 256
+    """tokens in the longest prompt that is accepted."""
 
     def __post_init__(self) -> None:
         if self.prompt.count(INSTRUCTION) != 1 or self.prompt.count(IMAGES) > 1:

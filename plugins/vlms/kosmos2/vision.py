@@ -25,26 +25,24 @@ MEAN, STD = (
 
 @dataclass(frozen=True)
 class Kosmos2VisionConfig:
-    """The sizes of the vision encoder; the defaults are Kosmos-2's.
-
-    width: of every token that comes out, the language model's (D).
-    heads: attention heads of the resampler; they divide the width.
-    latents: tokens per camera.
-    clip_width: of CLIP's tokens.
-    clip_depth: number of CLIP's blocks.
-    clip_heads: attention heads of CLIP; they divide clip_width.
-    image_size: rows and columns to which every camera is resized, pixels.
-    patch_size: rows and columns of a patch, pixels.
-    """
+    """The sizes of the vision encoder; the defaults are Kosmos-2's."""
 
     width: Annotated[int, Gt(0)] = 2048
+    """of every token that comes out, the language model's (D)."""
     heads: Annotated[int, Gt(0)] = 32
+    """attention heads of the resampler; they divide the width."""
     latents: Annotated[int, Gt(0)] = 64
+    """tokens per camera."""
     clip_width: Annotated[int, Gt(0)] = 1024
+    """of CLIP's tokens."""
     clip_depth: Annotated[int, Gt(0)] = 24
+    """number of CLIP's blocks."""
     clip_heads: Annotated[int, Gt(0)] = 16
+    """attention heads of CLIP; they divide clip_width."""
     image_size: Annotated[int, Gt(0)] = 224
+    """rows and columns to which every camera is resized, pixels."""
     patch_size: Annotated[int, Gt(0)] = 14
+    """rows and columns of a patch, pixels."""
 
     def __post_init__(self) -> None:
         for width, heads in (("width", "heads"), ("clip_width", "clip_heads")):

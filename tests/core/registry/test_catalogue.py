@@ -13,9 +13,10 @@ from core.registry import catalogue as plugins
 
 @dataclass(frozen=True)
 class Config:
-    """size: how large."""
+    """"""
 
     size: int = 1
+    """how large."""
 
 
 def entry_point(name: str, load, distribution: str = "joinery-extras"):

@@ -11,17 +11,14 @@ from core.registry.components import Component, Plugin, Registry, parameters_of
 
 @dataclass(frozen=True)
 class Config:
-    """Something.
-
-    size: how large, in
-        pixels.
-    rate: a share.
-    norm: which one.
-    """
+    """Something."""
 
     size: Annotated[int, Gt(0)]
+    """how large, in pixels."""
     rate: Annotated[float, Ge(0), Lt(1)] = 0.5
+    """a share."""
     norm: Literal["rms", "layer"] = "rms"
+    """which one."""
     weights: Path | None = None
     mlp: tuple[int, ...] = (1, 2)
 

@@ -11,12 +11,10 @@ from core import ConfigError, PolicyHead, hookimpl, masked_mean
 
 @dataclass(frozen=True)
 class AutoregressiveHeadConfig:
-    """Every number of the chunk is a token that the backbone reads before it gives the next.
-
-    bins: equal bins over [-1, 1], one token each; a binary dimension has two tokens of its own.
-    """
+    """Every number of the chunk is a token that the backbone reads before it gives the next."""
 
     bins: int = 256
+    """equal bins over [-1, 1], one token each; a binary dimension has two tokens of its own."""
 
 
 class AutoregressiveHead(PolicyHead):

@@ -16,14 +16,12 @@ WAVES = 32  # sines and cosines that tell the time, from 1 to 100 radians
 
 @dataclass(frozen=True)
 class ExpertHeadConfig:
-    """A small transformer beside the backbone, as deep as it (Black et al. 2024).
-
-    width: of the expert's tokens; its heads are as wide as the backbone's.
-    steps: Euler steps from noise to actions.
-    """
+    """A small transformer beside the backbone, as deep as it (Black et al. 2024)."""
 
     width: int = 128
+    """of the expert's tokens; its heads are as wide as the backbone's."""
     steps: int = 10
+    """Euler steps from noise to actions."""
 
 
 class ExpertHead(PolicyHead):

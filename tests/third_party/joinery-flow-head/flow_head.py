@@ -10,14 +10,12 @@ from core import PolicyHead, hookimpl, masked_mean, masked_mean_per_sample
 
 @dataclass(frozen=True)
 class FlowHeadConfig:
-    """An MLP that says where a noisy chunk must go (Lipman et al. 2023).
-
-    hidden_size: width of the two hidden layers.
-    steps: Euler steps from noise to actions.
-    """
+    """An MLP that says where a noisy chunk must go (Lipman et al. 2023)."""
 
     hidden_size: int = 256
+    """width of the two hidden layers."""
     steps: int = 10
+    """Euler steps from noise to actions."""
 
 
 class FlowHead(PolicyHead):

@@ -9,12 +9,10 @@ from core import PolicyHead, hookimpl, masked_mse
 
 @dataclass(frozen=True)
 class MLPHeadConfig:
-    """An MLP over each frame's readout.
-
-    hidden_size: width of the hidden layer.
-    """
+    """An MLP over each frame's readout."""
 
     hidden_size: int = 256
+    """width of the hidden layer."""
 
 
 class MLPHead(PolicyHead):

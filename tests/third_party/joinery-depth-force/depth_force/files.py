@@ -12,12 +12,10 @@ ARRAYS = ("rgb", "depth", "force", "action", "proprio", "instruction")
 
 @dataclass(frozen=True)
 class RecordingsConfig:
-    """How the rig was set up.
-
-    depth_unit: of the depth camera's numbers.
-    """
+    """How the rig was set up."""
 
     depth_unit: str = "mm"
+    """of the depth camera's numbers."""
 
 
 class Recordings:

@@ -14,12 +14,10 @@ FARTHEST, LARGEST = 500.0, 10.0  # millimetres of depth and newtons that become 
 
 @dataclass(frozen=True)
 class DepthForceConfig:
-    """Depth and force, projected.
-
-    width: of both tokens.
-    """
+    """Depth and force, projected."""
 
     width: int = 32
+    """of both tokens."""
 
 
 class DepthForceEncoder(VisionEncoder):

@@ -35,12 +35,10 @@ def describe(size):
 
 @dataclass(frozen=True)
 class PressConfig:
-    """A table with a block.
-
-    size: height and width of the pictures, pixels.
-    """
+    """A table with a block."""
 
     size: int = 24
+    """height and width of the pictures, pixels."""
 
 
 class Press(Environment):
