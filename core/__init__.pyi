@@ -1,4 +1,11 @@
-from .api import open_store as open_store
+from .api import (
+    evaluate as evaluate,
+    load_policy as load_policy,
+    load_recipe as load_recipe,
+    open_store as open_store,
+    train as train,
+    training_samples as training_samples,
+)
 from .commands.command import command as command
 from .contracts.abilities import (
     HasBlocks as HasBlocks,

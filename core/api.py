@@ -1,14 +1,119 @@
-"""The Python API, for notebooks and other people's programs."""
+"""The Python API, for notebooks and other people's programs.
 
+docs/walkthrough.ipynb walks through it.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+from rich.console import Console
+
+from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.errors import TrainingError
+from core.evaluation.evaluation import evaluate as evaluate_run
+from core.evaluation.preparation import prepare
+from core.loading.mixture import Member, Mixture
+from core.loading.recipe_data import open_data
+from core.loading.samples import Samples
+from core.loading.view import StoreView
+from core.loading.windows import Windows
+from core.recipe.recipe import Recipe, load_recipe as load_checked_recipe
+from core.registry.catalogue import load_plugins
+from core.rollout.actor import load_actor
+from core.rollout.loaded_policy import LoadedPolicy
+from core.rollout.results import Evaluation
 from core.store.location import address
 from core.store.store import EpisodeStore
+from core.training.train import train as train_recipe
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and check all of it.
+
+    overrides: "section.key=value", "train.steps=100" for example.
+    Raises ConfigError with every mistake, a line each.
+    """
+    return load_checked_recipe(Path(path), list(overrides), load_plugins())
 
 
 def open_store(path: str | Path) -> EpisodeStore:
     """Open an episode store: a folder `name.zarr`, or its URL (s3://, gs://, https://).
 
-    Raises DataError for what is no store, or a damaged one.
+    `len(store)` is the number of its episodes, `store[3]` one of them. Raises DataError for what
+    is no store, or a damaged one.
     """
     return EpisodeStore(address(path) if isinstance(path, str) else path)
+
+
+def training_samples(
+    source: Recipe | EpisodeStore,
+    *,
+    window: int = 1,
+    horizon: int = 1,
+    split: Literal["training", "validation"] = "training",
+) -> Samples:
+    """Return what a policy is trained on, by number: `training_samples(recipe)[17]`.
+
+    source: a recipe, whose cameras, conventions, normalisation, window and horizon then hold, or a
+    store as it is. window, horizon: frames of history (T) and actions in a chunk (H), for a store.
+    split: of a recipe's episodes, those that it trains on, or those that it holds out.
+    Raises DataError, or ConfigError where recipe and stores disagree.
+    """
+    if isinstance(source, Recipe):
+        data = open_data(source)
+        return Samples(data.training if split == "training" else data.validation)
+    view = StoreView.plain(source, features=tuple(source.info.features))
+    statistics = view.statistics
+    return Samples(
+        Mixture(
+            [
+                Member(
+                    view,
+                    Windows(source, np.arange(len(source)), window, horizon),
+                    Normalizer.fit(statistics["action"], view.info.action, "none"),
+                    ProprioNormalizer.fit(statistics["proprio"]),
+                )
+            ]
+        )
+    )
+
+
+def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
+    """Train the policy of a recipe, and return the run's folder, `output`.
+
+    Demonstrations that the recipe asks for and its store lacks are recorded first. A recipe for
+    several devices starts the calling program again in each process (Fabric's "ddp"): in a
+    notebook, override `train.devices=1`. Raises ConfigError, DataError, CheckpointError or
+    TrainingError.
+    """
+    folder = Path(output)
+    prepare(recipe, Console())
+    if train_recipe(recipe, folder, resume=resume) != 0:
+        raise TrainingError(f"{folder}: stopped by a signal; go on with resume=True")
+    return folder
+
+
+def load_policy(
+    run: str | Path, checkpoint: Literal["last", "best"] = "last", store: str | None = None
+) -> LoadedPolicy:
+    """Load the policy of a run, ready to act.
+
+    store: of several stores that it was trained on, by name, the one in whose units it acts;
+    default: the first. Raises CheckpointError, or ConfigError where a plugin is missing.
+    """
+    return LoadedPolicy(load_actor(Path(run), checkpoint, store))
+
+
+def evaluate(
+    run: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
+) -> Evaluation:
+    """Let a run's policy act in the environment of its recipe, and count its successes.
+
+    overrides: of the recipe's [evaluate] and [environment], "evaluate.episodes=5" for example.
+    output: folder of the results; default: RUN/evaluation. Calling it again with the same
+    overrides returns what was measured. Raises ConfigError or DataError.
+    """
+    recipe = load_recipe(Path(run) / "recipe.toml", overrides)
+    return evaluate_run(Path(run), recipe, Console(), Path(output) if output else None)

@@ -55,6 +55,12 @@ class EpisodeStore:
     def __len__(self) -> int:
         return len(self._ids)
 
+    def __getitem__(self, episode: int) -> Episode:
+        """One whole episode, its frames decoded; raises IndexError past the last."""
+        if not -len(self) <= episode < len(self):
+            raise IndexError(f"episode {episode} of {len(self)}")
+        return self.read(episode % len(self))
+
     @property
     def name(self) -> str:
         """What its folder is called, without .zarr."""
