@@ -39,9 +39,12 @@ from .contracts.parts import (
 )
 from .contracts.tokens import concatenate as concatenate, pack as pack
 from .errors import (
+    CheckpointError as CheckpointError,
     ConfigError as ConfigError,
     DataError as DataError,
     JoineryError as JoineryError,
+    PluginError as PluginError,
+    TrainingError as TrainingError,
     did_you_mean as did_you_mean,
 )
 from .policy.losses import (

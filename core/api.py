@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from core.episodes.normalization import Normalizer, ProprioNormalizer
-from core.errors import TrainingError
+from core.errors import ConfigError, TrainingError
 from core.evaluation.evaluation import evaluate as evaluate_run
 from core.evaluation.preparation import prepare
 from core.loading.mixture import Member, Mixture
@@ -115,5 +115,14 @@ def evaluate(
     output: folder of the results; default: RUN/evaluation. Calling it again with the same
     overrides returns what was measured. Raises ConfigError or DataError.
     """
+    wrong = [
+        override
+        for override in overrides
+        if override.partition(".")[0] not in ("evaluate", "environment")
+    ]
+    if wrong:
+        raise ConfigError(
+            [f"override '{one}': only evaluate.* and environment.* may change now" for one in wrong]
+        )
     recipe = load_recipe(Path(run) / "recipe.toml", overrides)
     return evaluate_run(Path(run), recipe, Console(), Path(output) if output else None)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from core import DataError, command, open_store
+from core import DataError, command
 
 MOST_PIECES = 1_000_000
 # bytes; SentencePiece passes over longer lines, and over those with RESERVED, without a word
@@ -75,6 +75,8 @@ def read_instructions(source: str | Path) -> list[str]:
                 f"cannot read '{source}': {error}; give a UTF-8 file, one instruction a line"
             ) from error
     else:
+        from core import open_store  # it loads torch, which --help need not wait for
+
         lines = [instruction for _, instruction in open_store(source).tasks]
     instructions = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not instructions:

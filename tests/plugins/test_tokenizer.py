@@ -48,7 +48,7 @@ def test_instructions_of_a_store(tmp_path, monkeypatch):
             assert path == tmp_path / "demo.zarr"
             self.tasks = [("a", "open the door"), ("b", "push it"), ("c", "open the door")]
 
-    monkeypatch.setattr("core.store.store.EpisodeStore", Store)
+    monkeypatch.setattr("core.api.EpisodeStore", Store)
     assert read_instructions(tmp_path / "demo.zarr") == ["open the door", "push it"]
 
 

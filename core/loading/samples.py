@@ -1,0 +1,103 @@
+"""Training samples one by one, to look at: what the network is shown, and what it should predict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from core.loading.buffers import BatchBuffer
+from core.loading.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window of an episode, before augmentation.
+
+    T frames, H actions in each chunk; Y rows and X columns of an image.
+    """
+
+    episode: str
+    """the episode's id."""
+    task: str
+    instruction: str
+    frames: np.ndarray
+    """(T) int64, number of each frame in its episode; past its end, the last one is repeated."""
+    images: Mapping[str, np.ndarray]
+    """{camera: (T Y X 3) uint8}, of the cameras that the episode's store has."""
+    features: Mapping[str, np.ndarray]
+    """{feature: (T ...)}, as recorded."""
+    proprio: np.ndarray
+    """(T P) float32, in the data's units."""
+    actions: np.ndarray
+    """(T H A) float32: the actions that follow each frame, in the units of the policy's actions."""
+    action_mask: np.ndarray
+    """(T H A) bool: which actions count in the loss; those past the episode's end do not."""
+    targets: np.ndarray
+    """(T H A) float32: `actions` as the network should predict them, normalised."""
+    normalized_proprio: np.ndarray
+    """(T P) float32: `proprio` as the network is given it."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Sample({self.instruction!r}, frames {self.frames[0]}-{self.frames[-1]} of "
+            f"'{self.episode}', {len(self.images)} cameras, actions {self.actions.shape})"
+        )
+
+
+class Samples(Sequence[Sample]):
+    """The samples of some stores by number: the same windows as the loader's, in order."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
+
+    def __len__(self) -> int:
+        return self._mixture.window_count
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """Return one sample, or a list of them; raises IndexError, or DataError for damage."""
+        if isinstance(index, slice):
+            return [self._read(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self._read(index % len(self))
+
+    def _read(self, index: int) -> Sample:
+        """Fill a batch of one, as the loader does."""
+        places = self._mixture.locate(*self._mixture.at(np.array([index])))
+        member = self._mixture.members[places.members.item()]
+        view, windows = member.view, member.windows
+        buffer = BatchBuffer(
+            1,
+            view.info,
+            window=windows.window,
+            horizon=windows.horizon,
+            lacking=self._mixture.lacking,
+            pinned=False,
+        )
+        self._mixture.fill_numbers(buffer, places)
+        self._mixture.fill_images(buffer, places, slice(None))
+
+        episode = places.episodes.item()
+        last = view.store.length.item(episode) - 1
+        steps = np.arange(windows.window + windows.horizon - 1)
+        frames = np.minimum(places.starts[:, None] + view.period * steps, last)  # (1 K)
+        actions = view.actions(places.episodes, frames)  # (1 K A)
+        proprio = view.proprio(places.episodes, frames[:, : windows.window])
+        return Sample(
+            episode=member.episode_id(episode),
+            task=view.store.task_name(episode),
+            instruction=view.store.instruction(episode),
+            frames=frames[0, : windows.window],
+            images={n: buffer.frames[n][0] for n in view.info.cameras if n in view.recorded},
+            features={n: buffer.frames[n][0] for n in view.info.features if n in view.recorded},
+            proprio=proprio[0],
+            actions=actions[0].take(windows.reach, axis=0),
+            action_mask=buffer.action_mask[0],
+            targets=buffer.actions[0],
+            normalized_proprio=buffer.proprio[0],
+        )

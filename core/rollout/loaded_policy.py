@@ -1,0 +1,82 @@
+"""A trained policy for one robot: an observation in, a chunk of actions out, in the data's units."""
+
+import numpy as np
+
+from core.environments.environment import Observation
+from core.episodes.episode import StoreInfo
+from core.errors import DataError, did_you_mean
+from core.policy.state import PolicyState
+from core.rollout.actor import Actor
+
+
+class LoadedPolicy:
+    """A policy that acts for one robot.
+
+    `act` remembers the attempt's history itself; `reset` begins another attempt. Whoever would
+    rather keep that state calls `initial_state` and `step`, which change nothing in the object.
+
+    info: the cameras, proprioception and features that an observation must hold, and what the
+    numbers of an action mean. horizon: actions in a chunk (H).
+    """
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+        self._state = self.initial_state()
+
+    @property
+    def info(self) -> StoreInfo:
+        """What the policy was trained on."""
+        return self._actor.info
+
+    @property
+    def horizon(self) -> int:
+        """Actions in a chunk (H)."""
+        return self._actor.horizon
+
+    def reset(self, seed: int = 0) -> None:
+        """Begin another attempt. seed: of what a policy that samples draws."""
+        self._state = self.initial_state(seed)
+
+    def act(self, observation: Observation, instruction: str) -> np.ndarray:
+        """Return the next actions (H A) float32, in the units of `info.action`.
+
+        Apply the first of them and ask again; or the first few, if the robot is faster than the
+        policy. Raises DataError where the observation is not what the policy was trained on.
+        """
+        chunk, self._state = self.step(observation, instruction, self._state)
+        return chunk
+
+    def initial_state(self, seed: int = 0) -> PolicyState:
+        """The state before the first observation of an attempt."""
+        return self._actor.reset(self._actor.start(1), {0: seed})
+
+    def step(
+        self, observation: Observation, instruction: str, state: PolicyState
+    ) -> tuple[np.ndarray, PolicyState]:
+        """As `act`, with the state as an argument: return the actions and the next state."""
+        self._check(observation)
+        chunks, state = self._actor.step([observation], [instruction], state)
+        chunk: np.ndarray = chunks[0]
+        return chunk, state
+
+    def _check(self, observation: Observation) -> None:
+        """Raise DataError for a camera or numbers that are missing or of another shape."""
+        names = list(observation.images)
+        for name, camera in self.info.cameras.items():
+            image = observation.images.get(name)
+            expected = (camera.height, camera.width, 3)
+            if image is None:
+                raise DataError(f"observation: no camera '{name}'{did_you_mean(name, names)}")
+            if image.shape != expected or image.dtype != np.uint8:
+                raise DataError(
+                    f"observation: camera '{name}' shows {image.dtype} {image.shape}; "
+                    f"the policy was trained on uint8 {expected}"
+                )
+        count = len(self.info.proprio)
+        if count and np.shape(observation.proprio) != (count,):
+            raise DataError(
+                f"observation: proprio has shape {np.shape(observation.proprio)}; the policy was "
+                f"trained on ({count},): {', '.join(self.info.proprio)}"
+            )
+        if count and not np.isfinite(observation.proprio).all():
+            raise DataError(f"observation: proprio is not finite: {observation.proprio}")
