@@ -3,6 +3,7 @@ far the step is.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,17 @@ PUBLIC_NAMES = {
         for room in ("episodes", "formats", "weights", "environments", "testing")
     },
 }
+
+
+def draw_rooms() -> str:
+    """The rooms of core as lines of text, lowest first, for docs/architecture.md."""
+    width = max(map(len, ROOMS))
+    lines = [
+        f"{floor:>5}  {room:<{width}}  {answer}"
+        for floor, (room, answer) in enumerate(ROOMS.items())
+    ]
+    ruler = "─" * max(map(len, lines))
+    return "\n".join([f"floor  {'room':<{width}}  what it answers", ruler, *lines])
 
 
 def relative(path: Path) -> str:
@@ -133,6 +145,32 @@ def test_no_import_goes_up(path: Path) -> None:
 def test_every_room_is_there() -> None:
     there = {path.relative_to(ROOT / "core").with_suffix("").parts[0] for path in CORE}
     assert there == {*ROOMS, "__init__"}
+
+
+def test_the_page_shows_the_rooms_as_they_are() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    message = "replace the drawing by what `python -m tests.test_architecture` prints"
+    assert f"```text\n{draw_rooms()}\n```" in page, message
+
+
+def test_the_page_names_functions_that_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    places = re.findall(r"((?:core|plugins)/[\w/]+\.py):([\w.]+\w)", page)
+    assert len(places) > 20
+    missing = [f"{file}:{name}" for file, name in places if not is_defined(ROOT / file, name)]
+    assert not missing
+
+
+def is_defined(path: Path, name: str) -> bool:
+    """Whether a file defines a function, a class, or a method: `fit`, `Policy`, `Policy.act`."""
+    body: list[ast.stmt] = ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []
+    for word in name.split("."):
+        definitions = (n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef))
+        found = next((node for node in definitions if node.name == word), None)
+        if found is None:
+            return False
+        body = found.body
+    return True
 
 
 def test_what_runs_beside_an_environment_waits_for_nothing_heavy() -> None:
@@ -270,3 +308,7 @@ except SystemExit as done:
     code = done.code
 assert code == 0, code"""
     assert heavy_modules_after(code) == ""
+
+
+if __name__ == "__main__":
+    print(draw_rooms())

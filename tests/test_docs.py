@@ -25,10 +25,17 @@ from core.registry.catalogue import load_plugins
 from core.registry.components import Parameter, parameters_of
 from core.registry.hookspecs import ComponentKind
 from core.registry.part_settings import PartSettings
+from tests.api_page import public_names, render
+from tests.test_architecture import PUBLIC_NAMES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [
+    README,
+    *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY")),
+    *DOCS,
+]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 STRANGERS = ROOT / "tests" / "third_party"
 GUIDE = ROOT / "docs" / "writing-a-plugin.md"
@@ -85,6 +92,7 @@ def test_documented_modules_exist() -> None:
     commands = [words for block in blocks("sh", "console") for words in shell_lines(block)]
     modules = {words[words.index("-m") + 1] for words in commands if "-m" in words}
     assert "core.run" in modules
+    modules.remove("sphinx")  # the only one of others
     assert all((ROOT / f"{module.replace('.', '/')}.py").exists() for module in modules)
 
 
@@ -103,7 +111,11 @@ def test_ci_runs_the_readmes_test_command() -> None:
     script = ROOT / ".ci" / "run"
     lines = script.read_text(encoding="utf-8").splitlines()
     linters = [lines.index(line) for line in ("ruff check", "ruff format --check", "mypy")]
-    assert max(linters) < lines.index("pip install -e '.[test]' && pytest")
+    tests, docs = (
+        lines.index("pip install -e '.[test]' && pytest"),
+        "python -m sphinx -W --keep-going",
+    )
+    assert max(linters) < next(n for n, line in enumerate(lines) if line.startswith(docs)) < tests
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", script], check=True)
 
@@ -167,8 +179,7 @@ def test_shown_mistakes_are_what_one_sees(
 
 
 def test_no_figure_is_missing() -> None:
-    pages = [README, *(ROOT / "docs").glob("*.md")]
-    assert [page.name for page in pages if "<!--" in page.read_text(encoding="utf-8")] == []
+    assert [page.name for page in PAGES if "<!--" in page.read_text(encoding="utf-8")] == []
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
@@ -258,6 +269,27 @@ def test_importing_page_has_every_key_of_a_meaning() -> None:
     assert not [row(p) for p in parameters_of(ConventionOverride) if row(p) not in page]
 
 
+def test_every_public_name_is_documented() -> None:
+    names = {
+        module: {entry.name for entry in entries} for module, entries in public_names().items()
+    }
+    assert names.keys() == PUBLIC_NAMES.keys()
+    assert all(names[module] >= PUBLIC_NAMES[module] for module in names)
+    undocumented = [e.name for entries in public_names().values() for e in entries if not e.summary]
+    assert not undocumented, "write a docstring, or one below a constant"
+
+
+def test_the_list_of_public_names_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert page == render(), "make it anew: python -m tests.api_page > docs/api.md"
+
+
+@pytest.mark.parametrize("module", public_names())
+def test_every_public_module_has_a_page_of_reference(module: str) -> None:
+    page = ROOT / "docs" / "reference" / f"{module.removeprefix('core.')}.md"
+    assert f"```{{public-names}} {module}\n```" in page.read_text(encoding="utf-8")
+
+
 # ----------------------------------------------------------------------------------------- examples
 
 
@@ -313,4 +345,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_readme_names_every_page() -> None:
     text = README.read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[1:] if f"](docs/{page.name})" not in text] == []
+    paths = [page.relative_to(ROOT).as_posix() for page in PAGES[1:] if page.name != "index.md"]
+    assert [path for path in paths if f"]({path})" not in text] == []
+
+
+def test_the_sites_contents_name_every_page() -> None:
+    contents = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines()
+    assert "w*" in contents  # pages that begin with w
+    named = [page for page in DOCS if page.stem in contents or page.stem.startswith("w")]
+    assert {page.name for page in DOCS} - {page.name for page in named} == {"index.md"}

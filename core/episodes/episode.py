@@ -13,15 +13,19 @@ import numpy as np
 from core.errors import DataError, did_you_mean
 
 Mode = Literal["absolute", "delta"]
+"""Whether an action says where to be, or how to move from where the robot is."""
 Frame = Literal["world", "base", "tool", "joint"]
+"""The coordinates in which an action is given."""
 Rotation = Literal[
     "none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d"
 ]
+"""The layout of the dimensions of an action that rotate."""
 Codec = Literal["jpeg", "zstd"]
 Number = Literal[
     "bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
 ]
 FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "other"]
+"""What the numbers of a feature are."""
 
 NAME = r"\w[\w.-]*"  # of a camera or a feature: it becomes a folder of the store
 RESERVED = ("action", "proprio")  # what no camera's or feature's mask may be taken for

@@ -31,6 +31,7 @@ class Register(Protocol):
 
 hookspec = pluggy.HookspecMarker("joinery")
 hookimpl = pluggy.HookimplMarker("joinery")
+"""Marks a function of a plugin as a hook."""
 
 
 @hookspec
