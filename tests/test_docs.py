@@ -1,7 +1,6 @@
 """README and docs/ against the code: a command, a key, a hook or an example that drifts fails here."""
 
 import ast
-import json
 import os
 import re
 import shlex
@@ -9,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,15 +16,12 @@ from pathlib import Path
 import pytest
 
 from core.cli import COMMANDS, PLUGIN_COMMANDS
-from core.formats.info import ConventionOverride
-from core.recipe.recipe import PARTS, load_recipe
-from core.recipe.sections import GENERAL, OPTIONAL, StoreConfig
+from core.recipe.recipe import load_recipe
 from core.registry import hookspecs
 from core.registry.catalogue import load_plugins
-from core.registry.components import Parameter, parameters_of
 from core.registry.hookspecs import ComponentKind
-from core.registry.part_settings import PartSettings
 from tests.api_page import public_names, render
+from tests.key_tables import built_in, tables, with_tables
 from tests.test_architecture import PUBLIC_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -206,67 +202,18 @@ def test_hooks_page_has_every_exact_signature() -> None:
         assert ast.get_docstring(node) in page
 
 
-def row(parameter: Parameter) -> str:
-    """One key as a row of a table: name, type, default as TOML writes it, meaning."""
-    types = parameter.type.replace("'", '"').replace("|", r"\|")
-    default = "unset" if parameter.default is None else json.dumps(parameter.default, default=str)
-    shown = "required" if parameter.default is MISSING else f"`{default}`"
-    return f"| `{parameter.name}` | `{types}` | {shown} | {parameter.meaning} |"
-
-
-def section(title: str) -> str:
-    """The text of docs/recipes.md below a heading."""
-    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    return page.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
-SECTIONS = {**GENERAL, **OPTIONAL}
-
-
-@pytest.mark.parametrize("name", SECTIONS)
-def test_recipes_page_has_every_key(name: str) -> None:
-    missing = [row(p) for p in parameters_of(SECTIONS[name]) if row(p) not in section(f"[{name}]")]
-    assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
-
-
-def test_mixtures_page_has_every_key_of_a_store() -> None:
-    page = (ROOT / "docs" / "mixtures.md").read_text(encoding="utf-8")
-    missing = [row(p) for p in parameters_of(StoreConfig) if row(p) not in page]
-    assert not missing, "add or mend in docs/mixtures.md:\n" + "\n".join(missing)
-
-
-def test_recipes_page_has_the_keys_of_every_part() -> None:
-    missing = [
-        row(p) for p in parameters_of(PartSettings) if row(p) not in section("The five parts")
-    ]
-    assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
-
-
-@pytest.mark.parametrize("kind", PARTS)
-def test_recipes_page_has_every_key_of_the_built_ins(kind: str) -> None:
-    built_in = [c for c in load_plugins()[kind] if c.plugin.name.startswith("plugins.")]
-    assert built_in
-    for component in built_in:
-        text = section(f'[{kind}] name = "{component.name}"')
-        missing = [row(p) for p in component.parameters if row(p) not in text]
-        assert not missing, "add or mend in docs/recipes.md:\n" + "\n".join(missing)
+@pytest.mark.parametrize("page", sorted({page for page, _, _ in tables()}))
+def test_tables_of_keys_are_as_the_code_has_them(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert text == with_tables(page, text), "make them anew: python -m tests.key_tables"
 
 
 @pytest.mark.parametrize(
-    ("file", "kind"), [("importing.md", "dataset"), ("exporting.md", "exporter")]
+    ("page", "kind"), [("importing.md", "dataset"), ("exporting.md", "exporter")]
 )
-def test_pages_have_every_key_of_the_built_in_formats(file: str, kind: ComponentKind) -> None:
-    page = (ROOT / "docs" / file).read_text(encoding="utf-8")
-    for component in load_plugins()[kind]:
-        if component.plugin.name.startswith("plugins."):
-            text = page.split(f"\n## {component.name}\n")[1].split("\n## ")[0]
-            assert not [row(p) for p in component.parameters if row(p) not in text], component.name
-            assert f"| `{component.name}` |" in page.partition("\n## ")[0]
-
-
-def test_importing_page_has_every_key_of_a_meaning() -> None:
-    page = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
-    assert not [row(p) for p in parameters_of(ConventionOverride) if row(p) not in page]
+def test_pages_list_every_built_in_format(page: str, kind: ComponentKind) -> None:
+    top = (ROOT / "docs" / page).read_text(encoding="utf-8").partition("\n## ")[0]
+    assert not [c.name for c in built_in(kind) if f"| `{c.name}` |" not in top]
 
 
 def test_every_public_name_is_documented() -> None:
