@@ -15,7 +15,7 @@ def pristine_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six episodes of two tasks, two cameras, three parts; written once, since writing waits for
     the disk.
     """
-    return make_store(tmp_path_factory.mktemp("stores") / "store.zarr", part_bytes=30_000).path
+    return make_store(tmp_path_factory.mktemp("stores") / "store.zarr", segment_bytes=30_000).path
 
 
 @pytest.fixture

@@ -81,11 +81,11 @@ def make_store(
     episodes: int = 6,
     tasks: Sequence[str] = ("reach", "push"),
     info: StoreInfo | None = None,
-    part_bytes: int = 2**20,
+    segment_bytes: int = 2**20,
 ) -> EpisodeStore:
-    """A store of make_episodes; a small `part_bytes` gives a part to each episode."""
+    """A store of make_episodes; a small `segment_bytes` gives a part to each episode."""
     info = info or make_info()
-    with StoreWriter(path, info, part_bytes) as writer:
+    with StoreWriter(path, info, segment_bytes) as writer:
         for episode in make_episodes(episodes, info, tasks):
             writer.append(episode)
     return EpisodeStore(path)

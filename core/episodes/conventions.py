@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from core.episodes.episode import ActionConvention, Gripper
-from core.episodes.rotations import SIZES, read_turns, write_turns
+from core.episodes.rotations import SIZES, to_rotation, from_rotation
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Conversion:
         """
         columns = rotation_columns(self.source)
         angles = actions[..., columns] * np.array(self.source.scale)[columns]
-        turns = [read_turns(angles[:, step], self.source.rotation) for step in range(self.period)]
+        turns = [to_rotation(angles[:, step], self.source.rotation) for step in range(self.period)]
         total = turns[0] if whole else turns[-1]
         for turn in turns[1:] if whole else []:
             total = turn * total
-        numbers = write_turns(total, self.target.rotation)
+        numbers = from_rotation(total, self.target.rotation)
         turned: np.ndarray = numbers / np.array(self.target.scale)[self._rotation_columns]
         return turned
 
@@ -109,7 +109,7 @@ class Conversion:
         return _turning_columns(self.target, self.turning) if self._turns else []
 
 
-def obstacles(
+def incompatibilities(
     source: ActionConvention,
     target: ActionConvention,
     ratio: float,
@@ -203,7 +203,7 @@ def rotation_columns(convention: ActionConvention) -> list[int]:
     return arm[len(arm) - size :] if size else []
 
 
-def turning_names(conventions: Sequence[ActionConvention]) -> tuple[str, ...]:
+def rotation_names(conventions: Sequence[ActionConvention]) -> tuple[str, ...]:
     """The dimensions of united conventions that turn: those of the first that has a rotation."""
     first = next((convention for convention in conventions if convention.rotation != "none"), None)
     return () if first is None else tuple(first.names[d] for d in rotation_columns(first))
@@ -217,7 +217,7 @@ def _turning_columns(target: ActionConvention, turning: tuple[str, ...] | None) 
     )
 
 
-def unite(conventions: Sequence[ActionConvention]) -> ActionConvention:
+def merge_conventions(conventions: Sequence[ActionConvention]) -> ActionConvention:
     """One convention with the dimensions of all: the first one's, and then what the others have
     beside.
 

@@ -22,7 +22,7 @@ SIZES: dict[Rotation, int] = {
 }
 
 
-def read_turns(numbers: np.ndarray, layout: Rotation) -> Turn:
+def to_rotation(numbers: np.ndarray, layout: Rotation) -> Turn:
     """Rotations of numbers (n R), radians where they are angles; raises ValueError for a quaternion
     of length zero.
 
@@ -42,8 +42,8 @@ def read_turns(numbers: np.ndarray, layout: Rotation) -> Turn:
     return readers[layout]()
 
 
-def write_turns(turns: Turn, layout: Rotation) -> np.ndarray:
-    """Inverse of read_turns -> (n R) float64; of a quaternion's two signs the one with w >= 0."""
+def from_rotation(turns: Turn, layout: Rotation) -> np.ndarray:
+    """Inverse of to_rotation -> (n R) float64; of a quaternion's two signs the one with w >= 0."""
     writers: dict[str, Callable[[], np.ndarray]] = {
         "euler_xyz": lambda: turns.as_euler("xyz"),
         "axis_angle": lambda: turns.as_rotvec(),

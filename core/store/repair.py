@@ -15,7 +15,7 @@ import numpy as np
 from core.errors import DataError
 from core.store.attributes import read_attributes
 from core.store.layout import Commit, commit_file, read_commit, serialise, stream_paths
-from core.store.segment import DamagedGroup, EncodedEpisode, GroupStream, PendingPart, read_array
+from core.store.segment import DamagedBlock, EncodedEpisode, FrameStream, PendingSegment, read_array
 from core.store.verify import Damage, commit_numbers
 from core.system.files import sync
 
@@ -52,7 +52,7 @@ def repair(path: Path, damages: Sequence[Damage]) -> Repaired:
     broken = [commit for commit in damaged.values() if commit is not None]
     saved: list[Commit] = []
     for commit in broken:
-        pending = PendingPart(paths)
+        pending = PendingSegment(paths)
         for episode in whole_episodes(path / "parts" / commit.part, commit, paths, groups):
             if episode.id not in known:
                 known.add(episode.id)
@@ -77,7 +77,7 @@ def whole_episodes(
         ends = read_array(part, "episode/end", commit.arrays, "<i4")
         tasks = read_array(part, "episode/task", commit.arrays, "<i4")
         actions, proprio = (_numbers(part, commit, feature) for feature in ("action", "proprio"))
-        streams = {name: GroupStream(part, where, commit.arrays) for name, where in paths.items()}
+        streams = {name: FrameStream(part, where, commit.arrays) for name, where in paths.items()}
     except DataError:
         return
     starts = np.concatenate([[0], ends[:-1]])
@@ -108,11 +108,11 @@ def _numbers(part: Path, commit: Commit, feature: str) -> np.ndarray:
     )
 
 
-def _whole_groups(stream: GroupStream, first: int, stop: int) -> list[bytes] | None:
+def _whole_groups(stream: FrameStream, first: int, stop: int) -> list[bytes] | None:
     """The encoded groups first..stop-1, or None if one is damaged."""
     try:
         data, bounds = stream.read(first, stop)
-    except (DamagedGroup, OSError):  # OSError: a sector that cannot be read
+    except (DamagedBlock, OSError):  # OSError: a sector that cannot be read
         return None
     return [data[low - bounds[0] : high - bounds[0]] for low, high in pairwise(bounds)]
 

@@ -55,7 +55,7 @@ class EncodedEpisode:
         return cls(episode.id, task, streams, episode.actions.copy(), episode.proprio.copy())
 
 
-class PendingPart:
+class PendingSegment:
     """Whole episodes, encoded, in memory until `write`.
 
     paths: where in the part the groups of each camera and each feature go, by name.
@@ -148,7 +148,7 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 # ------------------------------------------------------------------------------------------ reading
 
 
-class DamagedGroup(Exception):  # noqa: N818 (it says what it is)
+class DamagedBlock(Exception):  # noqa: N818 (it says what it is)
     """Group number `group` of a stream is damaged or cut off."""
 
     def __init__(self, group: int) -> None:
@@ -156,7 +156,7 @@ class DamagedGroup(Exception):  # noqa: N818 (it says what it is)
         self.group = group
 
 
-class GroupStream:
+class FrameStream:
     """The byte stream of a camera or a feature, read in ranges.
 
     Thread-safe, and closed when nobody holds it any more. path: where in the part it lies,
@@ -180,7 +180,7 @@ class GroupStream:
         """Return groups first..stop-1, back to back, and where in the stream each begins and the
         last ends.
 
-        Raises DamagedGroup for the first that is damaged or cut off.
+        Raises DamagedBlock for the first that is damaged or cut off.
         """
         bounds = self.end[first : stop + 1].tolist()
         begin = bounds[0]
@@ -198,14 +198,14 @@ class GroupStream:
             if checksum(data := self._ranges.read(*span)) == self.crc[group]:
                 return data
             self._ranges.drop(*span)  # of a remote file; once that is mended, it is seen
-        raise DamagedGroup(group)
+        raise DamagedBlock(group)
 
     def prepare(self, first: int, stop: int) -> None:
         """Begin to fetch groups first..stop-1 where the stream is remote."""
         self._ranges.prepare(self.end[first], self.end[stop])
 
 
-class OpenPart:
+class OpenSegment:
     """The arrays of one part; their checksums are verified here, those of the frames whenever they
     are read.
     """
@@ -213,15 +213,15 @@ class OpenPart:
     def __init__(self, part: Location, records: Mapping[str, ArrayRecord]) -> None:
         self._part = part
         self._records = records
-        self._streams: dict[str, GroupStream] = {}
+        self._streams: dict[str, FrameStream] = {}
         self.numbers = {
             feature: _map_array(part, feature, records) for feature in ("action", "proprio")
         }
 
-    def stream(self, path: str) -> GroupStream:
+    def stream(self, path: str) -> FrameStream:
         """Return the stream that lies at a path in the part, opened at its first use."""
         if path not in self._streams:
-            self._streams[path] = GroupStream(self._part, path, self._records)
+            self._streams[path] = FrameStream(self._part, path, self._records)
         return self._streams[path]
 
 

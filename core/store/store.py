@@ -18,9 +18,9 @@ from core.store.attributes import read_attributes
 from core.store.features import as_bytes
 from core.store.layout import ArrayRecord, check_commit, chunk_file, read_commits, stream_paths
 from core.store.location import Location, RemotePath, fetch, locate
-from core.store.segment import DamagedGroup, GroupStream, OpenPart, read_array
+from core.store.segment import DamagedBlock, FrameStream, OpenSegment, read_array
 
-OPEN_PARTS = 1024  # at most; to open one takes as long as to decode some frames
+OPEN_SEGMENTS = 1024  # at most; to open one takes as long as to decode some frames
 
 
 class EpisodeStore:
@@ -152,7 +152,7 @@ class EpisodeStore:
         codec, length = self.codecs[name], self.length.item(episode)
         try:
             data, bounds = stream.read(base + groups.start, base + groups.stop)
-        except DamagedGroup as damage:
+        except DamagedBlock as damage:
             frame = max(start, (damage.group - base) * codec.group)
             where = f"frame {frame} of episode '{self._ids[episode]}'"
             raise DataError(
@@ -181,7 +181,7 @@ class EpisodeStore:
 
     def _groups(
         self, name: str, episode: int, start: int, stop: int
-    ) -> tuple[GroupStream, int, range]:
+    ) -> tuple[FrameStream, int, range]:
         """Return the stream of frames start..stop-1, its group where the episode begins, and which
         follow that.
         """
@@ -200,8 +200,8 @@ class EpisodeStore:
             raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
         return self._part_of.item(episode), self._offset.item(episode)
 
-    def _open_part(self, part: int) -> OpenPart:
-        return OpenPart(*self._parts[part])
+    def _open_part(self, part: int) -> OpenSegment:
+        return OpenSegment(*self._parts[part])
 
     def _read_episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return length, task and part of every episode; learn ids, tasks and parts."""
@@ -262,7 +262,7 @@ class EpisodeStore:
         relative: np.ndarray = starts - starts[first_episode]
         return relative
 
-    def _cache(self) -> Callable[[int], OpenPart]:
+    def _cache(self) -> Callable[[int], OpenSegment]:
         """Return `_open_part` with the last results kept; a part closes when its last reader is
         done.
 
@@ -272,11 +272,11 @@ class EpisodeStore:
         """
         files, _ = getrlimit(RLIMIT_NOFILE)
         limit = (
-            OPEN_PARTS
+            OPEN_SEGMENTS
             if files == RLIM_INFINITY
             else max(1, files // 4 // (len(self._stream_paths) + 2))
         )
-        return lru_cache(maxsize=min(OPEN_PARTS, limit))(self._open_part)
+        return lru_cache(maxsize=min(OPEN_SEGMENTS, limit))(self._open_part)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_part"}

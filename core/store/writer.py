@@ -20,32 +20,32 @@ from core.store.attributes import differences, read_attributes, to_attributes
 from core.store.codecs import Codec, Cost, choose_codec, try_codecs
 from core.store.features import feature_codec
 from core.store.layout import publish, read_commits, stream_paths
-from core.store.segment import EncodedEpisode, PendingPart
+from core.store.segment import EncodedEpisode, PendingSegment
 from core.system.files import sync
 
-PART_BYTES = 64 * 2**20  # of encoded frames, at which a part is committed
+SEGMENT_BYTES = 64 * 2**20  # of encoded frames, at which a part is committed
 
 
 class StoreWriter:
     """Appends episodes to a store, new or existing; several writers may work on one store at once.
 
     The store appears with its first episode, on which each camera's codec is chosen. Episodes
-    become visible, all or none, when a part is committed: at `part_bytes`, at `commit()`, and at
+    become visible, all or none, when a part is committed: at `segment_bytes`, at `commit()`, and at
     the end of the `with` block. An exception in the block drops what is not committed. Raises
     DataError if the store exists and its info disagrees.
     """
 
-    def __init__(self, path: Path, info: StoreInfo, part_bytes: int = PART_BYTES) -> None:
+    def __init__(self, path: Path, info: StoreInfo, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path = path
         self.info = replace(info, cameras=dict(info.cameras), features=dict(info.features))
         self.committed: set[str] = set()
-        self._part_bytes = part_bytes
+        self._part_bytes = segment_bytes
         self._commits = 0
         self.codecs: Mapping[str, Codec] | None = (
             None  # of each camera and feature, once there is an episode
         )
         self.tried: Mapping[str, Mapping[Codec, Cost]] = {}  # of each camera, if this writer chose
-        self._pending: PendingPart | None = None
+        self._pending: PendingSegment | None = None
         _check_names(self.info)
         if path.is_symlink() and not path.exists():
             raise DataError(
@@ -81,7 +81,7 @@ class StoreWriter:
             raise DataError(
                 f"{self.path}: episode '{episode.id}' is there already; give each episode an id of its own"
             )
-        self._pending = self._pending or PendingPart(stream_paths(self.info))
+        self._pending = self._pending or PendingSegment(stream_paths(self.info))
         self._pending.append(episode)
         if self._pending.size >= self._part_bytes:
             self.commit()
@@ -104,7 +104,7 @@ class StoreWriter:
             raise
         self.committed.update(episode.id for episode in pending.episodes)
 
-    def _publish(self, pending: PendingPart, folder: Path) -> None:
+    def _publish(self, pending: PendingSegment, folder: Path) -> None:
         commit = pending.write(folder)
         while True:
             self._catch_up()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from core.episodes.conventions import Conversion, obstacles, rotation_columns, turning_names, unite
+from core.episodes.conventions import Conversion, incompatibilities, rotation_columns, rotation_names, merge_conventions
 from core.episodes.episode import ActionConvention, Gripper
-from core.episodes.rotations import SIZES, read_turns
+from core.episodes.rotations import SIZES, to_rotation
 
 NAMES = {
     3: ("rx", "ry", "rz"),
@@ -58,10 +58,10 @@ def actions_of(source: ActionConvention, seed: int, count: int = 30, period: int
 def test_the_rotation_is_the_same_in_any_layout(layout: Any, other: Any, seed: int) -> None:
     source, target = convention(layout), convention(other)
     actions = actions_of(source, seed)
-    assert not list(obstacles(source, target, 1.0))
+    assert not list(incompatibilities(source, target, 1.0))
     converted = Conversion(source, target)(actions)
-    before = read_turns(actions[:, 0, rotation_columns(source)].astype(np.float64), layout)
-    after = read_turns(converted[:, rotation_columns(target)].astype(np.float64), other)
+    before = to_rotation(actions[:, 0, rotation_columns(source)].astype(np.float64), layout)
+    after = to_rotation(converted[:, rotation_columns(target)].astype(np.float64), other)
     np.testing.assert_allclose(after.as_matrix(), before.as_matrix(), atol=1e-5)
     np.testing.assert_array_equal(converted[:, [0, 1, 2, -1]], actions[:, 0, [0, 1, 2, -1]])
 
@@ -70,7 +70,7 @@ def test_the_same_convention_leaves_every_bit() -> None:
     conversion = Conversion(convention(), convention())
     actions = actions_of(convention(), 1)
     assert conversion.is_identity
-    assert conversion.present.all()
+    assert conversion.has_dimension.all()
     np.testing.assert_array_equal(conversion(actions), actions[:, 0])
 
 
@@ -80,7 +80,7 @@ def test_a_gripper_is_as_open_as_before(closed: float, opened: float, kind: Any)
     source = convention()
     target = convention(grippers=(Gripper(6, kind, closed=closed, open=opened),))
     actions = actions_of(source, 2)
-    assert not list(obstacles(source, target, 1.0))
+    assert not list(incompatibilities(source, target, 1.0))
     converted = Conversion(source, target)(actions)[:, 6]
     np.testing.assert_allclose(
         converted, np.where(actions[:, 0, 6] == 1, opened, closed), atol=1e-7
@@ -102,7 +102,7 @@ def test_units_are_scaled() -> None:
 def test_a_slower_rate_adds_steps_up_and_composes_their_turns() -> None:
     source = convention(mode="delta", rate=30.0)
     target = convention(mode="delta", rate=10.0)
-    assert not list(obstacles(source, target, 3.0))
+    assert not list(incompatibilities(source, target, 3.0))
     actions = actions_of(source, 4, period=3)
     converted = Conversion(source, target, 3)(actions)
     exact = actions.astype(np.float64)
@@ -118,7 +118,7 @@ def test_a_slower_rate_adds_steps_up_and_composes_their_turns() -> None:
         expected = np.zeros(9)
         mujoco.mju_quat2Mat(expected, total)
         np.testing.assert_allclose(
-            read_turns(turned[None, 3:6], "axis_angle").as_matrix()[0].ravel(), expected, atol=1e-5
+            to_rotation(turned[None, 3:6], "axis_angle").as_matrix()[0].ravel(), expected, atol=1e-5
         )
 
 
@@ -134,8 +134,8 @@ def test_dimensions_that_one_lacks_are_zero_and_said_to_be_absent() -> None:
     source = convention(rotation="none")
     conversion = Conversion(source, bigger)
     actions = actions_of(source, 6)
-    assert conversion.present.tolist() == [True, True, True, False, True]
-    np.testing.assert_array_equal(conversion(actions)[:, conversion.present], actions[:, 0])
+    assert conversion.has_dimension.tolist() == [True, True, True, False, True]
+    np.testing.assert_array_equal(conversion(actions)[:, conversion.has_dimension], actions[:, 0])
     assert not conversion(actions)[:, 3].any()
 
 
@@ -159,7 +159,7 @@ REFUSED = [
 def test_what_is_not_exact_is_refused_with_the_reason(
     here: Any, there: Any, ratio: float, reason: str
 ) -> None:
-    found = list(obstacles(convention(**here), convention(**there), ratio))
+    found = list(incompatibilities(convention(**here), convention(**there), ratio))
     assert len(found) == 1, found
     assert reason in found[0]
 
@@ -168,14 +168,14 @@ def test_a_rotation_that_cannot_be_found_is_refused() -> None:
     odd = convention(names=("x", "y", "rx", "ry", "rz", "force", "more", "gripper"), scale=(1.0,) * 8,
                      grippers=(Gripper(7, "binary", closed=0.0, open=1.0),))  # fmt: skip
     assert any(
-        "is not clear" in line for line in obstacles(odd, convention("quaternion_xyzw"), 1.0)
+        "is not clear" in line for line in incompatibilities(odd, convention("quaternion_xyzw"), 1.0)
     )
 
 
 def test_united_conventions_have_the_first_ones_dimensions_first() -> None:
     second = convention("quaternion_xyzw", names=("x", "y", "z", "q0", "q1", "q2", "q3", "thumb"),
                         grippers=(Gripper(7, "binary", closed=5.0, open=6.0),))  # fmt: skip
-    united = unite([convention(), second])
+    united = merge_conventions([convention(), second])
     assert united.names == ("x", "y", "z", "rx", "ry", "rz", "gripper", "thumb")
     assert united.rotation == "axis_angle"
     assert [(g.dimension, g.closed) for g in united.grippers] == [(6, 0.0), (7, 5.0)]
@@ -191,9 +191,9 @@ def test_what_turns_is_known_by_name_whatever_else_is_united() -> None:
         mode="delta",
         rate=20.0,
     )
-    united, turning = unite([turning_only, fast]), turning_names([turning_only, fast])
+    united, turning = merge_conventions([turning_only, fast]), rotation_names([turning_only, fast])
     assert (united.names, turning) == (("rx", "ry", "rz", "x", "y", "z"), ("rx", "ry", "rz"))
-    assert not list(obstacles(fast, united, 2.0, turning))
+    assert not list(incompatibilities(fast, united, 2.0, turning))
     steps = np.array([[[1.0, 0, 0, 0.1, 0, 0], [1.0, 0, 0, 0.1, 0, 0]]], np.float32)
     converted = Conversion(fast, united, 2, turning)(steps)
     np.testing.assert_allclose(converted, [[0.2, 0, 0, 2.0, 0, 0]], atol=1e-6)
@@ -201,4 +201,4 @@ def test_what_turns_is_known_by_name_whatever_else_is_united() -> None:
 
 def test_a_rotation_that_is_worth_nothing_is_refused() -> None:
     target = convention("quaternion_xyzw", scale=(1.0, 1, 1, 0, 0, 0, 0, 1))
-    assert any("rotation is worth nothing" in line for line in obstacles(convention(), target, 1.0))
+    assert any("rotation is worth nothing" in line for line in incompatibilities(convention(), target, 1.0))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from core.episodes.rotations import SIZES, read_turns, write_turns
+from core.episodes.rotations import SIZES, to_rotation, from_rotation
 
 LAYOUTS = [layout for layout in SIZES if layout != "none"]
 
@@ -40,7 +40,7 @@ def numbers_of(quaternion: np.ndarray, layout: str) -> np.ndarray:
 @given(seed=st.integers(0, 2**31))
 def test_layouts_are_read_as_mujoco_writes_them(layout: str, seed: int) -> None:
     quaternions = random_quaternions(seed)
-    turns = read_turns(np.array([numbers_of(q, layout) for q in quaternions]), layout)  # type: ignore[arg-type]
+    turns = to_rotation(np.array([numbers_of(q, layout) for q in quaternions]), layout)  # type: ignore[arg-type]
     np.testing.assert_allclose(turns.as_matrix(), [matrix_of(q) for q in quaternions], atol=1e-12)
 
 
@@ -53,7 +53,7 @@ def test_euler_angles_turn_about_fixed_axes(seed: int) -> None:
         quaternion = np.zeros(4)
         mujoco.mju_euler2Quat(quaternion, triple, "XYZ")
         expected.append(matrix_of(quaternion))
-    np.testing.assert_allclose(read_turns(angles, "euler_xyz").as_matrix(), expected, atol=1e-12)
+    np.testing.assert_allclose(to_rotation(angles, "euler_xyz").as_matrix(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -61,17 +61,17 @@ def test_euler_angles_turn_about_fixed_axes(seed: int) -> None:
 @given(seed=st.integers(0, 2**31))
 def test_writing_is_the_inverse_of_reading(layout: str, seed: int) -> None:
     expected = [matrix_of(q) for q in random_quaternions(seed)]
-    turns = read_turns(random_quaternions(seed), "quaternion_wxyz")
-    written = write_turns(turns, layout)  # type: ignore[arg-type]
+    turns = to_rotation(random_quaternions(seed), "quaternion_wxyz")
+    written = from_rotation(turns, layout)  # type: ignore[arg-type]
     assert written.shape == (20, SIZES[layout])  # type: ignore[index]
-    np.testing.assert_allclose(read_turns(written, layout).as_matrix(), expected, atol=1e-7)  # type: ignore[arg-type]
+    np.testing.assert_allclose(to_rotation(written, layout).as_matrix(), expected, atol=1e-7)  # type: ignore[arg-type]
 
 
 def test_six_numbers_need_be_neither_orthogonal_nor_of_unit_length() -> None:
-    turned = read_turns(np.array([[2.0, 0, 0, 1.0, 3.0, 0]]), "rotation_6d")
+    turned = to_rotation(np.array([[2.0, 0, 0, 1.0, 3.0, 0]]), "rotation_6d")
     np.testing.assert_allclose(turned.as_matrix()[0], np.eye(3), atol=1e-12)
 
 
 def test_of_two_quaternions_the_one_with_positive_w_is_written() -> None:
-    same = read_turns(np.array([[-0.5, 0.5, 0.5, 0.5]]), "quaternion_wxyz")
-    np.testing.assert_allclose(write_turns(same, "quaternion_xyzw"), [[-0.5, -0.5, -0.5, 0.5]])
+    same = to_rotation(np.array([[-0.5, 0.5, 0.5, 0.5]]), "quaternion_wxyz")
+    np.testing.assert_allclose(from_rotation(same, "quaternion_xyzw"), [[-0.5, -0.5, -0.5, 0.5]])

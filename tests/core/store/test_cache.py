@@ -24,7 +24,7 @@ def test_what_was_written_is_read_and_can_be_dropped(tmp_path: Path) -> None:
     file = cache.write("a", b"one")
     cache.write("b", b"other")
     assert cache.read("a", 3) == b"one" == file.read_bytes()
-    assert cache.find("a") == cache.place("a") == file
+    assert cache.find("a") == cache.path_for("a") == file
     assert cache.drop("a")
     assert (cache.read("a", 3), cache.read("b", 5)) == (None, b"other")
 

@@ -39,7 +39,7 @@ T, H = 5, 2
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     """Six episodes with every kind of feature, in several parts."""
     path = tmp_path_factory.mktemp("features") / "store.zarr"
-    store = make_store(path, info=INFO, part_bytes=60_000)
+    store = make_store(path, info=INFO, segment_bytes=60_000)
     assert len(list((path / "commits").iterdir())) > 1
     return store
 

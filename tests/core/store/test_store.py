@@ -42,9 +42,9 @@ def test_a_store_gives_back_what_was_appended(store: EpisodeStore) -> None:
         np.testing.assert_array_equal(store.proprio(e, 2, 5), episode.proprio[2:5])
 
 
-@pytest.mark.parametrize("part_bytes", [1, 30_000, 2**30])
-def test_any_run_of_frames_is_what_was_appended(tmp_path: Path, part_bytes: int) -> None:
-    store = make_store(tmp_path / "a.zarr", part_bytes=part_bytes)
+@pytest.mark.parametrize("segment_bytes", [1, 30_000, 2**30])
+def test_any_run_of_frames_is_what_was_appended(tmp_path: Path, segment_bytes: int) -> None:
+    store = make_store(tmp_path / "a.zarr", segment_bytes=segment_bytes)
     for e, episode in enumerate(EPISODES):
         for start, stop in (
             (0, len(episode)),
@@ -108,9 +108,9 @@ def test_a_local_store_prepares_nothing(store: EpisodeStore) -> None:
 
 def test_threads_and_processes_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        store_module, "OPEN_PARTS", 2
+        store_module, "OPEN_SEGMENTS", 2
     )  # fewer than there are parts: they close and open all the time
-    store = make_store(tmp_path / "a.zarr", part_bytes=1)
+    store = make_store(tmp_path / "a.zarr", segment_bytes=1)
     jobs = [(camera, e) for _ in range(20) for camera in (STILL, MOVING) for e in range(6)]
     alone = [checksum(frames_of(store, camera, e, 1, 10).tobytes()) for camera, e in jobs]
     with ThreadPoolExecutor(4) as pool:
@@ -127,8 +127,8 @@ def _checksums(store: EpisodeStore, jobs: list[tuple[str, int]]) -> list[int]:
 
 
 def test_files_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "OPEN_PARTS", 2)
-    store = make_store(tmp_path / "a.zarr", episodes=5, part_bytes=1)
+    monkeypatch.setattr(store_module, "OPEN_SEGMENTS", 2)
+    store = make_store(tmp_path / "a.zarr", episodes=5, segment_bytes=1)
     for e in range(5):
         frames_of(store, STILL, e, 0, 3)
     held = [
@@ -142,7 +142,7 @@ def test_open_parts_hold_a_quarter_of_the_files_that_a_process_may_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, parts: int
 ) -> None:
     monkeypatch.setattr(store_module, "getrlimit", lambda _: (limit, limit))
-    store = make_store(tmp_path / "a.zarr", episodes=5, part_bytes=1)
+    store = make_store(tmp_path / "a.zarr", episodes=5, segment_bytes=1)
     for e in range(5):
         for camera in (STILL, MOVING):
             frames_of(store, camera, e, 0, 3)

@@ -17,12 +17,12 @@ from tests.factories import contents, make_store
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Eight episodes in three parts, several in each."""
-    return make_store(tmp_path / "store.zarr", episodes=8, part_bytes=50_000).path
+    return make_store(tmp_path / "store.zarr", episodes=8, segment_bytes=50_000).path
 
 
 def array_file(path: Path, number: int, array: str) -> Path:
     commit = read_commit(commit_file(path, number))
-    return chunk_file(path / "parts" / commit.part, array, len(commit.arrays[array].shape))
+    return chunk_file(path / "parts" / commit.segment, array, len(commit.arrays[array].shape))
 
 
 def flip(file: Path, at: float = 0.5) -> None:

@@ -163,7 +163,7 @@ def test_zarr_reads_what_was_written(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr")
     root = zarr.open_group(tmp_path / "a.zarr", mode="r")
     (commit,) = read_commits(tmp_path / "a.zarr")
-    part = root[f"parts/{commit.part}"]
+    part = root[f"parts/{commit.segment}"]
     np.testing.assert_array_equal(
         part["action"][:], np.concatenate([e.actions for e in make_episodes(6, INFO)])
     )
@@ -229,7 +229,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     ).returncode:
         pytest.skip("mounting a tmpfs is not permitted here")
     try:
-        writer = StoreWriter(tmp_path / "a.zarr", INFO, part_bytes=100_000)
+        writer = StoreWriter(tmp_path / "a.zarr", INFO, segment_bytes=100_000)
         with pytest.raises(DataError, match="No space left on device"):
             _append_many(writer)
         store = EpisodeStore(tmp_path / "a.zarr")
