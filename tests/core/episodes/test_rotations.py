@@ -1,11 +1,11 @@
-"""Layouts of rotations against MuJoCo's own arithmetic."""
+"""Layouts of rotations, against MuJoCo's arithmetic."""
 
 import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from core.episodes.rotations import SIZES, to_rotation, from_rotation
+from core.episodes.rotations import SIZES, from_rotation, to_rotation
 
 LAYOUTS = [layout for layout in SIZES if layout != "none"]
 
@@ -38,10 +38,12 @@ def numbers_of(quaternion: np.ndarray, layout: str) -> np.ndarray:
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "euler_xyz"])
 @settings(deadline=None)  # the machine may be busy
 @given(seed=st.integers(0, 2**31))
-def test_layouts_are_read_as_mujoco_writes_them(layout: str, seed: int) -> None:
+def test_layouts_agree_with_mujoco(layout: str, seed: int) -> None:
     quaternions = random_quaternions(seed)
-    turns = to_rotation(np.array([numbers_of(q, layout) for q in quaternions]), layout)  # type: ignore[arg-type]
-    np.testing.assert_allclose(turns.as_matrix(), [matrix_of(q) for q in quaternions], atol=1e-12)
+    rotations = to_rotation(np.array([numbers_of(q, layout) for q in quaternions]), layout)  # type: ignore[arg-type]
+    np.testing.assert_allclose(
+        rotations.as_matrix(), [matrix_of(q) for q in quaternions], atol=1e-12
+    )
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -59,19 +61,21 @@ def test_euler_angles_turn_about_fixed_axes(seed: int) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(deadline=None)  # the machine may be busy
 @given(seed=st.integers(0, 2**31))
-def test_writing_is_the_inverse_of_reading(layout: str, seed: int) -> None:
+def test_from_rotation_is_the_inverse_of_to_rotation(layout: str, seed: int) -> None:
     expected = [matrix_of(q) for q in random_quaternions(seed)]
-    turns = to_rotation(random_quaternions(seed), "quaternion_wxyz")
-    written = from_rotation(turns, layout)  # type: ignore[arg-type]
-    assert written.shape == (20, SIZES[layout])  # type: ignore[index]
-    np.testing.assert_allclose(to_rotation(written, layout).as_matrix(), expected, atol=1e-7)  # type: ignore[arg-type]
+    rotations = to_rotation(random_quaternions(seed), "quaternion_wxyz")
+    numbers = from_rotation(rotations, layout)  # type: ignore[arg-type]
+    assert numbers.shape == (20, SIZES[layout])  # type: ignore[index]
+    np.testing.assert_allclose(to_rotation(numbers, layout).as_matrix(), expected, atol=1e-7)  # type: ignore[arg-type]
 
 
-def test_six_numbers_need_be_neither_orthogonal_nor_of_unit_length() -> None:
-    turned = to_rotation(np.array([[2.0, 0, 0, 1.0, 3.0, 0]]), "rotation_6d")
-    np.testing.assert_allclose(turned.as_matrix()[0], np.eye(3), atol=1e-12)
+def test_rotation_6d_need_be_neither_orthogonal_nor_of_unit_length() -> None:
+    rotation = to_rotation(np.array([[2.0, 0, 0, 1.0, 3.0, 0]]), "rotation_6d")
+    np.testing.assert_allclose(rotation.as_matrix()[0], np.eye(3), atol=1e-12)
 
 
-def test_of_two_quaternions_the_one_with_positive_w_is_written() -> None:
-    same = to_rotation(np.array([[-0.5, 0.5, 0.5, 0.5]]), "quaternion_wxyz")
-    np.testing.assert_allclose(from_rotation(same, "quaternion_xyzw"), [[-0.5, -0.5, -0.5, 0.5]])
+def test_of_two_quaternions_the_one_with_positive_w_is_returned() -> None:
+    rotation = to_rotation(np.array([[-0.5, 0.5, 0.5, 0.5]]), "quaternion_wxyz")
+    np.testing.assert_allclose(
+        from_rotation(rotation, "quaternion_xyzw"), [[-0.5, -0.5, -0.5, 0.5]]
+    )

@@ -199,7 +199,7 @@ def test_a_forked_process_is_told_so(proxy: Proxy) -> None:
 def test_many_requests_are_in_flight_and_no_more_than_allowed(proxy: Proxy, tmp_path: Path) -> None:
     allowed = Objects(STORE, Cache(tmp_path, 10**9), in_flight=5)
     proxy.gather = 5  # each waits for four others: one after the other, they would wait for ever
-    allowed.each(allowed.exists, [f"missing/{number}" for number in range(20)])
+    allowed.map(allowed.exists, [f"missing/{number}" for number in range(20)])
     assert proxy.most == 5
 
 

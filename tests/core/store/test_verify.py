@@ -11,7 +11,7 @@ from core.errors import DataError
 from core.store.layout import chunk_file, commit_file, read_commit
 from core.store.store import EpisodeStore
 from core.store.verify import verify
-from tests.factories import contents, make_store
+from tests.factories import make_store
 
 
 @pytest.fixture
@@ -66,40 +66,6 @@ def test_damage_is_named_and_nothing_changes(
     assert "No such file" in shown
     assert "2 parts are damaged; `joinery repair` keeps the episodes that are whole" in shown
     assert file.exists()
-
-
-def test_a_damaged_frame_costs_its_episode_alone(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before, episodes = contents(path), read_commit(commit_file(path, 1)).episodes
-    assert len(episodes) > 1
-    flip(array_file(path, 1, "cam/wrist/data"), at=0.0)
-    assert joinery(["repair", str(path)]) == 0
-    assert (
-        f"repaired, {len(episodes) - 1} episodes of the damaged parts are kept, 1 are lost"
-        in capsys.readouterr().out
-    )
-    del before[episodes[0]]
-    assert contents(path) == before
-    assert main([str(path)]) == 0
-    assert joinery(["repair", str(path)]) == 0
-    assert "nothing to repair" in capsys.readouterr().out
-
-
-def test_damaged_numbers_cost_their_part_and_a_damaged_commit_its_own(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = contents(path)
-    first, second = (read_commit(commit_file(path, number)).episodes for number in range(2))
-    flip(array_file(path, 0, "action"))
-    flip(commit_file(path, 1))
-    assert joinery(["repair", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"lost: {episode}" in shown for episode in first)
-    assert contents(path) == {
-        e: content for e, content in before.items() if e not in (*first, *second)
-    }
-    assert len(list((path / "parts").iterdir())) == len(list((path / "commits").iterdir()))
 
 
 def test_a_missing_commit_is_damage(path: Path) -> None:

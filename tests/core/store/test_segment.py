@@ -1,0 +1,146 @@
+"""Segments: plain zarr groups on disk, whose damage is found and named."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from core.errors import DataError
+from core.store.layout import read_commits
+from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
+from tests.factories import (
+    MOVING,
+    STILL,
+    make_episode,
+    make_episodes,
+    make_info,
+    make_store,
+    with_actions,
+)
+
+INFO = make_info()
+
+
+EPISODES = make_episodes(6, INFO)
+
+
+def frames_of(store: EpisodeStore, camera: str, episode: int, start: int, stop: int) -> np.ndarray:
+    out = np.zeros((stop - start, 32, 32, 3), np.uint8)
+    store.read_frames(camera, episode, start, stop, out)
+    return out
+
+
+def files(store: EpisodeStore, pattern: str) -> list[Path]:
+    return sorted(store.path.glob(pattern))
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+def read_everything(store: EpisodeStore) -> None:
+    fresh = EpisodeStore(store.path)
+    for e in range(len(fresh)):
+        for camera in fresh.info.cameras:
+            frames_of(fresh, camera, e, 0, int(fresh.length[e]))
+        fresh.actions(e, 0, 1), fresh.proprio(e, 0, 1)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.7, 0.999])
+def test_a_flipped_bit_names_file_episode_and_frame(tmp_path: Path, fraction: float) -> None:
+    store = make_store(tmp_path / "a.zarr")
+    (file,) = files(store, f"parts/*/cam/{MOVING}/data/c/0")
+    at = int(fraction * file.stat().st_size)
+    (ends,) = files(store, f"parts/*/cam/{MOVING}/end/c/0")
+    frame = int(np.searchsorted(np.fromfile(ends, "<u4"), at, "right"))
+    episode = int(np.searchsorted(store.start, frame, "right")) - 1
+    flip(file, at)
+    where = f"{file}: frame {frame - store.start[episode]} of episode '{store.episode_id(episode)}' is damaged"
+    with pytest.raises(DataError, match=f"{where}.*import again"):
+        read_everything(store)
+
+
+def test_a_flipped_bit_in_a_lossless_group_names_the_first_frame_wanted(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr")
+    (file,) = files(store, f"parts/*/cam/{STILL}/data/c/0")
+    flip(file, 20)
+    with pytest.raises(DataError, match=f"{file}: frame 5 of episode 'reach/0' is damaged"):
+        frames_of(store, STILL, 0, 5, 8)
+    np.testing.assert_array_equal(
+        frames_of(store, STILL, 0, 8, 10), EPISODES[0].images[STILL][8:10]
+    )
+
+
+@pytest.mark.parametrize(
+    "array", ["action/c/0/0", "proprio/c/0/0", "episode/end/c/0", f"cam/{STILL}/crc/c/0"]
+)
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_array_names_its_file(store: EpisodeStore, array: str, damage: str) -> None:
+    file = files(store, f"parts/*/{array}")[1]
+    act: dict[str, Callable[[], object]] = {
+        "flip": lambda: flip(file, 3),
+        "truncate": lambda: file.write_bytes(file.read_bytes()[:-1]),
+        "remove": file.unlink,
+    }
+    act[damage]()
+    with pytest.raises(DataError, match=f"{file}.*import again"):
+        read_everything(store)
+
+
+def test_truncated_and_missing_frames(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr")
+    (file,) = files(store, f"parts/*/cam/{MOVING}/data/c/0")
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(
+        DataError, match=rf"{file}: frame 10 of episode 'push/5' is damaged or cut off"
+    ):
+        read_everything(store)
+    file.unlink()
+    with pytest.raises(DataError, match=rf"{file}: No such file.*restore the file or import again"):
+        read_everything(store)
+
+
+def test_zarr_reads_what_was_written(tmp_path: Path) -> None:
+    """The layout is plain zarr v3: zarr-python finds the same numbers and bytes."""
+    store = make_store(tmp_path / "a.zarr")
+    root = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    (commit,) = read_commits(tmp_path / "a.zarr")
+    part = root[f"parts/{commit.segment}"]
+    np.testing.assert_array_equal(
+        part["action"][:], np.concatenate([e.actions for e in make_episodes(6, INFO)])
+    )
+    np.testing.assert_array_equal(np.diff(part["episode/end"][:], prepend=0), store.length)
+    end = part[f"cam/{MOVING}/end"][:]
+    out = np.zeros((1, 32, 32, 3), np.uint8)
+    data = part[f"cam/{MOVING}/data"][end[3] : end[4]].tobytes()
+    store.codecs[MOVING].decode(data, [0, len(data)], 1, 0, out)
+    expected = np.zeros_like(out)
+    store.read_frames(MOVING, 0, 4, 5, expected)
+    np.testing.assert_array_equal(out, expected)
+    assert root.attrs["format"] == "joinery-episodes"
+    still, moving = (root.attrs["cameras"][name] for name in (STILL, MOVING))
+    assert still == {
+        "height": 32,
+        "width": 32,
+        "codec": "zstd",
+        "group": 8,
+        "quality": None,
+        "chroma": None,
+    }
+    assert (moving["codec"], moving["quality"], moving["chroma"]) == ("jpeg", 95, "4:4:4")
+    assert root.attrs["action"]["grippers"][0]["open"] == 1.0
+
+
+def test_numbers_that_are_all_zero_leave_a_file(tmp_path: Path) -> None:
+    """zarr's default would leave none, and a lost file would read as zeros."""
+    zeros = with_actions(make_episode(0, INFO), np.zeros((11, 4), np.float32))
+    with StoreWriter(tmp_path / "a.zarr", INFO) as writer:
+        writer.append(zeros)
+    assert not EpisodeStore(tmp_path / "a.zarr").actions(0, 0, 11).any()
+    (file,) = (tmp_path / "a.zarr").glob("parts/*/action/c/0/0")
+    assert file.stat().st_size == 11 * 4 * 4
