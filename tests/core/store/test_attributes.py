@@ -1,20 +1,23 @@
 """The attributes of a store: what is refused, with the reason in one line."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import DataError
+from core.store.attributes import differences, read_attributes, to_attributes
+from core.store.codecs import Codec, Jpeg, Zstd, feature_codec
 from core.store.store import EpisodeStore
-from tests.factories import (
-    FEATURES,
-    STILL,
-    make_info,
-    make_store,
-)
+from tests.factories import FEATURES, STILL, make_info, make_store
+
+ACTION = asdict(make_info().action)
+GRIPPER = ACTION["grippers"][0]
+CAMERA = {"height": 32, "width": 32, "codec": "zstd", "group": 8, "quality": None}
+INFO = make_info(features=FEATURES)
+SHIPPED = Path(__file__).parents[3] / "recipes" / "data" / "metaworld.zarr"
 
 
 def test_what_is_no_store_or_too_new(tmp_path: Path, store: EpisodeStore) -> None:
@@ -41,15 +44,6 @@ def test_what_is_no_store_or_too_new(tmp_path: Path, store: EpisodeStore) -> Non
     file.write_text("{")
     with pytest.raises(DataError, match=r"zarr.json: unreadable"):
         EpisodeStore(store.path)
-
-
-ACTION = asdict(make_info().action)
-
-
-GRIPPER = ACTION["grippers"][0]
-
-
-CAMERA = {"height": 32, "width": 32, "codec": "zstd", "group": 8, "quality": None}
 
 
 @pytest.mark.parametrize(
@@ -97,35 +91,29 @@ def test_damaged_metadata_is_one_line(tmp_path: Path, change: dict[str, Any], me
 
 
 @pytest.mark.parametrize("attributes", [[], None, "text", {}])
-def test_attributes_that_are_no_stores(tmp_path: Path, attributes: Any) -> None:
+def test_attributes_of_something_else(tmp_path: Path, attributes: Any) -> None:
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
     with pytest.raises(DataError, match="holds no episode store; name one"):
         EpisodeStore(tmp_path)
 
 
-INFO = make_info(features=FEATURES)
-
-
-SHIPPED = Path(__file__).parents[3] / "recipes" / "data" / "metaworld.zarr"
-
-
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
-    """Six episodes with every kind of feature, in several parts."""
+    """Six episodes with every kind of feature, in several segments."""
     path = tmp_path_factory.mktemp("features") / "store.zarr"
     store = make_store(path, info=INFO, segment_bytes=60_000)
     assert len(list((path / "commits").iterdir())) > 1
     return store
 
 
-def test_what_has_no_features_is_written_as_before(pristine_store: Path) -> None:
+def test_a_store_without_features_is_written_as_before(pristine_store: Path) -> None:
     attributes = json.loads((pristine_store / "zarr.json").read_text())["attributes"]
     assert (attributes["schema_version"], attributes["min_reader_version"]) == (1, 1)
     assert "named_features" not in attributes
     assert not [*pristine_store.glob("parts/*/feature")]
 
 
-def test_versions_that_know_no_features_append_nothing(pristine: EpisodeStore) -> None:
+def test_a_store_with_features_is_closed_to_older_versions(pristine: EpisodeStore) -> None:
     attributes = json.loads((pristine.path / "zarr.json").read_text())["attributes"]
     assert attributes["min_reader_version"] == 2
     assert attributes["named_features"]["depth"] == {
@@ -138,7 +126,7 @@ def test_versions_that_know_no_features_append_nothing(pristine: EpisodeStore) -
     }
 
 
-def test_a_store_of_before_there_were_features_opens() -> None:
+def test_a_store_older_than_features_opens() -> None:
     store = EpisodeStore(SHIPPED)
     assert store.info.features == {}
     assert store.read(0).features == {}
@@ -146,7 +134,7 @@ def test_a_store_of_before_there_were_features_opens() -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Six episodes in one part."""
+    """Six episodes in one segment."""
     return make_store(tmp_path / "store.zarr", info=INFO).path
 
 
@@ -154,9 +142,27 @@ def path(tmp_path: Path) -> Path:
     "change",
     [{"dtype": "object"}, {"shape": [-1]}, {"group": 0}, {"codec": "jpeg"}, {"meaning": "smell"}],
 )
-def test_damaged_specifications(path: Path, change: dict[str, object]) -> None:
+def test_damaged_features(path: Path, change: dict[str, object]) -> None:
     text = json.loads((path / "zarr.json").read_text())
     text["attributes"]["named_features"]["force"] |= change
     (path / "zarr.json").write_text(json.dumps(text))
     with pytest.raises(DataError, match=r"zarr.json: metadata is damaged"):
         EpisodeStore(path)
+
+
+def test_attributes_come_back_as_they_were_written(tmp_path: Path) -> None:
+    codecs: dict[str, Codec] = {
+        "front": Jpeg(quality=80, chroma="4:2:0"),
+        "wrist": Zstd(block_size=3),
+    }
+    codecs |= {name: feature_codec(feature) for name, feature in FEATURES.items()}
+    attributes = to_attributes(INFO, codecs)
+    assert attributes["cameras"]["wrist"]["group"] == 3
+    (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
+    assert read_attributes(tmp_path) == (INFO, codecs)
+
+
+def test_differences_are_named_but_the_origin_may_differ() -> None:
+    other = replace(make_info(), origin="elsewhere")
+    assert differences(make_info(), other) == []
+    assert differences(make_info(), replace(other, fps=20.0)) == ["fps: 20.0 there, 10.0 here"]

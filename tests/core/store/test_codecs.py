@@ -39,18 +39,18 @@ def test_any_frames_of_several_blocks_are_decoded_at_once(data: st.DataObject) -
     images = make_episode(0, make_info(), length=21).images
     codec = data.draw(st.sampled_from([Zstd(), Zstd(block_size=3), Jpeg(), Jpeg(chroma="4:2:0")]))
     frames = images[STILL if codec.name == "zstd" else MOVING]
-    chunks = [codec.encode(block) for block in split_blocks(frames, codec.block_size)]
+    encoded = [codec.encode(block) for block in split_blocks(frames, codec.block_size)]
     start = data.draw(st.integers(0, len(frames) - 1))
     stop = data.draw(st.integers(start + 1, len(frames)))
     low, high = start // codec.block_size, -(-stop // codec.block_size)
-    bounds = np.cumsum([1000, *map(len, chunks)]).tolist()[low : high + 1]
-    pairs = zip(chunks, split_blocks(frames, codec.block_size), strict=True)
-    alone = np.concatenate([decode(codec, block, frames_) for block, frames_ in pairs])
+    bounds = np.cumsum([1000, *map(len, encoded)]).tolist()[low : high + 1]
+    pairs = zip(encoded, split_blocks(frames, codec.block_size), strict=True)
+    alone = np.concatenate([decode(codec, block, original) for block, original in pairs])
     out = np.zeros((stop - start, *frames.shape[1:]), np.uint8)
     first = low * codec.block_size
     count = min(high * codec.block_size, len(frames)) - first
     with patch("core.store.codecs.MAX_SCRATCH", data.draw(st.sampled_from([0, 2**25]))):
-        codec.decode(b"".join(chunks[low:high]), bounds, count, start - first, out)
+        codec.decode(b"".join(encoded[low:high]), bounds, count, start - first, out)
     np.testing.assert_array_equal(out, alone[start:stop])
     if codec.name == "zstd":
         np.testing.assert_array_equal(out, frames[start:stop])
@@ -116,10 +116,12 @@ def test_codecs_are_made_by_name() -> None:
 def test_a_long_run_is_not_held_twice() -> None:
     frames = np.zeros((4096, 64, 64, 3), np.uint8)
     codec = Zstd()
-    chunks = [codec.encode(block) for block in split_blocks(frames, codec.block_size)]
+    encoded = [codec.encode(block) for block in split_blocks(frames, codec.block_size)]
     out = np.ones_like(frames[1:])
     tracemalloc.start()
-    codec.decode(b"".join(chunks), np.cumsum([0, *map(len, chunks)]).tolist(), len(frames), 1, out)
+    codec.decode(
+        b"".join(encoded), np.cumsum([0, *map(len, encoded)]).tolist(), len(frames), 1, out
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert not out.any()
@@ -130,5 +132,5 @@ def test_a_long_run_is_not_held_twice() -> None:
     ("shape", "frames"),
     [((), 256), ((6,), 256), ((128, 3), 21), ((48, 64, 1), 8), ((480, 640, 1), 8)],
 )
-def test_groups_have_a_sensible_size(shape: tuple[int, ...], frames: int) -> None:
+def test_blocks_of_features_have_a_sensible_size(shape: tuple[int, ...], frames: int) -> None:
     assert feature_codec(Feature(shape, "float32", "other")).group == frames

@@ -27,6 +27,7 @@ from core.store.layout import chunk_file, commit_file, read_commit
 from core.store.store import EpisodeStore
 from core.store.verify import verify
 from core.store.writer import StoreWriter, check_episode
+from tests.damage import flip_bit
 from tests.factories import FEATURES, contents, make_episode, make_episodes, make_info, make_store
 
 INFO = make_info(features=FEATURES)
@@ -36,7 +37,7 @@ T, H = 5, 2
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
-    """Six episodes with every kind of feature, in several parts."""
+    """Six episodes with every kind of feature, in several segments."""
     path = tmp_path_factory.mktemp("features") / "store.zarr"
     store = make_store(path, info=INFO, segment_bytes=60_000)
     assert len(list((path / "commits").iterdir())) > 1
@@ -130,7 +131,7 @@ def test_frames_that_lie_in_any_order_in_memory(tmp_path: Path) -> None:
 
 
 def test_small_features_take_little_room(tmp_path: Path) -> None:
-    """A force of 24 bytes costs a part one group of an episode, not one of eight frames."""
+    """A force of 24 bytes costs a segment one block of an episode, not one of eight frames."""
     info = make_info(features={"force": FEATURES["force"]})
     store = make_store(tmp_path / "a.zarr", info=info)
     commit = read_commit(commit_file(store.path, 0))
@@ -190,7 +191,7 @@ def test_missing_readings_of_depth_and_points_are_kept() -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Six episodes in one part."""
+    """Six episodes in one segment."""
     return make_store(tmp_path / "store.zarr", info=INFO).path
 
 
@@ -200,16 +201,10 @@ def feature_file(path: Path, name: str, array: str = "data") -> Path:
     )
 
 
-def flip(file: Path, at: float) -> None:
-    content = bytearray(file.read_bytes())
-    content[int(at * (len(content) - 1))] ^= 1
-    file.write_bytes(content)
-
-
 @pytest.mark.parametrize("name", FEATURES)
 def test_damage_is_found_and_named(path: Path, name: str) -> None:
     file = feature_file(path, name)
-    flip(file, at=0.0)
+    flip_bit(file, at=0.0)
     with pytest.raises(
         DataError, match=f"feature/{name}/data/.*frame 0 of episode 'reach/0' is damaged or cut off"
     ):
@@ -219,7 +214,7 @@ def test_damage_is_found_and_named(path: Path, name: str) -> None:
     assert damage.reasons == (f"{file}: does not match its checksum",)
 
 
-def test_the_frame_is_the_first_of_the_damaged_group(path: Path) -> None:
+def test_the_frame_is_the_first_of_the_damaged_block(path: Path) -> None:
     file = feature_file(path, "depth")
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DataError, match="frame 8 of episode 'push/5' is damaged or cut off"):
@@ -230,14 +225,14 @@ def test_the_frame_is_the_first_of_the_damaged_group(path: Path) -> None:
 
 def test_a_repair_keeps_the_other_episodes(path: Path) -> None:
     before = contents(path)
-    flip(feature_file(path, "force"), at=0.0)
+    flip_bit(feature_file(path, "force"), at=0.0)
     assert joinery(["repair", str(path)]) == 0
     del before["reach/0"]
     assert contents(path) == before
     assert verify(path, jobs=1) == []
 
 
-def test_a_part_that_lacks_a_feature_is_refused(
+def test_a_segment_that_lacks_a_feature_is_refused(
     pristine_store: Path, path: Path, tmp_path: Path
 ) -> None:
     text = json.loads((path / "zarr.json").read_text())

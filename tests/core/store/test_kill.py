@@ -143,7 +143,7 @@ def test_killed_imports_by_several_processes_lose_nothing_that_was_committed(
 
 
 def test_an_interrupted_import_keeps_what_it_has_read(tmp_path: Path) -> None:
-    """Though the part that it was filling is far from full."""
+    """Though the segment that it was filling is far from full."""
     path = tmp_path / "interrupted.zarr"
     process = start(path, IMPORT, segment_bytes=2**30, seconds=0.5)  # however late the signal is
     assert process.stdout is not None

@@ -6,14 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.episodes.statistics import Statistics
 from core.errors import DataError
-from core.store.layout import checksum
+from core.store.layout import (
+    ArrayRecord,
+    Commit,
+    Task,
+    checksum,
+    commit_file,
+    publish,
+    read_commit,
+    read_commits,
+    serialise,
+)
 from core.store.store import EpisodeStore
 from tests.factories import make_episodes, make_info
 
 INFO = make_info()
-
-
 EPISODES = make_episodes(6, INFO)
 
 
@@ -61,7 +70,52 @@ def test_a_commit_of_another_schema_is_one_line(store: EpisodeStore) -> None:
         EpisodeStore(store.path)
 
 
-def test_a_part_that_no_commit_names_is_invisible(store: EpisodeStore) -> None:
+def test_a_segment_without_a_commit_is_invisible(store: EpisodeStore) -> None:
     last = files(store, "commits/*.json")[-1]
     last.unlink()
     assert len(EpisodeStore(store.path)) == 4
+
+
+def make_commit(segment: str = "a") -> Commit:
+    statistics = Statistics.of(np.zeros((3, 1), np.float32))
+    return Commit(
+        segment=segment,
+        frames=3,
+        episodes=("one", "two"),
+        tasks=(Task("reach", "reach the cube"),),
+        arrays={"action": ArrayRecord((3, 1), 7)},
+        statistics={"action": statistics},
+    )
+
+
+def test_a_commit_is_read_as_it_was_published(tmp_path: Path) -> None:
+    (tmp_path / "commits").mkdir()
+    assert publish(tmp_path, 0, make_commit())
+    assert list(read_commits(tmp_path)) == [make_commit()]
+
+
+def test_the_form_of_a_commit_on_disk() -> None:
+    """Stores that exist are in this form: canonical JSON, in which a segment is called a part."""
+    text = serialise(make_commit())
+    content = json.loads(text)
+    commit = content["commit"]
+    assert list(content) == ["commit", "crc32c"]
+    assert list(commit) == ["arrays", "episodes", "frames", "part", "statistics", "tasks"]
+    assert commit["part"] == "a"
+    canonical = json.dumps(commit, sort_keys=True, separators=(",", ":"))
+    assert text == f'{{"commit":{canonical},"crc32c":{checksum(canonical.encode())}}}'
+
+
+def test_a_number_that_is_taken_is_not_published_again(tmp_path: Path) -> None:
+    (tmp_path / "commits").mkdir()
+    assert publish(tmp_path, 0, make_commit("a"))
+    assert not publish(tmp_path, 0, make_commit("b"))
+    assert read_commit(commit_file(tmp_path, 0)).segment == "a"
+    assert list((tmp_path / "commits").iterdir()) == [commit_file(tmp_path, 0)]
+
+
+def test_commits_are_read_from_a_number_on(store: EpisodeStore) -> None:
+    assert isinstance(store.path, Path)
+    everything = list(read_commits(store.path))
+    assert list(read_commits(store.path, 1)) == everything[1:]
+    assert list(read_commits(store.path, 3)) == []

@@ -7,12 +7,13 @@ import pytest
 from core.cli import main as joinery
 from core.commands.verify import main
 from core.store.layout import chunk_file, commit_file, read_commit
+from tests.damage import flip_bit
 from tests.factories import contents, make_store
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Eight episodes in three parts, several in each."""
+    """Eight episodes in three segments, several in each."""
     return make_store(tmp_path / "store.zarr", episodes=8, segment_bytes=50_000).path
 
 
@@ -21,21 +22,15 @@ def array_file(path: Path, number: int, array: str) -> Path:
     return chunk_file(path / "parts" / commit.segment, array, len(commit.arrays[array].shape))
 
 
-def flip(file: Path, at: float = 0.5) -> None:
-    content = bytearray(file.read_bytes())
-    content[int(at * (len(content) - 1))] ^= 1
-    file.write_bytes(content)
-
-
 def test_a_damaged_frame_costs_its_episode_alone(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, episodes = contents(path), read_commit(commit_file(path, 1)).episodes
     assert len(episodes) > 1
-    flip(array_file(path, 1, "cam/wrist/data"), at=0.0)
+    flip_bit(array_file(path, 1, "cam/wrist/data"), at=0.0)
     assert joinery(["repair", str(path)]) == 0
     assert (
-        f"repaired, {len(episodes) - 1} episodes of the damaged parts are kept, 1 are lost"
+        f"repaired, {len(episodes) - 1} episodes of the damaged segments are kept, 1 are lost"
         in capsys.readouterr().out
     )
     del before[episodes[0]]
@@ -45,16 +40,16 @@ def test_a_damaged_frame_costs_its_episode_alone(
     assert "nothing to repair" in capsys.readouterr().out
 
 
-def test_damaged_numbers_cost_their_part_and_a_damaged_commit_its_own(
+def test_damaged_numbers_cost_their_segment_and_a_damaged_commit_its_own(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(path)
     first, second = (read_commit(commit_file(path, number)).episodes for number in range(2))
-    flip(array_file(path, 0, "action"))
-    flip(commit_file(path, 1))
+    flip_bit(array_file(path, 0, "action"))
+    flip_bit(commit_file(path, 1))
     assert joinery(["repair", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"lost: {episode}" in shown for episode in first)
+    printed = capsys.readouterr().out
+    assert all(f"lost: {episode}" in printed for episode in first)
     assert contents(path) == {
         e: content for e, content in before.items() if e not in (*first, *second)
     }

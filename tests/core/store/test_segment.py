@@ -8,12 +8,15 @@ import pytest
 import zarr
 
 from core.errors import DataError
+from core.store.codecs import Zstd
 from core.store.layout import read_commits
+from core.store.segment import DamagedBlock, EncodedEpisode, OpenSegment, PendingSegment
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import (
     MOVING,
     STILL,
+    images_of,
     make_episode,
     make_episodes,
     make_info,
@@ -22,15 +25,7 @@ from tests.factories import (
 )
 
 INFO = make_info()
-
-
 EPISODES = make_episodes(6, INFO)
-
-
-def frames_of(store: EpisodeStore, camera: str, episode: int, start: int, stop: int) -> np.ndarray:
-    out = np.zeros((stop - start, 32, 32, 3), np.uint8)
-    store.read_frames(camera, episode, start, stop, out)
-    return out
 
 
 def files(store: EpisodeStore, pattern: str) -> list[Path]:
@@ -47,7 +42,7 @@ def read_everything(store: EpisodeStore) -> None:
     fresh = EpisodeStore(store.path)
     for e in range(len(fresh)):
         for camera in fresh.info.cameras:
-            frames_of(fresh, camera, e, 0, int(fresh.length[e]))
+            images_of(fresh, camera, e, 0, int(fresh.length[e]))
         fresh.actions(e, 0, 1), fresh.proprio(e, 0, 1)
 
 
@@ -65,14 +60,16 @@ def test_a_flipped_bit_names_file_episode_and_frame(tmp_path: Path, fraction: fl
         read_everything(store)
 
 
-def test_a_flipped_bit_in_a_lossless_group_names_the_first_frame_wanted(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_lossless_block_names_the_first_frame_that_is_read(
+    tmp_path: Path,
+) -> None:
     store = make_store(tmp_path / "a.zarr")
     (file,) = files(store, f"parts/*/cam/{STILL}/data/c/0")
     flip(file, 20)
     with pytest.raises(DataError, match=f"{file}: frame 5 of episode 'reach/0' is damaged"):
-        frames_of(store, STILL, 0, 5, 8)
+        images_of(store, STILL, 0, 5, 8)
     np.testing.assert_array_equal(
-        frames_of(store, STILL, 0, 8, 10), EPISODES[0].images[STILL][8:10]
+        images_of(store, STILL, 0, 8, 10), EPISODES[0].images[STILL][8:10]
     )
 
 
@@ -110,14 +107,14 @@ def test_zarr_reads_what_was_written(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr")
     root = zarr.open_group(tmp_path / "a.zarr", mode="r")
     (commit,) = read_commits(tmp_path / "a.zarr")
-    part = root[f"parts/{commit.segment}"]
+    segment = root[f"parts/{commit.segment}"]
     np.testing.assert_array_equal(
-        part["action"][:], np.concatenate([e.actions for e in make_episodes(6, INFO)])
+        segment["action"][:], np.concatenate([e.actions for e in make_episodes(6, INFO)])
     )
-    np.testing.assert_array_equal(np.diff(part["episode/end"][:], prepend=0), store.length)
-    end = part[f"cam/{MOVING}/end"][:]
+    np.testing.assert_array_equal(np.diff(segment["episode/end"][:], prepend=0), store.length)
+    end = segment[f"cam/{MOVING}/end"][:]
     out = np.zeros((1, 32, 32, 3), np.uint8)
-    data = part[f"cam/{MOVING}/data"][end[3] : end[4]].tobytes()
+    data = segment[f"cam/{MOVING}/data"][end[3] : end[4]].tobytes()
     store.codecs[MOVING].decode(data, [0, len(data)], 1, 0, out)
     expected = np.zeros_like(out)
     store.read_frames(MOVING, 0, 4, 5, expected)
@@ -144,3 +141,33 @@ def test_numbers_that_are_all_zero_leave_a_file(tmp_path: Path) -> None:
     assert not EpisodeStore(tmp_path / "a.zarr").actions(0, 0, 11).any()
     (file,) = (tmp_path / "a.zarr").glob("parts/*/action/c/0/0")
     assert file.stat().st_size == 11 * 4 * 4
+
+
+def test_a_stream_does_not_grow_past_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An episode that is refused leaves the pending segment as it was."""
+    encoded = EncodedEpisode.of(EPISODES[0], {STILL: Zstd()})
+    pending = PendingSegment({STILL: f"cam/{STILL}"})
+    pending.append(encoded)
+    size = pending.size
+    monkeypatch.setattr("core.store.segment.MAX_BYTES", 2 * size - 1)
+    with pytest.raises(DataError, match="'reach/0': 'front' passes 4 GiB in one segment; split"):
+        pending.append(encoded)
+    assert (pending.size, len(pending.episodes)) == (size, 1)
+
+
+def test_a_stream_gives_any_run_of_blocks_with_its_bounds(tmp_path: Path) -> None:
+    encoded = EncodedEpisode.of(EPISODES[0], {STILL: Zstd(block_size=2)})
+    pending = PendingSegment({STILL: f"cam/{STILL}"})
+    pending.append(encoded)
+    commit = pending.write(tmp_path / "segment")
+    blocks = encoded.streams[STILL]
+    ends = np.cumsum([0, *map(len, blocks)]).tolist()
+    stream = OpenSegment(tmp_path / "segment", commit.arrays).stream(f"cam/{STILL}")
+    for first in range(len(blocks)):
+        for stop in range(first + 1, len(blocks) + 1):
+            expected = b"".join(blocks[first:stop]), ends[first : stop + 1]
+            assert stream.read(first, stop) == expected
+    flip(stream.file, ends[3])
+    with pytest.raises(DamagedBlock) as caught:
+        stream.read(1, len(blocks))
+    assert caught.value.block == 3

@@ -14,16 +14,18 @@ from core.errors import DataError
 from core.store.layout import checksum
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
-from tests.factories import MOVING, STILL, make_episode, make_episodes, make_info, make_store
+from tests.factories import (
+    MOVING,
+    STILL,
+    images_of,
+    make_episode,
+    make_episodes,
+    make_info,
+    make_store,
+)
 
 INFO = make_info()
 EPISODES = make_episodes(6, INFO)
-
-
-def frames_of(store: EpisodeStore, camera: str, episode: int, start: int, stop: int) -> np.ndarray:
-    out = np.zeros((stop - start, 32, 32, 3), np.uint8)
-    store.read_frames(camera, episode, start, stop, out)
-    return out
 
 
 def test_a_store_gives_back_what_was_appended(store: EpisodeStore) -> None:
@@ -51,9 +53,9 @@ def test_any_run_of_frames_is_what_was_appended(tmp_path: Path, segment_bytes: i
             (len(episode) - 1, len(episode)),
             (4, 4),
         ):
-            still = frames_of(store, STILL, e, start, stop)
+            still = images_of(store, STILL, e, start, stop)
             np.testing.assert_array_equal(still, episode.images[STILL][start:stop])
-            moving = frames_of(store, MOVING, e, start, stop).astype(float)
+            moving = images_of(store, MOVING, e, start, stop).astype(float)
             assert start == stop or np.abs(moving - episode.images[MOVING][start:stop]).mean() < 4
 
 
@@ -106,74 +108,53 @@ def test_a_local_store_prepares_nothing(store: EpisodeStore) -> None:
 def test_threads_and_processes_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         store_module, "OPEN_SEGMENTS", 2
-    )  # fewer than there are parts: they close and open all the time
+    )  # fewer than there are segments: they close and open all the time
     store = make_store(tmp_path / "a.zarr", segment_bytes=1)
     jobs = [(camera, e) for _ in range(20) for camera in (STILL, MOVING) for e in range(6)]
-    alone = [checksum(frames_of(store, camera, e, 1, 10).tobytes()) for camera, e in jobs]
+    expected = [checksum(images_of(store, camera, e, 1, 10).tobytes()) for camera, e in jobs]
     with ThreadPoolExecutor(4) as pool:
         assert (
-            list(pool.map(lambda job: checksum(frames_of(store, *job, 1, 10).tobytes()), jobs))
-            == alone
+            list(pool.map(lambda job: checksum(images_of(store, *job, 1, 10).tobytes()), jobs))
+            == expected
         )
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
-        assert processes.submit(_checksums, store, jobs).result() == alone
+        assert processes.submit(_checksums, store, jobs).result() == expected
 
 
 def _checksums(store: EpisodeStore, jobs: list[tuple[str, int]]) -> list[int]:
-    return [checksum(frames_of(store, camera, e, 1, 10).tobytes()) for camera, e in jobs]
+    return [checksum(images_of(store, camera, e, 1, 10).tobytes()) for camera, e in jobs]
 
 
 def test_files_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "OPEN_SEGMENTS", 2)
     store = make_store(tmp_path / "a.zarr", episodes=5, segment_bytes=1)
     for e in range(5):
-        frames_of(store, STILL, e, 0, 3)
+        images_of(store, STILL, e, 0, 3)
     held = [
         path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(path.resolve())
     ]
     assert 0 < len(held) <= 2 * 3
 
 
-@pytest.mark.parametrize(("limit", "parts"), [(48, 3), (7, 1), (resource.RLIM_INFINITY, 5)])
-def test_open_parts_hold_a_quarter_of_the_files_that_a_process_may_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, parts: int
+@pytest.mark.parametrize(("limit", "segments"), [(48, 3), (7, 1), (resource.RLIM_INFINITY, 5)])
+def test_open_segments_hold_a_quarter_of_the_files_that_a_process_may_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, segments: int
 ) -> None:
     monkeypatch.setattr(store_module, "getrlimit", lambda _: (limit, limit))
     store = make_store(tmp_path / "a.zarr", episodes=5, segment_bytes=1)
     for e in range(5):
         for camera in (STILL, MOVING):
-            frames_of(store, camera, e, 0, 3)
+            images_of(store, camera, e, 0, 3)
     held = [
         path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(path.resolve())
     ]
-    assert len(held) == parts * 4
+    assert len(held) == segments * 4
 
 
 def test_a_pickled_store_opens_its_own_files(store: EpisodeStore) -> None:
-    frames_of(store, STILL, 0, 0, 3)
+    images_of(store, STILL, 0, 0, 3)
     copy = pickle.loads(pickle.dumps(store))
-    np.testing.assert_array_equal(frames_of(copy, STILL, 3, 0, 3), EPISODES[3].images[STILL][:3])
-
-
-# ------------------------------------------------------------------------------------------- damage
-
-
-def files(store: EpisodeStore, pattern: str) -> list[Path]:
-    return sorted(store.path.glob(pattern))
-
-
-def flip(file: Path, at: int) -> None:
-    data = bytearray(file.read_bytes())
-    data[at] ^= 1
-    file.write_bytes(data)
-
-
-def read_everything(store: EpisodeStore) -> None:
-    fresh = EpisodeStore(store.path)
-    for e in range(len(fresh)):
-        for camera in fresh.info.cameras:
-            frames_of(fresh, camera, e, 0, int(fresh.length[e]))
-        fresh.actions(e, 0, 1), fresh.proprio(e, 0, 1)
+    np.testing.assert_array_equal(images_of(copy, STILL, 3, 0, 3), EPISODES[3].images[STILL][:3])
 
 
 def test_statistics_are_of_the_episodes_that_a_store_had_when_it_was_opened(
@@ -187,7 +168,7 @@ def test_statistics_are_of_the_episodes_that_a_store_had_when_it_was_opened(
 
 
 def test_a_store_without_episodes_has_no_statistics(store: EpisodeStore) -> None:
-    for file in files(store, "commits/*.json"):
+    for file in store.path.glob("commits/*.json"):
         file.unlink()
     empty = EpisodeStore(store.path)
     assert (len(empty), empty.frame_count) == (0, 0)

@@ -153,7 +153,7 @@ def test_two_writers_share_a_store_but_not_an_episode(tmp_path: Path) -> None:
     one.commit()
     with pytest.raises(DataError, match="another writer has just added episode 'reach/2'"):
         two.commit()
-    assert len(list((path / "parts").iterdir())) == 3  # the refused part is gone
+    assert len(list((path / "parts").iterdir())) == 3  # the refused segment is gone
 
 
 @pytest.mark.parametrize("module", [segment_module, writer_module], ids=["segment", "commit"])
