@@ -44,7 +44,7 @@ def bounded(megabytes: int = 64) -> Iterator[None]:
 
 
 def overwrite(file: Path, at: float, value: bytes) -> None:
-    """Overwrite bytes of a file from a place on; `at` is 0 for its first byte and 1 for its last."""
+    """Overwrite bytes of a file; `at` is 0 to begin at its first byte and 1 at its last."""
     content = bytearray(file.read_bytes())
     begin = int(at * (len(content) - 1))
     content[begin : begin + len(value)] = value

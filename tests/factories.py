@@ -133,7 +133,7 @@ def with_actions(episode: Episode, actions: np.ndarray) -> Episode:
 
 
 def _frames(random: np.random.Generator, length: int, camera: Camera, name: str) -> np.ndarray:
-    """A square that moves over a plain floor; for the moving camera, the floor shifts with noise."""
+    """A square that moves over a floor, which shifts and is noisy for the moving camera."""
     rows, columns = np.mgrid[: camera.height, : camera.width]
     frames = np.empty((length, camera.height, camera.width, 3), np.uint8)
     for t in range(length):

@@ -1,6 +1,4 @@
-"""Named features: from a writer through the store, its repair and its readers to the batch, bit for
-bit.
-"""
+"""Named features end to end: from a writer through the store to the batch, bit for bit."""
 
 import json
 from collections.abc import Sequence

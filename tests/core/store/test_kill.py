@@ -1,6 +1,4 @@
-"""Whoever writes and dies at any moment leaves a store that opens, holds whole episodes, and can be
-continued.
-"""
+"""A writer killed at any moment leaves a store that opens, is whole, and can be continued."""
 
 import os
 import random
@@ -43,9 +41,11 @@ from tests.core.store.test_kill import SlowSource
 def tell(done, total):
     print(done, flush=True)
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored below a shell's background job
+    # a background job of a shell ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True)
-    import_episodes(SlowSource(float(sys.argv[3])), Path(sys.argv[1]), tell, jobs=2, segment_bytes=int(sys.argv[2]))
+    source, size = SlowSource(float(sys.argv[3])), int(sys.argv[2])
+    import_episodes(source, Path(sys.argv[1]), tell, jobs=2, segment_bytes=size)
 """
 
 

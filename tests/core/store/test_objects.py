@@ -1,6 +1,4 @@
-"""Episode stores in an object store: a real S3 server on this machine, behind a proxy that spoils
-its answers.
-"""
+"""Episode stores in an object store: a local S3 server behind a proxy that spoils answers."""
 
 import json
 import pickle

@@ -55,7 +55,8 @@ def test_a_flipped_bit_names_file_episode_and_frame(tmp_path: Path, fraction: fl
     frame = int(np.searchsorted(np.fromfile(ends, "<u4"), at, "right"))
     episode = int(np.searchsorted(store.start, frame, "right")) - 1
     flip(file, at)
-    where = f"{file}: frame {frame - store.start[episode]} of episode '{store.episode_id(episode)}' is damaged"
+    frame -= store.start[episode]
+    where = f"{file}: frame {frame} of episode '{store.episode_id(episode)}' is damaged"
     with pytest.raises(DataError, match=f"{where}.*import again"):
         read_everything(store)
 
