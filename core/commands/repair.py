@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         "store", type=local_path, help="the store: name.zarr; nobody may write to it meanwhile"
     )
     parser.add_argument(
-        "--jobs", type=positive, default=os.cpu_count() or 1, help="segments that are checked at once"
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="segments that are checked at once",
     )
     return parser
 

@@ -38,7 +38,10 @@ def contents() -> Iterator[tuple[str, list[np.ndarray]]]:
 
 def decoding(codec: Codec, frames: np.ndarray) -> float:
     """Milliseconds of processor a frame."""
-    encoded = [(codec.encode(group), np.empty_like(group)) for group in split_blocks(frames, codec.block_size)]
+    encoded = [
+        (codec.encode(group), np.empty_like(group))
+        for group in split_blocks(frames, codec.block_size)
+    ]
     seconds = []
     for _ in range(PASSES):
         began = process_time()

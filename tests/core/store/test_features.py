@@ -195,7 +195,7 @@ def path(tmp_path: Path) -> Path:
 
 def feature_file(path: Path, name: str, array: str = "data") -> Path:
     return chunk_file(
-        path / "parts" / read_commit(commit_file(path, 0)).part, f"feature/{name}/{array}", 1
+        path / "parts" / read_commit(commit_file(path, 0)).segment, f"feature/{name}/{array}", 1
     )
 
 
