@@ -133,4 +133,4 @@ def test_a_long_run_is_not_held_twice() -> None:
     [((), 256), ((6,), 256), ((128, 3), 21), ((48, 64, 1), 8), ((480, 640, 1), 8)],
 )
 def test_blocks_of_features_have_a_sensible_size(shape: tuple[int, ...], frames: int) -> None:
-    assert feature_codec(Feature(shape, "float32", "other")).group == frames
+    assert feature_codec(Feature(shape, "float32", "other")).block_size == frames

@@ -54,3 +54,18 @@ def test_damaged_numbers_cost_their_segment_and_a_damaged_commit_its_own(
         e: content for e, content in before.items() if e not in (*first, *second)
     }
     assert len(list((path / "parts").iterdir())) == len(list((path / "commits").iterdir()))
+
+
+def test_what_is_damaged_is_moved_aside_and_not_removed(path: Path) -> None:
+    damaged = read_commit(commit_file(path, 1)).segment
+    commits = {file.name: file.read_bytes() for file in (path / "commits").iterdir()}
+    (path / "parts" / "unfinished").mkdir()  # as a killed writer leaves it
+    flip_bit(array_file(path, 1, "cam/wrist/data"))
+    assert joinery(["repair", str(path)]) == 0
+    aside = {folder.name for folder in (path / "parts.damaged").iterdir()}
+    assert aside == {damaged, "unfinished"}
+    old = {file.name: file.read_bytes() for file in (path / "commits.damaged").iterdir()}
+    assert old == commits
+    flip_bit(array_file(path, 0, "cam/wrist/data"))
+    assert joinery(["repair", str(path)]) == 0  # a second repair keeps the first one's old list
+    assert len(list(path.glob("commits.damaged*"))) == 2
