@@ -12,10 +12,11 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def pristine_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six episodes of two tasks, two cameras, three parts; written once, since writing waits for
-    the disk.
+    """Six episodes of two tasks and two cameras in three segments, which no test may change.
+
+    It is written once, because writing waits for the disk.
     """
-    return make_store(tmp_path_factory.mktemp("stores") / "store.zarr", part_bytes=30_000).path
+    return make_store(tmp_path_factory.mktemp("stores") / "store.zarr", segment_bytes=30_000).path
 
 
 @pytest.fixture

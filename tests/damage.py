@@ -1,4 +1,4 @@
-"""What becomes of files, and what reading them may cost at most."""
+"""Damage to files, and limits on what reading damaged files may cost."""
 
 import faulthandler
 import os
@@ -17,16 +17,17 @@ from core.formats.contracts import EpisodeSource
 FUZZ = settings(
     max_examples=50,
     deadline=None,
-    derandomize=True,  # what a damaged byte does is no matter of luck
+    derandomize=True,  # the same examples in every run
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-PATIENCE = 120  # seconds until what hangs is killed, with a traceback
+PATIENCE = 120  # seconds until a hanging process is ended, with a traceback
 
 
 @contextmanager
 def bounded(megabytes: int = 64) -> Iterator[None]:
-    """Fail where more is allocated at once, in Python, in numpy or by a library; end the process
-    where it hangs.
+    """Fail if the block allocates more memory at once; end the process if the block hangs.
+
+    Memory of Python and numpy is counted exactly, that of other libraries by the process's growth.
     """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
@@ -43,15 +44,22 @@ def bounded(megabytes: int = 64) -> Iterator[None]:
 
 
 def overwrite(file: Path, at: float, value: bytes) -> None:
-    """Put other bytes at a place of a file, 0 being its begin and 1 its last byte."""
+    """Overwrite bytes of a file; `at` is 0 to begin at its first byte and 1 at its last."""
     content = bytearray(file.read_bytes())
     begin = int(at * (len(content) - 1))
     content[begin : begin + len(value)] = value
     file.write_bytes(content)
 
 
+def flip_bit(file: Path, at: float = 0.5) -> None:
+    """Flip one bit of a file; `at` is 0 for its first byte and 1 for its last."""
+    content = bytearray(file.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 1
+    file.write_bytes(content)
+
+
 def corrupt(file: Path) -> None:
-    """Turn every bit of the file's middle half."""
+    """Flip every bit of the file's middle half."""
     content = file.read_bytes()
     quarter = len(content) // 4
     middle = bytes(255 - byte for byte in content[quarter : 3 * quarter])
@@ -65,35 +73,33 @@ def truncate(file: Path) -> None:
 
 
 def empty(file: Path) -> None:
-    """Leave no byte of the file."""
+    """Remove all content of the file."""
     file.write_bytes(b"")
 
 
 def make_unreadable(file: Path) -> None:
-    """Put a folder in the file's place: whoever runs the tests may be allowed to read every file."""
+    """Put a folder in the file's place, which not even a privileged user can read as a file."""
     file.unlink()
     file.mkdir()
 
 
 def forbid(file: Path) -> None:
-    """Let nobody read the file, where somebody can be kept from it."""
+    """Remove all permissions of the file; skip the test for users who may read it anyway."""
     file.chmod(0)
     if os.access(file, os.R_OK):
-        pytest.skip("whoever runs this may read every file")
+        pytest.skip("this user may read every file")
 
 
 def read_all(source: EpisodeSource) -> dict[str, bytes | str]:
-    """What each episode holds, or in one line what is wrong with it."""
-    found: dict[str, bytes | str] = {}
+    """Return the contents of each episode, or the error that reading it raises, in one line."""
+    contents: dict[str, bytes | str] = {}
     for name in source.ids():
         try:
             episode = source.read(name)
         except DataError as error:
-            found[name] = str(error)
+            contents[name] = str(error)
         else:
-            pictures = b"".join(
-                episode.images[camera].tobytes() for camera in sorted(episode.images)
-            )
-            found[name] = pictures + episode.actions.tobytes() + episode.proprio.tobytes()
-    assert all("\n" not in message for message in found.values() if isinstance(message, str))
-    return found
+            images = b"".join(episode.images[camera].tobytes() for camera in sorted(episode.images))
+            contents[name] = images + episode.actions.tobytes() + episode.proprio.tobytes()
+    assert all("\n" not in message for message in contents.values() if isinstance(message, str))
+    return contents

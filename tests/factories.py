@@ -11,10 +11,9 @@ from core.episodes.text import encode_text
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 
-STILL, MOVING = "front", "wrist"  # a still camera is stored by zstd, a moving and noisy one by JPEG
+# a still camera is stored by zstd, a moving and noisy one by JPEG
+STILL, MOVING = "front", "wrist"
 INSTRUCTIONS = {"reach": "reach the red cube", "push": "push the puck", "open": "open the drawer"}
-
-
 FEATURES = {
     "depth": Feature((48, 64, 1), "uint16", "depth", "mm"),
     "force": Feature((6,), "float32", "force", "N"),
@@ -30,7 +29,7 @@ def make_info(
     proprio: int = 3,
     features: Mapping[str, Feature] | None = None,
 ) -> StoreInfo:
-    """Three pose dimensions and a binary gripper."""
+    """Actions of three position dimensions and a binary gripper."""
     return StoreInfo(
         fps=10.0,
         cameras={name: Camera(size, size) for name in cameras},
@@ -50,7 +49,7 @@ def make_info(
 
 
 def make_episode(number: int, info: StoreInfo, length: int = 11, task: str = "reach") -> Episode:
-    """Episode "<task>/<number>": its frames, actions and proprioception depend on the number alone."""
+    """Episode "<task>/<number>", whose contents depend on the number alone."""
     random = np.random.default_rng(number)
     actions = random.normal(size=(length, info.action.dim)).astype(np.float32)
     actions[:, 3] = np.where(actions[:, 3] > 0, 1, -1)
@@ -72,7 +71,7 @@ def make_episode(number: int, info: StoreInfo, length: int = 11, task: str = "re
 def make_episodes(
     count: int, info: StoreInfo, tasks: Sequence[str] = ("reach", "push")
 ) -> list[Episode]:
-    """Episodes of 11, 12, 13 ... frames, the tasks in turns."""
+    """Episodes of 11 to 15 frames, of the tasks in turn."""
     return [make_episode(i, info, 11 + i % 5, tasks[i % len(tasks)]) for i in range(count)]
 
 
@@ -81,19 +80,20 @@ def make_store(
     episodes: int = 6,
     tasks: Sequence[str] = ("reach", "push"),
     info: StoreInfo | None = None,
-    part_bytes: int = 2**20,
+    segment_bytes: int = 2**20,
 ) -> EpisodeStore:
-    """A store of make_episodes; a small `part_bytes` gives a part to each episode."""
+    """A store of make_episodes; a small `segment_bytes` gives each episode its own segment."""
     info = info or make_info()
-    with StoreWriter(path, info, part_bytes) as writer:
+    with StoreWriter(path, info, segment_bytes) as writer:
         for episode in make_episodes(episodes, info, tasks):
             writer.append(episode)
     return EpisodeStore(path)
 
 
 def _feature(number: int, length: int, feature: Feature) -> np.ndarray:
-    """What moves a little from frame to frame; of points and depth in floats, some readings are
-    missing.
+    """Values that change a little from frame to frame.
+
+    Some readings of points and depth are missing where they are floats.
     """
     if feature.meaning == "text":
         return encode_text([f"schritt {number}.{t} läuft" for t in range(length)], feature.shape[0])
@@ -106,21 +106,26 @@ def _feature(number: int, length: int, feature: Feature) -> np.ndarray:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Everything that can be read of each episode, in the store's order, checksums included on the
-    way.
-    """
-    store, found = EpisodeStore(path), {}
+    """Everything that can be read of each episode, by id, in the store's order."""
+    store = EpisodeStore(path)
+    contents = {}
     for e in range(len(store)):
         length = int(store.length[e])
         content = store.instruction(e).encode()
         content += store.actions(e, 0, length).tobytes() + store.proprio(e, 0, length).tobytes()
-        for name, camera in store.info.cameras.items():
-            frames = np.zeros((length, camera.height, camera.width, 3), np.uint8)
-            store.read_frames(name, e, 0, length, frames)
-            content += frames.tobytes()
+        for name in store.info.cameras:
+            content += images_of(store, name, e, 0, length).tobytes()
         content += b"".join(array.tobytes() for array in store.read(e).features.values())
-        found[store.episode_id(e)] = content
-    return found
+        contents[store.episode_id(e)] = content
+    return contents
+
+
+def images_of(store: EpisodeStore, camera: str, episode: int, start: int, stop: int) -> np.ndarray:
+    """Frames start..stop-1 of a camera, (n Y X 3)."""
+    shape = store.info.cameras[camera]
+    images = np.zeros((stop - start, shape.height, shape.width, 3), np.uint8)
+    store.read_frames(camera, episode, start, stop, images)
+    return images
 
 
 def with_actions(episode: Episode, actions: np.ndarray) -> Episode:
@@ -128,16 +133,15 @@ def with_actions(episode: Episode, actions: np.ndarray) -> Episode:
 
 
 def _frames(random: np.random.Generator, length: int, camera: Camera, name: str) -> np.ndarray:
-    """A square that moves over a plain floor; the moving camera sees the floor shift, with noise."""
+    """A square that moves over a floor, which shifts and is noisy for the moving camera."""
     rows, columns = np.mgrid[: camera.height, : camera.width]
     frames = np.empty((length, camera.height, camera.width, 3), np.uint8)
     for t in range(length):
         shift = 2 * t if name == MOVING else 0
-        floor = 128 + 60 * np.sin((rows + columns + shift) / 9)[..., None] * np.array(
-            [1.0, 0.6, 0.3]
-        )
+        wave = np.sin((rows + columns + shift) / 9)[..., None]
+        floor = 128 + 60 * wave * np.array([1.0, 0.6, 0.3])
         noise = random.normal(0, 6, floor.shape) if name == MOVING else 0
         frames[t] = np.clip(floor + noise, 0, 255)
-        at = (3 * t) % (camera.width - 4)
-        frames[t, 4:8, at : at + 4] = random.integers(0, 255, 3)
+        x = (3 * t) % (camera.width - 4)
+        frames[t, 4:8, x : x + 4] = random.integers(0, 255, 3)
     return frames

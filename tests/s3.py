@@ -1,6 +1,4 @@
-"""An S3 server on this machine, and a proxy before it that delays and spoils answers, for tests and
-benchmarks.
-"""
+"""A local S3 server, and a proxy that delays and spoils its answers; for tests and benchmarks."""
 
 import asyncio
 import json
@@ -26,13 +24,13 @@ BUCKET = "episodes"
 
 
 def endpoint(port: int) -> dict[str, str]:
-    """The environment in which s3:// means the server at a port of this machine."""
+    """The environment variables with which s3:// means the server at a local port."""
     return ENVIRONMENT | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
 
 
 @contextmanager
 def moto() -> Iterator[int]:
-    """Run moto's S3 server, with an empty bucket; gives its port."""
+    """Run moto's S3 server with an empty bucket, and yield its port."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, port):
@@ -42,7 +40,7 @@ def moto() -> Iterator[int]:
 
 @contextmanager
 def running(command: list[str], port: int) -> Iterator[None]:
-    """Run a server until the block ends; enter it when the server answers."""
+    """Run a server for the length of the block, which begins when the server answers."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:
@@ -88,12 +86,8 @@ def upload(folder: Path, port: int, prefix: str) -> None:
     """Put every file of a folder under a prefix of the bucket, as `aws s3 sync` does."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(
-                lambda file: put(port, f"{prefix}/{file.relative_to(folder)}", file.read_bytes()),
-                files,
-            )
-        )
+        keys = [f"{prefix}/{file.relative_to(folder)}" for file in files]
+        list(pool.map(lambda key, file: put(port, key, file.read_bytes()), keys, files))
 
 
 def put(port: int, key: str, data: bytes) -> None:
@@ -123,17 +117,17 @@ def _bucket(port: int) -> object:
 
 # -------------------------------------------------------------------------------------------- proxy
 
-Spoil = Callable[
-    [str], str | None
-]  # of a request's first line: "500", "403", "cut" or "silent", or None to pass it on
+# Takes a request's first line, and returns how to spoil the answer: an HTTP status, "cut" or
+# "silent"; None passes the answer on.
+Spoil = Callable[[str], str | None]
 
 
 class Proxy:
-    """Passes HTTP/1.1 requests on to a port of this machine, each after `delay` seconds, unless
-    `spoil` objects.
+    """Forwards HTTP/1.1 requests to a local port, each after `delay` seconds, or spoils them.
 
-    requests: the first line of each so far. most: of those answered at once.
-    gather: hold requests back until so many wait.
+    requests: the first line of each request so far.
+    most: the largest number of requests in flight at once.
+    gather: hold requests back until this many are waiting.
     """
 
     def __init__(self, upstream: int, delay: float = 0.0, port: int = 0) -> None:
@@ -150,7 +144,7 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
 
     def run(self) -> None:
-        """Serve until `stop` is called from elsewhere."""
+        """Serve until another thread stops the event loop."""
         asyncio.set_event_loop(self._loop)
         serving = asyncio.start_server(self._serve, sock=self._listener, limit=2**20)
         self._server = self._loop.run_until_complete(serving)
@@ -182,7 +176,7 @@ class Proxy:
             while await self._pass_on(reader, writer, *upstream):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # either side has gone
+            pass  # one side has closed the connection
         finally:
             writer.close()
             upstream[1].close()
@@ -194,7 +188,7 @@ class Proxy:
         answers: asyncio.StreamReader,
         upstream: asyncio.StreamWriter,
     ) -> bool:
-        """Pass one request and its answer on; False where the connection ends with that."""
+        """Forward one request and its answer; return whether the connection stays open."""
         request = await _message(reader)
         line = request.partition(b"\r\n")[0].decode()
         self.requests.append(line)
@@ -230,7 +224,10 @@ def _error(status: str) -> bytes:
     body = (
         f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>spoilt</Message></Error>".encode()
     )
-    head = f"HTTP/1.1 {status} {code}\r\ncontent-type: application/xml\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status} {code}\r\ncontent-type: application/xml\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 
@@ -240,8 +237,9 @@ def _run_proxy(upstream: int, delay: float, port: int) -> None:
 
 @contextmanager
 def slow_port(upstream: int, delay: float) -> Iterator[int]:
-    """A port of this machine at which the server answers `delay` seconds later, by a process of its
-    own.
+    """Yield a local port at which the server answers `delay` seconds later.
+
+    The proxy runs in a process of its own.
     """
     port = free_port()
     process = get_context("spawn").Process(

@@ -18,13 +18,13 @@ def main(argv: list[str] | None = None) -> int:
     damages = verify(path, arguments.jobs)
     if not damages:
         print(
-            f"{path}: nothing to repair, all {len(commit_numbers(path))} parts are as they were written"
+            f"{path}: nothing to repair, all {len(commit_numbers(path))} segments are as they were written"
         )
         return 0
     print_damages(damages)
     repaired = repair(path, damages)
     print(
-        f"{path}: repaired, {repaired.saved} episodes of the damaged parts are kept, {len(repaired.lost)} are lost"
+        f"{path}: repaired, {repaired.saved} episodes of the damaged segments are kept, {len(repaired.lost)} are lost"
     )
     print("".join(f"  lost: {episode}\n" for episode in repaired.lost), end="")
     return 0
@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         "store", type=local_path, help="the store: name.zarr; nobody may write to it meanwhile"
     )
     parser.add_argument(
-        "--jobs", type=positive, default=os.cpu_count() or 1, help="parts that are checked at once"
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="segments that are checked at once",
     )
     return parser
 

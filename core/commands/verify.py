@@ -23,9 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     print_damages(damages)
     if damages:
         advice = "`joinery repair` keeps the episodes that are whole"
-        print(f"{path}: {len(damages)} parts are damaged; {advice}")
+        print(f"{path}: {len(damages)} segments are damaged; {advice}")
         return 1
-    print(f"{path}: all {len(commit_numbers(path))} parts are as they were written")
+    print(f"{path}: all {len(commit_numbers(path))} segments are as they were written")
     return 0
 
 
@@ -37,7 +37,7 @@ def print_damages(damages: "Sequence[Damage]") -> None:
             if damage.commit
             else "episodes that only it knows"
         )
-        print("\n".join(f"part {damage.number}, {held}: {reason}" for reason in damage.reasons))
+        print("\n".join(f"segment {damage.number}, {held}: {reason}" for reason in damage.reasons))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
     parser.add_argument(
-        "--jobs", type=positive, default=os.cpu_count() or 1, help="parts that are checked at once"
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="segments that are checked at once",
     )
     return parser
 

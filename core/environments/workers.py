@@ -17,7 +17,7 @@ from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from core.errors import DataError, JoineryError
-from core.system.processes import serve_the_parent
+from core.system.processes import set_up_worker_process
 
 if TYPE_CHECKING:  # numpy is imported in the process once its threads are limited
     from core.environments.environment import Environment, Task
@@ -224,7 +224,7 @@ def _dump(spec: EnvironmentSpec) -> bytes:
 def _serve(connection: "Connection[Any, Any]") -> None:
     """Run what is submitted until the other side closes the connection."""
     os.environ.update(ONE_THREAD)  # there are as many processes as cores
-    serve_the_parent()
+    set_up_worker_process()
     environment: Environment | None = None
     with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         spec = connection.recv_bytes()

@@ -1,6 +1,4 @@
-"""From one action convention to another: exact where that can be, refused with the reason where it
-cannot.
-"""
+"""Conversion of actions between conventions: exact where possible, else refused with the reason."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,25 +7,24 @@ from functools import cached_property
 import numpy as np
 
 from core.episodes.episode import ActionConvention, Gripper
-from core.episodes.rotations import SIZES, read_turns, write_turns
+from core.episodes.rotations import SIZES, from_rotation, to_rotation
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Turns actions of `source` into actions of `target`, dimension by dimension of the same name.
+    """Converts actions of `source` to actions of `target`; dimensions correspond by name.
 
-    period: frames of the source for each one of the target, 1 where both are as fast.
-    turning: the target's dimensions that turn, by name; unless said those that `rotation_columns`
-    finds.
+    frame_stride: source frames per target frame, 1 where both have the same rate.
+    rotation_names: the target's rotation dimensions; default: those of `rotation_columns(target)`.
     """
 
     source: ActionConvention
     target: ActionConvention
-    period: int = 1
-    turning: tuple[str, ...] | None = None
+    frame_stride: int = 1
+    rotation_names: tuple[str, ...] | None = None
 
     @cached_property
-    def present(self) -> np.ndarray:
+    def has_dimension(self) -> np.ndarray:
         """Which of the target's dimensions the source has, (A) bool."""
         has = np.array([name in self.source.names for name in self.target.names])
         has[self._rotation_columns] = True
@@ -35,213 +32,257 @@ class Conversion:
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether actions are the same numbers in both."""
+        """Whether both conventions express an action in the same numbers."""
         meaning = replace(self.source, rate=self.target.rate)
-        return self.period == 1 and meaning == self.target
+        return self.frame_stride == 1 and meaning == self.target
 
     @cached_property
     def columns(self) -> list[int] | None:
-        """Where the source's dimensions stand in the target, None where numbers change on the way."""
-        if self.period > 1 or self._turns or not set(self.source.names) <= set(self.target.names):
+        """The source dimensions' positions in the target, or None where numbers change."""
+        if self.frame_stride > 1 or self._converts_rotation:
             return None
-        found = [self.target.names.index(name) for name in self.source.names]
-        for d, column in enumerate(found):
-            theirs, ours = gripper_of(self.source, d), gripper_of(self.target, column)
-            same = theirs == ours or (theirs and ours and replace(theirs, dimension=column) == ours)
-            if not same or self.source.scale[d] != self.target.scale[column]:
+        if not set(self.source.names) <= set(self.target.names):
+            return None
+        columns = [self.target.names.index(name) for name in self.source.names]
+        for d, column in enumerate(columns):
+            source_gripper = gripper_of(self.source, d)
+            if source_gripper is not None:
+                source_gripper = replace(source_gripper, dimension=column)
+            if source_gripper != gripper_of(self.target, column):
                 return None
-        return found
+            if self.source.scale[d] != self.target.scale[column]:
+                return None
+        return columns
 
     def __call__(self, actions: np.ndarray) -> np.ndarray:
-        """(n period A_source) float32 -> (n A) float32; zero where the source has no such
-        dimension.
+        """Convert actions (n frame_stride A_source) float32 -> (n A) float32.
+
+        Dimensions that the source lacks are zero.
         """
         if self.is_identity:
             return actions[:, 0]
         result = np.zeros((len(actions), self.target.dim))
-        whole = self.source.mode == "delta"
         for column, name in enumerate(self.target.names):
             if name in self.source.names:
                 d = self.source.names.index(name)
-                result[:, column] = self._convert(
-                    actions[..., d].astype(np.float64), d, column, whole
-                )
-        if self._turns:
-            result[:, self._rotation_columns] = self._turn(actions.astype(np.float64), whole)
+                values = actions[..., d].astype(np.float64)
+                result[:, column] = self._convert_dimension(values, d, column)
+        if self._converts_rotation:
+            rotation = self._convert_rotation(actions.astype(np.float64))
+            result[:, self._rotation_columns] = rotation
         return result.astype(np.float32)
 
-    def _convert(self, values: np.ndarray, d: int, column: int, whole: bool) -> np.ndarray:
-        """One dimension (n period) -> (n): steps add up; of positions, and of a gripper's, the last
-        one counts.
-        """
-        theirs, ours = gripper_of(self.source, d), gripper_of(self.target, column)
-        if theirs is not None and ours is not None:
-            share = (values[:, -1] - theirs.closed) / (theirs.open - theirs.closed)
-            return share * (ours.open - ours.closed) + ours.closed
-        theirs_scale, ours_scale = self.source.scale[d], self.target.scale[column]
-        factor = 1.0 if theirs_scale == ours_scale else theirs_scale / ours_scale
-        return factor * (values.sum(axis=1) if whole else values[:, -1])
+    def _convert_dimension(self, values: np.ndarray, d: int, column: int) -> np.ndarray:
+        """Convert one dimension (n frame_stride) -> (n).
 
-    def _turn(self, actions: np.ndarray, whole: bool) -> np.ndarray:
-        """The rotation, (n period A_source) -> (n R): steps follow each other, about axes that
-        stay.
+        Relative movements add up. Of absolute positions and of gripper values, the last one counts.
+        """
+        source_gripper = gripper_of(self.source, d)
+        target_gripper = gripper_of(self.target, column)
+        if source_gripper is not None and target_gripper is not None:
+            source_range = source_gripper.open - source_gripper.closed
+            opening = (values[:, -1] - source_gripper.closed) / source_range
+            target_range = target_gripper.open - target_gripper.closed
+            return opening * target_range + target_gripper.closed
+        source_scale, target_scale = self.source.scale[d], self.target.scale[column]
+        factor = 1.0 if source_scale == target_scale else source_scale / target_scale
+        return factor * (values.sum(axis=1) if self.source.mode == "delta" else values[:, -1])
+
+    def _convert_rotation(self, actions: np.ndarray) -> np.ndarray:
+        """Convert the rotation of actions (n frame_stride A_source) -> (n R).
+
+        Relative rotations are composed in the order of the frames, each about the fixed axes. Of
+        absolute rotations, the last one counts.
         """
         columns = rotation_columns(self.source)
-        angles = actions[..., columns] * np.array(self.source.scale)[columns]
-        turns = [read_turns(angles[:, step], self.source.rotation) for step in range(self.period)]
-        total = turns[0] if whole else turns[-1]
-        for turn in turns[1:] if whole else []:
-            total = turn * total
-        numbers = write_turns(total, self.target.rotation)
-        turned: np.ndarray = numbers / np.array(self.target.scale)[self._rotation_columns]
-        return turned
+        numbers = actions[..., columns] * np.array(self.source.scale)[columns]
+        steps = [to_rotation(numbers[:, i], self.source.rotation) for i in range(self.frame_stride)]
+        if self.source.mode == "absolute":
+            total = steps[-1]
+        else:
+            total = steps[0]
+            for step in steps[1:]:
+                total = step * total
+        converted = from_rotation(total, self.target.rotation)
+        scaled: np.ndarray = converted / np.array(self.target.scale)[self._rotation_columns]
+        return scaled
 
     @property
-    def _turns(self) -> bool:
-        """Whether the rotation is more than numbers that are copied or scaled."""
+    def _converts_rotation(self) -> bool:
+        """Whether the rotation needs more than copying or scaling its numbers."""
         if "none" in (self.source.rotation, self.target.rotation):
             return False
-        steps = self.period > 1 and self.source.mode == "delta"
-        return self.source.rotation != self.target.rotation or steps
+        composes = self.frame_stride > 1 and self.source.mode == "delta"
+        return self.source.rotation != self.target.rotation or composes
 
     @property
     def _rotation_columns(self) -> list[int]:
-        return _turning_columns(self.target, self.turning) if self._turns else []
+        if not self._converts_rotation:
+            return []
+        return _named_rotation_columns(self.target, self.rotation_names)
 
 
-def obstacles(
+def incompatibilities(
     source: ActionConvention,
     target: ActionConvention,
     ratio: float,
-    turning: tuple[str, ...] | None = None,
+    rotation_names: tuple[str, ...] | None = None,
 ) -> Iterator[str]:
-    """Why actions of `source` cannot become actions of `target`, each a line that says what could
-    be done.
+    """Yield each reason why actions of `source` cannot be converted to `target`, with a remedy.
 
-    ratio: frames per second of the source's data over the target's. turning: as in Conversion.
+    ratio: frames per second of the source's data over the target's.
+    rotation_names: as in Conversion.
     """
     if source.mode != target.mode:
         yield (
-            f"mode: {source.mode} here, {target.mode} there; one becomes the other only with the pose that the robot "
-            "had at every frame, so import the same kind from both"
+            f"mode: {source.mode} here, {target.mode} there; one becomes the other only with the "
+            "pose that the robot had at every frame, so import the same kind from both"
         )
     if source.frame != target.frame:
-        yield f"frame: {source.frame} here, {target.frame} there; only the robot's pose leads from one to the other"
-    yield from _obstacles_of_time(source, target, ratio)
-    yield from _obstacles_of_rotation(source, target, ratio, _turning_columns(target, turning))
+        yield (
+            f"frame: {source.frame} here, {target.frame} there; only the robot's pose leads from "
+            "one to the other"
+        )
+    yield from _rate_incompatibilities(source, target, ratio)
+    columns = _named_rotation_columns(target, rotation_names)
+    yield from _rotation_incompatibilities(source, target, ratio, columns)
     for name in source.names:
         if name in target.names:
-            yield from _obstacles_of_dimension(name, source, target)
+            yield from _dimension_incompatibilities(name, source, target)
 
 
-def _obstacles_of_time(
+def _rate_incompatibilities(
     source: ActionConvention, target: ActionConvention, ratio: float
 ) -> Iterator[str]:
     if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
         yield (
-            f"rate: {ratio:g} frames here for one there; only every second, third ... frame can be left out: "
-            "name the slowest store first, and import the others at a multiple of its rate"
+            f"rate: {ratio:g} frames here for one there; only every second, third ... frame can be "
+            "left out: name the slowest store first, and import the others at a multiple of its "
+            "rate"
         )
     elif abs(source.rate - target.rate * round(ratio)) > 1e-6 * source.rate:
-        yield f"rate: {source.rate:g} Hz here, {target.rate:g} there, at {ratio:g} frames here for one there"
+        yield (
+            f"rate: {source.rate:g} Hz here, {target.rate:g} there, at {ratio:g} frames here for "
+            "one there"
+        )
     if round(ratio) > 1 and (source.mode, source.frame) == ("delta", "tool"):
-        yield "rate: steps in the tool's frame do not add up, since it turns between them; import it at the slower rate"
+        yield (
+            "rate: steps in the tool's frame do not add up, since it turns between them; import it "
+            "at the slower rate"
+        )
 
 
-def _obstacles_of_rotation(
-    source: ActionConvention, target: ActionConvention, ratio: float, turning: list[int]
+def _rotation_incompatibilities(
+    source: ActionConvention, target: ActionConvention, ratio: float, target_columns: list[int]
 ) -> Iterator[str]:
-    if "none" in (source.rotation, target.rotation) or (
-        source.rotation == target.rotation and round(ratio) <= 1
-    ):
+    if "none" in (source.rotation, target.rotation):
+        return
+    if source.rotation == target.rotation and round(ratio) <= 1:
         return
     if source.mode == "delta" and "euler_xyz" in (source.rotation, target.rotation):
         yield (
-            f"rotation: {source.rotation} here, {target.rotation} there, {ratio:g} frames here for one there; steps in "
-            "Euler angles may be turns or differences of angles, and which of them is not recorded"
+            f"rotation: {source.rotation} here, {target.rotation} there, {ratio:g} frames here for "
+            "one there; steps in Euler angles may be turns or differences of angles, and which of "
+            "them is not recorded"
         )
-    if any(target.scale[column] == 0 for column in turning):
+    if any(target.scale[column] == 0 for column in target_columns):
         yield "scale: a rotation is worth nothing there; import it with the scale that it has"
-    for convention, columns in ((source, rotation_columns(source)), (target, turning)):
+    for convention, columns in ((source, rotation_columns(source)), (target, target_columns)):
         if not columns:
             yield (
-                f"rotation: {convention.rotation} takes {SIZES[convention.rotation]} dimensions, and which of "
-                f"{', '.join(convention.names)} they are is not clear: three that move must come before them"
+                f"rotation: {convention.rotation} takes {SIZES[convention.rotation]} dimensions, "
+                f"and which of {', '.join(convention.names)} they are is not clear: three that "
+                "move must come before them"
             )
 
 
-def _obstacles_of_dimension(
+def _dimension_incompatibilities(
     name: str, source: ActionConvention, target: ActionConvention
 ) -> Iterator[str]:
     d, column = source.names.index(name), target.names.index(name)
-    theirs, ours = gripper_of(source, d), gripper_of(target, column)
-    if (theirs is None) != (ours is None):
-        yield f"grippers: '{name}' drives one in one of the two; rename it in `actions`, or import it as one"
-    elif theirs and ours and (theirs.kind, ours.kind) == ("continuous", "binary"):
+    source_gripper, target_gripper = gripper_of(source, d), gripper_of(target, column)
+    if (source_gripper is None) != (target_gripper is None):
         yield (
-            f"grippers: '{name}' is continuous here and has two states there, and where to cut is not recorded; "
-            "name the store with the continuous one first"
+            f"grippers: '{name}' drives one in one of the two; rename it in `actions`, or import "
+            "it as one"
         )
-    if ours is None and target.scale[column] == 0 != source.scale[d]:
+    elif (
+        source_gripper
+        and target_gripper
+        and (source_gripper.kind, target_gripper.kind) == ("continuous", "binary")
+    ):
+        yield (
+            f"grippers: '{name}' is continuous here and has two states there, and where to cut is "
+            "not recorded; name the store with the continuous one first"
+        )
+    if target_gripper is None and target.scale[column] == 0 != source.scale[d]:
         yield f"scale: '{name}' is worth nothing there; import it with the scale that it has"
 
 
 def gripper_of(convention: ActionConvention, dimension: int) -> Gripper | None:
-    """The gripper that a dimension drives, if any."""
-    return next((g for g in convention.grippers if g.dimension == dimension), None)
+    """Return the gripper that a dimension drives, if any."""
+    for gripper in convention.grippers:
+        if gripper.dimension == dimension:
+            return gripper
+    return None
 
 
 def rotation_columns(convention: ActionConvention) -> list[int]:
-    """Dimensions that turn: what follows the first three that drive no gripper; empty where that is
-    not clear.
+    """Return the rotation dimensions, or an empty list where they cannot be told.
+
+    They are all the dimensions that drive no gripper, without or after three for the position.
     """
-    driving = {g.dimension for g in convention.grippers}
-    arm = [d for d in range(convention.dim) if d not in driving]
+    gripper_columns = {gripper.dimension for gripper in convention.grippers}
+    arm_columns = [d for d in range(convention.dim) if d not in gripper_columns]
     size = SIZES[convention.rotation]
-    if len(arm) not in (size, size + 3):
+    if size == 0 or len(arm_columns) not in (size, size + 3):
         return []
-    return arm[len(arm) - size :] if size else []
+    return arm_columns[-size:]
 
 
-def turning_names(conventions: Sequence[ActionConvention]) -> tuple[str, ...]:
-    """The dimensions of united conventions that turn: those of the first that has a rotation."""
-    first = next((convention for convention in conventions if convention.rotation != "none"), None)
-    return () if first is None else tuple(first.names[d] for d in rotation_columns(first))
+def rotation_names(conventions: Sequence[ActionConvention]) -> tuple[str, ...]:
+    """Return the rotation dimensions' names in `merge_conventions(conventions)`.
 
-
-def _turning_columns(target: ActionConvention, turning: tuple[str, ...] | None) -> list[int]:
-    return (
-        rotation_columns(target)
-        if turning is None
-        else [target.names.index(name) for name in turning]
-    )
-
-
-def unite(conventions: Sequence[ActionConvention]) -> ActionConvention:
-    """One convention with the dimensions of all: the first one's, and then what the others have
-    beside.
-
-    A rotation in another layout than the first is no dimension beside it: it is converted.
+    They are those of the first convention that has a rotation.
     """
-    united = conventions[0]
+    for convention in conventions:
+        if convention.rotation != "none":
+            return tuple(convention.names[d] for d in rotation_columns(convention))
+    return ()
+
+
+def _named_rotation_columns(target: ActionConvention, names: tuple[str, ...] | None) -> list[int]:
+    if names is None:
+        return rotation_columns(target)
+    return [target.names.index(name) for name in names]
+
+
+def merge_conventions(conventions: Sequence[ActionConvention]) -> ActionConvention:
+    """Return one convention with the dimensions of all, those of the first one first.
+
+    Where a convention lays out the rotation in another way than the first, its rotation dimensions
+    are not added, since they are converted to the first one's.
+    """
+    merged = conventions[0]
     for other in conventions[1:]:
-        converted = (
-            rotation_columns(other) if "none" not in (united.rotation, other.rotation) else []
-        )
-        same = converted if united.rotation != other.rotation else []
+        converted: list[int] = []
+        if "none" not in (merged.rotation, other.rotation) and merged.rotation != other.rotation:
+            converted = rotation_columns(other)
         new = [
-            d for d, name in enumerate(other.names) if name not in united.names and d not in same
+            d
+            for d, name in enumerate(other.names)
+            if name not in merged.names and d not in converted
         ]
-        grippers = [
-            replace(gripper, dimension=united.dim + new.index(gripper.dimension))
+        new_grippers = [
+            replace(gripper, dimension=merged.dim + new.index(gripper.dimension))
             for gripper in other.grippers
             if gripper.dimension in new
         ]
-        united = replace(
-            united,
-            names=(*united.names, *(other.names[d] for d in new)),
-            scale=(*united.scale, *(other.scale[d] for d in new)),
-            grippers=(*united.grippers, *grippers),
-            rotation=other.rotation if united.rotation == "none" else united.rotation,
+        merged = replace(
+            merged,
+            names=(*merged.names, *(other.names[d] for d in new)),
+            scale=(*merged.scale, *(other.scale[d] for d in new)),
+            grippers=(*merged.grippers, *new_grippers),
+            rotation=other.rotation if merged.rotation == "none" else merged.rotation,
         )
-    return united
+    return merged

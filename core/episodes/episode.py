@@ -1,6 +1,4 @@
-"""Episodes, where they come from and what their numbers mean; typed metadata that is checked at
-load.
-"""
+"""Episodes and what their numbers mean: typed metadata that is checked when it is created."""
 
 import re
 from collections.abc import Mapping
@@ -27,10 +25,10 @@ Number = Literal[
 FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "other"]
 """What the numbers of a feature are."""
 
-NAME = r"\w[\w.-]*"  # of a camera or a feature: it becomes a folder of the store
-RESERVED = ("action", "proprio")  # what no camera's or feature's mask may be taken for
-SPARSE = ("depth", "points")  # meanings in which NaN and infinity say that there is no reading
-VISUAL = ("rgb", "depth", "points")  # meanings that a policy without eyes must not see
+NAME = r"\w[\w.-]*"  # name of a camera or a feature, which becomes a folder of the store
+RESERVED = ("action", "proprio")  # names that a feature cannot have
+SPARSE = ("depth", "points")  # meanings in which NaN and infinity stand for "no reading"
+VISUAL = ("rgb", "depth", "points")  # meanings that are hidden where the images are hidden
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ class Gripper:
     def __post_init__(self) -> None:
         if not isfinite(self.closed) or not isfinite(self.open) or self.closed == self.open:
             raise ValueError(
-                f"closed = {self.closed} and open = {self.open} must be two different finite numbers"
+                f"closed = {self.closed} and open = {self.open} must be two different finite "
+                "numbers"
             )
 
 
@@ -63,8 +62,7 @@ class ActionConvention:
     mode: "delta" moves relative to where the robot is, "absolute" says where to be.
     frame: in which coordinates: "world", "base", "tool" or "joint".
     rotation: layout of the rotation dimensions, "none" where there are none.
-    scale: units per 1.0 of each dimension, in metres and radians (0.02 means that 1.0 is two
-    centimetres).
+    scale: metres or radians per 1.0, for each dimension (0.02: 1.0 means two centimetres).
     rate: control rate in Hz.
     grippers: the dimensions that drive a gripper.
     """
@@ -80,7 +78,8 @@ class ActionConvention:
     def __post_init__(self) -> None:
         if len(self.scale) != len(self.names):
             raise ValueError(
-                f"scale has {len(self.scale)} entries for the {len(self.names)} dimensions {self.names}"
+                f"scale has {len(self.scale)} entries for the {len(self.names)} dimensions "
+                f"{self.names}"
             )
         if any(not 0 <= gripper.dimension < len(self.names) for gripper in self.grippers):
             raise ValueError(
@@ -99,12 +98,11 @@ class ActionConvention:
         return len(self.names)
 
     def check(self, action: np.ndarray) -> None:
-        """Raise DataError for what is no action of this convention: not of shape (A), or not
-        finite.
-        """
+        """Raise DataError unless an action has shape (A) and is finite."""
         if np.shape(action) != (self.dim,):
             raise DataError(
-                f"an action of shape {np.shape(action)}: expected ({self.dim},), {', '.join(self.names)}"
+                f"an action of shape {np.shape(action)}: expected ({self.dim},), "
+                f"{', '.join(self.names)}"
             )
         if not np.isfinite(action).all():
             raise DataError(
@@ -126,16 +124,16 @@ class Camera:
 
 @dataclass(frozen=True)
 class Feature:
-    """What is observed at every frame beside camera images and proprioception, kept bit for bit.
+    """A named observation at every frame, beside camera images and proprioception; lossless.
 
     shape: of one frame; () is a single number.
     dtype: numpy's name for the numbers.
-    meaning: what readers may take it for:
-        "rgb"     colour image (Y X 3), uint8: one that must not be compressed with loss
+    meaning: how readers may interpret it:
+        "rgb"     colour image (Y X 3), uint8, that must not be compressed with loss
         "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0: no reading
         "points"  point cloud (N 3 or more), x y z first; NaN or infinity: no reading
         "force"   force, or force then torque (3 or 6)
-        "reward"  reward that came with this frame, () as a rule
+        "reward"  reward that came with this frame, usually ()
         "text"    UTF-8 padded with zero bytes (size), uint8: see `encode_text` and `decode_text`
         "other"   anything else
     unit: of the numbers, "m", "mm" or "N" for example; "" where they have none.
@@ -147,9 +145,8 @@ class Feature:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "shape", tuple(self.shape)
-        )  # plugins without types may give a list
+        # plugins without type checks may pass a list
+        object.__setattr__(self, "shape", tuple(self.shape))
         for key, known in (("dtype", get_args(Number)), ("meaning", get_args(FeatureMeaning))):
             if (value := getattr(self, key)) not in known:
                 raise ValueError(f"a feature's {key} is '{value}'{did_you_mean(str(value), known)}")
@@ -173,14 +170,14 @@ class Feature:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What holds for every episode of a store, a source or an environment.
+    """What all episodes of a store, a source or an environment have in common.
 
     fps: frames per second.
     cameras: by name.
-    action: the conventions of the actions.
+    action: the convention of the actions.
     proprio: names of the proprioceptive numbers, possibly none.
     origin: where the data comes from, and its licence.
-    features: what else is observed, by name; no camera has the same name.
+    features: further observations, by name; no camera may have the same name.
     """
 
     fps: float
@@ -209,7 +206,7 @@ class Episode:
 
     id: unique in its source; a resumed import skips the ids it has.
     task: the task's name.
-    instruction: what the robot is told.
+    instruction: the command given to the robot, in natural language.
     images: {camera: (n, Y, X, 3) uint8}.
     actions: (n, A) float32, in the units of `StoreInfo.action`.
     proprio: (n, P) float32.

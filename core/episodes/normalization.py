@@ -1,6 +1,4 @@
-"""From the units of a dataset to what a network likes, and back. Plain data, so that it travels
-with a checkpoint.
-"""
+"""Normalisation of actions and proprioception, and back; plain data, stored in checkpoints."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,7 +17,8 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 T = TypeVar("T")
 
 BOUNDED: tuple[Method, ...] = ("clip_range", "min_max")
-TINY = 1e-6  # a smaller spread is a constant: it is shifted, never divided by
+# A dimension that varies less counts as constant: it is shifted, but not divided by its spread.
+TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -31,17 +30,17 @@ class Affine:
 
     @classmethod
     def of(cls, offset: np.ndarray, scale: np.ndarray) -> Self:
-        """Make it of arrays (D)."""
+        """Make it from arrays (D)."""
         return cls(tuple(offset.tolist()), tuple(scale.tolist()))
 
     def forward(self, x: Array) -> Array:
         """(... D) x -> (... D) y."""
-        y: Array = (x - _as(self._arrays[0], x)) * _as(self._arrays[1], x)
+        y: Array = (x - _like(x, self._arrays[0])) * _like(x, self._arrays[1])
         return y
 
     def backward(self, y: Array) -> Array:
         """(... D) y -> (... D) x."""
-        x: Array = y / _as(self._arrays[1], y) + _as(self._arrays[0], y)
+        x: Array = y / _like(y, self._arrays[1]) + _like(y, self._arrays[0])
         return x
 
     @cached_property
@@ -51,8 +50,9 @@ class Affine:
 
 @dataclass(frozen=True)
 class TwoState:
-    """A gripper dimension that is normalised to 1 for open and 0 for closed, and its two values in
-    the dataset.
+    """A gripper dimension that is normalised to 1 (open) and 0 (closed).
+
+    closed, open: its two values in the dataset.
     """
 
     dimension: int
@@ -62,10 +62,11 @@ class TwoState:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Of actions: affine per dimension; a bounded method then clips to [-1, 1], and two-state
-    grippers become {0, 1}.
+    """Normalises actions: an affine map per dimension, then clipping to [-1, 1] if bounded.
 
-    method: the method that it was fitted by.
+    Grippers with two states become {0, 1}.
+
+    method: how it was fitted; those in BOUNDED clip.
     affine: one entry per dimension.
     binary: the grippers with two states.
     """
@@ -82,35 +83,36 @@ class Normalizer:
         method: Method,
         clip_range: tuple[float, float] = (-1.0, 1.0),
     ) -> Self:
-        """Fit to a store's actions; grippers go by their convention, not by `method`.
+        """Fit to the statistics of a store's actions.
 
-        method: of the other dimensions: "none"; "clip_range" clips to `clip_range` and maps it to
-        [-1, 1] (RoboVLMs: 0.65 either way); "min_max" maps the range seen to [-1, 1]; "quantile"
-        maps the 1 % and 99 % quantiles to -1
-        and 1 without clipping (openpi); "mean_std". A continuous gripper is mapped from [closed,
-        open] to [-1, 1],
-        by "none" left as it is; a binary one becomes {0, 1}. A constant dimension becomes 0.
-        Raises DataError if the statistics do not fit the convention.
+        method: for all dimensions but those of grippers:
+            "none"        leaves the numbers as they are
+            "clip_range"  clips to `clip_range` and maps it to [-1, 1] (RoboVLMs: -0.65 to 0.65)
+            "min_max"     maps the observed range to [-1, 1]
+            "quantile"    maps the 1 % and 99 % quantiles to -1 and 1, without clipping (openpi)
+            "mean_std"    maps to mean 0 and standard deviation 1
+        A constant dimension becomes 0, except with "none" and "clip_range".
+
+        Grippers follow their convention instead. A binary one becomes {0, 1}. A continuous one is
+        mapped from [closed, open] to [-1, 1], or left as it is with "none".
+
+        Raises DataError if the statistics and the convention differ in the number of dimensions.
         """
         if statistics.dim != convention.dim:
-            message = f"statistics of {statistics.dim} action dimensions, the convention names {convention.dim}"
-            raise DataError(f"{message}; import the data again")
+            raise DataError(
+                f"statistics of {statistics.dim} action dimensions, the convention names "
+                f"{convention.dim}; import the data again"
+            )
         offset, scale = _fit(statistics, method, clip_range)
+        binary = []
         for gripper in convention.grippers:
-            d = gripper.dimension
+            d, span = gripper.dimension, gripper.open - gripper.closed
             if gripper.kind == "binary":
-                offset[d], scale[d] = gripper.closed, 1 / (gripper.open - gripper.closed)
+                offset[d], scale[d] = gripper.closed, 1 / span
+                binary.append(TwoState(d, gripper.closed, gripper.open))
             elif method != "none":
-                offset[d], scale[d] = (
-                    (gripper.closed + gripper.open) / 2,
-                    2 / (gripper.open - gripper.closed),
-                )
-        two_state = (g for g in convention.grippers if g.kind == "binary")
-        return cls(
-            method,
-            Affine.of(offset, scale),
-            tuple(TwoState(g.dimension, g.closed, g.open) for g in two_state),
-        )
+                offset[d], scale[d] = (gripper.closed + gripper.open) / 2, 2 / span
+        return cls(method, Affine.of(offset, scale), tuple(binary))
 
     def normalize(self, x: Array) -> Array:
         """(... A) float in the dataset's units -> (... A) normalised."""
@@ -122,8 +124,9 @@ class Normalizer:
         return y
 
     def unnormalize(self, y: Array) -> Array:
-        """(... A) normalised, binary dimensions as probabilities of open -> (... A) in the
-        dataset's units.
+        """(... A) normalised -> (... A) in the dataset's units.
+
+        A binary gripper's number is the probability that it is open.
         """
         x = self.affine.backward(y)
         for gripper in self.binary:
@@ -137,19 +140,19 @@ class Normalizer:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Inverse of to_json; raises DataError for anything else."""
+        """Inverse of `to_json`; raises DataError for anything else."""
         return _from_json(cls, data)
 
 
 @dataclass(frozen=True)
 class ProprioNormalizer:
-    """Of proprioception: mean 0 and standard deviation 1; a constant dimension becomes 0."""
+    """Normalises proprioception to mean 0 and standard deviation 1; a constant becomes 0."""
 
     affine: Affine
 
     @classmethod
     def fit(cls, statistics: Statistics) -> Self:
-        """Fit to a store's proprioception, possibly of no dimensions."""
+        """Fit to the statistics of a store's proprioception, which may have no dimensions."""
         return cls(Affine.of(*_fit(statistics, "mean_std")))
 
     def normalize(self, x: Array) -> Array:
@@ -162,12 +165,12 @@ class ProprioNormalizer:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Inverse of to_json; raises DataError for anything else."""
+        """Inverse of `to_json`; raises DataError for anything else."""
         return _from_json(cls, data)
 
 
-def _as(values: np.ndarray, like: Array) -> Array:
-    return values if isinstance(like, np.ndarray) else like.new_tensor(values)
+def _like(x: Array, values: np.ndarray) -> Array:
+    return values if isinstance(x, np.ndarray) else x.new_tensor(values)
 
 
 def _from_json(cls: type[T], data: Any) -> T:
@@ -180,20 +183,23 @@ def _from_json(cls: type[T], data: Any) -> T:
 
 
 def _fit(
-    seen: Statistics, method: Method, clip_range: tuple[float, float] = (-1.0, 1.0)
+    statistics: Statistics, method: Method, clip_range: tuple[float, float] = (-1.0, 1.0)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return offset and scale (D)."""
+    dim = statistics.dim
     if method == "none":
-        return np.zeros(seen.dim), np.ones(seen.dim)
+        return np.zeros(dim), np.ones(dim)
     if method == "mean_std":
-        return seen.mean, np.where(seen.std > TINY, 1 / np.maximum(seen.std, TINY), 1.0)
-    low, high = {
-        "clip_range": (np.full(seen.dim, clip_range[0]), np.full(seen.dim, clip_range[1])),
-        "min_max": (seen.min, seen.max),
-        "quantile": (seen.quantile(0.01), seen.quantile(0.99) + TINY),
-    }[method]
+        std = statistics.std
+        return statistics.mean, np.where(std > TINY, 1 / np.maximum(std, TINY), 1.0)
+    if method == "clip_range":
+        low, high = np.full(dim, clip_range[0]), np.full(dim, clip_range[1])
+    elif method == "min_max":
+        low, high = statistics.min, statistics.max
+    else:
+        low, high = statistics.quantile(0.01), statistics.quantile(0.99) + TINY
     spread = high - low
     varies = spread > 2 * TINY
-    return np.where(varies, (low + high) / 2, seen.mean), np.where(
-        varies, 2 / np.maximum(spread, TINY), 1.0
-    )
+    offset = np.where(varies, (low + high) / 2, statistics.mean)
+    scale = np.where(varies, 2 / np.maximum(spread, TINY), 1.0)
+    return offset, scale

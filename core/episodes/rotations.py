@@ -1,18 +1,18 @@
-"""Layouts of rotations, and the way from one to another: exact, by way of the rotation itself."""
+"""Layouts of rotations, and exact conversion between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.episodes.episode import Rotation
+from core.episodes.episode import Rotation as Layout
 
 if TYPE_CHECKING:
-    from scipy.spatial.transform import Rotation as Turn
+    from scipy.spatial.transform import Rotation
 
-SIZES: dict[Rotation, int] = {
+# how many numbers a rotation has in each layout
+SIZES: dict[Layout, int] = {
     "none": 0,
     "euler_xyz": 3,
     "axis_angle": 3,
@@ -22,41 +22,58 @@ SIZES: dict[Rotation, int] = {
 }
 
 
-def read_turns(numbers: np.ndarray, layout: Rotation) -> Turn:
-    """Rotations of numbers (n R), radians where they are angles; raises ValueError for a quaternion
-    of length zero.
+def to_rotation(numbers: np.ndarray, layout: Layout) -> Rotation:
+    """Make n rotations from numbers (n R); angles are in radians.
 
     euler_xyz turns about the fixed axes x, y, z, in that order. rotation_6d holds the first two
-    rows of the matrix, as PyTorch3D lays out what Zhou et al. (2019) propose; they need be neither
-    orthogonal nor of unit length.
+    rows of the rotation matrix, as in PyTorch3D, after Zhou et al. (2019): "On the Continuity of
+    Rotation Representations in Neural Networks". The rows need be neither orthogonal nor of unit
+    length. Raises ValueError for a quaternion of length zero.
     """
-    from scipy.spatial.transform import Rotation as Turn  # 0.2 s that most commands need not spend
+    from scipy.spatial.transform import Rotation  # takes 0.2 s, which most commands do not need
 
-    readers: dict[str, Callable[[], Turn]] = {
-        "euler_xyz": lambda: Turn.from_euler("xyz", numbers),
-        "axis_angle": lambda: Turn.from_rotvec(numbers),
-        "quaternion_xyzw": lambda: Turn.from_quat(numbers),
-        "quaternion_wxyz": lambda: Turn.from_quat(np.roll(numbers, -1, axis=-1)),
-        "rotation_6d": lambda: Turn.from_matrix(_complete(numbers)),
-    }
-    return readers[layout]()
-
-
-def write_turns(turns: Turn, layout: Rotation) -> np.ndarray:
-    """Inverse of read_turns -> (n R) float64; of a quaternion's two signs the one with w >= 0."""
-    writers: dict[str, Callable[[], np.ndarray]] = {
-        "euler_xyz": lambda: turns.as_euler("xyz"),
-        "axis_angle": lambda: turns.as_rotvec(),
-        "quaternion_xyzw": lambda: turns.as_quat(canonical=True),
-        "quaternion_wxyz": lambda: np.roll(turns.as_quat(canonical=True), 1, axis=-1),
-        "rotation_6d": lambda: turns.as_matrix()[:, :2].reshape(-1, 6),
-    }
-    return writers[layout]()
+    rotation: Rotation
+    match layout:
+        case "euler_xyz":
+            rotation = Rotation.from_euler("xyz", numbers)
+        case "axis_angle":
+            rotation = Rotation.from_rotvec(numbers)
+        case "quaternion_xyzw":
+            rotation = Rotation.from_quat(numbers)
+        case "quaternion_wxyz":
+            rotation = Rotation.from_quat(np.roll(numbers, -1, axis=-1))
+        case "rotation_6d":
+            rotation = Rotation.from_matrix(_orthonormal_matrices(numbers))
+        case _:
+            raise KeyError(layout)
+    return rotation
 
 
-def _complete(six: np.ndarray) -> np.ndarray:
-    """Two rows (n 6) -> the matrix (n 3 3) that they span: the Gram-Schmidt process."""
-    first = six[:, :3] / np.linalg.norm(six[:, :3], axis=-1, keepdims=True)
-    second = six[:, 3:] - (first * six[:, 3:]).sum(-1, keepdims=True) * first
+def from_rotation(rotation: Rotation, layout: Layout) -> np.ndarray:
+    """Return n rotations as numbers (n R) float64, the inverse of `to_rotation`.
+
+    Of the two quaternions of a rotation, the one with w >= 0 is returned.
+    """
+    numbers: np.ndarray
+    match layout:
+        case "euler_xyz":
+            numbers = rotation.as_euler("xyz")
+        case "axis_angle":
+            numbers = rotation.as_rotvec()
+        case "quaternion_xyzw":
+            numbers = rotation.as_quat(canonical=True)
+        case "quaternion_wxyz":
+            numbers = np.roll(rotation.as_quat(canonical=True), 1, axis=-1)
+        case "rotation_6d":
+            numbers = rotation.as_matrix()[:, :2].reshape(-1, 6)
+        case _:
+            raise KeyError(layout)
+    return numbers
+
+
+def _orthonormal_matrices(rows: np.ndarray) -> np.ndarray:
+    """Complete two rows (n 6) to rotation matrices (n 3 3) by the Gram-Schmidt process."""
+    first = rows[:, :3] / np.linalg.norm(rows[:, :3], axis=-1, keepdims=True)
+    second = rows[:, 3:] - (first * rows[:, 3:]).sum(-1, keepdims=True) * first
     second /= np.linalg.norm(second, axis=-1, keepdims=True)
     return np.stack([first, second, np.cross(first, second)], axis=1)

@@ -1,6 +1,4 @@
-"""Statistics of a feature that merge: a store's normalisation is known without reading its numbers
-again.
-"""
+"""Statistics of a feature that can be merged, so that normalisation need not reread the data."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +6,8 @@ from typing import Self
 
 import numpy as np
 
-GRID = np.linspace(
-    0.0, 1.0, 201
-)  # steps of half a per cent, so that the 1 % and 99 % quantiles lie on the grid
+# steps of half a per cent, so that the 1 % and 99 % quantiles lie on the grid
+GRID = np.linspace(0.0, 1.0, 201)
 
 Row = tuple[float, ...]
 
@@ -19,12 +16,12 @@ Row = tuple[float, ...]
 class Statistics:
     """Statistics per dimension of a feature (n D).
 
-    count: number of rows n.
-    means: D.
-    deviations: sums of squared deviations from the mean, D; unlike sums of squares they do not
-    cancel.
-    quantiles: the quantiles at GRID of each dimension (D 201); the first is the minimum, the last
-    the maximum.
+    count: number of rows, n.
+    means: (D).
+    deviations: (D), sums of squared deviations from the mean. Unlike sums of squares, they lose no
+    precision where the mean is far from zero.
+    quantiles: (D 201), each dimension's quantiles at GRID; the first is the minimum, the last the
+    maximum.
     """
 
     count: int
@@ -34,47 +31,55 @@ class Statistics:
 
     @classmethod
     def of(cls, array: np.ndarray) -> Self:
-        """Statistics of array (n D), n >= 1, finite."""
+        """Compute the statistics of an array (n D) of finite numbers, n >= 1."""
         exact = array.astype(np.float64)
         mean = exact.mean(axis=0)
         deviations = np.square(exact - mean).sum(axis=0)
-        return cls(
-            len(exact), _row(mean), _row(deviations), _rows(np.quantile(exact, GRID, axis=0).T)
-        )
+        quantiles = np.quantile(exact, GRID, axis=0).T
+        return cls(len(exact), _row(mean), _row(deviations), _rows(quantiles))
 
     @classmethod
     def merge(cls, many: Iterable[Self]) -> Self:
-        """Statistics of the rows of all together, at least one: exact moments, and quantiles of the
-        mixture.
+        """Compute the statistics of all rows together from those of disjoint sets, at least one.
 
-        Moments merge as by Chan, Golub and LeVeque (1983); a quantile is off by one step of the
-        grid at most.
+        Means and deviations are exact (Chan, Golub and LeVeque, 1983). Quantiles are those of the
+        mixture, and are off by at most one step of the grid.
         """
-        # arrays at once: tuples of numbers take four times the memory, and a store has thousands of
-        # parts
+        # Converted to arrays one by one: tuples of numbers take four times the memory, and a store
+        # has thousands of segments.
         arrays = [
-            (one.count, *map(np.array, (one.means, one.deviations, one.quantiles))) for one in many
+            (
+                statistics.count,
+                np.array(statistics.means),
+                np.array(statistics.deviations),
+                np.array(statistics.quantiles),
+            )
+            for statistics in many
         ]
-        counts, means, deviations, grids = map(
-            np.array, zip(*arrays, strict=True)
-        )  # grids: (many D 201)
+        # counts (m), means (m D), deviations (m D), grids (m D 201)
+        counts, means, deviations, grids = map(np.array, zip(*arrays, strict=True))
         mean = counts @ means / counts.sum()
         within = deviations.sum(axis=0)
         between = counts @ np.square(means - mean)
-        mixed = [_mixture(counts, grids[:, d]) for d in range(grids.shape[1])]
-        return cls(int(counts.sum()), _row(mean), _row(within + between), _rows(mixed))
+        quantiles = [_merge_quantiles(counts, grids[:, d]) for d in range(grids.shape[1])]
+        return cls(int(counts.sum()), _row(mean), _row(within + between), _rows(quantiles))
 
-    def place(self, columns: Sequence[int], width: int) -> Self:
-        """Statistics of rows of `width` numbers that have these ones at `columns` and are 0
-        elsewhere.
+    def scatter(self, columns: Sequence[int], width: int) -> Self:
+        """Return the statistics of wider rows, with these dimensions at `columns` and 0 elsewhere.
+
+        columns: (D), the position of each dimension. width: number of dimensions of the new rows.
         """
-        at = {column: d for d, column in enumerate(columns)}
+        source = {column: d for d, column in enumerate(columns)}
         zeros = tuple([0.0] * GRID.size)
         return replace(
             self,
-            means=tuple(self.means[at[c]] if c in at else 0.0 for c in range(width)),
-            deviations=tuple(self.deviations[at[c]] if c in at else 0.0 for c in range(width)),
-            quantiles=tuple(self.quantiles[at[c]] if c in at else zeros for c in range(width)),
+            means=tuple(self.means[source[c]] if c in source else 0.0 for c in range(width)),
+            deviations=tuple(
+                self.deviations[source[c]] if c in source else 0.0 for c in range(width)
+            ),
+            quantiles=tuple(
+                self.quantiles[source[c]] if c in source else zeros for c in range(width)
+            ),
         )
 
     @property
@@ -107,9 +112,11 @@ class Statistics:
         return np.array([np.interp(q, GRID, row) for row in self.quantiles], np.float64)
 
 
-def _mixture(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
-    """Return a mixture's quantiles (201) from its parts' grids (many 201): each value stands for
-    its share of rows.
+def _merge_quantiles(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
+    """Return the quantiles (201) of a mixture of sets of `counts` (m) rows with `grids` (m 201).
+
+    Each value of a grid stands for its share of the rows of its set: one step of the grid, or half
+    a step at both ends.
     """
     share = np.full(GRID.size, 1.0)
     share[[0, -1]] = 0.5
@@ -117,8 +124,8 @@ def _mixture(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
     order = np.argsort(grids, axis=None, kind="stable")
     weights = weights[order]
     probability = (np.cumsum(weights) - weights / 2) / weights.sum()
-    mixed: np.ndarray = np.interp(GRID, probability, grids.ravel()[order])
-    return mixed
+    quantiles: np.ndarray = np.interp(GRID, probability, grids.ravel()[order])
+    return quantiles
 
 
 def _row(values: np.ndarray) -> Row:

@@ -8,9 +8,10 @@ from core.errors import DataError
 
 
 def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
-    """n texts -> (n size) uint8: UTF-8, padded with zero bytes.
+    """Encode n texts -> (n size) uint8: UTF-8, padded with zero bytes.
 
-    Raises DataError for a text of more than `size` bytes, or one that does not come back as it was.
+    Raises DataError for a text that takes more than `size` bytes, that is no valid Unicode, or that
+    holds a zero character, because `decode_text` would not return it unchanged.
     """
     encoded = np.zeros((len(texts), size), np.uint8)
     for number, text in enumerate(texts):
@@ -28,7 +29,7 @@ def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
 
 
 def decode_text(encoded: np.ndarray) -> list[str]:
-    """(n size) uint8, as `encode_text` made it -> n texts; raises DataError for no UTF-8."""
+    """Decode (n size) uint8 from `encode_text` -> n texts; DataError where it is no UTF-8."""
     texts = []
     for number, row in enumerate(encoded):
         try:

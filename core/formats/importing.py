@@ -17,8 +17,8 @@ from core.formats.contracts import EpisodeSource
 from core.store.codecs import Codec
 from core.store.segment import EncodedEpisode
 from core.store.store import EpisodeStore
-from core.store.writer import PART_BYTES, StoreWriter, check_episode
-from core.system.processes import serve_the_parent
+from core.store.writer import SEGMENT_BYTES, StoreWriter, check_episode
+from core.system.processes import set_up_worker_process
 from core.system.strict import one_line
 
 Outcome = EncodedEpisode | DataError
@@ -49,20 +49,20 @@ def import_episodes(
     *,
     jobs: int = 1,
     skip_bad: bool = False,
-    part_bytes: int = PART_BYTES,
+    segment_bytes: int = SEGMENT_BYTES,
 ) -> Summary:
     """Append a source's episodes to a store, without those that it has already.
 
     jobs: processes that read, each from a copy of the source. progress: called with (done, total)
     after each episode.
-    skip_bad: go on past damaged episodes; the next call tries them again. part_bytes: as in
+    skip_bad: go on past damaged episodes; the next call tries them again. segment_bytes: as in
     StoreWriter. Raises DataError if an episode is damaged or the store's conventions are not the
     source's. However it ends, the episodes before are committed, and the same call goes on from
     there.
     """
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
-    with StoreWriter(out, source.info, part_bytes) as writer:
+    with StoreWriter(out, source.info, segment_bytes) as writer:
         missing = [episode for episode in ids if episode not in writer.committed]
         before, skipped = len(ids) - len(missing), {}
         outcomes = _encoded(source, writer, missing, jobs)
@@ -193,7 +193,7 @@ class _Worker:
 
     @classmethod
     def start(cls, pickled: Path, codecs: Mapping[str, Codec]) -> None:
-        serve_the_parent()
+        set_up_worker_process()
         cls.source, cls.codecs = pickle.loads(pickled.read_bytes()), codecs
 
     @classmethod

@@ -75,7 +75,7 @@ class Member:
         whole = (steps + view.period <= lengths)[
             ..., None
         ]  # (n K 1): an action over a part of its period is none
-        buffer.action_mask[rows] = (whole & view.conversion.present).take(reach, axis=1)
+        buffer.action_mask[rows] = (whole & view.conversion.has_dimension).take(reach, axis=1)
         for name, present in buffer.present.items():
             present[rows] = name in view.recorded
         actions = self.action_normalizer.normalize(view.actions(episodes, frames))  # (n K A)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from core.contracts.parts import ActionSpec
-from core.episodes.conventions import turning_names
+from core.episodes.conventions import rotation_names
 from core.episodes.episode import ActionConvention, Feature, StoreInfo
 from core.episodes.normalization import BOUNDED, Normalizer, ProprioNormalizer
 from core.errors import ConfigError, DataError, did_you_mean
@@ -154,7 +154,7 @@ class TrainingData:
             features = [name for name in view.info.features if name not in view.recorded]
             actions = [
                 name
-                for name, has in zip(view.info.action.names, action.present, strict=True)
+                for name, has in zip(view.info.action.names, action.has_dimension, strict=True)
                 if not has
             ]
             proprio = [name for name in view.info.proprio if name not in view.store.info.proprio]
@@ -247,7 +247,7 @@ def _views(
     except DataError as error:
         mistakes.append(f"data.{error}")
         return []
-    views, turning = [], turning_names([one.action for one in renamed])
+    views, turning = [], rotation_names([one.action for one in renamed])
     for store, one, config in zip(stores, renamed, configs, strict=True):
         try:
             views.append(view_of(store, one, config.cameras, info, turning))

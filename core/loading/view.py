@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from core.episodes.conventions import Conversion, obstacles, unite
+from core.episodes.conventions import Conversion, incompatibilities, merge_conventions
 from core.episodes.episode import Camera, Feature, StoreInfo
 from core.episodes.statistics import Statistics
 from core.errors import DataError, did_you_mean
@@ -47,7 +47,7 @@ class StoreView:
     @property
     def period(self) -> int:
         """The store's frames for each of the policy's."""
-        return self.conversion.period
+        return self.conversion.frame_stride
 
     @cached_property
     def recorded(self) -> Mapping[str, str]:
@@ -66,10 +66,10 @@ class StoreView:
         are converted.
         """
         known = self.store.statistics
-        proprio = known["proprio"].place(self.proprio_columns, len(self.info.proprio))
+        proprio = known["proprio"].scatter(self.proprio_columns, len(self.info.proprio))
         if (columns := self.conversion.columns) is not None:
             return {
-                "action": known["action"].place(columns, self.info.action.dim),
+                "action": known["action"].scatter(columns, self.info.action.dim),
                 "proprio": proprio,
             }
         measured = list(self._measured())
@@ -166,7 +166,7 @@ class StoreView:
         if self.period == 1:
             self.store.read_frames(name, episode, start, start + len(out), out)
             return
-        if self.store.codecs[name].group > 1:  # a group is decoded as a whole in any case
+        if self.store.codecs[name].block_size > 1:  # a group is decoded as a whole in any case
             frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), out.dtype)
             self.store.read_frames(name, episode, start, start + len(frames), frames)
             out[:] = frames[:: self.period]
@@ -230,7 +230,7 @@ def common_info(
         features_of_any = {**info.features, **features_of_any}
     wanted = tuple(cameras) or tuple(sorted(every))
     proprio = tuple(dict.fromkeys(name for info in infos for name in info.proprio))
-    action = unite([info.action for info in infos])
+    action = merge_conventions([info.action for info in infos])
     chosen = {name: every[name] for name in wanted if name in every}
     read = {name: features_of_any[name] for name in features if name in features_of_any}
     try:
@@ -254,7 +254,7 @@ def view_of(
     they differ. turning: the policy's action dimensions that turn.
     """
     ratio = renamed.fps / info.fps
-    reasons = list(obstacles(renamed.action, info.action, ratio, turning))
+    reasons = list(incompatibilities(renamed.action, info.action, ratio, turning))
     reasons += [
         f"feature '{name}': is {renamed.features[name]}, the policy's is {feature}; leave out the feature or the store"
         for name, feature in info.features.items()

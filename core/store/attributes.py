@@ -1,4 +1,4 @@
-"""What a store says about itself: the attributes of its root group, written and read back."""
+"""What a store says about itself: the attributes of its root group, written and read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,26 @@ from core.store.location import Location
 from core.system.strict import from_plain, one_line
 
 FORMAT = "joinery-episodes"
-VERSION = 2  # of the schema, the newest that this code reads
-WITHOUT_FEATURES = 1  # the schema of stores that have none
+VERSION = 2  # the newest schema that this code reads
+VERSION_WITHOUT_FEATURES = 1  # the schema of stores without named features
 
 
 def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any]:
-    """Return the attributes of a store's root group; without features, they say nothing of any.
+    """Return the attributes of a store's root group.
 
-    A store with features is closed to versions that know none, since they would append episodes
-    without.
+    A store with named features requires readers that know the second schema: an older version
+    would append episodes that lack the features. A store without them stays readable for all.
     """
-    version = VERSION if info.features else WITHOUT_FEATURES
+    version = VERSION if info.features else VERSION_WITHOUT_FEATURES
+    cameras = {}
+    for name, camera in info.cameras.items():
+        codec = codecs[name]
+        cameras[name] = asdict(camera) | {
+            "codec": codec.name,
+            "group": codec.block_size,
+            "quality": codec.quality,
+            "chroma": codec.chroma,
+        }
     attributes = {
         "format": FORMAT,
         "schema_version": version,
@@ -42,65 +51,52 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
                 "names": list(info.proprio),
             },
         },
-        "cameras": {
-            name: asdict(camera)
-            | {
-                "codec": codec.name,
-                "group": codec.group,
-                "quality": codec.quality,
-                "chroma": codec.chroma,
-            }
-            for (name, camera), codec in zip(
-                info.cameras.items(), (codecs[n] for n in info.cameras), strict=True
-            )
-        },
+        "cameras": cameras,
         "action": asdict(info.action),
         "origin": info.origin,
     }
     if info.features:
         attributes["named_features"] = {
-            name: asdict(feature) | {"codec": codecs[name].name, "group": codecs[name].group}
+            name: asdict(feature) | {"codec": codecs[name].name, "group": codecs[name].block_size}
             for name, feature in info.features.items()
         }
     return attributes
 
 
 def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
-    """Read what a store says about itself, and the codec of each camera and each feature.
+    """Read a store's info, and the codec of each camera and each feature.
 
     Raises DataError if there is no store, or one that this version cannot read.
     """
+    advice = "name one, or let `joinery import` make one at a new path"
     try:
         attributes = json.loads((path / "zarr.json").read_text())["attributes"]
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: no episode store here; name one, or let `joinery import` make one at a new path"
-        ) from error
+        raise DataError(f"{path}: no episode store here; {advice}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path / 'zarr.json'}: unreadable ({error}); restore the file or import again"
         ) from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
+        raise DataError(f"{path}: holds no episode store; {advice}")
+    min_version = attributes.get("min_reader_version")
+    if isinstance(min_version, int) and min_version > VERSION:
         raise DataError(
-            f"{path}: holds no episode store; name one, or let `joinery import` make one at a new path"
-        )
-    wants = attributes.get("min_reader_version")
-    if isinstance(wants, int) and wants > VERSION:
-        raise DataError(
-            f"{path}: written for readers of version {wants}, this one reads {VERSION}; upgrade joinery"
+            f"{path}: written for readers of version {min_version}, this one reads {VERSION}; "
+            "upgrade joinery"
         )
     try:
         return _from_attributes(attributes)
     except ValueError as error:
-        where = path / "zarr.json"
         raise DataError(
-            f"{where}: metadata is damaged ({one_line(error)}); restore it or import again"
+            f"{path / 'zarr.json'}: metadata is damaged ({one_line(error)}); restore it or import "
+            "again"
         ) from error
 
 
 @dataclass(frozen=True)
 class _StoredCamera(Camera):
-    """A camera's frames and how they are encoded."""
+    """A camera's frames and how they are encoded; `group` is the codec's block size."""
 
     codec: str
     group: Annotated[int, Gt(0), Le(2**16)]
@@ -115,7 +111,7 @@ class _StoredCamera(Camera):
 
 @dataclass(frozen=True, kw_only=True)
 class _StoredFeature(Feature):
-    """A named feature and how it is encoded."""
+    """A named feature and how it is encoded; `group` is the codec's block size."""
 
     codec: Literal["zstd"]
     group: Annotated[int, Gt(0), Le(2**16)]
@@ -123,14 +119,14 @@ class _StoredFeature(Feature):
 
 @dataclass(frozen=True)
 class _Numbers:
-    """The names of the dimensions of the actions, or of the proprioception."""
+    """The names of the dimensions of the actions or of the proprioception."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Attributes:
-    """What is read of the attributes of a store's root group."""
+    """The attributes of a store's root group, as far as they are read."""
 
     min_reader_version: int
     fps: float
@@ -146,35 +142,35 @@ class _Attributes:
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str, Codec]]:
-    read = from_plain(_Attributes, attributes)
-    specification = [one.name for one in fields(Feature)]
+    stored = from_plain(_Attributes, attributes)
+    feature_fields = [field.name for field in fields(Feature)]
     info = StoreInfo(
-        fps=read.fps,
+        fps=stored.fps,
         cameras={
-            name: Camera(camera.height, camera.width) for name, camera in read.cameras.items()
+            name: Camera(camera.height, camera.width) for name, camera in stored.cameras.items()
         },
-        action=read.action,
-        proprio=read.features["proprio"].names,
-        origin=read.origin,
+        action=stored.action,
+        proprio=stored.features["proprio"].names,
+        origin=stored.origin,
         features={
-            name: Feature(**{key: getattr(stored, key) for key in specification})
-            for name, stored in read.named_features.items()
+            name: Feature(**{key: getattr(feature, key) for key in feature_fields})
+            for name, feature in stored.named_features.items()
         },
     )
     codecs = {
-        name: make_codec(of.codec, of.group, of.quality, of.chroma)
-        for name, of in read.cameras.items()
+        name: make_codec(camera.codec, camera.group, camera.quality, camera.chroma)
+        for name, camera in stored.cameras.items()
     }
-    for name, stored in read.named_features.items():
-        codecs[name] = make_codec(stored.codec, stored.group, None, None)
+    for name, feature in stored.named_features.items():
+        codecs[name] = make_codec(feature.codec, feature.group, None, None)
     return info, codecs
 
 
-def differences(ours: StoreInfo, theirs: StoreInfo) -> Sequence[str]:
-    """Name the fields in which two descriptions of episodes disagree; the note on the origin may
-    differ.
-    """
-    a, b = asdict(ours), asdict(theirs)
+def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
+    """Return a line for each field in which new episodes and a store differ, but for the origin."""
+    new_fields, stored_fields = asdict(new), asdict(stored)
     return [
-        f"{key}: {b[key]} there, {a[key]} here" for key in a if key != "origin" and a[key] != b[key]
+        f"{key}: {stored_fields[key]} there, {new_fields[key]} here"
+        for key in new_fields
+        if key != "origin" and new_fields[key] != stored_fields[key]
     ]

@@ -1,6 +1,4 @@
-"""A folder of this machine for what was read from elsewhere: bounded, and what was not used for
-longest goes first.
-"""
+"""A bounded folder of local copies of remote data; the least recently used files are removed."""
 
 import os
 from collections.abc import Iterator
@@ -10,27 +8,27 @@ from pathlib import Path
 from threading import Lock
 from time import time_ns
 from typing import Any, Self
-from uuid import uuid4
 
 from core.errors import DataError
+from core.system.files import written_aside
 
 FOLDER, LIMIT = "JOINERY_CACHE", "JOINERY_CACHE_GB"  # environment variables
-GIGABYTES = 20.0  # unless LIMIT says otherwise
-MINUTE = 60 * 10**9  # nanoseconds: what was used within one counts as used now
-SLICES = 20  # of the limit: after writing one, a process measures the folder
+GIGABYTES = 20.0  # default of LIMIT
+MINUTE = 60 * 10**9  # nanoseconds; a file's time of use is renewed once a minute at most
+MEASUREMENTS = 20  # a process measures the folder each time it has written limit / MEASUREMENTS
 
 
 class Cache:
-    """Whole files under keys; threads and processes may share a folder.
+    """Whole files by their keys; threads and processes may share a folder.
 
-    A file is written aside and renamed, so whoever is killed leaves nothing half-written under a
-    key. What a crash of the machine cuts off or mangles is for the reader to notice, who knows the
-    size or the checksum, and to `drop`.
+    A file is written under a temporary name and renamed, so a killed process leaves no half-written
+    file under a key. A crash of the machine may truncate or damage files. Readers, who know the
+    size or the checksum, must notice that and `drop` the key.
 
-    Each process measures the folder at its first write and after each twentieth of the limit that
-    it writes, and then keeps four fifths if more than nine tenths are full: two processes stay
-    within the limit, others may pass it by a twentieth each. A file that is open or mapped may be
-    removed: its reader keeps it.
+    Each process measures the folder at its first write, and each time that it has written a
+    twentieth of the limit. If the folder is more than nine tenths full, files are removed until
+    four fifths remain. Two processes stay within the limit; each further one may exceed it by a
+    twentieth. A file may be removed while it is open or mapped: its reader keeps the contents.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -41,11 +39,13 @@ class Cache:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """The folder JOINERY_CACHE, or joinery in the user's cache folder, of at most
-        JOINERY_CACHE_GB (10^9 bytes).
+        """Return the cache that the environment variables describe.
+
+        Its folder is JOINERY_CACHE; default: `joinery` in the user's cache folder. Its limit is
+        JOINERY_CACHE_GB, in units of 10^9 bytes; default: 20.
         """
-        shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = Path(os.environ.get(FOLDER) or shared / "joinery").absolute()
+        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = Path(os.environ.get(FOLDER) or user_cache / "joinery").absolute()
         text = os.environ.get(LIMIT) or str(GIGABYTES)
         try:
             limit = int(float(text) * 1e9)
@@ -55,28 +55,28 @@ class Cache:
             raise DataError(f"{LIMIT}={text}: expected a number above zero, of gigabytes")
         return cls(folder / "objects", limit)
 
-    def place(self, key: str) -> Path:
-        """Where the file of a key is, or would be."""
+    def path_for(self, key: str) -> Path:
+        """Return the path of a key's file, which may not exist."""
         name = sha256(key.encode()).hexdigest()
         return self.folder / name[:2] / name[2:40]
 
-    def read(self, key: str, size: int, part: slice = slice(None)) -> bytes | None:
-        """The bytes under a key, or a part of them; None if there are none, or not `size` of them."""
-        start, stop, _ = part.indices(size)
+    def read(self, key: str, size: int, span: slice = slice(None)) -> bytes | None:
+        """Return the bytes of a key, or a span of them; None unless its file has `size` bytes."""
+        start, stop, _ = span.indices(size)
         try:
-            with self.place(key).open("rb", buffering=0) as file:
+            with self.path_for(key).open("rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
                 if time_ns() - status.st_mtime_ns > MINUTE:
                     _mark_used(file.fileno())
-                return (
-                    os.pread(file.fileno(), stop - start, start) if status.st_size == size else None
-                )
+                if status.st_size != size:
+                    return None
+                return os.pread(file.fileno(), stop - start, start)
         except OSError:
             return None
 
     def find(self, key: str) -> Path | None:
-        """The file of a key, marked as used now, or None."""
-        file = self.place(key)
+        """Return the file of a key, and mark it as used now; None if there is none."""
+        file = self.path_for(key)
         try:
             _mark_used(file)
         except OSError:
@@ -84,39 +84,35 @@ class Cache:
         return file
 
     def write(self, key: str, data: bytes) -> Path:
-        """Keep data under a key; raises DataError if the disk refuses."""
-        file = self.place(key)
-        aside = file.with_name(f".{uuid4().hex}")
+        """Store data under a key and return its file; raises DataError if the disk refuses."""
+        file = self.path_for(key)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(data)
-            _mark_used(aside)
-            os.replace(aside, file)
+            with written_aside(file) as temporary:
+                temporary.write_bytes(data)
+                _mark_used(temporary)
         except OSError as error:
-            with suppress(OSError):
-                aside.unlink()
             raise DataError(
-                f"{self.folder}: cannot write ({error.strerror}); make room, or name another folder in {FOLDER}"
+                f"{self.folder}: cannot write ({error.strerror}); make room, or name another "
+                f"folder in {FOLDER}"
             ) from error
-        self._count(len(data))
+        with self._lock:
+            self._unmeasured += len(data)
+            if self._unmeasured * MEASUREMENTS >= self.limit:
+                self._unmeasured = 0
+                self._shrink()
         return file
 
     def drop(self, key: str) -> bool:
-        """Forget a key; False if there was nothing to forget."""
+        """Remove a key; False if it was not there."""
         try:
-            self.place(key).unlink()
+            self.path_for(key).unlink()
         except OSError:
             return False
         return True
 
-    def _count(self, written: int) -> None:
-        with self._lock:
-            self._unmeasured += written
-            if self._unmeasured * SLICES >= self.limit:
-                self._unmeasured = 0
-                self._shrink()
-
     def _shrink(self) -> None:
+        """Remove the least recently used files if the folder is nearly full."""
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         if total * 10 <= self.limit * 9:
@@ -129,11 +125,10 @@ class Cache:
             total -= size
 
     def _files(self) -> Iterator[tuple[int, int, str]]:
-        """When each file was last used (nanoseconds), its size and its path.
+        """Yield the time of use (nanoseconds), the size and the path of each file.
 
-        A file aside that is a minute old was left by a killed process; a younger one is being
-        written by somebody,
-        who would fail if it went.
+        A temporary file older than a minute was left by a killed process. A younger one is left
+        out, because somebody is writing it and would fail if it were removed.
         """
         with suppress(FileNotFoundError):
             for folder in os.scandir(self.folder):
@@ -148,5 +143,5 @@ class Cache:
 
 
 def _mark_used(file: Path | int) -> None:
-    now = time_ns()  # finer than the file system's own clock
+    now = time_ns()  # more precise than the file system's own clock
     os.utime(file, ns=(now, now))

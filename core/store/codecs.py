@@ -1,8 +1,7 @@
-"""How a camera's frames become bytes: JPEG for noisy or moving cameras, lossless zstd for clean
-static ones.
+"""Codecs of frames: JPEG for noisy or moving cameras, lossless zstd for everything else.
 
-A codec works on a *group* of consecutive frames of one episode, (n Y X C) uint8, and any group can
-be decoded alone.
+A codec works on a *block* of consecutive frames of one episode, (n Y X C) uint8. Each block can be
+decoded alone. A named feature is stored by the lossless codec, as the bytes of its frames.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,59 +15,64 @@ import numpy as np
 from numcodecs.zstd import compress, decompress
 from simplejpeg import decode_jpeg, encode_jpeg  # type: ignore[attr-defined]
 
-from core.episodes.episode import Codec as CodecName
+from core.episodes.episode import Codec as CodecName, Feature
 from core.errors import DataError
 
 Chroma = Literal["4:4:4", "4:2:0"]
-LEAST_ROOM, MOST_ROOM = (
-    2**23,
-    2**25,
-)  # bytes that a thread keeps; numpy asks for huge pages from 4 MiB on
+
+# Bytes of memory that each thread keeps for decoding; numpy asks for huge pages from 4 MiB on.
+MIN_SCRATCH, MAX_SCRATCH = 2**23, 2**25
+
+FEATURE_BLOCK_BYTES = 2**15  # of a feature's frames; reading one frame decodes its whole block
+MAX_FEATURE_BLOCK = 256  # frames in a block of a feature
 
 
 class Codec(Protocol):
-    """Encodes groups of at most `group` frames."""
+    """Encodes blocks of at most `block_size` frames."""
 
     name: ClassVar[CodecName]
 
     @property
-    def group(self) -> int:
-        """Frames per group; an episode's last group may be shorter."""
+    def block_size(self) -> int:
+        """Frames in a block; the last block of an episode may be shorter."""
 
     @property
     def quality(self) -> int | None:
-        """JPEG quality, None where the codec is lossless."""
+        """JPEG quality, None for a lossless codec."""
 
     @property
     def chroma(self) -> Chroma | None:
-        """How JPEG samples colours, None where the codec is lossless."""
+        """JPEG's sampling of colours, None for a lossless codec."""
 
     def __str__(self) -> str:
-        """Name the codec to people."""
+        """Return the codec's name for users."""
 
     def encode(self, frames: np.ndarray) -> bytes:
-        """Encode one group (n Y X C) uint8."""
+        """Encode one block (n Y X C) uint8."""
 
     def decode(
         self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray
     ) -> None:
-        """Write frames first..first+m of consecutive groups, of `count` frames in all, into out (m
-        Y X C) uint8.
+        """Decode frames first..first+m-1 of consecutive blocks of one episode into `out`.
 
-        data: the groups, of one episode, back to back. bounds: where in the stream each begins and
-        the last ends. out: C-contiguous. It is one call for all, since each gives up the
-        interpreter and has to get it back.
+        data: the encoded blocks back to back. bounds: the offset in the stream where each block
+        begins, and where the last one ends. count: number of frames in these blocks. first: an
+        index into these frames. out: (m Y X C) uint8, C-contiguous.
+
+        One call decodes all blocks, because each call of a decoder releases the interpreter lock
+        and has to wait for it afterwards.
         """
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Baseline JPEG, one frame a group, whose colours have full resolution (4:4:4) or half of it
-    both ways (4:2:0).
+    """Baseline JPEG, one frame in a block.
+
+    chroma: colours at full resolution (4:4:4), or at half of it in both directions (4:2:0).
     """
 
     name: ClassVar[CodecName] = "jpeg"
-    group: int = 1
+    block_size: int = 1
     quality: int = 95
     chroma: Chroma = "4:4:4"
 
@@ -76,7 +80,7 @@ class Jpeg:
         return f"{self.name} {self.chroma}"
 
     def encode(self, frames: np.ndarray) -> bytes:
-        """Encode a group of one frame (1 Y X C)."""
+        """Encode a block of one frame (1 Y X C)."""
         frame = np.ascontiguousarray(frames[0])
         subsampling = self.chroma.replace(":", "")
         return bytes(
@@ -91,7 +95,7 @@ class Jpeg:
         first: int,  # noqa: ARG002
         out: np.ndarray,
     ) -> None:
-        """Decode straight into out (m Y X C): a group is a frame, so there are no others."""
+        """Decode straight into out (m Y X C); `first` is 0 here, since each block is one frame."""
         begin = bounds[0]
         for frame, (low, high) in zip(out, pairwise(bounds), strict=True):
             decode_jpeg(data[low - begin : high - begin], colorspace="RGB", buffer=frame)
@@ -99,29 +103,27 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class Zstd:
-    """Plain zstd over raw frames: lossless, and the repetition between a static camera's frames
-    costs nothing.
-    """
+    """Zstd over raw frames: lossless; what repeats from frame to frame costs almost nothing."""
 
     name: ClassVar[CodecName] = "zstd"
-    group: int = 8
+    block_size: int = 8
     level: ClassVar[int] = 3
 
     @property
     def quality(self) -> None:
-        """Lossless."""
+        """None: the codec is lossless."""
         return None
 
     @property
     def chroma(self) -> None:
-        """Lossless."""
+        """None: the codec is lossless."""
         return None
 
     def __str__(self) -> str:
         return self.name
 
     def encode(self, frames: np.ndarray) -> bytes:
-        """Encode a group of up to `group` frames (n Y X C)."""
+        """Encode a block of up to `block_size` frames (n Y X C)."""
         return bytes(compress(np.ascontiguousarray(frames), self.level))
 
     def decode(
@@ -132,62 +134,62 @@ class Zstd:
         first: int,
         out: np.ndarray,
     ) -> None:
-        """Decode straight into out (m Y X C) where the whole groups are wanted, else by way of
-        other memory.
+        """Decode straight into out (m Y X C) if it takes all frames, else through scratch memory.
+
+        Several blocks that are too large for the scratch memory are decoded one by one, so that a
+        long sequence is not held in memory twice.
         """
         shape = (count, *out.shape[1:])
         if len(out) == count:
             decompress(data, out)
-        elif count > self.group and prod(shape) > MOST_ROOM:
-            self._decode_each(data, bounds, count, first, out)
+        elif count > self.block_size and prod(shape) > MAX_SCRATCH:
+            self._decode_one_by_one(data, bounds, count, first, out)
         else:
-            frames = _room(shape)
+            frames = _scratch(shape)
             decompress(data, frames)
             out[:] = frames[first : first + len(out)]
 
-    def _decode_each(
+    def _decode_one_by_one(
         self, data: bytes, bounds: Sequence[int], count: int, first: int, out: np.ndarray
     ) -> None:
-        """Decode one group after the other: whole ones straight into out, and no second copy of a
-        long run.
-        """
         for number, (low, high) in enumerate(pairwise(bounds)):
-            start, end = number * self.group, min((number + 1) * self.group, count)
-            wanted = out[max(start - first, 0) : end - first]
-            group = data[low - bounds[0] : high - bounds[0]]
-            self.decode(group, [low, high], end - start, max(first - start, 0), wanted)
+            start, end = number * self.block_size, min((number + 1) * self.block_size, count)
+            target = out[max(start - first, 0) : end - first]
+            block = data[low - bounds[0] : high - bounds[0]]
+            self.decode(block, [low, high], end - start, max(first - start, 0), target)
 
 
-_kept = local()
+_thread = local()
 
 
-def _room(shape: tuple[int, ...]) -> np.ndarray:
-    """Return memory (uint8) that the thread has to itself until it asks again.
+def _scratch(shape: tuple[int, ...]) -> np.ndarray:
+    """Return memory (uint8) that belongs to the calling thread until its next call.
 
-    Kept and in huge pages, it makes reading windows 6 % faster than new memory each time.
+    Reading windows is 6 % faster with memory that is kept, and in huge pages, than with newly
+    allocated memory.
     """
     size = prod(shape)
-    if size > MOST_ROOM:
+    if size > MAX_SCRATCH:
         return np.empty(shape, np.uint8)
-    if not hasattr(_kept, "room") or _kept.room.size < size:
-        _kept.room = np.empty(max(size, LEAST_ROOM), np.uint8)
-    room: np.ndarray = _kept.room[:size].reshape(shape)
-    return room
+    if not hasattr(_thread, "scratch") or _thread.scratch.size < size:
+        _thread.scratch = np.empty(max(size, MIN_SCRATCH), np.uint8)
+    scratch: np.ndarray = _thread.scratch[:size].reshape(shape)
+    return scratch
 
 
-def groups(frames: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut an episode's frames (n Y X C) into groups of `size`; the last may be shorter."""
+def split_blocks(frames: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Split an episode's frames (n ...) into blocks of `size`; the last may be shorter."""
     return (frames[i : i + size] for i in range(0, len(frames), size))
 
 
-LOSSLESS, FULL, HALF = Zstd(), Jpeg(), Jpeg(chroma="4:2:0")  # the codecs that a camera may get
+# ------------------------------------------------------------------------------ choosing a codec
+
+LOSSLESS, FULL, HALF = Zstd(), Jpeg(), Jpeg(chroma="4:2:0")  # the candidates for a camera
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a codec makes of frames: bytes a frame, and the mean squared error of a value (0 to
-    255).
-    """
+    """What a codec costs: bytes per frame, and the mean squared error of a value (0 to 255)."""
 
     size: float
     error: float
@@ -198,44 +200,56 @@ class Cost:
 
 
 def try_codecs(frames: np.ndarray) -> dict[Codec, Cost]:
-    """Encode an episode (n Y X C) uint8 in every way, lossless first."""
+    """Encode an episode (n Y X C) uint8 with every candidate, the lossless one first."""
     candidates: tuple[Codec, ...] = (LOSSLESS, FULL, HALF)
-    return {codec: _try(codec, frames) for codec in candidates}
+    return {codec: _cost(codec, frames) for codec in candidates}
 
 
-def _try(codec: Codec, frames: np.ndarray) -> Cost:
+def _cost(codec: Codec, frames: np.ndarray) -> Cost:
     size, error = 0, 0.0
-    for group in groups(frames, codec.group):
-        encoded = codec.encode(group)
+    for block in split_blocks(frames, codec.block_size):
+        encoded = codec.encode(block)
         size += len(encoded)
         if codec.quality is not None:
-            decoded = np.empty_like(group, order="C")
-            codec.decode(encoded, [0, len(encoded)], len(group), 0, decoded)
-            error += float(np.square(decoded - group.astype(np.float32)).sum())
+            decoded = np.empty_like(block, order="C")
+            codec.decode(encoded, [0, len(encoded)], len(block), 0, decoded)
+            error += float(np.square(decoded - block.astype(np.float32)).sum())
     return Cost(size / len(frames), error / frames.size)
 
 
 def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
-    """Return the lossless codec unless JPEG is smaller, and with half its colours where that loses
-    little.
+    """Return the lossless codec unless JPEG is smaller; JPEG 4:2:0 where it loses little more.
 
-    Little is at most 3 dB, twice the squared error. So it is in photographs and films, most of
-    which held no more colours to begin with; in renders with their clean edges it is 7 dB.
+    "Little" is at most twice the squared error of 4:4:4, which is 3 dB. Photographs and films stay
+    within that, since most of them were 4:2:0 before. Renders with clean edges lose 7 dB.
     """
     if costs[LOSSLESS].size <= costs[FULL].size:
         return LOSSLESS
     return HALF if costs[HALF].error <= 2 * costs[FULL].error else FULL
 
 
-def make_codec(name: str, group: int, quality: int | None, chroma: Chroma | None) -> Codec:
-    """Return the codec that a store's metadata names; raises DataError for one that this version
-    does not know.
+def feature_codec(feature: Feature) -> Zstd:
+    """Return the lossless codec of a named feature, with about 32 KiB of frames in a block.
+
+    Features with large frames get blocks of eight frames, like a lossless camera, so that what
+    stands still costs almost nothing.
     """
+    fitting = FEATURE_BLOCK_BYTES // feature.frame_bytes
+    return Zstd(min(MAX_FEATURE_BLOCK, max(LOSSLESS.block_size, fitting)))
+
+
+def as_bytes(frames: np.ndarray) -> np.ndarray:
+    """View C-contiguous frames (n ...) of any dtype as their bytes, (n bytes) uint8."""
+    return frames.reshape(len(frames), prod(frames.shape[1:])).view(np.uint8)
+
+
+def make_codec(name: str, block_size: int, quality: int | None, chroma: Chroma | None) -> Codec:
+    """Return the codec that a store's metadata describes; raises DataError for an unknown name."""
     match name:
         case Jpeg.name:
-            return Jpeg(group, quality or Jpeg.quality, chroma or Jpeg.chroma)
+            return Jpeg(block_size, quality or Jpeg.quality, chroma or Jpeg.chroma)
         case Zstd.name:
-            return Zstd(group)
+            return Zstd(block_size)
     raise DataError(
         f"the store's codec '{name}' is unknown to this version; known: {Jpeg.name}, {Zstd.name}"
     )

@@ -1,6 +1,4 @@
-"""`joinery repair STORE.zarr`: damaged parts go, and the episodes in them that are whole move to a
-new one.
-"""
+"""`joinery repair STORE.zarr`: drop damaged segments, and save the whole episodes in them."""
 
 import os
 import shutil
@@ -14,8 +12,21 @@ import numpy as np
 
 from core.errors import DataError
 from core.store.attributes import read_attributes
-from core.store.layout import Commit, commit_file, read_commit, serialise, stream_paths
-from core.store.segment import DamagedGroup, EncodedEpisode, GroupStream, PendingPart, read_array
+from core.store.layout import (
+    Commit,
+    commit_file,
+    read_commit,
+    segment_folder,
+    serialise,
+    stream_paths,
+)
+from core.store.segment import (
+    DamagedBlock,
+    EncodedEpisode,
+    FrameStream,
+    PendingSegment,
+    read_array,
+)
 from core.store.verify import Damage, commit_numbers
 from core.system.files import sync
 
@@ -24,9 +35,10 @@ NEW, OLD, DAMAGED = "commits.repaired", "commits.damaged", "parts.damaged"
 
 @dataclass(frozen=True)
 class Repaired:
-    """What became of the episodes in damaged parts.
+    """What became of the episodes in damaged segments.
 
-    saved: how many are kept. lost: ids of those that are not, as far as a commit still names them.
+    saved: number of episodes that were saved.
+    lost: ids of those that were not, as far as an undamaged commit names them.
     """
 
     saved: int
@@ -34,100 +46,108 @@ class Repaired:
 
 
 def repair(path: Path, damages: Sequence[Damage]) -> Repaired:
-    """Keep what is whole: other parts stay as they are, whole episodes of damaged ones follow
-    behind them.
+    """Write the whole episodes of damaged segments into new ones, and drop the damaged ones.
 
-    The new list of commits is built aside and takes the old one's place in one go. What is damaged
-    stays aside. Nobody may write to the store meanwhile. Raises DataError where the disk refuses.
+    Undamaged segments stay as they are, and the saved episodes follow behind them. The new list of
+    commits is written beside the old one and then takes its place. The old list and the damaged
+    segments are moved aside, not removed. Nobody may write to the store meanwhile. Raises DataError
+    if the disk refuses.
     """
     info, codecs = read_attributes(path)
-    damaged = {damage.number: damage.commit for damage in damages}
-    kept = [
+    damaged_numbers = {damage.number for damage in damages}
+    undamaged = [
         read_commit(commit_file(path, number))
         for number in commit_numbers(path)
-        if number not in damaged
+        if number not in damaged_numbers
     ]
-    known = {episode for commit in kept for episode in commit.episodes}
-    paths, groups = stream_paths(info), {name: codec.group for name, codec in codecs.items()}
-    broken = [commit for commit in damaged.values() if commit is not None]
+    damaged = [damage.commit for damage in damages if damage.commit is not None]
+    safe_ids = {episode for commit in undamaged for episode in commit.episodes}
+    paths = stream_paths(info)
+    block_sizes = {name: codec.block_size for name, codec in codecs.items()}
     saved: list[Commit] = []
-    for commit in broken:
-        pending = PendingPart(paths)
-        for episode in whole_episodes(path / "parts" / commit.part, commit, paths, groups):
-            if episode.id not in known:
-                known.add(episode.id)
+    for commit in damaged:
+        pending = PendingSegment(paths)
+        segment = segment_folder(path, commit.segment)
+        for episode in whole_episodes(segment, commit, paths, block_sizes):
+            if episode.id not in safe_ids:
+                safe_ids.add(episode.id)
                 pending.append(episode)
-        saved += [pending.write(path / "parts" / uuid4().hex)] if pending.episodes else []
-    _replace_commits(path, [*kept, *saved])
-    _put_aside(path, {commit.part for commit in (*kept, *saved)})
-    lost = [episode for commit in broken for episode in commit.episodes if episode not in known]
+        if pending.episodes:
+            saved.append(pending.write(segment_folder(path, uuid4().hex)))
+    commits = [*undamaged, *saved]
+    _replace_commits(path, commits)
+    _move_aside(path, {commit.segment for commit in commits})
+    lost = [episode for commit in damaged for episode in commit.episodes if episode not in safe_ids]
     return Repaired(sum(len(commit.episodes) for commit in saved), tuple(lost))
 
 
 def whole_episodes(
-    part: Path, commit: Commit, paths: Mapping[str, str], group_sizes: Mapping[str, int]
+    segment: Path, commit: Commit, paths: Mapping[str, str], block_sizes: Mapping[str, int]
 ) -> Iterator[EncodedEpisode]:
-    """The episodes of a part all of whose numbers and frames pass their checksums; none if the
-    numbers do not.
+    """Yield the episodes of a segment whose frames all pass their checksums.
 
-    paths, group_sizes: of each camera and each feature, where in the part its groups lie, and how
-    many frames are one.
+    If the actions, the proprioception or the offsets are damaged, no episode can be saved.
+
+    paths, block_sizes: for each camera and each feature, where in the segment its stream lies, and
+    the number of frames in a block.
     """
     try:
-        ends = read_array(part, "episode/end", commit.arrays, "<i4")
-        tasks = read_array(part, "episode/task", commit.arrays, "<i4")
-        actions, proprio = (_numbers(part, commit, feature) for feature in ("action", "proprio"))
-        streams = {name: GroupStream(part, where, commit.arrays) for name, where in paths.items()}
+        ends = read_array(segment, "episode/end", commit.arrays, "<i4")
+        tasks = read_array(segment, "episode/task", commit.arrays, "<i4")
+        actions = _read_numbers(segment, commit, "action")
+        proprio = _read_numbers(segment, commit, "proprio")
+        streams = {name: FrameStream(segment, at, commit.arrays) for name, at in paths.items()}
     except DataError:
         return
     starts = np.concatenate([[0], ends[:-1]])
-    first = dict.fromkeys(streams, 0)  # group of the episode at hand, in each stream
+    first = dict.fromkeys(streams, 0)  # the current episode's first block in each stream
     for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        groups = {}
+        blocks = {}
         for name, stream in streams.items():
-            count = -(-(end - start) // group_sizes[name])
-            groups[name] = _whole_groups(stream, first[name], first[name] + count)
+            count = -(-(end - start) // block_sizes[name])
+            whole = _whole_blocks(stream, first[name], first[name] + count)
+            if whole is not None:
+                blocks[name] = whole
             first[name] += count
-        if all(chunks is not None for chunks in groups.values()):
+        if len(blocks) == len(streams):
             yield EncodedEpisode(
                 id=commit.episodes[number],
                 task=commit.tasks[tasks[number]],
-                streams={name: chunks for name, chunks in groups.items() if chunks is not None},
+                streams=blocks,
                 actions=actions[start:end].copy(),
                 proprio=proprio[start:end].copy(),
             )
 
 
-def _numbers(part: Path, commit: Commit, feature: str) -> np.ndarray:
-    """(n D) float32; what has no dimensions has no file."""
-    shape = commit.arrays[feature].shape
-    return (
-        np.empty(shape, np.float32)
-        if 0 in shape
-        else read_array(part, feature, commit.arrays, "<f4")
-    )
+def _read_numbers(segment: Path, commit: Commit, name: str) -> np.ndarray:
+    """Read actions or proprioception, (n D) float32; an array without dimensions has no file."""
+    shape = commit.arrays[name].shape
+    if 0 in shape:
+        return np.empty(shape, np.float32)
+    return read_array(segment, name, commit.arrays, "<f4")
 
 
-def _whole_groups(stream: GroupStream, first: int, stop: int) -> list[bytes] | None:
-    """The encoded groups first..stop-1, or None if one is damaged."""
+def _whole_blocks(stream: FrameStream, first: int, stop: int) -> list[bytes] | None:
+    """Return the encoded blocks first..stop-1, or None if one of them is damaged."""
     try:
         data, bounds = stream.read(first, stop)
-    except (DamagedGroup, OSError):  # OSError: a sector that cannot be read
+    except (DamagedBlock, OSError):  # OSError: a sector of the disk that cannot be read
         return None
     return [data[low - bounds[0] : high - bounds[0]] for low, high in pairwise(bounds)]
 
 
 def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:
-    new, old, now = path / NEW, path / OLD, path / "commits"
+    """Write a new list of commits, and exchange it for the old one by two renames."""
+    new, old, current = path / NEW, path / OLD, path / "commits"
     old = old.with_name(f"{OLD}.{uuid4().hex[:8]}") if old.exists() else old
-    shutil.rmtree(new, ignore_errors=True)  # of a repair that was interrupted
+    shutil.rmtree(new, ignore_errors=True)  # left by an interrupted repair
     try:
         new.mkdir()
         for number, commit in enumerate(commits):
             (new / commit_file(path, number).name).write_text(serialise(commit))
         sync(*new.iterdir(), new)
-        os.rename(now, old)
-        os.rename(new, now)
+        os.rename(current, old)
+        os.rename(new, current)
         sync(path)
     except OSError as error:
         raise DataError(
@@ -135,10 +155,10 @@ def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:
         ) from None
 
 
-def _put_aside(path: Path, kept: set[str]) -> None:
-    """Move the damaged parts away, and what writers that were killed left behind."""
+def _move_aside(path: Path, committed: set[str]) -> None:
+    """Move away all segments without a commit: damaged ones, and those that killed writers left."""
     aside = path / DAMAGED
     for folder in (path / "parts").iterdir():
-        if folder.name not in kept:
+        if folder.name not in committed:
             aside.mkdir(exist_ok=True)
             folder.rename(aside / folder.name)

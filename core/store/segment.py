@@ -1,6 +1,4 @@
-"""One immutable part of a store: how it is written whole, and how it is read once a commit names
-it.
-"""
+"""One immutable segment of a store: written whole, and read once a commit names it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,14 +12,13 @@ import numpy as np
 from core.episodes.episode import Episode
 from core.episodes.statistics import Statistics
 from core.errors import DataError
-from core.store.codecs import Codec, groups
-from core.store.features import as_bytes
+from core.store.codecs import Codec, as_bytes, split_blocks
 from core.store.layout import ArrayRecord, Commit, Task, checksum, chunk_file
-from core.store.location import Location, copy_of, drop_copy, open_ranges
+from core.store.location import Location, drop_copy, local_copy, open_ranges
 from core.system.files import sync, tree
 
+MAX_BYTES = 2**32 - 1  # of the stream of a camera or a feature, since its offsets are uint32
 _ZERO = np.zeros(1, np.uint32)
-MAX_BYTES = 2**32 - 1  # of one camera's or feature's stream: its offsets are uint32
 T = TypeVar("T", bytes, np.ndarray)
 
 
@@ -30,9 +27,9 @@ T = TypeVar("T", bytes, np.ndarray)
 
 @dataclass(frozen=True)
 class EncodedEpisode:
-    """An episode as a part holds it.
+    """An episode as a segment holds it.
 
-    streams: {camera or feature: encoded groups}. actions, proprio: as in Episode.
+    streams: {camera or feature: encoded blocks}. actions, proprio: as in Episode.
     """
 
     id: str
@@ -43,22 +40,22 @@ class EncodedEpisode:
 
     @classmethod
     def of(cls, episode: Episode, codecs: Mapping[str, Codec]) -> Self:
-        """Encode every camera's and every feature's frames."""
+        """Encode the frames of every camera and every feature."""
         frames = dict(episode.images)
         for name, array in episode.features.items():
             frames[name] = as_bytes(np.ascontiguousarray(array))
         streams = {
-            name: [codec.encode(group) for group in groups(frames[name], codec.group)]
+            name: [codec.encode(block) for block in split_blocks(frames[name], codec.block_size)]
             for name, codec in codecs.items()
         }
         task = Task(episode.task, episode.instruction)
         return cls(episode.id, task, streams, episode.actions.copy(), episode.proprio.copy())
 
 
-class PendingPart:
-    """Whole episodes, encoded, in memory until `write`.
+class PendingSegment:
+    """Whole encoded episodes, in memory until `write`.
 
-    paths: where in the part the groups of each camera and each feature go, by name.
+    paths: {camera or feature: where in the segment its stream goes}.
     """
 
     def __init__(self, paths: Mapping[str, str]) -> None:
@@ -72,30 +69,31 @@ class PendingPart:
         return sum(self._bytes.values())
 
     def append(self, episode: EncodedEpisode) -> None:
-        """Add an episode; raises DataError if a camera's or a feature's stream would grow past 4
-        GiB.
-        """
-        grown = {
-            name: self._bytes[name] + sum(map(len, chunks))
-            for name, chunks in episode.streams.items()
+        """Add an episode; raises DataError if one of its streams would grow past 4 GiB."""
+        sizes = {
+            name: self._bytes[name] + sum(map(len, blocks))
+            for name, blocks in episode.streams.items()
         }
-        if full := [name for name, size in grown.items() if size > MAX_BYTES]:
-            raise DataError(
-                f"episode '{episode.id}': '{full[0]}' passes 4 GiB in one part; split the episode"
-            )
-        self.episodes.append(episode)  # in one go: Ctrl-C leaves no half of it
-        self._bytes = grown
+        for name, size in sizes.items():
+            if size > MAX_BYTES:
+                raise DataError(
+                    f"episode '{episode.id}': '{name}' passes 4 GiB in one segment; "
+                    "split the episode"
+                )
+        self.episodes.append(episode)  # a single step, so that Ctrl-C leaves no half of an episode
+        self._bytes = sizes
 
     def write(self, folder: Path) -> Commit:
-        """Write the part as a zarr v3 group and flush it to the disk; return the commit that makes
-        it visible.
+        """Write the segment as a zarr v3 group, flush it to the disk, and return its commit.
+
+        The segment is invisible until that commit is published.
         """
         tasks = tuple(dict.fromkeys(episode.task for episode in self.episodes))
         arrays = self._arrays(tasks)
         _write_zarr(folder, arrays)
         sync(*tree(folder), folder.parent)
         return Commit(
-            part=folder.name,
+            segment=folder.name,
             frames=len(arrays["action"]),
             episodes=tuple(episode.id for episode in self.episodes),
             tasks=tasks,
@@ -107,39 +105,38 @@ class PendingPart:
         )
 
     def _arrays(self, tasks: tuple[Task, ...]) -> dict[str, np.ndarray]:
+        """Return the arrays of the segment, by their paths in it."""
         arrays = {}
         for name, path in self._paths.items():
-            chunks = [chunk for episode in self.episodes for chunk in episode.streams[name]]
-            arrays[f"{path}/data"] = np.frombuffer(b"".join(chunks), np.uint8)
-            arrays[f"{path}/end"] = np.cumsum([len(chunk) for chunk in chunks]).astype(np.uint32)
-            arrays[f"{path}/crc"] = np.array([checksum(chunk) for chunk in chunks], np.uint32)
+            blocks = [block for episode in self.episodes for block in episode.streams[name]]
+            arrays[f"{path}/data"] = np.frombuffer(b"".join(blocks), np.uint8)
+            arrays[f"{path}/end"] = np.cumsum([len(block) for block in blocks]).astype(np.uint32)
+            arrays[f"{path}/crc"] = np.array([checksum(block) for block in blocks], np.uint32)
+        lengths = [len(episode.actions) for episode in self.episodes]
+        task_numbers = [tasks.index(episode.task) for episode in self.episodes]
         return arrays | {
             "action": np.concatenate([episode.actions for episode in self.episodes]),
             "proprio": np.concatenate([episode.proprio for episode in self.episodes]),
-            "episode/end": np.cumsum([len(episode.actions) for episode in self.episodes]).astype(
-                np.int32
-            ),
-            "episode/task": np.array(
-                [tasks.index(episode.task) for episode in self.episodes], np.int32
-            ),
+            "episode/end": np.cumsum(lengths).astype(np.int32),
+            "episode/task": np.array(task_numbers, np.int32),
         }
 
 
 def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    import zarr  # 0.3 s, and readers need none of it
+    import zarr  # takes 0.3 s, which readers do not need
 
     root = zarr.create_group(folder, zarr_format=3)
     for name, array in arrays.items():
         parent, _, leaf = name.rpartition("/")
-        created = (root.require_group(parent) if parent else root).create_array(
+        group = root.require_group(parent) if parent else root
+        created = group.create_array(
             leaf,
             shape=array.shape,
             chunks=tuple(max(1, length) for length in array.shape),
             dtype=array.dtype,
             compressors=None,
-            config={
-                "write_empty_chunks": True
-            },  # an array of zeros would leave no file, like a lost one
+            # otherwise an array of zeros would have no file, as if its file were lost
+            config={"write_empty_chunks": True},
         )
         if array.size:
             created[...] = array
@@ -148,27 +145,28 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 # ------------------------------------------------------------------------------------------ reading
 
 
-class DamagedGroup(Exception):  # noqa: N818 (it says what it is)
-    """Group number `group` of a stream is damaged or cut off."""
+class DamagedBlock(Exception):  # noqa: N818 (it says what it is)
+    """Block number `block` of a stream is damaged or cut off."""
 
-    def __init__(self, group: int) -> None:
-        super().__init__(group)
-        self.group = group
+    def __init__(self, block: int) -> None:
+        super().__init__(block)
+        self.block = block
 
 
-class GroupStream:
-    """The byte stream of a camera or a feature, read in ranges.
+class FrameStream:
+    """The encoded frames of a camera or a feature in one segment, read in ranges of blocks.
 
-    Thread-safe, and closed when nobody holds it any more. path: where in the part it lies,
-    "cam/front" for example.
+    Thread-safe. Its file is closed when the last reference to it is gone.
+
+    path: where in the segment the stream lies, "cam/front" for example.
     """
 
-    def __init__(self, part: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:
-        self.file = chunk_file(part, f"{path}/data", 1)
-        # indexed as lists are, in a ninth of the memory: parts of small frames hold a hundred
-        # thousand groups
-        self.end = np.concatenate((_ZERO, read_array(part, f"{path}/end", records, "<u4"))).data
-        self.crc = read_array(part, f"{path}/crc", records, "<u4").data
+    def __init__(self, segment: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:
+        self.file = chunk_file(segment, f"{path}/data", 1)
+        # memoryviews yield Python's numbers when indexed, as lists do, but take a ninth of the
+        # memory of lists; a segment of small frames has a hundred thousand blocks
+        self.end = np.concatenate((_ZERO, read_array(segment, f"{path}/end", records, "<u4"))).data
+        self.crc = read_array(segment, f"{path}/crc", records, "<u4").data
         try:
             self._ranges = open_ranges(self.file, self.end[-1])
         except OSError as error:
@@ -177,85 +175,87 @@ class GroupStream:
             ) from error
 
     def read(self, first: int, stop: int) -> tuple[bytes, list[int]]:
-        """Return groups first..stop-1, back to back, and where in the stream each begins and the
-        last ends.
+        """Return blocks first..stop-1 back to back, and their bounds: begins, and the last end.
 
-        Raises DamagedGroup for the first that is damaged or cut off.
+        Raises DamagedBlock for the first block that is damaged or cut off.
         """
         bounds = self.end[first : stop + 1].tolist()
         begin = bounds[0]
         data = self._ranges.read(begin, bounds[-1])
-        array = np.frombuffer(data, np.uint8)  # a slice of it is no copy
+        array = np.frombuffer(
+            data, np.uint8
+        )  # slices of an array, unlike those of bytes, are views
         for low, high, crc in zip(bounds, bounds[1:], self.crc[first:stop], strict=False):
             if checksum(array[low - begin : high - begin]) != crc:
-                return b"".join(self._read_again(group) for group in range(first, stop)), bounds
+                return b"".join(self._read_again(block) for block in range(first, stop)), bounds
         return data, bounds
 
-    def _read_again(self, group: int) -> bytes:
-        """Read a group, from the file itself where a copy of it is damaged."""
-        span = self.end[group], self.end[group + 1]
+    def _read_again(self, block: int) -> bytes:
+        """Read a block, and a second time from the file itself if the cache's copy is damaged."""
+        start, stop = self.end[block], self.end[block + 1]
         for _ in range(2):
-            if checksum(data := self._ranges.read(*span)) == self.crc[group]:
+            data = self._ranges.read(start, stop)
+            if checksum(data) == self.crc[block]:
                 return data
-            self._ranges.drop(*span)  # of a remote file; once that is mended, it is seen
-        raise DamagedGroup(group)
+            self._ranges.drop(start, stop)  # so that a remote file is read anew once it is mended
+        raise DamagedBlock(block)
 
     def prepare(self, first: int, stop: int) -> None:
-        """Begin to fetch groups first..stop-1 where the stream is remote."""
+        """Begin to fetch blocks first..stop-1 if the stream is remote."""
         self._ranges.prepare(self.end[first], self.end[stop])
 
 
-class OpenPart:
-    """The arrays of one part; their checksums are verified here, those of the frames whenever they
-    are read.
+class OpenSegment:
+    """The arrays of one segment.
+
+    Actions and proprioception are verified here, frames each time that they are read.
+
+    numbers: {"action": (n A), "proprio": (n P)} float32, memory-mapped.
     """
 
-    def __init__(self, part: Location, records: Mapping[str, ArrayRecord]) -> None:
-        self._part = part
+    def __init__(self, segment: Location, records: Mapping[str, ArrayRecord]) -> None:
+        self._segment = segment
         self._records = records
-        self._streams: dict[str, GroupStream] = {}
-        self.numbers = {
-            feature: _map_array(part, feature, records) for feature in ("action", "proprio")
-        }
+        self._streams: dict[str, FrameStream] = {}
+        self.numbers = {name: _map_array(segment, name, records) for name in ("action", "proprio")}
 
-    def stream(self, path: str) -> GroupStream:
-        """Return the stream that lies at a path in the part, opened at its first use."""
+    def stream(self, path: str) -> FrameStream:
+        """Return the stream at a path in the segment, opened at its first use."""
         if path not in self._streams:
-            self._streams[path] = GroupStream(self._part, path, self._records)
+            self._streams[path] = FrameStream(self._segment, path, self._records)
         return self._streams[path]
 
 
 def read_array(
-    part: Location, name: str, records: Mapping[str, ArrayRecord], dtype: str
+    segment: Location, name: str, records: Mapping[str, ArrayRecord], dtype: str
 ) -> np.ndarray:
     """Read a whole array and verify it; raises DataError that names the file."""
     record = records[name]
-    data = _verified(chunk_file(part, name, len(record.shape)), record, Path.read_bytes)
+    file = chunk_file(segment, name, len(record.shape))
+    data = _read_verified(file, record, Path.read_bytes)
     return np.frombuffer(data, dtype).reshape(record.shape)
 
 
-def _map_array(part: Location, name: str, records: Mapping[str, ArrayRecord]) -> np.ndarray:
+def _map_array(segment: Location, name: str, records: Mapping[str, ArrayRecord]) -> np.ndarray:
     """Map a float32 array (n d) into memory and verify it once."""
     record = records[name]
     if 0 in record.shape:
         return np.zeros(record.shape, np.float32)
-    file = chunk_file(part, name, len(record.shape))
-    return _verified(file, record, lambda copy: _mapped(copy, record))
+
+    def map_file(file: Path) -> np.ndarray:
+        # np.memmap would ask the system a dozen more questions about the path
+        with file.open("rb", 0) as stream:
+            mapped = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
+        return np.frombuffer(mapped, "<f4").reshape(record.shape)
+
+    return _read_verified(chunk_file(segment, name, len(record.shape)), record, map_file)
 
 
-def _mapped(file: Path, record: ArrayRecord) -> np.ndarray:
-    with file.open(
-        "rb", 0
-    ) as stream:  # np.memmap asks the system a dozen more questions about the path
-        mapped = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
-    return np.frombuffer(mapped, "<f4").reshape(record.shape)
-
-
-def _verified(file: Location, record: ArrayRecord, read: Callable[[Path], T]) -> T:
-    """Read a whole file or its copy; a copy that is damaged is fetched once more."""
+def _read_verified(file: Location, record: ArrayRecord, read: Callable[[Path], T]) -> T:
+    """Read a whole file or the cache's copy of it; a damaged copy is fetched once more."""
     for _ in range(2):
         try:
-            data = read(copy_of(file))
+            data = read(local_copy(file))
             if checksum(bytes(data)) == record.crc32c:
                 return data
             problem = "damaged, its checksum does not match"

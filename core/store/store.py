@@ -1,8 +1,6 @@
-"""Reading an episode store: numbers are memory maps, frames are read with one pread and checked
-each time.
-"""
+"""Reading an episode store: numbers are memory-mapped, frames are read and checked each time."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -15,26 +13,33 @@ from core.episodes.episode import Episode
 from core.episodes.statistics import Statistics
 from core.errors import DataError
 from core.store.attributes import read_attributes
-from core.store.features import as_bytes
-from core.store.layout import ArrayRecord, check_commit, chunk_file, read_commits, stream_paths
+from core.store.codecs import as_bytes
+from core.store.layout import (
+    ArrayRecord,
+    check_commit,
+    chunk_file,
+    read_commits,
+    segment_folder,
+    stream_paths,
+)
 from core.store.location import Location, RemotePath, fetch, locate
-from core.store.segment import DamagedGroup, GroupStream, OpenPart, read_array
+from core.store.segment import DamagedBlock, FrameStream, OpenSegment, read_array
 
-OPEN_PARTS = 1024  # at most; to open one takes as long as to decode some frames
+OPEN_SEGMENTS = 1024  # kept open at most; opening one takes as long as decoding some frames
 
 
 class EpisodeStore:
     """The committed episodes of a store, numbered from 0 in the order of the commits.
 
-    path: a folder, or the URL of one in an object store or on a web server.
-    info, codecs: what the store says about itself; a codec for each camera and each feature.
-    tasks: (name, instruction), distinct.
-    length, start, task: per episode, int64: frames, global number of the first frame, index into
-    `tasks`.
+    path: a folder, or the URL of a store in an object store or on a web server.
+    info: what the episodes have in common. codecs: {camera or feature: codec}.
+    tasks: distinct pairs of a task's name and its instruction.
+    length, start, task: (episodes) int64: number of frames, number of the first frame in the
+    store, index into `tasks`.
 
-    Opening reads no frames; of a remote store, it copies everything else into the cache.
-    Thread-safe; a pickled copy opens its own files. Everything here raises DataError, naming the
-    file, for what is missing or damaged.
+    Opening reads no frames; of a remote store, everything but the frames is copied into the cache.
+    Thread-safe; a pickled copy opens its own files. Every method raises DataError, which names the
+    file, for missing or damaged data.
     """
 
     def __init__(self, path: str | Location) -> None:
@@ -42,15 +47,17 @@ class EpisodeStore:
         self.info, self.codecs = read_attributes(self.path)
         self._stream_paths = stream_paths(self.info)
         self._ids: list[str] = []
-        self._parts: list[tuple[Location, Mapping[str, ArrayRecord]]] = []
+        self._segments: list[tuple[Location, Mapping[str, ArrayRecord]]] = []
         self.tasks: list[tuple[str, str]] = []
-        self.length, self.task, self._part_of = self._read_episodes()
+        self.length, self.task, self._segment_of = self._read_episodes()
         self.start = np.cumsum(self.length) - self.length
-        self._offset = self._starts_in_part(self.length)
-        self._first_group = {
-            size: self._starts_in_part(-(-self.length // size)) for size in self._group_sizes()
+        self._offset = self._starts_in_segment(self.length)
+        # {frames in a block: number in its stream of each episode's first block}
+        self._first_block = {
+            size: self._starts_in_segment(-(-self.length // size))
+            for size in {codec.block_size for codec in self.codecs.values()}
         }
-        self._part = self._cache()
+        self._open = self._cache_open_segments()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -63,9 +70,9 @@ class EpisodeStore:
 
     @property
     def name(self) -> str:
-        """What its folder is called, without .zarr."""
-        place = self.path.resolve() if isinstance(self.path, Path) else self.path
-        return place.name.removesuffix(".zarr")
+        """The name of its folder, without .zarr."""
+        path = self.path.resolve() if isinstance(self.path, Path) else self.path
+        return path.name.removesuffix(".zarr")
 
     @property
     def frame_count(self) -> int:
@@ -75,13 +82,10 @@ class EpisodeStore:
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
         """Statistics of "action" and "proprio" over all episodes."""
-        if not self._parts:
+        if not self._segments:
             raise DataError(f"{self.path}: no episodes, so no statistics; import some")
         try:
-            return {
-                name: Statistics.merge(self._statistics_of_parts(name))
-                for name in ("action", "proprio")
-            }
+            return {name: self._merge_statistics(name) for name in ("action", "proprio")}
         except KeyError as error:
             raise DataError(
                 f"{self.path}: a commit lacks the statistics of {error}; import again"
@@ -96,44 +100,47 @@ class EpisodeStore:
         return self.tasks[int(self.task[episode])][0]
 
     def instruction(self, episode: int) -> str:
-        """Return what the robot was told."""
+        """Return the episode's instruction."""
         return self.tasks[int(self.task[episode])][1]
 
     def actions(self, episode: int, start: int, stop: int) -> np.ndarray:
-        """Actions of frames start..stop-1, (n A) float32, a read-only view in the units of
-        `info.action`.
+        """Return the actions of frames start..stop-1, (n A) float32, as a read-only view.
+
+        They are in the units of `info.action`.
         """
-        part, offset = self._locate(episode, start, stop)
-        return self._part(part).numbers["action"][offset + start : offset + stop]
+        segment, offset = self._locate(episode, start, stop)
+        return self._open(segment).numbers["action"][offset + start : offset + stop]
 
     def proprio(self, episode: int, start: int, stop: int) -> np.ndarray:
-        """Proprioception of frames start..stop-1, (n P) float32, a read-only view."""
-        part, offset = self._locate(episode, start, stop)
-        return self._part(part).numbers["proprio"][offset + start : offset + stop]
+        """Return the proprioception of frames start..stop-1, (n P) float32, as a read-only view."""
+        segment, offset = self._locate(episode, start, stop)
+        return self._open(segment).numbers["proprio"][offset + start : offset + stop]
 
     def gather(
         self, feature: Literal["action", "proprio"], episodes: np.ndarray, frames: np.ndarray
     ) -> np.ndarray:
-        """Numbers of many places at once: episodes (n), frames (n K) within each -> (n K D)
-        float32, a copy.
+        """Copy the numbers of many frames at once, (n K D) float32.
+
+        episodes: (n). frames: (n K), K frames of each episode.
         """
-        parts, rows = self._part_of[episodes], self._offset[episodes][:, None] + frames
+        segments, rows = self._segment_of[episodes], self._offset[episodes][:, None] + frames
         width = len(self.info.action.names if feature == "action" else self.info.proprio)
         gathered = np.empty((*frames.shape, width), np.float32)
-        for part in np.unique(parts):
-            chosen = parts == part
-            gathered[chosen] = self._part(int(part)).numbers[feature][rows[chosen]]
+        for segment in np.unique(segments):
+            chosen = segments == segment
+            gathered[chosen] = self._open(int(segment)).numbers[feature][rows[chosen]]
         return gathered
 
     def read(self, episode: int) -> Episode:
-        """One whole episode, its frames decoded; its numbers are read-only views."""
+        """Read one whole episode; its actions and proprioception are read-only views."""
         length = self.length.item(episode)
         images = {
             name: np.empty((length, camera.height, camera.width, 3), np.uint8)
             for name, camera in self.info.cameras.items()
         }
         features = {
-            name: np.empty((length, *of.shape), of.dtype) for name, of in self.info.features.items()
+            name: np.empty((length, *feature.shape), feature.dtype)
+            for name, feature in self.info.features.items()
         }
         for name, frames in {**images, **features}.items():
             self.read_frames(name, episode, 0, length, frames)
@@ -148,145 +155,139 @@ class EpisodeStore:
         )
 
     def read_frames(self, name: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
-        """Decode frames start..stop-1 of a camera or a feature; every byte read is checked first.
+        """Decode frames start..stop-1 of a camera or a feature into `out`; checksums are verified.
 
-        out: (n Y X C) uint8, of a feature (n *shape) of its dtype; C-contiguous.
+        out: C-contiguous, (n Y X C) uint8 for a camera, (n *shape) of its dtype for a feature.
         """
-        stream, base, groups = self._groups(name, episode, start, stop)
-        if not groups:
+        stream, base, blocks = self._blocks(name, episode, start, stop)
+        if not blocks:
             return
         codec, length = self.codecs[name], self.length.item(episode)
         try:
-            data, bounds = stream.read(base + groups.start, base + groups.stop)
-        except DamagedGroup as damage:
-            frame = max(start, (damage.group - base) * codec.group)
+            data, bounds = stream.read(base + blocks.start, base + blocks.stop)
+        except DamagedBlock as damage:
+            frame = max(start, (damage.block - base) * codec.block_size)
             where = f"frame {frame} of episode '{self._ids[episode]}'"
             raise DataError(
                 f"{stream.file}: {where} is damaged or cut off; restore the file or import again"
             ) from None
-        first = groups.start * codec.group
+        first = blocks.start * codec.block_size
+        count = min(blocks.stop * codec.block_size, length) - first
         frames = out if name in self.info.cameras else as_bytes(out)
-        codec.decode(
-            data, bounds, min(groups.stop * codec.group, length) - first, start - first, frames
-        )
+        codec.decode(data, bounds, count, start - first, frames)
 
-    def prepare(self, names: Sequence[str], places: Iterable[tuple[int, int]], count: int) -> None:
-        """Begin to fetch what reading `count` frames from each (episode, start) on will want, many
-        places at once.
+    def prepare(self, names: Sequence[str], starts: Iterable[tuple[int, int]], count: int) -> None:
+        """Begin to fetch runs of `count` frames, many at once, without waiting.
 
-        names: of cameras and features. It waits for nothing. On a local store it does nothing, and
-        does not even ask for the places.
+        names: the cameras and features to read. starts: (episode, first frame) of each run. For a
+        local store this does nothing, and `starts` is not even consumed.
         """
         if not isinstance(self.path, RemotePath):
             return
-        for episode, start in places:
+        for episode, start in starts:
             for name in names:
                 stop = min(start + count, self.length.item(episode))
-                stream, base, groups = self._groups(name, episode, start, stop)
-                stream.prepare(base + groups.start, base + groups.stop)
+                stream, base, blocks = self._blocks(name, episode, start, stop)
+                stream.prepare(base + blocks.start, base + blocks.stop)
 
-    def _groups(
+    def _blocks(
         self, name: str, episode: int, start: int, stop: int
-    ) -> tuple[GroupStream, int, range]:
-        """Return the stream of frames start..stop-1, its group where the episode begins, and which
-        follow that.
+    ) -> tuple[FrameStream, int, range]:
+        """Return the stream of frames start..stop-1, the episode's first block in it, and a range.
+
+        The range holds the numbers of the blocks of these frames, counted from that first block.
         """
-        part, _ = self._locate(episode, start, stop)
-        size = self.codecs[name].group
-        groups = range(start // size, -(-stop // size))
+        segment, _ = self._locate(episode, start, stop)
+        size = self.codecs[name].block_size
+        blocks = range(start // size, -(-stop // size))
         return (
-            self._part(part).stream(self._stream_paths[name]),
-            self._first_group[size].item(episode),
-            groups,
+            self._open(segment).stream(self._stream_paths[name]),
+            self._first_block[size].item(episode),
+            blocks,
         )
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the episode's part, and where its frames begin in that part."""
+        """Return the episode's segment, and where its frames begin in that segment."""
         if not 0 <= start <= stop <= self.length.item(episode):
             raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
-        return self._part_of.item(episode), self._offset.item(episode)
-
-    def _open_part(self, part: int) -> OpenPart:
-        return OpenPart(*self._parts[part])
+        return self._segment_of.item(episode), self._offset.item(episode)
 
     def _read_episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return length, task and part of every episode; learn ids, tasks and parts."""
-        tasks_of_parts = self._read_commits()
+        """Set ids, tasks and segments; return length, task and segment of every episode."""
+        tasks_of_segments = self._read_commits()
         if isinstance(self.path, RemotePath):
             fetch(self._small_files())
-        number: dict[tuple[str, str], int] = {}
+        numbers: dict[tuple[str, str], int] = {}  # {task: its number}
         columns = [np.zeros((3, 0), np.int64)]
-        for part, ((folder, records), told) in enumerate(
-            zip(self._parts, tasks_of_parts, strict=True)
-        ):
+        for segment, (folder, records) in enumerate(self._segments):
             ends = read_array(folder, "episode/end", records, "<i4")
-            local = read_array(folder, "episode/task", records, "<i4")
-            tasks = np.array([number.setdefault(task, len(number)) for task in told])[local]
-            columns.append(np.stack([np.diff(ends, prepend=0), tasks, np.full(len(ends), part)]))
-        self.tasks = list(number)
-        length, task, part_of = np.concatenate(columns, axis=1, dtype=np.int64)
-        return length, task, part_of
+            indices = read_array(folder, "episode/task", records, "<i4")
+            segment_tasks = tasks_of_segments[segment]
+            in_store = np.array([numbers.setdefault(task, len(numbers)) for task in segment_tasks])
+            lengths = np.diff(ends, prepend=0)
+            columns.append(np.stack([lengths, in_store[indices], np.full(len(ends), segment)]))
+        self.tasks = list(numbers)
+        length, task, segment_of = np.concatenate(columns, axis=1, dtype=np.int64)
+        return length, task, segment_of
 
     def _read_commits(self) -> list[list[tuple[str, str]]]:
-        """Learn ids and parts; return each part's tasks.
+        """Set ids and segments from the commits; return the tasks of each segment.
 
-        Of a commit nothing else is kept: the statistics of a thousand parts would take a hundred
+        Nothing else of a commit is kept: the statistics of a thousand segments would take a hundred
         megabytes.
         """
         tasks = []
         for number, commit in enumerate(read_commits(self.path)):
             check_commit(self.path, self.info, number, commit)
-            self._parts.append((self.path / "parts" / commit.part, commit.arrays))
+            self._segments.append((segment_folder(self.path, commit.segment), commit.arrays))
             self._ids += commit.episodes
             tasks.append([(task.name, task.instruction) for task in commit.tasks])
         return tasks
 
     def _small_files(self) -> list[Location]:
-        """All but the frames of cameras and features."""
+        """Return all files of the segments but those of the frames."""
         return [
             chunk_file(folder, name, len(record.shape))
-            for folder, records in self._parts
+            for folder, records in self._segments
             for name, record in records.items()
             if not name.endswith("/data") and 0 not in record.shape
         ]
 
-    def _statistics_of_parts(self, feature: str) -> Iterator[Statistics]:
-        commits = islice(
-            read_commits(self.path), len(self._parts)
-        )  # without what was added since this was opened
-        return (commit.statistics[feature] for commit in commits)
+    def _merge_statistics(self, feature: str) -> Statistics:
+        """Merge the statistics of all segments that there were when the store was opened."""
+        commits = islice(read_commits(self.path), len(self._segments))
+        return Statistics.merge(commit.statistics[feature] for commit in commits)
 
-    def _group_sizes(self) -> set[int]:
-        return {codec.group for codec in self.codecs.values()}
+    def _starts_in_segment(self, counts: np.ndarray) -> np.ndarray:
+        """Return where each episode begins in its segment, in frames or in blocks.
 
-    def _starts_in_part(self, lengths: np.ndarray) -> np.ndarray:
-        """Return, for things of which each episode has `lengths`, where in its part each episode's
-        begin.
+        counts: (episodes), each episode's number of frames or blocks.
         """
-        starts = np.cumsum(lengths) - lengths
-        first_episode = np.searchsorted(self._part_of, self._part_of)  # of the episode's part
+        starts = np.cumsum(counts) - counts
+        first_episode = np.searchsorted(self._segment_of, self._segment_of)  # of the same segment
         relative: np.ndarray = starts - starts[first_episode]
         return relative
 
-    def _cache(self) -> Callable[[int], OpenPart]:
-        """Return `_open_part` with the last results kept; a part closes when its last reader is
-        done.
+    def _cache_open_segments(self) -> Callable[[int], OpenSegment]:
+        """Return a function that opens a segment by its number, and keeps the last ones open.
 
-        An open part holds a file for each camera and feature, for the actions and for the
-        proprioception. All together they hold a quarter of the files that the process may open
-        (`ulimit -n`): there may be other stores, and others who read.
+        An open segment holds one file for each camera and feature, and two for the actions and the
+        proprioception. All of them together hold at most a quarter of the files that the process
+        may open (`ulimit -n`), since there may be other stores and other readers. A segment that is
+        no longer kept is closed when its last reader has finished.
         """
-        files, _ = getrlimit(RLIMIT_NOFILE)
-        limit = (
-            OPEN_PARTS
-            if files == RLIM_INFINITY
-            else max(1, files // 4 // (len(self._stream_paths) + 2))
-        )
-        return lru_cache(maxsize=min(OPEN_PARTS, limit))(self._open_part)
+        limit, _ = getrlimit(RLIMIT_NOFILE)
+        most = OPEN_SEGMENTS
+        if limit != RLIM_INFINITY:
+            most = min(most, max(1, limit // 4 // (len(self._stream_paths) + 2)))
+        return lru_cache(maxsize=most)(self._open_segment)
+
+    def _open_segment(self, segment: int) -> OpenSegment:
+        return OpenSegment(*self._segments[segment])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_part"}
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._part = self._cache()
+        self._open = self._cache_open_segments()

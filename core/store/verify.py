@@ -8,18 +8,26 @@ import google_crc32c
 
 from core.errors import DataError
 from core.store.attributes import read_attributes
-from core.store.layout import Commit, chunk_file, commit_file, commit_files, read_commit
+from core.store.layout import (
+    Commit,
+    chunk_file,
+    commit_file,
+    commit_files,
+    read_commit,
+    segment_folder,
+)
 from core.store.location import Location, stream
 
-BLOCK = 2**24  # bytes read at once
+PIECE_BYTES = 2**24  # read at once
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one part.
+    """What is wrong with one segment or with its commit.
 
-    number: of its commit. commit: None where that is what is damaged. reasons: one line for each
-    file.
+    number: of the commit.
+    commit: None where the commit itself is damaged.
+    reasons: one line for each damaged file.
     """
 
     number: int
@@ -28,50 +36,48 @@ class Damage:
 
 
 def verify(path: Location, jobs: int) -> list[Damage]:
-    """Check every file that a store's commits name, several parts at once.
+    """Check every file that a store's commits name, `jobs` segments at once.
 
     Raises DataError where the store itself cannot be opened.
     """
     read_attributes(path)
     with ThreadPoolExecutor(jobs) as pool:
-        found = list(pool.map(lambda number: _check(path, number), commit_numbers(path)))
-    return [damage for damage in found if damage is not None]
+        results = list(pool.map(lambda number: _check(path, number), commit_numbers(path)))
+    return [damage for damage in results if damage is not None]
 
 
 def commit_numbers(path: Location) -> range:
-    """The numbers that a store's commits should have: those between may be missing."""
-    numbers = [
-        int(stem)
-        for file in commit_files(path)
-        if (stem := file.name.removesuffix(".json")).isdigit()
-    ]
+    """Return the numbers of the commits that a store should have, missing ones included."""
+    stems = [file.name.removesuffix(".json") for file in commit_files(path)]
+    numbers = [int(stem) for stem in stems if stem.isdigit()]
     return range(max(numbers, default=-1) + 1)
 
 
 def _check(path: Location, number: int) -> Damage | None:
+    """Check one commit and the files of its segment."""
     try:
         commit = read_commit(commit_file(path, number))
     except DataError as error:
         return Damage(number, None, (str(error).partition(";")[0],))
-    part = path / "parts" / commit.part
-    files = {
-        name: chunk_file(part, name, len(r.shape))
-        for name, r in commit.arrays.items()
-        if 0 not in r.shape
-    }
-    reasons = [_compare(file, commit.arrays[name].crc32c) for name, file in files.items()]
-    found = tuple(reason for reason in reasons if reason is not None)
-    return Damage(number, commit, found) if found else None
+    segment = segment_folder(path, commit.segment)
+    reasons = []
+    for name, record in commit.arrays.items():
+        if 0 not in record.shape:  # an empty array has no file
+            file = chunk_file(segment, name, len(record.shape))
+            if (reason := _compare(file, record.crc32c)) is not None:
+                reasons.append(reason)
+    return Damage(number, commit, tuple(reasons)) if reasons else None
 
 
 def _compare(file: Location, expected: int) -> str | None:
-    """Why a file is not what its commit says, or None."""
+    """Return how a file differs from its checksum, or None."""
     crc = 0
     try:
-        for block in stream(file, BLOCK):
-            crc = google_crc32c.extend(crc, block)
+        for piece in stream(file, PIECE_BYTES):
+            crc = google_crc32c.extend(crc, piece)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EIO):  # no permission, for example, is no damage
+        # other errors, missing permissions for example, say nothing about the file's content
+        if error.errno not in (errno.ENOENT, errno.EIO):
             raise DataError(
                 f"{file}: cannot be read ({error.strerror}); make it readable, then verify again"
             ) from None

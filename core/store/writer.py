@@ -1,11 +1,9 @@
-"""Writing an episode store: append episodes, publish them in immutable parts, never in place."""
+"""Writing an episode store: episodes are appended in immutable segments, never changed."""
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
+from errno import EEXIST, ENOTDIR, ENOTEMPTY
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,152 +15,151 @@ from core.episodes.episode import NAME, SPARSE, Episode, Feature, StoreInfo
 from core.episodes.text import decode_text
 from core.errors import DataError
 from core.store.attributes import differences, read_attributes, to_attributes
-from core.store.codecs import Codec, Cost, choose_codec, try_codecs
-from core.store.features import feature_codec
-from core.store.layout import publish, read_commits, stream_paths
-from core.store.segment import EncodedEpisode, PendingPart
-from core.system.files import sync
+from core.store.codecs import Codec, Cost, choose_codec, feature_codec, try_codecs
+from core.store.layout import Commit, publish, read_commits, segment_folder, stream_paths
+from core.store.segment import EncodedEpisode, PendingSegment
+from core.system.files import remove, sync, written_aside
 
-PART_BYTES = 64 * 2**20  # of encoded frames, at which a part is committed
+SEGMENT_BYTES = 64 * 2**20  # of encoded frames, at which a segment is committed
 
 
 class StoreWriter:
-    """Appends episodes to a store, new or existing; several writers may work on one store at once.
+    """Appends episodes to a new or existing store; several writers may share a store.
 
-    The store appears with its first episode, on which each camera's codec is chosen. Episodes
-    become visible, all or none, when a part is committed: at `part_bytes`, at `commit()`, and at
-    the end of the `with` block. An exception in the block drops what is not committed. Raises
-    DataError if the store exists and its info disagrees.
+    The store appears with its first episode, which decides the codec of each camera. Episodes
+    become visible, all or none, when a segment is committed: at `segment_bytes`, at `commit()`, and
+    at the end of the `with` block. An exception in the block drops episodes that are not committed.
+
+    info: what the episodes have in common; DataError if the store exists and disagrees with it.
+    committed: the ids of the committed episodes, those of other writers included.
+    codecs: {camera or feature: codec}, None until there is an episode.
+    tried: {camera: {codec: cost}} if this writer chose the codecs.
     """
 
-    def __init__(self, path: Path, info: StoreInfo, part_bytes: int = PART_BYTES) -> None:
+    def __init__(self, path: Path, info: StoreInfo, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path = path
         self.info = replace(info, cameras=dict(info.cameras), features=dict(info.features))
         self.committed: set[str] = set()
-        self._part_bytes = part_bytes
-        self._commits = 0
-        self.codecs: Mapping[str, Codec] | None = (
-            None  # of each camera and feature, once there is an episode
-        )
-        self.tried: Mapping[str, Mapping[Codec, Cost]] = {}  # of each camera, if this writer chose
-        self._pending: PendingPart | None = None
-        _check_names(self.info)
+        self.codecs: Mapping[str, Codec] | None = None
+        self.tried: Mapping[str, Mapping[Codec, Cost]] = {}
+        self._segment_bytes = segment_bytes
+        self._commits = 0  # number of commits that this writer knows
+        self._pending: PendingSegment | None = None
+        for name in self.info.cameras:
+            if not re.fullmatch(NAME, name):
+                raise DataError(
+                    f"camera '{name}': a camera's name is made of letters, digits, '_', '-' and "
+                    "'.'; rename it"
+                )
         if path.is_symlink() and not path.exists():
             raise DataError(
-                f"{path}: a link to '{path.readlink()}', which is not there; remove the link or mend it"
+                f"{path}: a link to '{path.readlink()}', which is not there; remove the link or "
+                "mend it"
             )
-        if path.exists() and not _is_empty_folder(path):
+        is_empty_folder = path.is_dir() and not any(path.iterdir())
+        if path.exists() and not is_empty_folder:
             self._join()
 
     def append(self, episode: Episode) -> None:
-        """Add one episode; raises DataError, naming episode and frame, if it is not what the info
-        promises.
-        """
+        """Add one episode; raises DataError, naming episode and frame, if it breaks the info."""
         self.append_encoded(self.encode(episode))
 
     def encode(self, episode: Episode) -> EncodedEpisode:
-        """Check an episode and encode it, by codecs that the first one chooses; nothing is added
-        yet.
-        """
+        """Check and encode an episode without adding it; the first one decides the codecs."""
         check_episode(episode, self.info)
         if self.codecs is None:
             self.tried = {name: try_codecs(episode.images[name]) for name in self.info.cameras}
-            chosen = {name: choose_codec(costs) for name, costs in self.tried.items()}
-            features = {
-                name: feature_codec(feature) for name, feature in self.info.features.items()
-            }
-            self._create(chosen | features)
+            cameras = {name: choose_codec(costs) for name, costs in self.tried.items()}
+            features = {name: feature_codec(of) for name, of in self.info.features.items()}
+            self._create(cameras | features)
         assert self.codecs is not None
         return EncodedEpisode.of(episode, self.codecs)
 
     def append_encoded(self, episode: EncodedEpisode) -> None:
-        """Add one episode that was checked and encoded elsewhere, by this writer's codecs."""
-        if episode.id in self.committed or episode.id in self._pending_ids():
+        """Add one episode that was already checked and encoded by this writer's codecs."""
+        pending = self._pending or PendingSegment(stream_paths(self.info))
+        if episode.id in self.committed or episode.id in {other.id for other in pending.episodes}:
             raise DataError(
-                f"{self.path}: episode '{episode.id}' is there already; give each episode an id of its own"
+                f"{self.path}: episode '{episode.id}' is there already; give each episode an id of "
+                "its own"
             )
-        self._pending = self._pending or PendingPart(stream_paths(self.info))
-        self._pending.append(episode)
-        if self._pending.size >= self._part_bytes:
+        self._pending = pending
+        pending.append(episode)
+        if pending.size >= self._segment_bytes:
             self.commit()
 
     def commit(self) -> None:
-        """Publish the episodes appended so far; raises DataError if the disk refuses, then nothing
-        of them remains.
+        """Publish the episodes appended so far.
+
+        Raises DataError if the disk refuses; then none of these episodes remains in the store.
         """
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
-        folder = self.path / "parts" / uuid4().hex
+        folder = segment_folder(self.path, uuid4().hex)
         try:
-            self._publish(pending, folder)
+            self._publish(pending.write(folder))
         except BaseException as error:
-            if not self._is_committed(folder):  # Ctrl-C may have come right after the commit
-                shutil.rmtree(folder, ignore_errors=True)
+            # Ctrl-C may have come right after the commit
+            new_commits = read_commits(self.path, self._commits)
+            if not any(commit.segment == folder.name for commit in new_commits):
+                remove(folder)
             if isinstance(error, OSError):
-                raise self._refused(error) from error
+                raise self._write_error(error) from error
             raise
         self.committed.update(episode.id for episode in pending.episodes)
 
-    def _publish(self, pending: PendingPart, folder: Path) -> None:
-        commit = pending.write(folder)
+    def _publish(self, commit: Commit) -> None:
+        """Publish a commit under the next free number, after a look at other writers' commits."""
         while True:
-            self._catch_up()
-            if twice := self.committed.intersection(commit.episodes):
+            self._read_new_commits()
+            if duplicates := self.committed.intersection(commit.episodes):
                 raise DataError(
-                    f"{self.path}: another writer has just added episode '{min(twice)}'; import again"
+                    f"{self.path}: another writer has just added episode '{min(duplicates)}'; "
+                    "import again"
                 )
             if publish(self.path, self._commits, commit):
                 self._commits += 1
                 return
 
-    def _is_committed(self, folder: Path) -> bool:
-        return any(commit.part == folder.name for commit in read_commits(self.path, self._commits))
-
-    def _pending_ids(self) -> set[str]:
-        return {episode.id for episode in self._pending.episodes} if self._pending else set()
-
-    def _catch_up(self) -> None:
-        """Learn what other writers have committed."""
+    def _read_new_commits(self) -> None:
+        """Read what other writers have committed."""
         for commit in read_commits(self.path, self._commits):
             self.committed.update(commit.episodes)
             self._commits += 1
 
     def _join(self) -> None:
-        """Go on with an existing store."""
-        theirs, self.codecs = read_attributes(self.path)
-        if different := differences(self.info, theirs):
+        """Continue an existing store."""
+        stored, self.codecs = read_attributes(self.path)
+        if different := differences(self.info, stored):
             raise DataError(
                 f"{self.path}: cannot append, the store disagrees: {'; '.join(different)}"
             )
-        self._catch_up()
+        self._read_new_commits()
 
     def _create(self, codecs: Mapping[str, Codec]) -> None:
-        """Make the store appear whole: build it aside, then rename; if another writer was first,
-        join theirs.
-        """
-        import zarr  # 0.3 s, and only a new store needs it
+        """Create the store, or join it if another writer has created it in the meantime."""
+        import zarr  # takes 0.3 s, which only a new store needs
 
         target = self.path.resolve()  # a rename would not follow a link to an empty folder
-        aside = target.parent / f".{target.name}.{uuid4().hex}"
         try:
-            zarr.create_group(aside, zarr_format=3, attributes=to_attributes(self.info, codecs))
-            (aside / "parts").mkdir()
-            (aside / "commits").mkdir()
-            sync(aside / "zarr.json", aside)
-            with suppress(FileExistsError, NotADirectoryError):
-                _rename(aside, target)
-            sync(target.parent)
+            with written_aside(target, durable=True) as folder:
+                zarr.create_group(
+                    folder, zarr_format=3, attributes=to_attributes(self.info, codecs)
+                )
+                (folder / "parts").mkdir()
+                (folder / "commits").mkdir()
         except OSError as error:
-            raise self._refused(error) from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            # a folder that is not empty can only be the other writer's store
+            if error.errno not in (ENOTEMPTY, EEXIST, ENOTDIR) or not target.exists():
+                raise self._write_error(error) from error
+            sync(target.parent)
         self._join()
 
-    def _refused(self, error: OSError) -> DataError:
+    def _write_error(self, error: OSError) -> DataError:
         return DataError(
-            f"{error.filename or self.path}: cannot write ({error.strerror}); make room or choose another path, then "
-            f"import again: what was committed is kept"
+            f"{error.filename or self.path}: cannot write ({error.strerror}); make room or choose "
+            "another path, then import again: what was committed is kept"
         )
 
     def __enter__(self) -> Self:
@@ -178,76 +175,47 @@ class StoreWriter:
             self.commit()
 
 
-def _rename(source: Path, target: Path) -> None:
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if not target.exists():
-            raise
-        raise FileExistsError(str(target)) from error  # ENOTEMPTY: the other writer's store
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _check_names(info: StoreInfo) -> None:
-    for name in info.cameras:
-        if not re.fullmatch(NAME, name):
-            raise DataError(
-                f"camera '{name}': a camera's name is made of letters, digits, '_', '-' and '.'; rename it"
-            )
-
-
 def check_episode(episode: Episode, info: StoreInfo) -> None:
-    """Raise DataError, naming episode, frame and dimension, if an episode is not what the info
-    promises.
-    """
-    where = f"episode {episode.id!r}"
-    for what in ("id", "task", "instruction"):
-        _check_text(getattr(episode, what), f"{where}, {what}")
-    if len(episode) == 0:
+    """Raise DataError, naming episode, frame and dimension, if an episode breaks the info."""
+    where, length = f"episode {episode.id!r}", len(episode)
+    for name in ("id", "task", "instruction"):
+        _check_text(getattr(episode, name), f"{where}, {name}")
+    if length == 0:
         raise DataError(f"{where}: has no frames; leave it out")
     if set(episode.images) != set(info.cameras):
         raise DataError(
             f"{where}: cameras {sorted(episode.images)}, expected {sorted(info.cameras)}"
         )
     for name, camera in info.cameras.items():
-        _check_array(
-            episode.images[name],
-            (len(episode), camera.height, camera.width, 3),
-            "uint8",
-            f"{where}, '{name}'",
-        )
-    for what, array, names in (
+        shape = (length, camera.height, camera.width, 3)
+        _check_array(episode.images[name], shape, "uint8", f"{where}, '{name}'")
+    for name, array, dimensions in (
         ("actions", episode.actions, info.action.names),
         ("proprio", episode.proprio, info.proprio),
     ):
-        _check_array(array, (len(episode), len(names)), "float32", f"{where}, {what}")
+        _check_array(array, (length, len(dimensions)), "float32", f"{where}, {name}")
         if not np.isfinite(array).all():
-            frame, dimension = np.argwhere(~np.isfinite(array))[0]
-            value = array[frame, dimension]
+            frame, d = np.argwhere(~np.isfinite(array))[0]
             raise DataError(
-                f"{where}, frame {frame}: {what} '{names[dimension]}' is {value}; mend or leave it out"
+                f"{where}, frame {frame}: {name} '{dimensions[d]}' is {array[frame, d]}; mend or "
+                "leave it out"
             )
     if set(episode.features) != set(info.features):
         raise DataError(
             f"{where}: features {sorted(episode.features)}, expected {sorted(info.features)}"
         )
     for name, feature in info.features.items():
-        _check_feature(episode.features[name], feature, len(episode), where, name)
+        _check_feature(name, episode.features[name], feature, length, where)
 
 
-def _check_feature(array: np.ndarray, feature: Feature, length: int, where: str, name: str) -> None:
-    """Raise DataError for another shape or type, and for numbers that are not finite where none may
-    lack.
-    """
+def _check_feature(name: str, array: np.ndarray, feature: Feature, length: int, where: str) -> None:
+    """Raise DataError for a wrong shape or type, numbers that are not finite, or invalid text."""
     _check_array(array, (length, *feature.shape), feature.dtype, f"{where}, feature '{name}'")
     if array.dtype.kind == "f" and feature.meaning not in SPARSE and not np.isfinite(array).all():
-        frame, *place = np.argwhere(~np.isfinite(array))[0].tolist()
-        value = array[(frame, *place)]
+        frame, *index = np.argwhere(~np.isfinite(array))[0].tolist()
         raise DataError(
-            f"{where}, frame {frame}: feature '{name}' {place} is {value}; mend or leave it out"
+            f"{where}, frame {frame}: feature '{name}' {index} is {array[(frame, *index)]}; mend "
+            "or leave it out"
         )
     if feature.meaning == "text":
         try:

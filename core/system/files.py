@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and files that another process is still writing."""
+"""Files that appear whole or not at all, and files that another process is still writing."""
 
 import os
 import shutil
@@ -10,12 +10,13 @@ from uuid import uuid4
 
 @contextmanager
 def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a hidden name beside `path`; what the block writes there, a file or a folder, is then
-    renamed to `path`.
+    """Yield a hidden path beside `path`; what the block writes there is then renamed to `path`.
 
-    A file that was at `path` is replaced in one step. If the block raises, `path` stays as it was
-    and what was written is removed. After a crash of the machine, a rename may come before the
-    contents: `durable` waits for the disk, so that it cannot. Raises OSError, also where `path` is a
+    The block may write a file or a folder. A file at `path` is replaced in one step. If the block
+    raises, `path` stays as it was, and what the block wrote is removed.
+
+    durable: flush everything to the disk before and after the rename. Without it, a crash of the
+    machine may keep the rename and lose the contents. Raises OSError, also where `path` is a
     folder that is not empty.
     """
     aside = path.with_name(f".{path.name}.{uuid4().hex}")
@@ -26,12 +27,13 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(aside, path)
         if durable:
             sync(path.parent)
-    finally:
+    except BaseException:
         remove(aside)
+        raise
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, as far as it is there and the system allows it."""
+    """Remove a file or a folder if it exists; errors of the system are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -50,15 +52,16 @@ def sync(*paths: Path) -> None:
 
 
 def tree(path: Path) -> Iterator[Path]:
-    """Yield everything below a folder, then the folder itself; of a file, the file."""
+    """Yield everything below a folder, then the folder itself; for a file, only the file."""
     yield from path.rglob("*")
     yield path
 
 
 def complete_lines(path: Path) -> list[str]:
-    """Return the lines of a file of JSON objects, without a last one that was only half written.
+    """Return the lines of a file of JSON objects, without an incomplete last line.
 
-    A process that was killed, or still writes, may have left half a line. No file has no lines.
+    A process that was killed, or is still writing, may have left half a line. A missing file has
+    no lines.
     """
     if not path.exists():
         return []

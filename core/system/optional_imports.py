@@ -1,4 +1,4 @@
-"""Imports of libraries that need help, or that not everybody has."""
+"""Imports of libraries that are not always installed."""
 
 from importlib import import_module
 from types import ModuleType
@@ -7,10 +7,10 @@ from core.errors import ConfigError
 
 
 def import_optional(module: str, extra: str | None = None) -> ModuleType:
-    """Import a library that not everybody has.
+    """Import a library that may not be installed.
 
-    extra: the optional extra that brings it; where it is missing, a ConfigError says how to install
-    that.
+    extra: the optional extra of this package that installs the library. With it, a failed import
+    raises ConfigError, which says how to install the extra; without it, the ImportError is raised.
     """
     try:
         return import_module(module)

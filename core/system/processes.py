@@ -1,4 +1,4 @@
-"""What every process that works for another does first."""
+"""Setup of worker processes."""
 
 import os
 import signal
@@ -6,15 +6,18 @@ import threading
 from multiprocessing import parent_process
 
 
-def serve_the_parent() -> None:
-    """Leave Ctrl-C, which reaches the whole group, to the parent, and end when it has died without
-    a word (kill -9).
+def set_up_worker_process() -> None:
+    """Ignore Ctrl-C and exit when the parent process dies; call it first in a worker process.
+
+    A terminal sends Ctrl-C to the parent and to its workers. Only the parent should react, because
+    it knows what to save and which workers to stop. A parent that was killed (kill -9) cannot stop
+    its workers, so each worker waits for the parent's end in a thread.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     if (parent := parent_process()) is not None:
         parent.join()
     os._exit(1)

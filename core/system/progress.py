@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, an occasional line of text elsewhere."""
 
 import time
 from types import TracebackType
@@ -14,20 +14,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-LINES = 20  # that a whole piece of work prints where there is no terminal
+LINES = 20  # printed from start to end where there is no terminal
 
 
 class Progress:
     """Shows how much of some work is done; use as a context manager.
 
-    doing: what is being done, "importing" for example, and unit: to what, "episodes".
-    total: how many of them; None: the first `update` says it. completed: how many were done before.
+    activity: what is being done, "importing" for example.
+    unit: what is counted, "episodes" for example.
+    total: number of units; None: the first `update` gives it.
+    completed: number of units that were done before.
     transient: remove the bar from the terminal at the end.
     """
 
     def __init__(
         self,
-        doing: str,
+        activity: str,
         unit: str,
         total: int | None,
         console: Console,
@@ -35,11 +37,11 @@ class Progress:
         completed: int = 0,
         transient: bool = True,
     ) -> None:
-        self._doing, self._unit, self._total, self._console = doing, unit, total, console
+        self._activity, self._unit, self._total, self._console = activity, unit, total, console
         self._first = self._printed = completed
         self._started = time.perf_counter()
         self._bar = Bar(
-            TextColumn(doing),
+            TextColumn(activity),
             MofNCompleteColumn(),
             TextColumn(unit),
             BarColumn(),
@@ -66,16 +68,16 @@ class Progress:
         self._bar.stop()
 
     def update(self, completed: int, total: int | None = None, text: str = "") -> None:
-        """Show that `completed` are done; text: what else there is to say, the losses for example."""
+        """Show that `completed` units are done; text: further information, losses for example."""
         total = self._total = total or self._total or completed
         self._bar.update(self._task, completed=completed, total=total, description=text)
-        if self._console.is_terminal or not (
-            (completed - self._printed) * LINES >= total or completed == total > self._printed
-        ):
+        is_due = (completed - self._printed) * LINES >= total
+        is_finished = completed == total > self._printed
+        if self._console.is_terminal or not (is_due or is_finished):
             return
         self._printed = completed
         seconds = time.perf_counter() - self._started
         left = (total - completed) * seconds / max(1, completed - self._first)
-        words = (f"{self._doing} {completed}/{total} {self._unit}".strip(), text)
-        line = "  ".join([*filter(None, words), f"{left:.0f} s left"])
+        count = f"{self._activity} {completed}/{total} {self._unit}".strip()
+        line = "  ".join([*filter(None, (count, text)), f"{left:.0f} s left"])
         self._console.print(line, soft_wrap=True, highlight=False, markup=False)

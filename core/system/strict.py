@@ -1,4 +1,4 @@
-"""Dataclasses from plain data, with every type checked."""
+"""Dataclasses from plain data, with every type checked; errors in one line."""
 
 import json
 from typing import Any, TypeVar
@@ -9,21 +9,27 @@ T = TypeVar("T")
 
 
 def from_plain(kind: type[T], plain: Any) -> T:
-    """Make a dataclass of plain data: numbers, texts, lists and mappings with texts as keys.
+    """Make a dataclass from plain data: numbers, strings, lists, and mappings with string keys.
 
-    It goes through JSON, the mode in which pydantic is strict about types and yet takes a list for
-    a tuple and a text for a path. Raises pydantic's ValidationError, and what `json.dumps` raises.
+    The data goes through JSON, because pydantic's strict mode for JSON checks every type and still
+    accepts a list for a tuple and a string for a path. Raises pydantic's ValidationError, and
+    whatever `json.dumps` raises.
     """
     return TypeAdapter(kind).validate_json(json.dumps(plain), strict=True)
 
 
 def one_line(error: Exception) -> str:
-    """Say in one line what an error says, or its kind where it says nothing.
+    """Return the message of an error in one line, or the error's class where it has no message.
 
-    pydantic's errors, which may be several, are joined; the name of a file is left out.
+    A pydantic error may report several mistakes; they are joined. The file name of an OSError is
+    left out.
     """
     if isinstance(error, ValidationError):
-        lines = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        return "; ".join(line.removeprefix(": ").replace("Value error, ", "") for line in lines)
+        lines = []
+        for mistake in error.errors():
+            location = ".".join(map(str, mistake["loc"]))
+            line = f"{location}: {mistake['msg']}".removeprefix(": ")
+            lines.append(line.replace("Value error, ", ""))
+        return "; ".join(lines)
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:200] or type(error).__name__

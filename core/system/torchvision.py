@@ -1,4 +1,4 @@
-"""Imports of libraries that use torchvision, also where that was built for another torch."""
+"""Imports of libraries that use torchvision, even where its compiled operators do not load."""
 
 import sys
 from importlib import import_module
@@ -6,24 +6,26 @@ from types import ModuleType
 
 from core.system.optional_imports import import_optional
 
-_declared: list[object] = []  # the declarations below last as long as these objects
+# torch forgets a declaration when its Library object is deleted, so the objects are kept here.
+_declarations: list[object] = []
 
 
 def import_library(module: str, extra: str | None = None) -> ModuleType:
-    """Import a library that uses torchvision, also where that was built for another torch; else as
-    import_optional.
+    """Import a library that uses torchvision; like `import_optional` otherwise.
+
+    It works even where the installed torchvision was built for another torch.
     """
-    _mend_torchvision()
+    _make_torchvision_importable()
     return import_optional(module, extra)
 
 
-def _mend_torchvision() -> None:
-    """Let torchvision be imported beside a torch that its compiled operators were not built for.
+def _make_torchvision_importable() -> None:
+    """Import torchvision, and declare the operators that it misses if its own do not load.
 
-    PyPI's torchvision beside a CPU-only torch cannot load them, and its import then stops at the
-    first that it names ("operator torchvision::nms does not exist"). Neither timm nor transformers
-    needs one. Declaring the two operators that are named, without an implementation, lets the
-    import through.
+    PyPI's torchvision beside a CPU-only torch cannot load its compiled operators, and its import
+    then fails at the first operator that it names ("operator torchvision::nms does not exist").
+    Neither timm nor transformers calls these operators. Once the two named ones are declared,
+    without an implementation, the import succeeds.
     """
     import torch
 
@@ -37,10 +39,10 @@ def _mend_torchvision() -> None:
         if "operator torchvision::" not in str(error):
             raise
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] == "torchvision":  # imported by half
+        if name.partition(".")[0] == "torchvision":  # left half-imported
             del sys.modules[name]
     operators = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         operators.define(schema)  # type: ignore[no-untyped-call]
-    _declared.append(operators)
+    _declarations.append(operators)

@@ -12,7 +12,7 @@ from time import process_time
 
 import numpy as np
 
-from core.store.codecs import Codec, choose_codec, groups, try_codecs
+from core.store.codecs import Codec, choose_codec, split_blocks, try_codecs
 from tests.benchmarks.content import NOISE, PHOTOGRAPHS, SIMULATION, episodes_of
 
 EPISODES, PASSES = 3, 5
@@ -38,7 +38,10 @@ def contents() -> Iterator[tuple[str, list[np.ndarray]]]:
 
 def decoding(codec: Codec, frames: np.ndarray) -> float:
     """Milliseconds of processor a frame."""
-    encoded = [(codec.encode(group), np.empty_like(group)) for group in groups(frames, codec.group)]
+    encoded = [
+        (codec.encode(group), np.empty_like(group))
+        for group in split_blocks(frames, codec.block_size)
+    ]
     seconds = []
     for _ in range(PASSES):
         began = process_time()

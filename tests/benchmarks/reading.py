@@ -17,7 +17,7 @@ from core.loading.shuffle import windows_at
 from core.loading.view import StoreView
 from core.loading.windows import Windows
 from core.store.layout import read_commits, stream_paths
-from core.store.segment import GroupStream
+from core.store.segment import FrameStream
 
 PREFETCH = 3  # batches
 AT_ONCE = 1024  # positions of the order that are computed together
@@ -69,9 +69,9 @@ class BareLoop:
         self.cameras = []
         for name, camera in store.info.cameras.items():
             path = stream_paths(store.info)[name]
-            stream = GroupStream(store.path / "parts" / commit.part, path, commit.arrays)
+            stream = FrameStream(store.path / "parts" / commit.segment, path, commit.arrays)
             codec = store.codecs[name]
-            groups = -(-store.length // codec.group)
+            groups = -(-store.length // codec.block_size)
             memory = np.zeros((slots, self.window, camera.height, camera.width, 3), np.uint8)
             first_group = (np.cumsum(groups) - groups).tolist()
             self.cameras.append(
@@ -94,7 +94,7 @@ class BareLoop:
             length = self.length[episode]
             stop = min(start + self.window, length)
             for file, end, codec, first_group, memory in self.cameras:
-                size, base = codec.group, first_group[episode]
+                size, base = codec.block_size, first_group[episode]
                 low, high = start // size, -(-stop // size)  # groups
                 bounds = end[base + low : base + high + 1]
                 data = os.pread(file.fileno(), bounds[-1] - bounds[0], bounds[0])

@@ -51,7 +51,7 @@ def test_the_exporter_of_the_page(
 
 
 def test_a_killed_export_leaves_nothing_where_one_would_look(tmp_path: Path) -> None:
-    make_store(tmp_path / "a.zarr", 40, part_bytes=2**26)
+    make_store(tmp_path / "a.zarr", 40, segment_bytes=2**26)
     out = tmp_path / "out"
     words = [
         "-m",

@@ -1,6 +1,4 @@
-"""Actions of one convention in another: exact against MuJoCo and float64, or refused with the
-reason.
-"""
+"""Conversion of actions between conventions, against MuJoCo and float64; refusals."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,9 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from core.episodes.conventions import Conversion, obstacles, rotation_columns, turning_names, unite
+from core.episodes.conventions import (
+    Conversion,
+    incompatibilities,
+    merge_conventions,
+    rotation_columns,
+    rotation_names,
+)
 from core.episodes.episode import ActionConvention, Gripper
-from core.episodes.rotations import SIZES, read_turns
+from core.episodes.rotations import SIZES, to_rotation
 
 NAMES = {
     3: ("rx", "ry", "rz"),
@@ -22,10 +26,10 @@ NAMES = {
 
 
 def convention(rotation: Any = "axis_angle", **changes: Any) -> ActionConvention:
-    """Three numbers that move, a rotation, and a binary gripper that 1 opens."""
-    turning = NAMES.get(SIZES[rotation], ())  # type: ignore[index]
-    names = ("x", "y", "z", *turning, "gripper")
-    given_ = ActionConvention(
+    """Three position dimensions, a rotation, and a binary gripper that is open at 1."""
+    rotation_dimensions = NAMES.get(SIZES[rotation], ())  # type: ignore[index]
+    names = ("x", "y", "z", *rotation_dimensions, "gripper")
+    default = ActionConvention(
         names=names,
         mode="absolute",
         frame="base",
@@ -34,17 +38,17 @@ def convention(rotation: Any = "axis_angle", **changes: Any) -> ActionConvention
         rate=10.0,
         grippers=(Gripper(len(names) - 1, "binary", closed=0.0, open=1.0),),
     )
-    return replace(given_, **changes)
+    return replace(default, **changes)
 
 
-def actions_of(source: ActionConvention, seed: int, count: int = 30, period: int = 1) -> np.ndarray:
-    """(n period A): positions, a rotation in the source's layout, a gripper in its two states."""
+def actions_of(source: ActionConvention, seed: int, count: int = 30, stride: int = 1) -> np.ndarray:
+    """(n stride A): positions, a rotation in the source's layout, a gripper in its two states."""
     random = np.random.default_rng(seed)
-    made = random.normal(size=(count, period, source.dim))
+    actions = random.normal(size=(count, stride, source.dim))
     for gripper in source.grippers:
-        is_open = random.random((count, period)) > 0.5
-        made[..., gripper.dimension] = np.where(is_open, gripper.open, gripper.closed)
-    return made.astype(np.float32)
+        is_open = random.random((count, stride)) > 0.5
+        actions[..., gripper.dimension] = np.where(is_open, gripper.open, gripper.closed)
+    return actions.astype(np.float32)
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -58,19 +62,19 @@ def actions_of(source: ActionConvention, seed: int, count: int = 30, period: int
 def test_the_rotation_is_the_same_in_any_layout(layout: Any, other: Any, seed: int) -> None:
     source, target = convention(layout), convention(other)
     actions = actions_of(source, seed)
-    assert not list(obstacles(source, target, 1.0))
+    assert not list(incompatibilities(source, target, 1.0))
     converted = Conversion(source, target)(actions)
-    before = read_turns(actions[:, 0, rotation_columns(source)].astype(np.float64), layout)
-    after = read_turns(converted[:, rotation_columns(target)].astype(np.float64), other)
+    before = to_rotation(actions[:, 0, rotation_columns(source)].astype(np.float64), layout)
+    after = to_rotation(converted[:, rotation_columns(target)].astype(np.float64), other)
     np.testing.assert_allclose(after.as_matrix(), before.as_matrix(), atol=1e-5)
     np.testing.assert_array_equal(converted[:, [0, 1, 2, -1]], actions[:, 0, [0, 1, 2, -1]])
 
 
-def test_the_same_convention_leaves_every_bit() -> None:
+def test_the_identity_changes_no_bit() -> None:
     conversion = Conversion(convention(), convention())
     actions = actions_of(convention(), 1)
     assert conversion.is_identity
-    assert conversion.present.all()
+    assert conversion.has_dimension.all()
     np.testing.assert_array_equal(conversion(actions), actions[:, 0])
 
 
@@ -80,7 +84,7 @@ def test_a_gripper_is_as_open_as_before(closed: float, opened: float, kind: Any)
     source = convention()
     target = convention(grippers=(Gripper(6, kind, closed=closed, open=opened),))
     actions = actions_of(source, 2)
-    assert not list(obstacles(source, target, 1.0))
+    assert not list(incompatibilities(source, target, 1.0))
     converted = Conversion(source, target)(actions)[:, 6]
     np.testing.assert_allclose(
         converted, np.where(actions[:, 0, 6] == 1, opened, closed), atol=1e-7
@@ -99,43 +103,47 @@ def test_units_are_scaled() -> None:
     )
 
 
-def test_a_slower_rate_adds_steps_up_and_composes_their_turns() -> None:
+def test_a_slower_rate_adds_up_movements_and_composes_rotations() -> None:
     source = convention(mode="delta", rate=30.0)
     target = convention(mode="delta", rate=10.0)
-    assert not list(obstacles(source, target, 3.0))
-    actions = actions_of(source, 4, period=3)
+    assert not list(incompatibilities(source, target, 3.0))
+    actions = actions_of(source, 4, stride=3)
     converted = Conversion(source, target, 3)(actions)
     exact = actions.astype(np.float64)
     np.testing.assert_allclose(converted[:, :3], exact[..., :3].sum(1), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(converted[:, 6], actions[:, -1, 6])
-    for row, turned in zip(exact, converted, strict=True):
+    for row, action in zip(exact, converted, strict=True):
         total = np.array([1.0, 0, 0, 0])
         for step in row[:, 3:6]:
-            angle, product, turn = np.linalg.norm(step), np.zeros(4), np.zeros(4)
-            mujoco.mju_axisAngle2Quat(turn, step / angle, angle)
-            mujoco.mju_mulQuat(product, turn, total)
+            angle, product, quaternion = np.linalg.norm(step), np.zeros(4), np.zeros(4)
+            mujoco.mju_axisAngle2Quat(quaternion, step / angle, angle)
+            mujoco.mju_mulQuat(product, quaternion, total)
             total = product
         expected = np.zeros(9)
         mujoco.mju_quat2Mat(expected, total)
         np.testing.assert_allclose(
-            read_turns(turned[None, 3:6], "axis_angle").as_matrix()[0].ravel(), expected, atol=1e-5
+            to_rotation(action[None, 3:6], "axis_angle").as_matrix()[0].ravel(), expected, atol=1e-5
         )
 
 
-def test_at_a_slower_rate_the_last_position_of_each_period_counts() -> None:
+def test_at_a_slower_rate_the_last_position_of_each_stride_counts() -> None:
     source, target = convention(rate=20.0), convention(rate=10.0)
-    actions = actions_of(source, 5, period=2)
+    actions = actions_of(source, 5, stride=2)
     np.testing.assert_array_equal(Conversion(source, target, 2)(actions), actions[:, 1])
 
 
-def test_dimensions_that_one_lacks_are_zero_and_said_to_be_absent() -> None:
-    bigger = convention(rotation="none", names=("x", "y", "z", "w", "gripper"), scale=(1.0,) * 5,
-                        grippers=(Gripper(4, "binary", closed=0.0, open=1.0),))  # fmt: skip
+def test_dimensions_that_the_source_lacks_are_zero_and_marked() -> None:
+    bigger = convention(
+        rotation="none",
+        names=("x", "y", "z", "w", "gripper"),
+        scale=(1.0,) * 5,
+        grippers=(Gripper(4, "binary", closed=0.0, open=1.0),),
+    )
     source = convention(rotation="none")
     conversion = Conversion(source, bigger)
     actions = actions_of(source, 6)
-    assert conversion.present.tolist() == [True, True, True, False, True]
-    np.testing.assert_array_equal(conversion(actions)[:, conversion.present], actions[:, 0])
+    assert conversion.has_dimension.tolist() == [True, True, True, False, True]
+    np.testing.assert_array_equal(conversion(actions)[:, conversion.has_dimension], actions[:, 0])
     assert not conversion(actions)[:, 3].any()
 
 
@@ -146,44 +154,62 @@ REFUSED = [
     ({"rate": 15.0}, {}, 1.5, "every second, third"),
     ({"rate": 5.0}, {}, 0.5, "slowest store first"),
     ({"rate": 20.0}, {}, 1.0, "at 1 frames here"),
-    ({"mode": "delta", "frame": "tool", "rate": 20.0}, {"mode": "delta", "frame": "tool"}, 2.0, "do not add up"),
-    ({"rotation": "euler_xyz", "mode": "delta", "rate": 20.0}, {"rotation": "euler_xyz", "mode": "delta"}, 2.0,
-     "differences of angles"),
+    (
+        {"mode": "delta", "frame": "tool", "rate": 20.0},
+        {"mode": "delta", "frame": "tool"},
+        2.0,
+        "do not add up",
+    ),
+    (
+        {"rotation": "euler_xyz", "mode": "delta", "rate": 20.0},
+        {"rotation": "euler_xyz", "mode": "delta"},
+        2.0,
+        "differences of angles",
+    ),
     ({"grippers": (Gripper(6, "continuous", closed=0.0, open=1.0),)}, {}, 1.0, "where to cut"),
     ({"grippers": ()}, {}, 1.0, "drives one in one of the two"),
     ({}, {"scale": (0.0, 1, 1, 1, 1, 1, 1)}, 1.0, "worth nothing"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("here", "there", "ratio", "reason"), REFUSED)
+@pytest.mark.parametrize(("source", "target", "ratio", "reason"), REFUSED)
 def test_what_is_not_exact_is_refused_with_the_reason(
-    here: Any, there: Any, ratio: float, reason: str
+    source: Any, target: Any, ratio: float, reason: str
 ) -> None:
-    found = list(obstacles(convention(**here), convention(**there), ratio))
-    assert len(found) == 1, found
-    assert reason in found[0]
+    reasons = list(incompatibilities(convention(**source), convention(**target), ratio))
+    assert len(reasons) == 1, reasons
+    assert reason in reasons[0]
 
 
 def test_a_rotation_that_cannot_be_found_is_refused() -> None:
-    odd = convention(names=("x", "y", "rx", "ry", "rz", "force", "more", "gripper"), scale=(1.0,) * 8,
-                     grippers=(Gripper(7, "binary", closed=0.0, open=1.0),))  # fmt: skip
+    odd = convention(
+        names=("x", "y", "rx", "ry", "rz", "force", "more", "gripper"),
+        scale=(1.0,) * 8,
+        grippers=(Gripper(7, "binary", closed=0.0, open=1.0),),
+    )
     assert any(
-        "is not clear" in line for line in obstacles(odd, convention("quaternion_xyzw"), 1.0)
+        "is not clear" in line
+        for line in incompatibilities(odd, convention("quaternion_xyzw"), 1.0)
     )
 
 
-def test_united_conventions_have_the_first_ones_dimensions_first() -> None:
-    second = convention("quaternion_xyzw", names=("x", "y", "z", "q0", "q1", "q2", "q3", "thumb"),
-                        grippers=(Gripper(7, "binary", closed=5.0, open=6.0),))  # fmt: skip
-    united = unite([convention(), second])
-    assert united.names == ("x", "y", "z", "rx", "ry", "rz", "gripper", "thumb")
-    assert united.rotation == "axis_angle"
-    assert [(g.dimension, g.closed) for g in united.grippers] == [(6, 0.0), (7, 5.0)]
-    assert Conversion(second, united).present.tolist() == [True] * 6 + [False, True]
+def test_merged_conventions_begin_with_the_dimensions_of_the_first() -> None:
+    second = convention(
+        "quaternion_xyzw",
+        names=("x", "y", "z", "q0", "q1", "q2", "q3", "thumb"),
+        grippers=(Gripper(7, "binary", closed=5.0, open=6.0),),
+    )
+    merged = merge_conventions([convention(), second])
+    assert merged.names == ("x", "y", "z", "rx", "ry", "rz", "gripper", "thumb")
+    assert merged.rotation == "axis_angle"
+    assert [(g.dimension, g.closed) for g in merged.grippers] == [(6, 0.0), (7, 5.0)]
+    assert Conversion(second, merged).has_dimension.tolist() == [True] * 6 + [False, True]
 
 
-def test_what_turns_is_known_by_name_whatever_else_is_united() -> None:
-    turning_only = convention(names=("rx", "ry", "rz"), scale=(1.0,) * 3, grippers=(), mode="delta")
+def test_rotation_dimensions_are_found_by_name_after_merging() -> None:
+    rotation_only = convention(
+        names=("rx", "ry", "rz"), scale=(1.0,) * 3, grippers=(), mode="delta"
+    )
     fast = convention(
         names=("x", "y", "z", "rx", "ry", "rz"),
         scale=(1.0,) * 6,
@@ -191,14 +217,17 @@ def test_what_turns_is_known_by_name_whatever_else_is_united() -> None:
         mode="delta",
         rate=20.0,
     )
-    united, turning = unite([turning_only, fast]), turning_names([turning_only, fast])
-    assert (united.names, turning) == (("rx", "ry", "rz", "x", "y", "z"), ("rx", "ry", "rz"))
-    assert not list(obstacles(fast, united, 2.0, turning))
+    merged = merge_conventions([rotation_only, fast])
+    names = rotation_names([rotation_only, fast])
+    assert (merged.names, names) == (("rx", "ry", "rz", "x", "y", "z"), ("rx", "ry", "rz"))
+    assert not list(incompatibilities(fast, merged, 2.0, names))
     steps = np.array([[[1.0, 0, 0, 0.1, 0, 0], [1.0, 0, 0, 0.1, 0, 0]]], np.float32)
-    converted = Conversion(fast, united, 2, turning)(steps)
+    converted = Conversion(fast, merged, 2, names)(steps)
     np.testing.assert_allclose(converted, [[0.2, 0, 0, 2.0, 0, 0]], atol=1e-6)
 
 
-def test_a_rotation_that_is_worth_nothing_is_refused() -> None:
+def test_a_rotation_with_scale_zero_is_refused() -> None:
     target = convention("quaternion_xyzw", scale=(1.0, 1, 1, 0, 0, 0, 0, 1))
-    assert any("rotation is worth nothing" in line for line in obstacles(convention(), target, 1.0))
+    assert any(
+        "rotation is worth nothing" in line for line in incompatibilities(convention(), target, 1.0)
+    )

@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from core.episodes.episode import ActionConvention
+from core.episodes.episode import ActionConvention, Feature
 from core.errors import DataError
+from tests.factories import FEATURES, make_info
 
 CONVENTION = ActionConvention(
     ("x", "y"), mode="delta", frame="world", rotation="none", scale=(0.02, 0.02), rate=10.0
@@ -28,3 +29,24 @@ def test_an_action_that_is_not_finite_is_refused(number: float) -> None:
 @pytest.mark.parametrize("action", [np.zeros(2, np.float32), [1e9, -1e9]])
 def test_an_action_beyond_the_limits_is_the_environments_matter(action: np.ndarray) -> None:
     CONVENTION.check(action)
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (((3, 0), "float32", "other"), r"shape \(3, 0\) holds nothing"),
+        (((), "float", "other"), "dtype is 'float'; did you mean 'float"),
+        (((), "float32", "force field"), "meaning is 'force field'; did you mean 'force'"),
+        (((), "uint8", "text"), r"text is uint8 \(size\), not uint8 \(\)"),
+        (((8,), "int8", "text"), r"text is uint8 \(size\), not int8 \(8,\)"),
+    ],
+)
+def test_what_is_no_feature(feature: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Feature(*feature)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["front", "action", "proprio", "a/b", "", ".hidden"])
+def test_names_that_a_feature_cannot_have(name: str) -> None:
+    with pytest.raises(ValueError, match=f"feature '{name}': .* rename it"):
+        make_info(features={name: FEATURES["force"]})

@@ -18,7 +18,7 @@ ACTIONS = np.concatenate(
     [RANDOM.normal((0.1, 5, -2), (0.4, 2, 1e-3), (300, 3)), RANDOM.choice([-1.0, 1.0], (300, 1))],
     axis=1,
 ).astype(np.float32)
-SEEN = Statistics.of(ACTIONS)
+STATISTICS = Statistics.of(ACTIONS)
 EXACT = ACTIONS.astype(np.float64)
 LOW, HIGH = np.quantile(EXACT, 0.01, axis=0), np.quantile(EXACT, 0.99, axis=0)
 REFERENCE = {
@@ -33,11 +33,11 @@ METHODS = list(REFERENCE)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_pose_and_grippers_equal_numpy(method: str) -> None:
-    binary = Normalizer.fit(SEEN, BINARY, method, (-0.65, 0.65)).normalize(ACTIONS)
+    binary = Normalizer.fit(STATISTICS, BINARY, method, (-0.65, 0.65)).normalize(ACTIONS)
     assert binary.dtype == np.float32
     np.testing.assert_allclose(binary[:, :3], REFERENCE[method][:, :3], rtol=1e-4, atol=3e-4)
     np.testing.assert_array_equal(binary[:, 3], ACTIONS[:, 3] > 0)  # open is +1 here
-    continuous = Normalizer.fit(SEEN, CONTINUOUS, method, (-0.65, 0.65)).normalize(ACTIONS)
+    continuous = Normalizer.fit(STATISTICS, CONTINUOUS, method, (-0.65, 0.65)).normalize(ACTIONS)
     np.testing.assert_allclose(
         continuous[:, 3], ACTIONS[:, 3] * (1 if method == "none" else -1)
     )  # closed is +1
@@ -46,7 +46,7 @@ def test_pose_and_grippers_equal_numpy(method: str) -> None:
 @pytest.mark.parametrize("convention", [BINARY, CONTINUOUS], ids=["binary", "continuous"])
 @pytest.mark.parametrize("method", METHODS)
 def test_round_trips_for_numpy_and_torch(method: str, convention: object) -> None:
-    normalizer = Normalizer.fit(SEEN, convention, method, (-0.65, 0.65))  # type: ignore[arg-type]
+    normalizer = Normalizer.fit(STATISTICS, convention, method, (-0.65, 0.65))  # type: ignore[arg-type]
     expected = np.clip(ACTIONS, -0.65, 0.65) if method == "clip_range" else ACTIONS.copy()
     expected[:, 3] = ACTIONS[:, 3]
     back = normalizer.unnormalize(normalizer.normalize(ACTIONS))
@@ -64,7 +64,7 @@ def test_round_trips_for_numpy_and_torch(method: str, convention: object) -> Non
 
 def test_binary_predictions_are_cut_at_one_half() -> None:
     gripper = replace(BINARY, grippers=(Gripper(3, "binary", closed=0.25, open=0.75),))
-    normalizer = Normalizer.fit(SEEN, gripper, "min_max")
+    normalizer = Normalizer.fit(STATISTICS, gripper, "min_max")
     predicted = np.zeros((3, 4), np.float32)
     predicted[:, 3] = 0.49, 0.51, 7.0
     assert normalizer.unnormalize(predicted)[:, 3].tolist() == [0.25, 0.75, 0.75]
@@ -83,9 +83,9 @@ def test_a_constant_dimension_becomes_zero_and_comes_back(method: str) -> None:
 
 
 def test_normalizers_travel_as_json() -> None:
-    normalizer = Normalizer.fit(SEEN, BINARY, "quantile")
+    normalizer = Normalizer.fit(STATISTICS, BINARY, "quantile")
     assert Normalizer.from_json(json.loads(json.dumps(normalizer.to_json()))) == normalizer
-    proprio = ProprioNormalizer.fit(SEEN)
+    proprio = ProprioNormalizer.fit(STATISTICS)
     assert ProprioNormalizer.from_json(json.loads(json.dumps(proprio.to_json()))) == proprio
     with pytest.raises(DataError, match="no normaliser"):
         Normalizer.from_json({"method": "quantile"})

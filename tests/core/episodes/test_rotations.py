@@ -1,11 +1,11 @@
-"""Layouts of rotations against MuJoCo's own arithmetic."""
+"""Layouts of rotations, against MuJoCo's arithmetic."""
 
 import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from core.episodes.rotations import SIZES, read_turns, write_turns
+from core.episodes.rotations import SIZES, from_rotation, to_rotation
 
 LAYOUTS = [layout for layout in SIZES if layout != "none"]
 
@@ -38,10 +38,12 @@ def numbers_of(quaternion: np.ndarray, layout: str) -> np.ndarray:
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "euler_xyz"])
 @settings(deadline=None)  # the machine may be busy
 @given(seed=st.integers(0, 2**31))
-def test_layouts_are_read_as_mujoco_writes_them(layout: str, seed: int) -> None:
+def test_layouts_agree_with_mujoco(layout: str, seed: int) -> None:
     quaternions = random_quaternions(seed)
-    turns = read_turns(np.array([numbers_of(q, layout) for q in quaternions]), layout)  # type: ignore[arg-type]
-    np.testing.assert_allclose(turns.as_matrix(), [matrix_of(q) for q in quaternions], atol=1e-12)
+    rotations = to_rotation(np.array([numbers_of(q, layout) for q in quaternions]), layout)  # type: ignore[arg-type]
+    np.testing.assert_allclose(
+        rotations.as_matrix(), [matrix_of(q) for q in quaternions], atol=1e-12
+    )
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -53,25 +55,27 @@ def test_euler_angles_turn_about_fixed_axes(seed: int) -> None:
         quaternion = np.zeros(4)
         mujoco.mju_euler2Quat(quaternion, triple, "XYZ")
         expected.append(matrix_of(quaternion))
-    np.testing.assert_allclose(read_turns(angles, "euler_xyz").as_matrix(), expected, atol=1e-12)
+    np.testing.assert_allclose(to_rotation(angles, "euler_xyz").as_matrix(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(deadline=None)  # the machine may be busy
 @given(seed=st.integers(0, 2**31))
-def test_writing_is_the_inverse_of_reading(layout: str, seed: int) -> None:
+def test_from_rotation_is_the_inverse_of_to_rotation(layout: str, seed: int) -> None:
     expected = [matrix_of(q) for q in random_quaternions(seed)]
-    turns = read_turns(random_quaternions(seed), "quaternion_wxyz")
-    written = write_turns(turns, layout)  # type: ignore[arg-type]
-    assert written.shape == (20, SIZES[layout])  # type: ignore[index]
-    np.testing.assert_allclose(read_turns(written, layout).as_matrix(), expected, atol=1e-7)  # type: ignore[arg-type]
+    rotations = to_rotation(random_quaternions(seed), "quaternion_wxyz")
+    numbers = from_rotation(rotations, layout)  # type: ignore[arg-type]
+    assert numbers.shape == (20, SIZES[layout])  # type: ignore[index]
+    np.testing.assert_allclose(to_rotation(numbers, layout).as_matrix(), expected, atol=1e-7)  # type: ignore[arg-type]
 
 
-def test_six_numbers_need_be_neither_orthogonal_nor_of_unit_length() -> None:
-    turned = read_turns(np.array([[2.0, 0, 0, 1.0, 3.0, 0]]), "rotation_6d")
-    np.testing.assert_allclose(turned.as_matrix()[0], np.eye(3), atol=1e-12)
+def test_rotation_6d_need_be_neither_orthogonal_nor_of_unit_length() -> None:
+    rotation = to_rotation(np.array([[2.0, 0, 0, 1.0, 3.0, 0]]), "rotation_6d")
+    np.testing.assert_allclose(rotation.as_matrix()[0], np.eye(3), atol=1e-12)
 
 
-def test_of_two_quaternions_the_one_with_positive_w_is_written() -> None:
-    same = read_turns(np.array([[-0.5, 0.5, 0.5, 0.5]]), "quaternion_wxyz")
-    np.testing.assert_allclose(write_turns(same, "quaternion_xyzw"), [[-0.5, -0.5, -0.5, 0.5]])
+def test_of_two_quaternions_the_one_with_positive_w_is_returned() -> None:
+    rotation = to_rotation(np.array([[-0.5, 0.5, 0.5, 0.5]]), "quaternion_wxyz")
+    np.testing.assert_allclose(
+        from_rotation(rotation, "quaternion_xyzw"), [[-0.5, -0.5, -0.5, 0.5]]
+    )

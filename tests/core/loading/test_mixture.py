@@ -151,7 +151,7 @@ def test_a_policy_sees_the_union_under_the_first_ones_conventions(
     assert first.info.action.names == ("x", "y", "z", "gripper", "w")
     assert first.info.proprio == ("p0", "p1", "p2")
     assert set(second.recorded) == {STILL}
-    assert first.conversion.present.tolist() == [True, True, True, True, False]
+    assert first.conversion.has_dimension.tolist() == [True, True, True, True, False]
 
 
 def test_converted_statistics_are_those_of_the_converted_numbers(
@@ -306,7 +306,7 @@ def test_statistics_of_a_store_that_only_lacks_something_are_its_own(
 ) -> None:
     first = views_of(stores)[0]
     assert first.conversion.columns == [0, 1, 2, 3]
-    assert first.statistics["action"] == stores[0].statistics["action"].place([0, 1, 2, 3], 5)
+    assert first.statistics["action"] == stores[0].statistics["action"].scatter([0, 1, 2, 3], 5)
     converted = np.concatenate(
         [first.actions(np.array([e]), np.arange(11)[None])[0] for e in range(6)]
     )

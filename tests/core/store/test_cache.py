@@ -24,7 +24,7 @@ def test_what_was_written_is_read_and_can_be_dropped(tmp_path: Path) -> None:
     file = cache.write("a", b"one")
     cache.write("b", b"other")
     assert cache.read("a", 3) == b"one" == file.read_bytes()
-    assert cache.find("a") == cache.place("a") == file
+    assert cache.find("a") == cache.path_for("a") == file
     assert cache.drop("a")
     assert (cache.read("a", 3), cache.read("b", 5)) == (None, b"other")
 
@@ -156,7 +156,7 @@ def test_a_limit_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPa
         Cache.from_environment()
 
 
-def test_a_part_of_a_file_is_read(tmp_path: Path) -> None:
+def test_a_span_of_a_file_is_read(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 10_000)
     cache.write("a", bytes(range(100)))
     assert cache.read("a", 100, slice(10, 13)) == bytes([10, 11, 12])

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
+from core.episodes.episode import Feature
 from core.errors import DataError
-from core.store.codecs import Codec, Jpeg, Zstd, choose_codec, groups, make_codec, try_codecs
+from core.store.codecs import (
+    Codec,
+    Jpeg,
+    Zstd,
+    choose_codec,
+    feature_codec,
+    make_codec,
+    split_blocks,
+    try_codecs,
+)
 from tests.factories import MOVING, STILL, make_episode, make_info
 
 
@@ -16,31 +26,31 @@ def frames() -> dict[str, np.ndarray]:
     return dict(make_episode(0, make_info(), length=13).images)
 
 
-def decode(codec: Codec, group: bytes, like: np.ndarray) -> np.ndarray:
-    """One whole group."""
+def decode(codec: Codec, block: bytes, like: np.ndarray) -> np.ndarray:
+    """Decode one whole block."""
     out = np.zeros_like(like)
-    codec.decode(group, [0, len(group)], len(like), 0, out)
+    codec.decode(block, [0, len(block)], len(like), 0, out)
     return out
 
 
 @given(st.data())
-def test_several_groups_are_decoded_at_once_from_any_place(data: st.DataObject) -> None:
-    """As they lie in a stream, behind others."""
+def test_any_frames_of_several_blocks_are_decoded_at_once(data: st.DataObject) -> None:
+    """The blocks lie in a stream, behind others."""
     images = make_episode(0, make_info(), length=21).images
-    codec = data.draw(st.sampled_from([Zstd(), Zstd(group=3), Jpeg(), Jpeg(chroma="4:2:0")]))
+    codec = data.draw(st.sampled_from([Zstd(), Zstd(block_size=3), Jpeg(), Jpeg(chroma="4:2:0")]))
     frames = images[STILL if codec.name == "zstd" else MOVING]
-    chunks = [codec.encode(group) for group in groups(frames, codec.group)]
+    encoded = [codec.encode(block) for block in split_blocks(frames, codec.block_size)]
     start = data.draw(st.integers(0, len(frames) - 1))
     stop = data.draw(st.integers(start + 1, len(frames)))
-    low, high = start // codec.group, -(-stop // codec.group)
-    bounds = np.cumsum([1000, *map(len, chunks)]).tolist()[low : high + 1]
-    pairs = zip(chunks, groups(frames, codec.group), strict=True)
-    alone = np.concatenate([decode(codec, chunk, group) for chunk, group in pairs])
+    low, high = start // codec.block_size, -(-stop // codec.block_size)
+    bounds = np.cumsum([1000, *map(len, encoded)]).tolist()[low : high + 1]
+    pairs = zip(encoded, split_blocks(frames, codec.block_size), strict=True)
+    alone = np.concatenate([decode(codec, block, original) for block, original in pairs])
     out = np.zeros((stop - start, *frames.shape[1:]), np.uint8)
-    first = low * codec.group
-    count = min(high * codec.group, len(frames)) - first
-    with patch("core.store.codecs.MOST_ROOM", data.draw(st.sampled_from([0, 2**25]))):
-        codec.decode(b"".join(chunks[low:high]), bounds, count, start - first, out)
+    first = low * codec.block_size
+    count = min(high * codec.block_size, len(frames)) - first
+    with patch("core.store.codecs.MAX_SCRATCH", data.draw(st.sampled_from([0, 2**25]))):
+        codec.decode(b"".join(encoded[low:high]), bounds, count, start - first, out)
     np.testing.assert_array_equal(out, alone[start:stop])
     if codec.name == "zstd":
         np.testing.assert_array_equal(out, frames[start:stop])
@@ -66,7 +76,7 @@ def test_a_still_camera_is_lossless(frames: dict[str, np.ndarray]) -> None:
     assert costs[Zstd()].error == 0
     assert (
         costs[Zstd()].size
-        == sum(len(Zstd().encode(group)) for group in groups(frames[STILL], 8)) / 13
+        == sum(len(Zstd().encode(block)) for block in split_blocks(frames[STILL], 8)) / 13
     )
 
 
@@ -98,7 +108,7 @@ def test_codecs_are_made_by_name() -> None:
         quality=80
     )  # as stores had it before there was a choice
     assert make_codec("jpeg", 1, 95, "4:2:0") == Jpeg(chroma="4:2:0")
-    assert make_codec("zstd", 4, None, None) == Zstd(group=4)
+    assert make_codec("zstd", 4, None, None) == Zstd(block_size=4)
     with pytest.raises(DataError, match=r"'webp' is unknown.*jpeg, zstd"):
         make_codec("webp", 1, None, None)
 
@@ -106,11 +116,21 @@ def test_codecs_are_made_by_name() -> None:
 def test_a_long_run_is_not_held_twice() -> None:
     frames = np.zeros((4096, 64, 64, 3), np.uint8)
     codec = Zstd()
-    chunks = [codec.encode(group) for group in groups(frames, codec.group)]
+    encoded = [codec.encode(block) for block in split_blocks(frames, codec.block_size)]
     out = np.ones_like(frames[1:])
     tracemalloc.start()
-    codec.decode(b"".join(chunks), np.cumsum([0, *map(len, chunks)]).tolist(), len(frames), 1, out)
+    codec.decode(
+        b"".join(encoded), np.cumsum([0, *map(len, encoded)]).tolist(), len(frames), 1, out
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert not out.any()
     assert peak < frames.nbytes / 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames"),
+    [((), 256), ((6,), 256), ((128, 3), 21), ((48, 64, 1), 8), ((480, 640, 1), 8)],
+)
+def test_blocks_of_features_have_a_sensible_size(shape: tuple[int, ...], frames: int) -> None:
+    assert feature_codec(Feature(shape, "float32", "other")).block_size == frames

@@ -1,6 +1,4 @@
-"""Named features: from a writer through the store, its repair and its readers to the batch, bit for
-bit.
-"""
+"""Named features end to end: from a writer through the store to the batch, bit for bit."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from core.cli import main as joinery
 from core.episodes.episode import Episode, Feature, StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
-from core.episodes.text import decode_text, encode_text
+from core.episodes.text import decode_text
 from core.errors import DataError
 from core.formats.exporting import export_episodes
 from core.formats.info import dump_info, load_info
@@ -23,11 +21,11 @@ from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture
 from core.loading.view import StoreView, common_info, rename, view_of
 from core.loading.windows import Windows
-from core.store.features import feature_codec
 from core.store.layout import chunk_file, commit_file, read_commit
 from core.store.store import EpisodeStore
 from core.store.verify import verify
 from core.store.writer import StoreWriter, check_episode
+from tests.damage import flip_bit
 from tests.factories import FEATURES, contents, make_episode, make_episodes, make_info, make_store
 
 INFO = make_info(features=FEATURES)
@@ -37,9 +35,9 @@ T, H = 5, 2
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
-    """Six episodes with every kind of feature, in several parts."""
+    """Six episodes with every kind of feature, in several segments."""
     path = tmp_path_factory.mktemp("features") / "store.zarr"
-    store = make_store(path, info=INFO, part_bytes=60_000)
+    store = make_store(path, info=INFO, segment_bytes=60_000)
     assert len(list((path / "commits").iterdir())) > 1
     return store
 
@@ -58,67 +56,11 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
 # -------------------------------------------------------------------------------- what a feature is
 
 
-@pytest.mark.parametrize(
-    ("feature", "message"),
-    [
-        (((3, 0), "float32", "other"), r"shape \(3, 0\) holds nothing"),
-        (((), "float", "other"), "dtype is 'float'; did you mean 'float"),
-        (((), "float32", "force field"), "meaning is 'force field'; did you mean 'force'"),
-        (((), "uint8", "text"), r"text is uint8 \(size\), not uint8 \(\)"),
-        (((8,), "int8", "text"), r"text is uint8 \(size\), not int8 \(8,\)"),
-    ],
-)
-def test_what_is_no_feature(feature: tuple[object, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Feature(*feature)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["front", "action", "proprio", "a/b", "", ".hidden"])
-def test_names_that_a_feature_cannot_have(name: str) -> None:
-    with pytest.raises(ValueError, match=f"feature '{name}': .* rename it"):
-        make_info(features={name: FEATURES["force"]})
-
-
 def test_a_description_comes_back_from_another_format_exactly() -> None:
     assert load_info(json.loads(json.dumps(dump_info(INFO))), "here") == INFO
     plain = dump_info(make_info())
     del plain["features"]  # as it was before there were any
     assert load_info(plain, "here") == make_info()
-
-
-@pytest.mark.parametrize(
-    ("shape", "frames"),
-    [((), 256), ((6,), 256), ((128, 3), 21), ((48, 64, 1), 8), ((480, 640, 1), 8)],
-)
-def test_groups_have_a_sensible_size(shape: tuple[int, ...], frames: int) -> None:
-    assert feature_codec(Feature(shape, "float32", "other")).group == frames
-
-
-@given(
-    texts=st.lists(
-        st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8), max_size=5
-    )
-)
-def test_any_text_comes_back(texts: list[str]) -> None:
-    assert decode_text(encode_text(texts, 32)) == texts
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("ä" * 5, "takes 10 bytes and has 8; give"),
-        ("a\0", "holds a zero character"),
-        ("\ud800", "Unicode"),
-    ],
-)
-def test_texts_that_would_not_come_back(text: str, message: str) -> None:
-    with pytest.raises(DataError, match=f"text 1, .*{message}"):
-        encode_text(["fine", text], 8)
-
-
-def test_bytes_that_are_no_text() -> None:
-    with pytest.raises(DataError, match="frame 1: no UTF-8 text"):
-        decode_text(np.array([[65, 0], [255, 0]], np.uint8))
 
 
 # ---------------------------------------------------------------------------------------- the store
@@ -187,37 +129,11 @@ def test_frames_that_lie_in_any_order_in_memory(tmp_path: Path) -> None:
 
 
 def test_small_features_take_little_room(tmp_path: Path) -> None:
-    """A force of 24 bytes costs a part one group of an episode, not one of eight frames."""
+    """A force of 24 bytes costs a segment one block of an episode, not one of eight frames."""
     info = make_info(features={"force": FEATURES["force"]})
     store = make_store(tmp_path / "a.zarr", info=info)
     commit = read_commit(commit_file(store.path, 0))
     assert commit.arrays["feature/force/end"].shape == (len(store),)
-
-
-def test_what_has_no_features_is_written_as_before(pristine_store: Path) -> None:
-    attributes = json.loads((pristine_store / "zarr.json").read_text())["attributes"]
-    assert (attributes["schema_version"], attributes["min_reader_version"]) == (1, 1)
-    assert "named_features" not in attributes
-    assert not [*pristine_store.glob("parts/*/feature")]
-
-
-def test_versions_that_know_no_features_append_nothing(pristine: EpisodeStore) -> None:
-    attributes = json.loads((pristine.path / "zarr.json").read_text())["attributes"]
-    assert attributes["min_reader_version"] == 2
-    assert attributes["named_features"]["depth"] == {
-        "shape": [48, 64, 1],
-        "dtype": "uint16",
-        "meaning": "depth",
-        "unit": "mm",
-        "codec": "zstd",
-        "group": 8,
-    }
-
-
-def test_a_store_of_before_there_were_features_opens() -> None:
-    store = EpisodeStore(SHIPPED)
-    assert store.info.features == {}
-    assert store.read(0).features == {}
 
 
 def test_other_features_are_not_appended(tmp_path: Path) -> None:
@@ -273,26 +189,20 @@ def test_missing_readings_of_depth_and_points_are_kept() -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Six episodes in one part."""
+    """Six episodes in one segment."""
     return make_store(tmp_path / "store.zarr", info=INFO).path
 
 
 def feature_file(path: Path, name: str, array: str = "data") -> Path:
     return chunk_file(
-        path / "parts" / read_commit(commit_file(path, 0)).part, f"feature/{name}/{array}", 1
+        path / "parts" / read_commit(commit_file(path, 0)).segment, f"feature/{name}/{array}", 1
     )
-
-
-def flip(file: Path, at: float) -> None:
-    content = bytearray(file.read_bytes())
-    content[int(at * (len(content) - 1))] ^= 1
-    file.write_bytes(content)
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_damage_is_found_and_named(path: Path, name: str) -> None:
     file = feature_file(path, name)
-    flip(file, at=0.0)
+    flip_bit(file, at=0.0)
     with pytest.raises(
         DataError, match=f"feature/{name}/data/.*frame 0 of episode 'reach/0' is damaged or cut off"
     ):
@@ -302,7 +212,7 @@ def test_damage_is_found_and_named(path: Path, name: str) -> None:
     assert damage.reasons == (f"{file}: does not match its checksum",)
 
 
-def test_the_frame_is_the_first_of_the_damaged_group(path: Path) -> None:
+def test_the_frame_is_the_first_of_the_damaged_block(path: Path) -> None:
     file = feature_file(path, "depth")
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DataError, match="frame 8 of episode 'push/5' is damaged or cut off"):
@@ -313,14 +223,14 @@ def test_the_frame_is_the_first_of_the_damaged_group(path: Path) -> None:
 
 def test_a_repair_keeps_the_other_episodes(path: Path) -> None:
     before = contents(path)
-    flip(feature_file(path, "force"), at=0.0)
+    flip_bit(feature_file(path, "force"), at=0.0)
     assert joinery(["repair", str(path)]) == 0
     del before["reach/0"]
     assert contents(path) == before
     assert verify(path, jobs=1) == []
 
 
-def test_a_part_that_lacks_a_feature_is_refused(
+def test_a_segment_that_lacks_a_feature_is_refused(
     pristine_store: Path, path: Path, tmp_path: Path
 ) -> None:
     text = json.loads((path / "zarr.json").read_text())
@@ -329,18 +239,6 @@ def test_a_part_that_lacks_a_feature_is_refused(
     with pytest.raises(
         DataError, match=r"zarr.json: promises a feature 'more', 00000000.json says otherwise"
     ):
-        EpisodeStore(path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"dtype": "object"}, {"shape": [-1]}, {"group": 0}, {"codec": "jpeg"}, {"meaning": "smell"}],
-)
-def test_damaged_specifications(path: Path, change: dict[str, object]) -> None:
-    text = json.loads((path / "zarr.json").read_text())
-    text["attributes"]["named_features"]["force"] |= change
-    (path / "zarr.json").write_text(json.dumps(text))
-    with pytest.raises(DataError, match=r"zarr.json: metadata is damaged"):
         EpisodeStore(path)
 
 

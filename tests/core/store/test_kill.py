@@ -1,6 +1,4 @@
-"""Whoever writes and dies at any moment leaves a store that opens, holds whole episodes, and can be
-continued.
-"""
+"""A writer killed at any moment leaves a store that opens, is whole, and can be continued."""
 
 import os
 import random
@@ -26,7 +24,7 @@ from core.store.writer import StoreWriter
 from tests.factories import contents, make_episodes, make_info
 episodes = make_episodes({EPISODES}, make_info())
 print("ready", flush=True)
-with StoreWriter(Path(sys.argv[1]), make_info(), part_bytes=1) as writer:
+with StoreWriter(Path(sys.argv[1]), make_info(), segment_bytes=1) as writer:
     for episode in episodes:
         if episode.id not in writer.committed:
             writer.append(episode)
@@ -43,9 +41,11 @@ from tests.core.store.test_kill import SlowSource
 def tell(done, total):
     print(done, flush=True)
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored below a shell's background job
+    # a background job of a shell ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True)
-    import_episodes(SlowSource(float(sys.argv[3])), Path(sys.argv[1]), tell, jobs=2, part_bytes=int(sys.argv[2]))
+    source, size = SlowSource(float(sys.argv[3])), int(sys.argv[2])
+    import_episodes(source, Path(sys.argv[1]), tell, jobs=2, segment_bytes=size)
 """
 
 
@@ -66,12 +66,12 @@ class SlowSource:
 
 
 def start(
-    path: Path, program: str = WRITE, part_bytes: int = 50_000, seconds: float = 0.05
+    path: Path, program: str = WRITE, segment_bytes: int = 50_000, seconds: float = 0.05
 ) -> subprocess.Popen[str]:
     root, script = Path(__file__).parents[3], path.parent / "program.py"
     script.write_text(program)
     command, environment = (
-        [sys.executable, str(script), str(path), str(part_bytes), str(seconds)],
+        [sys.executable, str(script), str(path), str(segment_bytes), str(seconds)],
         {**os.environ, "PYTHONPATH": str(root)},
     )
     process = subprocess.Popen(
@@ -143,9 +143,9 @@ def test_killed_imports_by_several_processes_lose_nothing_that_was_committed(
 
 
 def test_an_interrupted_import_keeps_what_it_has_read(tmp_path: Path) -> None:
-    """Though the part that it was filling is far from full."""
+    """Though the segment that it was filling is far from full."""
     path = tmp_path / "interrupted.zarr"
-    process = start(path, IMPORT, part_bytes=2**30, seconds=0.5)  # however late the signal is
+    process = start(path, IMPORT, segment_bytes=2**30, seconds=0.5)  # however late the signal is
     assert process.stdout is not None
     while process.stdout.readline() != "6\n":
         assert process.poll() is None

@@ -1,6 +1,4 @@
-"""Episode stores in an object store: a real S3 server on this machine, behind a proxy that spoils
-its answers.
-"""
+"""Episode stores in an object store: a local S3 server behind a proxy that spoils answers."""
 
 import json
 import pickle
@@ -35,7 +33,7 @@ from core.store.cache import Cache
 from core.store.objects import Objects
 from core.store.store import EpisodeStore
 from tests.core.training.conftest import RECIPE
-from tests.factories import FEATURES, MOVING, contents, make_info, make_store
+from tests.factories import FEATURES, MOVING, contents, images_of, make_info, make_store
 from tests.mixtures import make_member
 from tests.s3 import BUCKET, Proxy, delete, endpoint, moto, put, upload
 
@@ -74,12 +72,6 @@ def proxy(uploaded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.fixture
 def local(pristine_store: Path) -> EpisodeStore:
     return EpisodeStore(pristine_store)
-
-
-def frames_of(store: EpisodeStore, camera: str, episode: int, start: int, stop: int) -> np.ndarray:
-    out = np.zeros((stop - start, 32, 32, 3), np.uint8)
-    store.read_frames(camera, episode, start, stop, out)
-    return out
 
 
 def cached_files(tmp_path: Path) -> list[Path]:
@@ -131,8 +123,8 @@ def test_any_run_of_frames_is_the_same(
         stop = data.draw(st.integers(start, int(local.length[episode])))
         if data.draw(st.booleans()):
             remote.prepare([camera], [(episode, start)], stop - start)
-        expected = frames_of(local, camera, episode, start, stop)
-        np.testing.assert_array_equal(frames_of(remote, camera, episode, start, stop), expected)
+        expected = images_of(local, camera, episode, start, stop)
+        np.testing.assert_array_equal(images_of(remote, camera, episode, start, stop), expected)
 
     check()
 
@@ -150,17 +142,17 @@ def loader(store: EpisodeStore) -> Loader:
 
 def test_the_loader_makes_the_same_batches(proxy: Proxy, local: EpisodeStore) -> None:
     batches = zip(loader(EpisodeStore(STORE)).once(), loader(local).once(), strict=True)
-    for ours, theirs in batches:
-        assert ours.instructions == theirs.instructions
-        for camera, images in theirs.images.items():
-            assert torch.equal(ours.images[camera], images)
-        assert torch.equal(ours.actions, theirs.actions)
+    for batch, expected in batches:
+        assert batch.instructions == expected.instructions
+        for camera, images in expected.images.items():
+            assert torch.equal(batch.images[camera], images)
+        assert torch.equal(batch.actions, expected.actions)
 
 
 def test_a_store_crosses_to_another_process(proxy: Proxy, local: EpisodeStore) -> None:
     remote = pickle.loads(pickle.dumps(EpisodeStore(STORE)))
-    expected = frames_of(local, MOVING, 2, 1, 9)
-    np.testing.assert_array_equal(frames_of(remote, MOVING, 2, 1, 9), expected)
+    expected = images_of(local, MOVING, 2, 1, 9)
+    np.testing.assert_array_equal(images_of(remote, MOVING, 2, 1, 9), expected)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         actions = processes.submit(remote.actions, 2, 1, 9).result()
     np.testing.assert_array_equal(actions, local.actions(2, 1, 9))
@@ -199,7 +191,7 @@ def test_a_forked_process_is_told_so(proxy: Proxy) -> None:
 def test_many_requests_are_in_flight_and_no_more_than_allowed(proxy: Proxy, tmp_path: Path) -> None:
     allowed = Objects(STORE, Cache(tmp_path, 10**9), in_flight=5)
     proxy.gather = 5  # each waits for four others: one after the other, they would wait for ever
-    allowed.each(allowed.exists, [f"missing/{number}" for number in range(20)])
+    allowed.map(allowed.exists, [f"missing/{number}" for number in range(20)])
     assert proxy.most == 5
 
 
@@ -213,7 +205,7 @@ def test_what_a_batch_wants_is_asked_for_at_once(
     remote.prepare(sorted(remote.info.cameras), places, 4)
     for episode, start in places:
         for camera in remote.info.cameras:
-            frames_of(remote, camera, episode, start, start + 4)
+            images_of(remote, camera, episode, start, start + 4)
     assert proxy.most >= 12  # two cameras of six episodes
 
 
@@ -231,7 +223,7 @@ def test_overlapping_windows_share_requests(proxy: Proxy) -> None:
     remote = EpisodeStore(STORE)
     before = len(proxy.requests)
     for start in range(8):
-        frames_of(remote, MOVING, 0, start, start + 3)
+        images_of(remote, MOVING, 0, start, start + 3)
     assert len(proxy.requests) - before == 1
 
 
@@ -243,7 +235,7 @@ def test_a_cache_that_holds_next_to_nothing_still_serves(
     remote = EpisodeStore(STORE)
     for episode in range(6):
         np.testing.assert_array_equal(
-            frames_of(remote, MOVING, episode, 0, 11), frames_of(local, MOVING, episode, 0, 11)
+            images_of(remote, MOVING, episode, 0, 11), images_of(local, MOVING, episode, 0, 11)
         )
 
 
@@ -341,7 +333,7 @@ def test_a_web_server_without_ranges_is_refused(proxy: Proxy, pristine_store: Pa
         with pytest.raises(
             DataError, match="the server does not answer range requests; use one that does"
         ):
-            frames_of(remote, MOVING, 0, 0, 2)
+            images_of(remote, MOVING, 0, 0, 2)
         plain.shutdown()
         serving.join()
 
@@ -475,7 +467,7 @@ def test_show_and_verify_read_a_url(
     assert joinery(["tokenizer", "train", url, str(model), "--vocabulary", "280"]) == 0
     capsys.readouterr()
     assert joinery(["verify", url]) == 0
-    assert "all 3 parts are as they were written" in capsys.readouterr().out
+    assert "all 3 segments are as they were written" in capsys.readouterr().out
     key = object_of(store, f"parts/*/cam/{MOVING}/data/c/0")
     put(uploaded, copy(key), b"something else")
     assert joinery(["verify", url]) == 1

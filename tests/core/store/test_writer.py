@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
-import core.store.segment as part_module
+import core.store.segment as segment_module
 import core.store.writer as writer_module
 from core.errors import DataError
 from core.store.layout import read_commits
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import (
-    MOVING,
     STILL,
     make_episode,
     make_episodes,
@@ -155,51 +153,10 @@ def test_two_writers_share_a_store_but_not_an_episode(tmp_path: Path) -> None:
     one.commit()
     with pytest.raises(DataError, match="another writer has just added episode 'reach/2'"):
         two.commit()
-    assert len(list((path / "parts").iterdir())) == 3  # the refused part is gone
+    assert len(list((path / "parts").iterdir())) == 3  # the refused segment is gone
 
 
-def test_zarr_reads_what_was_written(tmp_path: Path) -> None:
-    """The layout is plain zarr v3: zarr-python finds the same numbers and bytes."""
-    store = make_store(tmp_path / "a.zarr")
-    root = zarr.open_group(tmp_path / "a.zarr", mode="r")
-    (commit,) = read_commits(tmp_path / "a.zarr")
-    part = root[f"parts/{commit.part}"]
-    np.testing.assert_array_equal(
-        part["action"][:], np.concatenate([e.actions for e in make_episodes(6, INFO)])
-    )
-    np.testing.assert_array_equal(np.diff(part["episode/end"][:], prepend=0), store.length)
-    end = part[f"cam/{MOVING}/end"][:]
-    out = np.zeros((1, 32, 32, 3), np.uint8)
-    data = part[f"cam/{MOVING}/data"][end[3] : end[4]].tobytes()
-    store.codecs[MOVING].decode(data, [0, len(data)], 1, 0, out)
-    expected = np.zeros_like(out)
-    store.read_frames(MOVING, 0, 4, 5, expected)
-    np.testing.assert_array_equal(out, expected)
-    assert root.attrs["format"] == "joinery-episodes"
-    still, moving = (root.attrs["cameras"][name] for name in (STILL, MOVING))
-    assert still == {
-        "height": 32,
-        "width": 32,
-        "codec": "zstd",
-        "group": 8,
-        "quality": None,
-        "chroma": None,
-    }
-    assert (moving["codec"], moving["quality"], moving["chroma"]) == ("jpeg", 95, "4:4:4")
-    assert root.attrs["action"]["grippers"][0]["open"] == 1.0
-
-
-def test_numbers_that_are_all_zero_leave_a_file(tmp_path: Path) -> None:
-    """zarr's default would leave none, and a lost file would read as zeros."""
-    zeros = with_actions(make_episode(0, INFO), np.zeros((11, 4), np.float32))
-    with StoreWriter(tmp_path / "a.zarr", INFO) as writer:
-        writer.append(zeros)
-    assert not EpisodeStore(tmp_path / "a.zarr").actions(0, 0, 11).any()
-    (file,) = (tmp_path / "a.zarr").glob("parts/*/action/c/0/0")
-    assert file.stat().st_size == 11 * 4 * 4
-
-
-@pytest.mark.parametrize("module", [part_module, writer_module], ids=["part", "commit"])
+@pytest.mark.parametrize("module", [segment_module, writer_module], ids=["segment", "commit"])
 def test_a_full_disk_keeps_what_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
@@ -212,7 +169,7 @@ def test_a_full_disk_keeps_what_is_committed(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path / "parts"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "sync" if module is part_module else "publish", full)
+        patch.setattr(module, "sync" if module is segment_module else "publish", full)
         with pytest.raises(DataError, match=rf"{path}.*No space left on device.*make room"):
             writer.commit()
     assert len(list((path / "parts").iterdir())) == 1
@@ -229,7 +186,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     ).returncode:
         pytest.skip("mounting a tmpfs is not permitted here")
     try:
-        writer = StoreWriter(tmp_path / "a.zarr", INFO, part_bytes=100_000)
+        writer = StoreWriter(tmp_path / "a.zarr", INFO, segment_bytes=100_000)
         with pytest.raises(DataError, match="No space left on device"):
             _append_many(writer)
         store = EpisodeStore(tmp_path / "a.zarr")

@@ -1,0 +1,54 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from core.system.progress import LINES, Progress
+
+
+def console(terminal: bool = False) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, force_terminal=terminal, width=100), text
+
+
+@pytest.mark.parametrize("total", [5, LINES, 1000])
+def test_elsewhere_than_on_a_terminal_some_lines_are_printed(total: int) -> None:
+    output, text = console()
+    with Progress("importing", "episodes", total, output) as progress:
+        for completed in range(1, total + 1):
+            progress.update(completed)
+    lines = text.getvalue().splitlines()
+    assert len(lines) == min(total, LINES)
+    assert lines[-1] == f"importing {total}/{total} episodes  0 s left"
+
+
+def test_the_first_update_may_give_the_total_and_text_follows() -> None:
+    output, text = console()
+    with Progress("step", "", None, output) as progress:
+        progress.update(5, total=10, text="loss 0.5")
+    assert text.getvalue().startswith("step 5/10  loss 0.5  ")
+
+
+def test_earlier_work_is_not_printed_again() -> None:
+    output, text = console()
+    with Progress("step", "", 100, output, completed=50) as progress:
+        progress.update(51)
+        progress.update(55)
+    assert [line.split()[1] for line in text.getvalue().splitlines()] == ["55/100"]
+
+
+def test_the_last_line_is_printed_once() -> None:
+    output, text = console()
+    with Progress("step", "", 100, output) as progress:
+        progress.update(98)
+        progress.update(100)
+        progress.update(100)
+    assert [line.split()[1] for line in text.getvalue().splitlines()] == ["98/100", "100/100"]
+
+
+def test_a_terminal_shows_a_bar_and_no_lines() -> None:
+    output, text = console(terminal=True)
+    with Progress("importing", "episodes", 10, output) as progress:
+        progress.update(10)
+    assert "importing" in text.getvalue()
+    assert "s left" not in text.getvalue()
