@@ -202,7 +202,7 @@ def test_cut_off_and_damaged_files_keep_their_other_records(folder: Path) -> Non
     file = folder / "toy-train.tfrecord-00000-of-00002"
     whole, healthy = file.read_bytes(), read_all(read(folder))
     first, second, third = healthy
-    second_at = read(folder).places[second][1]
+    second_at = read(folder).locations[second][1]
     for damaged, lost, message in (
         (whole[:-10], second, f"the record at byte {second_at:,} is cut off"),
         (
