@@ -21,11 +21,11 @@ from plugins.datasets.lerobot import (
     LeRobotConfig,
     LeRobotWriter,
     LeRobotWriterConfig,
-    films,
     statistics,
     tables,
+    video,
 )
-from plugins.datasets.lerobot.statistics import Running
+from plugins.datasets.lerobot.statistics import RunningStatistics
 from tests.factories import contents, make_episode, make_episodes, make_info, make_store
 
 av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
@@ -360,7 +360,7 @@ def test_every_frame_lies_at_its_second(tmp_path: Path, codec: str) -> None:
 def test_files_are_split_by_size_and_by_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(films, "FILM_MB", 6000 / 2**20)
+    monkeypatch.setattr(video, "VIDEO_MB", 6000 / 2**20)
     monkeypatch.setattr(tables, "FILES_PER_CHUNK", 2)
     monkeypatch.setattr("plugins.datasets.lerobot.writer.TABLE_MB", 4_000 / 2**20)
     monkeypatch.setattr("plugins.datasets.lerobot.writer.ROWS_AT_ONCE", 2)
@@ -377,8 +377,8 @@ def test_files_are_split_by_size_and_by_time(
         assert_same(source.read(episode.id), episode, pictures=False)
         for name, frames in source.read(episode.id).images.items():
             assert np.abs(frames.astype(int) - episode.images[name]).mean() < 12
-    monkeypatch.setattr(films, "FILM_MB", 200)
-    monkeypatch.setattr(films, "FILM_SECONDS", 2.6)
+    monkeypatch.setattr(video, "VIDEO_MB", 200)
+    monkeypatch.setattr(video, "VIDEO_SECONDS", 2.6)
     root = write(tmp_path / "short", info, episodes)
     tables_ = sorted((root / "meta" / "episodes").rglob("*.parquet"))
     rows = [row for path in tables_ for row in parquet.read_table(path).to_pylist()]
@@ -402,7 +402,7 @@ def test_files_are_split_by_size_and_by_time(
 def test_statistics_of_many_rows_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "ROWS", 500)
     monkeypatch.setattr(statistics, "BLOCKS", 5)
-    random, running, everything = np.random.default_rng(0), Running(), []
+    random, running, everything = np.random.default_rng(0), RunningStatistics(), []
     for _ in range(400):
         everything.append(random.normal(size=(20, 2)))
         running.add(everything[-1])
@@ -420,13 +420,13 @@ def test_statistics_of_many_rows_take_little_memory(monkeypatch: pytest.MonkeyPa
 
 def test_a_codec_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = make_info()
-    monkeypatch.setitem(films.ENCODERS, "av1", "libnothing")
+    monkeypatch.setitem(video.ENCODERS, "av1", "libnothing")
     with pytest.raises(ConfigError, match="FFmpeg has no encoder for av1"):
         write(tmp_path / "out", info, [], codec="av1")
     root = write(tmp_path / "fallback", info, make_episodes(1, info))
     described = json.loads((root / "meta" / "info.json").read_text())
     assert described["features"][TOP]["info"]["video.codec"] == "h264"
-    monkeypatch.setitem(films.ENCODERS, "h264", "libnothing")
+    monkeypatch.setitem(video.ENCODERS, "h264", "libnothing")
     with pytest.raises(ConfigError, match="FFmpeg has no encoder for either"):
         write(tmp_path / "none", info, [])
 
