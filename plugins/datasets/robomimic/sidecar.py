@@ -1,23 +1,26 @@
-"""What an episode store knows and robomimic's format has no place for: JSON in an attribute
-"joinery" of its groups.
+"""What an episode store knows and robomimic's format has no place for.
+
+It is JSON in an attribute "joinery", of the group `data` and of each demonstration.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from core import DataError, one_line
 from core.episodes import StoreInfo
 from core.formats import dump_info, load_info
 
 ATTRIBUTE = "joinery"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Note:
-    """Of the group `data`: what holds for all episodes, and which observations are the
-    proprioception, in order.
+class Sidecar:
+    """What holds for all episodes.
+
+    proprio: the observations that are joined to the proprioception, in this order.
     """
 
     info: StoreInfo
@@ -25,58 +28,52 @@ class Note:
 
 
 @dataclass(frozen=True)
-class EpisodeNote:
-    """Of a demonstration: what it was called in the store that it came from, and what the robot was
-    told, exactly.
-    """
+class EpisodeSidecar:
+    """A demonstration's id, task and exact instruction in the store that it came from."""
 
     id: str
     task: str
     instruction: str
 
 
-def write_note(group: Any, note: Note) -> None:
-    """Leave a note at the group `data`."""
-    group.attrs[ATTRIBUTE] = json.dumps({"info": dump_info(note.info), "proprio": [*note.proprio]})
+def write_sidecar(group: Any, sidecar: Sidecar) -> None:
+    """Write the attribute of the group `data`."""
+    plain = {"info": dump_info(sidecar.info), "proprio": [*sidecar.proprio]}
+    group.attrs[ATTRIBUTE] = json.dumps(plain)
 
 
-def write_episode_note(group: Any, note: EpisodeNote) -> None:
-    """Leave a note at a demonstration."""
-    group.attrs[ATTRIBUTE] = json.dumps(asdict(note))
+def write_episode_sidecar(group: Any, sidecar: EpisodeSidecar) -> None:
+    """Write the attribute of a demonstration."""
+    group.attrs[ATTRIBUTE] = json.dumps(asdict(sidecar))
 
 
-def read_note(group: Any, where: str) -> Note | None:
-    """Read the note of `data`, None where there is none; raises DataError, headed by `where`, where
-    it is damaged.
+def read_sidecar(group: Any, where: str) -> Sidecar | None:
+    """Read the attribute of `data`, or return None if there is none.
+
+    Raises DataError, headed by `where`, if it is damaged.
     """
-    plain = _read(group, where)
-    if plain is None:
-        return None
+
+    def make(plain: Any) -> Sidecar:
+        info = load_info(plain["info"], where)
+        return Sidecar(info, tuple(str(key) for key in plain["proprio"]))
+
+    return _read(group, where, make)
+
+
+def read_episode_sidecar(group: Any, where: str) -> EpisodeSidecar | None:
+    """Read the attribute of a demonstration; otherwise like `read_sidecar`."""
+
+    def make(plain: Any) -> EpisodeSidecar:
+        return EpisodeSidecar(str(plain["id"]), str(plain["task"]), str(plain["instruction"]))
+
+    return _read(group, where, make)
+
+
+def _read(group: Any, where: str, make: Callable[[Any], T]) -> T | None:
     try:
-        return Note(load_info(plain["info"], where), tuple(str(key) for key in plain["proprio"]))
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{where}: its note is damaged ({one_line(error)}); copy it again"
-        ) from None
-
-
-def read_episode_note(group: Any, where: str) -> EpisodeNote | None:
-    """Read the note of a demonstration, None where there is none; raises DataError as `read_note`."""
-    plain = _read(group, where)
-    if plain is None:
-        return None
-    try:
-        return EpisodeNote(str(plain["id"]), str(plain["task"]), str(plain["instruction"]))
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{where}: its note is damaged ({one_line(error)}); copy it again"
-        ) from None
-
-
-def _read(group: Any, where: str) -> Any:
-    try:
-        return json.loads(group.attrs[ATTRIBUTE]) if ATTRIBUTE in group.attrs else None
-    except (TypeError, ValueError) as error:
+        plain = json.loads(group.attrs[ATTRIBUTE]) if ATTRIBUTE in group.attrs else None
+        return None if plain is None else make(plain)
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{where}: its note is damaged ({one_line(error)}); copy it again"
         ) from None
