@@ -53,8 +53,8 @@ class RobomimicConfig:
     instruction: str | None = None
     """the instruction of every episode; default: what the file or its name says."""
     flip: bool | None = None
-    """turn images upside down; default: if the file says that OpenGL's convention holds, as
-    LIBERO's do.
+    """reverse the rows of images; default: if the file says that they follow OpenGL's convention,
+    as LIBERO's do.
     """
     meaning: ConventionOverride | None = None
     """of the actions; default: as `joinery write` recorded it, or what the file says of its
