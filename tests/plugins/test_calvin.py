@@ -14,7 +14,7 @@ from core.environments.environment import EVALUATION_SEEDS
 from core.errors import DataError
 from core.registry.catalogue import load_plugins
 from plugins.environments.calvin import Calvin, CalvinConfig
-from plugins.environments.calvin.environment import read_chains, scene_state
+from plugins.environments.calvin.chains import read_chains, scene_state
 from tests import calvin_stand_in
 from tests.calvin_stand_in import PlayTableSimEnv, StandInCamera
 

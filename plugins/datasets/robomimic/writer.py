@@ -37,7 +37,7 @@ class RobomimicWriterConfig:
     next_obs: bool = False
     """write each frame's successor, too, for offline reinforcement learning: twice the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
-    """of each task, the last so many are in the mask "valid", the others in "train"; 0: no masks."""
+    """the last so many of each task are in the mask "valid", the others in "train"; 0: no masks."""
     env_args: Mapping[str, Any] = field(default_factory=dict)
     """what robomimic builds the environment from: env_name, type, env_kwargs."""
 
