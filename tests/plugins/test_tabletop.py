@@ -14,7 +14,13 @@ from core.errors import DataError
 from core.registry.catalogue import load_plugins
 from plugins.environments.tabletop import Tabletop, TabletopConfig
 from plugins.environments.tabletop.camera import BACKGROUND, RayCamera, look_at
-from plugins.environments.tabletop.placement import APART, LANE, PUSHED, REGION, feasible
+from plugins.environments.tabletop.placement import (
+    BLOCK_DISTANCE,
+    LANE,
+    PUSH_ROOM,
+    REGION,
+    is_feasible,
+)
 from plugins.environments.tabletop.scene import (
     COLOURS,
     HIGH,
@@ -282,8 +288,8 @@ def test_scenes_leave_room_for_gripper_and_pushes(table: Tabletop) -> None:
             assert np.all(places[colour] <= REGION[1] + 2e-3)
             if colour != "green":
                 dx, dy = places[colour] - places["green"]
-                assert abs(dy) > LANE - 2e-3 or abs(dx) > PUSHED - 2e-3
-                assert np.hypot(dx, dy) > APART - 4e-3
+                assert abs(dy) > LANE - 2e-3 or abs(dx) > PUSH_ROOM - 2e-3
+                assert np.hypot(dx, dy) > BLOCK_DISTANCE - 4e-3
 
 
 # ------------------------------------------------------------------------------------------- chains
@@ -293,17 +299,17 @@ def test_chains_are_feasible_and_repeat(table: Tabletop) -> None:
     for seed in range(50):
         chain = table.begin_chain(seed)
         assert len(chain) == 5
-        assert feasible(chain)
+        assert is_feasible(chain)
         assert table.begin_chain(seed) == chain
 
 
 def test_infeasible_orders_are_refused() -> None:
-    assert feasible(["open_drawer", "place_red_in_drawer", "close_drawer"])
-    assert not feasible(["close_drawer", "place_red_in_drawer"])
-    assert not feasible(["place_red_in_drawer", "place_blue_in_drawer"])
-    assert not feasible(["place_red_in_drawer", "lift_red"])
-    assert not feasible(["switch_on", "switch_on"])
-    assert not feasible(["push_red_left", "push_red_right"])
+    assert is_feasible(["open_drawer", "place_red_in_drawer", "close_drawer"])
+    assert not is_feasible(["close_drawer", "place_red_in_drawer"])
+    assert not is_feasible(["place_red_in_drawer", "place_blue_in_drawer"])
+    assert not is_feasible(["place_red_in_drawer", "lift_red"])
+    assert not is_feasible(["switch_on", "switch_on"])
+    assert not is_feasible(["push_red_left", "push_red_right"])
 
 
 @pytest.mark.parametrize("seed", range(4))
