@@ -1,7 +1,5 @@
-import hashlib
 import importlib.util
 import inspect
-import json
 import re
 import sys
 from importlib import import_module
@@ -18,9 +16,6 @@ from plugins.environments.calvin.chains import read_chains, scene_state
 from tests import calvin_stand_in
 from tests.calvin_stand_in import PlayTableSimEnv, StandInCamera
 
-# of what CALVIN's own functions return: get_sequences(1000), and its scenes rounded to a nanometre
-CHAINS_SHA256 = "840cb992c69ce9b6d59f6020966b6300c15233f8e0b9667b6486c1962424d308"
-SCENES_SHA256 = "a66cd839365095f435f91b69a0f795408d6f75ceef5739ab6f1f1713a3a85771"
 STILL, OPEN, CLOSED = np.zeros(6, np.float32), 1.0, -1.0
 
 
@@ -52,17 +47,6 @@ def pull_drawer(environment: Calvin, steps: int) -> list[bool]:
 
 
 # ------------------------------------------------------------------------------------- the protocol
-
-
-def test_the_chains_are_calvins() -> None:
-    chains = [[chain.start, chain.tasks] for chain in read_chains()]
-    assert hashlib.sha256(json.dumps(chains).encode()).hexdigest() == CHAINS_SHA256
-
-
-def test_the_scenes_are_calvins() -> None:
-    scenes = np.stack([scene_state(chain.start) for chain in read_chains()])
-    assert scenes.shape == (1000, 24)
-    assert hashlib.sha256(scenes.round(9).tobytes()).hexdigest() == SCENES_SHA256
 
 
 def test_evaluation_seeds_count_the_chains(calvin: Calvin) -> None:

@@ -21,11 +21,9 @@ from plugins.datasets.lerobot import (
     LeRobotConfig,
     LeRobotWriter,
     LeRobotWriterConfig,
-    statistics,
     tables,
     video,
 )
-from plugins.datasets.lerobot.statistics import RunningStatistics
 from tests.factories import contents, make_episode, make_episodes, make_info, make_store
 
 av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
@@ -397,22 +395,6 @@ def test_files_are_split_by_size_and_by_time(
         4,
         5,
     ]  # episodes of 11, 12, 13, 14, 15, 11, 12, 13 and 14 frames
-
-
-def test_statistics_of_many_rows_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "ROWS", 500)
-    monkeypatch.setattr(statistics, "BLOCKS", 5)
-    random, running, everything = np.random.default_rng(0), RunningStatistics(), []
-    for _ in range(400):
-        everything.append(random.normal(size=(20, 2)))
-        running.add(everything[-1])
-        assert len(running.all_blocks()) <= 5
-    rows, found = np.concatenate(everything), running.statistics()
-    np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-9)
-    np.testing.assert_allclose(found.std, rows.std(axis=0), rtol=1e-9)
-    np.testing.assert_array_equal([found.min, found.max], [rows.min(axis=0), rows.max(axis=0)])
-    for q in (0.01, 0.1, 0.5, 0.9, 0.99):
-        np.testing.assert_allclose(found.quantile(q), np.quantile(rows, q, axis=0), atol=0.05)
 
 
 # ----------------------------------------------------------------------------------------- mistakes

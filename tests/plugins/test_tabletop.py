@@ -13,12 +13,7 @@ import pytest
 from core.errors import DataError
 from core.registry.catalogue import load_plugins
 from plugins.environments.tabletop import Tabletop, TabletopConfig
-from plugins.environments.tabletop.camera import BACKGROUND, RayCamera, look_at
 from plugins.environments.tabletop.placement import (
-    BLOCK_DISTANCE,
-    LANE,
-    PUSH_ROOM,
-    REGION,
     is_feasible,
 )
 from plugins.environments.tabletop.scene import (
@@ -277,21 +272,6 @@ def test_every_task_has_six_phrasings_and_two_for_evaluation() -> None:
             assert all(colour in phrase for colour in named)
 
 
-def test_scenes_leave_room_for_gripper_and_pushes(table: Tabletop) -> None:
-    for seed in range(30):
-        table.reset("push_green_right", seed)
-        places = {
-            colour: block.position[:2] for colour, block in table.scene.state().blocks.items()
-        }
-        for colour in COLOURS:
-            assert np.all(places[colour] >= REGION[0] - 2e-3)
-            assert np.all(places[colour] <= REGION[1] + 2e-3)
-            if colour != "green":
-                dx, dy = places[colour] - places["green"]
-                assert abs(dy) > LANE - 2e-3 or abs(dx) > PUSH_ROOM - 2e-3
-                assert np.hypot(dx, dy) > BLOCK_DISTANCE - 4e-3
-
-
 # ------------------------------------------------------------------------------------------- chains
 
 
@@ -303,57 +283,11 @@ def test_chains_are_feasible_and_repeat(table: Tabletop) -> None:
         assert table.begin_chain(seed) == chain
 
 
-def test_infeasible_orders_are_refused() -> None:
-    assert is_feasible(["open_drawer", "place_red_in_drawer", "close_drawer"])
-    assert not is_feasible(["close_drawer", "place_red_in_drawer"])
-    assert not is_feasible(["place_red_in_drawer", "place_blue_in_drawer"])
-    assert not is_feasible(["place_red_in_drawer", "lift_red"])
-    assert not is_feasible(["switch_on", "switch_on"])
-    assert not is_feasible(["push_red_left", "push_red_right"])
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_experts_complete_chains(seed: int, table: Tabletop) -> None:
     for task in table.begin_chain(seed):
         table.proceed(task)
         assert run_expert(table, task)
-
-
-# ------------------------------------------------------------------------------------------- images
-
-
-def test_pixels_show_the_geom_that_a_ray_hits(table: Tabletop) -> None:
-    """From straight above, each block's middle has its colour at the pixel where projection says
-    that it is.
-    """
-    table.reset("lift_red", 7)
-    table.scene.refresh()
-    size, height = 65, 0.5
-    camera = RayCamera(table.scene.model, size, field_of_view=90, floor="table")
-    blocks = table.scene.state().blocks
-    for strongest, colour in enumerate(COLOURS):
-        above = blocks[colour].position + np.array([0, 0, height])
-        image = camera.render(table.scene.data, above, look_at(above, blocks[colour].position))
-        if (
-            np.linalg.norm(blocks[colour].position[:2] - table.observe().proprio[:2]) > 0.08
-        ):  # not below the gripper
-            assert image[size // 2, size // 2].argmax() == strongest
-
-
-def test_nothing_is_background(table: Tabletop) -> None:
-    table.scene.refresh()
-    camera = RayCamera(table.scene.model, 16, field_of_view=30, floor="table")
-    at = np.array([0.0, 0.0, 1.0])
-    image = camera.render(table.scene.data, at, look_at(at, np.array([0.0, 1.0, 2.0])))
-    assert (image == BACKGROUND).all()
-
-
-def test_the_lamp_is_seen(table: Tabletop) -> None:
-    table.reset("switch_on", 0)
-    dark = table.observe().images["static"].astype(int)
-    assert run_expert(table, "switch_on")
-    lit = table.observe().images["static"].astype(int)
-    assert (np.abs(lit - dark).sum(-1)[:16] > 100).any()
 
 
 def test_wrap() -> None:

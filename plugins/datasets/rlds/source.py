@@ -129,7 +129,8 @@ class Rlds:
         length = max(map(len, actions), default=0)
         images = {}
         for camera, key in self.cameras.items():
-            encoded = [bytes(data) for data in values.get(f"{STEPS}/{key}", ())]  # type: ignore[arg-type]
+            values_of_feature = values.get(f"{STEPS}/{key}", ())
+            encoded = [bytes(value) for value in values_of_feature]  # type: ignore[arg-type]
             rows, columns = self.features[key].shape[:2]
             images[camera] = decode_images(encoded, rows, columns, f"{where}: {key}")
         return Episode(
