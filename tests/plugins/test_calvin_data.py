@@ -1,4 +1,4 @@
-"""A split of CALVIN in small: one file a frame, annotations that numpy pickled."""
+"""A small split of CALVIN: one file per frame, and annotations that numpy pickled."""
 
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,8 @@ def test_damage_is_named(split: Path) -> None:
 
 def test_the_first_frame_that_can_be_read_describes_the_others(split: Path) -> None:
     (split / "episode_0000100.npz").write_bytes(b"PK nothing")
-    found = read_all(read(split))
-    assert [isinstance(content, bytes) for content in found.values()] == [False, True, False]
+    actual = read_all(read(split))
+    assert [isinstance(content, bytes) for content in actual.values()] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_an_annotated_stretch_is_no_whole_recording(split: Path) -> None:
     save_annotations(
         split, {"language": language, "info": {"indx": [SPANS[0], (100, 10**12), (104, 100)]}}
     )
-    found = [*read_all(read(split)).values()]
-    assert isinstance(found[0], bytes)
-    assert "has 999,999,999,901 frames, expected 1 to 1,000" in str(found[1])
-    assert "has -3 frames" in str(found[2])
+    actual = [*read_all(read(split)).values()]
+    assert isinstance(actual[0], bytes)
+    assert "has 999,999,999,901 frames, expected 1 to 1,000" in str(actual[1])
+    assert "has -3 frames" in str(actual[2])
 
 
 @FUZZ

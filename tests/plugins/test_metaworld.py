@@ -46,8 +46,8 @@ def world() -> Iterator[MetaWorld]:
     world.close()
 
 
-def words(phrasings: tuple[str, ...]) -> set[str]:
-    return set(" ".join(phrasings).split())
+def words(instructions: tuple[str, ...]) -> set[str]:
+    return set(" ".join(instructions).split())
 
 
 def placement(world: MetaWorld, task: str, seed: int) -> tuple[float, ...]:
@@ -57,15 +57,17 @@ def placement(world: MetaWorld, task: str, seed: int) -> tuple[float, ...]:
 
 
 def episode(world: MetaWorld, task: str, seed: int) -> str:
-    """Play the expert for 40 steps; return the checksum of every state and of some pictures."""
+    """Play the expert for 40 steps; return the checksum of every state and of some images."""
     world.reset(task, seed)
-    seen = hashlib.sha256()
+    checksum = hashlib.sha256()
     for step in range(40):
-        seen.update(world._current.state.tobytes() + world._current.environment.data.qvel.tobytes())
+        checksum.update(
+            world._current.state.tobytes() + world._current.environment.data.qvel.tobytes()
+        )
         if step % 10 == 0:
-            seen.update(world.observe().images[CAMERA].tobytes())
+            checksum.update(world.observe().images[CAMERA].tobytes())
         world.step(world.expert())
-    return seen.hexdigest()
+    return checksum.hexdigest()
 
 
 # ------------------------------------------------------------------------------------- instructions
@@ -217,16 +219,16 @@ def test_looking_changes_nothing(world: MetaWorld) -> None:
     once, twice = world.observe(), world.observe()
     np.testing.assert_array_equal(once.images[CAMERA], twice.images[CAMERA])
     np.testing.assert_array_equal(once.proprio, twice.proprio)
-    unseen = hashlib.sha256()
-    seen = hashlib.sha256()
-    for digest, look in ((unseen, False), (seen, True)):
+    without_images = hashlib.sha256()
+    with_images = hashlib.sha256()
+    for digest, look in ((without_images, False), (with_images, True)):
         world.reset("push-v3", 3)
         for _ in range(20):
             world.step(world.expert())
             if look:
                 world.observe()
             digest.update(world._current.state.tobytes())
-    assert seen.digest() == unseen.digest()
+    assert with_images.digest() == without_images.digest()
 
 
 @pytest.mark.simulator

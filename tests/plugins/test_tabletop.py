@@ -1,6 +1,4 @@
-"""The table: physics that repeats, tasks that can be done, oracles that tell, and images without
-OpenGL.
-"""
+"""The table: its physics repeats, experts do its tasks, and images need no OpenGL."""
 
 import subprocess
 import sys
@@ -57,19 +55,19 @@ def test_is_registered() -> None:
 
 def test_observations_are_what_the_info_says(table: Tabletop) -> None:
     table.reset("lift_red", 0)
-    seen = table.observe()
-    assert {name: image.shape for name, image in seen.images.items()} == {
+    observation = table.observe()
+    assert {name: image.shape for name, image in observation.images.items()} == {
         name: (camera.height, camera.width, 3) for name, camera in table.info.cameras.items()
     }
-    assert all(image.dtype == np.uint8 for image in seen.images.values())
-    assert seen.proprio.shape == (len(table.info.proprio),)
-    assert seen.proprio.dtype == np.float32
+    assert all(image.dtype == np.uint8 for image in observation.images.values())
+    assert observation.proprio.shape == (len(table.info.proprio),)
+    assert observation.proprio.dtype == np.float32
     assert table.expert().shape == (table.info.action.dim,)
 
 
 @pytest.mark.parametrize("continued", [0.0, 1.0])
 def test_the_same_seed_and_actions_give_the_same_episode(continued: float) -> None:
-    seen = []
+    observations = []
     for _ in range(2):
         table = Tabletop(TabletopConfig(image_size=16, continued=continued))
         table.reset("push_blue_left", 3)  # what came before leaves no trace
@@ -78,10 +76,10 @@ def test_the_same_seed_and_actions_give_the_same_episode(continued: float) -> No
         random = np.random.default_rng(0)
         for _ in range(10):
             table.step(random.uniform(-1, 1, 7))
-        seen.append(table.observe())
-    np.testing.assert_array_equal(seen[0].proprio, seen[1].proprio)
-    for name in seen[0].images:
-        np.testing.assert_array_equal(seen[0].images[name], seen[1].images[name])
+        observations.append(table.observe())
+    np.testing.assert_array_equal(observations[0].proprio, observations[1].proprio)
+    for name in observations[0].images:
+        np.testing.assert_array_equal(observations[0].images[name], observations[1].images[name])
 
 
 @pytest.mark.parametrize(("size", "cameras"), [(16, ("static",)), (128, ("wrist",))])
@@ -115,7 +113,7 @@ def test_nothing_is_done_before_a_task_is_asked_for() -> None:
 @pytest.mark.parametrize(
     "action", [np.full(7, np.nan), np.full(7, np.inf), STILL[:6], np.zeros(9), STILL[None]]
 )
-def test_what_is_no_action_is_refused_and_moves_nothing(
+def test_an_invalid_action_is_refused_and_moves_nothing(
     table: Tabletop, action: np.ndarray
 ) -> None:
     table.reset("lift_red", 0)
@@ -151,7 +149,7 @@ assert not any(name.startswith(("OpenGL", "glfw")) for name in sys.modules)
 
 
 def test_actions_move_by_what_the_convention_says(table: Tabletop) -> None:
-    """A steady action moves the gripper by its scale per step, short of the lag of the first steps."""
+    """A steady action moves the gripper by its scale per step, less the lag of the first steps."""
     for axis, scale in ((0, TRANSLATION), (2, TRANSLATION), (5, ROTATION)):
         table.reset("lift_red", 1)
         for sign in (1, -1, 1):
@@ -185,9 +183,9 @@ def test_actions_beyond_the_limits_are_clipped(table: Tabletop) -> None:
     for direction in (-1, 1):
         for _ in range(60):
             table.step(np.array([direction * 50.0] * 3 + [0, 0, 0, 1]))
-        place = table.observe().proprio[:3]
-        assert np.all(place > LOW - 0.02)
-        assert np.all(place < HIGH + 0.02)
+        position = table.observe().proprio[:3]
+        assert np.all(position > LOW - 0.02)
+        assert np.all(position < HIGH + 0.02)
 
 
 def test_blocks_are_held_by_friction(table: Tabletop) -> None:
@@ -257,19 +255,17 @@ def test_a_block_that_another_pushes_is_not_what_was_pushed(table: Tabletop) -> 
     assert not done(before, moved(red=0.03))
 
 
-def test_every_task_has_six_phrasings_and_two_for_evaluation() -> None:
-    everything = [
-        phrase
-        for task in TASKS.values()
-        for phrase in (*task.task.instructions, *task.task.held_out)
+def test_every_task_has_six_instructions_and_two_for_evaluation() -> None:
+    texts = [
+        text for task in TASKS.values() for text in (*task.task.instructions, *task.task.held_out)
     ]
-    assert len(everything) == len(set(everything))
+    assert len(texts) == len(set(texts))
     for task in TASKS.values():
         assert len(task.task.instructions) >= 6
         assert len(task.task.held_out) == 2
-        named = [colour for colour in COLOURS if colour in task.task.name]
-        for phrase in (*task.task.instructions, *task.task.held_out):
-            assert all(colour in phrase for colour in named)
+        colours = [colour for colour in COLOURS if colour in task.task.name]
+        for text in (*task.task.instructions, *task.task.held_out):
+            assert all(colour in text for colour in colours)
 
 
 # ------------------------------------------------------------------------------------------- chains

@@ -15,9 +15,7 @@ def table() -> Tabletop:
 
 
 def test_pixels_show_the_geom_that_a_ray_hits(table: Tabletop) -> None:
-    """From straight above, each block's middle has its colour at the pixel where projection says
-    that it is.
-    """
+    """From straight above a block, the image's middle has the block's colour."""
     table.reset("lift_red", 7)
     table.scene.refresh()
     size, height = 65, 0.5
@@ -26,9 +24,8 @@ def test_pixels_show_the_geom_that_a_ray_hits(table: Tabletop) -> None:
     for strongest, colour in enumerate(COLOURS):
         above = blocks[colour].position + np.array([0, 0, height])
         image = camera.render(table.scene.data, above, look_at(above, blocks[colour].position))
-        if (
-            np.linalg.norm(blocks[colour].position[:2] - table.observe().proprio[:2]) > 0.08
-        ):  # not below the gripper
+        distance = np.linalg.norm(blocks[colour].position[:2] - table.observe().proprio[:2])
+        if distance > 0.08:  # not hidden by the gripper
             assert image[size // 2, size // 2].argmax() == strongest
 
 

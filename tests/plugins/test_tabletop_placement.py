@@ -24,14 +24,14 @@ def table() -> Tabletop:
 def test_scenes_leave_room_for_gripper_and_pushes(table: Tabletop) -> None:
     for seed in range(30):
         table.reset("push_green_right", seed)
-        places = {
+        positions = {
             colour: block.position[:2] for colour, block in table.scene.state().blocks.items()
         }
         for colour in COLOURS:
-            assert np.all(places[colour] >= REGION[0] - 2e-3)
-            assert np.all(places[colour] <= REGION[1] + 2e-3)
+            assert np.all(positions[colour] >= REGION[0] - 2e-3)
+            assert np.all(positions[colour] <= REGION[1] + 2e-3)
             if colour != "green":
-                dx, dy = places[colour] - places["green"]
+                dx, dy = positions[colour] - positions["green"]
                 assert abs(dy) > LANE - 2e-3 or abs(dx) > PUSH_ROOM - 2e-3
                 assert np.hypot(dx, dy) > BLOCK_DISTANCE - 4e-3
 
