@@ -1,5 +1,6 @@
-"""Episodes in TFRecord files, framed by tensorboard's writer and encoded by hand after protobuf's
-specification.
+"""Episodes in TFRecord files that tensorboard's writer wrote.
+
+Their messages are encoded here, by hand, as protobuf's specification says.
 """
 
 import json
@@ -67,7 +68,7 @@ def example(features: Mapping[str, Sequence[Any]]) -> bytes:
     )
 
 
-# ---------------------------------------------------------------------------- a dataset
+# --------------------------------------------------------------------------------------- a dataset
 
 
 def tensor(*shape: int, dtype: str = "float32") -> dict[str, Any]:
