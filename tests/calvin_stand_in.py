@@ -1,9 +1,8 @@
-"""A stand-in for an installed calvin_env, with its names, signatures and habits, and physics of one
-line each.
+"""A stand-in for an installed calvin_env: its names, signatures and quirks, and simple physics.
 
 The gripper follows the actions; a closed one drags the drawer along y, an open one presses the
-button while it turns about z. What calvin_env carries over from one episode to the next, the
-stand-in carries over too.
+button while it turns about z. State that calvin_env carries over from one episode to the next is
+carried over here, too.
 """
 
 import sys
@@ -59,9 +58,8 @@ class StandInCamera:
     def render(self) -> tuple[np.ndarray, np.ndarray]:
         self.drawn += 1
         rgba = np.full((*self.shape, 4), len(self.name), np.uint8)
-        return rgba[:, :, :3], np.ones(
-            self.shape, np.float32
-        )  # a view that is not contiguous, as calvin_env's
+        # the image is a view that is not contiguous, as calvin_env's
+        return rgba[:, :, :3], np.ones(self.shape, np.float32)
 
 
 class StandInRobot:
@@ -211,7 +209,7 @@ def write_yaml(file: Path, content: Any) -> None:
 
 
 def scene(place: str) -> dict[str, Any]:
-    """A `merged_config.yaml`, as far as it matters here."""
+    """The parts of a `merged_config.yaml` that matter here."""
     cameras = {name: {"name": name, "width": size, "height": size} for name, size in SIZES.items()}
     return {"cameras": cameras, "robot": {"filename": "panda"}, "scene": {"place": place}}
 

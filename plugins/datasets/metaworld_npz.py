@@ -1,6 +1,6 @@
 """Meta-World demonstrations: a folder with one .npz per task, several episodes in each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,8 @@ from core import DataError, Register, hookimpl
 from core.episodes import ActionConvention, Camera, Episode, Gripper, StoreInfo
 from core.formats import read_npz
 
-LAYOUT = {  # kinds of dtype, number of axes, and what that is called
+# {array: (allowed kinds of dtype, number of axes, their description in error messages)}
+LAYOUT = {
     "images": ("u", 4, "unsigned integers (n Y X 3)"),
     "actions": ("f", 2, "floats (n 4)"),
     "proprio": ("f", 2, "floats (n 4)"),
@@ -24,7 +25,7 @@ LAYOUT = {  # kinds of dtype, number of axes, and what that is called
 
 @dataclass(frozen=True)
 class MetaWorldNpzConfig:
-    """What the files do not say themselves."""
+    """Facts that the files do not record."""
 
     camera: str = "corner2"
     """the name of the camera that recorded the images."""
@@ -33,8 +34,7 @@ class MetaWorldNpzConfig:
 
 
 class MetaWorldNpz:
-    """Reads images (n Y X 3) uint8, actions and proprio (n 4) float32, episode_ends, task and
-    instruction.
+    """Reads recordings of Meta-World's tasks; the arrays of a file are those of LAYOUT.
 
     Meta-World steps its physics at 400 Hz, five times per action; an action of 1.0 moves the hand
     by one centimetre.
@@ -42,10 +42,16 @@ class MetaWorldNpz:
 
     def __init__(self, config: MetaWorldNpzConfig, *, source: Path) -> None:
         self.camera = config.camera
-        self.places = dict(
-            place for file in sorted(source.glob("*.npz")) for place in _listed(file)
-        )
-        if not self.places:
+        self.locations: dict[str, tuple[Path, int] | DataError] = {}
+        for file in sorted(source.glob("*.npz")):
+            try:
+                count = len(_load(file, ["episode_ends"])["episode_ends"])
+                self.locations |= {
+                    f"{file.stem}/{number}": (file, number) for number in range(count)
+                }
+            except DataError as error:  # the file stands for its episodes; `read` raises the error
+                self.locations[file.name] = error
+        if not self.locations:
             raise DataError(f"{source}: holds no .npz files; name the folder of the demonstrations")
         self.info = StoreInfo(
             fps=80.0,
@@ -65,18 +71,16 @@ class MetaWorldNpz:
         self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<number>", file by file; a file that cannot be listed by its
-        name.
-        """
-        return [*self.places]
+        """Name the episodes "<file>/<number>"; an unreadable file counts as one, its name."""
+        return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one episode; raises DataError for a file that is damaged or laid out otherwise."""
-        place = self.places[episode]
-        if isinstance(place, DataError):
-            raise place
-        file, number = place
-        data = self._file(file)
+        """Read one episode; raises DataError for a damaged file or one of another layout."""
+        location = self.locations[episode]
+        if isinstance(location, DataError):
+            raise location
+        file, number = location
+        data = self._arrays(file)
         bounds = [0, *data["episode_ends"].tolist()]
         if number + 1 >= len(bounds):
             raise DataError(f"{file}: no longer holds episode {number}; import again")
@@ -90,39 +94,26 @@ class MetaWorldNpz:
             proprio=data["proprio"][frames],
         )
 
-    def _file(self, file: Path) -> dict[str, np.ndarray]:
-        """Return a file's arrays; the last file stays loaded, for its next episode."""
+    def _arrays(self, file: Path) -> dict[str, np.ndarray]:
+        """Return a file's arrays; the file read last stays in memory for its next episode.
+
+        Raises DataError for a file that cannot be cut into episodes. What an episode must hold is
+        checked as it enters a store.
+        """
         if self._loaded is None or self._loaded[0] != file:
             data = _load(file, [*LAYOUT])
-            _check(file, data)
+            ends = data["episode_ends"].astype(np.int64)
+            lengths = {key: len(data[key]) for key in ("images", "actions", "proprio")}
+            if (np.diff(ends, prepend=0) <= 0).any() or {*lengths.values()} != {ends[-1]}:
+                raise DataError(
+                    f"{file}: 'episode_ends' {ends.tolist()} must rise to the frames, {lengths}; "
+                    "record it again"
+                )
             self._loaded = (file, data)
         return self._loaded[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
-
-
-def _listed(file: Path) -> Iterator[tuple[str, tuple[Path, int] | DataError]]:
-    """The name and place of each episode in a file, or the file's name and why it cannot be read."""
-    try:
-        count = len(_load(file, ["episode_ends"])["episode_ends"])
-        yield from ((f"{file.stem}/{number}", (file, number)) for number in range(count))
-    except DataError as error:
-        yield file.name, error
-
-
-def _check(file: Path, data: dict[str, np.ndarray]) -> None:
-    """Refuse a file that cannot be cut into episodes; what an episode must hold is checked as it
-    enters a store.
-    """
-    ends, lengths = (
-        data["episode_ends"].astype(np.int64),
-        {key: len(data[key]) for key in ("images", "actions", "proprio")},
-    )
-    if (np.diff(ends, prepend=0) <= 0).any() or {*lengths.values()} != {ends[-1]}:
-        raise DataError(
-            f"{file}: 'episode_ends' {ends.tolist()} must rise to the frames, {lengths}; record it again"
-        )
 
 
 def _load(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
@@ -132,7 +123,8 @@ def _load(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
         kinds, ndim, expected = LAYOUT[key]
         if array.dtype.kind not in kinds or array.ndim != ndim or not array.size:
             raise DataError(
-                f"{file}: '{key}' is {array.dtype} {array.shape}, expected {expected}; record it again"
+                f"{file}: '{key}' is {array.dtype} {array.shape}, expected {expected}; "
+                "record it again"
             )
     return arrays
 

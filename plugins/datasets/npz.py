@@ -25,16 +25,15 @@ from core.formats import (
     source_info,
 )
 
-INSTRUCTION = "instruction"
+INSTRUCTION = "instruction"  # the array that holds the instruction
 
 
 @dataclass(frozen=True)
 class FeatureArray:
-    """An array with an entry for each frame that is kept as it is.
+    """An array with one entry per frame that is stored unchanged.
 
     array: its name in the files.
-    meaning: what readers may take it for: "rgb", "depth", "points", "force", "reward", "text" or
-    "other".
+    meaning: "rgb", "depth", "points", "force", "reward", "text" or "other".
     unit: of its numbers, "mm" or "N" for example.
     """
 
@@ -50,26 +49,24 @@ class NpzConfig:
     fps: Annotated[float, Gt(0)]
     """frames per second."""
     cameras: Mapping[str, str] = field(default_factory=dict)
-    """{name: array}; all arrays of pictures unless said."""
+    """{name: array}; default: every array of images."""
     action: str = "action"
     """the array that holds the actions."""
     proprio: tuple[str, ...] = ()
-    """arrays that are joined; none unless said."""
+    """arrays that are joined to the proprioception, in this order."""
     features: Mapping[str, FeatureArray] = field(default_factory=dict)
-    """{name: array, meaning and unit} of what else is observed; none unless said."""
+    """{name: array, meaning and unit} of everything else that is observed."""
     instruction: str | None = None
-    """told to the robot in every episode; the string in the array "instruction" unless said."""
+    """the instruction of every episode; default: the string in the array "instruction"."""
     meaning: ConventionOverride | None = None
-    """of the actions; absolute positions in the world, without rotation and gripper, unless said.
-    """
+    """of the actions; default: absolute positions in the world, no rotation, no gripper."""
 
 
 class Npz:
-    """Reads the .npz files of a folder, in the order of their names; pictures are (n Y X 3),
-    numbers (n ...).
+    """Reads the .npz files of a folder, in the order of their names.
 
-    Raises DataError, naming the file, for what is missing or damaged, ConfigError for arrays that
-    are not there.
+    Images are (n Y X 3), numbers (n ...). Raises DataError, naming the file, for missing or damaged
+    data, and ConfigError for arrays that do not exist.
     """
 
     def __init__(self, config: NpzConfig, *, source: Path) -> None:
@@ -79,44 +76,55 @@ class Npz:
             raise DataError(
                 f"{source}: holds no .npz files; name a folder with one of them per episode"
             )
-        self.cameras, first = first_readable(self.files.values(), self._look)
-        self.unit = {key: is_unit_range(first[key]) for key in self.cameras.values()}
-        names = dimension_names([(config.action, flat_width(first[config.action].shape))])
-        found = ActionConvention(
+        self.cameras, arrays = first_readable(self.files.values(), self._read_mapped)
+        self.unit_range = {key: is_unit_range(arrays[key]) for key in self.cameras.values()}
+        features = {}
+        for name, entry in config.features.items():
+            array = arrays[entry.array]
+            try:
+                features[name] = Feature(
+                    array.shape[1:],
+                    array.dtype.name,  # type: ignore[arg-type]  # checked by Feature
+                    entry.meaning,
+                    entry.unit,
+                )
+            except ValueError as error:
+                raise DataError(f"{source}, {entry.array}: {error}") from None
+        names = dimension_names([(config.action, flat_width(arrays[config.action].shape))])
+        convention = ActionConvention(
             names, "absolute", "world", "none", (1.0,) * len(names), config.fps
         )
         self.info = source_info(
             fps=config.fps,
-            cameras={name: first[key].shape[1:3] for name, key in self.cameras.items()},
-            action=override_convention(found, config.meaning),
+            cameras={name: arrays[key].shape[1:3] for name, key in self.cameras.items()},
+            action=override_convention(convention, config.meaning),
             proprio=dimension_names(
-                [(name, flat_width(first[name].shape)) for name in config.proprio]
+                [(key, flat_width(arrays[key].shape)) for key in config.proprio]
             ),
             origin=f"folder {source.name}",
-            features={
-                name: _describe_feature(f"{source}, {entry.array}", first[entry.array], entry)
-                for name, entry in config.features.items()
-            },
+            features=features,
         )
 
-    def _look(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
-        """Cameras and arrays of a file; raises ConfigError for names that are not there."""
+    def _read_mapped(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
+        """Read a file -> {camera: array} and its arrays.
+
+        Raises ConfigError where the configuration names arrays that the file does not have.
+        """
         arrays, config = read_npz(file), self.config
-        known = {name: array_kind(x.shape, x.dtype) for name, x in arrays.items()}
-        observed = [entry.array for entry in config.features.values()]
-        pictures = [
-            name for name, kind in known.items() if kind == "pictures" and name not in observed
-        ]
-        cameras = dict(config.cameras) or {name: name for name in pictures}
-        numbers = [
-            config.action,
-            *config.proprio,
-            *(name for name in observed if known.get(name) != "pictures"),
-        ]
-        check_mapping(file, "array", {"pictures": cameras.values(), "numbers": numbers}, known)
-        if not config.instruction and known.get(INSTRUCTION) != "text":
+        kinds = {name: array_kind(array.shape, array.dtype) for name, array in arrays.items()}
+        features = [entry.array for entry in config.features.values()]
+        cameras = dict(config.cameras) or {
+            name: name
+            for name, kind in kinds.items()
+            if kind == "pictures" and name not in features
+        }
+        numbers = [config.action, *config.proprio]
+        numbers += [name for name in features if kinds.get(name) != "pictures"]
+        check_mapping(file, "array", {"pictures": cameras.values(), "numbers": numbers}, kinds)
+        if not config.instruction and kinds.get(INSTRUCTION) != "text":
             raise ConfigError(
-                f"{file}: no array '{INSTRUCTION}' says what the robot is told; say instruction = ..."
+                f"{file}: no array '{INSTRUCTION}' says what the robot is told; "
+                "say instruction = ..."
             )
         return cameras, arrays
 
@@ -127,48 +135,43 @@ class Npz:
     def read(self, episode: str) -> Episode:
         """Read one file; raises DataError that names it."""
         file, config = self.files[episode], self.config
-        told = () if config.instruction else (INSTRUCTION,)
-        observed = {name: entry.array for name, entry in config.features.items()}
-        arrays = read_npz(
-            file,
-            [*self.cameras.values(), config.action, *config.proprio, *observed.values(), *told],
-        )
-        length = len(arrays[config.action]) if arrays[config.action].ndim else 0
-        text = config.instruction or _text(file, arrays[INSTRUCTION])
+        features = {name: entry.array for name, entry in config.features.items()}
+        keys = [*self.cameras.values(), config.action, *config.proprio, *features.values()]
+        if not config.instruction:
+            keys.append(INSTRUCTION)
+        arrays = read_npz(file, keys)
+        actions = arrays[config.action]
+        length = len(actions) if actions.ndim else 0
+        instruction = config.instruction or _text(file, arrays[INSTRUCTION])
         return Episode(
             id=episode,
-            task=text,
-            instruction=text,
+            task=instruction,
+            instruction=instruction,
             images={
-                name: as_images(arrays[key], f"{file}, {key}", unit=self.unit[key])
+                name: as_images(arrays[key], f"{file}, {key}", unit=self.unit_range[key])
                 for name, key in self.cameras.items()
             },
-            actions=join_columns([arrays[config.action]], length, f"{file}, {config.action}"),
+            actions=join_columns([actions], length, f"{file}, {config.action}"),
             proprio=join_columns(
-                [arrays[name] for name in config.proprio],
+                [arrays[key] for key in config.proprio],
                 length,
                 f"{file}, {', '.join(config.proprio)}",
             ),
-            features={name: _native(arrays[key]) for name, key in observed.items()},
+            features={name: _in_native_order(arrays[key]) for name, key in features.items()},
         )
 
 
-def _describe_feature(where: str, array: np.ndarray, entry: FeatureArray) -> Feature:
-    try:
-        return Feature(array.shape[1:], array.dtype.name, entry.meaning, entry.unit)  # type: ignore[arg-type]  # checked
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from None
+def _text(file: Path, array: np.ndarray) -> str:
+    if array.dtype.kind != "U" or array.size != 1:
+        raise DataError(
+            f"{file}: {INSTRUCTION} is {array.dtype} {array.shape}, expected one string"
+        )
+    return str(array.item())
 
 
-def _native(array: np.ndarray) -> np.ndarray:
-    """The same numbers in this machine's order of bytes."""
+def _in_native_order(array: np.ndarray) -> np.ndarray:
+    """Return the same numbers in this machine's byte order."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _text(file: Path, told: np.ndarray) -> str:
-    if told.dtype.kind != "U" or told.size != 1:
-        raise DataError(f"{file}: {INSTRUCTION} is {told.dtype} {told.shape}, expected one string")
-    return str(told.item())
 
 
 @hookimpl

@@ -1,8 +1,7 @@
-"""Meta-World: fifty tasks of a Sawyer arm at a table (Yu et al. 2019,
-https://arxiv.org/abs/1910.10897); needs OpenGL.
+"""Meta-World: fifty tasks of a Sawyer arm at a table; it is drawn by OpenGL.
 
-The camera, and that images are turned upright, are LeRobot's convention; the camera's place is that
-of Seo et al. 2022.
+Yu et al. 2019, https://arxiv.org/abs/1910.10897. Camera and upright images are LeRobot's
+convention; the camera's position is that of Seo et al. 2022.
 """
 
 import os
@@ -25,18 +24,12 @@ from core.environments import Environment, Observation, Task
 from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 TASKS = Path(__file__).with_name("metaworld_tasks.toml")
-HORIZON = 500  # steps; Meta-World's own limit
-# Another name than Meta-World's, which shows the same scene from elsewhere and upside down
+MAX_STEPS = 500  # Meta-World's own limit
+# not Meta-World's own name, whose images are upside down and from another position
 CAMERA = "corner2_upright"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # metres, in the world's frame
-WORLDS_KEPT = (
-    10  # simulations in memory, 50 to 150 MB each with what draws them; another takes 0.3 s to make
-)
-NOT_INSTALLED = "Meta-World is not installed ({error}); pip install 'joinery[metaworld]'"
-NO_OPENGL = (
-    "Meta-World is drawn by OpenGL, which mujoco.{backend} cannot open ({error}); on Debian or Ubuntu:"
-    " apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6, and set MUJOCO_GL=osmesa)"
-)
+# Simulations in memory: each takes 50 to 150 MB with its renderer, and 0.3 s to make again.
+MAX_SIMULATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class MetaWorldConfig:
 
 
 class MetaWorld(Environment):
-    """Fifty tasks of a Sawyer arm at a table, drawn in every image what to reach.
+    """Fifty tasks of a Sawyer arm at a table; images show the goal.
 
     A seed is a placement of the objects and of the goal. A task is done at the first step that
     Meta-World calls a success. Raises DataError if Meta-World or OpenGL is missing.
@@ -59,11 +52,11 @@ class MetaWorld(Environment):
     def __init__(self, config: MetaWorldConfig) -> None:
         self._metaworld, self._gl, opengl = _import_metaworld(config.image_size)
         self._size = config.image_size
-        self._worlds: dict[str, _World] = {}  # the one used last at the end
+        self._simulations: dict[str, _Simulation] = {}  # by task, the one used last at the end
         environments = self._metaworld.env_dict
-        chosen = environments.MT50_V3 if config.benchmark == "mt50" else environments.MT10_V3
-        self.tasks = {name: task for name, task in read_tasks().items() if name in chosen}
-        self.info = _info(config.image_size)
+        names = environments.MT50_V3 if config.benchmark == "mt50" else environments.MT10_V3
+        self.tasks = {name: task for name, task in read_tasks().items() if name in names}
+        self.info = _make_info(config.image_size)
         self.versions = {
             package: version(package) for package in ("metaworld", "mujoco", "gymnasium")
         }
@@ -74,152 +67,162 @@ class MetaWorld(Environment):
         if task not in self.tasks:
             raise DataError(f"metaworld has no task '{task}'{did_you_mean(task, [*self.tasks])}")
         self._gl.make_current()
-        kept = self._worlds.pop(task) if task in self._worlds else None
-        self._world = self._worlds[task] = kept or _World(self._metaworld, task, self._size)
-        if len(self._worlds) > WORLDS_KEPT:
-            self._worlds.pop(next(iter(self._worlds))).close()
-        self._world.reset(seed)
+        simulation = self._simulations.pop(task, None)
+        if simulation is None:
+            simulation = _Simulation(self._metaworld, task, self._size)
+        self._current = self._simulations[task] = simulation
+        if len(self._simulations) > MAX_SIMULATIONS:
+            oldest = next(iter(self._simulations))
+            self._simulations.pop(oldest).close()
+        simulation.reset(seed)
 
     def step(self, action: np.ndarray) -> bool:
-        """Move the hand by (x, y, z) cm and drive the gripper by the fourth number, each within
-        [-1, 1].
+        """Apply an action (4): move the hand by (x, y, z) cm, and drive the gripper.
+
+        Each number is clipped to [-1, 1]. Raises DataError for an action of another shape or that
+        is not finite.
         """
         self.info.action.check(action)
-        return self._world.step(action)
+        return self._current.step(action)
 
     def observe(self) -> Observation:
-        """Draw the scene; proprioception is the place of the hand in metres and the opening, 1 when
-        wide open.
+        """Draw the scene; proprioception is the hand's position in metres, and the opening.
+
+        The opening is 1 when the gripper is wide open.
         """
         self._gl.make_current()
-        return Observation({CAMERA: self._world.draw()}, self._world.state[:4].astype(np.float32))
+        proprio = self._current.state[:4].astype(np.float32)
+        return Observation({CAMERA: self._current.draw()}, proprio)
 
     def expert(self) -> np.ndarray:
-        """Return what Meta-World's scripted policy does; it looks at the present state alone."""
-        return self._world.expert()
+        """Return the action of Meta-World's scripted policy, which sees the present state alone."""
+        return self._current.expert()
 
     def close(self) -> None:
-        """Free the simulations, then what draws them."""
+        """Free the simulations, then the OpenGL context that draws them."""
         self._gl.make_current()
-        for world in self._worlds.values():
-            world.close()
-        self._worlds.clear()
+        for simulation in self._simulations.values():
+            simulation.close()
+        self._simulations.clear()
         self._gl.free()
 
 
-class _World:
-    """The simulation of one task, and its expert."""
+class _Simulation:
+    """The simulation of one task, with its expert and, once it is drawn, its renderer."""
 
     def __init__(self, metaworld: Any, task: str, size: int) -> None:
-        goal_observable = (
-            metaworld.env_dict.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
-        )  # experts ask where the goal is
-        self.simulation = goal_observable[f"{task}-goal-observable"]()
-        self.simulation.seeded_rand_vec = (
-            True  # placements by our generator, not by numpy's global one
-        )
+        # the environments that observe the goal, because experts need to know it
+        environments = metaworld.env_dict.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+        self.environment = environments[f"{task}-goal-observable"]()
+        # draw placements from the environment's generator, not from numpy's global one
+        self.environment.seeded_rand_vec = True
         self.policy = metaworld.policies.ENV_POLICY_MAP[task]()
         self.task, self.size = task, size
-        self.picture: _Picture | None = None
+        self.renderer: _Renderer | None = None
 
     def reset(self, seed: int) -> None:
-        """Place everything by a generator seeded by task and seed."""
+        """Place everything by a generator that is seeded by task and seed."""
         mujoco = import_module("mujoco")
-        self.simulation.np_random = np.random.default_rng([crc32(self.task.encode()), seed])
-        self.simulation._freeze_rand_vec = False
-        self.simulation.reset_model()  # draws a placement, again where one is impossible
-        self.simulation._freeze_rand_vec = (
-            True  # `reset` arranges the scene twice: both times by that placement
-        )
-        self.state, _ = self.simulation.reset()
-        # Meta-World places the goal last: a picture taken now would show it where it was in the
-        # episode before
-        mujoco.mj_kinematics(self.simulation.model, self.simulation.data)
+        self.environment.np_random = np.random.default_rng([crc32(self.task.encode()), seed])
+        self.environment._freeze_rand_vec = False
+        self.environment.reset_model()  # draws a placement, again if one is impossible
+        # `reset` arranges the scene twice: both times by the placement that was just drawn
+        self.environment._freeze_rand_vec = True
+        self.state, _ = self.environment.reset()
+        # Meta-World places the goal last: an image drawn now would show the previous episode's goal
+        mujoco.mj_kinematics(self.environment.model, self.environment.data)
 
     def step(self, action: np.ndarray) -> bool:
-        """Act for an eightieth of a second."""
-        self.state, _, _, _, info = self.simulation.step(np.clip(action, -1, 1).astype(np.float32))
+        """Act for an eightieth of a second; return whether the task is done."""
+        clipped = np.clip(action, -1, 1).astype(np.float32)
+        self.state, _, _, _, info = self.environment.step(clipped)
         return bool(info["success"])
 
     def expert(self) -> np.ndarray:
+        """Return the scripted policy's action (4)."""
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # the policies warn wherever they ask for more than a step can do
-            action: np.ndarray = self.policy.get_action(
-                self.state.copy()
-            )  # a copy: some write into what they get
+            # the policies warn whenever they ask for more than a step can do
+            warnings.simplefilter("ignore")
+            # a copy, because some policies write into the state
+            action: np.ndarray = self.policy.get_action(self.state.copy())
         return action.clip(-1, 1).astype(np.float32)
 
     def draw(self) -> np.ndarray:
-        """(Y X 3) uint8, upright; the OpenGL context must be current."""
-        if self.picture is None:  # experts on their own need none
-            self.picture = _Picture(self.simulation.model, self.size)
-        return self.picture.draw(self.simulation.data)
+        """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
+        if self.renderer is None:  # made late: experts on their own need none
+            self.renderer = _Renderer(self.environment.model, self.size)
+        return self.renderer.draw(self.environment.data)
 
     def close(self) -> None:
-        if self.picture is not None:
-            self.picture.close()
-        self.simulation.close()
+        if self.renderer is not None:
+            self.renderer.close()
+        self.environment.close()
 
 
-class _Picture:
-    """Draws one model without shadows, reflections and anti-aliasing: on a CPU thirteen times
-    faster than with them.
+class _Renderer:
+    """Draws one model without shadows, reflections and anti-aliasing.
+
+    On a CPU this is thirteen times faster than with them.
     """
 
     def __init__(self, model: Any, size: int) -> None:
         self.mujoco = mujoco = import_module("mujoco")
-        model.vis.quality.shadowsize = model.vis.quality.offsamples = (
-            0  # read when the context is made, and only then
-        )
+        # these settings are read only when the context is made
+        model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         camera = model.camera("corner2").id
         model.cam_pos[camera] = CAMERA_POSITION
         self.model, self.camera = model, mujoco.MjvCamera()
         self.camera.type, self.camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera
         self.scene, self.option = mujoco.MjvScene(model, maxgeom=1000), mujoco.MjvOption()
-        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.scene.flags[
-            mujoco.mjtRndFlag.mjRND_REFLECTION
-        ] = 0
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        self.view = mujoco.MjrRect(0, 0, size, size)
+        self.viewport = mujoco.MjrRect(0, 0, size, size)
 
     def draw(self, data: Any) -> np.ndarray:
-        """Return (Y X 3) uint8. The camera shows the world upside down, and OpenGL reads from the
-        bottom up.
+        """Draw (Y X 3) uint8, upright.
+
+        The camera shows the world upside down, and OpenGL reads rows from the bottom up: what
+        remains is to mirror the columns.
         """
-        mujoco, pixels = self.mujoco, np.empty((self.view.height, self.view.width, 3), np.uint8)
-        mujoco.mj_camlight(self.model, data)  # the camera may have been moved since the last step
-        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco, viewport = self.mujoco, self.viewport
+        image = np.empty((viewport.height, viewport.width, 3), np.uint8)
+        mujoco.mj_camlight(self.model, data)  # the camera may have moved since the last step
         mujoco.mjv_updateScene(
-            self.model, data, self.option, None, self.camera, everything, self.scene
+            self.model,
+            data,
+            self.option,
+            None,
+            self.camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self.scene,
         )
-        mujoco.mjr_setBuffer(
-            mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context
-        )  # another picture's may be bound
-        mujoco.mjr_render(self.view, self.scene, self.context)
-        mujoco.mjr_readPixels(pixels, None, self.view, self.context)
-        return np.ascontiguousarray(pixels[:, ::-1])
+        # the buffer of another renderer may be bound
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
+        mujoco.mjr_render(viewport, self.scene, self.context)
+        mujoco.mjr_readPixels(image, None, viewport, self.context)
+        return np.ascontiguousarray(image[:, ::-1])
 
     def close(self) -> None:
         self.context.free()
 
 
 def read_tasks() -> dict[str, Task]:
-    """All fifty tasks with our instructions and the published tiers."""
+    """Read all fifty tasks, with our instructions and the published tiers."""
     tasks = tomllib.loads(TASKS.read_text(encoding="utf-8"))
     return {
         name: Task(
-            name, tuple(task["instructions"]), HORIZON, tuple(task["held_out"]), task["tier"]
+            name, tuple(task["instructions"]), MAX_STEPS, tuple(task["held_out"]), task["tier"]
         )
         for name, task in tasks.items()
     }
 
 
-def _info(size: int) -> StoreInfo:
-    """The physics runs at 400 Hz, five steps per action; an action of 1.0 moves the hand by one
-    centimetre.
+def _make_info(size: int) -> StoreInfo:
+    """Describe the conventions.
+
+    The physics runs at 400 Hz, five steps per action; an action of 1.0 moves the hand by 1 cm.
     """
     return StoreInfo(
         fps=80.0,
@@ -241,52 +244,54 @@ def _info(size: int) -> StoreInfo:
 # ------------------------------------------------------------------------------------------- OpenGL
 
 
-def _backend() -> str:
-    """The module of MuJoCo that makes contexts: by MUJOCO_GL if set; else, on Linux, one that needs
-    no display.
-    """
-    chosen = os.environ.get("MUJOCO_GL", "").lower()
-    if chosen in ("egl", "osmesa"):
-        return chosen
-    if chosen or not sys.platform.startswith("linux"):
-        return "gl_context"  # MuJoCo's own choice
-    return "osmesa" if _loads("libOSMesa.so.8") and not _loads("libEGL.so.1") else "egl"
-
-
-def _loads(library: str) -> bool:
-    try:
-        CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
 def _import_metaworld(size: int) -> tuple[Any, Any, str]:
-    """Return Meta-World, an OpenGL context of `size` x `size` pixels and OpenGL's version.
+    """Return Meta-World, an OpenGL context of `size` x `size` pixels, and OpenGL's version.
 
     Raises DataError if Meta-World or OpenGL is missing.
     """
     backend = _backend()
     try:
-        metaworld = import_module("metaworld.policies") and import_module("metaworld")
+        import_module("metaworld.policies")
+        metaworld = import_module("metaworld")
         context = import_module(f"mujoco.{backend}").GLContext(size, size)
         context.make_current()
-        return metaworld, context, _gl_version()
+        gl = import_module("OpenGL.GL")
+        opengl: bytes | None = gl.glGetString(gl.GL_VERSION)  # images depend on it
+        if opengl is None:
+            raise RuntimeError("there is no display")
+        return metaworld, context, opengl.decode()
     except ModuleNotFoundError as error:
-        raise DataError(NOT_INSTALLED.format(error=error)) from None
-    except Exception as error:  # noqa: BLE001 - each way of having no OpenGL raises something else
         raise DataError(
-            NO_OPENGL.format(backend=backend, error=" ".join(str(error).split()))
+            f"Meta-World is not installed ({error}); pip install 'joinery[metaworld]'"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - each way of having no OpenGL raises something else
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"Meta-World is drawn by OpenGL, which mujoco.{backend} cannot open ({reason}); "
+            "on Debian or Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri "
+            "(or libosmesa6, and set MUJOCO_GL=osmesa)"
         ) from None
 
 
-def _gl_version() -> str:
-    """Pixels depend on it; raises RuntimeError where no context is current."""
-    gl = import_module("OpenGL.GL")
-    text: bytes | None = gl.glGetString(gl.GL_VERSION)
-    if text is None:
-        raise RuntimeError("there is no display")
-    return text.decode()
+def _backend() -> str:
+    """Choose MuJoCo's module for OpenGL contexts.
+
+    MUJOCO_GL decides if it is set; else, on Linux, it is one that needs no display.
+    """
+    name = os.environ.get("MUJOCO_GL", "").lower()
+    if name in ("egl", "osmesa"):
+        return name
+    if name or not sys.platform.startswith("linux"):
+        return "gl_context"  # MuJoCo's own choice
+    return "osmesa" if _can_load("libOSMesa.so.8") and not _can_load("libEGL.so.1") else "egl"
+
+
+def _can_load(library: str) -> bool:
+    try:
+        CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 @hookimpl

@@ -14,14 +14,14 @@ from time import perf_counter
 
 import mujoco
 
-from plugins.environments.tabletop import (
-    STATIC_AT,
-    STATIC_LOOKS_AT,
+from plugins.environments.tabletop.camera import RayCamera, look_at
+from plugins.environments.tabletop.environment import (
+    STATIC_POSITION,
+    STATIC_TARGET,
     STATIC_VIEW,
     Tabletop,
     TabletopConfig,
 )
-from plugins.environments.tabletop.camera import RayCamera, look_at
 from plugins.environments.tabletop.scene import SUBSTEPS
 
 
@@ -37,7 +37,7 @@ def rows(size: int) -> dict[str, Callable[[], object]]:
     table.reset("lift_red", 0)
     scene = table.scene
     camera = RayCamera(scene.model, size, STATIC_VIEW, floor="table")
-    rays = camera.rays @ look_at(STATIC_AT, STATIC_LOOKS_AT).T
+    rays = camera.rays @ look_at(STATIC_POSITION, STATIC_TARGET).T
 
     def step() -> None:
         table.step(table.expert())
@@ -53,7 +53,7 @@ def rows(size: int) -> dict[str, Callable[[], object]]:
         for _ in (
             table.info.cameras
         ):  # as many rays as all of them have, from where the static one stands
-            camera.cast(scene.data, STATIC_AT, rays)
+            camera.cast(scene.data, STATIC_POSITION, rays)
 
     return {
         "MuJoCo alone, physics": bare_step,

@@ -1,7 +1,5 @@
-"""A split of CALVIN in small: one file a frame, annotations that numpy pickled."""
+"""A small split of CALVIN: one file per frame, and annotations that numpy pickled."""
 
-import pickle
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -107,23 +105,6 @@ def test_the_command(split: Path, tmp_path: Path) -> None:
     assert [store.instruction(e) for e in range(3)] == TEXTS
 
 
-class Exploit:
-    def __reduce__(self) -> Any:
-        return (print, ("this ran",))
-
-
-def test_annotations_that_would_run_code_are_refused(
-    split: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_annotations(split, {"language": Exploit()})
-    with pytest.raises(
-        DataError,
-        match=r"auto_lang_ann.npy: asks for builtins.print, which is no data .*not loaded",
-    ):
-        read(split)
-    assert "this ran" not in capsys.readouterr().out
-
-
 def test_damage_is_named(split: Path) -> None:
     source = read(split)
     (split / "episode_0000105.npz").unlink()
@@ -153,8 +134,8 @@ def test_damage_is_named(split: Path) -> None:
 
 def test_the_first_frame_that_can_be_read_describes_the_others(split: Path) -> None:
     (split / "episode_0000100.npz").write_bytes(b"PK nothing")
-    found = read_all(read(split))
-    assert [isinstance(content, bytes) for content in found.values()] == [False, True, False]
+    actual = read_all(read(split))
+    assert [isinstance(content, bytes) for content in actual.values()] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -178,48 +159,10 @@ def test_an_annotated_stretch_is_no_whole_recording(split: Path) -> None:
     save_annotations(
         split, {"language": language, "info": {"indx": [SPANS[0], (100, 10**12), (104, 100)]}}
     )
-    found = [*read_all(read(split)).values()]
-    assert isinstance(found[0], bytes)
-    assert "has 999,999,999,901 frames, expected 1 to 1,000" in str(found[1])
-    assert "has -3 frames" in str(found[2])
-
-
-def pickled(operations: bytes) -> bytes:
-    """An .npy file of one object, whose pickle is made of these operations."""
-    np.save(stream := BytesIO(), np.array(None, dtype=object), allow_pickle=True)
-    content = stream.getvalue()
-    return content[: content.index(b"\n") + 1] + b"\x80\x04" + operations + b"."
-
-
-ENDLESS = pickle.dumps(10**12)[2:-1].partition(b"\x8a")[2]
-
-
-@pytest.mark.parametrize(
-    ("operations", "message"),
-    [
-        (b"\x8e" + (2**40).to_bytes(8, "little") + b"few", "expected 1099511627776 bytes"),
-        (b"Nr" + (2**31).to_bytes(4, "little"), "it remembers 2,147,483,648 objects"),
-        (b"cnumpy\nndarray\n(\x8a" + ENDLESS + b"tR", None),
-        (
-            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(\x8a"
-            + ENDLESS
-            + b"tC\x01btR",
-            None,
-        ),
-        (
-            b"cnumpy\nndarray\n)R(K\x01(\x8a"
-            + ENDLESS
-            + b"tcnumpy\ndtype\n(X\x02\x00\x00\x00u1tR\x89C\x01atb",
-            r"an array \(1000000000000,\) in 1 bytes",
-        ),
-    ],
-)
-def test_annotations_that_claim_more_than_they_hold(
-    split: Path, operations: bytes, message: str | None
-) -> None:
-    (split / "lang_annotations" / "auto_lang_ann.npy").write_bytes(pickled(operations))
-    with bounded(), pytest.raises(DataError, match=f"auto_lang_ann.npy: damaged .*{message or ''}"):
-        read(split)
+    actual = [*read_all(read(split)).values()]
+    assert isinstance(actual[0], bytes)
+    assert "has 999,999,999,901 frames, expected 1 to 1,000" in str(actual[1])
+    assert "has -3 frames" in str(actual[2])
 
 
 @FUZZ

@@ -1,5 +1,6 @@
-"""Every format with every damage, by the command: what is wrong is named, skipped when asked, and
-made good later.
+"""Every format with every kind of damage, imported by the command.
+
+Damage is named, skipped with --skip-bad, and imported later when the file is whole again.
 """
 
 import shutil
@@ -51,7 +52,7 @@ def write_robomimic(folder: Path) -> Path:
 
 def write_lerobot(folder: Path) -> Path:
     lerobot = pytest.importorskip("tests.plugins.test_lerobot")
-    return Path(shutil.copytree(lerobot.WRITTEN / "v2.1", folder))
+    return Path(shutil.copytree(lerobot.DATASETS / "v2.1", folder))
 
 
 def write_rlds(folder: Path) -> Path:
@@ -62,8 +63,8 @@ def write_rlds(folder: Path) -> Path:
 class Format:
     """A format's test data.
 
-    write: into a folder that is not there yet. settings: of the import. files: one that the first
-    episode needs, and one that later ones need.
+    write: writes them into a new folder. settings: of the import. files: one that the first episode
+    needs, and one that later episodes need.
     """
 
     name: str
@@ -99,80 +100,79 @@ FORMATS = [
         ("data/img/0.0.0.0", "data/img/2.0.0.0"),
     ),
 ]
-BY_NAME = {form.name: form for form in FORMATS}
-FIRST, LATER = (
-    (truncate, empty),
-    (corrupt, make_unreadable, forbid),
-)  # which file each damage befalls
+BY_NAME = {format_.name: format_ for format_ in FORMATS}
+# kinds of damage to a file that the first episode needs, and to one that later episodes need
+DAMAGES_OF_FIRST, DAMAGES_OF_LATER = (truncate, empty), (corrupt, make_unreadable, forbid)
 CASES = [
-    pytest.param(form, file, damage, id=f"{form.name}-{damage.__name__}")
-    for form in FORMATS
-    for file, damages in zip(form.files, (FIRST, LATER), strict=True)
+    pytest.param(format_, file, damage, id=f"{format_.name}-{damage.__name__}")
+    for format_ in FORMATS
+    for file, damages in zip(format_.files, (DAMAGES_OF_FIRST, DAMAGES_OF_LATER), strict=True)
     for damage in damages
 ]
 
 
 @cache
-def healthy(form: Format) -> dict[str, bytes]:
-    """What a store holds of a format's test data."""
+def whole_store(format_: Format) -> dict[str, bytes]:
+    """The contents of a store that was imported from a format's whole test data."""
     with TemporaryDirectory() as folder:
-        source, out = form.write(Path(folder) / "source.zarr"), Path(folder) / "out.zarr"
-        assert imported(form, source, out) == 0
+        source, out = format_.write(Path(folder) / "source.zarr"), Path(folder) / "out.zarr"
+        assert run_import(format_, source, out) == 0
         return contents(out)
 
 
-def imported(form: Format, source: Path, out: Path, *options: str) -> int:
-    return main([form.name, str(source), str(out), *form.settings, "--jobs", "1", *options])
+def run_import(format_: Format, source: Path, out: Path, *options: str) -> int:
+    return main([format_.name, str(source), str(out), *format_.settings, "--jobs", "1", *options])
 
 
 def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
-@pytest.mark.parametrize(("form", "file", "damage"), CASES)
+@pytest.mark.parametrize(("format_", "file", "damage"), CASES)
 def test_damage_is_named_skipped_when_asked_and_made_good(
-    form: Format,
+    format_: Format,
     file: str,
     damage: Callable[[Path], None],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source, out, whole = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr", healthy(form)
+    source, out = format_.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
+    whole = whole_store(format_)
     shutil.copytree(source, tmp_path / "copy")
     damage(source / file)
     capsys.readouterr()
 
-    assert imported(form, source, out) == 1
+    assert run_import(format_, source, out) == 1
     (error,) = errors(capsys.readouterr().err)
     assert Path(file).name in error
     before = contents(out) if out.exists() else {}
     assert [*before.items()] == [*whole.items()][: len(before)]
 
-    assert imported(form, source, out, "--skip-bad") == 0
+    assert run_import(format_, source, out, "--skip-bad") == 0
     skipped = capsys.readouterr().out.partition("\nskipped ")[2]
     count, *reasons = skipped.splitlines()
     assert len(reasons) == int(count.rstrip(":")) > 0
     assert all(Path(file).name in reason for reason in reasons)
-    found = contents(out)
-    assert before.keys() <= found.keys()
-    assert 0 < len(found) < len(whole)
-    assert all(whole[episode] == content for episode, content in found.items())
+    actual = contents(out)
+    assert before.keys() <= actual.keys()
+    assert 0 < len(actual) < len(whole)
+    assert all(whole[episode] == content for episode, content in actual.items())
 
     shutil.rmtree(source)
     shutil.copytree(tmp_path / "copy", source)
-    assert imported(form, source, out, "--skip-bad") == 0
+    assert run_import(format_, source, out, "--skip-bad") == 0
     assert "\nskipped " not in capsys.readouterr().out
     assert contents(out) == whole
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
 def test_damaged_altogether(
-    form: Format, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    format_: Format, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, out = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
+    source, out = format_.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
     for file in (path for path in source.rglob("*") if path.is_file()):
         empty(file)
-    assert imported(form, source, out, "--skip-bad") == 1
+    assert run_import(format_, source, out, "--skip-bad") == 1
     assert len(errors(capsys.readouterr().err)) == 1
     assert not out.exists()
 
@@ -233,13 +233,15 @@ def test_damaged_altogether(
         ),
     ],
 )
-def test_wrongly_mapped(
+def test_settings_of_the_wrong_kind_are_named(
     name: str, setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    form, out = BY_NAME[name], tmp_path / "out.zarr"
-    source = form.write(tmp_path / "source.zarr")
-    kept = [pair for pair in form.settings if pair.partition("=")[0] != setting.partition("=")[0]]
-    assert main([form.name, str(source), str(out), *kept, setting, "--skip-bad"]) == 2
+    format_, out = BY_NAME[name], tmp_path / "out.zarr"
+    source = format_.write(tmp_path / "source.zarr")
+    settings = [
+        pair for pair in format_.settings if pair.partition("=")[0] != setting.partition("=")[0]
+    ]
+    assert main([format_.name, str(source), str(out), *settings, setting, "--skip-bad"]) == 2
     (error,) = errors(capsys.readouterr().err)
     assert message in error
     assert not out.exists()
@@ -251,23 +253,23 @@ def test_wrongly_mapped(
 def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(
     content: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    form, out = BY_NAME["npz"], tmp_path / "out.zarr"
-    source = form.write(tmp_path / "source.zarr")
+    format_, out = BY_NAME["npz"], tmp_path / "out.zarr"
+    source = format_.write(tmp_path / "source.zarr")
     np.savez(source / "take0.npz", **content)
-    assert imported(form, source, out) == 1
+    assert run_import(format_, source, out) == 1
     assert "take0.npz: has no array" in capsys.readouterr().err
-    assert imported(form, source, out, "--skip-bad") == 0
+    assert run_import(format_, source, out, "--skip-bad") == 0
     assert "skipped 1:\n  take0: " in capsys.readouterr().out
-    assert contents(out) == {name: x for name, x in healthy(form).items() if name != "take0"}
+    assert contents(out) == {name: x for name, x in whole_store(format_).items() if name != "take0"}
 
 
 def test_a_damaged_file_among_many_in_several_processes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    form = BY_NAME["robomimic"]
-    source, out = form.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
+    format_ = BY_NAME["robomimic"]
+    source, out = format_.write(tmp_path / "source.zarr"), tmp_path / "out.zarr"
     truncate(source / "b.hdf5")
-    options = [form.name, str(source), str(out), *form.settings, "--jobs", "2"]
+    options = [format_.name, str(source), str(out), *format_.settings, "--jobs", "2"]
     assert main(options) == 1
     assert "b.hdf5: cannot be read" in capsys.readouterr().err
     assert len(EpisodeStore(out)) == 3

@@ -23,9 +23,8 @@ ENDS = (4, 9, 15)
 def arrays() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     return {
-        "img": random.integers(0, 256, (15, 12, 16, 3)).astype(
-            np.float32
-        ),  # push-T keeps floats up to 255
+        # push-T keeps images as floats up to 255
+        "img": random.integers(0, 256, (15, 12, 16, 3)).astype(np.float32),
         "wrist": random.integers(0, 256, (15, 8, 8, 3), dtype=np.uint8),
         "state": random.normal(size=(15, 5)).astype(np.float32),
         "action": random.normal(size=(15, 2)),
@@ -36,16 +35,16 @@ def arrays() -> dict[str, np.ndarray]:
 def write(path: Path, ends: tuple[int, ...] = ENDS) -> Path:
     root = zarr.open_group(path, mode="w", zarr_format=2)
     for name, array in arrays().items():
-        made = root.create_array(
+        target = root.create_array(
             f"data/{name}",
             shape=array.shape,
             chunks=(4, *array.shape[1:]),
             dtype=array.dtype,
             compressors=Blosc("zstd"),
         )
-        made[:] = array
-    made = root.create_array("meta/episode_ends", shape=(len(ends),), dtype=np.int64)
-    made[:] = ends
+        target[:] = array
+    target = root.create_array("meta/episode_ends", shape=(len(ends),), dtype=np.int64)
+    target[:] = ends
     return path
 
 
@@ -64,10 +63,10 @@ def read(path: Path, **config: Any) -> DiffusionPolicy:
     )
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_episodes_are_cut_where_they_end(tmp_path: Path, packed: bool) -> None:
+@pytest.mark.parametrize("as_archive", [False, True])
+def test_episodes_are_cut_where_they_end(tmp_path: Path, as_archive: bool) -> None:
     path = write(tmp_path / "pusht.zarr")
-    path = pack(path) if packed else path
+    path = pack(path) if as_archive else path
     source, written = (
         read(path, cameras={"top": "img", "wrist": "wrist"}, proprio=("state",)),
         arrays(),
@@ -84,17 +83,17 @@ def test_episodes_are_cut_where_they_end(tmp_path: Path, packed: bool) -> None:
         np.testing.assert_array_equal(episode.proprio, written["state"][begin:end])
 
 
-def test_what_is_found_and_what_is_said(tmp_path: Path) -> None:
+def test_defaults_and_configuration(tmp_path: Path) -> None:
     path = write(tmp_path / "pusht.zarr")
     info = read(path, fps=20.0).info
     assert (list(info.cameras), info.fps, info.action.mode) == (["img", "wrist"], 20.0, "absolute")
     assert info.action.names == ("action_0", "action_1")
     assert info.proprio == ()
     assert read(path, proprio=("state",)).info.proprio[:2] == ("state_0", "state_1")
-    said = read(
+    info = read(
         path, proprio=("keypoint",), meaning=ConventionOverride(names=("x", "y"), mode="delta")
     ).info
-    assert (len(said.proprio), said.action.names, said.action.mode) == (18, ("x", "y"), "delta")
+    assert (len(info.proprio), info.action.names, info.action.mode) == (18, ("x", "y"), "delta")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_what_is_found_and_what_is_said(tmp_path: Path) -> None:
         (ENDS, {"cameras": {"top": "image"}}, ConfigError, "there is no array 'image'"),
     ],
 )
-def test_what_does_not_fit(
+def test_wrong_ends_and_names(
     tmp_path: Path,
     ends: tuple[int, ...],
     config: dict[str, Any],
@@ -121,11 +120,11 @@ def test_a_chunk_that_is_not_there_is_not_taken_for_zeros(tmp_path: Path) -> Non
     path = write(tmp_path / "pusht.zarr")
     healthy = read_all(read(path))
     (path / "data" / "action" / "2.0").unlink()  # frames 8 to 11
-    found = read_all(read(path))
-    assert found["000000"] == healthy["000000"]
+    actual = read_all(read(path))
+    assert actual["000000"] == healthy["000000"]
     for episode in ("000001", "000002"):
         assert "the chunk data/action/2.0 is not there, or empty; copy it again" in str(
-            found[episode]
+            actual[episode]
         )
 
 
@@ -161,12 +160,12 @@ def test_a_chunk_that_is_not_there_is_not_taken_for_zeros(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_what_arrays_claim(
+def test_false_claims_of_arrays_are_refused(
     tmp_path: Path, file: str, changes: dict[str, Any], message: str
 ) -> None:
     path = write(tmp_path / "pusht.zarr")
-    described = json.loads((path / file / ".zarray").read_text())
-    (path / file / ".zarray").write_text(json.dumps(described | changes))
+    metadata = json.loads((path / file / ".zarray").read_text())
+    (path / file / ".zarray").write_text(json.dumps(metadata | changes))
     with bounded(), pytest.raises(DataError, match=message):
         read(path).read("000000")
 
@@ -188,9 +187,9 @@ def test_arrays_that_would_run_code_are_refused(
     tmp_path: Path, codecs: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "pusht.zarr")
-    described = json.loads((path / "data" / "state" / ".zarray").read_text())
-    described |= {"dtype": "|O", "fill_value": None, **codecs}
-    (path / "data" / "state" / ".zarray").write_text(json.dumps(described))
+    metadata = json.loads((path / "data" / "state" / ".zarray").read_text())
+    metadata |= {"dtype": "|O", "fill_value": None, **codecs}
+    (path / "data" / "state" / ".zarray").write_text(json.dumps(metadata))
     (path / "data" / "state" / "0.0").write_bytes(pickle.dumps(Exploit()))
     with pytest.raises(DataError, match=r"pickle"):
         read(path, proprio=("state",)).read("000000")
@@ -202,7 +201,7 @@ def test_a_copy_in_another_process_opens_its_own_files(tmp_path: Path) -> None:
     assert read_all(pickle.loads(pickle.dumps(source))) == read_all(source)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("as_archive", [False, True])
 @pytest.mark.parametrize(
     ("at", "value"),
     [
@@ -212,14 +211,14 @@ def test_a_copy_in_another_process_opens_its_own_files(tmp_path: Path) -> None:
     ],
 )
 def test_headers_of_chunks_are_not_believed(
-    tmp_path: Path, packed: bool, at: int, value: bytes
+    tmp_path: Path, as_archive: bool, at: int, value: bytes
 ) -> None:
-    """Of the bytes that a chunk unpacks to and of those that it has: Blosc would read past its end."""
+    """Blosc would read past the end of a chunk whose header says that it is longer."""
     path = write(tmp_path / "pusht.zarr")
     file = path / "data" / "img" / "1.0.0.0"
     content = file.read_bytes()
     file.write_bytes(content[:at] + value + content[at + 4 :] if at else value)
-    source = read(pack(path) if packed else path)
+    source = read(pack(path) if as_archive else path)
     with (
         bounded(),
         pytest.raises(DataError, match=r"the chunk data/img/1.0.0.0 is damaged or cut off"),

@@ -1,4 +1,4 @@
-"""LeRobot's datasets, written by LeRobot 0.6.1 (v3.0) and 0.3.3 (v2.1), and what damage looks like."""
+"""Datasets that LeRobot 0.6.1 (v3.0) and 0.3.3 (v2.1) wrote, whole and damaged."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from tests.damage import FUZZ, bounded, overwrite, read_all
 av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
 
-WRITTEN = Path(__file__).parents[1] / "data" / "lerobot"
+DATASETS = Path(__file__).parents[1] / "data" / "lerobot"
 LENGTHS = (30, 24, 37, 28)
 TASKS = (
     "pick up the red cube",
@@ -46,11 +46,11 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def copy(version: str, tmp_path: Path) -> Path:
     """A dataset that a test may damage."""
-    return Path(shutil.copytree(WRITTEN / version, tmp_path / version))
+    return Path(shutil.copytree(DATASETS / version, tmp_path / version))
 
 
-def test_numbers_and_tasks_are_those_that_were_written(version: str) -> None:
-    source = read(WRITTEN / version)
+def test_numbers_and_tasks_are_read_as_written(version: str) -> None:
+    source = read(DATASETS / version)
     assert source.ids() == ["000000", "000001", "000002", "000003"]
     for number, episode in enumerate(map(source.read, source.ids())):
         frames = np.arange(LENGTHS[number])[:, None]
@@ -62,34 +62,34 @@ def test_numbers_and_tasks_are_those_that_were_written(version: str) -> None:
 
 
 def test_frames_are_those_of_the_whole_video_decoded_in_order(version: str) -> None:
-    source = read(WRITTEN / version)
+    source = read(DATASETS / version)
     for number, episode in enumerate(map(source.read, source.ids())):
         for camera, frames in episode.images.items():
-            path = WRITTEN / version / VIDEO[version](f"observation.images.{camera}", number)
+            path = DATASETS / version / VIDEO[version](f"observation.images.{camera}", number)
             with av.open(str(path)) as container:
-                film = np.stack(
+                video = np.stack(
                     [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
                 )
             begin = sum(LENGTHS[:number]) if version == "v3.0" else 0
-            np.testing.assert_array_equal(frames, film[begin : begin + LENGTHS[number]])
+            np.testing.assert_array_equal(frames, video[begin : begin + LENGTHS[number]])
 
 
-def test_what_is_recorded_and_what_is_said(version: str) -> None:
-    source = read(WRITTEN / version)
+def test_defaults_and_configuration(version: str) -> None:
+    source = read(DATASETS / version)
     assert list(source.info.cameras) == ["top", "wrist"]
     assert source.info.fps == 10.0
     assert source.info.action.names == ("dx", "dy", "dz", "drx", "dry", "drz", "grip")
     assert source.info.action.mode == "absolute"
-    chosen = read(
-        WRITTEN / version,
+    configured = read(
+        DATASETS / version,
         cameras={"eye": "observation.images.wrist"},
         proprio=(),
         instruction="tidy up",
         meaning=ConventionOverride(mode="delta", frame="base", rotation="axis_angle"),
     )
-    assert (list(chosen.info.cameras), chosen.info.proprio) == (["eye"], ())
-    assert (chosen.info.action.mode, chosen.info.action.rotation) == ("delta", "axis_angle")
-    episode = chosen.read("000001")
+    assert (list(configured.info.cameras), configured.info.proprio) == (["eye"], ())
+    assert (configured.info.action.mode, configured.info.action.rotation) == ("delta", "axis_angle")
+    episode = configured.read("000001")
     assert episode.proprio.shape == (24, 0)
     assert episode.instruction == "tidy up"
     np.testing.assert_array_equal(episode.images["eye"], source.read("000001").images["wrist"])
@@ -98,15 +98,17 @@ def test_what_is_recorded_and_what_is_said(version: str) -> None:
 def test_the_command_imports_them(
     version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["lerobot", str(WRITTEN / version), str(tmp_path / "out.zarr"), "--jobs", "2"]) == 0
+    assert (
+        main(["lerobot", str(DATASETS / version), str(tmp_path / "out.zarr"), "--jobs", "2"]) == 0
+    )
     assert "4 episodes imported; 4 episodes, 119 frames" in capsys.readouterr().out
     store = EpisodeStore(tmp_path / "out.zarr")
     assert [store.instruction(e) for e in range(4)] == [*TASKS]
 
 
-def test_pictures_in_tables(copy: Path, version: str) -> None:
+def test_images_in_tables(copy: Path, version: str) -> None:
     """Image mode: PNG in the column, lossless."""
-    expected = read(WRITTEN / version)
+    expected = read(DATASETS / version)
     info = json.loads((copy / "meta" / "info.json").read_text())
     info["features"]["observation.images.top"]["dtype"] = "image"
     (copy / "meta" / "info.json").write_text(json.dumps(info))
@@ -145,7 +147,7 @@ def png(frame: np.ndarray) -> bytes:
 )
 def test_unknown_features(version: str, config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read(WRITTEN / version, **config)
+        read(DATASETS / version, **config)
 
 
 def test_no_dataset(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_a_video_of_another_size_is_named(copy: Path, version: str, size: int) -
         read(copy).read("000003")
 
 
-def test_rows_that_are_not_there_are_counted(copy: Path, version: str) -> None:
+def test_missing_rows_are_an_error(copy: Path, version: str) -> None:
     if version == "v3.0":
         file = copy / "data" / "chunk-000" / "file-000.parquet"
     else:
@@ -206,7 +208,7 @@ def test_several_tasks_in_one_episode(copy: Path) -> None:
 
 
 def test_a_table_of_episodes_that_cannot_be_read_is_one_episode(tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(WRITTEN / "v3.0", tmp_path / "v3.0"))
+    copy = Path(shutil.copytree(DATASETS / "v3.0", tmp_path / "v3.0"))
     folder = copy / "meta" / "episodes" / "chunk-000"
     (folder / "file-001.parquet").write_bytes(b"nothing")
     source = read(copy)
@@ -225,7 +227,7 @@ def test_a_table_of_episodes_that_cannot_be_read_is_one_episode(tmp_path: Path) 
         source.read(source.ids()[-1])
 
 
-PICTURE = {"dtype": "image", "shape": [96, 96, 3]}
+IMAGE = {"dtype": "image", "shape": [96, 96, 3]}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ PICTURE = {"dtype": "image", "shape": [96, 96, 3]}
         ({"data_path": "data/{episode_index:999999999999d}.parquet"}, "names no files"),
         ({"data_path": "data/{nothing}.parquet"}, "it lacks 'nothing'"),
         (
-            {"features": {"action": {"dtype": "float32", "shape": [10**12]}, "top": PICTURE}},
+            {"features": {"action": {"dtype": "float32", "shape": [10**12]}, "top": IMAGE}},
             "'action' holds 1,000,000,000,000 numbers",
         ),
         (
@@ -251,10 +253,10 @@ PICTURE = {"dtype": "image", "shape": [96, 96, 3]}
         ({"features": ["action"]}, "meta: damaged"),
     ],
 )
-def test_what_info_json_claims(
+def test_false_claims_of_info_json_are_refused(
     tmp_path: Path, changes: dict[str, Any], message: str | None
 ) -> None:
-    copy = Path(shutil.copytree(WRITTEN / "v2.1", tmp_path / "v2.1"))
+    copy = Path(shutil.copytree(DATASETS / "v2.1", tmp_path / "v2.1"))
     info = json.loads((copy / "meta" / "info.json").read_text())
     (copy / "meta" / "info.json").write_text(json.dumps(info | changes))
     with bounded():
@@ -266,10 +268,10 @@ def test_what_info_json_claims(
 
 
 def test_lengths_that_no_table_has(tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(WRITTEN / "v2.1", tmp_path / "v2.1"))
+    copy = Path(shutil.copytree(DATASETS / "v2.1", tmp_path / "v2.1"))
     lines = (copy / "meta" / "episodes.jsonl").read_text().splitlines()
-    endless = json.dumps(json.loads(lines[1]) | {"length": 10**15})
-    (copy / "meta" / "episodes.jsonl").write_text("\n".join([lines[0], endless]))
+    long_episode = json.dumps(json.loads(lines[1]) | {"length": 10**15})
+    (copy / "meta" / "episodes.jsonl").write_text("\n".join([lines[0], long_episode]))
     with (
         bounded(),
         pytest.raises(
@@ -296,7 +298,7 @@ def test_damage_anywhere_is_an_error_that_can_be_read(
     tmp_path_factory: pytest.TempPathFactory, file: str, at: float, value: bytes
 ) -> None:
     root = tmp_path_factory.mktemp("damaged") / "v3.0"
-    shutil.copytree(WRITTEN / "v3.0", root)
+    shutil.copytree(DATASETS / "v3.0", root)
     overwrite(root / file, at, value)
     message = ""
     with bounded():

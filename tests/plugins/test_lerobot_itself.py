@@ -1,4 +1,4 @@
-"""LeRobot's own reader on what we write: the judge of whether it is LeRobot's format."""
+"""Datasets that Joinery wrote, read by LeRobot's own reader."""
 
 import os
 import re
@@ -35,23 +35,23 @@ def ffmpeg(folder: Path) -> Path:
     return folder
 
 
-def read_with_lerobot(root: Path, desk: Path) -> dict[str, np.ndarray]:
+def read_with_lerobot(root: Path, work: Path) -> dict[str, np.ndarray]:
     """What `tests.lerobot_reader` finds in a dataset."""
     environment = os.environ | {
-        "HF_HOME": str(desk / "cache"),
-        "HF_HUB_OFFLINE": "1",  # a dataset that is not whole is otherwise looked for elsewhere
-        "LD_LIBRARY_PATH": str(ffmpeg(desk / "ffmpeg")),
+        "HF_HOME": str(work / "cache"),
+        "HF_HUB_OFFLINE": "1",  # LeRobot would look for missing files on the hub
+        "LD_LIBRARY_PATH": str(ffmpeg(work / "ffmpeg")),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "tests.lerobot_reader", str(root), str(desk / "found.npz")]
-    done = subprocess.run(
+    command = [sys.executable, "-m", "tests.lerobot_reader", str(root), str(work / "found.npz")]
+    process = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    if "Could not load libtorchcodec" in done.stderr:
+    if "Could not load libtorchcodec" in process.stderr:
         pytest.skip("this torchcodec fits neither this PyTorch nor PyAV's FFmpeg")
-    assert done.returncode == 0, done.stderr[-2000:]
-    with np.load(desk / "found.npz") as found:
-        return dict(found)
+    assert process.returncode == 0, process.stderr[-2000:]
+    with np.load(work / "found.npz") as actual:
+        return dict(actual)
 
 
 def write(out: Path, config: LeRobotWriterConfig) -> list[Episode]:
@@ -64,68 +64,67 @@ def write(out: Path, config: LeRobotWriterConfig) -> list[Episode]:
     return episodes
 
 
-def joined(episodes: list[Episode], feature: str) -> np.ndarray:
+def join(episodes: list[Episode], feature: str) -> np.ndarray:
     return np.concatenate([getattr(episode, feature) for episode in episodes])
 
 
-def pictures(episodes: list[Episode], camera: str) -> np.ndarray:
+def as_lerobot_images(episodes: list[Episode], camera: str) -> np.ndarray:
     """(n C Y X) in [0, 1], as LeRobot has them."""
     frames = np.concatenate([episode.images[camera] for episode in episodes])
     return frames.transpose(0, 3, 1, 2).astype(np.float32) / 255
 
 
-def assert_numbers(found: dict[str, np.ndarray], episodes: list[Episode]) -> None:
+def assert_numbers(actual: dict[str, np.ndarray], episodes: list[Episode]) -> None:
     lengths = [len(episode) for episode in episodes]
-    np.testing.assert_array_equal(found["action"], joined(episodes, "actions"))
-    np.testing.assert_array_equal(found["observation.state"], joined(episodes, "proprio"))
-    assert found["task"].tolist() == [e.instruction for e in episodes for _ in range(len(e))]
-    assert found["episode_index"].tolist() == np.repeat(range(len(episodes)), lengths).tolist()
-    assert found["frame_index"].tolist() == [frame for length in lengths for frame in range(length)]
-    assert found["index"].tolist() == [*range(sum(lengths))]
-    np.testing.assert_allclose(found["timestamp"], found["frame_index"] / 10, rtol=1e-6)
+    np.testing.assert_array_equal(actual["action"], join(episodes, "actions"))
+    np.testing.assert_array_equal(actual["observation.state"], join(episodes, "proprio"))
+    assert actual["task"].tolist() == [e.instruction for e in episodes for _ in range(len(e))]
+    assert actual["episode_index"].tolist() == np.repeat(range(len(episodes)), lengths).tolist()
+    assert actual["frame_index"].tolist() == [
+        frame for length in lengths for frame in range(length)
+    ]
+    assert actual["index"].tolist() == [*range(sum(lengths))]
+    np.testing.assert_allclose(actual["timestamp"], actual["frame_index"] / 10, rtol=1e-6)
     ends = np.cumsum(lengths)
-    assert found["episodes"].tolist() == np.stack([ends - lengths, ends], axis=1).tolist()
+    assert actual["episodes"].tolist() == np.stack([ends - lengths, ends], axis=1).tolist()
     np.testing.assert_allclose(
-        found["stats/action/mean"], joined(episodes, "actions").mean(axis=0), rtol=1e-4
+        actual["stats/action/mean"], join(episodes, "actions").mean(axis=0), rtol=1e-4
     )
 
 
-def assert_windows(found: dict[str, np.ndarray], key: str) -> None:
+def assert_windows(actual: dict[str, np.ndarray], key: str) -> None:
     """Frames before, at and after each, which stay within the episode."""
-    index, (begins, ends) = (
-        np.arange(len(found["index"])),
-        found["episodes"][found["episode_index"]].T,
-    )
+    index = np.arange(len(actual["index"]))
+    begins, ends = actual["episodes"][actual["episode_index"]].T
     for shift, column in ((-1, 0), (0, 1), (1, 2)):
-        expected = found[key][np.clip(index + shift, begins, ends - 1)]
-        np.testing.assert_array_equal(found[f"windows/{key}"][:, column], expected)
+        expected = actual[key][np.clip(index + shift, begins, ends - 1)]
+        np.testing.assert_array_equal(actual[f"windows/{key}"][:, column], expected)
 
 
-def test_lerobot_reads_the_pictures_that_we_write(tmp_path: Path) -> None:
+def test_lerobot_reads_images_in_tables(tmp_path: Path) -> None:
     episodes = write(tmp_path / "out", LeRobotWriterConfig(images="image", robot_type="panda"))
-    found = read_with_lerobot(tmp_path / "out", tmp_path)
-    assert_numbers(found, episodes)
+    actual = read_with_lerobot(tmp_path / "out", tmp_path)
+    assert_numbers(actual, episodes)
     for camera in ("front", "wrist"):
         key = f"observation.images.{camera}"
-        np.testing.assert_array_equal(found[key], pictures(episodes, camera))
+        np.testing.assert_array_equal(actual[key], as_lerobot_images(episodes, camera))
         np.testing.assert_allclose(
-            found[f"stats/{key}/mean"].ravel(), found[key].mean(axis=(0, 2, 3)), rtol=1e-4
+            actual[f"stats/{key}/mean"].ravel(), actual[key].mean(axis=(0, 2, 3)), rtol=1e-4
         )
-        assert_windows(found, key)
+        assert_windows(actual, key)
 
 
 @needs_video_reader
 @pytest.mark.parametrize("codec", ["av1", "h264"])
-def test_lerobot_reads_the_videos_that_we_write(tmp_path: Path, codec: str) -> None:
+def test_lerobot_reads_videos(tmp_path: Path, codec: str) -> None:
     episodes = write(tmp_path / "out", LeRobotWriterConfig(codec=codec, crf=20))
-    found = read_with_lerobot(tmp_path / "out", tmp_path)
-    assert_numbers(found, episodes)
+    actual = read_with_lerobot(tmp_path / "out", tmp_path)
+    assert_numbers(actual, episodes)
     source = LeRobot(LeRobotConfig(), source=tmp_path / "out")
     decoded = [source.read(episode) for episode in source.ids()]
     for camera in ("front", "wrist"):
         key = f"observation.images.{camera}"
-        np.testing.assert_allclose(
-            found[key], pictures(decoded, camera), atol=0.02
-        )  # two conversions from YUV
-        assert np.abs(found[key] - pictures(episodes, camera)).mean() < 0.04
-        assert_windows(found, key)
+        # two decoders convert from YUV in slightly different ways
+        np.testing.assert_allclose(actual[key], as_lerobot_images(decoded, camera), atol=0.02)
+        assert np.abs(actual[key] - as_lerobot_images(episodes, camera)).mean() < 0.04
+        assert_windows(actual, key)

@@ -1,4 +1,4 @@
-"""LeRobot's datasets as we write them: laid out as LeRobot's own, and read back as they were."""
+"""Datasets written for LeRobot: laid out as its own, and read back as they were."""
 
 import json
 import os
@@ -21,18 +21,16 @@ from plugins.datasets.lerobot import (
     LeRobotConfig,
     LeRobotWriter,
     LeRobotWriterConfig,
-    films,
-    statistics,
     tables,
+    video,
 )
-from plugins.datasets.lerobot.statistics import Running
 from tests.factories import contents, make_episode, make_episodes, make_info, make_store
 
 av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-WRITTEN = Path(__file__).parents[1] / "data" / "lerobot" / "v3.0"  # by LeRobot
+DATASET = Path(__file__).parents[1] / "data" / "lerobot" / "v3.0"  # by LeRobot
 TOP = "observation.images.front"
 
 
@@ -48,17 +46,17 @@ def read(root: Path, **config: Any) -> LeRobot:
     return LeRobot(LeRobotConfig(**config), source=root)
 
 
-def assert_same(found: Episode, expected: Episode, *, pictures: bool = True) -> None:
-    assert (found.id, found.task, found.instruction) == (
+def assert_same(actual: Episode, expected: Episode, *, images: bool = True) -> None:
+    assert (actual.id, actual.task, actual.instruction) == (
         expected.id,
         expected.task,
         expected.instruction,
     )
-    np.testing.assert_array_equal(found.actions, expected.actions, strict=True)
-    np.testing.assert_array_equal(found.proprio, expected.proprio, strict=True)
-    assert list(found.images) == list(expected.images)
-    for name in expected.images if pictures else ():
-        np.testing.assert_array_equal(found.images[name], expected.images[name])
+    np.testing.assert_array_equal(actual.actions, expected.actions, strict=True)
+    np.testing.assert_array_equal(actual.proprio, expected.proprio, strict=True)
+    assert list(actual.images) == list(expected.images)
+    for name in expected.images if images else ():
+        np.testing.assert_array_equal(actual.images[name], expected.images[name])
 
 
 # --------------------------------------------------------------------------------------- back again
@@ -73,7 +71,7 @@ def test_a_store_comes_back_as_it_was(tmp_path: Path, images: str) -> None:
     assert list(source.info.cameras) == ["wrist", "front"]
     assert source.ids() == [episode.id for episode in episodes]
     for episode in episodes:
-        assert_same(source.read(episode.id), episode, pictures=images == "image")
+        assert_same(source.read(episode.id), episode, images=images == "image")
 
 
 def test_the_commands_there_and_back(tmp_path: Path) -> None:
@@ -85,8 +83,8 @@ def test_the_commands_there_and_back(tmp_path: Path) -> None:
         == 0
     )
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
-    there, back = EpisodeStore(tmp_path / "a.zarr"), EpisodeStore(tmp_path / "b.zarr")
-    assert (back.info, back.tasks) == (there.info, there.tasks)
+    original, imported = EpisodeStore(tmp_path / "a.zarr"), EpisodeStore(tmp_path / "b.zarr")
+    assert (imported.info, imported.tasks) == (original.info, original.tasks)
 
 
 words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
@@ -141,14 +139,14 @@ def test_anything_comes_back(
         assert_same(source.read(episode.id), episode)
 
 
-def test_what_is_said_goes_before_what_was_noted(tmp_path: Path) -> None:
+def test_the_configuration_overrides_the_sidecar(tmp_path: Path) -> None:
     info = make_info()
     root = write(tmp_path / "out", info, make_episodes(2, info), images="image")
-    said = read(
+    source = read(
         root, meaning=ConventionOverride(mode="absolute"), instruction="tidy up", proprio=()
     )
-    assert said.info.action == replace(info.action, mode="absolute")
-    episode = said.read("push/1")
+    assert source.info.action == replace(info.action, mode="absolute")
+    episode = source.read("push/1")
     assert (episode.task, episode.instruction, episode.proprio.shape) == (
         "push",
         "tidy up",
@@ -158,7 +156,7 @@ def test_what_is_said_goes_before_what_was_noted(tmp_path: Path) -> None:
     assert (other.info.action.mode, other.info.action.names) == ("absolute", ("p0", "p1", "p2"))
 
 
-def test_without_the_note_it_is_a_dataset_like_any_other(tmp_path: Path) -> None:
+def test_without_the_sidecar_it_is_a_dataset_like_any_other(tmp_path: Path) -> None:
     info = make_info()
     root = write(tmp_path / "out", info, make_episodes(2, info), images="image", robot_type="panda")
     (root / "meta" / "joinery.json").unlink()
@@ -171,38 +169,38 @@ def test_without_the_note_it_is_a_dataset_like_any_other(tmp_path: Path) -> None
     )
 
 
-def test_a_note_about_another_dataset_is_refused(tmp_path: Path) -> None:
+def test_a_sidecar_of_another_dataset_is_refused(tmp_path: Path) -> None:
     info = make_info()
     root = write(tmp_path / "out", info, make_episodes(3, info), images="image")
-    note = json.loads((root / "meta" / "joinery.json").read_text())
+    sidecar = json.loads((root / "meta" / "joinery.json").read_text())
 
     def change(**changes: Any) -> None:
-        (root / "meta" / "joinery.json").write_text(json.dumps(note | changes))
+        (root / "meta" / "joinery.json").write_text(json.dumps(sidecar | changes))
 
-    change(episodes=note["episodes"][:2])  # LeRobot has recorded a third since
+    change(episodes=sidecar["episodes"][:2])  # LeRobot has recorded a third since
     assert read(root).ids() == ["reach/0", "push/1", "000002"]
     assert read(root).read("000002").task == "reach the red cube"
-    change(episodes=note["episodes"][1:])
+    change(episodes=sidecar["episodes"][1:])
     with pytest.raises(
         DataError, match=r"joinery.json: is not about this dataset: its episode 0 has 12 frames"
     ):
         read(root)
-    change(episodes=[*note["episodes"], note["episodes"][0]])
+    change(episodes=[*sidecar["episodes"], sidecar["episodes"][0]])
     with pytest.raises(DataError, match="its episode 3 has 11 frames"):
         read(root)
-    change(episodes=[episode | {"id": "one"} for episode in note["episodes"]])
+    change(episodes=[episode | {"id": "one"} for episode in sidecar["episodes"]])
     with pytest.raises(DataError, match="gives two episodes one id"):
         read(root)
-    change(info=note["info"] | {"version": 2})
+    change(info=sidecar["info"] | {"version": 2})
     with pytest.raises(DataError, match="of version 2, known is 1; upgrade joinery"):
         read(root)
-    for damage in ({"info": {}}, {"info": note["info"] | {"fps": "ten"}}, {"episodes": [1]}):
+    for damage in ({"info": {}}, {"info": sidecar["info"] | {"fps": "ten"}}, {"episodes": [1]}):
         change(**damage)
         with pytest.raises(DataError, match=r"joinery.json: damaged"):
             read(root)
 
 
-# -------------------------------------------------------------------------------- as LeRobot has it
+# --------------------------------------------------------------------------------- LeRobot's format
 
 
 def types(path: Path) -> dict[str, str]:
@@ -210,9 +208,9 @@ def types(path: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LeRobot's own dataset, read by our importer and written again."""
-    source = read(WRITTEN)
+    source = read(DATASET)
     episodes = [source.read(episode) for episode in source.ids()]
     return write(
         tmp_path_factory.mktemp("again") / "v3.0", source.info, episodes, robot_type="panda"
@@ -227,78 +225,87 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "meta/episodes/chunk-000/file-000.parquet",
     ],
 )
-def test_tables_have_lerobots_columns_and_types(ours: Path, file: str) -> None:
-    assert types(ours / file) == types(WRITTEN / file)
+def test_tables_have_lerobots_columns_and_types(rewritten: Path, file: str) -> None:
+    assert types(rewritten / file) == types(DATASET / file)
 
 
-def test_rows_are_lerobots(ours: Path) -> None:
+def test_rows_are_lerobots(rewritten: Path) -> None:
     file = "data/chunk-000/file-000.parquet"
     assert (
-        parquet.read_table(ours / file).to_pylist()
-        == parquet.read_table(WRITTEN / file).to_pylist()
+        parquet.read_table(rewritten / file).to_pylist()
+        == parquet.read_table(DATASET / file).to_pylist()
     )
     tasks = "meta/tasks.parquet"
     assert (
-        parquet.read_table(ours / tasks).to_pylist()
-        == parquet.read_table(WRITTEN / tasks).to_pylist()
+        parquet.read_table(rewritten / tasks).to_pylist()
+        == parquet.read_table(DATASET / tasks).to_pylist()
     )
     file = "meta/episodes/chunk-000/file-000.parquet"
-    for found, expected in zip(
-        *(parquet.read_table(root / file).to_pylist() for root in (ours, WRITTEN)), strict=True
+    for actual, expected in zip(
+        *(parquet.read_table(root / file).to_pylist() for root in (rewritten, DATASET)), strict=True
     ):
         for key in (key for key in expected if not key.startswith("stats/")):
             assert (
-                found[key] == pytest.approx(expected[key])
+                actual[key] == pytest.approx(expected[key])
                 if "timestamp" in key
-                else found[key] == expected[key]
+                else actual[key] == expected[key]
             )
 
 
-def test_info_is_lerobots(ours: Path) -> None:
-    found, expected = (
-        json.loads((root / "meta" / "info.json").read_text()) for root in (ours, WRITTEN)
+def test_info_is_lerobots(rewritten: Path) -> None:
+    actual, expected = (
+        json.loads((root / "meta" / "info.json").read_text()) for root in (rewritten, DATASET)
     )
-    for feature in expected[
-        "features"
-    ].values():  # what 0.6 records of its encoder beside what one sees
-        unseen = ("g", "crf", "preset", "fast_decode", "video_backend", "extra_options")
-        for key in unseen if "info" in feature else ():
+    # LeRobot 0.6 also records settings of its encoder
+    for feature in expected["features"].values():
+        encoder_keys = ("g", "crf", "preset", "fast_decode", "video_backend", "extra_options")
+        for key in encoder_keys if "info" in feature else ():
             del feature["info"][f"video.{key}"]
-    assert found == expected
+    assert actual == expected
 
 
-def test_metadata_for_pandas_and_datasets_say_what_lerobots_say(ours: Path) -> None:
-    def said(root: Path, file: str, key: bytes) -> Any:
+def test_metadata_for_pandas_and_datasets_are_lerobots(rewritten: Path) -> None:
+    def metadata(root: Path, file: str, key: bytes) -> Any:
         return json.loads(parquet.read_schema(root / file).metadata[key])
 
     data, tasks = "data/chunk-000/file-000.parquet", "meta/tasks.parquet"
-    assert said(ours, data, b"huggingface")["info"] == said(WRITTEN, data, b"huggingface")["info"]
+    assert (
+        metadata(rewritten, data, b"huggingface")["info"]
+        == metadata(DATASET, data, b"huggingface")["info"]
+    )
     for key in ("index_columns", "columns"):
-        found, expected = said(ours, tasks, b"pandas")[key], said(WRITTEN, tasks, b"pandas")[key]
-        assert [c if key == "index_columns" else (c["name"], c["pandas_type"]) for c in found] == [
+        actual, expected = (
+            metadata(rewritten, tasks, b"pandas")[key],
+            metadata(DATASET, tasks, b"pandas")[key],
+        )
+        assert [c if key == "index_columns" else (c["name"], c["pandas_type"]) for c in actual] == [
             c if key == "index_columns" else (c["name"], c["pandas_type"]) for c in expected
         ]
 
 
-def test_statistics_are_lerobots(ours: Path) -> None:
-    """Moments and extremes are equal; quantiles of ours are exact, LeRobot's come from histograms
-    and are averaged.
+def test_statistics_are_lerobots(rewritten: Path) -> None:
+    """Moments and extremes are equal.
+
+    Our quantiles are exact; LeRobot's come from histograms and are averaged.
     """
-    found, expected = (
-        json.loads((root / "meta" / "stats.json").read_text()) for root in (ours, WRITTEN)
+    actual, expected = (
+        json.loads((root / "meta" / "stats.json").read_text()) for root in (rewritten, DATASET)
     )
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for key in expected:
-        assert found[key].keys() == expected[key].keys()
-        is_picture = key.startswith("observation.images")  # decoded and encoded once more
-        assert found[key]["count"] == expected[key]["count"]
-        for kind in expected[key].keys() - {"count"}:
-            ours_, theirs = np.array(found[key][kind]), np.array(expected[key][kind])
-            assert ours_.shape == theirs.shape
-            if kind in ("min", "max", "mean", "std") and not is_picture:
-                np.testing.assert_allclose(ours_, theirs, rtol=1e-5, atol=1e-6)
-            elif kind in ("mean", "std"):
-                np.testing.assert_allclose(ours_, theirs, atol=0.02)
+        assert actual[key].keys() == expected[key].keys()
+        is_image = key.startswith("observation.images")  # decoded and encoded once more
+        assert actual[key]["count"] == expected[key]["count"]
+        for statistic in expected[key].keys() - {"count"}:
+            actual_values, expected_values = (
+                np.array(actual[key][statistic]),
+                np.array(expected[key][statistic]),
+            )
+            assert actual_values.shape == expected_values.shape
+            if statistic in ("min", "max", "mean", "std") and not is_image:
+                np.testing.assert_allclose(actual_values, expected_values, rtol=1e-5, atol=1e-6)
+            elif statistic in ("mean", "std"):
+                np.testing.assert_allclose(actual_values, expected_values, atol=0.02)
 
 
 def test_statistics_are_those_of_all_frames(tmp_path: Path) -> None:
@@ -307,20 +314,18 @@ def test_statistics_are_those_of_all_frames(tmp_path: Path) -> None:
     root = write(tmp_path / "out", info, episodes, images="image")
     stats = json.loads((root / "meta" / "stats.json").read_text())
     actions = np.concatenate([episode.actions for episode in episodes]).astype(float)
-    pictures = (
-        np.concatenate([episode.images["front"].reshape(-1, 3) for episode in episodes]) / 255
-    )
-    for kind, of in (("min", np.min), ("max", np.max), ("mean", np.mean), ("std", np.std)):
-        np.testing.assert_allclose(stats["action"][kind], of(actions, axis=0), rtol=1e-6)
+    images = np.concatenate([episode.images["front"].reshape(-1, 3) for episode in episodes]) / 255
+    for statistic, of in (("min", np.min), ("max", np.max), ("mean", np.mean), ("std", np.std)):
+        np.testing.assert_allclose(stats["action"][statistic], of(actions, axis=0), rtol=1e-6)
         np.testing.assert_allclose(
-            stats[TOP][kind], of(pictures, axis=0).reshape(3, 1, 1), rtol=1e-6
+            stats[TOP][statistic], of(images, axis=0).reshape(3, 1, 1), rtol=1e-6
         )
-    for kind, q in (("q01", 0.01), ("q10", 0.1), ("q50", 0.5), ("q90", 0.9), ("q99", 0.99)):
+    for statistic, q in (("q01", 0.01), ("q10", 0.1), ("q50", 0.5), ("q90", 0.9), ("q99", 0.99)):
         np.testing.assert_allclose(
-            stats["action"][kind], np.quantile(actions, q, axis=0), rtol=1e-6, atol=1e-9
+            stats["action"][statistic], np.quantile(actions, q, axis=0), rtol=1e-6, atol=1e-9
         )
-        exact = np.quantile(pictures, q, axis=0, method="inverted_cdf")
-        np.testing.assert_allclose(stats[TOP][kind], exact.reshape(3, 1, 1), atol=1e-9)
+        exact = np.quantile(images, q, axis=0, method="inverted_cdf")
+        np.testing.assert_allclose(stats[TOP][statistic], exact.reshape(3, 1, 1), atol=1e-9)
     rows = parquet.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
     for row, episode in zip(rows, episodes, strict=True):
         np.testing.assert_allclose(
@@ -347,20 +352,20 @@ def test_every_frame_lies_at_its_second(tmp_path: Path, codec: str) -> None:
         brightness = source.read(episode.id).images["front"].mean(axis=(1, 2, 3))
         np.testing.assert_allclose(brightness, episode.images["front"][:, 0, 0, 0], atol=4)
     assert json.loads((root / "meta" / "info.json").read_text())["fps"] == 12.5
-    (film,) = root.rglob("*.mp4")
-    with av.open(str(film)) as container:
+    (path,) = root.rglob("*.mp4")
+    with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.frames, stream.average_rate) == (17, 12.5)
-        seen = [(frame.time, frame.key_frame) for frame in container.decode(stream)]
-    np.testing.assert_allclose([time for time, _ in seen], np.arange(17) / 12.5)
+        frames_by_time = [(frame.time, frame.key_frame) for frame in container.decode(stream)]
+    np.testing.assert_allclose([time for time, _ in frames_by_time], np.arange(17) / 12.5)
     begins = np.cumsum(lengths) - lengths
-    assert all(seen[begin][1] for begin in begins), "each episode begins with a key frame"
+    assert all(frames_by_time[begin][1] for begin in begins), "each episode begins with a key frame"
 
 
 def test_files_are_split_by_size_and_by_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(films, "FILM_MB", 6000 / 2**20)
+    monkeypatch.setattr(video, "VIDEO_MB", 6000 / 2**20)
     monkeypatch.setattr(tables, "FILES_PER_CHUNK", 2)
     monkeypatch.setattr("plugins.datasets.lerobot.writer.TABLE_MB", 4_000 / 2**20)
     monkeypatch.setattr("plugins.datasets.lerobot.writer.ROWS_AT_ONCE", 2)
@@ -374,64 +379,39 @@ def test_files_are_split_by_size_and_by_time(
         assert [str(path.with_suffix("")) for path in files] == expected
     source = read(root)
     for episode in episodes:
-        assert_same(source.read(episode.id), episode, pictures=False)
+        assert_same(source.read(episode.id), episode, images=False)
         for name, frames in source.read(episode.id).images.items():
             assert np.abs(frames.astype(int) - episode.images[name]).mean() < 12
-    monkeypatch.setattr(films, "FILM_MB", 200)
-    monkeypatch.setattr(films, "FILM_SECONDS", 2.6)
+    monkeypatch.setattr(video, "VIDEO_MB", 200)
+    monkeypatch.setattr(video, "VIDEO_SECONDS", 2.6)
     root = write(tmp_path / "short", info, episodes)
-    tables_ = sorted((root / "meta" / "episodes").rglob("*.parquet"))
-    rows = [row for path in tables_ for row in parquet.read_table(path).to_pylist()]
+    episode_tables = sorted((root / "meta" / "episodes").rglob("*.parquet"))
+    rows = [row for path in episode_tables for row in parquet.read_table(path).to_pylist()]
     assert max(row[f"videos/{TOP}/to_timestamp"] for row in rows) <= 2.6
     numbers = [
         2 * row[f"videos/{TOP}/chunk_index"] + row[f"videos/{TOP}/file_index"] for row in rows
     ]
-    assert numbers == [
-        0,
-        0,
-        1,
-        2,
-        3,
-        3,
-        4,
-        4,
-        5,
-    ]  # episodes of 11, 12, 13, 14, 15, 11, 12, 13 and 14 frames
-
-
-def test_statistics_of_many_rows_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "ROWS", 500)
-    monkeypatch.setattr(statistics, "BLOCKS", 5)
-    random, running, everything = np.random.default_rng(0), Running(), []
-    for _ in range(400):
-        everything.append(random.normal(size=(20, 2)))
-        running.add(everything[-1])
-        assert len(running.all_blocks()) <= 5
-    rows, found = np.concatenate(everything), running.statistics()
-    np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-9)
-    np.testing.assert_allclose(found.std, rows.std(axis=0), rtol=1e-9)
-    np.testing.assert_array_equal([found.min, found.max], [rows.min(axis=0), rows.max(axis=0)])
-    for q in (0.01, 0.1, 0.5, 0.9, 0.99):
-        np.testing.assert_allclose(found.quantile(q), np.quantile(rows, q, axis=0), atol=0.05)
+    # the episodes have 11, 12, 13, 14, 15, 11, 12, 13 and 14 frames, at 10 per second
+    assert numbers == [0, 0, 1, 2, 3, 3, 4, 4, 5]
 
 
 # ----------------------------------------------------------------------------------------- mistakes
 
 
-def test_a_codec_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codec_that_ffmpeg_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = make_info()
-    monkeypatch.setitem(films.ENCODERS, "av1", "libnothing")
+    monkeypatch.setitem(video.ENCODERS, "av1", "libnothing")
     with pytest.raises(ConfigError, match="FFmpeg has no encoder for av1"):
         write(tmp_path / "out", info, [], codec="av1")
     root = write(tmp_path / "fallback", info, make_episodes(1, info))
-    described = json.loads((root / "meta" / "info.json").read_text())
-    assert described["features"][TOP]["info"]["video.codec"] == "h264"
-    monkeypatch.setitem(films.ENCODERS, "h264", "libnothing")
+    info_json = json.loads((root / "meta" / "info.json").read_text())
+    assert info_json["features"][TOP]["info"]["video.codec"] == "h264"
+    monkeypatch.setitem(video.ENCODERS, "h264", "libnothing")
     with pytest.raises(ConfigError, match="FFmpeg has no encoder for either"):
         write(tmp_path / "none", info, [])
 
 
-def test_pictures_that_a_codec_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_a_codec_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = replace(make_info(("front",)), cameras={"front": Camera(33, 35)})
     make_store(tmp_path / "a.zarr", 1, info=info)
     assert main(["lerobot", str(tmp_path / "a.zarr"), str(tmp_path / "out"), "codec=h264"]) == 1

@@ -15,7 +15,7 @@ from core.errors import DataError
 from plugins.environments.metaworld import (
     CAMERA,
     CAMERA_POSITION,
-    HORIZON,
+    MAX_STEPS,
     TASKS,
     MetaWorld,
     MetaWorldConfig,
@@ -46,26 +46,28 @@ def world() -> Iterator[MetaWorld]:
     world.close()
 
 
-def words(phrasings: tuple[str, ...]) -> set[str]:
-    return set(" ".join(phrasings).split())
+def words(instructions: tuple[str, ...]) -> set[str]:
+    return set(" ".join(instructions).split())
 
 
 def placement(world: MetaWorld, task: str, seed: int) -> tuple[float, ...]:
     """Where objects and goal are at the start of an episode, beside the hand."""
     world.reset(task, seed)
-    return tuple(world._world.state[4:18]) + tuple(world._world.state[36:])
+    return tuple(world._current.state[4:18]) + tuple(world._current.state[36:])
 
 
 def episode(world: MetaWorld, task: str, seed: int) -> str:
-    """Play the expert for 40 steps; return the checksum of every state and of some pictures."""
+    """Play the expert for 40 steps; return the checksum of every state and of some images."""
     world.reset(task, seed)
-    seen = hashlib.sha256()
+    checksum = hashlib.sha256()
     for step in range(40):
-        seen.update(world._world.state.tobytes() + world._world.simulation.data.qvel.tobytes())
+        checksum.update(
+            world._current.state.tobytes() + world._current.environment.data.qvel.tobytes()
+        )
         if step % 10 == 0:
-            seen.update(world.observe().images[CAMERA].tobytes())
+            checksum.update(world.observe().images[CAMERA].tobytes())
         world.step(world.expert())
-    return seen.hexdigest()
+    return checksum.hexdigest()
 
 
 # ------------------------------------------------------------------------------------- instructions
@@ -80,7 +82,7 @@ def test_there_are_fifty_tasks_in_the_published_tiers() -> None:
         "very hard": 5,
     }
     assert [*tasks][:10] == MT10
-    assert {task.max_steps for task in tasks.values()} == {HORIZON}
+    assert {task.max_steps for task in tasks.values()} == {MAX_STEPS}
     written = tomllib.loads(TASKS.read_text(encoding="utf-8")).values()
     assert {key for task in written for key in task} == {"tier", "instructions", "held_out"}
 
@@ -144,10 +146,10 @@ def test_missing_opengl_is_one_line_that_names_the_packages(
 @pytest.mark.simulator
 def test_the_conventions_are_metaworlds(world: MetaWorld) -> None:
     world.reset("reach-v3", 0)
-    simulation = world._world.simulation
+    simulation = world._current.environment
     assert world.info.action.scale[:3] == (simulation.action_scale,) * 3
     assert world.info.fps == world.info.action.rate == pytest.approx(1 / simulation.dt)
-    assert simulation.max_path_length == HORIZON
+    assert simulation.max_path_length == MAX_STEPS
     assert [*world.tasks] == MT10
     assert {*world.versions} == {"metaworld", "mujoco", "gymnasium", "opengl"}
 
@@ -198,14 +200,16 @@ def test_images_are_upright(world: MetaWorld) -> None:
 def test_the_camera_is_where_lerobot_puts_it(world: MetaWorld) -> None:
     world.reset("reach-v3", 0)
     world.observe()
-    np.testing.assert_allclose(world._world.simulation.data.camera("corner2").xpos, CAMERA_POSITION)
+    np.testing.assert_allclose(
+        world._current.environment.data.camera("corner2").xpos, CAMERA_POSITION
+    )
 
 
 @pytest.mark.simulator
 def test_the_first_picture_shows_the_goal_of_its_own_episode(world: MetaWorld) -> None:
     world.reset("push-v3", 1)
     world.reset("push-v3", 2)
-    simulation = world._world.simulation
+    simulation = world._current.environment
     np.testing.assert_allclose(simulation.data.site("goal").xpos, simulation._target_pos)
 
 
@@ -215,16 +219,16 @@ def test_looking_changes_nothing(world: MetaWorld) -> None:
     once, twice = world.observe(), world.observe()
     np.testing.assert_array_equal(once.images[CAMERA], twice.images[CAMERA])
     np.testing.assert_array_equal(once.proprio, twice.proprio)
-    unseen = hashlib.sha256()
-    seen = hashlib.sha256()
-    for digest, look in ((unseen, False), (seen, True)):
+    without_images = hashlib.sha256()
+    with_images = hashlib.sha256()
+    for digest, look in ((without_images, False), (with_images, True)):
         world.reset("push-v3", 3)
         for _ in range(20):
             world.step(world.expert())
             if look:
                 world.observe()
-            digest.update(world._world.state.tobytes())
-    assert seen.digest() == unseen.digest()
+            digest.update(world._current.state.tobytes())
+    assert with_images.digest() == without_images.digest()
 
 
 @pytest.mark.simulator
@@ -271,13 +275,13 @@ def test_few_simulations_are_kept_and_those_made_anew_look_the_same(
     for task in tasks:
         world.reset(task, 4)
         looks[task] = world.observe().images[CAMERA]
-    monkeypatch.setattr("plugins.environments.metaworld.WORLDS_KEPT", 2)
-    while len(world._worlds) > 2:
-        world._worlds.pop(next(iter(world._worlds))).close()
+    monkeypatch.setattr("plugins.environments.metaworld.MAX_SIMULATIONS", 2)
+    while len(world._simulations) > 2:
+        world._simulations.pop(next(iter(world._simulations))).close()
     for task in [*tasks, *reversed(tasks)]:
         world.reset(task, 4)
         np.testing.assert_array_equal(world.observe().images[CAMERA], looks[task])
-        assert len(world._worlds) == 2
+        assert len(world._simulations) == 2
 
 
 # ------------------------------------------------------------------------------------------ experts

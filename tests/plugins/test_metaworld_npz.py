@@ -90,7 +90,7 @@ def test_the_conventions_are_metaworlds(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_files_laid_out_otherwise_are_named(
+def test_files_of_another_layout_are_named(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     dataset = source(tmp_path, **changes)
@@ -138,13 +138,13 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     dataset = source(tmp_path)
     file = tmp_path / "push-v3.npz"
     whole = file.read_bytes()
-    flipped = [
+    with_flipped_bits = [
         whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
         for at in (100, 5_000, len(whole) // 2)
     ]
     np.save(tmp_path / "array.npy", np.zeros(3))
-    no_archive = (tmp_path / "array.npy").read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", b"nothing", no_archive, *flipped):
+    plain_array = (tmp_path / "array.npy").read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"nothing", plain_array, *with_flipped_bits):
         file.write_bytes(damaged)
         with pytest.raises(DataError, match=r"push-v3.npz: (damaged or no .npz file|is empty)"):
             dataset.read("push-v3/0")
@@ -154,7 +154,7 @@ def test_random_damage_is_one_line_or_harmless(tmp_path: Path) -> None:
     dataset = source(tmp_path, images=np.zeros((9, 96, 96, 3), np.uint8))
     file = tmp_path / "push-v3.npz"
     whole, random = file.read_bytes(), np.random.default_rng(0)
-    refused = []
+    messages = []
     for _ in range(300):
         damaged = bytearray(whole)
         damaged[random.integers(len(whole))] = random.integers(256)
@@ -163,9 +163,9 @@ def test_random_damage_is_one_line_or_harmless(tmp_path: Path) -> None:
         try:
             dataset.read(dataset.ids()[0])
         except DataError as error:
-            refused.append(str(error))
-    assert len(refused) > 100
-    assert not any("\n" in message for message in refused)
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert not any("\n" in message for message in messages)
 
 
 def test_the_command_imports_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,9 +175,8 @@ def test_the_command_imports_a_folder(tmp_path: Path, capsys: pytest.CaptureFixt
     store = EpisodeStore(tmp_path / "out.zarr")
     out = np.zeros((5, 96, 96, 3), np.uint8)
     store.read_frames("top", 1, 0, 5, out)
-    assert (
-        np.abs(out.astype(int) - recording()["images"][4:]).mean() < 30
-    )  # noise: the codec may be lossy
+    # the images are noise, of which a lossy codec keeps little
+    assert np.abs(out.astype(int) - recording()["images"][4:]).mean() < 30
 
 
 def test_the_store_that_ships_is_whole() -> None:

@@ -39,16 +39,16 @@ def test_files_are_read_as_written(folder: Path) -> None:
     source = read(folder, proprio=("angle", "force"))
     assert source.ids() == ["take0", "take1"]
     assert source.info.proprio == ("angle", "force_0", "force_1")
-    for number, found in enumerate(map(source.read, source.ids())):
+    for number, actual in enumerate(map(source.read, source.ids())):
         written = episode(number)
-        np.testing.assert_array_equal(found.images["front"], written["front"])
+        np.testing.assert_array_equal(actual.images["front"], written["front"])
         np.testing.assert_array_equal(
-            found.images["bright"], np.rint(written["bright"] * 255).astype(np.uint8)
+            actual.images["bright"], np.rint(written["bright"] * 255).astype(np.uint8)
         )
-        np.testing.assert_array_equal(found.actions, written["action"].astype(np.float32))
-        np.testing.assert_array_equal(found.proprio[:, 0], written["angle"].astype(np.float32))
-        np.testing.assert_array_equal(found.proprio[:, 1:], written["force"])
-        assert found.instruction == f"do thing {number}"
+        np.testing.assert_array_equal(actual.actions, written["action"].astype(np.float32))
+        np.testing.assert_array_equal(actual.proprio[:, 0], written["angle"].astype(np.float32))
+        np.testing.assert_array_equal(actual.proprio[:, 1:], written["force"])
+        assert actual.instruction == f"do thing {number}"
 
 
 def test_one_instruction_for_all(folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_damaged_incomplete_and_missing_files(folder: Path, tmp_path: Path) -> N
         read(tmp_path / "elsewhere")
 
 
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
+def test_a_folder_without_images(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", action=np.zeros((3, 2)), instruction="go")
     with pytest.raises(DataError, match="holds no pictures, and an episode needs a camera"):
         read(tmp_path)
@@ -132,13 +132,13 @@ def test_the_first_file_that_can_be_read_describes_the_others(folder: Path) -> N
 
 @FUZZ
 @given(at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
-def test_what_is_damaged_is_never_taken_for_whole(folder: Path, at: float, value: bytes) -> None:
-    """Every array has a checksum; what lies between them, a date for example, may change unnoticed."""
+def test_damage_is_never_read_as_data(folder: Path, at: float, value: bytes) -> None:
+    """Every array has a checksum; bytes between them, a date for example, may change unnoticed."""
     whole, source = (folder / "take1.npz").read_bytes(), read(folder, proprio=("angle",))
     healthy = read_all(source)
     overwrite(folder / "take1.npz", at, value)
     with bounded():
-        found = read_all(source)
-    assert found["take0"] == healthy["take0"]
-    assert found["take1"] == healthy["take1"] or "take1.npz: " in str(found["take1"])
+        actual = read_all(source)
+    assert actual["take0"] == healthy["take0"]
+    assert actual["take1"] == healthy["take1"] or "take1.npz: " in str(actual["take1"])
     (folder / "take1.npz").write_bytes(whole)

@@ -1,5 +1,6 @@
-"""Episodes in TFRecord files, framed by tensorboard's writer and encoded by hand after protobuf's
-specification.
+"""Episodes in TFRecord files that tensorboard's writer wrote.
+
+Their messages are encoded here, by hand, as protobuf's specification says.
 """
 
 import json
@@ -67,7 +68,7 @@ def example(features: Mapping[str, Sequence[Any]]) -> bytes:
     )
 
 
-# ---------------------------------------------------------------------------- a dataset
+# --------------------------------------------------------------------------------------- a dataset
 
 
 def tensor(*shape: int, dtype: str = "float32") -> dict[str, Any]:
@@ -97,7 +98,7 @@ STEP = features(
 )
 
 
-def encoded(number: int) -> bytes:
+def encode_episode(number: int) -> bytes:
     written = steps(number)
     return example(
         {
@@ -130,7 +131,7 @@ def write(folder: Path, *shards: Sequence[int]) -> Path:
         with (folder / f"toy-train.tfrecord-{shard:05d}-of-{len(shards):05d}").open("wb") as stream:
             writer = RecordWriter(stream)
             for number in numbers:
-                writer.write(encoded(number))
+                writer.write(encode_episode(number))
     whole = features(
         steps={"sequence": {"feature": STEP}}, episode_metadata=features(file_path={"text": {}})
     )
@@ -160,7 +161,7 @@ def test_episodes_are_read_as_written(folder: Path) -> None:
         assert episode.instruction == f"task {number}"
 
 
-def test_what_is_found_and_what_is_said(folder: Path) -> None:
+def test_defaults_and_configuration(folder: Path) -> None:
     info = read(folder).info
     assert info.action.names == ("world_vector_0", "world_vector_1", "world_vector_2", "gripper")
     assert (list(info.cameras), info.fps, len(info.proprio)) == (["image"], 3.0, 5)
@@ -184,7 +185,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
         ({"split": "test"}, DataError, r"holds no \*-test.tfrecord-\* files"),
     ],
 )
-def test_what_is_not_there(
+def test_missing_features_and_splits(
     folder: Path, config: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -202,7 +203,7 @@ def test_cut_off_and_damaged_files_keep_their_other_records(folder: Path) -> Non
     file = folder / "toy-train.tfrecord-00000-of-00002"
     whole, healthy = file.read_bytes(), read_all(read(folder))
     first, second, third = healthy
-    second_at = read(folder).places[second][1]
+    second_at = read(folder).locations[second][1]
     for damaged, lost, message in (
         (whole[:-10], second, f"the record at byte {second_at:,} is cut off"),
         (
@@ -213,14 +214,14 @@ def test_cut_off_and_damaged_files_keep_their_other_records(folder: Path) -> Non
         (whole[:40] + b"!" + whole[41:], first, "the record at byte 0 does not match its checksum"),
     ):
         file.write_bytes(damaged)
-        found = read_all(read(folder))
-        assert file.name in found[lost]
-        assert message in found.pop(lost)
-        assert found == {name: content for name, content in healthy.items() if name != lost}
+        actual = read_all(read(folder))
+        assert file.name in actual[lost]
+        assert message in actual.pop(lost)
+        assert actual == {name: content for name, content in healthy.items() if name != lost}
     file.write_bytes(b"no record at all")
-    found = read_all(read(folder))
-    assert [*found] == [first, third]
-    assert "no record begins at byte 0" in found[first]
+    actual = read_all(read(folder))
+    assert [*actual] == [first, third]
+    assert "no record begins at byte 0" in actual[first]
 
 
 def test_a_length_that_no_file_has_is_refused(folder: Path) -> None:
@@ -243,12 +244,12 @@ def test_a_length_that_no_file_has_is_refused(folder: Path) -> None:
     "lengths", [["0"], ["-1"], ["1000000000000"], ["x"], [[]], ["3", "99999999999999"]]
 )
 def test_widths_that_no_step_has(folder: Path, lengths: list[Any]) -> None:
-    description = json.loads((folder / "features.json").read_text())
-    step = description["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"][
+    metadata = json.loads((folder / "features.json").read_text())
+    step = metadata["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"][
         "features"
     ]
     step["action"]["featuresDict"]["features"]["gripper"]["tensor"]["shape"]["dimensions"] = lengths
-    (folder / "features.json").write_text(json.dumps(description))
+    (folder / "features.json").write_text(json.dumps(metadata))
     with (
         bounded(),
         pytest.raises(DataError, match=r"'gripper' holds|features.json: describes no episodes"),
@@ -258,16 +259,16 @@ def test_widths_that_no_step_has(folder: Path, lengths: list[Any]) -> None:
 
 @FUZZ
 @given(at=st.floats(0, 1), value=st.binary(min_size=1, max_size=8))
-def test_what_is_damaged_is_never_taken_for_whole(folder: Path, at: float, value: bytes) -> None:
+def test_damage_is_never_read_as_data(folder: Path, at: float, value: bytes) -> None:
     """Every byte of a record lies below a checksum."""
     file = folder / "toy-train.tfrecord-00000-of-00002"
     whole, healthy = file.read_bytes(), read_all(read(folder))
     overwrite(file, at, value)
     with bounded():
-        found = read_all(read(folder))
-    damaged = [name for name in healthy if found.get(name) != healthy[name]]
+        actual = read_all(read(folder))
+    damaged = [name for name in healthy if actual.get(name) != healthy[name]]
     assert bool(damaged) == (file.read_bytes() != whole)
-    assert all(isinstance(found.get(name, ""), str) for name in damaged)
+    assert all(isinstance(actual.get(name, ""), str) for name in damaged)
     file.write_bytes(whole)
 
 
@@ -276,6 +277,6 @@ def test_what_is_damaged_is_never_taken_for_whole(folder: Path, at: float, value
 def test_records_of_anything_are_an_error_in_one_line(folder: Path, content: bytes) -> None:
     with (folder / "toy-train.tfrecord-00000-of-00002").open("wb") as stream:
         RecordWriter(stream).write(content)
-    with bounded(), pytest.raises(DataError) as failed:
+    with bounded(), pytest.raises(DataError) as error_info:
         read(folder).read("00000-of-00002/000000")
-    assert len(str(failed.value).splitlines()) == 1
+    assert len(str(error_info.value).splitlines()) == 1

@@ -98,7 +98,7 @@ def test_the_conventions_are_those_of_the_controller(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "mode", "frame"),
+    ("settings", "mode", "frame"),
     [
         ({}, "delta", "base"),
         ({"input_type": "absolute"}, "absolute", "base"),
@@ -106,9 +106,9 @@ def test_the_conventions_are_those_of_the_controller(tmp_path: Path) -> None:
     ],
 )
 def test_the_conventions_since_robosuite_1_5(
-    tmp_path: Path, said: dict[str, str], mode: str, frame: str
+    tmp_path: Path, settings: dict[str, str], mode: str, frame: str
 ) -> None:
-    arm = {"type": "OSC_POSE", "output_max": 0.05, "gripper": {"type": "GRIP"}, **said}
+    arm = {"type": "OSC_POSE", "output_max": 0.05, "gripper": {"type": "GRIP"}, **settings}
     environment = {
         "env_kwargs": {"controller_configs": {"type": "BASIC", "body_parts": {"right": arm}}}
     }
@@ -126,7 +126,7 @@ def test_other_actions_than_the_controllers_are_not_taken_for_them(tmp_path: Pat
     assert (action.mode, action.rotation, action.scale) == ("absolute", "none", (1.0,) * 7)
 
 
-def test_what_the_robot_is_told(tmp_path: Path) -> None:
+def test_where_the_instruction_is_found(tmp_path: Path) -> None:
     libero = write(
         tmp_path / "a.hdf5", problem_info={"language_instruction": ["open", "the", "drawer"]}
     )
@@ -141,14 +141,14 @@ def test_what_the_robot_is_told(tmp_path: Path) -> None:
         read(write(tmp_path / "image.hdf5")).read("image/demo_0")
 
 
-def test_pictures_that_stand_on_their_heads(tmp_path: Path) -> None:
+def test_images_that_are_upside_down(tmp_path: Path) -> None:
     write(tmp_path / "lift.hdf5")
     written = demonstration(0)["obs/agentview_image"]
     config = {"instruction": "lift", "cameras": {"front": "agentview_image"}}
-    turned = read(tmp_path, flip=True, **config).read("lift/demo_0").images["front"]
-    np.testing.assert_array_equal(turned, written[:, ::-1])
+    flipped = read(tmp_path, flip=True, **config).read("lift/demo_0").images["front"]
+    np.testing.assert_array_equal(flipped, written[:, ::-1])
     with h5py.File(tmp_path / "lift.hdf5", "a") as file:
-        file["data"].attrs["macros_image_convention"] = "opengl"  # as LIBERO's say of themselves
+        file["data"].attrs["macros_image_convention"] = "opengl"  # as in LIBERO's files
     np.testing.assert_array_equal(
         read(tmp_path, **config).read("lift/demo_0").images["front"], written[:, ::-1]
     )
@@ -179,7 +179,7 @@ def test_a_folder_of_files_is_imported(tmp_path: Path, capsys: pytest.CaptureFix
         ({"action": "action"}, ConfigError, "there is no dataset 'action'; did you mean 'actions'"),
     ],
 )
-def test_what_is_not_there(
+def test_missing_cameras_observations_and_actions(
     tmp_path: Path, config: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -246,7 +246,7 @@ def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "message"),
+    ("dataset", "message"),
     [
         (
             {"shape": (10**12, 7), "chunks": (1000, 7)},
@@ -267,14 +267,14 @@ def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
         ({"shape": (5, 7), "external": [("/dev/zero", 0, 280)]}, r"expected numbers in this file"),
     ],
 )
-def test_what_is_claimed_and_not_there_is_refused(
-    tmp_path: Path, made: dict[str, Any], message: str
+def test_claims_without_data_are_refused(
+    tmp_path: Path, dataset: dict[str, Any], message: str
 ) -> None:
     path = write(tmp_path / "lift.hdf5")
     with h5py.File(path, "a") as file:
         del file["data/demo_2/actions"]
         file["data/demo_2"].create_dataset(
-            "actions", **({"dtype": "f8"} if "shape" in made else {}), **made
+            "actions", **({"dtype": "f8"} if "shape" in dataset else {}), **dataset
         )
     source = read(path, instruction="lift")
     with bounded(), pytest.raises(DataError, match=message):

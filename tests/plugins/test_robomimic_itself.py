@@ -1,4 +1,4 @@
-"""robomimic's own dataset class on what we write: the judge of whether it is robomimic's format."""
+"""Files that Joinery wrote, read by robomimic's own dataset class."""
 
 from pathlib import Path
 from typing import Any
@@ -44,20 +44,18 @@ def load(path: Path, **settings: Any) -> Any:
 @pytest.mark.parametrize("cache", ["all", "low_dim", None])
 def test_robomimic_reads_every_step(path: Path, cache: str | None) -> None:
     dataset = load(path, hdf5_cache_mode=cache)
-    places = [(episode, t) for episode in EPISODES for t in range(len(episode))]
-    assert len(dataset) == len(places)
-    for index, (episode, t) in enumerate(places):
-        item, after = (
-            dataset[index],
-            min(t + 1, len(episode) - 1),
-        )  # sequences of two, the last frame repeated
-        np.testing.assert_array_equal(item["actions"], episode.actions[[t, after]])
-        np.testing.assert_array_equal(item["obs"]["proprio"], episode.proprio[[t, after]])
-        np.testing.assert_array_equal(item["next_obs"]["proprio"][0], episode.proprio[after])
+    steps = [(episode, t) for episode in EPISODES for t in range(len(episode))]
+    assert len(dataset) == len(steps)
+    for index, (episode, t) in enumerate(steps):
+        # sequences of two frames, in which the last frame is repeated
+        item, next_t = dataset[index], min(t + 1, len(episode) - 1)
+        np.testing.assert_array_equal(item["actions"], episode.actions[[t, next_t]])
+        np.testing.assert_array_equal(item["obs"]["proprio"], episode.proprio[[t, next_t]])
+        np.testing.assert_array_equal(item["next_obs"]["proprio"][0], episode.proprio[next_t])
         for camera, frames in episode.images.items():
-            np.testing.assert_array_equal(item["obs"][camera], frames[[t, after]])
-            np.testing.assert_array_equal(item["next_obs"][camera][0], frames[after])
-        assert item["dones"].tolist() == [t == len(episode) - 1, after == len(episode) - 1]
+            np.testing.assert_array_equal(item["obs"][camera], frames[[t, next_t]])
+            np.testing.assert_array_equal(item["next_obs"][camera][0], frames[next_t])
+        assert item["dones"].tolist() == [t == len(episode) - 1, next_t == len(episode) - 1]
         assert not item["rewards"].any()
 
 

@@ -1,4 +1,4 @@
-"""robomimic's files as we write them: what robomimic reads, and read back as they were."""
+"""Files written for robomimic: they have what it reads, and come back as they were."""
 
 import json
 from dataclasses import replace
@@ -46,17 +46,17 @@ def read(path: Path, **config: Any) -> Robomimic:
     return Robomimic(RobomimicConfig(**config), source=path)
 
 
-def assert_same(found: Episode, expected: Episode) -> None:
-    assert (found.id, found.task, found.instruction) == (
+def assert_same(actual: Episode, expected: Episode) -> None:
+    assert (actual.id, actual.task, actual.instruction) == (
         expected.id,
         expected.task,
         expected.instruction,
     )
-    np.testing.assert_array_equal(found.actions, expected.actions, strict=True)
-    np.testing.assert_array_equal(found.proprio, expected.proprio, strict=True)
-    assert list(found.images) == list(expected.images)
+    np.testing.assert_array_equal(actual.actions, expected.actions, strict=True)
+    np.testing.assert_array_equal(actual.proprio, expected.proprio, strict=True)
+    assert list(actual.images) == list(expected.images)
     for name, frames in expected.images.items():
-        np.testing.assert_array_equal(found.images[name], frames, strict=True)
+        np.testing.assert_array_equal(actual.images[name], frames, strict=True)
 
 
 # --------------------------------------------------------------------------------------- back again
@@ -84,8 +84,8 @@ def test_the_commands_there_and_back(tmp_path: Path) -> None:
         == 0
     )
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
-    there, back = EpisodeStore(tmp_path / "a.zarr"), EpisodeStore(tmp_path / "b.zarr")
-    assert (back.info, back.tasks) == (there.info, there.tasks)
+    original, imported = EpisodeStore(tmp_path / "a.zarr"), EpisodeStore(tmp_path / "b.zarr")
+    assert (imported.info, imported.tasks) == (original.info, original.tasks)
 
 
 words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
@@ -128,39 +128,39 @@ groups = st.lists(
 
 @given(groups)
 def test_names_are_split_as_they_were_joined(widths: list[tuple[str, int]]) -> None:
-    found = split_names(dimension_names(widths))
+    actual = split_names(dimension_names(widths))
     if any(width > 1 for _, width in widths):
-        assert [(name, columns.stop - columns.start) for name, columns in found.items()] == widths
+        assert [(name, columns.stop - columns.start) for name, columns in actual.items()] == widths
     else:
-        assert found == ({"proprio": slice(0, len(widths))} if widths else {})
+        assert actual == ({"proprio": slice(0, len(widths))} if widths else {})
 
 
 @pytest.mark.parametrize(
     "names", [("a_0", "a_1", "a_0", "a_1"), ("a/b_0", "a/b_1"), ("_0", "_1"), ("x", "y"), ("a_0",)]
 )
-def test_names_that_are_none_for_observations(names: tuple[str, ...]) -> None:
+def test_names_that_cannot_be_observations(names: tuple[str, ...]) -> None:
     assert split_names(names) == {"proprio": slice(0, len(names))}
 
 
-def test_what_is_said_goes_before_what_was_noted(tmp_path: Path) -> None:
+def test_the_configuration_overrides_the_sidecar(tmp_path: Path) -> None:
     info = make_info()
     path = write(tmp_path / "out.hdf5", info, make_episodes(2, info))
-    said = read(
+    source = read(
         path,
         meaning=ConventionOverride(mode="absolute"),
         instruction="tidy up",
         cameras={"eye": "wrist"},
     )
-    assert said.info.action == replace(info.action, mode="absolute")
-    assert (list(said.info.cameras), said.read("push/1").task) == (["eye"], "push")
-    assert said.read("push/1").instruction == "tidy up"
+    assert source.info.action == replace(info.action, mode="absolute")
+    assert (list(source.info.cameras), source.read("push/1").task) == (["eye"], "push")
+    assert source.read("push/1").instruction == "tidy up"
     with h5py.File(path, "a") as file:
         for name in file["data"]:
             file[f"data/{name}/actions_abs"] = file[f"data/{name}/actions"][()]
     assert read(path, action="actions_abs").info.action.mode == "absolute"
 
 
-def test_a_folder_of_what_we_wrote(tmp_path: Path) -> None:
+def test_a_folder_of_files_that_were_written(tmp_path: Path) -> None:
     info = make_info()
     episodes = make_episodes(4, info)
     (tmp_path / "both").mkdir()
@@ -182,20 +182,20 @@ def test_a_folder_of_what_we_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["data", "data/demo_1"])
-@pytest.mark.parametrize("note", ["{", "[]", "1", "{}"])
-def test_a_damaged_note(tmp_path: Path, where: str, note: str) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "1", "{}"])
+def test_a_damaged_sidecar(tmp_path: Path, where: str, content: str) -> None:
     info = make_info()
     path = write(tmp_path / "out.hdf5", info, make_episodes(2, info))
     with h5py.File(path, "a") as file:
-        file[where].attrs["joinery"] = note
+        file[where].attrs["joinery"] = content
     with pytest.raises(DataError, match=r"out.hdf5.*note is damaged"):
         read(path)
 
 
-# ------------------------------------------------------------------------------ as robomimic has it
+# ------------------------------------------------------------------------------ robomimic's format
 
 
-def test_what_robomimic_looks_for(tmp_path: Path) -> None:
+def test_files_have_what_robomimic_expects(tmp_path: Path) -> None:
     info = make_info()
     episodes = make_episodes(3, info)
     environment = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20}}
@@ -227,9 +227,9 @@ def test_masks_hold_out_the_last_of_each_task(tmp_path: Path) -> None:
         write(tmp_path / "out.hdf5", info, make_episodes(12, info), validation_episodes=1)
     ) as file:
         held_out = [name.decode() for name in file["mask/valid"]]
-        trained_on = [name.decode() for name in file["mask/train"]]
+        training = [name.decode() for name in file["mask/train"]]
     assert held_out == ["demo_10", "demo_11"]
-    assert trained_on == [f"demo_{number}" for number in range(10)]
+    assert training == [f"demo_{number}" for number in range(10)]
 
 
 def test_a_store_without_proprioception(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_full_disk_is_one_error_and_nothing_is_left(
     assert read(tmp_path / "out.hdf5").ids() == ["reach/0", "push/1", "reach/2"]
 
 
-def test_a_camera_may_not_have_the_name_of_numbers(
+def test_a_camera_may_not_be_called_like_the_proprioception(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = replace(make_info(("front",)), cameras={"proprio": Camera(32, 32)})

@@ -1,6 +1,4 @@
-"""Diffusion Policy (https://github.com/real-stanford/diffusion_policy): replay buffers in zarr,
-episodes in a row.
-"""
+"""Replay buffers of Diffusion Policy (https://github.com/real-stanford/diffusion_policy)."""
 
 from core import Register, hookimpl
 from plugins.datasets.diffusion_policy.source import DiffusionPolicy, DiffusionPolicyConfig

@@ -1,4 +1,8 @@
-"""A replay buffer's arrays, read without trust: zarr takes chunks that are not there for zeros."""
+"""A replay buffer: the arrays of a zarr group, checked against the files that hold them.
+
+zarr reads a missing chunk as zeros, and Blosc reads past the end of a chunk that was cut off. Here
+both are errors.
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -6,7 +10,7 @@ from itertools import product
 from math import prod
 from pathlib import Path
 from struct import Struct
-from typing import IO, Any
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -15,24 +19,24 @@ from core import DataError, one_line
 from core.formats import check_claimed_size
 
 ENDS = "meta/episode_ends"
-BLOSC_HEADER = Struct("<4xIII")  # bytes when unpacked, in a block of them, and in the chunk
+# the header of a Blosc chunk: bytes after decompression, bytes per block, bytes of the chunk
+BLOSC_HEADER = Struct("<4xIII")
 
 
 class ReplayBuffer:
-    """The arrays of a folder name.zarr or an archive name.zarr.zip: those in data/ by name, and
-    ENDS.
+    """The arrays in data/ of a folder name.zarr or an archive name.zarr.zip, and the array ENDS.
 
-    Raises DataError, naming the array, and the chunk where one is damaged. A pickled copy opens its
+    Raises DataError, naming the array, and the chunk if one is damaged. A pickled copy opens its
     own files.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._sizes = _sizes(path)
+        self._sizes = _file_sizes(path)
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """The arrays, whose content is not read yet."""
+        """The arrays by name; their content is not read yet."""
         group = _open(self.path)
         try:
             arrays = {**dict(sorted(group["data"].arrays())), ENDS: group[ENDS]}
@@ -44,8 +48,8 @@ class ReplayBuffer:
             return arrays
         except Exception as error:  # noqa: BLE001 - each codec fails in its own way
             raise DataError(
-                f"{self.path}: its arrays cannot be opened ({one_line(error)}); copy it again, or where a codec is "
-                "missing, pip install imagecodecs"
+                f"{self.path}: its arrays cannot be opened ({one_line(error)}); copy it again, "
+                "or where a codec is missing, pip install imagecodecs"
             ) from None
 
     @cached_property
@@ -53,67 +57,69 @@ class ReplayBuffer:
         return ZipFile(self.path)
 
     def check_claimed_size(self, name: str) -> None:
-        """Raise DataError where an array claims more than its files can hold."""
+        """Raise DataError if an array claims more bytes than its files can hold."""
         array = self.arrays[name]
-        there = sum(size for file, size in self._sizes.items() if file.startswith(f"{array.path}/"))
-        check_claimed_size(array.nbytes, there, f"{self.path}, {array.path}")
+        stored = sum(
+            size for file, size in self._sizes.items() if file.startswith(f"{array.path}/")
+        )
+        check_claimed_size(array.nbytes, stored, f"{self.path}, {array.path}")
 
     def read(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Some rows of an array, all of which must be there."""
+        """Read the rows begin..end-1 of an array; raises DataError if a chunk is missing."""
         array = self.arrays[name]
         try:
-            for place in _places(array, begin, end):
-                self._raise_unless_whole(array, _chunk(array, place))
+            for index in _chunk_indices(array, begin, end):
+                self._check_chunk(array, _chunk_file(array, index))
             return np.asarray(array[begin:end])
         except DataError:
             raise
         except Exception as error:  # noqa: BLE001 - each codec fails in its own way
-            said = f"{_damaged(array, begin, end)} cannot be read ({one_line(error)})"
-            raise DataError(f"{self.path}: {said}; copy it again") from None
+            raise DataError(
+                f"{self.path}: {_first_unreadable(array, begin, end)} cannot be read "
+                f"({one_line(error)}); copy it again"
+            ) from None
 
-    def _raise_unless_whole(self, array: Any, chunk: str) -> None:
-        if not self._sizes.get(chunk):
-            raise DataError(f"{self.path}: the chunk {chunk} is not there, or empty; copy it again")
+    def _check_chunk(self, array: Any, file: str) -> None:
+        """Raise DataError if a chunk is missing or empty, or its Blosc header cannot be true."""
+        if not self._sizes.get(file):
+            raise DataError(f"{self.path}: the chunk {file} is not there, or empty; copy it again")
         if "blosc" not in _codecs(array):
             return
-        with self._stream(chunk) as stream:
+        is_folder = self.path.is_dir()
+        stream = (self.path / file).open("rb") if is_folder else self._archive.open(file)
+        with stream:
             header = stream.read(BLOSC_HEADER.size)
             size = stream.seek(0, 2)
-        if not _is_blosc(header, size, prod(array.chunks) * array.dtype.itemsize):
-            raise DataError(f"{self.path}: the chunk {chunk} is damaged or cut off; copy it again")
-
-    def _stream(self, file: str) -> IO[bytes]:
-        return (self.path / file).open("rb") if self.path.is_dir() else self._archive.open(file)
+        most = prod(array.chunks) * array.dtype.itemsize
+        if len(header) == BLOSC_HEADER.size:
+            unpacked, block, packed = BLOSC_HEADER.unpack(header)
+            if packed == size and block <= unpacked <= most:
+                return
+        raise DataError(f"{self.path}: the chunk {file} is damaged or cut off; copy it again")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_sizes": self._sizes}
 
 
 def _open(path: Path) -> Any:
-    """Open the root group; raises DataError where there is none."""
+    """Open the root group; raises DataError if there is none."""
     import zarr
     from zarr.storage import ZipStore
 
-    _register_codecs()
+    try:  # imagecodecs, where it is installed, brings the format's own JPEG 2000
+        from imagecodecs.numcodecs import register_codecs
+    except ImportError:
+        pass
+    else:
+        register_codecs(verbose=False)
     try:
         return zarr.open_group(path if path.is_dir() else ZipStore(path, mode="r"), mode="r")
     except Exception as error:  # noqa: BLE001 - not there, no group, no archive
-        raise DataError(
-            f"{path}: holds no zarr group ({one_line(error)}); name a replay buffer's .zarr"
-        ) from None
+        raise _no_group(path, error) from None
 
 
-def _register_codecs() -> None:
-    """The format's own JPEG 2000 comes from imagecodecs, where that is installed."""
-    try:
-        from imagecodecs.numcodecs import register_codecs
-    except ImportError:
-        return
-    register_codecs(verbose=False)
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    """Bytes of every file in a folder or an archive; raises DataError where neither is there."""
+def _file_sizes(path: Path) -> dict[str, int]:
+    """Bytes of every file in a folder or an archive; raises DataError if there is neither."""
     try:
         if path.is_dir():
             files = [file for file in path.rglob("*") if file.is_file()]
@@ -124,44 +130,38 @@ def _sizes(path: Path) -> dict[str, int]:
             raise ValueError("its list of files claims more bytes than it has")
         return sizes
     except Exception as error:  # noqa: BLE001 - damaged bytes make zipfile raise almost anything
-        raise DataError(
-            f"{path}: holds no zarr group ({one_line(error)}); name a replay buffer's .zarr"
-        ) from None
+        raise _no_group(path, error) from None
+
+
+def _no_group(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: holds no zarr group ({one_line(error)}); name a replay buffer's .zarr"
+    )
 
 
 def _codecs(array: Any) -> set[str]:
     return {getattr(codec, "codec_id", "") for codec in (*array.filters, *array.compressors)}
 
 
-def _is_blosc(header: bytes, size: int, most: int) -> bool:
-    """Whether a chunk of that size unpacks to no more than `most` bytes: Blosc would read past the
-    end otherwise.
-    """
-    if len(header) != BLOSC_HEADER.size:
-        return False
-    unpacked, block, packed = BLOSC_HEADER.unpack(header)
-    return bool(packed == size and block <= unpacked <= most)
-
-
-def _places(array: Any, begin: int, end: int) -> Iterator[tuple[int, ...]]:
-    """Which chunks some rows of an array lie in, by their place in each axis."""
+def _chunk_indices(array: Any, begin: int, end: int) -> Iterator[tuple[int, ...]]:
+    """The indices, one per axis, of the chunks (or shards) that hold the rows begin..end-1."""
     lengths = array.shards or array.chunks
     rows = range(begin // lengths[0], -(-end // lengths[0]))
-    others = [
+    other_axes = [
         range(-(-length // step)) for length, step in zip(array.shape[1:], lengths[1:], strict=True)
     ]
-    return product(rows, *others)
+    return product(rows, *other_axes)
 
 
-def _chunk(array: Any, place: Sequence[int]) -> str:
-    return f"{array.path}/{array.metadata.encode_chunk_key(tuple(place))}"
+def _chunk_file(array: Any, index: Sequence[int]) -> str:
+    return f"{array.path}/{array.metadata.encode_chunk_key(tuple(index))}"
 
 
-def _damaged(array: Any, begin: int, end: int) -> str:
-    """The first chunk that cannot be read by itself, or the array."""
-    for place in () if array.shards else _places(array, begin, end):
+def _first_unreadable(array: Any, begin: int, end: int) -> str:
+    """Name the first chunk that cannot be read by itself, or else the array."""
+    for index in () if array.shards else _chunk_indices(array, begin, end):
         try:
-            array.get_block_selection(place)
-        except Exception:  # noqa: BLE001
-            return f"the chunk {_chunk(array, place)}"
+            array.get_block_selection(index)
+        except Exception:  # noqa: BLE001 - each codec fails in its own way
+            return f"the chunk {_chunk_file(array, index)}"
     return str(array.path)

@@ -29,31 +29,28 @@ from plugins.datasets.diffusion_policy.buffer import ENDS, ReplayBuffer
 
 @dataclass(frozen=True)
 class DiffusionPolicyConfig:
-    """Which arrays are what; the format records neither rate nor instruction."""
+    """Which arrays are what; the format records neither frame rate nor instruction."""
 
     instruction: str
-    """told to the robot in every episode."""
+    """the instruction of every episode."""
     fps: Annotated[float, Gt(0)] = 10.0
     """frames per second."""
     cameras: Mapping[str, str] = field(default_factory=dict)
-    """{name: array}; all arrays of pictures unless said."""
+    """{name: array}; default: every array of images."""
     action: str = "action"
     """the array that holds the actions."""
     proprio: tuple[str, ...] = ()
-    """arrays that are joined; none unless said: "state" often holds what the policy is not meant to
-    see.
+    """arrays that are joined to the proprioception; "state" often holds what a policy must not see.
     """
     meaning: ConventionOverride | None = None
-    """of the actions; absolute positions in the world, without rotation and gripper, unless said.
-    """
+    """of the actions; default: absolute positions in the world, no rotation, no gripper."""
 
 
 class DiffusionPolicy:
-    """Reads `data/*`, cut at `meta/episode_ends`, from a folder name.zarr or an archive
-    name.zarr.zip.
+    """Reads the arrays in data/ of a replay buffer, cut into episodes at meta/episode_ends.
 
-    Raises DataError, naming the array, for what is missing or damaged, ConfigError for arrays that
-    are not there.
+    The source is a folder name.zarr or an archive name.zarr.zip. Raises DataError, naming the
+    array, for missing or damaged data, and ConfigError for arrays that do not exist.
     """
 
     def __init__(self, config: DiffusionPolicyConfig, *, source: Path) -> None:
@@ -61,58 +58,63 @@ class DiffusionPolicy:
         self.path = source
         self.buffer = ReplayBuffer(source)
         arrays = self.buffer.arrays
-        known = {name: array_kind(x.shape, x.dtype) for name, x in arrays.items() if name != ENDS}
-        pictures = {name: name for name, kind in known.items() if kind == "pictures"}
-        self.cameras = dict(config.cameras) or pictures
+        kinds = {
+            name: array_kind(array.shape, array.dtype)
+            for name, array in arrays.items()
+            if name != ENDS
+        }
+        self.cameras = dict(config.cameras) or {
+            name: name for name, kind in kinds.items() if kind == "pictures"
+        }
         numbers = [config.action, *config.proprio]
         check_mapping(
-            source, "array", {"pictures": self.cameras.values(), "numbers": numbers}, known
+            source, "array", {"pictures": self.cameras.values(), "numbers": numbers}, kinds
         )
-        self.bounds = self._bounds([*self.cameras.values(), *numbers])
-        self.unit = {key: self._is_unit(key) for key in self.cameras.values()}
+        self.bounds = self._read_bounds([*self.cameras.values(), *numbers])
+        self.unit_range = {key: self._is_unit_range(key) for key in self.cameras.values()}
         widths = {name: flat_width(arrays[name].shape) for name in numbers}
         names = dimension_names([(config.action, widths[config.action])])
-        found = ActionConvention(
+        convention = ActionConvention(
             names, "absolute", "world", "none", (1.0,) * len(names), config.fps
         )
         self.info = source_info(
             fps=config.fps,
             cameras={name: arrays[key].shape[1:3] for name, key in self.cameras.items()},
-            action=override_convention(found, config.meaning),
+            action=override_convention(convention, config.meaning),
             proprio=dimension_names([(name, widths[name]) for name in config.proprio]),
             origin=f"replay buffer {source.name}",
         )
 
-    def _bounds(self, wanted: Sequence[str]) -> np.ndarray:
-        """Where episodes begin and end; the arrays that they need must be as long."""
-        arrays = self.buffer.arrays
-        for name in (*wanted, ENDS):
+    def _read_bounds(self, names: Sequence[str]) -> np.ndarray:
+        """Read where episodes begin and end (episodes + 1).
+
+        Raises DataError if one of the named arrays, which the episodes need, is shorter than that.
+        """
+        arrays, ends = self.buffer.arrays, self.buffer.arrays[ENDS]
+        for name in (*names, ENDS):
             self.buffer.check_claimed_size(name)
-        if arrays[ENDS].ndim != 1 or arrays[ENDS].dtype.kind not in "iu" or not arrays[ENDS].size:
+        if ends.ndim != 1 or ends.dtype.kind not in "iu" or not ends.size:
             raise DataError(
-                f"{self.path}: {ENDS} is {arrays[ENDS].dtype} {arrays[ENDS].shape}, expected whole numbers"
+                f"{self.path}: {ENDS} is {ends.dtype} {ends.shape}, expected whole numbers"
             )
-        ends = self.buffer.read(ENDS, 0, arrays[ENDS].size).astype(np.int64)
+        ends = self.buffer.read(ENDS, 0, ends.size).astype(np.int64)
         if (np.diff(ends, prepend=0) <= 0).any():
             raise DataError(
                 f"{self.path}: {ENDS} must rise, got {ends[:8].tolist()}; record it again"
             )
-        for name in wanted:
+        for name in names:
             if arrays[name].ndim < 1 or arrays[name].shape[0] < ends[-1]:
                 raise DataError(
                     f"{self.path}: {ENDS} counts {ends[-1]} frames, data/{name} has fewer"
                 )
         return np.concatenate([[0], ends])
 
-    def _is_unit(self, key: str) -> bool:
-        """Whether pictures are floats in [0, 1], by the first episode that can be read."""
+    def _is_unit_range(self, key: str) -> bool:
+        """Whether images are floats in [0, 1], judged by the first episode that can be read."""
         if self.buffer.arrays[key].dtype.kind != "f":
             return False
-        return is_unit_range(
-            first_readable(
-                pairwise(self.bounds.tolist()), lambda bounds: self.buffer.read(key, *bounds)
-            )
-        )
+        spans = pairwise(self.bounds.tolist())
+        return is_unit_range(first_readable(spans, lambda span: self.buffer.read(key, *span)))
 
     def ids(self) -> Sequence[str]:
         """The episodes' numbers."""
@@ -121,25 +123,18 @@ class DiffusionPolicy:
     def read(self, episode: str) -> Episode:
         """Read one episode; raises DataError that names the array."""
         begin, end = (int(bound) for bound in self.bounds[int(episode) : int(episode) + 2])
-        where = f"{self.path}, episode {episode}"
+        config, where = self.config, f"{self.path}, episode {episode}"
+        images = {}
+        for name, key in self.cameras.items():
+            frames = self.buffer.read(key, begin, end)
+            images[name] = as_images(frames, f"{where}, {key}", unit=self.unit_range[key])
+        actions = [self.buffer.read(config.action, begin, end)]
+        proprio = [self.buffer.read(key, begin, end) for key in config.proprio]
         return Episode(
             id=episode,
-            task=self.config.instruction,
-            instruction=self.config.instruction,
-            images={
-                name: as_images(
-                    self.buffer.read(key, begin, end), f"{where}, {key}", unit=self.unit[key]
-                )
-                for name, key in self.cameras.items()
-            },
-            actions=join_columns(
-                [self.buffer.read(self.config.action, begin, end)],
-                end - begin,
-                f"{where}, {self.config.action}",
-            ),
-            proprio=join_columns(
-                [self.buffer.read(key, begin, end) for key in self.config.proprio],
-                end - begin,
-                where,
-            ),
+            task=config.instruction,
+            instruction=config.instruction,
+            images=images,
+            actions=join_columns(actions, end - begin, f"{where}, {config.action}"),
+            proprio=join_columns(proprio, end - begin, where),
         )

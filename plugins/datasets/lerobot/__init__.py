@@ -1,6 +1,4 @@
-"""LeRobot (https://github.com/huggingface/lerobot): reads datasets of its formats 2.0, 2.1 and 3.0,
-writes 3.0.
-"""
+"""Datasets of LeRobot (https://github.com/huggingface/lerobot): a reader and a writer."""
 
 from core import Register, hookimpl
 from plugins.datasets.lerobot.source import LeRobot, LeRobotConfig

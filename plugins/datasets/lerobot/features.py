@@ -1,42 +1,45 @@
-"""What meta/info.json says of a dataset, and the names of its columns."""
+"""The content of meta/info.json, and the names of columns and files, in format 3.0."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from core.episodes import StoreInfo
 
-STATE, ACTION, PICTURES = "observation.state", "action", "observation.images."
+STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 FILES_PER_CHUNK = 1_000
-TABLE_MB, FILM_MB = 100, 200  # at most in a file, as LeRobot
-SERIES = "chunk-{chunk_index:03d}/file-{file_index:03d}"
-DATA, EPISODES = f"data/{SERIES}.parquet", f"meta/episodes/{SERIES}.parquet"
-FILMS = f"videos/{{video_key}}/{SERIES}.mp4"
+TABLE_MB, VIDEO_MB = 100, 200  # largest file, as in LeRobot
+NUMBERED = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+DATA, EPISODES = f"data/{NUMBERED}.parquet", f"meta/episodes/{NUMBERED}.parquet"
+VIDEOS = f"videos/{{video_key}}/{NUMBERED}.mp4"
 
 Features = dict[str, dict[str, Any]]
 
 
-def describe_features(info: StoreInfo, films: Mapping[str, Mapping[str, Any]]) -> Features:
-    """Every column with its type; films: {camera: facts of its videos}, empty where pictures stand
-    in the tables.
+def make_features(info: StoreInfo, videos: Mapping[str, Mapping[str, Any]]) -> Features:
+    """Every column with its type, as info.json lists them.
+
+    videos: {camera: properties of its videos}, empty if images lie in the tables.
     """
-    features = {STATE: _numbers(info.proprio)} if info.proprio else {}
-    features[ACTION] = _numbers(info.action.names)
+    features = {STATE: _float_feature(info.proprio)} if info.proprio else {}
+    features[ACTION] = _float_feature(info.action.names)
     for name, camera in info.cameras.items():
-        features[f"{PICTURES}{name}"] = {
-            "dtype": "video" if films else "image",
+        features[f"{IMAGES}{name}"] = {
+            "dtype": "video" if videos else "image",
             "shape": [camera.height, camera.width, 3],
             "names": ["height", "width", "channels"],
-        } | ({"info": dict(films[name])} if films else {})
+        }
+        if videos:
+            features[f"{IMAGES}{name}"]["info"] = dict(videos[name])
     features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
     return features | {name: {"dtype": "int64", "shape": [1], "names": None} for name in COUNTERS}
 
 
-def _numbers(names: tuple[str, ...]) -> dict[str, Any]:
+def _float_feature(names: tuple[str, ...]) -> dict[str, Any]:
     return {"dtype": "float32", "shape": [len(names)], "names": list(names)}
 
 
-def describe_dataset(
+def make_info_json(
     features: Features,
     *,
     fps: int | float,
@@ -45,8 +48,8 @@ def describe_dataset(
     frames: int,
     tasks: int,
 ) -> dict[str, Any]:
-    """The content of meta/info.json."""
-    has_films = any(feature["dtype"] == "video" for feature in features.values())
+    """The content of meta/info.json; episodes, frames, tasks: how many there are."""
+    has_videos = any(feature["dtype"] == "video" for feature in features.values())
     return {
         "codebase_version": "v3.0",
         "fps": fps,
@@ -56,9 +59,9 @@ def describe_dataset(
         "total_tasks": tasks,
         "chunks_size": FILES_PER_CHUNK,
         "data_files_size_in_mb": TABLE_MB,
-        "video_files_size_in_mb": FILM_MB,
+        "video_files_size_in_mb": VIDEO_MB,
         "data_path": DATA,
-        "video_path": FILMS if has_films else None,
+        "video_path": VIDEOS if has_videos else None,
         "robot_type": robot,
         "splits": {"train": f"0:{episodes}"},
     }

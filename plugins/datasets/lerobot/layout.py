@@ -1,5 +1,6 @@
-"""Where LeRobot's formats keep an episode: which rows of which table, and which seconds of which
-videos.
+"""Where a LeRobot dataset keeps its episodes, according to its folder meta/.
+
+An episode is some rows of a table, and for each camera some seconds of a video.
 """
 
 import json
@@ -18,7 +19,7 @@ VERSIONS = ("v2.0", "v2.1", "v3.0")
 
 
 @dataclass(frozen=True)
-class Place:
+class EpisodeLocation:
     """Where an episode lies.
 
     length: its frames. table: the parquet file that holds its rows, perhaps among others'.
@@ -30,26 +31,27 @@ class Place:
     videos: Mapping[str, tuple[Path, float]]
 
 
+Locations = dict[str, EpisodeLocation | DataError]
+
+
 @dataclass(frozen=True)
 class Layout:
-    """What a dataset says of itself.
+    """What meta/ says about a dataset.
 
-    fps: frames per second. features: as info.json has them. robot: its name. places: {episode:
-    where it lies}, and {file: what is wrong with it} for one that should list episodes. tasks:
-    {number: what the robot is told}.
+    fps: frames per second. features: as info.json has them. robot: its name. locations: {episode:
+    where it lies}, and {file: its error} for a file that should list episodes and cannot be read.
+    tasks: {number: instruction}.
     """
 
     fps: float
     features: Mapping[str, Mapping[str, Any]]
     robot: str
-    places: Mapping[str, Place | DataError]
+    locations: Mapping[str, EpisodeLocation | DataError]
     tasks: Mapping[int, str]
 
 
 def read_layout(root: Path) -> Layout:
-    """Read meta/; raises DataError, naming the file, for what is missing, damaged or of an unknown
-    version.
-    """
+    """Read meta/; raises DataError, naming the file, if it is damaged or of an unknown version."""
     path = root / "meta" / "info.json"
     if not path.exists():
         raise DataError(
@@ -64,15 +66,17 @@ def read_layout(root: Path) -> Layout:
                 f"{path}: version {version}; known: {', '.join(VERSIONS)}; convert it with lerobot"
             )
         _check(info)
-        places, tasks = (_tables if version == "v3.0" else _lines)(root, info)
-        places |= _lost(path, int(info.get("total_episodes", 0)), places)
-        return Layout(
-            float(info["fps"]),
-            info["features"],
-            str(info.get("robot_type") or "robot"),
-            places,
-            tasks,
-        )
+        read_episodes = _read_episodes_v3 if version == "v3.0" else _read_episodes_v2
+        locations, tasks = read_episodes(root, info)
+        count = int(info.get("total_episodes", 0))
+        has_errors = any(isinstance(location, DataError) for location in locations.values())
+        if len(locations) < count and not has_errors:
+            locations[f"meta/{path.name}"] = DataError(
+                f"{path}: counts {count} episodes, and {len(locations)} are listed beside it; "
+                "copy the dataset again"
+            )
+        robot = str(info.get("robot_type") or "robot")
+        return Layout(float(info["fps"]), info["features"], robot, locations, tasks)
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged JSON can say anything
@@ -84,19 +88,18 @@ def read_layout(root: Path) -> Layout:
 def read_table(
     path: Path, columns: Sequence[str], episode: int | None = None
 ) -> list[dict[str, Any]]:
-    """Read rows of a parquet file, all or one episode's; raises DataError that names the file.
+    """Read rows of a parquet file: of one episode, or all.
 
-    Checksums are verified where the file has them.
+    Checksums are verified if the file has them. Raises DataError that names the file.
     """
     parquet = import_optional("pyarrow.parquet", extra="lerobot")
     size = file_size(path)
-    chosen = None if episode is None else [("episode_index", "==", episode)]
     try:
         check_claimed_size(parquet.read_metadata(path).num_rows, size, str(path))
         rows: list[dict[str, Any]] = parquet.read_table(
             path,
             columns=list(columns) or None,
-            filters=chosen,
+            filters=None if episode is None else [("episode_index", "==", episode)],
             use_threads=False,
             page_checksum_verification=True,
         ).to_pylist()
@@ -108,114 +111,101 @@ def read_table(
 
 
 def _check(info: Mapping[str, Any]) -> None:
-    """Raise ValueError or KeyError where info.json lacks what is relied upon later."""
+    """Raise ValueError or KeyError if info.json lacks something that is relied on later."""
     if not 0 < float(info["fps"]) < inf:
         raise ValueError(f"fps is {info['fps']}")
     for name, feature in info["features"].items():
-        if not isinstance(feature["dtype"], str) or not all(
-            isinstance(n, int) and n > 0 for n in feature["shape"]
-        ):
+        is_shape = all(isinstance(length, int) and length > 0 for length in feature["shape"])
+        if not isinstance(feature["dtype"], str) or not is_shape:
             raise ValueError(f"feature '{name}' is {feature['dtype']} {feature['shape']}")
 
 
-def _lost(
-    path: Path, promised: int, places: Mapping[str, Place | DataError]
-) -> dict[str, DataError]:
-    """What to say where fewer episodes are listed than info.json counts, and no damaged list
-    explains it.
-    """
-    if len(places) >= promised or any(isinstance(place, DataError) for place in places.values()):
-        return {}
-    said = f"counts {promised} episodes, and {len(places)} are listed beside it"
-    return {f"meta/{path.name}": DataError(f"{path}: {said}; copy the dataset again")}
+# ------------------------------------------------------------------------------ lists of episodes
 
 
-def _tables(
-    root: Path, info: Mapping[str, Any]
-) -> tuple[dict[str, Place | DataError], dict[int, str]]:
-    """Version 3.0: many episodes a file, listed in tables."""
+def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
+    """Version 3.0: many episodes in a file, listed in tables."""
     files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DataError(f"{root / 'meta' / 'episodes'}: lists no episodes; copy the dataset again")
-    places: dict[str, Place | DataError] = {}
+    locations: Locations = {}
     for file in files:
         try:
-            places |= _listed(root, info, file)
+            locations |= _read_episode_table(root, info, file)
         except DataError as error:
-            places[file.relative_to(root).as_posix()] = error
-    tasks = {
-        int(row["task_index"]): _text(row)
-        for row in read_table(root / "meta" / "tasks.parquet", [])
-    }
-    return places, tasks
+            locations[file.relative_to(root).as_posix()] = error
+    tasks = {}
+    for row in read_table(root / "meta" / "tasks.parquet", []):
+        # the other column is pandas' index, which is called "task" or has no name of its own
+        task = next(value for key, value in row.items() if key != "task_index")
+        tasks[int(row["task_index"])] = str(task)
+    return locations, tasks
 
 
-def _listed(root: Path, info: Mapping[str, Any], file: Path) -> dict[str, Place]:
-    """The episodes that one table of meta/ lists."""
-    videos = _videos(info)
+def _read_episode_table(
+    root: Path, info: Mapping[str, Any], file: Path
+) -> dict[str, EpisodeLocation]:
+    """The episodes that one table of meta/episodes lists."""
+    video_keys = _video_keys(info)
     columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    for key in videos:
+    for key in video_keys:
         columns += [
             f"videos/{key}/{entry}" for entry in ("chunk_index", "file_index", "from_timestamp")
         ]
-    places = {}
+    locations = {}
     for row in read_table(file, columns):
-        data = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        films = {key: _film(root, info, key, row) for key in videos}
-        places[_name(row)] = Place(
-            int(row["length"]), root / _filled(info["data_path"], data), films
+        table = _fill(
+            info["data_path"],
+            {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]},
         )
-    return places
+        videos = {}
+        for key in video_keys:
+            fields = {
+                "video_key": key,
+                "chunk_index": row[f"videos/{key}/chunk_index"],
+                "file_index": row[f"videos/{key}/file_index"],
+            }
+            begin = float(row[f"videos/{key}/from_timestamp"])
+            videos[key] = (root / _fill(info["video_path"], fields), begin)
+        locations[_episode_name(row)] = EpisodeLocation(int(row["length"]), root / table, videos)
+    return locations
 
 
-def _film(
-    root: Path, info: Mapping[str, Any], key: str, row: Mapping[str, Any]
-) -> tuple[Path, float]:
-    chunk, file, begins = (
-        row[f"videos/{key}/{entry}"] for entry in ("chunk_index", "file_index", "from_timestamp")
-    )
-    where = {"video_key": key, "chunk_index": chunk, "file_index": file}
-    return root / _filled(info["video_path"], where), float(begins)
-
-
-def _lines(
-    root: Path, info: Mapping[str, Any]
-) -> tuple[dict[str, Place | DataError], dict[int, str]]:
-    """Versions 2.0 and 2.1: files of one episode each, listed line by line."""
-    places: dict[str, Place | DataError] = {}
+def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
+    """Versions 2.0 and 2.1: one episode in a file, listed in lines of JSON."""
+    locations: Locations = {}
     for row in _json_lines(root / "meta" / "episodes.jsonl"):
         episode = int(row["episode_index"])
-        where = {"episode_index": episode, "episode_chunk": episode // int(info["chunks_size"])}
-        films = {
-            key: (root / _filled(info["video_path"], {"video_key": key, **where}), 0.0)
-            for key in _videos(info)
+        fields = {"episode_index": episode, "episode_chunk": episode // int(info["chunks_size"])}
+        videos = {
+            key: (root / _fill(info["video_path"], {"video_key": key, **fields}), 0.0)
+            for key in _video_keys(info)
         }
-        places[_name(row)] = Place(
-            int(row["length"]), root / _filled(info["data_path"], where), films
-        )
-    return places, {
+        table = root / _fill(info["data_path"], fields)
+        locations[_episode_name(row)] = EpisodeLocation(int(row["length"]), table, videos)
+    tasks = {
         int(row["task_index"]): str(row["task"])
         for row in _json_lines(root / "meta" / "tasks.jsonl")
     }
+    return locations, tasks
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _episode_name(row: Mapping[str, Any]) -> str:
     return f"{int(row['episode_index']):06d}"
 
 
-def _filled(template: str, where: Mapping[str, Any]) -> str:
-    """A file's name; its template may say how many digits a number has, and not that it has
-    millions.
+def _fill(template: str, fields: Mapping[str, Any]) -> str:
+    """A file's name from its template in info.json.
+
+    A template may say how many digits a number has, up to 99: millions would take all memory.
     """
-    if any(
-        not re.fullmatch(r"0?\d{0,2}d?", spec or "")
-        for _, _, spec, _ in Formatter().parse(template)
-    ):
-        raise ValueError(f"'{template}' names no files")
-    return template.format(**where)
+    for _, _, spec, _ in Formatter().parse(template):
+        if not re.fullmatch(r"0?\d{0,2}d?", spec or ""):
+            raise ValueError(f"'{template}' names no files")
+    return template.format(**fields)
 
 
-def _videos(info: Mapping[str, Any]) -> list[str]:
+def _video_keys(info: Mapping[str, Any]) -> list[str]:
     return [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
 
 
@@ -223,11 +213,6 @@ def _json_lines(path: Path) -> Iterator[Any]:
     file_size(path)
     with path.open(encoding="utf-8") as lines:
         yield from (json.loads(line) for line in lines if line.strip())
-
-
-def _text(row: Mapping[str, Any]) -> str:
-    """The task in a row of tasks.parquet, whose index pandas calls "task" or nothing."""
-    return str(next(value for key, value in row.items() if key != "task_index"))
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,5 @@
-"""The ten numbers that LeRobot keeps of each feature, for an episode and for all."""
+"""The statistics that LeRobot keeps of each feature: of an episode, and of the dataset."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +9,30 @@ from core import import_optional
 from core.episodes import Statistics
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-ROWS = 65_536
-BLOCKS = 64  # that wait to be merged
+ROWS = 65_536  # in a block
+BLOCKS = 64  # kept before they are merged into one
 
+# {"min", "max", "mean", "std", the quantiles and "count": one value per number of a feature}
 Summary = dict[str, list[Any]]
 
 
 def summarise(statistics: Statistics, first: int, stop: int) -> Summary:
-    """The ten of columns first..stop-1."""
-    s = statistics
-    columns = {"min": s.min, "max": s.max, "mean": s.mean, "std": s.std}
-    columns |= {name: s.quantile(q) for name, q in QUANTILES.items()}
+    """The ten statistics that LeRobot keeps, of the columns first..stop-1."""
+    columns = {
+        "min": statistics.min,
+        "max": statistics.max,
+        "mean": statistics.mean,
+        "std": statistics.std,
+    }
+    columns |= {name: statistics.quantile(q) for name, q in QUANTILES.items()}
     summary = {name: column[first:stop].tolist() for name, column in columns.items()}
-    return summary | {"count": [s.count]}
+    return summary | {"count": [statistics.count]}
 
 
-class Running:
-    """Statistics of ever more rows, in little memory: exact up to ROWS, then merged from blocks of
-    that many.
+class RunningStatistics:
+    """Statistics of a growing number of rows, in little memory.
+
+    They are exact up to ROWS rows; of more, they are merged from blocks of that many.
     """
 
     def __init__(self) -> None:
@@ -44,28 +49,29 @@ class Running:
             self._blocks = [Statistics.merge(self._blocks)]
 
     def all_blocks(self) -> list[Statistics]:
-        """The blocks, and one more of the rows that are in none."""
-        return (
-            [*self._blocks, Statistics.of(np.concatenate(self._rows))]
-            if self._rows
-            else self._blocks
-        )
+        """The blocks, and one more of the rows that are not yet in a block."""
+        if not self._rows:
+            return self._blocks
+        return [*self._blocks, Statistics.of(np.concatenate(self._rows))]
 
     def statistics(self) -> Statistics:
-        """The statistics of all rows, of which there must be one."""
+        """The statistics of all rows; there must be at least one."""
         return Statistics.merge(self.all_blocks())
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often each value occurs in the channels of a camera's frames: counts (3 256) int64."""
+    """How often each value occurs in each channel of a camera's frames.
+
+    frames: how many were counted. counts: (3 256) int64.
+    """
 
     frames: int
     counts: np.ndarray
 
     @classmethod
     def of(cls, frames: np.ndarray) -> "Histogram":
-        """Count (n Y X 3) uint8, frame by frame."""
+        """Count the values of frames (n Y X 3) uint8."""
         image = import_optional("PIL.Image")
         counts = sum(np.array(image.fromarray(frame).histogram(), np.int64) for frame in frames)
         return cls(len(frames), np.reshape(counts, (3, 256)))
@@ -74,18 +80,16 @@ class Histogram:
         return Histogram(self.frames + other.frames, self.counts + other.counts)
 
     def summary(self) -> Summary:
-        """The ten, of values in [0, 1], each (3 1 1); the count is of frames."""
+        """The ten statistics of values in [0, 1], each (3 1 1); "count" is the number of frames."""
         values, total = np.arange(256) / 255, self.counts.sum(axis=1)
         mean = self.counts @ values / total
         variance = np.sum(self.counts * np.square(values - mean[:, None]), axis=1) / total
-        below = np.cumsum(self.counts, axis=1)
-        ranks: Mapping[str, Any] = {"min": 1, "max": total} | {
-            name: np.maximum(np.ceil(q * total), 1) for name, q in QUANTILES.items()
-        }
-        columns = {
-            name: np.argmax(below >= np.reshape(rank, (-1, 1)), axis=1) / 255
-            for name, rank in ranks.items()
-        }
+        columns = {}
+        cumulative = np.cumsum(self.counts, axis=1)
+        ranks: dict[str, Any] = {"min": 1, "max": total}
+        ranks |= {name: np.maximum(np.ceil(q * total), 1) for name, q in QUANTILES.items()}
+        for name, rank in ranks.items():
+            columns[name] = np.argmax(cumulative >= np.reshape(rank, (-1, 1)), axis=1) / 255
         columns |= {"mean": mean, "std": np.sqrt(variance)}
         summary = {name: column.reshape(3, 1, 1).tolist() for name, column in columns.items()}
         return summary | {"count": [self.frames]}

@@ -1,4 +1,4 @@
-"""Series of numbered files, and those of them that are parquet tables."""
+"""Parquet tables as LeRobot writes them: numbered files, schemas, and the table of tasks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,52 +13,52 @@ from plugins.datasets.lerobot.features import FILES_PER_CHUNK, Features
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Which file of a series."""
+class FileNumber:
+    """Which file of a numbered series: its chunk, which is a folder, and its number in there."""
 
     chunk: int = 0
     file: int = 0
 
-    def next(self) -> "Slot":
-        """The file that comes after."""
-        last = self.file + 1 == FILES_PER_CHUNK
-        return Slot(self.chunk + 1, 0) if last else Slot(self.chunk, self.file + 1)
+    def next(self) -> "FileNumber":
+        """The number of the next file."""
+        if self.file + 1 == FILES_PER_CHUNK:
+            return FileNumber(self.chunk + 1, 0)
+        return FileNumber(self.chunk, self.file + 1)
 
-    def path(self, root: Path, template: str) -> Path:
-        """The file's path, its folder made."""
+    def make_path(self, root: Path, template: str) -> Path:
+        """The file's path, whose folder is made."""
         path = root / template.format(chunk_index=self.chunk, file_index=self.file)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 class TableFiles:
-    """Tables of one schema back to back, a row group each, in files that stay below `limit` bytes
-    where they can.
+    """Writes tables of one schema one after the other into numbered files.
+
+    Each table is a row group. A file grows beyond `limit` bytes only if one table is that large.
     """
 
     def __init__(self, root: Path, template: str, limit: int) -> None:
         self._parquet = import_optional("pyarrow.parquet", extra="lerobot")
         self._root, self._template, self._limit = root, template, limit
-        self._slot = Slot()
+        self._number = FileNumber()
         self._writer: Any = None
         self._path = Path()
-        self._rows = 0  # of the file at hand
+        self._rows = 0  # in the open file
 
-    def reserve(self, rows: int) -> Slot:
-        """Which file the next `rows` rows go to: a new one where the last would grow too large with
-        them.
-        """
+    def reserve(self, rows: int) -> FileNumber:
+        """Say which file the next `rows` rows go to: a new one if the last would grow too large."""
         if self._writer is not None:
             size = self._path.stat().st_size
             if size + size / self._rows * rows >= self._limit:
                 self.close()
-                self._slot = self._slot.next()
-        return self._slot
+                self._number = self._number.next()
+        return self._number
 
     def write(self, table: Any) -> None:
         """Write a table to the file that was reserved for it."""
         if self._writer is None:
-            self._path, self._rows = self._slot.path(self._root, self._template), 0
+            self._path, self._rows = self._number.make_path(self._root, self._template), 0
             self._writer = self._parquet.ParquetWriter(
                 self._path, table.schema, compression="snappy"
             )
@@ -66,76 +66,74 @@ class TableFiles:
         self._rows += table.num_rows
 
     def close(self) -> None:
-        """Write the footer of the file at hand, and let go of it."""
+        """Write the footer of the open file, and close it."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
 
 
 def frame_schema(features: Features) -> Any:
-    """The columns of data/ in LeRobot's types, with the note by which the library `datasets` knows
-    them.
+    """The schema of the tables in data/, in LeRobot's types.
+
+    Its metadata declare the columns once more, for Hugging Face's library `datasets`.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
     types = {"float32": arrow.float32(), "int64": arrow.int64()}
-    picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    image_type = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     fields: list[Any] = []
-    known: dict[str, Any] = {}
+    declared: dict[str, Any] = {}
     for key, feature in features.items():
-        kind, width = feature["dtype"], feature["shape"][0]
-        if kind == "image":
-            fields.append((key, picture))
-            known[key] = {"_type": "Image"}
-        elif kind != "video":  # videos have no column
-            one = {"dtype": kind, "_type": "Value"}
-            fields.append((key, types[kind] if width == 1 else arrow.list_(types[kind], width)))
-            known[key] = one if width == 1 else {"feature": one, "length": width, "_type": "List"}
-    return arrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": known}})})
+        dtype, width = feature["dtype"], feature["shape"][0]
+        if dtype == "video":  # videos have no column
+            continue
+        if dtype == "image":
+            fields.append((key, image_type))
+            declared[key] = {"_type": "Image"}
+        elif width == 1:
+            fields.append((key, types[dtype]))
+            declared[key] = {"dtype": dtype, "_type": "Value"}
+        else:
+            fields.append((key, arrow.list_(types[dtype], width)))
+            element = {"dtype": dtype, "_type": "Value"}
+            declared[key] = {"feature": element, "length": width, "_type": "List"}
+    metadata = {"huggingface": json.dumps({"info": {"features": declared}})}
+    return arrow.schema(fields, metadata=metadata)
 
 
 def frame_table(schema: Any, columns: Mapping[str, np.ndarray | list[Any]]) -> Any:
-    """Columns of numbers, (n) or (n D), and of pictures -> a table of that schema."""
+    """Make a table of a schema; columns: numbers (n) or (n D), or lists of images."""
     arrow = import_optional("pyarrow", extra="lerobot")
     arrays = []
     for field in schema:
         column = columns[field.name]
-        if isinstance(column, np.ndarray):
-            flat = arrow.array(column.reshape(-1))
-            is_list = arrow.types.is_fixed_size_list(field.type)
-            arrays.append(
-                arrow.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list else flat
-            )
-        else:
+        if not isinstance(column, np.ndarray):
             arrays.append(arrow.array(column, type=field.type))
+        elif arrow.types.is_fixed_size_list(field.type):
+            flat = arrow.array(column.reshape(-1))
+            arrays.append(arrow.FixedSizeListArray.from_arrays(flat, type=field.type))
+        else:
+            arrays.append(arrow.array(column.reshape(-1)))
     return arrow.Table.from_arrays(arrays, schema=schema)
 
 
 def write_tasks(path: Path, tasks: Sequence[str]) -> None:
-    """Write what the robot is told, numbered in this order; the text is an index, as pandas reads
-    it.
+    """Write meta/tasks.parquet: the tasks, numbered in this order.
+
+    Its metadata are those of a pandas table whose index is the task, which LeRobot expects.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
-    columns = [
-        {
-            "name": name,
-            "field_name": name,
-            "pandas_type": kind,
-            "numpy_type": dtype,
-            "metadata": None,
-        }
-        for name, kind, dtype in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
-    ]
-    names = {
-        "name": None,
-        "field_name": None,
-        "pandas_type": "unicode",
-        "numpy_type": "object",
-        "metadata": None,
-    }
+
+    def pandas_column(name: str | None, pandas_type: str, numpy_type: str) -> dict[str, Any]:
+        types = {"pandas_type": pandas_type, "numpy_type": numpy_type}
+        return {"name": name, "field_name": name, **types, "metadata": None}
+
     pandas = {
         "index_columns": ["task"],
-        "column_indexes": [names],
-        "columns": columns,
+        "column_indexes": [pandas_column(None, "unicode", "object")],
+        "columns": [
+            pandas_column("task_index", "int64", "int64"),
+            pandas_column("task", "unicode", "object"),
+        ],
         "attributes": {},
     }
     schema = arrow.schema(

@@ -18,31 +18,34 @@ from plugins.datasets.lerobot.features import (
     ACTION,
     DATA,
     EPISODES,
-    FILMS,
-    PICTURES,
+    IMAGES,
     STATE,
     TABLE_MB,
-    describe_dataset,
-    describe_features,
+    VIDEOS,
+    make_features,
+    make_info_json,
 )
-from plugins.datasets.lerobot.films import Codec, Encoder, FilmFiles, as_rate, plain
-from plugins.datasets.lerobot.note import EpisodeNote, Note, write_note
-from plugins.datasets.lerobot.statistics import Histogram, Running, Summary, summarise
+from plugins.datasets.lerobot.sidecar import EpisodeEntry, Sidecar, write_sidecar
+from plugins.datasets.lerobot.statistics import (
+    Histogram,
+    RunningStatistics,
+    Summary,
+    summarise,
+)
 from plugins.datasets.lerobot.tables import TableFiles, frame_schema, frame_table, write_tasks
+from plugins.datasets.lerobot.video import Codec, Encoder, VideoFiles, as_json_number, as_rate
 
 ROWS_AT_ONCE = 100  # of the table of episodes
 
 
 @dataclass(frozen=True)
 class LeRobotWriterConfig:
-    """How pictures are kept, and what the robot is called."""
+    """How images are stored, and the robot's name."""
 
     images: Literal["video", "image"] = "video"
     """"video", small and lossy, or "image", PNG and exact."""
     codec: Codec | None = None
-    """of videos; "av1", as LeRobot's own, where FFmpeg has an encoder for it, else "h264", unless
-    said.
-    """
+    """of videos; default: "av1", as LeRobot's own, if FFmpeg has an encoder for it, else "h264"."""
     crf: Annotated[int, Ge(0), Le(51)] = 30
     """quality of videos, from 0, the best, to 51; LeRobot's own is 30."""
     robot_type: str | None = None
@@ -50,79 +53,83 @@ class LeRobotWriterConfig:
 
 
 class LeRobotWriter:
-    """Writes LeRobot v3.0; what the robot is told is its task, and meta/joinery.json keeps what has
-    no other place.
+    """Writes LeRobot v3.0, in which an episode's task is its instruction.
 
-    Raises ConfigError where FFmpeg lacks the codec, DataError where it refuses a camera's pictures.
+    meta/joinery.json keeps what has no other place. Raises ConfigError if FFmpeg lacks the codec,
+    and DataError if the codec refuses images of a camera's size.
     """
 
     def __init__(self, config: LeRobotWriterConfig, *, info: StoreInfo, out: Path) -> None:
         self.config, self.info, self.root = config, info, out
-        self.films = _films(config, info, out) if config.images == "video" else {}
-        self.features = describe_features(
-            info, {name: films.facts for name, films in self.films.items()}
+        self.videos = _video_files(config, info, out) if config.images == "video" else {}
+        self.features = make_features(
+            info, {name: files.properties for name, files in self.videos.items()}
         )
         self.schema = frame_schema(self.features)
         self.frames = TableFiles(out, DATA, TABLE_MB * 2**20)
         self.episodes = TableFiles(out, EPISODES, TABLE_MB * 2**20)
         self.rows: list[dict[str, Any]] = []  # of the table of episodes, not yet written
-        self.notes: list[EpisodeNote] = []
-        self.tasks: dict[str, int] = {}
-        self.total = 0  # frames
-        self.running = Running()
+        self.entries: list[EpisodeEntry] = []
+        self.tasks: dict[str, int] = {}  # {instruction: its number}
+        self.total_frames = 0
+        self.running = RunningStatistics()
         self.histograms: dict[str, Histogram] = {}
 
     def append(self, episode: Episode) -> None:
         """Add an episode to the tables and videos."""
-        numbers = self._numbers(episode)
-        slot = self.frames.reserve(len(episode))
-        self.frames.write(frame_table(self.schema, {**numbers, **self._pictures(episode)}))
-        row = {
-            "episode_index": len(self.notes),
+        numbers = self._number_columns(episode)
+        file = self.frames.reserve(len(episode))
+        self.frames.write(frame_table(self.schema, {**numbers, **self._image_columns(episode)}))
+        row: dict[str, Any] = {
+            "episode_index": len(self.entries),
             "tasks": [episode.instruction],
             "length": len(episode),
-            "data/chunk_index": slot.chunk,
-            "data/file_index": slot.file,
-            "dataset_from_index": self.total,
-            "dataset_to_index": self.total + len(episode),
+            "data/chunk_index": file.chunk,
+            "data/file_index": file.file,
+            "dataset_from_index": self.total_frames,
+            "dataset_to_index": self.total_frames + len(episode),
         }
-        self.rows.append(
-            {**row, **self._append_films(episode), **self._statistics(numbers, episode)}
-        )
-        self.notes.append(EpisodeNote(episode.id, episode.task, len(episode)))
-        self.total += len(episode)
+        for name, files in self.videos.items():
+            span, key = files.append(episode.images[name]), f"videos/{IMAGES}{name}"
+            row[f"{key}/chunk_index"] = span.file.chunk
+            row[f"{key}/file_index"] = span.file.file
+            row[f"{key}/from_timestamp"] = span.begin
+            row[f"{key}/to_timestamp"] = span.end
+        for key, summary in self._add_statistics(numbers, episode).items():
+            row |= {f"stats/{key}/{statistic}": values for statistic, values in summary.items()}
+        self.rows.append(row)
+        self.entries.append(EpisodeEntry(episode.id, episode.task, len(episode)))
+        self.total_frames += len(episode)
         if len(self.rows) == ROWS_AT_ONCE:
             self._write_rows()
 
     def finish(self) -> None:
-        """Write what is known of all episodes."""
+        """Write the facts about the whole dataset."""
         self._write_rows()
         self.close()
-        pictures = {key: histogram.summary() for key, histogram in self.histograms.items()}
-        described = describe_dataset(
+        summaries = self._split(self.running.statistics())
+        summaries |= {key: histogram.summary() for key, histogram in self.histograms.items()}
+        info = make_info_json(
             self.features,
-            fps=plain(self.info.fps),
+            fps=as_json_number(self.info.fps),
             robot=self.config.robot_type,
-            episodes=len(self.notes),
-            frames=self.total,
+            episodes=len(self.entries),
+            frames=self.total_frames,
             tasks=len(self.tasks),
         )
         write_tasks(self.root / "meta" / "tasks.parquet", [*self.tasks])
-        _write_json(
-            self.root / "meta" / "stats.json",
-            {**self._split(self.running.statistics()), **pictures},
-        )
-        _write_json(self.root / "meta" / "info.json", described)
-        write_note(self.root, Note(self.info, self.notes))
+        _write_json(self.root / "meta" / "stats.json", summaries)
+        _write_json(self.root / "meta" / "info.json", info)
+        write_sidecar(self.root, Sidecar(self.info, self.entries))
 
     def close(self) -> None:
         """Close all files."""
         for tables in (self.frames, self.episodes):
             tables.close()
-        for films in self.films.values():
-            films.close()
+        for files in self.videos.values():
+            files.close()
 
-    def _numbers(self, episode: Episode) -> dict[str, np.ndarray]:
+    def _number_columns(self, episode: Episode) -> dict[str, np.ndarray]:
         """Every column of numbers, (n) or (n D)."""
         frame = np.arange(len(episode))
         task = self.tasks.setdefault(episode.instruction, len(self.tasks))
@@ -131,48 +138,37 @@ class LeRobotWriter:
             ACTION: episode.actions,
             "timestamp": (frame / self.info.fps).astype(np.float32),
             "frame_index": frame,
-            "episode_index": np.full_like(frame, len(self.notes)),
-            "index": self.total + frame,
+            "episode_index": np.full_like(frame, len(self.entries)),
+            "index": self.total_frames + frame,
             "task_index": np.full_like(frame, task),
         }
 
-    def _pictures(self, episode: Episode) -> dict[str, list[dict[str, Any]]]:
-        """Every column of pictures, none where they are in videos."""
-        if self.films:
+    def _image_columns(self, episode: Episode) -> dict[str, list[dict[str, Any]]]:
+        """Every column of images; none if images are in videos."""
+        if self.videos:
             return {}
         with ThreadPoolExecutor() as pool:  # PNG takes most of the time, and all cores can share it
             return {
-                f"{PICTURES}{name}": [*pool.map(_cell, count(), x)]
-                for name, x in episode.images.items()
+                f"{IMAGES}{name}": [*pool.map(_image_cell, count(), frames)]
+                for name, frames in episode.images.items()
             }
 
-    def _append_films(self, episode: Episode) -> dict[str, Any]:
-        """Add to the videos, and say where in them the episode lies."""
-        row: dict[str, Any] = {}
-        for name, films in self.films.items():
-            film, key = films.append(episode.images[name]), f"videos/{PICTURES}{name}"
-            row |= {f"{key}/chunk_index": film.slot.chunk, f"{key}/file_index": film.slot.file}
-            row |= {f"{key}/from_timestamp": film.begins, f"{key}/to_timestamp": film.ends}
-        return row
-
-    def _statistics(self, numbers: Mapping[str, np.ndarray], episode: Episode) -> dict[str, Any]:
-        """The episode's statistics, which also become part of those of all."""
+    def _add_statistics(
+        self, numbers: Mapping[str, np.ndarray], episode: Episode
+    ) -> dict[str, Summary]:
+        """The statistics of each of the episode's features, which are added to the dataset's."""
         joined = np.concatenate(
             [column.reshape(len(episode), -1) for column in numbers.values()], axis=1, dtype=float
         )
         self.running.add(joined)
         summaries = self._split(Statistics.of(joined))
         for name, frames in episode.images.items():
-            key, histogram = f"{PICTURES}{name}", Histogram.of(frames)
-            self.histograms[key] = (
-                self.histograms[key] + histogram if key in self.histograms else histogram
-            )
+            key, histogram = f"{IMAGES}{name}", Histogram.of(frames)
             summaries[key] = histogram.summary()
-        return {
-            f"stats/{key}/{kind}": value
-            for key, found in summaries.items()
-            for kind, value in found.items()
-        }
+            if key in self.histograms:
+                histogram = self.histograms[key] + histogram
+            self.histograms[key] = histogram
+        return summaries
 
     def _split(self, statistics: Statistics) -> dict[str, Summary]:
         """Statistics of all columns of numbers side by side -> those of each feature."""
@@ -188,26 +184,29 @@ class LeRobotWriter:
         """Write the waiting rows of the table of episodes."""
         if self.rows:
             arrow = import_optional("pyarrow", extra="lerobot")
-            slot = self.episodes.reserve(len(self.rows))
-            where = {"meta/episodes/chunk_index": slot.chunk, "meta/episodes/file_index": slot.file}
-            self.episodes.write(arrow.Table.from_pylist([row | where for row in self.rows]))
+            file = self.episodes.reserve(len(self.rows))
+            location = {
+                "meta/episodes/chunk_index": file.chunk,
+                "meta/episodes/file_index": file.file,
+            }
+            self.episodes.write(arrow.Table.from_pylist([row | location for row in self.rows]))
             self.rows = []
 
 
-def _films(config: LeRobotWriterConfig, info: StoreInfo, out: Path) -> dict[str, FilmFiles]:
+def _video_files(config: LeRobotWriterConfig, info: StoreInfo, out: Path) -> dict[str, VideoFiles]:
     encoder = Encoder(config.codec, config.crf, as_rate(info.fps))
-    films = {}
+    videos = {}
     for name, camera in info.cameras.items():
-        template = FILMS.replace("{video_key}", f"{PICTURES}{name}")
+        template = VIDEOS.replace("{video_key}", f"{IMAGES}{name}")
         try:
-            films[name] = FilmFiles(out, template, encoder, camera)
+            videos[name] = VideoFiles(out, template, encoder, camera)
         except DataError as error:
             raise DataError(f"camera '{name}': {error}") from None
-    return films
+    return videos
 
 
-def _cell(number: int, frame: np.ndarray) -> dict[str, Any]:
-    """A picture as the library `datasets` has it in a table."""
+def _image_cell(number: int, frame: np.ndarray) -> dict[str, Any]:
+    """An image as the library `datasets` keeps it in a table."""
     buffer = BytesIO()
     import_optional("PIL.Image").fromarray(frame).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": f"frame-{number:06d}.png"}

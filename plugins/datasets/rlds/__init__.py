@@ -1,5 +1,6 @@
-"""RLDS (https://github.com/google-research/rlds): episodes as Open X-Embodiment has them, without
-TensorFlow.
+"""RLDS (https://github.com/google-research/rlds), which Open X-Embodiment uses.
+
+It is read without TensorFlow.
 """
 
 from core import Register, hookimpl

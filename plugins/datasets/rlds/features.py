@@ -1,4 +1,4 @@
-"""What features.json says of an episode's steps."""
+"""The features of an episode's steps, as features.json declares them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,22 +14,22 @@ STEPS = "steps"
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """A feature of every step: its kind, and the shape of one step's value."""
+class StepFeature:
+    """A feature that every step has: what kind it is, and the shape of one step's value."""
 
     kind: ArrayKind
     shape: tuple[int, ...]
 
     @property
     def width(self) -> int:
-        """Numbers in a step."""
+        """Numbers per step."""
         return prod(self.shape)
 
 
-def read_features(folder: Path) -> dict[str, Leaf]:
-    """The features of a step by their names below "steps/", "observation/image" for example.
+def read_features(folder: Path) -> dict[str, StepFeature]:
+    """Read the features of a step by their names below "steps/", such as "observation/image".
 
-    Raises DataError where there is no features.json, or one of another layout.
+    Raises DataError if features.json is missing or of another layout.
     """
     path = folder / "features.json"
     if not path.exists():
@@ -47,18 +47,19 @@ def read_features(folder: Path) -> dict[str, Leaf]:
         ) from None
 
 
-def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Leaf]]:
+def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, StepFeature]]:
+    """Yield the features below a nested one; those of a kind that cannot be read are left out."""
     if "featuresDict" in feature:
         for child, below in feature["featuresDict"]["features"].items():
             yield from _leaves(below, f"{name}/{child}".lstrip("/"))
     elif "text" in feature:
-        yield name, Leaf("text", ())
+        yield name, StepFeature("text", ())
     elif "image" in feature:
-        yield name, Leaf("pictures", _shape(feature["image"]))
+        yield name, StepFeature("pictures", _shape(feature["image"]))
     elif "tensor" in feature and feature["tensor"].get("encoding", "none") in ("none", "NONE"):
-        text = feature["tensor"].get("dtype") in ("string", "object", "str")
-        yield name, Leaf("text" if text else "numbers", _shape(feature["tensor"]))
+        is_text = feature["tensor"].get("dtype") in ("string", "object", "str")
+        yield name, StepFeature("text" if is_text else "numbers", _shape(feature["tensor"]))
 
 
-def _shape(described: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(int(length) for length in described.get("shape", {}).get("dimensions", ()))
+def _shape(declaration: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(length) for length in declaration.get("shape", {}).get("dimensions", ()))

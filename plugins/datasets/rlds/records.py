@@ -12,25 +12,25 @@ from google_crc32c import value as crc32c
 from core import DataError, one_line
 from core.formats import file_size
 
-HEADER, FOOTER = (
-    struct.Struct("<QI"),
-    struct.Struct("<I"),
-)  # length and its checksum; the data's checksum
+HEADER = struct.Struct("<QI")  # length of the data, and the checksum of the length
+FOOTER = struct.Struct("<I")  # checksum of the data
 FIELD = descriptor_pb2.FieldDescriptorProto
 Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 
 def record_offsets(file: Path) -> list[int]:
-    """Where the records of a file begin, as far as they can be followed; no data are read.
+    """The bytes at which a file's records begin, as far as they can be followed.
 
-    Never raises: the last offset is where `read_example` says what is wrong, be it that the file
-    cannot be opened.
+    Only the records' lengths are read. Never raises: if anything is wrong with the file, reading
+    the record at the last offset with `read_example` says what it is.
     """
     offsets, at = [0], 0
     try:
         size = file_size(file)
         with file.open("rb", buffering=0) as stream:
-            while (at := at + HEADER.size + _length(file, stream, at, size) + FOOTER.size) < size:
+            while (
+                at := at + HEADER.size + _data_length(file, stream, at, size) + FOOTER.size
+            ) < size:
                 offsets.append(at)
     except (DataError, OSError):
         pass
@@ -38,13 +38,14 @@ def record_offsets(file: Path) -> list[int]:
 
 
 def read_example(file: Path, offset: int) -> Mapping[str, Values]:
-    """Read the record at an offset -> {feature: its values}; raises DataError for one that is
-    damaged or cut off.
+    """Read the record at an offset -> {feature: its values}.
+
+    Raises DataError for a record that is damaged or cut off.
     """
     size = file_size(file)
     try:
         with file.open("rb") as stream:
-            data = stream.read(_length(file, stream, offset, size))
+            data = stream.read(_data_length(file, stream, offset, size))
             footer = stream.read(FOOTER.size)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({one_line(error)}); copy it again") from None
@@ -52,24 +53,29 @@ def read_example(file: Path, offset: int) -> Mapping[str, Values]:
         raise DataError(
             f"{file}: the record at byte {offset:,} does not match its checksum; copy it again"
         )
-    example = _example()()
+    example = _example_class()()
     try:
         example.ParseFromString(data)
     except message.DecodeError:
         raise DataError(f"{file}: the record at byte {offset:,} is no Example message") from None
-    return {name: _values(feature) for name, feature in example.features.feature.items()}
+    values: dict[str, Values] = {}
+    for name, feature in example.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        values[name] = () if kind is None else getattr(feature, kind).value
+    return values
 
 
-def _length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
-    """Bytes of data in the record at an offset of a file of that size, and the stream moved to
-    where they begin.
+def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
+    """Read the header at an offset of a file of `size` bytes; return the length of its data.
+
+    The stream then stands where the data begin. Raises DataError for a damaged header.
     """
     stream.seek(offset)
     header = stream.read(HEADER.size)
     if len(header) != HEADER.size or HEADER.unpack(header)[1] != _masked(header[:8]):
         raise DataError(
-            f"{file}: no record begins at byte {offset:,}, so that what follows cannot be found; it is damaged or no "
-            "TFRecord file"
+            f"{file}: no record begins at byte {offset:,}, so that what follows cannot be found; "
+            "it is damaged or no TFRecord file"
         )
     length = int(HEADER.unpack(header)[0])
     if offset + HEADER.size + length + FOOTER.size > size:
@@ -78,57 +84,54 @@ def _length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
 
 
 def _masked(data: bytes) -> int:
-    """TFRecord's checksum: CRC32C, turned and shifted, so that a checksum of data with checksums is
-    no fixed point.
+    """TFRecord's checksum of some bytes: their CRC32C, masked.
+
+    TFRecord rotates the CRC by 15 bits and adds a constant, because the CRC of data that contain
+    CRCs of their own is a weak checksum.
     """
     crc = crc32c(data)
     return int(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _values(feature: Any) -> Values:
-    kind = feature.WhichOneof("kind")
-    values: Values = () if kind is None else getattr(feature, kind).value
-    return values
-
-
 @cache
-def _example() -> Any:
+def _example_class() -> Any:
     """The message class Example, as TensorFlow's example.proto and feature.proto define it."""
     file = descriptor_pb2.FileDescriptorProto(
         name="joinery/example.proto", package="joinery", syntax="proto3"
     )
-    for name, of in (
+    lists = (
         ("BytesList", FIELD.TYPE_BYTES),
         ("FloatList", FIELD.TYPE_FLOAT),
         ("Int64List", FIELD.TYPE_INT64),
-    ):
+    )
+    for name, kind in lists:
         file.message_type.add(name=name).field.add(
-            name="value", number=1, type=of, label=FIELD.LABEL_REPEATED
+            name="value", number=1, type=kind, label=FIELD.LABEL_REPEATED
         )
     feature = file.message_type.add(name="Feature")
     feature.oneof_decl.add(name="kind")
     for number, name in enumerate(("bytes_list", "float_list", "int64_list"), 1):
-        kind = ".joinery." + "".join(word.capitalize() for word in name.split("_"))
-        _add(feature, name, number, kind, FIELD.LABEL_OPTIONAL).oneof_index = 0
+        message_name = "".join(word.capitalize() for word in name.split("_"))
+        _add_field(feature, name, number, message_name, FIELD.LABEL_OPTIONAL).oneof_index = 0
     features = file.message_type.add(name="Features")
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=FIELD.TYPE_STRING, label=FIELD.LABEL_OPTIONAL)
-    _add(entry, "value", 2, ".joinery.Feature", FIELD.LABEL_OPTIONAL)
-    _add(features, "feature", 1, ".joinery.Features.FeatureEntry", FIELD.LABEL_REPEATED)
-    _add(
-        file.message_type.add(name="Example"),
-        "features",
-        1,
-        ".joinery.Features",
-        FIELD.LABEL_OPTIONAL,
-    )
+    _add_field(entry, "value", 2, "Feature", FIELD.LABEL_OPTIONAL)
+    _add_field(features, "feature", 1, "Features.FeatureEntry", FIELD.LABEL_REPEATED)
+    example = file.message_type.add(name="Example")
+    _add_field(example, "features", 1, "Features", FIELD.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("joinery.Example"))
 
 
-def _add(parent: Any, name: str, number: int, of: str, label: int) -> Any:
+def _add_field(parent: Any, name: str, number: int, message_name: str, label: int) -> Any:
+    """Add a field that holds a message of the package "joinery"."""
     return parent.field.add(
-        name=name, number=number, type=FIELD.TYPE_MESSAGE, type_name=of, label=label
+        name=name,
+        number=number,
+        type=FIELD.TYPE_MESSAGE,
+        type_name=f".joinery.{message_name}",
+        label=label,
     )

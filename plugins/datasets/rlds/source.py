@@ -19,9 +19,10 @@ from core.formats import (
     override_convention,
     source_info,
 )
-from plugins.datasets.rlds.features import STEPS, Leaf, read_features
+from plugins.datasets.rlds.features import STEPS, StepFeature, read_features
 from plugins.datasets.rlds.records import Values, read_example, record_offsets
 
+# the usual names of the proprioception and of the instruction; the first that exists is read
 STATES = ("observation/state", "observation/proprio")
 INSTRUCTIONS = (
     "language_instruction",
@@ -32,8 +33,9 @@ INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class RldsConfig:
-    """Which features of a step are what, "observation/image" for example; the format records no
-    rate.
+    """Which features of a step are what, "observation/image" for example.
+
+    The format records no frame rate.
     """
 
     fps: Annotated[float, Gt(0)]
@@ -41,25 +43,22 @@ class RldsConfig:
     split: str = "train"
     """the split to read."""
     cameras: Mapping[str, str] = field(default_factory=dict)
-    """{name: feature}; all colour images unless said, named by the last word."""
+    """{name: feature}; default: every colour image, named by the last word of its feature."""
     action: tuple[str, ...] = ("action",)
     """features that are joined to the action, in this order."""
     proprio: tuple[str, ...] | None = None
-    """features that are joined; the state, if there is one, unless said."""
+    """features that are joined to the proprioception; default: the state, if there is one."""
     instruction: str | None = None
-    """the feature that holds what the robot is told; the first of the usual names that is there
-    unless said.
-    """
+    """the feature that holds the instruction; default: the first of the usual names that exists."""
     meaning: ConventionOverride | None = None
-    """of the actions; moves in the robot's base frame, without rotation and gripper, unless said.
-    """
+    """of the actions; default: moves in the robot's base frame, no rotation, no gripper."""
 
 
 class Rlds:
-    """Reads the TFRecord files of a split, one record an episode.
+    """Reads the TFRecord files of a split, in which each record is an episode.
 
-    Raises DataError, naming file and record, for what is missing or damaged, ConfigError for
-    features not there.
+    Raises DataError, naming file and record, for missing or damaged data, and ConfigError for
+    features that do not exist.
     """
 
     def __init__(self, config: RldsConfig, *, source: Path) -> None:
@@ -69,93 +68,97 @@ class Rlds:
             raise DataError(
                 f"{source}: holds no *-{config.split}.tfrecord-* files; say split = ..."
             )
-        places = [
-            (file, number, at) for file in files for number, at in enumerate(record_offsets(file))
-        ]
-        self.places = {
-            f"{file.name.rpartition('.tfrecord-')[2]}/{n:06d}": (file, at) for file, n, at in places
-        }
-        self.cameras = dict(config.cameras) or _all_cameras(features)
+        self.locations: dict[str, tuple[Path, int]] = {}  # {episode: file and byte of its record}
+        for file in files:
+            shard = file.name.rpartition(".tfrecord-")[2]
+            for number, offset in enumerate(record_offsets(file)):
+                self.locations[f"{shard}/{number:06d}"] = (file, offset)
+        self.features = features
+        self.cameras = dict(config.cameras) or _colour_cameras(features)
         self.action = config.action
         self.proprio = config.proprio if config.proprio is not None else _first(STATES, features)
-        told = (config.instruction,) if config.instruction else _first(INSTRUCTIONS, features)
-        wanted = {
-            "pictures": self.cameras.values(),
-            "numbers": [*self.action, *self.proprio],
-            "text": told,
-        }
+        instruction = (
+            (config.instruction,) if config.instruction else _first(INSTRUCTIONS, features)
+        )
         check_mapping(
             source / "features.json",
             "feature",
-            wanted,
-            {name: x.kind for name, x in features.items()},
+            {
+                "pictures": self.cameras.values(),
+                "numbers": [*self.action, *self.proprio],
+                "text": instruction,
+            },
+            {name: feature.kind for name, feature in features.items()},
         )
-        if not told:
+        if not instruction:
             raise ConfigError(
                 f"rlds: no feature is called {' or '.join(INSTRUCTIONS)}; say instruction = ..."
             )
-        self.instruction, self.features = told[0], features
-        names = dimension_names(
-            [(name.rpartition("/")[2], features[name].width) for name in self.action]
+        self.instruction = instruction[0]
+        names = self._dimension_names(self.action)
+        convention = ActionConvention(
+            names, "delta", "base", "none", (1.0,) * len(names), config.fps
         )
-        found = ActionConvention(names, "delta", "base", "none", (1.0,) * len(names), config.fps)
         self.info = source_info(
             fps=config.fps,
             cameras={name: features[key].shape[:2] for name, key in self.cameras.items()},
-            action=override_convention(found, config.meaning),
-            proprio=dimension_names(
-                [(name.rpartition("/")[2], features[name].width) for name in self.proprio]
-            ),
+            action=override_convention(convention, config.meaning),
+            proprio=self._dimension_names(self.proprio),
             origin=f"RLDS dataset {source.parent.name} {source.name}",
         )
 
+    def _dimension_names(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Name the numbers of joined features by the last words of the features' names."""
+        return dimension_names([(key.rpartition("/")[2], self.features[key].width) for key in keys])
+
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<shard>/<record>"; a shard that is damaged ends with the record that
-        cannot be read.
+        """Name the episodes "<shard>/<record>".
+
+        The last one of a damaged shard is the record that cannot be read.
         """
-        return [*self.places]
+        return [*self.locations]
 
     def read(self, episode: str) -> Episode:
         """Read one record; raises DataError that names file and feature."""
-        file, offset = self.places[episode]
+        file, offset = self.locations[episode]
         values = read_example(file, offset)
         where = f"{file}, episode {episode}"
-        text = self._text(values, where)
-        actions, proprio = (
-            self._columns(values, names, where) for names in (self.action, self.proprio)
-        )
+        instruction = self._instruction(values, where)
+        actions = self._columns(values, self.action, where)
+        proprio = self._columns(values, self.proprio, where)
         length = max(map(len, actions), default=0)
+        images = {}
+        for camera, key in self.cameras.items():
+            values_of_feature = values.get(f"{STEPS}/{key}", ())
+            encoded = [bytes(value) for value in values_of_feature]  # type: ignore[arg-type]
+            rows, columns = self.features[key].shape[:2]
+            images[camera] = decode_images(encoded, rows, columns, f"{where}: {key}")
         return Episode(
             id=episode,
-            task=text,
-            instruction=text,
-            images={name: self._pictures(values, key, where) for name, key in self.cameras.items()},
+            task=instruction,
+            instruction=instruction,
+            images=images,
             actions=join_columns(actions, length, f"{where}: {', '.join(self.action)}"),
             proprio=join_columns(proprio, length, f"{where}: {', '.join(self.proprio)}"),
         )
 
     def _columns(
-        self, values: Mapping[str, Values], names: Sequence[str], where: str
+        self, values: Mapping[str, Values], keys: Sequence[str], where: str
     ) -> list[np.ndarray]:
-        """Each feature's numbers, a row for each step."""
+        """Each feature's numbers (n D), one row per step."""
         columns = []
-        for name in names:
-            flat = np.array(values.get(f"{STEPS}/{name}", ()))
-            width = self.features[name].width
+        for key in keys:
+            flat = np.array(values.get(f"{STEPS}/{key}", ()))
+            width = self.features[key].width
             if flat.dtype.kind not in "fiu" or not flat.size or flat.size % width:
                 raise DataError(
-                    f"{where}: {name} holds {flat.size} values, expected a multiple of {width}"
+                    f"{where}: {key} holds {flat.size} values, expected a multiple of {width}"
                 )
             columns.append(flat.reshape(-1, width))
         return columns
 
-    def _pictures(self, values: Mapping[str, Values], name: str, where: str) -> np.ndarray:
-        """Decode a camera's images -> (n Y X 3) uint8."""
-        encoded, (rows, columns) = values.get(f"{STEPS}/{name}", ()), self.features[name].shape[:2]
-        return decode_images([bytes(data) for data in encoded], rows, columns, f"{where}: {name}")  # type: ignore[arg-type]
-
-    def _text(self, values: Mapping[str, Values], where: str) -> str:
-        """What the robot is told in the first step."""
+    def _instruction(self, values: Mapping[str, Values], where: str) -> str:
+        """The instruction of an episode, which is that of its first step."""
         try:
             first = values[f"{STEPS}/{self.instruction}"][0]
             return first.decode().strip()  # type: ignore[union-attr]
@@ -163,19 +166,24 @@ class Rlds:
             raise DataError(f"{where}: {self.instruction} holds no text") from None
 
 
-def _all_cameras(features: Mapping[str, Leaf]) -> dict[str, str]:
-    """Colour images by the last word of their names, or by the whole where two end alike."""
-    colour = [
-        name
-        for name, x in features.items()
-        if x.kind == "pictures" and len(x.shape) == 3 and x.shape[2] == 3
+def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
+    """All features that are colour images, as {camera: feature}.
+
+    A camera is called by the last word of its feature's name, or by all of it where two features
+    end in the same word.
+    """
+    keys = [
+        key
+        for key, feature in features.items()
+        if feature.kind == "pictures" and len(feature.shape) == 3 and feature.shape[2] == 3
     ]
-    last = [name.rpartition("/")[2] for name in colour]
-    return {
-        w if last.count(w) == 1 else name.replace("/", "_"): name
-        for w, name in zip(last, colour, strict=True)
-    }
+    last_words = [key.rpartition("/")[2] for key in keys]
+    cameras = {}
+    for key, word in zip(keys, last_words, strict=True):
+        cameras[word if last_words.count(word) == 1 else key.replace("/", "_")] = key
+    return cameras
 
 
-def _first(names: Sequence[str], features: Mapping[str, Leaf]) -> tuple[str, ...]:
+def _first(names: Sequence[str], features: Mapping[str, StepFeature]) -> tuple[str, ...]:
+    """The first of the names that is a feature, or nothing."""
     return next(((name,) for name in names if name in features), ())

@@ -1,6 +1,4 @@
-"""robomimic (https://github.com/ARISE-Initiative/robomimic) and LIBERO: demonstrations in HDF5
-files.
-"""
+"""HDF5 files of robomimic (https://github.com/ARISE-Initiative/robomimic) and LIBERO."""
 
 from core import Register, hookimpl
 from plugins.datasets.robomimic.source import Robomimic, RobomimicConfig

@@ -1,14 +1,13 @@
-"""A file for HDF5 to write to, which survives a full disk: HDF5 itself crashes when it cannot write
-what it must.
+"""A file for HDF5 to write to that survives a full disk.
+
+HDF5 crashes the process if it cannot write its data when it closes a file.
 """
 
 from io import SEEK_SET, FileIO, RawIOBase
 
 
 class TolerantFile(RawIOBase):
-    """Keeps the first error in `error` instead of raising it, and takes whatever comes after for
-    written.
-    """
+    """Keeps the first error in `error` instead of raising it; writes after that are dropped."""
 
     def __init__(self, file: FileIO) -> None:
         super().__init__()
@@ -16,18 +15,18 @@ class TolerantFile(RawIOBase):
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write all of it, or note why not."""
-        left = memoryview(data).cast("B")
-        size = len(left)
+        """Write all of the data, or keep the error."""
+        remaining = memoryview(data).cast("B")
+        size = len(remaining)
         try:
-            while left and self.error is None:
-                left = left[self._file.write(left) :]
+            while remaining and self.error is None:
+                remaining = remaining[self._file.write(remaining) :]
         except OSError as error:
             self.error = error
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """Make the file as long as HDF5 wants it, or note why not."""
+        """Give the file the length that HDF5 wants, or keep the error."""
         try:
             return self._file.truncate(size)
         except OSError as error:
@@ -35,20 +34,20 @@ class TolerantFile(RawIOBase):
             return size or 0
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """Read back; what was never written is zeros."""
+        """Read back; bytes that were never written are zeros."""
         view = memoryview(buffer).cast("B")
-        got = 0
-        while got < len(view) and (count := self._file.readinto(view[got:])):
-            got += count
-        view[got:] = bytes(len(view) - got)
+        filled = 0
+        while filled < len(view) and (count := self._file.readinto(view[filled:])):
+            filled += count
+        view[filled:] = bytes(len(view) - filled)
         return len(view)
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move, also beyond the end."""
+        """Move to an offset, which may lie beyond the end."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Where it stands."""
+        """The offset at which the file stands."""
         return self._file.tell()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""HDF5 files, read without trust: what a dataset claims is compared with the bytes that are there."""
+"""HDF5 files, read with care: what a dataset claims is compared with the bytes that exist."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,9 @@ from core.formats import check_claimed_size, file_size
 
 @contextmanager
 def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
-    """Open `data`, and one demonstration in it unless `demo` is ""; whatever damage raises becomes
-    a DataError.
+    """Open a file; yield its group `data` and a demonstration in it, None if `demo` is "".
+
+    Whatever damage raises in the block becomes a DataError that names file and demonstration.
     """
     h5py = import_optional("h5py", extra="robomimic")
     file_size(file)
@@ -32,45 +33,45 @@ def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
 
 
 def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
-    """Read numbers that are there as a whole; raises DataError that names file and dataset where
-    they are not.
-    """
+    """Read a dataset of numbers; raises DataError if it is missing or not whole."""
     if name not in group:
         raise DataError(f"{file}, {group.name}: has no '{name}'{did_you_mean(name, [*group])}")
     dataset, where = group[name], f"{file}, {group.name}/{name}"
     if dataset.dtype.kind not in "uifb" or dataset.external:
         raise DataError(f"{where}: {dataset.dtype} {dataset.shape}, expected numbers in this file")
-    _raise_unless_there(dataset, file.stat().st_size, where)
+    _check_storage(dataset, file.stat().st_size, where)
     array: np.ndarray = dataset[()]
     return array
 
 
-def _raise_unless_there(dataset: Any, size: int, where: str) -> None:
-    """Compare what a dataset says with what a file of that size holds; HDF5 takes chunks that are
-    not there for zeros.
+def _check_storage(dataset: Any, size: int, where: str) -> None:
+    """Raise DataError if a file of `size` bytes cannot hold the dataset, or lacks chunks of it.
 
-    Raises DataError before anything is allocated.
+    HDF5 would allocate what the dataset claims, and read missing chunks as zeros.
     """
-    there, packed = dataset.id.get_storage_size(), dataset.id.get_create_plist().get_nfilters() > 0
-    if there > size or (dataset.nbytes > there and not packed):
+    stored = dataset.id.get_storage_size()
+    is_compressed = dataset.id.get_create_plist().get_nfilters() > 0
+    if stored > size or (dataset.nbytes > stored and not is_compressed):
         raise DataError(
-            f"{where}: says that it holds {dataset.nbytes:,} bytes, and {there:,} are there; copy it again"
+            f"{where}: says that it holds {dataset.nbytes:,} bytes, and {stored:,} are there; "
+            "copy it again"
         )
     chunk = dataset.chunks or ()
-    check_claimed_size(max(dataset.nbytes, prod(chunk) * dataset.dtype.itemsize), there, where)
+    check_claimed_size(max(dataset.nbytes, prod(chunk) * dataset.dtype.itemsize), stored, where)
     if chunk:
-        chunks = prod(-(-length // step) for length, step in zip(dataset.shape, chunk, strict=True))
-        if (lost := chunks - dataset.id.get_num_chunks()) > 0:
-            raise DataError(f"{where}: lacks {lost:,} of {chunks:,} chunks; copy it again")
+        count = prod(-(-length // step) for length, step in zip(dataset.shape, chunk, strict=True))
+        missing = count - dataset.id.get_num_chunks()
+        if missing > 0:
+            raise DataError(f"{where}: lacks {missing:,} of {count:,} chunks; copy it again")
 
 
 def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
-    """What an attribute says in JSON; nothing where it is not there.
+    """Read an object of JSON from an attribute; it is empty if there is no such attribute.
 
-    A text's length is the one claim that is believed: the HDF5 library takes up to 4 GiB for it
-    before it looks.
+    The length of the text is the one claim that is not checked: the HDF5 library allocates up to
+    4 GiB for it before it reads.
     """
     if attribute not in node.attrs or node.attrs.get_id(attribute).shape:
         return {}
-    said = json.loads(node.attrs[attribute])
-    return said if isinstance(said, dict) else {}
+    content = json.loads(node.attrs[attribute])
+    return content if isinstance(content, dict) else {}

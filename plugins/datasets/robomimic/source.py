@@ -1,7 +1,7 @@
 """Episodes of robomimic's and LIBERO's files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,18 +24,18 @@ from core.formats import (
     source_info,
 )
 from plugins.datasets.robomimic.hdf5 import open_demonstration, read_dataset, read_json
-from plugins.datasets.robomimic.note import Note, read_episode_note, read_note
+from plugins.datasets.robomimic.sidecar import Sidecar, read_episode_sidecar, read_sidecar
 
-# what robomimic and LIBERO call the hand's pose and the fingers; the first that is there
+# what robomimic and LIBERO call the hand's pose and the fingers; the first that exist are read
 PROPRIO = (
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
     ("ee_states", "gripper_states"),
 )
-TEXTS = ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes, in JSON
-RATE = 20.0  # Hz, robosuite's own
+ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes of `data`, in JSON
+RATE = 20.0  # Hz, robosuite's default
 POSE = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)  # robosuite's OSC_POSE: metres and radians per 1.0
-Place = tuple[Path, str]  # a file and a demonstration in it
+Location = tuple[Path, str]  # a file and a demonstration in it
 
 
 @dataclass(frozen=True)
@@ -43,31 +43,31 @@ class RobomimicConfig:
     """Which datasets of a demonstration are what."""
 
     cameras: Mapping[str, str] = field(default_factory=dict)
-    """{name: observation}; all pictures among the observations unless said."""
+    """{name: observation}; default: every observation that is an image."""
     action: str = "actions"
     """the dataset that holds the actions."""
     proprio: tuple[str, ...] | None = None
-    """observations that are joined; what `joinery write` noted, or the hand's pose and the fingers,
-    unless said.
+    """observations that are joined; default: as `joinery write` recorded it, or the hand's pose and
+    the fingers.
     """
     instruction: str | None = None
-    """told to the robot in every episode; what the file or its name says unless said."""
+    """the instruction of every episode; default: what the file or its name says."""
     flip: bool | None = None
-    """turn the rows of pictures around; those that the file says are drawn OpenGL's way, as
-    LIBERO's, unless said.
+    """reverse the rows of images; default: if the file says that they follow OpenGL's convention,
+    as LIBERO's do.
     """
     meaning: ConventionOverride | None = None
-    """of the actions; what `joinery write` noted, or what the file says of its controller, unless
-    said.
+    """of the actions; default: as `joinery write` recorded it, or what the file says of its
+    controller.
     """
 
 
 class Robomimic:
-    """Reads an .hdf5 file, or a folder of them, in which `data/demo_i` holds actions and
-    observations.
+    """Reads an .hdf5 file, or a folder of them: `data/demo_i` holds actions and observations.
 
-    What `joinery write` noted of a store comes back: ids, tasks, conventions, origin. Raises
-    DataError, naming file and demonstration, for what is missing or damaged.
+    From a file that `joinery write` wrote, the store's ids, tasks, conventions and origin come
+    back. Raises DataError, naming file and demonstration, for missing or damaged data, and
+    ConfigError for datasets that do not exist.
     """
 
     def __init__(self, config: RobomimicConfig, *, source: Path) -> None:
@@ -79,103 +79,107 @@ class Robomimic:
             raise DataError(
                 f"{source}: holds no demonstrations; name an .hdf5 file, or a folder of them"
             )
-        self.places = _name_places(files)
-        _raise_unless_alike(files)
-        first = first_readable(self.places.values(), self._look)
-        self.cameras, self.proprio, self.flip = first.cameras, first.proprio, first.flip
-        noted = first.noted
-        self.is_noted = noted is not None
-        names = dimension_names([(key, flat_width(first.shapes[key])) for key in self.proprio])
+        self.locations = _locate_episodes(files)
+        _check_sidecars_agree(files)
+        common = first_readable(self.locations.values(), self._read_properties)
+        self.cameras, self.proprio, self.flip = common.cameras, common.proprio, common.flip
+        info = common.store_info
+        self.has_sidecar = info is not None
+        names = dimension_names([(key, flat_width(common.shapes[key])) for key in self.proprio])
         self.info = source_info(
-            fps=noted.fps if noted else first.convention.rate,
-            cameras={name: first.shapes[key][1:3] for name, key in self.cameras.items()},
-            action=override_convention(first.convention, config.meaning),
-            proprio=noted.proprio if noted and config.proprio is None else names,
-            origin=noted.origin if noted else f"robomimic file of {first.environment}",
+            fps=info.fps if info else common.convention.rate,
+            cameras={name: common.shapes[key][1:3] for name, key in self.cameras.items()},
+            action=override_convention(common.convention, config.meaning),
+            proprio=info.proprio if info and config.proprio is None else names,
+            origin=info.origin if info else f"robomimic file of {common.environment}",
         )
 
-    def _look(self, place: Place | DataError) -> "_Look":
-        """Find out what all demonstrations have in common; raises ConfigError for names that are
-        not there.
+    def _read_properties(self, location: Location | DataError) -> "_Properties":
+        """Read what all demonstrations have in common from one of them.
+
+        Raises ConfigError if the configuration names datasets that it does not have.
         """
-        file, demo = _found(place)
+        config = self.config
+        file, demo = _readable(location)
+        where = f"{file}, {demo}"
         with open_demonstration(file, demo) as (data, group):
-            observations = {
-                key: x for key, x in group.get("obs", {}).items() if hasattr(x, "dtype")
-            }
+            observations = _datasets(group.get("obs", {}))
             kinds = {key: array_kind(x.shape, x.dtype) for key, x in observations.items()}
-            where, note = f"{file}, {demo}", read_note(data, str(file))
-            pictures = (
-                note.info.cameras
-                if note
-                else [key for key, kind in kinds.items() if kind == "pictures"]
-            )
-            cameras = dict(self.config.cameras) or {key: key for key in pictures}
-            proprio = _proprio(self.config.proprio, note, observations)
+            sidecar = read_sidecar(data, str(file))
+            images = [key for key, kind in kinds.items() if kind == "pictures"]
+            cameras = dict(config.cameras) or {
+                key: key for key in (sidecar.info.cameras if sidecar else images)
+            }
+            if config.proprio is not None:
+                proprio = config.proprio
+            elif sidecar:
+                proprio = tuple(sidecar.proprio)
+            else:
+                proprio = next((keys for keys in PROPRIO if {*keys} <= observations.keys()), ())
             check_mapping(
                 where, "observation", {"pictures": cameras.values(), "numbers": proprio}, kinds
             )
-            datasets = {
-                key: array_kind(x.shape, x.dtype) for key, x in group.items() if hasattr(x, "dtype")
-            }
-            check_mapping(where, "dataset", {"numbers": [self.config.action]}, datasets)
+            datasets = {key: array_kind(x.shape, x.dtype) for key, x in _datasets(group).items()}
+            check_mapping(where, "dataset", {"numbers": [config.action]}, datasets)
             environment = read_json(data, ENVIRONMENT)
-            upside_down = data.attrs.get("macros_image_convention") == "opengl"
-            # env_args describes the controller's own actions, as a note does, and no others that a
-            # file may hold
-            own = self.config.action == RobomimicConfig.action
-            width, rate = flat_width(group[self.config.action].shape), _rate(environment)
-            found = _convention(width, environment if own else {}, rate)
-            return _Look(
+            is_upside_down = data.attrs.get("macros_image_convention") == "opengl"
+            # the sidecar and env_args describe the dataset "actions", and no other that a file has
+            is_default = config.action == RobomimicConfig.action
+            rate = float(environment.get("env_kwargs", {}).get("control_freq", RATE))
+            width = flat_width(group[config.action].shape)
+            convention = _convention(width, environment if is_default else {}, rate)
+            return _Properties(
                 cameras=cameras,
                 proprio=proprio,
                 shapes={key: x.shape for key, x in observations.items()},
-                flip=upside_down if self.config.flip is None else self.config.flip,
-                convention=note.info.action if note and own else found,
+                flip=is_upside_down if config.flip is None else config.flip,
+                convention=sidecar.info.action if sidecar and is_default else convention,
                 environment=str(environment.get("env_name", file.stem)),
-                noted=note.info if note else None,
+                store_info=sidecar.info if sidecar else None,
             )
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<demonstration>", or as a store did; a file that cannot be
-        listed by its name.
+        """The episodes' ids in their store, or "<file>/<demonstration>".
+
+        A file that cannot be read counts as one episode, named after the file.
         """
-        return [*self.places]
+        return [*self.locations]
 
     def read(self, episode: str) -> Episode:
         """Read one demonstration; raises DataError that names it."""
-        file, demo = _found(self.places[episode])
+        config = self.config
+        file, demo = _readable(self.locations[episode])
+        where = f"{file}, {demo}"
         with open_demonstration(file, demo) as (data, group):
-            actions, observations = read_dataset(file, group, self.config.action), group["obs"]
-            pictures = {
+            actions, observations = read_dataset(file, group, config.action), group["obs"]
+            frames = {
                 name: read_dataset(file, observations, key) for name, key in self.cameras.items()
             }
             proprio = [read_dataset(file, observations, key) for key in self.proprio]
-            note = read_episode_note(group, f"{file}, {demo}") if self.is_noted else None
-            told = note.instruction if note else None
-            instruction = self.config.instruction or told or _instruction(file, data, group)
+            sidecar = read_episode_sidecar(group, where) if self.has_sidecar else None
+            instruction = config.instruction or (sidecar.instruction if sidecar else None)
+            instruction = instruction or _instruction(file, data, group)
         length = len(actions) if actions.ndim else 0
-        images = {
-            name: as_images(x, f"{file}, {demo}, camera {name}", unit=False)
-            for name, x in pictures.items()
-        }
+        images = {}
+        for name, array in frames.items():
+            rows = as_images(array, f"{where}, camera {name}", unit=False)
+            images[name] = np.ascontiguousarray(rows[:, ::-1]) if self.flip else rows
         return Episode(
             id=episode,
-            task=note.task if note else file.stem.removesuffix("_demo"),
+            task=sidecar.task if sidecar else file.stem.removesuffix("_demo"),
             instruction=instruction,
-            images={
-                name: np.ascontiguousarray(x[:, ::-1]) if self.flip else x
-                for name, x in images.items()
-            },
-            actions=join_columns([actions], length, f"{file}, {demo}, {self.config.action}"),
-            proprio=join_columns(proprio, length, f"{file}, {demo}, {', '.join(self.proprio)}"),
+            images=images,
+            actions=join_columns([actions], length, f"{where}, {config.action}"),
+            proprio=join_columns(proprio, length, f"{where}, {', '.join(self.proprio)}"),
         )
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What a demonstration shows of all; shapes: of its observations; noted: what `joinery write`
-    left of a store.
+class _Properties:
+    """What all demonstrations have in common.
+
+    shapes: of a demonstration's observations. environment: its name.
+    store_info: of the store that the file was written from, if there was one.
     """
 
     cameras: Mapping[str, str]
@@ -184,138 +188,130 @@ class _Look:
     flip: bool
     convention: ActionConvention
     environment: str
-    noted: StoreInfo | None
+    store_info: StoreInfo | None
 
 
-def _name_places(files: Sequence[Path]) -> dict[str, Place | DataError]:
-    """Where each episode lies, in the order of files and numbers; raises DataError where two have
-    one id.
+def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
+    """Say where each episode lies, in the order of files and numbers.
+
+    A file that cannot be read stands there with its error. Raises DataError if two episodes have
+    the same id.
     """
-    places: dict[str, Place | DataError] = {}
+    locations: dict[str, Location | DataError] = {}
     for file in files:
-        for name, place in _listed(file):
-            if name in places:
-                other = _found(places[name])[0]
+        for name, location in _list_file(file):
+            if name in locations:
+                other, _ = _readable(locations[name])
                 raise DataError(
                     f"{file}: an episode '{name}' is in {other}, too; move one of the two away"
                 )
-            places[name] = place
-    return places
+            locations[name] = location
+    return locations
 
 
-def _raise_unless_alike(files: Sequence[Path]) -> None:
-    """Raise DataError where notes differ in what they say of actions, rate or cameras."""
-    notes: dict[Path, Note | None] = {}
-    for file in files:
-        with (
-            suppress(DataError),
-            open_demonstration(file, "") as (data, _),
-        ):  # what is damaged is said when it is read
-            note = read_note(data, str(file))
-            notes[file] = note and replace(note, info=replace(note.info, origin=""))
-    first = next(iter(notes), None)
-    if different := [
-        file for file, note in notes.items() if first is not None and note != notes[first]
-    ]:
-        raise DataError(
-            f"{different[0]}: its episodes are not like those of {first}; import them one at a time"
-        )
-
-
-def _listed(file: Path) -> Iterator[tuple[str, Place | DataError]]:
-    """The name and place of each demonstration in a file, or the file's name and why it cannot be
-    read.
-    """
+def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
+    """The id and location of each demonstration in a file, or the file's name and its error."""
     try:
         with open_demonstration(file, "") as (data, _):
-            demos = sorted(
-                data,
-                key=lambda name: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", name)],
-            )
-            for text in (
-                TEXTS
-            ):  # damaged ones cost gigabytes and seconds: once a file, not once a demonstration
-                read_json(data, text)
-            ours = read_note(data, str(file)) is not None
-            notes = [
-                read_episode_note(data[demo], f"{file}, {demo}") if ours else None for demo in demos
-            ]
+            demos = sorted(data, key=_natural_order)
+            # Reading a damaged one may take gigabytes and seconds: that happens here, once for the
+            # file, and not once for each demonstration.
+            for attribute in (ENVIRONMENT, PROBLEM):
+                read_json(data, attribute)
+            names = [f"{file.stem}/{demo}" for demo in demos]
+            if read_sidecar(data, str(file)) is not None:
+                for number, demo in enumerate(demos):
+                    sidecar = read_episode_sidecar(data[demo], f"{file}, {demo}")
+                    if sidecar:
+                        names[number] = sidecar.id
         if not demos:
             raise DataError(f"{file}: holds no demonstrations; copy it again")
-        for demo, note in zip(demos, notes, strict=True):
-            yield (note.id if note else f"{file.stem}/{demo}"), (file, demo)
     except DataError as error:
-        yield file.name, error
+        return [(file.name, error)]
+    return [(name, (file, demo)) for name, demo in zip(names, demos, strict=True)]
 
 
-def _found(place: Place | DataError) -> Place:
-    if isinstance(place, DataError):
-        raise place
-    return place
+def _natural_order(name: str) -> list[int | str]:
+    """A key that sorts demo_2 before demo_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _proprio(
-    wanted: tuple[str, ...] | None, note: Note | None, observations: Mapping[str, Any]
-) -> tuple[str, ...]:
-    if wanted is not None:
-        return wanted
-    if note:
-        return tuple(note.proprio)
-    return next((keys for keys in PROPRIO if all(key in observations for key in keys)), ())
+def _check_sidecars_agree(files: Sequence[Path]) -> None:
+    """Raise DataError if files were written from stores of different actions, rates or cameras."""
+    sidecars: dict[Path, Sidecar | None] = {}
+    for file in files:
+        # a damaged file is skipped here: reading its episodes says what is wrong
+        with suppress(DataError), open_demonstration(file, "") as (data, _):
+            sidecar = read_sidecar(data, str(file))
+            if sidecar:  # origins may differ
+                sidecar = replace(sidecar, info=replace(sidecar.info, origin=""))
+            sidecars[file] = sidecar
+    first = next(iter(sidecars), None)
+    for file, sidecar in sidecars.items():
+        if first is not None and sidecar != sidecars[first]:
+            raise DataError(
+                f"{file}: its episodes are not like those of {first}; import them one at a time"
+            )
 
 
-def _rate(environment: Mapping[str, Any]) -> float:
-    return float(environment.get("env_kwargs", {}).get("control_freq", RATE))
+def _readable(location: Location | DataError) -> Location:
+    """Return the location; raises the error of a file that cannot be read."""
+    if isinstance(location, DataError):
+        raise location
+    return location
 
 
-def _convention(dim: int, environment: Mapping[str, Any], rate: float) -> ActionConvention:
-    """What robosuite's OSC_POSE makes of actions; of other controllers only the names are made up."""
-    said = environment.get("env_kwargs", {}).get("controller_configs")
-    controller = said if isinstance(said, dict) else {}
-    since_1_5 = "body_parts" in controller
+def _datasets(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The datasets in a group, without the groups in it."""
+    return {key: node for key, node in group.items() if hasattr(node, "dtype")}
+
+
+def _convention(width: int, environment: Mapping[str, Any], rate: float) -> ActionConvention:
+    """The convention of robosuite's OSC_POSE, whose settings `environment` holds.
+
+    Actions of other controllers are taken for absolute joint positions, with made-up names.
+    """
+    settings = environment.get("env_kwargs", {}).get("controller_configs")
+    controller = settings if isinstance(settings, dict) else {}
+    since_1_5 = "body_parts" in controller  # robosuite's version, which changed the keys
     controller = controller.get("body_parts", {}).get("right", controller)
-    if controller.get("type") != "OSC_POSE" or dim != len(POSE):
-        return ActionConvention(
-            dimension_names([("action", dim)]), "absolute", "joint", "none", (1.0,) * dim, rate
-        )
-    delta = (
-        controller.get("input_type", "delta") == "delta"
-        if since_1_5
-        else controller.get("control_delta", True)
+    if controller.get("type") != "OSC_POSE" or width != len(POSE):
+        names = dimension_names([("action", width)])
+        return ActionConvention(names, "absolute", "joint", "none", (1.0,) * width, rate)
+    if since_1_5:
+        is_delta = controller.get("input_type", "delta") == "delta"
+    else:
+        is_delta = controller.get("control_delta", True)
+    in_base = since_1_5 and controller.get("input_ref_frame", "base") == "base"
+    frame: Frame = "base" if in_base else "world"
+    mode: Mode = "delta" if is_delta else "absolute"
+    scale = np.ones(6)
+    if is_delta:
+        scale = np.broadcast_to(np.asarray(controller.get("output_max", SCALE), float), 6)
+    gripper = Gripper(6, "binary", closed=1.0, open=-1.0)
+    return ActionConvention(
+        POSE, mode, frame, "axis_angle", (*scale.tolist(), 1.0), rate, (gripper,)
     )
-    frame: Frame = (
-        "base" if since_1_5 and controller.get("input_ref_frame", "base") == "base" else "world"
-    )
-    scale = (
-        np.broadcast_to(np.asarray(controller.get("output_max", SCALE), float), 6)
-        if delta
-        else np.ones(6)
-    )
-    mode: Mode = "delta" if delta else "absolute"
-    grip = Gripper(6, "binary", closed=1.0, open=-1.0)
-    return ActionConvention(POSE, mode, frame, "axis_angle", (*scale.tolist(), 1.0), rate, (grip,))
 
 
 def _instruction(file: Path, data: Any, demo: Any) -> str:
-    """What the file says: of the episode (RoboCasa), of the task (LIBERO), of its environment, or
-    by its name.
+    """Find the instruction of a demonstration; raises DataError if there is none.
+
+    RoboCasa records it for the episode, LIBERO for the task or in the name of the file
+    ("KITCHEN_SCENE1_open_the_bottom_drawer_demo"), others for the environment.
     """
-    said = (
+    name = None
+    if file.stem.endswith("_demo"):
+        name = re.sub(r"^[A-Z_]+_SCENE\d+_", "", file.stem.removesuffix("_demo")).replace("_", " ")
+    candidates = (
         read_json(demo, "ep_meta").get("lang"),
         read_json(data, PROBLEM).get("language_instruction"),
         read_json(data, ENVIRONMENT).get("env_lang"),
-        _told_by_name(file.stem),
+        name,
     )
-    found = next((text for text in said if text), None)
-    if isinstance(found, list | tuple):
-        found = " ".join(map(str, found))
-    if not found:
+    instruction = next((text for text in candidates if text), None)
+    if isinstance(instruction, list | tuple):
+        instruction = " ".join(map(str, instruction))
+    if not instruction:
         raise DataError(f"{file}: does not say what the robot is told; say instruction = ...")
-    return str(found).strip().strip('"')
-
-
-def _told_by_name(stem: str) -> str | None:
-    """LIBERO's names: "KITCHEN_SCENE1_open_the_bottom_drawer_demo" -> "open the bottom drawer"."""
-    if not stem.endswith("_demo"):
-        return None
-    return re.sub(r"^[A-Z_]+_SCENE\d+_", "", stem.removesuffix("_demo")).replace("_", " ")
+    return str(instruction).strip().strip('"')

@@ -1,6 +1,4 @@
-"""CALVIN (https://github.com/mees/calvin, MIT licence): its simulator as environment, its
-recordings as dataset.
-"""
+"""CALVIN (https://github.com/mees/calvin, MIT licence): an environment and a dataset."""
 
 from core import Register, hookimpl
 from plugins.environments.calvin.dataset import CalvinData, CalvinDataConfig

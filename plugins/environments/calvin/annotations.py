@@ -1,9 +1,10 @@
-"""CALVIN's language annotations: a dictionary that numpy pickled, read without running what a
-pickle could run.
+"""CALVIN's language annotations: a dictionary that numpy pickled.
+
+A pickle can run any code and allocate any amount of memory. This reader unpickles nothing but plain
+data and arrays, and compares what they claim with the bytes that exist.
 """
 
 import pickle
-from collections.abc import Mapping
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -19,16 +20,14 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def read_annotations(path: Path) -> Any:
-    """Read the dictionary, as far as it is plain data and arrays; raises DataError that names the
-    file.
-    """
+    """Read the dictionary; raises DataError if it is damaged, or more than data and arrays."""
     if not path.exists():
         raise DataError(f"{path}: not there; name a split's training or validation folder")
     file_size(path)
     try:
         stream = BytesIO(path.read_bytes())
         HEADERS[np.lib.format.read_magic(stream)](stream)
-        _raise_if_inflated(stream)
+        _check_claims(stream)
         return _PlainData(stream, path).load().item()
     except DataError:
         raise
@@ -36,26 +35,23 @@ def read_annotations(path: Path) -> Any:
         raise DataError(f"{path}: damaged ({one_line(error)}); copy it again") from None
 
 
-def _raise_if_inflated(stream: BytesIO) -> None:
-    """Raise ValueError where a pickle claims more bytes, or more remembered objects, than follow in
-    the stream.
+def _check_claims(stream: BytesIO) -> None:
+    """Raise ValueError if a pickle claims more bytes, or more memoised objects, than it can hold.
 
-    The unpickler would allocate them first.
+    The unpickler would allocate them before it reads.
     """
     begin, size = stream.tell(), len(stream.getvalue())
-    for operation, argument, _ in genops(stream):  # raises for bytes that are not there
-        if (
-            operation.name in ("PUT", "LONG_BINPUT")
-            and isinstance(argument, int)
-            and argument > size
-        ):
+    for operation, argument, _ in genops(stream):  # raises ValueError for bytes that are missing
+        is_memo = operation.name in ("PUT", "LONG_BINPUT")
+        if is_memo and isinstance(argument, int) and argument > size:
             raise ValueError(f"it remembers {argument:,} objects in {size:,} bytes")
     stream.seek(begin)
 
 
 class _Array(np.ndarray):
-    """An array that gets its content after it was made, as numpy pickles them, and is no larger
-    than that.
+    """An array that is made empty and filled afterwards, as numpy pickles arrays.
+
+    It cannot become larger than the bytes that fill it.
     """
 
     def __new__(cls, *_: Any) -> "_Array":
@@ -69,31 +65,32 @@ class _Array(np.ndarray):
 
 
 def _scalar(dtype: np.dtype, content: bytes) -> Any:
-    """One of numpy's numbers out of its bytes."""
+    """One of numpy's numbers, from its bytes."""
     return np.frombuffer(content, dtype)[0]
+
+
+# {(module, name): what the unpickler makes of it}; numpy 1 writes numpy.core, numpy 2 numpy._core
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): np.dtype,
+}
+for _package in ("core", "_core"):
+    _ALLOWED[f"numpy.{_package}.multiarray", "_reconstruct"] = _Array
+    _ALLOWED[f"numpy.{_package}.multiarray", "scalar"] = _scalar
 
 
 class _PlainData(pickle.Unpickler):
     """Knows numpy's arrays and numbers, and nothing that could run code."""
-
-    known: Mapping[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): np.dtype,
-    } | {
-        (f"numpy.{package}.multiarray", name): stands_for
-        for package in ("core", "_core")
-        for name, stands_for in (("_reconstruct", _Array), ("scalar", _scalar))
-    }
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         super().__init__(stream)
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuse what is no plain data."""
-        if (module, name) not in self.known:
-            asked = f"{module}.{name}"
+        """Look a name up; raises DataError for all that is no plain data."""
+        if (module, name) not in _ALLOWED:
             raise DataError(
-                f"{self.path}: asks for {asked}, which is no data and might run code; not loaded"
+                f"{self.path}: asks for {module}.{name}, which is no data and might run code; "
+                "not loaded"
             )
-        return self.known[module, name]
+        return _ALLOWED[module, name]

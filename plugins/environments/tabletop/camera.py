@@ -13,18 +13,19 @@ FARTHEST = 10.0  # metres; nothing in the scene is farther from a camera
 
 
 class RayCamera:
-    """A pinhole camera: one ray per pixel, shaded by the geom's colour and the direction of the
-    face that is hit.
+    """A pinhole camera: one ray per pixel, shaded by the colour and direction of the face it hits.
 
     rays: directions (n 3) of length 1, row by row from the top left, in the camera's axes.
 
-    MuJoCo's newer versions return normals, older ones do not: a face is told from where on the
-    geom's box a ray ends, so that all versions give the same pixels.
+    Newer versions of MuJoCo return normals, older ones do not. The face is found from the point of
+    the geom's box at which a ray ends, so that all versions give the same images.
     """
 
     def __init__(self, model: Any, size: int, field_of_view: float, floor: str) -> None:
-        """size: rows and columns; field_of_view: vertical, degrees; floor: a geom of which only the
-        top is seen.
+        """Make a camera that can be anywhere in a model.
+
+        size: rows and columns. field_of_view: vertical, degrees. floor: a geom of which only the
+        top is visible.
         """
         import mujoco
 
@@ -40,32 +41,37 @@ class RayCamera:
         self._normals = (None,) if "normal" in (mujoco.mj_multiRay.__doc__ or "") else ()
 
     def render(self, data: Any, position: np.ndarray, axes: np.ndarray) -> np.ndarray:
-        """Draw what is seen from position (3); axes (3 3): columns are right, up and backwards ->
-        (Y X 3) uint8.
+        """Draw the view from position (3) -> (Y X 3) uint8.
+
+        axes: (3 3), whose columns are the camera's right, up and backwards.
         """
         rays = self.rays @ axes.T
         self.cast(data, position, rays)
         palette = self._palette(data.geom_xmat.reshape(-1, 3, 3))
-        pixels = palette[self._geom, TOP]
-        pixels[self._geom < 0] = BACKGROUND
-        shaped = np.flatnonzero((self._geom >= 0) & (self._geom != self._floor))
-        geoms, hits = self._geom[shaped], position + rays[shaped] * self._distance[shaped, None]
-        pixels[shaped] = palette[geoms, self._faces(data, geoms, hits)]
-        image: np.ndarray = pixels.reshape(self.size, self.size, 3)
+        colours = palette[self._geom, TOP]
+        colours[self._geom < 0] = BACKGROUND
+        # rays that hit a geom of which more than the top is visible
+        others = np.flatnonzero((self._geom >= 0) & (self._geom != self._floor))
+        geoms, hits = self._geom[others], position + rays[others] * self._distance[others, None]
+        colours[others] = palette[geoms, self._faces(data, geoms, hits)]
+        image: np.ndarray = colours.reshape(self.size, self.size, 3)
         return image
 
     def cast(self, data: Any, position: np.ndarray, rays: np.ndarray) -> None:
-        """Find what the rays (n 3) from position (3) hit first, both in the world's axes, and how
-        far away it is.
+        """Find the geom that each of the rays (n 3) from position (3) hits first, and its distance.
+
+        Rays and position are in the world's axes.
         """
+        results = (self._geom, self._distance, *self._normals)
+        # None: geoms of all groups; 1: static ones, too; -1: of all bodies
         self._multi_ray(
-            self.model, data, position, rays.ravel(), None, 1, -1, self._geom, self._distance, *self._normals,
-            len(rays), FARTHEST,
-        )  # fmt: skip
+            self.model, data, position, rays.ravel(), None, 1, -1, *results, len(rays), FARTHEST
+        )
 
     def _faces(self, data: Any, geoms: np.ndarray, hits: np.ndarray) -> np.ndarray:
-        """Which face of its geom's box each ray hits: geoms (m), hits (m 3) -> (m), +x -x +y -y +z
-        -z.
+        """Find the face of its geom's box that each ray hits: geoms (m), hits (m 3) -> (m).
+
+        Faces are numbered +x -x +y -y +z -z.
         """
         offsets = hits - data.geom_xpos[geoms]
         rotations = data.geom_xmat[geoms].reshape(-1, 3, 3)
@@ -82,26 +88,24 @@ class RayCamera:
         size, kind = self.model.geom_size.copy(), self.model.geom_type[:, None]
         radius = size[:, :1]
         size = np.where(kind == mujoco.mjtGeom.mjGEOM_SPHERE, radius, size)
-        cylinder = np.concatenate(
-            [radius, radius, size[:, 1:2]], axis=1
-        )  # MuJoCo gives radius and half length
+        # of a cylinder, MuJoCo gives radius and half length
+        cylinder = np.concatenate([radius, radius, size[:, 1:2]], axis=1)
         extent: np.ndarray = np.where(kind == mujoco.mjtGeom.mjGEOM_CYLINDER, cylinder, size)
         return extent
 
     def _palette(self, rotation: np.ndarray) -> np.ndarray:
         """Colour of each face of each geom's box (geoms 6 3) uint8: +x -x +y -y +z -z."""
         towards = LIGHT @ rotation  # (geoms 3): how far each axis points to the light
-        lit = np.stack([towards, -towards], axis=-1).reshape(len(rotation), 6).clip(0)
-        shade = AMBIENT + (1 - AMBIENT) * lit
-        colours: np.ndarray = (self.model.geom_rgba[:, None, :3] * shade[..., None] * 255).clip(
-            0, 255
-        )
-        return colours.astype(np.uint8)
+        direct = np.stack([towards, -towards], axis=-1).reshape(len(rotation), 6).clip(0)
+        brightness = AMBIENT + (1 - AMBIENT) * direct
+        colours: np.ndarray = self.model.geom_rgba[:, None, :3] * brightness[..., None] * 255
+        return colours.clip(0, 255).astype(np.uint8)
 
 
 def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Axes (3 3) of a camera at position that looks at target, upright: columns are right, up and
-    backwards.
+    """Axes (3 3) of an upright camera at `position` that looks at `target`.
+
+    Their columns are right, up and backwards.
     """
     backwards = (position - target) / np.linalg.norm(position - target)
     right = np.cross([0.0, 1.0, 0.0] if abs(backwards[2]) > 0.999 else [0.0, 0.0, 1.0], backwards)

@@ -1,8 +1,7 @@
-"""The table and what stands on it: a MuJoCo model of primitives, the gripper that moves in it, and
-its state.
+"""The simulated table: a MuJoCo model of primitives, the gripper that moves in it, and its state.
 
-World frame: x to the right, y away from the viewer, z up; metres and radians; the table's surface
-is z = 0.
+World frame: x to the right, y away from the viewer, z up, in metres and radians. The table's
+surface is z = 0.
 """
 
 from collections.abc import Mapping
@@ -15,30 +14,28 @@ COLOURS = ("red", "green", "blue")
 HALF_BLOCK = 0.02
 RATE = 20.0  # control steps per second
 SUBSTEPS = 10  # of 5 ms
-TRANSLATION, ROTATION = (
-    0.02,
-    0.05,
-)  # what an action of 1.0 means, in metres and radians, as in CALVIN
-LOW, HIGH = (
-    np.array([-0.26, -0.24, 0.016]),
-    np.array([0.26, 0.22, 0.25]),
-)  # where the gripper may be sent
+# what an action of 1.0 means, in metres and radians, as in CALVIN
+TRANSLATION, ROTATION = 0.02, 0.05
+# limits of the positions to which the gripper may be sent
+LOW, HIGH = np.array([-0.26, -0.24, 0.016]), np.array([0.26, 0.22, 0.25])
 FINGER_TRAVEL = 0.04  # of each finger
 
 DRAWER = np.array([0.15, 0.10])  # its front when closed
 DRAWER_TRAVEL = 0.10
-DRAWER_ROOM = np.array([0.15, 0.047])  # the middle of what is open of an open drawer
+DRAWER_ROOM = np.array([0.15, 0.047])  # the middle of the open part of an open drawer
 SLIDER = np.array([-0.03, 0.15])  # the middle of the rail
-SLIDER_TRAVEL, SLIDER_END = 0.05, 0.045  # either way; where it stands at the start
+SLIDER_TRAVEL = 0.05  # either way from the middle
+SLIDER_END = 0.045  # either way from the middle, where it stands at the start of an episode
 BUTTON = np.array([-0.17, 0.10])
-BUTTON_DOWN, BUTTON_UP = 0.008, 0.006  # depths at which it acts, and may act again, metres
+BUTTON_DOWN, BUTTON_UP = 0.008, 0.006  # depths at which it acts, and may act again
 
 _RGBA = {"red": ".85 .12 .12 1", "green": ".12 .65 .2 1", "blue": ".15 .25 .85 1"}
 LAMP_ON, LAMP_OFF = (1.0, 0.9, 0.25, 1.0), (0.25, 0.25, 0.22, 1.0)
 
 _BLOCK = """
     <body name="{name}" pos="0 0 {half}"><freejoint name="{name}"/>
-      <geom name="{name}" type="box" size="{half} {half} {half}" mass=".05" rgba="{rgba}"/></body>"""
+      <geom name="{name}" type="box" size="{half} {half} {half}" mass=".05" rgba="{rgba}"/>
+    </body>"""
 
 _XML = """
 <mujoco model="tabletop">
@@ -61,27 +58,32 @@ _XML = """
       <geom class="still" type="box" pos="-.066 .07 .03" size=".004 .07 .03"/>
       <geom class="still" type="box" pos=".066 .07 .03" size=".004 .07 .03"/>
       <body name="drawer">
-        <joint name="drawer" type="slide" axis="0 -1 0" range="0 {drawer_travel}" damping="3" frictionloss=".6"/>
+        <joint name="drawer" type="slide" axis="0 -1 0" range="0 {drawer_travel}"
+          damping="3" frictionloss=".6"/>
         <geom class="drawer" type="box" pos="0 .06 .005" size=".058 .06 .003"/>
         <geom class="drawer" type="box" pos="0 0 .022" size=".058 .004 .02"/>
         <geom class="drawer" type="box" pos="0 .12 .022" size=".058 .004 .02"/>
         <geom class="drawer" type="box" pos="-.054 .06 .022" size=".004 .06 .02"/>
         <geom class="drawer" type="box" pos=".054 .06 .022" size=".004 .06 .02"/>
-        <geom name="handle" class="drawer" type="box" pos="0 -.02 .027" size=".008 .016 .018" rgba=".2 .2 .2 1"/>
+        <geom name="handle" class="drawer" type="box" pos="0 -.02 .027" size=".008 .016 .018"
+          rgba=".2 .2 .2 1"/>
       </body>
     </body>
     <body pos="{slider_x} {slider_y} 0">
-      <geom type="box" pos="0 0 .003" size=".07 .007 .003" rgba=".3 .3 .35 1" contype="0" conaffinity="0"/>
+      <geom type="box" pos="0 0 .003" size=".07 .007 .003" rgba=".3 .3 .35 1"
+        contype="0" conaffinity="0"/>
       <body name="slider">
         <joint name="slider" type="slide" axis="1 0 0" range="-{slider_travel} {slider_travel}"
           damping="3" frictionloss=".6"/>
-        <geom name="slider" type="box" pos="0 0 .034" size=".012 .012 .03" mass=".1" rgba=".95 .95 .95 1"/>
+        <geom name="slider" type="box" pos="0 0 .034" size=".012 .012 .03" mass=".1"
+          rgba=".95 .95 .95 1"/>
       </body>
     </body>
     <body pos="{button_x} {button_y} 0">
       <geom class="still" type="box" pos="0 0 .008" size=".026 .026 .008" rgba=".35 .35 .4 1"/>
       <body name="button" pos="0 0 .03" gravcomp="1">
-        <joint name="button" type="slide" axis="0 0 -1" range="0 .012" stiffness="60" damping="1" armature=".01"/>
+        <joint name="button" type="slide" axis="0 0 -1" range="0 .012"
+          stiffness="60" damping="1" armature=".01"/>
         <geom type="box" size=".015 .015 .012" mass=".02" rgba=".9 .45 .75 1"/>
       </body>
       <geom type="cylinder" pos="0 .09 .02" size=".006 .02" rgba=".35 .35 .4 1"/>
@@ -91,10 +93,14 @@ _XML = """
     <body name="hand" pos="0 0 .15" gravcomp="1"><freejoint name="hand"/>
       <geom class="hand" type="box" pos="0 0 .05" size=".052 .016 .012"/>
       <geom class="hand" type="cylinder" pos="0 0 .11" size=".014 .05"/>
-      <body name="left" pos="-.005 0 .013" gravcomp="1"><joint name="left" class="finger" axis="-1 0 0"/>
-        <geom name="left" class="finger"/></body>
-      <body name="right" pos=".005 0 .013" gravcomp="1"><joint name="right" class="finger" axis="1 0 0"/>
-        <geom name="right" class="finger"/></body>
+      <body name="left" pos="-.005 0 .013" gravcomp="1">
+        <joint name="left" class="finger" axis="-1 0 0"/>
+        <geom name="left" class="finger"/>
+      </body>
+      <body name="right" pos=".005 0 .013" gravcomp="1">
+        <joint name="right" class="finger" axis="1 0 0"/>
+        <geom name="right" class="finger"/>
+      </body>
     </body>
   </worldbody>
   <contact><exclude body1="left" body2="right"/></contact>
@@ -116,14 +122,17 @@ class Block:
 
 @dataclass(frozen=True)
 class State:
-    """All that success and experts look at.
+    """The state of the table, from which success and the experts' actions follow.
 
     tcp (3), euler (3): pose of the point between the fingertips; roll, pitch and yaw are 0 when it
-    points down. opening: distance between the fingers.
+        points down.
+    opening: distance between the fingers.
     held: what touches both fingers: a colour, "handle", "slider" or None.
     blocks: {colour: Block}.
-    drawer: how far it is open. slider: its place on the rail, negative to the left. button: how
-    deep it is pressed.
+    drawer: how far it is open.
+    slider: its position on the rail, negative to the left.
+    button: how deep it is pressed.
+    lamp: whether it is on.
     """
 
     tcp: np.ndarray
@@ -155,15 +164,16 @@ class Scene:
 
         self._mujoco = mujoco
         self.version: str = mujoco.__version__
-        self.model: Any = mujoco.MjModel.from_xml_string(_xml())
+        self.model: Any = mujoco.MjModel.from_xml_string(_model_xml())
         self.data: Any = mujoco.MjData(self.model)
         self.lamp = False
-        self._armed = True  # the button acts once per press
+        self._armed = True  # whether the button acts when it goes down: once per press
         geoms = (*COLOURS, "handle", "slider", "left", "right", "lamp")
         self._geom = {name: self.model.geom(name).id for name in geoms}
-        self._name = {number: name for name, number in self._geom.items()}
+        self._geom_name = {number: name for name, number in self._geom.items()}
         joints = (*COLOURS, "drawer", "slider", "button", "hand", "left", "right")
-        self._at = {name: int(self.model.joint(name).qposadr[0]) for name in joints}
+        # the index in MuJoCo's qpos at which each joint's values begin
+        self._index = {name: int(self.model.joint(name).qposadr[0]) for name in joints}
 
     def arrange(
         self,
@@ -180,8 +190,9 @@ class Scene:
             self._set_pose(colour, block.position, block.yaw)
         self._set_pose("hand", tcp, yaw)
         for finger in ("left", "right"):
-            q[self._at[finger]] = FINGER_TRAVEL if open_gripper else 0.0
-        q[self._at["drawer"]], q[self._at["slider"]] = fixtures["drawer"], fixtures["slider"]
+            q[self._index[finger]] = FINGER_TRAVEL if open_gripper else 0.0
+        q[self._index["drawer"]] = fixtures["drawer"]
+        q[self._index["slider"]] = fixtures["slider"]
         self.lamp, self._armed = bool(fixtures["lamp"]), True
         self._command(tcp, np.array([0.0, 0.0, yaw]), open_gripper)
         self._mujoco.mj_step(self.model, self.data, SUBSTEPS)  # contacts settle
@@ -189,70 +200,70 @@ class Scene:
     def act(self, action: np.ndarray) -> None:
         """Apply an action (7) for one control step."""
         action = np.clip(np.asarray(action, np.float64), -1, 1)
-        tcp, euler = (
-            self._pose()
-        )  # and not the last target: a target that runs ahead would go on pushing
-        target, turned = tcp + action[:3] * TRANSLATION, euler + action[3:6] * ROTATION
-        self._command(np.clip(target, LOW, HIGH), turned, bool(action[6] > 0))
-        self._mujoco.mj_step(self.model, self.data, SUBSTEPS)
-        self._press()
-
-    def state(self) -> State:
-        """Read the present state."""
-        q, at = self.data.qpos, self._at
+        # Actions are relative to the pose that was reached. If they were relative to the last
+        # target, a target that runs ahead of a blocked gripper would go on pushing.
         tcp, euler = self._pose()
-        return State(
-            tcp=tcp,
-            euler=euler,
-            opening=float(q[at["left"]] + q[at["right"]]),
-            held=self._held(),
-            blocks={
-                c: Block(q[at[c] : at[c] + 3].copy(), _yaw(q[at[c] + 3 : at[c] + 7]))
-                for c in COLOURS
-            },
-            drawer=float(q[at["drawer"]]),
-            slider=float(q[at["slider"]]),
-            button=float(q[at["button"]]),
-            lamp=self.lamp,
-        )
-
-    def refresh(self) -> None:
-        """Bring the poses of all bodies up to date with the state, before they are drawn."""
-        self._mujoco.mj_kinematics(self.model, self.data)
-        self.model.geom_rgba[self._geom["lamp"]] = LAMP_ON if self.lamp else LAMP_OFF
-
-    def _pose(self) -> tuple[np.ndarray, np.ndarray]:
-        at = self._at["hand"]
-        return self.data.qpos[at : at + 3].copy(), _euler(self.data.qpos[at + 3 : at + 7])
-
-    def _set_pose(self, joint: str, position: np.ndarray, yaw: float) -> None:
-        at = self._at[joint]
-        self.data.qpos[at : at + 3] = position
-        self.data.qpos[at + 3 : at + 7] = _quaternion(np.array([0.0, 0.0, yaw]))
-
-    def _command(self, target: np.ndarray, euler: np.ndarray, open_gripper: bool) -> None:
-        self.data.mocap_pos[0] = target
-        self.data.mocap_quat[0] = _quaternion(euler)
-        self.data.ctrl[:] = FINGER_TRAVEL if open_gripper else 0.0
-
-    def _press(self) -> None:
-        """The lamp toggles when the button goes down, once until it comes up again."""
-        depth = self.data.qpos[self._at["button"]]
+        position, rotation = tcp + action[:3] * TRANSLATION, euler + action[3:6] * ROTATION
+        self._command(np.clip(position, LOW, HIGH), rotation, bool(action[6] > 0))
+        self._mujoco.mj_step(self.model, self.data, SUBSTEPS)
+        depth = self.data.qpos[self._index["button"]]
         if self._armed and depth > BUTTON_DOWN:
             self.lamp, self._armed = not self.lamp, False
         elif depth < BUTTON_UP:
             self._armed = True
 
-    def _held(self) -> str | None:
-        pairs = self.data.contact.geom  # (contacts 2)
-        touched = [
-            set(pairs[(pairs == self._geom[finger]).any(axis=1)].ravel())
-            for finger in ("left", "right")
-        ]
-        fingers = {self._geom["left"], self._geom["right"]}
-        return next(
-            (self._name[g] for g in touched[0] & touched[1] - fingers if g in self._name), None
+    def state(self) -> State:
+        """Read the present state."""
+        q, index = self.data.qpos, self._index
+        tcp, euler = self._pose()
+        blocks = {}
+        for colour in COLOURS:
+            i = index[colour]
+            blocks[colour] = Block(q[i : i + 3].copy(), _yaw(q[i + 3 : i + 7]))
+        return State(
+            tcp=tcp,
+            euler=euler,
+            opening=float(q[index["left"]] + q[index["right"]]),
+            held=self._held(),
+            blocks=blocks,
+            drawer=float(q[index["drawer"]]),
+            slider=float(q[index["slider"]]),
+            button=float(q[index["button"]]),
+            lamp=self.lamp,
         )
+
+    def refresh(self) -> None:
+        """Bring the poses of all bodies and the lamp's colour up to date, before they are drawn."""
+        self._mujoco.mj_kinematics(self.model, self.data)
+        self.model.geom_rgba[self._geom["lamp"]] = LAMP_ON if self.lamp else LAMP_OFF
+
+    def _pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """The hand's position (3) and its roll, pitch and yaw (3)."""
+        i = self._index["hand"]
+        w, x, y, z = self.data.qpos[i + 3 : i + 7]
+        roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+        pitch = np.arcsin(np.clip(2 * (w * y - z * x), -1, 1))
+        yaw = _yaw(self.data.qpos[i + 3 : i + 7])
+        return self.data.qpos[i : i + 3].copy(), np.array([roll, pitch, yaw])
+
+    def _set_pose(self, joint: str, position: np.ndarray, yaw: float) -> None:
+        i = self._index[joint]
+        self.data.qpos[i : i + 3] = position
+        self.data.qpos[i + 3 : i + 7] = _quaternion(np.array([0.0, 0.0, yaw]))
+
+    def _command(self, position: np.ndarray, euler: np.ndarray, open_gripper: bool) -> None:
+        """Set the pose that the hand is pulled to, and whether the fingers open or close."""
+        self.data.mocap_pos[0] = position
+        self.data.mocap_quat[0] = _quaternion(euler)
+        self.data.ctrl[:] = FINGER_TRAVEL if open_gripper else 0.0
+
+    def _held(self) -> str | None:
+        """The name of a geom that touches both fingers."""
+        pairs = self.data.contact.geom  # (contacts 2)
+        fingers = (self._geom["left"], self._geom["right"])
+        left, right = (set(pairs[(pairs == finger).any(axis=1)].ravel()) for finger in fingers)
+        held = left & right - {*fingers}
+        return next((self._geom_name[geom] for geom in held if geom in self._geom_name), None)
 
 
 def wrap(angle: Any) -> Any:
@@ -260,7 +271,7 @@ def wrap(angle: Any) -> Any:
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
-def _xml() -> str:
+def _model_xml() -> str:
     blocks = "".join(
         _BLOCK.format(name=name, half=HALF_BLOCK, rgba=_RGBA[name]) for name in COLOURS
     )
@@ -291,14 +302,7 @@ def _quaternion(euler: np.ndarray) -> np.ndarray:
     )
 
 
-def _euler(quaternion: np.ndarray) -> np.ndarray:
-    """(w x y z) -> roll, pitch and yaw."""
-    w, x, y, z = quaternion
-    roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
-    pitch = np.arcsin(np.clip(2 * (w * y - z * x), -1, 1))
-    return np.array([roll, pitch, _yaw(quaternion)])
-
-
 def _yaw(quaternion: np.ndarray) -> float:
+    """(w x y z) -> yaw."""
     w, x, y, z = quaternion
     return float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))

@@ -1,0 +1,63 @@
+"""meta/joinery.json: what an episode store knows and LeRobot's format has no place for.
+
+LeRobot ignores the file.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core import DataError, one_line
+from core.episodes import StoreInfo
+from core.formats import dump_info, load_info
+
+FILE = "meta/joinery.json"
+
+
+@dataclass(frozen=True)
+class EpisodeEntry:
+    """An episode's id and task in its store, and its number of frames.
+
+    The number must agree with the dataset's, or else the file belongs to another dataset.
+    """
+
+    id: str
+    task: str
+    frames: int
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The content of the file; episodes: in the order of their numbers in the dataset."""
+
+    info: StoreInfo
+    episodes: Sequence[EpisodeEntry]
+
+
+def write_sidecar(root: Path, sidecar: Sidecar) -> None:
+    """Write the file beside LeRobot's own metadata."""
+    plain = {
+        "info": dump_info(sidecar.info),
+        "episodes": [asdict(episode) for episode in sidecar.episodes],
+    }
+    (root / FILE).write_text(json.dumps(plain, indent=1), encoding="utf-8")
+
+
+def read_sidecar(root: Path) -> Sidecar | None:
+    """Read the file, or return None if there is none; raises DataError if it is damaged."""
+    path = root / FILE
+    if not path.exists():
+        return None
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        info = load_info(plain["info"], str(path))
+        episodes = [
+            EpisodeEntry(str(entry["id"]), str(entry["task"]), int(entry["frames"]))
+            for entry in plain["episodes"]
+        ]
+        return Sidecar(info, episodes)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: damaged ({one_line(error)}); copy it again, or remove it"
+        ) from None

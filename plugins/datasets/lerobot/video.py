@@ -1,0 +1,239 @@
+"""LeRobot's videos: the frames of an episode read from one, and episodes appended to one.
+
+A file holds many episodes, each of which begins with a key frame and could be cut out again.
+"""
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core import ConfigError, DataError, import_optional, one_line
+from core.episodes import Camera
+from core.formats import file_size
+from plugins.datasets.lerobot.features import VIDEO_MB
+from plugins.datasets.lerobot.tables import FileNumber
+
+Codec = Literal["av1", "h264"]
+ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's names
+# LeRobot compares seconds in float32 and refuses frames past 1,024, at 29.97 Hz for example
+VIDEO_SECONDS = 1_000
+EDGE = 256  # pixels by which a codec's blocks may reach past the image
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def decode_video(path: Path, first: float, count: int, fps: float, camera: Camera) -> np.ndarray:
+    """Decode `count` frames from second `first` on -> (count Y X 3) uint8, RGB as FFmpeg gives it.
+
+    Raises DataError that names the file, and the frame if one is missing or of another size.
+    """
+    file_size(path)
+    frames: dict[int, np.ndarray] = {}
+    av = import_optional("av", extra="lerobot")
+    try:
+        # the format is given, because a playlist, which FFmpeg could detect, names other files
+        with av.open(str(path), format="mp4") as container:
+            stream = container.streams.video[0]
+            _check_size(stream.codec_context, camera)
+            most_pixels = (camera.height + EDGE) * (camera.width + EDGE)
+            stream.codec_context.options = {"max_pixels": str(most_pixels)}
+            begin = max(0.0, first - 0.5 / fps)
+            # seeking goes to the last key frame before that time
+            container.seek(int(begin / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                number = round((frame.time - first) * fps)
+                if number >= count:
+                    break
+                if number >= 0:
+                    _check_size(frame, camera)
+                    if frame.is_corrupt:
+                        raise ValueError(f"a damaged frame at second {frame.time:.2f}")
+                    frames[number] = frame.to_ndarray(format="rgb24")
+    except Exception as error:  # noqa: BLE001 - FFmpeg's errors have no common kind
+        raise DataError(f"{path}: cannot be decoded ({one_line(error)}); copy it again") from None
+    if missing := [number for number in range(count) if number not in frames]:
+        raise DataError(
+            f"{path}: lacks frame {missing[0]} of {count} from second {first:.2f} on; copy it again"
+        )
+    return np.stack([frames[number] for number in range(count)])
+
+
+def _check_size(frame: Any, camera: Camera) -> None:
+    """Raise ValueError if a frame, or a codec's context, is not of the camera's size."""
+    if (frame.height, frame.width) != (camera.height, camera.width):
+        raise ValueError(
+            f"frames of {frame.height} x {frame.width} pixels, "
+            f"and meta/ says {camera.height} x {camera.width}"
+        )
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+class Encoder:
+    """Encodes the frames of an episode into an .mp4 of its own, in memory, as LeRobot does.
+
+    codec: default: the first of ENCODERS that FFmpeg has. crf: quality, from 0, the best, to 51.
+    rate: frames per second. Raises ConfigError if FFmpeg cannot encode with the codec.
+    """
+
+    def __init__(self, codec: Codec | None, crf: int, rate: Fraction) -> None:
+        self._av = import_optional("av", extra="lerobot")
+        available = [name for name in ENCODERS if self._has_encoder(ENCODERS[name])]
+        if codec not in (None, *available) or not available:
+            raise ConfigError(
+                f"lerobot.codec: FFmpeg has no encoder for {codec or 'either'}; "
+                'say images = "image"'
+            )
+        self.codec = codec or available[0]
+        self.rate = rate
+        self._options = {"g": "2", "crf": str(crf)}
+        if self.codec == "av1":
+            self._options["preset"] = "12"
+        else:  # without B-frames, packets are in the order of frames and can be appended
+            self._options["bf"] = "0"
+        # otherwise SVT-AV1 writes two dozen lines for every episode
+        os.environ.setdefault("SVT_LOG", "1")
+
+    def _has_encoder(self, name: str) -> bool:
+        try:
+            self._av.codec.Codec(name, "w")
+        except self._av.codec.codec.UnknownCodecError:
+            return False
+        return True
+
+    def encode(self, frames: np.ndarray) -> bytes:
+        """Encode (n Y X 3) uint8 -> the bytes of an .mp4.
+
+        Raises DataError if FFmpeg refuses frames of this size.
+        """
+        height, width = frames.shape[1:3]
+        buffer = BytesIO()
+        try:
+            with self._av.open(buffer, "w", format="mp4") as container:
+                stream = container.add_stream(
+                    ENCODERS[self.codec], rate=self.rate, options=self._options
+                )
+                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+                for number, image in enumerate(frames):
+                    frame = self._av.VideoFrame.from_ndarray(
+                        np.ascontiguousarray(image), format="rgb24"
+                    )
+                    frame.pts, frame.time_base = number, 1 / self.rate
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode())
+        except self._av.error.FFmpegError as error:
+            raise DataError(
+                f"{height} x {width} pixels cannot be encoded as {self.codec} ({one_line(error)}); "
+                'say images = "image"'
+            ) from None
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class VideoSpan:
+    """Where an episode lies: in which file, and from which second to which."""
+
+    file: FileNumber
+    begin: float
+    end: float
+
+
+class VideoFiles:
+    """Writes one camera's videos: each episode is encoded once and appended to the last file.
+
+    properties: what info.json says about the videos. Raises DataError if frames do not keep their
+    size when they are encoded.
+    """
+
+    def __init__(self, root: Path, template: str, encoder: Encoder, camera: Camera) -> None:
+        self._av = import_optional("av", extra="lerobot")
+        self._root, self._template, self._encoder = root, template, encoder
+        self._number = FileNumber()
+        self._container: Any = None  # the open file, and its stream
+        self._stream: Any = None
+        self._bytes = self._frames = 0  # in the open file
+        self.properties = self._encode_black(camera)
+
+    def _encode_black(self, camera: Camera) -> dict[str, Any]:
+        """Encode one black frame, to check its size and learn what info.json says of videos."""
+        black = np.zeros((1, camera.height, camera.width, 3), np.uint8)
+        with self._av.open(BytesIO(self._encoder.encode(black))) as container:
+            stream = container.streams.video[0]
+            frame = next(container.decode(stream))
+            if (frame.height, frame.width) != (camera.height, camera.width):
+                raise DataError(
+                    f"{camera.height} x {camera.width} pixels become {frame.height} x {frame.width}"
+                    f' as {self._encoder.codec}; say images = "image"'
+                )
+            return {
+                "video.height": camera.height,
+                "video.width": camera.width,
+                "video.codec": stream.codec.canonical_name,
+                "video.pix_fmt": stream.pix_fmt,
+                "video.fps": as_json_number(float(self._encoder.rate)),
+                "video.channels": 3,
+                "has_audio": False,
+                "is_depth_map": False,
+            }
+
+    def append(self, frames: np.ndarray) -> VideoSpan:
+        """Append an episode (n Y X 3) uint8.
+
+        It goes to a new file if the last one would grow too large or too long.
+        """
+        encoded = self._encoder.encode(frames)
+        rate = self._encoder.rate
+        is_full = (
+            self._bytes + len(encoded) >= VIDEO_MB * 2**20
+            or (self._frames + len(frames)) / rate > VIDEO_SECONDS
+        )
+        if self._container is not None and is_full:
+            self.close()
+            self._number = self._number.next()
+        with self._av.open(BytesIO(encoded)) as episode:
+            self._append_packets(episode)
+        begin = self._frames
+        self._bytes += len(encoded)
+        self._frames += len(frames)
+        return VideoSpan(self._number, float(begin / rate), float(self._frames / rate))
+
+    def _append_packets(self, episode: Any) -> None:
+        """Append an episode's packets, moved in time to where the file ends."""
+        source = episode.streams.video[0]
+        if self._container is None:
+            path = self._number.make_path(self._root, self._template)
+            self._container = self._av.open(str(path), "w", options={"movflags": "faststart"})
+            self._stream = self._container.add_stream_from_template(source, opaque=True)
+            self._stream.time_base = source.time_base
+            self._bytes = self._frames = 0
+        offset = round(self._frames / self._encoder.rate / source.time_base)
+        for packet in episode.demux(source):
+            if packet.dts is None:  # the last, empty one
+                continue
+            packet.pts += offset
+            packet.dts += offset
+            packet.stream = self._stream
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Write the index of the open file, and close it."""
+        if self._container is not None:
+            container, self._container = self._container, None
+            container.close()
+
+
+def as_rate(fps: float) -> Fraction:
+    """Frames per second as a video has them, 29.97 as 2997/100."""
+    return Fraction(fps).limit_denominator(10_000)
+
+
+def as_json_number(fps: float) -> int | float:
+    """Frames per second as an integer if they are whole, as LeRobot wants them in JSON."""
+    return int(fps) if fps.is_integer() else fps

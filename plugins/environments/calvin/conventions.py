@@ -1,0 +1,32 @@
+"""CALVIN's conventions, which hold in its simulator and in its data alike."""
+
+from collections.abc import Mapping
+
+from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
+
+RATE = 30.0  # Hz
+CAMERAS = {"static": "static", "wrist": "gripper"}  # {our name: calvin_env's}
+PROPRIO = (  # the numbers of CALVIN's `robot_obs`
+    *("tcp_x", "tcp_y", "tcp_z", "roll", "pitch", "yaw", "gripper_opening"),
+    *(f"joint_{number}" for number in range(1, 8)),
+    "gripper_action",
+)
+
+
+def make_info(cameras: Mapping[str, Camera]) -> StoreInfo:
+    """Describe CALVIN's episodes, whose images have the sizes of these cameras."""
+    return StoreInfo(
+        fps=RATE,
+        cameras=cameras,
+        action=ActionConvention(
+            names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
+            mode="delta",
+            frame="world",
+            rotation="euler_xyz",
+            scale=(0.02, 0.02, 0.02, 0.05, 0.05, 0.05, 1.0),
+            rate=RATE,
+            grippers=(Gripper(dimension=6, kind="binary", closed=-1.0, open=1.0),),
+        ),
+        proprio=PROPRIO,
+        origin="CALVIN (https://github.com/mees/calvin), MIT licence",
+    )

@@ -1,0 +1,148 @@
+"""The environment: tasks on a table, by name and seed.
+
+Actions follow CALVIN (Mees et al. 2022): relative, in the world frame, 2 cm and 0.05 rad per 1.0,
+gripper -1 to close and +1 to open. Images come from casting rays on the CPU.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Le
+
+from core import DataError, did_you_mean
+from core.environments import Environment, Observation
+from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
+from plugins.environments.tabletop.camera import RayCamera, look_at
+from plugins.environments.tabletop.placement import (
+    Start,
+    draw_chain,
+    draw_previous_task,
+    draw_start,
+)
+from plugins.environments.tabletop.scene import RATE, ROTATION, TRANSLATION, Scene, State
+from plugins.environments.tabletop.tasks import TASKS, TabletopTask
+
+# Where the cameras are and what point they look at, in metres; "wrist" in the hand's frame.
+STATIC_POSITION, STATIC_TARGET = np.array([0.0, -0.36, 0.52]), np.array([0.0, -0.01, 0.0])
+WRIST_POSITION, WRIST_TARGET = np.array([0.0, -0.075, 0.03]), np.array([0.0, 0.012, -0.012])
+STATIC_VIEW, WRIST_VIEW = 50.0, 75.0  # fields of view, degrees
+
+
+@dataclass(frozen=True)
+class TabletopConfig:
+    """What the cameras show, and how episodes begin."""
+
+    image_size: Annotated[int, Ge(16)] = 64
+    """rows and columns of both cameras' images, pixels."""
+    cameras: tuple[Literal["static", "wrist"], ...] = ("static", "wrist")
+    """which cameras there are: "static" looks at the table, "wrist" between the fingers."""
+    continued: Annotated[float, Ge(0), Le(1)] = 0.0
+    """share of episodes that begin where another task has just been done, as in a chain of tasks.
+    """
+
+
+class Tabletop(Environment):
+    """Language tasks on a table, with contact physics: objects are held by friction."""
+
+    def __init__(self, config: TabletopConfig) -> None:
+        self.info = StoreInfo(
+            fps=RATE,
+            cameras={name: Camera(config.image_size, config.image_size) for name in config.cameras},
+            action=ActionConvention(
+                names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
+                mode="delta",
+                frame="world",
+                rotation="euler_xyz",
+                scale=(TRANSLATION,) * 3 + (ROTATION,) * 3 + (1.0,),
+                rate=RATE,
+                grippers=(Gripper(dimension=6, kind="binary", closed=-1.0, open=1.0),),
+            ),
+            proprio=("tcp_x", "tcp_y", "tcp_z", "roll", "pitch", "yaw", "gripper_opening"),
+            origin="Joinery's tabletop, simulated by MuJoCo",
+        )
+        self.tasks = {name: task.task for name, task in TASKS.items()}
+        self.scene = Scene()
+        self.versions = {"mujoco": self.scene.version}
+        self._static = RayCamera(self.scene.model, config.image_size, STATIC_VIEW, floor="table")
+        self._wrist = RayCamera(self.scene.model, config.image_size, WRIST_VIEW, floor="table")
+        self._continued = config.continued
+        # the current task, and the state in which it was asked for
+        self._task: tuple[TabletopTask, State] | None = None
+
+    def reset(self, task: str, seed: int) -> None:
+        """Draw a new scene in which the task can be done; raises DataError for an unknown task."""
+        _find(task)
+        random = np.random.default_rng([seed, list(TASKS).index(task)])
+        if random.random() < self._continued:
+            while not self._do_previous_task(task, random):
+                pass
+        else:
+            self._arrange(draw_start([task], random))
+        self.proceed(task)
+
+    def begin_chain(self, seed: int) -> Sequence[str]:
+        """Draw five tasks that are possible one after the other, and a scene for them."""
+        random = np.random.default_rng([seed, len(TASKS)])
+        tasks = draw_chain(random)
+        self._arrange(draw_start(tasks, random))
+        return tasks
+
+    def proceed(self, task: str) -> None:
+        """Measure success from the present state on; raises DataError for an unknown task."""
+        self._task = _find(task), self.scene.state()
+
+    def step(self, action: np.ndarray) -> bool:
+        """Move the gripper for 50 ms; return whether the task is done.
+
+        Raises DataError for an action of another shape or that is not finite.
+        """
+        task, before = self._current_task()
+        self.info.action.check(action)
+        self.scene.act(action)
+        return task.done(before, self.scene.state())
+
+    def observe(self) -> Observation:
+        """Render the cameras, and read the gripper's pose and opening."""
+        self.scene.refresh()
+        state = self.scene.state()
+        proprio = np.array([*state.tcp, *state.euler, state.opening], np.float32)
+        images = {}
+        if "static" in self.info.cameras:
+            axes = look_at(STATIC_POSITION, STATIC_TARGET)
+            images["static"] = self._static.render(self.scene.data, STATIC_POSITION, axes)
+        if "wrist" in self.info.cameras:
+            hand = self.scene.data.body("hand")
+            rotation = hand.xmat.reshape(3, 3)
+            position = hand.xpos + rotation @ WRIST_POSITION
+            axes = rotation @ look_at(WRIST_POSITION, WRIST_TARGET)
+            images["wrist"] = self._wrist.render(self.scene.data, position, axes)
+        return Observation({name: images[name] for name in self.info.cameras}, proprio)
+
+    def expert(self) -> np.ndarray:
+        """Return the action of the task's scripted expert."""
+        task, _ = self._current_task()
+        return task.expert(self.scene.state())
+
+    def _current_task(self) -> tuple[TabletopTask, State]:
+        """Return the current task, and the state in which it was asked for."""
+        if self._task is None:
+            raise DataError("tabletop has no task yet; reset comes first")
+        return self._task
+
+    def _do_previous_task(self, task: str, random: np.random.Generator) -> bool:
+        """Let the expert do another task first; return whether it succeeded."""
+        other = draw_previous_task(task, random)
+        self._arrange(draw_start([other, task], random))
+        self.proceed(other)
+        return any(self.step(self.expert()) for _ in range(self.tasks[other].max_steps))
+
+    def _arrange(self, start: Start) -> None:
+        self.scene.arrange(start.tcp, start.yaw, start.open_gripper, start.blocks, start.fixtures)
+
+
+def _find(task: str) -> TabletopTask:
+    if task not in TASKS:
+        raise DataError(f"tabletop has no task '{task}'{did_you_mean(task, list(TASKS))}")
+    return TASKS[task]
