@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from core.episodes.episode import Episode
 from core.errors import DataError
 
-# After this many attempts at a task, the collection ends if the expert's success rate is lower.
+# The collection ends if, after MIN_ATTEMPTS or more attempts at a task, the expert's success rate
+# is below MIN_SUCCESS_RATE.
 MIN_ATTEMPTS, MIN_SUCCESS_RATE = 50, 0.1
 
 
