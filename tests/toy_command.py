@@ -1,6 +1,4 @@
-"""python -m tests.toy_command run RECIPE ...: the command `joinery` where the toy environment is
-installed.
-"""
+"""`python -m tests.toy_command`: the command `joinery` with the toy environment registered."""
 
 from core.cli import main
 from core.registry.catalogue import load_plugins
@@ -13,7 +11,7 @@ TOY = Component(
 
 
 def install_toy() -> None:
-    """Let recipes name the toy."""
+    """Register the toy environment, so that recipes can name it."""
     if load_plugins()["environment"].get("toy") is None:
         load_plugins()["environment"].add(TOY)
 

@@ -1,8 +1,7 @@
-"""A world small enough for tests: a point over a floor with two discs, and faults on demand. It
-needs numpy alone.
+"""An environment small enough for tests: a point above two discs, and failures on demand.
 
-The point is moved by (x, y, gripper); a task is done when the point is on the disc of its colour
-with the gripper closed.
+Actions (x, y, gripper) move the point. A task is done when the point is on the disc of its colour
+with the gripper closed. It needs numpy alone.
 """
 
 import os
@@ -18,23 +17,23 @@ from core import DataError, Register, hookimpl
 from core.environments import Environment, Observation, Task
 from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
-SIZE, SPEED, RADIUS, LONGEST = 16, 0.2, 0.15, 40
+SIZE, SPEED, RADIUS, MAX_STEPS = 16, 0.2, 0.15, 40
 OPEN, CLOSED = 1.0, -1.0
 CAMERAS = ("front", "wrist")
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
-CHAIN = 5
+CHAIN_LENGTH = 5
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong.
+    """A failure of the environment.
 
-    kind: the process dies with exit code 3, the environment raises a RuntimeError, or a step never
-    ends.
-    seed: of the episode in which it happens.
-    step: before which step, counted from 0.
-    marker: a file whose absence lets the fault happen, and which it makes: so it happens once; "":
-    always.
+    kind: "crash" ends the process with exit code 3, "raise" raises a RuntimeError, and in "hang" a
+        step never ends.
+    seed: of the episode that fails.
+    step: the step that fails, counted from 0.
+    marker: a file that the failure creates, and whose existence prevents it, so that it happens
+        once; "" for a failure that happens every time.
     """
 
     kind: Literal["crash", "raise", "hang"]
@@ -45,20 +44,20 @@ class Fault:
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """The toy's settings."""
+    """Settings of the toy environment."""
 
     cameras: Literal[1, 2] = 1
-    """one that looks down at the floor, or also one that follows the point."""
+    """1: a camera above the floor; 2: also a camera that follows the point."""
     faults: tuple[Fault, ...] = ()
-    """what goes wrong, and when."""
+    """failures on demand."""
     fails_every: int = 0
-    """the expert stands still in every n-th seed, so that its demonstration fails; 0: never."""
+    """the expert does nothing in every n-th seed, so that its demonstration fails; 0: never."""
     delay: float = 0.0
-    """seconds that a step takes longer than it needs to."""
+    """seconds to wait in each step."""
 
 
 def toy_info(cameras: int = 1) -> StoreInfo:
-    """What the toy's observations and actions mean."""
+    """The meaning of the toy's observations and actions."""
     return StoreInfo(
         fps=10.0,
         cameras={name: Camera(SIZE, SIZE) for name in CAMERAS[:cameras]},
@@ -77,7 +76,7 @@ def toy_info(cameras: int = 1) -> StoreInfo:
 
 
 def toy_tasks() -> dict[str, Task]:
-    """One task a colour."""
+    """One task for each colour."""
     return {
         f"reach_{colour}": Task(
             name=f"reach_{colour}",
@@ -87,7 +86,7 @@ def toy_tasks() -> dict[str, Task]:
                 f"move onto the {colour} disc",
             ),
             held_out=(f"touch the {colour} disc", f"find the {colour} spot"),
-            max_steps=LONGEST,
+            max_steps=MAX_STEPS,
             tier="warm" if colour == "red" else "cold",
         )
         for colour in COLOURS
@@ -112,7 +111,7 @@ class ToyEnvironment(Environment):
     def begin_chain(self, seed: int) -> Sequence[str]:
         self._arrange(0, seed)
         names, first = list(self.tasks), seed % len(self.tasks)
-        return [names[(first + i) % len(names)] for i in range(CHAIN)]
+        return [names[(first + i) % len(names)] for i in range(CHAIN_LENGTH)]
 
     def proceed(self, task: str) -> None:
         if task not in self.tasks:
@@ -130,7 +129,7 @@ class ToyEnvironment(Environment):
         return self._closed and self._distance() < RADIUS
 
     def observe(self) -> Observation:
-        scene = [(COLOURS[name], at, 0.3) for name, at in self._discs.items()]
+        scene = [(COLOURS[name], position, 0.3) for name, position in self._discs.items()]
         scene.append(((240, 240, 240) if self._closed else (90, 90, 90), self._point, RADIUS))
         centres = {"front": np.zeros(2), "wrist": self._point}
         images = {name: _draw(scene, centres[name]) for name in self.info.cameras}
@@ -161,12 +160,12 @@ class ToyEnvironment(Environment):
 def _draw(
     scene: Sequence[tuple[tuple[int, int, int], np.ndarray, float]], centre: np.ndarray
 ) -> np.ndarray:
-    """(Y X 3) uint8: discs as (colour, place, radius) on a grey floor, seen from above."""
+    """Return an image (Y X 3) uint8 of discs (colour, position, radius) on a grey floor."""
     axis = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
     grid = np.stack(np.meshgrid(axis, axis), axis=-1) + centre
     image = np.full((SIZE, SIZE, 3), 128, np.uint8)
-    for colour, at, radius in scene:
-        image[np.linalg.norm(grid - at, axis=-1) < radius] = colour
+    for colour, position, radius in scene:
+        image[np.linalg.norm(grid - position, axis=-1) < radius] = colour
     return image
 
 

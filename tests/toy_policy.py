@@ -1,6 +1,4 @@
-"""The toy environment installed, a policy trained in it for a few steps, and one that needs no
-training.
-"""
+"""Fixtures of policies for the toy environment: one trained for a few steps, and a scripted one."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +71,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with toy.toml, toy.zarr and the run `run`, not evaluated."""
+    """A folder with toy.toml, toy.zarr and the run `run`, which is trained but not evaluated."""
     install_toy()
     folder = tmp_path_factory.mktemp("toy")
     (folder / "toy.toml").write_text(RECIPE)
@@ -83,37 +81,34 @@ def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(pristine_run: Path, tmp_path: Path) -> Path:
-    """A copy of the run that a test may write into; its recipe names the store of `pristine_run`."""
+    """A copy of the run that a test may change; its recipe names the store of `pristine_run`."""
     return Path(shutil.copytree(pristine_run / "run", tmp_path / "run"))
 
 
 @pytest.fixture
 def load(trained: Path) -> Callable[..., Recipe]:
-    """Load the trained run's recipe with an [evaluate] and overrides."""
+    """A function that loads the trained run's recipe with [evaluate] and overrides."""
     with (trained / "recipe.toml").open("a") as file:
         file.write(EVALUATE)
     return lambda *overrides: load_recipe(trained / "recipe.toml", overrides, load_plugins())
 
 
-Memory = tuple[
-    int, int
-]  # of one row: the seed it was reset with, and how often it was asked since then
+# of one row: the seed of its last reset, and the steps since then
+Memory = tuple[int, int]
 
 
-class Seer:
-    """Acts like a policy that has learned the toy: goes to the disc that it is told, where it sees
-    it.
+class ScriptedActor:
+    """An actor that solves the toy: it moves to the disc of the instruction, if the image shows it.
 
-    batches: the rows of every step. resets: every {row: seed}, each with the number of the step
-    that follows it.
-    noise: how far it strays, at random: a function of a row's seed and of how often it was asked
-    since then.
+    noise: standard deviation of its random errors, which depend on a row's seed and step.
+    batch_sizes: the number of rows in each step.
+    resets: of each reset, the number of steps before it and {row: seed}.
     """
 
     def __init__(self, horizon: int = 2, noise: float = 0.0) -> None:
         self.info = toy_info()
         self.horizon, self.noise = horizon, noise
-        self.batches: list[int] = []
+        self.batch_sizes: list[int] = []
         self.resets: list[tuple[int, dict[int, int]]] = []
 
     def start(self, rows: int) -> tuple[Memory | None, ...]:
@@ -122,7 +117,7 @@ class Seer:
     def reset(
         self, state: tuple[Memory | None, ...], seeds: Mapping[int, int]
     ) -> tuple[Memory | None, ...]:
-        self.resets.append((len(self.batches), dict(seeds)))
+        self.resets.append((len(self.batch_sizes), dict(seeds)))
         return tuple(
             (seeds[row], 0) if row in seeds else memory for row, memory in enumerate(state)
         )
@@ -133,43 +128,37 @@ class Seer:
         instructions: Sequence[str],
         state: tuple[Memory | None, ...],
     ) -> tuple[np.ndarray, tuple[Memory | None, ...]]:
-        self.batches.append(len(observations))
+        self.batch_sizes.append(len(observations))
         rows = zip(observations, instructions, state, strict=True)
         chunks = [
-            self._chunk(observation, words) + self._stray(memory)
-            for observation, words, memory in rows
+            self.plan_chunk(observation, instruction) + self._error(memory)
+            for observation, instruction, memory in rows
         ]
         return np.stack(chunks), tuple(memory and (memory[0], memory[1] + 1) for memory in state)
 
-    def _stray(self, memory: Memory | None) -> np.ndarray:
-        if not self.noise or memory is None:
-            return np.zeros(3, np.float32)
-        return np.append(np.random.default_rng(memory).normal(0, self.noise, 2), 0).astype(
-            np.float32
-        )
-
-    def _chunk(self, observation: Observation, instruction: str) -> np.ndarray:
+    def plan_chunk(self, observation: Observation, instruction: str) -> np.ndarray:
+        """Return the actions (H A) towards the disc, or H actions that do nothing."""
         (colour,) = (rgb for name, rgb in COLOURS.items() if name in instruction)
         rows, columns = np.nonzero((observation.images["front"] == colour).all(axis=-1))
         if len(rows) == 0:
             return np.tile(np.float32([0, 0, OPEN]), (self.horizon, 1))
-        goal, point, actions = (
-            (np.array([columns.mean(), rows.mean()]) + 0.5) / SIZE * 2 - 1,
-            observation.proprio,
-            [],
-        )
+        disc = (np.array([columns.mean(), rows.mean()]) + 0.5) / SIZE * 2 - 1
+        point, actions = observation.proprio, []
         for _ in range(self.horizon):
-            away = goal - point
-            actions.append(
-                [
-                    *np.clip(away / SPEED, -1, 1),
-                    CLOSED if np.linalg.norm(away) < RADIUS / 2 else OPEN,
-                ]
-            )
-            point = point + SPEED * np.clip(away / SPEED, -1, 1)
+            away = disc - point
+            gripper = CLOSED if np.linalg.norm(away) < RADIUS / 2 else OPEN
+            move = np.clip(away / SPEED, -1, 1)
+            actions.append([*move, gripper])
+            point = point + SPEED * move
         return np.array(actions, np.float32)
+
+    def _error(self, memory: Memory | None) -> np.ndarray:
+        if not self.noise or memory is None:
+            return np.zeros(3, np.float32)
+        error = np.random.default_rng(memory).normal(0, self.noise, 2)
+        return np.append(error, 0).astype(np.float32)
 
 
 @pytest.fixture
-def seer() -> Seer:
-    return Seer()
+def scripted_actor() -> ScriptedActor:
+    return ScriptedActor()

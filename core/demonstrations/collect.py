@@ -1,5 +1,6 @@
-"""joinery collect ENVIRONMENT OUT.zarr: let an environment's expert demonstrate its tasks, into an
-episode store.
+"""Collects demonstrations: an environment's expert does its tasks, into an episode store.
+
+`joinery collect` and a recipe's [demonstrations] call `collect`.
 """
 
 import json
@@ -20,22 +21,22 @@ from core.environments.workers import (
 )
 from core.errors import DataError, did_you_mean
 
-if TYPE_CHECKING:  # --help waits for nothing heavy
-    from core.demonstrations.schedule import Ledger, Report
+# A worker imports the script that started it, and with it this module. So whatever imports numpy is
+# imported inside functions: a worker must limit the threads of libraries before.
+if TYPE_CHECKING:
+    from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 
-LINES = 20  # of progress, where there is no terminal
-BUILD_SECONDS, STEP_SECONDS = (
-    60.0,
-    1.0,
-)  # that an environment may take, generously, before it counts as hung
+# Seconds, generous, after which an environment that is being built, or a step, counts as hung.
+BUILD_SECONDS, STEP_SECONDS = 60.0, 1.0
 
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """What a store holds of one task.
+    """The episodes of one task in a store.
 
-    kept, failed: the expert's successes, and the attempts between them that were none.
-    frames: of all kept episodes.
+    kept: the expert's successes.
+    failed: attempts in which the expert failed.
+    frames: of all episodes.
     """
 
     kept: int
@@ -45,13 +46,13 @@ class TaskSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a store holds after a collection.
+    """The contents of a store after a collection.
 
-    added: episodes that were recorded just now.
-    tasks: those that were asked for, by name.
+    added: episodes that this collection recorded.
+    tasks: {task: summary} of the tasks that were asked for.
     bytes: size of all files.
-    broken: attempts, counted as failed, in which the environment broke twice: "<task>/<seed>:
-    reason".
+    broken: attempts in which the environment failed twice, "<task>/<seed>: reason"; they count as
+        failed.
     """
 
     added: int
@@ -62,10 +63,10 @@ class Summary:
     def __str__(self) -> str:
         kept = sum(task.kept for task in self.tasks.values())
         frames = sum(task.frames for task in self.tasks.values())
-        return f"{self.added} episodes recorded; {kept} episodes, {frames} frames, {self.bytes / 1e6:.1f} MB"
-
-
-# --------------------------------------------------------------------------------------- collecting
+        megabytes = self.bytes / 1e6
+        return (
+            f"{self.added} episodes recorded; {kept} episodes, {frames} frames, {megabytes:.1f} MB"
+        )
 
 
 def collect(
@@ -75,48 +76,53 @@ def collect(
     episodes: int,
     noise: float,
     workers: int | None = None,
-    progress: "Report" = lambda _: None,
+    progress: "ProgressCallback" = lambda _: None,
 ) -> Summary:
-    """Append demonstrations to a store until it has `episodes` of each task; what it has stays as
-    it is.
+    """Append demonstrations to a store until it has `episodes` of each task.
 
-    tasks: their names; all if there are none.
-    noise: standard deviation of the expert's disturbances.
-    workers: processes; as many as cores by default. The store does not depend on it.
-    progress: called with every task's record after each attempt.
+    Episodes that the store already has stay as they are.
 
-    Raises DataError for an unknown task, an environment that has no expert or cannot be built, an
-    expert that fails nearly always, and a store of other conventions or another origin; episodes
-    committed before stay.
+    out: path of the store, which need not exist.
+    tasks: their names; all tasks of the environment if empty.
+    noise: standard deviation of the expert's disturbances, in the units of the action.
+    workers: processes; default: one for each core. The store does not depend on their number.
+    progress: called with {task: progress} after each attempt.
+
+    Raises DataError for an unknown task, an environment without an expert or one that cannot be
+    built, an expert that fails nearly always, and a store of other conventions or another origin.
+    Episodes that were committed before the error stay in the store.
     """
-    from core.demonstrations.recording import attempts, record
-    from core.demonstrations.schedule import Ledger
+    from core.demonstrations.recording import record, run_attempts
+    from core.demonstrations.schedule import DemonstrationSchedule
     from core.store.writer import StoreWriter
 
-    description = _describe(spec)
-    names = _chosen(tasks, description)
+    description = _describe_environment(spec)
+    known = list(description.tasks)
+    if unknown := [name for name in tasks if name not in known]:
+        raise DataError(
+            "\n".join(f"no task is called '{name}'{did_you_mean(name, known)}" for name in unknown)
+        )
+    names = list(dict.fromkeys(tasks)) or known
     origin = _origin(spec, description, noise)
     writer = StoreWriter(out, replace(description.info, origin=origin))
     _check_origin(out, origin)
-    ledger = Ledger(names, episodes, writer.committed)
-    before = len(writer.committed)
-    if ledger.missing:
-        longest = max(description.tasks[name].max_steps for name in names)
-        count = min(workers or core_count(), ledger.missing)
-        with open_workers(spec, count, BUILD_SECONDS + STEP_SECONDS * longest) as started:
-            record(writer, ledger, attempts(started, ledger, noise), progress)
-    return _summary(out, ledger, len(writer.committed) - before)
+    schedule = DemonstrationSchedule(names, episodes, writer.committed)
+    episodes_before = len(writer.committed)
+    if schedule.missing:
+        max_steps = max(description.tasks[name].max_steps for name in names)
+        timeout = BUILD_SECONDS + STEP_SECONDS * max_steps
+        count = min(workers or core_count(), schedule.missing)
+        with open_workers(spec, count, timeout) as open_processes:
+            record(writer, schedule, run_attempts(open_processes, schedule, noise), progress)
+    return _summary(out, schedule, len(writer.committed) - episodes_before)
 
 
 def core_count() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# --------------------------------------------------------------------------------- before and after
-
-
-def _describe(spec: EnvironmentSpec) -> Description:
+def _describe_environment(spec: EnvironmentSpec) -> Description:
     with open_workers(spec, 1, BUILD_SECONDS) as (worker,):
         worker.submit(describe)
         try:
@@ -126,17 +132,8 @@ def _describe(spec: EnvironmentSpec) -> Description:
     return description
 
 
-def _chosen(tasks: Sequence[str], description: Description) -> list[str]:
-    known = list(description.tasks)
-    if unknown := [name for name in tasks if name not in known]:
-        raise DataError(
-            "\n".join(f"no task is called '{name}'{did_you_mean(name, known)}" for name in unknown)
-        )
-    return list(dict.fromkeys(tasks)) or known
-
-
 def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> str:
-    """Say all that the episodes depend on, beside their seeds."""
+    """Return a text of everything that episodes depend on apart from their seeds."""
     versions = {"joinery": metadata.version("joinery"), **description.versions}
     return "; ".join(
         [
@@ -148,34 +145,32 @@ def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> st
     )
 
 
-def _check_origin(out: Path, ours: str) -> None:
-    """Raise DataError where a store's episodes do not come from where ours will."""
+def _check_origin(out: Path, origin: str) -> None:
+    """Raise DataError if the store's episodes were recorded with another origin."""
     from core.store.attributes import read_attributes
 
     if not (out / "zarr.json").exists():
         return
-    theirs = read_attributes(out)[0].origin
-    pairs = zip_longest(theirs.split("; "), ours.split("; "), fillvalue="nothing")
-    if different := [f"'{there}' there, '{here}' here" for there, here in pairs if there != here]:
+    stored_origin = read_attributes(out)[0].origin
+    pairs = zip_longest(stored_origin.split("; "), origin.split("; "), fillvalue="nothing")
+    if differences := [f"'{old}' there, '{new}' here" for old, new in pairs if old != new]:
         raise DataError(
-            f"{out}: holds episodes of another origin: {'; '.join(different)}; choose another path"
+            f"{out}: holds episodes of another origin: {'; '.join(differences)}; "
+            "choose another path"
         )
 
 
-def _summary(out: Path, ledger: "Ledger", added: int) -> Summary:
+def _summary(out: Path, schedule: "DemonstrationSchedule", added: int) -> Summary:
     from core.store.store import EpisodeStore
 
     store = EpisodeStore(out)
-    frames = dict.fromkeys(ledger.tasks, 0)
+    frames = dict.fromkeys(schedule.tasks, 0)
     for episode in range(len(store)):
         if (task := store.task_name(episode)) in frames:
             frames[task] += int(store.length[episode])
     tasks = {
-        name: TaskSummary(record.kept, record.failed, frames[name])
-        for name, record in ledger.tasks.items()
+        name: TaskSummary(task.kept, task.failed, frames[name])
+        for name, task in schedule.tasks.items()
     }
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return Summary(added, tasks, size, tuple(ledger.broken))
-
-
-# -------------------------------------------------------------------------------------- the command
+    return Summary(added, tasks, size, tuple(schedule.broken))

@@ -1,4 +1,4 @@
-"""How far the recording of demonstrations is."""
+"""Shows the progress of a collection of demonstrations."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -6,27 +6,27 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from core.demonstrations.schedule import Report, TaskRecord
+from core.demonstrations.schedule import ProgressCallback, TaskProgress
 from core.system.progress import Progress
 
 
 @contextmanager
-def live_progress(episodes: int, console: Console) -> Iterator[Report]:
-    """Show how far `collect` is; yields the function that it is to call.
+def live_progress(episodes: int, console: Console) -> Iterator[ProgressCallback]:
+    """Show progress while the block runs; yields the callback for `collect`.
 
     episodes: demonstrations of each task.
     """
     with Progress("collecting", "demonstrations", None, console) as progress:
         started = time.perf_counter()
 
-        def report(records: Mapping[str, TaskRecord]) -> None:
-            kept = sum(record.kept for record in records.values())
-            tried = sum(record.tried for record in records.values())
-            frames = sum(record.frames for record in records.values())
+        def report(tasks: Mapping[str, TaskProgress]) -> None:
+            kept = sum(task.kept for task in tasks.values())
+            tried = sum(task.tried for task in tasks.values())
+            frames = sum(task.frames for task in tasks.values())
             seconds = max(time.perf_counter() - started, 1e-9)
             progress.update(
-                sum(min(record.kept, episodes) for record in records.values()),
-                episodes * len(records),
+                sum(min(task.kept, episodes) for task in tasks.values()),
+                episodes * len(tasks),
                 f"{kept / max(1, tried):.1%} successful  {frames / seconds:.0f} frames/s",
             )
 

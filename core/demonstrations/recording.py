@@ -1,63 +1,70 @@
-"""Demonstrations from workers into a store: every worker busy, every whole episode kept."""
+"""Runs the expert's attempts in all workers at once, and writes its episodes to a store."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from core.demonstrations.expert import demonstrate
-from core.demonstrations.schedule import Ledger, Report
+from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 from core.environments.workers import EnvironmentFailed, Worker, wait_for_any
 from core.episodes.episode import Episode
 from core.store.writer import StoreWriter
 
-LEAST_PART, PARTS = (
-    32,
-    32,
-)  # episodes that a commit has at least, commits that a store has about: readers open each
+# A commit writes a segment, and readers open every segment of a store: so there are about
+# COMMITS_PER_STORE commits, each of at least MIN_EPISODES_PER_COMMIT episodes.
+MIN_EPISODES_PER_COMMIT = 32
+COMMITS_PER_STORE = 32
+
+# an episode; None if the expert failed; or why the environment failed twice
+Outcome = Episode | str | None
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A seed of a task, and whether it is tried for the second time since the environment broke."""
+class DemonstrationAttempt:
+    """A task and a seed, and whether this is the second attempt, after the environment failed."""
 
     task: str
     seed: int
-    retried: bool = False
+    is_retry: bool = False
 
 
 def record(
     writer: StoreWriter,
-    ledger: Ledger,
-    outcomes: Iterator[tuple[Attempt, Episode | str | None]],
-    report: Report,
+    schedule: DemonstrationSchedule,
+    outcomes: Iterator[tuple[DemonstrationAttempt, Outcome]],
+    report: ProgressCallback,
 ) -> None:
-    """Store what attempts bring. However this ends, the whole episodes recorded up to then are
-    committed.
+    """Write the episodes of attempts to the store, in the order of the schedule.
+
+    All episodes written so far are committed at the end, also if an error or Ctrl-C ends it.
     """
-    pending, part = 0, max(LEAST_PART, ledger.episodes * len(ledger.tasks) // PARTS)
-    report(ledger.tasks)
+    total = schedule.episodes * len(schedule.tasks)
+    episodes_per_commit = max(MIN_EPISODES_PER_COMMIT, total // COMMITS_PER_STORE)
+    uncommitted = 0
+    report(schedule.tasks)
     try:
         for attempt, outcome in outcomes:
-            ledger.settle(attempt.task, attempt.seed, outcome)
-            for episode in ledger.due():
+            schedule.add_outcome(attempt.task, attempt.seed, outcome)
+            for episode in schedule.pop_episodes():
                 writer.append(episode)
-                pending += 1
-            if pending >= part:
+                uncommitted += 1
+            if uncommitted >= episodes_per_commit:
                 writer.commit()
-                pending = 0
-            report(ledger.tasks)
+                uncommitted = 0
+            report(schedule.tasks)
     finally:
         writer.commit()
 
 
-def attempts(
-    workers: Sequence[Worker], ledger: Ledger, noise: float
-) -> Iterator[tuple[Attempt, Episode | str | None]]:
-    """Keep the workers busy; yield what they did as it comes in: an episode, None, or why it broke
-    twice.
-    """
-    busy: dict[Worker, Attempt] = {}
+def run_attempts(
+    workers: Sequence[Worker], schedule: DemonstrationSchedule, noise: float
+) -> Iterator[tuple[DemonstrationAttempt, Outcome]]:
+    """Keep all workers busy with the schedule's attempts; yield each outcome as it arrives.
 
-    def occupy(worker: Worker, attempt: Attempt | None) -> None:
+    An attempt in which the environment failed is made once more in a fresh environment.
+    """
+    busy: dict[Worker, DemonstrationAttempt] = {}
+
+    def start(worker: Worker, attempt: DemonstrationAttempt | None) -> None:
         if attempt is not None:
             worker.submit(demonstrate, attempt.task, attempt.seed, noise)
             busy[worker] = attempt
@@ -65,30 +72,25 @@ def attempts(
     while True:
         for worker in workers:
             if worker not in busy:
-                occupy(worker, _next(ledger))
+                start(worker, _next_attempt(schedule))
         if not busy:
             return
         for worker in wait_for_any(list(busy)):
-            attempt, outcome = busy.pop(worker), _outcome(worker)
-            if isinstance(outcome, str) and not attempt.retried:
-                occupy(worker, replace(attempt, retried=True))
-                continue
-            occupy(worker, _next(ledger))  # before the reader takes its time to store the episode
+            attempt = busy.pop(worker)
+            outcome: Outcome
+            try:
+                outcome = worker.result()
+            except EnvironmentFailed as failure:
+                worker.restart()
+                if not attempt.is_retry:
+                    start(worker, replace(attempt, is_retry=True))
+                    continue
+                outcome = str(failure)
+            # before the yield, so that the worker is busy while the caller stores the episode
+            start(worker, _next_attempt(schedule))
             yield attempt, outcome
 
 
-def _next(ledger: Ledger) -> Attempt | None:
-    following = ledger.next_attempt()
-    return Attempt(*following) if following else None
-
-
-def _outcome(worker: Worker) -> Episode | str | None:
-    """Return what a worker brings; one whose environment broke is started again, and the reason
-    returned.
-    """
-    try:
-        outcome: Episode | None = worker.result()
-    except EnvironmentFailed as failure:
-        worker.restart()
-        return str(failure)
-    return outcome
+def _next_attempt(schedule: DemonstrationSchedule) -> DemonstrationAttempt | None:
+    task_and_seed = schedule.next_attempt()
+    return DemonstrationAttempt(*task_and_seed) if task_and_seed else None

@@ -1,5 +1,7 @@
-"""Which demonstration to try next, and which to store next: the same whoever works, and after any
-interruption.
+"""Which demonstration to attempt next, and which episode to store next.
+
+Both depend on the outcomes alone, not on the number of workers, on which worker is faster, or on
+whether the collection was interrupted.
 """
 
 from collections import deque
@@ -9,19 +11,21 @@ from dataclasses import dataclass, field
 from core.episodes.episode import Episode
 from core.errors import DataError
 
-ENOUGH_TRIES, LEAST_SUCCESS = (
-    50,
-    0.1,
-)  # after so many tries, an expert worth asking has succeeded this often
+# The collection ends if, after MIN_ATTEMPTS or more attempts at a task, the expert's success rate
+# is below MIN_SUCCESS_RATE.
+MIN_ATTEMPTS, MIN_SUCCESS_RATE = 50, 0.1
 
 
 @dataclass
-class TaskRecord:
-    """One task's attempts; those of the seeds 0 ... tried - 1 are decided.
+class TaskProgress:
+    """The attempts at one task; its seeds count from 0 and are settled in their order.
 
-    stored: successes that are in the store, or on their way into it.
-    started: seeds that somebody has been asked to try.
-    frames: of the successes among those attempts that this call has made.
+    An outcome is settled once the outcomes of all lower seeds are known.
+
+    stored: successes that are in the store, or were handed out to be stored.
+    tried: attempts that are settled, with the seeds 0 ... tried - 1.
+    started: attempts that have begun, with the seeds 0 ... started - 1.
+    frames: in the episodes that this collection has recorded so far.
     """
 
     name: str
@@ -29,109 +33,114 @@ class TaskRecord:
     tried: int = 0
     started: int = 0
     frames: int = 0
-    _early: dict[int, Episode | None] = field(default_factory=dict)
-    _ready: deque[Episode] = field(default_factory=deque)
+    _unsettled: dict[int, Episode | None] = field(default_factory=dict)
+    _unstored: deque[Episode] = field(default_factory=deque)
 
     @property
     def kept(self) -> int:
-        """Successes."""
-        return self.stored + len(self._ready)
+        """Successes among the settled attempts."""
+        return self.stored + len(self._unstored)
 
     @property
     def failed(self) -> int:
-        """Attempts that were no success."""
+        """Failures among the settled attempts."""
         return self.tried - self.kept
 
     @property
     def expected(self) -> int:
-        """Successes if all that has been started succeeds."""
+        """Successes if every attempt that has begun succeeds."""
         return self.kept + self.started - self.tried
 
-    def settle(self, seed: int, episode: Episode | None) -> bool:
-        """Take in an attempt, and decide what the seeds before it no longer hold up; return whether
-        to go on.
+    def add_outcome(self, seed: int, episode: Episode | None) -> bool:
+        """Add an outcome and settle attempts in order of their seeds, as far as they are known.
+
+        Returns False if the expert's success rate is below MIN_SUCCESS_RATE.
         """
-        self._early[seed] = episode
-        while self.tried in self._early:
-            decided = self._early.pop(self.tried)
+        self._unsettled[seed] = episode
+        while self.tried in self._unsettled:
+            settled = self._unsettled.pop(self.tried)
             self.tried += 1
-            if decided is not None:
-                self._ready.append(decided)
-                self.frames += len(decided)
-            if self.tried >= ENOUGH_TRIES and self.kept < LEAST_SUCCESS * self.tried:
+            if settled is not None:
+                self._unstored.append(settled)
+                self.frames += len(settled)
+            if self.tried >= MIN_ATTEMPTS and self.kept < MIN_SUCCESS_RATE * self.tried:
                 return False
         return True
 
-    def take(self) -> Episode | None:
-        """Return the next success for the store, or None where it is not decided yet."""
-        if not self._ready:
+    def pop_episode(self) -> Episode | None:
+        """Return the next success to store, or None if its attempt is not settled yet."""
+        if not self._unstored:
             return None
         self.stored += 1
-        return self._ready.popleft()
+        return self._unstored.popleft()
 
 
-Report = Callable[[Mapping[str, TaskRecord]], None]  # what is told after each attempt
+# called with {task: progress} after each attempt
+ProgressCallback = Callable[[Mapping[str, TaskProgress]], None]
 
 
-class Ledger:
-    """All tasks' attempts.
+class DemonstrationSchedule:
+    """The attempts at all tasks: which come next, and the order in which episodes are stored.
 
-    Each task's seeds count from 0, and its first `episodes` successes are kept. The store takes the
-    tasks in turns: first each task's first success, then each one's second. So a store of few
-    episodes is the beginning of one of
-    many, and an interrupted store the beginning of the whole.
+    The first `episodes` successes of each task are kept, in order of their seeds. The tasks take
+    turns: the store begins with the first success of each task, followed by the second of each. A
+    store with fewer episodes, or an interrupted one, is therefore the beginning of a larger one.
 
-    committed: what the store has, as "<task>/<seed>"; what it lacks below a task's newest seed has
-    failed.
-    broken: attempts in which the environment broke, as "<task>/<seed>: reason".
+    committed: ids of the episodes in the store, "<task>/<seed>"; a seed below a task's highest one
+        that is not among them has failed.
+    broken: attempts in which the environment failed, "<task>/<seed>: reason".
     """
 
     def __init__(self, tasks: Sequence[str], episodes: int, committed: Iterable[str]) -> None:
         self.episodes = episodes
         self.broken: list[str] = []
-        self.tasks: Mapping[str, TaskRecord] = {name: TaskRecord(name) for name in tasks}
+        self.tasks: Mapping[str, TaskProgress] = {name: TaskProgress(name) for name in tasks}
         for task, _, seed in (episode.rpartition("/") for episode in committed):
-            if (record := self.tasks.get(task)) is not None:
-                record.stored += 1
-                record.tried = record.started = max(record.tried, int(seed) + 1)
+            if (progress := self.tasks.get(task)) is not None:
+                progress.stored += 1
+                progress.tried = progress.started = max(progress.tried, int(seed) + 1)
 
     @property
     def missing(self) -> int:
-        """Episodes that the store is asked for and does not have."""
-        return sum(max(0, self.episodes - record.stored) for record in self.tasks.values())
+        """Episodes that are still to be stored."""
+        return sum(max(0, self.episodes - progress.stored) for progress in self.tasks.values())
 
     def next_attempt(self) -> tuple[str, int] | None:
-        """Return the (task, seed) to try next, of the task that is furthest behind; None: enough
-        are being tried.
+        """Return (task, seed) of the next attempt, at the task that is furthest behind.
+
+        Returns None if the attempts that have begun are enough if all of them succeed.
         """
-        record = min(self.tasks.values(), key=lambda record: record.expected)
-        if record.expected >= self.episodes:
+        progress = min(self.tasks.values(), key=lambda progress: progress.expected)
+        if progress.expected >= self.episodes:
             return None
-        record.started += 1
-        return record.name, record.started - 1
+        progress.started += 1
+        return progress.name, progress.started - 1
 
-    def settle(self, task: str, seed: int, outcome: Episode | str | None) -> None:
-        """Take in an attempt: its episode, None for a failure, or why the environment broke, a
-        failure too.
+    def add_outcome(self, task: str, seed: int, outcome: Episode | str | None) -> None:
+        """Add the outcome of an attempt.
 
-        Raises DataError where an expert fails nearly always.
+        outcome: the episode; None if the expert failed; or why the environment failed, which counts
+            as a failed attempt, too.
+
+        Raises DataError if the expert's success rate is below MIN_SUCCESS_RATE.
         """
         if isinstance(outcome, str):
             self.broken.append(f"{task}/{seed}: {outcome}")
-        record = self.tasks[task]
-        if not record.settle(seed, outcome if isinstance(outcome, Episode) else None):
-            reason = (
-                f"; {len(self.broken)} broke, the last one {self.broken[-1]}" if self.broken else ""
-            )
+        progress = self.tasks[task]
+        if not progress.add_outcome(seed, outcome if isinstance(outcome, Episode) else None):
+            reason = ""
+            if self.broken:
+                reason = f"; {len(self.broken)} broke, the last one {self.broken[-1]}"
             raise DataError(
-                f"task '{task}': the expert succeeded in {record.kept} of {record.tried} episodes{reason}; "
-                f"lower the noise, or leave the task out"
+                f"task '{task}': the expert succeeded in {progress.kept} of {progress.tried} "
+                f"episodes{reason}; lower the noise, or leave the task out"
             )
 
-    def due(self) -> Iterator[Episode]:
-        """Yield the successes whose turn it is."""
+    def pop_episodes(self) -> Iterator[Episode]:
+        """Yield the episodes that can be stored now, in the order of the store."""
         while self.missing:
-            episode = min(self.tasks.values(), key=lambda record: record.stored).take()
+            progress = min(self.tasks.values(), key=lambda progress: progress.stored)
+            episode = progress.pop_episode()
             if episode is None:
                 return
             yield episode

@@ -1,4 +1,4 @@
-"""Worlds in which a policy acts."""
+"""Environments in which a policy acts: what a plugin that brings one needs."""
 
 from core.environments.environment import (
     Environment as Environment,

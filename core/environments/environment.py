@@ -1,4 +1,4 @@
-"""Worlds in which a policy acts: what they show, what they ask for, and what core demands of them."""
+"""The contract of environments: tasks, observations, and the methods that a plugin implements."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,19 @@ from core.episodes.episode import StoreInfo
 from core.errors import DataError
 
 Split = Literal["demonstration", "evaluation"]
-EVALUATION_SEEDS = 1_000_000  # demonstrations use the seeds below, evaluations those from here on
+# Evaluations use the seeds from here on and demonstrations those below: no scene is used by both.
+EVALUATION_SEEDS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something a policy can be told to do.
+    """A task that a policy can be asked to do.
 
-    name: what demonstrations, results and the store call it.
-    instructions: phrasings that demonstrations use.
-    held_out: phrasings that only evaluation uses; where there are none, it uses `instructions`.
-    max_steps: control steps after which an attempt has failed.
-    tier: a group of tasks that results also average by, "easy" for example; "" for none.
+    name: its name in demonstrations, results and stores.
+    instructions: the phrasings that demonstrations use.
+    max_steps: an attempt that needs more control steps has failed.
+    held_out: phrasings for evaluation alone; if empty, evaluation uses `instructions`.
+    tier: a group of tasks that results report a mean of, "easy" for example; "" for none.
     """
 
     name: str
@@ -32,18 +33,18 @@ class Task:
     tier: str = ""
 
     def instruction(self, split: Split, seed: int) -> str:
-        """Return the phrasing of an episode: a function of its seed."""
+        """Return the instruction of an episode; it depends on the seed alone."""
         phrasings = self.held_out if split == "evaluation" and self.held_out else self.instructions
         return phrasings[seed % len(phrasings)]
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What an environment shows at one moment.
+    """What the sensors of an environment measure at one moment.
 
-    images: {camera: (Y X C) uint8}, as `info.cameras` says.
-    proprio: (P) float32, as `info.proprio` names it.
-    features: {feature: shape and dtype as `info.features` says}.
+    images: {camera: (Y X C) uint8}, one for each of `info.cameras`.
+    proprio: (P) float32, in the order of `info.proprio`.
+    features: {feature: array}, of the shapes and dtypes in `info.features`.
     """
 
     images: Mapping[str, np.ndarray]
@@ -52,16 +53,17 @@ class Observation:
 
 
 class Environment(ABC):
-    """A world to act in. Built as `build(config)`, in a process of its own; it must not need torch.
+    """An environment to act in, built as `build(config)` in a process of its own.
 
-    info: cameras, features, proprioception, control rate, and what its actions mean; evaluation
-        compares it with the policy's.
-    tasks: what can be asked for, by name.
-    versions: what a result depends on beside Joinery, {"mujoco": "3.3.0"} for example.
+    info: cameras, features, proprioception, control rate and the meaning of actions; an evaluation
+        compares them with those that the policy was trained on.
+    tasks: {name: task} that can be attempted.
+    versions: the libraries that results depend on apart from Joinery, {"mujoco": "3.3.0"} for
+        example.
 
-    The same task, seed and actions give the same episode, in any process. What only some worlds can
-    do raises
-    DataError in the others: chains of tasks, demonstrations.
+    The same task, seed and actions must give the same episode in any process, and an environment
+    must not need torch. Chains of tasks and an expert are optional: the methods for them raise
+    DataError unless an environment overrides them.
     """
 
     info: StoreInfo
@@ -70,35 +72,42 @@ class Environment(ABC):
 
     @abstractmethod
     def reset(self, task: str, seed: int) -> None:
-        """Arrange a new scene in which `task` can be done."""
+        """Set up the scene of (task, seed), in which the task can be done."""
 
     @abstractmethod
     def step(self, action: np.ndarray) -> bool:
-        """Apply one action (A) in the units of `info.action`; return whether the task is done."""
+        """Apply an action (A) in the units of `info.action`; return whether the task is done."""
 
     @abstractmethod
     def observe(self) -> Observation:
-        """Render what the cameras and the proprioception show now."""
+        """Return the current observation; the state does not change."""
 
-    def begin_chain(self, seed: int) -> Sequence[str]:  # noqa: ARG002 (this one has none)
-        """Arrange the scene of a chain and return its tasks, to be done in turn by `proceed`;
-        raises DataError.
+    def begin_chain(self, seed: int) -> Sequence[str]:  # noqa: ARG002 (for those that override it)
+        """Set up the scene of a chain of tasks and return their names; `proceed` begins each.
+
+        Raises DataError if the environment has no chains.
         """
         raise DataError(f"{type(self).__name__} has no chains of tasks; leave out evaluate.chains")
 
     def proceed(self, task: str) -> None:
-        """Ask for a task in the scene as it is; raises DataError."""
+        """Begin the next task of a chain in the scene as it is now.
+
+        Raises DataError if the environment has no chains.
+        """
         raise DataError(
-            f"{type(self).__name__} cannot go on with '{task}' in the same scene; evaluate single tasks"
+            f"{type(self).__name__} cannot go on with '{task}' in the same scene; "
+            "evaluate single tasks"
         )
 
     def expert(self) -> np.ndarray:
-        """Return the action (A) of a demonstrator: a function of the present state alone; raises
-        DataError.
+        """Return the expert's action (A), which depends on the present state alone.
+
+        Raises DataError if the environment has no expert.
         """
         raise DataError(
-            f"{type(self).__name__} has no expert that demonstrates its tasks; import demonstrations"
+            f"{type(self).__name__} has no expert that demonstrates its tasks; "
+            "import demonstrations"
         )
 
-    def close(self) -> None:  # noqa: B027 (most have nothing to close)
-        """Free what the environment holds outside Python."""
+    def close(self) -> None:  # noqa: B027 (optional to override)
+        """Free what the environment holds outside Python, a renderer for example."""

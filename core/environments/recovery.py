@@ -1,9 +1,10 @@
-"""An episode's moves in its environment, which another process repeats where the first is lost.
+"""An environment that is restored after a crash: a fresh process repeats the calls made so far.
 
-What runs in a lane's process needs no torch.
+The functions in the first section run in the environment's process and must not need torch.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,7 @@ import numpy as np
 from core.environments.environment import Environment, Observation
 from core.environments.workers import EnvironmentFailed, Worker
 
-Move = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
-# ------------------------------------------------------------------------------ in a lane's process
+# --------------------------------------------------------------------- in the environment's process
 
 
 def reset(environment: Environment, task: str, seed: int) -> None:
@@ -23,82 +21,87 @@ def reset(environment: Environment, task: str, seed: int) -> None:
 
 
 def begin_chain(environment: Environment, seed: int) -> list[str]:
-    """Begin a chain and return its tasks."""
+    """Begin a chain and return the names of its tasks."""
     return list(environment.begin_chain(seed))
 
 
-def proceed(environment: Environment, task: str) -> None:
-    """Go on with the next task of a chain."""
+def continue_chain(environment: Environment, task: str) -> None:
+    """Begin the next task of a chain in the scene as it is now."""
     environment.proceed(task)
 
 
-def act(environment: Environment, actions: np.ndarray) -> tuple[bool, int]:
-    """Apply actions (n A) until the task is done; return whether it is, and how many were applied."""
+def apply_actions(environment: Environment, actions: np.ndarray) -> tuple[bool, int]:
+    """Apply actions (n A) until the task is done; return whether it is, and the steps taken."""
     for count, action in enumerate(actions, 1):
         if environment.step(action):
             return True, count
     return False, len(actions)
 
 
-def look(
-    environment: Environment, move: Callable[..., Any], *arguments: Any
+def call_and_observe(
+    environment: Environment, function: Callable[..., Any], *arguments: Any
 ) -> tuple[Any, Observation]:
-    """Make a move, and return what it returned and what is seen then."""
-    result = move(environment, *arguments)
+    """Return what `function(environment, *arguments)` returns, and the observation afterwards."""
+    result = function(environment, *arguments)
     return result, environment.observe()
 
 
-# -------------------------------------------------------------------------------- in the evaluation
+# ---------------------------------------------------------------------- in the evaluation's process
 
 
-class Lane:
-    """A worker's environment during one episode, brought back to where it was when its process
-    dies, hangs or raises.
+@dataclass(frozen=True)
+class EnvironmentCall:
+    """A function of this module for an environment's process to run, and its arguments."""
 
-    An environment is a function of its task, its seed and its actions: a fresh process that repeats
-    the moves so far stands where the lost one stood. That is tried once per episode.
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class RecoveringEnvironment:
+    """A worker's environment during one rollout, restored if its process dies, hangs or raises.
+
+    The state of an environment depends on its task, seed and actions alone, so a fresh process that
+    repeats all calls of the rollout reaches the state that was lost. This is tried once in a
+    rollout.
     """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._moves: list[Move] = []
+        self._calls: list[EnvironmentCall] = []
         self._restarted = False
 
-    def ask(self, move: Callable[..., Any], *arguments: Any) -> None:
-        """Let the environment make a move and observe; `answer` must be had before the next one."""
-        self._moves.append((move, arguments))
-        self._worker.submit(look, move, *arguments)
+    def submit(self, call: EnvironmentCall) -> None:
+        """Start a call and an observation after it; take the `result` before the next call."""
+        self._calls.append(call)
+        self._worker.submit(call_and_observe, call.function, *call.arguments)
 
-    def answer(self) -> tuple[Any, Observation]:
-        """Return what the move returned and what is seen then.
+    def result(self) -> tuple[Any, Observation]:
+        """Wait for the call; return its result and the observation after it.
 
-        Raises EnvironmentFailed, with the reason, where the episode is given up; a fresh
-        environment then waits for the next one. Raises DataError where the environment raised that.
+        Raises EnvironmentFailed, with the reason, if the environment failed a second time; the
+        worker then has a fresh environment. Raises DataError if the environment raised DataError.
         """
         try:
             try:
-                return self._result()
+                return self._worker_result()
             except EnvironmentFailed:
                 if self._restarted:
                     raise
-                return self._repeat()
+                return self._repeat_calls()
         except EnvironmentFailed:
             self._worker.restart()
             raise
 
-    def _repeat(self) -> tuple[Any, Observation]:
+    def _repeat_calls(self) -> tuple[Any, Observation]:
         self._restarted = True
         self._worker.restart()
-        *before, (move, arguments) = self._moves
-        for (
-            earlier,
-            its_arguments,
-        ) in before:  # one by one: each has the time that it had the first time
-            self._worker.submit(earlier, *its_arguments)
+        *earlier, last = self._calls
+        for call in earlier:  # one by one, so that each may take as long as the first time
+            self._worker.submit(call.function, *call.arguments)
             self._worker.result()
-        self._worker.submit(look, move, *arguments)
-        return self._result()
+        self._worker.submit(call_and_observe, last.function, *last.arguments)
+        return self._worker_result()
 
-    def _result(self) -> tuple[Any, Observation]:
+    def _worker_result(self) -> tuple[Any, Observation]:
         result: tuple[Any, Observation] = self._worker.result()
         return result

@@ -1,7 +1,6 @@
-"""Environments in processes of their own: what dies, hangs or raises there is one line here, and
-can be started again.
+"""Environments in worker processes, which can be restarted after they died, hung or raised.
 
-A worker's process imports what its environment needs and nothing else: neither torch nor a recipe.
+A worker imports what its environment needs and nothing else, neither torch nor the recipe.
 """
 
 import os
@@ -19,24 +18,25 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 from core.errors import DataError, JoineryError
 from core.system.processes import set_up_worker_process
 
-if TYPE_CHECKING:  # numpy is imported in the process once its threads are limited
+if TYPE_CHECKING:  # a worker must limit the threads of libraries before it imports numpy
     from core.environments.environment import Environment, Task
     from core.episodes.episode import StoreInfo
     from core.registry.hookspecs import Build
 
 Arguments = TypeVarTuple("Arguments")
 
-GRACE = 5.0  # seconds that an idle process may take to close its environment
+# seconds that an idle process may take to close its environment
+GRACE = 5.0
 LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
 ONE_THREAD = {f"{library}_THREADS": "1" for library in LIBRARIES}
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """Which environment, for a process that builds it.
+    """How to build an environment in another process.
 
-    name: what recipes call it.
-    build, config: what the plugin registered, and its settings; both are pickled.
+    name: the environment's name in recipes.
+    build, config: the plugin's `build` function or class, and its configuration; both are pickled.
     """
 
     name: str
@@ -44,14 +44,14 @@ class EnvironmentSpec:
     config: Any
 
     def make(self) -> "Environment":
-        """Build the environment; raises what its `build` raises."""
+        """Build the environment; raises whatever its `build` raises."""
         environment: Environment = self.build(self.config)
         return environment
 
 
 @dataclass(frozen=True)
 class Description:
-    """What an environment says about itself."""
+    """An environment's attributes; see `Environment` for their meaning."""
 
     info: "StoreInfo"
     tasks: Mapping[str, "Task"]
@@ -59,66 +59,70 @@ class Description:
 
 
 def describe(environment: "Environment") -> Description:
-    """Ask an environment about itself, in its worker."""
+    """Return an environment's attributes; for `Worker.submit`."""
     return Description(environment.info, dict(environment.tasks), dict(environment.versions))
 
 
-class EnvironmentFailed(JoineryError):  # noqa: N818 (it names what happened to an episode)
-    """An environment's process died, hung, or its code raised; the message is the reason in one
-    line.
-    """
+class EnvironmentFailed(JoineryError):  # noqa: N818 (results name it as the reason of a failure)
+    """An environment's process died, hung or raised; the message is the reason, in one line."""
 
 
 class Worker:
-    """One environment in a process of its own, which makes it on first use and dies with this
-    process.
+    """One environment in a process of its own, which ends at the latest with this process.
 
-    timeout: seconds that a submitted function may take, the making of the environment included.
-    connection: for `multiprocessing.connection.wait`; ready when a result can be had without
-    waiting.
-    pid: of the process.
+    The process builds the environment when the first function is submitted.
+
+    timeout: seconds that a submitted function may take, including the time to build the
+        environment.
+    connection: for `multiprocessing.connection.wait`; readable when a result has arrived.
     """
 
     connection: "Connection[Any, Any]"
-    _deadline: float | None  # of what was submitted; None: nothing is
+    _deadline: float | None  # for the submitted function; None if there is none
 
     def __init__(self, spec: EnvironmentSpec, timeout: float) -> None:
+        """Start the process; raises DataError if the spec cannot be pickled."""
         self.spec, self.timeout = spec, timeout
-        self._spec = _dump(spec)
+        try:
+            self._pickled_spec = pickle.dumps(spec)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise DataError(
+                f"environment '{spec.name}' cannot be built in another process ({error}); "
+                "register a class or a function of a module, with a config of plain data"
+            ) from error
         self._start()
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         return self._process.pid or 0
 
     @property
     def time_left(self) -> float:
         """Seconds until the submitted function counts as hung."""
-        return (
-            max(0.0, self._deadline - time.monotonic())
-            if self._deadline is not None
-            else self.timeout
-        )
+        if self._deadline is None:
+            return self.timeout
+        return max(0.0, self._deadline - time.monotonic())
 
     def submit(
         self, function: "Callable[[Environment, *Arguments], Any]", *arguments: *Arguments
     ) -> None:
-        """Let the process run a module-level function of its environment; `result` must be had
-        before the next one.
+        """Start `function(environment, *arguments)` in the process.
+
+        The function must be defined at the top level of a module. Take its `result` before the next
+        one is submitted.
         """
-        assert self._deadline is None, "a worker does one thing at a time: take its result first"
+        assert self._deadline is None, "a worker runs one function at a time: take its result first"
         job = pickle.dumps((function, arguments))
         self._deadline = time.monotonic() + self.timeout
-        with suppress(BrokenPipeError, ConnectionResetError):  # it is dead, as `result` will say
+        with suppress(BrokenPipeError, ConnectionResetError):  # `result` reports that it died
             self.connection.send_bytes(job)
 
     def result(self) -> Any:
-        """Return what the submitted function returned.
+        """Wait for the submitted function and return what it returned.
 
-        Raises EnvironmentFailed where the process died, hung (then it is killed) or raised, and
-        DataError where the environment raised that. After an EnvironmentFailed, `restart` gives a
-        fresh environment.
+        Raises EnvironmentFailed if the process died, hung (it is then killed) or raised; `restart`
+        then gives a fresh environment. Raises DataError if the environment raised DataError.
         """
         assert self._deadline is not None, "nothing was submitted"
         arrived = self.connection.poll(self.time_left)
@@ -128,11 +132,11 @@ class Worker:
             raise EnvironmentFailed(f"hung ({self.timeout:g} s)")
         try:
             kind, value = self.connection.recv()
-        except (EOFError, OSError):  # OSError: in the middle of its answer
+        except (EOFError, OSError):  # OSError: it died while it was sending
             raise EnvironmentFailed(f"died ({self._cause_of_death()})") from None
         if kind == "raised":
             raise EnvironmentFailed(f"raised ({value})")
-        if kind == "refused":
+        if kind == "data error":
             raise DataError(value)
         return value
 
@@ -142,23 +146,24 @@ class Worker:
         self._start()
 
     def close(self) -> None:
-        """End the process: at once if it is busy, else once its environment is closed."""
+        """End the process: at once if it is busy, otherwise after it has closed its environment."""
         self.connection.close()
         if self._deadline is None:
             self._process.join(GRACE)
         self._kill()
 
     def _start(self) -> None:
-        context = _context()
-        self.connection, theirs = context.Pipe()
+        context = _process_context()
+        self.connection, child_connection = context.Pipe()
         self._deadline = None
         self._process = context.Process(
-            target=_serve, args=(theirs,), name=f"joinery {self.spec.name}", daemon=True
+            target=_serve, args=(child_connection,), name=f"joinery {self.spec.name}", daemon=True
         )
         self._process.start()
-        theirs.close()  # so that its death ends the connection
+        # The child now holds the only copy of its end, so that its death closes the connection.
+        child_connection.close()
         with suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send_bytes(self._spec)
+            self.connection.send_bytes(self._pickled_spec)
 
     def _kill(self) -> None:
         self.connection.close()
@@ -175,31 +180,31 @@ class Worker:
 
 @contextmanager
 def open_workers(spec: EnvironmentSpec, count: int, timeout: float) -> Iterator[list[Worker]]:
-    """Start several workers of one environment, and end them with the block."""
+    """Start `count` workers of one environment, and close them at the end of the block."""
     workers: list[Worker] = []
     try:
         workers.extend(Worker(spec, timeout) for _ in range(count))
         yield workers
     finally:
         for worker in workers:
-            worker.connection.close()  # the idle ones leave together
+            # all idle processes begin to end at the same time
+            worker.connection.close()
         for worker in workers:
             worker.close()
 
 
 def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
-    """Wait until at least one of the busy workers has a result, or has taken too long; return
-    those.
-    """
-    ready = set(
-        wait([worker.connection for worker in workers], min(worker.time_left for worker in workers))
-    )
+    """Wait until a busy worker has a result or has taken too long; return all such workers."""
+    time_left = min(worker.time_left for worker in workers)
+    ready = set(wait([worker.connection for worker in workers], time_left))
     return [worker for worker in workers if worker.connection in ready or worker.time_left == 0]
 
 
-def _context() -> Any:
-    """A fork of a server that has no threads and holds no locks, where there is one; else a fresh
-    interpreter.
+def _process_context() -> Any:
+    """Return the way to start processes: forks of a small server, or fresh interpreters.
+
+    This process has threads that may hold locks, so that a fork of it could hang. The fork server
+    has neither, but not every system offers one.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
@@ -208,22 +213,12 @@ def _context() -> Any:
     return context
 
 
-def _dump(spec: EnvironmentSpec) -> bytes:
-    try:
-        return pickle.dumps(spec)
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
-        raise DataError(
-            f"environment '{spec.name}' cannot be built in another process ({error}); register a class or a function "
-            f"of a module, with a config of plain data"
-        ) from error
-
-
-# ----------------------------------------------------------------------------------- in the process
+# --------------------------------------------------------------------- in the environment's process
 
 
 def _serve(connection: "Connection[Any, Any]") -> None:
-    """Run what is submitted until the other side closes the connection."""
-    os.environ.update(ONE_THREAD)  # there are as many processes as cores
+    """Run submitted functions until the other side closes the connection."""
+    os.environ.update(ONE_THREAD)  # the processes share the cores, and more threads would compete
     set_up_worker_process()
     environment: Environment | None = None
     with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -236,20 +231,18 @@ def _serve(connection: "Connection[Any, Any]") -> None:
                 function, arguments = pickle.loads(job)
                 reply = pickle.dumps(("returned", function(environment, *arguments)))
             except DataError as error:
-                reply = pickle.dumps(("refused", str(error)))
-            except Exception as error:  # noqa: BLE001 - what cannot be pickled says so in any way
-                reply = pickle.dumps(("raised", _one_line(error)))
+                reply = pickle.dumps(("data error", str(error)))
+            except Exception as error:  # noqa: BLE001 - pickle raises any type
+                reply = pickle.dumps(("raised", _error_in_one_line(error)))
             connection.send_bytes(reply)
     if environment is not None:
         environment.close()
 
 
-def _one_line(error: Exception) -> str:
-    """Name the error, its message, and where in the code it was raised."""
+def _error_in_one_line(error: Exception) -> str:
+    """Return the error's type and message, and the line of code that raised it."""
     message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     frames = extract_tb(error.__traceback__)
-    return (
-        f"{message}, at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"
-        if frames
-        else message
-    )
+    if not frames:
+        return message
+    return f"{message}, at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"

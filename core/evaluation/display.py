@@ -1,4 +1,4 @@
-"""What one sees of an evaluation: a bar or a line now and then while it runs, a table at its end."""
+"""Shows an evaluation in the console: its progress while it runs, and a table of its results."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -14,13 +14,14 @@ from core.system.progress import Progress
 
 
 class Display:
-    """Shows how far an evaluation is, and its successes so far.
+    """Shows the progress of an evaluation and its success rates so far; a context manager.
 
-    total: attempts and chains; results: of those that are over already. Use as a context manager.
+    total: attempts and chains of the plan.
+    results: of those that ended before an interruption.
     """
 
     def __init__(self, total: int, results: Sequence[Result], console: Console) -> None:
-        self._outcomes: dict[str, list[bool]] = {}
+        self._successes: dict[str, list[bool]] = {}  # by condition
         self._chain_lengths: list[int] = []
         for result in results:
             self._count(result)
@@ -42,28 +43,36 @@ class Display:
         self._progress.__exit__(kind, error, at)
 
     def update(self, result: Result) -> None:
-        """Show what a result adds."""
+        """Add a result to the display."""
         self._count(result)
         self._completed += 1
-        self._progress.update(self._completed, text=self._text())
+        conditions = sorted(self._successes, key=lambda condition: condition != STANDARD)
+        rates = [
+            f"{'success' if condition == STANDARD else condition} "
+            f"{fmean(self._successes[condition]):.0%}"
+            for condition in conditions
+        ]
+        if self._chain_lengths:
+            rates.append(f"chain length {fmean(self._chain_lengths):.2f}")
+        self._progress.update(self._completed, text="  ".join(rates))
 
     def _count(self, result: Result) -> None:
         if isinstance(result, ChainResult):
             self._chain_lengths.append(result.done)
         else:
-            self._outcomes.setdefault(result.condition, []).append(result.success)
-
-    def _text(self) -> str:
-        """Success so far under each condition, the standard one first, and the length of chains."""
-        outcomes = sorted(self._outcomes.items(), key=lambda pair: pair[0] != STANDARD)
-        words = [f"{'success' if c == STANDARD else c} {fmean(o):.0%}" for c, o in outcomes]
-        if self._chain_lengths:
-            words.append(f"chain length {fmean(self._chain_lengths):.2f}")
-        return "  ".join(words)
+            self._successes.setdefault(result.condition, []).append(result.success)
 
 
-def _render(evaluation: Evaluation) -> Table:
-    """Each task's successes, their share and its 95 % interval, and the controls."""
+def show(evaluation: Evaluation, console: Console) -> None:
+    """Print the table of an evaluation and the lines below it."""
+    if evaluation.episodes:
+        console.print(_table(evaluation))
+    for line in _lines_below_table(evaluation):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _table(evaluation: Evaluation) -> Table:
+    """Return a row for each task: successes, rate, 95 % interval, and successes of the controls."""
     controls = evaluation.conditions[1:]
     headings = [control.replace("_", "\n") for control in controls]
     table = Table(
@@ -72,70 +81,48 @@ def _render(evaluation: Evaluation) -> Table:
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
-    rates = {condition: evaluation.by_task(condition) for condition in controls}
+    control_rates = [evaluation.by_task(control) for control in controls]
     for task, rate in evaluation.by_task().items():
-        table.add_row(
-            escape(task), *_cells(rate), *(_share(rates[control].get(task)) for control in controls)
-        )
+        cells = [_successes(rates[task]) if task in rates else "-" for rates in control_rates]
+        table.add_row(escape(task), *_cells(rate), *cells)
     table.add_section()
-    table.add_row(
-        "all",
-        *_cells(evaluation.overall()),
-        *(_share(evaluation.overall(control)) for control in controls),
-    )
-    means = [f"{evaluation.mean(control):.1%}" for control in controls]
-    table.add_row("mean of tasks", "", f"{evaluation.mean():.1%}", "", *means)
+    cells = [_successes(evaluation.overall(control)) for control in controls]
+    table.add_row("all", *_cells(evaluation.overall()), *cells)
+    cells = [f"{evaluation.mean(control):.1%}" for control in controls]
+    table.add_row("mean of tasks", "", f"{evaluation.mean():.1%}", "", *cells)
+    control_means = [evaluation.by_tier(control) for control in controls]
     for tier, mean in evaluation.by_tier().items():
-        table.add_row(
-            f"mean of {escape(tier)}",
-            "",
-            f"{mean:.1%}",
-            "",
-            *(_tier(evaluation, c, tier) for c in controls),
-        )
+        cells = [f"{means[tier]:.1%}" if tier in means else "-" for means in control_means]
+        table.add_row(f"mean of {escape(tier)}", "", f"{mean:.1%}", "", *cells)
     return table
 
 
-def show(evaluation: Evaluation, console: Console) -> None:
-    """Print an evaluation."""
-    if evaluation.episodes:
-        console.print(_render(evaluation))
-    for line in _closing_lines(evaluation):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def _closing_lines(evaluation: Evaluation) -> list[str]:
-    """What stands below the table: chains, speed, and environments that failed."""
+def _lines_below_table(evaluation: Evaluation) -> list[str]:
+    """Return lines about chains, speed, and failures of environments."""
     lines = []
     if (length := evaluation.chain_length) is not None:
         rates = "  ".join(f"{rate:.1%}" for rate in evaluation.chain_rates())
         lines.append(f"chains: average length {length:.2f}; 1, 2, ... in a row: {rates}")
     time = evaluation.time
     lines.append(
-        f"{time['inference_ms']:.1f} ms per policy step of {evaluation.protocol['lanes']} lanes, "
+        f"{time['inference_ms']:.1f} ms per policy step of {evaluation.protocol['lanes']} rows, "
         f"{100 * time['rows_busy']:.0f} % of the policy's rows busy, "
         f"{time['steps_per_second']:.0f} environment steps/s, {time['seconds']:.0f} s"
     )
-    lines += [
-        f"{e.condition} {e.task}/{e.seed}: {e.failure}; counted as failed"
-        for e in evaluation.episodes
-        if e.failure
-    ]
-    lines += [
-        f"chain {c.seed}: {c.failure}; counted as failed" for c in evaluation.chains if c.failure
-    ]
+    for attempt in evaluation.episodes:
+        if attempt.failure:
+            name = f"{attempt.condition} {attempt.task}/{attempt.seed}"
+            lines.append(f"{name}: {attempt.failure}; counted as failed")
+    for chain in evaluation.chains:
+        if chain.failure:
+            lines.append(f"chain {chain.seed}: {chain.failure}; counted as failed")
     return lines
 
 
 def _cells(rate: Rate) -> tuple[str, str, str]:
     low, high = rate.interval
-    return f"{rate.successes}/{rate.episodes}", f"{rate.rate:.1%}", f"{low:.1%} - {high:.1%}"
+    return _successes(rate), f"{rate.rate:.1%}", f"{low:.1%} - {high:.1%}"
 
 
-def _share(rate: Rate | None) -> str:
-    return "-" if rate is None else f"{rate.successes}/{rate.episodes}"
-
-
-def _tier(evaluation: Evaluation, condition: str, tier: str) -> str:
-    mean = evaluation.by_tier(condition).get(tier)
-    return "-" if mean is None else f"{mean:.1%}"
+def _successes(rate: Rate) -> str:
+    return f"{rate.successes}/{rate.episodes}"

@@ -1,6 +1,4 @@
-"""What the policy would have done in demonstrations that it never trained on, for the eye:
-predicted beside true.
-"""
+"""Predicted beside true actions on validation episodes, for the report's plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ import numpy as np
 
 from core.environments.environment import Observation
 from core.errors import ConfigError
-from core.evaluation.journal import write_arrays
+from core.evaluation.files import write_arrays
 from core.loading.recipe_data import open_views
 from core.loading.view import StoreView
 from core.loading.windows import split_by_task
@@ -18,78 +16,81 @@ from core.recipe.recipe import Recipe
 from core.rollout.actor import Actor, disagreements
 from core.store.store import EpisodeStore
 
-EPISODES = 6
+MAX_EPISODES = 6
 
 
 def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
-    """Write up to six validation episodes: true actions (n A) and predicted chunks (n H A) in the
-    data's units.
+    """Write true actions (n A) and predicted chunks (n H A) of up to six validation episodes.
 
-    Arrays: `names` (A), and per episode i `i/task`, `i/instruction`, `i/true`, `i/predicted`.
-    Raises DataError or ConfigError where the data are not at hand, or no longer those that the
-    policy was trained on.
+    Actions are in the units of the data. Arrays: `names` (A), and of episode i `i/task`,
+    `i/instruction`, `i/true` and `i/predicted`.
+
+    Raises DataError or ConfigError if the data are missing or differ from those that the policy was
+    trained on.
     """
-    view = open_views(recipe)[_number_of(recipe)]
+    view = _view_of_evaluated_store(recipe)
     store = view.store
     if mistakes := disagreements(actor.info, view.info, "the policy"):
         raise ConfigError(mistakes)
-    lacking = [
-        name for name in (*actor.info.cameras, *actor.info.features) if name not in view.recorded
-    ]
-    if lacking:
+    needed = (*actor.info.cameras, *actor.info.features)
+    if missing := [name for name in needed if name not in view.recorded]:
         raise ConfigError(
-            f"predictions: store {store.path} has no {', '.join(lacking)}; name another store"
+            f"predictions: store {store.path} has no {', '.join(missing)}; name another store"
         )
     _, held_out = split_by_task(store, recipe.data.validation_episodes)
     arrays = {"names": np.array(actor.info.action.names)}
-    for number, episode in enumerate(_one_per_task_first(store, held_out)[:EPISODES]):
+    for number, episode in enumerate(_order_by_turns(store, held_out)[:MAX_EPISODES]):
         arrays[f"{number}/task"] = np.array(store.task_name(episode))
         arrays[f"{number}/instruction"] = np.array(store.instruction(episode))
         frames = np.arange(0, store.length[episode], view.period)
         arrays[f"{number}/true"] = view.actions(np.array([episode]), frames[None])[0]
-        arrays[f"{number}/predicted"] = _predict(actor, view, episode)
+        arrays[f"{number}/predicted"] = _predict_episode(actor, view, episode)
     write_arrays(path, arrays)
 
 
-def _number_of(recipe: Recipe) -> int:
-    """Which of the recipe's stores the policy acts in the scale of."""
-    wanted = recipe.evaluate.store if recipe.evaluate else None
-    return next((i for i, config in enumerate(recipe.data.sources) if config.label == wanted), 0)
+def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
+    """Return the store that `evaluate.store` names, or the recipe's first one."""
+    label = recipe.evaluate.store if recipe.evaluate else None
+    views = open_views(recipe)
+    for view, source in zip(views, recipe.data.sources, strict=True):
+        if source.label == label:
+            return view
+    return views[0]
 
 
-def _one_per_task_first(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
-    seen: dict[str, int] = {}
+def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
+    """Sort episodes so that the tasks take turns: the first of each task, then the second."""
+    counts: dict[str, int] = {}
     turns = []
     for episode in episodes.tolist():
         task = store.task_name(episode)
-        seen[task] = seen.get(task, 0) + 1
-        turns.append((seen[task], episode))
+        counts[task] = counts.get(task, 0) + 1
+        turns.append((counts[task], episode))
     return [episode for _, episode in sorted(turns)]
 
 
-def _predict(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
-    """Let the policy look at one frame after the other -> chunks (n H A)."""
-    state, chunks = actor.reset(actor.start(1), {0: _policy_seed(view, episode)}), []
+def _predict_episode(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
+    """Let the policy act on one frame after the other; return its chunks (n H A)."""
+    seed = crc32(f"episode {view.store.episode_id(episode)}".encode())
+    instruction = view.store.instruction(episode)
+    state = actor.reset(actor.start(1), {0: seed})
+    chunks = []
     for observation in _observations(actor, view, episode):
-        chunk, state = actor.step([observation], [view.store.instruction(episode)], state)
+        chunk, state = actor.step([observation], [instruction], state)
         chunks.append(chunk[0])
     return np.stack(chunks)
 
 
-def _policy_seed(view: StoreView, episode: int) -> int:
-    """Of what the policy draws at random."""
-    return crc32(f"episode {view.store.episode_id(episode)}".encode())
-
-
 def _observations(actor: Actor, view: StoreView, episode: int) -> Sequence[Observation]:
+    """Read an episode's frames as observations with the policy's cameras and features."""
     times = np.arange(0, view.store.length[episode], view.period)
     images = {
         name: np.empty((len(times), camera.height, camera.width, 3), np.uint8)
         for name, camera in actor.info.cameras.items()
     }
     features = {
-        name: np.empty((len(times), *of.shape), of.dtype)
-        for name, of in actor.info.features.items()
+        name: np.empty((len(times), *feature.shape), feature.dtype)
+        for name, feature in actor.info.features.items()
     }
     for name, frames in {**images, **features}.items():
         view.read_frames(name, episode, 0, frames)
@@ -98,6 +99,7 @@ def _observations(actor: Actor, view: StoreView, episode: int) -> Sequence[Obser
         Observation(
             {name: frames[t] for name, frames in images.items()},
             proprio[t],
+            # frames[t] would be a scalar, not an array, for a feature without dimensions
             {name: frames[t, ...] for name, frames in features.items()},
         )
         for t in range(len(times))

@@ -1,7 +1,6 @@
-"""Before training: does the environment offer what the recipe asks for, are the demonstrations
-there, do they fit?
-"""
+"""Checks before training: the environment fits the recipe and the data, demonstrations exist."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,82 +18,55 @@ from core.environments.workers import (
     describe,
     open_workers,
 )
-from core.episodes.episode import StoreInfo
 from core.errors import ConfigError, DataError
 from core.loading.recipe_data import open_views
 from core.recipe.recipe import Choice, Recipe
 from core.recipe.sections import EvaluateConfig
-from core.rollout import plan as protocol
 from core.rollout.actor import disagreements
+from core.rollout.plan import recipe_mistakes
 from core.store.store import EpisodeStore
 
 
 def prepare(recipe: Recipe, console: Console) -> None:
-    """Make sure that a recipe's data can be had and its evaluation can be done, and record missing
-    demonstrations.
+    """Record missing demonstrations, and check that a recipe's data and environment fit together.
 
-    Raises ConfigError with every mistake, one per line, or DataError.
+    Does nothing for a recipe without [demonstrations] and [evaluate]. Raises ConfigError with every
+    mistake, one per line, or DataError.
     """
     if not (recipe.demonstrations or recipe.evaluate):
         return
-    world = inspect(recipe)
+    environment = describe_environment(recipe)
     if recipe.demonstrations:
-        _record(recipe, console)
-    _check_data(recipe, world.info)
-
-
-def _record(recipe: Recipe, console: Console) -> None:
-    """Record the demonstrations that data.path lacks; costs next to nothing where it has them all."""
-    wanted, path = recipe.demonstrations, recipe.data.path
-    assert wanted is not None
-    if not isinstance(path, Path):
-        raise ConfigError(
-            f"data.path: {path} is a URL, where no [demonstrations] are recorded; drop the one or the other"
-        )
-    with live_progress(wanted.episodes, console) as report:
-        summary = collect(
-            spec_of(recipe), path, wanted.tasks, wanted.episodes, wanted.noise, progress=report
-        )
-    if summary.added:
-        console.print(f"{path}: {summary}", soft_wrap=True, markup=False)
-    if more := len(EpisodeStore(path)) - wanted.episodes * len(summary.tasks):
-        console.print(
-            f"{path}: {more} episodes more than [demonstrations] asks for; they are trained on, too",
-            soft_wrap=True,
-            markup=False,
-        )
-
-
-def _check_data(recipe: Recipe, world: StoreInfo) -> None:
-    """What is trained on and what is evaluated in must mean the same by an action, a camera and a
-    number.
-    """
-    where = ", ".join(str(source.path) for source in recipe.data.sources)
-    if mistakes := disagreements(open_views(recipe)[0].info, world, f"the data in {where}"):
+        _record_missing_demonstrations(recipe, console)
+    paths = ", ".join(str(source.path) for source in recipe.data.sources)
+    data_info = open_views(recipe)[0].info
+    if mistakes := disagreements(data_info, environment.info, f"the data in {paths}"):
         raise ConfigError(mistakes)
 
 
-def inspect(recipe: Recipe) -> Description:
-    """Ask the environment about itself; raises ConfigError where the recipe asks for what it does
-    not offer.
+def describe_environment(recipe: Recipe) -> Description:
+    """Build the recipe's environment in a worker and return its attributes.
+
+    Raises ConfigError if the recipe names tasks, words to swap or chains that the environment does
+    not have, and DataError if the environment cannot be built.
     """
     settings = recipe.evaluate or EvaluateConfig()
-    shown = recipe.demonstrations.tasks if recipe.demonstrations else ()
-    with open_workers(spec_of(recipe), 1, settings.timeout) as (worker,):
-        world: Description = _ask(worker, describe)
-        mistakes = list(protocol.mistakes(settings, shown, world.tasks))
+    demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
+    with open_workers(environment_spec(recipe), 1, settings.timeout) as (worker,):
+        environment: Description = _call(worker, describe)
+        mistakes = list(recipe_mistakes(settings, demonstrated, environment.tasks))
         if settings.chains:
             try:
-                _ask(worker, begin_chain, EVALUATION_SEEDS)
+                _call(worker, begin_chain, EVALUATION_SEEDS)
             except DataError as error:
                 mistakes.append(f"evaluate.chains: {error}")
     if mistakes:
         raise ConfigError(mistakes)
-    return world
+    return environment
 
 
-def spec_of(recipe: Recipe) -> EnvironmentSpec:
-    """Return the recipe's environment for a worker; raises ConfigError where it names none."""
+def environment_spec(recipe: Recipe) -> EnvironmentSpec:
+    """Return how to build the recipe's environment; raises ConfigError if it names none."""
     choice: Choice | None = recipe.environment
     if choice is None:
         raise ConfigError(
@@ -103,7 +75,36 @@ def spec_of(recipe: Recipe) -> EnvironmentSpec:
     return EnvironmentSpec(choice.component.name, choice.component.build, choice.config)
 
 
-def _ask(worker: Worker, function: Any, *arguments: Any) -> Any:
+def _record_missing_demonstrations(recipe: Recipe, console: Console) -> None:
+    """Record the demonstrations that data.path lacks; takes little time if it has them all."""
+    config, path = recipe.demonstrations, recipe.data.path
+    assert config is not None
+    if not isinstance(path, Path):
+        raise ConfigError(
+            f"data.path: {path} is a URL, where no [demonstrations] are recorded; "
+            "drop the one or the other"
+        )
+    with live_progress(config.episodes, console) as report:
+        summary = collect(
+            environment_spec(recipe),
+            path,
+            config.tasks,
+            config.episodes,
+            config.noise,
+            progress=report,
+        )
+    if summary.added:
+        console.print(f"{path}: {summary}", soft_wrap=True, markup=False)
+    if more := len(EpisodeStore(path)) - config.episodes * len(summary.tasks):
+        console.print(
+            f"{path}: {more} episodes more than [demonstrations] asks for; "
+            "they are trained on, too",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _call(worker: Worker, function: Callable[..., Any], *arguments: Any) -> Any:
     worker.submit(function, *arguments)
     try:
         return worker.result()

@@ -1,0 +1,6 @@
+"""A policy acts in environments.
+
+plan.py: which attempts and chains an evaluation makes. queue.py: in which order they begin.
+attempt.py: one attempt or chain. runner.py: runs many of them at once. actor.py: the policy.
+results.py: what an evaluation writes.
+"""

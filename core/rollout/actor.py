@@ -1,8 +1,7 @@
-"""A trained policy that acts: observations and instructions in, actions in the environment's units
-out.
+"""A trained policy that acts: observations and instructions in, actions in the dataset's units out.
 
-It needs the run's folder, and where published weights did not change, their source; neither data
-nor environment.
+Loading it needs the run's folder and the source of published weights that training left unchanged,
+but neither the data nor the environment.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,18 +27,18 @@ from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.weights.checkpoint import Checkpoint, checkpoints, load_weights
 
-INSTRUCTIONS = 256  # whose tokens are remembered
+CACHED_INSTRUCTIONS = 256
 
 
 @dataclass(frozen=True)
 class Actor:
-    """A policy in evaluation mode, between the units of its data and what its network likes.
+    """A policy in evaluation mode, with the normalisers between its units and the dataset's.
 
-    info: cameras, features, proprioception and conventions of actions that it was trained on.
+    info: cameras, features, proprioception and action convention that it was trained on.
     horizon: actions per chunk (H).
-    encode: an instruction -> its tokens, encoded once for all its frames; a batch of one.
+    encode: instruction -> its encoded tokens, a batch of one; results are cached.
     checkpoint: where the weights come from.
-    embodiment: of the recipe's stores, the number of the one whose normalisers it acts with.
+    embodiment: index, among the recipe's stores, of the store whose normalisers it uses.
     """
 
     policy: Policy
@@ -53,23 +52,23 @@ class Actor:
     embodiment: int = 0
 
     def start(self, rows: int) -> PolicyState:
-        """A state of so many rows, none of which has begun an attempt: `reset` begins one."""
+        """Return a state for `rows` rows; `reset` begins an attempt in a row."""
         return self.policy.initial_state(torch.zeros(rows, dtype=torch.int64))
 
     def reset(self, state: PolicyState, seeds: Mapping[int, int]) -> PolicyState:
-        """Let rows begin an attempt: {row: seed}. What a policy that samples does there is a
-        function of the seed.
-        """
-        rows, numbers = torch.zeros_like(state.seed, dtype=torch.bool), state.seed.clone()
+        """Empty the memory of some rows, {row: seed of its random draws}, and keep the others."""
+        rows, row_seeds = torch.zeros_like(state.seed, dtype=torch.bool), state.seed.clone()
         for row, seed in seeds.items():
-            rows[row], numbers[row] = True, seed
-        return self.policy.reset(state, rows, numbers)
+            rows[row], row_seeds[row] = True, seed
+        return self.policy.reset(state, rows, row_seeds)
 
     def step(
         self, observations: Sequence[Observation], instructions: Sequence[str], state: PolicyState
     ) -> tuple[np.ndarray, PolicyState]:
-        """B observations and the last state -> chunks (B H A) in units of `info.action`, next
-        state.
+        """Return action chunks (B H A) in units of `info.action`, and the next state.
+
+        There are B observations and B instructions, one for each row. Raises DataError if a feature
+        of an observation is missing or of another shape or dtype than `info.features` says.
         """
         with torch.inference_mode():
             batch = self._batch(observations, instructions)
@@ -79,55 +78,53 @@ class Actor:
         return chunks, state
 
     def check(self, info: StoreInfo) -> None:
-        """Raise ConfigError, one line per difference, where an environment is not what the policy
-        was trained on.
+        """Raise ConfigError if an environment differs from what the policy was trained on.
+
+        The error has one line for each difference.
         """
         if mistakes := disagreements(self.info, info, "the policy"):
             raise ConfigError(mistakes)
 
     def _batch(self, observations: Sequence[Observation], instructions: Sequence[str]) -> Batch:
+        """Return a batch (B 1 ...) of one frame for each row, with normalised proprioception."""
         images = {
             name: np.stack([observation.images[name] for observation in observations])
             for name in self.info.cameras
         }
+        proprio = None
+        if self.info.proprio:  # None if the policy was trained without
+            measured = np.stack([observation.proprio for observation in observations])
+            normalized = self.proprio_normalizer.normalize(measured.astype(np.float32))
+            proprio = torch.from_numpy(normalized)[:, None]
         batch = Batch(
             images={
                 name: torch.from_numpy(frames)[:, None].movedim(-1, 2)
                 for name, frames in images.items()
             },
             instructions=instructions,
-            text_ids=torch.empty(
-                len(observations), 0, dtype=torch.int64
-            ),  # they are encoded already
+            # empty, since `step` hands the encoded instructions to the policy
+            text_ids=torch.empty(len(observations), 0, dtype=torch.int64),
             text_mask=None,
-            proprio=self._proprio(observations),
+            proprio=proprio,
             features={name: self._feature(name, observations) for name in self.info.features},
             embodiment=torch.full((len(observations),), self.embodiment),
         )
         return batch.to(self.device)
 
     def _feature(self, name: str, observations: Sequence[Observation]) -> torch.Tensor:
-        """(B 1 *shape); raises DataError where the environment's `info` promised something else."""
+        """Return a feature of all rows (B 1 ...), after checking its shape and dtype."""
         feature = self.info.features[name]
         arrays = []
         for observation in observations:
             array = observation.features.get(name)
             if array is None or array.shape != feature.shape or array.dtype != feature.dtype:
-                found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+                actual = "nothing" if array is None else f"{array.dtype} {array.shape}"
                 raise DataError(
-                    f"feature '{name}': the environment shows {found}, its info says {feature}; mend the environment"
+                    f"feature '{name}': the environment shows {actual}, its info says {feature}; "
+                    "mend the environment"
                 )
             arrays.append(array)
         return torch.from_numpy(np.stack(arrays))[:, None]
-
-    def _proprio(self, observations: Sequence[Observation]) -> torch.Tensor | None:
-        """(B 1 P), normalised; None where the policy was trained without."""
-        if not self.info.proprio:
-            return None
-        measured = np.stack([observation.proprio for observation in observations]).astype(
-            np.float32
-        )
-        return torch.from_numpy(self.proprio_normalizer.normalize(measured))[:, None]
 
 
 def load_actor(
@@ -137,127 +134,122 @@ def load_actor(
     *,
     exact: bool = False,
 ) -> Actor:
-    """Build a run's policy with a checkpoint's weights: on a GPU, unless the recipe trains on the
-    CPU or there is none.
+    """Build the policy of a run with a checkpoint's weights, for acting.
 
-    store: of several stores that it was trained on, the one whose normalisers it acts with; the
-    first unless said.
-    exact: on the CPU, every weight as it was published or trained, not in the fewer bits in which
-    the policy acts. Raises CheckpointError, or ConfigError for a recipe that does not fit the
-    plugins installed.
+    It acts on a GPU, unless there is none or the recipe trains on the CPU.
+
+    store: label of the store whose normalisers it uses; default: the first that it was trained on.
+    exact: load every weight at full precision on the CPU, not quantised or in bfloat16 as for
+        acting.
+
+    Raises CheckpointError, and ConfigError if the recipe does not fit the installed plugins.
     """
-    chosen = choose_checkpoint(run, checkpoint)
+    source = choose_checkpoint(run, checkpoint)
     recipe = load_recipe(run / "recipe.toml", [], load_plugins())
-    info, actions, proprio = _read_state(chosen, store)
+    info, action_normalizer, proprio_normalizer = _read_state(source, store)
     shapes = {name: (3, camera.height, camera.width) for name, camera in info.cameras.items()}
     policy = build_policy(
         recipe,
         shapes,
-        action_spec(actions, recipe.data.window, recipe.action.horizon),
+        action_spec(action_normalizer, recipe.data.window, recipe.action.horizon),
         proprio_dim=len(info.proprio),
         features=info.features,
-        embodiments=tuple(chosen.state.get("stores", [""])),
+        embodiments=tuple(source.state.get("stores", [""])),
         from_checkpoint=True,
         quantized=not exact,
     )
-    if (
-        recipe.train.precision == "bf16-true" and not exact
-    ):  # it acts in the numbers in which it was trained
-        policy.to(torch.bfloat16)
-    load_weights(chosen, policy, policy.published)
+    if recipe.train.precision == "bf16-true" and not exact:
+        policy.to(torch.bfloat16)  # act at the precision of training
+    load_weights(source, policy, policy.published)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
-    embodiment = list(chosen.state["stores"]).index(store) if store else 0
+    embodiment = list(source.state["stores"]).index(store) if store else 0
 
+    @lru_cache(CACHED_INSTRUCTIONS)
+    @torch.inference_mode()
     def encode(instruction: str) -> EncodedText:
-        return policy.encode_text(
-            torch.tensor([list(policy.text_encoder.tokenize(instruction))], device=device), None
-        )
+        token_ids = torch.tensor([list(policy.text_encoder.tokenize(instruction))], device=device)
+        return policy.encode_text(token_ids, None)
 
-    make_memory = lru_cache(INSTRUCTIONS)(torch.inference_mode()(encode))
     return Actor(
         policy,
         info,
         recipe.action.horizon,
-        actions,
-        proprio,
-        make_memory,
-        chosen,
+        action_normalizer,
+        proprio_normalizer,
+        encode,
+        source,
         device,
         embodiment,
     )
 
 
 def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
-    """Return the newest checkpoint of a run, or the best by validation; raises CheckpointError."""
+    """Return the last checkpoint of a run, or the one with the lowest validation error.
+
+    Raises CheckpointError if the run has none.
+    """
     if not (saved := checkpoints(run)):
         raise CheckpointError(
             f"{run}: holds no checkpoint; name the folder of a run, runs/kosmos_lstm for example"
         )
-    return (
-        saved[-1]
-        if which == "last"
-        else min(reversed(saved), key=lambda checkpoint: checkpoint.error)
-    )
+    if which == "last":
+        return saved[-1]
+    return min(reversed(saved), key=lambda checkpoint: checkpoint.error)
 
 
-def disagreements(trained: StoreInfo, world: StoreInfo, learner: str) -> list[str]:
-    """Say where an environment differs from what a policy was, or will be, trained on; one line
-    each.
+def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> list[str]:
+    """Return a line for each way in which an environment differs from training data.
 
-    learner: who was trained on it, "the policy" for example. What the environment shows beyond that
-    does not matter.
+    trained: of the data that a policy was, or will be, trained on.
+    learner: what the lines call the side of `trained`, "the policy" for example.
+
+    Cameras, features and proprioception that only the environment has do not matter.
     """
-    ours, theirs, shown = trained.action, world.action, list(world.cameras)
-    pairs: dict[str, tuple[object, object]] = {
-        "fps": (trained.fps, world.fps),
-        **{
-            f"action.{field.name}": (getattr(ours, field.name), getattr(theirs, field.name))
-            for field in fields(ours)
-        },
-        "proprio": (trained.proprio, world.proprio if trained.proprio else ()),
-        **{
-            f"camera '{name}'": (trained.cameras[name], world.cameras[name])
-            for name in trained.cameras
-            if name in shown
-        },
-        **{
-            f"feature '{name}'": (str(feature), str(world.features[name]))
-            for name, feature in trained.features.items()
-            if name in world.features
-        },
-    }
-    differing = [
+    pairs: dict[str, tuple[object, object]] = {"fps": (trained.fps, environment.fps)}
+    for key in (field.name for field in fields(trained.action)):
+        pairs[f"action.{key}"] = getattr(trained.action, key), getattr(environment.action, key)
+    pairs["proprio"] = trained.proprio, environment.proprio if trained.proprio else ()
+    for name, camera in trained.cameras.items():
+        if name in environment.cameras:
+            pairs[f"camera '{name}'"] = camera, environment.cameras[name]
+    for name, feature in trained.features.items():
+        if name in environment.features:
+            pairs[f"feature '{name}'"] = str(feature), str(environment.features[name])
+    lines = [
         f"{key}: {learner} has {a}, the environment {b}" for key, (a, b) in pairs.items() if a != b
     ]
-    return differing + [
-        f"{kind} '{name}': {learner} needs it, and the environment has none{did_you_mean(name, known)}"
-        for kind, needed, known in (
-            ("camera", trained.cameras, shown),
-            ("feature", trained.features, list(world.features)),
-        )
-        for name in needed
-        if name not in known
-    ]
+    for kind, needed, available in (
+        ("camera", trained.cameras, list(environment.cameras)),
+        ("feature", trained.features, list(environment.features)),
+    ):
+        lines += [
+            f"{kind} '{name}': {learner} needs it, and the environment has none"
+            f"{did_you_mean(name, available)}"
+            for name in needed
+            if name not in available
+        ]
+    return lines
 
 
 def _read_state(
     checkpoint: Checkpoint, store: str | None
 ) -> tuple[StoreInfo, Normalizer, ProprioNormalizer]:
-    """What a checkpoint says beside its weights."""
+    """Return the data's info and the normalisers of a store, which a checkpoint holds.
+
+    store: its label; None for the first.
+    """
     state = checkpoint.state
     stores = state.get("stores", {})
     if store is not None and store not in stores:
-        trained_on = (
-            did_you_mean(store, list(stores)) if stores else "; it was trained on one store alone"
-        )
-        raise ConfigError(
-            f"evaluate.store: {checkpoint.folder} knows none called '{store}'{trained_on}"
-        )
+        hint = did_you_mean(store, list(stores))
+        if not stores:
+            hint = "; it was trained on one store alone"
+        raise ConfigError(f"evaluate.store: {checkpoint.folder} knows none called '{store}'{hint}")
     try:
         info: dict[str, Any] = {key: state[key] for key in ("fps", "cameras", "proprio")}
         info["action"] = state["action_convention"]
-        info["features"] = state.get("features", {})  # policies of before there were any read none
+        info["features"] = state.get("features", {})  # older checkpoints have none
         normalizers = state if store is None else stores[store]
         return (
             TypeAdapter(StoreInfo).validate_python(info),
@@ -265,8 +257,9 @@ def _read_state(
             ProprioNormalizer.from_json(normalizers["proprio_normalizer"]),
         )
     except (KeyError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"{checkpoint.folder / 'state.json'}: does not say how to act ({str(error).splitlines()[0]}); "
+            f"{checkpoint.folder / 'state.json'}: does not say how to act ({reason}); "
             "train again with this version"
         ) from None
 

@@ -1,9 +1,13 @@
-"""What goes on in a row: an attempt or chain asks its environment to move and the policy to act.
+"""One rollout, an attempt or a chain, written as a generator that `runner.py` advances.
 
-A rollout is a generator of requests. For a move it is sent what the environment returned and what
-is observed then; where the environment is given up, EnvironmentFailed is raised in it instead. For
-a `Trial` it is sent the policy's chunk (H A) for what the trial observed last. It returns what came
-of it.
+A rollout yields what it needs next and receives the answer:
+
+- an `EnvironmentCall`: it receives (result of the call, observation after it), or EnvironmentFailed
+  is raised in it if the environment could not be restored;
+- an `Attempt`: the policy is to act on the attempt's last observation. It receives the action
+  chunk (H A).
+
+It returns a `FinishedRollout`.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping
@@ -13,131 +17,157 @@ from typing import Any
 import numpy as np
 
 from core.environments.environment import Observation, Task
-from core.environments.recovery import Move, act, begin_chain, proceed, reset
+from core.environments.recovery import (
+    EnvironmentCall,
+    apply_actions,
+    begin_chain,
+    continue_chain,
+    reset,
+)
 from core.environments.workers import EnvironmentFailed
 from core.episodes.episode import VISUAL, StoreInfo
-from core.rollout.plan import BLANK, Attempt, Chain, Planned
+from core.rollout.plan import BLANK, PlannedAttempt, PlannedChain, PlannedRollout
 from core.rollout.results import ChainResult, EpisodeResult, Result
 
 
 @dataclass
-class Trial:
-    """One try at one task, from the policy's first look to its last.
+class Attempt:
+    """One attempt at one task while it goes on; each task of a chain is an attempt of its own.
 
     seed: of the policy's random draws.
-    max_steps: control steps after which it is over.
-    blank: features that are zero where the policy sees black images; None where it sees all.
-    records: whether frames and commands are kept.
+    max_steps: control steps after which the attempt has failed.
+    blank: None, or the features that the policy sees as zeros, together with black images.
+    recording: whether `frames` and `commands` are collected.
     observation: what the policy sees now.
-    frames: all that the policy saw, and the end.
-    commands: the last action applied before each frame, for the first frame the first action (A).
+    success, steps: whether the task is done, and the control steps so far.
+    frames: every observation that the policy acted on, and the last one.
+    commands: for each frame the last action (A) applied before it; for the first frame, the first
+        action of all.
     """
 
     instruction: str
     seed: int
     max_steps: int
     blank: Collection[str] | None = None
-    records: bool = False
+    recording: bool = False
     observation: Observation = field(init=False)
     success: bool = False
     steps: int = 0
     frames: list[Observation] = field(default_factory=list)
     commands: list[np.ndarray] = field(default_factory=list)
 
-    def run(self, observation: Observation, execute: int) -> Generator["Move | Trial", Any, None]:
-        """Let the policy act, `execute` actions of each chunk, until success or `max_steps`."""
+    def run(
+        self, observation: Observation, replan_steps: int
+    ) -> Generator["EnvironmentCall | Attempt", Any, None]:
+        """Let the policy act until the task is done or `max_steps` are over.
+
+        observation: of the scene in which the attempt begins.
+        replan_steps: actions of each chunk that are executed before the policy acts again.
+        """
         self._observe(observation)
         while not self.success and self.steps < self.max_steps:
             chunk: np.ndarray = yield self
-            actions = chunk[: min(execute, self.max_steps - self.steps)]
-            if self.records:
+            actions = chunk[: min(replan_steps, self.max_steps - self.steps)]
+            if self.recording:
                 self.commands += [actions[-1]] if self.commands else [actions[0], actions[-1]]
-            (self.success, count), observation = yield act, (actions,)
+            call = EnvironmentCall(apply_actions, (actions,))
+            (self.success, count), observation = yield call
             self.steps += count
             self._observe(observation)
 
     def _observe(self, observation: Observation) -> None:
-        self.observation = observation if self.blank is None else _blanked(observation, self.blank)
-        if self.records:
-            self.frames.append(self.observation)
+        if self.blank is not None:
+            observation = _blanked(observation, self.blank)
+        self.observation = observation
+        if self.recording:
+            self.frames.append(observation)
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What came of a rollout; trial: what was recorded of an attempt, None where nothing was."""
+class FinishedRollout:
+    """The result of a rollout, and the attempt with its frames if it was recorded."""
 
     result: Result
-    trial: Trial | None = None
+    recorded_attempt: Attempt | None = None
 
 
-Rollout = Generator[Move | Trial, Any, Ended]
+Rollout = Generator[EnvironmentCall | Attempt, Any, FinishedRollout]
 
 
-def begin(
-    planned: Planned,
+def start_rollout(
+    planned: PlannedRollout,
     tasks: Mapping[str, Task],
-    execute: int,
-    records: Callable[[Attempt], bool],
+    replan_steps: int,
+    should_record: Callable[[PlannedAttempt], bool],
     visual: Collection[str],
 ) -> Rollout:
-    """Return the rollout of what is planned.
+    """Return the generator of a planned attempt or chain.
 
-    execute: actions of each chunk that are executed before the policy looks again.
-    records: whether an attempt's frames and commands are kept.
-    visual: features that show the scene, as images do, and are blank where those are.
+    replan_steps: actions of each chunk that are executed before the policy acts again.
+    should_record: whether an attempt's frames and commands are collected.
+    visual: features that are blank where images are; see `visual_features`.
     """
-    if isinstance(planned, Chain):
-        return _try_chain(planned, tasks, execute)
+    if isinstance(planned, PlannedChain):
+        return _roll_out_chain(planned, tasks, replan_steps)
     blank = visual if planned.condition == BLANK else None
-    seed, steps = planned.policy_seed, tasks[planned.task].max_steps
-    trial = Trial(planned.instruction, seed, steps, blank, records(planned))
-    return _try_attempt(planned, trial, execute)
+    attempt = Attempt(
+        planned.instruction,
+        planned.policy_seed,
+        tasks[planned.task].max_steps,
+        blank,
+        should_record(planned),
+    )
+    return _roll_out_attempt(planned, attempt, replan_steps)
 
 
-def _try_attempt(attempt: Attempt, trial: Trial, execute: int) -> Rollout:
+def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: int) -> Rollout:
     failure: str | None = None
     try:
-        _, observation = yield reset, (attempt.task, attempt.seed)
-        yield from trial.run(observation, execute)
+        _, observation = yield EnvironmentCall(reset, (planned.task, planned.seed))
+        yield from attempt.run(observation, replan_steps)
     except EnvironmentFailed as error:
         failure = str(error)
     result = EpisodeResult(
-        condition=attempt.condition,
-        task=attempt.task,
-        seed=attempt.seed,
-        instruction=attempt.instruction,
-        success=trial.success,
-        steps=trial.steps,
+        condition=planned.condition,
+        task=planned.task,
+        seed=planned.seed,
+        instruction=planned.instruction,
+        success=attempt.success,
+        steps=attempt.steps,
         failure=failure,
     )
-    return Ended(result, trial if trial.records else None)
+    return FinishedRollout(result, attempt if attempt.recording else None)
 
 
-def _try_chain(chain: Chain, tasks: Mapping[str, Task], execute: int) -> Rollout:
-    """Try task after task in one scene until one fails; the policy forgets between, as in CALVIN."""
+def _roll_out_chain(planned: PlannedChain, tasks: Mapping[str, Task], replan_steps: int) -> Rollout:
+    """Attempt the tasks of a chain in one scene until one fails.
+
+    The policy's memory is emptied before each task, as in CALVIN.
+    """
     names: list[str] = []
-    trials: list[Trial] = []
+    attempts: list[Attempt] = []
     failure: str | None = None
     try:
-        names, _ = yield begin_chain, (chain.seed,)
-        for leg, name in enumerate(names):
-            instruction = tasks[name].instruction("evaluation", chain.seed)
-            trials.append(Trial(instruction, chain.policy_seed(leg, name), tasks[name].max_steps))
-            _, observation = yield proceed, (name,)
-            yield from trials[-1].run(observation, execute)
-            if not trials[-1].success:
+        names, _ = yield EnvironmentCall(begin_chain, (planned.seed,))
+        for position, name in enumerate(names):
+            instruction = tasks[name].instruction("evaluation", planned.seed)
+            policy_seed = planned.policy_seed(position, name)
+            attempts.append(Attempt(instruction, policy_seed, tasks[name].max_steps))
+            _, observation = yield EnvironmentCall(continue_chain, (name,))
+            yield from attempts[-1].run(observation, replan_steps)
+            if not attempts[-1].success:
                 break
     except EnvironmentFailed as error:
         failure = str(error)
     result = ChainResult(
-        seed=chain.seed,
+        seed=planned.seed,
         tasks=tuple(names),
-        instructions=tuple(trial.instruction for trial in trials),
-        done=sum(trial.success for trial in trials),
-        steps=sum(trial.steps for trial in trials),
+        instructions=tuple(attempt.instruction for attempt in attempts),
+        done=sum(attempt.success for attempt in attempts),
+        steps=sum(attempt.steps for attempt in attempts),
         failure=failure,
     )
-    return Ended(result)
+    return FinishedRollout(result)
 
 
 def visual_features(info: StoreInfo) -> list[str]:
@@ -146,10 +176,10 @@ def visual_features(info: StoreInfo) -> list[str]:
 
 
 def _blanked(observation: Observation, visual: Collection[str]) -> Observation:
-    """What is left without eyes: proprioception, and features that do not show the scene."""
+    """Return the observation with black images and zeros for visual features."""
     images = {name: np.zeros_like(image) for name, image in observation.images.items()}
-    known = [
-        name for name in visual if name in observation.features
-    ]  # the actor says what is missing
-    hidden = {name: np.zeros_like(observation.features[name]) for name in known}
-    return Observation(images, observation.proprio, {**observation.features, **hidden})
+    features = dict(observation.features)
+    for name in visual:
+        if name in features:  # the actor reports features that are missing
+            features[name] = np.zeros_like(features[name])
+    return Observation(images, observation.proprio, features)

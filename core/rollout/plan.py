@@ -1,5 +1,6 @@
-"""Which attempts an evaluation makes, in which order: a function of the recipe and of the
-environment's tasks alone.
+"""The plan of an evaluation: which attempts and chains it makes, and under which conditions.
+
+A plan depends on the recipe and on the environment's tasks alone.
 """
 
 import re
@@ -13,14 +14,13 @@ from core.errors import did_you_mean
 from core.recipe.sections import EvaluateConfig
 from core.rollout.results import STANDARD, ChainResult, Result
 
+# the controls, which are conditions like STANDARD
 BLANK, SWAPPED = "blank_images", "swapped_words"
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One episode to be rolled out: under which condition, at what, from which scene, and what the
-    policy is told.
-    """
+class PlannedAttempt:
+    """One attempt to be made: its condition, task, seed of the scene, and instruction."""
 
     condition: str
     task: str
@@ -29,112 +29,109 @@ class Attempt:
 
     @property
     def policy_seed(self) -> int:
-        """Seed of the policy's random draws; a control uses that of the standard attempt beside it."""
+        """Seed of the policy's random draws; a control has the seed of its standard attempt."""
         return crc32(f"attempt {self.seed} at {self.task}".encode())
 
 
 @dataclass(frozen=True)
-class Chain:
-    """One chain of tasks to be rolled out; scene and tasks are the environment's, by the seed."""
+class PlannedChain:
+    """One chain of tasks to be tried; the environment derives scene and tasks from the seed."""
 
     seed: int
 
-    def policy_seed(self, leg: int, task: str) -> int:
-        """Seed of the policy's random draws in the chain's task number `leg`, counted from 0."""
-        return crc32(f"chain {self.seed}, leg {leg}: {task}".encode())
+    def policy_seed(self, position: int, task: str) -> int:
+        """Seed of the policy's random draws in the task at a position of the chain, from 0."""
+        return crc32(f"chain {self.seed}, leg {position}: {task}".encode())
 
 
-Planned = Attempt | Chain
+PlannedRollout = PlannedAttempt | PlannedChain
 
 
-def plan(
-    settings: EvaluateConfig,
-    tasks: Mapping[str, Task],
-    names: Sequence[str],
-) -> list[Planned]:
-    """All attempts, then all chains, in the order in which results list them."""
-    return [*attempts(settings, tasks, names), *map(Chain, seeds(settings.chains))]
-
-
-def planned_as(result: Result) -> Planned:
-    """Return what a result came of, as a plan lists it."""
-    if isinstance(result, ChainResult):
-        return Chain(result.seed)
-    return Attempt(result.condition, result.task, result.seed, result.instruction)
-
-
-def attempts(
+def plan_rollouts(
     settings: EvaluateConfig, tasks: Mapping[str, Task], names: Sequence[str]
-) -> list[Attempt]:
-    """All attempts, condition by condition; within one, all tasks of a seed stand together."""
-    return [
-        attempt
-        for condition in (STANDARD, *settings.controls)
-        for seed in seeds(
-            settings.episodes
-            if condition == STANDARD
-            else settings.control_episodes or settings.episodes
-        )
-        for name in names
-        if (attempt := _attempt(condition, tasks[name], seed, settings.swap)) is not None
-    ]
+) -> list[PlannedRollout]:
+    """Return all attempts at the named tasks and then all chains, in the order of the results."""
+    chains = [PlannedChain(seed) for seed in evaluation_seeds(settings.chains)]
+    return [*plan_attempts(settings, tasks, names), *chains]
 
 
-def seeds(count: int) -> range:
-    """Return the seeds of `count` attempts: scenes and phrasings that no demonstration used."""
+def plan_attempts(
+    settings: EvaluateConfig, tasks: Mapping[str, Task], names: Sequence[str]
+) -> list[PlannedAttempt]:
+    """Return all attempts, condition by condition; within a condition, seed by seed.
+
+    Attempts whose instruction holds none of the words to swap are left out of that control.
+    """
+    attempts = []
+    for condition in (STANDARD, *settings.controls):
+        episodes = settings.episodes
+        if condition != STANDARD:
+            episodes = settings.control_episodes or settings.episodes
+        for seed in evaluation_seeds(episodes):
+            for name in names:
+                instruction = tasks[name].instruction("evaluation", seed)
+                if condition == SWAPPED:
+                    swapped = swap_words(instruction, settings.swap)
+                    if swapped == instruction:
+                        continue
+                    instruction = swapped
+                attempts.append(PlannedAttempt(condition, tasks[name].name, seed, instruction))
+    return attempts
+
+
+def evaluation_seeds(count: int) -> range:
+    """Return the first seeds of evaluation, which no demonstration uses."""
     return range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
 
 
-def _attempt(condition: str, task: Task, seed: int, swap: Sequence[str]) -> Attempt | None:
-    told = task.instruction("evaluation", seed)
-    if condition != SWAPPED:
-        return Attempt(condition, task.name, seed, told)
-    swapped = swap_words(told, swap)
-    return Attempt(condition, task.name, seed, swapped) if swapped != told else None
-
-
 def swap_words(instruction: str, words: Sequence[str]) -> str:
-    """Replace each of the words by the next and the last by the first, whole words, whatever their
-    case.
+    """Replace each of the words by the next one in the list, and the last by the first.
+
+    Whole words only; upper and lower case do not matter.
     """
-    following = dict(zip(map(str.lower, words), [*words[1:], words[0]], strict=True))
+    successor = dict(zip(map(str.lower, words), [*words[1:], words[0]], strict=True))
     pattern = rf"\b({'|'.join(map(re.escape, words))})\b"
     return re.sub(
-        pattern, lambda found: following[found[0].lower()], instruction, flags=re.IGNORECASE
+        pattern, lambda match: successor[match[0].lower()], instruction, flags=re.IGNORECASE
     )
 
 
-def task_names(wanted: Sequence[str], shown: Sequence[str], tasks: Mapping[str, Task]) -> list[str]:
-    """Return the tasks to evaluate: those that [evaluate] names, else those of [demonstrations],
-    else all.
-    """
-    return list(wanted or shown or tasks)
+def planned_rollout(result: Result) -> PlannedRollout:
+    """Return the attempt or chain of the plan that a result belongs to."""
+    if isinstance(result, ChainResult):
+        return PlannedChain(result.seed)
+    return PlannedAttempt(result.condition, result.task, result.seed, result.instruction)
 
 
-def mistakes(
-    settings: EvaluateConfig, shown: Sequence[str], tasks: Mapping[str, Task]
+def task_names(
+    evaluated: Sequence[str], demonstrated: Sequence[str], tasks: Mapping[str, Task]
+) -> list[str]:
+    """Return the tasks to evaluate: those of [evaluate], or of [demonstrations], or all."""
+    return list(evaluated or demonstrated or tasks)
+
+
+def recipe_mistakes(
+    settings: EvaluateConfig, demonstrated: Sequence[str], tasks: Mapping[str, Task]
 ) -> Iterator[str]:
-    """Say what the recipe asks of an environment that it cannot do, one line each.
+    """Yield a line for everything in the recipe that does not fit the environment's tasks.
 
-    shown: the tasks that [demonstrations] names.
+    demonstrated: the tasks that [demonstrations] names.
     """
-    named = {"demonstrations": shown, "evaluate": settings.tasks}
-    unknown = [
-        (section, name) for section, names in named.items() for name in names if name not in tasks
-    ]
+    names = {"demonstrations": demonstrated, "evaluate": settings.tasks}
+    unknown = [(section, name) for section in names for name in names[section] if name not in tasks]
     for section, name in unknown:
-        yield f"{section}.tasks: the environment has no task '{name}'{did_you_mean(name, list(tasks))}"
+        suggestion = did_you_mean(name, list(tasks))
+        yield f"{section}.tasks: the environment has no task '{name}'{suggestion}"
     if unknown or SWAPPED not in settings.controls:
         return
-    planned = attempts(settings, tasks, task_names(settings.tasks, shown, tasks))
-    if not any(attempt.condition == SWAPPED for attempt in planned):
-        yield f"evaluate.swap: none of the instructions holds any of the words {', '.join(settings.swap)}"
+    attempts = plan_attempts(settings, tasks, task_names(settings.tasks, demonstrated, tasks))
+    if not any(attempt.condition == SWAPPED for attempt in attempts):
+        words = ", ".join(settings.swap)
+        yield f"evaluate.swap: none of the instructions holds any of the words {words}"
 
 
-def describe(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
-    """Return the protocol as plain data: all that the outcomes depend on beside policy and
-    environment.
-    """
+def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Return everything but policy and environment that results depend on, as plain data."""
     said = asdict(settings)
     return {
         **{
@@ -144,5 +141,6 @@ def describe(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
         **({"store": settings.store} if settings.store else {}),
         "tasks": list(names),
         "first_seed": EVALUATION_SEEDS,
-        "success": "the environment called the task done after any step, within the task's max_steps",
+        "success": "the environment called the task done after any step, "
+        "within the task's max_steps",
     }

@@ -1,55 +1,57 @@
-"""In which order attempts begin: what may take longest first, so that few rows idle at the end."""
+"""The order in which rollouts begin: the longest first, so that few rows idle at the end."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 
 from core.environments.environment import Task
-from core.rollout.plan import Attempt, Planned
+from core.rollout.plan import PlannedAttempt, PlannedRollout
 from core.rollout.results import STANDARD
+
+Rank = tuple[float, ...]
 
 
 class Queue:
-    """What is still to be begun.
+    """The planned rollouts that have not begun yet.
 
-    While something waits, no row is idle; rows idle only at the end, for as long as the attempts
-    begun last take. So the end must hold what cannot take long: chains come first, then attempts by
-    their task's largest number of steps, and among equal ones the controls, which mostly run to it,
-    before the standard attempts, which success ends early.
+    Rows idle only at the end, when the queue is empty and the last rollouts are still going on.
+    Those should therefore be short. Chains begin first, then attempts by the largest number of
+    steps of their task. Among attempts of the same length, controls begin before standard attempts,
+    since most controls use all their steps while success ends a standard attempt early.
 
-    Among equals a row stays with the task that it has just tried, whose scene its environment has
-    at hand; else it takes from the task of which most are left. Attempts at one task under one
-    condition begin in the plan's order.
+    Among rollouts of the same rank, a row stays with the task of its previous attempt, whose scene
+    its environment has loaded already; otherwise it takes the task with the most attempts left.
+    Attempts at one task under one condition begin in the order of the plan.
     """
 
-    def __init__(self, planned: Sequence[Planned], tasks: Mapping[str, Task]) -> None:
-        # {rank: {task: attempts}}, lowest rank first
-        self._groups: dict[tuple[float, ...], dict[str, deque[Planned]]] = {}
-        for one in sorted(planned, key=lambda one: _rank(one, tasks)):
-            group = self._groups.setdefault(_rank(one, tasks), {})
-            group.setdefault(_task(one), deque()).append(one)
+    def __init__(self, plan: Sequence[PlannedRollout], tasks: Mapping[str, Task]) -> None:
+        # {rank: {task: rollouts}}, lowest rank first; chains have the task ""
+        self._groups: dict[Rank, dict[str, deque[PlannedRollout]]] = {}
+        for planned in sorted(plan, key=lambda planned: _rank(planned, tasks)):
+            group = self._groups.setdefault(_rank(planned, tasks), {})
+            group.setdefault(_task(planned), deque()).append(planned)
 
-    def take(self, previous: Planned | None) -> Planned | None:
-        """Return what the row that has done `previous` begins next; None: nothing is left."""
+    def pop(self, previous: PlannedRollout | None) -> PlannedRollout | None:
+        """Return the next rollout for a row that has finished `previous`; None if none is left."""
         if not self._groups:
             return None
         rank, group = next(iter(self._groups.items()))
         task = _task(previous)
         if task not in group:
             task = max(group, key=lambda name: len(group[name]))
-        chosen = group[task].popleft()
+        planned = group[task].popleft()
         if not group[task]:
             del group[task]
         if not group:
             del self._groups[rank]
-        return chosen
+        return planned
 
 
-def _rank(planned: Planned, tasks: Mapping[str, Task]) -> tuple[float, ...]:
-    """What begins earlier has the lower rank."""
-    if not isinstance(planned, Attempt):
+def _rank(planned: PlannedRollout, tasks: Mapping[str, Task]) -> Rank:
+    """Rollouts of a lower rank begin earlier."""
+    if not isinstance(planned, PlannedAttempt):
         return (-float("inf"), 0)
     return (-tasks[planned.task].max_steps, planned.condition == STANDARD)
 
 
-def _task(planned: Planned | None) -> str:
-    return planned.task if isinstance(planned, Attempt) else ""
+def _task(planned: PlannedRollout | None) -> str:
+    return planned.task if isinstance(planned, PlannedAttempt) else ""

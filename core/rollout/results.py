@@ -1,6 +1,4 @@
-"""What an evaluation found, as data: RUN/evaluation/results.json holds an `Evaluation`, and reports
-read it.
-"""
+"""Results of an evaluation: RUN/evaluation/results.json holds an `Evaluation`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,19 +11,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.errors import DataError
 
-STANDARD = "standard"  # the condition that is no control
+# the condition without any control; plan.py names the others
+STANDARD = "standard"
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One attempt.
+    """The result of one attempt.
 
-    condition: "standard", or the control under which the policy acted: "blank_images",
-    "swapped_words".
-    success, steps: whether the task was done, and control steps until then, or until the attempt
-    was given up.
-    failure: why the environment could not finish the episode, which then counts as failed; None: it
-    did.
+    condition: "standard", or the control under which the policy acted, "blank_images" or
+        "swapped_words".
+    success: whether the task was done.
+    steps: control steps until the attempt ended.
+    failure: why the environment failed, which makes the attempt a failed one; None if it did not.
     """
 
     condition: str
@@ -39,14 +37,21 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class ChainResult:
-    """One chain of tasks, done in turn without a reset until the first failure (CALVIN's
-    long-horizon protocol).
+    """The result of a chain: tasks attempted in turn without a reset, until the first failure.
+
+    This is the long-horizon protocol of CALVIN.
+
+    tasks: all tasks of the chain.
+    instructions: of the tasks that were attempted.
+    done: tasks completed before the first failure.
+    steps: control steps of all tasks together.
+    failure: why the environment failed, which ends the chain; None if it did not.
     """
 
     seed: int
     tasks: tuple[str, ...]
     instructions: tuple[str, ...]
-    done: int  # tasks completed before the first failure
+    done: int
     steps: int
     failure: str | None = None
 
@@ -56,12 +61,11 @@ Result = EpisodeResult | ChainResult
 
 @dataclass(frozen=True)
 class Timing:
-    """What the time between two results went into.
+    """The time between the end of one rollout and the end of the next.
 
-    seconds: of the whole evaluation.
-    inference_ms: milliseconds of each policy step.
-    busy_rows: rows of the policy's batch in which an attempt or chain went on, summed over the
-    steps.
+    seconds: all of that time.
+    inference_ms: milliseconds of each policy step in it.
+    busy_rows: rows of the policy's batch in which a rollout went on, summed over these steps.
     """
 
     seconds: float
@@ -71,20 +75,21 @@ class Timing:
 
 @dataclass(frozen=True)
 class Rate:
-    """Successes among episodes, with Wilson's 95 % interval."""
+    """A success rate, with Wilson's 95 % interval."""
 
     successes: int
     episodes: int
 
     @property
     def rate(self) -> float:
-        """Share of successes."""
+        """The share of successes, between 0 and 1."""
         return self.successes / self.episodes
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's score interval (1927) at 95 %: unlike the normal one it holds near 0 and 1 and
-        for few episodes.
+        """Lower and upper end of the 95 % score interval (Wilson, 1927).
+
+        Unlike the normal approximation, it is valid for rates near 0 and 1 and for few episodes.
         """
         z, n, p = 1.959964, self.episodes, self.rate
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -94,16 +99,18 @@ class Rate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that one evaluation found, and what it takes to repeat it.
+    """All results of an evaluation, and all that is needed to repeat it.
 
     policy: {"run", "checkpoint" (folder name), "step", "recipe_sha256", "weights_sha256",
-    "parameters"}.
-    environment: {"name", "config", "versions"}; versions include Joinery's, torch's and Python's.
-    protocol: {"episodes", "first_seed", "execute", "lanes", "success", ...}.
+        "parameters"}.
+    environment: {"name", "config", "versions"}; the versions include those of Joinery, torch, numpy
+        and Python.
+    protocol: {"episodes", "first_seed", "execute", "lanes", "success", ...}; "lanes" is the number
+        of rows of the policy's batch, "execute" the actions of a chunk that were executed.
     tiers: {task: tier}.
-    time: {"inference_ms": median milliseconds per policy step over all lanes, "policy_steps",
-        "rows_busy": share of the policy's rows in which an attempt went on, "steps_per_second",
-        "seconds"}; what repeating an evaluation may change.
+    time: what differs when an evaluation is repeated: {"inference_ms": median milliseconds of a
+        policy step, "policy_steps": their number, "rows_busy": share of the policy's rows in which
+        a rollout went on, "steps_per_second": control steps, "seconds": in total}.
     """
 
     policy: Mapping[str, Any]
@@ -116,12 +123,12 @@ class Evaluation:
 
     @property
     def conditions(self) -> list[str]:
-        """The conditions under which single tasks were tried, the standard one first."""
-        measured = dict.fromkeys(episode.condition for episode in self.episodes)
-        return sorted(measured, key=lambda condition: condition != STANDARD)
+        """The conditions of the attempts, the standard one first."""
+        conditions = dict.fromkeys(episode.condition for episode in self.episodes)
+        return sorted(conditions, key=lambda condition: condition != STANDARD)
 
     def by_task(self, condition: str = STANDARD) -> dict[str, Rate]:
-        """{task: rate} under one condition, in the order of evaluation."""
+        """Return {task: success rate} under one condition, in the order of the plan."""
         outcomes: dict[str, list[bool]] = {}
         for episode in self.episodes:
             if episode.condition == condition:
@@ -129,16 +136,16 @@ class Evaluation:
         return {task: Rate(sum(done), len(done)) for task, done in outcomes.items()}
 
     def overall(self, condition: str = STANDARD) -> Rate:
-        """All tasks' episodes together."""
+        """Return the success rate over the attempts at all tasks."""
         rates = self.by_task(condition).values()
         return Rate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates))
 
     def mean(self, condition: str = STANDARD) -> float:
-        """Mean of the tasks' success rates."""
+        """Return the mean of the tasks' success rates, which weighs every task the same."""
         return fmean(rate.rate for rate in self.by_task(condition).values())
 
     def by_tier(self, condition: str = STANDARD) -> dict[str, float]:
-        """{tier: mean of its tasks' success rates}, for tasks that have a tier."""
+        """Return {tier: mean success rate of its tasks}; tasks without a tier do not count."""
         tiers: dict[str, list[float]] = {}
         for task, rate in self.by_task(condition).items():
             if tier := self.tiers.get(task):
@@ -147,30 +154,31 @@ class Evaluation:
 
     @property
     def chain_length(self) -> float | None:
-        """Mean number of tasks done in a row; None where no chains were tried."""
+        """Mean number of tasks done in a row; None if there are no chains."""
         return fmean(chain.done for chain in self.chains) if self.chains else None
 
     def chain_rates(self) -> list[float]:
-        """Share of chains that completed at least 1, 2, 3 ... tasks, as CALVIN's tables give them."""
+        """Return the shares of chains that completed at least 1, 2, 3 ... tasks, as CALVIN does."""
         longest = max((len(chain.tasks) for chain in self.chains), default=0)
         return [
-            sum(c.done >= n for c in self.chains) / len(self.chains) for n in range(1, longest + 1)
+            sum(chain.done >= count for chain in self.chains) / len(self.chains)
+            for count in range(1, longest + 1)
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, the derived numbers with it for readers in other languages."""
+        """Return plain data for results.json, together with rates and means for other programs."""
         summary = {
             condition: {
                 "mean": self.mean(condition),
                 "tiers": self.by_tier(condition),
                 "tasks": {
                     task: {
-                        "successes": r.successes,
-                        "episodes": r.episodes,
-                        "rate": r.rate,
-                        "interval": r.interval,
+                        "successes": rate.successes,
+                        "episodes": rate.episodes,
+                        "rate": rate.rate,
+                        "interval": rate.interval,
                     }
-                    for task, r in self.by_task(condition).items()
+                    for task, rate in self.by_task(condition).items()
                 },
             }
             for condition in self.conditions
@@ -181,7 +189,7 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read a results.json; raises DataError, naming the file, for one that is missing or damaged."""
+    """Read a results.json; raises DataError if it is missing or damaged."""
     try:
         return TypeAdapter(Evaluation).validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:

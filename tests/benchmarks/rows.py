@@ -9,26 +9,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from core.environments.environment import Task
-from core.rollout.plan import Attempt, Chain, Planned
+from core.rollout.plan import PlannedAttempt, PlannedChain, PlannedRollout
 from core.rollout.queue import Queue
 from core.rollout.results import Evaluation, read_evaluation
 
 
-def steps_of(evaluation: Evaluation) -> dict[Planned, int]:
+def steps_of(evaluation: Evaluation) -> dict[PlannedRollout, int]:
     """Policy steps of every attempt and chain, in the order of the results."""
     attempts = {
-        Attempt(e.condition, e.task, e.seed, e.instruction): e.steps for e in evaluation.episodes
+        PlannedAttempt(e.condition, e.task, e.seed, e.instruction): e.steps
+        for e in evaluation.episodes
     }
-    return {**attempts, **{Chain(chain.seed): chain.steps for chain in evaluation.chains}}
+    return {**attempts, **{PlannedChain(chain.seed): chain.steps for chain in evaluation.chains}}
 
 
-def tasks_of(steps: Mapping[Planned, int]) -> dict[str, Task]:
+def tasks_of(steps: Mapping[PlannedRollout, int]) -> dict[str, Task]:
     """The tasks as far as the order asks: the most steps that an attempt took stand for
     `max_steps`.
     """
-    names = {planned.task for planned in steps if isinstance(planned, Attempt)}
+    names = {planned.task for planned in steps if isinstance(planned, PlannedAttempt)}
     most = {
-        n: max(s for p, s in steps.items() if isinstance(p, Attempt) and p.task == n) for n in names
+        n: max(s for p, s in steps.items() if isinstance(p, PlannedAttempt) and p.task == n)
+        for n in names
     }
     return {name: Task(name, ("",), most[name]) for name in names}
 
@@ -47,13 +49,13 @@ def refilled(order: Iterable[int], rows: int) -> int:
     return max(ends)
 
 
-def in_queue_order(steps: Mapping[Planned, int], rows: int) -> int:
+def in_queue_order(steps: Mapping[PlannedRollout, int], rows: int) -> int:
     """Policy steps where rows take from the queue as evaluation's rows do."""
     queue, previous, ends = Queue(list(steps), tasks_of(steps)), [None] * rows, [0] * rows
     idle: list[int] = []
     while len(idle) < rows:
         row = min((row for row in range(rows) if row not in idle), key=lambda row: ends[row])
-        planned = queue.take(previous[row])
+        planned = queue.pop(previous[row])
         if planned is None:
             idle.append(row)
         else:
@@ -69,7 +71,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     arguments = parser.parse_args()
     steps, rows = steps_of(read_evaluation(arguments.results)), arguments.rows
-    attempts = {planned: count for planned, count in steps.items() if isinstance(planned, Attempt)}
+    attempts = {
+        planned: count for planned, count in steps.items() if isinstance(planned, PlannedAttempt)
+    }
     ways = {
         "attempts, begun together, all waiting for the slowest": together(
             list(attempts.values()), rows

@@ -15,7 +15,7 @@ from core.commands.collect import main
 from core.demonstrations import collect as collecting, recording
 from core.demonstrations.collect import Summary, TaskSummary
 from core.demonstrations.expert import demonstrate
-from core.demonstrations.schedule import Report, TaskRecord
+from core.demonstrations.schedule import ProgressCallback, TaskProgress
 from core.environments.environment import Environment
 from core.environments.workers import EnvironmentSpec
 from core.errors import DataError
@@ -38,15 +38,15 @@ def collect(
     episodes: int = 20,
     noise: float = NOISE,
     workers: int = 1,
-    progress: Report = lambda _: None,
+    progress: ProgressCallback = lambda _: None,
 ) -> Summary:
     return collecting.collect(spec, out, tasks, episodes, noise, workers, progress)
 
 
 def contents(path: Path) -> list[tuple[object, ...]]:
-    """Everything that can be read of a store, in its order."""
+    """Return everything that can be read from a store, episode by episode."""
     store = EpisodeStore(path)
-    found = []
+    episodes = []
     for e in range(len(store)):
         length = int(store.length[e])
         frames = {
@@ -57,10 +57,10 @@ def contents(path: Path) -> list[tuple[object, ...]]:
             store.read_frames(camera, e, 0, length, out)
         numbers = store.actions(e, 0, length).tobytes(), store.proprio(e, 0, length).tobytes()
         images = tuple(out.tobytes() for out in frames.values())
-        found.append(
+        episodes.append(
             (store.episode_id(e), store.task_name(e), store.instruction(e), *numbers, *images)
         )
-    return found
+    return episodes
 
 
 def ids(path: Path) -> list[str]:
@@ -69,17 +69,17 @@ def ids(path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
-    """Eight demonstrations of each task, in which every third seed failed, by one worker."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """A store of eight demonstrations of each task by one worker; every third seed failed."""
     path = tmp_path_factory.mktemp("collected") / "toy.zarr"
     return path, collect(toy(fails_every=3), path, episodes=8)
 
 
-# -------------------------------------------------------------------------------- what is collected
+# ---------------------------------------------------------------------------- episodes in the store
 
 
-def test_successes_alone_are_kept_the_tasks_in_turns(undisturbed: tuple[Path, Summary]) -> None:
-    path, summary = undisturbed
+def test_only_successes_are_kept_and_the_tasks_take_turns(reference: tuple[Path, Summary]) -> None:
+    path, summary = reference
     kept = [1, 2, 4, 5, 7, 8, 10, 11]
     assert ids(path) == [f"{task}/{seed}" for seed in kept for task in ("reach_red", "reach_blue")]
     lengths = dict(zip(ids(path), EpisodeStore(path).length.tolist(), strict=True))
@@ -94,17 +94,17 @@ def test_successes_alone_are_kept_the_tasks_in_turns(undisturbed: tuple[Path, Su
     assert summary.bytes == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def test_an_episode_is_what_the_expert_did(undisturbed: tuple[Path, Summary]) -> None:
-    path, _ = undisturbed
+def test_an_episode_is_what_the_expert_did(reference: tuple[Path, Summary]) -> None:
+    path, _ = reference
     expected = demonstrate(ToyEnvironment(ToyConfig(fails_every=3)), "reach_blue", 4, NOISE)
     assert expected is not None
-    found = next(content for content in contents(path) if content[0] == "reach_blue/4")
+    stored = next(content for content in contents(path) if content[0] == "reach_blue/4")
     numbers = expected.actions.tobytes(), expected.proprio.tobytes()
-    assert found[1:5] == ("reach_blue", expected.instruction, *numbers)
+    assert stored[1:5] == ("reach_blue", expected.instruction, *numbers)
 
 
-def test_the_store_says_where_it_comes_from(undisturbed: tuple[Path, Summary]) -> None:
-    origin = EpisodeStore(undisturbed[0]).info.origin
+def test_the_store_says_where_it_comes_from(reference: tuple[Path, Summary]) -> None:
+    origin = EpisodeStore(reference[0]).info.origin
     for part in (
         "a toy made for tests",
         "environment 'toy'",
@@ -117,10 +117,10 @@ def test_the_store_says_where_it_comes_from(undisturbed: tuple[Path, Summary]) -
 
 
 def test_the_number_of_workers_changes_nothing(
-    undisturbed: tuple[Path, Summary], tmp_path: Path
+    reference: tuple[Path, Summary], tmp_path: Path
 ) -> None:
     collect(toy(fails_every=3), tmp_path / "a.zarr", episodes=8, workers=3)
-    assert contents(tmp_path / "a.zarr") == contents(undisturbed[0])
+    assert contents(tmp_path / "a.zarr") == contents(reference[0])
 
 
 def test_chosen_tasks_in_the_order_of_choice(tmp_path: Path) -> None:
@@ -128,59 +128,56 @@ def test_chosen_tasks_in_the_order_of_choice(tmp_path: Path) -> None:
     assert ids(tmp_path / "a.zarr") == ["reach_blue/0", "reach_red/0"]
 
 
-def test_more_episodes_continue_the_store(
-    undisturbed: tuple[Path, Summary], tmp_path: Path
-) -> None:
+def test_more_episodes_continue_the_store(reference: tuple[Path, Summary], tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     first = collect(toy(fails_every=3), path, episodes=3, workers=2)
     second = collect(toy(fails_every=3), path, episodes=8, workers=2)
     assert (first.added, second.added) == (6, 10)
-    assert contents(path) == contents(undisturbed[0])
-    assert second.tasks == undisturbed[1].tasks
+    assert contents(path) == contents(reference[0])
+    assert second.tasks == reference[1].tasks
 
 
 def test_a_complete_store_is_left_alone(
-    undisturbed: tuple[Path, Summary], monkeypatch: pytest.MonkeyPatch
+    reference: tuple[Path, Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, summary = undisturbed
-    monkeypatch.setattr(recording, "attempts", None)
+    path, summary = reference
+    monkeypatch.setattr(recording, "run_attempts", None)
     for episodes in (8, 5):
         again = collect(toy(fails_every=3), path, episodes=episodes)
         assert (again.added, again.tasks) == (0, summary.tasks)
 
 
-def test_progress_counts_what_is_there_and_what_comes(tmp_path: Path) -> None:
+def test_progress_counts_stored_and_new_episodes(tmp_path: Path) -> None:
     collect(toy(), tmp_path / "a.zarr", episodes=2)
-    seen: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
 
-    def progress(records: Mapping[str, TaskRecord]) -> None:
-        seen.append(
-            (sum(r.kept for r in records.values()), sum(r.frames for r in records.values()))
-        )
+    def progress(tasks: Mapping[str, TaskProgress]) -> None:
+        kept = sum(task.kept for task in tasks.values())
+        reports.append((kept, sum(task.frames for task in tasks.values())))
 
     collect(toy(), tmp_path / "a.zarr", episodes=4, progress=progress)
-    assert [kept for kept, _ in seen] == [4, 5, 6, 7, 8]
+    assert [kept for kept, _ in reports] == [4, 5, 6, 7, 8]
     store = EpisodeStore(tmp_path / "a.zarr")
-    assert [frames for _, frames in seen] == [0, *np.cumsum(store.length[4:])]
+    assert [frames for _, frames in reports] == [0, *np.cumsum(store.length[4:])]
 
 
-# ---------------------------------------------------------------------------------- what goes wrong
+# ----------------------------------------------------------------------------------------- failures
 
 
-def test_a_killed_worker_costs_nothing(undisturbed: tuple[Path, Summary], tmp_path: Path) -> None:
+def test_a_killed_worker_costs_nothing(reference: tuple[Path, Summary], tmp_path: Path) -> None:
     killed: list[int] = []
 
-    def kill(records: Mapping[str, TaskRecord]) -> None:
-        # episodes are kept in order, so that one outcome may release several, and five need not be
-        # seen
-        if not killed and 5 <= sum(record.kept for record in records.values()) < 16:
+    def kill(tasks: Mapping[str, TaskProgress]) -> None:
+        # Episodes are kept in order, so that one outcome may settle several: the number of kept
+        # episodes may jump over 5.
+        if not killed and 5 <= sum(task.kept for task in tasks.values()) < 16:
             killed.append(multiprocessing.active_children()[0].pid or 0)
             os.kill(killed[0], signal.SIGKILL)
 
     summary = collect(toy(fails_every=3), tmp_path / "a.zarr", episodes=8, workers=2, progress=kill)
     assert killed
     assert summary.broken == ()
-    assert contents(tmp_path / "a.zarr") == contents(undisturbed[0])
+    assert contents(tmp_path / "a.zarr") == contents(reference[0])
     assert multiprocessing.active_children() == []
 
 
@@ -210,15 +207,15 @@ def test_an_episode_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert summary.broken == ("reach_red/1: hung (4 s)",)
 
 
-def test_an_expert_that_always_fails(tmp_path: Path) -> None:
+def test_an_expert_that_always_fails_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the expert succeeded in 0 of 50 episodes"):
         collect(toy(fails_every=1), tmp_path / "a.zarr", ["reach_red"], workers=2)
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_what_was_recorded_before_an_error_is_kept(tmp_path: Path) -> None:
-    def give_up(records: Mapping[str, TaskRecord]) -> None:
-        if sum(record.kept for record in records.values()) == 3:
+def test_episodes_recorded_before_an_error_are_kept(tmp_path: Path) -> None:
+    def give_up(tasks: Mapping[str, TaskProgress]) -> None:
+        if sum(task.kept for task in tasks.values()) == 3:
             raise DataError("enough")
 
     with pytest.raises(DataError, match="enough"):
@@ -241,11 +238,12 @@ def no_library(config: ToyConfig) -> ToyEnvironment:
         (NoExpert, "NoExpert has no expert that demonstrates its tasks; import demonstrations"),
         (
             no_library,
-            r"environment 'toy' cannot be built: it raised \(ModuleNotFoundError: No module named 'simulator'",
+            r"environment 'toy' cannot be built: it raised "
+            r"\(ModuleNotFoundError: No module named 'simulator'",
         ),
     ],
 )
-def test_an_environment_that_cannot_demonstrate(
+def test_an_environment_that_cannot_demonstrate_is_an_error(
     build: type[ToyEnvironment], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -258,7 +256,8 @@ def test_an_environment_that_cannot_demonstrate(
         (
             {},
             0.3,
-            r"holds episodes of another origin: .*noise 0.2' there, .*noise 0.3' here; choose another path$",
+            r"holds episodes of another origin: .*noise 0.2' there, .*noise 0.3' here; "
+            r"choose another path$",
         ),
         (
             {"delay": 0.001},
@@ -268,10 +267,10 @@ def test_an_environment_that_cannot_demonstrate(
         ({"cameras": 2}, 0.2, r"cannot append, the store disagrees: cameras"),
     ],
 )
-def test_a_store_of_something_else(
-    undisturbed: tuple[Path, Summary], settings: dict[str, object], noise: float, message: str
+def test_a_store_of_another_origin_or_convention_is_refused(
+    reference: tuple[Path, Summary], settings: dict[str, object], noise: float, message: str
 ) -> None:
-    path, _ = undisturbed
+    path, _ = reference
     with pytest.raises(DataError, match=message):
         collect(toy(fails_every=3, **settings), path, episodes=9, noise=noise)
     assert len(ids(path)) == 16
@@ -287,7 +286,7 @@ from core.demonstrations import recording
 from core.environments.workers import EnvironmentSpec
 from tests.toy_environment import ToyConfig, ToyEnvironment
 if __name__ == "__main__":
-    recording.LEAST_PART = 3
+    recording.MIN_EPISODES_PER_COMMIT = 3
     print("ready", flush=True)
     spec = EnvironmentSpec("toy", ToyEnvironment, ToyConfig(fails_every=3, delay=0.01))
     collect.collect(spec, Path(sys.argv[1]), (), 20, 0.2, 2)
@@ -322,11 +321,11 @@ def test_killed_collectors_leave_a_store_that_is_continued(tmp_path: Path) -> No
         process.send_signal(signal.SIGINT if kill == 3 else signal.SIGKILL)
         process.communicate()
         if path.exists():
-            found = contents(path)
-            assert found == whole[: len(found)]
-            lengths.append(len(found))
+            episodes = contents(path)
+            assert episodes == whole[: len(episodes)]
+            lengths.append(len(episodes))
     assert len({0, *lengths, len(whole)}) > 3, (
-        "hardly a kill fell between two commits: the test proves nothing"
+        "hardly any process was killed between two commits: the test proves nothing"
     )
     process = start(script, path)
     process.communicate()
@@ -345,7 +344,7 @@ def toy_is_installed() -> None:
 @pytest.mark.usefixtures("toy_is_installed")
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a.zarr"
-    words = [
+    arguments = [
         "toy",
         "--tasks",
         "reach_blue",
@@ -358,7 +357,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         str(out),
         "fails_every=2",
     ]
-    assert main(words) == 0
+    assert main(arguments) == 0
     shown = capsys.readouterr()
     table = [line.split() for line in shown.out.splitlines()[:2]]
     mean = EpisodeStore(out).frame_count / 4
@@ -372,13 +371,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
     assert "4/4 demonstrations  50.0% successful" in shown.err
     assert ids(out) == [f"reach_blue/{seed}" for seed in (1, 3, 5, 7)]
-    assert main(words) == 0
+    assert main(arguments) == 0
     assert "0 episodes recorded; 4 episodes" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("toy_is_installed")
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("arguments", "code", "message"),
     [
         (["toi"], 2, "error: environment: no environment is called 'toi'; did you mean 'toy'?"),
         (["toy", "camera=2"], 2, "error: toy.camera: unknown key; did you mean 'cameras'?"),
@@ -392,14 +391,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ],
 )
 def test_mistakes_on_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
-    assert main([words[0], str(tmp_path / "a.zarr"), *words[1:]]) == code
+    assert main([arguments[0], str(tmp_path / "a.zarr"), *arguments[1:]]) == code
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["--episodes", "0"],
         ["--episodes", "many"],
@@ -409,8 +412,8 @@ def test_mistakes_on_the_command_line(
     ],
 )
 def test_numbers_out_of_range(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["toy", str(tmp_path / "a.zarr"), *words])
-    assert f"argument {words[0]}: " in capsys.readouterr().err
+        main(["toy", str(tmp_path / "a.zarr"), *arguments])
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err

@@ -23,18 +23,16 @@ from core.errors import DataError
 from tests.toy_environment import Fault, ToyConfig, ToyEnvironment, toy_info
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 60.0  # seconds: longer than any machine needs
+LONG_TIMEOUT = 60.0  # seconds: longer than any machine needs
 TOY = EnvironmentSpec("toy", ToyEnvironment, ToyConfig())
 
 
-def pid(environment: Environment) -> int:
+def process_id(environment: Environment) -> int:
     return os.getpid()
 
 
-def facts(environment: Environment) -> tuple[bool, set[str], int]:
-    """Whether torch is there, what limits the libraries' threads, and how many threads there are
-    after some work.
-    """
+def libraries_and_threads(environment: Environment) -> tuple[bool, set[str], int]:
+    """Return whether torch is imported, the libraries' thread limits, and the number of threads."""
     np.ones((500, 500)) @ np.ones((500, 500))
     limits = {value for name, value in os.environ.items() if name.endswith("_THREADS")}
     threads = len(os.listdir("/proc/self/task")) if Path("/proc/self/task").exists() else 2
@@ -47,11 +45,11 @@ def one_step(environment: Environment, seed: int) -> list[float]:
     return environment.observe().proprio.tolist()
 
 
-def a_long_answer(environment: Environment) -> bytes:
+def long_result(environment: Environment) -> bytes:
     return bytes(10_000_000)  # more than a pipe holds
 
 
-def ask_for_an_unknown_task(environment: Environment) -> None:
+def reset_to_an_unknown_task(environment: Environment) -> None:
     environment.reset("fly", 0)
 
 
@@ -59,11 +57,11 @@ def wait_long(environment: Environment, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def nothing_that_can_be_sent(environment: Environment) -> object:
+def result_that_cannot_be_pickled(environment: Environment) -> object:
     return lambda: None
 
 
-def exists(process: int) -> bool:
+def is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -71,34 +69,34 @@ def exists(process: int) -> bool:
     return True
 
 
-def vanish(*processes: int) -> bool:
-    """Wait for processes to be gone."""
-    deadline = time.monotonic() + PATIENCE
-    while any(map(exists, processes)) and time.monotonic() < deadline:
+def have_ended(*processes: int) -> bool:
+    """Wait for processes to end; return whether they did in time."""
+    deadline = time.monotonic() + LONG_TIMEOUT
+    while any(map(is_running, processes)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return not any(map(exists, processes))
+    return not any(map(is_running, processes))
 
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    with open_workers(TOY, 1, PATIENCE) as (worker,):
+    with open_workers(TOY, 1, LONG_TIMEOUT) as (worker,):
         yield worker
 
 
-def ask(worker: Worker, seed: int = 0) -> list[float]:
+def run_one_step(worker: Worker, seed: int = 0) -> list[float]:
     worker.submit(one_step, seed)
-    answer: list[float] = worker.result()
-    return answer
+    proprio: list[float] = worker.result()
+    return proprio
 
 
 def test_an_environment_lives_in_a_process_of_its_own(worker: Worker) -> None:
-    worker.submit(pid)
+    worker.submit(process_id)
     assert worker.result() == worker.pid != os.getpid()
-    assert ask(worker, 3) == one_step(ToyEnvironment(ToyConfig()), 3)
+    assert run_one_step(worker, 3) == one_step(ToyEnvironment(ToyConfig()), 3)
 
 
-def test_the_process_has_one_thread_for_mathematics_and_no_torch(worker: Worker) -> None:
-    worker.submit(facts)
+def test_the_process_has_one_thread_for_libraries_and_no_torch(worker: Worker) -> None:
+    worker.submit(libraries_and_threads)
     assert worker.result() == (False, {"1"}, 2)  # the other thread waits for the parent's end
 
 
@@ -121,34 +119,34 @@ def test_an_environment_that_breaks_gives_a_reason_and_starts_again(
     fault: str, reason: str, tmp_path: Path
 ) -> None:
     config = ToyConfig(faults=(Fault(fault, seed=7, marker=str(tmp_path / "once")),))  # type: ignore[arg-type]
-    with open_workers(EnvironmentSpec("toy", ToyEnvironment, config), 1, PATIENCE) as (worker,):
-        ask(worker, 6)
+    with open_workers(EnvironmentSpec("toy", ToyEnvironment, config), 1, LONG_TIMEOUT) as (worker,):
+        run_one_step(worker, 6)
         with pytest.raises(EnvironmentFailed, match=f"^{reason}$"):
-            ask(worker, 7)
+            run_one_step(worker, 7)
         worker.restart()
-        assert ask(worker, 7) == one_step(ToyEnvironment(ToyConfig()), 7)
+        assert run_one_step(worker, 7) == one_step(ToyEnvironment(ToyConfig()), 7)
 
 
-def test_a_killed_process_is_noticed_also_between_two_jobs(worker: Worker) -> None:
+def test_a_process_that_was_killed_while_idle_has_failed(worker: Worker) -> None:
     first = worker.pid
-    ask(worker)
+    run_one_step(worker)
     os.kill(first, signal.SIGKILL)
-    assert vanish(first)
+    assert have_ended(first)
     with pytest.raises(EnvironmentFailed, match=r"^died \(SIGKILL\)$"):
-        ask(worker)
+        run_one_step(worker)
     worker.restart()
     assert worker.pid != first
-    ask(worker)
+    run_one_step(worker)
 
 
-def test_a_process_that_is_killed_in_the_middle_of_its_answer(worker: Worker) -> None:
-    worker.submit(a_long_answer)
-    assert worker.connection.poll(PATIENCE)
+def test_a_process_that_is_killed_while_it_sends_a_result_has_failed(worker: Worker) -> None:
+    worker.submit(long_result)
+    assert worker.connection.poll(LONG_TIMEOUT)
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(EnvironmentFailed, match=r"^died \(SIGKILL\)$"):
         worker.result()
     worker.restart()
-    ask(worker)
+    run_one_step(worker)
 
 
 def test_a_process_that_hangs_is_killed() -> None:
@@ -156,53 +154,55 @@ def test_a_process_that_hangs_is_killed() -> None:
     worker.submit(wait_long, 1000.0)
     with pytest.raises(EnvironmentFailed, match=r"^hung \(0.3 s\)$"):
         worker.result()
-    assert vanish(worker.pid)
-    worker.timeout = PATIENCE
+    assert have_ended(worker.pid)
+    worker.timeout = LONG_TIMEOUT
     worker.restart()
-    ask(worker)
+    run_one_step(worker)
     worker.close()
-    assert vanish(worker.pid)
+    assert have_ended(worker.pid)
 
 
-def test_a_mistake_of_the_caller_is_a_data_error(worker: Worker) -> None:
-    worker.submit(ask_for_an_unknown_task)
+def test_a_data_error_of_the_environment_is_raised_here(worker: Worker) -> None:
+    worker.submit(reset_to_an_unknown_task)
     with pytest.raises(DataError, match=r"^no task is called 'fly'; known: reach_red, reach_blue$"):
         worker.result()
-    ask(worker)
+    run_one_step(worker)
 
 
-def test_an_answer_that_cannot_be_sent(worker: Worker) -> None:
-    worker.submit(nothing_that_can_be_sent)
+def test_a_result_that_cannot_be_pickled_is_a_failure(worker: Worker) -> None:
+    worker.submit(result_that_cannot_be_pickled)
     with pytest.raises(EnvironmentFailed, match=r"^raised \(.*[Cc]an't pickle"):
         worker.result()
-    ask(worker)
+    run_one_step(worker)
 
 
 def missing_library(config: ToyConfig) -> ToyEnvironment:
     raise ModuleNotFoundError("No module named 'simulator'")
 
 
-def test_an_environment_that_cannot_be_built() -> None:
+def test_an_environment_that_cannot_be_built_is_a_failure() -> None:
     reason = (
         r"^raised \(ModuleNotFoundError: No module named 'simulator', at test_workers.py:\d+\)$"
     )
     spec = EnvironmentSpec("toy", missing_library, ToyConfig())
     with (
-        open_workers(spec, 1, PATIENCE) as (worker,),
+        open_workers(spec, 1, LONG_TIMEOUT) as (worker,),
         pytest.raises(EnvironmentFailed, match=reason),
     ):
-        ask(worker)
+        run_one_step(worker)
 
 
-def test_an_environment_that_no_other_process_can_build() -> None:
+def test_a_spec_that_cannot_be_pickled_is_refused() -> None:
     with pytest.raises(DataError, match=r"^environment 'toy' cannot be built in another process"):
-        Worker(EnvironmentSpec("toy", lambda config: ToyEnvironment(config), ToyConfig()), PATIENCE)
+        Worker(
+            EnvironmentSpec("toy", lambda config: ToyEnvironment(config), ToyConfig()), LONG_TIMEOUT
+        )
 
 
-def test_the_first_of_several_results() -> None:
-    with open_workers(TOY, 2, PATIENCE) as (slow, quick):
+def test_waiting_returns_the_workers_that_are_ready_or_overdue() -> None:
+    with open_workers(TOY, 2, LONG_TIMEOUT) as (slow, quick):
         slow.submit(wait_long, 1000.0)
-        quick.submit(pid)
+        quick.submit(process_id)
         assert wait_for_any([slow, quick]) == [quick]
         quick.result()
         slow._deadline = time.monotonic()
@@ -210,19 +210,19 @@ def test_the_first_of_several_results() -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_interrupts_are_the_parents_affair(worker: Worker) -> None:
-    ask(worker)
+def test_workers_ignore_interrupts(worker: Worker) -> None:
+    run_one_step(worker)
     os.kill(worker.pid, signal.SIGINT)
-    ask(worker)
+    run_one_step(worker)
 
 
 PARENT = """
 import sys
-from tests.core.environments.test_workers import TOY, PATIENCE, Worker, pid, wait_long
+from tests.core.environments.test_workers import TOY, LONG_TIMEOUT, Worker, process_id, wait_long
 if __name__ == "__main__":
-    workers = [Worker(TOY, PATIENCE) for _ in range(2)]
+    workers = [Worker(TOY, LONG_TIMEOUT) for _ in range(2)]
     for worker in workers:
-        worker.submit(pid)
+        worker.submit(process_id)
     print(*[worker.result() for worker in workers], flush=True)
     workers[0].submit(wait_long, 1000.0)
     print("busy", flush=True)
@@ -244,11 +244,14 @@ def test_workers_die_with_their_parent_busy_or_not(tmp_path: Path) -> None:
         processes = [int(word) for word in parent.stdout.readline().split()]
         assert parent.stdout.readline() == "busy\n"
         assert len(processes) == 2
-        assert all(map(exists, processes))
+        assert all(map(is_running, processes))
         parent.kill()
-    assert vanish(*processes)
+    assert have_ended(*processes)
 
 
-def test_the_commands_can_be_imported_again_in_each_process_at_no_cost() -> None:
-    code = "import sys, core.run, core.commands.collect; assert not {'numpy', 'torch', 'pluggy'} & set(sys.modules)"
+def test_importing_the_commands_again_in_each_worker_costs_nothing() -> None:
+    code = (
+        "import sys, core.run, core.commands.collect; "
+        "assert not {'numpy', 'torch', 'pluggy'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -6,8 +6,8 @@ from core.evaluation.display import Display, show
 from core.rollout.results import STANDARD, ChainResult, EpisodeResult, Evaluation
 
 
-def test_names_and_reasons_are_shown_as_they_are():
-    """Square brackets are markup to the console, and an unpaired one an exception."""
+def test_square_brackets_in_names_and_reasons_are_printed():
+    """They are markup to the console, and an unpaired one raises an exception."""
     task, tier, reason = "lift[red]", "[/easy]", "raised (KeyError: [/left])"
     failed = EpisodeResult(STANDARD, task, 7, "lift it", False, 3, reason)
     time = {
@@ -27,7 +27,7 @@ def test_names_and_reasons_are_shown_as_they_are():
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then():
-    """Also where part was done before; the standard condition comes first, whatever ended first."""
+    """Also if some results existed before. The standard condition always comes first."""
     blank = [EpisodeResult("blank_images", "lift", seed, "lift it", False, 9) for seed in range(10)]
     standard = [
         EpisodeResult(STANDARD, "lift", seed, "lift it", seed % 2 == 0, 5) for seed in range(20)

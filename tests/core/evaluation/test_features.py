@@ -1,8 +1,7 @@
-"""A stranger's world with a depth camera and a force sensor: recorded, trained on and acted in,
-with no word in core.
+"""A third party's environment with depth and force: demonstrations, training and evaluation.
 
-Its package is in tests/third_party; here it is imported from there, and its world registered by
-hand.
+Core knows nothing of it. Its package is in tests/third_party; the tests import it from there and
+register its environment.
 """
 
 import json
@@ -31,10 +30,11 @@ from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.registry.components import Component, Plugin
 from core.rollout.actor import Actor, load_actor
-from core.rollout.attempt import Trial, begin, visual_features
-from core.rollout.plan import BLANK, Attempt
+from core.rollout.attempt import Attempt, start_rollout, visual_features
+from core.rollout.plan import BLANK, PlannedAttempt
+from core.rollout.queue import Queue
 from core.rollout.results import STANDARD
-from core.rollout.rows import Queue, roll_out
+from core.rollout.runner import run_rollouts
 from core.store.store import EpisodeStore
 from core.testing import Check, Given, checks_for
 from core.weights.checkpoint import checkpoints
@@ -43,14 +43,14 @@ from tests.toy_policy import RECIPE
 PACKAGE = Path(__file__).parents[3] / "tests" / "third_party" / "joinery-depth-force"
 NAME = "depth_force_press"
 SIZE = 24
-FIRST = EVALUATION_SEEDS
+FIRST_SEED = EVALUATION_SEEDS
 
 
 @pytest.fixture(scope="module")
 def world() -> Any:
-    """The stranger's module; its world's name is known to recipes."""
+    """The third party's module; its environment is registered, so that recipes can name it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PACKAGE)  # processes of environments look there, too
+        patch.syspath_prepend(PACKAGE)  # workers import from there, too
         import depth_force.world
 
         if load_plugins()["environment"].get(NAME) is None:
@@ -66,9 +66,7 @@ def spec_of(world: ModuleType) -> EnvironmentSpec:
 
 @pytest.fixture(scope="module")
 def pristine(world: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with press.toml, press.zarr and the run `run` of a policy that is given depth and
-    force.
-    """
+    """A folder with press.toml, press.zarr and the run `run` of a policy with depth and force."""
     folder = tmp_path_factory.mktemp("press")
     text = RECIPE.replace("toy.zarr", "press.zarr").replace('"toy"', f'"{NAME}"')
     (folder / "press.toml").write_text(
@@ -80,7 +78,7 @@ def pristine(world: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def trained(pristine: Path, tmp_path: Path) -> Path:
-    """A copy of the run; its recipe names the store of `pristine`."""
+    """A copy of the run that a test may change; its recipe names the store of `pristine`."""
     return Path(shutil.copytree(pristine / "run", tmp_path / "run"))
 
 
@@ -92,7 +90,7 @@ def observation_of(world: ModuleType, seed: int = 0) -> Observation:
 
 
 def record_batches(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    """What the policy is given from now on."""
+    """Return a list to which every batch of the policy is added from now on."""
     batches: list[Batch] = []
     act = actor.policy.act
 
@@ -107,7 +105,7 @@ def record_batches(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> list[Batch]
 # ----------------------------------------------------------------------------------- demonstrations
 
 
-def test_demonstrations_hold_what_was_observed(world: ModuleType, tmp_path: Path) -> None:
+def test_demonstrations_hold_every_feature(world: ModuleType, tmp_path: Path) -> None:
     summary = collect(spec_of(world), tmp_path / "press.zarr", (), 4, 0.2, workers=1)
     assert summary.tasks["press"].kept == 4
     store = EpisodeStore(tmp_path / "press.zarr")
@@ -124,7 +122,7 @@ def test_demonstrations_hold_what_was_observed(world: ModuleType, tmp_path: Path
         assert {array.dtype.name for array in read.features.values()} == {"uint16", "float32"}
 
 
-def test_the_worlds_store_is_continued(world: ModuleType, tmp_path: Path) -> None:
+def test_a_store_with_features_is_continued(world: ModuleType, tmp_path: Path) -> None:
     for count in (1, 2):
         collect(spec_of(world), tmp_path / "press.zarr", (), count, 0.0, workers=1)
     assert len(EpisodeStore(tmp_path / "press.zarr")) == 2
@@ -133,7 +131,7 @@ def test_the_worlds_store_is_continued(world: ModuleType, tmp_path: Path) -> Non
 # ----------------------------------------------------------------------------------------- training
 
 
-def test_training_says_what_it_gives_to_the_policy(pristine: Path) -> None:
+def test_batches_hold_the_features_of_the_recipe(pristine: Path) -> None:
     data = open_data(load_recipe(pristine / "press.toml", [], load_plugins()))
     assert data.feature_specs == {
         "depth": Feature((SIZE, SIZE, 1), "uint16", "depth", "mm"),
@@ -146,7 +144,7 @@ def test_training_says_what_it_gives_to_the_policy(pristine: Path) -> None:
     assert batch.features["force"].shape == (4, 2, 6)
 
 
-def test_a_feature_that_no_store_has_is_a_line(pristine: Path) -> None:
+def test_a_feature_that_no_store_has_is_an_error(pristine: Path) -> None:
     recipe = load_recipe(
         pristine / "press.toml", ['data.features=["depht", "force"]'], load_plugins()
     )
@@ -157,7 +155,7 @@ def test_a_feature_that_no_store_has_is_a_line(pristine: Path) -> None:
         open_data(recipe)
 
 
-def test_a_run_goes_on_with_the_same_features_alone(
+def test_a_run_is_only_resumed_with_the_same_features(
     pristine: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(pristine / "press.toml"), "--output", str(trained), "--resume"]
@@ -170,7 +168,7 @@ def test_a_run_goes_on_with_the_same_features_alone(
 # ------------------------------------------------------------------------------------------- acting
 
 
-def test_the_policy_is_given_what_the_world_shows(
+def test_the_policy_is_given_the_environments_features(
     world: ModuleType, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actor = load_actor(trained)
@@ -185,7 +183,7 @@ def test_the_policy_is_given_what_the_world_shows(
     assert batch.embodiment.tolist() == [0, 0, 0]
 
 
-def test_a_world_that_shows_something_else_is_told_so(world: ModuleType, trained: Path) -> None:
+def test_a_feature_of_another_dtype_is_an_error(world: ModuleType, trained: Path) -> None:
     actor, observation = load_actor(trained), observation_of(world)
     wrong = {**observation.features, "depth": observation.features["depth"].astype(np.float32)}
     with pytest.raises(
@@ -195,9 +193,7 @@ def test_a_world_that_shows_something_else_is_told_so(world: ModuleType, trained
         actor.step([replace(observation, features=wrong)], ["press"], actor.start(1))
 
 
-def test_a_world_that_shows_nothing_is_told_so_beside_others_that_do(
-    world: ModuleType, trained: Path
-) -> None:
+def test_a_feature_that_is_missing_in_one_row_is_an_error(world: ModuleType, trained: Path) -> None:
     actor, observation = load_actor(trained), observation_of(world)
     lacking = replace(observation, features={"force": observation.features["force"]})
     with pytest.raises(
@@ -214,12 +210,13 @@ def test_every_difference_of_features_is_a_line(world: ModuleType, trained: Path
     with pytest.raises(ConfigError) as caught:
         actor.check(replace(info, features=other))
     assert caught.value.mistakes == [
-        "feature 'force': the policy has float32 (6,), force in N, the environment float32 (6,), force in kN",
+        "feature 'force': the policy has float32 (6,), force in N, "
+        "the environment float32 (6,), force in kN",
         "feature 'depth': the policy needs it, and the environment has none; did you mean 'depht'?",
     ]
 
 
-def test_policies_of_before_there_were_features_read_none(trained: Path) -> None:
+def test_checkpoints_from_before_there_were_features_read_none(trained: Path) -> None:
     file = checkpoints(trained)[-1].folder / "state.json"
     state = json.loads(file.read_text())
     del state["features"]
@@ -237,14 +234,14 @@ def test_predictions_are_made_from_the_stored_features(
     actor, store = load_actor(trained), EpisodeStore(pristine / "press.zarr")
     batches = record_batches(actor, monkeypatch)
     write_predictions(actor, recipe, tmp_path / "predictions.npz")
-    whole = store.read(len(store) - 1).features  # the one that is held out
+    whole = store.read(len(store) - 1).features  # the held-out episode
     for name in ("depth", "force"):
         shown = np.concatenate([batch.features[name].cpu().numpy()[0] for batch in batches])
         np.testing.assert_array_equal(shown, whole[name])
 
 
-class Presser:
-    """Goes to the block that the depth camera shows, and down; so it needs no picture."""
+class DepthActor:
+    """Moves above the block that the depth camera shows, and down; it needs no colour image."""
 
     def __init__(self, world: ModuleType) -> None:
         self.info = world.describe(SIZE)
@@ -252,10 +249,10 @@ class Presser:
         self.observations: list[Observation] = []
 
     def start(self, rows: int) -> None:
-        """It remembers nothing."""
+        """Return no state, since it has no memory."""
 
     def reset(self, state: None, seeds: dict[int, int]) -> None:
-        """So there is nothing to forget."""
+        """Do nothing, since it has no memory."""
 
     def step(
         self, observations: list[Observation], instructions: list[str], state: None
@@ -268,52 +265,51 @@ class Presser:
         if row.min() == row.max():
             return np.zeros(2, np.float32)
         away = self.columns[row == row.min()].mean() - observation.proprio[0]
-        return (
-            np.float32([0, -1])
-            if abs(away) < 0.015
-            else np.float32([np.clip(100 * away, -1, 1), 0])
-        )
+        if abs(away) < 0.015:
+            return np.float32([0, -1])
+        return np.float32([np.clip(100 * away, -1, 1), 0])
 
 
 @pytest.mark.parametrize("condition", [STANDARD, BLANK])
-def test_a_policy_without_eyes_has_no_depth_either(world: ModuleType, condition: str) -> None:
-    """A lane without an attempt shows zeros of everything."""
-    presser = Presser(world)
-    press = world.Press(world.PressConfig())
-    attempts = [Attempt(condition, "press", FIRST + i, "press the block") for i in range(2)]
-    visual = visual_features(presser.info)
+def test_blank_images_mean_no_depth_either(world: ModuleType, condition: str) -> None:
+    """A row without an attempt sees zeros in every feature."""
+    actor, press = DepthActor(world), world.Press(world.PressConfig())
+    plan = [PlannedAttempt(condition, "press", FIRST_SEED + i, "press the block") for i in range(2)]
     start = partial(
-        begin, tasks=press.tasks, execute=1, records=lambda attempt: True, visual=visual
+        start_rollout,
+        tasks=press.tasks,
+        replan_steps=1,
+        should_record=lambda planned: True,
+        visual=visual_features(actor.info),
     )
+    queue = Queue(plan, press.tasks)
     with open_workers(spec_of(world), 2, 60.0) as workers:
-        ended = [
-            one for one, _ in roll_out(presser, workers, 3, Queue(attempts, press.tasks), start)
-        ]  # type: ignore[arg-type]
-    assert [one.result.success for one in ended] == [condition == STANDARD] * 2
-    spare = presser.observations[2]
-    assert {name: (array.dtype.name, array.any()) for name, array in spare.features.items()} == {
-        "depth": ("uint16", False),
-        "force": ("float32", False),
-    }
-    for trial in (one.trial for one in ended):
-        assert trial is not None
-        assert trial.frames[0].features["depth"].any() == (condition == STANDARD)
-        assert trial.frames[-1].features["force"].any() == (condition == STANDARD)
+        pairs = list(run_rollouts(actor, workers, 3, queue, start))  # type: ignore[arg-type]
+    finished = [rollout for rollout, _ in pairs]
+    assert [rollout.result.success for rollout in finished] == [condition == STANDARD] * 2
+    empty_row = actor.observations[2]
+    features = {name: (array.dtype.name, array.any()) for name, array in empty_row.features.items()}
+    assert features == {"depth": ("uint16", False), "force": ("float32", False)}
+    for rollout in finished:
+        attempt = rollout.recorded_attempt
+        assert attempt is not None
+        assert attempt.frames[0].features["depth"].any() == (condition == STANDARD)
+        assert attempt.frames[-1].features["force"].any() == (condition == STANDARD)
 
 
-def test_what_the_blind_feel(world: ModuleType) -> None:
+def test_features_that_show_no_scene_stay_in_a_blank_observation(world: ModuleType) -> None:
     observation = observation_of(world)
     pressed = {**observation.features, "force": np.ones(6, np.float32)}
     visual = visual_features(world.describe(SIZE))
-    trial = Trial("press", seed=0, max_steps=9, blank=visual)
-    next(trial.run(replace(observation, features=pressed), execute=1))
-    assert not trial.observation.images["top"].any()
-    assert not trial.observation.features["depth"].any()
-    assert trial.observation.features["force"].all()
+    attempt = Attempt("press", seed=0, max_steps=9, blank=visual)
+    next(attempt.run(replace(observation, features=pressed), replan_steps=1))
+    assert not attempt.observation.images["top"].any()
+    assert not attempt.observation.features["depth"].any()
+    assert attempt.observation.features["force"].all()
 
 
-def checks_of_the_strangers_encoder() -> list[Check]:
-    """What the encoder's author runs."""
+def checks_of_the_third_party_encoder() -> list[Check]:
+    """Return the contract tests that the encoder's author runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PACKAGE)
         from depth_force.vision import DepthForceConfig, DepthForceEncoder
@@ -323,12 +319,12 @@ def checks_of_the_strangers_encoder() -> list[Check]:
     return checks_for("vision_encoder", DepthForceEncoder, DepthForceConfig(), given)
 
 
-@pytest.mark.parametrize("check", checks_of_the_strangers_encoder(), ids=str)
-def test_the_strangers_encoder_keeps_the_contract(check: Check) -> None:
+@pytest.mark.parametrize("check", checks_of_the_third_party_encoder(), ids=str)
+def test_the_third_party_encoder_keeps_the_contract(check: Check) -> None:
     check()
 
 
-def test_the_strangers_encoder_says_which_features_it_reads() -> None:
+def test_the_third_party_encoder_says_which_features_it_reads() -> None:
     from depth_force.vision import DepthForceConfig, DepthForceEncoder
 
     with pytest.raises(

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from core.environments.workers import Description
 from core.errors import ConfigError, DataError
-from core.evaluation.preparation import inspect, prepare
+from core.evaluation.preparation import describe_environment, environment_spec, prepare
 from core.recipe.recipe import Choice
 from core.store.store import EpisodeStore
 from tests.factories import make_store
@@ -38,7 +38,7 @@ def test_demonstrations_are_not_recorded_into_a_url(load):
         prepare(load("data.path=s3://bucket/new.zarr"), QUIET)
 
 
-def test_more_demonstrations_than_the_recipe_asks_for_are_said(load, tmp_path, capsys):
+def test_more_demonstrations_than_the_recipe_asks_for_are_reported(load, tmp_path, capsys):
     recipe = load(f"data.path={tmp_path / 'new.zarr'}", "demonstrations.episodes=2")
     prepare(recipe, QUIET)
     prepare(
@@ -50,11 +50,11 @@ def test_more_demonstrations_than_the_recipe_asks_for_are_said(load, tmp_path, c
     )
 
 
-def test_a_recipe_without_a_world_needs_nothing(load):
+def test_a_recipe_without_environment_needs_no_preparation(load):
     prepare(replace(load(), demonstrations=None, evaluate=None, environment=None), QUIET)
 
 
-def test_unknown_tasks_are_said_before_anything_is_recorded(load, tmp_path):
+def test_unknown_tasks_are_an_error_before_anything_is_recorded(load, tmp_path):
     recipe = load(
         f"data.path={tmp_path / 'new.zarr'}",
         "demonstrations.tasks=['reach_rd']",
@@ -66,12 +66,12 @@ def test_unknown_tasks_are_said_before_anything_is_recorded(load, tmp_path):
     assert not (tmp_path / "new.zarr").exists()
 
 
-def test_an_environment_without_chains_is_said(load):
+def test_an_environment_without_chains_is_an_error(load):
     recipe = load("evaluate.chains=5")
     chainless = replace(recipe, environment=Choice(replace(TOY, build=Chainless), ToyConfig()))
     with pytest.raises(ConfigError, match=r"^evaluate.chains: Chainless has no chains of tasks"):
-        inspect(chainless)
-    assert inspect(recipe) == Description(toy_info(), toy_tasks(), {"toy": "1"})
+        describe_environment(chainless)
+    assert describe_environment(recipe) == Description(toy_info(), toy_tasks(), {"toy": "1"})
 
 
 def test_an_environment_that_cannot_be_built_is_one_line(load):
@@ -82,16 +82,20 @@ def test_an_environment_that_cannot_be_built_is_one_line(load):
     assert "\n" not in str(caught.value)
 
 
-def test_data_of_another_world_are_refused_before_training(load, tmp_path, monkeypatch):
+def test_a_recipe_must_name_an_environment_to_evaluate_in(load):
+    with pytest.raises(ConfigError, match=r"^\[environment\]: the recipe has none"):
+        environment_spec(replace(load(), environment=None))
+
+
+def test_data_of_another_environment_are_refused_before_training(load, tmp_path):
     recipe = replace(
         load(f"data.path={make_store(tmp_path / 'other.zarr').path}"), demonstrations=None
     )
     with pytest.raises(ConfigError) as caught:
         prepare(recipe, QUIET)
-    assert (
-        f"action.names: the data in {tmp_path / 'other.zarr'} has ('x', 'y', 'z', 'gripper'), the environment"
-        in str(caught.value)
-    )
+    names = "('x', 'y', 'z', 'gripper')"
+    line = f"action.names: the data in {tmp_path / 'other.zarr'} has {names}, the environment"
+    assert line in str(caught.value)
     assert {mistake.partition(":")[0] for mistake in caught.value.mistakes} >= {
         "proprio",
         "camera 'front'",
@@ -103,12 +107,13 @@ def test_cameras_that_the_recipe_does_not_use_may_differ(load, tmp_path):
         "environment.cameras=2", f"data.path={tmp_path / 'two.zarr'}", "demonstrations.episodes=2"
     )
     prepare(recipe, QUIET)
-    one = replace(recipe, environment=Choice(TOY, ToyConfig(cameras=1)), demonstrations=None)
+    one_camera = replace(recipe, environment=Choice(TOY, ToyConfig(cameras=1)), demonstrations=None)
     with pytest.raises(
         ConfigError, match=r"camera 'wrist': the data in .* needs it, and the environment has none"
     ):
-        prepare(one, QUIET)
-    prepare(replace(one, data=replace(one.data, cameras=("front",))), QUIET)
+        prepare(one_camera, QUIET)
+    front = replace(one_camera.data, cameras=("front",))
+    prepare(replace(one_camera, data=front), QUIET)
 
 
 def test_recorded_data_of_other_settings_are_refused(load, tmp_path):

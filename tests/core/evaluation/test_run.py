@@ -1,6 +1,4 @@
-"""From one command to a report: what `python -m core.run` does before and after training, and when
-it does not.
-"""
+"""What `python -m core.run` does before and after training, from one command to a report."""
 
 import json
 import os
@@ -25,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def recipe_file(pristine_run, tmp_path):
-    """toy.toml with an [evaluate], beside demonstrations that are there already."""
+    """A toy.toml with [evaluate], beside the demonstrations that it needs."""
     install_toy()
     shutil.copytree(pristine_run / "toy.zarr", tmp_path / "toy.zarr")
     path = tmp_path / "toy.toml"
@@ -35,7 +33,7 @@ def recipe_file(pristine_run, tmp_path):
 
 @pytest.fixture
 def reports(monkeypatch):
-    """The folders that a report was written of."""
+    """The run folders for which a report was written; none is written for real."""
     written = []
     monkeypatch.setattr(
         report_module,
@@ -55,19 +53,17 @@ def test_one_command_collects_trains_evaluates_and_reports(recipe_file, tmp_path
     shutil.rmtree(tmp_path / "toy.zarr")
     assert start(recipe_file, tmp_path / "run") == 0
     shown = capsys.readouterr().out
-    said = [
+    expected = [
         "6 episodes recorded",
         "joint training, step 1",
         "finished at step 4 of 4",
         "95 % interval",
         "report: ",
     ]
-    places = [" ".join(shown.split()).index(text) for text in said]
-    assert places == sorted(places)
-    assert (
-        len(json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())["episodes"])
-        == 2
-    )
+    positions = [" ".join(shown.split()).index(text) for text in expected]
+    assert positions == sorted(positions)
+    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    assert len(results["episodes"]) == 2
     assert Path(shown.rpartition("report: ")[2].strip()).exists()
 
 
@@ -103,15 +99,14 @@ def test_a_finished_training_goes_straight_to_its_evaluation(
     assert start(recipe_file, folder) == 130
     before = [(c.step, c.folder.stat().st_mtime_ns) for c in checkpoints(folder)]
     monkeypatch.setattr(evaluation_module, "evaluate", evaluate)
-    assert (
-        start(recipe_file, folder, "evaluate.episodes=2", resume=True) == 0
-    )  # what the weights do not depend on
+    # the weights do not depend on this key, so it may change
+    assert start(recipe_file, folder, "evaluate.episodes=2", resume=True) == 0
     assert [(c.step, c.folder.stat().st_mtime_ns) for c in checkpoints(folder)] == before
     assert len(json.loads((folder / "evaluation" / "results.json").read_text())["episodes"]) == 4
     assert reports == [folder]
 
 
-def test_demonstrations_of_another_world_are_another_run(
+def test_a_run_is_not_resumed_with_demonstrations_of_other_settings(
     recipe_file, tmp_path, capsys, reports, monkeypatch
 ):
     assert start(recipe_file, tmp_path / "run") == 0
@@ -120,7 +115,7 @@ def test_demonstrations_of_another_world_are_another_run(
     assert capsys.readouterr().err.startswith("error: environment.delay: the run in")
 
 
-def test_a_world_without_demonstrations_may_change(recipe_file, tmp_path, capsys, reports):
+def test_an_environment_without_demonstrations_may_change(recipe_file, tmp_path, capsys, reports):
     recipe_file.write_text(recipe_file.read_text().replace("[demonstrations]\nepisodes = 3\n", ""))
     assert start(recipe_file, tmp_path / "run", "evaluate.tasks=['reach_red']") == 0
     shutil.rmtree(tmp_path / "run" / "evaluation")
@@ -134,14 +129,14 @@ def test_a_recipe_without_evaluate_ends_with_training(recipe_file, tmp_path, rep
     assert reports == []
 
 
-def test_what_the_environment_cannot_do_is_said_before_training(recipe_file, tmp_path, capsys):
+def test_unknown_tasks_are_an_error_before_training(recipe_file, tmp_path, capsys):
     assert start(recipe_file, tmp_path / "run", "evaluate.tasks=['reach_rd', 'fly']") == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_collects_and_evaluates(recipe_file, tmp_path):
+def test_only_one_of_two_processes_collects_and_evaluates(recipe_file, tmp_path):
     shutil.rmtree(tmp_path / "toy.zarr")
     settings = [
         "train.devices=2",
@@ -162,8 +157,7 @@ def test_of_two_processes_one_collects_and_evaluates(recipe_file, tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("6 episodes recorded") == finished.stdout.count("report: ") == 1
     results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
-    alone = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
-    threads = int(
-        subprocess.run(alone, capture_output=True, text=True, env=environment, check=True).stdout
-    )
-    assert results["protocol"]["threads"] == threads  # and not the share of one of two processes
+    command = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+    threads = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    # those of a process that runs alone, not the share of one of two processes
+    assert results["protocol"]["threads"] == int(threads.stdout)

@@ -2,6 +2,6 @@ from tests.toy_policy import (  # noqa: F401 (fixtures)
     load,
     one_thread,
     pristine_run,
-    seer,
+    scripted_actor,
     trained,
 )

@@ -17,19 +17,19 @@ from tests.toy_environment import ToyConfig, ToyEnvironment, toy_info
 
 
 def observations(count, steps=1):
-    """What `count` toys show in their first moments: [step][toy]."""
+    """Return what `count` toys show in their first steps: [step][toy]."""
     toys = [ToyEnvironment(ToyConfig()) for _ in range(count)]
     for seed, toy in enumerate(toys):
         toy.reset("reach_red", seed)
-    seen = []
+    shown = []
     for _ in range(steps):
-        seen.append([toy.observe() for toy in toys])
+        shown.append([toy.observe() for toy in toys])
         for toy in toys:
             toy.step(toy.expert())
-    return seen
+    return shown
 
 
-def test_it_needs_the_runs_folder_alone(trained, load):
+def test_loading_needs_the_runs_folder_alone(trained, load):
     recipe = load()
     moved = trained.rename(trained.with_name("moved"))
     text = (moved / "recipe.toml").read_text().replace(str(recipe.data.path), "/nowhere/else.zarr")
@@ -44,9 +44,7 @@ def test_it_needs_the_runs_folder_alone(trained, load):
 
 
 def test_acting_step_by_step_is_what_training_computed(trained, load):
-    """Each frame of a stored episode, one after the other, against the window that the loader makes
-    of them.
-    """
+    """Frames of a stored episode, one after the other, give what their window gives."""
     data = open_data(load())
     (source,) = data.sources
     actor, store = load_actor(trained), source.view.store
@@ -63,36 +61,36 @@ def test_acting_step_by_step_is_what_training_computed(trained, load):
         store.read_frames(name, episode, 0, window, out)
     state = actor.start(1)
     for t in range(window):
-        seen = Observation(
+        observation = Observation(
             {name: out[t] for name, out in frames.items()}, store.proprio(episode, t, t + 1)[0]
         )
-        chunks, state = actor.step([seen], [store.instruction(episode)], state)
+        chunks, state = actor.step([observation], [store.instruction(episode)], state)
         np.testing.assert_allclose(chunks[0], expected[t], atol=1e-5)
 
 
 def test_a_rows_actions_do_not_depend_on_its_neighbours(trained):
-    actor, seen = load_actor(trained), observations(3, steps=2)
-    told = ["touch the red disc", "find the blue spot please, and do take your time", "red"]
-    together, states = [], actor.start(3)
-    for step in seen:
-        chunks, states = actor.step(step, told, states)
+    actor, shown = load_actor(trained), observations(3, steps=2)
+    instructions = ["touch the red disc", "find the blue spot please, and do take your time", "red"]
+    together, state = [], actor.start(3)
+    for step in shown:
+        chunks, state = actor.step(step, instructions, state)
         together.append(chunks)
     for row in range(3):
         state = actor.start(1)
-        for t, step in enumerate(seen):
-            alone, state = actor.step([step[row]], [told[row]], state)
+        for t, step in enumerate(shown):
+            alone, state = actor.step([step[row]], [instructions[row]], state)
             np.testing.assert_allclose(alone[0], together[t][row], atol=1e-5)
 
 
 def test_a_row_forgets_when_it_is_reset_and_the_others_remember(trained):
     actor, (first, second) = load_actor(trained), observations(2, steps=2)
-    fresh, _ = actor.step(second, ["red", "red"], actor.start(2))
+    without_memory, _ = actor.step(second, ["red", "red"], actor.start(2))
     _, state = actor.step(first, ["red", "red"], actor.start(2))
-    make_memory, _ = actor.step(second, ["red", "red"], state)
+    with_memory, _ = actor.step(second, ["red", "red"], state)
     mixed, _ = actor.step(second, ["red", "red"], actor.reset(state, {0: 5}))
-    np.testing.assert_array_equal(mixed[0], fresh[0])
-    np.testing.assert_array_equal(mixed[1], make_memory[1])
-    assert not np.array_equal(make_memory[0], fresh[0])
+    np.testing.assert_array_equal(mixed[0], without_memory[0])
+    np.testing.assert_array_equal(mixed[1], with_memory[1])
+    assert not np.array_equal(with_memory[0], without_memory[0])
     assert not actor.policy.training
 
 
@@ -152,7 +150,7 @@ def test_the_best_checkpoint_has_the_lowest_error(trained):
     assert choose_checkpoint(trained, "last").step == load_actor(trained).checkpoint.step == 7
 
 
-def test_a_folder_without_checkpoints_is_said(tmp_path):
+def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="holds no checkpoint; name the folder of a run"):
         load_actor(tmp_path)
 
@@ -160,8 +158,9 @@ def test_a_folder_without_checkpoints_is_said(tmp_path):
 def test_a_checkpoint_that_does_not_say_how_to_act_is_refused(trained):
     path = checkpoints(trained)[-1].folder / "state.json"
     state = json.loads(path.read_text())
-    for broken in ({k: v for k, v in state.items() if k != "fps"}, state | {"cameras": ["front"]}):
-        path.write_text(json.dumps(broken))
+    without_fps = {key: value for key, value in state.items() if key != "fps"}
+    for damaged in (without_fps, state | {"cameras": ["front"]}):
+        path.write_text(json.dumps(damaged))
         with pytest.raises(CheckpointError, match="does not say how to act"):
             load_actor(trained)
 

@@ -1,0 +1,162 @@
+"""Runs rollouts: one policy step for all of them, then each one's environment applies its actions.
+
+Every row of the policy's batch has an environment of its own. The number of rows is constant. When
+the rollout in a row ends, the next one begins there at once, while the other rows go on, so that
+the next policy step includes it. Which rollout goes into which row depends on the plan and the
+results, and not on how fast an environment answers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.environments.environment import Observation
+from core.environments.recovery import EnvironmentCall, RecoveringEnvironment
+from core.environments.workers import EnvironmentFailed, Worker
+from core.episodes.episode import StoreInfo
+from core.rollout.attempt import Attempt, FinishedRollout, Rollout
+from core.rollout.plan import PlannedRollout
+from core.rollout.queue import Queue
+from core.rollout.results import Timing
+
+if TYPE_CHECKING:
+    from core.rollout.actor import Actor
+
+
+def run_rollouts(
+    actor: "Actor",
+    workers: Sequence[Worker],
+    num_rows: int,
+    queue: Queue,
+    start: Callable[[PlannedRollout], Rollout],
+) -> Iterator[tuple[FinishedRollout, Timing]]:
+    """Run rollouts until the queue is empty; yield each one as it ends.
+
+    workers: one for each row that is to be used, at most `num_rows`.
+    num_rows: rows of the policy's batch.
+    start: planned rollout -> rollout.
+
+    The timing of a rollout covers the time since the one before it ended. Raises DataError if an
+    environment raised DataError.
+    """
+    rows, state, stopwatch = [Row(worker) for worker in workers], actor.start(num_rows), Stopwatch()
+    for row in rows:
+        row.begin_next(queue, start)
+    while True:
+        while waiting := [row for row in rows if row.waits_for_environment]:
+            for row in waiting:
+                if (finished := row.receive()) is not None:
+                    row.begin_next(queue, start)
+                    yield finished, stopwatch.lap()
+        attempts = {i: row.attempt for i, row in enumerate(rows) if row.attempt is not None}
+        if not attempts:
+            return
+        if seeds := {i: attempt.seed for i, attempt in attempts.items() if attempt.steps == 0}:
+            state = actor.reset(state, seeds)
+        observations, instructions = _policy_inputs(actor.info, attempts, num_rows)
+        with stopwatch.policy_step(busy_rows=len(attempts)):
+            chunks, state = actor.step(observations, instructions, state)
+        for i in attempts:
+            rows[i].act(chunks[i])
+
+
+class Row:
+    """An environment, and the rollout that goes on in it.
+
+    planned: the rollout that goes on, or the last one.
+    attempt: the attempt for which the policy is to act next; None while the environment is busy or
+        if the row is empty.
+    waits_for_environment: whether the environment is busy.
+    """
+
+    planned: PlannedRollout | None = None
+    attempt: Attempt | None = None
+    waits_for_environment: bool = False
+    _environment: RecoveringEnvironment
+    _rollout: Rollout
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def begin_next(self, queue: Queue, start: Callable[[PlannedRollout], Rollout]) -> None:
+        """Begin the next rollout of the queue, if there is one."""
+        if (planned := queue.pop(self.planned)) is None:
+            return
+        self.planned, self._rollout = planned, start(planned)
+        self._environment = RecoveringEnvironment(self._worker)
+        self._advance(partial(next, self._rollout))  # a rollout begins with an EnvironmentCall
+
+    def act(self, chunk: np.ndarray) -> None:
+        """Continue the rollout with the policy's action chunk (H A)."""
+        self._advance(partial(self._rollout.send, chunk))
+
+    def receive(self) -> FinishedRollout | None:
+        """Wait for the environment and continue the rollout; return it if that has ended it."""
+        try:
+            result = self._environment.result()
+        except EnvironmentFailed as failure:
+            return self._advance(partial(self._rollout.throw, failure))
+        return self._advance(partial(self._rollout.send, result))
+
+    def _advance(self, resume: Callable[[], EnvironmentCall | Attempt]) -> FinishedRollout | None:
+        """Resume the rollout's generator until it needs the environment, the policy, or ends."""
+        self.attempt, self.waits_for_environment = None, False
+        try:
+            request = resume()
+        except StopIteration as end:
+            finished: FinishedRollout = end.value
+            return finished
+        if isinstance(request, Attempt):
+            self.attempt = request
+        else:
+            self._environment.submit(request)
+            self.waits_for_environment = True
+        return None
+
+
+def _policy_inputs(
+    info: StoreInfo, attempts: Mapping[int, Attempt], num_rows: int
+) -> tuple[list[Observation], list[str]]:
+    """Return every row's observation and instruction; rows without an attempt see zeros."""
+    blank = Observation(
+        {
+            name: np.zeros((camera.height, camera.width, 3), np.uint8)
+            for name, camera in info.cameras.items()
+        },
+        np.zeros(len(info.proprio), np.float32),
+        {name: np.zeros(feature.shape, feature.dtype) for name, feature in info.features.items()},
+    )
+    # an instruction of another row, so that the batch of tokens is not padded further
+    filler = next(iter(attempts.values())).instruction
+    rows = [attempts.get(i) for i in range(num_rows)]
+    return (
+        [attempt.observation if attempt else blank for attempt in rows],
+        [attempt.instruction if attempt else filler for attempt in rows],
+    )
+
+
+class Stopwatch:
+    """Measures the time between two results, and the policy steps in it."""
+
+    def __init__(self) -> None:
+        self._started, self._busy_rows = perf_counter(), 0
+        self._inference_ms: list[float] = []
+
+    @contextmanager
+    def policy_step(self, busy_rows: int) -> Iterator[None]:
+        """Time one step of the policy."""
+        started = perf_counter()
+        yield
+        self._inference_ms.append(round(1000 * (perf_counter() - started), 3))
+        self._busy_rows += busy_rows
+
+    def lap(self) -> Timing:
+        """Return what was measured since the last lap, and start the next one."""
+        now = perf_counter()
+        timing = Timing(now - self._started, tuple(self._inference_ms), self._busy_rows)
+        self._started, self._inference_ms, self._busy_rows = now, [], 0
+        return timing

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import DataError
+from core.evaluation.results_log import LogEntry, ResultsLog
+from core.rollout.results import ChainResult, EpisodeResult, Timing
+
+IDENTITY = {
+    "policy": {"weights_sha256": "a", "recipe_sha256": "r", "run": "x"},
+    "protocol": {"execute": 1, "tasks": ["lift"]},
+}
+ENTRIES = [
+    LogEntry(
+        EpisodeResult("standard", "lift", 1, "lift it", True, 7), Timing(0.1, (1 / 3, 2.5), 9)
+    ),
+    LogEntry(
+        ChainResult(2, ("lift", "push"), ("lift it",), 0, 9, "died (SIGKILL)"), Timing(2.0, (), 0)
+    ),
+]
+
+
+def test_results_come_back_as_they_were(tmp_path):
+    log = ResultsLog(tmp_path / "evaluation", IDENTITY)
+    for entry in ENTRIES:
+        log.append(entry)
+    assert ResultsLog(tmp_path / "evaluation", IDENTITY).entries == ENTRIES
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_torn_last_line_is_dropped(tmp_path, share):
+    log = ResultsLog(tmp_path, IDENTITY)
+    log.append(ENTRIES[0])
+    whole = log.path.stat().st_size
+    log.append(ENTRIES[1])
+    with log.path.open("r+b") as file:
+        file.truncate(whole + int((log.path.stat().st_size - whole) * share))
+    again = ResultsLog(tmp_path, IDENTITY)
+    assert again.entries == ENTRIES[:1]
+    again.append(ENTRIES[1])
+    assert ResultsLog(tmp_path, IDENTITY).entries == ENTRIES
+
+
+def test_two_evaluations_in_one_folder_are_noticed(tmp_path):
+    first, second = ResultsLog(tmp_path, IDENTITY), ResultsLog(tmp_path, IDENTITY)
+    first.append(ENTRIES[0])
+    with pytest.raises(DataError, match=r"another evaluation writes here, too; .*--output"):
+        second.append(ENTRIES[0])
+    first.append(ENTRIES[1])
+    assert ResultsLog(tmp_path, IDENTITY).entries == ENTRIES
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    log = ResultsLog(tmp_path, IDENTITY)
+    log.path.unlink()
+    log.path.symlink_to("/dev/full")
+    log._size = 0
+    with pytest.raises(
+        DataError, match=r"episodes.jsonl: cannot write it \(No space left on device\); make room"
+    ):
+        log.append(ENTRIES[0])
+    assert log.entries == []
+
+
+def test_a_torn_first_line_is_a_new_evaluation_without_leftovers(tmp_path):
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "episodes.jsonl").write_text('{"policy": {"wei')
+    np.savez(tmp_path / "rollouts" / "lift-success.npz", seed=1)
+    assert ResultsLog(tmp_path, IDENTITY).entries == []
+    assert list((tmp_path / "rollouts").iterdir()) == []
+    assert json.loads((tmp_path / "episodes.jsonl").read_text()) == IDENTITY
+
+
+def test_an_evaluation_of_something_else_is_refused_with_every_difference(tmp_path):
+    ResultsLog(tmp_path, IDENTITY).append(ENTRIES[0])
+    before = (tmp_path / "episodes.jsonl").read_bytes()
+    other = {
+        "policy": {"weights_sha256": "b", "recipe_sha256": "s", "run": "y"},
+        "protocol": {"execute": 2, "tasks": ["lift"]},
+    }
+    with pytest.raises(DataError) as caught:
+        ResultsLog(tmp_path, other)
+    assert "policy.weights_sha256 'a' there, 'b' now" in str(caught.value)
+    assert "protocol.execute 1 there, 2 now" in str(caught.value)
+    assert "recipe_sha256" not in str(caught.value)  # see IGNORED_DIFFERENCES
+    assert "--output" in str(caught.value)
+    assert (tmp_path / "episodes.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("line", "message"), [(0, "line 1: damaged"), (1, "line 2: damaged")])
+def test_a_damaged_line_is_named(tmp_path, line, message):
+    ResultsLog(tmp_path, IDENTITY).append(ENTRIES[0])
+    path = tmp_path / "episodes.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[line] = '{"result": 3}\n'
+    path.write_text("".join(lines))
+    with pytest.raises(DataError, match=message):
+        ResultsLog(tmp_path, IDENTITY)
+
+
+def test_a_log_of_an_earlier_version_says_what_to_do(tmp_path):
+    path = ResultsLog(tmp_path, IDENTITY).path
+    with path.open("a") as file:
+        file.write('{"episodes": [], "chains": [], "seconds": 1.0, "inference_ms": 2.0}\n')
+    with pytest.raises(
+        DataError,
+        match=r"jsonl, line 2: written by an earlier version, .*; remove the file to evaluate anew",
+    ):
+        ResultsLog(tmp_path, IDENTITY)

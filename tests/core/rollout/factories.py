@@ -1,0 +1,91 @@
+"""Plans of the toy environment, and a function that runs one and returns all there is to check."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from core.environments.environment import EVALUATION_SEEDS
+from core.environments.workers import EnvironmentSpec, open_workers
+from core.rollout.attempt import Attempt, FinishedRollout, start_rollout
+from core.rollout.plan import (
+    BLANK,
+    PlannedAttempt,
+    PlannedChain,
+    PlannedRollout,
+    planned_rollout,
+)
+from core.rollout.queue import Queue
+from core.rollout.results import STANDARD, Result, Timing
+from core.rollout.runner import run_rollouts
+from tests.toy_environment import Fault, ToyConfig, ToyEnvironment, toy_tasks
+from tests.toy_policy import ScriptedActor
+
+NUM_ROWS = 4
+LONG_TIMEOUT = 60.0  # seconds: longer than any machine needs for a step
+SHORT_TIMEOUT = 5.0  # seconds: for environments that hang
+FIRST_SEED = EVALUATION_SEEDS
+
+
+def attempts(episodes: int, condition: str = STANDARD) -> list[PlannedAttempt]:
+    """Return planned attempts at each task of the toy, one for each of the first seeds."""
+    return [
+        PlannedAttempt(condition, task.name, seed, task.instruction("evaluation", seed))
+        for seed in range(FIRST_SEED, FIRST_SEED + episodes)
+        for task in toy_tasks().values()
+    ]
+
+
+ATTEMPTS = attempts(2)
+CHAINS = [PlannedChain(FIRST_SEED + i) for i in range(3)]
+MIXED = [*attempts(4), *attempts(1, BLANK), *CHAINS]
+
+
+@dataclass
+class Outcome:
+    """The results in the order of the plan, and all rollouts in the order in which they ended."""
+
+    results: list[Result]
+    finished: list[FinishedRollout]
+    timings: list[Timing]
+
+    @property
+    def recorded_attempts(self) -> list[Attempt | None]:
+        """The recorded attempts in the order of the plan; None for those without a recording."""
+        recorded = {
+            planned_rollout(rollout.result): rollout.recorded_attempt for rollout in self.finished
+        }
+        return [recorded[planned_rollout(result)] for result in self.results]
+
+    def busy(self, num_rows: int) -> float:
+        """Return the share of the policy's rows in which a rollout went on."""
+        steps = sum(len(timing.inference_ms) for timing in self.timings)
+        return sum(timing.busy_rows for timing in self.timings) / (num_rows * steps)
+
+
+def run_plan(
+    actor: ScriptedActor,
+    plan: Sequence[PlannedRollout] = ATTEMPTS,
+    *faults: Fault,
+    num_rows: int = NUM_ROWS,
+    replan_steps: int = 1,
+    should_record: Callable[[PlannedAttempt], bool] = lambda _: False,
+    timeout: float = LONG_TIMEOUT,
+    cameras=1,
+) -> Outcome:
+    spec = EnvironmentSpec("toy", ToyEnvironment, ToyConfig(cameras, faults))
+    start = partial(
+        start_rollout,
+        tasks=toy_tasks(),
+        replan_steps=replan_steps,
+        should_record=should_record,
+        visual=(),
+    )
+    with open_workers(spec, min(num_rows, len(plan)), timeout) as workers:
+        pairs = list(run_rollouts(actor, workers, num_rows, Queue(plan, toy_tasks()), start))
+    results = {planned_rollout(finished.result): finished.result for finished, _ in pairs}
+    assert len(results) == len(pairs) == len(plan)
+    return Outcome(
+        [results[planned] for planned in plan],
+        [finished for finished, _ in pairs],
+        [timing for _, timing in pairs],
+    )

@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+
+import pytest
+from scipy.stats import binomtest
+
+from core.errors import DataError
+from core.rollout.results import (
+    STANDARD,
+    ChainResult,
+    EpisodeResult,
+    Evaluation,
+    Rate,
+    read_evaluation,
+)
+
+
+def attempt(task: str, success: bool, condition: str = STANDARD, seed: int = 0) -> EpisodeResult:
+    return EpisodeResult(condition, task, seed, f"do {task}", success, 5)
+
+
+EVALUATION = Evaluation(
+    policy={"run": "r"},
+    environment={"name": "toy"},
+    protocol={"lanes": 4},
+    tiers={"lift": "easy", "push": "easy", "stack": "hard", "idle": ""},
+    episodes=[
+        attempt("lift", False, "blank_images"),
+        *(attempt("lift", seed < 3, seed=seed) for seed in range(4)),
+        attempt("push", True),
+        attempt("stack", False),
+        attempt("idle", True),
+    ],
+    chains=[
+        ChainResult(0, ("lift", "push", "stack"), ("a", "b", "c"), 2, 30),
+        ChainResult(1, ("push", "lift", "stack"), ("a",), 0, 9, "died (SIGKILL)"),
+    ],
+    time={"inference_ms": 1.5},
+)
+
+
+@pytest.mark.parametrize(("successes", "episodes"), [(0, 10), (10, 10), (5, 10), (96, 100)])
+def test_intervals_are_wilsons(successes: int, episodes: int) -> None:
+    expected = binomtest(successes, episodes).proportion_ci(0.95, method="wilson")
+    interval = Rate(successes, episodes).interval
+    assert interval == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_rates_are_those_of_one_condition() -> None:
+    assert EVALUATION.conditions == [STANDARD, "blank_images"]
+    assert EVALUATION.by_task()["lift"] == Rate(3, 4)
+    assert EVALUATION.by_task("blank_images") == {"lift": Rate(0, 1)}
+    assert EVALUATION.overall() == Rate(5, 7)
+
+
+def test_the_mean_weighs_tasks_and_a_tier_averages_its_own() -> None:
+    assert EVALUATION.mean() == pytest.approx((0.75 + 1 + 0 + 1) / 4)
+    assert EVALUATION.by_tier() == {"easy": pytest.approx(0.875), "hard": 0.0}
+
+
+def test_chains_are_counted_as_calvin_counts_them() -> None:
+    assert EVALUATION.chain_length == 1.0
+    assert EVALUATION.chain_rates() == [0.5, 0.5, 0.0]
+
+
+def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(EVALUATION.to_json()))
+    assert read_evaluation(path) == EVALUATION
+    assert json.loads(path.read_text())["summary"][STANDARD]["tasks"]["push"]["rate"] == 1.0
+
+
+def test_a_missing_or_damaged_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    with pytest.raises(DataError, match=r"results.json: cannot read it .*evaluate the run first"):
+        read_evaluation(path)
+    for content in ("{", '{"format": "joinery-evaluation"}'):
+        path.write_text(content)
+        with pytest.raises(DataError, match=r"results.json: no evaluation") as caught:
+            read_evaluation(path)
+        assert "\n" not in str(caught.value)
