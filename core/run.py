@@ -81,7 +81,7 @@ def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
 
     from core.evaluation.display import show
     from core.evaluation.evaluation import evaluate
-    from core.report.report import write_report
+    from core.report.run_report import write_report
 
     torch.set_num_threads(threads)
     console = Console()

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("name two runs or more; joinery report RUN shows a single one")
     if len({run.resolve() for run in arguments.runs}) < len(arguments.runs):
         parser.error("a run is named twice; name different ones")
-    from core.report.compare import write_comparison
+    from core.report.run_comparison import write_comparison
 
     print(write_comparison(arguments.runs, arguments.output))
     return 0

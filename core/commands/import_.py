@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.command import command, local_path, positive
 from core.errors import ConfigError
-from core.report.tables import show_info, statistics_table
+from core.report.store_tables import show_info, statistics_table
 
 if TYPE_CHECKING:
     from rich.console import Console

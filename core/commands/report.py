@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Write a run's report."""
     arguments = _parser().parse_args(argv)
-    from core.report.report import write_report
+    from core.report.run_report import write_report
 
     print(write_report(arguments.run))
     return 0

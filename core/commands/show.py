@@ -13,7 +13,7 @@ from core.system.optional_imports import import_optional
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.report.inspection import Inspection
+    from core.report.store_inspection import Inspection
     from core.store.store import EpisodeStore
 
 UNSAID = Path()  # --html or --rerun without a name
@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from core.report.inspection import inspect
-    from core.report.tables import show_store
+    from core.report.store_inspection import inspect
+    from core.report.store_tables import show_store
     from core.store.store import EpisodeStore
 
     console, store = Console(soft_wrap=True), EpisodeStore(arguments.store)
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _choose(store: "EpisodeStore", names: Sequence[str] | None) -> list[int]:
-    from core.report.episodes import choose_episodes
+    from core.report.store_films import choose_episodes
 
     if not len(store):
         raise DataError(f"{store.path}: no episodes to show; import some")
@@ -69,7 +69,7 @@ def _write_page(
     path: Path,
     console: "Console",
 ) -> None:
-    from core.report.store_page import write_store_page
+    from core.report.store_report import write_store_page
 
     write_store_page(store, found, episodes, path)
     _say(path, episodes, console)
@@ -78,7 +78,7 @@ def _write_page(
 def _write_recording(
     store: "EpisodeStore", episodes: Sequence[int], path: Path, console: "Console"
 ) -> None:
-    from core.report.rerun import write_recording
+    from core.report.store_recording import write_recording
 
     write_recording(store, episodes, path)
     _say(path, episodes, console)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from core.commands.command import command
-from core.report.tables import show_info
+from core.report.store_tables import show_info
 
 
 @command

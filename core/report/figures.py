@@ -13,9 +13,9 @@ from zlib import crc32
 
 import numpy as np
 
-from core.report.distributions import Dimension
-from core.report.inputs import PredictedEpisode
-from core.report.metrics import Series
+from core.report.store_distributions import Dimension
+from core.report.run_files import PredictedEpisode
+from core.report.run_metrics import Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from core.report.compare import write_comparison
-from core.report.episodes import choose_episodes
-from core.report.inspection import inspect
-from core.report.report import write_report
-from core.report.store_page import write_store_page
+from core.report.run_comparison import write_comparison
+from core.report.store_films import choose_episodes
+from core.report.store_inspection import inspect
+from core.report.run_report import write_report
+from core.report.store_report import write_store_page
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.core.report.factories import TASKS, make_run

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from core.report.figures import BUCKETS, Chart, action_chunks, curves, validation
-from core.report.inputs import PredictedEpisode
-from core.report.metrics import Series
+from core.report.run_files import PredictedEpisode
+from core.report.run_metrics import Series
 
 
 def series(*values: float) -> Series:

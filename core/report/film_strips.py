@@ -7,7 +7,7 @@ from math import ceil, sqrt
 
 import numpy as np
 
-from core.report.inputs import Rollout
+from core.report.run_files import Rollout
 
 LARGEST_SIDE = 160  # pixels; larger frames are shrunk by a whole factor
 MOST_FRAMES = (

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from simplejpeg import decode_jpeg
 
-from core.report.film import BLOCK, LARGEST_SIDE, MOST_FRAMES, Film, film
-from core.report.inputs import Rollout
+from core.report.film_strips import BLOCK, LARGEST_SIDE, MOST_FRAMES, Film, film
+from core.report.run_files import Rollout
 
 
 def rollout(length: int, sizes: dict[str, tuple[int, int]], noise: bool = False) -> Rollout:

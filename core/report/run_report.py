@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from core.report.figures import Chart
-    from core.report.film import Film
-    from core.report.inputs import PredictedEpisode
-    from core.report.metrics import Metrics
+    from core.report.film_strips import Film
+    from core.report.run_files import PredictedEpisode
+    from core.report.run_metrics import Metrics
     from core.rollout.results import Evaluation
 
 FILM_BYTES = (
@@ -42,10 +42,10 @@ def write_report(run: Path) -> Path:
     report written
     before then stays as it was.
     """
-    from core.report.inputs import read_predictions, read_run
-    from core.report.metrics import joint_table
+    from core.report.run_files import read_predictions, read_run
+    from core.report.run_metrics import joint_table
     from core.report.page import render, write_page
-    from core.report.success import Column, chain_table, condition_columns, headline, success_table
+    from core.report.run_success import Column, chain_table, condition_columns, headline, success_table
 
     record = read_run(run)
     evaluation, metrics = record.evaluation, record.metrics or {}
@@ -101,8 +101,8 @@ def films(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
     """The recorded attempts as film strips, in the order of evaluation; one attempt at a time is in
     memory.
     """
-    from core.report.film import film
-    from core.report.inputs import read_rollout, rollout_files
+    from core.report.film_strips import film
+    from core.report.run_files import read_rollout, rollout_files
 
     paths = rollout_files(run)
     most = min(LONGEST_FILM_BYTES, FILM_BYTES // max(1, len(paths)))
@@ -120,7 +120,7 @@ def films(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
 def curves(metrics: "Metrics") -> "list[Chart]":
     """The loss, its terms and the error on held-out episodes, as far as they were measured."""
     from core.report import figures
-    from core.report.metrics import below, loss_terms
+    from core.report.run_metrics import below, loss_terms
 
     loss = {"loss": metrics["loss"]} if "loss" in metrics else {}
     drawn = [
@@ -136,7 +136,7 @@ def curves(metrics: "Metrics") -> "list[Chart]":
 def part_curves(metrics: "Metrics") -> "list[Chart]":
     """Gradient norm and relative update of each part over the steps."""
     from core.report import figures
-    from core.report.metrics import below
+    from core.report.run_metrics import below
 
     def of_parts(key: str) -> "Metrics":
         found = {

@@ -9,8 +9,8 @@ from itertools import chain, islice, zip_longest
 import numpy as np
 
 from core.errors import ConfigError, did_you_mean
-from core.report.distributions import Dimension
-from core.report.film import Strip, kept_steps, make_strip, shrink, still
+from core.report.store_distributions import Dimension
+from core.report.film_strips import Strip, kept_steps, make_strip, shrink, still
 from core.store.store import EpisodeStore
 
 MOST, FEW = (

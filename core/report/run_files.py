@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import DataError
-from core.report.metrics import Metrics, read_metrics
+from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
 # what numpy and zipfile raise at an .npz that is truncated, overwritten or something else

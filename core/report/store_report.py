@@ -8,12 +8,12 @@ from pathlib import Path
 
 from core.errors import DataError
 from core.report import figures
-from core.report.distributions import Dimension, dimensions
-from core.report.episodes import FEW, EpisodeFilm, Thumbnails, episode_film, thumbnails
-from core.report.film import LARGEST_SIDE
-from core.report.inspection import Inspection, TaskSummary
+from core.report.store_distributions import Dimension, dimensions
+from core.report.store_films import FEW, EpisodeFilm, Thumbnails, episode_film, thumbnails
+from core.report.film_strips import LARGEST_SIDE
+from core.report.store_inspection import Inspection, TaskSummary
 from core.report.page import render, write_page
-from core.report.success import Fact
+from core.report.run_success import Fact
 from core.store.store import EpisodeStore
 
 PAGE_BYTES = 20_000_000  # a page never becomes larger

@@ -10,10 +10,10 @@ import pytest
 
 from core.episodes.episode import Camera, StoreInfo
 from core.errors import DataError
-from core.report import store_page
-from core.report.episodes import choose_episodes
-from core.report.inspection import inspect
-from core.report.store_page import write_store_page
+from core.report import store_report
+from core.report.store_films import choose_episodes
+from core.report.store_inspection import inspect
+from core.report.store_report import write_store_page
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import make_episode, make_info, make_store

@@ -10,8 +10,8 @@ from simplejpeg import decode_jpeg
 
 from core.commands.show import main
 from core.errors import DataError
-from core.report import rerun as recording
-from core.report.rerun import application_name, write_recording
+from core.report import store_recording as recording
+from core.report.store_recording import application_name, write_recording
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import INSTRUCTIONS, make_episode, make_info

@@ -1,7 +1,7 @@
 import pytest
 
 from core.errors import DataError
-from core.report.metrics import joint_table, loss_terms, read_metrics
+from core.report.run_metrics import joint_table, loss_terms, read_metrics
 from tests.core.report.factories import PARTS, TASKS, write_metrics
 
 

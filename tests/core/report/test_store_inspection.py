@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core.episodes.episode import Episode
-from core.report.inspection import BLOCK, BLOCKS, inspect
+from core.report.store_inspection import BLOCK, BLOCKS, inspect
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import make_episode, make_episodes, make_info, with_actions

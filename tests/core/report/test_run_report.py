@@ -9,7 +9,7 @@ import pytest
 
 from core import cli
 from core.errors import DataError
-from core.report.report import write_report
+from core.report.run_report import write_report
 from core.rollout.results import EpisodeResult
 from tests.core.report.factories import make_evaluation, write_evaluation, write_rollout
 

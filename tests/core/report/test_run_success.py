@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from core.report.success import (
+from core.report.run_success import (
     Cell,
     Column,
     chain_table,

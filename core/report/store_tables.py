@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from core.episodes.episode import StoreInfo
-    from core.report.inspection import Inspection, TaskSummary
+    from core.report.store_inspection import Inspection, TaskSummary
     from core.store.store import EpisodeStore
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from core import cli
 from core.errors import DataError
-from core.report.compare import names_of, overview, recipe_differences, sizes, write_comparison
-from core.report.inputs import read_run
+from core.report.run_comparison import names_of, overview, recipe_differences, sizes, write_comparison
+from core.report.run_files import read_run
 from tests.core.report.factories import TASKS, make_run, write_metrics
 
 

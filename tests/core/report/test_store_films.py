@@ -11,8 +11,8 @@ from hypothesis import given, settings, strategies as st
 from simplejpeg import decode_jpeg
 
 from core.errors import ConfigError
-from core.report.distributions import dimensions
-from core.report.episodes import (
+from core.report.store_distributions import dimensions
+from core.report.store_films import (
     DRAWN,
     FEW,
     HEIGHT,
@@ -23,7 +23,7 @@ from core.report.episodes import (
     episode_film,
     thumbnails,
 )
-from core.report.film import LARGEST_SIDE, MOST_FRAMES
+from core.report.film_strips import LARGEST_SIDE, MOST_FRAMES
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import make_episode, make_info

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from core.episodes.episode import Episode
-from core.report import distributions
-from core.report.distributions import BINS, action_units, dimensions
+from core.report import store_distributions
+from core.report.store_distributions import BINS, action_units, dimensions
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import make_episodes, make_info, make_store

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from core.report.figures import Chart
-    from core.report.inputs import RunRecord
-    from core.report.metrics import JointRow, Series
-    from core.report.success import Fact
+    from core.report.run_files import RunRecord
+    from core.report.run_metrics import JointRow, Series
+    from core.report.run_success import Fact
 
 MISSING = "-"
 
@@ -27,9 +27,9 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
 
     The same files give the same page. Raises DataError, naming the file, where one is damaged.
     """
-    from core.report.inputs import read_run
+    from core.report.run_files import read_run
     from core.report.page import render, write_page
-    from core.report.success import Column, chain_table, success_table
+    from core.report.run_success import Column, chain_table, success_table
 
     records = [read_run(run) for run in runs]
     names = names_of(records)
@@ -70,7 +70,7 @@ def overview(records: "Sequence[RunRecord]") -> dict[str, list["Fact | None"]]:
 
 
 def _facts(record: "RunRecord") -> "list[Fact]":
-    from core.report.success import Fact, headline
+    from core.report.run_success import Fact, headline
 
     metrics = record.metrics or {}
     names = {
@@ -118,7 +118,7 @@ def recipe_differences(records: "Sequence[RunRecord]") -> tuple[int, list[Line]]
 
 def sizes(records: "Sequence[RunRecord]") -> list[Line]:
     """Parameters of each part and of all, and how many of them train."""
-    from core.report.metrics import joint_table
+    from core.report.run_metrics import joint_table
 
     tables = [joint_table(record.metrics or {}) for record in records]
     rows: list[Mapping[str, JointRow]] = [

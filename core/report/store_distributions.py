@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from core.episodes.episode import ActionConvention
-from core.report.inspection import reaches_far
+from core.report.store_inspection import reaches_far
 from core.store.store import EpisodeStore
 
 Feature = Literal["action", "proprio"]
