@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from core.formats.contracts import EpisodeSource
-    from core.formats.importing import Summary
+    from core.formats.importing import ImportSummary
 
 
 @command
@@ -87,7 +87,7 @@ def _show_plan(source: "EpisodeSource", path: Path, console: "Console") -> None:
     show_info(source.info, console)
 
 
-def _show_summary(summary: "Summary", out: Path, console: "Console") -> None:
+def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> None:
     """What the store holds now, and how its numbers are spread."""
     from core.store.store import EpisodeStore
 

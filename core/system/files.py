@@ -9,16 +9,20 @@ from uuid import uuid4
 
 
 @contextmanager
-def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def written_aside(
+    path: Path, *, durable: bool = False, keep_suffix: bool = False
+) -> Iterator[Path]:
     """Yield a hidden name beside `path`; what the block writes there, a file or a folder, is then
     renamed to `path`.
 
     A file that was at `path` is replaced in one step. If the block raises, `path` stays as it was
     and what was written is removed. After a crash of the machine, a rename may come before the
-    contents: `durable` waits for the disk, so that it cannot. Raises OSError, also where `path` is a
-    folder that is not empty.
+    contents: `durable` waits for the disk, so that it cannot. keep_suffix: the hidden name ends like
+    `path`, for libraries that look at a file's suffix. Raises OSError, also where `path` is a folder
+    that is not empty.
     """
-    aside = path.with_name(f".{path.name}.{uuid4().hex}")
+    unique = uuid4().hex
+    aside = path.with_name(f".{unique}.{path.name}" if keep_suffix else f".{path.name}.{unique}")
     try:
         yield aside
         if durable:
