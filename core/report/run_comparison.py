@@ -1,39 +1,35 @@
-"""Several runs side by side on one page."""
+"""The page that puts several runs side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from core.report.figures import Chart
-    from core.report.run_files import RunRecord
-    from core.report.run_metrics import JointRow, Series
-    from core.report.run_success import Fact
+from core.report import figures
+from core.report.figures import Chart
+from core.report.page import Fact, flatten, render, write_page
+from core.report.run_files import RunRecord, read_run
+from core.report.run_metrics import JointRow, Series, joint_table
+from core.report.run_success import Column, chain_table, headline, success_table
 
 MISSING = "-"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: what it is, and a text per run."""
+    """A line of a table: its name, and a text for each run."""
 
     name: str
     texts: Sequence[str]
 
 
 def write_comparison(runs: Sequence[Path], path: Path) -> Path:
-    """Write one page about several runs from what lies in their folders, and return its path.
+    """Write a page about several runs from the files in their folders, and return its path.
 
-    The same files give the same page. Raises DataError, naming the file, where one is damaged.
+    The same files give the same page. Raises DataError, naming the file, if one is damaged.
     """
-    from core.report.run_files import read_run
-    from core.report.page import render, write_page
-    from core.report.run_success import Column, chain_table, success_table
-
     records = [read_run(run) for run in runs]
-    names = names_of(records)
-    measured = [
+    names = run_names(records)
+    columns = [
         Column(name, number, record.evaluation)
         for number, (name, record) in enumerate(zip(names, records, strict=True), 1)
         if record.evaluation
@@ -42,105 +38,97 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
     values = {
         "names": names,
         "overview": overview(records),
-        "success": success_table(measured),
-        "chains": chain_table(measured),
-        "curves": curves(names, records),
+        "success": success_table(columns),
+        "chains": chain_table(columns),
+        "curves": loss_charts(names, records),
         "recipes": sum(record.recipe is not None for record in records),
         "same": same,
         "differences": differences,
-        "sizes": sizes(records),
+        "sizes": part_sizes(records),
     }
     write_page(path, render("compare.html", values))
     return path
 
 
-def names_of(records: "Sequence[RunRecord]") -> list[str]:
-    """The runs' names; their paths where two have the same."""
+def run_names(records: Sequence[RunRecord]) -> list[str]:
+    """Return the runs' names, with the whole path where two runs have the same name."""
     names = [record.name for record in records]
-    return [str(r.folder) if names.count(r.name) > 1 else r.name for r in records]
+    return [
+        str(record.folder) if names.count(record.name) > 1 else record.name for record in records
+    ]
 
 
-def overview(records: "Sequence[RunRecord]") -> dict[str, list["Fact | None"]]:
-    """{what: a number per run}, as far as it was measured: success, controls, chains, validation."""
-    found: dict[str, list[Fact | None]] = {}
-    for number, record in enumerate(records):
-        for fact in _facts(record):
-            found.setdefault(fact.name, [None] * len(records))[number] = fact
-    return found
+def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
+    """Return {name: a fact for each run, None where it was not measured}.
 
-
-def _facts(record: "RunRecord") -> "list[Fact]":
-    from core.report.run_success import Fact, headline
-
-    metrics = record.metrics or {}
-    names = {
+    The facts are success, controls, average chain length and validation errors.
+    """
+    error_names = {
         "validation/error": "validation error",
         "validation/constant": "best constant action per task",
     }
-    errors = [
-        Fact(name, f"{metrics[key].last:.4f}") for key, name in names.items() if key in metrics
-    ]
-    return [*(headline(record.evaluation) if record.evaluation else []), *errors]
+    rows: dict[str, list[Fact | None]] = {}
+    for number, record in enumerate(records):
+        facts = headline(record.evaluation) if record.evaluation else []
+        metrics = record.metrics or {}
+        for key, name in error_names.items():
+            if key in metrics:
+                facts.append(Fact(name, f"{metrics[key].last:.4f}"))
+        for fact in facts:
+            rows.setdefault(fact.name, [None] * len(records))[number] = fact
+    return rows
 
 
-def curves(names: Sequence[str], records: "Sequence[RunRecord]") -> "list[Chart]":
-    """Loss and validation error of all runs, one over the other."""
-    from core.report import figures
+def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Chart]:
+    """Draw loss and validation error, each with the curves of all runs in one chart."""
 
-    def of_runs(key: str) -> "dict[str, Series | None]":
+    def by_run(key: str) -> dict[str, Series | None]:
         return {
             name: (record.metrics or {}).get(key)
             for name, record in zip(names, records, strict=True)
         }
 
-    drawn = (
-        figures.curves("Training loss", of_runs("loss"), logarithmic=True),
-        figures.curves("Error on held-out episodes", of_runs("validation/error")),
+    charts = (
+        figures.curves("Training loss", by_run("loss"), logarithmic=True),
+        figures.curves("Error on held-out episodes", by_run("validation/error")),
     )
-    return [chart for chart in drawn if chart]
+    return [chart for chart in charts if chart]
 
 
-def recipe_differences(records: "Sequence[RunRecord]") -> tuple[int, list[Line]]:
-    """How many keys agree in all recipes, and those that do not; runs without a recipe are left out
-    of the question.
+def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
+    """Return how many keys are the same in all recipes, and a line for each key that is not.
+
+    Runs without a recipe do not count as different.
     """
-    from core.report.page import flat
-
-    recipes = [flat(record.settings) if record.recipe is not None else None for record in records]
+    recipes = [
+        flatten(record.settings) if record.recipe is not None else None for record in records
+    ]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe or {})
     lines = [
-        Line(key, [MISSING if r is None else r.get(key, MISSING) for r in recipes]) for key in keys
+        Line(key, [MISSING if recipe is None else recipe.get(key, MISSING) for recipe in recipes])
+        for key in keys
     ]
     known = [number for number, recipe in enumerate(recipes) if recipe is not None]
     different = [line for line in lines if len({line.texts[number] for number in known}) > 1]
     return len(lines) - len(different), different
 
 
-def sizes(records: "Sequence[RunRecord]") -> list[Line]:
-    """Parameters of each part and of all, and how many of them train."""
-    from core.report.run_metrics import joint_table
-
+def part_sizes(records: Sequence[RunRecord]) -> list[Line]:
+    """Return the parameters of each part, of all parts, and those of them that are trained."""
     tables = [joint_table(record.metrics or {}) for record in records]
-    rows: list[Mapping[str, JointRow]] = [
+    parts: list[Mapping[str, JointRow]] = [
         {row.part: row for row in table.rows} if table else {} for table in tables
     ]
     lines = []
-    for part in dict.fromkeys(part for row in rows for part in row):
-        texts = [_size(row.get(part)) for row in rows]
+    for part in dict.fromkeys(part for rows in parts for part in rows):
+        texts = []
+        for rows in parts:
+            row = rows.get(part)
+            frozen = " frozen" if row and row.trains == "frozen" else ""
+            texts.append(f"{row.parameters:,}{frozen}" if row else MISSING)
         lines.append(Line(part.replace("_", " "), texts))
     if lines:
-        lines.append(
-            Line("all", [f"{table.parameters:,}" if table else MISSING for table in tables])
-        )
-        lines.append(
-            Line(
-                "of which train", [f"{table.trainable:,}" if table else MISSING for table in tables]
-            )
-        )
+        totals = [f"{table.parameters:,}" if table else MISSING for table in tables]
+        trainable = [f"{table.trainable:,}" if table else MISSING for table in tables]
+        lines += [Line("all", totals), Line("of which train", trainable)]
     return lines
-
-
-def _size(row: "JointRow | None") -> str:
-    if row is None:
-        return MISSING
-    return f"{row.parameters:,}" + (" frozen" if row.trains == "frozen" else "")

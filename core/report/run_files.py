@@ -1,8 +1,6 @@
-"""What a report is made from: the files of a run's folder, each of which may be missing, none of
-which may be damaged.
+"""Read the files of a run's folder: each may be missing, none may be damaged.
 
-Read with numpy and the standard library alone, so that runs of other machines and versions can be
-reported.
+numpy and the standard library suffice, so that runs of other machines and versions can be read.
 """
 
 import struct
@@ -20,7 +18,7 @@ from core.errors import DataError
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
-# what numpy and zipfile raise at an .npz that is truncated, overwritten or something else
+# What numpy and zipfile raise for an .npz file that is truncated, overwritten or something else.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -31,14 +29,15 @@ DAMAGED = (
     KeyError,
     RuntimeError,
 )
-TEXT, TRUTH, WHOLE, NUMBER = "U", "b", "iu", "biuf"  # kinds of numpy's types
+# Kinds of numpy's types.
+TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run, without the large arrays. None: that file is missing.
+    """What is known of a run, without the large arrays; None where a file is missing.
 
-    recipe: recipe.toml as written, and `settings` what it says, {section: {key: value}}.
+    recipe: the text of recipe.toml. settings: its contents, {section: {key: value}}.
     """
 
     folder: Path
@@ -51,7 +50,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One recorded attempt.
+    """A recorded attempt.
 
     images: {camera: (n Y X 3) uint8}. gripper: (n) float, from 0, closed, to 1, open.
     """
@@ -66,28 +65,35 @@ class Rollout:
 
 @dataclass(frozen=True)
 class PredictedEpisode:
-    """A validation episode beside what the policy would have done: true (n A), predicted (n H A)."""
+    """A held-out episode, with the action chunk that the policy predicts at each step.
+
+    names (A): the action dimensions. true (n A): the demonstrator's actions. predicted: (n H A).
+    """
 
     task: str
     instruction: str
-    names: tuple[str, ...]  # A
+    names: tuple[str, ...]
     true: np.ndarray
     predicted: np.ndarray
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read recipe, metrics and results; raises DataError where a file is damaged or where there is
-    nothing at all.
+    """Read a run's recipe, metrics and results.
+
+    Raises DataError if one of the files is damaged, or if all of them are missing.
     """
-    paths = [
-        folder / "recipe.toml",
-        folder / "metrics.jsonl",
-        folder / "evaluation" / "results.json",
-    ]
-    recipe, metrics, results = (path if path.is_file() else None for path in paths)
+    recipe, metrics, results = (
+        path if path.is_file() else None
+        for path in (
+            folder / "recipe.toml",
+            folder / "metrics.jsonl",
+            folder / "evaluation" / "results.json",
+        )
+    )
     if not (recipe or metrics or results):
         raise DataError(
-            f"{folder}: no run here: no recipe.toml, metrics.jsonl or evaluation; name the folder of a run"
+            f"{folder}: no run here: no recipe.toml, metrics.jsonl or evaluation; "
+            "name the folder of a run"
         )
     text, settings = _read_recipe(recipe) if recipe else (None, {})
     return RunRecord(
@@ -101,58 +107,55 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def rollout_files(folder: Path) -> list[Path]:
-    """The recorded attempts of a run, by name."""
+    """Return the files of a run's recorded attempts, sorted by name."""
     return sorted((folder / "evaluation" / "rollouts").glob("*.npz"))
 
 
 def read_rollout(path: Path) -> Rollout:
-    """Read one recorded attempt; raises DataError if it is damaged."""
+    """Read a recorded attempt; raises DataError if the file is damaged."""
     arrays = _read_arrays(path)
+    gripper = _get_array(path, arrays, "gripper", 1, NUMBER)
     images = {
-        name.removeprefix("camera/"): x for name, x in arrays.items() if name.startswith("camera/")
+        name.removeprefix("camera/"): array
+        for name, array in arrays.items()
+        if name.startswith("camera/")
     }
-    gripper = _array(path, arrays, "gripper", 1, NUMBER)
-    whole = all(
+    are_images = all(
         x.ndim == 4 and x.shape[-1] == 3 and x.size and x.dtype == np.uint8 for x in images.values()
     )
-    if not (images and whole and all(len(x) == len(gripper) for x in images.values())):
+    if not (images and are_images and all(len(x) == len(gripper) for x in images.values())):
         raise DataError(
             f"{path}: expected camera/NAME (n Y X 3) uint8 and gripper (n); evaluate the run again"
         )
     return Rollout(
-        task=str(_array(path, arrays, "task", 0, TEXT)),
-        instruction=str(_array(path, arrays, "instruction", 0, TEXT)),
-        seed=int(_array(path, arrays, "seed", 0, WHOLE)),
-        success=bool(_array(path, arrays, "success", 0, TRUTH)),
+        task=str(_get_array(path, arrays, "task", 0, TEXT)),
+        instruction=str(_get_array(path, arrays, "instruction", 0, TEXT)),
+        seed=int(_get_array(path, arrays, "seed", 0, INTEGER)),
+        success=bool(_get_array(path, arrays, "success", 0, BOOLEAN)),
         images=images,
         gripper=np.nan_to_num(gripper.astype(np.float64)).clip(0, 1),
     )
 
 
 def read_predictions(folder: Path) -> list[PredictedEpisode]:
-    """Read evaluation/predictions.npz; none where it is missing. Raises DataError if it is damaged."""
+    """Read evaluation/predictions.npz: nothing if it is missing; DataError if it is damaged."""
     path = folder / "evaluation" / "predictions.npz"
     if not path.is_file():
         return []
     arrays = _read_arrays(path)
-    names = tuple(str(name) for name in _array(path, arrays, "names", 1, TEXT))
+    names = tuple(str(name) for name in _get_array(path, arrays, "names", 1, TEXT))
+    prefixes = {name.partition("/")[0] for name in arrays if "/" in name}
     episodes = []
-    for number in sorted(
-        {
-            int(n)
-            for n, slash, _ in (key.partition("/") for key in arrays)
-            if slash and n.isdecimal()
-        }
-    ):
-        true = _array(path, arrays, f"{number}/true", 2, NUMBER)
-        predicted = _array(path, arrays, f"{number}/predicted", 3, NUMBER)
+    for number in sorted({int(prefix) for prefix in prefixes if prefix.isdecimal()}):
+        true = _get_array(path, arrays, f"{number}/true", 2, NUMBER)
+        predicted = _get_array(path, arrays, f"{number}/predicted", 3, NUMBER)
         if true.shape[1] != len(names) or predicted.shape[::2] != true.shape or not predicted.size:
             raise DataError(
-                f"{path}: episode {number}: expected true (n A) and predicted (n H A) with A = {len(names)}"
+                f"{path}: episode {number}: expected true (n A) and predicted (n H A) "
+                f"with A = {len(names)}"
             )
-        task, instruction = (
-            str(_array(path, arrays, f"{number}/{key}", 0, TEXT)) for key in ("task", "instruction")
-        )
+        task = str(_get_array(path, arrays, f"{number}/task", 0, TEXT))
+        instruction = str(_get_array(path, arrays, f"{number}/instruction", 0, TEXT))
         episodes.append(PredictedEpisode(task, instruction, names, true, predicted))
     return episodes
 
@@ -168,27 +171,28 @@ def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an .npz; pickled ones are refused, since loading them would run code."""
+    """Read all arrays of an .npz file; pickled ones are refused, because they could run code."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         for array in arrays.values():
             if array.dtype.kind == TEXT:
-                np.char.encode(
-                    array, "utf-8"
-                )  # an array can hold half a character, which no page can
+                # Fails for a lone surrogate, half a character, which a page cannot hold.
+                np.char.encode(array, "utf-8")
         return arrays
     except DAMAGED as error:
         raise DataError(f"{path}: damaged ({error}); evaluate the run again") from None
 
 
-def _array(
+def _get_array(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str
 ) -> np.ndarray:
+    """Return an array by its name; raises DataError unless it has these dimensions and kinds."""
     array = arrays.get(name)
     if array is None or array.ndim != dimensions or array.dtype.kind not in kinds:
-        found = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"
+        actual = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"
         raise DataError(
-            f"{path}: '{name}': expected an array of {dimensions} dimensions, {found}; evaluate again"
+            f"{path}: '{name}': expected an array of {dimensions} dimensions, {actual}; "
+            "evaluate again"
         )
     return array

@@ -1,7 +1,7 @@
-"""RUN/metrics.jsonl as series, and the joint-training table as it was first and last measured."""
+"""Read metrics.jsonl of a run: its series, and the joint-training table at both ends of the run."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,20 +9,16 @@ import numpy as np
 
 from core.errors import DataError
 
-NOT_LOSSES = (
-    "loss",
-    "gradient_norm",
-    "learning_rate_factor",
-)  # what stands beside the terms of the loss
-COUNTS = (
-    "parameters",
-    "trainable",
-)  # the columns of the joint-training table that are whole numbers
+# Names without a slash that are not terms of the loss.
+NOT_TERMS = ("loss", "gradient_norm", "learning_rate_factor")
+# Columns of the joint-training table: whole numbers, and measurements.
+COUNTS = ("parameters", "trainable")
+MEASUREMENTS = ("learning_rate", "gradient_norm", "update")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One number over the steps: steps (n) rising, values (n)."""
+    """A number over the training steps: steps (n), ascending, and values (n)."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -38,8 +34,9 @@ Metrics = Mapping[str, Series]
 
 @dataclass(frozen=True)
 class JointRow:
-    """One part of the joint-training table: {"learning_rate", "gradient_norm", "update"} at both
-    ends of the run.
+    """A part's row of the joint-training table.
+
+    first, last: {"learning_rate", "gradient_norm", "update"} at the first and last measurement.
     """
 
     part: str
@@ -50,13 +47,16 @@ class JointRow:
 
     @property
     def trains(self) -> str:
-        """What the table says about it."""
+        """Whether the part trains, as a word of the table."""
         return "yes" if self.trainable else "frozen" if self.parameters else "-"
 
 
 @dataclass(frozen=True)
 class JointTable:
-    """All parts, measured at two steps; they are one if the run ended before the second."""
+    """The joint-training table of all parts, measured at two steps.
+
+    The two steps are the same if the run ended before the second measurement.
+    """
 
     first_step: int
     last_step: int
@@ -64,36 +64,47 @@ class JointTable:
 
     @property
     def parameters(self) -> int:
-        """Of all parts together."""
+        """The number of parameters of all parts together."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def trainable(self) -> int:
-        """Of all parts together."""
+        """The number of parameters of all parts together that are trained."""
         return sum(row.trainable for row in self.rows)
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Read {name: series}; raises DataError, with its line, for what is no measurement.
+    """Read {name: series}; raises DataError that names the line for anything but a measurement.
 
-    A last line without its end was being written when the run was killed, and is left out.
+    A last line without a line break is left out: the run was killed while it wrote that line.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8 text; restore the file") from None
     points: dict[str, dict[int, float]] = {}
-    for number, line in _lines(path):
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        if not line.strip():
+            continue
         try:
             values = json.loads(line)
             step = int(values.pop("step"))
             for name, value in values.items():
-                points.setdefault(name, {})[step] = _number(name, value)
+                points.setdefault(name, {})[step] = _to_number(name, value)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise DataError(
                 f"{path}:{number}: no measurement; delete the line, or restore the file"
             ) from None
-    return {name: _series(by_step) for name, by_step in points.items()}
+    series = {}
+    for name, by_step in points.items():
+        steps = sorted(by_step)
+        numbers = np.array([by_step[step] for step in steps], dtype=np.float64)
+        series[name] = Series(np.array(steps), numbers)
+    return series
 
 
-def below(metrics: Metrics, prefix: str) -> dict[str, Series]:
-    """The series whose names begin with `prefix`, by the rest of their names."""
+def series_below(metrics: Metrics, prefix: str) -> dict[str, Series]:
+    """Return the series whose names begin with `prefix`, by the rest of their names."""
     return {
         name.removeprefix(prefix): series
         for name, series in metrics.items()
@@ -102,59 +113,47 @@ def below(metrics: Metrics, prefix: str) -> dict[str, Series]:
 
 
 def loss_terms(metrics: Metrics) -> dict[str, Series]:
-    """The terms that add up to the loss; none where the loss is one term."""
+    """Return the terms that add up to the loss; empty if the loss has a single term."""
     terms = {
         name: series
         for name, series in metrics.items()
-        if "/" not in name and name not in NOT_LOSSES
+        if "/" not in name and name not in NOT_TERMS
     }
     return terms if len(terms) > 1 else {}
 
 
 def joint_table(metrics: Metrics) -> JointTable | None:
-    """The table at its first and last measurement; None where it was never measured."""
+    """Return the table at its first and last measurement; None if it was never measured."""
+    joint = series_below(metrics, "joint/")
     parts: dict[str, dict[str, Series]] = {}
-    for name, series in below(metrics, "joint/").items():
+    for name, series in joint.items():
         part, _, key = name.rpartition("/")
         parts.setdefault(part, {})[key] = series
-    rows = tuple(row for row in (_row(part, columns) for part, columns in parts.items()) if row)
-    steps = [series.steps for series in below(metrics, "joint/").values()]
+    rows = tuple(
+        JointRow(
+            part=part,
+            parameters=int(columns["parameters"].last),
+            trainable=int(columns["trainable"].last),
+            first={key: float(columns[key].values[0]) for key in MEASUREMENTS},
+            last={key: columns[key].last for key in MEASUREMENTS},
+        )
+        for part, columns in parts.items()
+        if {*COUNTS, *MEASUREMENTS} <= columns.keys()
+    )
     if not rows:
         return None
-    return JointTable(min(int(s[0]) for s in steps), max(int(s[-1]) for s in steps), rows)
+    first_step = min(int(series.steps[0]) for series in joint.values())
+    last_step = max(int(series.steps[-1]) for series in joint.values())
+    return JointTable(first_step, last_step, rows)
 
 
-def _row(part: str, columns: Mapping[str, Series]) -> JointRow | None:
-    measured = ("learning_rate", "gradient_norm", "update")
-    if not {*COUNTS, *measured} <= columns.keys():
-        return None
-    first = {key: float(columns[key].values[0]) for key in measured}
-    last = {key: columns[key].last for key in measured}
-    return JointRow(
-        part, int(columns["parameters"].last), int(columns["trainable"].last), first, last
-    )
+def _to_number(name: str, value: float) -> float:
+    """Return a value as a number, a count as a whole one.
 
-
-def _number(name: str, value: float) -> float:
-    """Raise ValueError for what no page can show: a name that is no text, or a count that is no
-    number.
+    Raises ValueError for what no page can show: a count that is no number, or a name with a lone
+    surrogate, half a character, which JSON can hold.
     """
-    name.encode()  # JSON can name half a character, a lone surrogate
+    name.encode()
     if name.rpartition("/")[2] in COUNTS:
         return int(value)
     return float(value)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; restore the file") from None
-    for number, line in enumerate(text.split("\n")[:-1], 1):
-        if line.strip():
-            yield number, line
-
-
-def _series(by_step: Mapping[int, float]) -> Series:
-    steps = sorted(by_step)
-    return Series(np.array(steps), np.array([by_step[step] for step in steps], dtype=np.float64))

@@ -1,52 +1,39 @@
-"""One page that shows what a run learned and did."""
+"""The page about one run: what it learned, and what its policy does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from core.report.figures import Chart
-    from core.report.film_strips import Film
-    from core.report.run_files import PredictedEpisode
-    from core.report.run_metrics import Metrics
-    from core.rollout.results import Evaluation
-
-FILM_BYTES = (
-    6_500_000  # of all film strips together, before they become text, which is a third longer
+from core.report import figures
+from core.report.figures import Chart
+from core.report.page import flatten, render, write_page
+from core.report.run_files import PredictedEpisode, read_predictions, read_run
+from core.report.run_films import films_by_task
+from core.report.run_metrics import Metrics, joint_table, loss_terms, series_below
+from core.report.run_success import (
+    Column,
+    chain_table,
+    condition_columns,
+    headline,
+    success_table,
 )
-LONGEST_FILM_BYTES = 300_000  # of one
+from core.rollout.results import Evaluation
 
 
 @dataclass(frozen=True)
-class TaskFilms:
-    """What was recorded of a task; None: no such attempt."""
+class ChunkCharts:
+    """A held-out episode, and a chart of predicted chunks for each action dimension."""
 
-    task: str
-    success: "Film | None"
-    failure: "Film | None"
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """A validation episode's action dimensions, drawn."""
-
-    episode: "PredictedEpisode"
-    charts: "Sequence[Chart]"
+    episode: PredictedEpisode
+    charts: Sequence[Chart]
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report.html from what lies in the run's folder, and return its path.
+    """Write RUN/report.html from the files in the run's folder, and return its path.
 
-    The same files give the same page. Raises DataError, naming the file, where one is damaged; a
-    report written
-    before then stays as it was.
+    The same files give the same page. Raises DataError, naming the file, if one is damaged; a
+    report that was written before then stays as it was.
     """
-    from core.report.run_files import read_predictions, read_run
-    from core.report.run_metrics import joint_table
-    from core.report.page import render, write_page
-    from core.report.run_success import Column, chain_table, condition_columns, headline, success_table
-
     record = read_run(run)
     evaluation, metrics = record.evaluation, record.metrics or {}
     columns = condition_columns(evaluation) if evaluation else []
@@ -54,109 +41,74 @@ def write_report(run: Path) -> Path:
         "run": record,
         "evaluation": evaluation,
         "facts": headline(evaluation) if evaluation else [],
-        "where": where(evaluation) if evaluation else [],
-        "unfinished": unfinished(evaluation) if evaluation else [],
+        "provenance": provenance(evaluation) if evaluation else [],
+        "unfinished": unfinished_attempts(evaluation) if evaluation else [],
         "success": success_table(columns),
         "chains": chain_table([Column("policy", 1, evaluation)]) if evaluation else None,
-        "films": films(run, list(evaluation.by_task()) if evaluation else []),
-        "curves": curves(metrics),
-        "gradients": part_curves(metrics),
+        "films": films_by_task(run, list(evaluation.by_task()) if evaluation else []),
+        "curves": loss_charts(metrics),
+        "gradients": part_charts(metrics),
         "joint": joint_table(metrics),
-        "chunks": chunks(read_predictions(run)),
+        "chunks": [
+            ChunkCharts(episode, figures.action_chunks(episode))
+            for episode in read_predictions(run)
+        ],
     }
     path = run / "report.html"
     write_page(path, render("report.html", values))
     return path
 
 
-def where(evaluation: "Evaluation") -> list[str]:
-    """In which world and with which versions the policy was measured, and after how many steps of
-    training.
-    """
-    from core.report.page import flat
-
+def provenance(evaluation: Evaluation) -> list[str]:
+    """Return the environment, the policy's training step, and the versions of the libraries."""
     environment, policy = evaluation.environment, evaluation.policy
     step = [f"step {policy['step']}"] if "step" in policy else []
-    versions = flat(environment).items()
-    known = [
+    versions = [
         f"{name.removeprefix('versions.')} {value}"
-        for name, value in versions
+        for name, value in flatten(environment).items()
         if name.startswith("versions.")
     ]
-    return [str(environment.get("name", "")), *step, *known]
+    return [str(environment.get("name", "")), *step, *versions]
 
 
-def unfinished(evaluation: "Evaluation") -> list[str]:
-    """Attempts and chains that the environment could not finish: which, their seeds and why."""
+def unfinished_attempts(evaluation: Evaluation) -> list[str]:
+    """Describe the attempts and chains that the environment could not finish, and why."""
     attempts = [
-        (f"{one.task}, {one.condition}", one.seed, one.failure) for one in evaluation.episodes
+        (f"{attempt.task}, {attempt.condition}", attempt.seed, attempt.failure)
+        for attempt in evaluation.episodes
     ]
-    chains = [("chain", one.seed, one.failure) for one in evaluation.chains]
+    chains = [("chain", chain.seed, chain.failure) for chain in evaluation.chains]
     return [
         f"{name}, seed {seed}: {failure}" for name, seed, failure in (*attempts, *chains) if failure
     ]
 
 
-def films(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
-    """The recorded attempts as film strips, in the order of evaluation; one attempt at a time is in
-    memory.
-    """
-    from core.report.film_strips import film
-    from core.report.run_files import read_rollout, rollout_files
-
-    paths = rollout_files(run)
-    most = min(LONGEST_FILM_BYTES, FILM_BYTES // max(1, len(paths)))
-    made: dict[tuple[str, bool], Film] = {}
-    for path in paths:
-        one = film(read_rollout(path), most)
-        made.setdefault((one.task, one.success), one)
-    recorded = dict.fromkeys(task for task, _ in made)
-    ordered = [task for task in tasks if task in recorded] + [
-        task for task in recorded if task not in tasks
-    ]
-    return [TaskFilms(task, made.get((task, True)), made.get((task, False))) for task in ordered]
-
-
-def curves(metrics: "Metrics") -> "list[Chart]":
-    """The loss, its terms and the error on held-out episodes, as far as they were measured."""
-    from core.report import figures
-    from core.report.run_metrics import below, loss_terms
-
+def loss_charts(metrics: Metrics) -> list[Chart]:
+    """Draw the loss, its terms, and the error on held-out episodes, if they were measured."""
     loss = {"loss": metrics["loss"]} if "loss" in metrics else {}
-    drawn = [
+    charts = [
         figures.curves("Training loss", loss, logarithmic=True),
         figures.curves("Terms of the loss", loss_terms(metrics), logarithmic=True),
     ]
     if error := metrics.get("validation/error"):
-        by_task = below(metrics, "validation/error/")
-        drawn.append(figures.validation(error, metrics.get("validation/constant"), by_task))
-    return [chart for chart in drawn if chart]
+        by_task = series_below(metrics, "validation/error/")
+        constant = metrics.get("validation/constant")
+        charts.append(figures.validation_curves(error, constant, by_task))
+    return [chart for chart in charts if chart]
 
 
-def part_curves(metrics: "Metrics") -> "list[Chart]":
-    """Gradient norm and relative update of each part over the steps."""
-    from core.report import figures
-    from core.report.run_metrics import below
+def part_charts(metrics: Metrics) -> list[Chart]:
+    """Draw the gradient norm and the relative update of each part over the steps."""
 
-    def of_parts(key: str) -> "Metrics":
-        found = {
-            name: series
-            for name, series in below(metrics, "joint/").items()
+    def by_part(key: str) -> Metrics:
+        return {
+            name.removesuffix(f"/{key}").replace("_", " "): series
+            for name, series in series_below(metrics, "joint/").items()
             if name.endswith(f"/{key}")
         }
-        return {
-            name.removesuffix(f"/{key}").replace("_", " "): series for name, series in found.items()
-        }
 
-    drawn = (
-        figures.curves("Gradient norm of each part", of_parts("gradient_norm"), logarithmic=True),
-        figures.curves("Relative update of each part", of_parts("update"), logarithmic=True),
+    charts = (
+        figures.curves("Gradient norm of each part", by_part("gradient_norm"), logarithmic=True),
+        figures.curves("Relative update of each part", by_part("update"), logarithmic=True),
     )
-    return [chart for chart in drawn if chart]
-
-
-def chunks(episodes: "Sequence[PredictedEpisode]") -> list[Chunks]:
-    """Draw the episodes' action chunks."""
-    from core.report.figures import action_chunks
-
-    return [Chunks(episode, action_chunks(episode)) for episode in episodes]
+    return [chart for chart in charts if chart]

@@ -1,5 +1,6 @@
-"""What a store holds, and what about it looks wrong: measured on all numbers, and on pictures of
-some episodes.
+"""Inspect a store: list its tasks, and what looks wrong about its numbers and images.
+
+All numbers are inspected, but images only of some episodes, because these must be decoded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,25 +9,25 @@ from hashlib import blake2b
 
 import numpy as np
 
+from core.report.store_numbers import has_outliers, names_by_feature, read_numbers
 from core.store.store import EpisodeStore
 
-OUTLIER = 5.0  # times the span of the middle 98 %, beyond it
-# of a dimension's middle 98 % over the store: an episode that moves less in every dimension does
-# nothing
-IDLE = 0.01
-LOOKED_AT = 16  # episodes whose pictures are decoded
-BLOCKS, BLOCK = (
-    32,
-    8,
-)  # of each at most so many stretches of so many frames, spread over the episode
-REPEATED = 0.1  # of the frames: more that equal the one before look wrong
-# of 255: a frame whose pixels differ by no more is of a single colour, what JPEG adds included
-FLAT = 8
+# An episode is idle if no action dimension moves by more than this share of the middle 98 % that
+# the dimension has over the store.
+IDLE_SHARE = 0.01
+# Episodes whose images are decoded, and of each the stretches, spread evenly, of so many frames.
+DECODED_EPISODES = 16
+STRETCHES, STRETCH_FRAMES = 32, 8
+# A camera is suspicious if more than this share of its frames equal the one before.
+REPEATED_SHARE = 0.1
+# A frame is of a single colour if no channel differs by more than this, of 255, between pixels.
+# JPEG changes pixels by less.
+SINGLE_COLOUR_RANGE = 8
 
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task's episodes, and how long they are in frames; first: the number of its first episode."""
+    """A task's episodes, and their lengths in frames; first: the number of its first episode."""
 
     name: str
     first: int
@@ -39,177 +40,177 @@ class TaskSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found; suspicions are one line each, what and where. looked_at: episodes whose
-    pictures were decoded.
+    """What an inspection of a store showed.
+
+    suspicions: a line for each thing that looks wrong, with the place.
+    decoded_episodes: the number of episodes whose images were decoded.
     """
 
     tasks: tuple[TaskSummary, ...]
     suspicions: tuple[str, ...]
-    looked_at: int
+    decoded_episodes: int
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What was seen of an episode through a camera: frames, pairs of neighbours, pairs that are
-    equal, flat frames.
+class _FrameCheck:
+    """What one camera showed in an episode.
+
+    frames, pairs: number of frames, and of neighbouring frames, that were compared. repeated: pairs
+    that are equal. single_colour: frames of a single colour.
     """
 
     episode: str
     frames: int
     pairs: int
     repeated: int
-    flat: int
+    single_colour: int
 
 
 def inspect(store: EpisodeStore) -> Inspection:
-    """Look at a store's tasks, numbers and some of its pictures; raises DataError for what is
-    damaged.
-    """
-    chosen = np.unique(
-        np.linspace(0, len(store) - 1, min(LOOKED_AT, len(store))).round().astype(int)
-    ).tolist()
-    with np.errstate(
-        invalid="ignore"
-    ):  # infinity less infinity, where a store holds what no writer of ours lets in
+    """Inspect a store's tasks, its numbers, and some of its images; raises DataError for damage."""
+    episodes = _spread(len(store), DECODED_EPISODES)
+    # A store of another program may hold infinities, whose differences are NaN.
+    with np.errstate(invalid="ignore"):
         suspicions = [
-            *_dimensions(store),
-            *_not_finite(store),
-            *_episodes(store),
-            *_pictures(store, chosen),
+            *_suspicious_dimensions(store),
+            *_dimensions_not_finite(store),
+            *_suspicious_episodes(store),
+            *_suspicious_cameras(store, episodes),
         ]
-    return Inspection(tuple(_tasks(store)), tuple(suspicions), len(chosen))
+    return Inspection(tuple(_summarise_tasks(store)), tuple(suspicions), len(episodes))
 
 
-def reaches_far(least: float, low: float, high: float, most: float) -> bool:
-    """Whether values lie far outside of their middle 98 %, low to high."""
-    return high > low and max(most - high, low - least) > OUTLIER * (high - low)
-
-
-def _tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
-    of_task: dict[str, list[int]] = {}
+def _summarise_tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
+    by_task: dict[str, list[int]] = {}
     for episode in range(len(store)):
-        of_task.setdefault(store.task_name(episode), []).append(episode)
-    for name, chosen in of_task.items():
-        lengths = store.length[chosen]
-        told = tuple(dict.fromkeys(map(store.instruction, chosen)))
-        spread = int(lengths.sum()), int(lengths.min()), int(lengths.max())
-        yield TaskSummary(name, chosen[0], len(chosen), *spread, told)
+        by_task.setdefault(store.task_name(episode), []).append(episode)
+    for name, episodes in by_task.items():
+        lengths = store.length[episodes]
+        yield TaskSummary(
+            name=name,
+            first=episodes[0],
+            episodes=len(episodes),
+            frames=int(lengths.sum()),
+            shortest=int(lengths.min()),
+            longest=int(lengths.max()),
+            instructions=tuple(dict.fromkeys(map(store.instruction, episodes))),
+        )
 
 
 # ------------------------------------------------------------------------------------------ numbers
 
 
-def _dimensions(store: EpisodeStore) -> Iterator[str]:
-    """Dimensions that never change, and values far outside of what is usual."""
-    for feature, names in (("action", store.info.action.names), ("proprio", store.info.proprio)):
+def _suspicious_dimensions(store: EpisodeStore) -> Iterator[str]:
+    """Name the dimensions that never change, and those with values far outside of the usual."""
+    for feature, names in names_by_feature(store.info).items():
         s = store.statistics[feature]
         for name, least, low, high, most in zip(
             names, s.min, s.quantile(0.01), s.quantile(0.99), s.max, strict=True
         ):
             if least == most:
                 yield f"{feature} {name} is {least:g} throughout"
-            elif reaches_far(least, low, high, most):
+            elif has_outliers(least, low, high, most):
                 usual = f"98 % of it from {low:.4g} to {high:.4g}"
                 yield f"{feature} {name} reaches from {least:.4g} to {most:.4g}, {usual}"
 
 
-def _not_finite(store: EpisodeStore) -> Iterator[str]:
-    """Numbers that are none: our writers refuse them, others may not have."""
-    found: dict[str, list[str]] = {}
-    for episode, length in enumerate(store.length.tolist()):
-        numbers = {
-            "action": store.actions(episode, 0, length),
-            "proprio": store.proprio(episode, 0, length),
-        }
-        for feature, names in (
-            ("action", store.info.action.names),
-            ("proprio", store.info.proprio),
-        ):
+def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:
+    """Name the dimensions that are NaN or infinite, which only writers of other programs allow."""
+    episodes_by_name: dict[str, list[str]] = {}
+    for episode in range(len(store)):
+        numbers = read_numbers(store, episode)
+        for feature, names in names_by_feature(store.info).items():
             for d in np.flatnonzero(~np.isfinite(numbers[feature]).all(axis=0)):
-                found.setdefault(f"{feature} {names[d]}", []).append(store.episode_id(episode))
-    for name, episodes in found.items():
-        yield f"{name} is NaN or infinite in {len(episodes)} episodes: {_few(episodes)}"
+                ids = episodes_by_name.setdefault(f"{feature} {names[d]}", [])
+                ids.append(store.episode_id(episode))
+    for name, ids in episodes_by_name.items():
+        yield f"{name} is NaN or infinite in {len(ids)} episodes: {_first_names(ids)}"
 
 
-def _episodes(store: EpisodeStore) -> Iterator[str]:
-    """Episodes of one frame, those in which no action moves by a hundredth of its spread, and those
-    that come twice.
-    """
+def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
+    """Name episodes of one frame, idle ones, and those with the same actions as another."""
     statistics = store.statistics["action"]
-    least = IDLE * (statistics.quantile(0.99) - statistics.quantile(0.01))
-    first: dict[bytes, str] = {}
-    idle, short, again = [], [], []
+    idle_range = IDLE_SHARE * (statistics.quantile(0.99) - statistics.quantile(0.01))
+    first_with: dict[bytes, str] = {}
+    idle, short, duplicates = [], [], []
     for episode, length in enumerate(store.length.tolist()):
         name, actions = store.episode_id(episode), store.actions(episode, 0, length)
         if length == 1:
             short.append(name)
-        elif np.all(actions.max(axis=0) - actions.min(axis=0) <= least):
+        elif np.all(actions.max(axis=0) - actions.min(axis=0) <= idle_range):
             idle.append(name)
-        elif (
-            like := first.setdefault(blake2b(actions.tobytes(), digest_size=16).digest(), name)
-        ) != name:
-            again.append(f"{name} as {like}")
+        else:
+            digest = blake2b(actions.tobytes(), digest_size=16).digest()
+            first = first_with.setdefault(digest, name)
+            if first != name:
+                duplicates.append(f"{name} as {first}")
     if short:
-        yield f"{len(short)} episodes of a single frame: {_few(short)}"
+        yield f"{len(short)} episodes of a single frame: {_first_names(short)}"
     if idle:
-        yield f"{len(idle)} episodes whose actions hardly change: {_few(idle)}"
-    if again:
-        yield f"{len(again)} episodes have the very actions of another: {_few(again)}"
+        yield f"{len(idle)} episodes whose actions hardly change: {_first_names(idle)}"
+    if duplicates:
+        names = _first_names(duplicates)
+        yield f"{len(duplicates)} episodes have the very actions of another: {names}"
 
 
-# ----------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------------- images
 
 
-def _pictures(store: EpisodeStore, episodes: Sequence[int]) -> Iterator[str]:
-    """Frames that equal the one before, from a camera that was slow or stood still, and frames that
-    show nothing.
-    """
+def _suspicious_cameras(store: EpisodeStore, episodes: Sequence[int]) -> Iterator[str]:
+    """Name cameras whose frames often equal the one before, or are of a single colour."""
     for camera in store.info.cameras:
-        looks = [_look(store, camera, episode) for episode in episodes]
-        pairs, frames = sum(look.pairs for look in looks), sum(look.frames for look in looks)
-        share = sum(look.repeated for look in looks) / max(1, pairs)
-        still = [look.episode for look in looks if look.repeated > look.pairs / 2]
-        flat = [look.episode for look in looks if look.flat]
-        if share > REPEATED:
-            yield f"camera {camera}: {share:.0%} of the frames equal the one before"
-        elif still:
-            yield f"camera {camera}: most frames equal the one before in {len(still)} episodes: {_few(still)}"
-        if flat:
-            count = sum(look.flat for look in looks)
-            yield f"camera {camera}: {count} of {frames} frames are of a single colour, in {_few(flat)}"
+        checks = [_check_frames(store, camera, episode) for episode in episodes]
+        pairs, frames = sum(check.pairs for check in checks), sum(check.frames for check in checks)
+        repeated = sum(check.repeated for check in checks) / max(1, pairs)
+        frozen = [check.episode for check in checks if check.repeated > check.pairs / 2]
+        if repeated > REPEATED_SHARE:
+            yield f"camera {camera}: {repeated:.0%} of the frames equal the one before"
+        elif frozen:
+            yield (
+                f"camera {camera}: most frames equal the one before in {len(frozen)} episodes: "
+                f"{_first_names(frozen)}"
+            )
+        if single_colour := [check.episode for check in checks if check.single_colour]:
+            count = sum(check.single_colour for check in checks)
+            yield (
+                f"camera {camera}: {count} of {frames} frames are of a single colour, "
+                f"in {_first_names(single_colour)}"
+            )
 
 
-def _look(store: EpisodeStore, camera: str, episode: int) -> _Look:
-    """Look at stretches of an episode's frames, one in memory at a time."""
+def _check_frames(store: EpisodeStore, camera: str, episode: int) -> _FrameCheck:
+    """Check stretches of an episode's frames, with one stretch in memory at a time."""
     shape, length = store.info.cameras[camera], int(store.length[episode])
-    begins = np.arange(0, length, BLOCK)
-    begins = begins[
-        np.unique(np.linspace(0, len(begins) - 1, min(BLOCKS, len(begins))).round().astype(int))
-    ]
-    seen = pairs = repeated = flat = 0
-    for begin in begins.tolist():
-        frames = np.empty((min(BLOCK, length - begin), shape.height, shape.width, 3), np.uint8)
-        store.read_frames(camera, episode, begin, begin + len(frames), frames)
-        seen, pairs = seen + len(frames), pairs + len(frames) - 1
-        repeated += sum(map(_equal, frames[1:], frames[:-1]))
-        flat += sum(map(_flat, frames))
-    return _Look(store.episode_id(episode), seen, pairs, repeated, flat)
+    starts = np.arange(0, length, STRETCH_FRAMES)
+    frame_count = pairs = repeated = single_colour = 0
+    for start in starts[_spread(len(starts), STRETCHES)].tolist():
+        count = min(STRETCH_FRAMES, length - start)
+        frames = np.empty((count, shape.height, shape.width, 3), np.uint8)
+        store.read_frames(camera, episode, start, start + count, frames)
+        frame_count, pairs = frame_count + count, pairs + count - 1
+        repeated += sum(map(_are_equal, frames[1:], frames[:-1]))
+        single_colour += sum(map(_is_single_colour, frames))
+    return _FrameCheck(store.episode_id(episode), frame_count, pairs, repeated, single_colour)
 
 
-def _equal(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two frames are the same; most differ in their first rows already."""
-    return np.array_equal(one[:8], other[:8]) and np.array_equal(one, other)
+def _are_equal(frame: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two frames are equal; the first rows show most differences at less cost."""
+    return np.array_equal(frame[:8], other[:8]) and np.array_equal(frame, other)
 
 
-def _flat(frame: np.ndarray) -> bool:
-    """Whether a frame is of a single colour; a few of its pixels mostly say that it is not."""
-    return _span(frame[::8, ::8]) <= FLAT and _span(frame) <= FLAT
+def _is_single_colour(frame: np.ndarray) -> bool:
+    """Return whether a frame is of a single colour; mostly a few pixels show that it is not."""
+    return all(
+        np.ptp(pixels.reshape(-1, 3), axis=0).max() <= SINGLE_COLOUR_RANGE
+        for pixels in (frame[::8, ::8], frame)
+    )
 
 
-def _span(frame: np.ndarray) -> int:
-    pixels = frame.reshape(-1, 3).T
-    return max(int(channel.max()) - int(channel.min()) for channel in pixels)
+def _spread(length: int, count: int) -> list[int]:
+    """Return at most `count` indices below `length`, spread evenly."""
+    indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+    return list(np.unique(indices).tolist())
 
 
-def _few(names: Sequence[str], count: int = 5) -> str:
+def _first_names(names: Sequence[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (" ..." if len(names) > count else "")
