@@ -1,6 +1,4 @@
-"""A run's folder as training and evaluation leave it: every number and every pixel is a function of
-the arguments.
-"""
+"""A run's folder as training and evaluation leave it; the arguments determine every byte."""
 
 import json
 import math
@@ -232,7 +230,7 @@ def write_rollout(folder: Path, task: str, seed: int, length: int, *, success: b
 
 
 def _scene(time: np.ndarray, seed: int, size: int, success: bool) -> np.ndarray:
-    """A shaded table with three blocks and a gripper that moves among them: (n size size 3) uint8."""
+    """A shaded table, three blocks and a gripper that moves: (n size size 3) uint8."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:size, 0:size] / size
     table = 150 + 50 * rows[..., None] * np.array([1.0, 0.9, 0.75])

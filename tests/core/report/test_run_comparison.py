@@ -5,7 +5,13 @@ import pytest
 
 from core import cli
 from core.errors import DataError
-from core.report.run_comparison import names_of, overview, recipe_differences, sizes, write_comparison
+from core.report.run_comparison import (
+    overview,
+    part_sizes,
+    recipe_differences,
+    run_names,
+    write_comparison,
+)
 from core.report.run_files import read_run
 from tests.core.report.factories import TASKS, make_run, write_metrics
 
@@ -44,7 +50,7 @@ def test_only_different_keys_are_listed(pristine_run, other):
     assert same == 7
 
 
-def test_a_run_without_a_recipe_is_no_difference(pristine_run, other, run):
+def test_a_run_without_a_recipe_does_not_count_as_different(pristine_run, other, run):
     (run / "recipe.toml").unlink()
     same, lines = recipe_differences([read_run(pristine_run), read_run(run)])
     assert (same, lines) == (10, [])
@@ -52,7 +58,7 @@ def test_a_run_without_a_recipe_is_no_difference(pristine_run, other, run):
     assert {line.texts[1] for line in lines} == {"-"}
 
 
-def test_what_a_run_has_not_measured_is_left_open(pristine_run, tmp_path):
+def test_what_a_run_has_not_measured_stays_empty(pristine_run, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     write_metrics(bare / "metrics.jsonl", TASKS[:1], steps=20)
@@ -60,14 +66,14 @@ def test_what_a_run_has_not_measured_is_left_open(pristine_run, tmp_path):
     rows = overview(records)
     assert [fact and fact.name for fact in rows["mean success"]] == [None, "mean success"]
     assert None not in rows["validation error"]
-    assert sizes(records)[-1].name == "of which train"
+    assert part_sizes(records)[-1].name == "of which train"
     text = write_comparison([bare, bare, pristine_run], tmp_path / "c.html").read_text(
         encoding="utf-8"
     )
     assert "Fewer than two of these runs have a recipe.toml" in text
 
 
-def test_nothing_measured_is_said(tmp_path):
+def test_a_note_stands_where_nothing_was_measured(tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
     for run in runs:
         run.mkdir()
@@ -78,8 +84,8 @@ def test_nothing_measured_is_said(tmp_path):
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(pristine_run, run):
-    assert names_of([read_run(pristine_run), read_run(run)]) == [str(pristine_run), str(run)]
-    assert names_of([read_run(run)]) == ["kosmos_lstm"]
+    assert run_names([read_run(pristine_run), read_run(run)]) == [str(pristine_run), str(run)]
+    assert run_names([read_run(run)]) == ["kosmos_lstm"]
 
 
 def test_the_command(pristine_run, other, tmp_path, monkeypatch, capsys):

@@ -31,7 +31,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
         read_metrics(path)
 
 
-def test_the_joint_table_is_read_at_both_ends(tmp_path):
+def test_the_joint_table_is_read_at_both_ends_of_the_run(tmp_path):
     write_metrics(tmp_path / "metrics.jsonl", TASKS[:2], steps=50)
     table = joint_table(read_metrics(tmp_path / "metrics.jsonl"))
     assert table is not None
@@ -42,9 +42,9 @@ def test_the_joint_table_is_read_at_both_ends(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "trainable", "said"), [(5, 5, "yes"), (5, 0, "frozen"), (0, 0, "-")]
+    ("parameters", "trainable", "expected"), [(5, 5, "yes"), (5, 0, "frozen"), (0, 0, "-")]
 )
-def test_a_part_trains_or_is_frozen(tmp_path, parameters, trainable, said):
+def test_a_part_trains_or_is_frozen(tmp_path, parameters, trainable, expected):
     keys = {
         "parameters": parameters,
         "trainable": trainable,
@@ -56,7 +56,7 @@ def test_a_part_trains_or_is_frozen(tmp_path, parameters, trainable, said):
     (tmp_path / "m").write_text(f'{{"step": 1, {values}}}\n', encoding="utf-8")
     table = joint_table(read_metrics(tmp_path / "m"))
     assert table is not None
-    assert [row.trains for row in table.rows] == [said]
+    assert [row.trains for row in table.rows] == [expected]
 
 
 def test_an_interrupted_first_measurement_is_no_table(tmp_path):

@@ -1,4 +1,4 @@
-"""Which episodes are shown, and what is shown of them."""
+"""Which episodes are shown, and their film strips, traces and thumbnails."""
 
 from base64 import b64decode
 from collections import Counter
@@ -11,19 +11,19 @@ from hypothesis import given, settings, strategies as st
 from simplejpeg import decode_jpeg
 
 from core.errors import ConfigError
-from core.report.store_distributions import dimensions
+from core.report.film_strips import MAX_FRAMES, MAX_SIDE
+from core.report.store_distributions import measure_dimensions
 from core.report.store_films import (
-    DRAWN,
-    FEW,
-    HEIGHT,
-    MOST,
-    WIDTH,
+    MAX_EPISODES,
+    MIN_EPISODES,
+    TRACE_HEIGHT,
+    TRACE_POINTS,
+    TRACE_WIDTH,
     EpisodeFilm,
     choose_episodes,
-    episode_film,
-    thumbnails,
+    make_film,
+    make_thumbnails,
 )
-from core.report.film_strips import LARGEST_SIDE, MOST_FRAMES
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import make_episode, make_info
@@ -47,9 +47,9 @@ def test_every_task_is_shown_before_any_is_shown_again(tasks):
     chosen = choose_episodes(Tasks(tasks), None)
     assert chosen == sorted(set(chosen))
     different = len(set(tasks))
-    assert len(chosen) == min(len(tasks), MOST, max(FEW, different))
+    assert len(chosen) == min(len(tasks), MAX_EPISODES, max(MIN_EPISODES, different))
     shown = Counter(tasks[episode] for episode in chosen)
-    assert len(shown) == min(different, MOST)
+    assert len(shown) == min(different, MAX_EPISODES)
     for task, count in shown.items():
         assert count == tasks.count(task) or count >= max(shown.values()) - 1
         assert [e for e in chosen if tasks[e] == task] == [
@@ -63,8 +63,8 @@ def test_chosen_episodes_come_in_the_order_of_their_names(store: EpisodeStore) -
         choose_episodes(store, ["reach/40"])
 
 
-def film_of(store: EpisodeStore, episode: int, most_bytes: int = 10**9) -> EpisodeFilm:
-    return episode_film(store, episode, dimensions(store), LARGEST_SIDE, most_bytes)
+def film_of(store: EpisodeStore, episode: int, max_bytes: int = 10**9) -> EpisodeFilm:
+    return make_film(store, episode, measure_dimensions(store), MAX_SIDE, max_bytes)
 
 
 def long_store(path: Path, length: int, size: int = 32) -> EpisodeStore:
@@ -84,7 +84,7 @@ def test_a_film_shows_the_frames_of_the_store(store: EpisodeStore) -> None:
         length,
         store.info.fps,
     )
-    whole = decode_jpeg(b64decode(strip.picture.partition(",")[2]))
+    whole = decode_jpeg(b64decode(strip.image.partition(",")[2]))
     for place in strip.cameras:
         frames = np.empty((length, 32, 32, 3), np.uint8)
         store.read_frames(str(place["name"]), 3, 0, length, frames)
@@ -95,11 +95,11 @@ def test_a_film_shows_the_frames_of_the_store(store: EpisodeStore) -> None:
             assert abs(shown - frames[index]).mean() < 4
 
 
-def test_values_stand_beside_their_frames(tmp_path: Path) -> None:
-    store = long_store(tmp_path / "store.zarr", 2 * MOST_FRAMES + 50)
+def test_the_values_are_those_of_the_frames(tmp_path: Path) -> None:
+    store = long_store(tmp_path / "store.zarr", 2 * MAX_FRAMES + 50)
     film = film_of(store, 0, 30_000)
     length = int(store.length[0])
-    assert len(film.strip.steps) < MOST_FRAMES
+    assert len(film.strip.steps) < MAX_FRAMES
     assert film.strip.steps[-1] == length - 1
     numbers = np.concatenate([store.actions(0, 0, length), store.proprio(0, 0, length)], axis=1)
     for trace, column in zip(film.traces, numbers.T, strict=True):
@@ -113,19 +113,19 @@ def points(text: str) -> np.ndarray:
 
 
 @settings(max_examples=8, deadline=None)
-@given(length=st.sampled_from([1, 2, DRAWN, DRAWN + 1, 5 * DRAWN]))
-def test_a_trace_reaches_from_the_least_to_the_most(length, tmp_path_factory):
+@given(length=st.sampled_from([1, 2, TRACE_POINTS, TRACE_POINTS + 1, 5 * TRACE_POINTS]))
+def test_a_trace_spans_the_least_to_the_most_value(length, tmp_path_factory):
     store = long_store(tmp_path_factory.mktemp("stores") / "store.zarr", length)
     for trace in film_of(store, 0).traces:
-        drawn = points(trace.points)
-        assert len(drawn) <= DRAWN
-        assert (drawn[:, 0] == np.sort(drawn[:, 0])).all()
-        assert drawn[:, 0].max() <= WIDTH
-        if length > 1 and np.ptp(drawn[:, 1]):
-            assert (drawn[:, 1].min(), drawn[:, 1].max()) == (0, HEIGHT)
+        polyline = points(trace.points)
+        assert len(polyline) <= TRACE_POINTS
+        assert (polyline[:, 0] == np.sort(polyline[:, 0])).all()
+        assert polyline[:, 0].max() <= TRACE_WIDTH
+        if length > 1 and np.ptp(polyline[:, 1]):
+            assert (polyline[:, 1].min(), polyline[:, 1].max()) == (0, TRACE_HEIGHT)
 
 
-def test_what_is_no_number_is_left_out_of_a_trace(tmp_path: Path) -> None:
+def test_nan_is_left_out_of_a_trace(tmp_path: Path) -> None:
     info = make_info()
     with StoreWriter(tmp_path / "store.zarr", info) as writer:
         encoded = writer.encode(make_episode(0, info))
@@ -138,13 +138,13 @@ def test_what_is_no_number_is_left_out_of_a_trace(tmp_path: Path) -> None:
 
 def test_thumbnails_are_the_first_the_middle_and_the_last_frame(tmp_path: Path) -> None:
     store = long_store(tmp_path / "store.zarr", 21, size=200)
-    for one in thumbnails(store, 0, 10**9):
-        picture = decode_jpeg(b64decode(one.picture.partition(",")[2])).astype(int)
-        assert picture.shape == (one.height, one.width, 3)
-        assert (one.width, one.height) == (3 * 66, 66)
+    for thumbnail in make_thumbnails(store, 0, 10**9):
+        image = decode_jpeg(b64decode(thumbnail.image.partition(",")[2])).astype(int)
+        assert image.shape == (thumbnail.height, thumbnail.width, 3)
+        assert (thumbnail.width, thumbnail.height) == (3 * 66, 66)
         frames = np.empty((21, 200, 200, 3), np.uint8)
-        store.read_frames(one.camera, 0, 0, 21, frames)
-        for shown, frame in zip(np.split(picture, 3, axis=1), frames[[0, 10, 20]], strict=True):
+        store.read_frames(thumbnail.camera, 0, 0, 21, frames)
+        for shown, frame in zip(np.split(image, 3, axis=1), frames[[0, 10, 20]], strict=True):
             small = frame[:198, :198].reshape(66, 3, 66, 3, 3).mean(axis=(1, 3))
             assert abs(shown - small).mean() < 6
 

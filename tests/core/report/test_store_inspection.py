@@ -1,4 +1,4 @@
-"""What is found suspicious about a store."""
+"""What an inspection of a store finds suspicious."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core.episodes.episode import Episode
-from core.report.store_inspection import BLOCK, BLOCKS, inspect
+from core.report.store_inspection import STRETCH_FRAMES, STRETCHES, inspect
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import make_episode, make_episodes, make_info, with_actions
@@ -38,12 +38,14 @@ def test_what_looks_wrong_is_named(tmp_path: Path) -> None:
     episodes[17] = replace(
         single, images=cut, actions=single.actions[:1], proprio=single.proprio[:1]
     )
-    found = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
-    assert len(found) == 4
-    assert any(line.startswith("action x reaches from") and "to 1e+04" in line for line in found)
-    assert "proprio p1 is 7 throughout" in found
-    assert f"1 episodes of a single frame: {episodes[17].id}" in found
-    assert f"1 episodes whose actions hardly change: {episodes[11].id}" in found
+    suspicions = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
+    assert len(suspicions) == 4
+    assert any(
+        line.startswith("action x reaches from") and "to 1e+04" in line for line in suspicions
+    )
+    assert "proprio p1 is 7 throughout" in suspicions
+    assert f"1 episodes of a single frame: {episodes[17].id}" in suspicions
+    assert f"1 episodes whose actions hardly change: {episodes[11].id}" in suspicions
 
 
 def test_a_camera_that_repeats_itself_is_named(tmp_path: Path) -> None:
@@ -52,18 +54,19 @@ def test_a_camera_that_repeats_itself_is_named(tmp_path: Path) -> None:
         replace(e, images={**e.images, "wrist": e.images["wrist"][np.arange(len(e)) // 2 * 2]})
         for e in episodes
     ]
-    (found,) = inspect(store_of(tmp_path / "store.zarr", slow)).suspicions
-    assert found.startswith("camera wrist: ")
-    assert found.endswith("% of the frames equal the one before")
+    (suspicion,) = inspect(store_of(tmp_path / "store.zarr", slow)).suspicions
+    assert suspicion.startswith("camera wrist: ")
+    assert suspicion.endswith("% of the frames equal the one before")
 
 
 def test_a_camera_that_stands_still_for_an_episode_is_named(tmp_path: Path) -> None:
     episodes = make_episodes(16, make_info())
     frozen = np.repeat(episodes[9].images["wrist"][:1], len(episodes[9]), axis=0)
     episodes[9] = replace(episodes[9], images={**episodes[9].images, "wrist": frozen})
-    (found,) = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
+    (suspicion,) = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
     assert (
-        found == f"camera wrist: most frames equal the one before in 1 episodes: {episodes[9].id}"
+        suspicion
+        == f"camera wrist: most frames equal the one before in 1 episodes: {episodes[9].id}"
     )
 
 
@@ -72,10 +75,11 @@ def test_frames_of_a_single_colour_are_named(tmp_path: Path) -> None:
     dark = episodes[2].images["wrist"].copy()
     dark[3], dark[7] = 0, (200, 30, 30)
     episodes[2] = replace(episodes[2], images={**episodes[2].images, "wrist": dark})
-    (found,) = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
+    (suspicion,) = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
     frames = sum(map(len, episodes))
     assert (
-        found == f"camera wrist: 2 of {frames} frames are of a single colour, in {episodes[2].id}"
+        suspicion
+        == f"camera wrist: 2 of {frames} frames are of a single colour, in {episodes[2].id}"
     )
 
 
@@ -83,12 +87,12 @@ def test_episodes_that_come_twice_are_named(tmp_path: Path) -> None:
     episodes = make_episodes(6, make_info())
     episodes[5] = with_actions(episodes[0], episodes[0].actions)
     episodes[5] = replace(episodes[5], id="again")
-    (found,) = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
-    assert found == f"1 episodes have the very actions of another: again as {episodes[0].id}"
+    (suspicion,) = inspect(store_of(tmp_path / "store.zarr", episodes)).suspicions
+    assert suspicion == f"1 episodes have the very actions of another: again as {episodes[0].id}"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_none_are_named(tmp_path: Path, value: float) -> None:
+def test_numbers_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
     """A writer of ours refuses them, and encoded episodes of others are taken as they come."""
     episodes = make_episodes(4, make_info())
     with StoreWriter(tmp_path / "store.zarr", make_info()) as writer:
@@ -99,17 +103,19 @@ def test_numbers_that_are_none_are_named(tmp_path: Path, value: float) -> None:
             for episode in encoded[1:]:
                 writer.append_encoded(episode)
             writer.commit()
-    found = inspect(EpisodeStore(tmp_path / "store.zarr")).suspicions
-    assert f"action z is NaN or infinite in 1 episodes: {episodes[1].id}" in found
+    suspicions = inspect(EpisodeStore(tmp_path / "store.zarr")).suspicions
+    assert f"action z is NaN or infinite in 1 episodes: {episodes[1].id}" in suspicions
 
 
-def test_of_long_episodes_stretches_are_looked_at(tmp_path: Path) -> None:
+def test_long_episodes_are_checked_in_stretches(tmp_path: Path) -> None:
     """Beginning, end and between, and the very last frame."""
-    episode = make_episode(0, make_info(), length=2 * BLOCKS * BLOCK + 1)
+    episode = make_episode(0, make_info(), length=2 * STRETCHES * STRETCH_FRAMES + 1)
     dark = {name: frames.copy() for name, frames in episode.images.items()}
     dark["wrist"][[0, -1]] = 0
-    (found,) = inspect(
+    (suspicion,) = inspect(
         store_of(tmp_path / "store.zarr", [replace(episode, images=dark)])
     ).suspicions
-    looked_at = (BLOCKS - 1) * BLOCK + 1
-    assert found == f"camera wrist: 2 of {looked_at} frames are of a single colour, in {episode.id}"
+    checked = (STRETCHES - 1) * STRETCH_FRAMES + 1
+    assert (
+        suspicion == f"camera wrist: 2 of {checked} frames are of a single colour, in {episode.id}"
+    )

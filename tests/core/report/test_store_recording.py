@@ -10,7 +10,7 @@ from simplejpeg import decode_jpeg
 
 from core.commands.show import main
 from core.errors import DataError
-from core.report import store_recording as recording
+from core.report import store_recording
 from core.report.store_recording import application_name, write_recording
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
@@ -25,12 +25,12 @@ Recordings = dict[
 
 def read(path: Path) -> Recordings:
     reader = rerun.chunk.RrdReader(path)
-    found: Recordings = {}
+    recordings: Recordings = {}
     for entry in reader.recordings():
-        entities = found.setdefault(entry.recording_id, {})
+        entities = recordings.setdefault(entry.recording_id, {})
         for chunk in reader.stream(store=entry).to_chunks():
             entities.setdefault(chunk.entity_path, []).append(chunk.to_record_batch())
-    return found
+    return recordings
 
 
 def column(batches: list[Any], name: str) -> list[Any]:
@@ -42,12 +42,12 @@ def column(batches: list[Any], name: str) -> list[Any]:
 def test_episodes_come_back_from_their_recordings(
     store: EpisodeStore, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(recording, "BLOCK", 4)  # so that frames come in several pieces
+    monkeypatch.setattr(store_recording, "BLOCK", 4)  # so that frames come in several pieces
     write_recording(store, [3, 0], tmp_path / "out.rrd")
-    found = read(tmp_path / "out.rrd")
-    assert set(found) == {"push/3", "reach/0"}
+    recordings = read(tmp_path / "out.rrd")
+    assert set(recordings) == {"push/3", "reach/0"}
     for episode, (name, task) in {3: ("push/3", "push"), 0: ("reach/0", "reach")}.items():
-        entities, length = found[name], int(store.length[episode])
+        entities, length = recordings[name], int(store.length[episode])
         numbers = {
             "action": store.actions(episode, 0, length),
             "proprio": store.proprio(episode, 0, length),
@@ -63,10 +63,10 @@ def test_episodes_come_back_from_their_recordings(
         assert column(entities["/instruction"], "TextDocument:text") == [INSTRUCTIONS[task]]
         assert column(entities["/__properties/episode"], "task") == [task]
         assert column(entities["/__properties"], "RecordingInfo:name") == [name]
-        check_pictures(store, episode, entities)
+        check_images(store, episode, entities)
 
 
-def check_pictures(store: EpisodeStore, episode: int, entities: dict[str, list[Any]]) -> None:
+def check_images(store: EpisodeStore, episode: int, entities: dict[str, list[Any]]) -> None:
     length = int(store.length[episode])
     for camera, shape in store.info.cameras.items():
         batches = entities[f"/camera/{camera}"]
@@ -91,7 +91,7 @@ def test_the_viewer_begins_with_one_layout(store: EpisodeStore, tmp_path: Path) 
     ] * 4
 
 
-def test_names_may_hold_anything(tmp_path: Path) -> None:
+def test_names_may_hold_any_character(tmp_path: Path) -> None:
     info = make_info()
     info = replace(
         info,

@@ -1,4 +1,4 @@
-"""The page about a store: what it says, what it escapes, and how large it may be."""
+"""The page about a store: what it shows, what it escapes, and how large it may be."""
 
 import re
 from dataclasses import replace
@@ -21,13 +21,13 @@ from tests.factories import make_episode, make_info, make_store
 EVIL = "<script>document.title='owned'</script>'\"&{{ 7 * 7 }}"
 
 
-def page_of(store: EpisodeStore, path: Path, most_bytes: int = 20_000_000) -> str:
-    write_store_page(store, inspect(store), choose_episodes(store, None), path, most_bytes)
+def page_of(store: EpisodeStore, path: Path, max_bytes: int = 20_000_000) -> str:
+    write_store_page(store, inspect(store), choose_episodes(store, None), path, max_bytes)
     return path.read_text(encoding="utf-8")
 
 
 def noisy_store(path: Path, info: StoreInfo, episodes: int, length: int = 30) -> EpisodeStore:
-    """Every episode a task of its own; pictures of noise, which no codec makes small."""
+    """Every episode a task of its own; images of noise, which no codec makes small."""
     random = np.random.default_rng(0)
     with StoreWriter(path, info) as writer:
         for number in range(episodes):
@@ -46,11 +46,11 @@ def test_the_same_store_gives_the_same_page(store: EpisodeStore, tmp_path: Path)
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_everything_that_is_known_is_said(store: EpisodeStore, tmp_path: Path) -> None:
+def test_a_page_shows_all_that_is_known(store: EpisodeStore, tmp_path: Path) -> None:
     text = re.sub(
         r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", page_of(store, tmp_path / "page.html")))
     )
-    for said in (
+    for expected in (
         f"episodes {len(store)} of 2 tasks, 11 to 15 frames",
         f"frames {store.frame_count} 7.6 s at 10 Hz",
         "cameras 2 front, wrist",
@@ -65,7 +65,7 @@ def test_everything_that_is_known_is_said(store: EpisodeStore, tmp_path: Path) -
         "reach/0, 11 frames, 1.1 s",
         f"6 of {len(store)} episodes, at 10 frames a second",
     ):
-        assert said in text, said
+        assert expected in text, expected
     s = store.statistics["proprio"]
     row = (s.min, s.quantile(0.01), s.mean, s.std, s.quantile(0.99), s.max)
     assert "unit not recorded " + " ".join(f"{value[2]:.4g}" for value in row) in text
@@ -81,7 +81,7 @@ def test_suspicions_come_first(tmp_path: Path) -> None:
     assert "<li>1 episodes have the very actions of another: &lt;again&gt; as reach/0</li>" in text
 
 
-def test_words_of_a_store_stay_words(tmp_path: Path) -> None:
+def test_text_of_a_store_is_escaped(tmp_path: Path) -> None:
     info = make_info()
     action = replace(info.action, names=(EVIL, "$x$", "y\nz", "手"))
     info = replace(info, action=action, proprio=(EVIL, "b", "c"), origin=EVIL)
@@ -94,12 +94,12 @@ def test_words_of_a_store_stay_words(tmp_path: Path) -> None:
     assert "49" not in re.findall(r"&amp;(\d+)", text)
 
 
-@pytest.mark.parametrize("most_bytes", [1_000_000, 2_500_000])
-def test_a_page_is_never_larger_than_it_may_be(tmp_path: Path, most_bytes: int) -> None:
+@pytest.mark.parametrize("max_bytes", [1_000_000, 2_500_000])
+def test_a_page_is_no_larger_than_allowed(tmp_path: Path, max_bytes: int) -> None:
     info = make_info(("front", "wrist", "side"), size=64)
     store = noisy_store(tmp_path / "store.zarr", info, 9)
-    text = page_of(store, tmp_path / "page.html", most_bytes)
-    assert most_bytes / 2 < len(text.encode()) <= most_bytes
+    text = page_of(store, tmp_path / "page.html", max_bytes)
+    assert max_bytes / 2 < len(text.encode()) <= max_bytes
 
 
 def test_a_page_that_cannot_be_small_enough_is_refused(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_a_page_that_cannot_be_small_enough_is_refused(tmp_path: Path) -> None:
 def test_many_tasks_and_dimensions_are_cut_short_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_page, "MOST_TASKS", 5)
-    monkeypatch.setattr(store_page, "PICTURED_TASKS", 2)
-    monkeypatch.setattr(store_page, "MOST_DIMENSIONS", 3)
+    monkeypatch.setattr(store_report, "MAX_TASKS", 5)
+    monkeypatch.setattr(store_report, "MAX_THUMBNAIL_TASKS", 2)
+    monkeypatch.setattr(store_report, "MAX_DIMENSIONS", 3)
     store = noisy_store(tmp_path / "store.zarr", make_info(size=16, proprio=5), 7, length=3)
     text = page_of(store, tmp_path / "page.html")
     assert "And 2 more tasks" in text
