@@ -1,6 +1,6 @@
 """The numbers of a store, actions and proprioception, in the form that all pages need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ NumberFeature = Literal["action", "proprio"]
 OUTLIER_SPANS = 5.0
 
 
-def names_by_feature(info: StoreInfo) -> Mapping[NumberFeature, Sequence[str]]:
+def names_by_feature(info: StoreInfo) -> Mapping[NumberFeature, tuple[str, ...]]:
     """Return the names of the dimensions of the actions and of the proprioception."""
     return {"action": info.action.names, "proprio": info.proprio}
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from core.episodes.episode import Episode
+from core.report import store_distributions
 from core.report.store_distributions import BINS, action_units, measure_dimensions
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
