@@ -1,3 +1,5 @@
+"""The charts: which curves are drawn, in which colours, with which legend."""
+
 import re
 import xml.etree.ElementTree as ET
 

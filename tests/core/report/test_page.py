@@ -1,3 +1,5 @@
+"""Pages: text is formatted and escaped, and files are replaced whole."""
+
 import re
 from errno import ENOSPC
 from html import unescape

@@ -1,9 +1,10 @@
+"""The page that puts several runs side by side."""
+
 import re
 from pathlib import Path
 
 import pytest
 
-from core import cli
 from core.errors import DataError
 from core.report.run_comparison import (
     overview,
@@ -86,26 +87,6 @@ def test_a_note_stands_where_nothing_was_measured(tmp_path):
 def test_runs_of_one_name_are_told_apart_by_their_paths(pristine_run, run):
     assert run_names([read_run(pristine_run), read_run(run)]) == [str(pristine_run), str(run)]
     assert run_names([read_run(run)]) == ["kosmos_lstm"]
-
-
-def test_the_command(pristine_run, other, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["compare", str(pristine_run), str(other)]) == 0
-    assert capsys.readouterr().out == "compare.html\n"
-    first = (tmp_path / "compare.html").read_bytes()
-    assert cli.main(["compare", str(pristine_run), str(other), "--output", "again.html"]) == 0
-    assert (tmp_path / "again.html").read_bytes() == first
-
-
-def test_one_run_is_no_comparison(pristine_run):
-    with pytest.raises(SystemExit):
-        cli.main(["compare", str(pristine_run)])
-
-
-def test_a_run_is_not_compared_with_itself(pristine_run, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["compare", str(pristine_run), f"{pristine_run}/../{pristine_run.name}"])
-    assert "a run is named twice" in capsys.readouterr().err
 
 
 def test_a_damaged_run_is_named(pristine_run, run, tmp_path):

@@ -1,3 +1,5 @@
+"""metrics.jsonl becomes series and the joint-training table."""
+
 import pytest
 
 from core.errors import DataError

@@ -148,9 +148,3 @@ def test_unfinished_attempts_are_named(run):
     )
     write_evaluation(run, replace(evaluation, episodes=[*evaluation.episodes, crashed]))
     assert "lift_red, standard, seed 77: the process died (signal 11)" in page(run)
-
-
-def test_the_command_prints_where_the_report_is(run, capsys):
-    assert cli.main(["report", str(run)]) == 0
-    assert capsys.readouterr().out == f"{run / 'report.html'}\n"
-    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []

@@ -1,3 +1,5 @@
+"""Success rates as tables."""
+
 from dataclasses import replace
 
 from core.report.run_success import (
