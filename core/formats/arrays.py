@@ -42,7 +42,7 @@ def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.n
             }
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - damage makes zipfile and numpy raise almost anything
+    except Exception as error:  # noqa: BLE001 - damage can make zipfile and numpy raise anything
         raise DataError(
             f"{file}: damaged or no .npz file ({one_line(error)}); copy it again"
         ) from None

@@ -66,7 +66,7 @@ def wait(browser: Any, condition: Any) -> None:
 
 
 def watch_films(browser: Any) -> None:
-    """Scroll to each film: it is drawn when it comes into sight."""
+    """Scroll to each film: it is drawn when it becomes visible."""
     for player in find(browser, ".player"):
         canvas, slider = (player.find_element("css selector", s) for s in ("canvas", "input"))
         browser.execute_script("arguments[0].scrollIntoView()", canvas)
@@ -95,15 +95,13 @@ def test_the_report_renders_and_is_whole_in_itself(browser, report):
     assert browser.title == "kosmos_lstm - Joinery"
     headings = [heading.text.splitlines()[0] for heading in find(browser, "h2")]
     assert [h.removesuffix(" Pause all").removesuffix(" Play all") for h in headings] == [
-        *(
-            "Success",
-            "Rollouts",
-            "Curves",
-            "Action chunks",
-            "Joint training",
-            "Recipe",
-            "Conditions",
-        )
+        "Success",
+        "Rollouts",
+        "Curves",
+        "Action chunks",
+        "Joint training",
+        "Recipe",
+        "Conditions",
     ]
     assert find(browser, "svg.chart")[0].rect["height"] > 100
     watch_films(browser)
@@ -187,7 +185,7 @@ def test_a_store_renders_and_is_whole_in_itself(browser, store_page):
     assert find(browser, "svg.chart")[0].rect["height"] > 100
     thumbnails = find(browser, ".thumbnails img")
     assert len(thumbnails) == 2 * 2
-    assert all(picture.get_property("naturalWidth") == 3 * 32 for picture in thumbnails)
+    assert all(thumbnail.get_property("naturalWidth") == 3 * 32 for thumbnail in thumbnails)
     watch_films(browser)
     assert {address.partition(":")[0] for address in requests(browser)} <= {"file", "data"}
     assert complaints(browser) == []

@@ -16,13 +16,11 @@ def test_highlighting_changes_no_word(text):
     shown = highlight_toml(text)
     assert unescape(re.sub(r"</?i[^<>]*>", "", shown)) == text
     assert set(re.findall(r"<[^>]*>", shown)) <= {
-        *(
-            "</i>",
-            '<i class="comment">',
-            '<i class="section">',
-            '<i class="key">',
-            '<i class="text">',
-        ),
+        "</i>",
+        '<i class="comment">',
+        '<i class="section">',
+        '<i class="key">',
+        '<i class="text">',
         '<i class="value">',
     }
 
@@ -32,13 +30,11 @@ def test_highlighting_knows_the_words_of_a_recipe():
         r'class="(\w+)">([^<]+)<', highlight_toml('# a\n[train]\nseed = 7\nname = "x = 1 # y"\n')
     )
     assert kinds == [
-        *(
-            ("comment", "# a"),
-            ("section", "[train]"),
-            ("key", "seed"),
-            ("value", "7"),
-            ("key", "name"),
-        ),
+        ("comment", "# a"),
+        ("section", "[train]"),
+        ("key", "seed"),
+        ("value", "7"),
+        ("key", "name"),
         ("text", "&quot;x = 1 # y&quot;"),
     ]
 

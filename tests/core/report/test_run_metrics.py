@@ -22,8 +22,13 @@ def test_lines_become_series(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        *("{}", '{"step": "x"}', '{"step": 1, "loss": [1]}', "7", "\x00"),
-        *('{"step": 1, "\\ud800": 2}', '{"step": 1, "joint/backbone/parameters": NaN}'),
+        "{}",
+        '{"step": "x"}',
+        '{"step": 1, "loss": [1]}',
+        "7",
+        "\x00",
+        '{"step": 1, "\\ud800": 2}',
+        '{"step": 1, "joint/backbone/parameters": NaN}',
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line):

@@ -23,12 +23,10 @@ def evaluation(*outcomes: tuple[str, str, bool], tiers: dict[str, str] | None = 
 
 def test_conditions_are_columns_and_tasks_rows():
     measured = evaluation(
-        *(
-            ("standard", "a", True),
-            ("standard", "a", False),
-            ("standard", "b", True),
-            ("blank_images", "a", False),
-        ),
+        ("standard", "a", True),
+        ("standard", "a", False),
+        ("standard", "b", True),
+        ("blank_images", "a", False),
         tiers={"a": "easy"},
     )
     table = success_table(condition_columns(measured))

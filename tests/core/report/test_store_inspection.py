@@ -93,7 +93,7 @@ def test_episodes_that_come_twice_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
-    """A writer of ours refuses them, and encoded episodes of others are taken as they come."""
+    """Our writer refuses them, but not in episodes that were encoded elsewhere."""
     episodes = make_episodes(4, make_info())
     with StoreWriter(tmp_path / "store.zarr", make_info()) as writer:
         encoded = [writer.encode(episode) for episode in episodes]
