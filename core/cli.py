@@ -1,9 +1,13 @@
-"""The command `joinery`: one word for each module of core/commands, and for those of plugins."""
+"""The command `joinery COMMAND ...`: it calls `main` of the module that COMMANDS names.
+
+`joinery import`, for example, begins in core/commands/import_.py. Plugins can add commands.
+"""
 
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 
+# {command: (the module whose `main` it is, what it does)}
 COMMANDS = {
     "run": ("core.run", "train the policy of a recipe"),
     "plugins": ("core.commands.plugins", "list plugins, components and their configuration"),
@@ -19,6 +23,7 @@ COMMANDS = {
     "report": ("core.commands.report", "write a run's report, one HTML page"),
     "compare": ("core.commands.compare", "put several runs side by side on one HTML page"),
     "export": ("core.commands.export", "write a policy's weights for transformers or RoboVLMs"),
+    # The file is called import_.py, because `import` is a keyword of Python.
     "import": ("core.commands.import_", "import episodes of another format into a store"),
     "write": ("core.commands.write", "write a store's episodes as a dataset of another format"),
     "show": (
@@ -31,16 +36,16 @@ COMMANDS = {
         "put aside what is damaged in a store, and keep the episodes that are whole",
     ),
 }
-PLUGIN_COMMANDS = (
-    "joinery.commands"  # the entry points by which plugins add commands: name = "module:main"
-)
+# The group of entry points by which plugins add commands: name = "module:main".
+PLUGIN_COMMANDS = "joinery.commands"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Dispatch `joinery COMMAND ...` to the command's module."""
+    """Call the command that the first word names, or print the list of commands."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] in COMMANDS:
-        return int(import_module(COMMANDS[words[0]][0]).main(words[1:]))
+        module, _ = COMMANDS[words[0]]
+        return int(import_module(module).main(words[1:]))
     plugin_commands = entry_points(group=PLUGIN_COMMANDS)
     if words and words[0] in plugin_commands.names:
         return int(plugin_commands[words[0]].load()(words[1:]))

@@ -1,5 +1,6 @@
-"""python -m core.run RECIPE: record what demonstrations are missing, train the policy, evaluate it
-and report on it.
+"""`joinery run RECIPE`, or python -m core.run RECIPE: train a policy, evaluate it, report on it.
+
+If the recipe asks for demonstrations that are missing, they are recorded first.
 """
 
 import argparse
@@ -33,24 +34,26 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Check the recipe and what it needs, train, and where the recipe says so, evaluate and report."""
+    """Check the recipe, prepare its data and train; evaluate and report if the recipe asks for it.
+
+    With several processes, each runs this function, and only the first prepares and evaluates.
+    """
     arguments = _parser().parse_intermixed_args(argv)
+
+    # Libraries are imported only now, so that --help is quick, and Fabric only after the recipe has
+    # been checked, so that a mistake in it is reported sooner.
     from core.recipe.recipe import load_recipe
-    from core.registry.catalogue import (
-        load_plugins,
-    )  # these import torch, which --help need not wait for
+    from core.registry.catalogue import load_plugins
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, load_plugins())
     folder = arguments.output or _default_output(arguments.recipe)
 
     import torch
-    from lightning_fabric.utilities.rank_zero import (
-        rank_zero_only,
-    )  # and a mistaken recipe need not wait for Fabric
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     from core.training.train import train
 
-    threads = torch.get_num_threads()  # before Fabric shares them among several processes
+    threads = torch.get_num_threads()  # before Fabric divides them among the processes
     rank_zero_only(_prepare)(recipe)
     code = train(recipe, folder, resume=arguments.resume)
     if code == 0 and recipe.evaluate:
@@ -59,14 +62,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _default_output(recipe: Path) -> Path:
-    """runs/NAME for NAME.toml; a run's own recipe.toml goes on in its folder."""
+    """Return runs/NAME for NAME.toml; the recipe.toml in a run's folder continues that run."""
     return recipe.parent if recipe.name == "recipe.toml" else Path("runs") / recipe.stem
 
 
 def _prepare(recipe: "Recipe") -> None:
-    """Have the data ready; of several processes the first does it, before training starts or meets
-    the others.
-    """
+    """Check the environment, and record missing demonstrations, before any process trains."""
     from rich.console import Console
 
     from core.evaluation.preparation import prepare
@@ -75,13 +76,13 @@ def _prepare(recipe: "Recipe") -> None:
 
 
 def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
-    """Evaluate and report; of several processes the first does it, and now all threads are its own."""
+    """Evaluate the policy with all `threads`, which training divided, and write the report."""
     import torch
     from rich.console import Console
 
     from core.evaluation.display import show
     from core.evaluation.evaluation import evaluate
-    from core.report.report import write_report
+    from core.report.run_report import write_report
 
     torch.set_num_threads(threads)
     console = Console()

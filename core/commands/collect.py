@@ -1,6 +1,4 @@
-"""`joinery collect ENVIRONMENT OUT.zarr`: let an environment's expert demonstrate its tasks into an
-episode store.
-"""
+"""`joinery collect ENVIRONMENT OUT.zarr`: record demonstrations of an environment's expert."""
 
 import argparse
 import sys
@@ -14,9 +12,57 @@ if TYPE_CHECKING:
     from core.demonstrations.collect import Summary
 
 
+def _parser() -> argparse.ArgumentParser:
+    # Here and not at the head, because each process of an environment imports this file again.
+    from core.recipe.sections import DemonstrationsConfig
+
+    defaults = DemonstrationsConfig()
+    parser = argparse.ArgumentParser(
+        prog="joinery collect", description="Let an expert demonstrate tasks."
+    )
+    parser.add_argument("environment", help="a world that `joinery plugins environment` lists")
+    parser.add_argument("out", type=local_path, help="the store, new or to be continued: name.zarr")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings of the environment"
+    )
+    parser.add_argument(
+        "--tasks", type=lambda text: text.split(","), default=[], help="a,b,c; default: all"
+    )
+    parser.add_argument(
+        "--episodes",
+        type=_count,
+        default=defaults.episodes,
+        help=f"successes of each task; default: {defaults.episodes}",
+    )
+    parser.add_argument(
+        "--noise",
+        type=_noise,
+        default=defaults.noise,
+        help=f"how much it is disturbed; default: {defaults.noise:g}",
+    )
+    parser.add_argument("--workers", type=_count, help="processes; default: one for each core")
+    return parser
+
+
+def _count(text: str) -> int:
+    from core.recipe.sections import MOST_DEMONSTRATIONS
+
+    count = int(text)
+    if not 1 <= count <= MOST_DEMONSTRATIONS:
+        raise argparse.ArgumentTypeError(f"{count} is not between 1 and {MOST_DEMONSTRATIONS:,}")
+    return count
+
+
+def _noise(text: str) -> float:
+    noise = float(text)
+    if not 0 <= noise <= 1:
+        raise argparse.ArgumentTypeError(f"{noise:g} is not between 0 and 1")
+    return noise
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Collect demonstrations."""
+    """Record demonstrations until each task has as many successes as asked for."""
     arguments = _parser().parse_intermixed_args(argv)
     from core.commands.components import find_component
     from core.environments.workers import EnvironmentSpec
@@ -47,62 +93,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _table(summary: "Summary") -> "Table":
+    """Return a table with a row for each task."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("task", *("kept", "failed", "mean length"), box=None)
+    table = Table("task", "kept", "failed", "mean length", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, task in summary.tasks.items():
-        table.add_row(
-            escape(name), str(task.kept), str(task.failed), f"{task.frames / max(1, task.kept):.1f}"
-        )
+        mean_length = task.frames / max(1, task.kept)
+        table.add_row(escape(name), str(task.kept), str(task.failed), f"{mean_length:.1f}")
     return table
-
-
-def _count(text: str) -> int:
-    from core.recipe.sections import MOST_DEMONSTRATIONS
-
-    if not 1 <= (number := int(text)) <= MOST_DEMONSTRATIONS:
-        raise argparse.ArgumentTypeError(f"{number} is not between 1 and {MOST_DEMONSTRATIONS:,}")
-    return number
-
-
-def _noise(text: str) -> float:
-    if not 0 <= (number := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{number:g} is not between 0 and 1")
-    return number
-
-
-def _parser() -> argparse.ArgumentParser:
-    from core.recipe.sections import DemonstrationsConfig
-
-    usual = DemonstrationsConfig()
-    parser = argparse.ArgumentParser(
-        prog="joinery collect", description="Let an expert demonstrate tasks."
-    )
-    parser.add_argument("environment", help="a world that `joinery plugins environment` lists")
-    parser.add_argument("out", type=local_path, help="the store, new or to be continued: name.zarr")
-    parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="settings of the environment"
-    )
-    parser.add_argument(
-        "--tasks", type=lambda text: text.split(","), default=[], help="a,b,c; default: all"
-    )
-    parser.add_argument(
-        "--episodes",
-        type=_count,
-        default=usual.episodes,
-        help=f"successes of each task; default: {usual.episodes}",
-    )
-    parser.add_argument(
-        "--noise",
-        type=_noise,
-        default=usual.noise,
-        help=f"how much it is disturbed; default: {usual.noise:g}",
-    )
-    parser.add_argument("--workers", type=_count, help="processes; default: one for each core")
-    return parser
 
 
 if __name__ == "__main__":

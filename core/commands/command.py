@@ -1,4 +1,4 @@
-"""What the commands share: how a mistake is shown, types of arguments, formats by name."""
+"""What the commands share: how errors end a command, and types of arguments."""
 
 import sys
 from argparse import ArgumentTypeError
@@ -12,7 +12,7 @@ Main = Callable[..., int]
 
 
 def command(main: Main) -> Main:
-    """Let a command end with one line per mistake on stderr and an exit code, without a traceback."""
+    """Make a command end with a line for each mistake and an exit code, without a traceback."""
 
     @wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
@@ -22,11 +22,10 @@ def command(main: Main) -> Main:
             print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
             return error.exit_code
         except BrokenPipeError:
-            return 0  # whoever read our output, `head` for example, has closed the pipe
+            return 0  # the reader of our output, `head` for example, has closed the pipe
         except OSError as error:
-            print(
-                f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr
-            )
+            file, reason = error.filename or "a file", error.strerror or error
+            print(f"error: {file}: {reason}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -36,14 +35,14 @@ def command(main: Main) -> Main:
 
 
 def positive(text: str) -> int:
-    """Read a whole number above zero, as the type of an argument."""
+    """Parse an argument that is a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"expected a whole number above zero, got '{text}'")
     return int(text)
 
 
 def local_path(text: str) -> Path:
-    """Read the path of a store that is written, as the type of an argument; URLs are refused."""
+    """Parse an argument that is the path of a store to write; URLs are refused."""
     if "://" in text:
         raise ArgumentTypeError(
             f"{text}: episodes are written to a folder; write them there, then upload it"

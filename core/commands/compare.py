@@ -21,14 +21,15 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Write a page that compares runs."""
+    """Write a page that compares runs, and print where it is."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     if len(arguments.runs) < 2:
         parser.error("name two runs or more; joinery report RUN shows a single one")
     if len({run.resolve() for run in arguments.runs}) < len(arguments.runs):
         parser.error("a run is named twice; name different ones")
-    from core.report.compare import write_comparison
+
+    from core.report.run_comparison import write_comparison
 
     print(write_comparison(arguments.runs, arguments.output))
     return 0

@@ -1,4 +1,4 @@
-"""Which component a command line names, with its settings."""
+"""Find the component that a command line names, and check its settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def find_component(
     settings: Sequence[str],
     defaults: Mapping[str, Any] | None = None,
 ) -> tuple[Component, Any]:
-    """Return the component of that name, and its configuration.
+    """Return the component of a name, and its configuration.
 
     settings: `key=value` words; they take precedence over `defaults`.
     Raises ConfigError for an unknown name, and for every setting that is wrong.

@@ -34,13 +34,13 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Evaluate a run."""
+    """Evaluate a run by its own recipe, of which `evaluate` and `environment` may be overridden."""
     arguments = _parser().parse_intermixed_args(argv)
-    overrides = [*_checked(arguments.overrides), *_options(arguments)]
+    _check_sections(arguments.overrides)
+    overrides = [*arguments.overrides, *_options_as_overrides(arguments)]
+
     from core.recipe.recipe import load_recipe
-    from core.registry.catalogue import (
-        load_plugins,
-    )  # these import torch, which --help need not wait for
+    from core.registry.catalogue import load_plugins
 
     recipe = load_recipe(
         arguments.run / "recipe.toml", overrides, load_plugins(), arguments.environment
@@ -56,25 +56,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _checked(overrides: Sequence[str]) -> Sequence[str]:
-    """What the weights were trained with is as it is; raises ConfigError."""
-    if wrong := [
-        pair for pair in overrides if pair.partition(".")[0] not in ("evaluate", "environment")
-    ]:
-        raise ConfigError(
-            [
-                f"override '{pair}': only evaluate.* and environment.* may change now"
-                for pair in wrong
-            ]
-        )
+def _check_sections(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for overrides of what the weights were trained with."""
+    mistakes = [
+        f"override '{override}': only evaluate.* and environment.* may change now"
+        for override in overrides
+        if override.partition(".")[0] not in ("evaluate", "environment")
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _options_as_overrides(arguments: argparse.Namespace) -> list[str]:
+    """Return the options as overrides of the recipe, so that they are checked like it."""
+    overrides = []
+    if arguments.tasks:
+        overrides.append(f"evaluate.tasks={json.dumps(arguments.tasks.split(','))}")
+    for key in ("episodes", "chains", "checkpoint"):
+        value = getattr(arguments, key)
+        if value is not None:
+            overrides.append(f"evaluate.{key}={value}")
     return overrides
-
-
-def _options(arguments: argparse.Namespace) -> list[str]:
-    """The options as overrides of the recipe, so that they are checked like it."""
-    tasks = [f"evaluate.tasks={json.dumps(arguments.tasks.split(','))}"] if arguments.tasks else []
-    given = {key: getattr(arguments, key) for key in ("episodes", "chains", "checkpoint")}
-    return tasks + [f"evaluate.{key}={value}" for key, value in given.items() if value is not None]
 
 
 if __name__ == "__main__":

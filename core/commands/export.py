@@ -11,9 +11,7 @@ from core.commands.command import command
 from core.errors import JoineryError
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Export a run."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joinery export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument(
@@ -25,14 +23,22 @@ def main(argv: list[str] | None = None) -> int:
         default="last",
         help="which of the run's checkpoints",
     )
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Export the weights of a run's policy."""
+    arguments = _parser().parse_args(argv)
     if arguments.out.exists():
         raise JoineryError(f"{arguments.out}: is there already; name another or remove it")
+
     from core.policy.publishing import export_folder, export_robovlms
     from core.rollout.actor import load_actor
 
     policy = load_actor(arguments.run, arguments.checkpoint, exact=True).policy
-    (export_robovlms if arguments.out.suffix == ".ckpt" else export_folder)(policy, arguments.out)
+    export = export_robovlms if arguments.out.suffix == ".ckpt" else export_folder
+    export(policy, arguments.out)
     print(f"exported to {arguments.out}")
     return 0
 

@@ -1,4 +1,8 @@
-"""`joinery import FORMAT SOURCE OUT.zarr`: import episodes of another format into a store."""
+"""`joinery import FORMAT SOURCE OUT.zarr`: import episodes of another format into a store.
+
+`import` is a keyword of Python, so the file is named import_.py. The work itself is in
+core/formats/importing.py, the readers of the formats in plugins/datasets.
+"""
 
 import argparse
 import os
@@ -9,38 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.command import command, local_path, positive
 from core.errors import ConfigError
-from core.report.tables import show_info, statistics_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from core.formats.contracts import EpisodeSource
-    from core.formats.importing import Summary
-
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Import episodes: show how the source is understood, then read it."""
-    arguments = _parser().parse_intermixed_args(argv)
-    mapping = _read_mapping(arguments.mapping)
-    from core.commands.components import find_component
-
-    component, config = find_component("dataset", arguments.format, arguments.settings, mapping)
-    source: EpisodeSource = component.build(config, source=arguments.source)
-
-    from rich.console import Console
-
-    from core.formats.importing import import_episodes
-    from core.system.progress import Progress
-
-    console = Console(soft_wrap=True)
-    _show_plan(source, arguments.source, console)
-    with Progress("importing", "episodes", None, Console(stderr=True)) as progress:
-        summary = import_episodes(
-            source, arguments.out, progress.update, jobs=arguments.jobs, skip_bad=arguments.skip_bad
-        )
-    _show_summary(summary, arguments.out, console)
-    return 0
+    from core.formats.importing import ImportSummary
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +45,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Show how the source is understood, then import its episodes."""
+    arguments = _parser().parse_intermixed_args(argv)
+    mapping = _read_mapping(arguments.mapping)
+
+    from core.commands.components import find_component
+
+    component, config = find_component("dataset", arguments.format, arguments.settings, mapping)
+    source: EpisodeSource = component.build(config, source=arguments.source)
+
+    from rich.console import Console
+
+    from core.formats.importing import import_episodes
+    from core.report.store_tables import show_info
+    from core.system.progress import Progress
+
+    console = Console(soft_wrap=True)
+    console.print(f"{arguments.source}: {len(source.ids())} episodes", markup=False)
+    show_info(source.info, console)
+    with Progress("importing", "episodes", None, Console(stderr=True)) as progress:
+        summary = import_episodes(
+            source, arguments.out, progress.update, jobs=arguments.jobs, skip_bad=arguments.skip_bad
+        )
+    _show_summary(summary, arguments.out, console)
+    return 0
+
+
 def _read_mapping(path: Path | None) -> Mapping[str, Any]:
+    """Read the settings in the file of --mapping; none without a file."""
     if path is None:
         return {}
     try:
@@ -78,22 +85,14 @@ def _read_mapping(path: Path | None) -> Mapping[str, Any]:
         raise ConfigError(f"--mapping: '{path}' is no TOML: {error}") from None
 
 
-# ------------------------------------------------------------------------------------ what is shown
-
-
-def _show_plan(source: "EpisodeSource", path: Path, console: "Console") -> None:
-    """How the source is understood, before any work is done."""
-    console.print(f"{path}: {len(source.ids())} episodes", markup=False)
-    show_info(source.info, console)
-
-
-def _show_summary(summary: "Summary", out: Path, console: "Console") -> None:
-    """What the store holds now, and how its numbers are spread."""
+def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> None:
+    """Print what the store holds now, the statistics of its numbers, and what was skipped."""
+    from core.report.store_tables import statistics_table
     from core.store.store import EpisodeStore
 
     console.print(
-        f"{out}: {summary.added} episodes imported; {summary.episodes} episodes, {summary.frames} frames, "
-        f"{summary.bytes / 1e6:.1f} MB"
+        f"{out}: {summary.added} episodes imported; {summary.episodes} episodes, "
+        f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB"
     )
     for camera, codec in summary.codecs.items():
         console.print(f"  camera {camera}: {codec}", highlight=False, markup=False)

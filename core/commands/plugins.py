@@ -1,4 +1,4 @@
-"""`joinery plugins`: list every plugin with its origin, version, components and their configuration."""
+"""`joinery plugins`: list the plugins and their components, with origin, version and settings."""
 
 import argparse
 from dataclasses import MISSING
@@ -11,7 +11,7 @@ from core.registry.hookspecs import ComponentKind
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """List plugins."""
+    """List plugins, and those that could not be loaded."""
     parser = argparse.ArgumentParser(
         prog="joinery plugins", description="List plugins, components and their keys."
     )
@@ -26,23 +26,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print_kind(kind: ComponentKind, catalogue: Catalogue) -> None:
+    """Print each component of a kind with its settings: name, type, default and meaning."""
     print(kind)
     for component in catalogue[kind]:
         summary = (component.build.__doc__ or "").strip().partition("\n")[0]
         origin = component.plugin
-        print(
-            f"  {component.name}  [{origin.name}, {origin.distribution} {origin.version}]  {summary}"
-        )
+        version = f"{origin.name}, {origin.distribution} {origin.version}"
+        print(f"  {component.name}  [{version}]  {summary}")
         for parameter in component.parameters:
-            required = parameter.default is MISSING
-            default = (
-                "(required)"
-                if required
-                else f"= {'unset' if parameter.default is None else parameter.default!r}"
-            )
-            print(
-                f"      {parameter.name}: {parameter.type} {default}\n          {parameter.meaning}"
-            )
+            if parameter.default is MISSING:
+                default = "(required)"
+            elif parameter.default is None:
+                default = "= unset"
+            else:
+                default = f"= {parameter.default!r}"
+            print(f"      {parameter.name}: {parameter.type} {default}")
+            print(f"          {parameter.meaning}")
     print()
 
 

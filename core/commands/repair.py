@@ -1,33 +1,10 @@
-"""`joinery repair STORE.zarr`: damaged segments go, and whole episodes in them move to a new one."""
+"""`joinery repair STORE.zarr`: put aside what is damaged, and keep the episodes that are whole."""
 
 import argparse
 import os
 
 from core.commands.command import command, local_path, positive
 from core.commands.verify import print_damages
-
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Check a store and repair what is damaged."""
-    arguments = _parser().parse_args(argv)
-    from core.store.repair import repair
-    from core.store.verify import commit_numbers, verify
-
-    path = arguments.store
-    damages = verify(path, arguments.jobs)
-    if not damages:
-        print(
-            f"{path}: nothing to repair, all {len(commit_numbers(path))} segments are as they were written"
-        )
-        return 0
-    print_damages(damages)
-    repaired = repair(path, damages)
-    print(
-        f"{path}: repaired, {repaired.saved} episodes of the damaged segments are kept, {len(repaired.lost)} are lost"
-    )
-    print("".join(f"  lost: {episode}\n" for episode in repaired.lost), end="")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +21,31 @@ def _parser() -> argparse.ArgumentParser:
         help="segments that are checked at once",
     )
     return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Check a store, repair what is damaged, and name the episodes that are lost."""
+    arguments = _parser().parse_args(argv)
+
+    from core.store.repair import repair
+    from core.store.verify import commit_numbers, verify
+
+    path = arguments.store
+    damages = verify(path, arguments.jobs)
+    if not damages:
+        count = len(commit_numbers(path))
+        print(f"{path}: nothing to repair, all {count} segments are as they were written")
+        return 0
+    print_damages(damages)
+    repaired = repair(path, damages)
+    print(
+        f"{path}: repaired, {repaired.saved} episodes of the damaged segments are kept, "
+        f"{len(repaired.lost)} are lost"
+    )
+    for episode in repaired.lost:
+        print(f"  lost: {episode}")
+    return 0
 
 
 if __name__ == "__main__":

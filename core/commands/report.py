@@ -17,9 +17,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Write a run's report."""
+    """Write a run's report, and print where it is."""
     arguments = _parser().parse_args(argv)
-    from core.report.report import write_report
+
+    from core.report.run_report import write_report
 
     print(write_report(arguments.run))
     return 0

@@ -1,4 +1,4 @@
-"""`joinery schema`: print the JSON Schema of recipes, with which editors complete and check them."""
+"""`joinery schema`: print the JSON Schema of recipes, for editors that complete and check them."""
 
 import argparse
 import json
@@ -9,9 +9,11 @@ from core.commands.command import command
 @command
 def main(argv: list[str] | None = None) -> int:
     """Print the schema."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="joinery schema", description="Print the JSON Schema of recipes."
-    ).parse_args(argv)
+    )
+    parser.parse_args(argv)
+
     from core.recipe.schema import recipe_schema
     from core.registry.catalogue import load_plugins
 

@@ -12,10 +12,22 @@ if TYPE_CHECKING:
     from core.store.verify import Damage
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joinery verify", description="Check every checksum of a store."
+    )
+    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
+    parser.add_argument(
+        "--jobs", type=positive, default=os.cpu_count() or 1, help="segments that are checked at once"
+    )
+    return parser
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Check a store; the exit code is 1 if anything is damaged."""
     arguments = _parser().parse_args(argv)
+
     from core.store.verify import commit_numbers, verify
 
     path = locate(arguments.store)
@@ -30,28 +42,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def print_damages(damages: "Sequence[Damage]") -> None:
-    """Print what is damaged."""
+    """Print a line for each reason why a segment of a store is damaged."""
     for damage in damages:
-        held = (
-            f"{len(damage.commit.episodes)} episodes"
-            if damage.commit
-            else "episodes that only it knows"
-        )
-        print("\n".join(f"segment {damage.number}, {held}: {reason}" for reason in damage.reasons))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery verify", description="Check every checksum of a store."
-    )
-    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        default=os.cpu_count() or 1,
-        help="segments that are checked at once",
-    )
-    return parser
+        if damage.commit:
+            contents = f"{len(damage.commit.episodes)} episodes"
+        else:
+            contents = "episodes that only it knows"
+        for reason in damage.reasons:
+            print(f"segment {damage.number}, {contents}: {reason}")
 
 
 if __name__ == "__main__":

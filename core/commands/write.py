@@ -1,17 +1,33 @@
-"""`joinery write FORMAT STORE.zarr OUT`: write a store's episodes as a dataset of another format."""
+"""`joinery write FORMAT STORE.zarr OUT`: write a store's episodes as a dataset of another format.
+
+The work itself is in core/formats/exporting.py, the writers of the formats in plugins/datasets.
+"""
 
 import argparse
 from functools import partial
 from pathlib import Path
 
 from core.commands.command import command
-from core.report.tables import show_info
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joinery write", description="Write a store's episodes in another format."
+    )
+    parser.add_argument(
+        "format", help="what to write: an exporter that `joinery plugins exporter` lists"
+    )
+    parser.add_argument("store", type=Path, help="the store to read: name.zarr")
+    parser.add_argument("out", type=Path, help="the new file or folder")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
+    return parser
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Write episodes: show what the store holds, then write it."""
+    """Show what the store holds, then write its episodes."""
     arguments = _parser().parse_intermixed_args(argv)
+
     from core.commands.components import find_component
 
     component, config = find_component("exporter", arguments.format, arguments.settings)
@@ -19,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
     from core.formats.exporting import export_episodes
+    from core.report.store_tables import show_info
     from core.store.store import EpisodeStore
     from core.system.progress import Progress
 
@@ -37,23 +54,11 @@ def main(argv: list[str] | None = None) -> int:
             store, make_sink, arguments.out, progress.update, holds_features=holds_features
         )
     console.print(
-        f"{arguments.out}: {summary.episodes} episodes, {summary.frames} frames, {summary.bytes / 1e6:.1f} MB",
+        f"{arguments.out}: {summary.episodes} episodes, {summary.frames} frames, "
+        f"{summary.bytes / 1e6:.1f} MB",
         markup=False,
     )
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery write", description="Write a store's episodes in another format."
-    )
-    parser.add_argument(
-        "format", help="what to write: an exporter that `joinery plugins exporter` lists"
-    )
-    parser.add_argument("store", type=Path, help="the store to read: name.zarr")
-    parser.add_argument("out", type=Path, help="the new file or folder")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""For whoever reads or writes episodes in another format: the contracts, and a toolkit."""
+"""Tools for plugins that read or write other formats: contracts, images, columns, damaged files."""
 
 from core.formats.arrays import read_npy as read_npy, read_npz as read_npz
 from core.formats.columns import (

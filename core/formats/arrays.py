@@ -1,4 +1,4 @@
-"""numpy's files, read without trust: what they claim is compared with the bytes that are there."""
+"""Read numpy's files without trust: their claims are compared with the bytes that are there."""
 
 from collections.abc import Collection
 from io import BytesIO
@@ -12,28 +12,37 @@ from core.errors import DataError, did_you_mean
 from core.formats.damage import file_size
 from core.system.strict import one_line
 
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Read the arrays of an .npz file, all or those named; they are read-only.
+    """Read arrays of an .npz file, all of them or those in `names`; the arrays are read-only.
 
-    Raises DataError, naming the file, for one that is not there, damaged or cut off (each array has
-    a checksum), that lacks an array, or that holds Python objects, which are never unpickled.
+    Raises DataError, naming the file, if it is missing, damaged or cut off (each array has a
+    checksum), if it lacks an array, or if an array holds Python objects, which are never unpickled.
     """
     size = file_size(file)
     try:
         with ZipFile(file) as archive:
-            there = {
-                i.filename.removesuffix(".npy"): i
-                for i in archive.infolist()
-                if i.filename.endswith(".npy")
+            members = {
+                member.filename.removesuffix(".npy"): member
+                for member in archive.infolist()
+                if member.filename.endswith(".npy")
             }
-            _raise_if_lacking(file, [*there], names or ())
-            return {name: _parse(_member(archive, there[name], size)) for name in (names or there)}
+            for name in names or ():
+                if name not in members:
+                    suggestion = did_you_mean(name, [*members])
+                    raise DataError(f"{file}: has no array '{name}'{suggestion}")
+            return {
+                name: _parse_npy(_read_member(archive, members[name], size))
+                for name in names or members
+            }
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - damaged bytes make zipfile and numpy raise almost anything
+    except Exception as error:  # noqa: BLE001 - damage can make zipfile and numpy raise anything
         raise DataError(
             f"{file}: damaged or no .npz file ({one_line(error)}); copy it again"
         ) from None
@@ -43,38 +52,35 @@ def read_npy(file: Path) -> np.ndarray:
     """Read the array of an .npy file, read-only; raises DataError as `read_npz` does."""
     file_size(file)
     try:
-        return _parse(file.read_bytes())
-    except Exception as error:  # noqa: BLE001
+        return _parse_npy(file.read_bytes())
+    except Exception as error:  # noqa: BLE001 - damage makes numpy raise almost anything
         raise DataError(
             f"{file}: damaged or no .npy file ({one_line(error)}); copy it again"
         ) from None
 
 
-def _parse(data: bytes) -> np.ndarray:
-    """The array in the bytes of an .npy file, a view of them; raises ValueError where they are not
-    all of it.
+def _parse_npy(data: bytes) -> np.ndarray:
+    """Return the array in the bytes of an .npy file, as a view of them.
+
+    Raises ValueError if the bytes are more or fewer than the header says.
     """
     stream = BytesIO(data)
     version = np.lib.format.read_magic(stream)
-    if version not in HEADERS:
+    if version not in HEADER_READERS:
         raise ValueError(f"version {version} of numpy's format")
-    shape, columns_first, dtype = HEADERS[version](stream)
+    shape, columns_first, dtype = HEADER_READERS[version](stream)
     if dtype.hasobject:
         raise ValueError("Python objects, which might run code, are not loaded")
-    claimed, there = prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    if claimed != there:
-        raise ValueError(f"{dtype} {shape} take {claimed:,} bytes, and {there:,} are there")
+    claimed, available = prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if claimed != available:
+        raise ValueError(f"{dtype} {shape} take {claimed:,} bytes, and {available:,} are there")
     return np.ndarray(shape, dtype, data, stream.tell(), order="F" if columns_first else "C")
 
 
-def _raise_if_lacking(file: Path, there: Collection[str], names: Collection[str]) -> None:
-    if lost := [name for name in names if name not in there]:
-        raise DataError(f"{file}: has no array '{lost[0]}'{did_you_mean(lost[0], [*there])}")
+def _read_member(archive: ZipFile, member: ZipInfo, size: int) -> bytes:
+    """Return the bytes of an archive's member, which zipfile compares with their checksum.
 
-
-def _member(archive: ZipFile, member: ZipInfo, size: int) -> bytes:
-    """A member's bytes, verified by their checksum; no longer than deflate can make them, 1,032
-    times the file.
+    Only deflate is allowed: it cannot unpack to more than 1,032 times the `size` of the file.
     """
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise BadZipFile(f"{member.filename} is compressed in a way that numpy does not write")

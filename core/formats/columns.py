@@ -1,4 +1,7 @@
-"""Columns of numbers, pictures and text: which of them a setting names, joined and named."""
+"""Columns of a dataset: what kind of array each is, whether settings name the right ones, joining.
+
+A column is an array (n ...) with one entry for each frame.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
@@ -9,13 +12,14 @@ import numpy as np
 
 from core.errors import ConfigError, DataError, did_you_mean
 
-WIDEST = 10_000  # numbers in an action or in the proprioception
-# what a name in a file stands for; "text" is also what is no numbers
+# Numbers per frame that one column of an action or of the proprioception may hold.
+MAX_WIDTH = 10_000
+# "pictures" are colour images; "text" is everything that is neither images nor numbers.
 ArrayKind = Literal["pictures", "numbers", "text"]
 
 
 def array_kind(shape: Sequence[int], dtype: np.dtype) -> ArrayKind:
-    """What an array holds, one entry a frame: pictures are (n Y X 3)."""
+    """Return what an array (n ...) holds: "pictures" have the shape (n Y X 3)."""
     if dtype.kind not in "uifb":
         return "text"
     return "pictures" if len(shape) == 4 and shape[3] == 3 and dtype.kind != "b" else "numbers"
@@ -24,65 +28,70 @@ def array_kind(shape: Sequence[int], dtype: np.dtype) -> ArrayKind:
 def check_mapping(
     where: Path | str,
     what: str,
-    wanted: Mapping[str, Collection[str]],
+    expected: Mapping[str, Collection[str]],
     known: Mapping[str, ArrayKind],
 ) -> None:
-    """Raise ConfigError, one line for each, where settings name what is not there, or not of the
-    kind that is needed.
+    """Check that the columns which settings name exist, and hold what is needed.
 
-    where: the file that was looked at. what: "array", for example. wanted: names by what they must
-    stand for. Raises DataError where no pictures are wanted for want of any.
+    where: the file that holds the columns.
+    what: the format's word for a column, "array" for example.
+    expected: {kind: names that must hold this kind}. known: {name: its kind}.
+
+    Raises ConfigError with a line for each name that is wrong, and DataError if `expected` asks for
+    "pictures" but names none.
     """
-    if "pictures" in wanted and not wanted["pictures"]:
+    if "pictures" in expected and not expected["pictures"]:
         raise DataError(
             f"{where}: holds no pictures, and an episode needs a camera; name another source"
         )
     mistakes = []
-    for needed, names in wanted.items():
-        fitting = [name for name, kind in known.items() if kind == needed]
+    for needed, names in expected.items():
+        candidates = [name for name, kind in known.items() if kind == needed]
         for name in names:
             if name not in known:
-                mistakes.append(
-                    f"{where}: there is no {what} '{name}'{did_you_mean(name, [*known])}"
-                )
+                suggestion = did_you_mean(name, [*known])
+                mistakes.append(f"{where}: there is no {what} '{name}'{suggestion}")
             elif known[name] != needed:
-                said = f"{what} '{name}' holds {known[name]}, and {needed} are needed"
-                mistakes.append(f"{where}: {said}{did_you_mean(name, fitting)}")
+                mistakes.append(
+                    f"{where}: {what} '{name}' holds {known[name]}, and {needed} are needed"
+                    f"{did_you_mean(name, candidates)}"
+                )
     if mistakes:
         raise ConfigError(mistakes)
 
 
 def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.ndarray:
-    """Columns (n ...) -> (n D) float32; raises DataError where one has another length or holds no
-    numbers.
+    """Join columns of numbers (n ...), where n is `length`, to one array (n D) of float32.
+
+    Raises DataError if a column has another length or does not hold numbers.
     """
     for column in columns:
         if column.dtype.kind not in "uifb" or column.ndim < 1 or len(column) != length:
             raise DataError(
                 f"{where}: {column.dtype} {column.shape}, expected numbers of {length} frames"
             )
-    with np.errstate(over="ignore"):  # what becomes infinite is refused when it enters a store
-        flat = [column.reshape(length, -1).astype(np.float32) for column in columns]
-    return np.concatenate([np.empty((length, 0), np.float32), *flat], axis=1)
+    # Numbers too large for float32 become infinite here; a store refuses them later.
+    with np.errstate(over="ignore"):
+        parts = [column.reshape(length, -1).astype(np.float32) for column in columns]
+    return np.concatenate([np.empty((length, 0), np.float32), *parts], axis=1)
 
 
 def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Names of joined columns: the name itself where it is one number wide, else name_0, name_1 ...
+    """Name the dimensions of joined columns: `name` for a width of 1, else `name_0`, `name_1` ...
 
-    Raises DataError where a column has no numbers, or more than any robot.
+    Raises DataError if a column has no numbers per frame, or more than any robot has.
     """
+    dimensions: list[str] = []
     for name, width in names_and_widths:
-        if not 1 <= width <= WIDEST:
+        if not 1 <= width <= MAX_WIDTH:
             raise DataError(
-                f"'{name}' holds {width:,} numbers a frame, expected 1 to {WIDEST:,}; name another"
+                f"'{name}' holds {width:,} numbers a frame, expected 1 to {MAX_WIDTH:,}; "
+                "name another"
             )
-    return tuple(
-        name if width == 1 else f"{name}_{i}"
-        for name, width in names_and_widths
-        for i in range(width)
-    )
+        dimensions += [name] if width == 1 else [f"{name}_{i}" for i in range(width)]
+    return tuple(dimensions)
 
 
 def flat_width(shape: Sequence[int]) -> int:
-    """Numbers a frame in an array (n ...)."""
+    """Return the number of numbers per frame in an array of shape (n ...)."""
     return prod(int(length) for length in shape[1:])

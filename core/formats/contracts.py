@@ -1,4 +1,4 @@
-"""What the readers and the writers of other formats must do."""
+"""What the reader and the writer of another format must do: EpisodeSource and EpisodeSink."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,46 +7,43 @@ from core.episodes.episode import Episode, StoreInfo
 
 
 class EpisodeSource(Protocol):
-    """A dataset in somebody's format. Built as `build(config, *, source: Path)`, once for each
-    import.
+    """A dataset in another format, which is read episode by episode.
 
-    Picklable, for the processes that read get a copy each: it holds paths and places, and opens
-    files in `read`.
+    Built once for each import, as `build(config, *, source: Path)`. Each process that reads gets a
+    pickled copy, so a source holds paths and positions, and opens files in `read`.
     """
 
     info: StoreInfo
 
     def ids(self) -> Sequence[str]:
-        """Names of the episodes, the same every time: a resumed import skips those it has.
+        """Return the names of all episodes, the same at every call.
 
-        A file whose episodes cannot be listed is one name here, and `read` says what is wrong with
-        it: one damaged
-        file among many then ends no import that skips damage.
+        An import that is resumed skips the names that its store already holds. A file whose
+        episodes cannot be listed is one name here, and `read` of that name raises the error: so one
+        damaged file among many does not end an import that skips damaged episodes.
         """
 
     def read(self, episode: str) -> Episode:
-        """One whole episode; raises DataError that names the file and the episode."""
+        """Read one whole episode; raises DataError that names the file and the episode."""
 
 
 class EpisodeSink(Protocol):
-    """A dataset that is being written in somebody's format. Built as `build(config, *, info:
-    StoreInfo, out: Path)`.
+    """A dataset in another format, which is written episode by episode.
 
-    Nothing is at `out` yet, and the sink makes a file or a folder there. It is moved to where its
-    reader looks for it when it is finished, and removed otherwise, so that half a dataset is never
-    taken for a whole one.
+    Built as `build(config, *, info: StoreInfo, out: Path)`. Nothing exists at `out` yet; the sink
+    makes a file or a folder there. `out` is a temporary name: the finished dataset is moved to
+    where the user wants it, and an unfinished one is removed, so that half a dataset is never taken
+    for a whole one.
 
-    A class that can write features says so with `holds_features = True`; to others, `info` and
-    episodes come without.
+    A class that can write named features declares `holds_features = True`; for all others, `info`
+    and the episodes come without features.
     """
 
     def append(self, episode: Episode) -> None:
-        """Add an episode; raises DataError that names it if the format cannot hold it."""
+        """Write an episode; raises DataError that names it if the format cannot hold it."""
 
     def finish(self) -> None:
-        """Write what only the end can tell, and close the files: the dataset is whole when this
-        returns.
-        """
+        """Write what is known only at the end and close all files; the dataset is then complete."""
 
     def close(self) -> None:
-        """Let go of open files; called last in any case, whether `finish` was called or not."""
+        """Close files that are still open; always called last, whether or not `finish` was."""

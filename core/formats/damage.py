@@ -1,4 +1,4 @@
-"""Files that are damaged: what can still be read of them, and what must not be believed."""
+"""Guard against damaged files: find a readable one, and do not trust a size that a file claims."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,19 +9,22 @@ from core.errors import ConfigError, DataError
 from core.system.strict import one_line
 
 Place = TypeVar("Place")
-Found = TypeVar("Found")
-# times the bytes that are there: more than compression reaches, deflate's limit being 1,032
-INFLATION = 2_000
-ALWAYS = 2**24  # bytes that may be claimed in any case: one flat picture takes next to nothing
-AGREEING = 3  # places that lack what a setting names, until the setting is taken to be wrong
+Value = TypeVar("Value")
+# A file may claim this many times its own size. Deflate, the strongest common compression, reaches
+# a factor of 1,032.
+MAX_INFLATION = 2_000
+# A file may claim this many bytes whatever its size: an image of one colour takes almost none.
+ALWAYS_ALLOWED = 2**24
+# A setting is taken to be wrong once this many places lack what it names.
+CONFIRMATIONS = 3
 
 
-def first_readable(places: Iterable[Place], read: Callable[[Place], Found]) -> Found:
-    """What `read` finds at the first place, of one or more, that is as it should be.
+def first_readable(places: Iterable[Place], read: Callable[[Place], Value]) -> Value:
+    """Return what `read` returns for the first of one or more places where it does not fail.
 
-    Goes on past DataError, and past ConfigError too: a setting is not wrong because one file lacks
-    what it names. Raises the ConfigError once three places agree on it, and what was raised first
-    where there is no good place.
+    Both DataError and ConfigError lead on to the next place, because a setting is not wrong just
+    because one file lacks what it names. Raises the first ConfigError once three places have raised
+    one, or if no place is readable; without any ConfigError, a DataError about the places.
     """
     errors: list[DataError] = []
     mistakes: list[ConfigError] = []
@@ -32,7 +35,7 @@ def first_readable(places: Iterable[Place], read: Callable[[Place], Found]) -> F
             errors.append(error)
         except ConfigError as error:
             mistakes.append(error)
-            if len(mistakes) == AGREEING:
+            if len(mistakes) == CONFIRMATIONS:
                 break
     if mistakes:
         raise mistakes[0]
@@ -42,27 +45,28 @@ def first_readable(places: Iterable[Place], read: Callable[[Place], Found]) -> F
 
 
 def file_size(file: Path) -> int:
-    """Bytes in a file; raises DataError where there is nothing to read: no file, a folder or a
-    pipe, or no bytes.
+    """Return the size of a file in bytes.
+
+    Raises DataError if there is nothing to read: no file, a folder, a pipe, or an empty file.
     """
     try:
         status = file.stat()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({one_line(error)}); copy it again") from None
     if not S_ISREG(status.st_mode):
-        raise DataError(
-            f"{file}: is {'a folder' if S_ISDIR(status.st_mode) else 'no file'}; put the file there"
-        )
+        kind = "a folder" if S_ISDIR(status.st_mode) else "no file"
+        raise DataError(f"{file}: is {kind}; put the file there")
     if not status.st_size:
         raise DataError(f"{file}: is empty; copy it again")
     return status.st_size
 
 
-def check_claimed_size(claimed: int, there: int, where: str) -> None:
-    """Raise DataError where the `there` bytes of a file cannot hold as many as they claim; before
-    any is allocated.
+def check_claimed_size(claimed: int, size: int, where: str) -> None:
+    """Raise DataError if `size` bytes of a file cannot unpack to the `claimed` number of bytes.
+
+    To be called before memory is allocated for them.
     """
-    if claimed > max(ALWAYS, INFLATION * there):
+    if claimed > max(ALWAYS_ALLOWED, MAX_INFLATION * size):
         raise DataError(
-            f"{where}: says that it holds {claimed:,} bytes, more than {there:,} can; copy it again"
+            f"{where}: says that it holds {claimed:,} bytes, more than {size:,} can; copy it again"
         )

@@ -1,27 +1,23 @@
-"""A store's episodes into another format: one after the other, and the dataset appears whole or not
-at all.
-"""
+"""Write a store's episodes as a dataset of another format, whole or not at all."""
 
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
 from core.errors import DataError
 from core.formats.contracts import EpisodeSink
 from core.store.store import EpisodeStore
-from core.system.files import sync, tree
+from core.system.files import sync, tree, written_aside
 from core.system.strict import one_line
 
 MakeSink = Callable[..., EpisodeSink]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What was written: episodes, their frames, and the bytes of all files."""
+class ExportSummary:
+    """What was written: the number of episodes, of their frames, and of bytes in all files."""
 
     episodes: int
     frames: int
@@ -35,57 +31,42 @@ def export_episodes(
     progress: Callable[[int, int], None],
     *,
     holds_features: bool = False,
-) -> Summary:
-    """Write a store's episodes, in its order, to a file or folder that is not there yet.
+) -> ExportSummary:
+    """Write a store's episodes, in the order of the store, to a file or folder that must be new.
 
-    make: builds the sink, called as `make(info=..., out=...)`. progress: called with (done, total)
-    after each episode.
-    holds_features: whether the format has a place for named features; else they are left out.
+    make: builds the sink, called as `make(info=..., out=...)`.
+    progress: called with (done, total) after each episode.
+    holds_features: whether the format can hold named features; if not, they are left out.
 
     One episode is in memory at a time. Raises DataError if an episode is damaged, the format cannot
-    hold it, `out` exists or the disk refuses; nothing is left of the work then.
+    hold it, `out` exists or the disk refuses; nothing that was written remains then.
     """
     if not len(store):
         raise DataError(f"{store.path}: holds no episodes; import some")
     _refuse_existing(out)
-    aside = out.parent / f".{uuid4().hex}.{out.name}"
+    info = store.info if holds_features else replace(store.info, features={})
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        info = store.info if holds_features else replace(store.info, features={})
-        with closing(make(info=info, out=aside)) as sink:
-            for number in range(len(store)):
-                episode = store.read(number)
-                sink.append(episode if holds_features else replace(episode, features={}))
-                progress(number + 1, len(store))
-            sink.finish()
-        size = _publish(aside, out)
+        # A sink may look at the suffix of its file, as numpy does.
+        with written_aside(out, keep_suffix=True) as aside:
+            with closing(make(info=info, out=aside)) as sink:
+                for number in range(len(store)):
+                    episode = store.read(number)
+                    sink.append(episode if holds_features else replace(episode, features={}))
+                    progress(number + 1, len(store))
+                sink.finish()
+            sync(*tree(aside))
+            _refuse_existing(out)  # another program may have written it in the meantime
+        sync(out.parent)
+        size = sum(file.stat().st_size for file in tree(out) if file.is_file())
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise DataError(
             f"{out}: cannot write ({reason}); make room or choose another path"
         ) from error
-    finally:
-        _remove(aside)
-    return Summary(len(store), store.frame_count, size)
+    return ExportSummary(len(store), store.frame_count, size)
 
 
 def _refuse_existing(out: Path) -> None:
-    if os.path.lexists(out):  # a link that leads nowhere, too
+    if os.path.lexists(out):  # also a symbolic link whose target is missing
         raise DataError(f"{out}: is there already; name another path or remove it")
-
-
-def _publish(aside: Path, out: Path) -> int:
-    """Move what is finished to its place, once it is on the disk; return its size in bytes."""
-    sync(*tree(aside))
-    _refuse_existing(out)
-    os.rename(aside, out)
-    sync(out.parent)
-    return sum(file.stat().st_size for file in tree(out) if file.is_file())
-
-
-def _remove(aside: Path) -> None:
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            aside.unlink()

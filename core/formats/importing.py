@@ -1,5 +1,7 @@
-"""A source's episodes into a store: read in parallel, kept in the source's order, whatever
-interrupts it.
+"""Import the episodes of a source into a store, in the order of the source.
+
+Several processes may read and encode episodes; this one alone writes the store. An import that was
+interrupted continues where it stopped.
 """
 
 import pickle
@@ -25,12 +27,12 @@ Outcome = EncodedEpisode | DataError
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a store holds after an import.
+class ImportSummary:
+    """What an import did, and what its store holds now.
 
-    added, episodes, frames: episodes imported just now; episodes and frames in all.
+    added: number of episodes that this import added. episodes, frames: number of all in the store.
     bytes: size of all files.
-    codecs: {camera: its codec, and what the others would have taken where it was chosen just now}.
+    codecs: {camera: its codec, with the sizes of the others if this import chose it}.
     skipped: {episode: what is wrong with it}.
     """
 
@@ -50,143 +52,141 @@ def import_episodes(
     jobs: int = 1,
     skip_bad: bool = False,
     segment_bytes: int = SEGMENT_BYTES,
-) -> Summary:
-    """Append a source's episodes to a store, without those that it has already.
+) -> ImportSummary:
+    """Append to a store those episodes of a source that it does not hold yet.
 
-    jobs: processes that read, each from a copy of the source. progress: called with (done, total)
-    after each episode.
-    skip_bad: go on past damaged episodes; the next call tries them again. segment_bytes: as in
-    StoreWriter. Raises DataError if an episode is damaged or the store's conventions are not the
-    source's. However it ends, the episodes before are committed, and the same call goes on from
-    there.
+    progress: called with (done, total) after each episode.
+    jobs: number of processes that read, each from its own copy of the source.
+    skip_bad: skip damaged episodes instead of stopping; the next import tries them again.
+    segment_bytes: as in StoreWriter.
+
+    Raises DataError if an episode is damaged, or if the source has other conventions than the
+    store. However the import ends, the episodes that came before are committed, and the same call
+    continues from there.
     """
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
     with StoreWriter(out, source.info, segment_bytes) as writer:
         missing = [episode for episode in ids if episode not in writer.committed]
         before, skipped = len(ids) - len(missing), {}
-        outcomes = _encoded(source, writer, missing, jobs)
+        outcomes = _encode_episodes(source, writer, missing, jobs)
         try:
             for done, (episode, outcome) in enumerate(outcomes, before + 1):
                 if isinstance(outcome, EncodedEpisode):
                     writer.append_encoded(outcome)
                 elif skip_bad:
                     skipped[episode] = str(outcome)
-                else:
-                    raise _with_name(episode, outcome)
+                elif episode in str(outcome):
+                    raise outcome
+                else:  # the source named the file alone
+                    raise DataError(f"episode {episode!r}: {outcome}")
                 progress(done, len(ids))
         except BaseException:
-            writer.commit()  # before waiting for processes to end
+            writer.commit()  # at once, because closing the outcomes waits for processes to end
             raise
         finally:
             outcomes.close()
         writer.commit()
-        codecs = (
-            {camera: _explain(writer, camera) for camera in source.info.cameras}
-            if writer.codecs
-            else {}
-        )
-    return _summary(out, len(missing) - len(skipped), codecs, skipped)
-
-
-def _with_name(episode: str, error: DataError) -> DataError:
-    """The error, in which the episode is named also where its source names only the file."""
-    return error if episode in str(error) else DataError(f"episode {episode!r}: {error}")
-
-
-def _summary(
-    out: Path, added: int, codecs: Mapping[str, str], skipped: Mapping[str, str]
-) -> Summary:
+        codecs = {}
+        if writer.codecs is not None:
+            codecs = {camera: _explain_codec(writer, camera) for camera in source.info.cameras}
     if not codecs:
-        raise DataError(
-            f"none of the {len(skipped)} episodes can be read; the first: {next(iter(skipped.values()))}"
-        )
+        first = next(iter(skipped.values()))
+        raise DataError(f"none of the {len(skipped)} episodes can be read; the first: {first}")
     store = EpisodeStore(out)
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return Summary(added, len(store), store.frame_count, size, codecs, skipped)
+    return ImportSummary(
+        added=len(missing) - len(skipped),
+        episodes=len(store),
+        frames=store.frame_count,
+        bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        codecs=codecs,
+        skipped=skipped,
+    )
 
 
-def _explain(writer: StoreWriter, camera: str) -> str:
-    """Say which codec a camera has, and why where this writer chose it."""
+def _explain_codec(writer: StoreWriter, camera: str) -> str:
+    """Describe a camera's codec, with its cost and that of the others if this writer chose it."""
     assert writer.codecs is not None
-    chosen, tried = writer.codecs[camera], writer.tried.get(camera, {})
-    if chosen not in tried:
-        return str(chosen)
-    others = [f"{codec} takes {cost}" for codec, cost in tried.items() if codec != chosen]
-    return f"{chosen}, {tried[chosen]} ({', '.join(others)})"
+    codec, costs = writer.codecs[camera], writer.tried.get(camera, {})
+    if codec not in costs:
+        return str(codec)
+    others = [f"{other} takes {cost}" for other, cost in costs.items() if other != codec]
+    return f"{codec}, {costs[codec]} ({', '.join(others)})"
 
 
-def _encoded(
+def _encode_episodes(
     source: EpisodeSource, writer: StoreWriter, episodes: Sequence[str], jobs: int
 ) -> Generator[tuple[str, Outcome], None, None]:
-    """Yield each episode with what became of it, in order; the first good one is encoded here and
-    chooses codecs.
+    """Yield each episode's name, in order, with the encoded episode or what is wrong with it.
+
+    The first readable episode of a new store is encoded in this process, because the writer chooses
+    the codecs by it; the others are encoded by `jobs` processes.
     """
     remaining = deque(episodes)
     while remaining and (jobs == 1 or writer.codecs is None):
-        episode = remaining.popleft()
+        name = remaining.popleft()
         try:
-            read = source.read(episode)
-            check_episode(read, writer.info)
+            episode = source.read(name)
+            check_episode(episode, writer.info)
         except DataError as error:
-            yield episode, error
+            yield name, error
         else:
-            yield episode, writer.encode(read)
+            yield name, writer.encode(episode)
     if remaining:
         assert writer.codecs is not None
         with TemporaryDirectory(prefix="joinery-") as folder:
-            yield from _in_parallel(
-                (_pickled(source, Path(folder)), writer.codecs), remaining, jobs
-            )
+            pickled = _pickle_source(source, Path(folder))
+            yield from _encode_in_parallel(pickled, writer.codecs, remaining, jobs)
 
 
 # -------------------------------------------------------------------------------- several processes
 
-_Context = tuple[Path, Mapping[str, Codec]]
 
+def _pickle_source(source: EpisodeSource, folder: Path) -> Path:
+    """Write the source to a file, from which each process reads its copy.
 
-def _pickled(source: EpisodeSource, folder: Path) -> Path:
-    """A file that holds the source: processes that got it through a pipe would start one after
-    another.
+    If processes got it through their pipes instead, they would start one after another.
     """
     file = folder / "source.pickle"
     try:
         content = pickle.dumps(source)
-    except Exception as error:  # noqa: BLE001 - a stranger's environment may fail in any way
-        said = f"{type(source).__name__} cannot be sent to other processes ({one_line(error)})"
-        raise DataError(f"{said}; import with --jobs 1") from None
+    except Exception as error:  # noqa: BLE001 - the source of a plugin can raise anything
+        raise DataError(
+            f"{type(source).__name__} cannot be sent to other processes ({one_line(error)}); "
+            "import with --jobs 1"
+        ) from None
     file.write_bytes(content)
     return file
 
 
-def _in_parallel(
-    context: _Context, remaining: deque[str], jobs: int
+def _encode_in_parallel(
+    pickled: Path, codecs: Mapping[str, Codec], remaining: deque[str], jobs: int
 ) -> Iterator[tuple[str, Outcome]]:
+    """Yield what `_encode_episodes` does, with at most two episodes per process in progress."""
     running: deque[tuple[str, Future[Outcome]]] = deque()
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _Worker.start, context)
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _Worker.start, (pickled, codecs))
     try:
         while remaining or running:
             while remaining and len(running) < 2 * jobs:
-                running.append((remaining[0], pool.submit(_Worker.encode, remaining[0])))
-                remaining.popleft()
-            yield running[0][0], running[0][1].result()
+                name = remaining.popleft()
+                running.append((name, pool.submit(_Worker.encode, name)))
+            name, future = running[0]
+            yield name, future.result()
             running.popleft()
     except BrokenProcessPool:
         unread = [
-            episode
-            for episode, future in running
-            if not (future.done() and future.exception() is None)
+            name for name, future in running if not (future.done() and future.exception() is None)
         ]
         raise DataError(
-            f"a process that reads episodes has died, at one of {', '.join(unread)}: out of memory? What was read "
-            "before is kept; import again, with fewer --jobs"
+            f"a process that reads episodes has died, at one of {', '.join(unread)}: "
+            "out of memory? What was read before is kept; import again, with fewer --jobs"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 class _Worker:
-    """One reading process: its copy of the source, and the codecs that it encodes by."""
+    """The state of a process that reads: its copy of the source, and the codecs to encode with."""
 
     source: EpisodeSource
     codecs: Mapping[str, Codec]
@@ -197,10 +197,10 @@ class _Worker:
         cls.source, cls.codecs = pickle.loads(pickled.read_bytes()), codecs
 
     @classmethod
-    def encode(cls, episode: str) -> Outcome:
+    def encode(cls, name: str) -> Outcome:
         try:
-            read = cls.source.read(episode)
-            check_episode(read, cls.source.info)
-            return EncodedEpisode.of(read, cls.codecs)
+            episode = cls.source.read(name)
+            check_episode(episode, cls.source.info)
+            return EncodedEpisode.of(episode, cls.codecs)
         except DataError as error:
             return error

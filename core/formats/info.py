@@ -1,4 +1,4 @@
-"""What a source holds: what its actions mean, as its reader finds it and its user corrects it."""
+"""Describe a source: its StoreInfo, the user's corrections to it, and its form as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +19,15 @@ from core.episodes.episode import (
 from core.errors import DataError
 from core.system.strict import from_plain, one_line
 
-INFO_VERSION = 1  # of what `dump_info` gives
-_INFO = TypeAdapter(StoreInfo)
+# Version of the plain data that `dump_info` returns.
+INFO_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ConventionOverride:
-    """What a format does not say, or says wrongly; what is left out stays as the format's reader
-    found it.
+    """The user's corrections of an action convention that a format does not record, or wrongly.
+
+    A field that is left out keeps the value that the format's reader determined.
     """
 
     names: tuple[str, ...] | None = None
@@ -46,17 +47,18 @@ class ConventionOverride:
 
 
 def override_convention(
-    found: ActionConvention, said: ConventionOverride | None
+    convention: ActionConvention, override: ConventionOverride | None
 ) -> ActionConvention:
-    """Put what a user says over what a reader found; raises DataError where the two do not fit
-    together.
+    """Apply a user's corrections to the convention that a reader determined.
+
+    Raises DataError if the result contradicts itself, a scale for each of too few dimensions for
+    example.
     """
-    if said is None:
-        return found
+    if override is None:
+        return convention
+    changes = {name: value for name, value in vars(override).items() if value is not None}
     try:
-        return replace(
-            found, **{name: value for name, value in vars(said).items() if value is not None}
-        )
+        return replace(convention, **changes)
     except ValueError as error:
         raise DataError(f"meaning: {error}") from None
 
@@ -69,8 +71,9 @@ def source_info(
     origin: str,
     features: Mapping[str, Feature] | None = None,
 ) -> StoreInfo:
-    """What holds for a source; cameras: {name: (rows, columns)}. Raises DataError where that
-    describes no episodes.
+    """Make the description of a source; cameras: {name: (rows, columns)}.
+
+    Raises DataError, naming `origin`, if no episode can have such a description.
     """
     if not cameras:
         raise DataError(
@@ -93,15 +96,17 @@ def source_info(
 
 
 def dump_info(info: StoreInfo) -> dict[str, Any]:
-    """What holds for a store as plain data, for a format that has no place of its own for it; see
-    `load_info`.
+    """Return a store's description as plain data, which `load_info` reads back exactly.
+
+    For formats that have no place of their own for what a store records.
     """
-    return {"version": INFO_VERSION, **_INFO.dump_python(info, mode="json")}
+    return {"version": INFO_VERSION, **TypeAdapter(StoreInfo).dump_python(info, mode="json")}
 
 
 def load_info(plain: Any, where: str) -> StoreInfo:
-    """Read back what `dump_info` gave, exactly; raises DataError, headed by `where`, for anything
-    else.
+    """Read back what `dump_info` returned.
+
+    Raises DataError, which begins with `where`, for anything else and for later versions.
     """
     try:
         if plain["version"] > INFO_VERSION:

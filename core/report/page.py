@@ -1,17 +1,23 @@
-"""Pages: templates filled in with autoescape, as one file that asks for nothing else."""
+"""Render pages from templates: each page is one HTML file that asks the network for nothing."""
 
 import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from errno import EISDIR
 from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from core.system.files import written_aside
+
+# The kinds of words in TOML; each gets a colour of its own on the page.
 TOML = re.compile(
     r"""(?P<comment>\#.*$) | (?P<section>^\s*\[.*\]\s*$) | (?P<key>^[^=\#"']+(?=\s=))
     | (?P<text>"(?:\\.|[^"\\])*" | '[^']*') | (?P<value>\b(?:true|false|[+-]?\d[\w.+-]*)\b)""",
@@ -19,15 +25,21 @@ TOML = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Fact:
+    """A number at the head of a page: its name, its value, and a note on how it was measured."""
+
+    name: str
+    value: str
+    detail: str = ""
+
+
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill a template in: whatever comes from files is escaped, and the page forbids itself every
-    request.
+    """Fill in a template of core/report/templates; all text in `values` is escaped.
 
-    Its Content-Security-Policy names the one script that may run, by its checksum.
+    The page's Content-Security-Policy forbids every request, and every script but the page's own,
+    which it identifies by a checksum.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
     loader = PackageLoader("core.report")
     environment = Environment(
         loader=loader,
@@ -38,71 +50,72 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": percent,
-        "flat": flat,
+        "flatten": flatten,
         "breakable": lambda name: Markup("_<wbr>").join(str(name).split("_")),
-        "highlighted": lambda text: Markup(highlighted(text)),
-        "drawn": Markup,  # the SVG of figures.py, which escapes what it is given
+        "highlight_toml": lambda text: Markup(highlight_toml(text)),
     }
     style, script = (loader.get_source(environment, name)[0] for name in ("page.css", "player.js"))
-    allowed = f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
-    page = {"style": Markup(style), "script": Markup(script), "allowed_script": allowed}
+    script_hash = b64encode(sha256(script.encode()).digest()).decode()
+    page = {
+        "style": Markup(style),
+        "script": Markup(script),
+        "allowed_script": f"'sha256-{script_hash}'",
+    }
     return environment.get_template(template).render({**page, **values})
 
 
 def write_page(path: Path, text: str) -> None:
-    """Replace a file by a page, whole or not at all."""
-    with replacing(path) as temporary:
+    """Write a page in one step: if that fails, a page that was at `path` stays as it was."""
+    with output_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what takes the place of `path` when all went well; an OSError names `path`,
-    and comes at once.
+def output_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name; the file that the block writes there is then moved to `path`.
+
+    Raises an OSError that names `path`, before the block runs if `path` is a folder or its folder
+    cannot be written to.
     """
     if path.is_dir():
         raise IsADirectoryError(EISDIR, "is a folder; name a file", str(path))
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    temporary = None
     try:
-        temporary.touch()
-        yield temporary
-        temporary.replace(path)
+        with written_aside(path) as temporary:
+            temporary.touch()
+            yield temporary
     except OSError as error:
         if error.errno and error.filename in (None, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def percent(share: float) -> str:
-    """0.875 -> 87.5%, 0.9 -> 90%."""
+    """Format a share: 0.875 -> 87.5%, 0.9 -> 90%."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as {"section.key": value as text}."""
-    found: dict[str, str] = {}
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Turn nested mappings into {"section.key": value as text}."""
+    texts: dict[str, str] = {}
     for key, value in values.items():
+        name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            texts |= flatten(value, f"{name}.")
         elif isinstance(value, float):
-            found[f"{prefix}{key}"] = f"{value:.10g}"
+            texts[name] = f"{value:.10g}"
+        elif isinstance(value, str):
+            texts[name] = value
         else:
-            found[f"{prefix}{key}"] = (
-                value if isinstance(value, str) else json.dumps(value, default=str)
-            )
-    return found
+            texts[name] = json.dumps(value, default=str)
+    return texts
 
 
-def highlighted(toml: str) -> str:
-    """TOML as HTML, with a class around each kind of word."""
+def highlight_toml(text: str) -> str:
+    """Turn TOML into HTML, with a class around each word by its kind."""
     pieces, end = [], 0
-    for word in TOML.finditer(toml):
-        pieces += [
-            escape(toml[end : word.start()]),
-            f'<i class="{word.lastgroup}">{escape(word[0])}</i>',
-        ]
+    for word in TOML.finditer(text):
+        pieces.append(escape(text[end : word.start()]))
+        pieces.append(f'<i class="{word.lastgroup}">{escape(word[0])}</i>')
         end = word.end()
-    return "".join([*pieces, escape(toml[end:])])
+    return "".join([*pieces, escape(text[end:])])

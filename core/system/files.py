@@ -9,17 +9,21 @@ from uuid import uuid4
 
 
 @contextmanager
-def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def written_aside(
+    path: Path, *, durable: bool = False, keep_suffix: bool = False
+) -> Iterator[Path]:
     """Yield a hidden path beside `path`; what the block writes there is then renamed to `path`.
 
     The block may write a file or a folder. A file at `path` is replaced in one step. If the block
     raises, `path` stays as it was, and what the block wrote is removed.
 
     durable: flush everything to the disk before and after the rename. Without it, a crash of the
-    machine may keep the rename and lose the contents. Raises OSError, also where `path` is a
+    machine may keep the rename and lose the contents. keep_suffix: the hidden name ends like
+    `path`, for libraries that look at a file's suffix. Raises OSError, also where `path` is a
     folder that is not empty.
     """
-    aside = path.with_name(f".{path.name}.{uuid4().hex}")
+    unique = uuid4().hex
+    aside = path.with_name(f".{unique}.{path.name}" if keep_suffix else f".{path.name}.{unique}")
     try:
         yield aside
         if durable:

@@ -1,3 +1,5 @@
+"""The list of commands, and how the first word chooses one."""
+
 import subprocess
 import sys
 

@@ -1,6 +1,12 @@
+"""How errors end a command."""
+
+from argparse import ArgumentTypeError
+from pathlib import Path
+
 import pytest
 
 from core import ConfigError, JoineryError, command
+from core.commands.command import local_path, positive
 
 
 @pytest.mark.parametrize(
@@ -28,3 +34,22 @@ def test_an_error_of_our_own_keeps_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         main([])
+
+
+def test_a_closed_pipe_is_no_mistake(capsys):
+    @command
+    def main(argv=None):
+        raise BrokenPipeError
+
+    assert main([]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_arguments_are_parsed_or_refused():
+    assert positive("12") == 12
+    for text in ("0", "-1", "1.5", "x"):
+        with pytest.raises(ArgumentTypeError, match="expected a whole number above zero"):
+            positive(text)
+    assert local_path("a.zarr") == Path("a.zarr")
+    with pytest.raises(ArgumentTypeError, match="episodes are written to a folder"):
+        local_path("s3://bucket/a.zarr")

@@ -44,15 +44,15 @@ def test_the_plan_comes_before_the_work_and_the_numbers_after(folder, tmp_path, 
     )
     shown = capsys.readouterr()
     plan, _, summary = shown.out.partition("3 episodes imported")
-    for said in (
+    for expected in (
         "3 episodes\n",
         "top: 16 x 24, 5 Hz",
         "delta",
         "1 grip: 1.0 is 1, binary gripper: 0 closed, 1 open",
     ):
-        assert said in plan
+        assert expected in plan
     assert "angles_0, angles_1, angles_2" in plan
-    for said in (
+    for expected in (
         "3 episodes, 15 frames",
         "camera top: ",
         "KB a frame",
@@ -60,7 +60,7 @@ def test_the_plan_comes_before_the_work_and_the_numbers_after(folder, tmp_path, 
         "proprio angles_2",
         "99 %",
     ):
-        assert said in summary
+        assert expected in summary
     assert "importing 3/3 episodes" in shown.err
     assert EpisodeStore(out).info.action.grippers[0].open == 1.0
 

@@ -14,7 +14,7 @@ def test_a_store_and_its_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[s
     store = make_store(tmp_path / "store.zarr")
     assert main([str(store.path)]) == 0
     shown = capsys.readouterr().out
-    for said in (
+    for expected in (
         f"{store.path}: 6 episodes, {store.frame_count} frames; made for tests",
         "camera wrist: 32 x 32, 10 Hz",
         "camera wrist is stored as jpeg",
@@ -22,7 +22,7 @@ def test_a_store_and_its_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "proprioception: p0, p1, p2",
         "proprio p2",
     ):
-        assert said in shown
+        assert expected in shown
     rows = [line.split() for line in shown.splitlines()]
     assert ["reach", "3", "39", "11", "15", "1"] in rows
     assert ["push", "3", "37", "11", "14", "1"] in rows
@@ -75,9 +75,9 @@ def test_an_unknown_episode(
 ) -> None:
     page = tmp_path / "page.html"
     assert main([str(store.path), "--html", str(page), "--episodes", "reach/0", "pusch/1"]) == 2
-    said = capsys.readouterr()
-    assert said.err == "error: there is no episode 'pusch/1'; did you mean 'push/1'?\n"
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert output.err == "error: there is no episode 'pusch/1'; did you mean 'push/1'?\n"
+    assert output.out == ""
     assert not page.exists()
 
 
@@ -125,6 +125,6 @@ def test_rerun_is_an_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert main([str(store.path), "--rerun", str(tmp_path / "out.rrd")]) == 2
-    said = capsys.readouterr()
-    assert "pip install 'joinery[rerun]'" in said.err
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert "pip install 'joinery[rerun]'" in output.err
+    assert output.out == ""

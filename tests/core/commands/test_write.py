@@ -36,12 +36,12 @@ def test_the_exporter_of_the_page(
     assert len(out.read_text().splitlines()) == 3
     assert out.read_text().startswith('{"instruction": "reach the red cube", "actions": [[')
     shown = capsys.readouterr()
-    for said in (
+    for expected in (
         "a.zarr: 3 episodes\n",
         "front: 32 x 32, 10 Hz",
         "3 gripper: 1.0 is 1, binary gripper: -1 closed",
     ):
-        assert said in shown.out
+        assert expected in shown.out
     assert (
         shown.out.splitlines()[-1]
         == f"{out}: 3 episodes, 36 frames, {out.stat().st_size / 1e6:.1f} MB"

@@ -12,7 +12,7 @@ import pytest
 
 from core import run
 from core.evaluation import evaluation as evaluation_module, preparation
-from core.report import report as report_module
+from core.report import run_report as report_module
 from core.training import fit as fit_module
 from core.weights.checkpoint import checkpoints
 from tests.toy_command import install_toy

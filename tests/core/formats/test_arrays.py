@@ -1,4 +1,4 @@
-"""numpy's files: read as written, and what they claim is not believed."""
+"""numpy's files are read as written, and what they claim is not believed."""
 
 import zipfile
 from io import BytesIO
@@ -13,7 +13,7 @@ from core.errors import DataError
 from core.formats.arrays import read_npy, read_npz
 from tests.damage import bounded
 
-PICTURES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -22,11 +22,11 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def claiming(shape: tuple[int, ...]) -> bytes:
-    """The array of PICTURES, whose header says that it has another shape."""
+    """The array of IMAGES, whose header says that it has another shape."""
     np.lib.format.write_array_header_1_0(
         stream := BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": shape}
     )
-    return stream.getvalue() + PICTURES.tobytes()
+    return stream.getvalue() + IMAGES.tobytes()
 
 
 def pack(file: Path, content: bytes, method: int = zipfile.ZIP_STORED) -> Path:
@@ -45,8 +45,8 @@ def test_arrays_of_all_kinds_are_read_as_written(
     file = tmp_path_factory.getbasetemp() / "array.npy"
     written = np.asfortranarray(array) if columns_first and array.ndim else array
     np.save(file, written)
-    found = read_npy(file)
-    assert (found.dtype, found.shape, found.tobytes()) == (
+    array = read_npy(file)
+    assert (array.dtype, array.shape, array.tobytes()) == (
         written.dtype,
         written.shape,
         written.tobytes(),
@@ -55,9 +55,9 @@ def test_arrays_of_all_kinds_are_read_as_written(
 
 def test_some_arrays_or_all(tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
-    np.savez_compressed(file, front=PICTURES, action=np.ones(2))
+    np.savez_compressed(file, front=IMAGES, action=np.ones(2))
     assert read_npz(file).keys() == {"front", "action"}
-    np.testing.assert_array_equal(read_npz(file, ["front"])["front"], PICTURES)
+    np.testing.assert_array_equal(read_npz(file, ["front"])["front"], IMAGES)
     with pytest.raises(DataError, match=r"a.npz: has no array 'acton'; did you mean 'action'"):
         read_npz(file, ["acton"])
 
@@ -65,7 +65,9 @@ def test_some_arrays_or_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "shape", [(10**12,), (2, 3, 4, 10**12), (10**9, 10**9, 10**9), (2, 3), (-2, -12), (2, 3, 5)]
 )
-def test_shapes_that_the_bytes_are_not(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_a_shape_that_the_bytes_do_not_have_is_refused(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     (tmp_path / "a.npy").write_bytes(claiming(shape))
     for read, file in (
         (read_npy, tmp_path / "a.npy"),
@@ -75,9 +77,9 @@ def test_shapes_that_the_bytes_are_not(tmp_path: Path, shape: tuple[int, ...]) -
             read(file)
 
 
-def test_members_that_claim_more_than_the_file(tmp_path: Path) -> None:
-    file = pack(tmp_path / "a.npz", npy(PICTURES))
-    content, size = file.read_bytes(), len(npy(PICTURES)).to_bytes(4, "little")
+def test_a_member_that_claims_more_than_the_file_is_refused(tmp_path: Path) -> None:
+    file = pack(tmp_path / "a.npz", npy(IMAGES))
+    content, size = file.read_bytes(), len(npy(IMAGES)).to_bytes(4, "little")
     listed = content.index(b"PK\x01\x02")  # where the archive lists its members
     file.write_bytes(
         content[:listed] + content[listed:].replace(size, (2**31).to_bytes(4, "little"))
@@ -102,7 +104,7 @@ def test_compression_without_a_limit_is_refused(tmp_path: Path, method: int) -> 
         read_npz(file)
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_other_things_than_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
     (tmp_path / "empty.npz").write_bytes(b"")
     for name, message in (
@@ -115,8 +117,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             read_npz(tmp_path / name)
 
 
-def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "a.npy", PICTURES)
+def test_a_file_without_permission_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "a.npy", IMAGES)
 
     def refuse(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))

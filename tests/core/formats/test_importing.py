@@ -1,3 +1,5 @@
+"""Importing: order, damage, continuation, and several processes."""
+
 import os
 import re
 import signal
@@ -35,10 +37,10 @@ class Source:
         return self.episodes[episode]
 
 
-def nowhere(done: int, total: int) -> None: ...
+def ignore(done: int, total: int) -> None: ...
 
 
-def test_an_import_says_what_it_did(tmp_path: Path) -> None:
+def test_the_summary_of_an_import(tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
     summary = import_episodes(
         Source(5), tmp_path / "a.zarr", lambda done, total: progress.append((done, total))
@@ -54,51 +56,54 @@ def test_an_import_says_what_it_did(tmp_path: Path) -> None:
     assert re.fullmatch(
         r"zstd, \S+ KB a frame \(jpeg 4:4:4 takes .* at \d+ dB, .*\)", summary.codecs["front"]
     )
-    wrist = r"jpeg 4:4:4, \S+ KB a frame at \d+ dB \(zstd takes \S+ KB a frame, jpeg 4:2:0 takes .* at \d+ dB\)"
+    wrist = (
+        r"jpeg 4:4:4, \S+ KB a frame at \d+ dB "
+        r"\(zstd takes \S+ KB a frame, jpeg 4:2:0 takes .* at \d+ dB\)"
+    )
     assert re.fullmatch(wrist, summary.codecs["wrist"])
 
 
-def test_an_import_goes_on_with_what_is_new(tmp_path: Path) -> None:
-    import_episodes(Source(3), tmp_path / "a.zarr", nowhere)
+def test_an_import_adds_only_what_is_new(tmp_path: Path) -> None:
+    import_episodes(Source(3), tmp_path / "a.zarr", ignore)
     source = Source(5)
-    summary = import_episodes(source, tmp_path / "a.zarr", nowhere)
+    summary = import_episodes(source, tmp_path / "a.zarr", ignore)
     assert source.reads == ["push/3", "reach/4"]
     assert (summary.added, summary.episodes) == (2, 5)
 
 
 def test_a_damaged_episode_stops_the_import_and_can_be_mended(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="reach/2: damaged"):
-        import_episodes(Source(4, broken=["reach/2"]), tmp_path / "a.zarr", nowhere)
-    import_episodes(Source(4), tmp_path / "a.zarr", nowhere)
+        import_episodes(Source(4, broken=["reach/2"]), tmp_path / "a.zarr", ignore)
+    import_episodes(Source(4), tmp_path / "a.zarr", ignore)
     store = EpisodeStore(tmp_path / "a.zarr")
     np.testing.assert_array_equal(store.actions(2, 0, 13), Source(4).episodes["reach/2"].actions)
 
 
 def test_nothing_to_import(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no episodes"):
-        import_episodes(Source(0), tmp_path / "a.zarr", nowhere)
+        import_episodes(Source(0), tmp_path / "a.zarr", ignore)
 
 
-def test_what_came_before_a_damaged_episode_is_kept(tmp_path: Path) -> None:
+def test_the_episodes_before_a_damaged_one_are_kept(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="reach/2: damaged"):
-        import_episodes(Source(4, broken=["reach/2"]), tmp_path / "a.zarr", nowhere)
+        import_episodes(Source(4, broken=["reach/2"]), tmp_path / "a.zarr", ignore)
     assert len(EpisodeStore(tmp_path / "a.zarr")) == 2
 
 
 def test_damaged_episodes_are_skipped_when_asked(tmp_path: Path) -> None:
     broken = ["reach/0", "push/3"]
-    summary = import_episodes(Source(5, broken), tmp_path / "a.zarr", nowhere, skip_bad=True)
+    summary = import_episodes(Source(5, broken), tmp_path / "a.zarr", ignore, skip_bad=True)
     assert (summary.added, summary.episodes) == (3, 3)
     assert summary.skipped == {episode: f"{episode}: damaged" for episode in broken}
 
 
 def test_a_skipped_episode_is_tried_again(tmp_path: Path) -> None:
-    import_episodes(Source(4, ["reach/2"]), tmp_path / "a.zarr", nowhere, skip_bad=True)
+    import_episodes(Source(4, ["reach/2"]), tmp_path / "a.zarr", ignore, skip_bad=True)
     still_broken = Source(4, ["reach/2"])
-    summary = import_episodes(still_broken, tmp_path / "a.zarr", nowhere, skip_bad=True)
+    summary = import_episodes(still_broken, tmp_path / "a.zarr", ignore, skip_bad=True)
     assert still_broken.reads == ["reach/2"]
     assert (summary.added, summary.episodes, [*summary.skipped]) == (0, 3, ["reach/2"])
-    summary = import_episodes(Source(4), tmp_path / "a.zarr", nowhere, skip_bad=True)
+    summary = import_episodes(Source(4), tmp_path / "a.zarr", ignore, skip_bad=True)
     assert (summary.added, summary.episodes, summary.skipped) == (1, 4, {})
 
 
@@ -113,7 +118,7 @@ class Vague(Source):
 
 def test_the_episode_is_named_where_the_source_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^episode 'reach/2': videos/file-000.mp4: damaged"):
-        import_episodes(Vague(4, ["reach/2"]), tmp_path / "a.zarr", nowhere)
+        import_episodes(Vague(4, ["reach/2"]), tmp_path / "a.zarr", ignore)
 
 
 def test_nothing_but_damaged_episodes(tmp_path: Path) -> None:
@@ -121,7 +126,7 @@ def test_nothing_but_damaged_episodes(tmp_path: Path) -> None:
         DataError, match="none of the 2 episodes can be read; the first: reach/0: damaged"
     ):
         import_episodes(
-            Source(2, ["reach/0", "push/1"]), tmp_path / "a.zarr", nowhere, skip_bad=True
+            Source(2, ["reach/0", "push/1"]), tmp_path / "a.zarr", ignore, skip_bad=True
         )
     assert not (tmp_path / "a.zarr").exists()
 
@@ -156,7 +161,7 @@ class Opener(Source):
 
 def test_a_source_is_built_once_and_copied(tmp_path: Path) -> None:
     Opener.built = 0
-    assert import_episodes(Opener(9), tmp_path / "a.zarr", nowhere, jobs=2).added == 9
+    assert import_episodes(Opener(9), tmp_path / "a.zarr", ignore, jobs=2).added == 9
 
 
 def test_a_source_that_cannot_be_copied_is_read_by_one_process(tmp_path: Path) -> None:
@@ -167,13 +172,13 @@ def test_a_source_that_cannot_be_copied_is_read_by_one_process(tmp_path: Path) -
             DataError,
             match=r"Opener cannot be sent to other processes \(.*\); import with --jobs 1",
         ):
-            import_episodes(source, tmp_path / "a.zarr", nowhere, jobs=2)
-        assert import_episodes(source, tmp_path / "a.zarr", nowhere).episodes == 4
+            import_episodes(source, tmp_path / "a.zarr", ignore, jobs=2)
+        assert import_episodes(source, tmp_path / "a.zarr", ignore).episodes == 4
 
 
 def test_processes_make_the_same_store_in_the_same_order(tmp_path: Path) -> None:
     progress: list[int] = []
-    import_episodes(Source(9), tmp_path / "one.zarr", nowhere)
+    import_episodes(Source(9), tmp_path / "one.zarr", ignore)
     import_episodes(
         Source(9), tmp_path / "two.zarr", lambda done, total: progress.append(done), jobs=2
     )
@@ -183,7 +188,7 @@ def test_processes_make_the_same_store_in_the_same_order(tmp_path: Path) -> None
 
 def test_a_damaged_episode_in_another_process_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="push/5: damaged"):
-        import_episodes(Source(9, broken=["push/5"]), tmp_path / "a.zarr", nowhere, jobs=2)
+        import_episodes(Source(9, broken=["push/5"]), tmp_path / "a.zarr", ignore, jobs=2)
     assert len(EpisodeStore(tmp_path / "a.zarr")) == 5
 
 
@@ -192,9 +197,9 @@ def test_a_process_that_dies_costs_nothing_that_was_read(tmp_path: Path) -> None
         DataError,
         match=r"a process that reads episodes has died, at one of .*push/5.* import again",
     ):
-        import_episodes(Deadly(9), tmp_path / "a.zarr", nowhere, jobs=2)
+        import_episodes(Deadly(9), tmp_path / "a.zarr", ignore, jobs=2)
     before = len(EpisodeStore(tmp_path / "a.zarr"))
     assert 1 <= before <= 5
-    import_episodes(Source(9), tmp_path / "a.zarr", nowhere)
-    import_episodes(Source(9), tmp_path / "whole.zarr", nowhere)
+    import_episodes(Source(9), tmp_path / "a.zarr", ignore)
+    import_episodes(Source(9), tmp_path / "whole.zarr", ignore)
     assert [*contents(tmp_path / "a.zarr").items()] == [*contents(tmp_path / "whole.zarr").items()]

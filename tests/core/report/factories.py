@@ -1,6 +1,4 @@
-"""A run's folder as training and evaluation leave it: every number and every pixel is a function of
-the arguments.
-"""
+"""A run's folder as training and evaluation leave it; the arguments determine every byte."""
 
 import json
 import math
@@ -13,31 +11,25 @@ from core.rollout.results import ChainResult, EpisodeResult, Evaluation
 
 COLOURS = {"red": (205, 60, 50), "green": (60, 160, 90), "blue": (60, 90, 200)}
 TASKS = (
-    *(
-        "lift_red",
-        "lift_green",
-        "lift_blue",
-        "push_red_left",
-        "push_green_left",
-        "push_blue_left",
-        "push_red_right",
-    ),
-    *(
-        "push_green_right",
-        "push_blue_right",
-        "press_button",
-        "open_drawer",
-        "close_drawer",
-        "move_slider_left",
-    ),
-    *(
-        "move_slider_right",
-        "turn_on_lamp",
-        "turn_off_lamp",
-        "stack_blocks",
-        "place_red_in_drawer",
-        "rotate_red_left",
-    ),
+    "lift_red",
+    "lift_green",
+    "lift_blue",
+    "push_red_left",
+    "push_green_left",
+    "push_blue_left",
+    "push_red_right",
+    "push_green_right",
+    "push_blue_right",
+    "press_button",
+    "open_drawer",
+    "close_drawer",
+    "move_slider_left",
+    "move_slider_right",
+    "turn_on_lamp",
+    "turn_off_lamp",
+    "stack_blocks",
+    "place_red_in_drawer",
+    "rotate_red_left",
     "rotate_blue_right",
 )
 PARTS = (
@@ -232,7 +224,7 @@ def write_rollout(folder: Path, task: str, seed: int, length: int, *, success: b
 
 
 def _scene(time: np.ndarray, seed: int, size: int, success: bool) -> np.ndarray:
-    """A shaded table with three blocks and a gripper that moves among them: (n size size 3) uint8."""
+    """A shaded table, three blocks and a gripper that moves: (n size size 3) uint8."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:size, 0:size] / size
     table = 150 + 50 * rows[..., None] * np.array([1.0, 0.9, 0.75])

@@ -1,6 +1,4 @@
-"""The pages in a real browser: they render, play and complain about nothing, and ask the network
-for nothing.
-"""
+"""The pages in a real browser: they render and play without errors and without requests."""
 
 import json
 import shutil
@@ -10,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from core.report.compare import write_comparison
-from core.report.episodes import choose_episodes
-from core.report.inspection import inspect
-from core.report.report import write_report
-from core.report.store_page import write_store_page
+from core.report.run_comparison import write_comparison
+from core.report.run_report import write_report
+from core.report.store_films import choose_episodes
+from core.report.store_inspection import inspect
+from core.report.store_report import write_store_page
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.core.report.factories import TASKS, make_run
@@ -24,7 +22,8 @@ pytestmark = pytest.mark.browser
 
 COLOURS = """
 const canvas = arguments[0];
-const pixels = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+const pixels = new Uint32Array(image.data.buffer);
 return new Set(pixels).size;"""
 SCRUB = """
 const [slider, value] = arguments;
@@ -34,7 +33,7 @@ slider.dispatchEvent(new Event("input"));"""
 
 def show(browser: Any, page: Path, width: int = 1280, *, dark: bool = False) -> None:
     for kind in ("browser", "performance"):
-        browser.get_log(kind)  # what other pages said
+        browser.get_log(kind)  # drop the messages of other pages
     scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -66,8 +65,8 @@ def wait(browser: Any, condition: Any) -> None:
     WebDriverWait(browser, timeout=60, poll_frequency=0.05).until(condition)
 
 
-def look_at_films(browser: Any) -> None:
-    """Scroll to each film: it is drawn when it comes into sight."""
+def watch_films(browser: Any) -> None:
+    """Scroll to each film: it is drawn when it becomes visible."""
     for player in find(browser, ".player"):
         canvas, slider = (player.find_element("css selector", s) for s in ("canvas", "input"))
         browser.execute_script("arguments[0].scrollIntoView()", canvas)
@@ -96,18 +95,16 @@ def test_the_report_renders_and_is_whole_in_itself(browser, report):
     assert browser.title == "kosmos_lstm - Joinery"
     headings = [heading.text.splitlines()[0] for heading in find(browser, "h2")]
     assert [h.removesuffix(" Pause all").removesuffix(" Play all") for h in headings] == [
-        *(
-            "Success",
-            "Rollouts",
-            "Curves",
-            "Action chunks",
-            "Joint training",
-            "Recipe",
-            "Conditions",
-        )
+        "Success",
+        "Rollouts",
+        "Curves",
+        "Action chunks",
+        "Joint training",
+        "Recipe",
+        "Conditions",
     ]
     assert find(browser, "svg.chart")[0].rect["height"] > 100
-    look_at_films(browser)
+    watch_films(browser)
     assert {address.partition(":")[0] for address in requests(browser)} <= {"file", "data"}
     assert complaints(browser) == []
 
@@ -188,8 +185,8 @@ def test_a_store_renders_and_is_whole_in_itself(browser, store_page):
     assert find(browser, "svg.chart")[0].rect["height"] > 100
     thumbnails = find(browser, ".thumbnails img")
     assert len(thumbnails) == 2 * 2
-    assert all(picture.get_property("naturalWidth") == 3 * 32 for picture in thumbnails)
-    look_at_films(browser)
+    assert all(thumbnail.get_property("naturalWidth") == 3 * 32 for thumbnail in thumbnails)
+    watch_films(browser)
     assert {address.partition(":")[0] for address in requests(browser)} <= {"file", "data"}
     assert complaints(browser) == []
 
@@ -236,8 +233,8 @@ def test_without_scripts_a_store_is_still_there(browser, store_page):
         sheets, canvases = find(browser, ".player img"), find(browser, ".player canvas")
         assert len(sheets) == len(canvases) == 6
         assert all(sheet.rect["height"] > 0 for sheet in sheets)
-        for one in (*canvases, *find(browser, ".controls, h2 button")):
-            assert one.value_of_css_property("display") == "none"
+        for element in (*canvases, *find(browser, ".controls, h2 button")):
+            assert element.value_of_css_property("display") == "none"
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 

@@ -1,12 +1,14 @@
+"""The charts: which curves are drawn, in which colours, with which legend."""
+
 import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
-from core.report.figures import BUCKETS, Chart, action_chunks, curves, validation
-from core.report.inputs import PredictedEpisode
-from core.report.metrics import Series
+from core.report.figures import BUCKETS, Chart, action_chunks, curves, validation_curves
+from core.report.run_files import PredictedEpisode
+from core.report.run_metrics import Series
 
 
 def series(*values: float) -> Series:
@@ -65,9 +67,9 @@ def test_ticks_are_plain_numbers():
 
 
 def test_validation_names_what_it_draws():
-    chart = validation(series(3, 1), series(2, 2), {"a": series(3, 1)})
+    chart = validation_curves(series(3, 1), series(2, 2), {"a": series(3, 1)})
     assert [key.colour for key in chart.legend] == [1, 2, 0]
-    assert len(validation(series(3, 1), None, {}).legend) == 1
+    assert len(validation_curves(series(3, 1), None, {}).legend) == 1
 
 
 @pytest.mark.parametrize(("length", "horizon"), [(1, 1), (3, 10), (40, 5)])

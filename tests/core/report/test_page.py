@@ -1,3 +1,5 @@
+"""Pages: text is formatted and escaped, and files are replaced whole."""
+
 import re
 from errno import ENOSPC
 from html import unescape
@@ -6,37 +8,33 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from core.report.page import flat, highlighted, percent, replacing, write_page
+from core.report.page import flatten, highlight_toml, output_file, percent, write_page
 
 
 @given(st.text())
 def test_highlighting_changes_no_word(text):
-    shown = highlighted(text)
+    shown = highlight_toml(text)
     assert unescape(re.sub(r"</?i[^<>]*>", "", shown)) == text
     assert set(re.findall(r"<[^>]*>", shown)) <= {
-        *(
-            "</i>",
-            '<i class="comment">',
-            '<i class="section">',
-            '<i class="key">',
-            '<i class="text">',
-        ),
+        "</i>",
+        '<i class="comment">',
+        '<i class="section">',
+        '<i class="key">',
+        '<i class="text">',
         '<i class="value">',
     }
 
 
 def test_highlighting_knows_the_words_of_a_recipe():
     kinds = re.findall(
-        r'class="(\w+)">([^<]+)<', highlighted('# a\n[train]\nseed = 7\nname = "x = 1 # y"\n')
+        r'class="(\w+)">([^<]+)<', highlight_toml('# a\n[train]\nseed = 7\nname = "x = 1 # y"\n')
     )
     assert kinds == [
-        *(
-            ("comment", "# a"),
-            ("section", "[train]"),
-            ("key", "seed"),
-            ("value", "7"),
-            ("key", "name"),
-        ),
+        ("comment", "# a"),
+        ("section", "[train]"),
+        ("key", "seed"),
+        ("value", "7"),
+        ("key", "name"),
         ("text", "&quot;x = 1 # y&quot;"),
     ]
 
@@ -50,7 +48,13 @@ def test_percent(share, shown):
 
 def test_nested_values_are_named_by_their_path():
     nested = {"a": {"b": 1, "c": {"d": [1, "x"]}}, "e": "text", "f": 0.1 + 0.2, "g": None}
-    assert flat(nested) == {"a.b": "1", "a.c.d": '[1, "x"]', "e": "text", "f": "0.3", "g": "null"}
+    assert flatten(nested) == {
+        "a.b": "1",
+        "a.c.d": '[1, "x"]',
+        "e": "text",
+        "f": "0.3",
+        "g": "null",
+    }
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
@@ -62,17 +66,17 @@ def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
+def test_an_unwritable_path_is_refused_before_the_work(tmp_path):
     for path in (tmp_path / "nowhere" / "page.html", tmp_path, Path(tmp_path.root)):
-        with pytest.raises(OSError) as refused, replacing(path):  # noqa: PT011
+        with pytest.raises(OSError) as refused, output_file(path):  # noqa: PT011
             pytest.fail("the work has begun")
         assert refused.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_of_the_page_and_not_of_what_is_beside_it(tmp_path):
+def test_an_error_names_the_page_and_not_the_temporary_file(tmp_path):
     path = tmp_path / "page.html"
-    with pytest.raises(OSError, match="No space left") as refused, replacing(path):
+    with pytest.raises(OSError, match="No space left") as refused, output_file(path):
         raise OSError(ENOSPC, "No space left on device")
     assert refused.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,134 @@
+"""The page that puts several runs side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.report import figures
+from core.report.figures import Chart
+from core.report.page import Fact, flatten, render, write_page
+from core.report.run_files import RunRecord, read_run
+from core.report.run_metrics import JointRow, Series, joint_table
+from core.report.run_success import Column, chain_table, headline, success_table
+
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: its name, and a text for each run."""
+
+    name: str
+    texts: Sequence[str]
+
+
+def write_comparison(runs: Sequence[Path], path: Path) -> Path:
+    """Write a page about several runs from the files in their folders, and return its path.
+
+    The same files give the same page. Raises DataError, naming the file, if one is damaged.
+    """
+    records = [read_run(run) for run in runs]
+    names = run_names(records)
+    columns = [
+        Column(name, number, record.evaluation)
+        for number, (name, record) in enumerate(zip(names, records, strict=True), 1)
+        if record.evaluation
+    ]
+    same, differences = recipe_differences(records)
+    values = {
+        "names": names,
+        "overview": overview(records),
+        "success": success_table(columns),
+        "chains": chain_table(columns),
+        "curves": loss_charts(names, records),
+        "recipes": sum(record.recipe is not None for record in records),
+        "same": same,
+        "differences": differences,
+        "sizes": part_sizes(records),
+    }
+    write_page(path, render("compare.html", values))
+    return path
+
+
+def run_names(records: Sequence[RunRecord]) -> list[str]:
+    """Return the runs' names, with the whole path where two runs have the same name."""
+    names = [record.name for record in records]
+    return [
+        str(record.folder) if names.count(record.name) > 1 else record.name for record in records
+    ]
+
+
+def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
+    """Return {name: a fact for each run, None where it was not measured}.
+
+    The facts are success, controls, average chain length and validation errors.
+    """
+    error_names = {
+        "validation/error": "validation error",
+        "validation/constant": "best constant action per task",
+    }
+    rows: dict[str, list[Fact | None]] = {}
+    for number, record in enumerate(records):
+        facts = headline(record.evaluation) if record.evaluation else []
+        metrics = record.metrics or {}
+        for key, name in error_names.items():
+            if key in metrics:
+                facts.append(Fact(name, f"{metrics[key].last:.4f}"))
+        for fact in facts:
+            rows.setdefault(fact.name, [None] * len(records))[number] = fact
+    return rows
+
+
+def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Chart]:
+    """Draw loss and validation error, each with the curves of all runs in one chart."""
+
+    def by_run(key: str) -> dict[str, Series | None]:
+        return {
+            name: (record.metrics or {}).get(key)
+            for name, record in zip(names, records, strict=True)
+        }
+
+    charts = (
+        figures.curves("Training loss", by_run("loss"), logarithmic=True),
+        figures.curves("Error on held-out episodes", by_run("validation/error")),
+    )
+    return [chart for chart in charts if chart]
+
+
+def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
+    """Return how many keys are the same in all recipes, and a line for each key that is not.
+
+    Runs without a recipe do not count as different.
+    """
+    recipes = [
+        flatten(record.settings) if record.recipe is not None else None for record in records
+    ]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe or {})
+    lines = [
+        Line(key, [MISSING if recipe is None else recipe.get(key, MISSING) for recipe in recipes])
+        for key in keys
+    ]
+    known = [number for number, recipe in enumerate(recipes) if recipe is not None]
+    different = [line for line in lines if len({line.texts[number] for number in known}) > 1]
+    return len(lines) - len(different), different
+
+
+def part_sizes(records: Sequence[RunRecord]) -> list[Line]:
+    """Return the parameters of each part, of all parts, and those of them that are trained."""
+    tables = [joint_table(record.metrics or {}) for record in records]
+    parts: list[Mapping[str, JointRow]] = [
+        {row.part: row for row in table.rows} if table else {} for table in tables
+    ]
+    lines = []
+    for part in dict.fromkeys(part for rows in parts for part in rows):
+        texts = []
+        for rows in parts:
+            row = rows.get(part)
+            frozen = " frozen" if row and row.trains == "frozen" else ""
+            texts.append(f"{row.parameters:,}{frozen}" if row else MISSING)
+        lines.append(Line(part.replace("_", " "), texts))
+    if lines:
+        totals = [f"{table.parameters:,}" if table else MISSING for table in tables]
+        trainable = [f"{table.trainable:,}" if table else MISSING for table in tables]
+        lines += [Line("all", totals), Line("of which train", trainable)]
+    return lines

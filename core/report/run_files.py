@@ -1,0 +1,198 @@
+"""Read the files of a run's folder: each may be missing, none may be damaged.
+
+numpy and the standard library suffice, so that runs of other machines and versions can be read.
+"""
+
+import struct
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import DataError
+from core.report.run_metrics import Metrics, read_metrics
+from core.rollout.results import Evaluation, read_evaluation
+
+# What numpy and zipfile raise for an .npz file that is truncated, overwritten or something else.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    TypeError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+)
+# Kinds of numpy's types.
+TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of a run, without the large arrays; None where a file is missing.
+
+    recipe: the text of recipe.toml. settings: its contents, {section: {key: value}}.
+    """
+
+    folder: Path
+    name: str
+    recipe: str | None
+    settings: Mapping[str, Any]
+    metrics: Metrics | None
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A recorded attempt.
+
+    images: {camera: (n Y X 3) uint8}. gripper: (n) float, from 0, closed, to 1, open.
+    """
+
+    task: str
+    instruction: str
+    seed: int
+    success: bool
+    images: Mapping[str, np.ndarray]
+    gripper: np.ndarray
+
+
+@dataclass(frozen=True)
+class PredictedEpisode:
+    """A held-out episode, with the action chunk that the policy predicts at each step.
+
+    names (A): the action dimensions. true (n A): the demonstrator's actions. predicted: (n H A).
+    """
+
+    task: str
+    instruction: str
+    names: tuple[str, ...]
+    true: np.ndarray
+    predicted: np.ndarray
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run's recipe, metrics and results.
+
+    Raises DataError if one of the files is damaged, or if all of them are missing.
+    """
+    recipe, metrics, results = (
+        path if path.is_file() else None
+        for path in (
+            folder / "recipe.toml",
+            folder / "metrics.jsonl",
+            folder / "evaluation" / "results.json",
+        )
+    )
+    if not (recipe or metrics or results):
+        raise DataError(
+            f"{folder}: no run here: no recipe.toml, metrics.jsonl or evaluation; "
+            "name the folder of a run"
+        )
+    text, settings = _read_recipe(recipe) if recipe else (None, {})
+    return RunRecord(
+        folder=folder,
+        name=folder.resolve().name,
+        recipe=text,
+        settings=settings,
+        metrics=read_metrics(metrics) if metrics else None,
+        evaluation=read_evaluation(results) if results else None,
+    )
+
+
+def rollout_files(folder: Path) -> list[Path]:
+    """Return the files of a run's recorded attempts, sorted by name."""
+    return sorted((folder / "evaluation" / "rollouts").glob("*.npz"))
+
+
+def read_rollout(path: Path) -> Rollout:
+    """Read a recorded attempt; raises DataError if the file is damaged."""
+    arrays = _read_arrays(path)
+    gripper = _get_array(path, arrays, "gripper", 1, NUMBER)
+    images = {
+        name.removeprefix("camera/"): array
+        for name, array in arrays.items()
+        if name.startswith("camera/")
+    }
+    are_images = all(
+        x.ndim == 4 and x.shape[-1] == 3 and x.size and x.dtype == np.uint8 for x in images.values()
+    )
+    if not (images and are_images and all(len(x) == len(gripper) for x in images.values())):
+        raise DataError(
+            f"{path}: expected camera/NAME (n Y X 3) uint8 and gripper (n); evaluate the run again"
+        )
+    return Rollout(
+        task=str(_get_array(path, arrays, "task", 0, TEXT)),
+        instruction=str(_get_array(path, arrays, "instruction", 0, TEXT)),
+        seed=int(_get_array(path, arrays, "seed", 0, INTEGER)),
+        success=bool(_get_array(path, arrays, "success", 0, BOOLEAN)),
+        images=images,
+        gripper=np.nan_to_num(gripper.astype(np.float64)).clip(0, 1),
+    )
+
+
+def read_predictions(folder: Path) -> list[PredictedEpisode]:
+    """Read evaluation/predictions.npz: nothing if it is missing; DataError if it is damaged."""
+    path = folder / "evaluation" / "predictions.npz"
+    if not path.is_file():
+        return []
+    arrays = _read_arrays(path)
+    names = tuple(str(name) for name in _get_array(path, arrays, "names", 1, TEXT))
+    prefixes = {name.partition("/")[0] for name in arrays if "/" in name}
+    episodes = []
+    for number in sorted({int(prefix) for prefix in prefixes if prefix.isdecimal()}):
+        true = _get_array(path, arrays, f"{number}/true", 2, NUMBER)
+        predicted = _get_array(path, arrays, f"{number}/predicted", 3, NUMBER)
+        if true.shape[1] != len(names) or predicted.shape[::2] != true.shape or not predicted.size:
+            raise DataError(
+                f"{path}: episode {number}: expected true (n A) and predicted (n H A) "
+                f"with A = {len(names)}"
+            )
+        task = str(_get_array(path, arrays, f"{number}/task", 0, TEXT))
+        instruction = str(_get_array(path, arrays, f"{number}/instruction", 0, TEXT))
+        episodes.append(PredictedEpisode(task, instruction, names, true, predicted))
+    return episodes
+
+
+def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: not valid TOML: {error}; restore it from the recipe that was run"
+        ) from None
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an .npz file; pickled ones are refused, because they could run code."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        for array in arrays.values():
+            if array.dtype.kind == TEXT:
+                # Fails for a lone surrogate, half a character, which a page cannot hold.
+                np.char.encode(array, "utf-8")
+        return arrays
+    except DAMAGED as error:
+        raise DataError(f"{path}: damaged ({error}); evaluate the run again") from None
+
+
+def _get_array(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str
+) -> np.ndarray:
+    """Return an array by its name; raises DataError unless it has these dimensions and kinds."""
+    array = arrays.get(name)
+    if array is None or array.ndim != dimensions or array.dtype.kind not in kinds:
+        actual = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"
+        raise DataError(
+            f"{path}: '{name}': expected an array of {dimensions} dimensions, {actual}; "
+            "evaluate again"
+        )
+    return array

@@ -1,0 +1,79 @@
+"""Recorded attempts of a run as film strips: a success and a failure of each task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.report.film_strips import MAX_SIDE, FilmStrip, choose_steps, make_strip, shrink
+from core.report.run_files import Rollout, read_rollout, rollout_files
+
+# Bytes of all film strips of a run together. In the page, which holds them as text, they take a
+# third more.
+TOTAL_BYTES = 6_500_000
+# Bytes of one film strip.
+MAX_BYTES = 300_000
+# How fast an attempt is played. It has a frame for each time that the policy observed.
+OBSERVATIONS_PER_SECOND = 20
+
+
+@dataclass(frozen=True)
+class RolloutFilm:
+    """A recorded attempt as a film strip.
+
+    A step of the strip is one observation of the policy, every `evaluate.execute` control steps.
+    gripper: its opening at each frame of the strip, from 0, closed, to 1, open.
+    """
+
+    task: str
+    instruction: str
+    seed: int
+    success: bool
+    strip: FilmStrip
+    gripper: Sequence[float]
+
+    @property
+    def layout(self) -> dict[str, object]:
+        """What the player needs besides the image."""
+        return self.strip.layout | {"unit": "look", "gripper": self.gripper}
+
+
+@dataclass(frozen=True)
+class TaskFilms:
+    """A success and a failure of a task; None where no such attempt was recorded."""
+
+    task: str
+    success: RolloutFilm | None
+    failure: RolloutFilm | None
+
+
+def films_by_task(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
+    """Make film strips of a run's recorded attempts, one attempt at a time in memory.
+
+    tasks: come first, in this order; other recorded tasks follow. Raises DataError for a damaged
+    file.
+    """
+    paths = rollout_files(run)
+    max_bytes = min(MAX_BYTES, TOTAL_BYTES // max(1, len(paths)))
+    films: dict[tuple[str, bool], RolloutFilm] = {}
+    for path in paths:
+        film = make_film(read_rollout(path), max_bytes)
+        films.setdefault((film.task, film.success), film)
+    recorded = dict.fromkeys(task for task, _ in films)
+    ordered = [task for task in tasks if task in recorded]
+    ordered += [task for task in recorded if task not in tasks]
+    return [TaskFilms(task, films.get((task, True)), films.get((task, False))) for task in ordered]
+
+
+def make_film(rollout: Rollout, max_bytes: int) -> RolloutFilm:
+    """Make a film strip of a recorded attempt, of at most about `max_bytes`."""
+    steps = choose_steps(len(rollout.gripper))
+    images = {name: shrink(frames[steps], MAX_SIDE) for name, frames in rollout.images.items()}
+    strip = make_strip(images, steps, OBSERVATIONS_PER_SECOND, max_bytes)
+    return RolloutFilm(
+        task=rollout.task,
+        instruction=rollout.instruction,
+        seed=rollout.seed,
+        success=rollout.success,
+        strip=strip,
+        gripper=[round(float(rollout.gripper[step]), 2) for step in strip.steps],
+    )

@@ -1,0 +1,159 @@
+"""Read metrics.jsonl of a run: its series, and the joint-training table at both ends of the run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core.errors import DataError
+
+# Names without a slash that are not terms of the loss.
+NOT_TERMS = ("loss", "gradient_norm", "learning_rate_factor")
+# Columns of the joint-training table: whole numbers, and measurements.
+COUNTS = ("parameters", "trainable")
+MEASUREMENTS = ("learning_rate", "gradient_norm", "update")
+
+
+@dataclass(frozen=True)
+class Series:
+    """A number over the training steps: steps (n), ascending, and values (n)."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    @property
+    def last(self) -> float:
+        """The newest value."""
+        return float(self.values[-1])
+
+
+Metrics = Mapping[str, Series]
+
+
+@dataclass(frozen=True)
+class JointRow:
+    """A part's row of the joint-training table.
+
+    first, last: {"learning_rate", "gradient_norm", "update"} at the first and last measurement.
+    """
+
+    part: str
+    parameters: int
+    trainable: int
+    first: Mapping[str, float]
+    last: Mapping[str, float]
+
+    @property
+    def trains(self) -> str:
+        """Whether the part trains, as a word of the table."""
+        return "yes" if self.trainable else "frozen" if self.parameters else "-"
+
+
+@dataclass(frozen=True)
+class JointTable:
+    """The joint-training table of all parts, measured at two steps.
+
+    The two steps are the same if the run ended before the second measurement.
+    """
+
+    first_step: int
+    last_step: int
+    rows: tuple[JointRow, ...]
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of all parts together."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def trainable(self) -> int:
+        """The number of parameters of all parts together that are trained."""
+        return sum(row.trainable for row in self.rows)
+
+
+def read_metrics(path: Path) -> dict[str, Series]:
+    """Read {name: series}; raises DataError that names the line for anything but a measurement.
+
+    A last line without a line break is left out: the run was killed while it wrote that line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8 text; restore the file") from None
+    points: dict[str, dict[int, float]] = {}
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+            step = int(values.pop("step"))
+            for name, value in values.items():
+                points.setdefault(name, {})[step] = _to_number(name, value)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+            raise DataError(
+                f"{path}:{number}: no measurement; delete the line, or restore the file"
+            ) from None
+    series = {}
+    for name, by_step in points.items():
+        steps = sorted(by_step)
+        numbers = np.array([by_step[step] for step in steps], dtype=np.float64)
+        series[name] = Series(np.array(steps), numbers)
+    return series
+
+
+def series_below(metrics: Metrics, prefix: str) -> dict[str, Series]:
+    """Return the series whose names begin with `prefix`, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): series
+        for name, series in metrics.items()
+        if name.startswith(prefix)
+    }
+
+
+def loss_terms(metrics: Metrics) -> dict[str, Series]:
+    """Return the terms that add up to the loss; empty if the loss has a single term."""
+    terms = {
+        name: series
+        for name, series in metrics.items()
+        if "/" not in name and name not in NOT_TERMS
+    }
+    return terms if len(terms) > 1 else {}
+
+
+def joint_table(metrics: Metrics) -> JointTable | None:
+    """Return the table at its first and last measurement; None if it was never measured."""
+    joint = series_below(metrics, "joint/")
+    parts: dict[str, dict[str, Series]] = {}
+    for name, series in joint.items():
+        part, _, key = name.rpartition("/")
+        parts.setdefault(part, {})[key] = series
+    rows = tuple(
+        JointRow(
+            part=part,
+            parameters=int(columns["parameters"].last),
+            trainable=int(columns["trainable"].last),
+            first={key: float(columns[key].values[0]) for key in MEASUREMENTS},
+            last={key: columns[key].last for key in MEASUREMENTS},
+        )
+        for part, columns in parts.items()
+        if {*COUNTS, *MEASUREMENTS} <= columns.keys()
+    )
+    if not rows:
+        return None
+    first_step = min(int(series.steps[0]) for series in joint.values())
+    last_step = max(int(series.steps[-1]) for series in joint.values())
+    return JointTable(first_step, last_step, rows)
+
+
+def _to_number(name: str, value: float) -> float:
+    """Return a value as a number, a count as a whole one.
+
+    Raises ValueError for what no page can show: a count that is no number, or a name with a lone
+    surrogate, half a character, which JSON can hold.
+    """
+    name.encode()
+    if name.rpartition("/")[2] in COUNTS:
+        return int(value)
+    return float(value)

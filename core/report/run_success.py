@@ -1,0 +1,132 @@
+"""Success rates as tables: the rows are tasks, tiers and means, the columns what is compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.report.page import Fact, percent
+from core.rollout.results import STANDARD, Evaluation, Rate
+
+CONDITION_NAMES = {
+    STANDARD: "policy",
+    "blank_images": "images blanked",
+    "swapped_words": "words swapped",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """An evaluation under one condition, and the colour of its bars, counted from 1."""
+
+    name: str
+    colour: int
+    evaluation: Evaluation
+    condition: str = STANDARD
+
+    @property
+    def mean(self) -> float:
+        """Mean of the tasks' success rates."""
+        return self.evaluation.mean(self.condition)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A success rate; outcome: the attempts it was counted from, None for a mean of rates."""
+
+    rate: float
+    outcome: Rate | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell for each column, None where nothing was measured."""
+
+    name: str
+    cells: Sequence[Cell | None]
+
+
+@dataclass(frozen=True)
+class SuccessTable:
+    """A table of success rates: the heading of its rows, the rows, and rows of averages below."""
+
+    heading: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    averages: Sequence[Row] = ()
+
+
+def headline(evaluation: Evaluation) -> list[Fact]:
+    """Return the few numbers that say how good a policy is."""
+    facts = []
+    for column in condition_columns(evaluation):
+        overall = evaluation.overall(column.condition)
+        low, high = overall.interval
+        attempts = f"{overall.successes} of {overall.episodes}"
+        interval = f"95% interval {100 * low:.1f} to {percent(high)}"
+        name = "mean success" if column.condition == STANDARD else column.name
+        facts.append(Fact(name, percent(column.mean), f"{attempts}; {interval}"))
+    if evaluation.chain_length is not None:
+        longest = len(evaluation.chain_rates())
+        chains = f"tasks in a row of {longest}, {len(evaluation.chains)} chains"
+        facts.append(Fact("average chain length", f"{evaluation.chain_length:.2f}", chains))
+    return facts
+
+
+def condition_columns(evaluation: Evaluation) -> list[Column]:
+    """Return a column for each condition under which single tasks were attempted."""
+    conditions = [condition for condition in evaluation.conditions if evaluation.by_task(condition)]
+    return [
+        Column(condition_name(condition), number, evaluation, condition)
+        for number, condition in enumerate(conditions, 1)
+    ]
+
+
+def condition_name(condition: str) -> str:
+    """Return the name of a condition on a page."""
+    return CONDITION_NAMES.get(condition, condition.replace("_", " "))
+
+
+def success_table(columns: Sequence[Column]) -> SuccessTable | None:
+    """Return the success rate of each task, with averages; None if no single task was tried."""
+    columns = [column for column in columns if column.evaluation.by_task(column.condition)]
+    if not columns:
+        return None
+    tasks = [column.evaluation.by_task(column.condition) for column in columns]
+    tiers = [column.evaluation.by_tier(column.condition) for column in columns]
+    overall = [column.evaluation.overall(column.condition) for column in columns]
+    rows = [
+        Row(task, [_outcome_cell(outcomes.get(task)) for outcomes in tasks])
+        for task in _all_keys(tasks)
+    ]
+    averages = [
+        Row(f"mean, {tier}", [_mean_cell(rates.get(tier)) for rates in tiers])
+        for tier in _all_keys(tiers)
+    ]
+    averages.append(Row("mean of tasks", [_mean_cell(column.mean) for column in columns]))
+    averages.append(Row("all attempts", [_outcome_cell(outcome) for outcome in overall]))
+    return SuccessTable("task", columns, rows, averages)
+
+
+def chain_table(columns: Sequence[Column]) -> SuccessTable | None:
+    """Return the share of chains with 1, 2, 3 ... tasks or more done; None if none were tried."""
+    columns = [column for column in columns if column.evaluation.chains]
+    if not columns:
+        return None
+    by_length = [dict(enumerate(column.evaluation.chain_rates(), 1)) for column in columns]
+    longest = max(len(rates) for rates in by_length)
+    rows = [
+        Row(f"{length} or more", [_mean_cell(rates.get(length)) for rates in by_length])
+        for length in range(1, longest + 1)
+    ]
+    return SuccessTable("tasks in a row", columns, rows)
+
+
+def _all_keys(mappings: Sequence[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _outcome_cell(outcome: Rate | None) -> Cell | None:
+    return Cell(outcome.rate, outcome) if outcome else None
+
+
+def _mean_cell(rate: float | None) -> Cell | None:
+    return None if rate is None else Cell(rate)

@@ -1,0 +1,135 @@
+"""How the numbers of a store are distributed: a histogram of each dimension, with its unit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.episodes.episode import ActionConvention
+from core.report.store_numbers import NumberFeature, has_outliers, names_by_feature
+from core.store.store import EpisodeStore
+
+BINS = 40
+# Frames whose numbers are in memory at once.
+ROWS = 2**16
+UNKNOWN_UNIT = "unit not recorded"
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A dimension of the action or of the proprioception, and how its values are distributed.
+
+    unit: what its values are measured in, as far as the store records it.
+    low, high: the range of the histogram, which leaves out values that lie far outside.
+    edges (BINS + 1), counts (BINS): the histogram.
+    outside: number of finite values outside of the range. not_finite: number of NaN and infinities.
+    """
+
+    feature: NumberFeature
+    index: int
+    name: str
+    unit: str
+    low: float
+    high: float
+    edges: np.ndarray
+    counts: np.ndarray
+    outside: int
+    not_finite: int
+
+
+def measure_dimensions(store: EpisodeStore) -> list[Dimension]:
+    """Measure all dimensions of a store, the actions first, over all frames."""
+    dimensions = []
+    for feature, names in names_by_feature(store.info).items():
+        if feature == "action":
+            units = action_units(store.info.action)
+        else:
+            units = [UNKNOWN_UNIT] * len(names)
+        ranges = histogram_ranges(store, feature)
+        edges = [np.histogram_bin_edges([], BINS, low_and_high) for low_and_high in ranges]
+        counts = np.zeros((len(names), BINS), np.int64)
+        finite = np.zeros(len(names), np.int64)
+        for numbers in _read_blocks(store, feature):
+            for d in range(len(names)):
+                values = numbers[np.isfinite(numbers[:, d]), d]
+                finite[d] += len(values)
+                counts[d] += np.histogram(values, edges[d])[0]
+        for d, name in enumerate(names):
+            dimensions.append(
+                Dimension(
+                    feature=feature,
+                    index=d,
+                    name=name,
+                    unit=units[d],
+                    low=ranges[d][0],
+                    high=ranges[d][1],
+                    edges=edges[d],
+                    counts=counts[d],
+                    outside=int(finite[d] - counts[d].sum()),
+                    not_finite=int(store.frame_count - finite[d]),
+                )
+            )
+    return dimensions
+
+
+def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[float, float]]:
+    """Return the range (low, high) over which each dimension is drawn.
+
+    It reaches from the least to the most value; where some lie far outside, it is the middle 98 %
+    and half as much again on either side.
+    """
+    statistics = store.statistics[feature]
+    quantiles = zip(
+        statistics.min,
+        statistics.quantile(0.01),
+        statistics.quantile(0.99),
+        statistics.max,
+        strict=True,
+    )
+    ranges = []
+    for d, (least, low, high, most) in enumerate(quantiles):
+        margin = (high - low) / 2
+        if not np.isfinite([least, low, high, most]).all():
+            ranges.append(_finite_range(store, feature, d))
+        elif has_outliers(least, low, high, most):
+            ranges.append((max(least, low - margin), min(most, high + margin)))
+        else:
+            ranges.append((least, most))
+    return [(float(low), float(high)) for low, high in ranges]
+
+
+def action_units(action: ActionConvention) -> list[str]:
+    """Describe the unit of each action dimension.
+
+    A store records how actions are scaled to metres and radians, but which of the two a dimension
+    is in only where nothing rotates.
+    """
+    length = "m" if action.rotation == "none" and action.frame != "joint" else "m or rad"
+    units = [length if scale == 1 else f"1.0 is {scale:g} {length}" for scale in action.scale]
+    for gripper in action.grippers:
+        units[gripper.dimension] = f"gripper: {gripper.closed:g} closed, {gripper.open:g} open"
+    return units
+
+
+def _read_blocks(store: EpisodeStore, feature: NumberFeature) -> Iterator[np.ndarray]:
+    """Yield all numbers of a feature, (n D) float32, those of many episodes at a time."""
+    read = store.actions if feature == "action" else store.proprio
+    block: list[np.ndarray] = []
+    rows = 0
+    for episode, length in enumerate(store.length.tolist()):
+        block.append(read(episode, 0, length))
+        rows += length
+        if rows >= ROWS or episode == len(store) - 1:
+            yield np.concatenate(block)
+            block, rows = [], 0
+
+
+def _finite_range(store: EpisodeStore, feature: NumberFeature, d: int) -> tuple[float, float]:
+    """Return the least and the most finite value of a dimension; 0 to 1 if it has none."""
+    lows, highs = [], []
+    for numbers in _read_blocks(store, feature):
+        values = numbers[np.isfinite(numbers[:, d]), d]
+        if values.size:
+            lows.append(values.min())
+            highs.append(values.max())
+    return (min(lows), max(highs)) if lows else (0.0, 1.0)

@@ -1,0 +1,216 @@
+"""Inspect a store: list its tasks, and what looks wrong about its numbers and images.
+
+All numbers are inspected, but images only of some episodes, because these must be decoded.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from core.report.store_numbers import has_outliers, names_by_feature, read_numbers
+from core.store.store import EpisodeStore
+
+# An episode is idle if no action dimension moves by more than this share of the middle 98 % that
+# the dimension has over the store.
+IDLE_SHARE = 0.01
+# Episodes whose images are decoded, and of each the stretches, spread evenly, of so many frames.
+DECODED_EPISODES = 16
+STRETCHES, STRETCH_FRAMES = 32, 8
+# A camera is suspicious if more than this share of its frames equal the one before.
+REPEATED_SHARE = 0.1
+# A frame is of a single colour if no channel differs by more than this, of 255, between pixels.
+# JPEG changes pixels by less.
+SINGLE_COLOUR_RANGE = 8
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """A task's episodes, and their lengths in frames; first: the number of its first episode."""
+
+    name: str
+    first: int
+    episodes: int
+    frames: int
+    shortest: int
+    longest: int
+    instructions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What an inspection of a store showed.
+
+    suspicions: a line for each thing that looks wrong, with the place.
+    decoded_episodes: the number of episodes whose images were decoded.
+    """
+
+    tasks: tuple[TaskSummary, ...]
+    suspicions: tuple[str, ...]
+    decoded_episodes: int
+
+
+@dataclass(frozen=True)
+class _FrameCheck:
+    """What one camera showed in an episode.
+
+    frames, pairs: number of frames, and of neighbouring frames, that were compared. repeated: pairs
+    that are equal. single_colour: frames of a single colour.
+    """
+
+    episode: str
+    frames: int
+    pairs: int
+    repeated: int
+    single_colour: int
+
+
+def inspect(store: EpisodeStore) -> Inspection:
+    """Inspect a store's tasks, its numbers, and some of its images; raises DataError for damage."""
+    episodes = _spread(len(store), DECODED_EPISODES)
+    # A store of another program may hold infinities, whose differences are NaN.
+    with np.errstate(invalid="ignore"):
+        suspicions = [
+            *_suspicious_dimensions(store),
+            *_dimensions_not_finite(store),
+            *_suspicious_episodes(store),
+            *_suspicious_cameras(store, episodes),
+        ]
+    return Inspection(tuple(_summarise_tasks(store)), tuple(suspicions), len(episodes))
+
+
+def _summarise_tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
+    by_task: dict[str, list[int]] = {}
+    for episode in range(len(store)):
+        by_task.setdefault(store.task_name(episode), []).append(episode)
+    for name, episodes in by_task.items():
+        lengths = store.length[episodes]
+        yield TaskSummary(
+            name=name,
+            first=episodes[0],
+            episodes=len(episodes),
+            frames=int(lengths.sum()),
+            shortest=int(lengths.min()),
+            longest=int(lengths.max()),
+            instructions=tuple(dict.fromkeys(map(store.instruction, episodes))),
+        )
+
+
+# ------------------------------------------------------------------------------------------ numbers
+
+
+def _suspicious_dimensions(store: EpisodeStore) -> Iterator[str]:
+    """Name the dimensions that never change, and those with values far outside of the usual."""
+    for feature, names in names_by_feature(store.info).items():
+        s = store.statistics[feature]
+        for name, least, low, high, most in zip(
+            names, s.min, s.quantile(0.01), s.quantile(0.99), s.max, strict=True
+        ):
+            if least == most:
+                yield f"{feature} {name} is {least:g} throughout"
+            elif has_outliers(least, low, high, most):
+                usual = f"98 % of it from {low:.4g} to {high:.4g}"
+                yield f"{feature} {name} reaches from {least:.4g} to {most:.4g}, {usual}"
+
+
+def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:
+    """Name the dimensions that are NaN or infinite, which only writers of other programs allow."""
+    episodes_by_name: dict[str, list[str]] = {}
+    for episode in range(len(store)):
+        numbers = read_numbers(store, episode)
+        for feature, names in names_by_feature(store.info).items():
+            for d in np.flatnonzero(~np.isfinite(numbers[feature]).all(axis=0)):
+                ids = episodes_by_name.setdefault(f"{feature} {names[d]}", [])
+                ids.append(store.episode_id(episode))
+    for name, ids in episodes_by_name.items():
+        yield f"{name} is NaN or infinite in {len(ids)} episodes: {_first_names(ids)}"
+
+
+def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
+    """Name episodes of one frame, idle ones, and those with the same actions as another."""
+    statistics = store.statistics["action"]
+    idle_range = IDLE_SHARE * (statistics.quantile(0.99) - statistics.quantile(0.01))
+    first_with: dict[bytes, str] = {}
+    idle, short, duplicates = [], [], []
+    for episode, length in enumerate(store.length.tolist()):
+        name, actions = store.episode_id(episode), store.actions(episode, 0, length)
+        if length == 1:
+            short.append(name)
+        elif np.all(actions.max(axis=0) - actions.min(axis=0) <= idle_range):
+            idle.append(name)
+        else:
+            digest = blake2b(actions.tobytes(), digest_size=16).digest()
+            first = first_with.setdefault(digest, name)
+            if first != name:
+                duplicates.append(f"{name} as {first}")
+    if short:
+        yield f"{len(short)} episodes of a single frame: {_first_names(short)}"
+    if idle:
+        yield f"{len(idle)} episodes whose actions hardly change: {_first_names(idle)}"
+    if duplicates:
+        names = _first_names(duplicates)
+        yield f"{len(duplicates)} episodes have the very actions of another: {names}"
+
+
+# ------------------------------------------------------------------------------------------- images
+
+
+def _suspicious_cameras(store: EpisodeStore, episodes: Sequence[int]) -> Iterator[str]:
+    """Name cameras whose frames often equal the one before, or are of a single colour."""
+    for camera in store.info.cameras:
+        checks = [_check_frames(store, camera, episode) for episode in episodes]
+        pairs, frames = sum(check.pairs for check in checks), sum(check.frames for check in checks)
+        repeated = sum(check.repeated for check in checks) / max(1, pairs)
+        frozen = [check.episode for check in checks if check.repeated > check.pairs / 2]
+        if repeated > REPEATED_SHARE:
+            yield f"camera {camera}: {repeated:.0%} of the frames equal the one before"
+        elif frozen:
+            yield (
+                f"camera {camera}: most frames equal the one before in {len(frozen)} episodes: "
+                f"{_first_names(frozen)}"
+            )
+        if single_colour := [check.episode for check in checks if check.single_colour]:
+            count = sum(check.single_colour for check in checks)
+            yield (
+                f"camera {camera}: {count} of {frames} frames are of a single colour, "
+                f"in {_first_names(single_colour)}"
+            )
+
+
+def _check_frames(store: EpisodeStore, camera: str, episode: int) -> _FrameCheck:
+    """Check stretches of an episode's frames, with one stretch in memory at a time."""
+    shape, length = store.info.cameras[camera], int(store.length[episode])
+    starts = np.arange(0, length, STRETCH_FRAMES)
+    frame_count = pairs = repeated = single_colour = 0
+    for start in starts[_spread(len(starts), STRETCHES)].tolist():
+        count = min(STRETCH_FRAMES, length - start)
+        frames = np.empty((count, shape.height, shape.width, 3), np.uint8)
+        store.read_frames(camera, episode, start, start + count, frames)
+        frame_count, pairs = frame_count + count, pairs + count - 1
+        repeated += sum(map(_are_equal, frames[1:], frames[:-1]))
+        single_colour += sum(map(_is_single_colour, frames))
+    return _FrameCheck(store.episode_id(episode), frame_count, pairs, repeated, single_colour)
+
+
+def _are_equal(frame: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two frames are equal; the first rows show most differences at less cost."""
+    return np.array_equal(frame[:8], other[:8]) and np.array_equal(frame, other)
+
+
+def _is_single_colour(frame: np.ndarray) -> bool:
+    """Return whether a frame is of a single colour; mostly a few pixels show that it is not."""
+    return all(
+        np.ptp(pixels.reshape(-1, 3), axis=0).max() <= SINGLE_COLOUR_RANGE
+        for pixels in (frame[::8, ::8], frame)
+    )
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """Return at most `count` indices below `length`, spread evenly."""
+    indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+    return list(np.unique(indices).tolist())
+
+
+def _first_names(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (" ..." if len(names) > count else "")

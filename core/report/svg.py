@@ -1,0 +1,87 @@
+"""Draw one chart as an SVG element in the colours of the page.
+
+Matplotlib draws only numbers and axes; titles and legends are HTML, which the browser lays out.
+"""
+
+import re
+from collections.abc import Callable
+from html import escape
+from io import StringIO
+from typing import Any
+from zlib import crc32
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Matplotlib draws with colours that occur nowhere else. They are then replaced by variables of the
+# page's style sheet, which knows a light and a dark value for each.
+INK, MUTED, GRID = "#010101", "#020202", "#030303"
+SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
+VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
+    colour: f"--series-{i}" for i, colour in enumerate(SERIES, 1)
+}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
+    "svg.hashsalt": "joinery",  # the same input gives the same page
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "lines.linewidth": 1.6,
+}
+# What matplotlib writes and the page does not need: nothing is drawn outside of the axes, so no
+# clipping; the style sheet sets the font.
+SUPERFLUOUS = (
+    r"<metadata>.*?</metadata>|<style.*?</style>|<clipPath.*?</clipPath>",
+    r' clip-path="[^"]*"| transform="rotate\(-0 [^"]*"| id="[a-z]+[._]?\w*_\d+"'
+    r"|font-family: [^;]*; ",
+)
+
+
+def draw_svg(label: str, size: tuple[float, float], paint: Callable[[Axes], None]) -> str:
+    """Return a chart as an SVG element.
+
+    label: read out to those who cannot see the chart. size: width and height in inches, which set
+    the proportions; the page sets the size. paint: draws on the axes.
+    """
+    stream = StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.tick_params(which="both", length=0)
+        paint(axes)
+        metadata = {"Date": None, "Creator": None}
+        figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
+    return _as_element(stream.getvalue(), label)
+
+
+def _as_element(text: str, label: str) -> str:
+    """Turn an SVG file of matplotlib into an element that can stand beside others on a page."""
+    box = re.search(r'viewBox="([^"]+)"', text)
+    assert box, "matplotlib states the view box"
+    body = text[text.index(">", box.end()) + 1 :]
+    for pattern in SUPERFLUOUS:
+        body = re.sub(pattern, "", body, flags=re.DOTALL)
+
+    def round_numbers(attribute: re.Match[str]) -> str:
+        return re.sub(r"(\.\d\d)\d+|\s*\n", r"\1", attribute[0])
+
+    body = re.sub(r' (?:d|x|y)="[^"]*"', round_numbers, body)
+
+    def name_colour(colour: re.Match[str]) -> str:
+        return f"var({VARIABLES[colour[0]]})"
+
+    body = re.sub(r"#0[0-9a-f]0[0-9a-f]0[0-9a-f]", name_colour, body)
+    # Ids must differ between the charts of a page.
+    body = re.sub(r'( id="|href="#)', rf"\g<1>{crc32(body.encode()):08x}-", body)
+    attributes = f'class="chart" viewBox="{box[1]}" role="img" aria-label="{escape(label)}"'
+    return f"<svg {attributes}>{body.strip()}"

@@ -1,0 +1,27 @@
+"""The command: what it refuses; exported weights are tested where they are written."""
+
+from pathlib import Path
+
+import pytest
+
+from core.commands.export import main
+
+
+@pytest.mark.parametrize("name", ["folder", "file.ckpt"])
+def test_an_existing_file_is_never_touched(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.ckpt").write_text("mine")
+    assert main([str(tmp_path / "run"), str(tmp_path / name)]) == 1
+    expected = f"error: {tmp_path / name}: is there already; name another or remove it\n"
+    assert capsys.readouterr().err == expected
+    assert (tmp_path / "file.ckpt").read_text() == "mine"
+
+
+def test_only_two_checkpoints_have_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "run"), str(tmp_path / "out"), "--checkpoint", "first"])
+    assert "invalid choice: 'first'" in capsys.readouterr().err

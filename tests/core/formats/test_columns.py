@@ -1,0 +1,77 @@
+"""Columns: which settings are wrong, and how columns are joined and named."""
+
+import numpy as np
+import pytest
+
+from core.errors import ConfigError, DataError
+from core.formats.columns import (
+    array_kind,
+    check_mapping,
+    dimension_names,
+    flat_width,
+    join_columns,
+)
+
+IMAGES = np.zeros((2, 4, 5, 3), np.uint8)
+
+
+def test_columns_are_joined_and_named() -> None:
+    joined = join_columns([np.arange(3), np.ones((3, 2))], 3, "here")
+    assert (joined.dtype, joined.tolist()) == (np.float32, [[0, 1, 1], [1, 1, 1], [2, 1, 1]])
+    assert join_columns([], 3, "here").shape == (3, 0)
+    assert dimension_names([("angle", 1), ("force", 2)]) == ("angle", "force_0", "force_1")
+
+
+@pytest.mark.parametrize("width", [0, -1, 10**12])
+def test_impossible_widths_are_refused(width: int) -> None:
+    with pytest.raises(
+        DataError, match=f"'force' holds {width:,} numbers a frame, expected 1 to 10,000"
+    ):
+        dimension_names([("angle", 1), ("force", width)])
+
+
+def test_every_wrong_name_gets_a_line() -> None:
+    known = {"actions": "numbers", "front": "pictures", "words": "text"}
+    check_mapping(
+        "here", "array", {"pictures": ["front"], "numbers": ["actions"], "text": ["words"]}, known
+    )
+    with pytest.raises(DataError, match="here: holds no pictures, and an episode needs a camera"):
+        check_mapping("here", "array", {"pictures": []}, known)
+    with pytest.raises(ConfigError) as failed:
+        check_mapping(
+            "here",
+            "array",
+            {"pictures": ["frond", "actions"], "numbers": ["front", "words"]},
+            known,
+        )
+    assert failed.value.mistakes == [
+        "here: there is no array 'frond'; did you mean 'front'?",
+        "here: array 'actions' holds numbers, and pictures are needed; known: front",
+        "here: array 'front' holds pictures, and numbers are needed; known: actions",
+        "here: array 'words' holds text, and numbers are needed; known: actions",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (IMAGES, "pictures"),
+        (IMAGES.astype(float), "pictures"),
+        (IMAGES[..., :1], "numbers"),
+        (IMAGES[..., 0], "numbers"),
+        (IMAGES > 3, "numbers"),
+        (np.array(["a"]), "text"),
+    ],
+)
+def test_array_kinds(array: np.ndarray, kind: str) -> None:
+    assert array_kind(array.shape, array.dtype) == kind
+
+
+def test_a_column_of_another_length_or_of_text_is_refused() -> None:
+    for column in (np.ones(4), np.array(["a", "b", "c"]), np.float32(1)):
+        with pytest.raises(DataError, match=r"here: .* expected numbers of 3 frames"):
+            join_columns([np.asarray(column)], 3, "here")
+
+
+def test_the_width_counts_all_numbers_of_a_frame() -> None:
+    assert [flat_width(shape) for shape in [(9,), (9, 2), (9, 2, 3)]] == [1, 2, 6]

@@ -1,0 +1,96 @@
+"""The page that puts several runs side by side."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.errors import DataError
+from core.report.run_comparison import (
+    overview,
+    part_sizes,
+    recipe_differences,
+    run_names,
+    write_comparison,
+)
+from core.report.run_files import read_run
+from tests.core.report.factories import TASKS, make_run, write_metrics
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of other tasks, with a frozen vision encoder and another rate."""
+    folder = tmp_path_factory.mktemp("others") / "frozen_vision"
+    return make_run(
+        folder, tasks=TASKS[1:4], skill=0.4, steps=100, length=4, learning_rate=0.01, chains=0
+    )
+
+
+def test_runs_stand_side_by_side(pristine_run, other, tmp_path):
+    text = write_comparison([pristine_run, other], tmp_path / "compare.html").read_text(
+        encoding="utf-8"
+    )
+    assert re.findall("<h2>(.+?)</h2>", text) == [
+        "Overview",
+        "Success",
+        "Curves",
+        "Recipes",
+        "Sizes",
+    ]
+    assert 'class="note"' not in text
+    assert text.count('<th scope="row">push_<wbr>red_<wbr>left</th>') == 1
+
+
+def test_only_different_keys_are_listed(pristine_run, other):
+    same, lines = recipe_differences([read_run(pristine_run), read_run(other)])
+    assert {line.name: line.texts for line in lines} == {
+        "train.steps": ["300", "100"],
+        "train.learning_rate": ["0.001", "0.01"],
+        "vision_encoder.train": ["true", "false"],
+    }
+    assert same == 7
+
+
+def test_a_run_without_a_recipe_does_not_count_as_different(pristine_run, other, run):
+    (run / "recipe.toml").unlink()
+    same, lines = recipe_differences([read_run(pristine_run), read_run(run)])
+    assert (same, lines) == (10, [])
+    _, lines = recipe_differences([read_run(pristine_run), read_run(run), read_run(other)])
+    assert {line.texts[1] for line in lines} == {"-"}
+
+
+def test_what_a_run_has_not_measured_stays_empty(pristine_run, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    write_metrics(bare / "metrics.jsonl", TASKS[:1], steps=20)
+    records = [read_run(bare), read_run(pristine_run)]
+    rows = overview(records)
+    assert [fact and fact.name for fact in rows["mean success"]] == [None, "mean success"]
+    assert None not in rows["validation error"]
+    assert part_sizes(records)[-1].name == "of which train"
+    text = write_comparison([bare, bare, pristine_run], tmp_path / "c.html").read_text(
+        encoding="utf-8"
+    )
+    assert "Fewer than two of these runs have a recipe.toml" in text
+
+
+def test_a_note_stands_where_nothing_was_measured(tmp_path):
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run in runs:
+        run.mkdir()
+        (run / "recipe.toml").write_text("[train]\nseed = 1\n", encoding="utf-8")
+    text = write_comparison(runs, tmp_path / "c.html").read_text(encoding="utf-8")
+    assert text.count('class="note"') == 4
+    assert "The recipes agree in all 1 keys" in text
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(pristine_run, run):
+    assert run_names([read_run(pristine_run), read_run(run)]) == [str(pristine_run), str(run)]
+    assert run_names([read_run(run)]) == ["kosmos_lstm"]
+
+
+def test_a_damaged_run_is_named(pristine_run, run, tmp_path):
+    (run / "metrics.jsonl").write_text("?\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"metrics.jsonl:1"):
+        write_comparison([pristine_run, run], tmp_path / "compare.html")
+    assert not (tmp_path / "compare.html").exists()

@@ -1,0 +1,85 @@
+"""Success rates as tables."""
+
+from dataclasses import replace
+
+from core.report.run_success import (
+    Cell,
+    Column,
+    chain_table,
+    condition_columns,
+    headline,
+    success_table,
+)
+from core.rollout.results import ChainResult, EpisodeResult
+from tests.core.report.factories import make_evaluation
+
+
+def evaluation(*outcomes: tuple[str, str, bool], tiers: dict[str, str] | None = None):
+    episodes = [
+        EpisodeResult(c, task, i, "do it", done, 5) for i, (c, task, done) in enumerate(outcomes)
+    ]
+    return replace(make_evaluation("run"), episodes=episodes, tiers=tiers or {}, chains=[])
+
+
+def test_conditions_are_columns_and_tasks_rows():
+    measured = evaluation(
+        ("standard", "a", True),
+        ("standard", "a", False),
+        ("standard", "b", True),
+        ("blank_images", "a", False),
+        tiers={"a": "easy"},
+    )
+    table = success_table(condition_columns(measured))
+    assert table is not None
+    assert [column.name for column in table.columns] == ["policy", "images blanked"]
+    rows = {row.name: row.cells for row in (*table.rows, *table.averages)}
+    assert list(rows) == ["a", "b", "mean, easy", "mean of tasks", "all attempts"]
+    assert [cell.rate for cell in rows["a"] if cell] == [0.5, 0]
+    assert rows["b"][1] is None
+    assert rows["mean, easy"] == [Cell(0.5), Cell(0)]
+    assert rows["mean of tasks"] == [Cell(0.75), Cell(0)]
+    overall = rows["all attempts"][0]
+    assert overall is not None
+    assert overall.outcome is not None
+    assert (overall.outcome.successes, overall.outcome.episodes) == (2, 3)
+
+
+def test_nothing_measured_is_no_table():
+    chains_only = evaluation()
+    assert success_table(condition_columns(chains_only)) is None
+    assert chain_table([Column("policy", 1, chains_only)]) is None
+    assert headline(chains_only) == []
+
+
+def test_chains_of_several_runs_stand_side_by_side():
+    chains = [
+        ChainResult(i, ("a", "b", "c"), ("", "", ""), done, 9)
+        for i, done in enumerate((0, 1, 3, 3))
+    ]
+    long = replace(evaluation(), chains=chains)
+    short = replace(evaluation(), chains=[ChainResult(0, ("a",), ("",), 1, 9)])
+    table = chain_table(
+        [Column("long", 1, long), Column("none", 2, evaluation()), Column("short", 3, short)]
+    )
+    assert table is not None
+    assert [column.colour for column in table.columns] == [1, 3]
+    assert [[cell and cell.rate for cell in row.cells] for row in table.rows] == [
+        [0.75, 1],
+        [0.5, None],
+        [0.5, None],
+    ]
+    assert [fact.value for fact in headline(long)] == ["1.75"]
+
+
+def test_the_headline_gives_the_controls_beside_the_success():
+    facts = headline(evaluation(("standard", "a", True), ("swapped_words", "a", False)))
+    assert [(fact.name, fact.value) for fact in facts] == [
+        ("mean success", "100%"),
+        ("words swapped", "0%"),
+    ]
+    assert facts[0].detail == "1 of 1; 95% interval 20.7 to 100%"
+
+
+def test_a_control_alone_is_not_the_policys_success():
+    facts = headline(evaluation(("blank_images", "a", True)))
+    assert [fact.name for fact in facts] == ["images blanked"]

@@ -1,0 +1,49 @@
+"""What is printed of a store."""
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from core.report.store_inspection import inspect
+from core.report.store_tables import show_info, show_store
+from core.store.store import EpisodeStore
+from tests.factories import FEATURES, make_info
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=StringIO(), width=200, soft_wrap=True)
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_a_description_is_printed_line_by_line(console: Console) -> None:
+    info = make_info(features={"force": FEATURES["force"]})
+    show_info(replace(info, proprio=()), console)
+    assert text_of(console).splitlines() == [
+        "  camera front: 32 x 32, 10 Hz",
+        "  camera wrist: 32 x 32, 10 Hz",
+        f"  feature force: {FEATURES['force']}",
+        "  actions: delta, frame world, rotation none, 10 Hz",
+        "    0 x: 1.0 is 0.02",
+        "    1 y: 1.0 is 0.02",
+        "    2 z: 1.0 is 0.02",
+        "    3 gripper: 1.0 is 1, binary gripper: -1 closed, 1 open",
+        "  proprioception: none",
+    ]
+
+
+def test_square_brackets_in_names_are_no_markup(console: Console) -> None:
+    show_info(replace(make_info(), proprio=("[red]p[/red]",)), console)
+    assert "proprioception: [red]p[/red]" in text_of(console)
+
+
+def test_suspicions_end_the_text(store: EpisodeStore, console: Console) -> None:
+    inspection = replace(inspect(store), suspicions=("the robot stood still",))
+    show_store(store, inspection, console)
+    assert text_of(console).splitlines()[-1] == "suspicious: the robot stood still"
