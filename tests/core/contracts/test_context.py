@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from core import Context, JoineryError
-from core.testing import Given
+from core.testing import Setup
 from core.testing.stand_in import context_of, windows
 
-GIVEN = Given()
+SETUP = Setup()
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
 def test_what_is_folded_comes_back(interleaved):
-    context = context_of(GIVEN, windows(GIVEN), interleaved=interleaved)
+    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
     batch, window = context.frame.shape
     x = torch.arange(batch * window * 2 * 5.0).view(batch, window, 2, 5)
     folded = context.fold(x)
@@ -26,7 +26,7 @@ def test_what_is_folded_comes_back(interleaved):
 
 @pytest.mark.parametrize("interleaved", [True, False])
 def test_added_tokens_see_their_frames_past_and_one_another(interleaved):
-    context = context_of(GIVEN, windows(GIVEN), interleaved=interleaved)
+    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
     mask = context.attention_mask(2, torch.zeros(2, dtype=torch.int64))
     length = context.memory.tokens.shape[1]
     frames = context.frame.shape[1] if interleaved else 1
@@ -42,7 +42,7 @@ def test_added_tokens_see_their_frames_past_and_one_another(interleaved):
 
 
 def test_a_detached_context_is_the_same_without_a_way_back():
-    context = context_of(GIVEN, windows(GIVEN).requires_grad_())
+    context = context_of(SETUP, windows(SETUP).requires_grad_())
     assert context.readout.requires_grad
     detached = context.detached()
     assert detached.backbone is context.backbone

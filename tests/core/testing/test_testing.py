@@ -24,7 +24,7 @@ from core import (
     masked_mse,
     pack,
 )
-from core.testing import Given, checks_for
+from core.testing import Setup, checks_for
 from core.testing.stand_in import StandIn
 
 
@@ -651,6 +651,6 @@ def test_given_reaches_the_part():
         widths.append(context.width)
         return Head(config, context=context, action=action)
 
-    for check in checks_for("policy_head", build, None, Given(width=12, tokens=1)):
+    for check in checks_for("policy_head", build, None, Setup(width=12, tokens=1)):
         check()
     assert set(widths) == {12}
