@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.contracts.abilities import HasOutputLayer, Loadable
 from core.contracts.context import ContextSpec
-from core.contracts.needs import Need, complaints, needs_of
+from core.contracts.needs import Need, declared_needs, unmet_needs
 from core.contracts.parts import (
     ActionSpec,
     ActionTokens,
@@ -171,7 +171,7 @@ def _build_heads(
     heads = {}
     for label, part in {"policy_head": recipe.parts["policy_head"], **recipe.auxiliary}.items():
         where = label if label == "policy_head" else f"auxiliary '{label}'"
-        promised = needs_of(part.component.build)
+        promised = declared_needs(part.component.build)
         if promised is not None:
             _check_needs(promised, f"{where}.name", part, spec, backbone, text_encoder)
         heads[label] = _build("policy_head", part, where, context=spec, action=action)
@@ -231,7 +231,7 @@ def _check_needs(
     text_encoder: TextEncoder,
 ) -> None:
     """Refuse a head that needs what the built parts, or the data, do not have."""
-    reasons = list(complaints(needs, part.role.insulate, backbone))
+    reasons = list(unmet_needs(needs, part.role.insulate, backbone))
     if "proprio" in needs and not spec.proprio_dim:
         reasons.append("needs proprioception, and the data record none; choose another head")
     if "logits" in needs and not spec.vocabulary:
@@ -301,7 +301,7 @@ def _published(policy: Policy, recipe: Recipe) -> FrozenWeights:
     weights: dict[str, Tensor] = {}
     for kind in (kind for kind, part in recipe.parts.items() if part.settings.base_is_published):
         module: nn.Module = getattr(policy, kind)
-        own = getattr(module, "own", ())  # parameters that no source has
+        own = getattr(module, "unpublished", ())  # parameters that no source has
         frozen = {
             name: p
             for name, p in module.named_parameters()

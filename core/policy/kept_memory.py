@@ -13,7 +13,7 @@ from torch import Tensor
 from core.contracts.attention import blocks_of
 from core.contracts.batch import Memory, State, TokenSequence
 from core.contracts.parts import Backbone
-from core.contracts.tokens import take_columns
+from core.contracts.tokens import select_tokens
 from core.policy.state import Window
 
 
@@ -67,7 +67,7 @@ def _select(sequence: TokenSequence, chosen: Tensor) -> tuple[TokenSequence, Ten
     if sequence.mask is not None:
         chosen = chosen & sequence.mask
     columns = (~chosen).long().argsort(dim=1, stable=True)[:, : int(chosen.sum(dim=1).max())]
-    taken = sequence.map_columns(lambda x: take_columns(x, columns))
+    taken = sequence.map_columns(lambda x: select_tokens(x, columns))
     return replace(taken, mask=chosen.gather(1, columns)), columns
 
 

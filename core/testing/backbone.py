@@ -43,7 +43,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         blocks_are_seen_both_ways,
         what_is_read_is_what_forward_gives,
         memory_is_what_forward_gives,
-        later_tokens_continue_what_is_remembered,
+        later_tokens_continue_a_memory,
         extensions_are_rows_of_their_frames,
     )
     return checks_of(part, tests, window)
@@ -222,7 +222,7 @@ def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
 
 
 @torch.no_grad()
-def later_tokens_continue_what_is_remembered(backbone: Backbone, window: int) -> None:
+def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
     """A sequence that is run in two pieces gives what it gives in one."""
     if not backbone.offers & {"extend", "carry"}:
         return

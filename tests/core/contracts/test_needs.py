@@ -20,7 +20,7 @@ from core import (
     TokenSequence,
     VisionEncoder,
 )
-from core.contracts.needs import needs_of
+from core.contracts.needs import declared_needs
 from core.policy.assembly import build_policy
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.components import Component, Plugin
@@ -165,9 +165,9 @@ def test_needs_stand_on_the_class(tmp_path):
 
 def test_needs_that_a_class_computes_are_not_guessed():
     head = head_class(needs=property(lambda self: frozenset()))
-    assert needs_of(Component("policy_head", "head", NoConfig, head, STRANGER)) is None
+    assert declared_needs(Component("policy_head", "head", NoConfig, head, STRANGER)) is None
     assert (
-        needs_of(Component("policy_head", "head", NoConfig, lambda config: None, STRANGER)) is None
+        declared_needs(Component("policy_head", "head", NoConfig, lambda config: None, STRANGER)) is None
     )
 
 

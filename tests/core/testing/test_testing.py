@@ -529,7 +529,7 @@ BROKEN = [
     (
         "backbone",
         RememberingForgetsPast,
-        {"later_tokens_continue_what_is_remembered", "extensions_are_rows_of_their_frames"},
+        {"later_tokens_continue_a_memory", "extensions_are_rows_of_their_frames"},
     ),
     (
         "backbone",
