@@ -32,7 +32,7 @@ def observations(policy: Policy, batch: Batch) -> TokenSequence:
     """What the backbone reads before the head adds anything."""
     generator = Generator.shared((0,), torch.device("cpu"))
     text = policy.encode_text(batch.text_ids, batch.text_mask)
-    images = policy._encode_images(batch, text, generator)
+    images = policy.encode_images(batch, text, generator)
     return policy.action_tokens.layout(
         images.projected, text.projected, batch.proprio, None, generator
     )

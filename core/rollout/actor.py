@@ -22,7 +22,8 @@ from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from core.loading.recipe_data import action_spec
 from core.policy.assembly import build_policy
-from core.policy.policy import EncodedText, Policy, stack_text
+from core.policy.encoded import EncodedText, stack_text
+from core.policy.policy import Policy
 from core.policy.state import PolicyState
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
@@ -164,7 +165,7 @@ def load_actor(
         recipe.train.precision == "bf16-true" and not exact
     ):  # it acts in the numbers in which it was trained
         policy.to(torch.bfloat16)
-    load_weights(chosen, policy, policy.published)
+    load_weights(chosen, policy, policy.frozen_weights)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
     embodiment = list(chosen.state["stores"]).index(store) if store else 0

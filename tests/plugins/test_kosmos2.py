@@ -166,7 +166,7 @@ def batch_of(
 def sequence_of(policy: Policy, batch: Batch) -> TokenSequence:
     """What the backbone reads of a batch."""
     text = policy.encode_text(batch.text_ids, batch.text_mask)
-    images = policy._encode_images(batch, text, generator())
+    images = policy.encode_images(batch, text, generator())
     return policy.action_tokens.layout(images.projected, text.projected, None, None, generator())
 
 
