@@ -11,6 +11,12 @@ from core.testing.stand_in import StandIn
 from tests.core.testing.failing import assert_fails, failures
 
 
+def mask_of(sequence):
+    if sequence.mask is not None:
+        return sequence.mask
+    return torch.ones_like(sequence.frame, dtype=torch.bool)
+
+
 class Mixer(Backbone):
     """Every token becomes the mean of the tokens that it may see, projected."""
 
@@ -20,7 +26,7 @@ class Mixer(Backbone):
         super().__init__()
         self.project = nn.Linear(self.width, self.width)
 
-    def seen(self, sequence):
+    def visible(self, sequence):
         mask, length = attention_mask(sequence), sequence.tokens.shape[1]
         return (
             torch.ones(1, length, length, dtype=torch.bool).tril()
@@ -29,47 +35,34 @@ class Mixer(Backbone):
         )
 
     def forward(self, sequence):
-        weights = self.seen(sequence).to(sequence.tokens.dtype)
+        weights = self.visible(sequence).to(sequence.tokens.dtype)
         return self.project(
             sequence.tokens + weights @ sequence.tokens / weights.sum(-1, keepdim=True)
         )
 
 
 class MixerSeesPadding(Mixer):
-    def seen(self, sequence):
-        padding = (
-            torch.zeros_like(sequence.frame, dtype=torch.bool)
-            if sequence.mask is None
-            else ~sequence.mask
-        )
-        return super().seen(sequence) | padding[:, None, :]
+    def visible(self, sequence):
+        return super().visible(sequence) | ~mask_of(sequence)[:, None, :]
 
 
 class MixerSeesLaterFrames(Mixer):
-    def seen(self, sequence):
-        mask = (
-            torch.ones_like(sequence.frame, dtype=torch.bool)
-            if sequence.mask is None
-            else sequence.mask
-        )
+    def visible(self, sequence):
+        mask = mask_of(sequence)
         first = (sequence.frame == 0) & (sequence.kind == TokenKind.VISION)
-        return super().seen(sequence) | (mask & ~first)[:, None, :] & first[:, :, None]
+        return super().visible(sequence) | (mask & ~first)[:, None, :] & first[:, :, None]
 
 
 class MixerSeesLaterBlocks(Mixer):
-    def seen(self, sequence):
-        mask = (
-            torch.ones_like(sequence.frame, dtype=torch.bool)
-            if sequence.mask is None
-            else sequence.mask
-        )
+    def visible(self, sequence):
+        mask = mask_of(sequence)
         return (sequence.frame[:, None, :] <= sequence.frame[:, :, None]) & mask[:, None, :]
 
 
 class MixerForgetsFrames(Mixer):
-    def seen(self, sequence):
+    def visible(self, sequence):
         same = sequence.frame[:, None, :] == sequence.frame[:, :, None]
-        return super().seen(sequence) & same
+        return super().visible(sequence) & same
 
 
 class MixerAcrossSamples(Mixer):

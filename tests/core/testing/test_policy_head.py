@@ -150,17 +150,17 @@ class TokensHead(Head):
     def visible(self, context):
         return context.attention_mask(1)[:, 0, :, : context.memory.tokens.shape[1]]  # (S F L)
 
-    def seen(self, context):
+    def mean_token(self, context):
         weights = self.visible(context).to(context.readout.dtype)
         mean = weights @ context.memory.tokens / weights.sum(-1, keepdim=True)
         return context.unfold(mean).squeeze(2)  # (B T D)
 
     def forward(self, context, generator):
-        return self.actions(self.history(context.readout) + self.seen(context))
+        return self.actions(self.history(context.readout) + self.mean_token(context))
 
     def act(self, context, state, generator):
         total = state["total"] + context.readout.mean(2)[:, 0]
-        return self.actions(total + self.seen(context)[:, 0]), {"total": total}
+        return self.actions(total + self.mean_token(context)[:, 0]), {"total": total}
 
 
 class TokensHeadSeesPadding(TokensHead):
@@ -169,7 +169,7 @@ class TokensHeadSeesPadding(TokensHead):
         return frame[:, None, :] <= context.fold(context.frame[..., None])[:, :, None]
 
 
-class TokensHeadSaysNothing(TokensHead):
+class TokensHeadDeclaresNothing(TokensHead):
     needs = frozenset()
 
 
@@ -185,22 +185,22 @@ class HeadLosesState(Head):
         return self.actions(context.readout.mean(2)[:, 0]), {}
 
 
-class HeadWithFigure(Head):
+class HeadValidatesSamples(Head):
     def validation_error(self, context, batch, generator):
         return masked_mean_per_sample(
             (self(context, generator) - batch.actions).abs(), batch.action_mask
         )
 
 
-class HeadWithFigureOfAFrame(HeadWithFigure):
+class HeadValidatesFrames(HeadValidatesSamples):
     def validation_error(self, context, batch, generator):
         return ((self(context, generator) - batch.actions).abs() * batch.action_mask).mean((2, 3))
 
 
-class HeadWithFigureOfABatch(HeadWithFigure):
+class HeadValidatesBatches(HeadValidatesSamples):
     def validation_error(self, context, batch, generator):
-        figure = super().validation_error(context, batch, generator)
-        return figure - figure.mean()
+        error = super().validation_error(context, batch, generator)
+        return error - error.mean()
 
 
 BROKEN = [
@@ -217,8 +217,8 @@ BROKEN = [
     (HeadWithDetachedLoss, {"loss_is_scalar_terms"}),
     (TokensHeadSeesPadding, {"padding_is_not_seen"}),
     (HeadMisspellsNeed, {"needs_are_known"}),
-    (HeadWithFigureOfAFrame, {"validation_error_is_a_figure_per_sample"}),
-    (HeadWithFigureOfABatch, {"validation_error_is_a_figure_per_sample"}),
+    (HeadValidatesFrames, {"validation_error_is_a_figure_per_sample"}),
+    (HeadValidatesBatches, {"validation_error_is_a_figure_per_sample"}),
     (HeadForgetsToSave, {"state_dict_round_trip"}),
     (HeadOverflowsInBfloat16, {"bfloat16_is_finite"}),
     (HeadOfOneFrame, {"actions_have_their_shape"}),
@@ -227,13 +227,13 @@ BROKEN = [
 FAIL_OTHERS_TOO = {HeadHidesState, HeadOfOneFrame, HeadDrawsGlobally}
 
 
-@pytest.mark.parametrize("build", [Head, NoisyHead, TokensHead, HeadWithFigure])
+@pytest.mark.parametrize("build", [Head, NoisyHead, TokensHead, HeadValidatesSamples])
 def test_a_sound_head_passes_every_check(build):
     assert not failures("policy_head", build)
 
 
 def test_a_head_can_read_no_more_than_it_declares_in_needs():
-    assert "actions_have_their_shape" in failures("policy_head", TokensHeadSaysNothing)
+    assert "actions_have_their_shape" in failures("policy_head", TokensHeadDeclaresNothing)
 
 
 def test_a_state_that_changes_its_keys_fails():
