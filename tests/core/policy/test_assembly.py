@@ -183,9 +183,9 @@ class FirstEditionBackbone(Backbone):
     [
         (
             FirstEditionHead,
-            r"policy_head\.name: 'strange' of plugin 'stranger' \(joinery-stranger 1\.2\) is written "
-            r"for another edition of Joinery: its build asks for width, and this one offers context, "
-            r"action beside the config; install a version for this one, or change it as "
+            r"policy_head\.name: 'strange' of plugin 'stranger' \(joinery-stranger 1\.2\) is "
+            r"written for another edition of Joinery: its build asks for width, and this one offers "
+            r"context, action beside the config; install a version for this one, or change it as "
             r"docs/contracts\.md, \"From the first edition\", says",
         ),
         (
