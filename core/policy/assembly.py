@@ -89,7 +89,7 @@ def _join_parts(
     features: Mapping[str, Feature],
     embodiments: tuple[str, ...],
 ) -> Policy:
-    """Build each part after those whose sizes it is told, and join them."""
+    """Build the parts in the order in which they need each other's sizes, and join them."""
     parts = recipe.parts
     text_encoder = _build("text_encoder", parts["text_encoder"])
     backbone = _build("backbone", parts["backbone"])

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) beside a part's linear layers, through peft."""
+"""Low-rank adapters (LoRA, Hu et al. 2021) for a part's linear layers, through peft."""
 
 import torch
 from torch import nn
@@ -11,10 +11,10 @@ RANK = 16
 
 
 def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
-    """Freeze a part, and put a trainable adapter beside linear layers, in place.
+    """Freeze a part, and add a trainable adapter to each of its linear layers, in place.
 
-    settings: names of the layers, and sizes of the adapters. where: the part's section, for
-    messages. Raises ConfigError if peft is missing, or if a target is the name of no linear layer.
+    settings: which layers, and the sizes of the adapters. where: the part's section, for messages.
+    Raises ConfigError if peft is missing, or if a target is the name of no linear layer.
     """
     peft = import_library("peft", extra="lora")
     targets = _find_targets(part, settings.lora_targets, where)

@@ -182,9 +182,9 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
     torch.autograd.backward((first * normal(*first.shape, seed=3)).sum())
     assert tokens.grad is not None
     last_observed = PER_FRAME - 2  # of the first frame
-    seen = bool(tokens.grad[:, last_observed].any())
+    depends = bool(tokens.grad[:, last_observed].any())
     expect(
-        seen,
+        depends,
         "the first token of a block",
         "to depend on the last one of it",
         "it does not: both_ways = False?",

@@ -184,9 +184,9 @@ class FirstEditionBackbone(Backbone):
         (
             FirstEditionHead,
             r"policy_head\.name: 'strange' of plugin 'stranger' \(joinery-stranger 1\.2\) is "
-            r"written for another edition of Joinery: its build asks for width, and this one offers "
-            r"context, action beside the config; install a version for this one, or change it as "
-            r"docs/contracts\.md, \"From the first edition\", says",
+            r"written for another edition of Joinery: its build asks for width, and this one "
+            r"offers context, action beside the config; install a version for this one, or change "
+            r"it as docs/contracts\.md, \"From the first edition\", says",
         ),
         (
             HalfChangedHead,
