@@ -1,19 +1,17 @@
-"""What Joinery says when something is wrong: one line per mistake (what, where, what to do), never
-a traceback.
-"""
+"""Joinery's errors: each line says what is wrong, where, and what to do; users see no traceback."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 
 class JoineryError(Exception):
-    """A mistake that its reader can mend; the command line prints it and exits with `exit_code`."""
+    """A mistake that a user can fix; the command line prints it and exits with `exit_code`."""
 
     exit_code = 1
 
 
 class ConfigError(JoineryError):
-    """All mistakes of one recipe, one line each."""
+    """All mistakes found in a recipe, or in other settings, one line each."""
 
     exit_code = 2
 
@@ -23,7 +21,7 @@ class ConfigError(JoineryError):
 
 
 class PluginError(JoineryError):
-    """Two plugins claim one name."""
+    """Two plugins register the same name."""
 
 
 class DataError(JoineryError):
@@ -35,13 +33,11 @@ class CheckpointError(JoineryError):
 
 
 class TrainingError(JoineryError):
-    """Training cannot go on: a loss that is not finite, for example."""
+    """Training cannot continue, for example because a loss is not finite."""
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, or the list of what there is if that
-    is short.
-    """
+    """Return `; did you mean 'x'?`, or the list of known words if none is near and it is short."""
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(sorted(known)) or 'none'}" if len(known) <= 30 else ""

@@ -7,10 +7,10 @@ from core import Context, Generator
 
 
 def context_from(readout: Tensor) -> Context:
-    """A context of a readout (B T Q D), each frame a sequence of its own."""
+    """Return a context with a readout (B T Q D), where each frame is a sequence of its own."""
     return Context(readout, torch.zeros(readout.shape[:2], dtype=torch.int64))
 
 
 def noise(seed: int = 0) -> Generator:
-    """A fresh generator, the same numbers for the same seed."""
+    """Return a new generator, which gives the same numbers for the same seed."""
     return Generator.shared((seed,), torch.device("cpu"))

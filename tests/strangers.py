@@ -1,8 +1,7 @@
-"""The strangers' policy heads of tests/third_party in this process, as if they were installed; and
-small policies.
-"""
+"""The policy heads of tests/third_party, as if they were installed; and small policies to test."""
 
 import importlib.util
+import sys
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -55,24 +54,25 @@ def package(name: str) -> Path:
 
 @cache
 def module_of(name: str) -> ModuleType:
-    """The package's one module."""
+    """Return the package's one module, imported as if it were installed."""
     spec = importlib.util.spec_from_file_location(f"{name}_head", package(name) / f"{name}_head.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the sources of its configuration are looked up
     spec.loader.exec_module(module)
     return module
 
 
 def head_and_config(name: str) -> tuple[type, Any]:
-    """The head's class, and its configuration with all defaults."""
+    """Return the head's class, and its default configuration."""
     module = module_of(name)
     return getattr(module, HEADS[name]), getattr(module, f"{HEADS[name]}Config")()
 
 
 @cache
 def catalogue() -> Catalogue:
-    """All components where the four packages are installed."""
+    """Return all components that there are when the four packages are installed."""
     entries = [
         SimpleNamespace(
             name=f"{name}_head",
@@ -82,12 +82,13 @@ def catalogue() -> Catalogue:
         )
         for name in HEADS
     ]
-    known = metadata.entry_points  # which others ask, too: pydantic for plugins of its own
+    # Others look for entry points too: pydantic for plugins of its own.
+    real_entry_points = metadata.entry_points
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             metadata,
             "entry_points",
-            lambda group: entries if group == "joinery" else known(group=group),
+            lambda group: entries if group == "joinery" else real_entry_points(group=group),
         )
         return load_plugins.__wrapped__()
 
@@ -95,7 +96,10 @@ def catalogue() -> Catalogue:
 def build(
     folder: Path, head: str, *overrides: str, parts: str = PARTS, more: str = "", window: int = 1
 ) -> Policy:
-    """A policy in evaluation mode; head: the lines of its section; more: further sections."""
+    """Build a policy in evaluation mode.
+
+    head: the lines of the recipe's section [policy_head]. more: further sections.
+    """
     path = folder / "recipe.toml"
     path.write_text(f"{parts}{head}\n{more}", encoding="utf-8")
     recipe = load_recipe(path, [f"data.window={window}", *overrides], catalogue())
@@ -106,23 +110,23 @@ def build(
 
 @torch.no_grad()
 def perturbed(policy: Policy) -> Policy:
-    """The policy away from its start, where much is zero or nearly so."""
+    """Move the weights away from their initial values, many of which are zero or nearly so."""
     for number, weight in enumerate(policy.parameters()):
         weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
     return policy
 
 
 def batch_of(policy: Policy, window: int = 1, rows: int = len(INSTRUCTIONS)) -> Batch:
-    """Random frames, instructions of several lengths, and actions of which some are masked."""
+    """Return random frames, instructions of several lengths, and partly masked actions."""
     generator = torch.Generator().manual_seed(1)
     instructions = [INSTRUCTIONS[i % len(INSTRUCTIONS)] for i in range(rows)]
-    ids = [torch.tensor(policy.text_encoder.tokenize(line)) for line in instructions]
-    ends = torch.tensor([len(row) for row in ids])
+    ids = [torch.tensor(policy.text_encoder.tokenize(text)) for text in instructions]
+    lengths = torch.tensor([len(row) for row in ids])
     actions = torch.rand(rows, window, 3, 4, generator=generator) * 2 - 1
     actions[..., 3] = (actions[..., 3] > 0).float()
     mask = torch.ones_like(actions, dtype=torch.bool)
     mask[0, -1, 2:] = False  # past an episode's end
-    mask[-1, ..., 1] = False  # a robot that has no such dimension
+    mask[-1, ..., 1] = False  # its robot lacks this dimension
     return Batch(
         images={
             name: torch.randint(256, (rows, window, *shape), generator=generator, dtype=torch.uint8)
@@ -130,7 +134,7 @@ def batch_of(policy: Policy, window: int = 1, rows: int = len(INSTRUCTIONS)) -> 
         },
         instructions=instructions,
         text_ids=torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
-        text_mask=torch.arange(int(ends.max())) < ends[:, None],
+        text_mask=torch.arange(int(lengths.max())) < lengths[:, None],
         proprio=torch.randn(rows, window, 5, generator=generator),
         actions=actions,
         action_mask=mask,

@@ -1,6 +1,4 @@
-"""Strangers' heads that read a backbone's layers, or run on top of them, over every backbone that
-ships.
-"""
+"""Heads of tests/third_party that read or run a backbone's layers, with every built-in backbone."""
 
 from dataclasses import replace
 
@@ -78,12 +76,12 @@ def test_a_head_trains_and_acts(tmp_path, head, backbone, formulation):
     losses = policy(batch, Generator.shared((0,), torch.device("cpu")))
     losses["total"].backward()
     optimizer.step()
-    moved = {
+    changed_parts = {
         name.split(".")[0]
         for name, weight in policy.named_parameters()
         if not torch.equal(weight, before[name])
     }
-    assert {"vision_encoder", "text_encoder", "backbone", "policy_head"} <= moved
+    assert {"vision_encoder", "text_encoder", "backbone", "policy_head"} <= changed_parts
     policy.eval()
     state = policy.initial_state(torch.arange(len(batch.text_ids)))
     for t in range(2):

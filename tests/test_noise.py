@@ -1,6 +1,4 @@
-"""Noise end to end, by heads that sample: it follows from a row's seed and step, and from nothing
-else.
-"""
+"""Noise of heads that sample, end to end: it depends on a row's seed and step, on nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,13 +19,13 @@ SEEDS = torch.arange(100, 100 + ROWS)
 
 @pytest.fixture(params=["flow", "expert"])
 def policy(request, tmp_path) -> Policy:
-    """With a history in the backbone, so that rows have one to lose."""
+    """A policy whose backbone sees a history, so that a row can start a new one."""
     head = f'name = "{request.param}"'
     return perturbed(build(tmp_path, head, "action_tokens.formulation=interleaved", window=2))
 
 
 def observation(policy: Policy, step: int, rows: slice = slice(None)) -> Batch:
-    """What some of 16 rows see at a step."""
+    """Return what some of the 16 rows observe at a step."""
     batch = batch_of(policy, STEPS, ROWS)
     return replace(
         batch,
@@ -42,7 +40,7 @@ def observation(policy: Policy, step: int, rows: slice = slice(None)) -> Batch:
 def act(
     policy: Policy, seeds: Tensor, rows: slice = slice(None), steps: Sequence[int] = range(STEPS)
 ) -> Tensor:
-    """Actions (steps B H A) of rows that begin at the first step."""
+    """Return actions (steps B H A) of rows that start an episode at the first step."""
     state, actions = policy.initial_state(seeds), []
     for step in steps:
         chunk, state = policy.act(observation(policy, step, rows), state)
@@ -54,9 +52,9 @@ def test_actions_do_not_depend_on_how_many_rows_act(policy):
     together = act(policy, SEEDS)
     assert torch.equal(act(policy, SEEDS), together)
     for size in (1, 4):
-        parts = [slice(start, start + size) for start in range(0, ROWS, size)]
-        apart = torch.cat([act(policy, SEEDS[part], part) for part in parts], dim=1)
-        torch.testing.assert_close(apart, together, rtol=1e-5, atol=1e-5)
+        groups = [slice(start, start + size) for start in range(0, ROWS, size)]
+        separate = torch.cat([act(policy, SEEDS[rows], rows) for rows in groups], dim=1)
+        torch.testing.assert_close(separate, together, rtol=1e-5, atol=1e-5)
 
 
 def test_another_seed_or_step_draws_other_noise(policy):
@@ -71,7 +69,7 @@ def test_another_seed_or_step_draws_other_noise(policy):
 
 
 @torch.no_grad()
-def test_a_row_that_begins_anew_acts_as_at_a_fresh_start(policy):
+def test_a_row_that_is_reset_acts_as_from_a_fresh_start(policy):
     state = policy.initial_state(SEEDS)
     for step in (0, 1):
         _, state = policy.act(observation(policy, step), state)
@@ -86,7 +84,7 @@ def test_a_row_that_begins_anew_acts_as_at_a_fresh_start(policy):
     assert (fresh - ongoing)[:, rows].abs().max() > 1e-2
 
 
-def test_rows_can_begin_anew_before_the_first_step(policy):
+def test_rows_can_be_reset_before_the_first_step(policy):
     rows = torch.arange(ROWS) % 2 == 0
     state = policy.reset(policy.initial_state(SEEDS), rows, SEEDS + ROWS)
     with torch.no_grad():

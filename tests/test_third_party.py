@@ -1,6 +1,4 @@
-"""Strangers' packages beside Joinery's wheel, in a virtual environment of their own: what plugin
-authors will do.
-"""
+"""Third-party packages, installed beside Joinery's wheel in a virtual environment of their own."""
 
 import json
 import os
@@ -65,7 +63,8 @@ formulation = "interleaved"
 episodes = 1
 lanes = 1
 """
-WEIGHTS = {  # of each head, one of its tensors and the shape that the small recipe gives it
+# of each head, one of its tensors and the shape that the small recipe gives it
+WEIGHTS = {
     "mlp": ("mlp.0.weight", [32, 48]),
     "flow": ("network.2.weight", [32, 32]),
     "expert": ("layers.0.qkv.weight", [3 * 48, 16]),
@@ -76,19 +75,19 @@ BUILT = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
 
 @dataclass(frozen=True)
 class Installation:
-    """A fresh virtual environment, and a folder to work in that holds none of the sources."""
+    """A new virtual environment, and a working folder that holds none of the sources."""
 
     folder: Path
     wheel: Path
     desk: Path
 
     def run(self, *words: str) -> str:
-        """Run a program of the environment; return what it printed."""
+        """Run a program of the environment, and return what it printed."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {
             "OMP_NUM_THREADS": "1"
         }
         program = self.folder / "bin" / words[0]
-        done = subprocess.run(
+        process = subprocess.run(
             [program, *words[1:]],
             cwd=self.desk,
             env=environment,
@@ -96,15 +95,15 @@ class Installation:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     folder = tmp_path_factory.mktemp("third_party")
-    ours = build_wheel(copy_of_joinery(folder / "joinery"))
-    theirs = [build_wheel(copy(package(name), folder / name)) for name in HEADS]
+    joinery = build_wheel(copy_of_joinery(folder / "joinery"))
+    heads = [build_wheel(copy(package(name), folder / name)) for name in HEADS]
     rig = build_wheel(copy(RIG, folder / "rig"))
     venv.create(folder / "venv")
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
@@ -115,16 +114,16 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
         "install",
         "--no-deps",
         "--no-index",
-        ours,
-        *theirs,
+        joinery,
+        *heads,
         rig,
     )
     (folder / "desk").mkdir()
-    return Installation(folder / "venv", ours, folder / "desk")
+    return Installation(folder / "venv", joinery, folder / "desk")
 
 
 def copy_of_joinery(to: Path) -> Path:
-    """The sources of the wheel, so that building leaves the checkout clean."""
+    """Copy the sources of the wheel, so that building leaves the checkout clean."""
     to.mkdir()
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, to / name)
@@ -153,24 +152,20 @@ def build_wheel(source: Path) -> Path:
 
 def pip(*words: str | Path) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def lend_libraries(site: Path) -> None:
-    """Put the libraries of this environment at the end of the fresh one's path: torch alone is
-    gigabytes.
-    """
-    lent = [
+    """Append this environment's libraries to the new one's path: torch alone is gigabytes."""
+    folders = [
         folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")
     ]
-    (site / "lent.pth").write_text("".join(f"{folder}\n" for folder in lent))
+    (site / "lent.pth").write_text("".join(f"{folder}\n" for folder in folders))
 
 
 def small_recipe(path: Path, head: str) -> Path:
-    """A stranger's head in the embedded world, whose expert shows one task; what the first run
-    records, all read.
-    """
+    """Write a recipe that trains a head in the tabletop environment, on its expert's episodes."""
     path.write_text(
         f"{SMALL_WORLD}{tomli_w.dumps({'policy_head': {'name': head, **SMALL[head]}})}",
         encoding="utf-8",
@@ -194,7 +189,7 @@ def test_the_code_that_runs_is_the_wheels(installation: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_the_strangers_heads_are_listed(installation: Installation) -> None:
+def test_third_party_heads_are_listed(installation: Installation) -> None:
     printed = installation.run("joinery", "plugins", "policy_head")
     assert (
         "mlp  [mlp_head, joinery-mlp-head 0.3.0]  Regresses the chunk of every frame on its own."
@@ -208,7 +203,9 @@ def test_the_strangers_heads_are_listed(installation: Installation) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
-def test_a_strangers_head_trains_and_acts_in_a_world(installation: Installation, head: str) -> None:
+def test_a_third_party_head_trains_and_acts_in_an_environment(
+    installation: Installation, head: str
+) -> None:
     recipe = small_recipe(installation.desk / f"{head}.toml", head)
     printed = installation.run("python", "-m", "core.run", recipe.name)
     assert "finished at step 2 of 2" in printed
@@ -231,14 +228,15 @@ def test_depth_and_force_are_recorded_imported_and_shown(installation: Installat
     recorded = EpisodeStore(installation.desk / "press.zarr")
     (installation.desk / "rig").mkdir()
     for number in range(2):
-        one = recorded.read(number)
+        episode = recorded.read(number)
         arrays = {
-            "action": one.actions,
-            "proprio": one.proprio,
-            "instruction": one.instruction,
-            **one.features,
+            "rgb": episode.images["top"],
+            "action": episode.actions,
+            "proprio": episode.proprio,
+            "instruction": episode.instruction,
+            **episode.features,
         }
-        np.savez(installation.desk / "rig" / f"{number}.npz", rgb=one.images["top"], **arrays)
+        np.savez(installation.desk / "rig" / f"{number}.npz", **arrays)
     printed = installation.run(
         "joinery", "import", "depth_force_npz", "rig", "rig.zarr", "--jobs", "1"
     )
@@ -300,9 +298,7 @@ controls = ["blank_images"]
 def test_a_policy_that_sees_depth_and_feels_force_alone_does_its_task(
     installation: Installation,
 ) -> None:
-    """From the world through demonstrations, store and encoder back into the world, by no word in
-    core.
-    """
+    """Environment, demonstrations, store, encoder and evaluation, without a change of core."""
     (installation.desk / "rig.toml").write_text(RIG_RECIPE, encoding="utf-8")
     installation.run("joinery", "run", "rig.toml")
     results = json.loads(
@@ -313,15 +309,19 @@ def test_a_policy_that_sees_depth_and_feels_force_alone_does_its_task(
         for condition, tasks in results["summary"].items()
     }
     assert successes["standard"] >= 17
-    assert successes["blank_images"] <= 12  # without depth it knows as much as the force tells it
+    assert successes["blank_images"] <= 12  # without depth, the force alone says little
 
 
-def checks_of_the_strangers_heads() -> list[Check]:
-    """What the plugins' authors run, as docs/writing-a-plugin.md shows it."""
+def checks_of_third_party_heads() -> list[Check]:
+    """Return the checks that the heads' authors run, as docs/writing-a-plugin.md shows."""
     checks = {name: checks_for("policy_head", *head_and_config(name)) for name in HEADS}
-    return [Check(f"{name}: {check}", check) for name, own in checks.items() for check in own]
+    return [
+        Check(f"{name}: {check}", check)
+        for name, head_checks in checks.items()
+        for check in head_checks
+    ]
 
 
-@pytest.mark.parametrize("check", checks_of_the_strangers_heads(), ids=str)
+@pytest.mark.parametrize("check", checks_of_third_party_heads(), ids=str)
 def test_contract(check: Check) -> None:
     check()

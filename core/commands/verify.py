@@ -18,7 +18,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
     parser.add_argument(
-        "--jobs", type=positive, default=os.cpu_count() or 1, help="segments that are checked at once"
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="segments that are checked at once",
     )
     return parser
 

@@ -1,5 +1,6 @@
-"""What a part may be able to do beside its contract: it shows it by having the attributes, and
-inherits nothing.
+"""What a part can offer beyond its contract.
+
+A part has an ability if it has the attributes of the Protocol; it inherits nothing.
 """
 
 from collections.abc import Sequence
@@ -13,36 +14,46 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class HasBlocks(Protocol):
-    """A part with repeated blocks: gradient checkpointing, adapters and sharding walk them."""
+    """A part with repeated blocks, which gradient checkpointing wraps one by one."""
 
-    blocks: Sequence[nn.Module]  # in the order in which they run
+    # in the order in which they run
+    blocks: Sequence[nn.Module]
 
 
 @runtime_checkable
 class HasOutputLayer(Protocol):
-    """A text encoder with an output layer, tied to its embedding or not: what heads that write
-    words need.
+    """A text encoder with an output layer, for heads that need "logits".
+
+    vocabulary: number of tokens that are scored; 0 if the encoder was built without an output
+    layer.
     """
 
-    vocabulary: int  # words that are scored; 0 where it was built without an output layer
+    vocabulary: int
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids (B n) int64 -> tokens (B n width), each word on its own: none depends on a later one."""
+        """Ids (B n) int64 -> tokens (B n width); each depends on its own id alone."""
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... width) -> scores of all words (... vocabulary)."""
+        """Hidden states (... width) -> scores of the whole vocabulary (... vocabulary)."""
 
 
 @runtime_checkable
 class Loadable(Protocol):
-    """A part that can start from published weights: what the recipe's `pretrained` asks for."""
+    """A part that can start from published weights, as `pretrained` in a recipe asks.
 
-    source: str | None  # what `pretrained = true` stands for; None where it stands for nothing
+    source: a folder, or a name on the hub, that `pretrained = true` stands for; None if there is
+    no such default.
+
+    Parameters of the part that no published weights contain are listed by name in an optional
+    attribute `unpublished`; checkpoints always include them.
+    """
+
+    source: str | None
 
     def load_pretrained(self, weights: "Pretrained") -> None:
-        """Take the part's share, strictly; raise ConfigError that lists whatever does not fit.
+        """Load the part's share of the weights.
 
-        Parameters that no source has are listed in `own`, if there are any.
+        Raises ConfigError that lists every missing, unexpected or misshapen tensor.
         """
 
 
@@ -51,7 +62,7 @@ class Publishable(Protocol):
     """A part that can be written back in the layout in which its weights were published."""
 
     def publish(self) -> dict[str, Tensor]:
-        """The part's tensors under their published names."""
+        """Return the part's tensors under their published names."""
 
     def describe(self) -> dict[str, Any]:
-        """The part's share of the published config.json."""
+        """Return the part's share of the published config.json."""

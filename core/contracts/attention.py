@@ -1,4 +1,8 @@
-"""Attention masks and positions, computed from the labels of a TokenSequence."""
+"""Attention masks and positions, computed from the labels of a TokenSequence.
+
+Token i sees token j if all of these hold: j is real; frame(j) <= frame(i); block(j) <= block(i);
+j is not private, or frame(j) = frame(i).
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,46 +15,46 @@ from core.contracts.batch import Memory, TokenSequence
 
 
 def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor | None:
-    """Which token (row) sees which (column) -> (S 1 L P+L) bool; None: causal, as fused kernels
-    know it.
+    """Return which token (row) sees which (column): (S 1 L P+L) bool, or None if purely causal.
 
-    past: P tokens that came before, and whose keys stand before those of the sequence. Padding sees
-    itself, so that no row is empty.
+    past: P tokens that were run before; their columns come first. None lets a backbone use the
+    causal mode of a fused kernel. A padding token sees itself, so that no row is empty and softmax
+    gives no NaN.
     """
     if past is None and sequence.block is None and sequence.private is None:
-        # real tokens stand first and frames in order, so causality hides padding and later frames
+        # Real tokens come first and frames are in order, so causality hides padding, later frames.
         return None
     visible = _visible(sequence, sequence, blocks_of(sequence), blocks_of(sequence))
     visible = visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
     if past is not None:
-        visible = torch.cat(
-            [_visible(sequence, past, blocks_of(sequence), blocks_of(past)), visible], dim=-1
-        )
+        past_visible = _visible(sequence, past, blocks_of(sequence), blocks_of(past))
+        visible = torch.cat([past_visible, visible], dim=-1)
     return visible.unsqueeze(1)
 
 
 def token_positions(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor:
-    """Each token's position (S L) int64: how many real tokens stand before it, of those it may ever
-    see.
+    """Return each token's position (S L) int64.
+
+    A position counts the real tokens before a token, except those that it can never see because
+    they are private to another frame.
     """
     count, length = sequence.tokens.shape[:2]
     if past is None and sequence.private is None:
         return torch.arange(length, device=sequence.tokens.device).expand(count, -1)
-    anything = torch.zeros_like(sequence.frame)
-    own = _visible(sequence, sequence, anything, anything)
-    before = own.tril(-1).sum(dim=-1)
-    if past is None:
-        return before
-    return before + _visible(sequence, past, anything, torch.zeros_like(past.frame)).sum(dim=-1)
+    one_block = torch.zeros_like(sequence.frame)
+    position = _visible(sequence, sequence, one_block, one_block).tril(-1).sum(dim=-1)
+    if past is not None:
+        visible = _visible(sequence, past, one_block, torch.zeros_like(past.frame))
+        position = position + visible.sum(dim=-1)
+    return position
 
 
 def blocks_of(sequence: TokenSequence) -> Tensor:
-    """The blocks (S L) int64, spelled out where the sequence is causal."""
+    """Return the blocks (S L) int64; 0, 1, 2, ... if the sequence is causal."""
     if sequence.block is not None:
         return sequence.block
-    return torch.arange(sequence.frame.shape[1], device=sequence.frame.device).expand_as(
-        sequence.frame
-    )
+    frame = sequence.frame
+    return torch.arange(frame.shape[1], device=frame.device).expand_as(frame)
 
 
 def make_memory(
@@ -61,10 +65,10 @@ def make_memory(
     hidden_states: Sequence[Tensor],
     past: Memory | None,
 ) -> Memory:
-    """Build the memory of the past and a sequence together.
+    """Return the memory of a sequence and of the past before it.
 
-    tokens (S L D), hidden_states of each layer (S L D): of the sequence alone. keys, values of each
-    layer (S K P+L d): of all, as attention needed them.
+    tokens (S L D) and each layer's hidden_states (S L D) are of the sequence alone. Each layer's
+    keys and values (S K P+L d) are of past and sequence, as attention has used them.
     """
     if past is None:
         return Memory(sequence, tokens, tuple(keys), tuple(values), tuple(hidden_states))
@@ -79,10 +83,8 @@ def make_memory(
 
 
 def _join(past: TokenSequence, sequence: TokenSequence) -> TokenSequence:
-    """Put tokens (S L) behind those before (S P) -> (S P+L); where actions are read is the past's
-    to say.
-    """
-    before, after = _filled(past), _filled(sequence)
+    """Append a sequence (S L) to the past (S P) -> (S P+L), with the readout of the past."""
+    before, after = _with_all_labels(past), _with_all_labels(sequence)
     columns = ("tokens", "mask", "frame", "kind", "block", "private")
     joined: dict[str, Any] = {
         name: torch.cat([getattr(before, name), getattr(after, name)], dim=1) for name in columns
@@ -90,20 +92,8 @@ def _join(past: TokenSequence, sequence: TokenSequence) -> TokenSequence:
     return replace(past, **joined, grid=None)
 
 
-def _visible(
-    rows: TokenSequence, columns: TokenSequence, row_block: Tensor, column_block: Tensor
-) -> Tensor:
-    """(S L) rows, (S K) columns -> (S L K) bool."""
-    earlier = columns.frame[:, None, :] <= rows.frame[:, :, None]
-    visible = earlier & (column_block[:, None, :] <= row_block[:, :, None])
-    if columns.private is not None:
-        same = columns.frame[:, None, :] == rows.frame[:, :, None]
-        visible = visible & (same | ~columns.private[:, None, :])
-    return visible if columns.mask is None else visible & columns.mask[:, None, :]
-
-
-def _filled(sequence: TokenSequence) -> TokenSequence:
-    """Put tensors in place of defaults (None), so that two sequences can be joined."""
+def _with_all_labels(sequence: TokenSequence) -> TokenSequence:
+    """Replace mask, block and private by equivalent tensors where they are None."""
     everything = torch.ones_like(sequence.frame, dtype=torch.bool)
     return replace(
         sequence,
@@ -111,3 +101,15 @@ def _filled(sequence: TokenSequence) -> TokenSequence:
         block=blocks_of(sequence),
         private=~everything if sequence.private is None else sequence.private,
     )
+
+
+def _visible(
+    rows: TokenSequence, columns: TokenSequence, row_block: Tensor, column_block: Tensor
+) -> Tensor:
+    """Apply the rule of this module: rows (S L), columns (S K) -> (S L K) bool."""
+    earlier = columns.frame[:, None, :] <= rows.frame[:, :, None]
+    visible = earlier & (column_block[:, None, :] <= row_block[:, :, None])
+    if columns.private is not None:
+        same_frame = columns.frame[:, None, :] == rows.frame[:, :, None]
+        visible = visible & (same_frame | ~columns.private[:, None, :])
+    return visible if columns.mask is None else visible & columns.mask[:, None, :]

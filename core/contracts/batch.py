@@ -1,4 +1,4 @@
-"""What flows between the parts: tokens and their masks, sequences, and a batch of training samples.
+"""What flows between the parts: tokens and their masks, sequences, and a batch of samples.
 
 Shapes are written in the letters of core/contracts/parts.py.
 """
@@ -12,24 +12,24 @@ from torch import Tensor, device
 
 from core.errors import ConfigError
 
-# what a part remembers while acting: tensors (B ...), whose rows are reset one by one
+# What a part remembers while acting: tensors (B ...), of which any row can be reset alone.
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Tokens and which of them are real; carried across every boundary (after Octo's TokenGroup).
+    """Tokens and a mask of the real ones, passed between all parts (after Octo's TokenGroup).
 
-    losses: scalars that the part which made the tokens adds to training, by name.
+    tokens: (... N D).
+    mask: (... N) bool, True where real. None means no padding; a mask of ones would say the same,
+        but only after a wait for the device.
+    grid: (N 2) int64, row and column of an image's tokens; -1 for a token without a place.
+    losses: scalars by name, which the part that made the tokens adds to the training loss.
     """
 
-    tokens: Tensor  # (... N D)
-    mask: Tensor | None = (
-        None  # (... N) bool, True where real; None: all are, known without asking the device
-    )
-    grid: Tensor | None = (
-        None  # (N 2) int64: row and column of an image's token; -1 for one that has no place
-    )
+    tokens: Tensor
+    mask: Tensor | None = None
+    grid: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -45,96 +45,111 @@ class TokenKind(IntEnum):
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """The backbone's input: packed sequences, real tokens first, so that a token's position is its
-    index.
+    """The backbone's input: packed sequences, with real tokens first and padding at the end.
 
-    Token i sees token j if j is real, frame(j) <= frame(i) and block(j) <= block(i), and if j is
-    private only where frame(j) = frame(i). `core.contracts.attention` makes masks and positions of
-    that.
+    So a token's index is its position. core/contracts/attention.py says which token sees which.
+
+    tokens: (S L D).
+    mask: (S L) bool, True where real; None means no padding.
+    frame: (S L) int64, the frame that a token belongs to; no token sees a later frame.
+    kind: (S L) int64, a TokenKind.
+    readout: (B T Q) int64, indices of the action tokens in the flattened (S L), ascending; every
+        sequence has the same number.
+    block: (S L) int64; no token sees a later block. None means causal: each token is a block.
+    private: (S L) bool, tokens that only their own frame sees, such as those that a head adds.
+    grid: (S L 2) int64, row and column of an image's token; -1 for all others.
+    losses: scalars by name, which the layout adds to the training loss.
     """
 
-    tokens: Tensor  # (S L D)
-    mask: Tensor | None  # (S L) bool; None: all real
-    frame: Tensor  # (S L) int64: the frame a token belongs to; no token may attend to a later frame
-    kind: Tensor  # (S L) int64: a TokenKind
-    # (B T Q) int64: indices of action tokens in the flattened (S L), ascending, as many in each of
-    # S
+    tokens: Tensor
+    mask: Tensor | None
+    frame: Tensor
+    kind: Tensor
     readout: Tensor
-    block: Tensor | None = None  # (S L) int64; None: causal, every token is a block of its own
-    private: Tensor | None = (
-        None  # (S L) bool: tokens that their own frame alone sees, as those that a head adds
-    )
-    grid: Tensor | None = (
-        None  # (S L 2) int64: row and column of an image's token, -1 for all others
-    )
-    losses: Mapping[str, Tensor] = field(default_factory=dict)  # as TokenGroup's
+    block: Tensor | None = None
+    private: Tensor | None = None
+    grid: Tensor | None = None
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
 
     def map_columns(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """Change every tensor (S L ...) alike, tokens and labels."""
-        names = ("tokens", "mask", "frame", "kind", "block", "private", "grid")
-        changed: dict[str, Any] = {
-            name: change(x) for name in names if (x := getattr(self, name)) is not None
-        }
+        """Apply a function to every tensor (S L ...): the tokens and all labels."""
+        changed: dict[str, Any] = {}
+        for name in ("tokens", "mask", "frame", "kind", "block", "private", "grid"):
+            column = getattr(self, name)
+            if column is not None:
+                changed[name] = change(column)
         return replace(self, **changed)
 
     @property
     def is_action(self) -> Tensor:
-        """What the first edition of the contract had; raises ConfigError that says what stands in
-        its place.
-        """
+        """A field of the first edition; raises ConfigError that names what replaced it."""
         raise ConfigError(
-            "a plugin reads TokenSequence.is_action, which is gone: sequence.kind tells what a token is, and "
-            "core.attention_mask(sequence) what it sees; update the plugin"
+            "a plugin reads TokenSequence.is_action, which is gone: sequence.kind tells what a "
+            "token is, and core.attention_mask(sequence) what it sees; update the plugin"
         )
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a backbone made of sequences, layer by layer; further tokens can be run on top of it."""
+    """What a backbone computed of sequences, layer by layer; further tokens can be run after it.
 
-    sequence: TokenSequence  # all tokens that were read
-    tokens: Tensor  # (S L D) hidden states after the last norm
-    keys: tuple[
-        Tensor, ...
-    ] = ()  # of each layer (S K L d), with rotary positions applied if the backbone has them
-    values: tuple[Tensor, ...] = ()  # of each layer (S K L d)
-    hidden_states: tuple[
-        Tensor, ...
-    ] = ()  # (S L D): what enters the first layer, then what leaves each
-    carry: State = field(
-        default_factory=dict
-    )  # (S ...): what a recurrent backbone carries on; zeros at the beginning
-    losses: Mapping[str, Tensor] = field(default_factory=dict)  # as TokenGroup's
+    sequence: all tokens that were run.
+    tokens: (S L D), hidden states after the last norm.
+    keys, values: of each layer (S K L d); rotary positions are applied to keys, if there are any.
+    hidden_states: (S L D), the input of the first layer, then the output of each layer.
+    carry: {name: (S ...)}, the state of a recurrent backbone; zeros at the beginning.
+    losses: scalars by name, which the backbone adds to the training loss.
+    """
+
+    sequence: TokenSequence
+    tokens: Tensor
+    keys: tuple[Tensor, ...] = ()
+    values: tuple[Tensor, ...] = ()
+    hidden_states: tuple[Tensor, ...] = ()
+    carry: State = field(default_factory=dict)
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a policy sees and, in training, what it should have done. Every tensor is batch first."""
+    """What a policy observes and, in training, the actions that it should predict.
 
-    images: Mapping[str, Tensor]  # {camera: (B T C Y X) uint8}
-    instructions: Sequence[str]  # B
-    text_ids: Tensor  # (B N) int64: the instructions as the text encoder tokenised them
-    text_mask: Tensor | None  # (B N) bool; None: no padding
-    proprio: Tensor | None  # (B T P) float32, normalised
-    actions: Tensor | None = None  # (B T H A) float32, normalised; binary dimensions in {0, 1}
-    action_mask: Tensor | None = (
-        None  # (B T H A) bool: False past an episode's end, and for what its robot lacks
-    )
-    episodes: Sequence[str] = ()  # B: where each sample comes from
-    # {feature: (B T *shape)}, in the numbers of the store
+    images: {camera: (B T C Y X) uint8}.
+    instructions: B texts.
+    text_ids: (B N) int64, the instructions as the text encoder tokenised them.
+    text_mask: (B N) bool, True where real; None means no padding.
+    proprio: (B T P) float32, normalised.
+    actions: (B T H A) float32, normalised; binary dimensions in {0, 1}.
+    action_mask: (B T H A) bool; False past an episode's end, and for dimensions that the sample's
+        robot lacks.
+    episodes: B names of the episodes that the samples come from.
+    features: {feature: (B T *shape)}, in the numbers of the store.
+    present: {camera or feature: (B) bool}, False where a sample lacks it; every sample has those
+        that are not listed.
+    embodiment: (B) int64, index of the recipe's store that a sample comes from.
+    """
+
+    images: Mapping[str, Tensor]
+    instructions: Sequence[str]
+    text_ids: Tensor
+    text_mask: Tensor | None
+    proprio: Tensor | None
+    actions: Tensor | None = None
+    action_mask: Tensor | None = None
+    episodes: Sequence[str] = ()
     features: Mapping[str, Tensor] = field(default_factory=dict)
-    # {camera or feature that some samples lack: (B) bool}; those that are not here, every sample
-    # has
     present: Mapping[str, Tensor] = field(default_factory=dict)
-    embodiment: Tensor | None = None  # (B) int64: which of the recipe's stores a sample comes from
+    embodiment: Tensor | None = None
 
     def to(self, where: device) -> Self:
-        """Copy every tensor to a device, without waiting for it."""
+        """Copy every tensor to a device, without waiting for the copies to finish."""
         moved: dict[str, Any] = {}
-        for name in (entry.name for entry in fields(self)):
-            value = getattr(self, name)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
             if isinstance(value, Tensor):
-                moved[name] = value.to(where, non_blocking=True)
+                moved[entry.name] = value.to(where, non_blocking=True)
             elif isinstance(value, Mapping):
-                moved[name] = {key: x.to(where, non_blocking=True) for key, x in value.items()}
+                moved[entry.name] = {
+                    key: x.to(where, non_blocking=True) for key, x in value.items()
+                }
         return replace(self, **moved)

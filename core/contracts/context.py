@@ -1,6 +1,4 @@
-"""What a policy made of its observations, as policy heads see it: the same when training and
-acting.
-"""
+"""What policy heads read: the observations after the backbone, alike in training and acting."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -16,40 +14,50 @@ from core.episodes.episode import Feature
 from core.errors import JoineryError
 
 T = TypeVar("T")
-_EXTENSION = 2**32  # larger than any block of a sequence, or of what is added to it
+# larger than any block within a sequence, or within what one call of `extend` adds to it
+_BLOCKS_PER_EXTENSION = 2**32
 
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """What a policy head is told at build about the context that it will read."""
+    """Sizes of the context that a policy head will read, known when it is built.
 
-    width: int  # D of readout and tokens
-    action_tokens: int  # Q
-    vision_width: int = 0  # D of context.vision
-    proprio_dim: int = 0  # P
-    layers: LayerSpec | None = None  # None: the backbone keeps no layers
-    vocabulary: int = 0  # words that context.logits scores, where the head needs that
-    embodiments: tuple[str, ...] = (
-        "",
-    )  # names of the stores, of which context.embodiment is the index
-    features: Mapping[str, Feature] = field(default_factory=dict)  # of context.features
+    width: D of readout and tokens.
+    action_tokens: Q.
+    vision_width: D of context.vision.
+    proprio_dim: P.
+    layers: of the backbone; None if it keeps no layers.
+    vocabulary: number of tokens that context.logits scores; 0 without an output layer.
+    embodiments: names of the stores; context.embodiment holds indices into them.
+    features: of context.features, by name.
+    """
+
+    width: int
+    action_tokens: int
+    vision_width: int = 0
+    proprio_dim: int = 0
+    layers: LayerSpec | None = None
+    vocabulary: int = 0
+    embodiments: tuple[str, ...] = ("",)
+    features: Mapping[str, Feature] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the policy made of a window of observations (T frames), or of one new frame while acting
-    (T = 1).
+    """What a policy computed of a window of T frames, or, while acting, of one new frame (T = 1).
 
-    readout (B T Q D): hidden states of the action tokens.
-    frame (B T) int64: each frame's index within its sequence.
-    proprio (B T P), normalised; embodiment (B) int64, index of the store that a sample comes from;
-    features {name:
-    (B T ...)} as recorded; present {camera or feature: (B) bool}: all as in Batch.
-    vision (B T N D_vision): before the backbone, where the head needs it.
-    memory: of all tokens, where the head needs tokens, layers or `extend`. Its S sequences hold B *
-    T / S frames each.
-    extensions: how often `extend` was called. backbone, words: what `extend`, and `embed` and
-    `logits`, compute with.
+    readout: (B T Q D), hidden states of the action tokens.
+    frame: (B T) int64, index of each frame within its sequence.
+    proprio: (B T P), normalised.
+    embodiment: (B) int64, index of the store that a sample comes from.
+    features: {name: (B T ...)}, as recorded.
+    present: {camera or feature: (B) bool}, as in Batch.
+    vision: (B T N D_vision), tokens before the backbone; None unless the head needs them.
+    memory: of all tokens, in S sequences of B * T / S frames each; None unless the head needs
+        tokens, layers or `extend`.
+    extensions: number of times that `extend` was called.
+    backbone: runs the tokens of `extend`.
+    words: computes `embed` and `logits`.
     """
 
     readout: Tensor
@@ -65,13 +73,12 @@ class Context:
     words: "Words | None" = None
 
     def extend(self, tokens: Tensor, block: Tensor | None = None) -> tuple[Tensor, Self]:
-        """Run n more tokens of each frame through the backbone -> hidden states (B T n D), and the
-        longer context.
+        """Run n more tokens of each frame -> their hidden states (B T n D), and the longer context.
 
-        tokens (B T n D) see all of their sequence up to their frame, those that were added to it
-        before, and among themselves those whose block (n) int64 is not larger; None: causal. No
-        other token sees them. The backbone computes keys and values of what stood before once,
-        however often this is called.
+        tokens (B T n D) see their sequence up to and including their frame, tokens that were added
+        to that frame before, and each other as block (n) int64 says: token i sees token j if
+        block(j) <= block(i). block None is causal. No other token sees them. Keys and values of
+        earlier tokens are computed once, however often this is called.
         """
         if self.backbone is None or self.memory is None:
             raise JoineryError(
@@ -83,55 +90,48 @@ class Context:
         return hidden, replace(self, memory=memory, extensions=self.extensions + 1)
 
     def attention_mask(self, count: int, block: Tensor | None = None) -> Tensor:
-        """What `count` tokens that a head adds to each frame may see -> (S 1 F*count L+F*count)
-        bool.
+        """Return what `count` tokens added to each frame may see: (S 1 F*count L+F*count) bool.
 
-        Columns are the memory's tokens, then the added ones, frame after frame; F = B * T / S
-        frames. Blocks as in `extend`, which does all this itself: this is for heads with layers of
-        their own.
+        For heads with layers of their own; `extend` does this itself. Columns are the memory's
+        tokens, then the added ones, frame after frame, with F = B * T / S frames. Blocks are those
+        of `extend`.
         """
-        mask = attention_mask(
-            self._extension(self._empty_tokens(count), block), self._required_memory.sequence
-        )
+        added = self._extension(self._empty_tokens(count), block)
+        mask = attention_mask(added, self._required_memory.sequence)
         assert mask is not None
         return mask
 
     def positions(self, count: int) -> Tensor:
-        """Positions (S F*count) int64 of `count` tokens that a head adds to each frame."""
-        return token_positions(
-            self._extension(self._empty_tokens(count), None), self._required_memory.sequence
-        )
+        """Return the positions (S F*count) int64 of `count` tokens added to each frame."""
+        added = self._extension(self._empty_tokens(count), None)
+        return token_positions(added, self._required_memory.sequence)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """Turn queries or keys (S heads n d) at positions (S n) as the backbone turns its own."""
+        """Rotate queries or keys (S heads n d) at positions (S n) as the backbone does its own."""
         return x if self.backbone is None else self.backbone.rotate(x, position)
 
     def fold(self, x: Tensor) -> Tensor:
-        """(B T n ...) -> (S F*n ...): side by side what belongs to one sequence."""
+        """(B T n ...) -> (S F*n ...): put the frames of each sequence one after another."""
         sequences, frames = len(self._required_memory.tokens), self.frame.numel()
         return x.reshape(sequences, frames // sequences * x.shape[2], *x.shape[3:])
 
     def unfold(self, x: Tensor) -> Tensor:
-        """(S F*n ...) -> (B T n ...): back from `fold`."""
+        """(S F*n ...) -> (B T n ...): undo `fold`."""
         count = x.shape[0] * x.shape[1] // self.frame.numel()
         return x.reshape(*self.frame.shape, count, *x.shape[2:])
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids (B n) of words -> tokens (B n D), as the text encoder embeds them."""
+        """Embed token ids (B n) as the text encoder does -> (B n D)."""
         return self._required_words.embed(ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... D) -> scores of all words (... vocabulary), from the text encoder's
-        output layer.
-        """
+        """Apply the text encoder's output layer: hidden states (... D) -> (... vocabulary)."""
         return self._required_words.logits(hidden)
 
     def detached(self) -> Self:
-        """The same context without a way back for gradients: the backbone is insulated from the
-        head.
-        """
-        alone = map_tensors(replace(self, backbone=None, words=None), Tensor.detach)
-        return replace(alone, backbone=self.backbone, words=self.words)
+        """Return the same context, through which no gradient reaches the backbone."""
+        detached = map_tensors(replace(self, backbone=None, words=None), Tensor.detach)
+        return replace(detached, backbone=self.backbone, words=self.words)
 
     @property
     def _required_memory(self) -> Memory:
@@ -153,49 +153,46 @@ class Context:
         return self.readout.new_empty(*self.frame.shape, count, 0)
 
     def _extension(self, tokens: Tensor, block: Tensor | None) -> TokenSequence:
-        """Tokens (B T n D) that join the sequences' frames, seen by nothing but their own frame's
-        added tokens.
-        """
+        """Label tokens (B T n D) that are added to frames: private, in blocks after all others."""
         count = tokens.shape[2]
-        order = torch.arange(count, device=tokens.device) if block is None else block
+        if block is None:
+            block = torch.arange(count, device=tokens.device)
+        block = block + _BLOCKS_PER_EXTENSION * (1 + self.extensions)
         frame = self.fold(self.frame[..., None].expand(-1, -1, count))
-        behind = _EXTENSION * (
-            1 + self.extensions
-        )  # every block of the sequences, and of what was added to them
         return TokenSequence(
             tokens=self.fold(tokens),
             mask=None,
             frame=frame,
             kind=torch.full_like(frame, TokenKind.OTHER),
             readout=frame.new_empty(*self.frame.shape, 0),
-            block=self.fold((behind + order).expand(*self.frame.shape, -1)),
+            block=self.fold(block.expand(*self.frame.shape, -1)),
             private=torch.ones_like(frame, dtype=torch.bool),
         )
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of the text encoder, in the backbone's width."""
+    """The text encoder's embedding and output layer, in the backbone's width.
+
+    embed: ids (B n) -> tokens (B n D). logits: hidden states (... D) -> (... vocabulary).
+    """
 
     embed: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor]
 
 
 def map_tensors(tree: T, change: Callable[[Tensor], Tensor]) -> T:
-    """Change every tensor in dataclasses, mappings and tuples; all else stays as it is."""
-    known: Any = tree
-    if isinstance(known, Tensor):
-        known = change(known)
-    elif isinstance(known, tuple):
-        known = tuple(map_tensors(entry, change) for entry in known)
-    elif isinstance(known, Mapping):
-        known = {name: map_tensors(entry, change) for name, entry in known.items()}
-    elif is_dataclass(known) and not isinstance(known, type):
-        known = replace(
-            known,
-            **{
-                entry.name: map_tensors(getattr(known, entry.name), change)
-                for entry in fields(known)
-            },
-        )
-    return known  # type: ignore[no-any-return]
+    """Apply a function to every tensor in nested dataclasses, mappings and tuples."""
+    result: Any = tree
+    if isinstance(tree, Tensor):
+        result = change(tree)
+    elif isinstance(tree, tuple):
+        result = tuple(map_tensors(entry, change) for entry in tree)
+    elif isinstance(tree, Mapping):
+        result = {name: map_tensors(entry, change) for name, entry in tree.items()}
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        entries = {
+            entry.name: map_tensors(getattr(tree, entry.name), change) for entry in fields(tree)
+        }
+        result = replace(tree, **entries)
+    return result  # type: ignore[no-any-return]

@@ -1,6 +1,4 @@
-"""Random numbers as an argument: what losses, acting heads and augmentation draw from, and nothing
-else.
-"""
+"""Random numbers as an argument; losses, policy heads and augmentation draw from nothing else."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TRAINING, VALIDATION = 1, 2  # first numbers of keys, so that the two never share a stream
+# the first number of a key, so that training and validation never share a stream
+TRAINING, VALIDATION = 1, 2
 
 
 class Generator:
     """Random numbers for a batch; the first size of every draw is the number of rows.
 
-    `shared` is one stream for all rows, as training wants it: fast, on the device. `by_row` gives
-    each row a stream
-    of its own, so that what a row draws depends on neither its neighbours nor their number, as
-    acting wants it.
+    `shared` is one stream for all rows, fast and on the device: for training. `by_row` is a stream
+    for each row, whose numbers depend neither on other rows nor on how many there are: for acting.
     """
 
     def __init__(
@@ -31,24 +28,20 @@ class Generator:
 
     @classmethod
     def shared(cls, key: Sequence[int], device: torch.device) -> Self:
-        """One stream on the device for the whole batch, a function of non-negative numbers: seed,
-        step, process ...
-        """
+        """One stream on the device, determined by non-negative numbers such as seed and step."""
         (seed,) = np.random.SeedSequence(key).generate_state(1)
         return cls(device, torch.Generator(device).manual_seed(int(seed)), ())
 
     @classmethod
     def by_row(cls, keys: Sequence[tuple[int, int]], device: torch.device) -> Self:
-        """A stream for each row, a function of its two non-negative numbers: a seed and a step, for
-        example.
+        """One stream for each row, determined by two non-negative numbers such as seed and step.
 
-        The numbers come from the CPU whatever the device, so that a policy acts alike on all of
-        them.
+        The numbers are drawn on the CPU, so that a policy acts alike on every device.
         """
         return cls(device, None, keys)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, float32."""
+        """Return standard normal numbers, float32."""
         if self._stream is not None:
             return torch.randn(
                 shape, generator=self._stream, device=self.device, dtype=torch.float32
@@ -58,7 +51,7 @@ class Generator:
         )
 
     def uniform(self, *shape: int) -> Tensor:
-        """Numbers that are uniform in [0, 1), float32."""
+        """Return numbers uniform in [0, 1), float32."""
         if self._stream is not None:
             return torch.rand(
                 shape, generator=self._stream, device=self.device, dtype=torch.float32
@@ -67,8 +60,8 @@ class Generator:
 
     @cached_property
     def _rows(self) -> list[np.random.Generator]:
-        # Philox is a function of its key (Salmon et al. 2011): no two keys share a stream, and none
-        # needs warming up
+        # Philox is a function of its key (Salmon et al. 2011): no two keys share a stream, and it
+        # needs no warm-up.
         return [
             np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
             for key in self._keys
@@ -77,6 +70,7 @@ class Generator:
     def _stack(self, rows: Sequence[np.ndarray], shape: tuple[int, ...]) -> Tensor:
         if len(rows) != shape[0]:
             raise ValueError(
-                f"expected {len(rows)} rows as the first size of a draw, got {shape[0]}; draw (rows, frames, ...)"
+                f"expected {len(rows)} rows as the first size of a draw, got {shape[0]}; "
+                "draw (rows, frames, ...)"
             )
         return torch.from_numpy(np.stack(rows)).to(self.device)

@@ -7,14 +7,13 @@ Shape legend, used throughout:
     C Y X image channels, rows, columns           K key heads            d width of a head
 
 Each part is an `nn.Module` derived from one of the five abstract classes. "Built as" lists the
-keyword arguments that core offers; a build receives those that its signature names, as a hook of
-pluggy does. What flows between the parts: core/contracts/batch.py. What a part may be able to do beside:
-core/contracts/abilities.py.
+keyword arguments that core offers; a build function or class receives those that its signature
+names. What flows between the parts is in core/contracts/batch.py, and what a part can offer beyond
+its contract in core/contracts/abilities.py.
 
-No part hides state or draws from a global generator, and no sample's result depends on its batch
-neighbours or on padding: `core.testing` proves all of that. To write a simple policy head, read
-`ActionSpec`, `PolicyHead` and `Context.readout` (core/contracts/context.py); the rest is for those
-that need more.
+No part keeps hidden state or draws from a global random generator, and no sample's result depends
+on other samples of the batch or on padding; `core.testing` checks this. To write a simple policy
+head, read `ActionSpec`, `PolicyHead` and `Context.readout` (core/contracts/context.py).
 """
 
 from abc import ABC, abstractmethod
@@ -37,19 +36,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """What a policy head must produce: (B T H A), and what the normalised dimensions are like."""
+    """The actions that a policy head must produce: (B T H A), normalised.
 
-    window: int  # T
-    horizon: int  # H
-    dim: int  # A
-    binary: tuple[
-        int, ...
-    ] = ()  # dimensions in {0, 1}, a two-state gripper for example; the others are continuous
-    bounded: bool = True  # the continuous dimensions lie in [-1, 1]
+    window: T. horizon: H. dim: A.
+    binary: dimensions with values in {0, 1}, such as a two-state gripper; others are continuous.
+    bounded: whether the continuous dimensions lie in [-1, 1].
+    """
+
+    window: int
+    horizon: int
+    dim: int
+    binary: tuple[int, ...] = ()
+    bounded: bool = True
 
     @property
     def continuous(self) -> tuple[int, ...]:
-        """The dimensions that are regressed."""
+        """The dimensions that are not binary."""
         return tuple(i for i in range(self.dim) if i not in self.binary)
 
 
@@ -57,14 +59,15 @@ class PolicyHead(nn.Module, ABC):
     """Context -> actions. Built as `build(config, *, context: ContextSpec, action: ActionSpec)`.
 
     needs: what the head reads of the context beyond the readout; core computes nothing that no head
-    needs.
-        "tokens": `context.memory.tokens`, the last hidden states of all tokens, any backbone;
+        needs.
+        "tokens": `context.memory.tokens`, the last hidden states of all tokens, of any backbone;
         "keys_values", "hidden_states": of every layer, in `context.memory`;
-        "extend": `context.extend`, further tokens on top of the observations;
-        "vision": `context.vision`, before the backbone; "proprio": `context.proprio`;
-        "logits": `context.embed` and `context.logits`, the words of the text encoder.
-    needs_actions: whether `loss` reads `batch.actions`; if so, core leaves the head out for batches
-    without actions.
+        "extend": `context.extend`, to run further tokens after the observations;
+        "vision": `context.vision`, tokens before the backbone;
+        "proprio": `context.proprio`;
+        "logits": `context.embed` and `context.logits`, of the text encoder.
+    needs_actions: whether `loss` reads `batch.actions`; if so, core does not call it for batches
+        without actions.
     """
 
     needs: frozenset[Need] = frozenset()
@@ -72,22 +75,18 @@ class PolicyHead(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, context: "Context", generator: "Generator") -> Tensor:
-        """Return actions (B T H A), normalised, for every frame of the context; noise comes from
-        `generator` alone.
-        """
+        """Return normalised actions (B T H A) of every frame; any noise comes from `generator`."""
 
     @abstractmethod
     def loss(self, context: "Context", batch: Batch, generator: "Generator") -> dict[str, Tensor]:
-        """Return named scalar terms; their sum is what training minimises."""
+        """Return named scalar terms; training minimises their sum."""
 
-    def initial_state(self, rows: int) -> State:  # noqa: ARG002 (most remember nothing)
-        """What the head remembers at the start of an episode: tensors whose first size is `rows`."""
+    def initial_state(self, rows: int) -> State:  # noqa: ARG002 (most heads remember nothing)
+        """Return the head's state at the start of an episode: tensors of `rows` rows."""
         return {}
 
     def act(self, context: "Context", state: State, generator: "Generator") -> tuple[Tensor, State]:
-        """A context of one new frame (T = 1) and the last state -> actions (B H A) and the next
-        state.
-        """
+        """Context of one new frame (T = 1), last state -> actions (B H A), next state."""
         actions: Tensor = self(context, generator)
         return actions[:, -1], state
 
@@ -97,7 +96,7 @@ class PolicyHead(nn.Module, ABC):
         batch: Batch,  # noqa: ARG002
         generator: "Generator",  # noqa: ARG002
     ) -> Tensor | None:
-        """A figure (B) to validate by, lower is better; None: the squared error of `forward`.
+        """Return an error (B) to validate by, lower is better; None: squared error of `forward`.
 
         For heads that sample: a good sample may differ from the recorded action, so its squared
         error says little.
@@ -105,31 +104,20 @@ class PolicyHead(nn.Module, ABC):
         return None
 
 
-# --------------------------------------------------------------------------------------- what flows
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """The layers whose keys and values a backbone keeps."""
-
-    depth: int
-    heads: int
-    key_heads: int  # K: fewer than heads where queries share keys
-    head_width: int  # d
-
-
 # ---------------------------------------------------------------------------------- the other parts
 
 
 class VisionEncoder(nn.Module, ABC):
-    """Images -> tokens per frame. Built as `build(config, *, cameras: {name: (C, Y, X)},
-    text_width: int, features)`.
+    """Images -> tokens. Built as `build(config, *, cameras, text_width: int, features)`.
 
-    features: {name: Feature} of what else the recipe reads in data.features: depth, for example.
-    cameras: names, in the order in which their tokens come.
-    separates_cameras: tokens come camera after camera, as many of each, and see no other camera's
-    image. So core can hide those of a camera that a sample lacks; an encoder that mixes cameras
-    says False.
+    At build, cameras is {name: (C, Y, X)}, and features {name: Feature}: what else the recipe reads
+    in data.features, such as depth.
+
+    width: of the tokens.
+    cameras: names, in the order of their tokens.
+    separates_cameras: tokens come camera after camera, the same number of each, and depend on that
+        camera's image alone, so that core can hide a camera that a sample lacks. An encoder that
+        mixes cameras sets False.
     """
 
     width: int
@@ -138,46 +126,63 @@ class VisionEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
-        """{camera: (B T C Y X) uint8}, text (B M text_width) for those that condition on it -> (B T
-        N width).
+        """{camera: (B T C Y X) uint8}, text (B M text_width) -> (B T N width).
 
-        Beside the cameras, `images` holds the features by their names: (B T ...) in the type that
-        was recorded.
+        `images` also holds the features by name: (B T ...), of the type that was recorded. `text`
+        is for encoders that depend on the instruction.
         """
 
 
 class TextEncoder(nn.Module, ABC):
-    """Instructions -> tokens. Built as `build(config)`. One that has an output layer may be
-    `HasOutputLayer`, too.
+    """Instructions -> tokens. Built as `build(config)`.
+
+    An encoder with an output layer also has the attributes of `HasOutputLayer`.
+
+    width: of the tokens.
+    prefix: number of leading tokens of every instruction that must stand before the images, such as
+        a begin-of-sequence token.
     """
 
     width: int
-    # leading tokens of every instruction that stand before the images: a begin-of-sentence token
     prefix: int = 0
 
     @abstractmethod
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Token ids of one instruction; core calls it once per distinct instruction, off the
-        training thread.
+        """Return the token ids of one instruction.
+
+        Core calls this once per distinct instruction, in a loader thread.
         """
 
     @abstractmethod
     def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
-        """ids (B N) int64, mask (B N) bool -> (B N width)."""
+        """Ids (B N) int64, mask (B N) bool -> (B N width)."""
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """Sizes of the layers whose keys and values a backbone keeps.
+
+    depth: number of layers. heads: of the queries. key_heads: K, fewer than heads where queries
+    share keys. head_width: d.
+    """
+
+    depth: int
+    heads: int
+    key_heads: int
+    head_width: int
 
 
 class Backbone(nn.Module, ABC):
-    """Mixes the sequence. Built as `build(config)`.
+    """Mixes the tokens of a sequence. Built as `build(config)`; `forward` is all it must have.
 
-    A simple one implements `forward` alone. `offers` lists what `remember` adds: "keys_values",
-    "hidden_states",
-    "extend", the backbone's own "losses", and "carry", the state with which a recurrent one acts in
-    constant time.
-
+    width: of the tokens.
+    longest: number of tokens of the longest sequence that `remember` takes; None: any.
+    obstacle: why this instance offers less than its class, for error messages.
     mixes: False where no token sees another.
     both_ways: False where no token can see a later one of its block, as in recurrent networks.
-    longest: tokens of the longest sequence that `remember` takes; None: any.
-    obstacle: why this instance offers less than its class, for the error message.
+    offers: what `remember` gives: "keys_values", "hidden_states", "extend", "losses" of the
+        backbone, and "carry", the state with which a recurrent backbone acts in constant time.
+    layer_spec: of the layers; None without "keys_values".
     """
 
     width: int
@@ -190,47 +195,38 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> hidden states (S L width); `core.contracts.attention` says which token
-        sees which.
-        """
+        """(S L width) -> hidden states (S L width), masked as core/contracts/attention.py says."""
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> readout (B T Q width): hidden states of the action tokens, all that most
-        heads ask for.
-        """
+        """(S L width) -> hidden states of the action tokens (B T Q width): all most heads need."""
         hidden: Tensor = self(sequence)
         return hidden.flatten(0, 1)[sequence.readout]
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence behind the past, if there is one -> the memory of both, the past's tokens
-        first.
-        """
+        """Run a sequence after the past, if any -> memory of both, with the past's tokens first."""
         raise NotImplementedError(
             f"{type(self).__name__} offers {sorted(self.offers)}, and so has no memory"
         )
 
-    def rotate(self, x: Tensor, position: Tensor) -> Tensor:  # noqa: ARG002 (most positions are no rotations)
-        """Queries or keys (S heads n d) of tokens at positions (S n) -> turned as this backbone
-        turns its own.
-        """
+    def rotate(self, x: Tensor, position: Tensor) -> Tensor:  # noqa: ARG002 (not all rotate)
+        """Rotate queries or keys (S heads n d) at positions (S n) as this backbone does its own."""
         return x
 
 
 class ActionTokens(nn.Module, ABC):
-    """Owns the formulation: how vision, text and action tokens form sequences, and where actions
-    are read.
+    """Lays out how vision, text and action tokens form sequences, and where actions are read.
 
-    Built as `build(config, *, width: int, action: ActionSpec, proprio_dim: int, text_prefix: int)`.
-    text_prefix: leading words of every instruction that must stand before the images.
+    Built as `build(config, *, width: int, action: ActionSpec, proprio_dim: int, text_prefix: int)`;
+    text_prefix is the number of leading text tokens that must stand before the images.
+
+    count: Q, action tokens per frame; 0 where the head reads other tokens.
+    causal: no token sees a later one; False for layouts with blocks of several tokens.
+    context: number of frames in one sequence, and of frames that are kept while acting.
     """
 
-    count: int  # Q: action tokens per frame; 0 where the head reads other tokens
-    causal: bool = (
-        True  # no token sees a later one; False for layouts with blocks of several tokens
-    )
-    context: int = (
-        1  # frames that one sequence spans: at most so many are kept when acting frame by frame
-    )
+    count: int
+    causal: bool = True
+    context: int = 1
 
     @abstractmethod
     def layout(
@@ -241,9 +237,7 @@ class ActionTokens(nn.Module, ABC):
         batch: Batch | None,
         generator: "Generator",
     ) -> TokenSequence:
-        """vision (B T N D), text (B M D), proprio (B T P) -> sequences with the action tokens in
-        place.
+        """Vision (B T N D), text (B M D), proprio (B T P) -> sequences with action tokens.
 
-        batch: while training, for layouts that depend on the targets, as ACT's does; None
-        otherwise.
+        batch: in training, for layouts that depend on the targets, as ACT's does; None otherwise.
         """

@@ -1,4 +1,4 @@
-"""Joining and packing of tokens: what every action-token strategy needs."""
+"""Joining and packing of tokens, which every action-token strategy does."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,25 +21,24 @@ def concatenate(groups: Sequence[TokenGroup]) -> TokenGroup:
 
 
 def hide_cameras(vision: TokenGroup, present: Tensor) -> TokenGroup:
-    """Mask the tokens (B T N D) of cameras that a sample lacks: present (B V) bool, N / V tokens of
-    each in turn.
+    """Mask the tokens (B T N D) of cameras that a sample lacks.
+
+    present: (B V) bool. The tokens of a frame are N / V of each camera, one camera after another.
     """
-    each = vision.tokens.shape[2] // present.shape[1]
-    of_present = present.repeat_interleave(each, dim=1).unsqueeze(1)  # (B 1 N)
-    return replace(vision, mask=full_mask(vision) & of_present)
+    tokens_per_camera = vision.tokens.shape[2] // present.shape[1]
+    token_present = present.repeat_interleave(tokens_per_camera, dim=1).unsqueeze(1)  # (B 1 N)
+    return replace(vision, mask=full_mask(vision) & token_present)
 
 
 def full_mask(group: TokenGroup) -> Tensor:
-    """Return the group's mask (... N), all True where it has none."""
-    return (
-        torch.ones_like(group.tokens[..., 0], dtype=torch.bool)
-        if group.mask is None
-        else group.mask
-    )
+    """Return the group's mask (... N); all True where the group has none."""
+    if group.mask is not None:
+        return group.mask
+    return torch.ones_like(group.tokens[..., 0], dtype=torch.bool)
 
 
 def full_grid(group: TokenGroup) -> Tensor:
-    """Return the places of the group's tokens (N 2), -1 where they have none."""
+    """Return row and column of the group's tokens (N 2); all -1 where the group has none."""
     if group.grid is not None:
         return group.grid
     return torch.full((group.tokens.shape[-2], 2), -1, device=group.tokens.device)
@@ -54,11 +53,10 @@ def pack(
     grid: Tensor | None = None,
     private: Tensor | None = None,
 ) -> TokenSequence:
-    """Move padding to the end of each sequence, so that a token's index is its position whatever
-    its neighbours need.
+    """Build sequences, with padding moved to the end of each, so that index equals position.
 
-    group (S L D); frame, kind, block, private (L), grid (L 2); readout (B T Q): where the action
-    tokens lie in the flattened (S L) before the move. Nothing here waits for the device.
+    group (S L D); frame, kind, block, private (L), grid (L 2); readout (B T Q): indices of the
+    action tokens in the flattened (S L) before the move. Nothing here waits for the device.
     """
     count, length = group.tokens.shape[:2]
     sequence = TokenSequence(
@@ -73,19 +71,17 @@ def pack(
     )
     if group.mask is None:
         return sequence
-    order = torch.argsort(
-        (~group.mask).long(), dim=1, stable=True
-    )  # (S L): real tokens first, in their order
-    moved_to = (
-        torch.argsort(order, dim=1) + length * torch.arange(count, device=order.device)[:, None]
-    )
+    # A stable sort by padding keeps the real tokens in their order.
+    order = torch.argsort((~group.mask).long(), dim=1, stable=True)  # (S L)
+    sequence_start = length * torch.arange(count, device=order.device)[:, None]
+    new_index = torch.argsort(order, dim=1) + sequence_start  # (S L)
     return replace(
-        sequence.map_columns(lambda x: take_columns(x, order)), readout=moved_to.flatten()[readout]
+        sequence.map_columns(lambda x: select_tokens(x, order)),
+        readout=new_index.flatten()[readout],
     )
 
 
-def take_columns(x: Tensor, columns: Tensor) -> Tensor:
-    """(S L ...) at columns (S M) int64 -> (S M ...)."""
-    return x.gather(
-        1, columns.view(*columns.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
-    )
+def select_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """Select tokens of each sequence: (S L ...) at index (S M) int64 -> (S M ...)."""
+    index = index.view(*index.shape, *[1] * (x.ndim - 2))
+    return x.gather(1, index.expand(-1, -1, *x.shape[2:]))

@@ -1,6 +1,4 @@
-"""From a recipe to a policy: build the parts, each told what it needs to know of the others, and
-fill them.
-"""
+"""From a recipe to a policy: build and join the parts, load their weights, choose what trains."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 
 from core.contracts.abilities import HasOutputLayer, Loadable
 from core.contracts.context import ContextSpec
-from core.contracts.needs import Need, complaints, needs_of
+from core.contracts.needs import Need, declared_needs, unmet_needs
 from core.contracts.parts import (
     ActionSpec,
     ActionTokens,
@@ -34,8 +32,8 @@ from core.registry.components import call_build, unoffered
 from core.registry.hookspecs import ComponentKind
 from core.weights.pretrained import FrozenWeights, Pretrained, checksum
 
-# of each kind of part: its abstract class, and how many arguments its methods take; others are of
-# an older plugin
+# of each kind of part: its abstract class, and the number of arguments that its methods take, by
+# which a plugin for an older edition of the contract is recognised
 CONTRACTS: Mapping[str, tuple[type[nn.Module], Mapping[str, int]]] = {
     "vision_encoder": (VisionEncoder, {"forward": 2}),
     "text_encoder": (TextEncoder, {"forward": 2}),
@@ -56,22 +54,28 @@ def build_policy(
     from_checkpoint: bool = False,
     quantized: bool = True,
 ) -> Policy:
-    """Build the five parts that a recipe names, fill them with published weights, and freeze those
-    it says.
+    """Build the policy that a recipe describes, with published weights loaded.
 
-    cameras: {name: (C, Y, X)}. features: what else encoders and heads may read, by name.
-    embodiments: names of the stores that the policy is trained on. from_checkpoint: a checkpoint of
-    the run will follow, so that only those published weights are read which it leaves out.
-    quantized: false keeps every weight as it was published, whatever the recipe says. Raises
-    ConfigError, as parts do when they refuse their configuration.
+    cameras: {name: (C, Y, X)}.
+    features: further features that encoders and heads may read, by name.
+    embodiments: names of the stores that the policy is trained on.
+    from_checkpoint: a checkpoint will be loaded next, so read only those published weights that
+        checkpoints leave out.
+    quantized: False keeps every weight as it was published, whatever the recipe says.
+
+    Raises ConfigError for parts that do not fit together, or that refuse their configuration.
     """
     policy = _join_parts(recipe, cameras, action, proprio_dim, features or {}, embodiments)
     _load_pretrained(policy, recipe, from_checkpoint)
-    _choose_what_trains(policy, recipe)
-    policy.published = _published(policy, recipe)
+    for kind, part in recipe.parts.items():
+        if part.settings.train is False:
+            policy.freeze(kind)
+        elif part.settings.train == "lora":
+            add_adapters(getattr(policy, kind), part.settings, kind)
+    policy.frozen_weights = _find_frozen_weights(policy, recipe)
     if quantized:
         _quantize(policy, recipe)
-    for where, module, part in _built_parts(policy, recipe):
+    for where, module, part in _parts_and_heads(policy, recipe):
         if part.settings.gradient_checkpointing:
             recompute_blocks(module, where)
     return policy
@@ -85,7 +89,7 @@ def _join_parts(
     features: Mapping[str, Feature],
     embodiments: tuple[str, ...],
 ) -> Policy:
-    """Build the parts in the order in which they must know of one another."""
+    """Build the parts in the order in which they need each other's sizes, and join them."""
     parts = recipe.parts
     text_encoder = _build("text_encoder", parts["text_encoder"])
     backbone = _build("backbone", parts["backbone"])
@@ -104,6 +108,11 @@ def _join_parts(
         proprio_dim=proprio_dim,
         text_prefix=text_encoder.prefix,
     )
+    if not backbone.both_ways and not action_tokens.causal:
+        raise ConfigError(
+            f"action_tokens.attention: backbone '{parts['backbone'].component.name}' shows no "
+            'token a later one; set it to "causal"'
+        )
     spec = ContextSpec(
         width=backbone.width,
         action_tokens=action_tokens.count,
@@ -114,16 +123,11 @@ def _join_parts(
         embodiments=embodiments,
         features=features,
     )
-    if not backbone.both_ways and not action_tokens.causal:
-        name = parts["backbone"].component.name
-        raise ConfigError(
-            f"action_tokens.attention: backbone '{name}' shows no token a later one; set it to \"causal\""
-        )
     heads = _build_heads(recipe, spec, action, backbone, text_encoder)
-    vision_role, text_role = parts["vision_encoder"].role, parts["text_encoder"].role
+    vision_settings, text_settings = parts["vision_encoder"].role, parts["text_encoder"].role
     projections = {
-        "vision": build_projection(vision_role, vision_encoder.width, backbone.width),
-        "text": build_projection(text_role, text_encoder.width, backbone.width),
+        "vision": build_projection(vision_settings, vision_encoder.width, backbone.width),
+        "text": build_projection(text_settings, text_encoder.width, backbone.width),
     }
     changes_images = recipe.augmentation != AugmentationConfig()
     return Policy(
@@ -132,23 +136,19 @@ def _join_parts(
         projections,
         backbone,
         action_tokens,
-        heads.pop("policy_head"),
-        Augmentation(recipe.augmentation, cameras) if changes_images else None,
-        heads,
-        _objectives(recipe),
+        policy_head=heads.pop("policy_head"),
+        augmentation=Augmentation(recipe.augmentation, cameras) if changes_images else None,
+        auxiliary=heads,
+        objectives=_objectives(recipe),
     )
 
 
 def _objectives(recipe: Recipe) -> dict[str, Objective]:
-    """How the policy head and each auxiliary head count in training."""
-    auxiliary = {
-        label: Objective(part.role.weight, part.role.insulate)
-        for label, part in recipe.auxiliary.items()
-    }
-    return {
-        "policy_head": Objective(insulate=recipe.parts["policy_head"].role.insulate),
-        **auxiliary,
-    }
+    """Return the objective of the policy head and of each auxiliary head."""
+    objectives = {"policy_head": Objective(insulate=recipe.parts["policy_head"].role.insulate)}
+    for label, part in recipe.auxiliary.items():
+        objectives[label] = Objective(part.role.weight, part.role.insulate)
+    return objectives
 
 
 def _build_heads(
@@ -158,24 +158,23 @@ def _build_heads(
     backbone: Backbone,
     text_encoder: TextEncoder,
 ) -> dict[str, PolicyHead]:
-    """The policy head, as "policy_head", and the auxiliary ones by label; refuse one whose needs
-    are not met.
+    """Build the policy head, as "policy_head", and the auxiliary heads by label.
 
-    What a head's class says is checked before it is built, so that a head need not look for layers
-    that are not there.
+    Raises ConfigError for a head whose needs are not met. Needs that its class declares are checked
+    before it is built, so that a head need not check whether the layers that it reads exist.
     """
-    if taken := [label for label in recipe.auxiliary if hasattr(nn.ModuleDict(), label)]:
+    if reserved := [label for label in recipe.auxiliary if hasattr(nn.ModuleDict(), label)]:
         raise ConfigError(
-            f"auxiliary '{taken[0]}'.label: PyTorch's modules have an attribute of that name"
+            f"auxiliary '{reserved[0]}'.label: PyTorch's modules have an attribute of that name"
         )
     heads = {}
     for label, part in {"policy_head": recipe.parts["policy_head"], **recipe.auxiliary}.items():
         where = label if label == "policy_head" else f"auxiliary '{label}'"
-        promised = needs_of(part.component.build)
-        if promised is not None:
-            _check_needs(promised, f"{where}.name", part, spec, backbone, text_encoder)
+        class_needs = declared_needs(part.component.build)
+        if class_needs is not None:
+            _check_needs(class_needs, f"{where}.name", part, spec, backbone, text_encoder)
         heads[label] = _build("policy_head", part, where, context=spec, action=action)
-        if promised is not None and heads[label].needs != promised:
+        if class_needs is not None and heads[label].needs != class_needs:
             raise ConfigError(
                 f"{where}.name: the head's needs are not those of its class; say them on the class"
             )
@@ -184,37 +183,42 @@ def _build_heads(
 
 
 def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered: Any) -> Any:
-    """Make a part of those offered arguments that its build names, as pluggy calls a hook.
+    """Build a part, with those of the offered arguments that its build names.
 
-    Raises ConfigError, naming the plugin, where a part is not made for this edition of the
-    contract.
+    where: what messages call the part; default: its kind. Raises ConfigError that names the plugin
+    if the part is written for another edition of the contract.
     """
     component, (contract, methods) = part.component, CONTRACTS[kind]
-    what = f"{where or kind}.name: '{component.name}' of plugin {component.plugin}"
-    advice = 'install a version for this one, or change it as docs/contracts.md, "From the first edition", says'
-    if lacking := unoffered(component.build, offered):
+    name = f"{where or kind}.name: '{component.name}' of plugin {component.plugin}"
+    advice = (
+        "install a version for this one, or change it as "
+        'docs/contracts.md, "From the first edition", says'
+    )
+    if missing := unoffered(component.build, offered):
         raise ConfigError(
-            f"{what} is written for another edition of Joinery: its build asks for {', '.join(lacking)}, and this one "
-            f"offers {', '.join(offered) or 'nothing'} beside the config; {advice}"
+            f"{name} is written for another edition of Joinery: its build asks for "
+            f"{', '.join(missing)}, and this one offers {', '.join(offered) or 'nothing'} "
+            f"beside the config; {advice}"
         )
     module = call_build(component.build, part.config, offered)
     if not isinstance(module, contract):
         raise ConfigError(
-            f"{what} built a {type(module).__name__}, which is no {contract.__name__}; derive it from that"
+            f"{name} built a {type(module).__name__}, which is no {contract.__name__}; "
+            "derive it from that"
         )
-    if old := [name for name, count in methods.items() if not _binds(getattr(module, name), count)]:
+    if old := [m for m, count in methods.items() if not _accepts(getattr(module, m), count)]:
         raise ConfigError(
-            f"{what} has a method of another edition of Joinery, {' and '.join(old)}; {advice}"
+            f"{name} has a method of another edition of Joinery, {' and '.join(old)}; {advice}"
         )
-    if unset := [name for name in inspect.get_annotations(contract) if not hasattr(module, name)]:
+    if unset := [a for a in inspect.get_annotations(contract) if not hasattr(module, a)]:
         raise ConfigError(
-            f"{what} must set self.{' and self.'.join(unset)}, as {contract.__name__} declares"
+            f"{name} must set self.{' and self.'.join(unset)}, as {contract.__name__} declares"
         )
     return module
 
 
-def _binds(method: Any, count: int) -> bool:
-    """Whether a method can be called with so many arguments."""
+def _accepts(method: Any, count: int) -> bool:
+    """Whether a method can be called with `count` positional arguments."""
     try:
         inspect.signature(method).bind(*[None] * count)
     except TypeError:
@@ -230,19 +234,20 @@ def _check_needs(
     backbone: Backbone,
     text_encoder: TextEncoder,
 ) -> None:
-    """Refuse a head that needs what the built parts, or the data, do not have."""
-    reasons = list(complaints(needs, part.role.insulate, backbone))
+    """Raise ConfigError if a head needs what the built parts, or the data, do not have."""
+    reasons = list(unmet_needs(needs, part.role.insulate, backbone))
     if "proprio" in needs and not spec.proprio_dim:
         reasons.append("needs proprioception, and the data record none; choose another head")
     if "logits" in needs and not spec.vocabulary:
         reasons.append(
-            "needs the text encoder's output layer, and it has none (of a model that can have one, set "
-            "text_encoder.output = true)"
+            "needs the text encoder's output layer, and it has none (of a model that can have "
+            "one, set text_encoder.output = true)"
         )
     if "logits" in needs and text_encoder.width != backbone.width:
         reasons.append(
-            f"needs the text encoder's output layer, which takes hidden states of width {text_encoder.width}, and the "
-            f"backbone's have width {backbone.width}; make the widths agree"
+            "needs the text encoder's output layer, which takes hidden states of width "
+            f"{text_encoder.width}, and the backbone's have width {backbone.width}; "
+            "make the widths agree"
         )
     if not needs and not spec.action_tokens:
         reasons.append(
@@ -252,74 +257,53 @@ def _check_needs(
         raise ConfigError([f"{where}: '{part.component.name}' {reason}" for reason in reasons])
 
 
-def _built_parts(policy: Policy, recipe: Recipe) -> Iterator[tuple[str, nn.Module, Part]]:
-    """The five parts and the auxiliary heads: what messages call each, the module, and what the
-    recipe says of it.
-    """
-    yield from ((kind, getattr(policy, kind), part) for kind, part in recipe.parts.items())
-    yield from (
-        (f"auxiliary '{label}'", policy.auxiliary[label], part)
-        for label, part in recipe.auxiliary.items()
-    )
+def _parts_and_heads(policy: Policy, recipe: Recipe) -> Iterator[tuple[str, nn.Module, Part]]:
+    """Yield name for messages, module and recipe section of the five parts and auxiliary heads."""
+    for kind, part in recipe.parts.items():
+        yield kind, getattr(policy, kind), part
+    for label, part in recipe.auxiliary.items():
+        yield f"auxiliary '{label}'", policy.auxiliary[label], part
 
 
 def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> None:
-    """Give each part its share of the weights it names; parts that name one source share one
-    opening of it.
-    """
+    """Load each part's share of the weights that it names; each source is opened once."""
     opened: dict[str, Pretrained] = {}
-    for where, module, part in _built_parts(policy, recipe):
+    for where, module, part in _parts_and_heads(policy, recipe):
         settings = part.settings
         if not settings.pretrained or (from_checkpoint and not settings.base_is_published):
             continue
+        name = f"{where}.pretrained: '{part.component.name}'"
         if not isinstance(module, Loadable):
-            raise ConfigError(
-                f"{where}.pretrained: '{part.component.name}' has no published weights to load; drop it"
-            )
+            raise ConfigError(f"{name} has no published weights to load; drop it")
         source = module.source if settings.pretrained is True else settings.pretrained
         if source is None:
-            raise ConfigError(
-                f"{where}.pretrained: '{part.component.name}' names no source; write a folder or a name"
-            )
+            raise ConfigError(f"{name} names no source; write a folder or a name")
         try:
             module.load_pretrained(opened.setdefault(source, Pretrained(source)))
         except ConfigError as error:
             raise ConfigError([f"{where}.{line}" for line in error.mistakes]) from None
 
 
-def _choose_what_trains(policy: Policy, recipe: Recipe) -> None:
-    """Freeze parts and add adapters."""
-    for kind, part in recipe.parts.items():
-        if part.settings.train is False:
-            policy.freeze(kind)
-        elif part.settings.train == "lora":
-            add_adapters(getattr(policy, kind), part.settings, kind)
-
-
-def _published(policy: Policy, recipe: Recipe) -> FrozenWeights:
-    """Which weights no checkpoint need hold."""
+def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
+    """Find the published weights that do not train, so that no checkpoint need hold them."""
     weights: dict[str, Tensor] = {}
-    for kind in (kind for kind, part in recipe.parts.items() if part.settings.base_is_published):
+    for kind, part in recipe.parts.items():
+        if not part.settings.base_is_published:
+            continue
         module: nn.Module = getattr(policy, kind)
-        own = getattr(module, "own", ())  # parameters that no source has
-        frozen = {
-            name: p
-            for name, p in module.named_parameters()
-            if not p.requires_grad and name not in own
-        }
-        weights |= {f"{kind}.{name}": p for name, p in frozen.items()}
+        unpublished = getattr(module, "unpublished", ())
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad and name not in unpublished:
+                weights[f"{kind}.{name}"] = parameter
     return FrozenWeights(frozenset(weights), checksum(weights))
 
 
 def _quantize(policy: Policy, recipe: Recipe) -> None:
-    """Keep the published weights of linear layers in fewer bits where the recipe says so."""
+    """Quantise the frozen weights of parts where the recipe says so, and note their new names."""
     for kind, part in recipe.parts.items():
-        if part.settings.quantize is not None:
-            prefix = f"{kind}."
-            kept = {
-                name.removeprefix(prefix)
-                for name in policy.published.names
-                if name.startswith(prefix)
-            }
-            held = {prefix + name for name in quantize(getattr(policy, kind), kept, kind)}
-            policy.published = replace(policy.published, names=policy.published.names | held)
+        if part.settings.quantize is None:
+            continue
+        prefix, names = f"{kind}.", policy.frozen_weights.names
+        of_part = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        quantized = {prefix + name for name in quantize(getattr(policy, kind), of_part, kind)}
+        policy.frozen_weights = replace(policy.frozen_weights, names=names | quantized)

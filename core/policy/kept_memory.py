@@ -1,8 +1,8 @@
-"""Acting on what the backbone remembers: of each row's window only the newest frame is run.
+"""Acting on what the backbone keeps: of each row's window, only the newest frame is run.
 
-What is kept are tensors (B ...): keys, values and hidden states of every layer for each of the
-window's L columns, or the state that a recurrent backbone carries. Which column holds which token
-the window's own layout says.
+What is kept is tensors (B ...): either keys, values and hidden states of every layer, for each of
+the window's L columns, or the state of a recurrent backbone. The layout of the window says which
+column holds which token.
 """
 
 from dataclasses import replace
@@ -13,41 +13,41 @@ from torch import Tensor
 from core.contracts.attention import blocks_of
 from core.contracts.batch import Memory, State, TokenSequence
 from core.contracts.parts import Backbone
-from core.contracts.tokens import take_columns
+from core.contracts.tokens import select_tokens
 from core.policy.state import Window
 
 
 def run_newest_frame(
     backbone: Backbone, sequence: TokenSequence, window: Window, kept: State
 ) -> tuple[Tensor, Memory, State]:
-    """Run each row's newest frame on top of those before -> readout (B 1 Q D), the memory, and what
-    to keep of it.
+    """Run each row's newest frame on top of the others -> readout (B 1 Q D), memory, what to keep.
 
-    sequence: of whole windows (B L D). kept: what this returned for the frame before, empty at
-    first. Where a full window drops its oldest frames, the others are run again: what their layers
-    kept depends on the dropped ones.
+    sequence: of whole windows (B L D). kept: what this returned for the frame before; empty at
+    first. Where a full window has dropped its oldest frames, the remaining ones are run again:
+    their kept layers depend on the dropped frames.
     """
     sequence = replace(sequence, block=blocks_of(sequence))
-    stale = (window.moved if kept else window.newest > 0).nonzero().flatten()
+    stale = (window.moved if kept else window.newest > 0).nonzero().flatten()  # rows
     if len(stale):
-        older = sequence.frame[stale] < window.newest[stale, None]
-        earlier, columns = _select(sequence.map_columns(lambda x: x[stale]), older)
-        kept = _store(kept, _layers(backbone.remember(earlier)), earlier, columns, stale, sequence)
+        is_earlier = sequence.frame[stale] < window.newest[stale, None]
+        earlier, columns = _select(sequence.map_columns(lambda x: x[stale]), is_earlier)
+        layers = _stack_layers(backbone.remember(earlier))
+        kept = _store(kept, layers, earlier, columns, stale, sequence)
     frame, columns = _select(sequence, sequence.frame == window.newest[:, None])
-    memory = backbone.remember(frame, _past(sequence, window, kept) if kept else None)
+    memory = backbone.remember(frame, _as_memory(kept, sequence, window) if kept else None)
     rows = torch.arange(len(columns), device=columns.device)
     count = columns.shape[1]
-    new = {name: x.narrow(-2, x.shape[-2] - count, count) for name, x in _layers(memory).items()}
-    kept = _store(kept, new, frame, columns, rows, sequence)
+    layers = {
+        name: x.narrow(-2, x.shape[-2] - count, count) for name, x in _stack_layers(memory).items()
+    }
+    kept = _store(kept, layers, frame, columns, rows, sequence)
     return _readout(memory, sequence, window, columns), memory, kept
 
 
 def carry_newest_frame(
     backbone: Backbone, sequence: TokenSequence, window: Window, kept: State
 ) -> tuple[Tensor, Memory, State]:
-    """As `run_newest_frame`, of a backbone that carries a state of its own: in constant time, over
-    any history.
-    """
+    """Do the same with a recurrent backbone: in constant time, over a history of any length."""
     frame, columns = _select(sequence, sequence.frame == window.newest[:, None])
     past = None
     if kept:
@@ -61,18 +61,16 @@ def carry_newest_frame(
 
 
 def _select(sequence: TokenSequence, chosen: Tensor) -> tuple[TokenSequence, Tensor]:
-    """The chosen tokens (S L) alone, first in each sequence -> (S M), and the column that each came
-    from (S M).
-    """
+    """Move the chosen tokens (S L) bool to the front -> (S M), and their old columns (S M)."""
     if sequence.mask is not None:
         chosen = chosen & sequence.mask
     columns = (~chosen).long().argsort(dim=1, stable=True)[:, : int(chosen.sum(dim=1).max())]
-    taken = sequence.map_columns(lambda x: take_columns(x, columns))
-    return replace(taken, mask=chosen.gather(1, columns)), columns
+    selection = sequence.map_columns(lambda x: select_tokens(x, columns))
+    return replace(selection, mask=chosen.gather(1, columns)), columns
 
 
-def _past(sequence: TokenSequence, window: Window, kept: State) -> Memory:
-    """What is kept of the frames before the newest, as the memory of a sequence (B L D)."""
+def _as_memory(kept: State, sequence: TokenSequence, window: Window) -> Memory:
+    """Return what is kept of the frames before the newest, as the memory of a sequence (B L D)."""
     earlier = sequence.frame < window.newest[:, None]
     kept = _pad_columns(kept, sequence)
     return Memory(
@@ -86,62 +84,56 @@ def _past(sequence: TokenSequence, window: Window, kept: State) -> Memory:
     )
 
 
-def _layers(memory: Memory) -> dict[str, Tensor]:
-    """What a memory holds, layers stacked: keys and values (S layers K L d), hidden states (S
-    layers L D).
-    """
+def _stack_layers(memory: Memory) -> dict[str, Tensor]:
+    """Stack keys and values (S layers K L d) and hidden states (S layers L D) of a memory."""
     layers = {"keys": memory.keys, "values": memory.values, "hidden_states": memory.hidden_states}
-    return {
-        "tokens": memory.tokens,
-        **{name: torch.stack(x, dim=1) for name, x in layers.items() if x},
-    }
+    stacked = {name: torch.stack(x, dim=1) for name, x in layers.items() if x}
+    return {"tokens": memory.tokens, **stacked}
 
 
 def _pad_columns(kept: State, sequence: TokenSequence) -> State:
-    """Make what is kept as long as the window, which is padded to its longest neighbour's
-    instruction.
-    """
+    """Pad what is kept to the length of the window, which grows with the longest instruction."""
     missing = sequence.frame.shape[1] - kept["tokens"].shape[-2]
     return {name: torch.nn.functional.pad(x, (0, 0, 0, missing)) for name, x in kept.items()}
 
 
 def _store(
     kept: State,
-    new: State,
-    part: TokenSequence,
+    layers: State,
+    run: TokenSequence,
     columns: Tensor,
     rows: Tensor,
     sequence: TokenSequence,
 ) -> State:
-    """Put what was made of a part of the window, new (R ... M d), into its columns (R M) of the
-    rows (R).
+    """Write the layers of tokens that were run into what is kept of whole windows.
+
+    run: those tokens (R M), of which masked ones are not written. layers: of them (R ... M d).
+    rows (R), columns (R M): where they belong in the windows. sequence: of the windows (B L).
     """
     count, length = sequence.frame.shape
     if not kept:
         kept = {
-            name: x.new_zeros(count, *x.shape[1:-2], length, x.shape[-1]) for name, x in new.items()
+            name: x.new_zeros(count, *x.shape[1:-2], length, x.shape[-1])
+            for name, x in layers.items()
         }
     stored = {}
     for name, x in _pad_columns(kept, sequence).items():
         shape = [len(rows)] + [1] * (x.ndim - 3) + [columns.shape[1], 1]
-        index = columns.view(shape).expand_as(new[name])
-        before = x[rows].gather(-2, index)
-        value = (
-            new[name]
-            if part.mask is None
-            else torch.where(part.mask.view(shape), new[name], before)
-        )
-        stored[name] = x.index_copy(0, rows, x[rows].scatter(-2, index, value.to(x.dtype)))
+        index = columns.view(shape).expand_as(layers[name])
+        values = layers[name]
+        if run.mask is not None:
+            values = torch.where(run.mask.view(shape), values, x[rows].gather(-2, index))
+        stored[name] = x.index_copy(0, rows, x[rows].scatter(-2, index, values.to(x.dtype)))
     return stored
 
 
 def _readout(memory: Memory, sequence: TokenSequence, window: Window, columns: Tensor) -> Tensor:
-    """Hidden states (B 1 Q D) of the newest frame's action tokens, whose frame is the last that was
-    run.
+    """Return the hidden states (B 1 Q D) of the newest frame's action tokens.
+
+    columns (B M): of the newest frame, which was run last.
     """
     rows = torch.arange(len(columns), device=columns.device)
-    places = (
-        sequence.readout[rows, window.newest] % sequence.frame.shape[1] - columns[:, :1]
-    )  # (B Q)
+    column = sequence.readout[rows, window.newest] % sequence.frame.shape[1]
+    index = column - columns[:, :1]  # (B Q)
     hidden = memory.tokens[:, -columns.shape[1] :]
-    return hidden[rows[:, None], places].unsqueeze(1)
+    return hidden[rows[:, None], index].unsqueeze(1)

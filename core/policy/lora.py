@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) beside a part's linear layers, through peft."""
+"""Low-rank adapters (LoRA, Hu et al. 2021) for a part's linear layers, through peft."""
 
 import torch
 from torch import nn
@@ -11,14 +11,13 @@ RANK = 16
 
 
 def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
-    """Freeze a part and put a trainable adapter beside each linear layer that the settings name, in
-    place.
+    """Freeze a part, and add a trainable adapter to each of its linear layers, in place.
 
-    where: the part's section, for the ConfigError where peft is missing or a target names no linear
-    layer.
+    settings: which layers, and the sizes of the adapters. where: the part's section, for messages.
+    Raises ConfigError if peft is missing, or if a target is the name of no linear layer.
     """
     peft = import_library("peft", extra="lora")
-    targets = _targets(part, settings.lora_targets, where)
+    targets = _find_targets(part, settings.lora_targets, where)
     rank = settings.lora_rank or RANK
     config = peft.LoraConfig(
         r=rank,
@@ -34,9 +33,7 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
 
 
 def merge_adapters(part: nn.Module) -> None:
-    """Add what the adapters learned to the weights beside which they stand, and remove them, in
-    place.
-    """
+    """Add each adapter to the weights of its layer, and remove it, in place."""
     if not has_adapters(part):
         return
     tuner = import_library("peft.tuners.tuners_utils", extra="lora").BaseTunerLayer
@@ -48,30 +45,33 @@ def merge_adapters(part: nn.Module) -> None:
 
 
 def has_adapters(part: nn.Module) -> bool:
-    """Whether a part trains by adapters."""
+    """Whether a part has adapters."""
     return any(".lora_" in name for name, _ in part.named_parameters())
 
 
-def _targets(part: nn.Module, wanted: tuple[str, ...] | None, where: str) -> list[str]:
-    """Whole names of the linear layers that get an adapter."""
-    linear = {
-        name: module for name, module in part.named_modules() if type(module) is nn.Linear and name
-    }
-    layers = [
-        name for name, module in linear.items() if module.weight.requires_grad
-    ]  # others do nothing for the part
-    if wanted is None:
-        chosen = layers
-    else:
-        chosen = [name for name in layers if name.rpartition(".")[2] in wanted]
-        found = {name.rpartition(".")[2] for name in layers}
-        if lost := [word for word in wanted if word not in found]:
-            known = ", ".join(sorted(word for word in found if not word.isdigit())) or "none"
+def _find_targets(part: nn.Module, last_words: tuple[str, ...] | None, where: str) -> list[str]:
+    """Return the full names of the linear layers that get an adapter.
+
+    last_words: of the names of those layers; None: all linear layers.
+    """
+    # Parts freeze the weights of layers whose output they do not use; these need no adapter.
+    names = [
+        name
+        for name, module in part.named_modules()
+        if type(module) is nn.Linear and name and module.weight.requires_grad
+    ]
+    known = {name.rpartition(".")[2] for name in names}
+    if last_words is not None:
+        names = [name for name in names if name.rpartition(".")[2] in last_words]
+        if unknown := [word for word in last_words if word not in known]:
+            layers = ", ".join(sorted(word for word in known if not word.isdigit())) or "none"
             raise ConfigError(
-                f"{where}.lora_targets: no linear layer is called {', '.join(lost)}; there are: {known}"
+                f"{where}.lora_targets: no linear layer is called {', '.join(unknown)}; "
+                f"there are: {layers}"
             )
-    if not chosen:
+    if not names:
         raise ConfigError(
-            f'{where}.train: "lora" stands beside linear layers, and this part has none; set true or false'
+            f'{where}.train: "lora" stands beside linear layers, and this part has none; '
+            "set true or false"
         )
-    return chosen
+    return names

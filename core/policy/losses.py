@@ -1,21 +1,17 @@
-"""Losses over masked action chunks. Each averages over unmasked entries, and is zero where all are
-masked.
-"""
+"""Losses of action chunks, averaged over unmasked entries; zero if all entries are masked."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values (B T H A), or of any shape, over the entries that a mask of the same shape
-    allows -> scalar.
-    """
+    """Mean of values over the entries where a mask of the same shape is True -> scalar."""
     weights = mask.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
 def masked_mean_per_sample(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each sample's values (B ...) over the entries that mask (B ...) allows -> (B)."""
+    """Mean of each sample's values (B ...) over the entries where mask (B ...) is True -> (B)."""
     weights = mask.to(values.dtype)
     return (values * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1)
 
@@ -26,15 +22,14 @@ def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_l1(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute error, which forgives a demonstrator's outliers: predicted, target, mask (B T H
-    A) -> scalar.
-    """
+    """Mean absolute error, robust to outliers: predicted, target, mask (B T H A) -> scalar."""
     return masked_mean(F.l1_loss(predicted.float(), target, reduction="none"), mask)
 
 
 def masked_huber(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Huber loss with delta 1, as RoboVLMs uses on the pose: predicted, target, mask (B T H A) ->
-    scalar.
+    """Huber loss with delta 1: predicted, target, mask (B T H A) -> scalar.
+
+    RoboVLMs uses it for the pose.
     """
     return masked_mean(F.huber_loss(predicted.float(), target, reduction="none"), mask)
 

@@ -1,12 +1,14 @@
-"""Five parts -> one nn.Module: the data flow of every policy, whatever its parts."""
+"""The policy: five parts in one nn.Module, and the flow of data between them.
 
-from collections.abc import Iterator, Mapping, Sequence
+How a recipe becomes a policy is in core/policy/assembly.py.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from core.contracts.abilities import HasOutputLayer
 from core.contracts.batch import Batch, Memory, State, TokenGroup, TokenSequence
@@ -17,6 +19,7 @@ from core.contracts.parts import ActionTokens, Backbone, PolicyHead, TextEncoder
 from core.contracts.tokens import hide_cameras
 from core.errors import JoineryError
 from core.policy.augmentation import Augmentation
+from core.policy.encoded import EncodedImages, EncodedText
 from core.policy.kept_memory import carry_newest_frame, run_newest_frame
 from core.policy.state import PolicyState, Window, add_frame
 from core.registry.hookspecs import ComponentKind
@@ -24,45 +27,10 @@ from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 
 @dataclass(frozen=True)
-class EncodedText:
-    """Instructions as the text encoder made them (B N D_text), and in the backbone's width (B N D)."""
-
-    encoded: TokenGroup
-    projected: TokenGroup
-
-
-def stack_text(rows: Sequence[EncodedText]) -> EncodedText:
-    """Instructions that were encoded one by one (1 N_i D) -> a batch (B N D), padded with zeros on
-    the right.
-    """
-    return EncodedText(
-        _stack([row.encoded for row in rows]), _stack([row.projected for row in rows])
-    )
-
-
-def _stack(groups: Sequence[TokenGroup]) -> TokenGroup:
-    lengths = [group.tokens.shape[1] for group in groups]
-    tokens = pad_sequence([group.tokens[0] for group in groups], batch_first=True)
-    if min(lengths) == max(lengths):
-        return TokenGroup(tokens)
-    columns, ends = torch.arange(max(lengths)), torch.tensor(lengths)
-    return TokenGroup(tokens, (columns < ends[:, None]).to(tokens.device))
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """Images as the vision encoder made them (B T N D_vision), and in the backbone's width (B T N
-    D).
-    """
-
-    encoded: TokenGroup
-    projected: TokenGroup
-
-
-@dataclass(frozen=True)
 class Objective:
-    """How a head counts in training: the factor of its loss, and whether its gradients stop before
-    the backbone.
+    """What a head's loss contributes to training.
+
+    weight: factor of its loss. insulate: whether its gradients stop before the backbone.
     """
 
     weight: float = 1.0
@@ -74,11 +42,14 @@ class Policy(nn.Module):
 
     images -> vision encoder -> projection ─┐
     text   -> text encoder   -> projection ─┴> action tokens -> backbone -> policy head
-                                                                        └─> auxiliary heads, while
-                                                                        training
+                                                                        └─> auxiliary heads
 
-    Before the vision encoder, an augmentation may change the images. objectives: of the policy
-    head, and of each auxiliary head by its name.
+    Auxiliary heads run in training alone.
+
+    projections: "vision" and "text", from each encoder's width to the backbone's.
+    augmentation: changes the images before the vision encoder; None: nothing does.
+    auxiliary: further heads by label.
+    objectives: of "policy_head" and of each auxiliary head by its label.
     """
 
     def __init__(
@@ -97,37 +68,41 @@ class Policy(nn.Module):
         self.augmentation = augmentation
         self.vision_encoder = vision_encoder
         self.text_encoder = text_encoder
-        self.projections = nn.ModuleDict(projections)  # of "vision" and "text"
+        self.projections = nn.ModuleDict(projections)
         self.backbone = backbone
         self.action_tokens = action_tokens
         self.policy_head = policy_head
         self.auxiliary = nn.ModuleDict(auxiliary or {})
         self.objectives = objectives or {}
-        self.frozen: list[nn.Module] = []
-        self.published: FrozenWeights = NO_FROZEN_WEIGHTS
+        self.frozen_parts: list[nn.Module] = []
+        self.frozen_weights: FrozenWeights = NO_FROZEN_WEIGHTS
+
+    # ------------------------------------------------------------------------------------- training
 
     def forward(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        """Return the loss: all parts' named terms, and their sum as "total"; scalars.
+        """Return the named terms of the loss, and their sum as "total"; all are scalars.
 
-        Terms of the policy head keep their names; others stand behind the part's:
-        "vision_encoder/...".
+        Terms of the policy head keep their names. Those of other parts begin with the part's name,
+        as "vision_encoder/..." or "auxiliary/<label>/...". Raises JoineryError if there is no term
+        because the batch has no actions.
         """
-        heads = [
-            entry
-            for entry in self._heads()
-            if batch.actions is not None or not entry[1].needs_actions
-        ]
-        needs = frozenset[Need]().union(*(head.needs for _, head, _ in heads))
-        context, terms = self._observe(batch, batch, needs, generator)
-        for prefix, head, objective in heads:
-            losses = head.loss(
-                context.detached() if objective.insulate else context, batch, generator
-            )
-            terms |= {prefix + name: objective.weight * term for name, term in losses.items()}
+        heads = {
+            name: head
+            for name, head in self._heads().items()
+            if batch.actions is not None or not head.needs_actions
+        }
+        needs = frozenset[Need]().union(*(head.needs for head in heads.values()))
+        context, terms = self._observe(batch, needs, generator, targets=batch)
+        for name, head in heads.items():
+            objective = self.objectives.get(name, Objective())
+            head_context = context.detached() if objective.insulate else context
+            prefix = "" if name == "policy_head" else f"auxiliary/{name}/"
+            for term, loss in head.loss(head_context, batch, generator).items():
+                terms[prefix + term] = objective.weight * loss
         if not terms:
             raise JoineryError(
-                "the batch has no actions, and no head or part has a loss without them; give actions, or add a head "
-                "with needs_actions = False"
+                "the batch has no actions, and no head or part has a loss without them; "
+                "give actions, or add a head with needs_actions = False"
             )
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
@@ -137,104 +112,32 @@ class Policy(nn.Module):
         return actions
 
     def context(self, batch: Batch, generator: Generator) -> Context:
-        """Return what the policy head sees of a window."""
-        return self._observe(batch, None, self.policy_head.needs, generator)[0]
+        """Return what the policy head reads of a window."""
+        return self._observe(batch, self.policy_head.needs, generator, targets=None)[0]
 
-    def _heads(self) -> Iterator[tuple[str, PolicyHead, Objective]]:
-        """Every head, with what stands before the names of its terms, and how it counts."""
-        yield "", self.policy_head, self.objectives.get("policy_head", Objective())
+    def _heads(self) -> dict[str, PolicyHead]:
+        """The policy head as "policy_head", and the auxiliary heads by label."""
+        heads = {"policy_head": self.policy_head}
         for label, head in self.auxiliary.items():
             assert isinstance(head, PolicyHead)
-            yield f"auxiliary/{label}/", head, self.objectives.get(label, Objective())
+            heads[label] = head
+        return heads
 
-    # --------------------------------------------------------------------------------------- acting
-
-    def initial_state(self, seeds: Tensor) -> PolicyState:
-        """Rows that begin an episode each; what a policy that samples does there follows from its
-        seed (B) int64.
-        """
-        return PolicyState(
-            seeds, torch.zeros_like(seeds), {}, self.policy_head.initial_state(len(seeds)), {}
-        )
-
-    def reset(self, state: PolicyState, rows: Tensor, seeds: Tensor) -> PolicyState:
-        """Let rows (B) bool begin an episode anew, with seeds (B) int64; the others go on."""
-        return state.reset(rows, self.initial_state(seeds))
-
-    def act(
-        self, batch: Batch, state: PolicyState, text: EncodedText | None = None
-    ) -> tuple[Tensor, PolicyState]:
-        """One new frame (T = 1) of each row and the last state -> actions (B H A) and the next
-        state.
-
-        text: the instructions if they are encoded already.
-        """
-        generator = Generator.by_row(state.keys, batch.text_ids.device)
-        text = text or self.encode_text(batch.text_ids, batch.text_mask)
-        images = self._encode_images(batch, text, generator)
-        span = self.action_tokens.context
-        keep = span // 2 if self.keeps == "layers" else span - 1
-        window = add_frame(state.history, images.projected, batch.proprio, span, keep)
-        sequence = self.action_tokens.layout(
-            window.vision, text.projected, window.proprio, None, generator
-        )
-        readout, memory, kept = self._run_newest(sequence, window, state.memory)
-        context = self._context(
-            batch, images, readout, window.newest[:, None], memory, self.policy_head.needs
-        )
-        actions, head = self.policy_head.act(context, state.head, generator)
-        return actions, PolicyState(state.seed, state.step + 1, window.history, head, kept)
-
-    @property
-    def keeps(self) -> Literal["layers", "carry", "nothing"]:
-        """What the backbone lets a row keep between its frames, where a sequence spans several."""
-        offers, needs = self.backbone.offers, self.policy_head.needs
-        if self.action_tokens.context == 1:
-            return "nothing"
-        if "extend" in offers:
-            return "layers"
-        return "carry" if "carry" in offers and not needs & (LAYERS | {"tokens"}) else "nothing"
-
-    def _run_newest(
-        self, sequence: TokenSequence, window: Window, kept: State
-    ) -> tuple[Tensor, Memory | None, State]:
-        """Run what is not kept of the rows' windows -> readout of the newest frame (B 1 Q D),
-        memory, what to keep.
-        """
-        longest = self.backbone.longest
-        match self.keeps:
-            case "layers" if longest is None or sequence.frame.shape[1] <= longest:
-                readout, whole, kept = run_newest_frame(self.backbone, sequence, window, kept)
-                if (
-                    "hidden_states" not in self.policy_head.needs
-                ):  # as large as keys and values, and no head reads them
-                    kept = {name: x for name, x in kept.items() if name != "hidden_states"}
-                return readout, whole, kept
-            case "carry":
-                return carry_newest_frame(self.backbone, sequence, window, kept)
-        readout, memory = self._mix(sequence, self.policy_head.needs)
-        rows = torch.arange(len(window.newest), device=readout.device)
-        return readout[rows, window.newest].unsqueeze(1), memory, {}
-
-    # -------------------------------------------------------------------------------- the data flow
-
-    def encode_text(self, ids: Tensor, mask: Tensor | None) -> EncodedText:
-        """Instructions (B N) int64 -> tokens (B N D)."""
-        text: TokenGroup = self.text_encoder(ids, mask)
-        return EncodedText(text, replace(text, tokens=self.projections["text"](text.tokens)))
+    # --------------------------------------------------- encode -> lay out -> backbone -> context
 
     def _observe(
-        self, batch: Batch, targets: Batch | None, needs: frozenset[Need], generator: Generator
+        self, batch: Batch, needs: frozenset[Need], generator: Generator, targets: Batch | None
     ) -> tuple[Context, dict[str, Tensor]]:
-        """A window -> what heads see of it, and the losses of the parts before them. targets: while
-        training.
+        """Run all parts before the heads -> what the heads read, and the losses of those parts.
+
+        targets: the batch in training, for layouts that depend on the actions; None otherwise.
         """
         text = self.encode_text(batch.text_ids, batch.text_mask)
-        images = self._encode_images(batch, text, generator)
+        images = self.encode_images(batch, text, generator)
         sequence = self.action_tokens.layout(
             images.projected, text.projected, batch.proprio, targets, generator
         )
-        readout, memory = self._mix(sequence, needs)
+        readout, memory = self._run_backbone(sequence, needs)
         batch_size, window = readout.shape[:2]
         frame = torch.arange(window, device=readout.device).expand(batch_size, -1)
         if len(sequence.tokens) != batch_size:  # each frame is a sequence of its own
@@ -246,32 +149,35 @@ class Policy(nn.Module):
             "backbone": memory.losses if memory else {},
         }
         terms = {
-            f"{part}/{name}": loss for part, named in losses.items() for name, loss in named.items()
+            f"{part}/{name}": loss
+            for part, part_losses in losses.items()
+            for name, loss in part_losses.items()
         }
-        return self._context(batch, images, readout, frame, memory, needs), terms
+        return self._make_context(batch, images, readout, frame, memory, needs), terms
 
-    def _encode_images(
-        self, batch: Batch, text: EncodedText, generator: Generator
-    ) -> EncodedImages:
-        """Batch -> vision (B T N D), before and after the projection."""
-        images = (
-            batch.images
-            if self.augmentation is None
-            else self.augmentation(batch.images, generator)
-        )
+    def encode_text(self, ids: Tensor, mask: Tensor | None) -> EncodedText:
+        """Instructions (B N) int64, mask (B N) bool -> tokens (B N D)."""
+        text: TokenGroup = self.text_encoder(ids, mask)
+        return EncodedText(text, replace(text, tokens=self.projections["text"](text.tokens)))
+
+    def encode_images(self, batch: Batch, text: EncodedText, generator: Generator) -> EncodedImages:
+        """Images and features of a batch -> tokens (B T N D), masked where a camera is absent."""
+        images = batch.images
+        if self.augmentation is not None:
+            images = self.augmentation(images, generator)
         vision: TokenGroup = self.vision_encoder({**images, **batch.features}, text.encoded)
-        if not batch.present.keys().isdisjoint(self.vision_encoder.cameras):
-            everywhere = torch.ones(
-                len(vision.tokens), dtype=torch.bool, device=vision.tokens.device
-            )
-            present = [batch.present.get(name, everywhere) for name in self.vision_encoder.cameras]
+        cameras = self.vision_encoder.cameras
+        if not batch.present.keys().isdisjoint(cameras):
+            always = torch.ones(len(vision.tokens), dtype=torch.bool, device=vision.tokens.device)
+            present = [batch.present.get(name, always) for name in cameras]
             vision = hide_cameras(vision, torch.stack(present, dim=1))
-        return EncodedImages(
-            vision, replace(vision, tokens=self.projections["vision"](vision.tokens))
-        )
+        projected = replace(vision, tokens=self.projections["vision"](vision.tokens))
+        return EncodedImages(vision, projected)
 
-    def _mix(self, sequence: TokenSequence, needs: frozenset[Need]) -> tuple[Tensor, Memory | None]:
-        """Run the backbone, and no more of it than is needed -> readout (B T Q D) and memory."""
+    def _run_backbone(
+        self, sequence: TokenSequence, needs: frozenset[Need]
+    ) -> tuple[Tensor, Memory | None]:
+        """Run no more of the backbone than is needed -> readout (B T Q D), and memory."""
         if needs & LAYERS or "losses" in self.backbone.offers:
             memory = self.backbone.remember(sequence)
         elif "tokens" in needs:
@@ -280,7 +186,7 @@ class Policy(nn.Module):
             return self.backbone.read(sequence), None
         return memory.tokens.flatten(0, 1)[sequence.readout], memory
 
-    def _context(
+    def _make_context(
         self,
         batch: Batch,
         images: EncodedImages,
@@ -289,6 +195,13 @@ class Policy(nn.Module):
         memory: Memory | None,
         needs: frozenset[Need],
     ) -> Context:
+        words = None
+        if "logits" in needs:
+            # The assembly has checked that the encoder has an output layer as wide as the backbone.
+            text_encoder, projection = self.text_encoder, self.projections["text"]
+            assert isinstance(text_encoder, HasOutputLayer)
+            embed = text_encoder.embed
+            words = Words(lambda ids: projection(embed(ids)), text_encoder.logits)
         return Context(
             readout=readout,
             frame=frame,
@@ -299,28 +212,93 @@ class Policy(nn.Module):
             vision=images.encoded if "vision" in needs else None,
             memory=memory,
             backbone=self.backbone,
-            words=self._words() if "logits" in needs else None,
+            words=words,
         )
 
-    def _words(self) -> Words:
-        """The words of a text encoder that is as wide as the backbone, as was checked when it was
-        built.
+    # --------------------------------------------------------------------------------------- acting
+
+    def initial_state(self, seeds: Tensor) -> PolicyState:
+        """Return the state of B rows that each start an episode.
+
+        seeds: (B) int64, which determine all noise that a policy draws in these episodes.
         """
-        assert isinstance(self.text_encoder, HasOutputLayer)
-        text = self.text_encoder
-        return Words(lambda ids: self.projections["text"](text.embed(ids)), text.logits)
+        head = self.policy_head.initial_state(len(seeds))
+        return PolicyState(seeds, torch.zeros_like(seeds), history={}, head=head, memory={})
+
+    def reset(self, state: PolicyState, rows: Tensor, seeds: Tensor) -> PolicyState:
+        """Start new episodes in rows (B) bool, with seeds (B) int64; the other rows go on."""
+        return state.reset(rows, self.initial_state(seeds))
+
+    def act(
+        self, batch: Batch, state: PolicyState, text: EncodedText | None = None
+    ) -> tuple[Tensor, PolicyState]:
+        """One new frame (T = 1) of each row, last state -> actions (B H A), next state.
+
+        text: the instructions, if they are encoded already; otherwise this encodes them.
+        """
+        generator = Generator.by_row(state.keys, batch.text_ids.device)
+        text = text or self.encode_text(batch.text_ids, batch.text_mask)
+        images = self.encode_images(batch, text, generator)
+        context_length = self.action_tokens.context
+        # With layers kept, half the frames go at once: what is kept of the rest must be run anew.
+        keep = context_length // 2 if self.keeps == "layers" else context_length - 1
+        window = add_frame(state.history, images.projected, batch.proprio, context_length, keep)
+        sequence = self.action_tokens.layout(
+            window.vision, text.projected, window.proprio, None, generator
+        )
+        readout, memory, kept = self._run_newest(sequence, window, state.memory)
+        context = self._make_context(
+            batch, images, readout, window.newest[:, None], memory, self.policy_head.needs
+        )
+        actions, head = self.policy_head.act(context, state.head, generator)
+        return actions, PolicyState(state.seed, state.step + 1, window.history, head, kept)
+
+    @property
+    def keeps(self) -> Literal["layers", "carry", "nothing"]:
+        """What the backbone keeps from one frame to the next while acting.
+
+        "layers": keys and values of earlier frames. "carry": the state of a recurrent backbone.
+        "nothing": each frame's whole window is run.
+        """
+        offers, needs = self.backbone.offers, self.policy_head.needs
+        if self.action_tokens.context == 1:
+            return "nothing"
+        if "extend" in offers:
+            return "layers"
+        return "carry" if "carry" in offers and not needs & (LAYERS | {"tokens"}) else "nothing"
+
+    def _run_newest(
+        self, sequence: TokenSequence, window: Window, kept: State
+    ) -> tuple[Tensor, Memory | None, State]:
+        """Run the newest frames -> their readout (B 1 Q D), the memory, and what to keep of it.
+
+        sequence: of the rows' whole windows. kept: what this returned for the frame before.
+        """
+        longest, needs = self.backbone.longest, self.policy_head.needs
+        match self.keeps:
+            case "layers" if longest is None or sequence.frame.shape[1] <= longest:
+                readout, memory, kept = run_newest_frame(self.backbone, sequence, window, kept)
+                if "hidden_states" not in needs:
+                    # These are as large as keys and values, and no head reads them.
+                    kept = {name: x for name, x in kept.items() if name != "hidden_states"}
+                return readout, memory, kept
+            case "carry":
+                return carry_newest_frame(self.backbone, sequence, window, kept)
+        whole_readout, whole_memory = self._run_backbone(sequence, needs)
+        rows = torch.arange(len(window.newest), device=whole_readout.device)
+        return whole_readout[rows, window.newest].unsqueeze(1), whole_memory, {}
 
     # ---------------------------------------------------------------------------------- what trains
 
     def freeze(self, kind: ComponentKind) -> None:
-        """Keep a part as it is: no gradients, and no dropout."""
+        """Freeze a part: no gradients, and no dropout."""
         part: nn.Module = getattr(self, kind)
         part.requires_grad_(False).eval()
-        self.frozen.append(part)
+        self.frozen_parts.append(part)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for part in self.frozen:
+        for part in self.frozen_parts:
             part.eval()
         return self

@@ -1,4 +1,4 @@
-"""From an encoder's width to the backbone's."""
+"""Projections of an encoder's tokens to the backbone's width."""
 
 import math
 
@@ -8,12 +8,11 @@ from core.registry.part_settings import EncoderSettings
 
 
 def build_projection(settings: EncoderSettings, width: int, target: int) -> nn.Module:
-    """Tokens (... width) -> (... target): nothing where widths agree and the recipe wants no more
-    than "linear".
+    """Build a projection: tokens (... width) -> (... target).
 
-    An encoder of width 0 has no tokens, so there is nothing to learn. "mlp": Liu et al. 2024 (LLaVA
-    1.5); "mlp3": the fused projection of OpenVLA (Kim et al. 2024), whose first layer is four times
-    as wide as what it reads.
+    "linear" is nothing where the widths agree. "mlp" is the projection of LLaVA 1.5 (Liu et al.
+    2024), "mlp3" that of OpenVLA (Kim et al. 2024), whose hidden layer is four times as wide as its
+    input. An encoder of width 0 has no tokens, and its projection no weights.
     """
     if width == 0:
         return NoTokens(target)
@@ -40,7 +39,7 @@ def build_projection(settings: EncoderSettings, width: int, target: int) -> nn.M
 
 
 class NoTokens(nn.Module):
-    """No tokens (... 0 0) -> no tokens of the backbone's width."""
+    """Gives the missing tokens of an encoder of width 0 the backbone's width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,5 +58,5 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Any shape -> the same."""
+        """Tokens of any shape -> the same shape."""
         return tokens * self.factor

@@ -1,6 +1,4 @@
-"""Gradient checkpointing (Chen et al. 2016): a block's activations are computed again in the
-backward pass.
-"""
+"""Gradient checkpointing (Chen et al. 2016): the backward pass recomputes activations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +12,9 @@ from core.errors import ConfigError
 
 
 def recompute_blocks(part: nn.Module, where: str) -> None:
-    """Make every block of a part forget its activations, in place; ConfigError where the part names
-    no blocks.
+    """Make every block of a part recompute its activations in the backward pass, in place.
 
-    where: the part's section, for the message.
+    where: the part's section, for the message. Raises ConfigError if the part has no `blocks`.
     """
     blocks = list(part.blocks) if isinstance(part, HasBlocks) else []
     if not blocks:
@@ -25,11 +22,11 @@ def recompute_blocks(part: nn.Module, where: str) -> None:
             f"{where}.gradient_checkpointing: this part has no repeated blocks; set it to false"
         )
     for block in blocks:
-        block.forward = _recomputed(block.forward)
+        block.forward = _with_recomputation(block.forward)
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, which keeps nothing but its arguments where a backward pass will follow."""
+def _with_recomputation(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function so that it keeps only its arguments where a backward pass will follow."""
 
     def run(*arguments: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():

@@ -13,7 +13,7 @@ import tomli_w
 
 from core.errors import ConfigError, did_you_mean
 from core.recipe.checking import fill, parse_value
-from core.recipe.needs import unmet_needs
+from core.recipe.needs import check_needs
 from core.recipe.sections import (
     GENERAL,
     OPTIONAL,
@@ -217,7 +217,7 @@ def _check(values: Mapping[str, Any], catalogue: Catalogue, mistakes: list[str])
             "environment", found["environment"], catalogue, mistakes, "environment"
         )
     mistakes += _contradictions(general["data"], general["action"], extra)
-    mistakes += unmet_needs(parts, auxiliary, catalogue)
+    mistakes += check_needs(parts, auxiliary, catalogue)
     return None if mistakes else Recipe(**general, parts=parts, auxiliary=auxiliary, **extra)  # type: ignore[arg-type]
 
 

@@ -21,7 +21,8 @@ from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from core.loading.recipe_data import action_spec
 from core.policy.assembly import build_policy
-from core.policy.policy import EncodedText, Policy, stack_text
+from core.policy.encoded import EncodedText, stack_text
+from core.policy.policy import Policy
 from core.policy.state import PolicyState
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
@@ -160,7 +161,7 @@ def load_actor(
     )
     if recipe.train.precision == "bf16-true" and not exact:
         policy.to(torch.bfloat16)  # act at the precision of training
-    load_weights(source, policy, policy.published)
+    load_weights(source, policy, policy.frozen_weights)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
     embodiment = list(source.state["stores"]).index(store) if store else 0

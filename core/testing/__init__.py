@@ -1,20 +1,20 @@
-"""The contract tests that the author of a part runs on it, in two lines of pytest (or of any other
-runner):
+"""Contract tests, which the author of a part runs on it with any test runner, pytest for example:
 
     @pytest.mark.parametrize("check", checks_for("policy_head", MLPHead, MLPHeadConfig()), ids=str)
-    def test_contract(check): check()
+    def test_contract(check):
+        check()
 
-All run on the CPU, in evaluation mode. A failure is an AssertionError that says what was expected
-and received.
+They run on the CPU, with the part in evaluation mode. A failure is an AssertionError that says what
+was expected and what was received.
 """
 
 from typing import Any, Literal
 
 from core.registry.hookspecs import Build
 from core.testing import action_tokens, backbone, policy_head, text_encoder, vision_encoder
-from core.testing.common import Check as Check, Given as Given
+from core.testing.common import Check as Check, Setup as Setup
 
-__all__ = ["Check", "Given", "checks_for"]
+__all__ = ["Check", "Setup", "checks_for"]
 
 Part = Literal["vision_encoder", "text_encoder", "backbone", "action_tokens", "policy_head"]
 _CHECKS = {
@@ -24,15 +24,15 @@ _CHECKS = {
     "action_tokens": action_tokens.checks,
     "policy_head": policy_head.checks,
 }
-_DEFAULT = Given()
+_DEFAULT_SETUP = Setup()
 
 
-def checks_for(kind: Part, build: Build, config: Any, given: Given = _DEFAULT) -> list[Check]:
-    """Return the checks of one kind of part; `given` says what core would know, where the defaults
-    do not fit.
+def checks_for(kind: Part, build: Build, config: Any, setup: Setup = _DEFAULT_SETUP) -> list[Check]:
+    """Return the checks of one part.
 
-    Raises ValueError for a kind that has no checks.
+    build, config: as the plugin registers them. setup: what core would tell the part, where the
+    defaults do not fit. Raises ValueError for a kind that has no checks.
     """
     if kind not in _CHECKS:
         raise ValueError(f"no checks for a '{kind}'; there are checks for {', '.join(_CHECKS)}")
-    return _CHECKS[kind](build, config, given)
+    return _CHECKS[kind](build, config, setup)

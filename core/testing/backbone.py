@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.contracts.attention import blocks_of
 from core.contracts.batch import TokenGroup, TokenKind, TokenSequence
 from core.contracts.context import Context
 from core.contracts.parts import Backbone
@@ -15,9 +16,9 @@ from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
-    Given,
-    Subject,
-    checks_of_every_part,
+    PartUnderTest,
+    Setup,
+    checks_of,
     expect,
     expect_close,
     expect_shape,
@@ -27,10 +28,11 @@ from core.testing.common import (
 PER_FRAME = 4  # three tokens of observation, one action token
 
 
-def checks(build: Build, config: Any, given: Given) -> list[Check]:
+def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     """Return the checks of a backbone."""
-    subject = Subject(partial(build, config), partial(_run, window=given.action.window))
-    own = (
+    window = setup.action.window
+    part = PartUnderTest(partial(build, config), partial(run, window=window))
+    tests = (
         shape_is_kept,
         samples_are_independent,
         padding_is_not_seen,
@@ -41,33 +43,35 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
         blocks_are_seen_both_ways,
         what_is_read_is_what_forward_gives,
         memory_is_what_forward_gives,
-        later_tokens_continue_what_is_remembered,
+        later_tokens_continue_a_memory,
         extensions_are_rows_of_their_frames,
     )
-    window = given.action.window
-    return [
-        *(Check(check.__name__, partial(check, subject, window)) for check in own),
-        *checks_of_every_part(subject),
-    ]
+    return checks_of(part, tests, window)
 
 
-def shape_is_kept(subject: Subject, window: int) -> None:
+def run(backbone: Backbone, dtype: torch.dtype, window: int) -> Tensor:
+    """Run padded sequences in a floating-point type -> (S L width), zero where padded."""
+    whole = sequence(backbone.width, window)
+    assert whole.mask is not None
+    hidden: Tensor = backbone(replace(whole, tokens=whole.tokens.to(dtype)))
+    return hidden * whole.mask[..., None]
+
+
+def shape_is_kept(backbone: Backbone, window: int) -> None:
     """(S L width) -> (S L width)."""
-    backbone: Backbone = subject.build()
-    tokens = sequence(backbone.width, window).tokens
-    hidden = backbone(sequence(backbone.width, window))
-    expect_shape(hidden, tuple(tokens.shape), "hidden states")
+    whole = sequence(backbone.width, window)
+    hidden = backbone(whole)
+    expect_shape(hidden, tuple(whole.tokens.shape), "hidden states")
     expect(hidden.is_floating_point(), "hidden states", "floating-point numbers", str(hidden.dtype))
 
 
 @torch.no_grad()
-def samples_are_independent(subject: Subject, window: int) -> None:
+def samples_are_independent(backbone: Backbone, window: int) -> None:
     """A sequence alone, and without padding, gives what it gives in a padded batch."""
-    backbone: Backbone = subject.build()
     together = sequence(backbone.width, window)
     hidden = backbone(together)
     for i in range(BATCH):
-        alone = backbone(_alone(together, i))
+        alone = backbone(without_padding(together, i))
         expect_close(
             alone,
             hidden[i : i + 1, : alone.shape[1]],
@@ -76,22 +80,20 @@ def samples_are_independent(subject: Subject, window: int) -> None:
 
 
 @torch.no_grad()
-def padding_is_not_seen(subject: Subject, window: int) -> None:
+def padding_is_not_seen(backbone: Backbone, window: int) -> None:
     """What the padding holds changes nothing."""
-    backbone: Backbone = subject.build()
     before = sequence(backbone.width, window)
     assert before.mask is not None
     after = replace(
-        before, tokens=torch.where(before.mask[..., None], before.tokens, _other(before))
+        before, tokens=torch.where(before.mask[..., None], before.tokens, other_tokens(before))
     )
     expected, received = backbone(before)[before.mask], backbone(after)[before.mask]
     expect_close(received, expected, "hidden states of real tokens after a change of the padding")
 
 
 @torch.no_grad()
-def no_mask_is_a_full_mask(subject: Subject, window: int) -> None:
+def no_mask_is_a_full_mask(backbone: Backbone, window: int) -> None:
     """`mask=None` means that all tokens are real, for windows and for single frames."""
-    backbone: Backbone = subject.build()
     for frames in (window, 1):
         unmasked = sequence(backbone.width, frames, padded=False)
         masked = replace(unmasked, mask=torch.ones(unmasked.tokens.shape[:2], dtype=torch.bool))
@@ -103,25 +105,23 @@ def no_mask_is_a_full_mask(subject: Subject, window: int) -> None:
 
 
 @torch.no_grad()
-def later_frames_are_not_seen(subject: Subject, window: int) -> None:
+def later_frames_are_not_seen(backbone: Backbone, window: int) -> None:
     """A change of one frame leaves the frames before it as they were."""
-    backbone: Backbone = subject.build()
     before = sequence(backbone.width, window)
     assert before.mask is not None
     for t in range(1, window):
         later = (before.frame >= t)[..., None]
-        after = replace(before, tokens=torch.where(later, _other(before), before.tokens))
-        kept = (before.frame < t) & before.mask
+        after = replace(before, tokens=torch.where(later, other_tokens(before), before.tokens))
+        earlier = (before.frame < t) & before.mask
         expect_close(
-            backbone(after)[kept],
-            backbone(before)[kept],
+            backbone(after)[earlier],
+            backbone(before)[earlier],
             f"hidden states before frame {t} after its change",
         )
 
 
-def all_observations_are_seen(subject: Subject, window: int) -> None:
-    """The last action token sees the observation of every frame of its sequence."""
-    backbone: Backbone = subject.build()
+def all_observations_are_seen(backbone: Backbone, window: int) -> None:
+    """The last action token depends on the observation of every frame of its sequence."""
     if not backbone.mixes:
         return
     whole = sequence(backbone.width, window, padded=False)
@@ -130,55 +130,50 @@ def all_observations_are_seen(subject: Subject, window: int) -> None:
     torch.autograd.backward((hidden * normal(*hidden.shape, seed=3)).sum())
     assert tokens.grad is not None
     observed = whole.kind != TokenKind.ACTION
-    unseen = sorted(set(whole.frame[observed & ~tokens.grad.any(-1)].tolist()))
+    unseen_frames = sorted(set(whole.frame[observed & ~tokens.grad.any(-1)].tolist()))
     expect(
-        not unseen,
+        not unseen_frames,
         "the last action token",
         "to depend on every observation",
-        f"none in frames {unseen}",
+        f"none in frames {unseen_frames}",
     )
 
 
-def what_is_read_is_what_forward_gives(subject: Subject, window: int) -> None:
+def what_is_read_is_what_forward_gives(backbone: Backbone, window: int) -> None:
     """`read` is `forward` at the action tokens, and sends back the same gradient."""
-    backbone: Backbone = subject.build()
     whole = sequence(backbone.width, window)
     received = []
-    for run in (lambda given: backbone(given).flatten(0, 1)[given.readout], backbone.read):
+    for read in (lambda x: backbone(x).flatten(0, 1)[x.readout], backbone.read):
         tokens = whole.tokens.clone().requires_grad_()
-        readout = run(replace(whole, tokens=tokens))
+        readout = read(replace(whole, tokens=tokens))
         torch.autograd.backward((readout * normal(*readout.shape, seed=8)).sum())
         received.append((readout.detach(), tokens.grad))
-    (expected, gradient), (read, read_gradient) = received
+    (expected, expected_gradient), (readout, gradient) = received
+    assert expected_gradient is not None
     assert gradient is not None
-    assert read_gradient is not None
-    expect_close(read, expected, "what `read` gives, against `forward` at the action tokens")
+    expect_close(readout, expected, "what `read` gives, against `forward` at the action tokens")
     expect_close(
-        read_gradient, gradient, "the gradient through `read`, against that through `forward`"
+        gradient, expected_gradient, "the gradient through `read`, against that through `forward`"
     )
 
 
 @torch.no_grad()
-def blocks_are_obeyed(subject: Subject, window: int) -> None:
-    """A token of a later block is not seen, though it is of the same frame."""
-    backbone: Backbone = subject.build()
+def blocks_are_obeyed(backbone: Backbone, window: int) -> None:
+    """A token does not see a later block, not even one of its own frame."""
     before = sequence(backbone.width, window, padded=False, causal=False)
     is_action = (before.kind == TokenKind.ACTION)[..., None]
     last = is_action & (before.frame == window - 1)[..., None]
-    after = replace(before, tokens=torch.where(last, _other(before), before.tokens))
-    kept = ~last.squeeze(-1)
+    after = replace(before, tokens=torch.where(last, other_tokens(before), before.tokens))
+    others = ~last.squeeze(-1)
     expect_close(
-        backbone(after)[kept],
-        backbone(before)[kept],
+        backbone(after)[others],
+        backbone(before)[others],
         "hidden states after a change of a later block",
     )
 
 
-def blocks_are_seen_both_ways(subject: Subject, window: int) -> None:
-    """The first token of a block depends on the last one of it, unless the backbone says that it
-    cannot.
-    """
-    backbone: Backbone = subject.build()
+def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
+    """The first token of a block depends on its last one, unless `both_ways` is False."""
     if not backbone.both_ways:
         return
     whole = sequence(backbone.width, window, padded=False, causal=False)
@@ -186,9 +181,10 @@ def blocks_are_seen_both_ways(subject: Subject, window: int) -> None:
     first = backbone(replace(whole, tokens=tokens))[:, 0]
     torch.autograd.backward((first * normal(*first.shape, seed=3)).sum())
     assert tokens.grad is not None
-    seen = bool(tokens.grad[:, PER_FRAME - 2].any())  # the last of the first frame's observation
+    last_observed = PER_FRAME - 2  # of the first frame
+    depends = bool(tokens.grad[:, last_observed].any())
     expect(
-        seen,
+        depends,
         "the first token of a block",
         "to depend on the last one of it",
         "it does not: both_ways = False?",
@@ -196,12 +192,9 @@ def blocks_are_seen_both_ways(subject: Subject, window: int) -> None:
 
 
 @torch.no_grad()
-def memory_is_what_forward_gives(subject: Subject, window: int) -> None:
-    """`remember` gives the same hidden states as `forward`, and of every layer what the backbone
-    offers.
-    """
-    backbone: Backbone = subject.build()
-    if not _remembers(backbone):
+def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
+    """`remember` gives the hidden states that `forward` gives, and every layer's if offered."""
+    if not backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"}:
         return
     whole = sequence(backbone.width, window, causal=False)
     memory, spec = backbone.remember(whole), backbone.layer_spec
@@ -229,47 +222,37 @@ def memory_is_what_forward_gives(subject: Subject, window: int) -> None:
 
 
 @torch.no_grad()
-def later_tokens_continue_what_is_remembered(subject: Subject, window: int) -> None:
-    """The second half of a sequence, run on top of the memory of the first, gives what the whole
-    gives at once.
-    """
-    backbone: Backbone = subject.build()
+def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
+    """A sequence that is run in two pieces gives what it gives in one."""
     if not backbone.offers & {"extend", "carry"}:
         return
     for causal in (True, False) if backbone.both_ways else (True,):
         whole = sequence(backbone.width, window, padded=False, causal=causal)
-        spelled = (
-            replace(whole, block=torch.arange(whole.tokens.shape[1]).expand_as(whole.frame))
-            if causal
-            else whole
-        )
-        first, second = (
-            _columns(spelled, slice(0, PER_FRAME)),
-            _columns(spelled, slice(PER_FRAME, None)),
-        )
+        # The blocks of a piece must continue those of the piece before it: write them out.
+        with_blocks = replace(whole, block=blocks_of(whole))
+        first = select_columns(with_blocks, slice(0, PER_FRAME))
+        second = select_columns(with_blocks, slice(PER_FRAME, None))
         memory = backbone.remember(second, backbone.remember(first))
-        count = second.tokens.shape[1]  # a memory that carries a state holds no other tokens
+        # A recurrent backbone carries a state, and returns the tokens of the second piece alone.
+        count = second.tokens.shape[1]
         received, expected = memory.tokens[:, -count:], backbone(whole)[:, -count:]
         expect_close(received, expected, f"hidden states run in two halves, blocks {not causal}")
 
 
 @torch.no_grad()
-def extensions_are_rows_of_their_frames(subject: Subject, window: int) -> None:
-    """What is added to each frame of a window gives what it gives where the frame is the last,
-    whatever the padding.
-    """
-    backbone: Backbone = subject.build()
+def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None:
+    """Tokens added to a frame give the same whether later frames and padding follow or not."""
     if "extend" not in backbone.offers:
         return
     whole = sequence(backbone.width, window)
     added = normal(BATCH, window, 2, backbone.width, seed=14)
     frame = torch.arange(window).expand(BATCH, -1)
-    together, _ = _context(backbone, whole, frame).extend(added)
+    together, _ = context_of(backbone, whole, frame).extend(added)
     for i in range(BATCH):
-        alone = _alone(whole, i)
+        alone = without_padding(whole, i)
         for t in range(window):
-            ending = _columns(alone, slice(0, int((alone.frame <= t).sum())))
-            context = _context(
+            ending = select_columns(alone, slice(0, int((alone.frame <= t).sum())))
+            context = context_of(
                 backbone, replace(ending, readout=alone.readout[:, :1]), frame[:1, t : t + 1]
             )
             first, longer = context.extend(added[i : i + 1, t : t + 1, :1])
@@ -282,35 +265,31 @@ def extensions_are_rows_of_their_frames(subject: Subject, window: int) -> None:
             )
 
 
-def _other(whole: TokenSequence) -> Tensor:
-    """Other tokens (S L width): random ones, since a norm takes away what is added to all numbers
-    alike.
-    """
+def other_tokens(whole: TokenSequence) -> Tensor:
+    """Return tokens (S L width) that differ from those of the sequence."""
+    # Random ones: a constant added to all numbers of a token would be lost in a layer norm.
     return normal(*whole.tokens.shape, seed=16) * 3
 
 
-def _remembers(backbone: Backbone) -> bool:
-    return bool(backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"})
-
-
-def _context(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Context:
+def context_of(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Context:
+    """Return what a head sees of sequences; frame (B T): each frame's index in its sequence."""
     memory = backbone.remember(whole)
     return Context(
         memory.tokens.flatten(0, 1)[whole.readout], frame, memory=memory, backbone=backbone
     )
 
 
-def _columns(whole: TokenSequence, columns: slice) -> TokenSequence:
-    """Some tokens of sequences without padding."""
+def select_columns(whole: TokenSequence, columns: slice) -> TokenSequence:
+    """Return some tokens of sequences without padding."""
     return whole.map_columns(lambda x: x[:, columns])
 
 
 def sequence(width: int, window: int, *, padded: bool = True, causal: bool = True) -> TokenSequence:
-    """Random packed sequences (B T*4 width); if padded, the second and third lack tokens of their
-    first frame.
+    """Return random packed sequences (B T*4 width).
 
-    causal: every token is a block of its own, else a frame's observation is one, and its action
-    tokens the next.
+    padded: the second and the third sequence lack tokens of their first frame.
+    causal: every token is a block of its own; otherwise a frame's observation is one block, and
+        its action token the next.
     """
     length = window * PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)
@@ -321,16 +300,11 @@ def sequence(width: int, window: int, *, padded: bool = True, causal: bool = Tru
     readout = torch.arange(BATCH * length).view(BATCH, window, PER_FRAME)[..., -1:]  # (B T 1)
     is_action = index % PER_FRAME == PER_FRAME - 1
     kind = torch.where(is_action, int(TokenKind.ACTION), int(TokenKind.VISION))
-    return pack(
-        group,
-        index // PER_FRAME,
-        kind,
-        readout,
-        None if causal else 2 * (index // PER_FRAME) + is_action,
-    )
+    frame = index // PER_FRAME
+    return pack(group, frame, kind, readout, None if causal else 2 * frame + is_action)
 
 
-def _alone(together: TokenSequence, i: int) -> TokenSequence:
+def without_padding(together: TokenSequence, i: int) -> TokenSequence:
     """Return one sequence without its padding."""
     assert together.mask is not None
     row, length = slice(i, i + 1), int(together.mask[i].sum())
@@ -342,10 +316,3 @@ def _alone(together: TokenSequence, i: int) -> TokenSequence:
         readout=together.readout[row] - i * together.tokens.shape[1],
         block=None if together.block is None else together.block[row, :length],
     )
-
-
-def _run(backbone: Backbone, dtype: torch.dtype, window: int) -> Tensor:
-    whole = sequence(backbone.width, window)
-    assert whole.mask is not None
-    hidden: Tensor = backbone(replace(whole, tokens=whole.tokens.to(dtype)))
-    return hidden * whole.mask[..., None]

@@ -1,6 +1,4 @@
-"""What the contract tests share: their inputs, their comparisons, and the checks that hold for
-every kind of part.
-"""
+"""What the contract tests share: inputs, comparisons, and the checks of every kind of part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,23 +14,24 @@ from core.contracts.parts import ActionSpec
 from core.episodes.episode import Feature
 
 BATCH = 3
-TOLERANCE = 1e-5  # of float32 arithmetic, relative to the largest number that is compared
+# of float32 arithmetic, relative to the largest number that is compared
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Given:
-    """What core tells a part when it builds it.
+class Setup:
+    """The policy around a part under test: what core would tell the part when it builds it.
 
     cameras: (C, Y, X) by name.
     text_width: of the text tokens that a vision encoder may condition on.
     width: of the backbone.
     vision_width: of the vision tokens that a policy head may read before the backbone; at most
-    `width`.
+        `width`.
     proprio_dim: numbers of proprioception per frame.
-    text_prefix: words of every instruction that stand before the images.
+    text_prefix: tokens of every instruction that stand before the images.
     tokens: action tokens per frame that a policy head reads.
     embodiments: names of the stores that a policy is trained on.
-    features: what a vision encoder or a policy head may read beside, by name.
+    features: further features that a vision encoder or a policy head may read, by name.
     action: window, horizon and dimensions.
     """
 
@@ -68,92 +67,108 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A part under test: how it is made, and how it runs on the inputs of its kind in some
-    floating-point type.
+class PartUnderTest:
+    """How to build a part, and how to run it on the test inputs of its kind.
+
+    construct: builds the part.
+    run: part, floating-point type of the inputs -> all outputs in one tensor.
     """
 
-    make: Callable[[], Any]
+    construct: Callable[[], Any]
     run: Callable[[Any, torch.dtype], Tensor]
 
     def build(self, seed: int = 0) -> Any:
-        """Make the part in evaluation mode, without touching the caller's random numbers."""
+        """Build the part in evaluation mode; the caller's random state stays as it is."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.make().eval()
+            return self.construct().eval()
 
 
-def checks_of_every_part(subject: Subject) -> list[Check]:
-    """Return the checks that do not depend on the kind."""
-    checks = (
+def checks_of(
+    part: PartUnderTest, tests: Sequence[Callable[..., None]], *arguments: Any
+) -> list[Check]:
+    """Return the checks of one part: the tests of its kind, and those of every kind.
+
+    tests: of the part's kind; each is called with the part, newly built, and the arguments.
+    """
+
+    def build_and_test(test: Callable[..., None]) -> None:
+        test(part.build(), *arguments)
+
+    of_every_kind = (
         gradients_reach_every_parameter,
         state_dict_round_trip,
         bfloat16_is_finite,
         output_is_repeatable,
         nothing_is_drawn_from_the_global_generator,
     )
-    return [Check(check.__name__, partial(check, subject)) for check in checks]
+    return [
+        *(Check(test.__name__, partial(build_and_test, test)) for test in tests),
+        *(Check(test.__name__, partial(test, part)) for test in of_every_kind),
+    ]
 
 
-def gradients_reach_every_parameter(subject: Subject) -> None:
-    """Training moves every parameter that asks for it."""
-    part = subject.build()
-    if not any(parameter.requires_grad for parameter in part.parameters()):
+def gradients_reach_every_parameter(part: PartUnderTest) -> None:
+    """Training moves every parameter that requires a gradient."""
+    module = part.build()
+    if not any(parameter.requires_grad for parameter in module.parameters()):
         return
-    with torch.no_grad():  # away from zeros at the start, behind which no gradient passes yet
-        for index, parameter in enumerate(part.parameters()):
+    # A layer that starts at zero passes no gradient to those before it: move all weights a little.
+    with torch.no_grad():
+        for index, parameter in enumerate(module.parameters()):
             parameter += 0.02 * normal(*parameter.shape, seed=index).to(parameter.dtype)
-    output = subject.run(part, torch.float32)
+    output = part.run(module, torch.float32)
     torch.autograd.backward((output * normal(*output.shape, seed=1)).sum())
-    dead = [
+    without_gradient = [
         name
-        for name, p in part.named_parameters()
-        if p.requires_grad and (p.grad is None or not p.grad.any())
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
     ]
     expect(
-        not dead,
+        not without_gradient,
         "gradients",
         "one that is not zero for every trainable parameter",
-        f"none for {dead}",
+        f"none for {without_gradient}",
     )
 
 
-def state_dict_round_trip(subject: Subject) -> None:
-    """Everything that a part learned is in its state dict, and nothing else is needed."""
-    part, other = subject.build(seed=0), subject.build(seed=1)
-    other.load_state_dict(part.state_dict(), strict=True)
-    with torch.no_grad():
-        expected, received = subject.run(part, torch.float32), subject.run(other, torch.float32)
+@torch.no_grad()
+def state_dict_round_trip(part: PartUnderTest) -> None:
+    """All that a part has learned is in its state dict."""
+    module, other = part.build(seed=0), part.build(seed=1)
+    other.load_state_dict(module.state_dict(), strict=True)
+    expected, received = part.run(module, torch.float32), part.run(other, torch.float32)
     expect_equal(received, expected, "output after loading the state dict of another instance")
 
 
-def bfloat16_is_finite(subject: Subject) -> None:
+@torch.no_grad()
+def bfloat16_is_finite(part: PartUnderTest) -> None:
     """A part runs when its weights and inputs are bfloat16."""
-    with torch.no_grad():
-        output = subject.run(subject.build().to(torch.bfloat16), torch.bfloat16)
+    output = part.run(part.build().to(torch.bfloat16), torch.bfloat16)
     expect(
         bool(output.isfinite().all()), "output in bfloat16", "finite numbers", "infinities or NaN"
     )
 
 
-def output_is_repeatable(subject: Subject) -> None:
+@torch.no_grad()
+def output_is_repeatable(part: PartUnderTest) -> None:
     """A part keeps nothing from one call to the next, and one seed builds one network."""
-    part = subject.build()
-    with torch.no_grad():
-        first, again = subject.run(part, torch.float32), subject.run(part, torch.float32)
-        rebuilt = subject.run(subject.build(), torch.float32)
+    module = part.build()
+    first, again = part.run(module, torch.float32), part.run(module, torch.float32)
+    rebuilt = part.run(part.build(), torch.float32)
     expect_equal(again, first, "output of a second call")
     expect_equal(rebuilt, first, "output of a part built again from the same seed")
 
 
-def nothing_is_drawn_from_the_global_generator(subject: Subject) -> None:
-    """A part that needs random numbers takes them from the generator that it is given."""
-    part = subject.build()
+@torch.no_grad()
+def nothing_is_drawn_from_the_global_generator(part: PartUnderTest) -> None:
+    """A part draws its random numbers from the generator that it is called with."""
+    module = part.build()
     outputs = []
     for seed in (0, 1):
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            outputs.append(subject.run(part, torch.float32))
+            outputs.append(part.run(module, torch.float32))
     expect_equal(
         outputs[1],
         outputs[0],
@@ -162,13 +177,13 @@ def nothing_is_drawn_from_the_global_generator(subject: Subject) -> None:
 
 
 def expect(holds: bool, what: str, expected: str, received: str) -> None:
-    """Raise AssertionError unless it holds."""
+    """Raise AssertionError with what was expected and received, unless `holds`."""
     if not holds:
         raise AssertionError(f"{what}: expected {expected}, received {received}")
 
 
 def expect_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
-    """Compare a shape; None stands for any size but zero."""
+    """Check a shape; None stands for any size but zero."""
     same = x.ndim == len(shape) and all(
         n > 0 and n == (m or n) for n, m in zip(x.shape, shape, strict=True)
     )
@@ -188,7 +203,7 @@ def expect_group(group: TokenGroup, shape: tuple[int | None, ...], what: str) ->
 
 
 def expect_close(received: Tensor, expected: Tensor, what: str) -> None:
-    """Compare within the rounding of float32."""
+    """Check that two tensors agree within the rounding of float32."""
     expect_shape(received, tuple(expected.shape), what)
     scale = max(1.0, float(expected.abs().max()))
     worst = float((received - expected).abs().max()) / scale
@@ -196,38 +211,38 @@ def expect_close(received: Tensor, expected: Tensor, what: str) -> None:
 
 
 def expect_equal(received: Tensor, expected: Tensor, what: str) -> None:
-    """Compare bit by bit."""
+    """Check that two tensors agree bit by bit."""
     expect_shape(received, tuple(expected.shape), what)
     expect(torch.equal(received, expected), what, "the same numbers", "others")
 
 
 def generator(rows: Sequence[int] = range(BATCH)) -> Generator:
-    """A fresh generator for rows of a batch, the same numbers every time."""
+    """Return a new generator for rows of a batch; it gives the same numbers every time."""
     return Generator.by_row([(row, 0) for row in rows], torch.device("cpu"))
 
 
-def features(given: Given) -> dict[str, Tensor]:
-    """Random features {name: (B T ...)} in the types in which they are recorded."""
-    lead = (BATCH, given.action.window)
+def features(setup: Setup) -> dict[str, Tensor]:
+    """Return random features {name: (B T ...)} in the types in which they are recorded."""
+    lead = (BATCH, setup.action.window)
     return {
         name: (100 * normal(*lead, *feature.shape, seed=17 + number).abs()).to(
             getattr(torch, feature.dtype)
         )
-        for number, (name, feature) in enumerate(sorted(given.features.items()))
+        for number, (name, feature) in enumerate(sorted(setup.features.items()))
     }
 
 
 def normal(*shape: int, seed: int) -> Tensor:
-    """Standard normal numbers that do not depend on, nor change, the global random state."""
+    """Return standard normal numbers, without reading or changing the global random state."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def padded(group: TokenGroup) -> Tensor:
-    """Return the tokens with padding set to zero: what the padding holds is nobody's business."""
+    """Return the tokens with padding set to zero, so that only real tokens are compared."""
     return group.tokens if group.mask is None else group.tokens * group.mask.unsqueeze(-1)
 
 
 def expect_width(part: nn.Module, width: int) -> None:
-    """Check that the part declares the width of its output."""
+    """Check that the part declares the width of its output as `width`."""
     declared = getattr(part, "width", None)
     expect(declared == width, "width", f"the width of the output, {width}", repr(declared))

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from core.contracts.batch import Batch
-from core.contracts.context import ContextSpec
+from core.contracts.context import Context, ContextSpec
 from core.contracts.parts import PolicyHead
 from core.registry.components import call_build
 from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
-    Given,
-    Subject,
-    checks_of_every_part,
+    PartUnderTest,
+    Setup,
+    checks_of,
     expect,
     expect_close,
     expect_shape,
@@ -37,21 +37,23 @@ from core.testing.stand_in import (
 )
 
 
-def checks(build: Build, config: Any, given: Given) -> list[Check]:
+def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     """Return the checks of a policy head."""
     spec = ContextSpec(
-        width=given.width,
-        action_tokens=given.tokens,
-        vision_width=given.vision_width,
-        proprio_dim=given.proprio_dim,
+        width=setup.width,
+        action_tokens=setup.tokens,
+        vision_width=setup.vision_width,
+        proprio_dim=setup.proprio_dim,
         layers=SPEC,
         vocabulary=WORDS,
-        embodiments=given.embodiments,
-        features=given.features,
+        embodiments=setup.embodiments,
+        features=setup.features,
     )
-    offered = {"context": spec, "action": given.action}
-    subject = Subject(partial(call_build, build, config, offered), partial(_run, given=given))
-    own = (
+    offered = {"context": spec, "action": setup.action}
+    part = PartUnderTest(
+        partial(call_build, build, config, offered), partial(predict_and_lose, setup=setup)
+    )
+    tests = (
         needs_are_known,
         actions_have_their_shape,
         loss_is_scalar_terms,
@@ -63,34 +65,39 @@ def checks(build: Build, config: Any, given: Given) -> list[Check]:
         state_is_rows,
         validation_error_is_a_figure_per_sample,
     )
-    return [
-        *(Check(check.__name__, partial(check, subject, given)) for check in own),
-        *checks_of_every_part(subject),
-    ]
+    return checks_of(part, tests, setup)
 
 
-def needs_are_known(subject: Subject, given: Given) -> None:  # noqa: ARG001 (all checks are called alike)
-    """`needs` names what a context has; the other checks show the head that alone."""
-    head: PolicyHead = subject.build()
+def predict_and_lose(head: PolicyHead, dtype: torch.dtype, setup: Setup) -> Tensor:
+    """Return the actions and the terms of the loss in one tensor, of inputs in some type."""
+    context = context_of(setup, windows(setup), needs=head.needs, dtype=dtype)
+    terms = head.loss(context, batch(setup), generator()).values()
+    actions: Tensor = head(context, generator())
+    return torch.cat([actions.flatten().float(), *(term.flatten().float() for term in terms)])
+
+
+def context_for(head: PolicyHead, setup: Setup) -> Context:
+    """Return the context of the test windows, with no more than the head needs."""
+    return context_of(setup, windows(setup), needs=head.needs)
+
+
+def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (called as the others)
+    """`needs` names fields of a context; in the other tests the context has no others."""
     unknown = sorted(set(head.needs) - EVERYTHING)
     expect(not unknown, "needs", f"names among {sorted(EVERYTHING)}", f"{unknown}")
 
 
-def actions_have_their_shape(subject: Subject, given: Given) -> None:
-    """Actions (B T H A) for every frame of the window."""
-    action = given.action
-    head: PolicyHead = subject.build()
-    actions = head(context_of(given, windows(given), needs=head.needs), generator())
+def actions_have_their_shape(head: PolicyHead, setup: Setup) -> None:
+    """`forward` returns actions (B T H A) for every frame of the window."""
+    action = setup.action
+    actions = head(context_for(head, setup), generator())
     expect_shape(actions, (BATCH, action.window, action.horizon, action.dim), "actions")
     expect(actions.is_floating_point(), "actions", "floating-point numbers", str(actions.dtype))
 
 
-def loss_is_scalar_terms(subject: Subject, given: Given) -> None:
+def loss_is_scalar_terms(head: PolicyHead, setup: Setup) -> None:
     """`loss` returns named, finite, differentiable scalars."""
-    head: PolicyHead = subject.build()
-    terms = head.loss(
-        context_of(given, windows(given), needs=head.needs), batch(given), generator()
-    )
+    terms = head.loss(context_for(head, setup), batch(setup), generator())
     expect(
         isinstance(terms, dict) and bool(terms),
         "loss",
@@ -104,49 +111,46 @@ def loss_is_scalar_terms(subject: Subject, given: Given) -> None:
 
 
 @torch.no_grad()
-def masked_actions_do_not_count(subject: Subject, given: Given) -> None:
-    """Masked actions, past an end or of a dimension that is not there, do not count; where all are,
-    it is finite.
-    """
-    head: PolicyHead = subject.build()
+def masked_actions_do_not_count(head: PolicyHead, setup: Setup) -> None:
+    """Masked actions do not count; a loss with all actions masked is finite."""
     if not head.needs_actions:
         return
-    known = batch(given)
-    assert known.actions is not None
-    assert known.action_mask is not None
-    other = replace(known, actions=torch.where(known.action_mask, known.actions, 1 - known.actions))
-    nothing = replace(known, action_mask=torch.zeros_like(known.action_mask))
-    expected, received = _losses(head, given, known), _losses(head, given, other)
+    targets = batch(setup)
+    assert targets.actions is not None
+    assert targets.action_mask is not None
+    changed_actions = torch.where(targets.action_mask, targets.actions, 1 - targets.actions)
+
+    def losses(targets: Batch) -> Tensor:
+        terms = head.loss(context_for(head, setup), targets, generator())
+        return torch.stack(list(terms.values()))
+
+    expected, received = losses(targets), losses(replace(targets, actions=changed_actions))
     expect_close(received, expected, "loss after a change of masked actions")
-    finite = bool(_losses(head, given, nothing).isfinite().all())
+    finite = bool(losses(mask_all(targets)).isfinite().all())
     expect(finite, "loss where all actions are masked", "a finite number", "infinity or NaN")
 
 
 @torch.no_grad()
-def samples_are_independent(subject: Subject, given: Given) -> None:
-    """A sample alone gives what it gives in a batch, its noise with it."""
-    head: PolicyHead = subject.build()
-    together = head(context_of(given, windows(given), needs=head.needs), generator())
+def samples_are_independent(head: PolicyHead, setup: Setup) -> None:
+    """A sample alone, with the same noise, gives what it gives in a batch."""
+    together = head(context_for(head, setup), generator())
     for i in range(BATCH):
-        alone = head(
-            context_of(given, windows(given)[i : i + 1], needs=head.needs, rows=[i]), generator([i])
-        )
+        own_context = context_of(setup, windows(setup)[i : i + 1], needs=head.needs, rows=[i])
+        alone = head(own_context, generator([i]))
         expect_close(alone, together[i : i + 1], f"actions of sample {i} alone, against the batch")
 
 
 @torch.no_grad()
-def padding_is_not_seen(subject: Subject, given: Given) -> None:
+def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
     """What the padding among the tokens holds changes nothing."""
-    head: PolicyHead = subject.build()
-    before = head(context_of(given, windows(given), needs=head.needs), generator())
-    changed = windows(given)
+    before = head(context_for(head, setup), generator())
+    changed = windows(setup)
     observed = changed[:, :, :OBSERVED]
     lacking = padding()[:, None, :, None]
     changed[:, :, :OBSERVED] = torch.where(lacking, 7 * normal(*observed.shape, seed=19), observed)
-    context = context_of(given, changed, needs=head.needs)
-    vision = context_of(
-        given, windows(given), needs=head.needs
-    ).vision  # of which these tokens are no padding
+    context = context_of(setup, changed, needs=head.needs)
+    # Tokens before the backbone have no padding here: leave them as they were.
+    vision = context_for(head, setup).vision
     expect_close(
         head(replace(context, vision=vision), generator()),
         before,
@@ -155,35 +159,32 @@ def padding_is_not_seen(subject: Subject, given: Given) -> None:
 
 
 @torch.no_grad()
-def later_frames_are_not_seen(subject: Subject, given: Given) -> None:
+def later_frames_are_not_seen(head: PolicyHead, setup: Setup) -> None:
     """A change of what one frame shows leaves the actions before it as they were."""
-    head: PolicyHead = subject.build()
-    before = head(context_of(given, windows(given), needs=head.needs), generator())
-    for t in range(1, given.action.window):
-        changed = windows(given)
+    before = head(context_for(head, setup), generator())
+    for t in range(1, setup.action.window):
+        changed = windows(setup)
         changed[:, t:] += normal(*changed[:, t:].shape, seed=15)
-        after = head(context_of(given, changed, needs=head.needs), generator())
+        after = head(context_of(setup, changed, needs=head.needs), generator())
         expect_close(after[:, :t], before[:, :t], f"actions before frame {t} after its change")
 
 
 @torch.no_grad()
-def window_is_frame_by_frame(subject: Subject, given: Given) -> None:
-    """`act`, frame after frame, gives what `forward` gives for the window, given the same noise for
-    every frame.
+def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
+    """`act`, frame after frame, gives what `forward` gives for the window.
 
-    So for windows that are one sequence, and for frames that are one each. Noise has rows, then
-    frames: (B T ...).
+    This holds for windows that are one sequence, and for frames that are one sequence each. Every
+    frame of a row gets the same noise; draws have the shape (B T ...).
     """
-    head: PolicyHead = subject.build()
     for interleaved in (True, False):
-        context = context_of(given, windows(given), needs=head.needs, interleaved=interleaved)
-        window, state = head(context, Steady(range(BATCH))), head.initial_state(BATCH)
-        for t in range(given.action.window):
-            actions, state = head.act(
-                newest_frame(context, t, interleaved), state, Steady(range(BATCH))
-            )
+        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
+        window = head(context, Steady(range(BATCH)))
+        state = head.initial_state(BATCH)
+        for t in range(setup.action.window):
+            frame = newest_frame(context, t, interleaved)
+            actions, state = head.act(frame, state, Steady(range(BATCH)))
             expect_shape(
-                actions, (BATCH, given.action.horizon, given.action.dim), "actions of a step"
+                actions, (BATCH, setup.action.horizon, setup.action.dim), "actions of a step"
             )
             expect_close(
                 actions, window[:, t], f"actions of step {t}, against forward over the window"
@@ -191,23 +192,19 @@ def window_is_frame_by_frame(subject: Subject, given: Given) -> None:
 
 
 @torch.no_grad()
-def state_is_rows(subject: Subject, given: Given) -> None:
-    """The state is tensors (B ...): a row that begins anew beside others acts as an episode does
-    from its start.
-    """
-    head: PolicyHead = subject.build()
-    context = context_of(given, windows(given), needs=head.needs)
+def state_is_rows(head: PolicyHead, setup: Setup) -> None:
+    """The state is tensors (B ...): one row can start a new episode while the others go on."""
+    context = context_for(head, setup)
     state = head.initial_state(BATCH)
     for name, value in state.items():
-        sound = isinstance(value, Tensor) and len(value) == BATCH
         expect(
-            sound,
+            isinstance(value, Tensor) and len(value) == BATCH,
             f"initial_state({BATCH})['{name}']",
             f"a tensor of {BATCH} rows",
             repr(value)[:80],
         )
     fresh, _ = head.act(newest_frame(context, 0, True), state, Steady(range(BATCH)))
-    for t in range(given.action.window):
+    for t in range(setup.action.window):
         _, state = head.act(newest_frame(context, t, True), state, Steady(range(BATCH)))
     initial = head.initial_state(BATCH)
     expect(
@@ -222,21 +219,17 @@ def state_is_rows(subject: Subject, given: Given) -> None:
 
 
 @torch.no_grad()
-def validation_error_is_a_figure_per_sample(subject: Subject, given: Given) -> None:
-    """A head's own figure, if it has one: (B), finite even where all is masked, each sample's a
-    matter of its own.
-    """
-    head: PolicyHead = subject.build()
-    known = batch(given)
-    assert known.actions is not None
-    assert known.action_mask is not None
-    nothing = replace(known, action_mask=torch.zeros_like(known.action_mask))
-    context = context_of(given, windows(given), needs=head.needs)
-    figures = head.validation_error(context, known, generator())
-    if figures is None:
+def validation_error_is_a_figure_per_sample(head: PolicyHead, setup: Setup) -> None:
+    """A head's own error, if it has one, is (B), finite, and independent of other samples."""
+    targets = batch(setup)
+    assert targets.actions is not None
+    assert targets.action_mask is not None
+    context = context_for(head, setup)
+    errors = head.validation_error(context, targets, generator())
+    if errors is None:
         return
-    expect_shape(figures, (BATCH,), "validation_error")
-    masked = head.validation_error(context, nothing, generator())
+    expect_shape(errors, (BATCH,), "validation_error")
+    masked = head.validation_error(context, mask_all(targets), generator())
     assert masked is not None
     expect(
         bool(masked.isfinite().all()),
@@ -245,27 +238,26 @@ def validation_error_is_a_figure_per_sample(subject: Subject, given: Given) -> N
         "others",
     )
     for i in range(BATCH):
-        alone = context_of(given, windows(given)[i : i + 1], needs=head.needs, rows=[i])
-        own = replace(
-            known, actions=known.actions[i : i + 1], action_mask=known.action_mask[i : i + 1]
+        row = slice(i, i + 1)
+        alone = context_of(setup, windows(setup)[row], needs=head.needs, rows=[i])
+        own_targets = replace(
+            targets, actions=targets.actions[row], action_mask=targets.action_mask[row]
         )
-        figure = head.validation_error(alone, own, generator([i]))
-        assert figure is not None
-        expect_close(
-            figure, figures[i : i + 1], f"validation_error of sample {i} alone, against the batch"
-        )
+        error = head.validation_error(alone, own_targets, generator([i]))
+        assert error is not None
+        expect_close(error, errors[row], f"validation_error of sample {i} alone, against the batch")
 
 
-def batch(given: Given) -> Batch:
-    """A batch of which a head reads the actions and their mask (B T H A)."""
-    action = given.action
+def batch(setup: Setup) -> Batch:
+    """Return a batch that holds actions and their mask (B T H A), and no observations."""
+    action = setup.action
     lead = (BATCH, action.window)
     actions = normal(*lead, action.horizon, action.dim, seed=9).clamp(-1, 1)
     actions[..., list(action.binary)] = (actions[..., list(action.binary)] > 0).float()
     mask = torch.ones(*lead, action.horizon, action.dim, dtype=torch.bool)
     mask[0, -1, 1:] = False
     mask[-1, :, -1] = False
-    mask[-1, ..., 0] = False  # a sample of a robot that has no such dimension
+    mask[-1, ..., 0] = False  # its robot lacks this dimension
     return Batch(
         images={},
         instructions=[""] * BATCH,
@@ -277,19 +269,7 @@ def batch(given: Given) -> Batch:
     )
 
 
-def _losses(head: PolicyHead, given: Given, known: Batch) -> Tensor:
-    return torch.stack(
-        list(
-            head.loss(
-                context_of(given, windows(given), needs=head.needs), known, generator()
-            ).values()
-        )
-    )
-
-
-def _run(head: PolicyHead, dtype: torch.dtype, given: Given) -> Tensor:
-    """Actions, and the loss terms: what both calls of a head give, in one tensor."""
-    context = context_of(given, windows(given), needs=head.needs, dtype=dtype)
-    terms = head.loss(context, batch(given), generator()).values()
-    actions: Tensor = head(context, generator())
-    return torch.cat([actions.flatten().float(), *(term.flatten().float() for term in terms)])
+def mask_all(targets: Batch) -> Batch:
+    """Return the batch with every action masked."""
+    assert targets.action_mask is not None
+    return replace(targets, action_mask=torch.zeros_like(targets.action_mask))

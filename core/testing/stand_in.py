@@ -1,6 +1,4 @@
-"""A small backbone that offers everything, and what it makes of random windows: what heads are
-tested on.
-"""
+"""What policy heads are tested on: a small backbone, and what it makes of random windows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,16 +16,18 @@ from core.contracts.generator import Generator
 from core.contracts.needs import LAYERS, Need
 from core.contracts.parts import Backbone, LayerSpec
 from core.contracts.tokens import pack
-from core.testing.common import BATCH, Given, features, normal
+from core.testing.common import BATCH, Setup, features, normal
 
-OBSERVED = 3  # tokens of observation per frame
-WORDS = 11  # of the vocabulary
+# tokens of observation per frame
+OBSERVED = 3
+# size of the vocabulary
+WORDS = 11
 EVERYTHING: frozenset[Need] = frozenset(get_args(Need))
 SPEC = LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
 
 
 class StandIn(Backbone):
-    """Two layers of attention whose queries share keys; positions are added to what comes in."""
+    """Two layers of attention whose queries share keys; positions are added to the tokens."""
 
     offers = frozenset({"keys_values", "hidden_states", "extend"})
     layer_spec = SPEC
@@ -48,17 +48,15 @@ class StandIn(Backbone):
         return self.remember(sequence).tokens
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """As every backbone that offers layers."""
+        """Run a sequence behind the past -> memory of both, with every layer."""
         before = None if past is None else past.sequence
         mask, length = attention_mask(sequence, before), sequence.tokens.shape[1]
         if mask is None:
             mask = torch.ones(length, length, dtype=torch.bool).tril()
-        places = token_positions(sequence, before)[..., None].to(sequence.tokens.dtype)
-        x = (
-            sequence.tokens
-            + (places * torch.linspace(0.1, 1, self.width, dtype=places.dtype)).sin()
-        )
-        streams, keys, values = [x], [], []
+        position = token_positions(sequence, before)[..., None].to(sequence.tokens.dtype)
+        frequencies = torch.linspace(0.1, 1, self.width, dtype=position.dtype)
+        x = sequence.tokens + (position * frequencies).sin()
+        hidden_states, keys, values = [x], [], []
         for i, (project, output) in enumerate(zip(self.qkv, self.output, strict=True)):
             q, k, v = (
                 rearrange(part, "s l (h d) -> s h l d", d=SPEC.head_width)
@@ -68,26 +66,26 @@ class StandIn(Backbone):
                 k, v = torch.cat([past.keys[i], k], dim=2), torch.cat([past.values[i], v], dim=2)
             mixed = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
             x = x + output(rearrange(mixed, "s h l d -> s l (h d)"))
-            streams.append(x)
+            hidden_states.append(x)
             keys.append(k)
             values.append(v)
-        return make_memory(sequence, self.norm(x), keys, values, streams, past)
+        return make_memory(sequence, self.norm(x), keys, values, hidden_states, past)
 
 
-def windows(given: Given) -> Tensor:
-    """Random tokens of windows (B T n D): observation, then action tokens."""
-    return normal(BATCH, given.action.window, OBSERVED + given.tokens, given.width, seed=8)
+def windows(setup: Setup) -> Tensor:
+    """Return random tokens of windows (B T n D): of each frame observation, then action tokens."""
+    return normal(BATCH, setup.action.window, OBSERVED + setup.tokens, setup.width, seed=8)
 
 
 def padding() -> Tensor:
-    """Which tokens of a frame a sample lacks (B n) bool: the second sample its second observation."""
+    """Return which tokens of a frame are padding (B n) bool: one of the second sample."""
     lacking = torch.zeros(BATCH, OBSERVED, dtype=torch.bool)
     lacking[1, 1] = True
     return lacking
 
 
 def context_of(
-    given: Given,
+    setup: Setup,
     tokens: Tensor,
     *,
     needs: frozenset[Need] = EVERYTHING,
@@ -95,35 +93,35 @@ def context_of(
     interleaved: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> Context:
-    """What a policy makes of windows (B T n D), of which `rows` are those of the batch, and what a
-    head needs of it.
+    """Return the context that a policy makes of windows (B T n D), with what a head needs.
 
-    interleaved: a window is one sequence, else a frame is. The second sample's are padded.
+    rows: which samples of the test batch the windows are.
+    interleaved: a window is one sequence; otherwise each frame is one. The second sample has
+        padding.
     """
-    sequence = _sequence(tokens.to(dtype), padding()[list(rows)], given.tokens, interleaved)
-    backbone = StandIn(given.width).to(dtype)
+    sequence = _sequence(tokens.to(dtype), padding()[list(rows)], setup.tokens, interleaved)
+    backbone = StandIn(setup.width).to(dtype)
     memory = backbone.remember(sequence)
     batch, window = tokens.shape[:2]
     frame = torch.arange(window).expand(batch, -1)
-    vision = TokenGroup(tokens[:, :, :OBSERVED, : given.vision_width].to(dtype))
-    words = normal(WORDS, given.width, seed=12).to(dtype)
+    vision = TokenGroup(tokens[:, :, :OBSERVED, : setup.vision_width].to(dtype))
+    embedding = normal(WORDS, setup.width, seed=12).to(dtype)
+    words = Words(lambda ids: embedding[ids % WORDS], lambda hidden: hidden @ embedding.T)
     return Context(
         readout=memory.tokens.flatten(0, 1)[sequence.readout],
         frame=frame if interleaved else torch.zeros_like(frame),
-        proprio=normal(BATCH, window, given.proprio_dim, seed=13)[list(rows)],
-        embodiment=(torch.arange(BATCH) % len(given.embodiments))[list(rows)],
-        features={name: x[list(rows)] for name, x in features(given).items()},
+        proprio=normal(BATCH, window, setup.proprio_dim, seed=13)[list(rows)],
+        embodiment=(torch.arange(BATCH) % len(setup.embodiments))[list(rows)],
+        features={name: x[list(rows)] for name, x in features(setup).items()},
         vision=vision if "vision" in needs else None,
-        memory=_needed(memory, needs),
+        memory=_only_needed(memory, needs),
         backbone=backbone,
-        words=Words(lambda ids: words[ids % WORDS], lambda hidden: hidden @ words.T)
-        if "logits" in needs
-        else None,
+        words=words if "logits" in needs else None,
     )
 
 
-def _needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
-    """What a head asked for; whoever reads more of the context has not said so."""
+def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
+    """Leave out what a head does not name in `needs`, so that one that reads it fails."""
     if not needs & (LAYERS | {"tokens"}):
         return None
     if "extend" in needs:
@@ -134,57 +132,55 @@ def _needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
 
 
 def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
-    """The context of one new frame, as acting has it: that of a window that ends with frame t."""
-    one = slice(t, t + 1)
-    count = context.frame.shape[1]
+    """Return the context of frame t alone, which a head sees while acting.
 
-    def own(x: Tensor) -> Tensor:
-        return x if interleaved else x[t::count]
-
-    memory = context.memory
+    Memory is cut where each frame is a sequence of its own; of a longer sequence it stays whole,
+    for no frame sees a later one.
+    """
+    frame = slice(t, t + 1)
+    window = context.frame.shape[1]
+    vision, memory = context.vision, context.memory
+    if vision is not None:
+        vision = replace(vision, tokens=vision.tokens[:, frame])
+    if memory is not None and not interleaved:
+        sequences = len(memory.tokens)
+        memory = map_tensors(memory, lambda x: x[t::window] if len(x) == sequences else x)
     return replace(
         context,
-        readout=context.readout[:, one],
-        frame=context.frame[:, one],
-        proprio=None if context.proprio is None else context.proprio[:, one],
-        features={name: x[:, one] for name, x in context.features.items()},
-        vision=None
-        if context.vision is None
-        else replace(context.vision, tokens=context.vision.tokens[:, one]),
-        memory=memory
-        and map_tensors(memory, lambda x: own(x) if len(x) == len(memory.tokens) else x),
+        readout=context.readout[:, frame],
+        frame=context.frame[:, frame],
+        proprio=None if context.proprio is None else context.proprio[:, frame],
+        features={name: x[:, frame] for name, x in context.features.items()},
+        vision=vision,
+        memory=memory,
     )
 
 
 class Steady(Generator):
-    """Noise that is the same for every frame of a row, so that a window can be compared with its
-    frames.
-    """
+    """Gives every frame of a row the same noise, so that a window compares with single frames."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(torch.device("cpu"), None, [(row, 0) for row in rows])
-        self._drawn = 0
+        self._draws = 0
 
     def normal(self, *shape: int) -> Tensor:
-        """(B T ...), alike for all T."""
+        """(B T ...), the same for all T."""
         return self._spread(shape, Generator.normal)
 
     def uniform(self, *shape: int) -> Tensor:
-        """(B T ...), alike for all T."""
+        """(B T ...), the same for all T."""
         return self._spread(shape, Generator.uniform)
 
     def _spread(self, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
-        self._drawn += 1
-        fresh = Generator.by_row([(row, self._drawn) for row, _ in self._keys], self.device)
+        self._draws += 1
+        fresh = Generator.by_row([(row, self._draws) for row, _ in self._keys], self.device)
         return draw(fresh, shape[0], 1, *shape[2:]).expand(shape)
 
 
 def _sequence(
     tokens: Tensor, lacking: Tensor, action_tokens: int, interleaved: bool
 ) -> TokenSequence:
-    """Windows (B T n D) -> packed sequences; a frame's observation is one block, its action tokens
-    the next.
-    """
+    """Pack windows (B T n D); a frame's observation is one block, its action tokens the next."""
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
     pattern = "b (s f) n ... -> (b s) (f n) ..."

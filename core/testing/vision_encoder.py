@@ -14,9 +14,9 @@ from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
-    Given,
-    Subject,
-    checks_of_every_part,
+    PartUnderTest,
+    Setup,
+    checks_of,
     expect,
     expect_close,
     expect_group,
@@ -29,29 +29,37 @@ from core.testing.common import (
 Images = dict[str, Tensor]
 
 
-def checks(build: Build, config: Any, given: Given) -> list[Check]:
+def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     """Return the checks of a vision encoder."""
-    offered = {"cameras": given.cameras, "text_width": given.text_width, "features": given.features}
-    make = partial(call_build, build, config, offered)
-    subject = Subject(make, partial(_run, given=given))
-    own = (
+    offered = {"cameras": setup.cameras, "text_width": setup.text_width, "features": setup.features}
+    part = PartUnderTest(
+        partial(call_build, build, config, offered), partial(encode_in_type, setup=setup)
+    )
+    tests = (
         shape_is_declared,
         samples_are_independent,
         frames_are_independent,
         cameras_are_apart,
         padded_text_is_not_seen,
     )
-    return [
-        *(Check(check.__name__, partial(check, subject, given)) for check in own),
-        *checks_of_every_part(subject),
-    ]
+    return checks_of(part, tests, setup)
 
 
-def shape_is_declared(subject: Subject, given: Given) -> None:
+def encode(encoder: VisionEncoder, images: Images, text: TokenGroup) -> Tensor:
+    """Encode images and text -> (B T N width), zero where padded."""
+    return padded(encoder(images, text))
+
+
+def encode_in_type(encoder: VisionEncoder, dtype: torch.dtype, setup: Setup) -> Tensor:
+    """Encode the test images with text in a floating-point type."""
+    words = text(setup)
+    return encode(encoder, images(setup), replace(words, tokens=words.tokens.to(dtype)))
+
+
+def shape_is_declared(encoder: VisionEncoder, setup: Setup) -> None:
     """{camera: (B T C Y X)} -> (B T N width)."""
-    encoder = subject.build()
-    group = encoder(images(given), text(given))
-    expect_group(group, (BATCH, given.action.window, None, encoder.width), "vision tokens")
+    group = encoder(images(setup), text(setup))
+    expect_group(group, (BATCH, setup.action.window, None, encoder.width), "vision tokens")
     expect_width(encoder, group.tokens.shape[-1])
     expect(
         group.mask is None or bool(group.mask.any(-1).all()),
@@ -62,101 +70,88 @@ def shape_is_declared(subject: Subject, given: Given) -> None:
 
 
 @torch.no_grad()
-def samples_are_independent(subject: Subject, given: Given) -> None:
+def samples_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
     """A sample alone gives what it gives in a batch."""
-    encoder: VisionEncoder = subject.build()
-    together, words = padded(encoder(images(given), text(given))), text(given)
+    words = text(setup)
+    assert words.mask is not None
+    together = encode(encoder, images(setup), words)
     for i in range(BATCH):
-        own_words = TokenGroup(
-            words.tokens[i : i + 1], None if words.mask is None else words.mask[i : i + 1]
+        row = slice(i, i + 1)
+        alone = encode(
+            encoder,
+            {name: x[row] for name, x in images(setup).items()},
+            TokenGroup(words.tokens[row], words.mask[row]),
         )
-        alone = padded(
-            encoder({name: x[i : i + 1] for name, x in images(given).items()}, own_words)
-        )
-        expect_close(alone, together[i : i + 1], f"tokens of sample {i} alone, against the batch")
+        expect_close(alone, together[row], f"tokens of sample {i} alone, against the batch")
 
 
 @torch.no_grad()
-def frames_are_independent(subject: Subject, given: Given) -> None:
+def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
     """A frame alone gives what it gives in a window: a robot encodes each frame once."""
-    encoder: VisionEncoder = subject.build()
-    together = padded(encoder(images(given), text(given)))
-    for t in range(given.action.window):
-        alone = padded(
-            encoder({name: x[:, t : t + 1] for name, x in images(given).items()}, text(given))
-        )
+    together = encode(encoder, images(setup), text(setup))
+    for t in range(setup.action.window):
+        frame = {name: x[:, t : t + 1] for name, x in images(setup).items()}
+        alone = encode(encoder, frame, text(setup))
         expect_close(
             alone, together[:, t : t + 1], f"tokens of frame {t} alone, against the window"
         )
 
 
 @torch.no_grad()
-def cameras_are_apart(subject: Subject, given: Given) -> None:
-    """Another image of one camera changes that camera's tokens alone, its share in the order of
-    `cameras`.
-    """
-    encoder: VisionEncoder = subject.build()
+def cameras_are_apart(encoder: VisionEncoder, setup: Setup) -> None:
+    """An image of one camera changes no other camera's tokens, which come in order of `cameras`."""
     if not encoder.separates_cameras:
         return
     names = list(getattr(encoder, "cameras", ()))
     expect(
-        sorted(names) == sorted(given.cameras),
+        sorted(names) == sorted(setup.cameras),
         "cameras",
-        f"{sorted(given.cameras)}, in the order of tokens",
+        f"{sorted(setup.cameras)}, in the order of tokens",
         f"{names}",
     )
-    before = padded(encoder(images(given), text(given)))
+    before = encode(encoder, images(setup), text(setup))
     count = before.shape[2]
     expect(
         count % len(names) == 0, "tokens", f"as many of each of {len(names)} cameras", str(count)
     )
-    for v, name in enumerate(names):
-        changed = padded(encoder({**images(given), name: 255 - images(given)[name]}, text(given)))
-        shares = zip(
-            before.tensor_split(len(names), 2), changed.tensor_split(len(names), 2), strict=True
-        )
-        for other, (expected, received) in enumerate(shares):
-            if other != v:
+    for name in names:
+        changed_images = {**images(setup), name: 255 - images(setup)[name]}
+        after = encode(encoder, changed_images, text(setup))
+        tokens_before = before.tensor_split(len(names), 2)
+        tokens_after = after.tensor_split(len(names), 2)
+        for other, expected, received in zip(names, tokens_before, tokens_after, strict=True):
+            if other != name:
                 expect_close(
-                    received,
-                    expected,
-                    f"tokens of camera '{names[other]}' after a change of '{name}'",
+                    received, expected, f"tokens of camera '{other}' after a change of '{name}'"
                 )
 
 
 @torch.no_grad()
-def padded_text_is_not_seen(subject: Subject, given: Given) -> None:
+def padded_text_is_not_seen(encoder: VisionEncoder, setup: Setup) -> None:
     """What the padding of the text holds changes nothing."""
-    encoder: VisionEncoder = subject.build()
-    words = text(given)
+    words = text(setup)
     assert words.mask is not None
     noise = 7 * normal(*words.tokens.shape, seed=18)
     other = replace(words, tokens=torch.where(words.mask[..., None], words.tokens, noise))
-    expected = padded(encoder(images(given), words))
     expect_close(
-        padded(encoder(images(given), other)),
-        expected,
+        encode(encoder, images(setup), other),
+        encode(encoder, images(setup), words),
         "tokens after a change of the text's padding",
     )
 
 
-def images(given: Given) -> Images:
-    """Random images {camera: (B T C Y X) uint8}, and features beside."""
+def images(setup: Setup) -> Images:
+    """Return random images {camera: (B T C Y X) uint8}, and the features of the setup."""
     generator = torch.Generator().manual_seed(0)
-    lead = (BATCH, given.action.window)
-    return features(given) | {
+    lead = (BATCH, setup.action.window)
+    return features(setup) | {
         name: torch.randint(256, (*lead, *shape), generator=generator, dtype=torch.uint8)
-        for name, shape in given.cameras.items()
+        for name, shape in setup.cameras.items()
     }
 
 
-def text(given: Given) -> TokenGroup:
-    """Random text tokens (B 4 text_width); the first sample has two."""
+def text(setup: Setup) -> TokenGroup:
+    """Return random text tokens (B 4 text_width), of which the first sample has two."""
     mask = torch.ones(BATCH, 4, dtype=torch.bool)
     mask[0, 2:] = False
-    return TokenGroup(normal(BATCH, 4, given.text_width, seed=2), mask)
-
-
-def _run(encoder: VisionEncoder, dtype: torch.dtype, given: Given) -> Tensor:
-    words = text(given)
-    return padded(encoder(images(given), replace(words, tokens=words.tokens.to(dtype))))
+    return TokenGroup(normal(BATCH, 4, setup.text_width, seed=2), mask)

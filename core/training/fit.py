@@ -199,7 +199,7 @@ def _save(run: Run, done: int) -> None:
         run.optimizer.optimizer,
         state,
         run.recipe.train.keep_last,
-        run.policy.published,
+        run.policy.frozen_weights,
     )
 
 

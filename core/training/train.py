@@ -173,7 +173,7 @@ def _set_up(
     inference = _inference(data)
     if newest:
         _check_same_data(newest, inference, recipe)
-        load_checkpoint(newest, policy, optimizer, policy.published)
+        load_checkpoint(newest, policy, optimizer, policy.frozen_weights)
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
     if recipe.data.stores:

@@ -82,7 +82,7 @@ class TimmEncoder(VisionEncoder):
             if len(cameras) > 1
             else None
         )
-        self.own = () if self.camera is None else ("camera",)  # what no published file has
+        self.unpublished = () if self.camera is None else ("camera",)  # what no published file has
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

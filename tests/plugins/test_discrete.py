@@ -15,7 +15,7 @@ from core import ActionSpec, ConfigError, ContextSpec
 from core.policy.assembly import build_policy
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
-from core.testing import Given, checks_for, policy_head
+from core.testing import Setup, checks_for, policy_head
 from core.testing.stand_in import context_of, windows
 from plugins.heads.discrete import DiscreteConfig, DiscreteHead, bin_of, centre_of
 from tests.contexts import context_from, noise
@@ -26,11 +26,11 @@ MIXED = ActionSpec(window=3, horizon=4, dim=5, binary=(1, 3))
 CONTINUOUS = ActionSpec(window=3, horizon=2, dim=3)
 BINARY = ActionSpec(window=2, horizon=2, dim=2, binary=(0, 1), bounded=False)
 SETTINGS = [
-    (DiscreteConfig(), Given()),
-    (replace(SMALL, decode="mean"), Given(action=MIXED)),
-    (replace(SMALL, bins=2, mlp=()), Given(action=CONTINUOUS, tokens=1)),
-    (replace(SMALL, bins=7, mlp=(12, 8)), Given(action=replace(MIXED, window=1))),
-    (SMALL, Given(action=BINARY)),
+    (DiscreteConfig(), Setup()),
+    (replace(SMALL, decode="mean"), Setup(action=MIXED)),
+    (replace(SMALL, bins=2, mlp=()), Setup(action=CONTINUOUS, tokens=1)),
+    (replace(SMALL, bins=7, mlp=(12, 8)), Setup(action=replace(MIXED, window=1))),
+    (SMALL, Setup(action=BINARY)),
 ]
 CHECKS = [
     pytest.param(check, id=f"{i}-{check}")
@@ -114,7 +114,7 @@ def test_actions_equal_numpy(decode):
 
 
 def test_losses_equal_torchs_cross_entropy():
-    head, given = make(replace(SMALL, gripper_weight=0.25)), Given(width=6, action=MIXED)
+    head, given = make(replace(SMALL, gripper_weight=0.25)), Setup(width=6, action=MIXED)
     context, batch = context_of(given, windows(given)), policy_head.batch(given)
     logits, binary = by_hand(head, context.readout)
     actions, mask = batch.actions.double(), batch.action_mask
@@ -131,7 +131,7 @@ def test_losses_equal_torchs_cross_entropy():
 
 
 def test_losses_are_zero_where_all_is_masked():
-    head, given = make(), Given(width=6, action=MIXED)
+    head, given = make(), Setup(width=6, action=MIXED)
     batch = policy_head.batch(given)
     nothing = replace(batch, action_mask=torch.zeros_like(batch.action_mask))
     terms = head.loss(context_of(given, windows(given)), nothing, noise())
@@ -140,7 +140,7 @@ def test_losses_are_zero_where_all_is_masked():
 
 @pytest.mark.parametrize(("action", "names"), [(CONTINUOUS, {"pose"}), (BINARY, {"gripper"})])
 def test_each_kind_of_dimension_has_its_term(action, names):
-    given = Given(width=6, action=action)
+    given = Setup(width=6, action=action)
     assert (
         set(
             make(action=action).loss(
@@ -152,7 +152,7 @@ def test_each_kind_of_dimension_has_its_term(action, names):
 
 
 def test_training_begins_with_all_bins_about_equally_likely():
-    given = Given(width=64, action=MIXED)
+    given = Setup(width=64, action=MIXED)
     head = make(DiscreteConfig(), width=64)
     pose = head.loss(context_of(given, windows(given)), policy_head.batch(given), noise())["pose"]
     assert pose.item() == pytest.approx(math.log(256), rel=0.02)
@@ -213,7 +213,7 @@ def test_a_single_bin_is_refused_by_the_recipe(tmp_path):
 
 
 def test_loss_without_actions_says_so():
-    given = Given(width=6, action=MIXED)
+    given = Setup(width=6, action=MIXED)
     with pytest.raises(ValueError, match=r"batch\.actions"):
         make().loss(
             context_of(given, windows(given)),

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from core import ConfigError, TokenGroup
-from core.testing import Given, checks_for
+from core.testing import Setup, checks_for
 from plugins.vision.film_cnn import FiLMConfig, FiLMEncoder, expected_places
 
 SMALL = FiLMConfig(image_size=32, width=24, channels=16, keypoints=4)
 CONFIGS = [
-    (SMALL, Given()),
-    (replace(SMALL, keypoints=0, grid=4), Given(cameras={"wrist": (3, 32, 32)})),
-    (replace(SMALL, blocks=3, image_size=16), Given()),
+    (SMALL, Setup()),
+    (replace(SMALL, keypoints=0, grid=4), Setup(cameras={"wrist": (3, 32, 32)})),
+    (replace(SMALL, blocks=3, image_size=16), Setup()),
 ]
 CHECKS = [
     pytest.param(check, id=f"{config.blocks}-{config.keypoints}-{check}")

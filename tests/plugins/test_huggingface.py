@@ -34,7 +34,7 @@ from core.policy.publishing import export_folder
 from core.policy.recomputation import recompute_blocks
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
-from core.testing import Given, backbone as backbone_checks, checks_for
+from core.testing import Setup, backbone as backbone_checks, checks_for
 from core.testing.common import generator, normal
 from core.weights import Pretrained
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
@@ -372,7 +372,7 @@ CONTRACTS = {  # of each kind, the families that differ in it
     "text_encoder": (HuggingFaceText, ("paligemma", "smolvlm")),
     "backbone": (HuggingFaceBackbone, ("llava", "paligemma", "paligemma2", "qwen2_5_vl")),
 }
-GIVEN = Given(cameras={"static": (3, 48, 64), "wrist": (3, SIZE, SIZE)})
+SETUP = Setup(cameras={"static": (3, 48, 64), "wrist": (3, SIZE, SIZE)})
 
 
 def config_of(kind: str, family: Family, folder: str) -> Any:
@@ -401,7 +401,7 @@ def names_of(kind: str) -> list[str]:
 def test_contract(kind, name, model, folder_of):
     config = config_of(kind, FAMILIES[model], str(folder_of(model)))
     next(
-        check for check in checks_for(kind, CONTRACTS[kind][0], config, GIVEN) if check.name == name
+        check for check in checks_for(kind, CONTRACTS[kind][0], config, SETUP) if check.name == name
     )()
 
 

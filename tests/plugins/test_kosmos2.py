@@ -30,7 +30,7 @@ from core.policy.publishing import export_folder
 from core.policy.recomputation import recompute_blocks
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
-from core.testing import Given, backbone as backbone_checks, checks_for
+from core.testing import Setup, backbone as backbone_checks, checks_for
 from core.testing.common import generator, normal
 from core.weights import Pretrained
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
@@ -166,7 +166,7 @@ def batch_of(
 def sequence_of(policy: Policy, batch: Batch) -> TokenSequence:
     """What the backbone reads of a batch."""
     text = policy.encode_text(batch.text_ids, batch.text_mask)
-    images = policy._encode_images(batch, text, generator())
+    images = policy.encode_images(batch, text, generator())
     return policy.action_tokens.layout(images.projected, text.projected, None, None, generator())
 
 
@@ -612,4 +612,4 @@ def test_scores_of_words_are_transformers_own(tmp_path):
 
 
 def test_given_has_what_the_parts_need():
-    assert Given().text_prefix == make().text_encoder.prefix
+    assert Setup().text_prefix == make().text_encoder.prefix

@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from core import ActionSpec, ConfigError, TokenGroup, TokenKind, attention_mask
-from core.testing import Given, checks_for
+from core.testing import Setup, checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
 from plugins.backbones.transformer import Transformer, TransformerConfig
 from plugins.text.sentencepiece import SentencePieceConfig, SentencePieceEncoder
@@ -46,7 +46,7 @@ CHECKS = [
         "action_tokens",
         LearnedTokens,
         config,
-        Given(action=ActionSpec(window=window_of(config), horizon=2, dim=2)),
+        Setup(action=ActionSpec(window=window_of(config), horizon=2, dim=2)),
     )
 ]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core import ActionSpec, ConfigError, ContextSpec
-from core.testing import Given, checks_for, policy_head
+from core.testing import Setup, checks_for, policy_head
 from core.testing.stand_in import context_of, windows
 from plugins.heads.lstm import LSTMConfig, LSTMHead
 from tests.contexts import context_from, noise
@@ -26,7 +26,7 @@ SETTINGS = [
 CHECKS = [
     pytest.param(check, id=f"{i}-{check}")
     for i, (config, action) in enumerate(SETTINGS)
-    for check in checks_for("policy_head", LSTMHead, config, Given(action=action))
+    for check in checks_for("policy_head", LSTMHead, config, Setup(action=action))
 ]
 
 
@@ -78,7 +78,7 @@ def test_actions_equal_an_lstm_by_hand():
 @pytest.mark.parametrize("loss", ["huber", "mse", "l1"])
 def test_losses_equal_numpy(loss):
     head = make(replace(SMALL, loss=loss, gripper_weight=0.25))
-    given = Given(width=6, action=MIXED)
+    given = Setup(width=6, action=MIXED)
     context, batch = context_of(given, windows(given)), policy_head.batch(given)
     batch = replace(batch, actions=batch.actions * 3)  # beyond Huber's knee at 1
     pose, logits = by_hand(head, context.readout)
@@ -98,7 +98,7 @@ def test_losses_equal_numpy(loss):
 
 
 def test_every_frame_is_supervised():
-    head, given = make(), Given(width=6, action=MIXED)
+    head, given = make(), Setup(width=6, action=MIXED)
     readout = torch.randn(3, 3, 2, 6, requires_grad=True)
     batch = policy_head.batch(given)
     for t in range(3):
@@ -111,7 +111,7 @@ def test_every_frame_is_supervised():
 
 
 def test_without_binary_dimensions_there_is_no_gripper():
-    head, given = make(action=CONTINUOUS), Given(width=6, action=CONTINUOUS)
+    head, given = make(action=CONTINUOUS), Setup(width=6, action=CONTINUOUS)
     terms = head.loss(context_of(given, windows(given)), policy_head.batch(given), noise())
     assert set(terms) == {"pose"}
     assert not [name for name in head.state_dict() if name.startswith("gripper")]
@@ -180,7 +180,7 @@ def test_dropout_without_a_second_layer_is_refused():
 
 
 def test_loss_without_actions_says_so():
-    given = Given(width=6, action=MIXED)
+    given = Setup(width=6, action=MIXED)
     with pytest.raises(ValueError, match=r"batch\.actions"):
         make().loss(
             context_of(given, windows(given)),

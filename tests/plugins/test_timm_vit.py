@@ -13,19 +13,19 @@ from safetensors.torch import save_file
 
 from core import ConfigError, TokenGroup, import_library
 from core.policy.recomputation import recompute_blocks
-from core.testing import Given, checks_for
+from core.testing import Setup, checks_for
 from core.weights import Pretrained
 from plugins.vision.timm_vit import TimmConfig, TimmEncoder
 
 timm = import_library("timm")
 VIT = TimmConfig(model="test_vit", image_size=32)
 CONFIGS = [
-    (VIT, Given()),
-    (replace(VIT, tokens="patches"), Given(cameras={"wrist": (3, 32, 32)})),
-    (replace(VIT, tokens="pooled"), Given()),
-    (replace(VIT, model="test_vit4"), Given()),  # norms after pooling, and has register tokens
-    (replace(VIT, model="test_resnet"), Given()),
-    (replace(VIT, model="test_resnet", tokens="pooled"), Given()),
+    (VIT, Setup()),
+    (replace(VIT, tokens="patches"), Setup(cameras={"wrist": (3, 32, 32)})),
+    (replace(VIT, tokens="pooled"), Setup()),
+    (replace(VIT, model="test_vit4"), Setup()),  # norms after pooling, and has register tokens
+    (replace(VIT, model="test_resnet"), Setup()),
+    (replace(VIT, model="test_resnet", tokens="pooled"), Setup()),
 ]
 CHECKS = [
     pytest.param(check, id=f"{config.model}-{config.tokens}-{check}")

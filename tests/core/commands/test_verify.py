@@ -9,7 +9,7 @@ from core.store.store import EpisodeStore
 def test_a_whole_store(store: EpisodeStore, capsys: pytest.CaptureFixture[str]) -> None:
     parts = len(list((store.path / "commits").iterdir()))
     assert main([str(store.path), "--jobs", "1"]) == 0
-    expected = f"{store.path}: all {parts} parts are as they were written\n"
+    expected = f"{store.path}: all {parts} segments are as they were written\n"
     assert capsys.readouterr().out == expected
 
 

@@ -1,4 +1,4 @@
-"""Masks and positions against the rule, token by token in plain Python."""
+"""Masks and positions, compared with the rule token by token in plain Python."""
 
 import torch
 from hypothesis import given, strategies as st
@@ -9,7 +9,7 @@ from core.contracts.attention import blocks_of, make_memory
 
 @st.composite
 def sequences(draw, count=None, masked=None):
-    """Labels of two packed sequences: frames in order, padding last."""
+    """Draw labels of two packed sequences: frames in order, padding last."""
     length = count or draw(st.integers(1, 6))
 
     def rows(values):
@@ -34,15 +34,15 @@ def is_real(sequence, s, j):
     return sequence.mask is None or bool(sequence.mask[s, j])
 
 
-def may_ever_see(row, i, column, j, s):
-    """Token i of sequence `row` and token j of `column`, whatever their blocks."""
+def can_ever_see(row, i, column, j, s):
+    """Whether token i of `row` can see token j of `column`, whatever their blocks."""
     frame_i, frame_j = int(row.frame[s, i]), int(column.frame[s, j])
     private = column.private is not None and bool(column.private[s, j])
     return is_real(column, s, j) and frame_j <= frame_i and (not private or frame_j == frame_i)
 
 
 def sees(row, i, column, j, s):
-    return may_ever_see(row, i, column, j, s) and int(blocks_of(column)[s, j]) <= int(
+    return can_ever_see(row, i, column, j, s) and int(blocks_of(column)[s, j]) <= int(
         blocks_of(row)[s, i]
     )
 
@@ -73,24 +73,21 @@ def test_the_past_is_seen_by_the_same_rule(past, sequence):
 
 
 @given(sequences(), sequences())
-def test_a_position_counts_the_real_tokens_before_that_may_ever_be_seen(past, sequence):
+def test_a_position_counts_the_real_tokens_before_that_can_ever_be_seen(past, sequence):
     plain = token_positions(sequence)
     behind = token_positions(sequence, past)
     for s in range(2):
         for i in filter(lambda i: is_real(sequence, s, i), range(sequence.tokens.shape[1])):
-            own = sum(may_ever_see(sequence, i, sequence, j, s) for j in range(i))
-            if sequence.private is None:
-                assert int(plain[s, i]) == i
-            else:
-                assert int(plain[s, i]) == own
+            before = sum(can_ever_see(sequence, i, sequence, j, s) for j in range(i))
+            assert int(plain[s, i]) == (i if sequence.private is None else before)
             earlier = sum(
-                may_ever_see(sequence, i, past, j, s) for j in range(past.tokens.shape[1])
+                can_ever_see(sequence, i, past, j, s) for j in range(past.tokens.shape[1])
             )
-            assert int(behind[s, i]) == own + earlier
+            assert int(behind[s, i]) == earlier + before
 
 
 @given(sequences(), sequences(), sequences())
-def test_sequences_that_were_joined_are_seen_as_one_after_the_other(first, second, third):
+def test_a_memory_of_two_sequences_is_seen_as_one_after_the_other(first, second, third):
     def memory(sequence, past=None):
         return make_memory(sequence, sequence.tokens, (), (), (sequence.tokens,), past)
 

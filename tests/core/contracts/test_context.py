@@ -1,6 +1,4 @@
-"""What heads see: folding between frames and sequences, insulation, and what is said where a need
-was not declared.
-"""
+"""What heads read: frames and sequences, insulation, and errors where a need is not declared."""
 
 from dataclasses import fields
 
@@ -8,15 +6,15 @@ import pytest
 import torch
 
 from core import Context, JoineryError
-from core.testing import Given
+from core.testing import Setup
 from core.testing.stand_in import context_of, windows
 
-GIVEN = Given()
+SETUP = Setup()
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-def test_what_is_folded_comes_back(interleaved):
-    context = context_of(GIVEN, windows(GIVEN), interleaved=interleaved)
+def test_unfold_undoes_fold(interleaved):
+    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
     batch, window = context.frame.shape
     x = torch.arange(batch * window * 2 * 5.0).view(batch, window, 2, 5)
     folded = context.fold(x)
@@ -25,8 +23,8 @@ def test_what_is_folded_comes_back(interleaved):
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-def test_added_tokens_see_their_frames_past_and_one_another(interleaved):
-    context = context_of(GIVEN, windows(GIVEN), interleaved=interleaved)
+def test_added_tokens_see_earlier_tokens_and_each_other(interleaved):
+    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
     mask = context.attention_mask(2, torch.zeros(2, dtype=torch.int64))
     length = context.memory.tokens.shape[1]
     frames = context.frame.shape[1] if interleaved else 1
@@ -34,15 +32,15 @@ def test_added_tokens_see_their_frames_past_and_one_another(interleaved):
         for i in range(2):
             row = mask[0, 0, 2 * f + i]
             assert row[:length].tolist() == (context.memory.sequence.frame[0] <= f).tolist()
-            own = [k // 2 == f for k in range(2 * frames)]
-            assert row[length:].tolist() == own
+            same_frame = [k // 2 == f for k in range(2 * frames)]
+            assert row[length:].tolist() == same_frame
     per_frame = length // frames
     expected = [[(f + 1) * per_frame + i for f in range(frames) for i in range(2)]]
     assert context.positions(2)[:1].tolist() == expected
 
 
-def test_a_detached_context_is_the_same_without_a_way_back():
-    context = context_of(GIVEN, windows(GIVEN).requires_grad_())
+def test_a_detached_context_is_the_same_without_gradients():
+    context = context_of(SETUP, windows(SETUP).requires_grad_())
     assert context.readout.requires_grad
     detached = context.detached()
     assert detached.backbone is context.backbone
@@ -52,8 +50,9 @@ def test_a_detached_context_is_the_same_without_a_way_back():
 
 
 def tensors(context):
-    found = [context.readout, context.vision.tokens, *context.memory.keys, *context.memory.values]
-    return [*found, *context.memory.hidden_states, context.memory.tokens, context.proprio]
+    memory = context.memory
+    layers = [*memory.keys, *memory.values, *memory.hidden_states]
+    return [context.readout, context.vision.tokens, context.proprio, memory.tokens, *layers]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def tensors(context):
         (lambda context: context.logits(torch.zeros(1, 4)), r'needs = frozenset\(\{"logits"\}\)'),
     ],
 )
-def test_what_was_not_declared_is_said(ask, message):
+def test_a_need_that_is_not_declared_is_named_in_the_error(ask, message):
     with pytest.raises(JoineryError, match=message):
         ask(Context(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, dtype=torch.int64)))
 

@@ -1,274 +1,84 @@
-"""What a policy head needs against what is there: refused in one line, before anything is built
-where that is possible.
-
-And parts that are written for another edition of the contract.
-"""
-
-from dataclasses import dataclass, replace
+"""The needs of a policy head's class, compared with what a backbone offers."""
 
 import pytest
-import torch
 from torch import nn
 
-from core import (
-    ActionSpec,
-    ActionTokens,
-    Backbone,
-    ConfigError,
-    PolicyHead,
-    TextEncoder,
-    TokenSequence,
-    VisionEncoder,
-)
-from core.contracts.needs import needs_of
-from core.policy.assembly import build_policy
-from core.recipe.recipe import Recipe, load_recipe
-from core.registry.components import Component, Plugin
-from plugins.backbones.transformer import Transformer
-from tests.strangers import CAMERAS, PARTS, batch_of, catalogue
-
-ACTION = ActionSpec(window=1, horizon=2, dim=3)
-STRANGER = Plugin("stranger", "joinery-stranger", "1.2")
-LSTM = 'name = "lstm"\nhidden_size = 8\nlayers = 1\nmlp = [8]'
+from core import Backbone, PolicyHead
+from core.contracts.needs import declared_needs, unmet_needs
 
 
-@dataclass(frozen=True)
-class NoConfig:
-    """Nothing to set."""
+class Layered(Backbone):
+    offers = frozenset({"keys_values", "hidden_states", "extend"})
 
 
-def load(folder, head: str = LSTM, *changes: tuple[str, str]) -> Recipe:
-    text = f"{PARTS}{head}\n"
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "recipe.toml").write_text(text, encoding="utf-8")
-    return load_recipe(folder / "recipe.toml", [], catalogue())
+class Plain(Backbone):
+    """Offers no layers."""
 
 
-def with_part(recipe: Recipe, kind: str, build) -> Recipe:
-    """The recipe with a stranger's component, which it knows by its build alone."""
-    part = recipe.parts[kind]
-    component = Component(part.component.kind, "strange", NoConfig, build, STRANGER)
-    return replace(
-        recipe, parts={**recipe.parts, kind: replace(part, component=component, config=NoConfig())}
-    )
-
-
-def build(recipe: Recipe, proprio_dim: int = 5):
-    return build_policy(recipe, CAMERAS, ACTION, proprio_dim)
+class Unmixed(Backbone):
+    mixes = False
 
 
 def head_class(**attributes) -> type[PolicyHead]:
-    """A head that predicts zeros."""
-
-    def make(self, config, *, context, action):
-        nn.Module.__init__(self)
-        self.shape = (action.horizon, action.dim)
-
-    def forward(self, context, generator):
-        return context.readout.new_zeros(*context.readout.shape[:2], *self.shape)
-
-    def loss(self, context, batch, generator):
-        return {"zero": torch.zeros(())}
-
-    return type(
-        "Head", (PolicyHead,), {"__init__": make, "forward": forward, "loss": loss, **attributes}
-    )
+    return type("Head", (PolicyHead,), attributes)
 
 
-# -------------------------------------------------------------------------------------------- needs
-
-
-@pytest.mark.parametrize("head", ["expert", "autoregressive"])
-def test_layers_that_a_backbone_does_not_offer_are_refused_with_those_that_do(tmp_path, head):
-    backbone = (
-        'name = "transformer"\nwidth = 32\ndepth = 2\nheads = 4',
-        'name = "identity"\nwidth = 32',
-    )
-    with pytest.raises(ConfigError) as caught:
-        load(tmp_path, f'name = "{head}"', backbone)
-    assert f"policy_head.name: '{head}' needs " in caught.value.mistakes[0]
-    assert (
-        "layers are offered by 'huggingface' or 'kosmos2' or 'transformer'"
-        in caught.value.mistakes[0]
-    )
-
-
-@pytest.mark.parametrize("head", [LSTM, 'name = "discrete"', 'name = "mlp"', 'name = "flow"'])
-def test_heads_of_action_tokens_are_refused_beside_a_backbone_that_mixes_nothing(tmp_path, head):
-    backbone = (
-        'name = "transformer"\nwidth = 32\ndepth = 2\nheads = 4',
-        'name = "identity"\nwidth = 32',
-    )
-    with pytest.raises(
-        ConfigError, match=r"reads action tokens, and this backbone shows them nothing"
-    ):
-        load(tmp_path, head, backbone)
-
-
-def test_a_head_of_vision_needs_neither_a_backbone_nor_action_tokens(tmp_path):
-    no_action_tokens = 'name = "learned"', 'name = "learned"\ncount = 0'
-    recipe = load(tmp_path, LSTM, no_action_tokens)
-    with pytest.raises(
-        ConfigError, match=r"reads action tokens, and there are none; set action_tokens\.count = 1"
-    ):
-        build(recipe)
-    component = catalogue()["backbone"].get("identity")
-    identity = replace(
-        recipe.parts["backbone"], component=component, config=component.config(width=32)
-    )
-    recipe = replace(recipe, parts={**recipe.parts, "backbone": identity})
-    build(with_part(recipe, "policy_head", head_class(needs=frozenset({"vision"}))))
-
-
-@pytest.mark.parametrize(
-    ("needs", "message"),
-    [
-        (
-            frozenset({"key_values"}),
-            "needs key_values, which nothing offers; there are tokens, keys_values",
-        ),
-        (
-            frozenset({"logits"}),
-            "needs the text encoder's output layer, which takes hidden states of width 24",
-        ),
-        (frozenset({"proprio"}), "needs proprioception, and the data record none"),
-    ],
-)
-def test_what_cannot_be_had_is_said(tmp_path, needs, message):
-    with pytest.raises(ConfigError, match=message):
-        build(with_part(load(tmp_path), "policy_head", head_class(needs=needs)), proprio_dim=0)
-
-
-def test_needs_stand_on_the_class(tmp_path):
-    head = head_class()
-
-    def make(config, *, context, action):
-        built = head(config, context=context, action=action)
-        built.needs = frozenset({"tokens"})
-        return built
-
-    class Changing(head):
-        def __init__(self, config, *, context, action):
-            super().__init__(config, context=context, action=action)
-            self.needs = frozenset({"tokens"})
-
-    build(
-        with_part(load(tmp_path), "policy_head", make)
-    )  # a function's head is asked once it is built
-    with pytest.raises(
-        ConfigError, match="the head's needs are not those of its class; say them on the class"
-    ):
-        build(with_part(load(tmp_path), "policy_head", Changing))
+def test_a_class_declares_its_needs():
+    assert declared_needs(head_class()) == frozenset()
+    assert declared_needs(head_class(needs={"tokens"})) == {"tokens"}
 
 
 def test_needs_that_a_class_computes_are_not_guessed():
-    head = head_class(needs=property(lambda self: frozenset()))
-    assert needs_of(Component("policy_head", "head", NoConfig, head, STRANGER)) is None
-    assert (
-        needs_of(Component("policy_head", "head", NoConfig, lambda config: None, STRANGER)) is None
-    )
+    assert declared_needs(head_class(needs=property(lambda self: frozenset()))) is None
+    assert declared_needs(lambda config: nn.Identity()) is None
 
 
-def test_a_backbone_that_looks_one_way_refuses_a_layout_that_asks_for_both(tmp_path):
-    class OneWay(Transformer):
-        both_ways = False
-
-        def __init__(self, config):
-            super().__init__(
-                catalogue()["backbone"].get("transformer").config(width=32, depth=1, heads=4)
-            )
-
-    causal = load(tmp_path)
-    build(with_part(causal, "backbone", OneWay))
-    prefix = load(tmp_path, LSTM, ('name = "learned"', 'name = "learned"\nattention = "prefix"'))
-    with pytest.raises(
-        ConfigError,
-        match=r"action_tokens\.attention: backbone 'strange' shows no token a later one",
-    ):
-        build(with_part(prefix, "backbone", OneWay))
-
-
-# ----------------------------------------------------------------------------------------- editions
-
-
-class FirstEditionHead(PolicyHead):
-    def __init__(self, config, *, width, action):
-        super().__init__()
-
-    def forward(self, readout):
-        return readout
-
-    def loss(self, readout, batch):
-        return {}
-
-
-class HalfChangedHead(FirstEditionHead):
-    def __init__(self, config, *, context, action):
-        nn.Module.__init__(self)
-
-
-class FirstEditionBackbone(Backbone):
-    width = 32
-
-    def __init__(self, config):
-        super().__init__()
-
-    def forward(self, sequence: TokenSequence):
-        return sequence.tokens * sequence.is_action[..., None]
+@pytest.mark.parametrize("backbone", [Layered, Plain])
+@pytest.mark.parametrize("needs", [set(), {"tokens"}, {"vision", "proprio"}])
+def test_needs_that_any_backbone_meets(backbone, needs):
+    assert not list(unmet_needs(frozenset(needs), False, backbone))
 
 
 @pytest.mark.parametrize(
-    ("head", "message"),
+    ("needs", "reason"),
     [
-        (
-            FirstEditionHead,
-            r"policy_head\.name: 'strange' of plugin 'stranger' \(joinery-stranger 1\.2\) is written for another "
-            r"edition of Joinery: its build asks for width, and this one offers context, action beside the config; "
-            r"install a version for this one, or change it as docs/contracts\.md, \"From the first edition\", says",
-        ),
-        (
-            HalfChangedHead,
-            r"has a method of another edition of Joinery, forward and loss; install a version",
-        ),
-        (
-            lambda config, *, context, action: nn.Linear(2, 2),
-            r"built a Linear, which is no PolicyHead; derive it",
-        ),
+        ({"keys_values"}, "needs the keys and values of every layer, and this backbone does not"),
+        ({"hidden_states"}, "needs the hidden states of every layer, and this backbone does not"),
+        ({"extend"}, "needs to run further tokens through the backbone, and this backbone does"),
     ],
 )
-def test_a_head_of_another_edition_is_told_what_to_change(tmp_path, head, message):
-    with pytest.raises(ConfigError, match=message) as caught:
-        build(with_part(load(tmp_path), "policy_head", head))
-    assert len(caught.value.mistakes) == 1
+def test_layers_are_needed_of_a_backbone_that_offers_them(needs, reason):
+    assert not list(unmet_needs(frozenset(needs), False, Layered))
+    (received,) = unmet_needs(frozenset(needs), False, Plain)
+    assert received.startswith(reason)
 
 
-@pytest.mark.parametrize(
-    ("kind", "contract", "unset"),
-    [
-        ("vision_encoder", VisionEncoder, "self.width and self.cameras"),
-        ("text_encoder", TextEncoder, "self.width"),
-        ("backbone", Backbone, "self.width"),
-        ("action_tokens", ActionTokens, "self.count"),
-    ],
-)
-def test_a_part_is_told_which_attributes_it_has_not_set(tmp_path, kind, contract, unset):
-    def make(config):
-        return type(
-            "Bare",
-            (contract,),
-            dict.fromkeys(contract.__abstractmethods__, lambda self, *given: None),
-        )()
+def test_every_unmet_need_is_reported_with_the_obstacle():
+    class Hindered(Plain):
+        obstacle = "its attention is fused"
 
-    message = (
-        rf"^{kind}\.name: 'strange' of plugin .* must set {unset}, as {contract.__name__} declares$"
+    first, second = unmet_needs(frozenset({"keys_values", "extend"}), False, Hindered)
+    assert "to run further tokens" in first
+    assert "the keys and values" in second
+    assert first.endswith("(its attention is fused)")
+    assert second.endswith("(its attention is fused)")
+
+
+def test_a_misspelled_need_is_reported_with_those_that_there_are():
+    (reason,) = unmet_needs(frozenset({"key_values"}), False, Layered)
+    assert reason.startswith(
+        "needs key_values, which nothing offers; there are tokens, keys_values"
     )
-    with pytest.raises(ConfigError, match=message):
-        build(with_part(load(tmp_path), kind, make))
 
 
-def test_a_backbone_of_the_first_edition_is_told_what_to_read(tmp_path):
-    policy = build(with_part(load(tmp_path), "backbone", FirstEditionBackbone))
-    with pytest.raises(ConfigError, match=r"is_action, which is gone: sequence\.kind tells"):
-        policy(batch_of(policy, 1), None)
+@pytest.mark.parametrize(("need", "refused"), [("extend", 1), ("logits", 1), ("keys_values", 0)])
+def test_a_head_that_runs_other_parts_cannot_be_insulated(need, refused):
+    reasons = list(unmet_needs(frozenset({need}), True, Layered))
+    assert len(reasons) == refused
+    assert all(reason.endswith("drop insulate") for reason in reasons)
+
+
+def test_action_tokens_say_nothing_behind_a_backbone_that_mixes_nothing():
+    (reason,) = unmet_needs(frozenset(), False, Unmixed)
+    assert reason.startswith("reads action tokens, and this backbone shows them nothing")
+    assert not list(unmet_needs(frozenset({"vision"}), False, Unmixed))

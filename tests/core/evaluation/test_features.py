@@ -36,7 +36,7 @@ from core.rollout.queue import Queue
 from core.rollout.results import STANDARD
 from core.rollout.runner import run_rollouts
 from core.store.store import EpisodeStore
-from core.testing import Check, Given, checks_for
+from core.testing import Check, Setup, checks_for
 from core.weights.checkpoint import checkpoints
 from tests.toy_policy import RECIPE
 
@@ -315,7 +315,7 @@ def checks_of_the_third_party_encoder() -> list[Check]:
         from depth_force.vision import DepthForceConfig, DepthForceEncoder
         from depth_force.world import describe
 
-    given = Given(features=describe(SIZE).features)
+    given = Setup(features=describe(SIZE).features)
     return checks_for("vision_encoder", DepthForceEncoder, DepthForceConfig(), given)
 
 

@@ -1,6 +1,4 @@
-"""Random views against torchvision and numpy; what is random, what is shared, and what is left when
-acting.
-"""
+"""Changes of images, compared with torchvision and numpy; what is random, and what is not."""
 
 import numpy as np
 import pytest
@@ -31,7 +29,7 @@ def images(batch=2, window=3, rows=11, columns=14) -> torch.Tensor:
 
 
 def smooth() -> torch.Tensor:
-    """A picture whose neighbours differ little, so that interpolation can be compared."""
+    """Return an image whose neighbouring pixels differ little, to compare interpolations."""
     rows, columns = torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij")
     return torch.stack([rows * 5, columns * 5, (rows + columns) * 3]).to(torch.uint8)[None, None]
 
@@ -85,49 +83,47 @@ def test_cameras_are_changed_each_on_its_own_and_only_those_named():
 
 def test_acting_sees_the_middle_and_nothing_random():
     x = smooth()
-    seen = augmented(
+    received = augmented(
         x, train=False, shift=5, crop=0.8, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.5
     )
     functional = import_library("torchvision.transforms.v2.functional")
     expected = functional.resize(x[0, 0, :, 4:36, 4:36].float(), [40, 40], antialias=False)
-    assert (seen[0, 0].float() - expected).abs()[:, 1:-1, 1:-1].max() <= 1
+    assert (received[0, 0].float() - expected).abs()[:, 1:-1, 1:-1].max() <= 1
     assert torch.equal(augmented(x, train=False, shift=5, hue=0.5), x)
 
 
 def test_a_crop_is_where_it_is_asked_for():
     x = smooth()
-    seen = crop(x, 0.5, torch.tensor([[[0.5, -0.5]]]))  # the upper right quarter
+    received = crop(x, 0.5, torch.tensor([[[0.5, -0.5]]]))  # the upper right quarter
     functional = import_library("torchvision.transforms.v2.functional")
     expected = functional.resize(x[0, 0, :, :20, 20:].float(), [40, 40], antialias=False)
-    assert (seen[0, 0].float() - expected).abs()[:, 1:-1, 1:-1].max() <= 1
+    assert (received[0, 0].float() - expected).abs()[:, 1:-1, 1:-1].max() <= 1
 
 
 def test_random_crops_stay_inside():
     x = torch.full((50, 1, 3, 16, 16), 7, dtype=torch.uint8)
     x[..., 0, :] = x[..., -1, :] = x[..., 0] = x[..., -1] = 99
-    seen = augmented(x, crop=0.5)
-    assert set(seen[..., 5:11, 5:11].unique().tolist()) == {7}
-    assert (seen == 99).any(dim=-1).any(dim=-1).any(dim=-1).float().mean() > 0.05
+    received = augmented(x, crop=0.5)
+    assert set(received[..., 5:11, 5:11].unique().tolist()) == {7}
+    assert (received == 99).any(dim=-1).any(dim=-1).any(dim=-1).float().mean() > 0.05
 
 
 @pytest.mark.parametrize("amount", [-0.4, 0.0, 0.3])
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("change", "reference"),
     [
         (brighten, "adjust_brightness"),
         (contrast, "adjust_contrast"),
         (saturate, "adjust_saturation"),
     ],
 )
-def test_colours_change_as_torchvisions_do(ours, theirs, amount):
+def test_colours_change_as_torchvisions_do(change, reference, amount):
     x = images()
-    expected = getattr(import_library("torchvision.transforms.v2.functional"), theirs)(
-        x, 1 + amount
-    )
-    changed = ours(x, torch.full((2, 1, 1, 1, 1), amount))
-    assert (
-        changed.int() - expected.int()
-    ).abs().max() <= 1  # torchvision rounds towards zero, and grey on the way
+    functional = import_library("torchvision.transforms.v2.functional")
+    expected = getattr(functional, reference)(x, 1 + amount)
+    changed = change(x, torch.full((2, 1, 1, 1, 1), amount))
+    # torchvision rounds towards zero, and rounds grey on the way.
+    assert (changed.int() - expected.int()).abs().max() <= 1
 
 
 def test_a_turn_of_the_hue_keeps_brightness_and_comes_around():
@@ -148,17 +144,9 @@ def test_a_turn_of_the_hue_keeps_brightness_and_comes_around():
 
 @pytest.mark.parametrize("how", ["autocast", "default type"])
 def test_half_precision_around_it_changes_nothing(how):
-    x, config = (
-        smooth(),
-        {
-            "shift": 3,
-            "crop": 0.8,
-            "brightness": 0.2,
-            "contrast": 0.2,
-            "saturation": 0.2,
-            "hue": 0.1,
-        },
-    )
+    x = smooth()
+    colours = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1}
+    config = {"shift": 3, "crop": 0.8, **colours}
     expected = augmented(x, **config)
     if how == "autocast":
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,6 +1,4 @@
-"""Auxiliary heads: further losses on the same context, weighted, and the policy head insulated from
-the backbone.
-"""
+"""Auxiliary heads: weighted losses on the same context, and heads insulated from the backbone."""
 
 import tomllib
 from dataclasses import replace
@@ -42,14 +40,14 @@ def losses_of(policy: Policy) -> dict[str, torch.Tensor]:
 
 
 def gradients_of(policy: Policy, part: str = "backbone") -> list[torch.Tensor]:
-    """Of one training step, by parameter; zeros where none arrives."""
+    """Return each parameter's gradient of one training step; zeros where there is none."""
     policy.zero_grad()
     losses_of(policy)["total"].backward()
     parameters = getattr(policy, part).parameters()
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
 
-def test_terms_stand_behind_the_heads_name_and_are_weighted(tmp_path):
+def test_terms_carry_the_heads_name_and_are_weighted(tmp_path):
     policy = build(tmp_path, LSTM, more=MLP)
     losses = losses_of(policy)
     assert losses.keys() == {"total", "pose", "gripper", "auxiliary/mlp/action"}
@@ -86,12 +84,12 @@ def test_alone_an_insulated_head_gives_the_backbone_no_gradient(tmp_path, head):
 def test_a_head_that_runs_the_backbone_cannot_be_insulated_from_it(tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"policy_head\.name: 'autoregressive' computes with weights of other parts.*; drop insulate",
+        match=r"policy_head\.name: 'autoregressive' computes with weights of other parts.*; drop",
     ):
         load(tmp_path, head='name = "autoregressive"\ninsulate = true')
 
 
-def test_an_insulated_auxiliary_head_only_watches(tmp_path):
+def test_an_insulated_auxiliary_head_changes_no_other_gradient(tmp_path):
     watched, alone = build(tmp_path, LSTM, more=f"{MLP}\ninsulate = true"), build(tmp_path, LSTM)
     alone.load_state_dict(
         {k: v for k, v in watched.state_dict().items() if not k.startswith("auxiliary.")}
@@ -170,7 +168,7 @@ def test_the_resolved_recipe_is_the_recipe(tmp_path):
     path.write_text(recipe.as_toml(), encoding="utf-8")
     assert load_recipe(path, [], catalogue()) == recipe
     (table,) = tomllib.loads(recipe.as_toml())["auxiliary"]
-    said = {
+    expected = {
         "name": "mlp",
         "weight": 0.5,
         "label": "coarse",
@@ -178,7 +176,7 @@ def test_the_resolved_recipe_is_the_recipe(tmp_path):
         "hidden_size": 8,
         "train": True,
     }
-    assert said.items() <= table.items()
+    assert expected.items() <= table.items()
 
 
 def test_the_schema_knows_auxiliary_heads_and_what_belongs_to_one_kind(tmp_path):
@@ -198,7 +196,7 @@ def test_the_schema_knows_auxiliary_heads_and_what_belongs_to_one_kind(tmp_path)
 
 
 class Forgetful(Transformer):
-    """Could keep its layers, and as it is built does not."""
+    """A backbone whose class offers layers, and whose instance does not."""
 
     def __init__(self, config) -> None:
         super().__init__(config)
@@ -212,6 +210,6 @@ def test_a_head_is_not_built_where_a_built_backbone_keeps_no_layers(tmp_path):
     recipe = replace(recipe, parts={**recipe.parts, "backbone": part})
     with pytest.raises(
         ConfigError,
-        match=r"^auxiliary 'expert'\.name: 'expert' needs the keys and values of every layer, and this",
+        match=r"^auxiliary 'expert'\.name: 'expert' needs the keys and values of every layer, and",
     ):
         build_policy(recipe, CAMERAS, ActionSpec(window=1, horizon=3, dim=4), proprio_dim=5)

@@ -1,6 +1,4 @@
-"""Acting on what the backbone keeps, against plain windows: any rows, resets at any time, histories
-of any length.
-"""
+"""Acting on what the backbone keeps, compared with whole windows: resets, long histories."""
 
 from dataclasses import replace
 
@@ -31,8 +29,8 @@ WIDTH, WINDOW = 16, 5
 INSTRUCTIONS = ["stop", "open the drawer", "pick up the red block and put it into the blue bowl"]
 
 
-class Eye(VisionEncoder):
-    """Two tokens of a camera of two pixels."""
+class Camera(VisionEncoder):
+    """Gives one token for each of the two pixels of a camera."""
 
     width = WIDTH
 
@@ -46,7 +44,7 @@ class Eye(VisionEncoder):
 
 
 class Recurrent(Backbone):
-    """A GRU over the sequence, which carries its state from one frame to the next."""
+    """A GRU over the sequence, which carries its state from frame to frame."""
 
     width = WIDTH
     offers = frozenset({"carry"})
@@ -72,7 +70,7 @@ class Recurrent(Backbone):
 
 
 class TokensHead(PolicyHead):
-    """Weighs all tokens that a frame may see, so that a wrong mask, frame or column shows."""
+    """Averages all tokens that a frame may see, so that a wrong mask, frame or column shows."""
 
     needs = frozenset({"keys_values", "tokens", "hidden_states"})
 
@@ -85,14 +83,13 @@ class TokensHead(PolicyHead):
 
     def forward(self, context, generator):
         memory = context.memory
-        seen = context.attention_mask(1)[:, 0, :, : memory.tokens.shape[1]].to(
-            memory.tokens.dtype
-        )  # (S F L)
+        mask = context.attention_mask(1)[:, 0, :, : memory.tokens.shape[1]]  # (S F L)
+        weights = mask.to(memory.tokens.dtype)
         keys = torch.cat(
             [keys.flatten(1, 1).movedim(1, 2).flatten(2) for keys in memory.keys], dim=-1
         )
         everything = torch.cat([keys, memory.tokens, memory.hidden_states[1]], dim=-1)
-        mixed = context.unfold(seen @ everything / seen.sum(-1, keepdim=True))
+        mixed = context.unfold(weights @ everything / weights.sum(-1, keepdim=True))
         return self.project(mixed.squeeze(2)).unflatten(-1, self.shape)
 
     def loss(self, context, batch, generator):
@@ -109,7 +106,7 @@ def make(
     )
     spec = ContextSpec(WIDTH, action_tokens=2, layers=backbone.layer_spec)
     policy = Policy(
-        Eye(),
+        Camera(),
         SentencePieceEncoder(SentencePieceConfig(width=WIDTH)),
         {"vision": nn.Identity(), "text": nn.Identity()},
         backbone,
@@ -127,7 +124,7 @@ def transformer(positions="rotary"):
 
 
 def frames(rows, steps, seed=1):
-    """What `rows` episodes show, as batches of one frame each."""
+    """Return random images (rows steps C Y X) and proprioception (rows steps P) of episodes."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (rows, steps, 3, 1, 2), generator=generator, dtype=torch.uint8)
     return images, torch.randn(rows, steps, 2, generator=generator)
@@ -146,19 +143,19 @@ def batch_of(policy, images, proprio, instructions) -> Batch:
 
 
 def expected(policy, images, proprio, instruction, first, last):
-    """The actions of the last frame of the window first..last, by training's own way."""
+    """Return the actions of the last frame of the window first..last, computed as in training."""
     part = slice(first, last + 1)
     batch = batch_of(policy, images[None, part], proprio[None, part], [instruction])
     return policy.predict(batch, noise())[0, -1]
 
 
 def first_kept(step, window):
-    """Where the window begins that a row acts on at a step: once full, its later half goes on."""
-    begins = 0
+    """Return the first frame of the window at a step; a full window drops its older half."""
+    first = 0
     for now in range(step + 1):
-        if now - begins == window:
-            begins = now - window // 2
-    return begins
+        if now - first == window:
+            first = now - window // 2
+    return first
 
 
 @pytest.mark.parametrize("head", [DiscreteHead, TokensHead])
@@ -182,27 +179,24 @@ def test_acting_on_kept_layers_equals_windows_computed_anew(head, layout, attent
 @settings(deadline=None, max_examples=25)
 @given(
     resets=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=12, max_size=12),
-    told=st.lists(st.integers(0, 2), min_size=12, max_size=12),
+    choices=st.lists(st.integers(0, 2), min_size=12, max_size=12),
     window=st.integers(2, 5),
 )
-def test_rows_begin_anew_at_any_time_with_another_instruction(resets, told, window):
+def test_rows_can_be_reset_at_any_time_with_another_instruction(resets, choices, window):
     policy = make(transformer("learned"), attention="prefix", window=window)
     images, proprio = frames(3, 12)
-    state, begins, instructions = (
-        policy.initial_state(torch.arange(3)),
-        [0, 0, 0],
-        [INSTRUCTIONS[0]] * 3,
-    )
+    state = policy.initial_state(torch.arange(3))
+    starts, instructions = [0, 0, 0], [INSTRUCTIONS[0]] * 3
     with torch.no_grad():
         for t in range(12):
             state = policy.reset(state, torch.tensor(resets[t]), torch.full((3,), t))
             for row in range(3):
                 if resets[t][row]:
-                    begins[row], instructions[row] = t, INSTRUCTIONS[told[t]]
+                    starts[row], instructions[row] = t, INSTRUCTIONS[choices[t]]
             batch = batch_of(policy, images[:, t : t + 1], proprio[:, t : t + 1], instructions)
             actions, state = policy.act(batch, state)
             for row in range(3):
-                first = begins[row] + first_kept(t - begins[row], window)
+                first = starts[row] + first_kept(t - starts[row], window)
                 whole = expected(policy, images[row], proprio[row], instructions[row], first, t)
                 torch.testing.assert_close(actions[row], whole, atol=1e-5, rtol=1e-5)
 
@@ -210,13 +204,13 @@ def test_rows_begin_anew_at_any_time_with_another_instruction(resets, told, wind
 def test_a_frame_costs_no_more_than_its_own_tokens():
     backbone, lengths = transformer(), []
     policy = make(backbone)
-    real = backbone.remember
+    remember = backbone.remember
 
-    def watched(sequence, past=None):
+    def remember_and_count(sequence, past=None):
         lengths.append(sequence.tokens.numel() // WIDTH)
-        return real(sequence, past)
+        return remember(sequence, past)
 
-    backbone.remember = watched
+    backbone.remember = remember_and_count
     images, proprio = frames(1, 40)
     state = policy.initial_state(torch.zeros(1, dtype=torch.int64))
     with torch.no_grad():
@@ -247,8 +241,8 @@ def test_a_recurrent_backbone_acts_in_constant_time_and_remembers_everything():
                 batch, images={"top": images[:, t : t + 1]}, proprio=proprio[:, t : t + 1]
             )
             actions, state = policy.act(frame, state)
-            going_on = [0, 2] if t >= 7 else [0, 1, 2]
-            torch.testing.assert_close(actions[going_on], whole[going_on, t], atol=1e-5, rtol=1e-5)
+            rows = [0, 2] if t >= 7 else [0, 1, 2]  # those that were not reset
+            torch.testing.assert_close(actions[rows], whole[rows, t], atol=1e-5, rtol=1e-5)
             if t >= 7:
                 fresh = expected(policy, images[1], proprio[1], INSTRUCTIONS[1], 7, t)
                 torch.testing.assert_close(actions[1], fresh, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Adapters: every one of them trains, and merged they change nothing but where the numbers lie."""
+"""Adapters: all of them train, and merging them changes no output."""
 
 import pytest
 import torch

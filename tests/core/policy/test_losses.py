@@ -1,4 +1,4 @@
-"""Losses against float64 arithmetic in numpy."""
+"""Losses, compared with float64 arithmetic in numpy."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""The assembled policy: joint gradients, independence, and acting frame by frame, over formulations
-and attentions.
-"""
+"""The whole policy: joint gradients, independent samples, and acting frame by frame."""
 
 from dataclasses import replace
 from itertools import product
@@ -100,7 +98,7 @@ def read(policy: Policy, batch: Batch, seed: int = 0) -> torch.Tensor:
 
 
 def one_sample(policy: Policy, batch: Batch, row: int) -> Batch:
-    """The sample as it would come alone: no neighbours, no padding."""
+    """Return one sample as a batch of its own, without padding."""
     tokens = len(policy.text_encoder.tokenize(batch.instructions[row]))
     pick = slice(row, row + 1)
     return replace(
@@ -190,10 +188,10 @@ def test_images_are_augmented_in_training_and_cut_to_their_middle_when_acting(tm
         assert not torch.allclose(read(policy, batch, 0), read(policy, batch, 1), atol=1e-4)
         assert torch.equal(read(policy, batch, 0), read(policy, batch, 0))
         policy.eval()
-        seen = read(policy, batch)
+        received = read(policy, batch)
         middle = {n: crop(x, 0.75, torch.zeros(1, 1, 2)) for n, x in batch.images.items()}
-        torch.testing.assert_close(seen, read(plain.eval(), replace(batch, images=middle)))
-        assert not torch.allclose(seen, read(plain, batch), atol=1e-4)
+        torch.testing.assert_close(received, read(plain.eval(), replace(batch, images=middle)))
+        assert not torch.allclose(received, read(plain, batch), atol=1e-4)
 
 
 def test_a_part_that_breaks_its_contract_cannot_be_built():
@@ -212,9 +210,7 @@ def test_widths_that_agree_need_no_projection(tmp_path):
 
 
 @pytest.mark.parametrize(("formulation", "attention", "layout"), FORMULATIONS)
-def test_what_a_camera_shows_that_a_sample_lacks_changes_nothing(
-    tmp_path, formulation, attention, layout
-):
+def test_the_image_of_an_absent_camera_changes_nothing(tmp_path, formulation, attention, layout):
     policy = build(tmp_path, formulation, attention, layout).eval()
     batch = batch_of(policy, window_of(formulation))
     lacking = replace(
@@ -228,10 +224,8 @@ def test_what_a_camera_shows_that_a_sample_lacks_changes_nothing(
     images["wrist"][0] = 255 - images["wrist"][0]
     images["static"][2] = 255 - images["static"][2]
     with torch.no_grad():
-        before, after = (
-            policy.predict(lacking, noise()),
-            policy.predict(replace(lacking, images=images), noise()),
-        )
+        before = policy.predict(lacking, noise())
+        after = policy.predict(replace(lacking, images=images), noise())
         whole = policy.predict(batch, noise())
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
     torch.testing.assert_close(before[1], whole[1], rtol=0, atol=1e-5)
@@ -240,16 +234,12 @@ def test_what_a_camera_shows_that_a_sample_lacks_changes_nothing(
 
 def test_tokens_of_cameras_in_any_order_are_hidden_by_name(tmp_path):
     policy = build(tmp_path).eval()
-    policy.vision_encoder.cameras = [
-        "wrist",
-        "static",
-    ]  # as an encoder has them that goes by the recipe's order
+    # An encoder may have its cameras in an order of its own.
+    policy.vision_encoder.cameras = ["wrist", "static"]
     batch = batch_of(policy, 3)
     lacking = replace(batch, present={"wrist": torch.zeros(3, dtype=torch.bool)})
     images = {"static": batch.images["static"], "wrist": 255 - batch.images["wrist"]}
     with torch.no_grad():
-        before, after = (
-            policy.predict(lacking, noise()),
-            policy.predict(replace(lacking, images=images), noise()),
-        )
+        before = policy.predict(lacking, noise())
+        after = policy.predict(replace(lacking, images=images), noise())
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""From an encoder's width to the backbone's: what is built, and what it computes."""
+"""Projections to the backbone's width: what is built, and what it computes."""
 
 import pytest
 import torch

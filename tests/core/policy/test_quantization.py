@@ -1,6 +1,4 @@
-"""Weights in four bits: near the numbers they stand for, untouched by training, out of the way of
-an export.
-"""
+"""Weights in four bits: near the original ones, and unchanged by training."""
 
 import numpy as np
 import pytest

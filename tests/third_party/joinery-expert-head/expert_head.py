@@ -1,6 +1,4 @@
-"""A policy head with layers of its own that read the backbone's, layer by layer: an action expert,
-as in pi0.
-"""
+"""An action expert as in pi0: a policy head whose layers attend to the backbone's layers."""
 
 from dataclasses import dataclass
 
@@ -11,41 +9,37 @@ from torch.nn import functional as F
 
 from core import PolicyHead, hookimpl, masked_mean, masked_mean_per_sample
 
-WAVES = 32  # sines and cosines that tell the time, from 1 to 100 radians
+# number of sines, and of cosines, that encode the time; frequencies from 1 to 100 radians
+WAVES = 32
 
 
 @dataclass(frozen=True)
 class ExpertHeadConfig:
-    """A small transformer beside the backbone, as deep as it (Black et al. 2024)."""
+    """A small transformer with as many layers as the backbone (Black et al. 2024)."""
 
     width: int = 128
-    """of the expert's tokens; its heads are as wide as the backbone's."""
+    """of the expert's tokens; its attention heads are as wide as the backbone's."""
     steps: int = 10
     """Euler steps from noise to actions."""
 
 
 class ExpertHead(PolicyHead):
-    """Samples chunks by flow matching: one token per action, which sees its frame's other actions
-    and the backbone.
+    """Samples chunks by flow matching, with one token per action.
 
-    As in pi0's code, time runs from actions (0) to noise (1) and is Beta(1.5, 1) while training.
-    Binary dimensions are -1 and 1 on the way. The backbone never sees the expert, so it runs once
-    for all Euler steps.
+    A token sees the backbone's tokens up to its frame, and the other actions of its frame. The
+    backbone never sees the expert, so it runs once for all Euler steps. As in pi0's code, time runs
+    from actions (0) to noise (1), and is Beta(1.5, 1) in training. On the way, binary dimensions
+    are -1 and 1.
     """
 
     needs = frozenset({"keys_values"})
 
     def __init__(self, config, *, context, action):
         super().__init__()
-        self.steps, self.horizon, self.dim, width = (
-            config.steps,
-            action.horizon,
-            action.dim,
-            config.width,
-        )
-        self.place = nn.Parameter(
-            0.02 * torch.randn(action.horizon, width)
-        )  # not every backbone rotates
+        self.steps, width = config.steps, config.width
+        self.horizon, self.dim = action.horizon, action.dim
+        # Tells the actions of a chunk apart, also where the backbone has no rotary positions.
+        self.place = nn.Parameter(0.02 * torch.randn(action.horizon, width))
         self.input = nn.Linear(action.dim, width)
         self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(
@@ -70,9 +64,8 @@ class ExpertHead(PolicyHead):
 
     def errors(self, context, batch, generator):  # -> (B T H A)
         actions = torch.where(self.binary, 2 * batch.actions - 1, batch.actions)
-        actions = actions.masked_fill(
-            ~batch.action_mask, 0
-        )  # what is masked must not show in the noisy chunk
+        # Masked actions hold anything: they must not enter the noisy chunk.
+        actions = actions.masked_fill(~batch.action_mask, 0)
         noise = generator.normal(*actions.shape)
         time = generator.uniform(*context.frame.shape) ** (1 / 1.5)
         noisy = torch.lerp(actions, noise, time[..., None, None])
@@ -81,20 +74,14 @@ class ExpertHead(PolicyHead):
     def velocity(self, context, x, time):  # (B T H A), (B T) -> (B T H A)
         waves = torch.outer(time.flatten(), 100 ** torch.linspace(0, 1, WAVES, device=x.device))
         waves = torch.cat([waves.sin(), waves.cos()], dim=-1).view(*time.shape, 1, -1)
-        tokens = (
-            self.input(x.to(self.place.dtype)) + self.time(waves.to(self.place.dtype)) + self.place
-        )
-        every = torch.zeros(
-            self.horizon, dtype=torch.int64, device=x.device
-        )  # one block: actions see one another
-        mask, position = (
-            context.attention_mask(self.horizon, every),
-            context.positions(self.horizon),
-        )
+        dtype = self.place.dtype
+        tokens = self.input(x.to(dtype)) + self.time(waves.to(dtype)) + self.place
         tokens = context.fold(tokens)  # (S F*H width)
-        for layer, keys, values in zip(
-            self.layers, context.memory.keys, context.memory.values, strict=True
-        ):
+        one_block = torch.zeros(self.horizon, dtype=torch.int64, device=x.device)
+        mask = context.attention_mask(self.horizon, one_block)
+        position = context.positions(self.horizon)
+        memory = context.memory
+        for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
             tokens = layer(tokens, keys, values, mask, lambda x: context.rotate(x, position))
         return self.output(context.unfold(tokens)).float()
 
@@ -115,9 +102,8 @@ class ExpertLayer(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(
-        self, x, keys, values, mask, rotate
-    ):  # (S n width), (S K L d), (S 1 n L+n) -> (S n width)
+    def forward(self, x, keys, values, mask, rotate):
+        """X (S n width), keys and values (S K L d), mask (S 1 n L+n) -> (S n width)."""
         parts = self.qkv(self.norm(x)).split(self.sizes, dim=-1)
         q, k, v = (rearrange(part, "s n (h d) -> s h n d", d=self.head_width) for part in parts)
         k, v = torch.cat([keys, rotate(k)], dim=2), torch.cat([values, v], dim=2)

@@ -10,7 +10,7 @@ from core import PolicyHead, hookimpl, masked_mean, masked_mean_per_sample
 
 @dataclass(frozen=True)
 class FlowHeadConfig:
-    """An MLP that says where a noisy chunk must go (Lipman et al. 2023)."""
+    """An MLP that predicts the velocity from noise to actions (Lipman et al. 2023)."""
 
     hidden_size: int = 256
     """width of the two hidden layers."""
@@ -21,9 +21,9 @@ class FlowHeadConfig:
 class FlowHead(PolicyHead):
     """Carries noise (time 0) straight to actions (time 1), for every frame on its own.
 
-    The share of noise, 1 - time, is Beta(1.5, 1) as in pi0, so that noisy chunks are seen more
-    often; pi0's code
-    counts time the other way. Binary dimensions are -1 and 1 on the way.
+    In training the share of noise, 1 - time, is Beta(1.5, 1) as in pi0, so that noisy chunks are
+    more frequent; in pi0's code time runs the other way. On the way, binary dimensions are -1 and
+    1.
     """
 
     def __init__(self, config, *, context, action):
@@ -40,10 +40,8 @@ class FlowHead(PolicyHead):
     def forward(self, context, generator):  # readout (B T Q D) -> (B T H A)
         x = generator.normal(*context.readout.shape[:2], *self.shape)
         for step in range(self.steps):
-            x = (
-                x
-                + self.velocity(context, x, x.new_full(x.shape[:2], step / self.steps)) / self.steps
-            )
+            time = x.new_full(x.shape[:2], step / self.steps)
+            x = x + self.velocity(context, x, time) / self.steps
         return torch.where(self.binary, ((x + 1) / 2).clamp(0, 1), x)
 
     def loss(self, context, batch, generator):
@@ -54,9 +52,8 @@ class FlowHead(PolicyHead):
 
     def errors(self, context, batch, generator):  # -> (B T H A)
         actions = torch.where(self.binary, 2 * batch.actions - 1, batch.actions)
-        actions = actions.masked_fill(
-            ~batch.action_mask, 0
-        )  # what is masked must not show in the noisy chunk
+        # Masked actions hold anything: they must not enter the noisy chunk.
+        actions = actions.masked_fill(~batch.action_mask, 0)
         noise = generator.normal(*actions.shape)
         time = 1 - generator.uniform(*actions.shape[:2]) ** (1 / 1.5)
         noisy = torch.lerp(noise, actions, time[..., None, None])

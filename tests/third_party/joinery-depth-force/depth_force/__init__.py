@@ -1,1 +1,1 @@
-"""A depth camera and a force sensor for Joinery: recordings of them, and a world that has both."""
+"""A depth camera and a force sensor for Joinery: a reader, a vision encoder, an environment."""

@@ -1,4 +1,4 @@
-"""Recordings of the rig: a folder of .npz files with colour, depth and force, one episode in each."""
+"""Reads a folder of .npz files with colour, depth and force, one episode in each."""
 
 from dataclasses import dataclass, replace
 
@@ -19,8 +19,9 @@ class RecordingsConfig:
 
 
 class Recordings:
-    """Reads rgb (n Y X 3), depth (n Y X 1) uint16, force (n 6), action and proprio (n 2),
-    instruction.
+    """Reads the arrays of each file.
+
+    rgb (n Y X 3) uint8, depth (n Y X 1) uint16, force (n 6), action and proprio (n 2), instruction.
     """
 
     def __init__(self, config, *, source):
@@ -32,11 +33,13 @@ class Recordings:
         depth = read_npz(next(iter(self.files.values())), ["depth"])["depth"]
         info = describe(depth.shape[1])
         try:
-            unit = {"depth": Feature(depth.shape[1:], "uint16", "depth", config.depth_unit)}
+            depth_feature = Feature(depth.shape[1:], "uint16", "depth", config.depth_unit)
         except ValueError as error:
             raise DataError(f"{source}: {one_line(error)}; record it again") from None
         self.info = replace(
-            info, features={**info.features, **unit}, origin=f"folder {source.name}"
+            info,
+            features={**info.features, "depth": depth_feature},
+            origin=f"folder {source.name}",
         )
 
     def ids(self):

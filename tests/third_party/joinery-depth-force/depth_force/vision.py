@@ -1,6 +1,4 @@
-"""A vision encoder that reads no colours: a token of what the depth camera shows, and one of what
-the tip feels.
-"""
+"""A vision encoder that reads a depth camera and a force sensor, and no colours."""
 
 from dataclasses import dataclass
 
@@ -9,27 +7,31 @@ from torch import nn
 
 from core import ConfigError, TokenGroup, VisionEncoder, hookimpl
 
-FARTHEST, LARGEST = 500.0, 10.0  # millimetres of depth and newtons that become 1
+# the depth in millimetres and the force in newtons that are scaled to 1
+LARGEST_DEPTH, LARGEST_FORCE = 500.0, 10.0
 
 
 @dataclass(frozen=True)
 class DepthForceConfig:
-    """Depth and force, projected."""
+    """A projection of depth, and one of force."""
 
     width: int = 32
     """of both tokens."""
 
 
 class DepthForceEncoder(VisionEncoder):
-    """Two tokens a frame; raises ConfigError where data.features does not name depth and force."""
+    """Gives two tokens per frame: one of the depth image, one of the force.
+
+    Raises ConfigError if data.features does not name both.
+    """
 
     separates_cameras = False
 
     def __init__(self, config, *, cameras, features):
         super().__init__()
-        if lacking := [name for name in ("depth", "force") if name not in features]:
+        if missing := [name for name in ("depth", "force") if name not in features]:
             raise ConfigError(
-                f"data.features: 'depth_force' reads {' and '.join(lacking)}; name it there"
+                f"data.features: 'depth_force' reads {' and '.join(missing)}; name it there"
             )
         self.cameras, self.width = sorted(cameras), config.width
         rows, columns, _ = features["depth"].shape
@@ -37,12 +39,11 @@ class DepthForceEncoder(VisionEncoder):
         self.force = nn.Linear(*features["force"].shape, config.width)
 
     def forward(self, images, text):
-        kind = self.force.weight.dtype
-        depth = (
-            1 - images["depth"].flatten(2).to(kind) / FARTHEST
-        )  # (B T Y X 1) uint16 -> (B T Y*X)
-        tokens = self.depth(depth), self.force(images["force"].to(kind) / LARGEST)
-        return TokenGroup(torch.stack(tokens, dim=2))
+        dtype = self.force.weight.dtype
+        depth = images["depth"].flatten(2).to(dtype)  # (B T Y X 1) uint16 -> (B T Y*X)
+        depth_token = self.depth(1 - depth / LARGEST_DEPTH)
+        force_token = self.force(images["force"].to(dtype) / LARGEST_FORCE)
+        return TokenGroup(torch.stack([depth_token, force_token], dim=2))
 
 
 @hookimpl

@@ -1,6 +1,4 @@
-"""A probe over a table with a block: a colour camera, a depth camera, and a force sensor at its
-tip.
-"""
+"""A probe over a table with a block, with a colour camera, a depth camera and a force sensor."""
 
 from dataclasses import dataclass
 
@@ -10,14 +8,18 @@ from core import hookimpl
 from core.environments import Environment, Observation, Task
 from core.episodes import ActionConvention, Camera, Feature, StoreInfo
 
-TABLE, CAMERA_HEIGHT = 0.4, 0.5  # metres: width of the table, height of the depth camera above it
-STEP, GIVE = 0.01, 0.01  # metres: largest move, and how far the probe sinks in
-STIFFNESS, NEEDED = 1000.0, 5.0  # N/m, and N that count as pressing
-HALF_BLOCK, CLEARANCE = 0.03, 0.02  # metres
+TABLE_WIDTH = 0.4  # metres
+CAMERA_HEIGHT = 0.5  # metres above the table
+STEP = 0.01  # metres, the largest move of one action
+GIVE = 0.01  # metres that the probe can sink into a surface
+STIFFNESS = 1000.0  # N/m
+PRESS_FORCE = 5.0  # newtons that count as pressing
+HALF_BLOCK = 0.03  # metres
+CLEARANCE = 0.02  # metres
 
 
 def describe(size):
-    """What is observed: a colour camera, and the features that any data of this rig has."""
+    """Describe the data of this rig, with images of size x size pixels."""
     return StoreInfo(
         fps=10.0,
         cameras={"top": Camera(size, size)},
@@ -38,15 +40,15 @@ class PressConfig:
     """A table with a block."""
 
     size: int = 24
-    """height and width of the pictures, pixels."""
+    """height and width of the images, pixels."""
 
 
 class Press(Environment):
-    """The block is to be pressed; where it stands and how high it is depends on the seed."""
+    """The task is to press a block, whose place and height depend on the seed."""
 
     def __init__(self, config):
         self.info = describe(config.size)
-        self.columns = (np.arange(config.size) + 0.5) * TABLE / config.size  # metres
+        self.columns = (np.arange(config.size) + 0.5) * TABLE_WIDTH / config.size  # metres
         self.tasks = {
             "press": Task("press", ("press the block", "push down on the block"), max_steps=80)
         }
@@ -55,13 +57,13 @@ class Press(Environment):
     def reset(self, task, seed):
         random = np.random.default_rng(seed)
         self.block, self.height = random.uniform(0.1, 0.3), random.uniform(0.02, 0.08)
-        self.x, self.z = TABLE / 2, 0.15
+        self.x, self.z = TABLE_WIDTH / 2, 0.15
 
     def step(self, action):
         dx, dz = STEP * np.clip(action, -1, 1)
-        self.x = float(np.clip(self.x + dx, 0, TABLE))
+        self.x = float(np.clip(self.x + dx, 0, TABLE_WIDTH))
         self.z = float(np.clip(self.z + dz, self.surface(self.x) - GIVE, 0.2))
-        return bool(abs(self.x - self.block) < HALF_BLOCK and self.force() >= NEEDED)
+        return bool(abs(self.x - self.block) < HALF_BLOCK and self.force() >= PRESS_FORCE)
 
     def observe(self):
         size = len(self.columns)
@@ -80,19 +82,19 @@ class Press(Environment):
         )
 
     def expert(self):
-        away = self.block - self.x
-        if abs(away) < HALF_BLOCK / 2:
+        distance = self.block - self.x
+        if abs(distance) < HALF_BLOCK / 2:
             return np.array([0, -1], np.float32)
         if self.z < self.height + CLEARANCE:
             return np.array([0, 1], np.float32)
-        return np.array([np.clip(away / STEP, -1, 1), 0], np.float32)
+        return np.array([np.clip(distance / STEP, -1, 1), 0], np.float32)
 
     def surface(self, x):
-        """Height of what is below x, metres."""
+        """Return the height of the surface below x, metres."""
         return self.height if abs(x - self.block) < HALF_BLOCK else 0.0
 
     def force(self):
-        """Newtons at the probe's tip, upwards."""
+        """Return the force on the tip of the probe, newtons upwards."""
         return STIFFNESS * max(0.0, self.surface(self.x) - self.z)
 
 

@@ -1,0 +1,234 @@
+"""From a recipe to a policy: heads whose needs are not met, and parts of another edition."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+
+from core import (
+    ActionSpec,
+    ActionTokens,
+    Backbone,
+    ConfigError,
+    PolicyHead,
+    TextEncoder,
+    TokenSequence,
+    VisionEncoder,
+)
+from core.policy.assembly import build_policy
+from core.recipe.recipe import Recipe, load_recipe
+from core.registry.components import Component, Plugin
+from plugins.backbones.transformer import Transformer
+from tests.strangers import CAMERAS, PARTS, batch_of, catalogue
+
+ACTION = ActionSpec(window=1, horizon=2, dim=3)
+STRANGER = Plugin("stranger", "joinery-stranger", "1.2")
+LSTM = 'name = "lstm"\nhidden_size = 8\nlayers = 1\nmlp = [8]'
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """Nothing to set."""
+
+
+def load(folder, head: str = LSTM, *changes: tuple[str, str]) -> Recipe:
+    text = f"{PARTS}{head}\n"
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    return load_recipe(folder / "recipe.toml", [], catalogue())
+
+
+def with_part(recipe: Recipe, kind: str, build) -> Recipe:
+    """Return the recipe with one part replaced by what a third party's plugin builds."""
+    part = recipe.parts[kind]
+    component = Component(part.component.kind, "strange", NoConfig, build, STRANGER)
+    return replace(
+        recipe, parts={**recipe.parts, kind: replace(part, component=component, config=NoConfig())}
+    )
+
+
+def build(recipe: Recipe, proprio_dim: int = 5):
+    return build_policy(recipe, CAMERAS, ACTION, proprio_dim)
+
+
+def head_class(**attributes) -> type[PolicyHead]:
+    """Return the class of a head that predicts zeros."""
+
+    def make(self, config, *, context, action):
+        nn.Module.__init__(self)
+        self.shape = (action.horizon, action.dim)
+
+    def forward(self, context, generator):
+        return context.readout.new_zeros(*context.readout.shape[:2], *self.shape)
+
+    def loss(self, context, batch, generator):
+        return {"zero": torch.zeros(())}
+
+    return type(
+        "Head", (PolicyHead,), {"__init__": make, "forward": forward, "loss": loss, **attributes}
+    )
+
+
+# -------------------------------------------------------------------------------------------- needs
+
+
+def test_a_head_of_vision_needs_neither_a_backbone_nor_action_tokens(tmp_path):
+    no_action_tokens = 'name = "learned"', 'name = "learned"\ncount = 0'
+    recipe = load(tmp_path, LSTM, no_action_tokens)
+    with pytest.raises(
+        ConfigError, match=r"reads action tokens, and there are none; set action_tokens\.count = 1"
+    ):
+        build(recipe)
+    component = catalogue()["backbone"].get("identity")
+    identity = replace(
+        recipe.parts["backbone"], component=component, config=component.config(width=32)
+    )
+    recipe = replace(recipe, parts={**recipe.parts, "backbone": identity})
+    build(with_part(recipe, "policy_head", head_class(needs=frozenset({"vision"}))))
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        (
+            frozenset({"key_values"}),
+            "needs key_values, which nothing offers; there are tokens, keys_values",
+        ),
+        (
+            frozenset({"logits"}),
+            "needs the text encoder's output layer, which takes hidden states of width 24",
+        ),
+        (frozenset({"proprio"}), "needs proprioception, and the data record none"),
+    ],
+)
+def test_what_cannot_be_had_is_said(tmp_path, needs, message):
+    with pytest.raises(ConfigError, match=message):
+        build(with_part(load(tmp_path), "policy_head", head_class(needs=needs)), proprio_dim=0)
+
+
+def test_needs_stand_on_the_class(tmp_path):
+    head = head_class()
+
+    def make(config, *, context, action):
+        built = head(config, context=context, action=action)
+        built.needs = frozenset({"tokens"})
+        return built
+
+    class Changing(head):
+        def __init__(self, config, *, context, action):
+            super().__init__(config, context=context, action=action)
+            self.needs = frozenset({"tokens"})
+
+    # The needs of a head that a function builds are read once it is built.
+    build(with_part(load(tmp_path), "policy_head", make))
+    with pytest.raises(
+        ConfigError, match="the head's needs are not those of its class; say them on the class"
+    ):
+        build(with_part(load(tmp_path), "policy_head", Changing))
+
+
+def test_a_backbone_that_looks_one_way_refuses_a_layout_that_asks_for_both(tmp_path):
+    class OneWay(Transformer):
+        both_ways = False
+
+        def __init__(self, config):
+            super().__init__(
+                catalogue()["backbone"].get("transformer").config(width=32, depth=1, heads=4)
+            )
+
+    causal = load(tmp_path)
+    build(with_part(causal, "backbone", OneWay))
+    prefix = load(tmp_path, LSTM, ('name = "learned"', 'name = "learned"\nattention = "prefix"'))
+    with pytest.raises(
+        ConfigError,
+        match=r"action_tokens\.attention: backbone 'strange' shows no token a later one",
+    ):
+        build(with_part(prefix, "backbone", OneWay))
+
+
+# ----------------------------------------------------------------------------------------- editions
+
+
+class FirstEditionHead(PolicyHead):
+    def __init__(self, config, *, width, action):
+        super().__init__()
+
+    def forward(self, readout):
+        return readout
+
+    def loss(self, readout, batch):
+        return {}
+
+
+class HalfChangedHead(FirstEditionHead):
+    def __init__(self, config, *, context, action):
+        nn.Module.__init__(self)
+
+
+class FirstEditionBackbone(Backbone):
+    width = 32
+
+    def __init__(self, config):
+        super().__init__()
+
+    def forward(self, sequence: TokenSequence):
+        return sequence.tokens * sequence.is_action[..., None]
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (
+            FirstEditionHead,
+            r"policy_head\.name: 'strange' of plugin 'stranger' \(joinery-stranger 1\.2\) is "
+            r"written for another edition of Joinery: its build asks for width, and this one "
+            r"offers context, action beside the config; install a version for this one, or change "
+            r"it as docs/contracts\.md, \"From the first edition\", says",
+        ),
+        (
+            HalfChangedHead,
+            r"has a method of another edition of Joinery, forward and loss; install a version",
+        ),
+        (
+            lambda config, *, context, action: nn.Linear(2, 2),
+            r"built a Linear, which is no PolicyHead; derive it",
+        ),
+    ],
+)
+def test_a_head_of_another_edition_is_told_what_to_change(tmp_path, head, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build(with_part(load(tmp_path), "policy_head", head))
+    assert len(caught.value.mistakes) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "contract", "unset"),
+    [
+        ("vision_encoder", VisionEncoder, "self.width and self.cameras"),
+        ("text_encoder", TextEncoder, "self.width"),
+        ("backbone", Backbone, "self.width"),
+        ("action_tokens", ActionTokens, "self.count"),
+    ],
+)
+def test_a_part_is_told_which_attributes_it_has_not_set(tmp_path, kind, contract, unset):
+    def make(config):
+        return type(
+            "Bare",
+            (contract,),
+            dict.fromkeys(contract.__abstractmethods__, lambda self, *arguments: None),
+        )()
+
+    message = (
+        rf"^{kind}\.name: 'strange' of plugin .* must set {unset}, as {contract.__name__} declares$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build(with_part(load(tmp_path), kind, make))
+
+
+def test_a_backbone_of_the_first_edition_is_told_what_to_read(tmp_path):
+    policy = build(with_part(load(tmp_path), "backbone", FirstEditionBackbone))
+    with pytest.raises(ConfigError, match=r"is_action, which is gone: sequence\.kind tells"):
+        policy(batch_of(policy, 1), None)

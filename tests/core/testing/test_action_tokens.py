@@ -1,0 +1,114 @@
+"""Contract tests of action-token strategies: a sound one passes, broken ones fail theirs."""
+
+import pytest
+import torch
+from torch import nn
+
+from core import ActionTokens, TokenGroup, TokenKind, TokenSequence, concatenate, pack
+from tests.core.testing.failing import assert_fails, failures
+
+
+class Interleaved(ActionTokens):
+    """Text, then image and action tokens frame by frame."""
+
+    count = 1
+
+    def __init__(self, config, *, width, action):
+        super().__init__()
+        self.context = action.window
+        self.action = nn.Parameter(torch.randn(1, width))
+
+    def frame(self, frames, words, per_frame):
+        return torch.cat(
+            [
+                torch.zeros(words, dtype=torch.int64),
+                torch.arange(frames).repeat_interleave(per_frame),
+            ]
+        )
+
+    def pack(self, group, frame, kind, readout):
+        return pack(group, frame, kind, readout)
+
+    def group(self, text, frames):
+        return concatenate([text, frames])
+
+    def layout(self, vision, text, proprio, batch, generator):
+        batch_size, window, images = vision.tokens.shape[:3]
+        per_frame, words = images + 1, text.tokens.shape[1]
+        frames = torch.cat([vision.tokens, self.action.expand(batch_size, window, -1, -1)], dim=2)
+        group = self.group(text, TokenGroup(frames.flatten(1, 2)))
+        length = group.tokens.shape[1]
+        columns = words + per_frame * torch.arange(1, window + 1) - 1
+        kind = torch.full((length,), TokenKind.VISION)
+        kind[:words], kind[columns] = TokenKind.TEXT, TokenKind.ACTION
+        readout = (columns + length * torch.arange(batch_size)[:, None])[..., None]
+        return self.pack(group, self.frame(window, words, per_frame), kind, readout)
+
+
+class InterleavedUnpacked(Interleaved):
+    def pack(self, group, frame, kind, readout):
+        shape = group.tokens.shape[:2]
+        return TokenSequence(
+            group.tokens, group.mask, frame.expand(shape), kind.expand(shape), readout
+        )
+
+
+class InterleavedCountsWrong(Interleaved):
+    count = 2
+
+
+class InterleavedDraws(Interleaved):
+    def group(self, text, frames):
+        return concatenate([text, TokenGroup(frames.tokens * torch.rand(()))])
+
+
+class InterleavedInOneFrame(Interleaved):
+    def frame(self, frames, words, per_frame):
+        return super().frame(frames, words, per_frame) * 0
+
+
+class InterleavedDropsMask(Interleaved):
+    def group(self, text, frames):
+        return concatenate([TokenGroup(text.tokens), frames])
+
+
+class InterleavedForgetsContext(Interleaved):
+    def __init__(self, config, *, width, action):
+        super().__init__(config, width=width, action=action)
+        self.context = 1
+
+
+class InterleavedIgnoresText(Interleaved):
+    def group(self, text, frames):
+        return concatenate([TokenGroup(text.tokens * 0, text.mask), frames])
+
+
+class InterleavedBothWays(Interleaved):
+    def pack(self, group, frame, kind, readout):
+        return pack(group, frame, kind, readout, 2 * frame + (kind == TokenKind.ACTION))
+
+
+BROKEN = [
+    (
+        InterleavedUnpacked,
+        {"sequence_is_well_formed", "samples_are_independent", "padding_is_not_seen"},
+    ),
+    (InterleavedInOneFrame, {"sequence_is_well_formed"}),
+    (InterleavedCountsWrong, {"sequence_is_well_formed"}),
+    (InterleavedDraws, {"nothing_is_drawn_from_the_global_generator"}),
+    (InterleavedBothWays, {"sequence_is_well_formed"}),
+    (InterleavedDropsMask, {"padding_is_not_seen", "samples_are_independent"}),
+    (InterleavedForgetsContext, {"window_is_frame_by_frame"}),
+    (InterleavedIgnoresText, {"observation_and_instruction_are_seen"}),
+]
+# What these compute is so wrong that other checks fail as well.
+FAIL_OTHERS_TOO = {InterleavedDraws}
+
+
+def test_a_sound_action_token_strategy_passes_every_check():
+    assert not failures("action_tokens", Interleaved)
+
+
+@pytest.mark.parametrize(("build", "expected"), BROKEN)
+def test_a_broken_action_token_strategy_fails_the_checks_of_its_rule(build, expected):
+    assert_fails("action_tokens", build, expected, others_too=build in FAIL_OTHERS_TOO)
