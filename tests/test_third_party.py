@@ -63,7 +63,7 @@ name = "learned"
 formulation = "interleaved"
 [evaluate]
 episodes = 1
-lanes = 1
+num_envs = 1
 """
 WEIGHTS = {  # of each head, one of its tensors and the shape that the small recipe gives it
     "mlp": ("mlp.0.weight", [32, 48]),

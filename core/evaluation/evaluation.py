@@ -83,9 +83,13 @@ def _roll_out(
     recorder, display = Recorder(plan, journal, actor), Display(len(plan), results, console)
     visual = visual_features(actor.info)
     start = partial(
-        begin, tasks=world.tasks, execute=settings.execute, records=recorder.wants, visual=visual
+        begin,
+        tasks=world.tasks,
+        execute=settings.replan_steps,
+        records=recorder.wants,
+        visual=visual,
     )
-    lanes, queue = settings.lanes, Queue(missing, world.tasks)
+    lanes, queue = settings.num_envs, Queue(missing, world.tasks)
     count = min(lanes, len(missing))
     with display, open_workers(spec_of(recipe), count, settings.timeout) as workers:
         for ended, timing in roll_out(actor, workers, lanes, queue, start):

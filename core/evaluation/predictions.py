@@ -11,7 +11,7 @@ import numpy as np
 from core.environments.environment import Observation
 from core.errors import ConfigError
 from core.evaluation.journal import write_arrays
-from core.loading.recipe_data import open_views
+from core.loading.training_data import open_views
 from core.loading.view import StoreView
 from core.loading.windows import split_by_task
 from core.recipe.recipe import Recipe
@@ -54,7 +54,9 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
 def _number_of(recipe: Recipe) -> int:
     """Which of the recipe's stores the policy acts in the scale of."""
     wanted = recipe.evaluate.store if recipe.evaluate else None
-    return next((i for i, config in enumerate(recipe.data.sources) if config.label == wanted), 0)
+    return next(
+        (i for i, config in enumerate(recipe.data.store_configs) if config.label == wanted), 0
+    )
 
 
 def _one_per_task_first(store: EpisodeStore, episodes: np.ndarray) -> list[int]:

@@ -21,7 +21,7 @@ from core.environments.workers import (
 )
 from core.episodes.episode import StoreInfo
 from core.errors import ConfigError, DataError
-from core.loading.recipe_data import open_views
+from core.loading.training_data import open_views
 from core.recipe.recipe import Choice, Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout import plan as protocol
@@ -69,7 +69,7 @@ def _check_data(recipe: Recipe, world: StoreInfo) -> None:
     """What is trained on and what is evaluated in must mean the same by an action, a camera and a
     number.
     """
-    where = ", ".join(str(source.path) for source in recipe.data.sources)
+    where = ", ".join(str(source.path) for source in recipe.data.store_configs)
     if mistakes := disagreements(open_views(recipe)[0].info, world, f"the data in {where}"):
         raise ConfigError(mistakes)
 

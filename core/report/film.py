@@ -45,7 +45,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Film:
-    """A recorded attempt as a film strip; its steps are the policy's looks, each evaluate.execute
+    """A recorded attempt as a film strip; its steps are the policy's looks, each evaluate.replan_steps
     control steps long.
 
     gripper: its opening at each frame of the strip, 0 closed to 1 open.

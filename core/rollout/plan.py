@@ -137,9 +137,11 @@ def describe(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
     """
     said = asdict(settings)
     return {
-        **{
-            key: said[key] for key in ("episodes", "chains", "execute", "lanes", "control_episodes")
-        },
+        "episodes": said["episodes"],
+        "chains": said["chains"],
+        "execute": said["replan_steps"],
+        "lanes": said["num_envs"],
+        "control_episodes": said["control_episodes"],
         **{key: list(said[key]) for key in ("controls", "swap")},
         **({"store": settings.store} if settings.store else {}),
         "tasks": list(names),

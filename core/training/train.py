@@ -13,7 +13,7 @@ from lightning_fabric.utilities.seed import seed_everything
 from rich.console import Console
 
 from core.errors import CheckpointError, ConfigError
-from core.loading.recipe_data import TrainingData, open_data
+from core.loading.training_data import TrainingData, open_data
 from core.policy.assembly import build_policy
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe, load_recipe
@@ -223,15 +223,15 @@ def _build(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) -> Poli
 
 def _inference(data: TrainingData) -> dict[str, Any]:
     """What acting needs beside the weights: it travels with every checkpoint."""
-    info, stores = data.info, [source.view.store for source in data.sources]
+    info, stores = data.info, [dataset.view.store for dataset in data.datasets]
     normalizers = [
         {
-            "action_normalizer": source.action_normalizer.to_json(),
-            "proprio_normalizer": source.proprio_normalizer.to_json(),
+            "action_normalizer": dataset.action_normalizer.to_json(),
+            "proprio_normalizer": dataset.proprio_normalizer.to_json(),
         }
-        for source in data.sources
+        for dataset in data.datasets
     ]
-    labels = [source.config.label for source in data.sources]
+    labels = [dataset.label for dataset in data.datasets]
     return {
         **normalizers[0],
         **(
@@ -261,7 +261,7 @@ def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], recipe: 
     """
     now = json.loads(json.dumps(inference))
     if changed := [key for key in now if checkpoint.state.get(key) != now[key]]:
-        stores = ", ".join(str(source.path) for source in recipe.data.sources)
+        stores = ", ".join(str(source.path) for source in recipe.data.store_configs)
         raise CheckpointError(
             f"{stores}: not the data that {checkpoint.folder} was trained on: {', '.join(changed)} changed; "
             "bring back that data, or start a new run with --output"

@@ -36,7 +36,7 @@ EVERYTHING = (
     "evaluate.controls=['blank_images', 'swapped_words']",
     "evaluate.swap=['red', 'blue']",
     "evaluate.control_episodes=1",
-    "evaluate.execute=2",
+    "evaluate.replan_steps=2",
 )
 
 
@@ -76,7 +76,7 @@ def test_chains_alone_are_an_evaluation(trained, load):
 
 
 def test_everything_needed_to_repeat_it_is_written(trained, load):
-    evaluate(trained, load("evaluate.execute=2"), QUIET)
+    evaluate(trained, load("evaluate.replan_steps=2"), QUIET)
     written = outcome(trained / "evaluation")
     assert written["policy"]["checkpoint"] == "step_00000004"
     assert {len(written["policy"][key]) for key in ("recipe_sha256", "weights_sha256")} == {64}
@@ -165,7 +165,9 @@ def test_attempts_that_were_in_the_middle_are_made_again(trained, load, monkeypa
 def test_neither_results_nor_rollouts_depend_on_the_number_of_rows(trained, load, seeing, lanes):
     settings = (*EVERYTHING, "evaluate.episodes=8")
     four = evaluate(trained, load(*settings), QUIET, trained / "four")
-    found = evaluate(trained, load(*settings, f"evaluate.lanes={lanes}"), QUIET, trained / "other")
+    found = evaluate(
+        trained, load(*settings, f"evaluate.num_envs={lanes}"), QUIET, trained / "other"
+    )
     assert (found.episodes, found.chains) == (four.episodes, four.chains)
     assert rollouts(trained / "other") == rollouts(trained / "four")
     first = {
@@ -184,7 +186,7 @@ def test_nearly_all_rows_work_and_the_last_lines_say_so(trained, load, seeing):
         "evaluate.controls=['blank_images']",
         "evaluate.control_episodes=20",
     )
-    found = evaluate(trained, load(*settings, "evaluate.lanes=16"), QUIET)
+    found = evaluate(trained, load(*settings, "evaluate.num_envs=16"), QUIET)
     assert found.time["rows_busy"] >= 0.95
     assert found.time["policy_steps"] == len([rows for rows in seeing.batches if rows == 16])
     console = Console(width=200, file=StringIO())
@@ -247,7 +249,7 @@ def test_results_may_be_missing_anywhere(trained, load):
 
 
 def test_rollouts_hold_what_the_policy_saw(trained, load):
-    found = evaluate(trained, load("evaluate.execute=3"), QUIET)
+    found = evaluate(trained, load("evaluate.replan_steps=3"), QUIET)
     files = {path.name for path in (trained / "evaluation" / "rollouts").iterdir()}
     first = {(e.task, e.success): e for e in reversed(found.episodes)}
     assert files == {f"{task}-{'success' if done else 'failure'}.npz" for task, done in first}
@@ -421,7 +423,7 @@ def command(trained, load, capsys):
 
 def test_the_command_takes_options_and_overrides(command, trained):
     code, out, _ = command(
-        "--tasks", "reach_blue", "--episodes", "1", "--chains", "1", "--checkpoint", "best", "evaluate.lanes=2",
+        "--tasks", "reach_blue", "--episodes", "1", "--chains", "1", "--checkpoint", "best", "evaluate.num_envs=2",
         "--output", str(trained / "elsewhere"),
     )  # fmt: skip
     assert code == 0
@@ -463,9 +465,9 @@ def test_another_environment_takes_the_recipes_place(command, trained):
             "recipe.toml: evaluate.checkpoint: expected 'last' or 'best', got 'first'",
         ),
         (
-            ["evaluate.execute=9"],
+            ["evaluate.replan_steps=9"],
             2,
-            "recipe.toml: evaluate.execute: a chunk holds action.horizon = 3, got 9",
+            "recipe.toml: evaluate.replan_steps: a chunk holds action.horizon = 3, got 9",
         ),
         (
             ["evaluate.controls=['swapped_words']"],
