@@ -189,7 +189,7 @@ def test_half_precision_trains(recipe_file, tmp_path, precision):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_saves(recipe_file, tmp_path, monkeypatch, number):
-    original = fit_module._after_step
+    original = fit_module.after_step
 
     def interrupted(run, done):
         original(run, done)
@@ -198,10 +198,10 @@ def test_a_signal_finishes_the_step_and_saves(recipe_file, tmp_path, monkeypatch
 
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert train(recipe_file, whole) == 0
-    monkeypatch.setattr(fit_module, "_after_step", interrupted)
+    monkeypatch.setattr(fit_module, "after_step", interrupted)
     assert train(recipe_file, folder) == 128 + number
     assert checkpoints(folder)[-1].step == 3
-    monkeypatch.setattr(fit_module, "_after_step", original)
+    monkeypatch.setattr(fit_module, "after_step", original)
     assert train(recipe_file, folder, resume=True) == 0
     assert metrics(folder) == metrics(whole)
 

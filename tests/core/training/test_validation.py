@@ -69,7 +69,7 @@ def test_a_head_may_bring_a_figure_of_its_own_and_draws_the_same_noise_every_tim
     policy = Constant(lambda generator: generator.normal(2))
     first, second = (validate(fabric, policy, batches, TASK_OF, action_dim=4) for _ in range(2))
     assert first == second
-    assert first.figure == first.own != first.error
+    assert first.selection_error == first.head_error != first.error
     plain = validate(fabric, Constant(), batches, TASK_OF, action_dim=4)
-    assert plain.own is None
-    assert plain.figure == plain.error == first.error
+    assert plain.head_error is None
+    assert plain.selection_error == plain.error == first.error
