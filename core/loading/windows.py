@@ -9,8 +9,7 @@ from core.store.store import EpisodeStore
 
 
 class Windows:
-    """Window i covers `window` frames (T) of one episode; the target of frame t is the actions
-    t..t+horizon-1 (H).
+    """Windows of `window` frames (T); the target of frame t is the `horizon` actions (H) from t on.
 
     Windows start at every `stride`-th frame of the selected episodes, up to the last frame. Past an
     episode's end, the last frame is repeated and its actions are masked, as in RoboVLMs.
