@@ -45,13 +45,13 @@ class TrainConfig:
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     """number format of weights and computation, as Lightning Fabric names it."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """device to train on; "auto" takes the fastest that is there."""
+    """device to train on; "auto" takes a GPU if there is one."""
     strategy: Literal["auto", "ddp"] = "auto"
     """how processes share the work, as Lightning Fabric names it; "ddp" averages gradients."""
     devices: Positive = 1
     """processes to train with, one per device."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
-    """seed of the initial weights, the order of the data and all other randomness."""
+    """seed of the initial weights, the order of the data and all random numbers of training."""
     validate_every: Positive = 200
     """steps between validations on the held-out episodes; the last step always validates."""
     checkpoint_every: Positive = 200
@@ -205,7 +205,9 @@ class DemonstrationsConfig:
     episodes: Annotated[int, Gt(0), Le(MOST_DEMONSTRATIONS)] = 100
     """successful demonstrations of each task."""
     noise: Annotated[float, Ge(0), Le(1)] = 0.0
-    """how much the expert's actions are disturbed while recording, in units of the actions."""
+    """how much the expert's actions are disturbed while recording, in units of the actions; how
+    much it recovers from is said with the environment's expert.
+    """
 
     def __post_init__(self) -> None:
         _raise_if_repeated(self.tasks, "tasks")
