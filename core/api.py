@@ -14,9 +14,10 @@ from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.errors import ConfigError, TrainingError
 from core.evaluation.evaluation import evaluate as evaluate_run
 from core.evaluation.preparation import prepare
+from core.loading.dataset import Dataset
 from core.loading.mixture import Member, Mixture
-from core.loading.recipe_data import open_data
 from core.loading.samples import Samples
+from core.loading.training_data import open_data
 from core.loading.view import StoreView
 from core.loading.windows import Windows
 from core.recipe.recipe import Recipe, load_recipe as load_checked_recipe
@@ -66,18 +67,13 @@ def training_samples(
         return Samples(data.training if split == "training" else data.validation)
     view = StoreView.plain(source, features=tuple(source.info.features))
     statistics = view.statistics
-    return Samples(
-        Mixture(
-            [
-                Member(
-                    view,
-                    Windows(source, np.arange(len(source)), window, horizon),
-                    Normalizer.fit(statistics["action"], view.info.action, "none"),
-                    ProprioNormalizer.fit(statistics["proprio"]),
-                )
-            ]
-        )
+    dataset = Dataset(
+        view,
+        Normalizer.fit(statistics["action"], view.info.action, "none"),
+        ProprioNormalizer.fit(statistics["proprio"]),
     )
+    windows = Windows(source, np.arange(len(source)), window, horizon)
+    return Samples(Mixture([Member(dataset, windows)]))
 
 
 def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:

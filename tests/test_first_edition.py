@@ -48,7 +48,7 @@ def test_its_recipes_say_what_they_said(recipe: str) -> None:
     loaded = core.load_recipe(FOLDER / recipe)
     assert loaded.train.steps == 4
     assert loaded.evaluate is not None
-    assert (loaded.evaluate.lanes, loaded.evaluate.execute) == (2, 2)
+    assert (loaded.evaluate.num_envs, loaded.evaluate.replan_steps) == (2, 2)
 
 
 def test_its_run_can_be_continued(folder: Path) -> None:

@@ -61,7 +61,7 @@ name = "learned"
 formulation = "interleaved"
 [evaluate]
 episodes = 1
-lanes = 1
+num_envs = 1
 """
 # of each head, one of its tensors and the shape that the small recipe gives it
 WEIGHTS = {

@@ -56,7 +56,7 @@ episodes = 3
 EVALUATE = """
 [evaluate]
 episodes = 3
-lanes = 4
+num_envs = 4
 timeout = 60
 """
 

@@ -105,11 +105,11 @@ def _run_missing_rollouts(
     start = partial(
         start_rollout,
         tasks=environment.tasks,
-        replan_steps=settings.execute,
+        replan_steps=settings.replan_steps,
         should_record=recorder.should_record,
         visual=visual_features(actor.info),
     )
-    num_rows = settings.lanes
+    num_rows = settings.num_envs
     num_workers = min(num_rows, len(missing))
     queue = Queue(missing, environment.tasks)
     with (

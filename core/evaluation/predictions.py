@@ -9,7 +9,7 @@ import numpy as np
 from core.environments.environment import Observation
 from core.errors import ConfigError
 from core.evaluation.files import write_arrays
-from core.loading.recipe_data import open_views
+from core.loading.training_data import open_views
 from core.loading.view import StoreView
 from core.loading.windows import split_by_task
 from core.recipe.recipe import Recipe
@@ -52,7 +52,7 @@ def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
     """Return the store that `evaluate.store` names, or the recipe's first one."""
     label = recipe.evaluate.store if recipe.evaluate else None
     views = open_views(recipe)
-    for view, source in zip(views, recipe.data.sources, strict=True):
+    for view, source in zip(views, recipe.data.store_configs, strict=True):
         if source.label == label:
             return view
     return views[0]

@@ -19,7 +19,7 @@ from core.environments.workers import (
     open_workers,
 )
 from core.errors import ConfigError, DataError
-from core.loading.recipe_data import open_views
+from core.loading.training_data import open_views
 from core.recipe.recipe import Choice, Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import disagreements
@@ -38,7 +38,7 @@ def prepare(recipe: Recipe, console: Console) -> None:
     environment = describe_environment(recipe)
     if recipe.demonstrations:
         _record_missing_demonstrations(recipe, console)
-    paths = ", ".join(str(source.path) for source in recipe.data.sources)
+    paths = ", ".join(str(source.path) for source in recipe.data.store_configs)
     data_info = open_views(recipe)[0].info
     if mistakes := disagreements(data_info, environment.info, f"the data in {paths}"):
         raise ConfigError(mistakes)

@@ -1,4 +1,4 @@
-"""The memory that a batch is decoded into, used again and again."""
+"""The memory that batches are decoded into; it is used again for later batches."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +11,9 @@ from core.episodes.episode import StoreInfo
 
 
 class BatchBuffer:
-    """Room for one batch; the arrays are what decoding threads fill, the tensors of `batch` share
-    their memory.
+    """Memory for one batch: threads fill its arrays, and the tensors of `batch` are views of them.
 
-    frames: {camera: (B T Y X C) uint8, feature: (B T *shape)}, the order in which they are decoded.
+    frames: {camera: (B T Y X C) uint8, feature: (B T *shape)}, in the order of decoding.
     actions, action_mask (B T H A), proprio (B T P), present {name: (B)}, embodiment (B): as in
     Batch.
     """
@@ -29,26 +28,30 @@ class BatchBuffer:
         lacking: Sequence[str],
         pinned: bool,
     ) -> None:
-        """Make room; lacking: the cameras and features that a sample may lack."""
+        """Reserve the memory.
+
+        size: samples of a batch (B). info: what the policy sees. window, horizon: T and H.
+        lacking: the cameras and features that a sample may lack. pinned: for copies to CUDA.
+        """
         steps = (size, window)
         self._pinned = pinned
         self._copied: torch.cuda.Event | None = None
         self._images = {
-            name: self._room((*steps, camera.height, camera.width, 3), "uint8")
+            name: self._allocate((*steps, camera.height, camera.width, 3), "uint8")
             for name, camera in info.cameras.items()
         }
         self._features = {
-            name: self._room((*steps, *feature.shape), feature.dtype)
+            name: self._allocate((*steps, *feature.shape), feature.dtype)
             for name, feature in info.features.items()
         }
-        self._actions = self._room((*steps, horizon, info.action.dim), "float32")
-        self._action_mask = self._room((*steps, horizon, info.action.dim), "bool")
-        self._proprio = self._room((*steps, len(info.proprio)), "float32")
-        self._present = {name: self._room((size,), "bool") for name in lacking}
-        self._embodiment = self._room((size,), "int64")
+        self._actions = self._allocate((*steps, horizon, info.action.dim), "float32")
+        self._action_mask = self._allocate((*steps, horizon, info.action.dim), "bool")
+        self._proprio = self._allocate((*steps, len(info.proprio)), "float32")
+        self._present = {name: self._allocate((size,), "bool") for name in lacking}
+        self._embodiment = self._allocate((size,), "int64")
         self.frames: dict[str, np.ndarray] = _as_arrays({**self._images, **self._features})
-        # (B T C Y X), made once: every tensor operation gives up the interpreter, and getting it
-        # back from the decoding threads takes longer than the operation
+        # (B T C Y X). Made once: a tensor operation releases the GIL, and with decoding threads
+        # about, reacquiring it takes longer than the operation.
         self._views = {name: images.movedim(-1, 2) for name, images in self._images.items()}
         self.actions: np.ndarray = self._actions.numpy()
         self.action_mask: np.ndarray = self._action_mask.numpy()
@@ -59,7 +62,10 @@ class BatchBuffer:
     def batch(
         self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]
     ) -> Batch:
-        """Return views of the first rows, one per instruction; text holds the token ids of each."""
+        """Return views of the first rows as a batch; instructions, episodes: one for each row.
+
+        text: the token ids of each instruction.
+        """
         text_ids, text_mask = pad(text)
         count = len(instructions)
         return Batch(
@@ -77,32 +83,32 @@ class BatchBuffer:
         )
 
     def copy(self, batch: Batch, where: device) -> Batch:
-        """Copy a batch of this buffer to a CUDA device without waiting for it."""
-        moved = batch.to(where)
+        """Begin to copy a batch of this buffer to a CUDA device."""
+        copy = batch.to(where)
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._copied.record(torch.cuda.current_stream(where))
-        return moved
+        return copy
 
     def wait_until_copied(self) -> None:
-        """Wait until the last copy has read this buffer; at once on the CPU."""
+        """Wait until the last copy has read this buffer; returns at once on the CPU."""
         if self._copied is not None:
             self._copied.synchronize()
 
     def _pin(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if self._pinned else tensor
 
-    def _room(self, shape: tuple[int, ...], dtype: str) -> Tensor:
-        """Memory for numbers of a dtype that numpy and torch call the same."""
+    def _allocate(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        """Return memory for numbers; dtype: a name that numpy and torch share."""
         if self._pinned:
             return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
-        # numpy's memory: it asks for huge pages, as torch does not, and decoders write 7 % faster
-        # into them
+        # numpy, unlike torch, asks for huge pages, into which decoders write 7 % faster
         return torch.from_numpy(np.empty(shape, dtype))
 
 
 def pad(text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
-    """Token ids of B instructions -> ids (B N), padded with 0 on the right, and their mask, None
-    for one length.
+    """Pad the token ids of B instructions with 0 on the right -> ids (B N) and their mask (B N).
+
+    The mask is None where all have the same length.
     """
     lengths = [len(ids) for ids in text]
     padded = np.zeros((len(text), max(lengths)), np.int64)
@@ -110,9 +116,8 @@ def pad(text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
         row[: len(ids)] = ids
     if min(lengths) == max(lengths):
         return torch.from_numpy(padded), None
-    return torch.from_numpy(padded), torch.from_numpy(
-        np.arange(max(lengths)) < np.array(lengths)[:, None]
-    )
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
 def _as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

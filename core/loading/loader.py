@@ -1,6 +1,4 @@
-"""Batches for training: frames are decoded by threads of this process, straight into batch buffers
-used in turn.
-"""
+"""Batches for training: threads of this process decode frames straight into reused buffers."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -17,31 +15,30 @@ from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
 
-# positions (n) -> which members of the mixture (n), and which of their windows (n)
+# positions (n) -> members of the mixture (n) and their windows (n)
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A batch on its way: what its windows are called and told, where they are decoded to, and what
-    threads owe.
-    """
+    """A batch in flight: episode ids, instructions, the buffer, and the tasks that fill it."""
 
     episodes: Sequence[str]
     instructions: Sequence[str]
     buffer: BatchBuffer
-    owed: Sequence[Future[None]]
+    pending: Sequence[Future[None]]
 
 
 class Loader:
-    """Reads windows of a mixture of stores into normalised, tokenised batches.
+    """Reads windows of a mixture into normalised, tokenised batches.
 
-    A batch on the CPU is a view of a buffer that is used again: be done with it before asking for
+    A batch on the CPU is a view of a buffer that is used again: finish with it before asking for
     the next one, or clone what you keep. On CUDA the buffers are pinned and the batch is a copy on
     the device.
 
-    tokenize is called once per distinct instruction, in a decoding thread. `waited` sums the
-    seconds in which the consumer waited for a batch.
+    tokenize: called once per distinct instruction, in a decoding thread. threads: how many decode.
+    prefetch: how many batches are in flight. waited: seconds in which the consumer waited for a
+    batch, so far.
     """
 
     def __init__(
@@ -67,8 +64,9 @@ class Loader:
     def batches(
         self, seed: int, first: int = 0, rank: int = 0, world: int = 1
     ) -> Generator[Batch, None, None]:
-        """Yield shuffled batches without end, from global step `first`; `world` processes share
-        each step's windows.
+        """Yield shuffled batches without end, from global step `first`.
+
+        `world` processes share the windows of each step; this one is number `rank`.
         """
         size = self.batch_size
         begins = count((first * world + rank) * size, size * world)
@@ -76,8 +74,9 @@ class Loader:
         return self._run(spans, lambda positions: self.mixture.draw(positions, seed))
 
     def once(self, rank: int = 0, world: int = 1) -> Generator[Batch, None, None]:
-        """Yield every window once, in order; the last batch may be smaller, `world` processes take
-        turns.
+        """Yield every window once, in order; the last batch may be smaller.
+
+        `world` processes take the batches in turn; this one is number `rank`.
         """
         size, total = self.batch_size, self.mixture.window_count
         spans = (
@@ -86,31 +85,31 @@ class Loader:
         )
         return self._run(spans, self.mixture.at)
 
-    def _run(self, spans: Iterator[range], drawn: Draw) -> Generator[Batch, None, None]:
-        """Keep `prefetch` batches in flight, submitted by the consumer itself whenever it asks for
-        the next.
+    def _run(self, spans: Iterator[range], draw: Draw) -> Generator[Batch, None, None]:
+        """Yield a batch for each span of positions, and keep `prefetch` of them in flight.
+
+        The consumer's own thread submits them, whenever it asks for the next batch.
         """
-        free = deque(self._buffer() for _ in range(self._prefetch + 1))
+        free = deque(self._make_buffer() for _ in range(self._prefetch + 1))
         jobs: deque[_Job] = deque()
         pool = ThreadPoolExecutor(self._threads, "loader")
         try:
             while True:
                 while free and (span := next(spans, None)) is not None:
-                    jobs.append(self._submit(pool, span, drawn, free.popleft()))
+                    jobs.append(self._submit(pool, span, draw, free.popleft()))
                 if not jobs:
                     return
                 job = jobs.popleft()
-                self._wait(job)
-                yield self._batch(job)
+                yield self._finish(job)
                 free.append(job.buffer)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _buffer(self) -> BatchBuffer:
-        member = self.mixture.members[0]
+    def _make_buffer(self) -> BatchBuffer:
+        member = self.mixture.members[0]  # all members have windows of the same sizes
         return BatchBuffer(
             self.batch_size,
-            member.view.info,
+            member.dataset.view.info,
             window=member.windows.window,
             horizon=member.windows.horizon,
             lacking=self.mixture.lacking,
@@ -118,45 +117,39 @@ class Loader:
         )
 
     def _submit(
-        self, pool: ThreadPoolExecutor, span: range, drawn: Draw, buffer: BatchBuffer
+        self, pool: ThreadPoolExecutor, span: range, draw: Draw, buffer: BatchBuffer
     ) -> _Job:
-        """Have a batch filled: numbers and text in one go, images in an equal share of the rows for
-        each thread.
-        """
+        """Have threads fill a batch: each a share of its images, one also its numbers and text."""
         buffer.wait_until_copied()
-        places = self.mixture.locate(*drawn(np.arange(span.start, span.stop)))
+        places = self.mixture.locate(*draw(np.arange(span.start, span.stop)))
         self.mixture.prepare(places)
-        episodes, instructions = self.mixture.describe(places)
-        shares = [slice(first, None, self._threads) for first in range(self._threads)]
-        owed = [pool.submit(self._fill_numbers, buffer, places, set(instructions))]
-        owed += [pool.submit(self.mixture.fill_images, buffer, places, rows) for rows in shares]
-        return _Job(episodes, instructions, buffer, owed)
+        episodes, instructions = self.mixture.episodes_and_instructions(places)
+        pending = [pool.submit(self._fill_numbers_and_text, buffer, places, set(instructions))]
+        for first in range(self._threads):
+            rows = slice(first, None, self._threads)
+            pending.append(pool.submit(self.mixture.fill_images, buffer, places, rows))
+        return _Job(episodes, instructions, buffer, pending)
 
-    def _wait(self, job: _Job) -> None:
-        began = perf_counter()
+    def _finish(self, job: _Job) -> Batch:
+        """Wait until the threads have filled a batch, and return it on the device."""
+        start = perf_counter()
         try:
-            for task in job.owed:
+            for task in job.pending:
                 task.result()
         finally:
-            self.waited += perf_counter() - began
-
-    def _batch(self, job: _Job) -> Batch:
+            self.waited += perf_counter() - start
         text = [self._ids[instruction] for instruction in job.instructions]
         batch = job.buffer.batch(job.instructions, text, job.episodes)
         return job.buffer.copy(batch, self._device) if self._device.type == "cuda" else batch
 
-    # ---------------------------------------------------------------------- in the decoding threads
-
-    def _fill_numbers(
+    def _fill_numbers_and_text(
         self, buffer: BatchBuffer, places: Places, instructions: Collection[str]
     ) -> None:
+        """In a decoding thread: fill all but images, and tokenise instructions that are new."""
         self.mixture.fill_numbers(buffer, places)
         for instruction in instructions:
-            self._learn(instruction)
-
-    def _learn(self, instruction: str) -> None:
-        """Tokenise an instruction the first time that it is seen."""
-        if instruction not in self._ids:
+            if instruction in self._ids:
+                continue
             with self._tokenizing:
-                if instruction not in self._ids:
+                if instruction not in self._ids:  # another thread may have been faster
                     self._ids[instruction] = np.asarray(self._tokenize(instruction), np.int64)

@@ -1,6 +1,4 @@
-"""Several stores as one stream of samples: which store gives the sample at a position, and how it
-fills a batch.
-"""
+"""Several datasets as one stream of samples: which one comes when, and how it fills a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.errors import DataError
+from core.loading.dataset import Dataset
 from core.loading.shuffle import shuffled, windows_at
-from core.loading.view import StoreView
 from core.loading.windows import Windows
 
 if TYPE_CHECKING:
@@ -20,26 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One store of a mixture: its windows, and the normalisers that are its own.
+    """A dataset of a mixture, and the windows of it that are drawn."""
 
-    prefix: before the ids of its episodes, so that they are unique among all stores.
-    """
-
-    view: StoreView
+    dataset: Dataset
     windows: Windows
-    action_normalizer: Normalizer
-    proprio_normalizer: ProprioNormalizer
-    prefix: str = ""
-
-    def episode_id(self, episode: int) -> str:
-        """Return the id that batches give."""
-        return self.prefix + self.view.store.episode_id(episode)
 
     def prepare(self, episodes: np.ndarray, starts: np.ndarray) -> None:
-        """Begin to fetch the frames of windows (n) that will be filled soon; nothing on a local
-        store.
-        """
-        self.view.prepare(zip(episodes.tolist(), starts.tolist(), strict=True), self.windows.window)
+        """Begin to fetch the frames of windows (n); no-op for a local store."""
+        places = zip(episodes.tolist(), starts.tolist(), strict=True)
+        self.dataset.view.prepare(places, self.windows.window)
 
     def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
         """Decode a window into a row of a buffer.
@@ -47,8 +33,9 @@ class Member:
         Frames past the episode's end repeat the last one; a camera or a feature that the store
         lacks is zero.
         """
-        view, window = self.view, self.windows.window
-        real = min(window, -(-(view.store.length.item(episode) - start) // view.period))
+        view, window = self.dataset.view, self.windows.window
+        remaining = view.store.length.item(episode) - start
+        real = min(window, -(-remaining // view.period))  # frames before the episode's end
         for name, rows in buffer.frames.items():
             frames = rows[row]  # (T Y X C), or of a feature (T *shape)
             if name not in view.recorded:
@@ -61,34 +48,32 @@ class Member:
     def fill_numbers(
         self, buffer: "BatchBuffer", rows: np.ndarray, episodes: np.ndarray, starts: np.ndarray
     ) -> None:
-        """Fill masks, actions and proprioception of windows (n) in rows (n) of a buffer, all at
-        once.
+        """Fill masks, actions and proprioception of windows (n) in rows (n) of a buffer.
 
-        What lies past an episode's end repeats the last and is masked.
+        Actions past an episode's end repeat the last one and are masked.
         """
-        view, window, reach = self.view, self.windows.window, self.windows.reach
+        dataset, view = self.dataset, self.dataset.view
+        window, horizon, reach = self.windows.window, self.windows.horizon, self.windows.reach
         lengths = view.store.length[episodes][:, None]
-        steps = starts[:, None] + view.period * np.arange(
-            window + self.windows.horizon - 1
-        )  # (n K)
+        steps = starts[:, None] + view.period * np.arange(window + horizon - 1)  # (n K)
         frames = np.minimum(steps, lengths - 1)
-        whole = (steps + view.period <= lengths)[
-            ..., None
-        ]  # (n K 1): an action over a part of its period is none
-        buffer.action_mask[rows] = (whole & view.conversion.has_dimension).take(reach, axis=1)
+        # an action whose period reaches past the end would be made of too few frames
+        complete = (steps + view.period <= lengths)[..., None]  # (n K 1)
+        buffer.action_mask[rows] = (complete & view.conversion.has_dimension).take(reach, axis=1)
         for name, present in buffer.present.items():
             present[rows] = name in view.recorded
-        actions = self.action_normalizer.normalize(view.actions(episodes, frames))  # (n K A)
+        actions = dataset.action_normalizer.normalize(view.actions(episodes, frames))  # (n K A)
         buffer.actions[rows] = actions.take(reach, axis=1)
-        buffer.proprio[rows] = self.proprio_normalizer.normalize(
-            view.proprio(episodes, frames[:, :window])
-        )
+        proprio = view.proprio(episodes, frames[:, :window])
+        buffer.proprio[rows] = dataset.proprio_normalizer.normalize(proprio)
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the windows of a batch lie, (B) integers each: the member of the mixture, its episode,
-    the first frame.
+    """Where the windows of a batch lie: integers (B) each.
+
+    members: number of the mixture's member. episodes: number of the episode in its store. starts:
+    first frame of the window.
     """
 
     members: np.ndarray
@@ -104,11 +89,11 @@ class Places:
 
 
 class Mixture:
-    """The windows of several stores, drawn by weight.
+    """The windows of several datasets, drawn by weight.
 
-    An epoch has as many windows as all members hold. With weights it has of each member its share
-    of them, to within one, and after every epoch no window of a member was drawn more than once
-    more often than another of it. Without, it has every window once.
+    An epoch has as many samples as all members have windows. Without weights, it has every window
+    once. With weights, each member gives its share of the samples, rounded by largest remainder;
+    after each epoch, the windows of a member were drawn equally often, give or take one.
     """
 
     def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
@@ -122,27 +107,26 @@ class Mixture:
         return int(self._ends[-1])
 
     def draw(self, positions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return which members (n), and which of their windows (n), come at positions (n) of an
-        endless stream.
+        """Return the members (n) and their windows (n) at positions (n) of an endless stream.
 
-        A pure function, so that resuming at any position costs nothing.
+        A pure function of the positions, so a run can resume anywhere without replaying the order.
         """
-        epochs, turns = np.divmod(positions, len(self))
-        slots = shuffled(turns, len(self), seed, epochs)
+        epochs, offsets = np.divmod(positions, len(self))
+        slots = shuffled(offsets, len(self), seed, epochs)
         members = np.searchsorted(self._ends, slots, "right")
-        drawn = (
-            slots - (self._ends - self.shares)[members]
-        )  # how many of the epoch's before it come from its member
+        # Each epoch has as many slots for a member as its share. Where that is all its windows, the
+        # slot's number is the window; else the slots of all epochs are positions of one stream of
+        # its shuffled windows.
+        windows = slots - (self._ends - self.shares)[members]
         for number, (share, size) in enumerate(zip(self.shares, self.sizes, strict=True)):
             if share != size:
-                chosen = members == number
-                drawn[chosen] = windows_at(
-                    epochs[chosen] * share + drawn[chosen], size, seed + 1 + number
-                )
-        return members, drawn
+                rows = members == number
+                member_positions = epochs[rows] * share + windows[rows]
+                windows[rows] = windows_at(member_positions, size, seed + 1 + number)
+        return members, windows
 
     def at(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return members (n) and their windows (n), numbers `indices` (n) of all, in order."""
+        """Return the members (n) and their windows (n) at indices (n) of all windows, in order."""
         members = np.searchsorted(self._size_ends, indices, "right")
         return members, indices - (self._size_ends - self.sizes)[members]
 
@@ -154,15 +138,17 @@ class Mixture:
             places.episodes[rows], places.starts[rows] = member.windows.locate(indices[rows])
         return places
 
-    def describe(self, places: Places) -> tuple[list[str], list[str]]:
-        """Return of each window the episode's id, and what the robot was told."""
-        pairs = zip(places.members.tolist(), places.episodes.tolist(), strict=True)
-        sources = [(self.members[number], episode) for number, episode in pairs]
-        told = [member.view.store.instruction(episode) for member, episode in sources]
-        return [member.episode_id(episode) for member, episode in sources], told
+    def episodes_and_instructions(self, places: Places) -> tuple[list[str], list[str]]:
+        """Return the episode id and the instruction of each window."""
+        episode_ids, instructions = [], []
+        for number, episode in zip(places.members.tolist(), places.episodes.tolist(), strict=True):
+            dataset = self.members[number].dataset
+            episode_ids.append(dataset.episode_id(episode))
+            instructions.append(dataset.view.store.instruction(episode))
+        return episode_ids, instructions
 
     def prepare(self, places: Places) -> None:
-        """Begin to fetch the frames of windows that will be filled soon; nothing on local stores."""
+        """Begin to fetch the frames of a batch; no-op for local stores."""
         for number, member in enumerate(self.members):
             rows = places.of(number)
             member.prepare(places.episodes[rows], places.starts[rows])
@@ -175,7 +161,7 @@ class Mixture:
                 member.fill_numbers(buffer, rows, places.episodes[rows], places.starts[rows])
 
     def fill_images(self, buffer: "BatchBuffer", places: Places, rows: slice) -> None:
-        """Decode the windows of some rows of a batch: images and features."""
+        """Decode the images and features of some rows of a batch."""
         columns = (np.arange(len(places)), places.members, places.episodes, places.starts)
         for row, number, episode, start in zip(
             *(column[rows].tolist() for column in columns), strict=True
@@ -185,11 +171,11 @@ class Mixture:
     @property
     def lacking(self) -> list[str]:
         """Cameras and features that some member lacks and another has."""
-        info = self.members[0].view.info
+        views = [member.dataset.view for member in self.members]
         return [
             name
-            for name in (*info.cameras, *info.features)
-            if any(name not in member.view.recorded for member in self.members)
+            for name in (*views[0].info.cameras, *views[0].info.features)
+            if any(name not in view.recorded for view in views)
         ]
 
     @property
@@ -199,18 +185,18 @@ class Mixture:
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:
-    """Share `total` out by weight, by largest remainder; raises DataError where a share would be
-    less than one.
+    """Divide `total` by weight into whole shares, by largest remainder.
+
+    Raises DataError where a share would be zero.
     """
-    relative = np.array(weights, np.float64) / max(
-        weights
-    )  # the sum of the largest numbers is infinite
+    relative = np.array(weights, np.float64) / max(weights)  # so that their sum is finite
     exact = total * (relative / relative.sum())
     shares = np.floor(exact).astype(np.int64)
-    most_missed = np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]
-    shares[most_missed] += 1
+    largest_remainders = np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]
+    shares[largest_remainders] += 1
     if not shares.all():
         raise DataError(
-            f"data.stores: weights {list(weights)} leave one without any of {total} windows; raise the least"
+            f"data.stores: weights {list(weights)} leave one without any of {total} windows; "
+            "raise the least"
         )
     return [int(share) for share in shares]

@@ -70,7 +70,7 @@ class Samples(Sequence[Sample]):
         """Fill a batch of one, as the loader does."""
         places = self._mixture.locate(*self._mixture.at(np.array([index])))
         member = self._mixture.members[places.members.item()]
-        view, windows = member.view, member.windows
+        view, windows = member.dataset.view, member.windows
         buffer = BatchBuffer(
             1,
             view.info,
@@ -89,7 +89,7 @@ class Samples(Sequence[Sample]):
         actions = view.actions(places.episodes, frames)  # (1 K A)
         proprio = view.proprio(places.episodes, frames[:, : windows.window])
         return Sample(
-            episode=member.episode_id(episode),
+            episode=member.dataset.episode_id(episode),
             task=view.store.task_name(episode),
             instruction=view.store.instruction(episode),
             frames=frames[0, : windows.window],

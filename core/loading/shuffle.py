@@ -1,5 +1,6 @@
-"""In which order windows come: pseudo-random permutations without lists, computed for a batch at a
-time.
+"""The order of windows: pseudo-random permutations, computed for the positions that are asked for.
+
+No list of all windows is ever made.
 """
 
 from math import isqrt
@@ -11,48 +12,46 @@ ROUNDS = 8  # of the Feistel network
 
 
 def _uint64(values: int | list[int]) -> np.ndarray:
-    """As an array: on small arrays, numpy takes half again as long with numbers of Python's."""
+    """Return an array, also of one number: numpy computes faster with it than with a Python int."""
     return np.array(values, np.uint64)
 
 
-TURNS = _uint64([turn << 48 for turn in range(ROUNDS)])
-ADDED, *FACTORS = map(
-    _uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)  # of SplitMix64
+ROUND_NUMBERS = _uint64([number << 48 for number in range(ROUNDS)])
+# the constants of SplitMix64
+ADDED, *FACTORS = map(_uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 SHIFTS = [_uint64(bits) for bits in (30, 27, 31)]
 
 
 def windows_at(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return which of `count` windows come at positions (n) of an endless stream of shuffled
-    epochs.
+    """Return the windows (n), of `count`, at positions (n) of an endless stream of shuffled epochs.
 
-    Every epoch shows each window once. A pure function, so that resuming at any position costs
-    nothing.
+    Every epoch has each window once. A pure function of the positions, so a run can resume anywhere
+    without replaying the order.
     """
-    epochs, turns = np.divmod(positions, count)
-    return shuffled(turns, count, seed, epochs)
+    epochs, offsets = np.divmod(positions, count)
+    return shuffled(offsets, count, seed, epochs)
 
 
 def shuffled(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
-    """Return where pseudo-random permutations of 0..count-1, one for each epoch, send indices (n).
+    """Return the images of indices (n) under pseudo-random permutations of 0..count-1.
 
-    Each in constant time and memory: a Feistel network over the pairs (left, right) of an a x b
-    grid that holds the numbers, walked until it lands below `count`: Black and Rogaway, "Ciphers
-    with Arbitrary Finite Domains"
-    (CT-RSA 2002), methods 2 and 3.
+    epochs (n): each epoch has a permutation of its own. Every index takes constant time and memory:
+    a Feistel network permutes the pairs (left, right) of an a x b grid that holds the numbers, and
+    is applied again until its result lies below `count`. Black and Rogaway, "Ciphers with Arbitrary
+    Finite Domains" (CT-RSA 2002), methods 2 and 3.
     """
-    keys = (
-        _mix(_mix(_uint64([seed & MASK])) ^ epochs.astype(np.uint64)) + TURNS[:, None]
-    )  # (ROUNDS n)
-    grid = _uint64(a := isqrt(count - 1) + 1), _uint64(-(-count // a))
-    sent = _permuted(indices.astype(np.uint64), keys, *grid)
-    while (outside := sent >= _uint64(count)).any():
-        sent[outside] = _permuted(sent[outside], keys[:, outside], *grid)
-    return sent.astype(np.int64)
+    epoch_keys = _mix(_mix(_uint64([seed & MASK])) ^ epochs.astype(np.uint64))
+    keys = epoch_keys + ROUND_NUMBERS[:, None]  # (ROUNDS n)
+    height = isqrt(count - 1) + 1
+    a, b = _uint64(height), _uint64(-(-count // height))
+    permuted = _feistel(indices.astype(np.uint64), keys, a, b)
+    while (outside := permuted >= _uint64(count)).any():
+        permuted[outside] = _feistel(permuted[outside], keys[:, outside], a, b)
+    return permuted.astype(np.int64)
 
 
-def _permuted(indices: np.ndarray, keys: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Send numbers (n) of the a x b grid once through the network, with keys (ROUNDS n)."""
+def _feistel(indices: np.ndarray, keys: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Permute the numbers (n) of an a x b grid by a Feistel network with keys (ROUNDS n)."""
     right, left = np.divmod(indices, a)
     for even, odd in zip(keys[::2], keys[1::2], strict=True):
         left = (left + _mix(even + right) % a) % a
@@ -62,10 +61,8 @@ def _permuted(indices: np.ndarray, keys: np.ndarray, a: np.ndarray, b: np.ndarra
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Return a well-mixed function of x (n) uint64: the finaliser of SplitMix64 (Steele, Lea and
-    Flood 2014).
-    """
-    x = x + ADDED  # all of it modulo 2^64
+    """Mix the bits of x (n) uint64: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    x = x + ADDED  # all arithmetic is modulo 2^64
     x = (x ^ (x >> SHIFTS[0])) * FACTORS[0]
     x = (x ^ (x >> SHIFTS[1])) * FACTORS[1]
     mixed: np.ndarray = x ^ (x >> SHIFTS[2])

@@ -14,7 +14,7 @@ from core.episodes.statistics import Statistics
 from core.errors import DataError, did_you_mean
 from core.store.store import EpisodeStore
 
-ROWS = 2**16  # of actions, whose statistics are taken at once
+ROWS = 2**16  # rows of actions whose statistics are computed at once
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class StoreView:
 
     info: what the policy sees: cameras, features, proprioception, convention of actions, frames per
     second.
-    cameras: {the policy's name: the store's}, without those that the store lacks.
-    conversion: of actions; its period is how many of the store's frames one of the policy's takes.
+    cameras: {the policy's name: the store's name}, without those that the store lacks.
+    conversion: of actions; its period is the number of the store's frames for each of the policy's.
     """
 
     store: EpisodeStore
@@ -36,9 +36,7 @@ class StoreView:
     def plain(
         cls, store: EpisodeStore, cameras: Sequence[str] = (), features: Sequence[str] = ()
     ) -> Self:
-        """See a store as it is; cameras: which of them, all if there are none; features: which of
-        those.
-        """
+        """View a store as it is, with the named cameras (default: all) and features."""
         info = common_info([store.info], cameras, features)
         return cls(
             store, info, {name: name for name in info.cameras}, Conversion(info.action, info.action)
@@ -46,49 +44,51 @@ class StoreView:
 
     @property
     def period(self) -> int:
-        """The store's frames for each of the policy's."""
+        """Number of the store's frames for each of the policy's."""
         return self.conversion.frame_stride
 
     @cached_property
     def recorded(self) -> Mapping[str, str]:
-        """Cameras and features that the store has, {the policy's name: the store's}."""
-        theirs = self.store.info.features
-        return {**self.cameras, **{name: name for name in self.info.features if name in theirs}}
+        """Cameras and features that the store has, {the policy's name: the store's name}."""
+        store_features = self.store.info.features
+        features = {name: name for name in self.info.features if name in store_features}
+        return {**self.cameras, **features}
 
     @cached_property
     def proprio_columns(self) -> list[int]:
-        """Where the store's proprioceptive numbers stand among the policy's."""
+        """Columns of the policy's proprioception that the store's numbers fill."""
         return [self.info.proprio.index(name) for name in self.store.info.proprio]
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Statistics of "action" and "proprio" in the policy's terms; reads all actions where they
-        are converted.
-        """
-        known = self.store.statistics
-        proprio = known["proprio"].scatter(self.proprio_columns, len(self.info.proprio))
-        if (columns := self.conversion.columns) is not None:
-            return {
-                "action": known["action"].scatter(columns, self.info.action.dim),
-                "proprio": proprio,
-            }
-        measured = list(self._measured())
-        if not measured:
-            raise DataError(
-                f"{self.store.path}: no episode has {self.period} frames, which make one of the policy's"
-            )
-        return {"action": Statistics.merge(measured), "proprio": proprio}
+        """Statistics of "action" and "proprio" in the policy's terms.
 
-    def _measured(self) -> Iterator[Statistics]:
-        """Statistics of the converted actions, some ten thousand at a time."""
+        Reads all actions of the store where they must be converted. Raises DataError where an
+        action cannot be converted, or no episode is long enough.
+        """
+        recorded = self.store.statistics
+        proprio = recorded["proprio"].scatter(self.proprio_columns, len(self.info.proprio))
+        columns = self.conversion.columns
+        if columns is not None:
+            action = recorded["action"].scatter(columns, self.info.action.dim)
+            return {"action": action, "proprio": proprio}
+        blocks = list(self._statistics_of_converted_actions())
+        if not blocks:
+            raise DataError(
+                f"{self.store.path}: no episode has {self.period} frames, "
+                "which make one of the policy's"
+            )
+        return {"action": Statistics.merge(blocks), "proprio": proprio}
+
+    def _statistics_of_converted_actions(self) -> Iterator[Statistics]:
+        """Convert all actions; yield the statistics of about ROWS of them at a time."""
         converted: list[np.ndarray] = []
         for episode, length in enumerate(self.store.length.tolist()):
             if length < self.period:
                 continue
             actions = self.store.actions(episode, 0, length)
-            spans = np.lib.stride_tricks.sliding_window_view(actions, self.period, axis=0).swapaxes(
-                1, 2
-            )
+            spans = np.lib.stride_tricks.sliding_window_view(actions, self.period, axis=0)
+            spans = spans.swapaxes(1, 2)  # (n period A)
             try:
                 converted.append(self.conversion(spans))
             except ValueError as error:  # a quaternion of length zero
@@ -103,70 +103,65 @@ class StoreView:
             yield Statistics.of(np.concatenate(converted))
 
     def actions(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Actions from frames (n K) of episodes (n) on, each over one period -> (n K A) float32."""
+        """Read the policy's actions at frames (n K) of episodes (n) -> (n K A) float32.
+
+        Each covers one period of the store's frames, from its frame on.
+        """
         if self.conversion.is_identity:
             return self.store.gather("action", episodes, frames)
         last = self.store.length[episodes][:, None, None] - 1
         spans = np.minimum(frames[..., None] + np.arange(self.period), last)  # (n K period)
         read = self.store.gather("action", episodes, spans.reshape(len(frames), -1))
-        return self.conversion(read.reshape(-1, self.period, read.shape[-1])).reshape(
-            *frames.shape, -1
-        )
+        converted = self.conversion(read.reshape(-1, self.period, read.shape[-1]))
+        return converted.reshape(*frames.shape, -1)
 
     def proprio(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Proprioception at frames (n K) of episodes (n) -> (n K P) float32; 0 where the store has
-        no such number.
+        """Read proprioception at frames (n K) of episodes (n) -> (n K P) float32.
+
+        Numbers that the store lacks are 0.
         """
-        read = self.store.gather("proprio", episodes, frames)
+        recorded = self.store.gather("proprio", episodes, frames)
         if self.store.info.proprio == self.info.proprio:
-            return read
-        placed = np.zeros((*frames.shape, len(self.info.proprio)), np.float32)
-        placed[..., self.proprio_columns] = read
-        return placed
+            return recorded
+        proprio = np.zeros((*frames.shape, len(self.info.proprio)), np.float32)
+        proprio[..., self.proprio_columns] = recorded
+        return proprio
 
     def prepare(self, places: Iterable[tuple[int, int]], count: int) -> None:
-        """Begin to fetch `count` frames of all that is read, from each (episode, start) on; nothing
-        if local.
-        """
+        """Begin to fetch `count` frames from each (episode, start) on; no-op for a local store."""
         self.store.prepare(list(self.recorded.values()), places, (count - 1) * self.period + 1)
 
     def read_frames(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
         """Decode frames start, start + period ... of a camera or a feature that the store has.
 
-        name: the policy's. out: (n Y X C) uint8, resized where the policy's are smaller; of a
+        name: the policy's name of it. out: (n Y X C) uint8, resized where the sizes differ; of a
         feature (n *shape).
         """
-        own = self.recorded[name]
-        if name in self._unchanged:
-            self.store.read_frames(own, episode, start, start + len(out), out)
+        store_name = self.recorded[name]
+        if name not in self._resized:
+            self._decode(store_name, episode, start, out)
             return
-        if name in self._of_one_size:
-            self._decode(own, episode, start, out)
-            return
-        recorded = self.store.info.cameras[own]
-        frames = np.empty((len(out), recorded.height, recorded.width, 3), np.uint8)
-        self._decode(own, episode, start, frames)
+        camera = self.store.info.cameras[store_name]
+        frames = np.empty((len(out), camera.height, camera.width, 3), np.uint8)
+        self._decode(store_name, episode, start, frames)
         for resized, frame in zip(out, frames, strict=True):
             resized[...] = resize(frame, self.info.cameras[name])
 
     @cached_property
-    def _unchanged(self) -> frozenset[str]:
-        """Cameras and features whose frames are the store's own, by size and rate."""
-        return self._of_one_size if self.period == 1 else frozenset()
-
-    @cached_property
-    def _of_one_size(self) -> frozenset[str]:
-        """Cameras and features whose frames are as large as the policy's."""
-        cameras, theirs = self.store.info.cameras, self.info.cameras
-        resized = {name for name, own in self.cameras.items() if cameras[own] != theirs[name]}
-        return frozenset(self.recorded.keys() - resized)
+    def _resized(self) -> frozenset[str]:
+        """The policy's cameras whose images are of another size than the store's."""
+        return frozenset(
+            name
+            for name, store_name in self.cameras.items()
+            if self.store.info.cameras[store_name] != self.info.cameras[name]
+        )
 
     def _decode(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
-        """Decode frames start, start + period ... of a camera or a feature of the store."""
+        """Decode frames start, start + period ... of a camera or a feature, by the store's name."""
         if self.period == 1:
             self.store.read_frames(name, episode, start, start + len(out), out)
             return
-        if self.store.codecs[name].block_size > 1:  # a group is decoded as a whole in any case
+        if self.store.codecs[name].block_size > 1:  # the frames between are decoded in any case
             frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), out.dtype)
             self.store.read_frames(name, episode, start, start + len(frames), frames)
             out[:] = frames[:: self.period]
@@ -177,65 +172,73 @@ class StoreView:
 
 
 def resize(frame: np.ndarray, camera: Camera) -> np.ndarray:
-    """(Y X C) uint8 -> a frame of the camera's size, bilinear and without aliases."""
+    """Resize an image (Y X C) uint8 to the camera's size: bilinear, antialiased."""
     size = (camera.width, camera.height)
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
 
 
 def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, str]) -> StoreInfo:
-    """A store's description under other names, {new: old}; raises DataError for old names that it
-    does not have.
+    """Return a store's description with other names of cameras and actions, each {new: old}.
+
+    Raises DataError for an old name that the store does not have, and for names that would clash.
     """
-    known = {"camera": list(info.cameras), "action": list(info.action.names)}
-    for kind, names in (("camera", cameras), ("action", actions)):
-        for name in names.values():
-            if name not in known[kind]:
-                raise DataError(f"{kind}s: no {kind} '{name}'{did_you_mean(name, known[kind])}")
-        kept = [name for name in known[kind] if name not in names.values()]
-        if len({*names, *kept}) < len(known[kind]) or len({*names.values()}) < len(names):
-            raise DataError(
-                f"{kind}s: two of {', '.join(known[kind])} would have one name, or one of them two"
-            )
+    _check_new_names("camera", cameras, list(info.cameras))
+    _check_new_names("action", actions, list(info.action.names))
     new_camera = {old: new for new, old in cameras.items()}
     new_action = {old: new for new, old in actions.items()}
+    action_names = tuple(new_action.get(name, name) for name in info.action.names)
+    renamed_cameras = {new_camera.get(name, name): camera for name, camera in info.cameras.items()}
     try:
-        action = replace(
-            info.action, names=tuple(new_action.get(name, name) for name in info.action.names)
-        )
+        action = replace(info.action, names=action_names)
     except ValueError as error:
         raise DataError(f"actions: {error}") from None
     try:
-        return replace(
-            info,
-            cameras={new_camera.get(name, name): camera for name, camera in info.cameras.items()},
-            action=action,
-        )
+        return replace(info, cameras=renamed_cameras, action=action)
     except ValueError as error:  # a feature has that name
         raise DataError(f"cameras: {error}") from None
+
+
+def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[str]) -> None:
+    """Raise DataError unless {new: old} gives each of the recorded names at most one new name."""
+    for name in old_name.values():
+        if name not in recorded:
+            raise DataError(f"{kind}s: no {kind} '{name}'{did_you_mean(name, recorded)}")
+    unchanged = [name for name in recorded if name not in old_name.values()]
+    names_clash = len({*old_name, *unchanged}) < len(recorded)
+    renamed_twice = len({*old_name.values()}) < len(old_name)
+    if names_clash or renamed_twice:
+        raise DataError(
+            f"{kind}s: two of {', '.join(recorded)} would have one name, or one of them two"
+        )
 
 
 def common_info(
     infos: Sequence[StoreInfo], cameras: Sequence[str], features: Sequence[str] = ()
 ) -> StoreInfo:
-    """What a policy sees that is trained on all: the first one's conventions and rate, and what any
-    of them has.
+    """Return what a policy sees that is trained on several stores.
 
-    cameras: those to use, all if there are none. features: those to use. A camera's size, and what
-    a feature is, are those of the first store that has it. Raises DataError where one name is both.
+    It has the first store's conventions and rate, and the cameras, actions and proprioception that
+    any of them has. cameras: those to use; default: all. features: those to use. A camera's size,
+    and the specification of a feature, are those of the first store that has it. Raises DataError
+    where a camera and a feature share a name.
     """
-    every: dict[str, Camera] = {}
-    features_of_any: dict[str, Feature] = {}
+    all_cameras: dict[str, Camera] = {}
+    all_features: dict[str, Feature] = {}
     for info in infos:
-        every = {**info.cameras, **every}
-        features_of_any = {**info.features, **features_of_any}
-    wanted = tuple(cameras) or tuple(sorted(every))
+        all_cameras = {**info.cameras, **all_cameras}
+        all_features = {**info.features, **all_features}
+    camera_names = tuple(cameras) or tuple(sorted(all_cameras))
     proprio = tuple(dict.fromkeys(name for info in infos for name in info.proprio))
     action = merge_conventions([info.action for info in infos])
-    chosen = {name: every[name] for name in wanted if name in every}
-    read = {name: features_of_any[name] for name in features if name in features_of_any}
+    chosen_cameras = {name: all_cameras[name] for name in camera_names if name in all_cameras}
+    chosen_features = {name: all_features[name] for name in features if name in all_features}
     try:
         return replace(
-            infos[0], cameras=chosen or every, action=action, proprio=proprio, features=read
+            infos[0],
+            cameras=chosen_cameras or all_cameras,
+            action=action,
+            proprio=proprio,
+            features=chosen_features,
         )
     except ValueError as error:
         raise DataError(f"features: {error}") from None
@@ -248,23 +251,24 @@ def view_of(
     info: StoreInfo,
     turning: tuple[str, ...],
 ) -> StoreView:
-    """See a store as `info`; raises DataError, a line per reason, where that cannot be exact.
+    """View a store as `info`; raises DataError, a line per reason, where that cannot be exact.
 
-    renamed: its description under the policy's names. names: its cameras, {new: old}, as far as
-    they differ. turning: the policy's action dimensions that turn.
+    renamed: the store's description under the policy's names. names: the cameras that were renamed,
+    {the policy's name: the store's name}. turning: the policy's action dimensions that rotate.
     """
     ratio = renamed.fps / info.fps
     reasons = list(incompatibilities(renamed.action, info.action, ratio, turning))
-    reasons += [
-        f"feature '{name}': is {renamed.features[name]}, the policy's is {feature}; leave out the feature or the store"
-        for name, feature in info.features.items()
-        if renamed.features.get(name, feature) != feature
-    ]
+    for name, feature in info.features.items():
+        recorded = renamed.features.get(name, feature)
+        if recorded != feature:
+            reasons.append(
+                f"feature '{name}': is {recorded}, the policy's is {feature}; "
+                "leave out the feature or the store"
+            )
     if reasons:
         raise DataError("\n".join(reasons))
-    seen = {name: names.get(name, name) for name in renamed.cameras if name in info.cameras}
-    if not seen:
+    cameras = {name: names.get(name, name) for name in renamed.cameras if name in info.cameras}
+    if not cameras:
         raise DataError(f"cameras: has none of {', '.join(info.cameras)}; name them in `cameras`")
-    return StoreView(
-        store, info, seen, Conversion(renamed.action, info.action, round(ratio), turning)
-    )
+    conversion = Conversion(renamed.action, info.action, round(ratio), turning)
+    return StoreView(store, info, cameras, conversion)

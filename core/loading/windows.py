@@ -1,4 +1,4 @@
-"""History windows: which frames a sample covers."""
+"""Windows: which frames of an episode a sample covers."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from core.store.store import EpisodeStore
 
 
 class Windows:
-    """Window i covers `window` frames (T) of one episode; the target of frame t is the actions
-    t..t+horizon-1 (H).
+    """Windows of `window` frames (T); the target of frame t is the `horizon` actions (H) from t on.
 
-    Windows start at every `stride`-th frame of the selected episodes, up to the last frame: what
-    lies past an episode's end repeats the last frame and is masked (RoboVLMs does the same). Raises
-    DataError if no episode is selected.
+    Windows start at every `stride`-th frame of the selected episodes, up to the last frame. Past an
+    episode's end, the last frame is repeated and its actions are masked, as in RoboVLMs.
+    reach (T H): how many frames after a window's start each target action lies.
+    Raises DataError if no episode is selected.
     """
 
     def __init__(
@@ -34,9 +34,7 @@ class Windows:
             raise DataError(
                 f"{store.path}: no episodes are selected; import some, or hold out fewer"
             )
-        self.reach = np.arange(window)[:, None] + np.arange(
-            horizon
-        )  # (T H): how far each target lies behind the first
+        self.reach = np.arange(window)[:, None] + np.arange(horizon)
         counts = -(-store.length[self.episodes] // stride)
         self._ends = np.cumsum(counts)
         self._begins = self._ends - counts
@@ -45,7 +43,7 @@ class Windows:
         return int(self._ends[-1])
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return of windows (n) the episodes (n) and the frames (n) at which they start."""
+        """Return the episodes (n) of windows (n), and the frames (n) at which the windows start."""
         chosen = np.searchsorted(self._ends, indices, "right")
         return self.episodes[chosen], (indices - self._begins[chosen]) * self.stride
 
@@ -55,14 +53,14 @@ def split_by_task(store: EpisodeStore, held_out: int) -> tuple[np.ndarray, np.nd
 
     Raises DataError if a task would have nothing left to train on.
     """
-    names = np.array([store.task_name(episode) for episode in range(len(store))])
+    tasks = np.array([store.task_name(episode) for episode in range(len(store))])
     validation = np.zeros(len(store), bool)
-    for name in np.unique(names):
-        of_task = np.flatnonzero(names == name)
+    for name in np.unique(tasks):
+        of_task = np.flatnonzero(tasks == name)
         if len(of_task) <= held_out:
             raise DataError(
-                f"{store.path}: task '{name}' has {len(of_task)} episodes, of which {held_out} are to be held out; "
-                f"hold out fewer or import more"
+                f"{store.path}: task '{name}' has {len(of_task)} episodes, of which {held_out} "
+                "are to be held out; hold out fewer or import more"
             )
         validation[of_task[len(of_task) - held_out :]] = True
     return np.flatnonzero(~validation), np.flatnonzero(validation)

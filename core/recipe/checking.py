@@ -1,4 +1,4 @@
-"""Fills dataclasses from plain data and says everything that is wrong with it at once."""
+"""Plain data become checked dataclasses; every mistake in them is collected, not only the first."""
 
 import math
 import tomllib
@@ -16,46 +16,46 @@ T = TypeVar("T")
 
 
 def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[str]) -> T | None:
-    """Make a dataclass of `values`; append one line per mistake to `mistakes` and return None if
-    there is any.
+    """Make a dataclass of `values`, or append one line per mistake to `mistakes` and return None.
 
     where: the dotted path of the section, for the messages.
     """
-    known = [f.name for f in fields(config)]  # type: ignore[arg-type]
-    unknown = [key for key in values if key not in known]
-    mistakes += [f"{where}.{key}: unknown key{did_you_mean(key, known)}" for key in unknown]
-    known_values = {key: value for key, value in values.items() if key in known}
-    if strange := [
-        line for key, value in known_values.items() for line in _strange(f"{where}.{key}", value)
-    ]:
-        mistakes += strange
+    known_keys = [f.name for f in fields(config)]  # type: ignore[arg-type]
+    known_values: dict[str, Any] = {}
+    meaningless: list[str] = []
+    for key, value in values.items():
+        if key in known_keys:
+            known_values[key] = value
+            meaningless += _meaningless_values(f"{where}.{key}", value)
+        else:
+            mistakes.append(f"{where}.{key}: unknown key{did_you_mean(key, known_keys)}")
+    mistakes += meaningless
+    if meaningless:  # JSON, by which pydantic checks the rest, cannot hold them
         return None
     try:
         filled = from_plain(config, known_values)
     except ValidationError as error:
         mistakes += [_line(where, details) for details in error.errors(include_url=False)]
         return None
-    return None if unknown else filled
+    return filled if len(known_values) == len(values) else None
 
 
 def parse_value(text: str) -> Any:
-    """Read a value from the command line as TOML; a bare word is a string, so that the shell needs
-    no inner quotes.
+    """Read a value from the command line as TOML; what is not TOML is a string.
+
+    A bare word is a string, too, so a shell needs no inner quotes.
     """
     try:
         parsed = tomllib.loads(f"value = {text.strip()}")
-    except (
-        ValueError,
-        RecursionError,
-    ):  # a TOMLDecodeError is a ValueError, and so is a number of 5,000 digits
+    # ValueError: not TOML, or a number of thousands of digits; RecursionError: nested too deeply
+    except (ValueError, RecursionError):
         return text.strip()
+    # a text with line breaks may hold further keys: then it is no single value
     return parsed["value"] if len(parsed) == 1 else text.strip()
 
 
 def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
-    """Read `key=value` pairs from the command line; append one line to `mistakes` for each that is
-    none.
-    """
+    """Read `key=value` pairs from the command line; append a line to `mistakes` for other words."""
     values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -66,12 +66,14 @@ def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
     return values
 
 
-def _strange(path: str, value: Any) -> list[str]:
-    """What TOML can say and no key means: dates, and numbers that are not finite."""
-    if isinstance(value, list):
-        return [line for i, entry in enumerate(value) for line in _strange(f"{path}.{i}", entry)]
-    if isinstance(value, dict):
-        return [line for key, entry in value.items() for line in _strange(f"{path}.{key}", entry)]
+def _meaningless_values(path: str, value: Any) -> list[str]:
+    """Say where a value holds what TOML allows and no key means: dates, infinities and NaN."""
+    if isinstance(value, list | dict):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        lines: list[str] = []
+        for key, entry in entries:
+            lines += _meaningless_values(f"{path}.{key}", entry)
+        return lines
     if isinstance(value, float) and not math.isfinite(value):
         return [f"{path}: expected a finite number, got {value}"]
     if not isinstance(value, str | int | float):
@@ -80,6 +82,7 @@ def _strange(path: str, value: Any) -> list[str]:
 
 
 def _line(where: str, details: ErrorDetails) -> str:
+    """Say one of pydantic's errors as a line of Joinery's."""
     path = ".".join([where, *map(str, details["loc"])])
     if details["type"] == "missing":
         return f"{path}: missing; this key has no default"

@@ -1,5 +1,8 @@
-"""Recipes: one TOML -> frozen dataclasses, with all mistakes reported at once before anything is
-built.
+"""A recipe is one TOML file; `load_recipe` makes frozen, checked dataclasses of it.
+
+The steps stand in `load_recipe`: read the file, give keys of earlier versions their present names,
+apply the overrides of the command line, check every section, make paths absolute. All mistakes are
+reported at once, before anything is built.
 """
 
 import re
@@ -25,11 +28,26 @@ from core.recipe.sections import (
     TrainConfig,
 )
 from core.registry.catalogue import Catalogue
-from core.registry.components import SETTINGS_OF_EVERY_PART, Component
+from core.registry.components import KEYS_OF_EVERY_PART, Component
 from core.registry.hookspecs import ComponentKind
-from core.registry.part_settings import OF_KIND, PartSettings
+from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 
 T = TypeVar("T")
+
+PARTS: tuple[ComponentKind, ...] = (
+    "vision_encoder",
+    "text_encoder",
+    "backbone",
+    "action_tokens",
+    "policy_head",
+)
+ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
+
+# {section: {key of an earlier version: its present name}}; recipes, overrides and the recipe.toml
+# of finished runs may use either
+FORMER_NAMES: Mapping[str, Mapping[str, str]] = {
+    "evaluate": {"lanes": "num_envs", "execute": "replan_steps"},
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +62,8 @@ class Choice:
 class Part(Choice):
     """One part of the policy: which component, its configuration, and how it is trained.
 
-    role: what only its kind has: an encoder's projection, how a head's loss counts; None for other
-    kinds.
+    settings: what every part has. role: the settings that only parts of its kind have, for example
+    the projection of an encoder or the weight of an auxiliary head's loss; None for other kinds.
     """
 
     settings: PartSettings
@@ -57,20 +75,12 @@ class Part(Choice):
         return {"name": self.component.name, **_plain(self.settings), **role, **_plain(self.config)}
 
 
-PARTS: tuple[ComponentKind, ...] = (
-    "vision_encoder",
-    "text_encoder",
-    "backbone",
-    "action_tokens",
-    "policy_head",
-)
-ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment: how to train, on what, to predict what, with which five parts; and the world
-    to try it in.
+    """An experiment: the data, the policy's five parts, its training and its evaluation.
+
+    auxiliary: further policy heads, by label. environment, demonstrations and evaluate are None
+    where the recipe has no such section.
     """
 
     train: TrainConfig
@@ -78,31 +88,40 @@ class Recipe:
     augmentation: AugmentationConfig
     action: ActionConfig
     parts: Mapping[ComponentKind, Part] = field(default_factory=dict)
-    auxiliary: Mapping[str, Part] = field(default_factory=dict)  # further policy heads, by label
+    auxiliary: Mapping[str, Part] = field(default_factory=dict)
     environment: Choice | None = None
     demonstrations: DemonstrationsConfig | None = None
     evaluate: EvaluateConfig | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Every key with its value, in the layout of the TOML."""
-        sections = {name: _plain(getattr(self, name)) for name in GENERAL}
-        sections |= {kind: part.as_dict() for kind, part in self.parts.items()}
+        sections: dict[str, Any] = {name: _plain(getattr(self, name)) for name in GENERAL}
+        for kind, part in self.parts.items():
+            sections[kind] = part.as_dict()
         if self.auxiliary:
-            sections["auxiliary"] = [part.as_dict() for part in self.auxiliary.values()]  # type: ignore[assignment]
+            sections["auxiliary"] = [part.as_dict() for part in self.auxiliary.values()]
         if self.environment is not None:
-            sections["environment"] = {
-                "name": self.environment.component.name,
-                **_plain(self.environment.config),
-            }
-        return sections | {
-            name: _plain(getattr(self, name))
-            for name in OPTIONAL
-            if getattr(self, name) is not None
-        }
+            name = self.environment.component.name
+            sections["environment"] = {"name": name, **_plain(self.environment.config)}
+        for name in OPTIONAL:
+            if getattr(self, name) is not None:
+                sections[name] = _plain(getattr(self, name))
+        return sections
 
     def as_toml(self) -> str:
         """Write the recipe with every default spelled out."""
         return tomli_w.dumps(self.as_dict())
+
+
+def _plain(value: Any) -> Any:
+    """A configuration, or a value in it, as TOML writes it: paths as text, and no key for None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def load_recipe(
@@ -110,11 +129,12 @@ def load_recipe(
 ) -> Recipe:
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
-    environment: name of another one to take the place of the recipe's, whose tasks then mean
-    nothing.
+    overrides: `section.key=value` pairs of the command line. environment: the name of another
+    environment to use instead of the recipe's; the recipe's tasks are then dropped.
     """
     mistakes: list[str] = []
     values = _read(path)
+    _rename_former_keys(values)
     if environment is not None:
         _replace_environment(values, environment)
     overridden = _override(values, overrides, mistakes)
@@ -122,7 +142,10 @@ def load_recipe(
     recipe = _check(values, catalogue, mistakes)
     if recipe is None:
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
-    return _anchor(recipe, path.parent.absolute(), overridden)
+    return _with_absolute_paths(recipe, path.parent.absolute(), overridden)
+
+
+# ------------------------------------------------------------------- from a file to plain tables
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -136,8 +159,22 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
+def _rename_former_keys(values: dict[str, Any]) -> None:
+    """Give keys of earlier versions their present names, in place.
+
+    Where a section has both, the former name stays, and is reported as an unknown key.
+    """
+    for section, names in FORMER_NAMES.items():
+        table = values.get(section)
+        if not isinstance(table, dict):
+            continue
+        for former, present in names.items():
+            if former in table and present not in table:
+                table[present] = table.pop(former)
+
+
 def _replace_environment(values: dict[str, Any], name: str) -> None:
-    """Put another environment in place, without what the recipe says of the one before."""
+    """Use another environment, without the settings and tasks of the recipe's own."""
     before = values.get("environment")
     if isinstance(before, dict) and before.get("name") == name:
         return
@@ -148,106 +185,85 @@ def _replace_environment(values: dict[str, Any], name: str) -> None:
 
 
 def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[str]) -> set[str]:
-    """Apply `section.key=value` pairs in place and return the overridden paths."""
+    """Apply `section.key=value` pairs in place; return the keys that were overridden."""
     overridden = set()
     for pair in overrides:
-        key, equals, text = pair.partition("=")
-        section, dot, name = key.strip().partition(".")
+        path, equals, text = pair.partition("=")
+        section, dot, key = path.strip().partition(".")
         if section == "auxiliary":
             mistakes.append(
-                f"override '{pair}': tables [[auxiliary]] cannot be overridden; change them in the recipe"
+                f"override '{pair}': tables [[auxiliary]] cannot be overridden; "
+                "change them in the recipe"
             )
             continue
-        if not (equals and dot and name and isinstance(values.setdefault(section, {}), dict)):
+        if not (equals and dot and key and isinstance(values.setdefault(section, {}), dict)):
             mistakes.append(
                 f"override '{pair}': expected section.key=value, for example train.steps=100"
             )
             continue
-        values[section][name] = parse_value(text)
-        overridden.add(f"{section}.{name}")
+        key = FORMER_NAMES.get(section, {}).get(key, key)
+        values[section][key] = parse_value(text)
+        overridden.add(f"{section}.{key}")
     return overridden
 
 
 def _move_attention(values: dict[str, Any], catalogue: Catalogue) -> None:
-    """Put backbone.attention of recipes and runs of version 0.1 where it is since: the action
-    tokens say who sees whom.
+    """Move backbone.attention, where version 0.1 had it, to action_tokens.attention.
 
-    A backbone of somebody else's may have a key of this name, and keeps it.
+    The backbone of a third party may have a key of this name itself, and keeps it.
     """
 
-    def knows_attention(kind: ComponentKind, section: dict[str, Any]) -> bool:
+    def has_attention_key(kind: ComponentKind, section: dict[str, Any]) -> bool:
         component = catalogue[kind].get(str(section.get("name")))
         return component is not None and "attention" in {f.name for f in fields(component.config)}
 
     backbone, tokens = values.get("backbone"), values.get("action_tokens")
-    if (
-        not (isinstance(backbone, dict) and isinstance(tokens, dict))
-        or "attention" not in backbone.keys() - tokens
-    ):
+    if not isinstance(backbone, dict) or not isinstance(tokens, dict):
         return
-    if knows_attention("action_tokens", tokens) and not knows_attention("backbone", backbone):
+    if "attention" not in backbone or "attention" in tokens:
+        return
+    if has_attention_key("action_tokens", tokens) and not has_attention_key("backbone", backbone):
         tokens["attention"] = backbone.pop("attention")
 
 
+# -------------------------------------------------------- from plain tables to checked dataclasses
+
+
 def _check(values: Mapping[str, Any], catalogue: Catalogue, mistakes: list[str]) -> Recipe | None:
-    required, optional = [*GENERAL, *PARTS], ["auxiliary", "environment", *OPTIONAL]
-    sections = [*required, *optional]
+    """Make a dataclass of every section; append each mistake, and return None if there is any."""
+    required = [*GENERAL, *PARTS]
+    optional = ["environment", *OPTIONAL]
+    sections = [*required, "auxiliary", *optional]
     mistakes += [
         f"[{name}]: unknown section{did_you_mean(name, sections)}"
         for name in values
         if name not in sections
     ]
-    tables = [
-        name for name in sections if name in required or (name in values and name != "auxiliary")
-    ]
-    found = {name: _section(values, name, mistakes) for name in tables}
-    general = {name: fill(config, found[name], name, mistakes) for name, config in GENERAL.items()}
-    parts = {
-        kind: _part(kind, found[kind], catalogue, mistakes, kind, OF_KIND.get(kind))
-        for kind in PARTS
-    }
+    tables: dict[str, dict[str, Any]] = {}
+    for name in (*required, *(name for name in optional if name in values)):
+        table = values.get(name, {})
+        if not isinstance(table, dict):
+            mistakes.append(f"{name}: expected a section [{name}], got {table!r}")
+            table = {}
+        tables[name] = table
+
+    general = {name: fill(config, tables[name], name, mistakes) for name, config in GENERAL.items()}
+    parts = {kind: _part(kind, tables[kind], catalogue, mistakes) for kind in PARTS}
     auxiliary = _auxiliary(values.get("auxiliary", []), catalogue, mistakes)
-    extra: dict[str, Any] = {
-        name: fill(config, found[name], name, mistakes)
+    rollouts: dict[str, Any] = {
+        name: fill(config, tables[name], name, mistakes)
         for name, config in OPTIONAL.items()
-        if name in found
+        if name in tables
     }
-    if "environment" in found:
-        extra["environment"] = _choice(
-            "environment", found["environment"], catalogue, mistakes, "environment"
+    if "environment" in tables:
+        rollouts["environment"] = _choice(
+            "environment", tables["environment"], catalogue, mistakes, "environment"
         )
-    mistakes += _contradictions(general["data"], general["action"], extra)
+    mistakes += _contradictions(general["data"], general["action"], rollouts)
     mistakes += check_needs(parts, auxiliary, catalogue)
-    return None if mistakes else Recipe(**general, parts=parts, auxiliary=auxiliary, **extra)  # type: ignore[arg-type]
-
-
-def _contradictions(data: Any, action: Any, extra: Mapping[str, Any]) -> list[str]:
-    """What no section can see alone; a section that is wrong in itself is None here, and already
-    said.
-    """
-    mistakes = [
-        f"[{name}]: there is no [environment] to do it in; add one, or leave out [{name}]"
-        for name in OPTIONAL
-        if name in extra and "environment" not in extra
-    ]
-    if extra.get("demonstrations") and data and data.path is None:
-        mistakes.append(
-            "[demonstrations]: are recorded into one store; name it with data.path alone"
-        )
-    evaluate = extra.get("evaluate")
-    if evaluate and action and evaluate.execute > action.horizon:
-        mistakes.append(
-            f"evaluate.execute: a chunk holds action.horizon = {action.horizon}, got {evaluate.execute}"
-        )
-    return mistakes
-
-
-def _section(values: Mapping[str, Any], name: str, mistakes: list[str]) -> dict[str, Any]:
-    section = values.get(name, {})
-    if isinstance(section, dict):
-        return section
-    mistakes.append(f"{name}: expected a section [{name}], got {section!r}")
-    return {}
+    if mistakes:
+        return None
+    return Recipe(**general, parts=parts, auxiliary=auxiliary, **rollouts)  # type: ignore[arg-type]
 
 
 def _part(
@@ -255,39 +271,44 @@ def _part(
     section: dict[str, Any],
     catalogue: Catalogue,
     mistakes: list[str],
-    where: str,
-    role: type | None,
+    where: str | None = None,
+    role_of: str | None = None,
 ) -> Part | None:
-    """where: the section's name, for the messages. role: the settings that only this kind of part
-    has.
+    """Sort the keys of a part's section into its settings, its role and its component's own.
+
+    where: the section's name in messages; default: its kind.
+    role_of: whose key in SETTINGS_OF_KIND is the part's role; default: its kind.
     """
-    shared = {
-        key: value
-        for key, value in section.items()
-        if key in SETTINGS_OF_EVERY_PART and key != "name"
-    }
-    known = {f.name for f in fields(role)} if role else set()
-    of_role = {key: value for key, value in section.items() if key in known}
-    own = {key: value for key, value in section.items() if key not in shared and key not in of_role}
-    choice = _choice(kind, own, catalogue, mistakes, where)
-    settings = fill(PartSettings, shared, where, mistakes)
-    filled = fill(role, of_role, where, mistakes) if role else None
+    where = where or kind
+    role_type = SETTINGS_OF_KIND.get(role_of or kind)
+    role_keys = {f.name for f in fields(role_type)} if role_type else set()
+    shared_values, role_values, own_values = {}, {}, {}
+    for key, value in section.items():
+        if key in role_keys:
+            role_values[key] = value
+        elif key in KEYS_OF_EVERY_PART and key != "name":
+            shared_values[key] = value
+        else:
+            own_values[key] = value
+    choice = _choice(kind, own_values, catalogue, mistakes, where)
+    settings = fill(PartSettings, shared_values, where, mistakes)
+    role = fill(role_type, role_values, where, mistakes) if role_type else None
     if settings and settings.train is not True and kind in ALWAYS_TRAINED:
         mistakes.append(
             f"{where}.train: expected true: the action tokens and the policy head always train"
         )
-    return Part(choice.component, choice.config, settings, filled) if choice and settings else None
+    return Part(choice.component, choice.config, settings, role) if choice and settings else None
 
 
 def _auxiliary(tables: Any, catalogue: Catalogue, mistakes: list[str]) -> dict[str, Part]:
-    """The tables [[auxiliary]], by label."""
+    """Check the tables [[auxiliary]]; return the heads by label."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         mistakes.append(f"auxiliary: expected tables [[auxiliary]], got {tables!r}")
         return {}
     heads: dict[str, Part] = {}
     for number, table in enumerate(tables):
         where = f"auxiliary.{number}"
-        part = _part("policy_head", table, catalogue, mistakes, where, OF_KIND["auxiliary"])
+        part = _part("policy_head", table, catalogue, mistakes, where, role_of="auxiliary")
         if part is None or part.role is None:
             continue
         label = part.role.label or part.component.name
@@ -303,85 +324,104 @@ def _auxiliary(tables: Any, catalogue: Catalogue, mistakes: list[str]) -> dict[s
 
 def _choice(
     kind: ComponentKind,
-    section: dict[str, Any],
+    section: Mapping[str, Any],
     catalogue: Catalogue,
     mistakes: list[str],
     where: str,
 ) -> Choice | None:
+    """Look up the component that a section names, and fill its configuration."""
     name = section.get("name")
     component = catalogue[kind].get(name) if isinstance(name, str) else None
     if component is None:
         mistakes.append(f"{where}.name: {catalogue.explain_unknown(kind, name)}")
         return None
-    config: Any = fill(
-        component.config, {k: v for k, v in section.items() if k != "name"}, where, mistakes
-    )
+    own_values = {key: value for key, value in section.items() if key != "name"}
+    config: Any = fill(component.config, own_values, where, mistakes)
     return Choice(component, config) if config is not None else None
 
 
-def _anchor(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
-    """Make paths absolute: the recipe's are relative to its folder, the command line's to where it
-    was typed.
+def _contradictions(data: Any, action: Any, rollouts: Mapping[str, Any]) -> list[str]:
+    """Check what concerns several sections; a section with mistakes of its own is None here."""
+    mistakes = [
+        f"[{name}]: there is no [environment] to do it in; add one, or leave out [{name}]"
+        for name in OPTIONAL
+        if name in rollouts and "environment" not in rollouts
+    ]
+    if rollouts.get("demonstrations") and data and data.path is None:
+        mistakes.append(
+            "[demonstrations]: are recorded into one store; name it with data.path alone"
+        )
+    evaluate = rollouts.get("evaluate")
+    if evaluate and action and evaluate.replan_steps > action.horizon:
+        mistakes.append(
+            f"evaluate.replan_steps: a chunk holds action.horizon = {action.horizon}, "
+            f"got {evaluate.replan_steps}"
+        )
+    return mistakes
+
+
+# ------------------------------------------------------------------------------------------- paths
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Makes relative paths absolute: those of the recipe begin at its folder.
+
+    overridden: the keys that the command line set; their paths begin at the current folder.
     """
 
-    def located(name: str, key: str) -> str:
-        """A model or its weights may be a path or a name on the hub; it is a path if there is
-        something at it.
-        """
-        path = (Path.cwd() if key in overridden else folder) / name
+    folder: Path
+    overridden: set[str]
+
+    def start_of(self, key: str) -> Path:
+        """Return the folder at which the path of a key begins."""
+        return Path.cwd() if key in self.overridden else self.folder
+
+    def hub_or_path(self, name: str, key: str) -> str:
+        """Return a name on the hub as it is; it is a path if a file or folder lies there."""
+        path = self.start_of(key) / name
         return str(path.absolute()) if path.exists() else name
 
-    def anchored(config: T, section: str, start: Path | None = None) -> T:
-        """start: where paths in a table within the section begin."""
-        changed: dict[str, Any] = {}
+    def of_config(self, config: T, section: str, start: Path | None = None) -> T:
+        """Return a configuration with absolute paths.
+
+        start: the folder at which all its paths begin; default: `start_of` each key.
+        """
+        changes: dict[str, Any] = {}
         for f in fields(config):  # type: ignore[arg-type]
             key, value = f"{section}.{f.name}", getattr(config, f.name)
-            here = start or (Path.cwd() if key in overridden else folder)
+            key_start = start or self.start_of(key)
             if isinstance(value, Path):
-                changed[f.name] = here / value
+                changes[f.name] = key_start / value
             elif isinstance(value, str) and f.metadata.get("located"):
-                changed[f.name] = located(value, key)
+                changes[f.name] = self.hub_or_path(value, key)
             elif isinstance(value, tuple) and any(is_dataclass(entry) for entry in value):
-                changed[f.name] = tuple(anchored(entry, key, here) for entry in value)
-        return replace(config, **changed)  # type: ignore[type-var]
+                changes[f.name] = tuple(self.of_config(entry, key, key_start) for entry in value)
+        return replace(config, **changes)  # type: ignore[type-var]
 
-    def placed(part: Part, section: str) -> Part:
+    def of_part(self, part: Part, section: str) -> Part:
+        """Return a part with absolute paths in its configuration and in `pretrained`."""
         settings = part.settings
         if isinstance(settings.pretrained, str):
-            settings = replace(
-                settings, pretrained=located(settings.pretrained, f"{section}.pretrained")
-            )
-        return replace(part, config=anchored(part.config, section), settings=settings)
+            source = self.hub_or_path(settings.pretrained, f"{section}.pretrained")
+            settings = replace(settings, pretrained=source)
+        return replace(part, config=self.of_config(part.config, section), settings=settings)
 
-    parts = {kind: placed(part, kind) for kind, part in recipe.parts.items()}
-    auxiliary = {
-        label: placed(part, f"auxiliary.{label}") for label, part in recipe.auxiliary.items()
-    }
+
+def _with_absolute_paths(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
+    """Return the recipe with absolute paths; folder: where the recipe lies."""
+    paths = _Paths(folder, overridden)
     environment = recipe.environment
     if environment is not None:
-        environment = replace(environment, config=anchored(environment.config, "environment"))
+        config = paths.of_config(environment.config, "environment")
+        environment = replace(environment, config=config)
     return replace(
         recipe,
-        data=anchored(recipe.data, "data"),
-        parts=parts,
-        auxiliary=auxiliary,
+        data=paths.of_config(recipe.data, "data"),
+        parts={kind: paths.of_part(part, kind) for kind, part in recipe.parts.items()},
+        auxiliary={
+            label: paths.of_part(part, f"auxiliary.{label}")
+            for label, part in recipe.auxiliary.items()
+        },
         environment=environment,
     )
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return {key: _plain_value(value) for key, value in asdict(config).items() if _is_said(value)}
-
-
-def _plain_value(value: Any) -> Any:
-    """What TOML can say: text for paths, in tables and lists, too."""
-    if isinstance(value, dict):
-        return {key: _plain_value(entry) for key, entry in value.items() if _is_said(entry)}
-    if isinstance(value, list | tuple):
-        return [_plain_value(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _is_said(value: Any) -> bool:
-    """TOML has no null."""
-    return value is not None

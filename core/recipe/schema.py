@@ -1,6 +1,4 @@
-"""The JSON Schema of recipes, generated from the registered components: editors complete and check
-recipes with it.
-"""
+"""The JSON Schema of recipes, made of the registered components, for completion in editors."""
 
 from typing import Any
 
@@ -11,15 +9,16 @@ from core.recipe.sections import GENERAL, OPTIONAL
 from core.registry.catalogue import Catalogue
 from core.registry.components import parameters_of
 from core.registry.hookspecs import ComponentKind
-from core.registry.part_settings import OF_KIND, PartSettings
+from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 
 
 def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema (draft 2020-12) of every recipe that these components allow."""
     definitions: dict[str, Any] = {}
     sections = {name: _object(config, definitions) for name, config in GENERAL.items()}
-    sections |= {kind: _part(kind, catalogue, definitions, OF_KIND.get(kind)) for kind in PARTS}
-    auxiliary = _part("policy_head", catalogue, definitions, OF_KIND["auxiliary"])
+    for kind in PARTS:
+        sections[kind] = _part(kind, catalogue, definitions, SETTINGS_OF_KIND.get(kind))
+    auxiliary = _part("policy_head", catalogue, definitions, SETTINGS_OF_KIND["auxiliary"])
     sections["auxiliary"] = {"type": "array", "items": auxiliary}
     sections["environment"] = _component("environment", catalogue, definitions, {})
     sections |= {name: _object(config, definitions) for name, config in OPTIONAL.items()}
@@ -38,7 +37,7 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
 def _part(
     kind: ComponentKind, catalogue: Catalogue, definitions: dict[str, Any], role: type | None
 ) -> dict[str, Any]:
-    """role: the settings that only this kind of part has."""
+    """Return the schema of a part's section; role: the settings that only this kind of part has."""
     settings = _object(PartSettings, definitions)["properties"]
     if role is not None:
         settings |= _object(role, definitions)["properties"]
@@ -50,7 +49,7 @@ def _part(
 def _component(
     kind: ComponentKind, catalogue: Catalogue, definitions: dict[str, Any], shared: dict[str, Any]
 ) -> dict[str, Any]:
-    """One variant per component; shared: what all of them take beside their own keys."""
+    """Return one variant per component; shared: the keys that all of them have beside their own."""
     variants: list[Any] = []
     for component in catalogue[kind]:
         variant = _object(component.config, definitions)
@@ -61,13 +60,12 @@ def _component(
         }
         variant["required"] = ["name", *variant.get("required", [])]
         variants.append(variant)
-    return {
-        "type": "object",
-        "oneOf": variants or [False],
-    }  # what nobody offers, no recipe can name
+    # without any component, no section of this kind can be valid
+    return {"type": "object", "oneOf": variants or [False]}
 
 
 def _object(config: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a dataclass; the dataclasses inside it are added to `definitions`."""
     schema = TypeAdapter(config).json_schema()
     definitions.update(schema.pop("$defs", {}))
     schema.setdefault("properties", {})

@@ -1,4 +1,4 @@
-"""The sections of a recipe that are no components: what each may say, with limits and defaults."""
+"""The sections of a recipe other than components: their keys, with limits and defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from core.episodes.episode import Frame, Mode, Rotation
 from core.registry.part_settings import Amount, Positive, Rate, Share
 from core.store.location import Address
 
-MOST_DEMONSTRATIONS = (
-    100_000  # of a task: where one try in ten succeeds, they need no seed that evaluation uses
-)
+# Demonstrations of a task. Their seeds then stay below those of evaluation (a million and above),
+# even where only one attempt in ten succeeds.
+MOST_DEMONSTRATIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,37 @@ class TrainConfig:
     accumulation: Positive = 1
     """micro-batches per optimiser step."""
     learning_rate: Rate = 3e-4
-    """of every part that does not say its own."""
+    """of every part that does not set its own."""
     weight_decay: Amount = 0.01
-    """AdamW's, on matrices; of every part that does not say its own."""
+    """AdamW's, on matrices only; of every part that does not set its own."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """AdamW's two averaging rates."""
+    """AdamW's averaging rates of the gradient and of its square."""
     warmup_steps: Annotated[int, Ge(0)] = 100
     """steps over which the learning rate rises linearly to its full value."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """how the learning rate falls; cosine and linear end at zero."""
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """share of the steps after the warm-up, the last ones, over which it falls; before, it is
-    constant.
+    """share of the steps after the warm-up over which the learning rate falls, at the end of
+    training; before, it is constant.
     """
     gradient_clip: Amount = 1.0
     """largest norm of the whole gradient; 0 does not clip."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
-    """Lightning Fabric's, "32-true", "bf16-mixed", "16-mixed" or "bf16-true"."""
+    """number format of weights and computation, as Lightning Fabric names it."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Lightning Fabric's, "auto", "cpu", "cuda" or "mps"."""
+    """device to train on; "auto" takes a GPU if there is one."""
     strategy: Literal["auto", "ddp"] = "auto"
-    """Lightning Fabric's, "auto" or "ddp"."""
+    """how processes share the work, as Lightning Fabric names it; "ddp" averages gradients."""
     devices: Positive = 1
     """processes to train with, one per device."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
-    """of the initial weights, the order of the data and dropout."""
+    """seed of the initial weights, the order of the data and all random numbers of training."""
     validate_every: Positive = 200
     """steps between validations on the held-out episodes; the last step always validates."""
     checkpoint_every: Positive = 200
     """steps between checkpoints; the last step always saves."""
     keep_last: Positive = 2
-    """newest checkpoints that are kept, beside the best one."""
+    """how many of the newest checkpoints are kept, beside the best one."""
     log_every: Positive = 10
     """steps between readings of the losses; a reading waits for the device."""
     joint_table_every: Positive = 100
@@ -73,39 +73,39 @@ class TrainConfig:
             )
 
 
-@with_config(ConfigDict(extra="forbid"))  # its keys are checked by pydantic, not by `fill`
+# `fill` finds the unknown keys of whole sections only; those of tables within are left to pydantic
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class StoreConfig:
-    """One of several stores that are trained on together."""
+    """One of several stores to train on together."""
 
     path: Address
     """the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
     http://.
     """
     name: str | None = None
-    """what messages, episodes and checkpoints call it; the last part of its path unless said."""
+    """its name in messages, episode ids and checkpoints; default: the last part of its path."""
     weight: Annotated[float, Gt(0)] | None = None
-    """its share of the samples is this over the sum of all weights; unset for all: as many as they
-    have windows.
+    """its share of the samples is this over the sum of all weights; set it for all stores or for
+    none; default: every window is drawn equally often.
     """
     cameras: Mapping[str, str] = field(default_factory=dict)
-    """the store's name of each camera, by the policy's name; cameras that are not here keep their
-    names.
-    """
+    """{the policy's name: the store's name} of cameras; others keep their names."""
     actions: Mapping[str, str] = field(default_factory=dict)
-    """the store's name of an action dimension, by the policy's name; others keep their names."""
+    """{the policy's name: the store's name} of action dimensions; others keep their names."""
 
     @property
     def label(self) -> str:
-        """What messages call it."""
-        return self.name or str(self.path).partition("?")[0].rstrip("/").rpartition("/")[
-            2
-        ].removesuffix(".zarr")
+        """Its name: the one that the recipe gives, or the last part of its path without .zarr."""
+        if self.name:
+            return self.name
+        path = str(self.path).partition("?")[0].rstrip("/")
+        return path.rpartition("/")[2].removesuffix(".zarr")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which episodes, and what a sample of them is."""
+    """The episodes to train on, and what a sample is."""
 
     path: Address | None = None
     """the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
@@ -118,14 +118,13 @@ class DataConfig:
     cameras: tuple[str, ...] = ()
     """which cameras to use, by name; an empty list means all."""
     features: tuple[str, ...] = ()
-    """which of the stores' named features the policy reads, "depth" for example; none unless said.
-    """
+    """which of the stores' named features the policy reads, "depth" for example."""
     validation_episodes: Positive = 1
-    """how many episodes of each task, the last ones, are held out."""
+    """how many episodes of each task are held out for validation: the last ones."""
     threads: Positive = 2
     """threads that decode frames."""
     prefetch: Positive = 3
-    """batches that are prepared ahead."""
+    """how many batches are prepared ahead."""
 
     def __post_init__(self) -> None:
         _raise_if_repeated(self.cameras, "cameras")
@@ -137,19 +136,22 @@ class DataConfig:
             raise ValueError("stores: give every store a weight, or none")
 
     @property
-    def sources(self) -> tuple[StoreConfig, ...]:
+    def store_configs(self) -> tuple[StoreConfig, ...]:
         """The stores, one or several."""
-        return self.stores or (StoreConfig(self.path),)  # type: ignore[arg-type]  # one of the two is said
+        if self.stores:
+            return self.stores
+        assert self.path is not None  # __post_init__ has checked that one of the two is set
+        return (StoreConfig(self.path),)
 
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """What the policy predicts, and what the recipe takes for granted about the store's actions."""
+    """What the policy predicts, and what the recipe expects of the store's actions."""
 
     horizon: Positive = 10
     """actions per chunk (H)."""
     normalization: Literal["none", "clip_range", "min_max", "quantile", "mean_std"] = "min_max"
-    """how actions reach the network; gripper dimensions are mapped by their own convention."""
+    """how actions are scaled for the network; grippers are mapped by their own convention."""
     clip_range: tuple[float, float] = (-1.0, 1.0)
     """lowest and highest value, for normalization = "clip_range"."""
     mode: Mode | None = None
@@ -169,41 +171,42 @@ class ActionConfig:
             raise ValueError(f"clip_range must rise, got {low} to {high}")
         if self.clip_range != (-1.0, 1.0) and self.normalization != "clip_range":
             raise ValueError(
-                f'clip_range has no effect with normalization = "{self.normalization}"; drop one of the two'
+                f'clip_range has no effect with normalization = "{self.normalization}"; '
+                "drop one of the two"
             )
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of the images while training; a crop is taken from the middle when acting."""
+    """Random changes of the images while training; acting crops the middle of each image."""
 
     shift: Annotated[int, Ge(0)] | Mapping[str, Annotated[int, Ge(0)]] = 0
-    """largest shift, in pixels, each way; of all cameras, or of each by its name."""
+    """largest shift in each direction, in pixels, of all cameras; or a table {camera: pixels}."""
     crop: Annotated[float, Gt(0), Le(1)] = 1.0
-    """share of each side that is kept, and enlarged to the whole size."""
+    """share of each side that is kept; it is enlarged to the size of the image."""
     brightness: Share = 0.0
-    """largest change, as a share."""
+    """largest relative change."""
     contrast: Share = 0.0
-    """largest change, as a share."""
+    """largest relative change."""
     saturation: Share = 0.0
-    """largest change, as a share."""
+    """largest relative change."""
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
-    """largest turn, as a share of the circle."""
+    """largest change, as a share of the colour circle."""
     per_frame: bool = False
-    """change every frame of a window on its own."""
+    """change each frame of a window independently, not the whole window alike."""
 
 
 @dataclass(frozen=True)
 class DemonstrationsConfig:
-    """Which of the environment's tasks its expert shows; recorded into data.path on first use."""
+    """What the environment's expert demonstrates; recorded into data.path on first use."""
 
     tasks: tuple[str, ...] = ()
-    """by name; an empty list means all."""
+    """which tasks, by name; an empty list means all."""
     episodes: Annotated[int, Gt(0), Le(MOST_DEMONSTRATIONS)] = 100
     """successful demonstrations of each task."""
     noise: Annotated[float, Ge(0), Le(1)] = 0.0
-    """how much the expert's actions are disturbed while recording, in units of the actions; the
-    environment's expert says how well it recovers.
+    """how much the expert's actions are disturbed while recording, in units of the actions; how
+    much it recovers from is said with the environment's expert.
     """
 
     def __post_init__(self) -> None:
@@ -212,36 +215,35 @@ class DemonstrationsConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How the trained policy is tried out in the environment."""
+    """How the trained policy is evaluated in the environment."""
 
     tasks: tuple[str, ...] = ()
-    """by name; an empty list means those of [demonstrations], or all."""
+    """which tasks, by name; an empty list means those of [demonstrations], or all."""
     episodes: Annotated[int, Ge(0)] = 20
-    """attempts at each task; 0 for chains alone."""
+    """attempts at each task; 0 to try chains alone."""
     chains: Annotated[int, Ge(0)] = 0
-    """chains of tasks to try, each done in turn without a reset until the first failure; 0 for
-    none.
-    """
-    execute: Positive = 1
-    """actions of each chunk that are executed before the policy looks again."""
-    lanes: Positive = 16
-    """environments at once, one process each; they are the policy's batch, so the numbers belong to
-    it.
+    """how many chains to try: tasks in a row, without a reset, until the first failure."""
+    replan_steps: Positive = 1
+    """actions of each chunk that are executed before the policy is asked again."""
+    num_envs: Positive = 16
+    """environments that run at once, one process each; they make up the policy's batch, so the
+    numbers depend on how many they are.
     """
     timeout: Annotated[float, Gt(0)] = 60.0
-    """seconds after which a silent environment is restarted."""
+    """seconds after which an environment that does not answer is restarted."""
     controls: tuple[Literal["blank_images", "swapped_words"], ...] = ()
-    """what else to measure: "blank_images" shows black frames, "swapped_words" names other things.
+    """what else to measure: success with black images ("blank_images") or with other words in the
+    instruction ("swapped_words").
     """
     swap: tuple[str, ...] = ()
-    """words that "swapped_words" replaces each by the next, and the last by the first."""
+    """the words of "swapped_words": each is replaced by the next, the last by the first."""
     control_episodes: Positive | None = None
-    """attempts at each task under each control; unset for as many as episodes."""
+    """attempts at each task under each control; default: as many as episodes."""
     checkpoint: Literal["last", "best"] = "last"
-    """the newest, or the best by validation."""
+    """which checkpoint to evaluate: the newest, or the best by validation."""
     store: str | None = None
-    """of several stores that were trained on, by name, the one whose scale of actions to act in;
-    the first unless said.
+    """the name of the store whose action scale the policy acts in, of several that it was trained
+    on; default: the first.
     """
 
     def __post_init__(self) -> None:
@@ -260,7 +262,8 @@ class EvaluateConfig:
         swapping = "swapped_words" in self.controls
         if swapping and len(self.swap) < 2:
             raise ValueError(
-                'controls names "swapped_words", and swap lists no two words; for example ["red", "blue"]'
+                'controls names "swapped_words", and swap lists no two words; '
+                'for example ["red", "blue"]'
             )
         if self.swap and not swapping:
             raise ValueError(
@@ -271,6 +274,7 @@ class EvaluateConfig:
 
 
 def _raise_if_repeated(names: tuple[str, ...], key: str) -> None:
+    """Raise ValueError where a list of names, the value of `key`, holds one of them twice."""
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{key} names one twice: {', '.join(repeated)}")
 
@@ -281,5 +285,5 @@ GENERAL: Mapping[str, type] = {
     "augmentation": AugmentationConfig,
     "action": ActionConfig,
 }
-# sections that mean something only in an environment, and are as absent as the recipe leaves them
+# sections that need an environment; a recipe without them has None in their place
 OPTIONAL: Mapping[str, type] = {"demonstrations": DemonstrationsConfig, "evaluate": EvaluateConfig}

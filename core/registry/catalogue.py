@@ -1,8 +1,7 @@
-"""The only door by which plugins come in: built-in and pip-installed ones alike, through one pluggy
-manager.
+"""Finds plugins and collects their components, built-in and installed ones by the same way.
 
-`joinery plugins` lists every plugin with its origin, version, components and
-their configuration.
+All of them go through one pluggy manager. `joinery plugins` lists every plugin with its origin,
+version, components and their configuration.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +55,10 @@ HOOKS: Mapping[str, ComponentKind] = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything the installed plugins offer, and which of them failed, with the reason."""
+    """Everything the installed plugins offer, and which of them failed, with the reason.
+
+    registries: of the components, by kind. plugins: by name. failures: {plugin: reason}.
+    """
 
     registries: Mapping[ComponentKind, Registry] = field(
         default_factory=lambda: {kind: Registry(kind) for kind in KINDS}
@@ -68,15 +70,13 @@ class Catalogue:
         return self.registries[kind]
 
     def note_failure(self, plugin: Plugin, error: BaseException) -> None:
-        """Remember why a plugin is of no use; the recipes that need it will say so."""
+        """Note why a plugin failed; `explain_unknown` says it to recipes that need the plugin."""
         self.failures[plugin.name] = (
             f"{plugin.distribution} {plugin.version}: {type(error).__name__}: {error}"
         )
 
     def explain_unknown(self, kind: ComponentKind, name: object) -> str:
-        """Say what there is instead of an unknown component, and which plugins might have had it
-        but failed.
-        """
+        """Say which components exist, and which plugins failed and may have had the missing one."""
         known = [component.name for component in self[kind]]
         if not isinstance(name, str):
             return f"expected the name of a {kind}{did_you_mean('', known)}"
@@ -88,10 +88,10 @@ class Catalogue:
 
 @cache
 def load_plugins() -> Catalogue:
-    """Import every plugin and collect its components. A plugin that fails is noted, and the others
-    go on.
+    """Import every plugin and collect its components.
 
-    Raises PluginError when two plugins, or two components of one kind, claim one name.
+    A plugin that fails is noted, and the others are still loaded. Raises PluginError when two
+    plugins, or two components of one kind, claim one name.
     """
     manager = pluggy.PluginManager(hookspecs.hookspec.project_name)
     manager.add_hookspecs(hookspecs)
@@ -100,21 +100,21 @@ def load_plugins() -> Catalogue:
         _admit(manager, catalogue, plugin, load)
     for hook, kind in HOOKS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
-            _call(implementation, catalogue, kind)
+            _register_components(implementation, catalogue, kind)
     return catalogue
 
 
 def _discover() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
-    ours = metadata.version("joinery")
-    for dotted_name in BUILT_INS:
-        yield Plugin(dotted_name, "joinery", ours), partial(import_module, dotted_name)
-    for entry in sorted(
-        metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: (entry.name, entry.value)
-    ):
-        name, version = (
-            (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
-        )
-        yield Plugin(entry.name, name, version), entry.load
+    """Yield every plugin, built-in ones first, with the function that imports its module."""
+    version = metadata.version("joinery")
+    for module_name in BUILT_INS:
+        yield Plugin(module_name, "joinery", version), partial(import_module, module_name)
+    entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for entry in sorted(entry_points, key=lambda entry: (entry.name, entry.value)):
+        if entry.dist:
+            yield Plugin(entry.name, entry.dist.name, entry.dist.version), entry.load
+        else:
+            yield Plugin(entry.name, "unknown", "unknown"), entry.load
 
 
 def _admit(
@@ -123,6 +123,7 @@ def _admit(
     plugin: Plugin,
     load: Callable[[], ModuleType],
 ) -> None:
+    """Import a plugin's module and register its hooks; note the failure if that goes wrong."""
     if other := catalogue.plugins.get(plugin.name):
         raise PluginError(f"two plugins have one name: {other} and {plugin}: uninstall one")
     catalogue.plugins[plugin.name] = plugin
@@ -133,11 +134,13 @@ def _admit(
             raise TypeError(
                 f"it registers nothing: it has no @hookimpl function called {', '.join(HOOKS)}"
             )
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may fail in any way, and only its own users suffer
+    # a third party's module may fail in any way, and should break only recipes that use it
+    except (Exception, SystemExit) as error:  # noqa: BLE001
         catalogue.note_failure(plugin, error)
 
 
-def _call(implementation: Any, catalogue: Catalogue, kind: ComponentKind) -> None:
+def _register_components(implementation: Any, catalogue: Catalogue, kind: ComponentKind) -> None:
+    """Call one hook of one plugin with a `register` that adds to the catalogue."""
     plugin = catalogue.plugins[implementation.plugin_name]
 
     def register(name: str, config: type, build: Build) -> None:
@@ -147,5 +150,5 @@ def _call(implementation: Any, catalogue: Catalogue, kind: ComponentKind) -> Non
         implementation.function(register)
     except PluginError:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - see _admit
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (as in _admit)
         catalogue.note_failure(plugin, error)

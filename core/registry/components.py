@@ -1,4 +1,4 @@
-"""Names -> components, one registry per kind of part."""
+"""The components that plugins register: a registry of names for each kind of component."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -12,31 +12,33 @@ from docstring_parser import parse_from_object
 
 from core.errors import PluginError
 from core.registry.hookspecs import Build, ComponentKind
-from core.registry.part_settings import OF_KIND, PartSettings
+from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 
 KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
-SETTINGS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
-SETTINGS_OF_KIND = {
-    kind: frozenset(f.name for f in fields(settings)) for kind, settings in OF_KIND.items()
+# the keys of a part's section that are not its component's own
+KEYS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
+KEYS_OF_KIND = {
+    kind: frozenset(f.name for f in fields(settings)) for kind, settings in SETTINGS_OF_KIND.items()
 }
-SETTINGS_OF_KIND["policy_head"] |= SETTINGS_OF_KIND[
-    "auxiliary"
-]  # every head may be an auxiliary one
+KEYS_OF_KIND["policy_head"] |= KEYS_OF_KIND["auxiliary"]  # every head may be an auxiliary one
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of a component's configuration, as listings and the JSON Schema show it."""
+    """One key of a component's configuration, as listings and the JSON Schema show it.
+
+    default: dataclasses.MISSING where a recipe must set the key.
+    """
 
     name: str
     type: str
-    default: Any  # MISSING: the recipe must say it
+    default: Any
     meaning: str
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A module with hooks, and the distribution that brought it."""
+    """A module with hooks, and the distribution that installed it."""
 
     name: str
     distribution: str
@@ -70,8 +72,10 @@ class Registry:
     components: dict[str, Component] = field(default_factory=dict)
 
     def add(self, component: Component) -> None:
-        """Add a component; raises PluginError for a name that is taken, TypeError for a misuse of
-        `register`.
+        """Add a component.
+
+        Raises PluginError for a name that is taken, TypeError for arguments that `register` does
+        not accept.
         """
         where = f"plugin {component.plugin} registers {self.kind} '{component.name}'"
         if (other := self.components.get(component.name)) is not None:
@@ -80,12 +84,14 @@ class Registry:
             )
         if not re.fullmatch(r"[a-z][a-z0-9_]*", component.name):
             raise TypeError(f"{where}: a name is lower-case letters, digits and underscores")
-        if not _is_frozen_dataclass(component.config):
-            raise TypeError(f"{where}: its config {component.config!r} must be a frozen dataclass")
-        every = SETTINGS_OF_EVERY_PART | SETTINGS_OF_KIND.get(self.kind, frozenset())
-        if reserved := every & {f.name for f in fields(component.config)}:
+        config: Any = component.config
+        is_dataclass_type = isinstance(config, type) and is_dataclass(config)
+        if not (is_dataclass_type and config.__dataclass_params__.frozen):
+            raise TypeError(f"{where}: its config {config!r} must be a frozen dataclass")
+        reserved = KEYS_OF_EVERY_PART | KEYS_OF_KIND.get(self.kind, frozenset())
+        if redefined := reserved & {f.name for f in fields(config)}:
             raise TypeError(
-                f"{where}: its config redefines {sorted(reserved)}, which every part has already"
+                f"{where}: its config redefines {sorted(redefined)}, which every part has already"
             )
         if not callable(component.build):
             raise TypeError(f"{where}: build {component.build!r} is not callable")
@@ -100,51 +106,39 @@ class Registry:
 
 
 def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
-    """Call a build with those of the offered arguments that it names, as pluggy calls a hook."""
+    """Call a build with only the offered arguments that it names, as pluggy calls a hook."""
     parameters = signature(build).parameters.values()
-    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    named = {parameter.name for parameter in parameters}
-    return build(
-        config, **{name: value for name, value in offered.items() if any_name or name in named}
-    )
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
+    arguments = {name: value for name, value in offered.items() if takes_all or name in names}
+    return build(config, **arguments)
 
 
 def unoffered(build: Build, offered: Collection[str]) -> list[str]:
-    """What a build must have, beside its config, and is not offered."""
-    _, *others = signature(build).parameters.values()
-    required = [
+    """Return the required arguments of a build, except its config, that are not offered."""
+    _, *parameters = signature(build).parameters.values()
+    return [
         p.name
-        for p in others
-        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        for p in parameters
+        if p.default is p.empty
+        and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        and p.name not in offered
     ]
-    return [name for name in required if name not in offered]
 
 
 def parameters_of(config: type) -> list[Parameter]:
-    """List a dataclass's fields; what each means stands in a docstring below it."""
-    meanings = _meanings(config)
-    types = get_type_hints(config, include_extras=True)
-    return [
-        Parameter(f.name, _type_name(types[f.name]), _default(f), meanings.get(f.name, ""))
-        for f in fields(config)
-    ]
-
-
-def _default(parameter: Any) -> Any:
-    return (
-        parameter.default_factory()
-        if parameter.default_factory is not MISSING
-        else parameter.default
-    )
-
-
-def _meanings(config: type) -> dict[str, str]:
-    """The texts below the fields of a dataclass and of those that it is derived from, by field."""
-    meanings: dict[str, str] = {}
+    """List a dataclass's fields; the docstring below each field says what it means."""
+    meanings: dict[str, str] = {}  # by field, also those of base classes
     for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
-        for parameter in parse_from_object(base).params:
-            meanings[parameter.arg_name] = " ".join((parameter.description or "").split())
-    return meanings
+        for documented in parse_from_object(base).params:
+            meanings[documented.arg_name] = " ".join((documented.description or "").split())
+    types = get_type_hints(config, include_extras=True)
+    parameters = []
+    for f in fields(config):
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        meaning = meanings.get(f.name, "")
+        parameters.append(Parameter(f.name, _type_name(types[f.name]), default, meaning))
+    return parameters
 
 
 def _type_name(annotation: Any) -> str:
@@ -158,11 +152,13 @@ def _type_name(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " | ".join(map(_type_name, arguments))
     if origin is not None:
-        return f"{_type_name(origin)}[{', '.join('...' if a is ... else _type_name(a) for a in arguments)}]"
+        names = ["..." if argument is ... else _type_name(argument) for argument in arguments]
+        return f"{_type_name(origin)}[{', '.join(names)}]"
     return {"NoneType": "unset", "Path": "path"}.get(annotation.__name__, str(annotation.__name__))
 
 
 def _limit(limit: Any) -> str:
+    """Write the limit of a number: `> 0`."""
     match limit:
         case Gt(gt=bound):
             return f"> {bound}"
@@ -173,7 +169,3 @@ def _limit(limit: Any) -> str:
         case Le(le=bound):
             return f"<= {bound}"
     return str(limit)
-
-
-def _is_frozen_dataclass(config: Any) -> bool:
-    return isinstance(config, type) and is_dataclass(config) and config.__dataclass_params__.frozen  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
-"""The eight hooks of a plugin. Each receives `register(name, config, build)` and calls it once per
-component.
+"""The eight hooks of a plugin.
+
+Each receives `register(name, config, build)` and calls it once per component.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,10 @@ Build = Callable[..., Any]
 
 
 class Register(Protocol):
-    """What a hook receives: `config` is a frozen dataclass, `build` makes the part from it and what
-    core knows.
+    """The function that a hook receives and calls once per component.
+
+    config: a frozen dataclass, the keys of the component's section in a recipe. build: a class or
+    function that makes the component from its config and what Joinery offers to its kind.
     """
 
     def __call__(self, name: str, config: type, build: Build) -> None:

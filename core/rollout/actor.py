@@ -19,7 +19,7 @@ from core.environments.environment import Observation
 from core.episodes.episode import StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.errors import CheckpointError, ConfigError, DataError, did_you_mean
-from core.loading.recipe_data import action_spec
+from core.loading.training_data import action_spec
 from core.policy.assembly import build_policy
 from core.policy.encoded import EncodedText, stack_text
 from core.policy.policy import Policy

@@ -134,9 +134,11 @@ def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[st
     """Return everything but policy and environment that results depend on, as plain data."""
     said = asdict(settings)
     return {
-        **{
-            key: said[key] for key in ("episodes", "chains", "execute", "lanes", "control_episodes")
-        },
+        "episodes": said["episodes"],
+        "chains": said["chains"],
+        "execute": said["replan_steps"],
+        "lanes": said["num_envs"],
+        "control_episodes": said["control_episodes"],
         **{key: list(said[key]) for key in ("controls", "swap")},
         **({"store": settings.store} if settings.store else {}),
         "tasks": list(names),

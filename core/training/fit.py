@@ -1,6 +1,4 @@
-"""The training loop: one forward, one backward, one optimiser step for all parts. `fit` is the
-whole of it.
-"""
+"""The training loop. One step is one forward, one backward and one optimiser step for all parts."""
 
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
@@ -34,29 +32,34 @@ from core.weights.checkpoint import checkpoint_folder, save_checkpoint
 
 @dataclass
 class Run:
-    """Everything that one run holds while it trains."""
+    """Everything that one run holds while it trains.
+
+    module: the policy as Fabric wraps it, for precision and several processes.
+    task_of: {episode: task}, of all episodes. action_dim: action dimensions (A).
+    inference: what a checkpoint holds beside the weights: normalisers, conventions.
+    metrics: None in all processes but the first, which alone writes.
+    validated: the validation after the newest step, if there was one.
+    """
 
     fabric: Fabric
     recipe: Recipe
     folder: Path
     policy: Policy
-    module: _FabricModule  # the policy as Fabric wrapped it: precision, processes
+    module: _FabricModule
     optimizer: _FabricOptimizer
     training: Loader
     validation: Loader
     task_of: Mapping[str, str]
     action_dim: int
-    inference: Mapping[
-        str, Any
-    ]  # what a checkpoint carries beside the weights: normalisers, conventions
+    inference: Mapping[str, Any]
     joint_table: JointTable
-    metrics: MetricsLog | None  # the first process writes
+    metrics: MetricsLog | None
     display: Display
     console: Console
     stop: StopSignal
     readings: Readings = field(default_factory=Readings)
     last_checkpoint: Path | None = None
-    validated: Validation | None = None  # what was measured after the newest step, if it was
+    validated: Validation | None = None
 
     def close(self) -> None:
         """Close files and the display."""
@@ -66,138 +69,136 @@ class Run:
 
 
 def fit(run: Run, first: int) -> int:
-    """Train from step `first` to the recipe's last, or until told to stop; return the steps done."""
-    settings, fabric, optimizer, done = run.recipe.train, run.fabric, run.optimizer, first
-    limit = settings.gradient_clip or float("inf")  # the norm is measured in either case
-    position = first * settings.accumulation
-    with closing(
-        run.training.batches(settings.seed, position, fabric.global_rank, fabric.world_size)
-    ) as batches:
-        while done < settings.steps and not run.stop.requested(
-            fabric, ask=done % settings.log_every == 0
-        ):
-            # seeds and the order of the data are functions of the step, so resuming saves neither;
-            # dropout alone draws from PyTorch's global generator, which its layers hard-code
-            seed_everything(_seed_of(done, run), verbose=False)
-            factor = set_learning_rate(optimizer.optimizer, done, settings)
-            measuring = (
-                run.joint_table.measure(done + 1)
-                if _measures_parts(done + 1, settings)
-                else nullcontext()
-            )
-            seen = []
+    """Train from step `first` to the recipe's last, or until a signal; return the steps done."""
+    config, fabric, optimizer = run.recipe.train, run.fabric, run.optimizer
+    rank, world = fabric.global_rank, fabric.world_size
+    max_norm = config.gradient_clip or float("inf")  # without clipping, the norm is still measured
+    batches = run.training.batches(config.seed, first * config.accumulation, rank, world)
+    done = first
+    with closing(batches):
+        while done < config.steps:
+            if run.stop.requested(fabric, ask=done % config.log_every == 0):
+                break
+            step = done + 1  # the number of the step that begins here
+            # The order of the data and all random numbers are functions of the step, so that a run
+            # resumes at any step without a saved random state. Parts draw from `generator`; only
+            # PyTorch's dropout layers draw from the global generator, which is seeded here.
+            seed_everything((config.seed * 1_000_003 + done * world + rank) % 2**32, verbose=False)
+            learning_rate_factor = set_learning_rate(optimizer.optimizer, done, config)
+            is_due = _joint_table_is_due(step, config)
+            joint_table = run.joint_table.measure(step) if is_due else nullcontext()
+            micro_batches = []
             # -------------------------------------------------------------------- the training step
-            for micro in range(settings.accumulation):
-                key = (TRAINING, settings.seed, done, fabric.global_rank, micro)
-                batch, generator = next(batches), Generator.shared(key, fabric.device)
-                with fabric.no_backward_sync(run.module, enabled=micro < settings.accumulation - 1):
+            for micro in range(config.accumulation):
+                batch = next(batches)
+                key = (TRAINING, config.seed, done, rank, micro)
+                generator = Generator.shared(key, fabric.device)
+                with fabric.no_backward_sync(run.module, enabled=micro < config.accumulation - 1):
                     losses = run.module(batch, generator)
-                    fabric.backward(losses["total"] / settings.accumulation)
-                seen.append((losses, batch.episodes))
+                    fabric.backward(losses["total"] / config.accumulation)
+                micro_batches.append((losses, batch.episodes))
             gradient_norm = fabric.clip_gradients(
-                run.module, optimizer, max_norm=limit, error_if_nonfinite=False
+                run.module, optimizer, max_norm=max_norm, error_if_nonfinite=False
             )
-            with measuring:
+            with joint_table:
                 optimizer.step()
             optimizer.zero_grad()
             # --------------------------------------------------------------------------------------
-            done += 1
-            run.readings.record(done, seen, gradient_norm, factor)
-            _after_step(run, done)
+            run.readings.record(step, micro_batches, gradient_norm, learning_rate_factor)
+            after_step(run, step)
+            done = step
     _save(run, done)
     return done
 
 
-def _seed_of(done: int, run: Run) -> int:
-    return (
-        run.recipe.train.seed * 1_000_003 + done * run.fabric.world_size + run.fabric.global_rank
-    ) % 2**32
-
-
-def _after_step(run: Run, done: int) -> None:
-    settings = run.recipe.train
-    last = done == settings.steps
-    if _measures_parts(done, settings):
+def after_step(run: Run, step: int) -> None:
+    """Report, validate and save, each as often as the recipe says, and after the last step."""
+    config = run.recipe.train
+    is_last = step == config.steps
+    if _joint_table_is_due(step, config):
         _report_joint_table(run)
-    if last or done % settings.log_every == 0:
+    if is_last or step % config.log_every == 0:
         _report_losses(run)
-    run.validated = _validate(run, done) if last or done % settings.validate_every == 0 else None
-    if last or done % settings.checkpoint_every == 0:
-        _save(run, done)
+    validates = is_last or step % config.validate_every == 0
+    run.validated = _validate(run, step) if validates else None
+    if is_last or step % config.checkpoint_every == 0:
+        _save(run, step)
 
 
-def _report_losses(run: Run) -> None:
-    """Read the pending losses; a loss that is not finite ends the run here, before anything of it
-    is saved.
-    """
-    for reading, values in run.readings.read(run.fabric):
-        scaled = (
-            run.recipe.train.precision == "16-mixed"
-        )  # its loss scale is found by overflowing gradients
-        checked = {
-            name: value
-            for name, value in values.items()
-            if not (scaled and name == "gradient_norm")
-        }
-        raise_if_not_finite(reading, checked, run.last_checkpoint)
-        losses = {("loss" if name == "total" else name): value for name, value in values.items()}
-        _write(run, reading.step, {**losses, "learning_rate_factor": reading.learning_rate_factor})
-        newest = (reading.step, losses)
-    timings = run.display.update(*newest, run.training.waited)
-    _write(run, newest[0], timings)
-
-
-def _measures_parts(step: int, settings: TrainConfig) -> bool:
-    return step in (1, settings.steps) or step % settings.joint_table_every == 0
+def _joint_table_is_due(step: int, config: TrainConfig) -> bool:
+    return step in (1, config.steps) or step % config.joint_table_every == 0
 
 
 def _report_joint_table(run: Run) -> None:
+    """Write the newest joint-training table; print it at the first and the last step."""
     table = run.joint_table
     for row in table.rows:
-        measured = {key: float(value) for key, value in asdict(row).items() if key != "part"}
-        _write(
-            run, table.step, {f"joint/{row.part}/{key}": value for key, value in measured.items()}
-        )
+        values = asdict(row)
+        part = values.pop("part")
+        metrics = {f"joint/{part}/{name}": float(value) for name, value in values.items()}
+        _write(run, table.step, metrics)
     if table.step in (1, run.recipe.train.steps):
         run.console.print(render(table))
 
 
-def _validate(run: Run, done: int) -> Validation:
+def _report_losses(run: Run) -> None:
+    """Read the pending losses, write them, and show the newest.
+
+    Raises TrainingError for a loss that is not finite, before anything that depends on it is saved.
+    """
+    # the loss scaling of 16-mixed finds its scale by letting gradients overflow
+    may_overflow = {"gradient_norm"} if run.recipe.train.precision == "16-mixed" else set()
+    for reading, values in run.readings.read(run.fabric):
+        checked = {name: value for name, value in values.items() if name not in may_overflow}
+        raise_if_not_finite(reading, checked, run.last_checkpoint)
+        losses = {("loss" if name == "total" else name): value for name, value in values.items()}
+        _write(run, reading.step, {**losses, "learning_rate_factor": reading.learning_rate_factor})
+        newest_step, newest_losses = reading.step, losses
+    timings = run.display.update(newest_step, newest_losses, run.training.waited)
+    _write(run, newest_step, timings)
+
+
+def _validate(run: Run, step: int) -> Validation:
+    """Validate the policy on the held-out episodes; write and print the errors."""
     fabric = run.fabric
     batches = run.validation.once(fabric.global_rank, fabric.world_size)
-    measured = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
-    by_task = {f"validation/error/{task}": error for task, error in measured.by_task.items()}
-    errors = {"validation/error": measured.error, "validation/constant": measured.constant}
-    own = {} if measured.own is None else {"validation/own": measured.own}
-    _write(run, done, {**errors, **own, **by_task})
-    run.console.print(
-        f"step {done}: validation error {measured.error:.4f}, best constant action per task "
-        f"{measured.constant:.4f}: {abs(measured.improvement):.0%} {'below' if measured.improvement > 0 else 'above'}"
-        + ("" if measured.own is None else f"; the policy head's own figure {measured.own:.4f}"),
-        soft_wrap=True,
+    validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
+    metrics = {"validation/error": validation.error, "validation/constant": validation.constant}
+    if validation.head_error is not None:
+        metrics["validation/own"] = validation.head_error
+    for task, error in validation.by_task.items():
+        metrics[f"validation/error/{task}"] = error
+    _write(run, step, metrics)
+    side = "below" if validation.improvement > 0 else "above"
+    line = (
+        f"step {step}: validation error {validation.error:.4f}, best constant action per task "
+        f"{validation.constant:.4f}: {abs(validation.improvement):.0%} {side}"
     )
-    return measured
+    if validation.head_error is not None:
+        line += f"; the policy head's own figure {validation.head_error:.4f}"
+    run.console.print(line, soft_wrap=True)
+    return validation
 
 
-def _save(run: Run, done: int) -> None:
-    """Save the step just done, once; losses not read yet are read first, so that nothing broken is
-    saved.
+def _save(run: Run, step: int) -> None:
+    """Save a checkpoint after a step, unless there is one already.
+
+    Losses that are still pending are read first, so that no broken weights are saved.
     """
-    if run.last_checkpoint == checkpoint_folder(run.folder, done):
+    if run.last_checkpoint == checkpoint_folder(run.folder, step):
         return
     if run.readings.pending:
         _report_losses(run)
     if run.metrics is None:
         return
-    raise_if_weights_broken(run.policy, done, run.last_checkpoint)
+    raise_if_weights_broken(run.policy, step, run.last_checkpoint)
     run.metrics.flush()
-    error = run.validated.figure if run.validated else None
-    state = {"step": done, "validation_error": error, **run.inference}
+    error = run.validated.selection_error if run.validated else None
     run.last_checkpoint = save_checkpoint(
         run.folder,
         run.policy,
         run.optimizer.optimizer,
-        state,
+        {"step": step, "validation_error": error, **run.inference},
         run.recipe.train.keep_last,
         run.policy.frozen_weights,
     )

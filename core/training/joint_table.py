@@ -1,5 +1,6 @@
-"""The joint-training table: what each part has, receives and does in one step. It is the proof of
-joint training.
+"""The joint-training table: parameters, gradient and update of each part in one step.
+
+It shows that all parts train together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,9 +21,8 @@ from core.training.optimizer import modules_of
 class JointRow:
     """One part in one step.
 
-    parameters, trainable: counts. gradient_norm: as the optimiser saw it. update: norm of the step
-    over the norm of
-    the trainable weights before it.
+    parameters, trainable: how many. gradient_norm: of the gradient that the optimiser used. update:
+    norm of the change of the trainable weights, divided by their norm before the step.
     """
 
     part: str
@@ -34,8 +34,10 @@ class JointRow:
 
 
 class JointTable:
-    """Measures one optimiser step, part by part. Takes a copy of the trainable weights while it
-    does.
+    """Measures an optimiser step, part by part.
+
+    Measuring copies the trainable weights for the time of the step. step, rows: the newest
+    measurement.
     """
 
     def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
@@ -46,7 +48,7 @@ class JointTable:
 
     @contextmanager
     def measure(self, step: int) -> Iterator[None]:
-        """Around `optimizer.step()`: fill `step` and `rows`."""
+        """Measure the `optimizer.step()` inside the block; fills `step` and `rows`."""
         self.step = step
         trainable = {
             name: [p for p in module.parameters() if p.requires_grad]
@@ -72,33 +74,31 @@ class JointTable:
         before: Sequence[Tensor],
         after: Sequence[Tensor],
     ) -> JointRow:
-        # one difference at a time: together they would be as large as the part
-        moved = [
+        # one difference at a time: all of them together would take as much memory as the part
+        changes = [
             torch.linalg.vector_norm(new.detach() - old)
             for old, new in zip(before, after, strict=True)
         ]
-        change = torch.stack(moved).norm() if moved else torch.zeros(())
+        change = torch.stack(changes).norm() if changes else torch.zeros(())
+        rates = [group["lr"] for group in self.optimizer.param_groups if group["part"] == name]
         return JointRow(
             part=name,
             parameters=sum(parameter_count(p) for p in module.parameters()),
             trainable=sum(p.numel() for p in after),
-            learning_rate=max(
-                (g["lr"] for g in self.optimizer.param_groups if g["part"] == name), default=0.0
-            ),
+            learning_rate=max(rates, default=0.0),
             gradient_norm=float(gradient_norm),
             update=float(change / _norm(before).clamp(min=1e-12)),
         )
 
 
-def render(measured: JointTable) -> Table:
-    """Draw the newest measurement for the console."""
-    title = f"joint training, step {measured.step}"
+def render(joint_table: JointTable) -> Table:
+    """Return the newest measurement as a table for the console."""
+    title = f"joint training, step {joint_table.step}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("part", "parameters", "trains", "learning rate", "gradient norm", "rel. update"):
-        table.add_column(
-            column, justify="left" if column in ("part", "trains") else "right", no_wrap=True
-        )
-    for row in measured.rows:
+        is_text = column in ("part", "trains")
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+    for row in joint_table.rows:
         trains = "yes" if row.trainable else "frozen" if row.parameters else "-"
         numbers = (f"{row.learning_rate:.2e}", f"{row.gradient_norm:.2e}", f"{row.update:.2e}")
         table.add_row(row.part.replace("_", " "), f"{row.parameters:,}", trains, *numbers)
@@ -106,6 +106,6 @@ def render(measured: JointTable) -> Table:
 
 
 def _norm(tensors: Sequence[Tensor | None]) -> Tensor:
-    """Norm over all tensors together, on their device; zero where there is none."""
+    """Return the norm of all tensors together, on their device; zero if all are None."""
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.nn.utils.get_total_norm(present) if present else torch.zeros(())

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl and TensorBoard for later, a live display for now."""
+"""What a run reports: metrics.jsonl and TensorBoard, and a progress display."""
 
 import json
 import math
@@ -15,22 +15,22 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from core.errors import CheckpointError, TrainingError
-from core.system.files import complete_lines
+from core.system.files import complete_lines, written_aside
 from core.system.progress import Progress
 
 
 class MetricsLog:
-    """RUN/metrics.jsonl, one object per measurement, and RUN/tensorboard. Only keys below "time/"
-    vary from run to run.
+    """Writes RUN/metrics.jsonl, one object per measurement, and RUN/tensorboard.
 
-    first: steps done before; what an interrupted run wrote past them is dropped, since it will be
-    written again.
+    Between two equal runs, only keys below "time/" differ. first: steps done before; lines that an
+    interrupted run wrote after them are dropped, since the resumed run writes them again.
     """
 
     def __init__(self, run: Path, first: int) -> None:
         path = run / "metrics.jsonl"
-        kept = [line for line in complete_lines(path) if json.loads(line)["step"] <= first]
-        path.write_text("".join(kept), encoding="utf-8")
+        lines = [line for line in complete_lines(path) if json.loads(line)["step"] <= first]
+        with written_aside(path) as aside:
+            aside.write_text("".join(lines), encoding="utf-8")
         self.file = path.open("a", encoding="utf-8")
         self.tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=first + 1)
 
@@ -41,21 +41,17 @@ class MetricsLog:
             self.tensorboard.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Hand everything written so far to the system; raises CheckpointError where the disk is
-        full.
-        """
+        """Flush what was written so far; raises CheckpointError where the disk is full."""
         try:
             self.file.flush()
         except OSError as error:
             raise CheckpointError(
-                f"{self.file.name}: cannot write the metrics: {error.strerror}; the checkpoints are intact: "
-                "make room, then continue with --resume"
+                f"{self.file.name}: cannot write the metrics: {error.strerror}; "
+                "the checkpoints are intact: make room, then continue with --resume"
             ) from None
 
     def close(self) -> None:
-        """Close both files. What no longer fits on the disk is written again when the run is
-        resumed.
-        """
+        """Close both files; lines that do not fit on the disk are written again on resuming."""
         with suppress(OSError):
             self.file.close()
         self.tensorboard.close()
@@ -63,7 +59,7 @@ class MetricsLog:
 
 @dataclass(frozen=True)
 class Reading:
-    """One step's losses, still on the device."""
+    """One step's losses and gradient norm, still on the device, and its episodes."""
 
     step: int
     values: Mapping[str, Tensor]
@@ -72,7 +68,7 @@ class Reading:
 
 
 class Readings:
-    """Collects the steps' losses without waiting for the device, and reads them together."""
+    """Collects the losses of steps without waiting for the device, and reads them together."""
 
     def __init__(self) -> None:
         self.pending: list[Reading] = []
@@ -84,8 +80,9 @@ class Readings:
         gradient_norm: Tensor | None,
         learning_rate_factor: float,
     ) -> None:
-        """Keep one step's losses, the mean over its micro-batches' (losses, episodes), until they
-        are read.
+        """Keep a step's losses, averaged over its micro-batches, until they are read.
+
+        micro_batches: the (losses, episodes) of each. gradient_norm: None where it is unknown.
         """
         losses = [losses for losses, _ in micro_batches]
         values = {
@@ -98,59 +95,64 @@ class Readings:
         self.pending.append(Reading(step, values, learning_rate_factor, episodes))
 
     def read(self, fabric: Fabric) -> list[tuple[Reading, dict[str, float]]]:
-        """Wait for the device once and return every pending step's values, averaged over the
-        processes.
+        """Return the values of all pending steps, averaged over the processes.
+
+        Waits for the device, once for all of them.
         """
         if not self.pending:
             return []
         stacked = torch.stack(
-            [torch.stack([v.detach().float() for v in r.values.values()]) for r in self.pending]
+            [
+                torch.stack([value.detach().float() for value in reading.values.values()])
+                for reading in self.pending
+            ]
         )
         rows = torch.as_tensor(fabric.all_reduce(stacked, reduce_op="mean")).tolist()
-        read = [
-            (r, dict(zip(r.values, row, strict=True)))
-            for r, row in zip(self.pending, rows, strict=True)
+        readings, self.pending = self.pending, []
+        return [
+            (reading, dict(zip(reading.values, row, strict=True)))
+            for reading, row in zip(readings, rows, strict=True)
         ]
-        self.pending = []
-        return read
 
 
 def raise_if_not_finite(
     reading: Reading, values: Mapping[str, float], last_checkpoint: Path | None
 ) -> None:
-    """Raise TrainingError at a NaN or infinity: with the step, the batch's episodes and the last
-    good checkpoint.
+    """Raise TrainingError if a value is NaN or infinite.
+
+    The error names the step, the episodes of the batch and the last good checkpoint.
     """
-    wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-    if not wrong:
+    broken = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not broken:
         return
     episodes = sorted(set(reading.episodes))
-    shown = ", ".join(episodes[:8]) + (
-        f" and {len(episodes) - 8} more" if len(episodes) > 8 else ""
-    )
+    listed = ", ".join(episodes[:8])
+    if len(episodes) > 8:
+        listed += f" and {len(episodes) - 8} more"
     raise TrainingError(
-        f"step {reading.step}: not finite: {', '.join(wrong)}; episodes of the batch: {shown}; "
+        f"step {reading.step}: not finite: {', '.join(broken)}; episodes of the batch: {listed}; "
         f"last good checkpoint: {last_checkpoint or 'none yet'}; "
         "lower the learning rate, clip gradients, or look at those episodes"
     )
 
 
 def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path | None) -> None:
-    """Raise TrainingError rather than save weights that are not finite; waits for the device once."""
+    """Raise TrainingError if weights are not finite; waits for the device once."""
     names, parameters = zip(*policy.named_parameters(), strict=True)
     finite = torch.stack([parameter.isfinite().all() for parameter in parameters]).tolist()
     broken = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
     if broken:
         raise TrainingError(
-            f"step {step}: {len(broken)} weights are not finite, {broken[0]} for one; last good checkpoint: "
-            f"{last_checkpoint or 'none yet'}; lower the learning rate or clip gradients"
+            f"step {step}: {len(broken)} weights are not finite, {broken[0]} for one; "
+            f"last good checkpoint: {last_checkpoint or 'none yet'}; "
+            "lower the learning rate or clip gradients"
         )
 
 
 class Display:
-    """Shows the step, its losses, samples per second and the share of time spent waiting for data.
+    """Shows the step, its losses, samples per second and the share of time spent waiting.
 
-    first: steps done before this process began.
+    first: steps done before this process began. batch_size: samples per step.
     """
 
     def __init__(self, steps: int, first: int, batch_size: int, *, console: Console) -> None:
@@ -162,7 +164,7 @@ class Display:
     def update(self, step: int, losses: Mapping[str, float], waited: float) -> dict[str, float]:
         """Show the newest step; return its timings.
 
-        waited: seconds spent waiting for data since the start.
+        waited: seconds spent on waiting for data since the start.
         """
         elapsed = time.perf_counter() - self.started
         per_second = (step - self.first) * self.batch_size / elapsed

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the step, save, and leave; a second one leaves at once."""
+"""SIGTERM and SIGINT end a run after its step, with a checkpoint; a second one ends it at once."""
 
 import signal
 from types import FrameType
@@ -9,9 +9,7 @@ from lightning_fabric import Fabric
 
 
 class StopSignal:
-    """Remembers that the run was asked to stop. Use as a context manager; afterwards signals act as
-    before.
-    """
+    """Remembers a signal to stop. Use as a context manager; afterwards signals act as before."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -29,10 +27,10 @@ class StopSignal:
             signal.signal(number, handler)
 
     def requested(self, fabric: Fabric, ask: bool) -> bool:
-        """Whether any process of the run was asked to stop, so that all of them stop after the same
-        step.
+        """Return whether to stop now: all processes of a run stop after the same step.
 
-        ask: whether to ask the other processes now; it waits for the device.
+        ask: whether to ask the other processes, which waits for the device; without it, a run of
+        several processes goes on.
         """
         if fabric.world_size == 1:
             return self.received is not None
@@ -44,4 +42,4 @@ class StopSignal:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self.previous[number])
+        signal.signal(number, self.previous[number])  # a second signal acts as before

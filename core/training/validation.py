@@ -1,5 +1,6 @@
-"""Validation on held-out episodes, beside the best constant action of each task: a policy must beat
-that to be one.
+"""Validation on held-out episodes, compared with the best constant action of each task.
+
+A policy whose error is not below the constant's has not shown that it looks at anything.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,27 +18,26 @@ from core.policy.policy import Policy
 
 @dataclass(frozen=True)
 class Validation:
-    """Masked mean squared errors over the normalised chunk, all tasks together and by task.
+    """Masked mean squared errors over the normalised action chunks.
 
-    error: the policy's. constant: that of the best constant action per task, fitted to these very
-    episodes.
-    own: the mean of the figure that the policy head brings itself (`PolicyHead.validation_error`),
-    if it does.
+    error: the policy's, over all tasks. constant: that of the best constant action of each task,
+    fitted to these same episodes. by_task: the policy's, {task: error}. head_error: the mean of
+    `PolicyHead.validation_error`, None for heads that do not define it.
     """
 
     error: float
     constant: float
     by_task: Mapping[str, float]
-    own: float | None = None
+    head_error: float | None = None
 
     @property
-    def figure(self) -> float:
-        """What says which checkpoint is best; lower is better."""
-        return self.error if self.own is None else self.own
+    def selection_error(self) -> float:
+        """The error by which the best checkpoint is chosen: the lowest is best."""
+        return self.error if self.head_error is None else self.head_error
 
     @property
     def improvement(self) -> float:
-        """How far the policy's error lies below the constant's, as a fraction of it."""
+        """How far the policy's error is below the constant's, as a fraction of the latter."""
         return 1.0 - self.error / self.constant if self.constant else 0.0
 
 
@@ -49,60 +49,63 @@ def validate(
     task_of: Mapping[str, str],
     action_dim: int,
 ) -> Validation:
-    """Measure the policy on every batch of every process. task_of: {episode: task}."""
+    """Measure the policy on the batches of every process.
+
+    task_of: {episode: task}. action_dim: action dimensions (A). Raises JoineryError where the head
+    returns anything but one error for each sample.
+    """
     policy.eval()
     tasks = sorted(set(task_of.values()))
-    sums = torch.zeros(
-        len(tasks), 4, action_dim, device=fabric.device
-    )  # a process may have no batch of its own
-    own = torch.zeros(2, device=fabric.device)  # sum and number of the head's own figures
+    # on the device from the start: a process may have no batch at all
+    moments = torch.zeros(len(tasks), 4, action_dim, device=fabric.device)
+    head_sum_and_count = torch.zeros(2, device=fabric.device)
     for number, batch in enumerate(batches):
-        index = torch.tensor(
-            [tasks.index(task_of[e]) for e in batch.episodes], device=fabric.device
-        )
+        samples = len(batch.episodes)
+        task_index = [tasks.index(task_of[episode]) for episode in batch.episodes]
         key = (VALIDATION, number, fabric.global_rank)  # the same noise at every validation
         generator = Generator.shared(key, fabric.device)
-        with (
-            fabric.autocast()
-        ):  # and not by Fabric's module: with several processes that waits for the others' batches
+        # not through Fabric's module, which would wait for a batch of every other process
+        with fabric.autocast():
             context = policy.context(batch, generator)
-            predicted = policy.policy_head(context, generator)
-            figures = policy.policy_head.validation_error(context, batch, generator)
-        sums.index_add_(0, index, _moments(predicted, batch))
-        if figures is not None:
-            _raise_unless_per_sample(figures, len(batch.episodes))
-            own += torch.stack(
-                [figures.float().sum(), figures.new_tensor(len(figures), dtype=torch.float32)]
-            )
+            prediction = policy.policy_head(context, generator)
+            head_errors = policy.policy_head.validation_error(context, batch, generator)
+        rows = torch.tensor(task_index, device=fabric.device)
+        moments.index_add_(0, rows, _moments(prediction, batch))
+        if head_errors is not None:
+            if head_errors.shape != (samples,):
+                raise JoineryError(
+                    f"policy_head: validation_error gave {tuple(head_errors.shape)} for {samples} "
+                    "samples; one figure for each is expected: mend the plugin"
+                )
+            count = head_errors.new_tensor(samples, dtype=torch.float32)
+            head_sum_and_count += torch.stack([head_errors.float().sum(), count])
     policy.train()
-    total, count = torch.as_tensor(fabric.all_reduce(own, reduce_op="sum")).tolist()
-    measured = _summarise(
-        torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).double().cpu(), tasks
-    )
-    return replace(measured, own=total / count) if count else measured
+    moments = torch.as_tensor(fabric.all_reduce(moments, reduce_op="sum"))
+    validation = _summarise(moments.double().cpu(), tasks)
+    head_sum_and_count = torch.as_tensor(fabric.all_reduce(head_sum_and_count, reduce_op="sum"))
+    head_sum, head_count = head_sum_and_count.tolist()
+    return replace(validation, head_error=head_sum / head_count) if head_count else validation
 
 
-def _raise_unless_per_sample(figures: Tensor, samples: int) -> None:
-    if figures.shape != (samples,):
-        raise JoineryError(
-            f"policy_head: validation_error gave {tuple(figures.shape)} for {samples} samples; one figure for each is "
-            "expected: mend the plugin"
-        )
+def _moments(prediction: Tensor, batch: Batch) -> Tensor:
+    """Sum over each sample's unmasked entries -> (B 4 A).
 
-
-def _moments(predicted: Tensor, batch: Batch) -> Tensor:
-    """Per sample and dimension: entries, squared error, target, squared target -> (B 4 A)."""
+    The four sums are of ones, squared errors, targets and squared targets.
+    """
     assert batch.actions is not None
     assert batch.action_mask is not None
     weights = batch.action_mask.float()
-    squared_error = (predicted.float() - batch.actions) ** 2
-    moments = (torch.ones_like(squared_error), squared_error, batch.actions, batch.actions**2)
-    return torch.stack([(m * weights).sum(dim=(1, 2)) for m in moments], dim=1)
+    squared_error = (prediction.float() - batch.actions) ** 2
+    terms = (torch.ones_like(squared_error), squared_error, batch.actions, batch.actions**2)
+    return torch.stack([(term * weights).sum(dim=(1, 2)) for term in terms], dim=1)
 
 
-def _summarise(sums: Tensor, tasks: list[str]) -> Validation:
-    """sums (tasks 4 A) -> errors. The best constant is the mean, and its error the variance."""
-    entries, squared_error, total, squares = sums.unbind(1)
+def _summarise(moments: Tensor, tasks: list[str]) -> Validation:
+    """Compute the errors from the moments (tasks 4 A).
+
+    The best constant is the mean of the targets, and its error is their variance.
+    """
+    entries, squared_error, total, squares = moments.unbind(1)
     variance = (squares - total**2 / entries.clamp(min=1)).clamp(min=0)
     by_task = squared_error.sum(-1) / entries.sum(-1).clamp(min=1)
     return Validation(

@@ -1,13 +1,13 @@
-"""Checkpoints: one folder per step, written beside and renamed into place; safetensors and JSON:
-loading runs no code.
+"""Checkpoints: one folder per step, complete or absent.
 
 RUN/checkpoints/step_00000200/model.safetensors, optimizer.safetensors, state.json
+
+A folder is written under a hidden name and renamed, so that it is never half written. It holds
+safetensors and JSON only, so that loading runs no code.
 """
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.errors import CheckpointError
+from core.system.files import remove, written_aside
 from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved step. `state` is plain data: step, validation error, and what inference needs beside
-    the weights.
+    """A saved step.
+
+    state: plain data: the step, its validation error, and what inference needs beside the weights.
     """
 
     folder: Path
@@ -49,32 +51,34 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     keep_last: int,
-    published: FrozenWeights = NO_FROZEN_WEIGHTS,
+    frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
 ) -> Path:
-    """Write a checkpoint atomically, then drop all but the newest `keep_last` and the best.
+    """Write a checkpoint atomically, then remove all but the newest `keep_last` and the best.
 
-    published: weights that are not written, only their checksum.
-    Raises CheckpointError when the disk refuses; what was saved before stays as it was.
+    frozen: weights that are not written, only their checksum.
+    Raises CheckpointError when the disk refuses; earlier checkpoints are then left as they are.
     """
     folder = checkpoint_folder(run, state["step"])
-    temporary = folder.with_name(f".{folder.name}.writing")
+    weights = {
+        name: tensor for name, tensor in model.state_dict().items() if name not in frozen.names
+    }
+    optimizer_state = {
+        f"{name}/{entry}": value.detach().contiguous()
+        for name, parameter in model.named_parameters()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+    state_text = json.dumps({**state, "left_out": frozen.checksum}, indent=2, allow_nan=False)
     try:
         for leftover in folder.parent.glob(".step_*"):  # of a process that was killed
-            shutil.rmtree(leftover)
-        temporary.mkdir(parents=True)
-        kept = {
-            name: tensor
-            for name, tensor in model.state_dict().items()
-            if name not in published.names
-        }
-        save_file(_contiguous(kept), temporary / "model.safetensors")
-        save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
-        described = json.dumps({**state, "left_out": published.checksum}, indent=2, allow_nan=False)
-        (temporary / "state.json").write_text(described, encoding="utf-8")
-        _publish(temporary, folder)
+            remove(leftover)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(folder, durable=True) as aside:
+            aside.mkdir()
+            save_file(_in_own_memory(weights), aside / "model.safetensors")
+            save_file(optimizer_state, aside / "optimizer.safetensors")
+            (aside / "state.json").write_text(state_text, encoding="utf-8")
         _prune(run, keep_last)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"{folder}: cannot save the checkpoint: {error}; earlier checkpoints are intact: "
             "make room, then continue with --resume"
@@ -83,24 +87,32 @@ def save_checkpoint(
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint after `step` optimiser steps lies."""
+    """Return the folder of the checkpoint after `step` optimiser steps."""
     return run / "checkpoints" / f"step_{step:08d}"
 
 
 def checkpoints(run: Path) -> list[Checkpoint]:
-    """All complete checkpoints of a run, oldest first."""
-    folders = sorted((run / "checkpoints").glob("step_*"))
-    return [Checkpoint(folder, _read_state(folder)) for folder in folders]
+    """Return all checkpoints of a run, oldest first; raises CheckpointError for a damaged one."""
+    saved = []
+    for folder in sorted((run / "checkpoints").glob("step_*")):
+        path = folder / "state.json"
+        try:
+            saved.append(Checkpoint(folder, json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: cannot read it ({error}): remove this checkpoint"
+            ) from None
+    return saved
 
 
 def load_checkpoint(
     checkpoint: Checkpoint,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    published: FrozenWeights = NO_FROZEN_WEIGHTS,
+    frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
 ) -> None:
-    """Put a checkpoint's weights and optimiser state in place, strictly."""
-    load_weights(checkpoint, model, published)
+    """Load a checkpoint's weights and optimiser state, strictly, as `load_weights` does."""
+    load_weights(checkpoint, model, frozen)
     tensors = _read(checkpoint.folder / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
@@ -109,99 +121,70 @@ def load_checkpoint(
             raise CheckpointError(
                 f"{checkpoint.folder}: the optimiser has state for '{name}', which the policy lacks"
             )
-        where = parameters[name].device if tensor.ndim else tensor.device
-        optimizer.state[parameters[name]][entry] = tensor.to(where)
+        # moments go to their parameter's device; step counts, which are scalars, stay on the CPU
+        device = parameters[name].device if tensor.ndim else tensor.device
+        optimizer.state[parameters[name]][entry] = tensor.to(device)
 
 
 def load_weights(
-    checkpoint: Checkpoint, model: nn.Module, published: FrozenWeights = NO_FROZEN_WEIGHTS
+    checkpoint: Checkpoint, model: nn.Module, frozen: FrozenWeights = NO_FROZEN_WEIGHTS
 ) -> None:
-    """Put a checkpoint's weights in place, strictly: raises CheckpointError with every key that
-    does not fit.
+    """Load a checkpoint's weights; raises CheckpointError with every key that does not fit.
 
-    published: weights that the model has already and the checkpoint lacks; they must be those it
-    was saved with.
+    frozen: weights that the model has already, and that the checkpoint was saved without; their
+    checksum must be the one that it was saved with.
     """
     weights = _read(checkpoint.folder / "model.safetensors")
     try:
-        found = model.load_state_dict(weights, strict=False)
-        lacking = [
-            f"it lacks '{name}'" for name in found.missing_keys if name not in published.names
-        ]
-        problems = lacking + [f"the policy lacks '{name}'" for name in found.unexpected_keys]
+        keys = model.load_state_dict(weights, strict=False)
+        missing = [name for name in keys.missing_keys if name not in frozen.names]
+        problems = [f"it lacks '{name}'" for name in missing]
+        problems += [f"the policy lacks '{name}'" for name in keys.unexpected_keys]
     except RuntimeError as error:  # shapes
         problems = [line.strip() for line in str(error).splitlines()[1:]]
     if problems:
         raise CheckpointError(
             f"{checkpoint.folder}: the weights do not fit the recipe's parts: {'; '.join(problems)}"
         )
-    if checkpoint.state.get("left_out", 0) != published.checksum:
+    if checkpoint.state.get("left_out", 0) != frozen.checksum:
         raise CheckpointError(
-            f"{checkpoint.folder}: the weights that `pretrained` names are no longer those it was trained on; "
-            "bring back that source"
+            f"{checkpoint.folder}: the weights that `pretrained` names are no longer those "
+            "it was trained on; bring back that source"
         )
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Own, contiguous memory for each tensor: safetensors refuses two names for one storage (tied
-    weights).
+def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor contiguous memory that no other has.
+
+    safetensors refuses two names for one memory, which tied weights have.
     """
-    seen: set[int] = set()
-    owned = {}
+    addresses: set[int] = set()
+    separate = {}
     for name, tensor in tensors.items():
-        owned[name] = tensor.detach().contiguous()
-        if owned[name].data_ptr() in seen:
-            owned[name] = owned[name].clone()
-        seen.add(owned[name].data_ptr())
-    return owned
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{entry}": value.detach().contiguous()
-        for name, parameter in model.named_parameters()
-        for entry, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _publish(temporary: Path, folder: Path) -> None:
-    """Make the folder durable and visible in one step: contents first, then the name."""
-    for path in (*temporary.iterdir(), temporary):
-        _sync(path)
-    os.rename(temporary, folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        tensor = tensor.detach().contiguous()
+        if tensor.data_ptr() in addresses:
+            tensor = tensor.clone()
+        addresses.add(tensor.data_ptr())
+        separate[name] = tensor
+    return separate
 
 
 def _prune(run: Path, keep_last: int) -> None:
+    """Remove all checkpoints but the newest `keep_last` and the one with the lowest error.
+
+    Each gets a hidden name first, so that a kill in between leaves no incomplete checkpoint.
+    """
     saved = checkpoints(run)
     best = min(saved, key=lambda checkpoint: checkpoint.error)
     for checkpoint in saved[:-keep_last]:
-        if checkpoint.folder != best.folder or math.isinf(best.error):
-            shutil.rmtree(
-                checkpoint.folder.rename(
-                    checkpoint.folder.with_name(f".{checkpoint.folder.name}.deleting")
-                )
-            )
-
-
-def _read_state(folder: Path) -> Any:
-    try:
-        return json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder / 'state.json'}: cannot read it ({error}): remove this checkpoint"
-        ) from None
+        if checkpoint.folder == best.folder and not math.isinf(best.error):
+            continue
+        hidden_name = f".{checkpoint.folder.name}.deleting"
+        remove(checkpoint.folder.rename(checkpoint.folder.with_name(hidden_name)))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors; raises CheckpointError where it is missing or damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

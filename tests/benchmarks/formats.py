@@ -25,7 +25,7 @@ from torch import multiprocessing
 from torch.utils.data import Dataset
 
 from core.contracts.generator import Generator
-from core.loading.recipe_data import open_data
+from core.loading.training_data import open_data
 from core.loading.windows import Windows
 from core.policy.assembly import build_policy
 from core.recipe.recipe import load_recipe
@@ -60,7 +60,7 @@ STEP = 16  # windows of a training step
 OURS = "Joinery, the Loader"
 PRELOADED = [
     "core.registry.catalogue",
-    "core.loading.recipe_data",
+    "core.loading.training_data",
     "tests.benchmarks.clocks",
     "tests.benchmarks.peers",
 ]

@@ -135,7 +135,7 @@ def memory(kind: str) -> None:
     report(f"one step of {time.perf_counter() - started:.0f} s")
     with tempfile.TemporaryDirectory() as run:
         save_checkpoint(
-            Path(run), policy, optimizer, {"step": 1}, keep_last=1, published=policy.frozen_weights
+            Path(run), policy, optimizer, {"step": 1}, keep_last=1, frozen=policy.frozen_weights
         )
     report("saving it")
 

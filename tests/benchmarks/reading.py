@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.loading.dataset import Dataset
 from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture
 from core.loading.shuffle import windows_at
@@ -26,14 +27,13 @@ AT_ONCE = 1024  # positions of the order that are computed together
 def loader_of(windows: Windows, batch_size: int, threads: int) -> Loader:
     """A Loader of all cameras as training builds it; text becomes its bytes."""
     store = windows.store
-    member = Member(
+    dataset = Dataset(
         StoreView.plain(store),
-        windows,
         Normalizer.fit(store.statistics["action"], store.info.action, "quantile"),
         ProprioNormalizer.fit(store.statistics["proprio"]),
     )
     return Loader(
-        Mixture([member]),
+        Mixture([Member(dataset, windows)]),
         batch_size=batch_size,
         tokenize=lambda text: list(text.encode()),
         threads=threads,

@@ -66,7 +66,7 @@ def in_queue_order(steps: Mapping[PlannedRollout, int], rows: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "results", type=Path, help="results.json of an evaluation with evaluate.execute = 1"
+        "results", type=Path, help="results.json of an evaluation with evaluate.replan_steps = 1"
     )
     parser.add_argument("--rows", type=int, default=16)
     arguments = parser.parse_args()

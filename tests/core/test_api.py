@@ -7,7 +7,7 @@ import torch
 
 import core
 from core.environments import Observation
-from core.loading.recipe_data import open_data
+from core.loading.training_data import open_data
 from core.recipe.recipe import Recipe
 from core.rollout.actor import load_actor
 from core.store.store import EpisodeStore
@@ -129,7 +129,7 @@ def test_an_observation_that_does_not_fit_is_one_clear_line(trained: Path) -> No
 def test_training_and_evaluating_from_python(pristine_run: Path, tmp_path: Path) -> None:  # noqa: F811
     recipe = core.load_recipe(pristine_run / "toy.toml", ["train.steps=2"])
     run = core.train(recipe, tmp_path / "run")
-    evaluation = core.evaluate(run, ["evaluate.episodes=1", "evaluate.lanes=2"])
+    evaluation = core.evaluate(run, ["evaluate.episodes=1", "evaluate.num_envs=2"])
     assert {rate.episodes for rate in evaluation.by_task().values()} == {1}
     with pytest.raises(core.CheckpointError, match="resume"):
         core.train(recipe, run)

@@ -36,7 +36,7 @@ EVERYTHING = (
     "evaluate.controls=['blank_images', 'swapped_words']",
     "evaluate.swap=['red', 'blue']",
     "evaluate.control_episodes=1",
-    "evaluate.execute=2",
+    "evaluate.replan_steps=2",
 )
 
 
@@ -73,7 +73,7 @@ def test_chains_alone_are_an_evaluation(trained, load):
 
 
 def test_everything_needed_to_repeat_it_is_written(trained, load):
-    evaluate(trained, load("evaluate.execute=2"), QUIET)
+    evaluate(trained, load("evaluate.replan_steps=2"), QUIET)
     written = outcome(trained / "evaluation")
     assert written["policy"]["checkpoint"] == "step_00000004"
     assert {len(written["policy"][key]) for key in ("recipe_sha256", "weights_sha256")} == {64}
@@ -165,7 +165,7 @@ def test_neither_results_nor_rollouts_depend_on_the_number_of_rows(
     settings = (*EVERYTHING, "evaluate.episodes=8")
     four = evaluate(trained, load(*settings), QUIET, trained / "four")
     evaluation = evaluate(
-        trained, load(*settings, f"evaluate.lanes={num_rows}"), QUIET, trained / "other"
+        trained, load(*settings, f"evaluate.num_envs={num_rows}"), QUIET, trained / "other"
     )
     assert (evaluation.episodes, evaluation.chains) == (four.episodes, four.chains)
     assert rollouts(trained / "other") == rollouts(trained / "four")
@@ -185,7 +185,7 @@ def test_nearly_all_rows_are_busy_and_the_last_lines_say_so(trained, load, scrip
         "evaluate.controls=['blank_images']",
         "evaluate.control_episodes=20",
     )
-    evaluation = evaluate(trained, load(*settings, "evaluate.lanes=16"), QUIET)
+    evaluation = evaluate(trained, load(*settings, "evaluate.num_envs=16"), QUIET)
     assert evaluation.time["rows_busy"] >= 0.95
     assert evaluation.time["policy_steps"] == len(
         [rows for rows in scripted_policy.batch_sizes if rows == 16]
@@ -373,7 +373,7 @@ def command(trained, load, capsys):
 def test_the_command_takes_options_and_overrides(command, trained):
     options = ["--tasks", "reach_blue", "--episodes", "1", "--chains", "1", "--checkpoint", "best"]
     output = trained / "elsewhere"
-    code, out, _ = command(*options, "evaluate.lanes=2", "--output", str(output))
+    code, out, _ = command(*options, "evaluate.num_envs=2", "--output", str(output))
     assert code == 0
     assert "reach_blue" in out
     assert "chains: average length" in out
@@ -411,9 +411,9 @@ def test_another_environment_takes_the_recipes_place(command, trained):
             "recipe.toml: evaluate.checkpoint: expected 'last' or 'best', got 'first'",
         ),
         (
-            ["evaluate.execute=9"],
+            ["evaluate.replan_steps=9"],
             2,
-            "recipe.toml: evaluate.execute: a chunk holds action.horizon = 3, got 9",
+            "recipe.toml: evaluate.replan_steps: a chunk holds action.horizon = 3, got 9",
         ),
         (
             ["evaluate.controls=['swapped_words']"],

@@ -77,7 +77,7 @@ def test_a_grippers_opening_is_between_closed_and_open():
 
 @pytest.mark.parametrize("replan_steps", [1, 3])
 def test_recordings_hold_what_the_policy_saw(trained, load, replan_steps):
-    recipe = load(f"evaluate.execute={replan_steps}")
+    recipe = load(f"evaluate.replan_steps={replan_steps}")
     evaluation = evaluate(trained, recipe, Console(quiet=True))
     folder = trained / "evaluation" / "rollouts"
     first = {(e.task, e.success): e for e in reversed(evaluation.episodes)}

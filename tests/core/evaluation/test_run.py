@@ -70,18 +70,18 @@ def test_one_command_collects_trains_evaluates_and_reports(recipe_file, tmp_path
 def test_an_interrupted_training_is_not_evaluated_and_a_resumed_one_is(
     recipe_file, tmp_path, monkeypatch, reports
 ):
-    original, folder = fit_module._after_step, tmp_path / "run"
+    original, folder = fit_module.after_step, tmp_path / "run"
 
     def interrupted(state, done):
         original(state, done)
         if done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(fit_module, "_after_step", interrupted)
+    monkeypatch.setattr(fit_module, "after_step", interrupted)
     assert start(recipe_file, folder) == 128 + signal.SIGTERM
     assert not (folder / "evaluation").exists()
     assert reports == []
-    monkeypatch.setattr(fit_module, "_after_step", original)
+    monkeypatch.setattr(fit_module, "after_step", original)
     assert start(recipe_file, folder, resume=True) == 0
     assert (folder / "evaluation" / "results.json").exists()
     assert reports == [folder]

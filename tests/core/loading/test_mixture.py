@@ -9,16 +9,17 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from core.episodes.episode import Gripper, StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.errors import DataError
+from core.loading.dataset import Dataset
 from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture, apportion
 from core.loading.shuffle import windows_at
-from core.loading.view import StoreView, common_info, rename, view_of
+from core.loading.view import common_info, view_of
 from core.loading.windows import Windows
 from core.store.store import EpisodeStore
-from tests.factories import MOVING, STILL, make_info, make_store
+from tests.factories import MOVING, make_info, make_store
+from tests.mixtures import views_of
 
 T, H = 3, 2
 
@@ -100,81 +101,34 @@ def test_all_windows_in_order_whatever_the_weights() -> None:
 
 # ---------------------------------------------------------------------------------- two real stores
 
-FLIPPED = Gripper(3, "binary", closed=1.0, open=-1.0)
-
-
-def other_info() -> StoreInfo:
-    """A bigger camera of another name, a reversed gripper, one more dimension, less proprioception."""
-    info = make_info(cameras=("side",), size=40, proprio=2)
-    action = replace(info.action, names=("x", "y", "z", "grip", "w"), scale=(0.02, 0.02, 0.04, 1.0, 1.0),
-                     grippers=(FLIPPED,))  # fmt: skip
-    return replace(info, action=action)
-
-
-@pytest.fixture
-def stores(pristine_store: Path, tmp_path: Path) -> list[EpisodeStore]:
-    return [EpisodeStore(pristine_store), make_store(tmp_path / "other.zarr", 3, info=other_info())]
-
-
-CAMERAS, ACTIONS = {STILL: "side"}, {"gripper": "grip"}
-
-
-def views_of(stores: list[EpisodeStore]) -> list[StoreView]:
-    renamed = [stores[0].info, rename(stores[1].info, CAMERAS, ACTIONS)]
-    info = common_info(renamed, ())
-    return [
-        view_of(s, one, names, info, ())
-        for s, one, names in zip(stores, renamed, ({}, CAMERAS), strict=True)
-    ]
-
 
 def members_of(stores: list[EpisodeStore]) -> list[Member]:
     return [
         Member(
-            view,
+            Dataset(
+                view,
+                Normalizer.fit(view.statistics["action"], view.info.action, "mean_std"),
+                ProprioNormalizer.fit(view.statistics["proprio"]),
+                label,
+            ),
             Windows(view.store, range(len(view.store)), T, H),
-            Normalizer.fit(view.statistics["action"], view.info.action, "mean_std"),
-            ProprioNormalizer.fit(view.statistics["proprio"]),
-            prefix,
         )
-        for view, prefix in zip(views_of(stores), ("first/", "second/"), strict=True)
+        for view, label in zip(views_of(stores), ("first", "second"), strict=True)
     ]
-
-
-def test_a_policy_sees_the_union_under_the_first_ones_conventions(
-    stores: list[EpisodeStore],
-) -> None:
-    first, second = views_of(stores)
-    assert first.info == second.info
-    assert list(first.info.cameras) == sorted([STILL, MOVING])
-    assert first.info.cameras[STILL].height == 32
-    assert first.info.action.names == ("x", "y", "z", "gripper", "w")
-    assert first.info.proprio == ("p0", "p1", "p2")
-    assert set(second.recorded) == {STILL}
-    assert first.conversion.has_dimension.tolist() == [True, True, True, True, False]
-
-
-def test_converted_statistics_are_those_of_the_converted_numbers(
-    stores: list[EpisodeStore],
-) -> None:
-    second = views_of(stores)[1]
-    whole = np.concatenate(
-        [stores[1].actions(e, 0, int(stores[1].length[e])) for e in range(3)]
-    ).astype(np.float64)
-    converted = whole * [1, 1, 2, -1, 1]
-    measured = second.statistics["action"]
-    np.testing.assert_allclose(measured.mean, converted.mean(0), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(measured.std, converted.std(0), rtol=1e-5)
-    np.testing.assert_allclose(measured.min, converted.min(0), rtol=1e-6)
-    assert (second.statistics["proprio"].mean[2], second.statistics["proprio"].std[2]) == (0, 0)
 
 
 def test_a_batch_of_two_stores_equals_a_naive_reading(stores: list[EpisodeStore]) -> None:
     members = members_of(stores)
     mixture = Mixture(members, [1.0, 2.0])
     assert mixture.lacking == [MOVING]
-    loader = Loader(mixture, batch_size=16, tokenize=lambda text: [len(text)], threads=2, prefetch=1,
-                    device=torch.device("cpu"))  # fmt: skip
+    loader = Loader(
+        mixture,
+        batch_size=16,
+        tokenize=lambda text: [len(text)],
+        threads=2,
+        prefetch=1,
+        device=torch.device("cpu"),
+    )
     batch = next(loader.batches(seed=4))
     assert {name.partition("/")[0] for name in batch.episodes} == {"first", "second"}
     places = mixture.locate(*mixture.draw(np.arange(16), 4))
@@ -187,9 +141,9 @@ def test_a_batch_of_two_stores_equals_a_naive_reading(stores: list[EpisodeStore]
         assert batch.episodes[row] == ("first/", "second/")[number] + store.episode_id(episode)
         actions = store.actions(episode, 0, length).astype(np.float64)
         actions = actions * [1, 1, 2, -1, 1] if number else np.pad(actions, ((0, 0), (0, 1)))
-        seen = member.view.statistics["action"]
-        std = np.where(seen.std > 1e-6, seen.std, 1.0)
-        normal = (actions - seen.mean) / std
+        statistics = member.dataset.view.statistics["action"]
+        std = np.where(statistics.std > 1e-6, statistics.std, 1.0)
+        normal = (actions - statistics.mean) / std
         normal[:, 3] = actions[:, 3] > 0
         assert {name: bool(mask[row]) for name, mask in batch.present.items()} == {
             MOVING: not number
@@ -216,18 +170,6 @@ def test_a_batch_of_two_stores_equals_a_naive_reading(stores: list[EpisodeStore]
             assert not batch.images[MOVING][row].any()
 
 
-def test_bigger_pictures_are_resized_as_pillow_does(stores: list[EpisodeStore]) -> None:
-    from PIL import Image
-
-    second = views_of(stores)[1]
-    frames, whole = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 40, 40, 3), np.uint8)
-    second.read_frames(STILL, 0, 1, frames)
-    stores[1].read_frames("side", 0, 1, 3, whole)
-    for seen, recorded in zip(frames, whole, strict=True):
-        expected = Image.fromarray(recorded).resize((32, 32), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(seen, np.asarray(expected))
-
-
 def test_a_faster_store_is_read_at_the_slower_rate(tmp_path: Path) -> None:
     info = make_info()
     fast = replace(info, fps=20.0, action=replace(info.action, rate=20.0))
@@ -247,9 +189,15 @@ def test_a_faster_store_is_read_at_the_slower_rate(tmp_path: Path) -> None:
         Normalizer.fit(view.statistics["action"], view.info.action, "none"),
         ProprioNormalizer.fit(view.statistics["proprio"]),
     )
-    mixture = Mixture([Member(view, windows, *normalizers)])
-    loader = Loader(mixture, batch_size=length, tokenize=lambda text: [1], threads=1, prefetch=1,
-                    device=torch.device("cpu"))  # fmt: skip
+    mixture = Mixture([Member(Dataset(view, *normalizers), windows)])
+    loader = Loader(
+        mixture,
+        batch_size=length,
+        tokenize=lambda text: [1],
+        threads=1,
+        prefetch=1,
+        device=torch.device("cpu"),
+    )
     batch = next(loader.once())
     whole = np.zeros((length, 32, 32, 3), np.uint8)
     store.read_frames(MOVING, 0, 0, length, whole)
@@ -263,64 +211,3 @@ def test_a_faster_store_is_read_at_the_slower_rate(tmp_path: Path) -> None:
                 )
             for h in range(H):
                 assert bool(batch.action_mask[start, t, h, 0]) == (start + 2 * (t + h) + 1 < length)
-
-
-def test_a_store_without_any_of_the_cameras_is_refused(stores: list[EpisodeStore]) -> None:
-    info = common_info([stores[0].info], ())
-    with pytest.raises(DataError, match="has none of"):
-        view_of(
-            stores[1],
-            rename(stores[1].info, {}, ACTIONS),
-            {},
-            replace(info, action=stores[1].info.action),
-            (),
-        )
-
-
-def test_a_name_that_a_store_does_not_have_is_refused(stores: list[EpisodeStore]) -> None:
-    with pytest.raises(DataError, match="no camera 'sid'; did you mean 'side'"):
-        rename(stores[1].info, {"front": "sid"}, {})
-    with pytest.raises(DataError, match="no action 'grop'"):
-        rename(stores[1].info, {}, {"gripper": "grop"})
-
-
-@pytest.mark.parametrize(
-    ("cameras", "actions"),
-    [({"front": "wrist"}, {}), ({"a": "front", "b": "front"}, {}), ({}, {"x": "y"})],
-)
-def test_names_that_would_be_lost_are_refused(
-    cameras: dict[str, str], actions: dict[str, str]
-) -> None:
-    with pytest.raises(DataError, match="would have one name, or one of them two"):
-        rename(make_info(), cameras, actions)
-
-
-def test_names_may_change_places() -> None:
-    swapped = rename(make_info(), {STILL: MOVING, MOVING: STILL}, {"x": "y", "y": "x"})
-    assert list(swapped.cameras) == [MOVING, STILL]
-    assert swapped.action.names[:2] == ("y", "x")
-
-
-def test_statistics_of_a_store_that_only_lacks_something_are_its_own(
-    stores: list[EpisodeStore],
-) -> None:
-    first = views_of(stores)[0]
-    assert first.conversion.columns == [0, 1, 2, 3]
-    assert first.statistics["action"] == stores[0].statistics["action"].scatter([0, 1, 2, 3], 5)
-    converted = np.concatenate(
-        [first.actions(np.array([e]), np.arange(11)[None])[0] for e in range(6)]
-    )
-    assert not converted[:, 4].any()
-    assert views_of(stores)[1].conversion.columns is None
-
-
-@pytest.mark.parametrize("camera", [STILL, MOVING])
-def test_slower_frames_of_either_codec(tmp_path: Path, camera: str) -> None:
-    info = make_info()
-    fast = replace(info, fps=30.0, action=replace(info.action, rate=30.0))
-    store = make_store(tmp_path / "fast.zarr", 1, info=fast)
-    view = view_of(store, store.info, {}, info, ())
-    seen, whole = np.zeros((3, 32, 32, 3), np.uint8), np.zeros((11, 32, 32, 3), np.uint8)
-    view.read_frames(camera, 0, 1, seen)
-    store.read_frames(camera, 0, 0, 11, whole)
-    np.testing.assert_array_equal(seen, whole[[1, 4, 7]])

@@ -58,16 +58,13 @@ def test_epochs_and_seeds_differ_and_the_order_is_fixed() -> None:
 
 
 def test_the_shuffle_looks_random() -> None:
-    """Over many epochs each number comes first about equally often, and neighbours do not stay
-    neighbours.
-    """
+    """Each number comes first about equally often, and neighbours do not stay neighbours."""
     count, epochs = 11, 5500
     first = np.bincount(
         shuffled(np.zeros(epochs, int), count, 3, np.arange(epochs)), minlength=count
     )
-    assert (
-        np.square(first - epochs / count).sum() / (epochs / count) < 29.6
-    )  # chi-squared, 10 degrees, p = 0.001
+    # chi-squared with 10 degrees of freedom, p = 0.001
+    assert np.square(first - epochs / count).sum() / (epochs / count) < 29.6
     order = np.array(epoch_of(5000, 3, 0))
     assert abs(np.corrcoef(order, np.arange(5000))[0, 1]) < 0.05
     assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.05

@@ -6,7 +6,14 @@ import pytest
 from annotated_types import Ge, Gt, Lt
 
 from core.errors import PluginError
-from core.registry.components import Component, Plugin, Registry, parameters_of
+from core.registry.components import (
+    Component,
+    Plugin,
+    Registry,
+    call_build,
+    parameters_of,
+    unoffered,
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Greedy:
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         (component(config=Thawed), "frozen dataclass"),
         (component(config=dict), "frozen dataclass"),
@@ -66,8 +73,8 @@ class Greedy:
         ),  # type: ignore[arg-type]
     ],
 )
-def test_a_registration_that_breaks_the_contract_names_the_plugin(bad, said):
-    with pytest.raises(TypeError, match=f"'mine'.*{said}"):
+def test_a_registration_that_breaks_the_contract_names_the_plugin(bad, message):
+    with pytest.raises(TypeError, match=f"'mine'.*{message}"):
         Registry("backbone").add(bad)
 
 
@@ -78,3 +85,31 @@ def test_parameters_tell_type_default_and_meaning():
     assert norm.type == "'rms' | 'layer'"
     assert (weights.type, weights.default, weights.meaning) == ("path | unset", None, "")
     assert mlp.type == "tuple[int, ...]"
+
+
+def test_a_build_gets_only_the_arguments_that_it_names():
+    def build(config, *, width, depth=2):
+        return config, width, depth
+
+    assert call_build(build, "config", {"width": 3, "cameras": {}}) == ("config", 3, 2)
+    assert call_build(lambda config, **offered: offered, "config", {"width": 3}) == {"width": 3}
+
+
+def test_a_required_argument_that_is_not_offered_is_named():
+    def build(config, width, *, spec, depth=2, **others):
+        return config
+
+    assert unoffered(build, {"width": 3}) == ["spec"]
+    assert unoffered(build, ["width", "spec"]) == []
+
+
+def test_the_meaning_of_an_inherited_key_comes_from_its_base():
+    @dataclass(frozen=True)
+    class Derived(Config):
+        """Something else."""
+
+        extra: int = 3
+        """one more."""
+
+    meanings = {parameter.name: parameter.meaning for parameter in parameters_of(Derived)}
+    assert (meanings["rate"], meanings["extra"]) == ("a share.", "one more.")

@@ -9,7 +9,7 @@ import torch
 from core.environments.environment import Observation
 from core.episodes.episode import Camera, Gripper
 from core.errors import CheckpointError, ConfigError
-from core.loading.recipe_data import open_data
+from core.loading.training_data import open_data
 from core.rollout.actor import choose_checkpoint, load_actor
 from core.weights.checkpoint import checkpoints
 from tests.contexts import noise
@@ -46,14 +46,14 @@ def test_loading_needs_the_runs_folder_alone(trained, load):
 def test_acting_step_by_step_is_what_training_computed(trained, load):
     """Frames of a stored episode, one after the other, give what their window gives."""
     data = open_data(load())
-    (source,) = data.sources
-    actor, store = load_actor(trained), source.view.store
+    (dataset,) = data.datasets
+    actor, store = load_actor(trained), dataset.view.store
     _, validation = data.loaders(actor.policy.text_encoder.tokenize, 1, torch.device("cpu"))
     batch = next(validation.once())
     episode = next(e for e in range(len(store)) if store.episode_id(e) == batch.episodes[0])
     window = load().data.window
     with torch.inference_mode():
-        expected = source.action_normalizer.unnormalize(
+        expected = dataset.action_normalizer.unnormalize(
             actor.policy.predict(batch, noise()).numpy()
         )[0]
     frames = {name: np.empty((window, 16, 16, 3), np.uint8) for name in actor.info.cameras}

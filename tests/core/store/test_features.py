@@ -17,6 +17,7 @@ from core.episodes.text import decode_text
 from core.errors import DataError
 from core.formats.exporting import export_episodes
 from core.formats.info import dump_info, load_info
+from core.loading.dataset import Dataset
 from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture
 from core.loading.view import StoreView, common_info, rename, view_of
@@ -245,10 +246,11 @@ def test_a_segment_that_lacks_a_feature_is_refused(
 # ------------------------------------------------------------------------------------------ batches
 
 
-def member_of(view: StoreView, prefix: str = "") -> Member:
+def member_of(view: StoreView, label: str = "") -> Member:
     action = Normalizer.fit(view.statistics["action"], view.info.action, "mean_std")
     proprio = ProprioNormalizer.fit(view.statistics["proprio"])
-    return Member(view, Windows(view.store, range(len(view.store)), T, H), action, proprio, prefix)
+    windows = Windows(view.store, range(len(view.store)), T, H)
+    return Member(Dataset(view, action, proprio, label), windows)
 
 
 def loader_of(members: Sequence[Member], size: int = 8) -> Loader:
@@ -306,7 +308,7 @@ def test_a_store_that_lacks_a_feature_gives_zeros_and_a_mask(
     )
     info = common_info([without.info, pristine.info], (), ("force", "depth"))
     views = [view_of(store, store.info, {}, info, ()) for store in (without, pristine)]
-    loader = loader_of([member_of(view, f"{number}/") for number, view in enumerate(views)])
+    loader = loader_of([member_of(view, f"{number}") for number, view in enumerate(views)])
     for batch in loader.once():
         first = torch.tensor([name.startswith("0/") for name in batch.episodes])
         assert list(batch.present) == ["depth"]

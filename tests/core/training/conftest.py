@@ -1,9 +1,10 @@
 """A recipe small enough to train in a second, on a store made for tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
@@ -60,3 +61,12 @@ def recipe_file(tmp_path: Path) -> Path:
 def load(recipe_file: Path) -> Callable[..., Recipe]:
     """Load the small recipe with overrides."""
     return lambda *overrides: load_recipe(recipe_file, overrides, load_plugins())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several runs share the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,6 +1,4 @@
-"""kill -9 at random moments, ten times in a row, then --resume: the run must equal one that nobody
-disturbed.
-"""
+"""kill -9 ten times in a row, at random moments: the resumed run must equal an undisturbed one."""
 
 import contextlib
 import os
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.weights.checkpoint import checkpoints
-from tests.core.training.test_run import metrics
+from tests.core.training.runs import metrics
 
 KILLS = 10
 STEPS = 40

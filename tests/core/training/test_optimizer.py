@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from core.errors import ConfigError
-from core.loading.recipe_data import open_data
+from core.loading.training_data import open_data
 from core.policy.assembly import build_policy
 from core.training.optimizer import build_optimizer, modules_of, schedule_factor, set_learning_rate
 

@@ -1,36 +1,39 @@
 import numpy as np
+import pytest
 import torch
 from lightning_fabric import Fabric
 
 from core import Batch
+from core.errors import JoineryError
 from core.training.validation import validate
 
 TASK_OF = {"a0": "a", "a1": "a", "b0": "b"}
 
 
 class Constant(torch.nn.Module):
-    """A policy that shows its head the batch, whose head predicts 0.25 always, and measures itself
-    by `own`.
+    """A policy whose head is given the batch as its context and always predicts 0.25.
+
+    head_error: the head's `validation_error`, a function of the generator.
     """
 
-    def __init__(self, own=lambda generator: None):
+    def __init__(self, head_error=lambda generator: None):
         super().__init__()
-        self.policy_head = ConstantHead(own)
+        self.policy_head = ConstantHead(head_error)
 
     def context(self, batch, generator):
         return batch
 
 
 class ConstantHead(torch.nn.Module):
-    def __init__(self, own):
+    def __init__(self, head_error):
         super().__init__()
-        self.own = own
+        self.head_error = head_error
 
     def forward(self, context, generator):
         return torch.full_like(context.actions, 0.25)
 
     def validation_error(self, context, batch, generator):
-        return self.own(generator)
+        return self.head_error(generator)
 
 
 def random_batch(seed, episodes):
@@ -42,7 +45,7 @@ def random_batch(seed, episodes):
 
 def test_errors_equal_numpy_in_float64():
     batches = [random_batch(0, ["a0", "b0"]), random_batch(1, ["b0", "a1", "a0"])]
-    measured = validate(
+    validation = validate(
         Fabric(accelerator="cpu", devices=1), Constant(), batches, TASK_OF, action_dim=4
     )
     by_task = {"a": [], "b": []}
@@ -55,12 +58,12 @@ def test_errors_equal_numpy_in_float64():
     errors = {task: ((x - 0.25) ** 2).mean() for task, x in rows.items()}
     everything = np.concatenate(list(rows.values()))
     constant = sum(((x - x.mean(0)) ** 2).sum() for x in rows.values()) / everything.size
-    np.testing.assert_allclose(measured.error, ((everything - 0.25) ** 2).mean(), rtol=1e-5)
-    np.testing.assert_allclose(measured.constant, constant, rtol=1e-5)
+    np.testing.assert_allclose(validation.error, ((everything - 0.25) ** 2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(validation.constant, constant, rtol=1e-5)
     np.testing.assert_allclose(
-        [measured.by_task[t] for t in "ab"], [errors[t] for t in "ab"], rtol=1e-5
+        [validation.by_task[t] for t in "ab"], [errors[t] for t in "ab"], rtol=1e-5
     )
-    np.testing.assert_allclose(measured.improvement, 1 - measured.error / measured.constant)
+    np.testing.assert_allclose(validation.improvement, 1 - validation.error / validation.constant)
 
 
 def test_a_head_may_bring_a_figure_of_its_own_and_draws_the_same_noise_every_time():
@@ -69,7 +72,19 @@ def test_a_head_may_bring_a_figure_of_its_own_and_draws_the_same_noise_every_tim
     policy = Constant(lambda generator: generator.normal(2))
     first, second = (validate(fabric, policy, batches, TASK_OF, action_dim=4) for _ in range(2))
     assert first == second
-    assert first.figure == first.own != first.error
+    assert first.selection_error == first.head_error != first.error
     plain = validate(fabric, Constant(), batches, TASK_OF, action_dim=4)
-    assert plain.own is None
-    assert plain.figure == plain.error == first.error
+    assert plain.head_error is None
+    assert plain.selection_error == plain.error == first.error
+
+
+def test_a_head_that_returns_no_error_per_sample_is_named():
+    policy = Constant(lambda generator: torch.zeros(3))
+    with pytest.raises(JoineryError, match=r"policy_head: validation_error gave \(3,\) for 2 sam"):
+        validate(
+            Fabric(accelerator="cpu", devices=1),
+            policy,
+            [random_batch(0, ["a0", "b0"])],
+            TASK_OF,
+            action_dim=4,
+        )

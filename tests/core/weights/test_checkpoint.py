@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.errors import CheckpointError
-from core.weights import checkpoint as module
+from core.system import files
 from core.weights.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 
 
@@ -111,10 +111,10 @@ def test_a_disk_that_fills_up_costs_only_the_checkpoint_being_written(tmp_path, 
     save(tmp_path, 1)
     before = (tmp_path / "checkpoints/step_00000001/model.safetensors").read_bytes()
 
-    def fill_up(path):
+    def fill_up(*paths):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_sync", fill_up)
+    monkeypatch.setattr(files, "sync", fill_up)
     with pytest.raises(CheckpointError, match=r"step_00000002.*No space left.*--resume"):
         save(tmp_path, 2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]

@@ -1,6 +1,4 @@
-"""Opening what others published, and fitting it to a part: every layout, every way in which it can
-be wrong.
-"""
+"""Opening published weights and loading them into a part: every layout, and every way to fail."""
 
 import json
 

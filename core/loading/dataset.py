@@ -1,0 +1,31 @@
+"""A dataset: one store as a policy is trained on it, with the normalisers fitted to it."""
+
+from dataclasses import dataclass
+
+from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.loading.view import StoreView
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One store, viewed as the policy sees it, and the normalisers that are its own.
+
+    label: its name among several datasets, which then begins the ids of its episodes and tasks;
+    empty for a dataset that is trained on alone.
+    """
+
+    view: StoreView
+    action_normalizer: Normalizer
+    proprio_normalizer: ProprioNormalizer
+    label: str = ""
+
+    def episode_id(self, episode: int) -> str:
+        """Return an episode's id, unique among all datasets."""
+        return self._unique(self.view.store.episode_id(episode))
+
+    def task_name(self, episode: int) -> str:
+        """Return the name of an episode's task, told apart from the same task in other datasets."""
+        return self._unique(self.view.store.task_name(episode))
+
+    def _unique(self, name: str) -> str:
+        return f"{self.label}/{name}" if self.label else name

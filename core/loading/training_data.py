@@ -1,0 +1,266 @@
+"""From a recipe's [data] and [action] to batches: opens the stores and makes the loaders."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from core.contracts.parts import ActionSpec
+from core.episodes.conventions import rotation_names
+from core.episodes.episode import ActionConvention, Feature, StoreInfo
+from core.episodes.normalization import BOUNDED, Normalizer, ProprioNormalizer
+from core.errors import ConfigError, DataError, did_you_mean
+from core.loading.dataset import Dataset
+from core.loading.loader import Loader
+from core.loading.mixture import Member, Mixture
+from core.loading.view import StoreView, common_info, rename, view_of
+from core.loading.windows import Windows, split_by_task
+from core.recipe.recipe import Recipe
+from core.recipe.sections import ActionConfig
+from core.store.store import EpisodeStore
+
+
+def action_spec(normalizer: Normalizer, window: int, horizon: int) -> ActionSpec:
+    """Return what the policy head must produce: chunks of normalised actions."""
+    return ActionSpec(
+        window=window,
+        horizon=horizon,
+        dim=len(normalizer.affine.offset),
+        binary=tuple(gripper.dimension for gripper in normalizer.binary),
+        bounded=normalizer.method in BOUNDED,
+    )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The datasets of a recipe, in its order; the policy acts in the terms of the first."""
+
+    recipe: Recipe
+    datasets: tuple[Dataset, ...]
+
+    @property
+    def info(self) -> StoreInfo:
+        """What the policy sees, the same for all datasets."""
+        return self.datasets[0].view.info
+
+    @property
+    def image_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """{camera: (C, Y, X)}."""
+        return {
+            name: (3, camera.height, camera.width) for name, camera in self.info.cameras.items()
+        }
+
+    @property
+    def feature_specs(self) -> Mapping[str, Feature]:
+        """The features that `data.features` names."""
+        return self.info.features
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """What the policy head must produce."""
+        normalizer = self.datasets[0].action_normalizer
+        return action_spec(normalizer, self.recipe.data.window, self.recipe.action.horizon)
+
+    @property
+    def proprio_dim(self) -> int:
+        """Number of proprioceptive values (P)."""
+        return len(self.info.proprio)
+
+    @property
+    def embodiments(self) -> tuple[str, ...]:
+        """Names of the datasets, in the order of Batch.embodiment; a single one has no name."""
+        return tuple(dataset.label for dataset in self.datasets)
+
+    @cached_property
+    def _splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Training and held-out episodes of each dataset."""
+        held_out = self.recipe.data.validation_episodes
+        return [split_by_task(dataset.view.store, held_out) for dataset in self.datasets]
+
+    @cached_property
+    def training(self) -> Mixture:
+        """The training windows, one from every frame, drawn by weight."""
+        members = [
+            self._member(dataset, training)
+            for dataset, (training, _) in zip(self.datasets, self._splits, strict=True)
+        ]
+        # the recipe gives all stores a weight, or none
+        weights = [
+            config.weight for config in self.recipe.data.store_configs if config.weight is not None
+        ]
+        return Mixture(members, weights or None)
+
+    @cached_property
+    def validation(self) -> Mixture:
+        """The held-out windows, side by side: each frame is in one of them."""
+        window = self.recipe.data.window
+        return Mixture(
+            [
+                self._member(dataset, held_out, stride=window * dataset.view.period)
+                for dataset, (_, held_out) in zip(self.datasets, self._splits, strict=True)
+            ]
+        )
+
+    def _member(self, dataset: Dataset, episodes: np.ndarray, stride: int = 1) -> Member:
+        window, horizon = self.recipe.data.window, self.recipe.action.horizon
+        return Member(dataset, Windows(dataset.view.store, episodes, window, horizon, stride))
+
+    def loaders(
+        self, tokenize: Callable[[str], Sequence[int]], micro_batch: int, device: torch.device
+    ) -> tuple[Loader, Loader]:
+        """Return the loaders of the training windows and of the held-out ones."""
+
+        def loader(mixture: Mixture) -> Loader:
+            return Loader(
+                mixture,
+                batch_size=micro_batch,
+                tokenize=tokenize,
+                threads=self.recipe.data.threads,
+                prefetch=self.recipe.data.prefetch,
+                device=device,
+            )
+
+        return loader(self.training), loader(self.validation)
+
+    def describe(self) -> Iterator[str]:
+        """Say what share of the samples each dataset gives, and what it lacks."""
+        for dataset, share in zip(self.datasets, self.training.shares, strict=True):
+            view = dataset.view
+            recorded_actions = zip(
+                view.info.action.names, view.conversion.has_dimension, strict=True
+            )
+            lacking = {
+                "camera": [name for name in view.info.cameras if name not in view.recorded],
+                "feature": [name for name in view.info.features if name not in view.recorded],
+                "action": [name for name, recorded in recorded_actions if not recorded],
+                "proprioception": [
+                    name for name in view.info.proprio if name not in view.store.info.proprio
+                ],
+            }
+            notes = [f"{dataset.label}: {share / len(self.training):.1%} of the samples"]
+            notes += [f"no {kind} {', '.join(names)}" for kind, names in lacking.items() if names]
+            if view.conversion.columns is None:
+                notes.append("actions converted")
+            if view.period > 1:
+                notes.append(f"one frame in {view.period}")
+            yield "; ".join(notes)
+
+    def task_of(self) -> dict[str, str]:
+        """Return {episode: task}.
+
+        With several datasets, both names begin with the dataset's label: the errors of a task are
+        in the scale of its dataset's actions, and not comparable with another's.
+        """
+        return {
+            dataset.episode_id(episode): dataset.task_name(episode)
+            for dataset in self.datasets
+            for episode in range(len(dataset.view.store))
+        }
+
+
+def open_data(recipe: Recipe) -> TrainingData:
+    """Open a recipe's stores and fit the normalisers.
+
+    Raises DataError, or ConfigError where recipe and stores disagree.
+    """
+    views = open_views(recipe)
+    configs = recipe.data.store_configs
+    if mistakes := _unexpected_conventions(recipe.action, views[0].info.action):
+        raise ConfigError([f"{mistake} (store {configs[0].path})" for mistake in mistakes])
+    datasets = []
+    for config, view in zip(configs, views, strict=True):
+        action_normalizer = Normalizer.fit(
+            view.statistics["action"],
+            view.info.action,
+            recipe.action.normalization,
+            recipe.action.clip_range,
+        )
+        proprio_normalizer = ProprioNormalizer.fit(view.statistics["proprio"])
+        # a store that is trained on alone may move and be renamed between runs: it has no label
+        label = config.label if recipe.data.stores else ""
+        datasets.append(Dataset(view, action_normalizer, proprio_normalizer, label))
+    return TrainingData(recipe, tuple(datasets))
+
+
+def open_views(recipe: Recipe) -> list[StoreView]:
+    """Open a recipe's stores and view each as the policy sees it.
+
+    Raises DataError, or ConfigError with every disagreement of recipe and stores.
+    """
+    configs = recipe.data.store_configs
+    stores = [EpisodeStore(config.path) for config in configs]
+    mistakes: list[str] = []
+    infos = []  # of the stores, under the policy's names
+    for store, config in zip(stores, configs, strict=True):
+        try:
+            infos.append(rename(store.info, config.cameras, config.actions))
+        except DataError as error:
+            mistakes.append(f"data.stores, '{config.label}': {error} (store {config.path})")
+            infos.append(store.info)
+    paths = f"(store {', '.join(str(config.path) for config in configs)})"
+    cameras = sorted({name for info in infos for name in info.cameras})
+    features = sorted({name for info in infos for name in info.features})
+    mistakes += _unknown_names("camera", recipe.data.cameras, cameras, paths)
+    mistakes += _unknown_names("feature", recipe.data.features, features, paths)
+    views = [] if mistakes else _common_views(recipe, stores, infos, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return views
+
+
+def _unknown_names(kind: str, names: Sequence[str], known: Sequence[str], paths: str) -> list[str]:
+    """Say which cameras or features the recipe names that no store has."""
+    return [
+        f"data.{kind}s: no {kind} '{name}'{did_you_mean(name, known)} {paths}"
+        for name in names
+        if name not in known
+    ]
+
+
+def _common_views(
+    recipe: Recipe,
+    stores: Sequence[EpisodeStore],
+    infos: Sequence[StoreInfo],
+    mistakes: list[str],
+) -> list[StoreView]:
+    """View all stores alike; append a mistake for each reason why a store cannot be.
+
+    infos: the descriptions of the stores under the policy's names.
+    """
+    configs = recipe.data.store_configs
+    try:
+        common = common_info(infos, recipe.data.cameras, recipe.data.features)
+    except DataError as error:
+        mistakes.append(f"data.{error}")
+        return []
+    views, turning = [], rotation_names([info.action for info in infos])
+    for store, info, config in zip(stores, infos, configs, strict=True):
+        try:
+            views.append(view_of(store, info, config.cameras, common, turning))
+        except DataError as error:
+            which = f"'{config.label}' does not go with '{configs[0].label}'"
+            mistakes += [f"data.stores: {which}: {reason}" for reason in str(error).splitlines()]
+    return views
+
+
+def _unexpected_conventions(expected: ActionConfig, recorded: ActionConvention) -> list[str]:
+    """Say where the store's actions differ from what the recipe expects of them."""
+    gripper_kinds = sorted({gripper.kind for gripper in recorded.grippers})
+    conventions: Mapping[str, object] = {
+        "mode": recorded.mode,
+        "frame": recorded.frame,
+        "rotation": recorded.rotation,
+        "gripper": "/".join(gripper_kinds) or "none",
+        "rate": recorded.rate,
+    }
+    mistakes = []
+    for key, convention in conventions.items():
+        expectation = getattr(expected, key)
+        if expectation is not None and expectation != convention:
+            mistakes.append(
+                f"action.{key}: the recipe relies on {expectation!r}, "
+                f"the store's actions are {convention!r}"
+            )
+    return mistakes

@@ -1,0 +1,113 @@
+"""From a recipe to its datasets, mixtures and loaders, and what is refused on the way."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.episodes.normalization import Normalizer
+from core.errors import ConfigError
+from core.loading.training_data import TrainingData, action_spec, open_data
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import load_plugins
+from core.store.store import EpisodeStore
+from tests.core.episodes.test_normalization import ACTIONS, BINARY, METHODS, STATISTICS
+from tests.core.recipe.test_recipe import MINIMAL
+from tests.factories import MOVING, STILL
+
+
+def opened(folder: Path, data: str, *overrides: str) -> TrainingData:
+    """Open the data of a small recipe whose [data] holds these lines."""
+    path = folder / "recipe.toml"
+    path.write_text(MINIMAL.replace('path = "episodes.zarr"', data), encoding="utf-8")
+    return open_data(load_recipe(path, overrides, load_plugins()))
+
+
+def two_stores(stores: list[EpisodeStore]) -> str:
+    first, second = (store.path for store in stores)
+    return f"""
+window = 2
+[[data.stores]]
+path = "{first}"
+name = "ours"
+weight = 3.0
+[[data.stores]]
+path = "{second}"
+name = "lab"
+weight = 1.0
+cameras = {{ {STILL} = "side" }}
+actions = {{ gripper = "grip" }}
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_spec_says_what_is_binary_and_bounded(method: str) -> None:
+    normalizer = Normalizer.fit(STATISTICS, BINARY, method)
+    spec = action_spec(normalizer, window=8, horizon=10)
+    assert (spec.window, spec.horizon, spec.dim, spec.binary) == (8, 10, 4, (3,))
+    assert spec.bounded == (method in ("clip_range", "min_max"))
+    assert spec.bounded == (np.abs(normalizer.normalize(3 * ACTIONS)).max() <= 1)
+
+
+def test_one_store_is_a_dataset_without_a_label(stores: list[EpisodeStore], tmp_path: Path) -> None:
+    data = opened(tmp_path, f'path = "{stores[0].path}"')
+    assert data.embodiments == ("",)
+    assert data.task_of() == {
+        stores[0].episode_id(episode): stores[0].task_name(episode) for episode in range(6)
+    }
+    training, validation = data.loaders(lambda text: [1], 4, torch.device("cpu"))
+    assert training.mixture is data.training
+    assert validation.mixture is data.validation
+
+
+def test_training_and_held_out_windows_share_no_episode(
+    stores: list[EpisodeStore], tmp_path: Path
+) -> None:
+    data = opened(tmp_path, f'path = "{stores[0].path}"', "data.window=3")
+    (training,), (held_out,) = data.training.members, data.validation.members
+    assert set(training.windows.episodes) == {0, 1, 2, 3}
+    assert set(held_out.windows.episodes) == {4, 5}
+    assert (training.windows.stride, held_out.windows.stride) == (1, 3)
+
+
+def test_several_stores_are_weighed_and_described(
+    stores: list[EpisodeStore], tmp_path: Path
+) -> None:
+    data = opened(tmp_path, two_stores(stores))
+    assert data.embodiments == ("ours", "lab")
+    assert {name.partition("/")[0] for name in data.task_of()} == {"ours", "lab"}
+    ours, lab = data.describe()
+    share = data.training.shares[0] / len(data.training)
+    assert share == pytest.approx(0.75, abs=1 / len(data.training))
+    assert ours == f"ours: {share:.1%} of the samples; no action w"
+    assert lab == (
+        f"lab: {1 - share:.1%} of the samples; no camera {MOVING}; no proprioception p2; "
+        "actions converted"
+    )
+
+
+def test_every_disagreement_of_recipe_and_stores_is_said(
+    stores: list[EpisodeStore], tmp_path: Path
+) -> None:
+    text = two_stores(stores).replace('"side"', '"sid"')
+    with pytest.raises(ConfigError) as caught:
+        opened(tmp_path, text, f"data.cameras=['{STILL}', 'top']", "data.features=['depth']")
+    mistakes = caught.value.mistakes
+    assert len(mistakes) == 3
+    assert mistakes[0].startswith("data.stores, 'lab': cameras: no camera 'sid'")
+    assert mistakes[1].startswith("data.cameras: no camera 'top'")
+    assert mistakes[2].startswith("data.features: no feature 'depth'")
+
+
+def test_actions_that_the_recipe_does_not_expect_are_refused(
+    stores: list[EpisodeStore], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        opened(tmp_path, f'path = "{stores[0].path}"', "action.mode=absolute", "action.rate=7.0")
+    where = f"(store {stores[0].path})"
+    recorded = stores[0].info.action
+    assert caught.value.mistakes == [
+        f"action.mode: the recipe relies on 'absolute', the store's actions are 'delta' {where}",
+        f"action.rate: the recipe relies on 7.0, the store's actions are {recorded.rate} {where}",
+    ]
