@@ -42,7 +42,7 @@ class Loadable(Protocol):
     def load_pretrained(self, weights: "Pretrained") -> None:
         """Take the part's share, strictly; raise ConfigError that lists whatever does not fit.
 
-        Parameters that no source has are listed in `own`, if there are any.
+        A part with parameters that no source has names them in `extra_parameters`.
         """
 
 
@@ -55,3 +55,14 @@ class Publishable(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """The part's share of the published config.json."""
+
+
+@runtime_checkable
+class CheckpointPublishable(Protocol):
+    """A part that can be written back as a piece of the training checkpoint (.ckpt) of its authors.
+
+    Only the part knows its names there; core writes the file.
+    """
+
+    def publish_checkpoint(self) -> dict[str, Tensor]:
+        """The part's tensors under their names in that checkpoint's state dict."""

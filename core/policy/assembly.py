@@ -301,7 +301,7 @@ def _published(policy: Policy, recipe: Recipe) -> FrozenWeights:
     weights: dict[str, Tensor] = {}
     for kind in (kind for kind, part in recipe.parts.items() if part.settings.base_is_published):
         module: nn.Module = getattr(policy, kind)
-        own = getattr(module, "own", ())  # parameters that no source has
+        own = getattr(module, "extra_parameters", ())  # parameters that no source has
         frozen = {
             name: p
             for name, p in module.named_parameters()
