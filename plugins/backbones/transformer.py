@@ -35,8 +35,8 @@ class TransformerConfig:
     heads: Annotated[int, Gt(0)] = 6
     """attention heads per block; they divide the width."""
     mlp_ratio: Annotated[float, Gt(0)] = 4.0
-    """hidden width of the MLP, as a multiple of width; swiglu takes two thirds of it, so that it has
-    as many weights as gelu.
+    """hidden width of the MLP, as a multiple of width; swiglu takes two thirds of it, and so has as
+    many weights as gelu.
     """
     norm: Literal["rms", "layer"] = "rms"
     """"rms" (Zhang and Sennrich 2019) or "layer"."""

@@ -1,4 +1,4 @@
-"""RoboVLMs' policy head: an LSTM over the window, then an MLP for the pose and one for the gripper."""
+"""RoboVLMs' policy head: an LSTM over the window, then one MLP for pose and one for gripper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Any timm model as vision encoder: Vision Transformers, and networks with feature maps (ResNet)."""
+"""Any timm model as vision encoder: a Vision Transformer, or a network with feature maps."""
 
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -138,7 +138,7 @@ class TimmEncoder(VisionEncoder):
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
-        # Some models have their last norm behind the pooling; without it tokens would not be normed.
+        # Some models have their last norm behind the pooling; their tokens need it, too.
         norm = getattr(self.model, "fc_norm", None)
         return features[:, prefix:] if norm is None else norm(features[:, prefix:])
 

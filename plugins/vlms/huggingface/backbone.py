@@ -186,7 +186,7 @@ class HuggingFaceBackbone(Backbone):
         return torch.zeros_like(visible, dtype=tokens.dtype).masked_fill(~visible, lowest)
 
     def _raise_if_too_long(self, length: int) -> None:
-        """Refuse a sequence longer than the sliding window, in whose layers a mask has no effect."""
+        """Refuse a sequence longer than the sliding window: its layers ignore the mask."""
         if self.longest is not None and length > self.longest:
             raise ConfigError(
                 f"action_tokens.attention: a sequence has {length} tokens, and this model slides a "

@@ -36,11 +36,11 @@ class VisionConfig:
     if it has none.
     """
     mean: Colour | None = None
-    """mean of red, green and blue in [0, 1], which is subtracted; default: that of the model's image
+    """mean of red, green and blue in [0, 1], to be subtracted; default: that of the model's image
     processor, or 0.5 if it has none.
     """
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
-    """standard deviation of red, green and blue, which divides; default: that of the model's image
+    """standard deviation of red, green and blue, to divide by; default: that of the model's image
     processor, or 0.5 if it has none.
     """
 

@@ -1,4 +1,4 @@
-"""Names of the three parts' tensors in Kosmos-2's checkpoints, those of Hugging Face and RoboVLMs."""
+"""Names of the three parts' tensors in Kosmos-2's checkpoints, of Hugging Face and RoboVLMs."""
 
 from collections.abc import Mapping
 

@@ -105,8 +105,8 @@ class Kosmos2Text(TextEncoder):
             ) from error
         if len(ids) > self.config.max_tokens:
             raise DataError(
-                f"the prompt of '{' '.join(instruction[:60].split())}...' has {len(ids)} tokens and "
-                f"text_encoder.max_tokens is {self.config.max_tokens}; shorten it or raise "
+                f"the prompt of '{' '.join(instruction[:60].split())}...' has {len(ids)} tokens "
+                f"and text_encoder.max_tokens is {self.config.max_tokens}; shorten it or raise "
                 "text_encoder.max_tokens"
             )
         return ids
