@@ -182,7 +182,7 @@ def theirs(model, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
         for t in range(window):
             pixels = torch.cat(
                 [
-                    policy.vision_encoder._pixels(batch.images[name][b, t : t + 1])
+                    policy.vision_encoder._prepare(batch.images[name][b, t : t + 1])
                     for name in CAMERAS
                 ]
             )

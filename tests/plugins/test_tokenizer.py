@@ -46,11 +46,11 @@ def test_instructions_are_distinct_and_in_order(source):
 
 
 def test_instructions_of_a_store_are_distinct_and_in_order(tmp_path):
-    info, instructions = make_info(), ("open the door", "push it", "open the door")
+    info = make_info()
+    tasks = [("a", "open the door"), ("b", "push it"), ("c", "open the door")]
     with StoreWriter(tmp_path / "demo.zarr", info) as writer:
-        episodes = make_episodes(3, info, ("a", "b", "c"))
-        for episode, instruction in zip(episodes, instructions, strict=True):
-            writer.append(replace(episode, instruction=instruction))
+        for episode, (task, instruction) in zip(make_episodes(3, info), tasks, strict=True):
+            writer.append(replace(episode, task=task, instruction=instruction))
     assert read_instructions(tmp_path / "demo.zarr") == ["open the door", "push it"]
 
 
