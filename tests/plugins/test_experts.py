@@ -24,7 +24,7 @@ from core.testing.common import normal
 from plugins.backbones.transformer import Transformer, TransformerConfig
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
 from plugins.vlms.kosmos2 import Kosmos2Backbone, Kosmos2BackboneConfig
-from tests.plugins.test_huggingface import FAMILIES, save_model
+from tests.plugins.huggingface.families import FAMILIES, save_model
 
 WIDTH = 24  # of the expert, which is narrower than the backbone
 COUNT = 3  # tokens of the expert
