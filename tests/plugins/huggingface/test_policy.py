@@ -6,7 +6,7 @@ import torch
 from core import ActionSpec, TokenGroup
 from core.policy.assembly import build_policy
 from core.policy.policy import Policy
-from core.policy.publishing import export_folder
+from core.policy.publishing import export_checkpoint, export_folder
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.testing.common import generator
