@@ -112,15 +112,13 @@ def as_qwens_processor_does(pixels):
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: its configuration, how it takes the images of one sequence, and how it is
-    used here.
-    """
+    """A kind of model: its configuration, how it takes images, and how the tests use it."""
 
     name: str
     config: dict[str, Any]
     pixels: Callable[[torch.Tensor], dict[str, torch.Tensor]] = stacked
     attention: str = "causal"
-    size: int | None = None  # where the model names none of its own
+    size: int | None = None  # of images, if the model names none of its own
     unused: tuple[str, ...] = ()  # weights on which no token depends
 
     def __str__(self) -> str:
@@ -227,7 +225,7 @@ FAMILIES = {
 
 
 def save_tokenizer(folder: Path) -> None:
-    """A tokenizer of whole words, with a token for the beginning that it adds unless told not to."""
+    """A tokenizer of whole words, which adds a token for the beginning by default."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     table = {word: i for i, word in enumerate(SPECIAL + WORDS)}
@@ -243,9 +241,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def save_model(folder: Path, config: dict[str, Any], *, weights: bool = True) -> Path:
-    """A folder as it lies on the hub: configuration, tokenizer, image statistics and random
-    weights.
-    """
+    """A folder as on the hub: configuration, tokenizer, image statistics and random weights."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(
@@ -323,7 +319,8 @@ mlp = [16]
     return build_policy(loaded, CAMERAS, spec, proprio_dim=0).eval()
 
 
-def load(part: str, folder: Path, weights: Path, tmp_path: Path) -> Policy:
+def load_part(part: str, folder: Path, weights: Path, tmp_path: Path) -> Policy:
+    """A policy of which one part has weights of another folder."""
     return build(tmp_path, folder, f"{part}.pretrained={weights}", pretrained=False)
 
 
@@ -367,6 +364,7 @@ def normalised(batch: Batch, b: int, frames: list[int]) -> torch.Tensor:
 
 
 def put_action_tokens_into_the_vocabulary(full, policy: Policy) -> None:
+    """Let the spare words of transformers' model be the action tokens of a policy."""
     embedding = full.get_input_embeddings()
     with torch.no_grad():
         scale = embedding(torch.tensor(SPARE)) / embedding.weight[list(SPARE)]
@@ -376,22 +374,23 @@ def put_action_tokens_into_the_vocabulary(full, policy: Policy) -> None:
 def rope_index(
     full, ids: torch.Tensor, grids: list[tuple[int, int]], mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Positions (3 S L) as Qwen2.5-VL's own model has them: images of rows and columns stand where
-    <image> does.
+    """Positions (3 S L) of Qwen2.5-VL's own model; images stand where <image> does.
 
-    It takes image tokens that touch for one image, so every second image is called a film, of one
-    picture.
+    The model takes adjacent image tokens for one image. So every second image is declared to be a
+    video of one frame.
+
+    grids: rows and columns of each image.
     """
     kinds = torch.zeros_like(ids)
     for i, row in enumerate(ids):
-        places = (row == IMAGE).nonzero().flatten()
-        which = torch.repeat_interleave(
+        image_tokens = (row == IMAGE).nonzero().flatten()
+        number = torch.repeat_interleave(
             torch.arange(len(grids)), torch.tensor([r * c for r, c in grids])
         )
-        kinds[i, places] = 1 + which % 2
+        kinds[i, image_tokens] = 1 + number % 2
     sizes = torch.tensor([[1, 2 * rows, 2 * columns] for rows, columns in grids])
-    images, films = sizes[::2].repeat(len(ids), 1), sizes[1::2].repeat(len(ids), 1)
-    positions, _ = full.model.get_rope_index(ids, kinds, images, films, attention_mask=mask)
+    images, videos = sizes[::2].repeat(len(ids), 1), sizes[1::2].repeat(len(ids), 1)
+    positions, _ = full.model.get_rope_index(ids, kinds, images, videos, attention_mask=mask)
     return positions
 
 
@@ -403,20 +402,22 @@ def build_vision(folder, cameras=CAMERAS, **keys) -> HuggingFaceVision:
     return HuggingFaceVision(VisionConfig(str(folder), **keys), cameras=cameras)
 
 
-def recomputing_backbone(config: BackboneConfig) -> HuggingFaceBackbone:
+def checkpointed_backbone(config: BackboneConfig) -> HuggingFaceBackbone:
+    """A backbone with gradient checkpointing."""
     backbone = HuggingFaceBackbone(config)
     recompute_blocks(backbone, "backbone")
     return backbone
 
 
-def remembering(model: str, folder_of, *, recomputed: bool = False) -> HuggingFaceBackbone:
+def make_backbone(model: str, folder_of, *, checkpointed: bool = False) -> HuggingFaceBackbone:
+    """The backbone of a family in training mode, with gradient checkpointing or without."""
     torch.manual_seed(0)
-    build_backbone = recomputing_backbone if recomputed else HuggingFaceBackbone
+    build_backbone = checkpointed_backbone if checkpointed else HuggingFaceBackbone
     return build_backbone(BackboneConfig(str(folder_of(model)))).train()
 
 
-def one_line_of(caught: pytest.ExceptionInfo) -> str:
-    """What a reader sees: one line."""
+def single_line(caught: pytest.ExceptionInfo) -> str:
+    """The message of an error, which must be one line."""
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

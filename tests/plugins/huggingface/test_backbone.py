@@ -13,13 +13,13 @@ from tests.plugins.huggingface.families import (
     GIVEN,
     LANGUAGE,
     build,
+    checkpointed_backbone,
     full_model,
     make_batch,
-    one_line_of,
     read,
-    recomputing_backbone,
     run_check,
     save_model,
+    single_line,
 )
 
 CHECKS = [
@@ -36,7 +36,7 @@ def test_contract(model, name, folder_of):
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("model", ["paligemma", "smolvlm"])
 def test_contract_with_gradient_checkpointing(model, name, folder_of):
-    run_check("backbone", recomputing_backbone, BackboneConfig(str(folder_of(model))), name)
+    run_check("backbone", checkpointed_backbone, BackboneConfig(str(folder_of(model))), name)
 
 
 @torch.no_grad()
@@ -69,18 +69,18 @@ def test_rows_and_columns_are_refused_where_there_are_none(folder_of):
         ConfigError, match=r"backbone\.positions: .* is a 'llava', .*; set it to \"index\""
     ) as caught:
         HuggingFaceBackbone(BackboneConfig(str(folder_of("llava")), positions="grid"))
-    one_line_of(caught)
+    single_line(caught)
     backbone = HuggingFaceBackbone(BackboneConfig(str(folder_of("qwen2_5_vl")), positions="grid"))
     with pytest.raises(
         ConfigError, match=r"backbone\.positions: .* give no rows and columns"
     ) as caught:
         backbone(backbone_checks.sequence(32, 2))
-    one_line_of(caught)
+    single_line(caught)
     with pytest.raises(
         ConfigError, match=r"gives tokens places that a head does not know"
     ) as caught:
         backbone.remember(backbone_checks.sequence(32, 2))
-    one_line_of(caught)
+    single_line(caught)
 
 
 def test_a_window_that_layers_slide_limits_prefix_attention(tmp_path):

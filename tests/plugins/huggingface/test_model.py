@@ -20,9 +20,9 @@ from tests.plugins.huggingface.families import (
     build_vision,
     copy_with,
     full_model,
-    load,
-    one_line_of,
+    load_part,
     save_model,
+    single_line,
     transformers,
 )
 
@@ -115,8 +115,8 @@ def test_weights_that_do_not_fit_are_all_listed(folder_of, tmp_path):
 
     folder = folder_of("smolvlm")
     with pytest.raises(ConfigError) as caught:
-        load("backbone", folder, copy_with(folder, tmp_path / "damaged", damage), tmp_path)
-    assert one_line_of(caught) == (
+        load_part("backbone", folder, copy_with(folder, tmp_path / "damaged", damage), tmp_path)
+    assert single_line(caught) == (
         f"backbone.pretrained: '{tmp_path / 'damaged'}' does not fit; missing: model.text_model.norm.weight; "
         "unexpected: model.text_model.norm.bias; "
         "misshapen: model.connector.modality_projection.proj.weight (3, 3) instead of (32, 128)"
@@ -125,9 +125,9 @@ def test_weights_that_do_not_fit_are_all_listed(folder_of, tmp_path):
 
 def test_weights_of_another_model_do_not_fit(folder_of, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        load("vision_encoder", folder_of("llava"), folder_of("smolvlm"), tmp_path)
-    assert "missing: model.vision_tower." in one_line_of(caught)
-    assert "unexpected: model.vision_model." in one_line_of(caught)
+        load_part("vision_encoder", folder_of("llava"), folder_of("smolvlm"), tmp_path)
+    assert "missing: model.vision_tower." in single_line(caught)
+    assert "unexpected: model.vision_model." in single_line(caught)
 
 
 def test_an_output_layer_may_be_missing(folder_of, tmp_path):
@@ -137,7 +137,7 @@ def test_an_output_layer_may_be_missing(folder_of, tmp_path):
         assert [tensors.pop(name) for name in list(tensors) if "lm_head" in name]
 
     weights = copy_with(folder, tmp_path / "headless", drop)
-    published = load("backbone", folder, weights, tmp_path).backbone.publish()
+    published = load_part("backbone", folder, weights, tmp_path).backbone.publish()
     state = full_model(folder).state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in published.items())
 
@@ -158,8 +158,8 @@ def test_pickles_that_run_code_are_refused(folder_of, tmp_path, capsys):
     with pytest.raises(
         ConfigError, match=r"backbone\.pretrained: transformers cannot load"
     ) as caught:
-        load("backbone", folder, folder, tmp_path)
-    one_line_of(caught)
+        load_part("backbone", folder, folder, tmp_path)
+    single_line(caught)
     assert "exploited" not in capsys.readouterr().out
 
 
@@ -171,7 +171,7 @@ def test_a_model_that_is_not_there_is_named(missing, tmp_path):
         ConfigError, match=f"text_encoder.model: '{name}' is no folder of a model"
     ) as caught:
         build(tmp_path, name)
-    one_line_of(caught)
+    single_line(caught)
 
 
 def test_weights_that_are_not_there_are_named(folder_of, tmp_path):
@@ -179,10 +179,10 @@ def test_weights_that_are_not_there_are_named(folder_of, tmp_path):
     with pytest.raises(
         ConfigError, match=f"vision_encoder.pretrained: transformers cannot load '{folder}'"
     ) as caught:
-        load("vision_encoder", folder, folder, tmp_path)
-    one_line_of(caught)
+        load_part("vision_encoder", folder, folder, tmp_path)
+    single_line(caught)
     with pytest.raises(ConfigError, match="is a file; expected a folder"):
-        load("vision_encoder", folder, folder_of("smolvlm") / "model.safetensors", tmp_path)
+        load_part("vision_encoder", folder, folder_of("smolvlm") / "model.safetensors", tmp_path)
 
 
 BERT = {**LANGUAGE, "model_type": "bert"}
@@ -211,7 +211,7 @@ def test_models_of_other_pieces_are_refused(model, tmp_path):
     folder = save_model(tmp_path / "model", config, weights=False)
     with pytest.raises(ConfigError, match=rf"backbone.model: .*{reason}") as caught:
         HuggingFaceBackbone(BackboneConfig(str(folder)))
-    one_line_of(caught)
+    single_line(caught)
 
 
 def test_without_transformers_the_extra_is_named(folder_of, tmp_path, monkeypatch):
@@ -219,4 +219,4 @@ def test_without_transformers_the_extra_is_named(folder_of, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'joinery\[vlm\]'") as caught:
         build(tmp_path, folder)
-    one_line_of(caught)
+    single_line(caught)

@@ -21,9 +21,9 @@ from tests.plugins.huggingface.families import (
     build_text,
     copy_with,
     full_model,
-    one_line_of,
     run_check,
     save_model,
+    single_line,
     transformers,
 )
 
@@ -103,8 +103,8 @@ def test_words_around_the_images_are_those_of_the_models_processor(legacy, folde
 def test_a_bad_prompt_is_a_mistake_of_the_recipe(prompt, mistake, folder_of, tmp_path):
     with pytest.raises(ConfigError) as caught:
         build(tmp_path, folder_of("smolvlm"), f"text_encoder.prompt={prompt}")
-    assert "text_encoder: prompt " in one_line_of(caught)
-    assert mistake in one_line_of(caught)
+    assert "text_encoder: prompt " in single_line(caught)
+    assert mistake in single_line(caught)
 
 
 def test_a_token_without_a_row_is_refused(folder_of, tmp_path):
@@ -147,7 +147,7 @@ def test_a_model_without_tokenizer_is_named(tmp_path, folder_of):
         ConfigError, match=f"text_encoder.model: '{tmp_path}' has no tokenizer"
     ) as caught:
         build_text(tmp_path)
-    one_line_of(caught)
+    single_line(caught)
 
 
 @torch.no_grad()
@@ -173,7 +173,7 @@ def test_an_output_layer_of_its_own_must_be_asked_for(folder_of):
         ConfigError, match=r"text_encoder\.output: .* is not its token embedding; set output"
     ) as caught:
         encoder.logits(torch.zeros(1, 32))
-    one_line_of(caught)
+    single_line(caught)
 
 
 def test_an_output_layer_of_its_own_is_loaded_strictly_and_published(folder_of, tmp_path):
@@ -195,4 +195,4 @@ def test_an_output_layer_of_its_own_is_loaded_strictly_and_published(folder_of, 
             f"text_encoder.pretrained={headless}",
             pretrained=False,
         )
-    one_line_of(caught)
+    single_line(caught)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from core import ConfigError, TokenGroup
 from core.testing import checks_for
@@ -11,10 +12,11 @@ from tests.plugins.huggingface.families import (
     CAMERAS,
     FAMILIES,
     GIVEN,
+    SIZE,
     build_vision,
-    one_line_of,
     run_check,
     save_model,
+    single_line,
 )
 
 CHECKS = [
@@ -36,6 +38,19 @@ def test_weights_behind_the_tokens_do_not_train(folder_of):
     assert all(any(unused in name for unused in FAMILIES["llava"].unused) for name in resting)
     part.load_pretrained(Pretrained(part.source))
     assert resting == {name for name, weight in part.named_parameters() if not weight.requires_grad}
+
+
+@torch.no_grad()
+def test_images_of_other_sizes_are_resized_without_overshooting(folder_of):
+    part = build_vision(folder_of("smolvlm"), cameras={"static": (3, 48, 64)}).eval()
+    edge = torch.zeros(1, 1, 3, 48, 64, dtype=torch.uint8)
+    edge[..., 32:] = 255
+    resized = F.interpolate(edge[0].float(), (SIZE, SIZE), mode="bicubic", antialias=True)
+    assert resized.max() > 255
+    images = (resized.clamp(0, 255) / 255 - part.mean) / part.std
+    expected = part.model.get_image_features(**part.arrange(images)).pooler_output
+    received = part({"static": edge}, TokenGroup(torch.zeros(1, 1, 1))).tokens
+    torch.testing.assert_close(received[0], torch.stack(tuple(expected)))
 
 
 @torch.no_grad()
@@ -64,7 +79,7 @@ def test_an_image_of_zeros_keeps_its_tokens(folder_of):
 def test_an_image_size_that_does_not_fit_is_refused(model, size, mistake, folder_of):
     with pytest.raises(ConfigError, match=rf"vision_encoder\.image_size: .*{mistake}") as caught:
         build_vision(folder_of(model), image_size=size)
-    one_line_of(caught)
+    single_line(caught)
 
 
 def test_cameras_must_have_three_colours(folder_of):
