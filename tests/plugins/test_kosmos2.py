@@ -80,7 +80,7 @@ SIZES = {
 TINY = SIZES["tiny"]
 
 
-def recomputing_backbone(config: Kosmos2BackboneConfig) -> Kosmos2Backbone:
+def checkpointed_backbone(config: Kosmos2BackboneConfig) -> Kosmos2Backbone:
     backbone = Kosmos2Backbone(config)
     recompute_blocks(backbone, "backbone")
     return backbone
@@ -90,7 +90,7 @@ CHECKS = [
     *checks_for("vision_encoder", Kosmos2Vision, TINY.vision),
     *checks_for("text_encoder", Kosmos2Text, TINY.text),
     *checks_for("backbone", Kosmos2Backbone, TINY.backbone),
-    *checks_for("backbone", recomputing_backbone, TINY.backbone),
+    *checks_for("backbone", checkpointed_backbone, TINY.backbone),
 ]
 
 
@@ -131,7 +131,8 @@ def perturb(policy: Policy) -> None:
 PARTS = ("vision_encoder", "text_encoder", "backbone")
 
 
-def oracle(policy: Policy, folder: Path):
+def reference_model(policy: Policy, folder: Path):
+    """transformers' own model with the weights of a policy."""
     transformers = import_library("transformers")
     export_folder(policy, folder / "kosmos2")
     model = transformers.Kosmos2Model.from_pretrained(
@@ -170,10 +171,8 @@ def sequence_of(policy: Policy, batch: Batch) -> TokenSequence:
     return policy.action_tokens.layout(images.projected, text.projected, None, None, generator())
 
 
-def theirs(model, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
-    """transformers' hidden states of <s>, images, words, [LRN], padding; and where [LRN] stands in
-    each sequence.
-    """
+def expected_hidden_states(model, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
+    """transformers' hidden states of <s>, images, words, [LRN], padding; the index of [LRN]."""
     rows, ends = [], []
     embed = model.get_input_embeddings()
     window = policy.policy_head.window
@@ -195,8 +194,10 @@ def theirs(model, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
     return hidden, torch.tensor(ends)
 
 
-def largest_difference(ours: Tensor, other: Tensor) -> float:
-    return float((ours - other).detach().abs().max() / other.detach().abs().max())
+def largest_difference(received: Tensor, expected: Tensor) -> float:
+    """Relative to the largest expected number."""
+    difference = (received - expected).detach().abs().max()
+    return float(difference / expected.detach().abs().max())
 
 
 @pytest.mark.parametrize("attention", ["causal", "prefix"])
@@ -227,10 +228,10 @@ def test_a_last_layer_for_the_action_tokens_alone_changes_nothing(formulation, a
 def test_hidden_states_and_gradients_are_transformers_own(name, tmp_path):
     policy = make(SIZES[name])
     perturb(policy)
-    model, batch = oracle(policy, tmp_path), batch_of(policy)
+    model, batch = reference_model(policy, tmp_path), batch_of(policy)
     sequence = sequence_of(policy, batch)
     hidden = policy.backbone(sequence)
-    expected, ends = theirs(model, policy, batch)
+    expected, ends = expected_hidden_states(model, policy, batch)
     assert hidden.shape == expected.shape
     assert not bool(sequence.mask.all())  # the batch is padded
     assert largest_difference(hidden[sequence.mask], expected[sequence.mask]) < 1e-5
@@ -281,13 +282,13 @@ def test_the_full_size_has_every_parameter_of_kosmos_2(tmp_path):
         == 1_664_485_376
     )
     assert round(sum(p.numel() for p in head.parameters()) / 1e6, 2) == 41.21
-    ours = vision.publish() | text.publish() | backbone.publish()
+    published = vision.publish() | text.publish() | backbone.publish()
     names = [name for part in (vision, text, backbone) for name in part.publish()]
     assert len(names) == len(set(names))
     state = model.state_dict()
     tied = {"text_model.lm_head.weight"}
     assert len(state) == 886
-    assert {name: x.shape for name, x in ours.items()} == {
+    assert {name: x.shape for name, x in published.items()} == {
         n: x.shape for n, x in state.items() if n not in tied
     }
 
@@ -333,7 +334,7 @@ def unigram(tmp_path_factory) -> Path:
     return prefix.with_suffix(".model")
 
 
-def theirs_of(model: Path):
+def reference_tokenizer(model: Path):
     """transformers' tokenizer of Kosmos-2, from the same SentencePiece model."""
     import_library("transformers")
     from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
@@ -355,12 +356,15 @@ def theirs_of(model: Path):
     return made
 
 
-SENTENCE = "push pull lift the red green blue block slide open drawer left right tomé ｶﾞ 42 naïve, can't — 🤖 zzq"
+SENTENCE = (
+    "push pull lift the red green blue block slide open drawer left right tomé ｶﾞ 42 naïve, "
+    "can't — 🤖 zzq"
+)
 
 
 def test_a_thousand_prompts_are_tokenised_as_transformers_does(unigram):
     text, generator = Kosmos2Text(replace(TINY.text, model=unigram)), random.Random(0)
-    tokenizer = theirs_of(unigram)
+    tokenizer = reference_tokenizer(unigram)
     assert len(tokenizer) == 500 + 2 + len(TAGS)
     for _ in range(1000):
         gap = generator.choice([" ", "  ", " </s> ", "<phrase>", " <patch_index_0007>"])
@@ -455,12 +459,10 @@ def test_bin_files_load_too(tmp_path):
 
 def robovlms(policy: Policy) -> dict[str, Tensor]:
     """The tensors of a RoboVLMs checkpoint."""
-    backbone = {
-        f"model.backbone.{name}": x
-        for part in PARTS
-        for name, x in getattr(policy, part).publish().items()
-    }
-    return {**backbone, **policy.action_tokens.publish(), **policy.policy_head.publish()}
+    tensors: dict[str, Tensor] = {}
+    for part in (*PARTS, "action_tokens", "policy_head"):
+        tensors |= getattr(policy, part).publish_checkpoint()
+    return tensors
 
 
 def test_a_robovlms_checkpoint_comes_back_bit_for_bit(tmp_path):
@@ -539,7 +541,7 @@ def test_gradient_checkpointing_changes_no_gradient(formulation):
 def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpointing():
     """A head that attends to every layer sends gradients into the middle of each block."""
     gradients = []
-    for make_backbone in (Kosmos2Backbone, recomputing_backbone):
+    for make_backbone in (Kosmos2Backbone, checkpointed_backbone):
         torch.manual_seed(0)
         backbone = make_backbone(TINY.backbone).train()
         sequence = backbone_checks.sequence(backbone.width, 2, causal=False)
@@ -556,9 +558,7 @@ def test_gradients_through_keys_and_values_are_the_same_with_gradient_checkpoint
 
 
 def test_the_action_token_is_scaled_with_everything_else():
-    """RoboVLMs hands its [LRN] to Kosmos-2 among the embeddings, which scales all of them by
-    sqrt(width).
-    """
+    """RoboVLMs passes [LRN] to Kosmos-2 with the embeddings, all of which are scaled."""
     policy = make(window=1)
     batch = batch_of(policy)
     with torch.no_grad():

@@ -248,9 +248,7 @@ def test_parts_of_different_models_are_not_joined(home, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def four_bits(home) -> Path:
-    """The same run with published weights in four bits, except those of the text encoder, which has
-    no matrices.
-    """
+    """The same run with published weights in four bits; the text encoder has no matrices."""
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install -e '.[quantized]')")
     settings = ["vision_encoder.quantize=nf4", "backbone.quantize=nf4"]
     assert (

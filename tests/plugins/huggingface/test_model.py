@@ -1,4 +1,4 @@
-"""A model is split into three parts that hold all its weights; weights that do not fit are refused."""
+"""A model is split into three parts, which hold all its weights and refuse those of others."""
 
 import pickle
 import sys
@@ -29,9 +29,7 @@ from tests.plugins.huggingface.families import (
 
 @pytest.mark.parametrize("role", ["vision", "text", "backbone"])
 def test_buffers_are_those_of_a_model_that_was_built_whole(role, family, folder_of):
-    """Rotary frequencies, positions and scales are in no state dict, and made on no device at
-    first.
-    """
+    """Rotary frequencies, positions and scales are in no state dict, and first made on "meta"."""
     folder = folder_of(family.name)
     part, base = build_part(str(folder), role), full_model(folder, random=True).model
     whole = {f"model.{name}": buffer for name, buffer in base.named_buffers()}
