@@ -115,7 +115,8 @@ def test_weights_that_do_not_fit_are_all_listed(folder_of, tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_part("backbone", folder, copy_with(folder, tmp_path / "damaged", damage), tmp_path)
     assert single_line(caught) == (
-        f"backbone.pretrained: '{tmp_path / 'damaged'}' does not fit; missing: model.text_model.norm.weight; "
+        f"backbone.pretrained: '{tmp_path / 'damaged'}' does not fit; "
+        "missing: model.text_model.norm.weight; "
         "unexpected: model.text_model.norm.bias; "
         "misshapen: model.connector.modality_projection.proj.weight (3, 3) instead of (32, 128)"
     )
