@@ -42,7 +42,7 @@ class SentencePieceConfig:
 
 
 class SentencePieceEncoder(TextEncoder):
-    """Embeds the pieces of an instruction. Raises DataError where the .model cannot be read."""
+    """Embeds the pieces of an instruction. Raises DataError if the .model cannot be read."""
 
     def __init__(self, config: SentencePieceConfig) -> None:
         super().__init__()
