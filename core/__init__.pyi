@@ -8,6 +8,7 @@ from .api import (
 )
 from .commands.command import command as command
 from .contracts.abilities import (
+    CheckpointPublishable as CheckpointPublishable,
     HasBlocks as HasBlocks,
     HasOutputLayer as HasOutputLayer,
     Loadable as Loadable,
@@ -47,6 +48,9 @@ from .errors import (
     TrainingError as TrainingError,
     did_you_mean as did_you_mean,
 )
+from .policy.action_dimensions import ActionDimensions as ActionDimensions
+from .policy.attention import attend as attend
+from .policy.images import resize_images as resize_images
 from .policy.losses import (
     masked_bce as masked_bce,
     masked_huber as masked_huber,

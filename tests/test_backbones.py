@@ -7,8 +7,8 @@ import torch
 
 from core import Generator
 from plugins.text.sentencepiece import SHIPPED
-from tests.plugins.test_huggingface import FAMILIES, save_model
-from tests.plugins.test_kosmos2 import VOCABULARY
+from tests.plugins.huggingface.families import FAMILIES, save_model
+from tests.plugins.kosmos2.models import VOCABULARY
 from tests.strangers import PARTS, batch_of, build
 
 SMALL = {

@@ -1,7 +1,8 @@
 """`joinery export`: a trained policy's weights in the layout in which its parts were published.
 
-A folder as Hugging Face's transformers load it (adapters merged), with what only a policy has in
-policy.safetensors beside it; or, where OUT ends in .ckpt, a checkpoint as RoboVLMs writes it.
+A folder that Hugging Face's transformers loads (adapters merged), with what only a policy has in
+policy.safetensors beside it. If OUT ends in .ckpt, a training checkpoint of those who published the
+parts, as RoboVLMs writes it.
 """
 
 import argparse
@@ -15,7 +16,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joinery export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument(
-        "out", type=Path, help="a new folder for transformers, or a new file.ckpt for RoboVLMs"
+        "out",
+        type=Path,
+        help="a new folder for transformers, or a new file.ckpt in the layout of RoboVLMs",
     )
     parser.add_argument(
         "--checkpoint",
@@ -33,11 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.out.exists():
         raise JoineryError(f"{arguments.out}: is there already; name another or remove it")
 
-    from core.policy.publishing import export_folder, export_robovlms
+    from core.policy.publishing import export_checkpoint, export_folder
     from core.rollout.actor import load_actor
 
     policy = load_actor(arguments.run, arguments.checkpoint, exact=True).policy
-    export = export_robovlms if arguments.out.suffix == ".ckpt" else export_folder
+    export = export_checkpoint if arguments.out.suffix == ".ckpt" else export_folder
     export(policy, arguments.out)
     print(f"exported to {arguments.out}")
     return 0

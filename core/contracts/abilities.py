@@ -45,7 +45,7 @@ class Loadable(Protocol):
     no such default.
 
     Parameters of the part that no published weights contain are listed by name in an optional
-    attribute `unpublished`; checkpoints always include them.
+    attribute `extra_parameters`; checkpoints always include them.
     """
 
     source: str | None
@@ -66,3 +66,14 @@ class Publishable(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return the part's share of the published config.json."""
+
+
+@runtime_checkable
+class CheckpointPublishable(Protocol):
+    """A part that can be written back as a piece of the training checkpoint (.ckpt) of its authors.
+
+    Only the part knows its names there; core writes the file.
+    """
+
+    def publish_checkpoint(self) -> dict[str, Tensor]:
+        """Return the part's tensors under their names in that checkpoint's state dict."""

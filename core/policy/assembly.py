@@ -291,9 +291,9 @@ def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
         if not part.settings.base_is_published:
             continue
         module: nn.Module = getattr(policy, kind)
-        unpublished = getattr(module, "unpublished", ())
+        extra_parameters = getattr(module, "extra_parameters", ())
         for name, parameter in module.named_parameters():
-            if not parameter.requires_grad and name not in unpublished:
+            if not parameter.requires_grad and name not in extra_parameters:
                 weights[f"{kind}.{name}"] = parameter
     return FrozenWeights(frozenset(weights), checksum(weights))
 

@@ -1,5 +1,7 @@
-"""A trained policy's weights in the layouts in which parts are published: a folder of Hugging Face,
-or RoboVLMs'.
+"""Exports a trained policy in the layouts in which its parts were published.
+
+The parts know the names of their tensors there (`Publishable`, `CheckpointPublishable`). This
+module merges adapters, joins what the parts give and writes the files.
 """
 
 import json
@@ -11,26 +13,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.contracts.abilities import Publishable
+from core.contracts.abilities import CheckpointPublishable, Publishable
 from core.errors import ConfigError
 from core.policy.lora import merge_adapters
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS
 from core.registry.hookspecs import ComponentKind
 
-MODEL: tuple[ComponentKind, ...] = (
-    "vision_encoder",
-    "text_encoder",
-    "backbone",
-)  # the parts that a hub's checkpoint has
-ROBOVLMS = "model.backbone."  # before every name of the hub in a checkpoint of RoboVLMs
+# the parts that make up a vision-language model
+MODEL: tuple[ComponentKind, ...] = ("vision_encoder", "text_encoder", "backbone")
 
 
 def export_folder(policy: Policy, out: Path) -> None:
-    """Write model.safetensors and config.json for transformers, and the rest of the policy beside
-    them.
+    """Write a folder that transformers loads: model.safetensors and config.json.
 
-    Raises ConfigError that names the parts which were never published by anybody.
+    What only a policy has - action tokens, heads, projections - goes into policy.safetensors beside
+    them. Raises ConfigError that names the parts whose weights nobody publishes.
     """
     merge(policy)
     tensors, description = published_model(policy)
@@ -38,31 +36,37 @@ def export_folder(policy: Policy, out: Path) -> None:
         name: x for name, x in policy.state_dict().items() if name.partition(".")[0] not in MODEL
     }
     out.mkdir(parents=True)
-    save_file(_owned(tensors), out / "model.safetensors", metadata={"format": "pt"})
-    save_file(_owned(rest), out / "policy.safetensors")
+    save_file(_copy_to_cpu(tensors), out / "model.safetensors", metadata={"format": "pt"})
+    save_file(_copy_to_cpu(rest), out / "policy.safetensors")
     (out / "config.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
 def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The vision-language model of a policy: weights under their published names, not copied, and
-    its config.json.
+    """The vision-language model of a policy: its weights by published name, and its config.json.
 
-    Raises ConfigError that names the parts which were never published by anybody.
+    The weights are not copied. Raises ConfigError that names the parts whose weights nobody
+    publishes.
     """
-    parts = _publishable(policy, MODEL)
+    _raise_unless_publishable(policy, MODEL, Publishable)
+    parts: list[Publishable] = [getattr(policy, kind) for kind in MODEL]
     description: dict[str, Any] = {}
     for part in parts:
-        description = _joined(description, part.describe())
-    return _tensors(parts), description
+        description = _join_descriptions(description, part.describe())
+    return _join_tensors(part.publish() for part in parts), description
 
 
-def export_robovlms(policy: Policy, out: Path) -> None:
-    """Write a state dict with RoboVLMs' names, which `torch.load(out, weights_only=True)` reads."""
+def export_checkpoint(policy: Policy, out: Path) -> None:
+    """Write the training checkpoint (.ckpt) of those who published the parts: {"state_dict": ...}.
+
+    `torch.load(out, weights_only=True)` reads it. Raises ConfigError that names the parts which
+    have no names in such a checkpoint.
+    """
     merge(policy)
-    model = {ROBOVLMS + name: x for name, x in _tensors(_publishable(policy, MODEL)).items()}
-    others = _tensors(_publishable(policy, ("action_tokens", "policy_head")))
+    _raise_unless_publishable(policy, PARTS, CheckpointPublishable)
+    parts: list[CheckpointPublishable] = [getattr(policy, kind) for kind in PARTS]
+    tensors = _join_tensors(part.publish_checkpoint() for part in parts)
     out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": _owned(model | others)}, out)
+    torch.save({"state_dict": _copy_to_cpu(tensors)}, out)
 
 
 def merge(policy: Policy) -> None:
@@ -71,44 +75,49 @@ def merge(policy: Policy) -> None:
         merge_adapters(getattr(policy, kind))
 
 
-def _publishable(policy: Policy, kinds: tuple[ComponentKind, ...]) -> list[Publishable]:
-    parts = {kind: getattr(policy, kind) for kind in kinds}
+def _raise_unless_publishable(
+    policy: Policy, kinds: Iterable[ComponentKind], ability: type[Any]
+) -> None:
     if any(not isinstance(projection, nn.Identity) for projection in policy.projections.values()):
         raise ConfigError(
-            "export: the parts have different widths, and no published layout has the projections between"
+            "export: the parts have different widths, and no published layout has the projections "
+            "between"
         )
-    if unknown := [
-        f"{k} ({type(part).__name__})"
-        for k, part in parts.items()
-        if not isinstance(part, Publishable)
-    ]:
+    parts = {kind: getattr(policy, kind) for kind in kinds}
+    unknown = [
+        f"{kind} ({type(part).__name__})"
+        for kind, part in parts.items()
+        if not isinstance(part, ability)
+    ]
+    if unknown:
         raise ConfigError(
-            f"export: nobody publishes the weights of {', '.join(unknown)}, so there is no layout for it"
+            f"export: nobody publishes the weights of {', '.join(unknown)}, so there is no layout "
+            "for it"
         )
-    return list(parts.values())
 
 
-def _tensors(parts: Iterable[Publishable]) -> dict[str, Tensor]:
-    return {name: x for part in parts for name, x in part.publish().items()}
+def _join_tensors(tensors_of_parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    joined: dict[str, Tensor] = {}
+    for tensors in tensors_of_parts:
+        joined |= tensors
+    return joined
 
 
-def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Join two descriptions, section by section; ConfigError where they contradict each other."""
-    if differ := [
-        k
-        for k in first.keys() & second.keys()
-        if not isinstance(first[k], dict) and first[k] != second[k]
-    ]:
+def _join_descriptions(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Join two config.json, section by section; ConfigError if they contradict each other."""
+    common = first.keys() & second.keys()
+    sections = {key for key in common if isinstance(first[key], dict)}
+    contradictions = [key for key in common - sections if first[key] != second[key]]
+    if contradictions:
         raise ConfigError(
-            f"export: the parts come from different models: they disagree on {', '.join(sorted(differ))}"
+            "export: the parts come from different models: they disagree on "
+            f"{', '.join(sorted(contradictions))}"
         )
-    both = {
-        key: _joined(first[key], second[key])
-        for key in first.keys() & second.keys()
-        if isinstance(first[key], dict) and isinstance(second[key], dict)
-    }
-    return {**first, **second, **both}
+    joined = {**first, **second}
+    for key in sections:
+        joined[key] = _join_descriptions(first[key], second[key])
+    return joined
 
 
-def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}

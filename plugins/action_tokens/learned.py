@@ -1,9 +1,7 @@
-"""Learned action tokens: vectors that ask the backbone for the action, as in RoboVLMs' [LRN] and
-Octo's readouts.
-"""
+"""Learned action tokens, whose hidden states are read: RoboVLMs' [LRN], Octo's readout tokens."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -26,52 +24,54 @@ from core import (
 )
 from core.weights import NameMap, Pretrained, filter_keys
 
-ROBOVLMS = NameMap(
+# the part's tensors in a checkpoint of RoboVLMs
+ROBOVLMS_NAMES = NameMap(
     {"action": "model.action_token", "proprio": "model.proprio"}, squeeze=frozenset({"action"})
 )
-
-
 Attention = Literal["causal", "prefix", "bidirectional"]
 
 
 @dataclass(frozen=True)
 class LearnedConfig:
-    """What a frame's tokens are, what a sequence is, and which token sees which."""
+    """A frame's tokens, the frames of a sequence, and which token sees which."""
 
     count: Annotated[int, Ge(0)] = 1
     """action tokens per frame; 0 for heads that read other tokens."""
     formulation: Literal["policy_head", "interleaved", "one_step"] = "policy_head"
     """"policy_head": one sequence per frame, the head carries the history; "interleaved": one
-    sequence per window, the backbone carries it; "one_step": one frame, no history.
+    sequence per window, the backbone carries the history; "one_step": one frame, no history.
     """
     layout: Literal["image_text_action", "text_image_action"] = "image_text_action"
     """order of a frame's tokens."""
     attention: Attention = "causal"
-    """"causal"; "prefix" lets a frame's observation see itself both ways, not its action tokens;
-    "bidirectional" lets all tokens of a frame see one another. No token ever sees a later frame.
+    """"causal": a token sees those before it; "prefix": a frame's images, words and proprioception
+    also see one another both ways, its action tokens stay causal; "bidirectional": all tokens of a
+    frame see one another. No token ever sees a later frame.
     """
     proprio: bool = False
-    """add one token that is projected from the proprioception."""
+    """add a token that is projected from the proprioception."""
     init_std: Annotated[float, Ge(0)] = 0.02
-    """standard deviation of the initial action tokens; RoboVLMs begins with zeros."""
+    """standard deviation of the initial action tokens; RoboVLMs starts from zeros."""
 
 
 class LearnedTokens(ActionTokens):
-    """Lays out image tokens i, instruction x, proprioception p and action tokens a; lower digits
-    are frames.
+    """Lays out image tokens i, instruction x, proprioception p and action tokens a.
+
+    The digits number the frames:
 
     policy_head, one_step   a sequence per frame       image_text_action    i i x x p a
                                                        text_image_action    x x i i p a
-    interleaved             a sequence per window      image_text_action    i0 i0 x x p0 a0 i1 i1 p1 a1 ...
-                                                       text_image_action    x x i0 i0 p0 a0 i1 i1 p1 a1 ...
+    interleaved             a sequence per window      image_text_action    i0 i0 x x p0 a0 i1 ...
+                                                       text_image_action    x x i0 i0 p0 a0 i1 ...
 
-    Words of the text encoder's prefix, <s> for example, stand before the images in either layout.
-    The formulations are those that RoboVLMs compares (there: "post", "pre", one-step). Raises
-    ConfigError where one_step meets a longer window, or proprio is wanted and the data have none.
-    `pretrained` takes a RoboVLMs .ckpt.
+    The text encoder's prefix, for example <s>, stands before the images in either layout. The
+    formulations are those that RoboVLMs compares (there "post", "pre" and one-step).
+
+    `pretrained` takes a RoboVLMs .ckpt. Raises ConfigError if "one_step" meets a longer window, or
+    if `proprio` is true and the data have no proprioception.
     """
 
-    source = None
+    source = None  # no checkpoint that `pretrained = true` could stand for
 
     def __init__(
         self,
@@ -83,7 +83,16 @@ class LearnedTokens(ActionTokens):
         text_prefix: int = 0,
     ) -> None:
         super().__init__()
-        _check(config, action.window, proprio_dim)
+        if config.formulation == "one_step" and action.window != 1:
+            raise ConfigError(
+                "action_tokens.formulation: 'one_step' sees one frame, and data.window is "
+                f"{action.window}; set data.window = 1 or choose 'policy_head' or 'interleaved'"
+            )
+        if config.proprio and proprio_dim == 0:
+            raise ConfigError(
+                "action_tokens.proprio is true, and the data record no proprioception; "
+                "set it to false"
+            )
         self.count = config.count
         self.causal = config.attention == "causal"
         self.attention = config.attention
@@ -104,17 +113,18 @@ class LearnedTokens(ActionTokens):
     ) -> TokenSequence:
         """vision (B T N D), text (B M D), proprio (B T P) -> packed sequences."""
         window, images = vision.tokens.shape[1:3]
-        span = window if self.interleaved else 1  # frames in a sequence
-        frames = concatenate([vision, *self._proprio(proprio), self._actions(vision)])  # (B T n D)
-        at = 0 if self.text_first else images  # where the text stands among the frames' tokens
-        lead, words = _split(_repeat(text, window // span), self.text_prefix)
-        group = _insert(lead, _insert(words, _join(frames, span), at), 0)  # (S L D)
+        span = window if self.interleaved else 1  # frames of a sequence
+        actions = TokenGroup(self.action.expand(*vision.tokens.shape[:2], -1, -1))  # (B T Q D)
+        frames = concatenate([vision, *self._proprio(proprio), actions])  # (B T n D)
+        at = 0 if self.text_first else images  # index of the first word among the frames' tokens
+        prefix, words = _split(_repeat(text, window // span), self.text_prefix)
+        group = _insert(prefix, _insert(words, _join(frames, span), at), 0)  # (S L D)
         frame, kind = self._labels(images, span, group.tokens.device)
-        for text_part, place in ((words, at), (lead, 0)):
-            frame = _insert_words(frame, text_part, place, 0)
-            kind = _insert_words(kind, text_part, place, TokenKind.TEXT)
+        for inserted, index in ((words, at), (prefix, 0)):
+            frame = _insert_label(frame, 0, inserted, index)
+            kind = _insert_label(kind, TokenKind.TEXT, inserted, index)
         is_action = kind == TokenKind.ACTION
-        readout = _places(is_action, span * self.count, len(group.tokens)).view(
+        readout = _action_indices(is_action, span * self.count, len(group.tokens)).view(
             *vision.tokens.shape[:2], -1
         )
         return pack(group, frame, kind, readout, self._blocks(frame, is_action), group.grid)
@@ -128,58 +138,40 @@ class LearnedTokens(ActionTokens):
         return torch.arange(span, device=device).repeat_interleave(len(kind)), kind.repeat(span)
 
     def _blocks(self, frame: Tensor, is_action: Tensor) -> Tensor | None:
-        """Who sees whom, as blocks (L): the observation of a frame, then each of its action tokens."""
+        """Block of each token (L), where a token sees no later block; None: causal.
+
+        With "prefix" the observation of a frame is a block, and each action token is one.
+        """
         if self.attention == "causal":
             return None
         if self.attention == "bidirectional":
             return frame
-        turn = is_action.cumsum(0)  # action tokens up to and with this one
-        return frame * (self.count + 1) + torch.where(is_action, turn - frame * self.count, 0)
+        number = is_action.cumsum(0)  # action tokens of the sequence up to and including this one
+        return frame * (self.count + 1) + torch.where(is_action, number - frame * self.count, 0)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take RoboVLMs' action token; ConfigError where the source has none, or the recipe wants
-        more than that.
+        """Take RoboVLMs' action token, strictly.
+
+        Raises ConfigError if the source has none, or if this part has more than one action token or
+        a token of the proprioception, which RoboVLMs does not publish.
         """
-        ROBOVLMS.load(
-            self,
-            filter_keys(weights.tensors, lambda name: name == "model.action_token"),
-            weights.source,
-        )
+        token = filter_keys(weights.tensors, lambda name: name == "model.action_token")
+        ROBOVLMS_NAMES.load(self, token, weights.source)
 
-    def publish(self) -> dict[str, Tensor]:
-        """Name the action token as RoboVLMs does."""
-        return ROBOVLMS.publish(self.state_dict())
-
-    def describe(self) -> dict[str, Any]:
-        """Nothing that a config.json of the hub would say."""
-        return {}
-
-    def _actions(self, vision: TokenGroup) -> TokenGroup:
-        """Return the action tokens of every frame (B T Q D)."""
-        batch, window = vision.tokens.shape[:2]
-        return TokenGroup(self.action.expand(batch, window, -1, -1))
+    def publish_checkpoint(self) -> dict[str, Tensor]:
+        """Name the action token as a checkpoint of RoboVLMs does."""
+        return ROBOVLMS_NAMES.publish(self.state_dict())
 
     def _proprio(self, proprio: Tensor | None) -> list[TokenGroup]:
-        """(B T P) -> one token per frame (B T 1 D), or nothing where the recipe wants none."""
+        """(B T P) -> one token per frame (B T 1 D), or none if the recipe asks for none."""
         if self.proprio is None:
             return []
         if proprio is None:
             raise ValueError(
-                "batch.proprio is None, and action_tokens.proprio is true: the batch must hold (B T P)"
+                "batch.proprio is None, and action_tokens.proprio is true: "
+                "the batch must hold (B T P)"
             )
         return [TokenGroup(self.proprio(proprio.to(self.proprio.weight.dtype)).unsqueeze(2))]
-
-
-def _check(config: LearnedConfig, window: int, proprio_dim: int) -> None:
-    if config.formulation == "one_step" and window != 1:
-        raise ConfigError(
-            f"action_tokens.formulation: 'one_step' sees one frame, and data.window is {window}; "
-            "set data.window = 1 or choose 'policy_head' or 'interleaved'"
-        )
-    if config.proprio and proprio_dim == 0:
-        raise ConfigError(
-            "action_tokens.proprio is true, and the data record no proprioception; set it to false"
-        )
 
 
 def _join(frames: TokenGroup, span: int) -> TokenGroup:
@@ -205,21 +197,22 @@ def _split(group: TokenGroup, at: int) -> tuple[TokenGroup, TokenGroup]:
 
 
 def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
-    """Put the text (S M D) among the frames' tokens (S N D), before the one with index `at` -> (S
-    N+M D).
-    """
+    """Put text (S M D) before the token with index `at` of frames (S N D) -> (S N+M D)."""
     before, after = _split(frames, at)
     return concatenate([before, text, after])
 
 
-def _insert_words(labels: Tensor, words: TokenGroup, at: int, label: int) -> Tensor:
-    """Give words (S M D) their label among those of the frames' tokens (N) -> (N+M)."""
-    return torch.cat([labels[:at], labels.new_full((words.tokens.shape[1],), label), labels[at:]])
+def _insert_label(labels: Tensor, label: int, text: TokenGroup, at: int) -> Tensor:
+    """Labels (N) of tokens among which `_insert` puts text (S M D) -> (N+M), the text's `label`."""
+    return torch.cat([labels[:at], labels.new_full((text.tokens.shape[1],), label), labels[at:]])
 
 
-def _places(is_action: Tensor, count: int, sequences: int) -> Tensor:
-    """Where the `count` action tokens of (L) lie in the flattened (S L) -> (S count)."""
-    # Sorting puts them first, in their order; unlike `nonzero` it does not wait for the device.
+def _action_indices(is_action: Tensor, count: int, sequences: int) -> Tensor:
+    """Indices of the `count` action tokens of each sequence (L) in the flattened (S L).
+
+    The result is (S count), ascending.
+    """
+    # Sorting puts action tokens first, in their order; unlike `nonzero` it needs no device sync.
     columns = torch.argsort((~is_action).long(), stable=True)[:count]
     return columns + len(is_action) * torch.arange(sequences, device=is_action.device)[:, None]
 

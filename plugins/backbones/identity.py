@@ -1,4 +1,4 @@
-"""No backbone: for heads that read what the encoders see, as Diffusion Policy's does."""
+"""No backbone: for heads that read the encoders' tokens, as Diffusion Policy's does."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,15 +11,16 @@ from core import Backbone, Register, TokenSequence, hookimpl
 
 @dataclass(frozen=True)
 class IdentityConfig:
-    """How wide the tokens are that pass."""
+    """The width of the tokens."""
 
     width: Annotated[int, Gt(0)] = 512
-    """of every token (D), to which the encoders' tokens are projected."""
+    """width of every token (D), to which the encoders' tokens are projected."""
 
 
 class Identity(Backbone):
-    """Passes every token on as it is: a head that needs the observation must ask for tokens or
-    vision.
+    """Passes every token on as it is.
+
+    No token sees another, so a head that needs the observation must ask for tokens or vision.
     """
 
     mixes = both_ways = False

@@ -16,6 +16,7 @@ from core import (
     Memory,
     Register,
     TokenSequence,
+    attend,
     attention_mask,
     hookimpl,
     make_memory,
@@ -25,17 +26,17 @@ from core import (
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The sizes of the network; which token sees which is the action tokens' to say."""
+    """The sizes of the network; the action tokens decide which token sees which."""
 
     width: Annotated[int, Gt(0)] = 192
-    """of every token (D)."""
+    """width of every token (D)."""
     depth: Annotated[int, Gt(0)] = 6
     """number of blocks."""
     heads: Annotated[int, Gt(0)] = 6
     """attention heads per block; they divide the width."""
     mlp_ratio: Annotated[float, Gt(0)] = 4.0
-    """hidden width of the MLP in widths; swiglu takes two thirds of it, for as many weights as
-    gelu.
+    """hidden width of the MLP, as a multiple of width; swiglu takes two thirds of it, and so has as
+    many weights as gelu.
     """
     norm: Literal["rms", "layer"] = "rms"
     """"rms" (Zhang and Sennrich 2019) or "layer"."""
@@ -44,9 +45,9 @@ class TransformerConfig:
     positions: Literal["rotary", "learned"] = "rotary"
     """"rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens."""
     max_tokens: Annotated[int, Gt(0)] = 1024
-    """longest sequence that learned positions cover; rotary ignores it."""
+    """length of the longest sequence that learned positions cover; rotary ignores it."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """on the attention and on what each block adds while training, a probability."""
+    """probability of dropout while training, on the attention and on what each block adds."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -55,8 +56,9 @@ class TransformerConfig:
             )
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
-                f"rotary positions turn pairs, and width / heads = {self.width // self.heads} is odd; "
-                'choose an even quotient or positions = "learned"'
+                "rotary positions turn pairs, and width / heads = "
+                f"{self.width // self.heads} is odd; choose an even quotient or "
+                'positions = "learned"'
             )
 
 
@@ -64,9 +66,8 @@ class TransformerConfig:
 class AttentionInputs:
     """What all blocks share in one pass."""
 
-    mask: (
-        Tensor | None
-    )  # (S 1 L P+L) bool, True where a row's token may see a column's; None: causal
+    # (S 1 L P+L) bool, True where a row's token may see a column's; None: causal
+    mask: Tensor | None
     rotation: tuple[Tensor, Tensor] | None  # cosine and sine (S 1 L d/2), float32
 
 
@@ -85,36 +86,44 @@ class Transformer(Backbone):
         self.positions = nn.Parameter(table) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = _norm(config)
-        self._initialise()
+        self.norm = _build_norm(config)
+        # GPT-2's start: normal weights, and smaller ones where a block adds to the stream, so that
+        # the stream's size does not grow with the depth.
+        for name, weight in self.blocks.named_parameters():
+            if weight.ndim == 2:
+                added = name.endswith("output.weight")
+                nn.init.normal_(weight, std=0.02 / (2 * config.depth) ** 0.5 if added else 0.02)
 
     def forward(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> normed hidden states (S L width); ConfigError where learned positions do
-        not reach.
+        """(S L width) -> normed hidden states (S L width).
+
+        Raises ConfigError if the sequence is longer than the learned positions.
         """
         x, inputs = self._begin(sequence, None)
-        for block in (
-            self.blocks
-        ):  # and not `remember`, which would hold what every layer made until the end
-            x = block(x, inputs, None, None)[0]
+        # `remember` would do, but it holds the keys and values of every block until the end.
+        for block in self.blocks:
+            x, _, _ = block(x, inputs)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """(S L width) -> hidden states, keys and values of every block; ConfigError as `forward`."""
+        """(S L width) -> hidden states, keys and values of every block.
+
+        Raises ConfigError as `forward`.
+        """
         x, inputs = self._begin(sequence, past)
-        streams, keys, values = [x], [], []
+        hidden_states, keys, values = [x], [], []
         for i, block in enumerate(self.blocks):
-            kept = (None, None) if past is None else (past.keys[i], past.values[i])
-            x, k, v = block(x, inputs, *kept)
-            streams.append(x)
+            past_of_block = None if past is None else (past.keys[i], past.values[i])
+            x, k, v = block(x, inputs, past_of_block)
+            hidden_states.append(x)
             keys.append(k)
             values.append(v)
-        return make_memory(sequence, self.norm(x), keys, values, streams, past)
+        return make_memory(sequence, self.norm(x), keys, values, hidden_states, past)
 
     def _begin(
         self, sequence: TokenSequence, past: Memory | None
     ) -> tuple[Tensor, AttentionInputs]:
-        """What the first block takes."""
+        """What enters the first block (S L D), and what all blocks share."""
         before = None if past is None else past.sequence
         position, x = token_positions(sequence, before), sequence.tokens
         if self.positions is not None:
@@ -123,26 +132,17 @@ class Transformer(Backbone):
         return self.dropout(x), AttentionInputs(attention_mask(sequence, before), rotation)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """Turn queries or keys (S heads n d) at positions (S n) where positions are rotary."""
+        """Turn queries or keys (S heads n d) at positions (S n) if positions are rotary."""
         return rotate(x, rotary_angles(position, self.head_width)) if self.positions is None else x
 
     def _learned_positions(self, position: Tensor) -> Tensor:
         assert self.positions is not None
         if (length := position.shape[1]) > len(self.positions):
             raise ConfigError(
-                f"backbone.max_tokens: a sequence has {length} tokens and the learned positions end at "
-                f"{len(self.positions)}; raise backbone.max_tokens"
+                f"backbone.max_tokens: a sequence has {length} tokens and the learned positions "
+                f"end at {len(self.positions)}; raise backbone.max_tokens"
             )
         return self.positions[position]
-
-    def _initialise(self) -> None:
-        """GPT-2's start: normal weights, and smaller ones where a block adds to the stream, so that
-        depth adds up.
-        """
-        for name, weight in self.blocks.named_parameters():
-            if weight.ndim == 2:
-                added = name.endswith("output.weight")
-                nn.init.normal_(weight, std=0.02 / (2 * len(self.blocks)) ** 0.5 if added else 0.02)
 
 
 class Block(nn.Module):
@@ -150,25 +150,26 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = _norm(config)
+        self.attention_norm = _build_norm(config)
         self.attention = SelfAttention(config)
-        self.mlp_norm = _norm(config)
+        self.mlp_norm = _build_norm(config)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, inputs: AttentionInputs, keys: Tensor | None, values: Tensor | None
+        self, x: Tensor, inputs: AttentionInputs, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(S L D), keys and values of what came before (S K P d) -> (S L D), and keys and values of
-        all (S K P+L d).
+        """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
+
+        past: keys and values (S K P d) of the tokens before.
         """
-        mixed, keys, values = self.attention(self.attention_norm(x), inputs, keys, values)
+        mixed, keys, values = self.attention(self.attention_norm(x), inputs, past)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.mlp_norm(x))), keys, values
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017) through PyTorch's fused kernels."""
+    """Multi-head attention, with the projections around it."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -178,17 +179,15 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.width, config.width, bias=False)
 
     def forward(
-        self, x: Tensor, inputs: AttentionInputs, keys: Tensor | None, values: Tensor | None
+        self, x: Tensor, inputs: AttentionInputs, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Block.forward`."""
         q, k, v = rearrange(self.qkv(x), "s l (three h d) -> three s h l d", three=3, h=self.heads)
         if inputs.rotation is not None:
             q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
-        if keys is not None and values is not None:
-            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-        dropout, mask = self.dropout if self.training else 0.0, inputs.mask
-        x = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None)
-        return self.output(rearrange(x, "s h l d -> s l (h d)")), k, v
+        dropout = self.dropout if self.training else 0.0
+        mixed, keys, values = attend(q, k, v, inputs.mask, past=past, dropout=dropout)
+        return self.output(mixed), keys, values
 
 
 class MLP(nn.Module):
@@ -213,9 +212,10 @@ class MLP(nn.Module):
 def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
     """Cosine and sine (S 1 L d/2) of the angles at positions (S L), in float32.
 
-    bfloat16 cannot tell position 257 from 256.
+    They are never computed in bfloat16, which cannot tell position 257 from 256. One row of angles
+    (1 1 L d/2) suffices if all sequences share one row of positions.
     """
-    if position.stride(0) == 0:  # one row of positions for all sequences, so one row of angles
+    if position.stride(0) == 0:
         position = position[:1]
     pairs = head_width // 2
     frequency = 10_000.0 ** -(torch.arange(pairs, device=position.device) / pairs)
@@ -224,17 +224,17 @@ def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (i, i + d/2) of (S heads L d) by its position's angle, in float32; the type of
-    x is kept.
+    """Turn each pair (i, i + d/2) of (S heads L d) by its position's angle.
+
+    The result has the type of x, and is computed in float32.
     """
     cosine, sine = rotation  # (S 1 L d/2)
     first, second = x.float().chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(
-        x.dtype
-    )
+    turned = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    return turned.to(x.dtype)
 
 
-def _norm(config: TransformerConfig) -> nn.Module:
+def _build_norm(config: TransformerConfig) -> nn.Module:
     return nn.RMSNorm(config.width) if config.norm == "rms" else nn.LayerNorm(config.width)
 
 

@@ -15,15 +15,14 @@ class NoTextConfig:
 
 
 class NoText(TextEncoder):
-    """Gives no tokens, whatever the instruction says."""
+    """Gives no tokens, whatever the instruction is."""
 
     width = 0
 
-    def __init__(self, config: NoTextConfig) -> None:  # noqa: ARG002 (there is nothing in it)
+    def __init__(self, config: NoTextConfig) -> None:  # noqa: ARG002 (it has no keys)
         super().__init__()
         self.tokens: Tensor
-        # A buffer follows the policy to its device and its floating-point type, as the missing
-        # tokens must.
+        # A buffer follows the policy to its device and floating-point type, and so do these tokens.
         self.register_buffer("tokens", torch.empty(0, 0), persistent=False)
 
     def tokenize(self, instruction: str) -> Sequence[int]:  # noqa: ARG002

@@ -1,6 +1,4 @@
-"""SentencePiece tokens, a learned embedding and, if wanted, a small transformer over the
-instruction.
-"""
+"""SentencePiece tokens, a learned embedding and optionally a small transformer over them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +20,11 @@ class SentencePieceConfig:
     """An embedding table over the pieces of a SentencePiece model (Kudo and Richardson 2018)."""
 
     model: Path | None = None
-    """a trained .model file, as `joinery tokenizer train` writes; none for the one that ships with
-    Joinery.
+    """a trained .model file, as `joinery tokenizer train` writes it; default: the one that ships
+    with Joinery.
     """
     width: Annotated[int, Gt(0)] = 128
-    """of every token."""
+    """width of every token."""
     layers: Annotated[int, Ge(0)] = 0
     """pre-norm transformer layers over the embeddings; 0 leaves all mixing to the backbone."""
     heads: Annotated[int, Gt(0)] = 4
@@ -34,7 +32,7 @@ class SentencePieceConfig:
     max_tokens: Annotated[int, Gt(0)] = 64
     """tokens in the longest instruction that is accepted."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """in the layers while training, a probability."""
+    """probability of dropout in the layers while training."""
 
     def __post_init__(self) -> None:
         if self.layers and self.width % self.heads:
@@ -44,31 +42,32 @@ class SentencePieceConfig:
 
 
 class SentencePieceEncoder(TextEncoder):
-    """Embeds the pieces of an instruction. Raises DataError where the .model cannot be read."""
+    """Embeds the pieces of an instruction. Raises DataError if the .model cannot be read."""
 
     def __init__(self, config: SentencePieceConfig) -> None:
         super().__init__()
         self.width = config.width
         self.max_tokens = config.max_tokens
-        self.processor = _load(config.model or SHIPPED)
+        self.processor = _load_model(config.model or SHIPPED)
         self.embedding = nn.Embedding(self.processor.get_piece_size(), config.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.vocabulary = self.embedding.num_embeddings
-        self.layers = _layers(config) if config.layers else None
+        self.layers: nn.TransformerEncoder | None = None
         # Without layers the backbone's positions suffice.
-        self.positions = (
-            nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02)
-            if config.layers
-            else None
-        )
+        self.positions: nn.Parameter | None = None
+        if config.layers:
+            self.layers = _build_layers(config)
+            table = torch.randn(config.max_tokens, config.width) * 0.02
+            self.positions = nn.Parameter(table)
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the pieces; raises DataError for an instruction that is empty, too long or no
-        valid Unicode.
+        """Ids of the pieces.
+
+        Raises DataError for an instruction that is empty, too long or no valid Unicode.
         """
         try:
             ids: list[int] = self.processor.encode(instruction)
-        except (RuntimeError, UnicodeError) as error:  # a lone surrogate, which UTF-8 cannot hold
+        except (RuntimeError, UnicodeError) as error:  # a lone surrogate does not fit into UTF-8
             raise DataError(
                 f"the instruction {instruction[:60]!r} is no valid Unicode; write it again"
             ) from error
@@ -79,8 +78,8 @@ class SentencePieceEncoder(TextEncoder):
         if len(ids) > self.max_tokens:
             start = " ".join(instruction[:60].split())
             raise DataError(
-                f"the instruction '{start}...' has {len(ids)} tokens and text_encoder.max_tokens is "
-                f"{self.max_tokens}; shorten it or raise text_encoder.max_tokens"
+                f"the instruction '{start}...' has {len(ids)} tokens and text_encoder.max_tokens "
+                f"is {self.max_tokens}; shorten it or raise text_encoder.max_tokens"
             )
         return ids
 
@@ -95,18 +94,19 @@ class SentencePieceEncoder(TextEncoder):
         return TokenGroup(x, mask)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids (B n) int64 -> the pieces' embeddings (B n width), which the layers above would mix."""
+        """Ids (B n) int64 -> the pieces' embeddings (B n width), before any layer mixes them."""
         embedded: Tensor = self.embedding(ids)
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... width) -> scores of all pieces (... vocabulary); tied (Press and Wolf
-        2017).
+        """Hidden states (... width) -> scores of all pieces (... vocabulary).
+
+        The output layer is the embedding table (Press and Wolf 2017).
         """
         return F.linear(hidden, self.embedding.weight)
 
 
-def _layers(config: SentencePieceConfig) -> nn.TransformerEncoder:
+def _build_layers(config: SentencePieceConfig) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(
         config.width,
         config.heads,
@@ -121,7 +121,7 @@ def _layers(config: SentencePieceConfig) -> nn.TransformerEncoder:
     )
 
 
-def _load(path: Path) -> Any:
+def _load_model(path: Path) -> Any:
     from sentencepiece import SentencePieceProcessor
 
     try:

@@ -1,6 +1,4 @@
-"""`joinery tokenizer train SOURCE OUT.model`: a SentencePiece model from the instructions that a
-robot will hear.
-"""
+"""`joinery tokenizer train SOURCE OUT.model`: a SentencePiece model of a source's instructions."""
 
 import argparse
 import io
@@ -11,7 +9,7 @@ from pathlib import Path
 from core import DataError, command
 
 MOST_PIECES = 1_000_000
-# bytes; SentencePiece passes over longer lines, and over those with RESERVED, without a word
+# bytes of a line; SentencePiece silently skips longer lines, and those with RESERVED
 LONGEST = 4192
 RESERVED = "\u2585"
 
@@ -50,12 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     train_parser.add_argument("out", type=Path, help="the .model file to write")
     train_parser.add_argument(
-        "--vocabulary", type=_pieces, default=1000, help="number of pieces (default: %(default)s)"
+        "--vocabulary",
+        type=_number_of_pieces,
+        default=1000,
+        help="number of pieces (default: %(default)s)",
     )
     return parser
 
 
-def _pieces(text: str) -> int:
+def _number_of_pieces(text: str) -> int:
     if not text.isdecimal() or len(text) > 7 or not 1 <= int(text) <= MOST_PIECES:
         raise argparse.ArgumentTypeError(
             f"expected a number of pieces from 1 to {MOST_PIECES}, got '{text}'"
@@ -64,8 +65,9 @@ def _pieces(text: str) -> int:
 
 
 def read_instructions(source: str | Path) -> list[str]:
-    """Return the distinct instructions of a text file or an episode store, in their order; may
-    raise DataError.
+    """Return the distinct instructions of a text file or an episode store, in their order.
+
+    Raises DataError if the source cannot be read, or holds no instruction.
     """
     if str(source).endswith(".txt"):
         try:
@@ -85,19 +87,19 @@ def read_instructions(source: str | Path) -> list[str]:
 
 
 def train(instructions: Sequence[str], vocabulary: int) -> bytes:
-    """Train byte-pair merges (Sennrich et al. 2016) and return the model, the same for the same
-    instructions.
+    """Train byte-pair merges (Sennrich et al. 2016) and return the model, as bytes.
 
-    Merges make whole pieces of the frequent words even of a small corpus, where a unigram model
-    splits "red" and
-    "blue". Case is folded, and characters that the instructions lack fall back to bytes, so that no
-    text is unknown. Raises DataError where the instructions cannot fill the vocabulary, it cannot
-    hold their characters, or SentencePiece cannot take an instruction.
+    The same instructions give the same bytes. Merges make whole pieces of frequent words even of a
+    small corpus, where a unigram model splits "red" and "blue". Case is folded, and characters that
+    the instructions lack fall back to bytes, so that no text is unknown.
+
+    Raises DataError if the instructions cannot fill the vocabulary, if it cannot hold their
+    characters, or if SentencePiece cannot take one of the instructions.
     """
     from sentencepiece import SentencePieceTrainer
 
     for instruction in instructions:
-        _check(instruction)
+        _check_instruction(instruction)
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
@@ -119,19 +121,20 @@ def train(instructions: Sequence[str], vocabulary: int) -> bytes:
     return model.getvalue()
 
 
-def _check(instruction: str) -> None:
+def _check_instruction(instruction: str) -> None:
     if (size := len(instruction.encode(errors="replace"))) > LONGEST:
         raise DataError(
             f"the instruction {instruction[:60]!r}... has {size} bytes; shorten it to {LONGEST}"
         )
     if RESERVED in instruction:
         raise DataError(
-            f"the instruction {instruction[:60]!r} holds '{RESERVED}', which SentencePiece reserves; drop it"
+            f"the instruction {instruction[:60]!r} holds '{RESERVED}', which SentencePiece "
+            "reserves; drop it"
         )
 
 
 def _explain(reason: str, count: int, vocabulary: int) -> str:
-    """Turn SentencePiece's message into ours."""
+    """Turn SentencePiece's message into one that says what to do."""
     if limit := re.search(r"value <= (\d+)", reason):
         return (
             f"{count} instructions cannot fill a vocabulary of {vocabulary} pieces; "
@@ -139,10 +142,13 @@ def _explain(reason: str, count: int, vocabulary: int) -> str:
         )
     if needed := re.search(r"\d+ vs (\d+)", reason):
         return (
-            f"a vocabulary of {vocabulary} pieces cannot hold the 256 bytes and the characters of {count} "
-            f"instructions; give --vocabulary {needed[1]} or more"
+            f"a vocabulary of {vocabulary} pieces cannot hold the 256 bytes and the characters of "
+            f"{count} instructions; give --vocabulary {needed[1]} or more"
         )
-    return f"SentencePiece cannot train {vocabulary} pieces on {count} instructions: {reason}; change --vocabulary"
+    return (
+        f"SentencePiece cannot train {vocabulary} pieces on {count} instructions: {reason}; "
+        "change --vocabulary"
+    )
 
 
 if __name__ == "__main__":

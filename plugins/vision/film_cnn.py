@@ -1,6 +1,4 @@
-"""A small convolutional encoder that sees with the instruction in mind: FiLM, keypoints and patch
-tokens.
-"""
+"""A small convolutional encoder that the instruction modulates: FiLM, keypoints, patch tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,47 +10,50 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import ConfigError, Register, TokenGroup, VisionEncoder, hookimpl
+from core import ConfigError, Register, TokenGroup, VisionEncoder, hookimpl, resize_images
 
 STRIDE = 4  # pixels per cell of the feature map
 
 
 @dataclass(frozen=True)
 class FiLMConfig:
-    """An encoder of a few hundred thousand parameters that learns from scratch which thing the
-    instruction names.
+    """An encoder of a few hundred thousand parameters.
+
+    It learns from scratch which object the instruction names.
     """
 
     image_size: Annotated[int, Gt(0)] = 64
     """rows and columns to which every camera is resized, pixels; a multiple of 4 * grid."""
     width: Annotated[int, Gt(0)] = 128
-    """of every token."""
+    """width of every token."""
     channels: Annotated[int, Gt(0)] = 48
-    """of the feature maps."""
+    """channels of the feature maps."""
     blocks: Annotated[int, Gt(0)] = 2
-    """residual blocks that the instruction modulates; the first mixes channels, the others look
-    around, too.
+    """residual blocks that the instruction modulates; the first has kernels of 1 x 1, the others of
+    3 x 3.
     """
     keypoints: Annotated[int, Ge(0)] = 32
-    """places per camera that the instruction picks out of the image; 0 for none."""
+    """points per camera that the instruction picks out of the image; 0: no keypoints."""
     grid: Annotated[int, Gt(0)] = 2
     """rows and columns of patch tokens per camera."""
 
     def __post_init__(self) -> None:
         if self.image_size % (STRIDE * self.grid):
             raise ValueError(
-                f"image_size = {self.image_size} is no multiple of {STRIDE} * grid = {STRIDE * self.grid}"
+                f"image_size = {self.image_size} is no multiple of {STRIDE} * grid = "
+                f"{STRIDE * self.grid}"
             )
 
 
 class FiLMEncoder(VisionEncoder):
-    """Each camera has weights of its own; its tokens are a grid of patches, and one token of all
-    its keypoints.
+    """Turns each camera's images into a grid of patch tokens and one token of all keypoints.
 
-    The instruction scales and shifts every channel while colours and places are still there (FiLM:
-    Perez et al. 2018); keypoints are the expected places under a softmax over the feature map
-    (Levine et al. 2016). Both let the policy bind a word to a place after thousands of samples
-    rather than millions.
+    Each camera has weights of its own. The instruction scales and shifts every channel of the
+    feature maps, in which colours and places are not yet mixed (FiLM: Perez et al. 2018). Keypoints
+    are the expected places under a softmax over a feature map (Levine et al. 2016). Both let the
+    policy bind a word to a place after thousands of samples rather than millions.
+
+    Raises ConfigError without an instruction, and for cameras after which no module can be named.
     """
 
     def __init__(
@@ -61,35 +62,35 @@ class FiLMEncoder(VisionEncoder):
         super().__init__()
         if not text_width:
             raise ConfigError(
-                "vision_encoder.name: 'film_cnn' sees by the instruction, and there is none; choose another encoder"
+                "vision_encoder.name: 'film_cnn' sees by the instruction, and there is none; "
+                "choose another encoder"
             )
-        taken = nn.ModuleDict()  # its own attributes cannot be names of its modules
-        if wrong := [name for name in cameras if not name.isidentifier() or hasattr(taken, name)]:
+        modules = nn.ModuleDict()  # names of its own attributes cannot be names of its modules
+        if wrong := [name for name in cameras if not name.isidentifier() or hasattr(modules, name)]:
             raise ConfigError(
                 f"vision_encoder: 'film_cnn' names weights after cameras, and cannot after {wrong}"
             )
         self.width = config.width
         self.size = config.image_size
         self.cameras = sorted(cameras)
-        self.norm = nn.LayerNorm(
-            text_width
-        )  # embeddings begin small; so the sentence begins at unit size
+        # Embeddings are small at first; the norm gives the instruction unit size from the start.
+        self.norm = nn.LayerNorm(text_width)
         self.encoders = nn.ModuleDict(
             {name: CameraEncoder(config, text_width) for name in self.cameras}
         )
 
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
-        """{camera: (B T C Y X) uint8}, text (B M text_width) -> (B T N width), N = V * (grid * grid
-        + 1).
+        """{camera: (B T C Y X) uint8}, text (B M text_width) -> (B T N width).
+
+        N = V * (grid * grid + 1), or V * grid * grid without keypoints.
         """
         batch, window = images[self.cameras[0]].shape[:2]
-        sentence = self.norm(_mean(text)).repeat_interleave(window, dim=0)  # (B*T text_width)
-        tokens = [
-            self.encoders[name](
-                _resize(images[name].flatten(0, 1), self.size, sentence.dtype), sentence
-            )
-            for name in self.cameras
-        ]
+        instruction = self.norm(_mean(text)).repeat_interleave(window, dim=0)  # (B*T text_width)
+        tokens = []
+        for name in self.cameras:
+            scaled = images[name].flatten(0, 1).float() / 127.5 - 1  # (B*T C Y X) in [-1, 1]
+            resized = resize_images(scaled, self.size).to(instruction.dtype)
+            tokens.append(self.encoders[name](resized, instruction))
         return TokenGroup(rearrange(torch.cat(tokens, dim=1), "(b t) n d -> b t n d", b=batch))
 
 
@@ -99,11 +100,10 @@ class CameraEncoder(nn.Module):
     def __init__(self, config: FiLMConfig, text_width: int) -> None:
         super().__init__()
         channels, cell = config.channels, config.image_size // STRIDE // config.grid
-        self.stem = nn.Conv2d(
-            5, channels, kernel_size=STRIDE, stride=STRIDE
-        )  # colours and coordinates
-        reaches = [1, *[3] * (config.blocks - 1)]
-        self.blocks = nn.ModuleList(FiLMBlock(channels, reach, text_width) for reach in reaches)
+        # three colours and two coordinates
+        self.stem = nn.Conv2d(5, channels, kernel_size=STRIDE, stride=STRIDE)
+        kernels = [1, *[3] * (config.blocks - 1)]
+        self.blocks = nn.ModuleList(FiLMBlock(channels, kernel, text_width) for kernel in kernels)
         self.patches = nn.Conv2d(channels, config.width, kernel_size=cell, stride=cell)
         self.positions = nn.Parameter(torch.randn(config.grid**2, config.width) * 0.02)
         self.keypoints = (
@@ -113,12 +113,12 @@ class CameraEncoder(nn.Module):
         self.register_buffer("coordinates", _coordinates(config.image_size), persistent=False)
         self.coordinates: Tensor
 
-    def forward(self, images: Tensor, sentence: Tensor) -> Tensor:
-        """(n C Y X) in [-1, 1], sentence (n text_width) -> (n N width)."""
+    def forward(self, images: Tensor, instruction: Tensor) -> Tensor:
+        """(n C Y X) in [-1, 1], instruction (n text_width) -> (n N width)."""
         coordinates = self.coordinates.to(images.dtype).expand(len(images), -1, -1, -1)
         x = F.relu(self.stem(torch.cat([images, coordinates], dim=1)))
         for block in self.blocks:
-            x = block(x, sentence)
+            x = block(x, instruction)
         tokens: Tensor = rearrange(self.patches(x), "n d y x -> n (y x) d") + self.positions
         if self.keypoints is None or self.places is None:
             return tokens
@@ -127,30 +127,33 @@ class CameraEncoder(nn.Module):
 
 
 class FiLMBlock(nn.Module):
-    """A residual block whose features the sentence scales and shifts."""
+    """A residual block whose features the instruction scales and shifts."""
 
-    def __init__(self, channels: int, reach: int, text_width: int) -> None:
+    def __init__(self, channels: int, kernel: int, text_width: int) -> None:
         super().__init__()
-        self.look = nn.Conv2d(channels, channels, kernel_size=reach, padding=reach // 2)
+        # Checkpoints know the convolution as "look".
+        self.look = nn.Conv2d(channels, channels, kernel_size=kernel, padding=kernel // 2)
         self.norm = nn.GroupNorm(1, channels, affine=False)
         self.film = nn.Linear(text_width, 2 * channels)
 
-    def forward(self, x: Tensor, sentence: Tensor) -> Tensor:
+    def forward(self, x: Tensor, instruction: Tensor) -> Tensor:
         """(n C Y X), (n text_width) -> (n C Y X)."""
-        scale, shift = rearrange(self.film(sentence), "n (two c) -> two n c 1 1", two=2)
+        scale, shift = rearrange(self.film(instruction), "n (two c) -> two n c 1 1", two=2)
         return x + F.relu(self.norm(self.look(x)) * (1 + scale) + shift)
 
 
 def expected_places(logits: Tensor) -> Tensor:
-    """Spatial softmax: maps (n K Y X) -> each map's expected row and column in [-1, 1] and their
-    variances (n 4*K).
+    """Spatial softmax: K maps (n K Y X) -> expected places and their variances (n 4*K).
+
+    The columns are rows, variances of rows, columns, variances of columns, K each; in [-1, 1].
     """
     weights = rearrange(logits.flatten(2).softmax(-1), "n k (y x) -> n k y x", y=logits.shape[2])
     moments = []
     for marginal in (weights.sum(dim=3), weights.sum(dim=2)):  # (n K Y), (n K X)
-        at = torch.linspace(-1, 1, marginal.shape[-1], device=logits.device, dtype=logits.dtype)
-        mean = marginal @ at
-        moments += [mean, marginal @ at**2 - mean**2]
+        steps = marginal.shape[-1]
+        place = torch.linspace(-1, 1, steps, device=logits.device, dtype=logits.dtype)
+        mean = marginal @ place
+        moments += [mean, marginal @ place**2 - mean**2]
     return torch.cat(moments, dim=1)
 
 
@@ -160,16 +163,6 @@ def _mean(text: TokenGroup) -> Tensor:
         return text.tokens.mean(dim=1)
     real = text.mask.unsqueeze(-1)
     return text.tokens.where(real, 0).sum(dim=1) / real.sum(dim=1)
-
-
-def _resize(images: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """(n C Y X) uint8 -> (n C size size) in [-1, 1]."""
-    pixels = images.float() / 127.5 - 1
-    if pixels.shape[-2:] != (size, size):
-        pixels = F.interpolate(
-            pixels, (size, size), mode="bilinear", antialias=True, align_corners=False
-        )
-    return pixels.to(dtype)
 
 
 def _coordinates(size: int) -> Tensor:

@@ -1,6 +1,4 @@
-"""Any timm model as vision encoder: Vision Transformers, and networks that give a feature map
-(ResNet, Swin).
-"""
+"""Any timm model as vision encoder: a Vision Transformer, or a network with feature maps."""
 
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -12,7 +10,6 @@ import torch
 from annotated_types import Gt
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from core import (
     ConfigError,
@@ -22,50 +19,45 @@ from core import (
     did_you_mean,
     hookimpl,
     import_library,
+    resize_images,
 )
 from core.weights import Pretrained, check_state_dict, filter_keys
 
 
 @dataclass(frozen=True)
 class TimmConfig:
-    """A timm model and what is taken from it."""
+    """A timm model, and which of its tokens are used."""
 
     model: str = "vit_tiny_patch16_224"
     """name of a timm model, as `timm.list_models()` gives it."""
     image_size: Annotated[int, Gt(0)] = 224
     """rows and columns to which every camera is resized, pixels."""
     depth: Annotated[int, Gt(0)] | None = None
-    """number of blocks instead of the model's own, for models that take a depth; none keeps the
-    model's.
-    """
+    """number of blocks, for models that take a depth; default: the model's own."""
     tokens: Literal["all", "patches", "pooled"] = "all"
-    """"all" that the model gives, "patches" without class and register tokens, or one "pooled"
-    token per camera.
+    """"all" tokens of the model, "patches" without class and register tokens, or one "pooled" token
+    per camera.
     """
 
 
 class TimmEncoder(VisionEncoder):
-    """Runs all cameras and frames as one batch; a frame's tokens are its cameras' tokens, sorted by
-    camera name.
+    """Runs all cameras and frames as one batch.
 
-    Models with batch normalisation use the statistics of the batch while they train, as everywhere.
-    `pretrained` takes a file or folder with all of a timm model's weights; true downloads those
-    that timm publishes.
+    A frame's tokens are its cameras' tokens, sorted by camera name. Models with batch normalisation
+    use the statistics of the batch while they train, as everywhere. `pretrained` takes a file or
+    folder with all of a timm model's weights; true downloads those that timm publishes.
+
+    Raises ConfigError if timm has no such model, or cannot build it with these settings.
     """
 
-    def __init__(
-        self,
-        config: TimmConfig,
-        *,
-        cameras: Mapping[str, tuple[int, int, int]],
-    ) -> None:
+    def __init__(self, config: TimmConfig, *, cameras: Mapping[str, tuple[int, int, int]]) -> None:
         super().__init__()
         self.config = config
         self.source = f"timm's {config.model}"
         self.size = config.image_size
         self.tokens = config.tokens
         self.cameras = sorted(cameras)
-        self.model, self.dropped = _create(config)
+        self.model, self.dropped = _build_model(config)
         self.width = int(
             self.model.head_hidden_size if config.tokens == "pooled" else self.model.num_features
         )
@@ -76,20 +68,21 @@ class TimmEncoder(VisionEncoder):
         self.register_buffer("std", std, persistent=False)
         self.mean: Tensor
         self.std: Tensor
-        # With one camera there is nothing to tell apart.
+        # A learned vector tells the cameras apart; one camera needs none.
         self.camera = (
             nn.Parameter(torch.randn(len(cameras), 1, self.width) * 0.02)
             if len(cameras) > 1
             else None
         )
-        self.unpublished = () if self.camera is None else ("camera",)  # what no published file has
+        self.extra_parameters = () if self.camera is None else ("camera",)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The model's repeated blocks: a transformer's, or a convolutional network's stages."""
         for name in ("blocks", "stages", "layers"):
-            if isinstance(found := getattr(self.model, name, None), nn.Sequential | nn.ModuleList):
-                return list(found)
+            blocks = getattr(self.model, name, None)
+            if isinstance(blocks, nn.Sequential | nn.ModuleList):
+                return list(blocks)
         return [
             child
             for name, child in self.model.named_children()
@@ -98,7 +91,7 @@ class TimmEncoder(VisionEncoder):
 
     @property
     def separates_cameras(self) -> bool:  # type: ignore[override]
-        """Not while batch normalisation takes its statistics from all cameras."""
+        """False while batch normalisation takes its statistics from all cameras."""
         return not any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules()
         )
@@ -106,7 +99,7 @@ class TimmEncoder(VisionEncoder):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*N width)."""
         batch, window = images[self.cameras[0]].shape[:2]
-        resized = [self._resize(images[name].flatten(0, 1)) for name in self.cameras]
+        resized = [resize_images(images[name].flatten(0, 1), self.size) for name in self.cameras]
         pixels = (torch.stack(resized, dim=1) / 255 - self.mean) / self.std  # (B*T V C Y X)
         tokens = self._encode(pixels.flatten(0, 1).to(self.mean.dtype))
         tokens = rearrange(tokens, "(bt v) n d -> bt v n d", v=len(self.cameras))
@@ -115,30 +108,22 @@ class TimmEncoder(VisionEncoder):
         return TokenGroup(rearrange(tokens, "(b t) v n d -> b t (v n) d", b=batch, t=window))
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Load every weight but the classifier's; ConfigError lists what does not fit, or says why
-        none came.
+        """Load every weight but the classifier's.
+
+        Raises ConfigError that lists what does not fit, or says why there was no download.
         """
-        published = weights.source == self.source
-        tensors = (
-            _published(self.config) if published else self._without_classifier(weights.tensors)
-        )
+        if weights.source == self.source:
+            tensors = _download(self.config)
+        else:
+            tensors = self._without_classifier(weights.tensors)
         check_state_dict(self.model.state_dict(), tensors, weights.source)
         self.model.load_state_dict(dict(tensors))
 
     def _without_classifier(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         classifier = self.model.pretrained_cfg.get("classifier") or ()
-        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        layers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         return filter_keys(
-            tensors, lambda name: name.rpartition(".")[0] not in heads and name not in self.dropped
-        )
-
-    def _resize(self, images: Tensor) -> Tensor:
-        """(n C Y X) uint8 -> (n C size size) float32 in [0, 255]."""
-        images = images.float()
-        if images.shape[-2:] == (self.size, self.size):
-            return images
-        return F.interpolate(
-            images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
+            tensors, lambda name: name.rpartition(".")[0] not in layers and name not in self.dropped
         )
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -153,55 +138,63 @@ class TimmEncoder(VisionEncoder):
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
-        # Some models norm only what they pooled; without that norm their tokens would have none.
+        # Some models have their last norm behind the pooling; their tokens need it, too.
         norm = getattr(self.model, "fc_norm", None)
         return features[:, prefix:] if norm is None else norm(features[:, prefix:])
 
 
-def _create(config: TimmConfig) -> tuple[Any, Set[str]]:
-    """Build the timm model without its classifier, and say which of its weights went with it."""
+def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
+    """Build the timm model without its classifier -> the model, and names of weights it then lacks.
+
+    Raises ConfigError if timm has no such model, or cannot build it.
+    """
     timm = import_library("timm")
-    settings = _settings(timm, config)
-    sizes = (
-        {"img_size": config.image_size} if settings.fixed_input_size else {}
-    )  # others take any size
-    sizes |= {} if config.depth is None else {"depth": config.depth}
+    if not timm.is_model(config.model):
+        hint = did_you_mean(config.model, timm.list_models())
+        raise ConfigError(
+            f"vision_encoder.model: timm {timm.__version__} has no model '{config.model}'{hint}"
+        )
+    sizes = _image_size_settings(timm, config)
+    if config.depth is not None:
+        sizes["depth"] = config.depth
     try:
         model = timm.create_model(config.model, pretrained=False, num_classes=0, **sizes)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"vision_encoder: timm cannot build '{config.model}' with {sizes}: {error}"
         ) from error
-    _check_patches(model, config.image_size)
-    whole = set(model.state_dict())
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch and any(config.image_size % side for side in patch):
+        # timm would silently cut off the last rows and columns
+        raise ConfigError(
+            f"vision_encoder.image_size: {config.image_size} is no multiple of the patch size "
+            f"{patch[0]}; choose one"
+        )
+    names = set(model.state_dict())
     if config.tokens != "pooled":
         model.reset_classifier(0, "")  # drops an attention pool that nothing would train
-    return model, whole - set(model.state_dict())
+    return model, names - set(model.state_dict())
 
 
-def _settings(timm: ModuleType, config: TimmConfig) -> Any:
-    """Return what timm says of the model; raises ConfigError where it has no such model."""
-    if not timm.is_model(config.model):
-        hint = did_you_mean(config.model, timm.list_models())
-        raise ConfigError(
-            f"vision_encoder.model: timm {timm.__version__} has no model '{config.model}'{hint}"
-        )
-    return timm.get_pretrained_cfg(config.model)
+def _image_size_settings(timm: ModuleType, config: TimmConfig) -> dict[str, int]:
+    """The argument that sets a model's image size; none for models that take any size."""
+    fixed = timm.get_pretrained_cfg(config.model).fixed_input_size
+    return {"img_size": config.image_size} if fixed else {}
 
 
-def _published(config: TimmConfig) -> Mapping[str, Tensor]:
+def _download(config: TimmConfig) -> Mapping[str, Tensor]:
     """Download the weights that timm publishes, resized as timm does for another image size."""
     timm = import_library("timm")
-    settings = timm.get_pretrained_cfg(config.model)
-    if not settings.has_weights:
+    if not timm.get_pretrained_cfg(config.model).has_weights:
         raise ConfigError(
             f"pretrained: timm publishes no weights for '{config.model}'; name a file"
         )
     if config.depth is not None:
         raise ConfigError(
-            "pretrained: depth changes the network, so timm's published weights do not fit; drop one"
+            "pretrained: depth changes the network, so timm's published weights do not fit; "
+            "drop one"
         )
-    sizes = {"img_size": config.image_size} if settings.fixed_input_size else {}
+    sizes = _image_size_settings(timm, config)
     try:
         model = timm.create_model(config.model, pretrained=True, num_classes=0, **sizes)
     except OSError as error:
@@ -211,15 +204,6 @@ def _published(config: TimmConfig) -> Mapping[str, Tensor]:
     if config.tokens != "pooled":
         model.reset_classifier(0, "")
     return model.state_dict()  # type: ignore[no-any-return]
-
-
-def _check_patches(model: Any, size: int) -> None:
-    """Refuse a size of which timm would silently cut off the last rows and columns."""
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if patch and any(size % side for side in patch):
-        raise ConfigError(
-            f"vision_encoder.image_size: {size} is no multiple of the patch size {patch[0]}; choose one"
-        )
 
 
 @hookimpl

@@ -237,7 +237,7 @@ def read_theirs(model: torch.nn.Module, policy: Policy, batch: Batch, *, logits:
     """
     words = model.get_input_embeddings()(batch.text_ids)
     pixels = torch.stack(
-        [policy.vision_encoder._pixels(x[:, 0]) for x in batch.images.values()], dim=1
+        [policy.vision_encoder._prepare(x[:, 0]) for x in batch.images.values()], dim=1
     )
     images = (
         model.get_image_features(pixels.flatten(0, 1))

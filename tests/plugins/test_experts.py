@@ -24,7 +24,7 @@ from core.testing.common import normal
 from plugins.backbones.transformer import Transformer, TransformerConfig
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
 from plugins.vlms.kosmos2 import Kosmos2Backbone, Kosmos2BackboneConfig
-from tests.plugins.test_huggingface import FAMILIES, save_model
+from tests.plugins.huggingface.families import FAMILIES, save_model
 
 WIDTH = 24  # of the expert, which is narrower than the backbone
 COUNT = 3  # tokens of the expert
@@ -36,9 +36,7 @@ PADDING = 2  # tokens by which the second instruction is shorter
 
 
 class ExpertLayer(nn.Module):
-    """What a layer of the expert has: projections of the backbone's shape, and a stream of its own
-    width.
-    """
+    """A layer of the expert: projections of the backbone's shape, and a stream of its own width."""
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__()
@@ -64,9 +62,7 @@ class ExpertLayer(nn.Module):
 
 
 class Expert(nn.Module):
-    """A stack of as many layers as the backbone has, each of which attends to the backbone's layer
-    beside it.
-    """
+    """As many layers as the backbone has; each attends to the backbone's layer beside it."""
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__()
@@ -102,9 +98,8 @@ class Plain:
 
     layers: nn.ModuleList
     embed: Callable[[Tensor], Tensor]  # (L D) -> what enters the first layer
-    project: Callable[
-        [Any, Tensor], tuple[Tensor, Tensor, Tensor]
-    ]  # (L D) -> queries, keys and values (L heads*d)
+    # (L D) -> queries, keys and values (L heads*d)
+    project: Callable[[Any, Tensor], tuple[Tensor, Tensor, Tensor]]
     add: Callable[[Any, Tensor, Tensor], Tensor]  # (L D), attention's output (L heads*d) -> (L D)
     norm: nn.Module
     theta: float | None  # base of the rotation's frequencies; None: queries and keys are not turned
@@ -168,8 +163,7 @@ def plain_transformer(backbone: Transformer) -> Plain:
 def joint_attention(
     plain: Plain, expert: Expert, observed: Tensor, added: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One sequence: (L D), (n W) -> the backbone's normed hidden states (L D), and the expert's (n
-    W).
+    """One sequence (L D), (n W) -> the backbone's normed hidden states, and the expert's.
 
     The observation sees itself both ways, and the expert's tokens see it and themselves both ways.
     """
@@ -195,9 +189,7 @@ def joint_attention(
 
 
 def turned(x: Tensor, theta: float) -> Tensor:
-    """Turn pairs (i, i + d/2) of (L heads d) by position / theta^(2i/d), in the plane of complex
-    numbers.
-    """
+    """Turn pairs (i, i + d/2) of (L heads d) by position / theta^(2i/d), as complex numbers."""
     half = x.shape[-1] // 2
     angles = torch.arange(len(x))[:, None] * theta ** (-torch.arange(half) / half)
     pairs = (
@@ -308,7 +300,6 @@ def test_an_expert_beside_the_layers_is_one_joint_attention(name, recomputed, tm
             largest if key.endswith("k_proj.bias") and name == "kosmos2" else float(x.abs().max())
         )
         differences[key] = float((received[key] - x).abs().max()) / scale
-    print(
-        f"largest difference {max(differences.values()):.1e} in {max(differences, key=differences.get)}"
-    )
-    assert max(differences.values()) <= 1e-5, max(differences, key=differences.get)
+    worst = max(differences, key=differences.get)
+    print(f"largest difference {differences[worst]:.1e} in {worst}")
+    assert differences[worst] <= 1e-5, worst

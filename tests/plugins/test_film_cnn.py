@@ -1,6 +1,4 @@
-"""The FiLM encoder: the contract, keypoints against numpy, and that the instruction reaches every
-camera's tokens.
-"""
+"""The FiLM encoder: its contract, keypoints against numpy, and the effect of the instruction."""
 
 from dataclasses import replace
 

@@ -184,7 +184,7 @@ def test_proprio_needs_data():
 
 
 def allowed(sequence, attention, s, i, j):
-    """Whether token i of sequence s may see token j, from the definition of each kind of attention."""
+    """Whether token i of sequence s may see token j, by the definition of the attention."""
     if sequence.mask is not None and not sequence.mask[s, j]:
         return i == j  # padding sees itself, so that no row of a softmax is empty
     if attention == "causal":

@@ -1,6 +1,4 @@
-"""The LSTM head against torch.nn.LSTM by hand, its losses against numpy, its size against
-RoboVLMs'.
-"""
+"""The LSTM head: actions against torch.nn.LSTM, losses against numpy, size against RoboVLMs'."""
 
 from dataclasses import replace
 
@@ -50,9 +48,7 @@ def perceptron(mlp, x):
 
 
 def by_hand(head, readout):
-    """Pose and gripper logits (B T H A) from a torch.nn.LSTM with the head's weights, then numpy in
-    float64.
-    """
+    """Pose and gripper logits (B T H A), by torch.nn.LSTM and then numpy in float64."""
     lstm = torch.nn.LSTM(readout.shape[-1], 16, 2, batch_first=True)
     lstm.load_state_dict(
         {name: weight.detach().clone() for name, weight in head.lstm.state_dict().items()}

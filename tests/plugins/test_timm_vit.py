@@ -84,16 +84,14 @@ def test_patches_and_pooled_tokens_are_timms():
 
 
 @torch.no_grad()
-def test_images_are_averaged_down_rather_than_sampled():
-    stripes = torch.zeros(1, 3, 128, 128, dtype=torch.uint8)
-    stripes[..., ::4] = 255  # from afar, one white column in four is a quarter of white
-    middle = make()._resize(stripes)[..., 2:-2]
-    torch.testing.assert_close(middle, torch.full_like(middle, 255 / 4), atol=0.1, rtol=0)
-
-
-def test_images_of_the_right_size_are_left_alone():
-    frames = images("front")["front"].flatten(0, 1)
-    assert torch.equal(make()._resize(frames), frames.float())
+def test_cameras_of_other_sizes_are_averaged_down():
+    encoder, frames = make(), images("front", window=1, rows=64, columns=96)
+    averaged = torch.nn.functional.interpolate(
+        frames["front"][:, 0].float(), (32, 32), mode="bilinear", antialias=True
+    )
+    expected = encoder.model.forward_features((averaged / 255 - encoder.mean) / encoder.std)
+    received = encoder(frames, TEXT).tokens[:, 0]
+    torch.testing.assert_close(received, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from sentencepiece import SentencePieceProcessor
 
 from core import DataError
+from core.store.writer import StoreWriter
 from plugins.text.tokenizer import main, read_instructions, train
+from tests.factories import make_episodes, make_info
 
 LINES = [
     f"{verb} the {thing}"
@@ -42,13 +45,12 @@ def test_instructions_are_distinct_and_in_order(source):
     assert read_instructions(source) == LINES
 
 
-def test_instructions_of_a_store(tmp_path, monkeypatch):
-    class Store:
-        def __init__(self, path):
-            assert path == tmp_path / "demo.zarr"
-            self.tasks = [("a", "open the door"), ("b", "push it"), ("c", "open the door")]
-
-    monkeypatch.setattr("core.api.EpisodeStore", Store)
+def test_instructions_of_a_store_are_distinct_and_in_order(tmp_path):
+    info = make_info()
+    tasks = [("a", "open the door"), ("b", "push it"), ("c", "open the door")]
+    with StoreWriter(tmp_path / "demo.zarr", info) as writer:
+        for episode, (task, instruction) in zip(make_episodes(3, info), tasks, strict=True):
+            writer.append(replace(episode, task=task, instruction=instruction))
     assert read_instructions(tmp_path / "demo.zarr") == ["open the door", "push it"]
 
 
@@ -122,7 +124,10 @@ def test_a_source_without_instructions_is_named(tmp_path, content):
 
 
 def test_help_waits_for_no_heavy_library():
-    script = "import sys, plugins.text.tokenizer; print([m for m in ('torch', 'sentencepiece', 'zarr') if m in sys.modules])"
+    script = (
+        "import sys, plugins.text.tokenizer; "
+        "print([m for m in ('torch', 'sentencepiece', 'zarr') if m in sys.modules])"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

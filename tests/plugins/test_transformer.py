@@ -35,8 +35,9 @@ def test_contract(check):
 
 
 def sequence(formulation, layout, *, padded, attention="causal"):
-    """Vision (2 3 2 24), text (2 4 24), the first sample's text one or four tokens long,
-    proprioception, 2 actions.
+    """A sequence of vision (2 3 2 24), text (2 4 24), proprioception and 2 action tokens.
+
+    padded: the first sample's text has one token instead of four.
     """
     torch.manual_seed(1)
     config = LearnedConfig(
@@ -113,10 +114,9 @@ def by_hand(model, x, seen):
 def test_hidden_states_equal_an_explicit_softmax(attention, formulation, layout, padded):
     torch.manual_seed(0)
     model = Transformer(SMALL).eval()
+    # GPT-2's start is too near the identity to test the attention.
     with torch.no_grad():
-        for (
-            parameter
-        ) in model.parameters():  # GPT-2's start is too near the identity to test the attention
+        for parameter in model.parameters():
             parameter += torch.randn_like(parameter) * 0.2
     given = sequence(formulation, layout, padded=padded, attention=attention)
     hidden = model(given).detach().numpy()
@@ -159,10 +159,9 @@ def test_rotary_positions_stay_apart_in_bfloat16():
     expected = np.arange(600)[:, None] * 10_000.0 ** (-np.arange(4) / 4)
     np.testing.assert_allclose(sine[0, 0].numpy(), np.sin(expected), atol=1e-4)
     x = torch.randn(1, 3, 600, 8).bfloat16()
-    turned = rotate(x, (cosine, sine))
-    assert torch.equal(
-        turned, rotate(x.float(), (cosine, sine)).bfloat16()
-    )  # rounded once, at the end
+    # rounded once, at the end
+    expected = rotate(x.float(), (cosine, sine)).bfloat16()
+    assert torch.equal(rotate(x, (cosine, sine)), expected)
 
 
 def test_learned_positions_tell_tokens_apart_and_end():

@@ -1,6 +1,4 @@
-"""Any vision-language model of transformers that keeps vision, words and language model apart, as
-three parts.
-"""
+"""Vision-language models of transformers, each as three parts: vision, words, language model."""
 
 from core import Register, hookimpl
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone

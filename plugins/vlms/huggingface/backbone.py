@@ -1,4 +1,4 @@
-"""The language model of a vision-language model of transformers, as backbone."""
+"""The backbone of a vision-language model of transformers: its language model."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,33 +19,33 @@ from core.weights import Pretrained
 from plugins.vlms.huggingface.grid import MODELS, grid_positions
 from plugins.vlms.huggingface.layers import (
     Recording,
+    find_obstacle,
     layer_spec,
-    obstacle,
     record_layers,
+    rotates_all_keys_alike,
     rotation_of,
-    turns_its_keys,
 )
-from plugins.vlms.huggingface.model import CPU, build_share, repeated_blocks
+from plugins.vlms.huggingface.model import CPU, build_part, repeated_blocks, robovlms_names
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A language model; which token sees which is the action tokens' to say."""
+    """A language model; the action tokens decide which token sees which."""
 
     model: str = field(metadata={"located": True})
     """folder with config.json, relative to the recipe's, or a name on the Hugging Face hub."""
     positions: Literal["index", "grid"] = "index"
-    """"index", a token's place in its sequence, or "grid", which gives an image's tokens rows and
-    columns, as Qwen2-VL and Qwen2.5-VL were trained; not for heads that need layers.
+    """"index": a token's index in its sequence; "grid": an image's tokens have rows and columns, as
+    in the training of Qwen2-VL and Qwen2.5-VL; not for heads that need layers.
     """
 
 
 class HuggingFaceBackbone(Backbone):
     """Runs the language model on embeddings, without its output layer.
 
-    It keeps its layers for heads, unless it computes in them what no head can know: `layers` says
-    of which models that holds. Raises ConfigError where the model is not to be had, is not made of
-    these pieces, or has no such positions. `pretrained` takes the model's folder.
+    It offers its layers to heads, unless a head could not compute with them (see
+    `layers.find_obstacle`). `pretrained` takes the model's folder. Raises ConfigError if the model
+    cannot be had, is not made of these pieces, or has no such positions.
     """
 
     offers = frozenset({"keys_values", "hidden_states", "extend"})
@@ -53,24 +53,23 @@ class HuggingFaceBackbone(Backbone):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.source = config.model
-        self.share = build_share(config.model, "backbone")
-        self.model = self.share.module
+        self.part = build_part(config.model, "backbone")
+        self.model = self.part.module
         self.width = int(self.model.config.hidden_size)
-        # Gemma in PaliGemma relies on a mask even where attention is causal; others need none.
-        self.causal_alone = all(
+        # PaliGemma's Gemma needs a mask even for causal attention; others do not.
+        self.causal_without_mask = all(
             getattr(module, "is_causal", True) for module in self.model.modules()
         )
         self.longest = getattr(self.model.config, "sliding_window", None)
-        self.additive = (
-            self.model.config._attn_implementation != "sdpa"
-        )  # adds the mask to the scores
+        # Attention other than sdpa adds the mask to the scores.
+        self.additive_mask = self.model.config._attn_implementation != "sdpa"
         self.on_grid = config.positions == "grid"
-        if self.on_grid and self.share.config.model_type not in MODELS:
+        if self.on_grid and self.part.config.model_type not in MODELS:
             raise ConfigError(
-                f"backbone.positions: '{config.model}' is a '{self.share.config.model_type}', and rows and columns are "
-                f'for {" and ".join(MODELS)}; set it to "index"'
+                f"backbone.positions: '{config.model}' is a '{self.part.config.model_type}', and "
+                f'rows and columns are for {" and ".join(MODELS)}; set it to "index"'
             )
-        self.obstacle = obstacle(self.model) or self._record()
+        self.obstacle = find_obstacle(self.model) or self._prepare_recording()
         if self.obstacle:
             self.offers = frozenset()
         else:
@@ -84,54 +83,57 @@ class HuggingFaceBackbone(Backbone):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
 
-        ConfigError where attention other than causal meets a sequence longer than the window that
-        some layers slide.
+        Raises ConfigError if attention is not causal, and the sequence is longer than the sliding
+        window of some layers.
         """
         return self._run(sequence, None, None)
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """(S L width) -> normed hidden states, and of every layer hidden states, keys and values.
+        """(S L width) -> normed hidden states, and hidden states, keys and values of every layer.
 
-        ConfigError where a head could not compute with them: for some models, and where windows
-        that slide are shorter than the sequence.
+        Raises ConfigError if a head could not compute with them: for some models, and for sequences
+        that are longer than a sliding window.
         """
         self._raise_if_obstructed()
-        before = 0 if past is None else past.tokens.shape[1]
-        self._raise_if_slid(before + sequence.tokens.shape[1])
+        past_length = 0 if past is None else past.tokens.shape[1]
+        self._raise_if_too_long(past_length + sequence.tokens.shape[1])
         recording = Recording(past)
         tokens = self._run(sequence, past, recording)
-        keys, values, streams = recording.close()
-        return make_memory(sequence, tokens, keys, values, streams, past)
+        keys, values, hidden_states = recording.close()
+        return make_memory(sequence, tokens, keys, values, hidden_states, past)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """Turn queries or keys (S heads n d) at positions (S n); ConfigError where `remember`
-        raises it.
-        """
+        """Rotate queries or keys (S heads n d) at positions (S n); ConfigError as `remember`."""
         self._raise_if_obstructed()
         return rotation_of(self.model, self.blocks)(x, position)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the language model without embedding and output layer, strictly; ConfigError lists
-        what does not fit.
+        """Take the language model without embedding and output layer, strictly.
+
+        Raises ConfigError that lists what does not fit.
         """
-        self.share.load("backbone", weights)
+        self.part.load("backbone", weights)
 
     def publish(self) -> dict[str, Tensor]:
         """Name the weights as transformers does."""
-        return self.share.publish()
+        return self.part.publish()
+
+    def publish_checkpoint(self) -> dict[str, Tensor]:
+        """Name the weights as a checkpoint of RoboVLMs does."""
+        return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
         """The language model's configuration."""
-        return self.share.description
+        return self.part.description
 
-    def _record(self) -> str:
-        """Prepare the model for `remember`; say why it cannot be had, or nothing."""
+    def _prepare_recording(self) -> str:
+        """Prepare the model for `remember`; the reason if that cannot be, else ""."""
         if self.on_grid:
             return 'backbone.positions = "grid" gives tokens places that a head does not know'
         record_layers(self.model, self.blocks)
         try:
             with CPU:
-                alike = turns_its_keys(self.model, self.blocks)
+                alike = rotates_all_keys_alike(self.model, self.blocks)
         except ConfigError as error:
             return str(error)
         return "" if alike else "its layers do not all turn their keys alike"
@@ -139,65 +141,62 @@ class HuggingFaceBackbone(Backbone):
     def _run(
         self, sequence: TokenSequence, past: Memory | None, recording: Recording | None
     ) -> Tensor:
-        """Run the model on a sequence, behind the past's -> normed hidden states (S L width)."""
+        """Run the model on a sequence behind the past -> normed hidden states (S L width)."""
         before = None if past is None else past.sequence
-        mask = self._mask(sequence, before)
-        more = {} if recording is None else {"recording": recording}
+        extra = {} if recording is None else {"recording": recording}
         hidden: Tensor = self.model(
             inputs_embeds=sequence.tokens,
-            attention_mask=mask,
+            attention_mask=self._mask(sequence, before),
             position_ids=self._positions(sequence, before),
             use_cache=False,
-            **more,
+            **extra,
         ).last_hidden_state
         return hidden
 
     def _positions(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
-        """Positions as the model takes them, (S L) or (3 S L); nothing where they are indices.
+        """Positions as the model takes them, (S L) or (3 S L); None if they are indices.
 
-        The model counts those itself. Given them, it would look for several sequences in one row.
+        The model counts indices itself. If it were given them, it would look for several sequences
+        in one row.
         """
-        if not self.on_grid:
-            return (
-                None
-                if past is None and sequence.private is None
-                else token_positions(sequence, past)
-            )
-        if sequence.grid is None:
-            raise ConfigError(
-                'backbone.positions: "grid", and the vision encoder or the action tokens give no rows and columns; set '
-                'it to "index"'
-            )
-        return grid_positions(sequence.grid)
+        if self.on_grid:
+            if sequence.grid is None:
+                raise ConfigError(
+                    'backbone.positions: "grid", and the vision encoder or the action tokens give '
+                    'no rows and columns; set it to "index"'
+                )
+            return grid_positions(sequence.grid)
+        if past is None and sequence.private is None:
+            return None
+        return token_positions(sequence, past)
 
     def _mask(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
-        """What the model takes as mask (S 1 L P+L); nothing where it is causal without one."""
+        """The mask as the model takes it (S 1 L P+L); None if it is causal without a mask."""
+        tokens = sequence.tokens
         visible = attention_mask(sequence, past)
-        if visible is None and self.causal_alone:
+        if visible is None and self.causal_without_mask:
             return None
         if visible is None:
-            length = sequence.tokens.shape[1]
-            visible = torch.ones(
-                1, 1, length, length, dtype=torch.bool, device=sequence.tokens.device
-            ).tril()
-        self._raise_if_slid(visible.shape[-1])
-        if not self.additive:
+            shape = (1, 1, tokens.shape[1], tokens.shape[1])
+            visible = torch.ones(shape, dtype=torch.bool, device=tokens.device).tril()
+        self._raise_if_too_long(visible.shape[-1])
+        if not self.additive_mask:
             return visible
-        lowest = torch.finfo(sequence.tokens.dtype).min
-        return torch.zeros_like(visible, dtype=sequence.tokens.dtype).masked_fill(~visible, lowest)
+        lowest = torch.finfo(tokens.dtype).min
+        return torch.zeros_like(visible, dtype=tokens.dtype).masked_fill(~visible, lowest)
 
-    def _raise_if_slid(self, length: int) -> None:
-        """Refuse a sequence longer than the window: layers that slide it ignore what a mask says."""
+    def _raise_if_too_long(self, length: int) -> None:
+        """Refuse a sequence longer than the sliding window: its layers ignore the mask."""
         if self.longest is not None and length > self.longest:
             raise ConfigError(
-                f"action_tokens.attention: a sequence has {length} tokens, and this model slides a window of "
-                f"{self.longest} with causal attention only, for heads that need no layers; shorten it, or choose "
-                "another attention or model"
+                f"action_tokens.attention: a sequence has {length} tokens, and this model slides a "
+                f"window of {self.longest} with causal attention only, for heads that need no "
+                "layers; shorten it, or choose another attention or model"
             )
 
     def _raise_if_obstructed(self) -> None:
         if self.obstacle:
             raise ConfigError(
-                f"backbone.model: '{self.source}' keeps no layers for a policy head, for {self.obstacle}; choose "
-                "another model, or a head that needs no layers"
+                f"backbone.model: '{self.source}' keeps no layers for a policy head, for "
+                f"{self.obstacle}; choose another model, or a head that needs no layers"
             )

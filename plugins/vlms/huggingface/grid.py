@@ -1,5 +1,6 @@
-"""Positions of Qwen-VL: an image's tokens have rows and columns (M-RoPE, Wang et al. 2024,
-Qwen2-VL).
+"""Positions of Qwen-VL, where an image's tokens have rows and columns.
+
+They are M-RoPE's (Wang et al. 2024, Qwen2-VL).
 """
 
 import torch
@@ -14,19 +15,20 @@ def token_grid(rows: int, columns: int) -> Tensor:
 
 
 def grid_positions(grid: Tensor) -> Tensor:
-    """Rows and columns (S L 2), -1 of words -> positions in time, rows and columns (3 S L) int64.
+    """Rows and columns (S L 2), -1 for words -> positions in time, row and column (3 S L) int64.
 
-    A word is at one position in all three, an image's first token too. The others lie as many
-    positions behind as their rows and columns say, and what follows the image stands behind the
-    largest of them. A token of row and column 0 begins an image, so cameras may follow one another.
+    A word has the same position in all three, and so does the first token of an image. The image's
+    other tokens are as far behind the first as their row and column say. What follows the image is
+    behind the largest position in it. A token of row and column 0 begins an image, so that images
+    may follow one another.
     """
     row, column = grid.unbind(-1)
     is_word = row < 0
-    # Counted over an image this makes rows + columns - the shorter of both, which is the longer.
+    # Over an image these add up to rows + columns - the shorter side, which is the longer side.
     steps = torch.where(
         is_word, 1, (row == 0).long() + (column == 0).long() - (row == column).long()
     )
-    before = steps.cumsum(dim=1) - steps  # of all that stands before a token
+    before = steps.cumsum(dim=1) - steps  # steps of all tokens before
     begins = is_word | ((row == 0) & (column == 0))
     start = torch.where(begins, before, 0).cummax(dim=1).values
     return torch.stack([start, start + row.clamp(min=0), start + column.clamp(min=0)])

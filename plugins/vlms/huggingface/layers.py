@@ -1,9 +1,9 @@
-"""Keys and values of transformers' language models, layer by layer, by its attention interface.
+"""Keys and values of every layer of transformers' language models, by its attention interface.
 
-The model looks its attention up by name. Under a name of ours it finds a function that puts the
-keys and values of earlier tokens before the new ones, keeps the result, and then does what
-transformers' own "sdpa" does. What it keeps them in, a `Recording`, comes with every call as a
-keyword argument, so that threads and models share nothing.
+The model looks its attention up by name. Under the name "joinery" it finds a function that puts the
+keys and values of earlier tokens before the new ones, records the result, and then does what
+transformers' own "sdpa" does. The `Recording` comes with every call as a keyword argument, so that
+threads and models share nothing.
 """
 
 import sys
@@ -16,32 +16,30 @@ import torch
 from torch import Tensor, nn
 
 from core import LayerSpec, Memory, import_library
-from plugins.vlms.huggingface.model import one_line
+from plugins.vlms.huggingface.model import as_config_error
 
 ATTENTION = "joinery"  # the name under which transformers finds the function
-LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotations that change with the length of a sequence
+LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotations that depend on a sequence's length
 
 
 @dataclass
 class Recording:
-    """What one pass leaves in the layers; `past` is what stood before it.
+    """What one forward pass computes in the layers.
 
-    Open until the pass is over. Gradient checkpointing runs layers again in the backward pass: they
-    must find the same past, but nothing is kept of that, and what was kept must be gone from here
-    by then. It belongs to a graph that holds the recording for those later runs, and such a circle
-    would never be freed.
+    It is open until the pass is over. Gradient checkpointing runs layers again in the backward
+    pass. They need the same past then, but nothing of that run is recorded. The tensors that were
+    recorded must have left the recording by then: the graph to which they belong holds the
+    recording for those later runs, and such a circle of references is never freed.
     """
 
-    past: Memory | None
+    past: Memory | None  # of the tokens before
     keys: dict[int, Tensor] = field(default_factory=dict)  # of each layer (S K P+L d)
-    values: dict[int, Tensor] = field(default_factory=dict)
-    streams: list[Tensor] = field(default_factory=list)  # (S L D): as Memory.hidden_states
+    values: dict[int, Tensor] = field(default_factory=dict)  # of each layer (S K P+L d)
+    hidden_states: list[Tensor] = field(default_factory=list)  # (S L D), as Memory's
     open: bool = True
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the past's before a layer's own keys and values (S K L d) -> (S K P+L d), and keep
-        them.
-        """
+        """Record a layer's keys and values (S K L d), those of the past first -> (S K P+L d)."""
         if self.past is not None:
             keys = torch.cat([self.past.keys[layer], keys], dim=2)
             values = torch.cat([self.past.values[layer], values], dim=2)
@@ -50,22 +48,23 @@ class Recording:
         return keys, values
 
     def close(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Hand over keys and values, in the order of the layers, and the streams."""
+        """Hand over keys and values, in the order of the layers, and hidden states."""
         order = sorted(self.keys)
-        recorded = [self.keys[i] for i in order], [self.values[i] for i in order], self.streams
-        self.keys, self.values, self.streams, self.open = {}, {}, [], False
-        return recorded
+        keys, values = [self.keys[i] for i in order], [self.values[i] for i in order]
+        hidden_states = self.hidden_states
+        self.keys, self.values, self.hidden_states, self.open = {}, {}, [], False
+        return keys, values, hidden_states
 
 
 def record_layers(model: Any, blocks: Sequence[nn.Module]) -> None:
-    """Let a model fill the `recording` that its forward is called with, if it is called with one."""
+    """Let a model fill the `recording` of a forward call, if the call has one."""
     transformers = import_library("transformers", extra="vlm")
     attention, masks = transformers.AttentionInterface(), transformers.AttentionMaskInterface()
     transformers.AttentionInterface.register(ATTENTION, partial(_attend, attention["sdpa"]))
     transformers.AttentionMaskInterface.register(ATTENTION, masks["sdpa"])
     model.set_attn_implementation(ATTENTION)
     for block in blocks:
-        block.register_forward_hook(_keep_stream, with_kwargs=True)
+        block.register_forward_hook(_record_hidden_states, with_kwargs=True)
 
 
 def layer_spec(config: Any) -> LayerSpec:
@@ -76,10 +75,10 @@ def layer_spec(config: Any) -> LayerSpec:
     return LayerSpec(config.num_hidden_layers, heads, key_heads, head_width)
 
 
-def obstacle(model: Any) -> str:
-    """Say why a head could not compute with a language model's keys and values, or nothing.
+def find_obstacle(model: Any) -> str:
+    """Why a head could not compute with a language model's keys and values; "" if nothing is known.
 
-    What its configuration tells; `turns_its_keys` finds what it does not.
+    This is what the configuration tells; `rotates_all_keys_alike` tests the rest.
     """
     config = model.config
     if getattr(config, "attn_logit_softcapping", None) is not None:
@@ -92,18 +91,18 @@ def obstacle(model: Any) -> str:
 
 
 @torch.no_grad()
-def turns_its_keys(model: Any, blocks: Sequence[nn.Module]) -> bool:
-    """Whether all layers record keys that are turned by `rotation_of`, and by nothing else.
+def rotates_all_keys_alike(model: Any, blocks: Sequence[nn.Module]) -> bool:
+    """Whether all layers record keys that are rotated by `rotation_of`, and by nothing else.
 
-    Tried out with one token, which sees itself alone and so is the same in every layer wherever it
-    stands. False for models that turn some layers otherwise, or none; ConfigError where turning or
-    running them fails.
+    It is tested with one token at two positions: a token that sees itself alone has the same hidden
+    states wherever it stands. False for models that rotate some layers otherwise, or not at all;
+    ConfigError if rotating or running them fails.
     """
     token = torch.linspace(-1, 1, model.config.hidden_size, dtype=model.dtype)
     position, recording = torch.tensor([[0], [7]]), Recording(None)
     model.eval()
     try:
-        with one_line("its layers cannot be tried out"):
+        with as_config_error("its layers cannot be tried out"):
             model(
                 inputs_embeds=token.expand(2, 1, -1),
                 attention_mask=torch.ones(2, 1, 1, 1, dtype=torch.bool),
@@ -111,35 +110,36 @@ def turns_its_keys(model: Any, blocks: Sequence[nn.Module]) -> bool:
                 use_cache=False,
                 recording=recording,
             )
-            keys, _, streams = recording.close()
-            turned = [rotation_of(model, blocks)(key[:1], position[1:]) for key in keys]
+            keys, _, hidden_states = recording.close()
+            rotated = [rotation_of(model, blocks)(key[:1], position[1:]) for key in keys]
             spec = layer_spec(model.config)
     finally:
         model.train()
-    alike = all(_close(key[1:], again) for key, again in zip(keys, turned, strict=True))
+    alike = all(_is_close(key[1:], expected) for key, expected in zip(keys, rotated, strict=True))
+    depths_agree = len(keys) == len(blocks) == len(hidden_states) - 1 == spec.depth
     shapes = {tuple(key.shape) for key in keys}
-    depths = len(keys) == len(blocks) == len(streams) - 1 == spec.depth
-    return alike and depths and shapes == {(2, spec.key_heads, 1, spec.head_width)}
+    return alike and depths_agree and shapes == {(2, spec.key_heads, 1, spec.head_width)}
 
 
 def rotation_of(model: Any, blocks: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tensor]:
-    """How a model turns queries or keys (S heads n d) at positions (S n): by functions of its own."""
+    """A model's own rotation of queries or keys (S heads n d) at positions (S n)."""
     attention = next(module for module in blocks[0].modules() if hasattr(module, "layer_idx"))
     apply = sys.modules[type(attention).__module__].apply_rotary_pos_emb
 
     def rotate(x: Tensor, position: Tensor) -> Tensor:
         cosine, sine = model.rotary_emb(x, position)
-        turned: Tensor = apply(x, x[:, :0], cosine, sine)[0]  # the second stands for keys: none
-        return turned
+        no_keys = x[:, :0]
+        rotated: Tensor = apply(x, no_keys, cosine, sine)[0]
+        return rotated
 
     return rotate
 
 
-def _close(x: Tensor, expected: Tensor) -> bool:
-    """Within the rounding of bfloat16."""
-    return x.shape == expected.shape and bool(
-        (x - expected).abs().max() <= 0.02 * expected.abs().max()
-    )
+def _is_close(x: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors are equal within the rounding of bfloat16."""
+    if x.shape != expected.shape:
+        return False
+    return bool((x - expected).abs().max() <= 0.02 * expected.abs().max())
 
 
 def _attend(
@@ -152,16 +152,21 @@ def _attend(
     recording: Recording | None = None,
     **settings: Any,
 ) -> Any:
-    """Attention as transformers calls it, which hands over `settings` of its own for `sdpa`."""
+    """Attention as transformers calls it; `settings` are its own, meant for `sdpa`."""
     if recording is not None:
         key, value = recording.extend(module.layer_idx, key, value)
     return sdpa(module, query, key, value, attention_mask, **settings)
 
 
-def _keep_stream(block: nn.Module, arguments: Any, named: dict[str, Any], output: Any) -> None:  # noqa: ARG001
-    """Called after a block; gradient checkpointing runs what is inside of it again, and not this."""
-    recording = named.get("recording")
+def _record_hidden_states(
+    block: nn.Module,  # noqa: ARG001
+    arguments: Any,
+    keywords: dict[str, Any],
+    output: Any,
+) -> None:
+    """Hook that is called after a block; gradient checkpointing does not run it again."""
+    recording = keywords.get("recording")
     if recording is not None:
-        if not recording.streams:
-            recording.streams.append(arguments[0])
-        recording.streams.append(output if isinstance(output, Tensor) else output[0])
+        if not recording.hidden_states:
+            recording.hidden_states.append(arguments[0])
+        recording.hidden_states.append(output if isinstance(output, Tensor) else output[0])

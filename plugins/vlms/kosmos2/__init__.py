@@ -1,6 +1,4 @@
-"""Kosmos-2 (Peng et al. 2023), the vision-language model that RoboVLMs turns into a policy, as
-three parts.
-"""
+"""Kosmos-2 (Peng et al. 2023) as three parts: the vision-language model of RoboVLMs' policy."""
 
 from core import Register, hookimpl
 from plugins.vlms.kosmos2.backbone import Kosmos2Backbone, Kosmos2BackboneConfig

@@ -1,5 +1,6 @@
-"""Kosmos-2's language model: the Magneto decoder, with a norm inside attention and MLP, and
-sinusoidal positions.
+"""Kosmos-2's language model, the Magneto decoder.
+
+It has norms inside attention and MLP, and sinusoidal positions.
 """
 
 import math
@@ -17,14 +18,15 @@ from core import (
     LayerSpec,
     Memory,
     TokenSequence,
+    attend,
     attention_mask,
     make_memory,
     token_positions,
 )
 from core.weights import Pretrained
-from plugins.vlms.kosmos2.names import BACKBONE_NAMES, SOURCE, backbone_share
+from plugins.vlms.kosmos2.names import BACKBONE_NAMES, SOURCE, backbone_tensors, robovlms_names
 
-FIRST_POSITION = 2  # of a sequence's first token; 1 stands for padding, after fairseq
+FIRST_POSITION = 2  # a sequence's first token has it; 1 stands for padding, as in fairseq
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,17 @@ class Kosmos2BackboneConfig:
     """The sizes of the decoder; the defaults are Kosmos-2's."""
 
     width: Annotated[int, Gt(2)] = 2048
-    """of every token (D)."""
+    """width of every token (D)."""
     depth: Annotated[int, Gt(0)] = 24
     """number of layers."""
     heads: Annotated[int, Gt(0)] = 32
     """attention heads per layer; they divide the width."""
     mlp_width: Annotated[int, Gt(0)] = 8192
-    """of the MLP's hidden layer."""
+    """width of the MLP's hidden layer."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
-    """on the embedded tokens and on what each layer adds while training, a probability."""
+    """probability of dropout while training, on the embedded tokens and on what each layer adds."""
     attention_dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
-    """on the attention while training, a probability."""
+    """probability of dropout on the attention while training."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
@@ -54,9 +56,9 @@ class Kosmos2BackboneConfig:
 class Kosmos2Backbone(Backbone):
     """Decoder after Magneto (Wang et al. 2022), as in Kosmos-2.
 
-    All that comes in - words, image tokens, action tokens - is scaled by sqrt(width), and so is
-    RoboVLMs' [LRN]. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a
-    RoboVLMs .ckpt.
+    It multiplies all tokens that come in by sqrt(width): words, image tokens and action tokens, as
+    happens to RoboVLMs' [LRN]. `pretrained` takes Kosmos-2's weights as Hugging Face publishes
+    them, or a RoboVLMs .ckpt.
     """
 
     source = SOURCE
@@ -78,59 +80,64 @@ class Kosmos2Backbone(Backbone):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The layers; under a second name of the module they would be in checkpoints twice."""
+        """The layers. As a second attribute they would be in checkpoints twice."""
         return self.layers
 
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width)."""
-        x, mask = self._embed(sequence.tokens, token_positions(sequence)), attention_mask(sequence)
+        x, mask = self._begin(sequence)
         for layer in self.layers:
             x, _, _ = layer(x, mask)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> normed hidden states of the action tokens (B T Q width): the last layer
-        computes no others.
+        """(S L width) -> normed hidden states of the action tokens (B T Q width).
+
+        The last layer computes no others.
         """
-        x, mask = self._embed(sequence.tokens, token_positions(sequence)), attention_mask(sequence)
+        x, mask = self._begin(sequence)
         *layers, last = self.layers
         for layer in layers:
             x, _, _ = layer(x, mask)
-        read = sequence.readout.numel() // len(x)  # of each sequence
-        columns = sequence.readout.view(len(x), read) % x.shape[1]  # (S R)
-        x, _, _ = last(x, _rows(mask, columns, x.shape[1]), columns)
+        count, length = x.shape[:2]
+        columns = sequence.readout.view(count, -1) % length  # (S R)
+        x, _, _ = last(x, _mask_rows(mask, columns, length), columns)
         readout: Tensor = self.norm(x)
         return readout.view(*sequence.readout.shape, self.width)
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """(S L width) -> hidden states, keys and values of every layer, and normed hidden states."""
-        before = None if past is None else past.sequence
-        x, mask = (
-            self._embed(sequence.tokens, token_positions(sequence, before)),
-            attention_mask(sequence, before),
-        )
-        streams, keys, values = [x], [], []
+        """(S L width) -> hidden states, keys and values of every layer, normed hidden states."""
+        x, mask = self._begin(sequence, past)
+        hidden_states, keys, values = [x], [], []
         for i, layer in enumerate(self.layers):
-            kept = None if past is None else (past.keys[i], past.values[i])
-            x, k, v = layer(x, mask, past=kept)
-            streams.append(x)
+            past_of_layer = None if past is None else (past.keys[i], past.values[i])
+            x, k, v = layer(x, mask, past=past_of_layer)
+            hidden_states.append(x)
             keys.append(k)
             values.append(v)
-        return make_memory(sequence, self.norm(x), keys, values, streams, past)
+        return make_memory(sequence, self.norm(x), keys, values, hidden_states, past)
 
-    def _embed(self, tokens: Tensor, position: Tensor) -> Tensor:
-        """Tokens (S L D) at positions (S L) -> what enters the first layer (S L D)."""
-        x = tokens * math.sqrt(self.width)
+    def _begin(
+        self, sequence: TokenSequence, past: Memory | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What enters the first layer (S L D), and the attention mask (S 1 L P+L)."""
+        before = None if past is None else past.sequence
+        position = token_positions(sequence, before)
+        x = sequence.tokens * math.sqrt(self.width)
         embedded: Tensor = self.dropout(x + sinusoids(position, self.width).to(x.dtype))
-        return embedded
+        return embedded, attention_mask(sequence, before)
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take the decoder's weights, strictly."""
-        BACKBONE_NAMES.load(self, backbone_share(weights), weights.source)
+        BACKBONE_NAMES.load(self, backbone_tensors(weights), weights.source)
 
     def publish(self) -> dict[str, Tensor]:
         """Name the weights as Hugging Face does."""
         return BACKBONE_NAMES.publish(self.state_dict())
+
+    def publish_checkpoint(self) -> dict[str, Tensor]:
+        """Name the weights as a checkpoint of RoboVLMs does."""
+        return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
         """Kosmos2Config's share: the sizes in text_config."""
@@ -164,14 +171,14 @@ class Layer(nn.Module):
         columns: Tensor | None = None,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(S L D) -> (S L D), or (S R D) of the tokens at `columns` (S R) alone; and keys and
-        values (S K P+L d).
+        """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
 
-        mask (S 1 L P+L) bool, or (S 1 R L) with columns; None: causal. past: keys and values (S K P
-        d) of what came before.
+        columns: (S R), the tokens that are computed; None: all. The result is then (S R D).
+        mask: (S 1 L P+L) bool, or (S 1 R L) with `columns`; None: causal.
+        past: keys and values (S K P d) of the tokens before.
         """
         mixed, keys, values = self.attention(self.attention_norm(x), mask, columns, past)
-        x = _at(x, columns) + self.dropout(mixed)
+        x = _take(x, columns) + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.mlp_norm(x))), keys, values
 
 
@@ -198,13 +205,11 @@ class Attention(nn.Module):
         """As `Layer.forward`."""
         q, k, v = (
             rearrange(projected, "s l (h d) -> s h l d", h=self.heads)
-            for projected in (self.q_proj(_at(x, columns)), self.k_proj(x), self.v_proj(x))
+            for projected in (self.q_proj(_take(x, columns)), self.k_proj(x), self.v_proj(x))
         )
-        if past is not None:
-            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None)
-        return self.out_proj(self.norm(rearrange(mixed, "s h l d -> s l (h d)"))), k, v
+        mixed, keys, values = attend(q, k, v, mask, past=past, dropout=dropout)
+        return self.out_proj(self.norm(mixed)), keys, values
 
 
 class MLP(nn.Module):
@@ -221,23 +226,24 @@ class MLP(nn.Module):
         return self.fc2(self.norm(F.gelu(self.fc1(x))))  # type: ignore[no-any-return]
 
 
-def _at(x: Tensor, columns: Tensor | None) -> Tensor:
-    """(S L D) -> (S R D): the tokens at `columns` (S R), or all."""
+def _take(x: Tensor, columns: Tensor | None) -> Tensor:
+    """(S L D) -> (S R D): the tokens at `columns` (S R); None: all tokens."""
     return x if columns is None else x.take_along_dim(columns[..., None], dim=1)
 
 
-def _rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
-    """What the tokens at `columns` (S R) see -> (S 1 R L) bool. mask (S 1 L L); None: causal."""
+def _mask_rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
+    """Rows of a mask (S 1 L L), None: causal, for the tokens at `columns` (S R) -> (S 1 R L)."""
     if mask is None:
         return torch.arange(length, device=columns.device) <= columns[:, None, :, None]
     return mask.take_along_dim(columns[:, None, :, None], dim=2)
 
 
 def sinusoids(position: Tensor, width: int) -> Tensor:
-    """Positions (S L) -> (S L D), float32: sines of falling frequencies, then cosines (Vaswani et
-    al. 2017).
+    """Positions (S L) -> (S L D), float32: sines of falling frequencies, then their cosines.
+
+    After Vaswani et al. (2017); with one row of positions for all sequences (1 L D) suffices.
     """
-    if position.stride(0) == 0:  # one row of positions for all sequences
+    if position.stride(0) == 0:  # all sequences share one row of positions
         position = position[:1]
     half = width // 2
     index = torch.arange(half, device=position.device, dtype=torch.float32)

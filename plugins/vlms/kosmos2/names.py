@@ -1,6 +1,4 @@
-"""What the tensors of the three parts are called in Kosmos-2's checkpoints, as Hugging Face and
-RoboVLMs write them.
-"""
+"""Names of the three parts' tensors in Kosmos-2's checkpoints, of Hugging Face and RoboVLMs."""
 
 from collections.abc import Mapping
 
@@ -9,10 +7,11 @@ from torch import Tensor
 from core.weights import NameMap, Pretrained, filter_keys, strip_prefix
 
 SOURCE = "microsoft/kosmos-2-patch14-224"
-ROBOVLMS = "model.backbone."  # before every name in a checkpoint of RoboVLMs
+# what a checkpoint of RoboVLMs puts before Hugging Face's names
+ROBOVLMS_PREFIX = "model.backbone."
 VISION = ("vision_model.", "image_to_text_projection.")
 BACKBONE = ("text_model.model.layers.", "text_model.model.layer_norm.")
-# the output layer is the embedding over again; the others are tables that older versions stored
+# the output layer, which is the embedding, and constant tables that older versions stored
 IGNORED = (
     "text_model.lm_head.weight",
     "text_model.model.embed_positions.weights",
@@ -62,31 +61,34 @@ BACKBONE_NAMES = NameMap(
 )
 
 
-def vision_share(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Tensors of the vision encoder and the resampler."""
+def vision_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
+    """The tensors of CLIP and the resampler."""
     return filter_keys(
-        _kosmos(weights), lambda name: name.startswith(VISION) and name not in IGNORED
+        _kosmos_tensors(weights), lambda name: name.startswith(VISION) and name not in IGNORED
     )
 
 
-def backbone_share(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Tensors of the decoder."""
-    return filter_keys(_kosmos(weights), lambda name: name.startswith(BACKBONE))
+def backbone_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
+    """The tensors of the decoder."""
+    return filter_keys(_kosmos_tensors(weights), lambda name: name.startswith(BACKBONE))
 
 
-def text_share(weights: Pretrained) -> Mapping[str, Tensor]:
-    """The token embedding, and whatever is nobody's, so that it does not pass unseen."""
+def text_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
+    """The token embedding, and any tensor that belongs to no part, so that it is reported."""
     return filter_keys(
-        _kosmos(weights),
+        _kosmos_tensors(weights),
         lambda name: not name.startswith((*VISION, *BACKBONE)) and name not in IGNORED,
     )
 
 
-def _kosmos(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Every tensor of Kosmos-2, whoever wrote the checkpoint."""
+def robovlms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under Hugging Face's names -> the same under their names in RoboVLMs' checkpoints."""
+    return {ROBOVLMS_PREFIX + name: tensor for name, tensor in tensors.items()}
+
+
+def _kosmos_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
+    """Every tensor of Kosmos-2 under Hugging Face's names, whoever wrote the checkpoint."""
     tensors = weights.tensors
-    return (
-        strip_prefix(tensors, ROBOVLMS)
-        if any(name.startswith(ROBOVLMS) for name in tensors)
-        else tensors
-    )
+    if any(name.startswith(ROBOVLMS_PREFIX) for name in tensors):
+        return strip_prefix(tensors, ROBOVLMS_PREFIX)
+    return tensors

@@ -1,6 +1,4 @@
-"""Kosmos-2's words: SentencePiece in the vocabulary layout of Hugging Face, and the embedding
-table.
-"""
+"""Kosmos-2's text encoder: SentencePiece with the ids of Hugging Face, and the embedding table."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,22 +12,21 @@ from torch.nn import functional as F
 
 from core import ConfigError, DataError, TextEncoder, TokenGroup
 from core.weights import Pretrained
-from plugins.vlms.kosmos2.names import SOURCE, TEXT_NAMES, text_share
+from plugins.vlms.kosmos2.names import SOURCE, TEXT_NAMES, robovlms_names, text_tensors
 
 BEGIN, PADDING, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
 TAGS = (
-    *(
-        "</doc>",
-        "<image>",
-        "</image>",
-        "</chunk>",
-        "</line>",
-        "<phrase>",
-        "</phrase>",
-        "<object>",
-        "</object>",
-    ),
-    *("</delimiter_of_multi_objects/>", "<grounding>"),
+    "</doc>",
+    "<image>",
+    "</image>",
+    "</chunk>",
+    "</line>",
+    "<phrase>",
+    "</phrase>",
+    "<object>",
+    "</object>",
+    "</delimiter_of_multi_objects/>",
+    "<grounding>",
     *(f"<patch_index_{i:04}>" for i in range(1024)),
 )
 IMAGES, INSTRUCTION = "{images}", "{instruction}"
@@ -37,25 +34,26 @@ IMAGES, INSTRUCTION = "{images}", "{instruction}"
 
 @dataclass(frozen=True)
 class Kosmos2TextConfig:
-    """The embedding table of Kosmos-2, and what is asked with an instruction."""
+    """The embedding table of Kosmos-2, and the prompt around an instruction."""
 
     model: Path
     """SentencePiece model of Kosmos-2, sentencepiece.bpe.model in its repository."""
     prompt: str = "<s>{images}<grounding>An image of a robot {instruction}"
-    """text around "{instruction}"; "{images}" marks where the images stand, as in RoboVLMs after
-    <s>.
+    """text around "{instruction}"; "{images}" marks where the images stand, by default after <s>,
+    as in RoboVLMs.
     """
     width: Annotated[int, Gt(0)] = 2048
-    """of every token (D)."""
+    """width of every token (D)."""
     vocabulary: Annotated[int, Gt(0)] = 65_037
-    """rows of the table."""
+    """rows of the embedding table."""
     max_tokens: Annotated[int, Gt(0)] = 256
     """tokens in the longest prompt that is accepted."""
 
     def __post_init__(self) -> None:
         if self.prompt.count(INSTRUCTION) != 1 or self.prompt.count(IMAGES) > 1:
             raise ValueError(
-                f"prompt must hold {INSTRUCTION} once and {IMAGES} at most once, got {self.prompt!r}"
+                f"prompt must hold {INSTRUCTION} once and {IMAGES} at most once, "
+                f"got {self.prompt!r}"
             )
         if INSTRUCTION in self.prompt.partition(IMAGES)[0] and IMAGES in self.prompt:
             raise ValueError(f"prompt must hold {INSTRUCTION} behind {IMAGES}, got {self.prompt!r}")
@@ -65,10 +63,9 @@ class Kosmos2Text(TextEncoder):
     """Embeds a prompt's pieces; the backbone scales them, as it does images and action tokens.
 
     Ids are those of Hugging Face: <s>, <pad>, </s>, <unk>, the pieces, <mask>, then tags and patch
-    indices.
-    Raises DataError where the .model cannot be read, ConfigError where the table is too small for
+    indices. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs
+    .ckpt. Raises DataError if the .model cannot be read, ConfigError if the table is too small for
     it.
-    `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
     """
 
     source = SOURCE
@@ -77,37 +74,40 @@ class Kosmos2Text(TextEncoder):
         super().__init__()
         self.config = config
         self.width = config.width
-        self.processor = _load(config.model)
+        self.processor = _load_model(config.model)
         self.special = _special_ids(self.processor.get_piece_size())
         if (needed := max(self.special.values()) + 1) > config.vocabulary:
             raise ConfigError(
-                f"text_encoder.vocabulary: '{config.model}' needs {needed} rows, got {config.vocabulary}"
+                f"text_encoder.vocabulary: '{config.model}' needs {needed} rows, "
+                f"got {config.vocabulary}"
             )
-        lead, images, self.question = config.prompt.rpartition(IMAGES)
-        self.lead = list(self._ids(lead)) if images else []
-        self.prefix = len(self.lead)
+        before, images, self.question = config.prompt.rpartition(IMAGES)
+        self.prefix_ids = list(self._ids(before)) if images else []
+        self.prefix = len(self.prefix_ids)
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.vocabulary = config.vocabulary
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the prompt around an instruction; raises DataError for one that is empty, too long
-        or no Unicode.
+        """Ids of the prompt around an instruction.
+
+        Raises DataError for an instruction that is empty, too long or no valid Unicode.
         """
         if not instruction.strip():
             raise DataError(
                 f"the instruction {instruction!r} is empty; give every episode an instruction"
             )
         try:
-            ids = [*self.lead, *self._ids(self.question.replace(INSTRUCTION, instruction))]
-        except (RuntimeError, UnicodeError) as error:  # a lone surrogate, which UTF-8 cannot hold
+            ids = [*self.prefix_ids, *self._ids(self.question.replace(INSTRUCTION, instruction))]
+        except (RuntimeError, UnicodeError) as error:  # a lone surrogate does not fit into UTF-8
             raise DataError(
                 f"the instruction {instruction[:60]!r} is no valid Unicode; write it again"
             ) from error
         if len(ids) > self.config.max_tokens:
             raise DataError(
-                f"the prompt of '{' '.join(instruction[:60].split())}...' has {len(ids)} tokens and "
-                f"text_encoder.max_tokens is {self.config.max_tokens}; shorten it or raise text_encoder.max_tokens"
+                f"the prompt of '{' '.join(instruction[:60].split())}...' has {len(ids)} tokens "
+                f"and text_encoder.max_tokens is {self.config.max_tokens}; shorten it or raise "
+                "text_encoder.max_tokens"
             )
         return ids
 
@@ -121,21 +121,29 @@ class Kosmos2Text(TextEncoder):
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... width) -> scores of all words (... vocabulary): the embedding over
-        again.
+        """Hidden states (... width) -> scores of all words (... vocabulary).
+
+        The output layer is the embedding table.
         """
         return F.linear(hidden, self.embedding.weight)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the token embedding, strictly; tensors that belong to no part are unexpected here."""
-        TEXT_NAMES.load(self, text_share(weights), weights.source)
+        """Take the token embedding, strictly.
+
+        Tensors of the source that belong to no part are reported here, as unexpected.
+        """
+        TEXT_NAMES.load(self, text_tensors(weights), weights.source)
 
     def publish(self) -> dict[str, Tensor]:
         """Name the weights as Hugging Face does."""
         return TEXT_NAMES.publish(self.state_dict())
 
+    def publish_checkpoint(self) -> dict[str, Tensor]:
+        """Name the weights as a checkpoint of RoboVLMs does."""
+        return robovlms_names(self.publish())
+
     def describe(self) -> dict[str, Any]:
-        """Kosmos2Config's share: what the checkpoint is, and its vocabulary."""
+        """Kosmos2Config's share: the kind of model, and its vocabulary."""
         text = {
             "vocab_size": self.config.vocabulary,
             "bos_token_id": 0,
@@ -150,25 +158,26 @@ class Kosmos2Text(TextEncoder):
         }
 
     def _ids(self, text: str) -> Iterator[int]:
-        """Special tokens as they are, and what lies between them in pieces."""
+        """Ids of special tokens, and of the pieces of the text between them."""
         for word in re.split(f"({'|'.join(map(re.escape, self.special))})", text):
             if word in self.special:
                 yield self.special[word]
             else:
                 for piece in self.processor.encode(word):
-                    # SentencePiece has <unk> at 0 and its pieces from 3 on; <pad> moved them by one
+                    # SentencePiece has <unk> at 0 and pieces from 3 on; <pad> moves them by one.
                     yield piece + 1 if piece else self.special[UNKNOWN]
 
 
 def _special_ids(pieces: int) -> dict[str, int]:
-    """Ids of everything that is no piece, for a model of so many pieces (its own <unk>, <s> and
-    </s> among them).
+    """Ids of everything that is no piece.
+
+    pieces: number of pieces of the SentencePiece model, its own <unk>, <s> and </s> included.
     """
     first = {BEGIN: 0, PADDING: 1, END: 2, UNKNOWN: 3}
     return first | {tag: pieces + 1 + i for i, tag in enumerate(("<mask>", *TAGS))}
 
 
-def _load(path: Path) -> Any:
+def _load_model(path: Path) -> Any:
     from sentencepiece import SentencePieceProcessor
 
     try:

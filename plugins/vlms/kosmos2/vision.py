@@ -1,6 +1,4 @@
-"""Kosmos-2's eye: CLIP ViT-L/14, whose patches a resampler sums up in 64 tokens of the language
-model's width.
-"""
+"""Kosmos-2's vision encoder: CLIP ViT-L/14, then a resampler that makes 64 tokens of an image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +11,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import TokenGroup, VisionEncoder, import_library
+from core import TokenGroup, VisionEncoder, import_library, resize_images
 from core.weights import Pretrained
-from plugins.vlms.kosmos2.names import SOURCE, VISION_NAMES, vision_share
+from plugins.vlms.kosmos2.names import SOURCE, VISION_NAMES, robovlms_names, vision_tensors
 
-MEAN, STD = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)  # CLIP's, of pixels in [0, 1]
+# CLIP's statistics of red, green and blue in [0, 1]
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -28,13 +25,13 @@ class Kosmos2VisionConfig:
     """The sizes of the vision encoder; the defaults are Kosmos-2's."""
 
     width: Annotated[int, Gt(0)] = 2048
-    """of every token that comes out, the language model's (D)."""
+    """width of every token that comes out, the language model's (D)."""
     heads: Annotated[int, Gt(0)] = 32
     """attention heads of the resampler; they divide the width."""
     latents: Annotated[int, Gt(0)] = 64
     """tokens per camera."""
     clip_width: Annotated[int, Gt(0)] = 1024
-    """of CLIP's tokens."""
+    """width of CLIP's tokens."""
     clip_depth: Annotated[int, Gt(0)] = 24
     """number of CLIP's blocks."""
     clip_heads: Annotated[int, Gt(0)] = 16
@@ -48,7 +45,8 @@ class Kosmos2VisionConfig:
         for width, heads in (("width", "heads"), ("clip_width", "clip_heads")):
             if getattr(self, width) % getattr(self, heads):
                 raise ValueError(
-                    f"{heads} must divide {width}, got {getattr(self, heads)} and {getattr(self, width)}"
+                    f"{heads} must divide {width}, got {getattr(self, heads)} and "
+                    f"{getattr(self, width)}"
                 )
         if self.image_size % self.patch_size:
             raise ValueError(
@@ -57,12 +55,12 @@ class Kosmos2VisionConfig:
 
 
 class Kosmos2Vision(VisionEncoder):
-    """CLIP (Radford et al. 2021) with its last norm over all tokens, each of length one, then the
-    resampler.
+    """CLIP (Radford et al. 2021), then the resampler.
 
-    A frame's tokens are its cameras' tokens in the order of data.cameras; RoboVLMs has the wrist
-    before the static one. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or
-    a RoboVLMs .ckpt.
+    CLIP's last norm acts on all tokens, which are then scaled to length one. A frame's tokens are
+    its cameras' tokens in the order of data.cameras; RoboVLMs has the wrist camera before the
+    static one. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs
+    .ckpt.
     """
 
     source = SOURCE
@@ -74,7 +72,7 @@ class Kosmos2Vision(VisionEncoder):
         self.config = config
         self.width = config.width
         self.cameras = list(cameras)
-        self.clip = _clip(config)
+        self.clip = _build_clip(config)
         self.dense = nn.Linear(config.clip_width, config.width)
         self.resampler = Resampler(config)
         self.mean: Tensor
@@ -90,23 +88,24 @@ class Kosmos2Vision(VisionEncoder):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*latents width)."""
         batch, window = images[self.cameras[0]].shape[:2]
-        pixels = torch.stack(
-            [self._pixels(images[name].flatten(0, 1)) for name in self.cameras], dim=1
-        )
-        features: Tensor = self.clip.forward_features(
-            pixels.flatten(0, 1)
-        )  # (B*T*V N clip_width), normed
+        prepared = [self._prepare(images[name].flatten(0, 1)) for name in self.cameras]
+        inputs = torch.stack(prepared, dim=1).flatten(0, 1)  # (B*T*V C Y X)
+        features: Tensor = self.clip.forward_features(inputs)  # (B*T*V N clip_width), normed
         tokens = self.resampler(self.dense(F.normalize(features, dim=-1)))
         pattern = "(b t v) n d -> b t (v n) d"
         return TokenGroup(rearrange(tokens, pattern, b=batch, t=window, v=len(self.cameras)))
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Take CLIP's and the resampler's weights, strictly."""
-        VISION_NAMES.load(self, vision_share(weights), weights.source)
+        VISION_NAMES.load(self, vision_tensors(weights), weights.source)
 
     def publish(self) -> dict[str, Tensor]:
         """Name the weights as Hugging Face does."""
         return VISION_NAMES.publish(self.state_dict())
+
+    def publish_checkpoint(self) -> dict[str, Tensor]:
+        """Name the weights as a checkpoint of RoboVLMs does."""
+        return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
         """Kosmos2Config's share: vision_config and the number of latents."""
@@ -121,22 +120,14 @@ class Kosmos2Vision(VisionEncoder):
         }
         return {"vision_config": vision, "latent_query_num": config.latents}
 
-    def _pixels(self, images: Tensor) -> Tensor:
+    def _prepare(self, images: Tensor) -> Tensor:
         """(n C Y X) uint8 -> (n C size size), resized and normalised as CLIP was trained."""
-        size = (self.config.image_size, self.config.image_size)
-        pixels = images.float()
-        if images.shape[-2:] != size:
-            resized = F.interpolate(
-                pixels, size, mode="bicubic", antialias=True, align_corners=False
-            )
-            pixels = resized.clamp(0, 255)  # cubic curves overshoot at edges
-        return ((pixels / 255 - self.mean) / self.std).to(self.mean.dtype)
+        resized = resize_images(images, self.config.image_size, "bicubic")
+        return ((resized / 255 - self.mean) / self.std).to(self.mean.dtype)
 
 
 class Resampler(nn.Module):
-    """Learned latents look at the features and at themselves: one attention, without residual and
-    norm.
-    """
+    """Learned latents attend to the features and to themselves, without residual and norm."""
 
     def __init__(self, config: Kosmos2VisionConfig) -> None:
         super().__init__()
@@ -149,7 +140,7 @@ class Resampler(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(n N D) -> (n latents D)."""
-        # what the latents contribute is the same for every image, so it is projected once
+        # The latents are the same for every image, so they are projected once.
         query = self.q_proj(self.latents).expand(len(features), -1, -1)
         key = self._with_latents(self.k_proj, features)
         value = self._with_latents(self.v_proj, features)
@@ -158,16 +149,14 @@ class Resampler(nn.Module):
         return self.out_proj(rearrange(mixed, "n h l d -> n l (h d)"))  # type: ignore[no-any-return]
 
     def _with_latents(self, project: nn.Module, features: Tensor) -> Tensor:
-        """(n N D) -> (n N+latents D), projected."""
+        """Features (n N D) -> features and latents, projected (n N+latents D)."""
         return torch.cat(
             [project(features), project(self.latents).expand(len(features), -1, -1)], dim=1
         )
 
 
-def _clip(config: Kosmos2VisionConfig) -> Any:
-    """timm's Vision Transformer in CLIP's shape: quick GELU, a norm before the blocks, no
-    classifier.
-    """
+def _build_clip(config: Kosmos2VisionConfig) -> Any:
+    """timm's Vision Transformer as CLIP: quick GELU, a norm before the blocks, no classifier."""
     vision_transformer = import_library("timm.models.vision_transformer")
     return vision_transformer.VisionTransformer(
         img_size=config.image_size,

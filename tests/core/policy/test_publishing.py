@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from core import import_library, run
+from core import ConfigError, import_library, run
 from core.commands import export
-from core.policy.publishing import merge
+from core.policy.publishing import export_checkpoint, export_folder, merge
 from core.recipe.recipe import PARTS
 from core.rollout.actor import load_actor
 from core.weights.checkpoint import checkpoints
@@ -202,20 +203,52 @@ def test_an_export_to_robovlms_loads_into_all_five_parts(home, tmp_path):
     )
     assert run.main([str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "run")]) == 0
     loaded = load_actor(tmp_path / "run").policy
-    wanted = load_actor(home / "run").policy
-    merge(wanted)
+    expected = load_actor(home / "run").policy
+    merge(expected)
     for kind in PARTS:
-        for name, tensor in getattr(wanted, kind).state_dict().items():
+        for name, tensor in getattr(expected, kind).state_dict().items():
             torch.testing.assert_close(
                 getattr(loaded, kind).state_dict()[name], tensor, msg=f"{kind}.{name}"
             )
 
 
+class Named(nn.Module):
+    """A part that gives the names of its tensors itself."""
+
+    def publish_checkpoint(self):
+        return {"anything.at.all": torch.ones(2)}
+
+
+def test_the_parts_give_their_names_in_a_checkpoint(home, tmp_path):
+    policy = load_actor(home / "run").policy
+    policy.policy_head = Named()
+    export_checkpoint(policy, tmp_path / "deep" / "policy.ckpt")
+    tensors = torch.load(tmp_path / "deep" / "policy.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(tensors["anything.at.all"], torch.ones(2))
+    assert not [name for name in tensors if "act_head" in name]
+
+
+def test_parts_that_nobody_publishes_are_named(home, tmp_path):
+    policy = load_actor(home / "run").policy
+    policy.policy_head, policy.backbone = nn.Linear(1, 1), Named()
+    with pytest.raises(ConfigError, match=r"the weights of policy_head \(Linear\), so"):
+        export_checkpoint(policy, tmp_path / "policy.ckpt")
+    with pytest.raises(ConfigError, match=r"the weights of backbone \(Named\), so"):
+        export_folder(policy, tmp_path / "folder")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_of_different_models_are_not_joined(home, tmp_path, monkeypatch):
+    policy = load_actor(home / "run").policy
+    other = {"model_type": "llava", "tie_word_embeddings": False, "text_config": {}}
+    monkeypatch.setattr(policy.backbone, "describe", lambda: other, raising=False)
+    with pytest.raises(ConfigError, match="disagree on model_type, tie_word_embeddings"):
+        export_folder(policy, tmp_path / "folder")
+
+
 @pytest.fixture(scope="module")
 def four_bits(home) -> Path:
-    """The same run with published weights in four bits, except those of the text encoder, which has
-    no matrices.
-    """
+    """The same run with published weights in four bits; the text encoder has no matrices."""
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install -e '.[quantized]')")
     settings = ["vision_encoder.quantize=nf4", "backbone.quantize=nf4"]
     assert (

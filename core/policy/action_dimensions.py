@@ -1,0 +1,35 @@
+"""The dimensions of an action that a head regresses, and those that it classifies."""
+
+import torch
+from torch import Tensor, nn
+
+from core.contracts.parts import ActionSpec
+
+
+class ActionDimensions(nn.Module):
+    """Splits actions into continuous and binary dimensions, and joins them in the action's order.
+
+    It is a module, so that its indices lie on the head's device: indexing with Python lists would
+    copy them there at every step. No checkpoint holds them.
+    """
+
+    def __init__(self, action: ActionSpec) -> None:
+        super().__init__()
+        self.continuous: Tensor
+        self.binary: Tensor
+        self.order: Tensor
+        indices = {
+            "continuous": torch.tensor(action.continuous, dtype=torch.int64),
+            "binary": torch.tensor(action.binary, dtype=torch.int64),
+            "order": torch.tensor(action.continuous + action.binary).argsort(),
+        }
+        for name, index in indices.items():
+            self.register_buffer(name, index, persistent=False)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(... A) -> the continuous dimensions (... A_continuous) and the binary (... A_binary)."""
+        return x.index_select(-1, self.continuous), x.index_select(-1, self.binary)
+
+    def join(self, continuous: Tensor, binary: Tensor) -> Tensor:
+        """(... A_continuous) and (... A_binary) -> (... A) in the action's order."""
+        return torch.cat([continuous, binary], dim=-1).index_select(-1, self.order)

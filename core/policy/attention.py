@@ -1,0 +1,33 @@
+"""Attention over a sequence and what came before it, as the layers of a backbone compute it."""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    *,
+    past: tuple[Tensor, Tensor] | None = None,
+    dropout: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Multi-head attention (Vaswani et al. 2017) through PyTorch's fused kernels.
+
+    queries, keys, values: (S K L d), or queries of fewer tokens (S K R d).
+    mask: (S 1 L P+L) bool, True where a row's token sees a column's; None: causal, without a past.
+    past: keys and values of the P tokens before, (S K P d) each.
+    dropout: the probability with which an attention weight is dropped; 0 outside training.
+
+    Returns the mixed values (S L K*d), and the keys and values of all tokens (S K P+L d).
+    """
+    if past is not None:
+        keys = torch.cat([past[0], keys], dim=2)
+        values = torch.cat([past[1], values], dim=2)
+    mixed = F.scaled_dot_product_attention(
+        queries, keys, values, mask, dropout, is_causal=mask is None
+    )
+    return rearrange(mixed, "s h l d -> s l (h d)"), keys, values
