@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from core.episodes.normalization import Normalizer, ProprioNormalizer
-from core.errors import ConfigError, TrainingError
+from core.errors import TrainingError
 from core.evaluation.evaluation import evaluate as evaluate_run
 from core.evaluation.preparation import prepare
 from core.loading.dataset import Dataset
@@ -20,7 +20,7 @@ from core.loading.samples import Samples
 from core.loading.training_data import open_data
 from core.loading.view import StoreView
 from core.loading.windows import Windows
-from core.recipe.recipe import Recipe, load_recipe as load_checked_recipe
+from core.recipe.recipe import Recipe, load_recipe as load_checked_recipe, load_recipe_of_run
 from core.registry.catalogue import load_plugins
 from core.rollout.actor import load_actor
 from core.rollout.loaded_policy import LoadedPolicy
@@ -111,14 +111,5 @@ def evaluate(
     output: folder of the results; default: RUN/evaluation. Calling it again with the same
     overrides returns what was measured. Raises ConfigError or DataError.
     """
-    wrong = [
-        override
-        for override in overrides
-        if override.partition(".")[0] not in ("evaluate", "environment")
-    ]
-    if wrong:
-        raise ConfigError(
-            [f"override '{one}': only evaluate.* and environment.* may change now" for one in wrong]
-        )
-    recipe = load_recipe(Path(run) / "recipe.toml", overrides)
+    recipe = load_recipe_of_run(Path(run), overrides, load_plugins())
     return evaluate_run(Path(run), recipe, Console(), Path(output) if output else None)

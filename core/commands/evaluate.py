@@ -2,11 +2,9 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from core.commands.command import command
-from core.errors import ConfigError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,15 +34,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Evaluate a run by its own recipe, of which `evaluate` and `environment` may be overridden."""
     arguments = _parser().parse_intermixed_args(argv)
-    _check_sections(arguments.overrides)
     overrides = [*arguments.overrides, *_options_as_overrides(arguments)]
 
-    from core.recipe.recipe import load_recipe
+    from core.recipe.recipe import load_recipe_of_run
     from core.registry.catalogue import load_plugins
 
-    recipe = load_recipe(
-        arguments.run / "recipe.toml", overrides, load_plugins(), arguments.environment
-    )
+    recipe = load_recipe_of_run(arguments.run, overrides, load_plugins(), arguments.environment)
 
     from rich.console import Console
 
@@ -54,17 +49,6 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
     show(evaluate(arguments.run, recipe, console, arguments.output), console)
     return 0
-
-
-def _check_sections(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for overrides of what the weights were trained with."""
-    mistakes = [
-        f"override '{override}': only evaluate.* and environment.* may change now"
-        for override in overrides
-        if override.partition(".")[0] not in ("evaluate", "environment")
-    ]
-    if mistakes:
-        raise ConfigError(mistakes)
 
 
 def _options_as_overrides(arguments: argparse.Namespace) -> list[str]:

@@ -7,7 +7,7 @@ reported at once, before anything is built.
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,6 +143,24 @@ def load_recipe(
     if recipe is None:
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
     return _with_absolute_paths(recipe, path.parent.absolute(), overridden)
+
+
+def load_recipe_of_run(
+    run: Path, overrides: Sequence[str], catalogue: Catalogue, environment: str | None = None
+) -> Recipe:
+    """Load the recipe of a trained run, to evaluate it.
+
+    Only `evaluate.*` and `environment.*` may be overridden: the weights depend on everything else.
+    Raises ConfigError with every mistake, one per line.
+    """
+    mistakes = [
+        f"override '{override}': only evaluate.* and environment.* may change now"
+        for override in overrides
+        if override.partition(".")[0] not in ("evaluate", "environment")
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
+    return load_recipe(run / "recipe.toml", overrides, catalogue, environment)
 
 
 # ------------------------------------------------------------------- from a file to plain tables

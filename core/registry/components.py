@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from inspect import signature
 from types import UnionType
@@ -130,8 +131,9 @@ def parameters_of(config: type) -> list[Parameter]:
     """List a dataclass's fields; the docstring below each field says what it means."""
     meanings: dict[str, str] = {}  # by field, also those of base classes
     for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
-        for documented in parse_from_object(base).params:
-            meanings[documented.arg_name] = " ".join((documented.description or "").split())
+        with suppress(TypeError):  # a class that was not imported from a file has no source
+            for documented in parse_from_object(base).params:
+                meanings[documented.arg_name] = " ".join((documented.description or "").split())
     types = get_type_hints(config, include_extras=True)
     parameters = []
     for f in fields(config):

@@ -113,3 +113,12 @@ def test_the_meaning_of_an_inherited_key_comes_from_its_base():
 
     meanings = {parameter.name: parameter.meaning for parameter in parameters_of(Derived)}
     assert (meanings["rate"], meanings["extra"]) == ("a share.", "one more.")
+
+
+def test_a_class_without_a_source_file_has_parameters_without_meanings() -> None:
+    """As one that is typed into an interpreter, or whose module was loaded by hand."""
+    namespace: dict[str, type] = {}
+    code = "@dataclass(frozen=True)\nclass Config:\n    size: int = 3\n"
+    exec(code, {"__name__": "nowhere", "dataclass": dataclass}, namespace)
+    (size,) = parameters_of(namespace["Config"])
+    assert (size.name, size.type, size.default, size.meaning) == ("size", "int", 3, "")
