@@ -144,7 +144,7 @@ def test_a_backbone_that_looks_one_way_refuses_a_layout_that_asks_for_both(tmp_p
     prefix = load(tmp_path, LSTM, ('name = "learned"', 'name = "learned"\nattention = "prefix"'))
     with pytest.raises(
         ConfigError,
-        match=r"action_tokens\.attention: backbone 'strange' shows no token a later one",
+        match=r"action_tokens\.attention: backbone 'strange' lets no token see a later one",
     ):
         build(with_part(prefix, "backbone", OneWay))
 
