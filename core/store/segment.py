@@ -165,8 +165,8 @@ class FrameStream:
 
     def __init__(self, segment: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:
         self.file = chunk_file(segment, f"{path}/data", 1)
-        # `.data` is a memoryview. Its entries are Python numbers, like those of a list, but it takes
-        # a ninth of the memory; a segment of small frames has a hundred thousand blocks.
+        # `.data` is a memoryview. Its entries are Python numbers, like those of a list, but it
+        # takes a ninth of the memory; a segment of small frames has a hundred thousand blocks.
         self.end = np.concatenate((_ZERO, read_array(segment, f"{path}/end", records, "<u4"))).data
         self.crc = read_array(segment, f"{path}/crc", records, "<u4").data
         try:

@@ -327,7 +327,7 @@ def test_an_export_with_projections_is_refused(home, tmp_path, capsys):
     )
     capsys.readouterr()
     assert export.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
-    assert "no published layout has the projections" in capsys.readouterr().err
+    assert "no published layout holds the projections" in capsys.readouterr().err
 
 
 def test_an_export_overwrites_nothing(home, tmp_path, capsys):
