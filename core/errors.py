@@ -37,7 +37,11 @@ class TrainingError(JoineryError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?`, or the list of known words if none is near and it is short."""
+    """Return the end of a message about an unknown word: a similar word, or a list of all.
+
+    It is `; did you mean 'x'?` if a known word is similar. Otherwise it lists the known words, or
+    is empty if there are more than 30 of them.
+    """
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(sorted(known)) or 'none'}" if len(known) <= 30 else ""

@@ -39,19 +39,19 @@ class HasOutputLayer(Protocol):
 
 @runtime_checkable
 class Loadable(Protocol):
-    """A part that can start from published weights, as `pretrained` in a recipe asks.
+    """A part that can start from published weights, where a recipe sets `pretrained`.
 
-    source: a folder, or a name on the hub, that `pretrained = true` stands for; None if there is
-    no such default.
+    source: the folder or the name on the hub that `pretrained = true` stands for; None if there is
+        no such default.
 
-    Parameters of the part that no published weights contain are listed by name in an optional
-    attribute `extra_parameters`; checkpoints always include them.
+    An optional attribute `extra_parameters` names the parameters that no published weights contain;
+    checkpoints always include them.
     """
 
     source: str | None
 
     def load_pretrained(self, weights: "Pretrained") -> None:
-        """Load the part's share of the weights.
+        """Load the weights that belong to the part.
 
         Raises ConfigError that lists every missing, unexpected or misshapen tensor.
         """
@@ -65,14 +65,14 @@ class Publishable(Protocol):
         """Return the part's tensors under their published names."""
 
     def describe(self) -> dict[str, Any]:
-        """Return the part's share of the published config.json."""
+        """Return the entries of the published config.json that describe the part."""
 
 
 @runtime_checkable
 class CheckpointPublishable(Protocol):
-    """A part that can be written back as a piece of the training checkpoint (.ckpt) of its authors.
+    """A part that can be written back into the kind of training checkpoint (.ckpt) it came from.
 
-    Only the part knows its names there; core writes the file.
+    The part knows the names of its tensors there; core writes the file.
     """
 
     def publish_checkpoint(self) -> dict[str, Tensor]:

@@ -17,12 +17,13 @@ from core.contracts.batch import Memory, TokenSequence
 def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor | None:
     """Return which token (row) sees which (column): (S 1 L P+L) bool, or None if purely causal.
 
-    past: P tokens that were run before; their columns come first. None lets a backbone use the
-    causal mode of a fused kernel. A padding token sees itself, so that no row is empty and softmax
-    gives no NaN.
+    past: P tokens that were run before; their columns come first.
+
+    Where this returns None, a backbone can use the causal mode of a fused kernel. A padding token
+    sees itself, so that no row is empty and softmax gives no NaN.
     """
     if past is None and sequence.block is None and sequence.private is None:
-        # Real tokens come first and frames are in order, so causality hides padding, later frames.
+        # Real tokens come first and frames are in order: causality hides padding and later frames.
         return None
     visible = _visible(sequence, sequence, blocks_of(sequence), blocks_of(sequence))
     visible = visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
@@ -35,8 +36,8 @@ def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -
 def token_positions(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor:
     """Return each token's position (S L) int64.
 
-    A position counts the real tokens before a token, except those that it can never see because
-    they are private to another frame.
+    A position is the number of real tokens before a token. Tokens that are private to another frame
+    do not count.
     """
     count, length = sequence.tokens.shape[:2]
     if past is None and sequence.private is None:
@@ -67,8 +68,8 @@ def make_memory(
 ) -> Memory:
     """Return the memory of a sequence and of the past before it.
 
-    tokens (S L D) and each layer's hidden_states (S L D) are of the sequence alone. Each layer's
-    keys and values (S K P+L d) are of past and sequence, as attention has used them.
+    tokens, hidden_states: of the sequence alone, (S L D); hidden states of each layer.
+    keys, values: of past and sequence, (S K P+L d) for each layer, as attention has used them.
     """
     if past is None:
         return Memory(sequence, tokens, tuple(keys), tuple(values), tuple(hidden_states))

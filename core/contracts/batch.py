@@ -21,10 +21,10 @@ class TokenGroup:
     """Tokens and a mask of the real ones, passed between all parts (after Octo's TokenGroup).
 
     tokens: (... N D).
-    mask: (... N) bool, True where real. None means no padding; a mask of ones would say the same,
-        but only after a wait for the device.
+    mask: (... N) bool, True where real. None means no padding; a mask of ones means the same, but
+        to find that out takes a wait for the device.
     grid: (N 2) int64, row and column of an image's tokens; -1 for a token without a place.
-    losses: scalars by name, which the part that made the tokens adds to the training loss.
+    losses: {name: scalar}, what the part that made the tokens adds to the training loss.
     """
 
     tokens: Tensor
@@ -58,7 +58,7 @@ class TokenSequence:
     block: (S L) int64; no token sees a later block. None means causal: each token is a block.
     private: (S L) bool, tokens that only their own frame sees, such as those that a head adds.
     grid: (S L 2) int64, row and column of an image's token; -1 for all others.
-    losses: scalars by name, which the layout adds to the training loss.
+    losses: {name: scalar}, what the layout adds to the training loss.
     """
 
     tokens: Tensor
@@ -84,21 +84,21 @@ class TokenSequence:
     def is_action(self) -> Tensor:
         """A field of the first edition; raises ConfigError that names what replaced it."""
         raise ConfigError(
-            "a plugin reads TokenSequence.is_action, which is gone: sequence.kind tells what a "
+            "a plugin reads TokenSequence.is_action, which is gone: sequence.kind says what a "
             "token is, and core.attention_mask(sequence) what it sees; update the plugin"
         )
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a backbone computed of sequences, layer by layer; further tokens can be run after it.
+    """What a backbone computed from sequences, layer by layer, so that they can be continued.
 
     sequence: all tokens that were run.
     tokens: (S L D), hidden states after the last norm.
     keys, values: of each layer (S K L d); rotary positions are applied to keys, if there are any.
     hidden_states: (S L D), the input of the first layer, then the output of each layer.
     carry: {name: (S ...)}, the state of a recurrent backbone; zeros at the beginning.
-    losses: scalars by name, which the backbone adds to the training loss.
+    losses: {name: scalar}, what the backbone adds to the training loss.
     """
 
     sequence: TokenSequence
@@ -123,9 +123,9 @@ class Batch:
     action_mask: (B T H A) bool; False past an episode's end, and for dimensions that the sample's
         robot lacks.
     episodes: B names of the episodes that the samples come from.
-    features: {feature: (B T *shape)}, in the numbers of the store.
-    present: {camera or feature: (B) bool}, False where a sample lacks it; every sample has those
-        that are not listed.
+    features: {feature: (B T *shape)}, as the store holds them.
+    present: {camera or feature: (B) bool}, False where a sample lacks it. Every sample has the
+        cameras and features that are not in this mapping.
     embodiment: (B) int64, index of the recipe's store that a sample comes from.
     """
 

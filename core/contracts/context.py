@@ -22,14 +22,14 @@ _BLOCKS_PER_EXTENSION = 2**32
 class ContextSpec:
     """Sizes of the context that a policy head will read, known when it is built.
 
-    width: D of readout and tokens.
-    action_tokens: Q.
-    vision_width: D of context.vision.
-    proprio_dim: P.
-    layers: of the backbone; None if it keeps no layers.
+    width: of readout and tokens (D).
+    action_tokens: number of action tokens per frame (Q).
+    vision_width: width of context.vision.
+    proprio_dim: number of proprioceptive values (P).
+    layers: sizes of the backbone's layers; None if it keeps no layers.
     vocabulary: number of tokens that context.logits scores; 0 without an output layer.
     embodiments: names of the stores; context.embodiment holds indices into them.
-    features: of context.features, by name.
+    features: descriptions of context.features, by name.
     """
 
     width: int
@@ -44,7 +44,7 @@ class ContextSpec:
 
 @dataclass(frozen=True)
 class Context:
-    """What a policy computed of a window of T frames, or, while acting, of one new frame (T = 1).
+    """What a policy computed from a window of T frames; while acting, from one new frame (T = 1).
 
     readout: (B T Q D), hidden states of the action tokens.
     frame: (B T) int64, index of each frame within its sequence.
@@ -75,10 +75,12 @@ class Context:
     def extend(self, tokens: Tensor, block: Tensor | None = None) -> tuple[Tensor, Self]:
         """Run n more tokens of each frame -> their hidden states (B T n D), and the longer context.
 
-        tokens (B T n D) see their sequence up to and including their frame, tokens that were added
-        to that frame before, and each other as block (n) int64 says: token i sees token j if
-        block(j) <= block(i). block None is causal. No other token sees them. Keys and values of
-        earlier tokens are computed once, however often this is called.
+        tokens: (B T n D). They see the tokens of their sequence up to and including their frame,
+            and the tokens that were added to that frame before. No other token sees them.
+        block: (n) int64, which of the n tokens see each other: token i sees token j if
+            block(j) <= block(i). None is causal.
+
+        Keys and values of earlier tokens are computed once, however often this is called.
         """
         if self.backbone is None or self.memory is None:
             raise JoineryError(
@@ -107,7 +109,7 @@ class Context:
         return token_positions(added, self._required_memory.sequence)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """Rotate queries or keys (S heads n d) at positions (S n) as the backbone does its own."""
+        """Rotate queries or keys (S heads n d) for positions (S n), as the backbone does."""
         return x if self.backbone is None else self.backbone.rotate(x, position)
 
     def fold(self, x: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ class Context:
         return self._required_words.logits(hidden)
 
     def detached(self) -> Self:
-        """Return the same context, through which no gradient reaches the backbone."""
+        """Return a copy through which no gradient reaches the backbone."""
         detached = map_tensors(replace(self, backbone=None, words=None), Tensor.detach)
         return replace(detached, backbone=self.backbone, words=self.words)
 
@@ -137,7 +139,7 @@ class Context:
     def _required_memory(self) -> Memory:
         if self.memory is None:
             raise JoineryError(
-                "the context holds no memory: the head must say in `needs` what it reads of it"
+                "the context holds no memory: the head must say in `needs` what it reads of that"
             )
         return self.memory
 
@@ -153,7 +155,7 @@ class Context:
         return self.readout.new_empty(*self.frame.shape, count, 0)
 
     def _extension(self, tokens: Tensor, block: Tensor | None) -> TokenSequence:
-        """Label tokens (B T n D) that are added to frames: private, in blocks after all others."""
+        """Make a sequence of tokens (B T n D) that are private to their frame, in later blocks."""
         count = tokens.shape[2]
         if block is None:
             block = torch.arange(count, device=tokens.device)
@@ -174,7 +176,8 @@ class Context:
 class Words:
     """The text encoder's embedding and output layer, in the backbone's width.
 
-    embed: ids (B n) -> tokens (B n D). logits: hidden states (... D) -> (... vocabulary).
+    embed: ids (B n) -> tokens (B n D).
+    logits: hidden states (... D) -> (... vocabulary).
     """
 
     embed: Callable[[Tensor], Tensor]

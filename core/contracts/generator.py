@@ -1,4 +1,4 @@
-"""Random numbers as an argument; losses, policy heads and augmentation draw from nothing else."""
+"""Random numbers that are passed as an argument, so that no part draws from a global generator."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,8 +15,8 @@ TRAINING, VALIDATION = 1, 2
 class Generator:
     """Random numbers for a batch; the first size of every draw is the number of rows.
 
-    `shared` is one stream for all rows, fast and on the device: for training. `by_row` is a stream
-    for each row, whose numbers depend neither on other rows nor on how many there are: for acting.
+    Training uses `shared`: one stream for all rows, fast and on the device. Acting uses `by_row`: a
+    stream for each row, whose numbers depend neither on the other rows nor on how many there are.
     """
 
     def __init__(
@@ -28,15 +28,15 @@ class Generator:
 
     @classmethod
     def shared(cls, key: Sequence[int], device: torch.device) -> Self:
-        """One stream on the device, determined by non-negative numbers such as seed and step."""
+        """Make one stream on the device, from non-negative numbers such as seed and step."""
         (seed,) = np.random.SeedSequence(key).generate_state(1)
         return cls(device, torch.Generator(device).manual_seed(int(seed)), ())
 
     @classmethod
     def by_row(cls, keys: Sequence[tuple[int, int]], device: torch.device) -> Self:
-        """One stream for each row, determined by two non-negative numbers such as seed and step.
+        """Make a stream for each row, from two non-negative numbers such as seed and step.
 
-        The numbers are drawn on the CPU, so that a policy acts alike on every device.
+        Numbers are drawn on the CPU, so that a policy acts alike on every device.
         """
         return cls(device, None, keys)
 

@@ -17,7 +17,8 @@ DESCRIPTIONS = {
     "hidden_states": "the hidden states of every layer",
     "extend": "to run further tokens through the backbone",
 }
-# A head with one of these needs runs weights of other parts, which its gradients reach in any case.
+# A head with one of these needs runs weights of other parts. Its gradients reach these weights even
+# if they stop before the backbone's output.
 RUNS_OTHER_PARTS = frozenset({"extend", "logits"})
 
 
@@ -41,9 +42,12 @@ def unmet_needs(
             f"there are {', '.join(get_args(Need))}"
         )
     if insulate and needs & RUNS_OTHER_PARTS:
-        yield "computes with weights of other parts, which learn from it in any case; drop insulate"
+        yield "runs weights of other parts, and always sends gradients to them; drop insulate"
     for need in sorted(needs & LAYERS - backbone.offers):
         reason = f" ({backbone.obstacle})" if backbone.obstacle else ""
         yield f"needs {DESCRIPTIONS[need]}, and this backbone does not offer it{reason}"
     if not backbone.mixes and not needs & {"tokens", "vision"}:
-        yield "reads action tokens, and this backbone shows them nothing; choose another backbone"
+        yield (
+            "reads action tokens, and in this backbone they see no other tokens; "
+            "choose another backbone"
+        )

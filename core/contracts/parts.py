@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 class ActionSpec:
     """The actions that a policy head must produce: (B T H A), normalised.
 
-    window: T. horizon: H. dim: A.
+    window: T.
+    horizon: H.
+    dim: A.
     binary: dimensions with values in {0, 1}, such as a two-state gripper; others are continuous.
     bounded: whether the continuous dimensions lie in [-1, 1].
     """
@@ -58,7 +60,7 @@ class ActionSpec:
 class PolicyHead(nn.Module, ABC):
     """Context -> actions. Built as `build(config, *, context: ContextSpec, action: ActionSpec)`.
 
-    needs: what the head reads of the context beyond the readout; core computes nothing that no head
+    needs: what the head reads of the context beyond the readout. Core computes only what some head
         needs.
         "tokens": `context.memory.tokens`, the last hidden states of all tokens, of any backbone;
         "keys_values", "hidden_states": of every layer, in `context.memory`;
@@ -96,10 +98,10 @@ class PolicyHead(nn.Module, ABC):
         batch: Batch,  # noqa: ARG002
         generator: "Generator",  # noqa: ARG002
     ) -> Tensor | None:
-        """Return an error (B) to validate by, lower is better; None: squared error of `forward`.
+        """Return the validation error (B); None stands for the squared error of `forward`.
 
-        For heads that sample: a good sample may differ from the recorded action, so its squared
-        error says little.
+        Heads that sample override this: a good sample may differ from the recorded action, so that
+        its squared error says little.
         """
         return None
 
@@ -110,14 +112,16 @@ class PolicyHead(nn.Module, ABC):
 class VisionEncoder(nn.Module, ABC):
     """Images -> tokens. Built as `build(config, *, cameras, text_width: int, features)`.
 
-    At build, cameras is {name: (C, Y, X)}, and features {name: Feature}: what else the recipe reads
-    in data.features, such as depth.
+    Arguments of the build:
+    cameras: {name: (C, Y, X)}.
+    features: {name: Feature}, the features that `data.features` in the recipe names, such as depth.
 
+    Attributes:
     width: of the tokens.
     cameras: names, in the order of their tokens.
-    separates_cameras: tokens come camera after camera, the same number of each, and depend on that
-        camera's image alone, so that core can hide a camera that a sample lacks. An encoder that
-        mixes cameras sets False.
+    separates_cameras: tokens come camera after camera, the same number for each, and depend on that
+        camera's image alone. Core can then hide a camera that a sample lacks. An encoder that mixes
+        cameras sets False.
     """
 
     width: int
@@ -128,8 +132,8 @@ class VisionEncoder(nn.Module, ABC):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
         """{camera: (B T C Y X) uint8}, text (B M text_width) -> (B T N width).
 
-        `images` also holds the features by name: (B T ...), of the type that was recorded. `text`
-        is for encoders that depend on the instruction.
+        `images` also holds the features by name: (B T ...), of the recorded type. `text` is for
+        encoders that depend on the instruction.
         """
 
 
@@ -162,8 +166,10 @@ class TextEncoder(nn.Module, ABC):
 class LayerSpec:
     """Sizes of the layers whose keys and values a backbone keeps.
 
-    depth: number of layers. heads: of the queries. key_heads: K, fewer than heads where queries
-    share keys. head_width: d.
+    depth: number of layers.
+    heads: number of heads of the queries.
+    key_heads: K, less than `heads` where several queries share a key.
+    head_width: d.
     """
 
     depth: int
@@ -173,16 +179,16 @@ class LayerSpec:
 
 
 class Backbone(nn.Module, ABC):
-    """Mixes the tokens of a sequence. Built as `build(config)`; `forward` is all it must have.
+    """Mixes the tokens of a sequence. Built as `build(config)`; only `forward` is required.
 
     width: of the tokens.
-    longest: number of tokens of the longest sequence that `remember` takes; None: any.
+    longest: number of tokens of the longest sequence that `remember` takes; None: no limit.
     obstacle: why this instance offers less than its class, for error messages.
     mixes: False where no token sees another.
     both_ways: False where no token can see a later one of its block, as in recurrent networks.
     offers: what `remember` gives: "keys_values", "hidden_states", "extend", "losses" of the
         backbone, and "carry", the state with which a recurrent backbone acts in constant time.
-    layer_spec: of the layers; None without "keys_values".
+    layer_spec: sizes of the layers; None if "keys_values" is not offered.
     """
 
     width: int
@@ -198,18 +204,18 @@ class Backbone(nn.Module, ABC):
         """(S L width) -> hidden states (S L width), masked as core/contracts/attention.py says."""
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> hidden states of the action tokens (B T Q width): all most heads need."""
+        """(S L width) -> hidden states of the action tokens (B T Q width), all most heads read."""
         hidden: Tensor = self(sequence)
         return hidden.flatten(0, 1)[sequence.readout]
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence after the past, if any -> memory of both, with the past's tokens first."""
+        """Run a sequence after the past, if any -> memory of both, past first."""
         raise NotImplementedError(
             f"{type(self).__name__} offers {sorted(self.offers)}, and so has no memory"
         )
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:  # noqa: ARG002 (not all rotate)
-        """Rotate queries or keys (S heads n d) at positions (S n) as this backbone does its own."""
+        """Rotate queries or keys (S heads n d) for positions (S n), as this backbone does."""
         return x
 
 

@@ -1,4 +1,4 @@
-"""Joining and packing of tokens, which every action-token strategy does."""
+"""Joining and packing of tokens, for action-token strategies."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,19 +11,19 @@ from core.contracts.batch import TokenGroup, TokenSequence
 
 def concatenate(groups: Sequence[TokenGroup]) -> TokenGroup:
     """Join groups (... N_i D) along their tokens -> (... sum N_i, D)."""
-    masked = any(group.mask is not None for group in groups)
-    placed = any(group.grid is not None for group in groups)
+    has_mask = any(group.mask is not None for group in groups)
+    has_grid = any(group.grid is not None for group in groups)
     return TokenGroup(
         tokens=torch.cat([group.tokens for group in groups], dim=-2),
-        mask=torch.cat([full_mask(group) for group in groups], dim=-1) if masked else None,
-        grid=torch.cat([full_grid(group) for group in groups]) if placed else None,
+        mask=torch.cat([full_mask(group) for group in groups], dim=-1) if has_mask else None,
+        grid=torch.cat([full_grid(group) for group in groups]) if has_grid else None,
     )
 
 
 def hide_cameras(vision: TokenGroup, present: Tensor) -> TokenGroup:
     """Mask the tokens (B T N D) of cameras that a sample lacks.
 
-    present: (B V) bool. The tokens of a frame are N / V of each camera, one camera after another.
+    present: (B V) bool. A frame has N / V tokens of each camera, one camera after another.
     """
     tokens_per_camera = vision.tokens.shape[2] // present.shape[1]
     token_present = present.repeat_interleave(tokens_per_camera, dim=1).unsqueeze(1)  # (B 1 N)
@@ -53,10 +53,14 @@ def pack(
     grid: Tensor | None = None,
     private: Tensor | None = None,
 ) -> TokenSequence:
-    """Build sequences, with padding moved to the end of each, so that index equals position.
+    """Build sequences with the padding of each at its end, so that a token's index is its position.
 
-    group (S L D); frame, kind, block, private (L), grid (L 2); readout (B T Q): indices of the
-    action tokens in the flattened (S L) before the move. Nothing here waits for the device.
+    group: (S L D), with padding anywhere.
+    frame, kind, block, private: (L), as in TokenSequence, the same for all sequences.
+    grid: (L 2), likewise.
+    readout: (B T Q), indices of the action tokens in the flattened (S L) of `group`.
+
+    Nothing here waits for the device.
     """
     count, length = group.tokens.shape[:2]
     sequence = TokenSequence(

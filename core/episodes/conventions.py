@@ -1,4 +1,4 @@
-"""Conversion of actions between conventions: exact where possible, else refused with the reason."""
+"""Exact conversion of actions between conventions, or the reasons why it is impossible."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class Conversion:
 
     @cached_property
     def columns(self) -> list[int] | None:
-        """The source dimensions' positions in the target, or None where numbers change."""
+        """Position of each source dimension in the target; None if a conversion changes numbers."""
         if self.frame_stride > 1 or self._converts_rotation:
             return None
         if not set(self.source.names) <= set(self.target.names):
@@ -103,9 +103,9 @@ class Conversion:
             total = steps[0]
             for step in steps[1:]:
                 total = step * total
-        converted = from_rotation(total, self.target.rotation)
-        scaled: np.ndarray = converted / np.array(self.target.scale)[self._rotation_columns]
-        return scaled
+        radians = from_rotation(total, self.target.rotation)
+        result: np.ndarray = radians / np.array(self.target.scale)[self._rotation_columns]
+        return result
 
     @property
     def _converts_rotation(self) -> bool:
@@ -135,13 +135,13 @@ def incompatibilities(
     """
     if source.mode != target.mode:
         yield (
-            f"mode: {source.mode} here, {target.mode} there; one becomes the other only with the "
-            "pose that the robot had at every frame, so import the same kind from both"
+            f"mode: {source.mode} here, {target.mode} there; converting them needs the robot's "
+            "pose at every frame, so import the same mode from both"
         )
     if source.frame != target.frame:
         yield (
-            f"frame: {source.frame} here, {target.frame} there; only the robot's pose leads from "
-            "one to the other"
+            f"frame: {source.frame} here, {target.frame} there; converting them needs the "
+            "robot's pose at every frame"
         )
     yield from _rate_incompatibilities(source, target, ratio)
     columns = _named_rotation_columns(target, rotation_names)
@@ -156,19 +156,18 @@ def _rate_incompatibilities(
 ) -> Iterator[str]:
     if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
         yield (
-            f"rate: {ratio:g} frames here for one there; only every second, third ... frame can be "
-            "left out: name the slowest store first, and import the others at a multiple of its "
-            "rate"
+            f"rate: {ratio:g} frames here for one there, which must be a whole number: name the "
+            "slowest store first, and import the others at a multiple of its rate"
         )
     elif abs(source.rate - target.rate * round(ratio)) > 1e-6 * source.rate:
         yield (
-            f"rate: {source.rate:g} Hz here, {target.rate:g} there, at {ratio:g} frames here for "
-            "one there"
+            f"rate: {source.rate:g} Hz here and {target.rate:g} Hz there do not agree with "
+            f"{ratio:g} frames here for one there"
         )
     if round(ratio) > 1 and (source.mode, source.frame) == ("delta", "tool"):
         yield (
-            "rate: steps in the tool's frame do not add up, since it turns between them; import it "
-            "at the slower rate"
+            "rate: movements in the tool's frame do not add up, since the frame turns between "
+            "them; import the data at the slower rate"
         )
 
 
@@ -182,17 +181,17 @@ def _rotation_incompatibilities(
     if source.mode == "delta" and "euler_xyz" in (source.rotation, target.rotation):
         yield (
             f"rotation: {source.rotation} here, {target.rotation} there, {ratio:g} frames here for "
-            "one there; steps in Euler angles may be turns or differences of angles, and which of "
-            "them is not recorded"
+            "one there; a movement in Euler angles may be a turn or a difference of angles, and "
+            "the data do not say which"
         )
     if any(target.scale[column] == 0 for column in target_columns):
-        yield "scale: a rotation is worth nothing there; import it with the scale that it has"
+        yield "scale: a rotation has scale 0 there; import it with its real scale"
     for convention, columns in ((source, rotation_columns(source)), (target, target_columns)):
         if not columns:
             yield (
                 f"rotation: {convention.rotation} takes {SIZES[convention.rotation]} dimensions, "
-                f"and which of {', '.join(convention.names)} they are is not clear: three that "
-                "move must come before them"
+                f"and it is not clear which of {', '.join(convention.names)} these are: they must "
+                "be all that drive no gripper, or follow the three of the position"
             )
 
 
@@ -203,8 +202,8 @@ def _dimension_incompatibilities(
     source_gripper, target_gripper = gripper_of(source, d), gripper_of(target, column)
     if (source_gripper is None) != (target_gripper is None):
         yield (
-            f"grippers: '{name}' drives one in one of the two; rename it in `actions`, or import "
-            "it as one"
+            f"grippers: '{name}' drives a gripper on one side only; rename it in `actions`, or "
+            "import it as a gripper"
         )
     elif (
         source_gripper
@@ -212,11 +211,11 @@ def _dimension_incompatibilities(
         and (source_gripper.kind, target_gripper.kind) == ("continuous", "binary")
     ):
         yield (
-            f"grippers: '{name}' is continuous here and has two states there, and where to cut is "
-            "not recorded; name the store with the continuous one first"
+            f"grippers: '{name}' is continuous here and has two states there, and the data do not "
+            "say which value divides them; name the store with the continuous gripper first"
         )
     if target_gripper is None and target.scale[column] == 0 != source.scale[d]:
-        yield f"scale: '{name}' is worth nothing there; import it with the scale that it has"
+        yield f"scale: '{name}' has scale 0 there; import it with its real scale"
 
 
 def gripper_of(convention: ActionConvention, dimension: int) -> Gripper | None:
@@ -228,9 +227,9 @@ def gripper_of(convention: ActionConvention, dimension: int) -> Gripper | None:
 
 
 def rotation_columns(convention: ActionConvention) -> list[int]:
-    """Return the rotation dimensions, or an empty list where they cannot be told.
+    """Return the rotation dimensions, or an empty list if it is not clear which they are.
 
-    They are all the dimensions that drive no gripper, without or after three for the position.
+    Of the dimensions that drive no gripper, they are all, or all after the three of the position.
     """
     gripper_columns = {gripper.dimension for gripper in convention.grippers}
     arm_columns = [d for d in range(convention.dim) if d not in gripper_columns]
@@ -260,28 +259,28 @@ def _named_rotation_columns(target: ActionConvention, names: tuple[str, ...] | N
 def merge_conventions(conventions: Sequence[ActionConvention]) -> ActionConvention:
     """Return one convention with the dimensions of all, those of the first one first.
 
-    Where a convention lays out the rotation in another way than the first, its rotation dimensions
-    are not added, since they are converted to the first one's.
+    If a convention has another rotation layout than the first one, its rotation dimensions are not
+    added, because they are converted to those of the first.
     """
     merged = conventions[0]
     for other in conventions[1:]:
-        converted: list[int] = []
+        converted_columns: list[int] = []
         if "none" not in (merged.rotation, other.rotation) and merged.rotation != other.rotation:
-            converted = rotation_columns(other)
-        new = [
+            converted_columns = rotation_columns(other)
+        new_columns = [
             d
             for d, name in enumerate(other.names)
-            if name not in merged.names and d not in converted
+            if name not in merged.names and d not in converted_columns
         ]
         new_grippers = [
-            replace(gripper, dimension=merged.dim + new.index(gripper.dimension))
+            replace(gripper, dimension=merged.dim + new_columns.index(gripper.dimension))
             for gripper in other.grippers
-            if gripper.dimension in new
+            if gripper.dimension in new_columns
         ]
         merged = replace(
             merged,
-            names=(*merged.names, *(other.names[d] for d in new)),
-            scale=(*merged.scale, *(other.scale[d] for d in new)),
+            names=(*merged.names, *(other.names[d] for d in new_columns)),
+            scale=(*merged.scale, *(other.scale[d] for d in new_columns)),
             grippers=(*merged.grippers, *new_grippers),
             rotation=other.rotation if merged.rotation == "none" else merged.rotation,
         )

@@ -119,7 +119,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"frames of {self.height} x {self.width} pixels hold none")
+            raise ValueError(f"a frame of {self.height} x {self.width} pixels is empty")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Feature:
                 raise ValueError(f"a feature's {key} is '{value}'{did_you_mean(str(value), known)}")
         if any(length < 1 for length in self.shape):
             raise ValueError(
-                f"a feature of shape {self.shape} holds nothing; give lengths from 1 on"
+                f"a feature of shape {self.shape} is empty; every length must be at least 1"
             )
         if self.meaning == "text" and (self.dtype != "uint8" or len(self.shape) != 1):
             raise ValueError(
@@ -197,14 +197,14 @@ class StoreInfo:
                 characters = "letters, digits, '_', '-' and '.'"
                 raise ValueError(f"feature '{name}': a name is made of {characters}; rename it")
             if name in self.cameras or name in RESERVED:
-                raise ValueError(f"feature '{name}': a camera or a number has that name; rename it")
+                raise ValueError(f"feature '{name}': that name is taken; rename it")
 
 
 @dataclass(frozen=True)
 class Episode:
     """One episode of n frames.
 
-    id: unique in its source; a resumed import skips the ids it has.
+    id: unique in its source; a resumed import skips the episodes whose ids the store has.
     task: the task's name.
     instruction: the command given to the robot, in natural language.
     images: {camera: (n, Y, X, 3) uint8}.

@@ -1,4 +1,4 @@
-"""Normalisation of actions and proprioception, and back; plain data, stored in checkpoints."""
+"""Normalisation of actions and proprioception, and its inverse; checkpoints store the numbers."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,7 +30,7 @@ class Affine:
 
     @classmethod
     def of(cls, offset: np.ndarray, scale: np.ndarray) -> Self:
-        """Make it from arrays (D)."""
+        """Make the map from arrays (D)."""
         return cls(tuple(offset.tolist()), tuple(scale.tolist()))
 
     def forward(self, x: Array) -> Array:
@@ -66,8 +66,8 @@ class Normalizer:
 
     Grippers with two states become {0, 1}.
 
-    method: how it was fitted; those in BOUNDED clip.
-    affine: one entry per dimension.
+    method: how the map was fitted; methods in BOUNDED clip.
+    affine: the map, with one entry per dimension.
     binary: the grippers with two states.
     """
 
@@ -100,7 +100,7 @@ class Normalizer:
         """
         if statistics.dim != convention.dim:
             raise DataError(
-                f"statistics of {statistics.dim} action dimensions, the convention names "
+                f"the statistics have {statistics.dim} action dimensions, the convention has "
                 f"{convention.dim}; import the data again"
             )
         offset, scale = _fit(statistics, method, clip_range)
@@ -140,7 +140,7 @@ class Normalizer:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Inverse of `to_json`; raises DataError for anything else."""
+        """Undo `to_json`; raises DataError for data of another form."""
         return _from_json(cls, data)
 
 
@@ -165,7 +165,7 @@ class ProprioNormalizer:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Inverse of `to_json`; raises DataError for anything else."""
+        """Undo `to_json`; raises DataError for data of another form."""
         return _from_json(cls, data)
 
 

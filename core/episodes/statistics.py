@@ -32,21 +32,21 @@ class Statistics:
     @classmethod
     def of(cls, array: np.ndarray) -> Self:
         """Compute the statistics of an array (n D) of finite numbers, n >= 1."""
-        exact = array.astype(np.float64)
-        mean = exact.mean(axis=0)
-        deviations = np.square(exact - mean).sum(axis=0)
-        quantiles = np.quantile(exact, GRID, axis=0).T
-        return cls(len(exact), _row(mean), _row(deviations), _rows(quantiles))
+        values = array.astype(np.float64)
+        mean = values.mean(axis=0)
+        deviations = np.square(values - mean).sum(axis=0)
+        quantiles = np.quantile(values, GRID, axis=0).T
+        return cls(len(values), _row(mean), _row(deviations), _rows(quantiles))
 
     @classmethod
     def merge(cls, many: Iterable[Self]) -> Self:
-        """Compute the statistics of all rows together from those of disjoint sets, at least one.
+        """Combine the statistics of disjoint sets of rows, at least one, into those of all rows.
 
-        Means and deviations are exact (Chan, Golub and LeVeque, 1983). Quantiles are those of the
-        mixture, and are off by at most one step of the grid.
+        Means and deviations are exact (Chan, Golub and LeVeque, 1983). Quantiles are off by at most
+        one step of the grid.
         """
-        # Converted to arrays one by one: tuples of numbers take four times the memory, and a store
-        # has thousands of segments.
+        # Each set's numbers become arrays before the next set is read: tuples take four times the
+        # memory, and a store has thousands of segments.
         arrays = [
             (
                 statistics.count,
@@ -67,7 +67,8 @@ class Statistics:
     def scatter(self, columns: Sequence[int], width: int) -> Self:
         """Return the statistics of wider rows, with these dimensions at `columns` and 0 elsewhere.
 
-        columns: (D), the position of each dimension. width: number of dimensions of the new rows.
+        columns: (D), the position of each dimension in the wider rows.
+        width: number of dimensions of the wider rows.
         """
         source = {column: d for d, column in enumerate(columns)}
         zeros = tuple([0.0] * GRID.size)
@@ -113,10 +114,13 @@ class Statistics:
 
 
 def _merge_quantiles(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
-    """Return the quantiles (201) of a mixture of sets of `counts` (m) rows with `grids` (m 201).
+    """Return the quantiles (201) of all rows of several sets together.
 
-    Each value of a grid stands for its share of the rows of its set: one step of the grid, or half
-    a step at both ends.
+    counts: (m), number of rows in each set.
+    grids: (m 201), each set's quantiles.
+
+    A value of a grid stands for one step of the grid, and for half a step at both ends: this is its
+    share of the rows of its set.
     """
     share = np.full(GRID.size, 1.0)
     share[[0, -1]] = 0.5

@@ -10,8 +10,8 @@ from core.errors import DataError
 def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
     """Encode n texts -> (n size) uint8: UTF-8, padded with zero bytes.
 
-    Raises DataError for a text that takes more than `size` bytes, that is no valid Unicode, or that
-    holds a zero character, because `decode_text` would not return it unchanged.
+    Raises DataError for a text that takes more than `size` bytes or is no valid Unicode. It also
+    refuses a text with a zero character, which `decode_text` would not return unchanged.
     """
     encoded = np.zeros((len(texts), size), np.uint8)
     for number, text in enumerate(texts):
@@ -21,7 +21,9 @@ def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
         except UnicodeEncodeError as error:
             raise DataError(f"{where}, is no Unicode ({error.reason}); write it again") from None
         if len(data) > size:
-            raise DataError(f"{where}, takes {len(data)} bytes and has {size}; give it more room")
+            raise DataError(
+                f"{where}, takes {len(data)} bytes and has room for {size}; give it more"
+            )
         if 0 in data:
             raise DataError(f"{where}, holds a zero character, which is padding; leave it out")
         encoded[number, : len(data)] = np.frombuffer(data, np.uint8)
@@ -29,7 +31,7 @@ def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
 
 
 def decode_text(encoded: np.ndarray) -> list[str]:
-    """Decode (n size) uint8 from `encode_text` -> n texts; DataError where it is no UTF-8."""
+    """Decode (n size) uint8 from `encode_text` -> n texts; raises DataError if it is no UTF-8."""
     texts = []
     for number, row in enumerate(encoded):
         try:

@@ -107,7 +107,7 @@ def import_episodes(
 def _explain_codec(writer: StoreWriter, camera: str) -> str:
     """Describe a camera's codec, with its cost and that of the others if this writer chose it."""
     assert writer.codecs is not None
-    codec, costs = writer.codecs[camera], writer.tried.get(camera, {})
+    codec, costs = writer.codecs[camera], writer.codec_costs.get(camera, {})
     if codec not in costs:
         return str(codec)
     others = [f"{other} takes {cost}" for other, cost in costs.items() if other != codec]

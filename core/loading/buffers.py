@@ -1,4 +1,4 @@
-"""The memory that batches are decoded into; it is used again for later batches."""
+"""Memory into which batches are decoded, and which later batches use again."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +14,10 @@ class BatchBuffer:
     """Memory for one batch: threads fill its arrays, and the tensors of `batch` are views of them.
 
     frames: {camera: (B T Y X C) uint8, feature: (B T *shape)}, in the order of decoding.
-    actions, action_mask (B T H A), proprio (B T P), present {name: (B)}, embodiment (B): as in
-    Batch.
+    actions, action_mask: (B T H A), as in Batch.
+    proprio: (B T P), as in Batch.
+    present: {camera or feature: (B)}, as in Batch.
+    embodiment: (B), as in Batch.
     """
 
     def __init__(
@@ -30,12 +32,16 @@ class BatchBuffer:
     ) -> None:
         """Reserve the memory.
 
-        size: samples of a batch (B). info: what the policy sees. window, horizon: T and H.
-        lacking: the cameras and features that a sample may lack. pinned: for copies to CUDA.
+        size: number of samples in a batch (B).
+        info: what the policy sees.
+        window: T.
+        horizon: H.
+        lacking: the cameras and features that a sample may lack.
+        pinned: use memory that a CUDA device can copy from without waiting.
         """
         steps = (size, window)
         self._pinned = pinned
-        self._copied: torch.cuda.Event | None = None
+        self._end_of_copy: torch.cuda.Event | None = None
         self._images = {
             name: self._allocate((*steps, camera.height, camera.width, 3), "uint8")
             for name, camera in info.cameras.items()
@@ -50,8 +56,8 @@ class BatchBuffer:
         self._present = {name: self._allocate((size,), "bool") for name in lacking}
         self._embodiment = self._allocate((size,), "int64")
         self.frames: dict[str, np.ndarray] = _as_arrays({**self._images, **self._features})
-        # (B T C Y X). Made once: a tensor operation releases the GIL, and with decoding threads
-        # about, reacquiring it takes longer than the operation.
+        # (B T C Y X). These views are made once, because a tensor operation releases the GIL: while
+        # other threads decode, to reacquire it takes longer than the operation.
         self._views = {name: images.movedim(-1, 2) for name, images in self._images.items()}
         self.actions: np.ndarray = self._actions.numpy()
         self.action_mask: np.ndarray = self._action_mask.numpy()
@@ -62,9 +68,11 @@ class BatchBuffer:
     def batch(
         self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]
     ) -> Batch:
-        """Return views of the first rows as a batch; instructions, episodes: one for each row.
+        """Return views of the first rows as a batch.
 
+        instructions: of each row.
         text: the token ids of each instruction.
+        episodes: the episode id of each row.
         """
         text_ids, text_mask = pad(text)
         count = len(instructions)
@@ -85,20 +93,20 @@ class BatchBuffer:
     def copy(self, batch: Batch, where: device) -> Batch:
         """Begin to copy a batch of this buffer to a CUDA device."""
         copy = batch.to(where)
-        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._copied.record(torch.cuda.current_stream(where))
+        self._end_of_copy = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._end_of_copy.record(torch.cuda.current_stream(where))
         return copy
 
     def wait_until_copied(self) -> None:
         """Wait until the last copy has read this buffer; returns at once on the CPU."""
-        if self._copied is not None:
-            self._copied.synchronize()
+        if self._end_of_copy is not None:
+            self._end_of_copy.synchronize()
 
     def _pin(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if self._pinned else tensor
 
     def _allocate(self, shape: tuple[int, ...], dtype: str) -> Tensor:
-        """Return memory for numbers; dtype: a name that numpy and torch share."""
+        """Return memory for an array; dtype: a name that numpy and torch share."""
         if self._pinned:
             return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
         # numpy, unlike torch, asks for huge pages, into which decoders write 7 % faster
@@ -108,16 +116,16 @@ class BatchBuffer:
 def pad(text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
     """Pad the token ids of B instructions with 0 on the right -> ids (B N) and their mask (B N).
 
-    The mask is None where all have the same length.
+    The mask is None if all instructions have the same length.
     """
     lengths = [len(ids) for ids in text]
-    padded = np.zeros((len(text), max(lengths)), np.int64)
-    for row, ids in zip(padded, text, strict=True):
+    rows = np.zeros((len(text), max(lengths)), np.int64)
+    for row, ids in zip(rows, text, strict=True):
         row[: len(ids)] = ids
     if min(lengths) == max(lengths):
-        return torch.from_numpy(padded), None
+        return torch.from_numpy(rows), None
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
-    return torch.from_numpy(padded), torch.from_numpy(mask)
+    return torch.from_numpy(rows), torch.from_numpy(mask)
 
 
 def _as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

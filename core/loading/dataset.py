@@ -8,10 +8,10 @@ from core.loading.view import StoreView
 
 @dataclass(frozen=True)
 class Dataset:
-    """One store, viewed as the policy sees it, and the normalisers that are its own.
+    """One store, viewed as the policy sees it, and the normalisers fitted to it.
 
-    label: its name among several datasets, which then begins the ids of its episodes and tasks;
-    empty for a dataset that is trained on alone.
+    label: its name among several datasets, with which the ids of its episodes and the names of its
+        tasks then begin; empty for a dataset that is trained on alone.
     """
 
     view: StoreView
@@ -24,7 +24,7 @@ class Dataset:
         return self._unique(self.view.store.episode_id(episode))
 
     def task_name(self, episode: int) -> str:
-        """Return the name of an episode's task, told apart from the same task in other datasets."""
+        """Return the name of an episode's task, unique among all datasets."""
         return self._unique(self.view.store.task_name(episode))
 
     def _unique(self, name: str) -> str:

@@ -15,18 +15,23 @@ from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
 
-# positions (n) -> members of the mixture (n) and their windows (n)
+# a function: positions (n) -> members of the mixture (n) and their windows (n)
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A batch in flight: episode ids, instructions, the buffer, and the tasks that fill it."""
+    """A batch in preparation.
+
+    episodes: ids of the episodes.
+    buffer: what is filled.
+    tasks: what fills it, in the loader's threads.
+    """
 
     episodes: Sequence[str]
     instructions: Sequence[str]
     buffer: BatchBuffer
-    pending: Sequence[Future[None]]
+    tasks: Sequence[Future[None]]
 
 
 class Loader:
@@ -36,9 +41,10 @@ class Loader:
     the next one, or clone what you keep. On CUDA the buffers are pinned and the batch is a copy on
     the device.
 
-    tokenize: called once per distinct instruction, in a decoding thread. threads: how many decode.
-    prefetch: how many batches are in flight. waited: seconds in which the consumer waited for a
-    batch, so far.
+    tokenize: called once per distinct instruction, in a decoding thread.
+    threads: number of decoding threads.
+    prefetch: number of batches that are prepared ahead.
+    waited: seconds for which the consumer has waited for batches so far.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class Loader:
         return self._run(spans, self.mixture.at)
 
     def _run(self, spans: Iterator[range], draw: Draw) -> Generator[Batch, None, None]:
-        """Yield a batch for each span of positions, and keep `prefetch` of them in flight.
+        """Yield a batch for each span of positions, and prepare `prefetch` more meanwhile.
 
         The consumer's own thread submits them, whenever it asks for the next batch.
         """
@@ -119,22 +125,22 @@ class Loader:
     def _submit(
         self, pool: ThreadPoolExecutor, span: range, draw: Draw, buffer: BatchBuffer
     ) -> _Job:
-        """Have threads fill a batch: each a share of its images, one also its numbers and text."""
+        """Submit the tasks that fill a batch: a share of its images per thread, and the rest."""
         buffer.wait_until_copied()
         places = self.mixture.locate(*draw(np.arange(span.start, span.stop)))
         self.mixture.prepare(places)
         episodes, instructions = self.mixture.episodes_and_instructions(places)
-        pending = [pool.submit(self._fill_numbers_and_text, buffer, places, set(instructions))]
+        tasks = [pool.submit(self._fill_numbers_and_text, buffer, places, set(instructions))]
         for first in range(self._threads):
             rows = slice(first, None, self._threads)
-            pending.append(pool.submit(self.mixture.fill_images, buffer, places, rows))
-        return _Job(episodes, instructions, buffer, pending)
+            tasks.append(pool.submit(self.mixture.fill_images, buffer, places, rows))
+        return _Job(episodes, instructions, buffer, tasks)
 
     def _finish(self, job: _Job) -> Batch:
         """Wait until the threads have filled a batch, and return it on the device."""
         start = perf_counter()
         try:
-            for task in job.pending:
+            for task in job.tasks:
                 task.result()
         finally:
             self.waited += perf_counter() - start
@@ -145,7 +151,7 @@ class Loader:
     def _fill_numbers_and_text(
         self, buffer: BatchBuffer, places: Places, instructions: Collection[str]
     ) -> None:
-        """In a decoding thread: fill all but images, and tokenise instructions that are new."""
+        """Fill everything except images, and tokenise new instructions; runs in a thread."""
         self.mixture.fill_numbers(buffer, places)
         for instruction in instructions:
             if instruction in self._ids:

@@ -1,4 +1,4 @@
-"""Several datasets as one stream of samples: which one comes when, and how it fills a batch."""
+"""Several datasets as one stream of samples: their order, and how they fill a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.loading.dataset import Dataset
-from core.loading.shuffle import shuffled, windows_at
+from core.loading.shuffle import permute, windows_at
 from core.loading.windows import Windows
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """A dataset of a mixture, and the windows of it that are drawn."""
+    """A dataset of a mixture, and its windows that are drawn."""
 
     dataset: Dataset
     windows: Windows
@@ -30,20 +30,20 @@ class Member:
     def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
         """Decode a window into a row of a buffer.
 
-        Frames past the episode's end repeat the last one; a camera or a feature that the store
-        lacks is zero.
+        Frames past the episode's end repeat the last one. The frames of a camera or a feature that
+        the store lacks are zero.
         """
         view, window = self.dataset.view, self.windows.window
         remaining = view.store.length.item(episode) - start
-        real = min(window, -(-remaining // view.period))  # frames before the episode's end
+        count = min(window, -(-remaining // view.period))  # frames before the episode's end
         for name, rows in buffer.frames.items():
             frames = rows[row]  # (T Y X C), or of a feature (T *shape)
             if name not in view.recorded:
                 frames[...] = 0
                 continue
-            view.read_frames(name, episode, start, frames[:real])
-            if real < window:
-                frames[real:] = frames[real - 1]
+            view.read_frames(name, episode, start, frames[:count])
+            if count < window:
+                frames[count:] = frames[count - 1]
 
     def fill_numbers(
         self, buffer: "BatchBuffer", rows: np.ndarray, episodes: np.ndarray, starts: np.ndarray
@@ -57,7 +57,7 @@ class Member:
         lengths = view.store.length[episodes][:, None]
         steps = starts[:, None] + view.period * np.arange(window + horizon - 1)  # (n K)
         frames = np.minimum(steps, lengths - 1)
-        # an action whose period reaches past the end would be made of too few frames
+        # an action covers a period of frames: if that reaches past the end, frames are missing
         complete = (steps + view.period <= lengths)[..., None]  # (n K 1)
         buffer.action_mask[rows] = (complete & view.conversion.has_dimension).take(reach, axis=1)
         for name, present in buffer.present.items():
@@ -70,10 +70,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the windows of a batch lie: integers (B) each.
+    """Where the windows of a batch lie.
 
-    members: number of the mixture's member. episodes: number of the episode in its store. starts:
-    first frame of the window.
+    members: (B) int64, number of the mixture's member.
+    episodes: (B) int64, number of the episode in the member's store.
+    starts: (B) int64, number of the window's first frame in the episode.
     """
 
     members: np.ndarray
@@ -91,9 +92,10 @@ class Places:
 class Mixture:
     """The windows of several datasets, drawn by weight.
 
-    An epoch has as many samples as all members have windows. Without weights, it has every window
-    once. With weights, each member gives its share of the samples, rounded by largest remainder;
-    after each epoch, the windows of a member were drawn equally often, give or take one.
+    An epoch has as many samples as all members have windows together. Without weights, it has every
+    window once. With weights, each member gives its share of the samples, rounded by largest
+    remainder. At the end of an epoch, the counts of how often each of a member's windows has been
+    drawn differ by at most one.
     """
 
     def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
@@ -112,11 +114,11 @@ class Mixture:
         A pure function of the positions, so a run can resume anywhere without replaying the order.
         """
         epochs, offsets = np.divmod(positions, len(self))
-        slots = shuffled(offsets, len(self), seed, epochs)
+        slots = permute(offsets, len(self), seed, epochs)
         members = np.searchsorted(self._ends, slots, "right")
-        # Each epoch has as many slots for a member as its share. Where that is all its windows, the
-        # slot's number is the window; else the slots of all epochs are positions of one stream of
-        # its shuffled windows.
+        # A member has as many slots in each epoch as its share. If that is the number of its
+        # windows, the slot's number is the window's. Otherwise the member's slots of all epochs,
+        # one after another, are positions in an endless stream of its shuffled windows.
         windows = slots - (self._ends - self.shares)[members]
         for number, (share, size) in enumerate(zip(self.shares, self.sizes, strict=True)):
             if share != size:
@@ -126,7 +128,7 @@ class Mixture:
         return members, windows
 
     def at(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the members (n) and their windows (n) at indices (n) of all windows, in order."""
+        """Return the members (n) and their windows (n) at indices (n) of all windows in order."""
         members = np.searchsorted(self._size_ends, indices, "right")
         return members, indices - (self._size_ends - self.sizes)[members]
 
@@ -187,7 +189,7 @@ class Mixture:
 def apportion(total: int, weights: Sequence[float]) -> list[int]:
     """Divide `total` by weight into whole shares, by largest remainder.
 
-    Raises DataError where a share would be zero.
+    Raises DataError if a share would be zero.
     """
     relative = np.array(weights, np.float64) / max(weights)  # so that their sum is finite
     exact = total * (relative / relative.sum())
@@ -196,7 +198,7 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     shares[largest_remainders] += 1
     if not shares.all():
         raise DataError(
-            f"data.stores: weights {list(weights)} leave one without any of {total} windows; "
-            "raise the least"
+            f"data.stores: weights {list(weights)} leave a store without any of {total} windows; "
+            "raise the smallest"
         )
     return [int(share) for share in shares]

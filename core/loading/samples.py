@@ -1,4 +1,4 @@
-"""Training samples one by one, to look at: what the network is shown, and what it should predict."""
+"""Training samples one by one, for inspection: what the network sees and should predict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ class Sample:
     actions: np.ndarray
     """(T H A) float32: the actions that follow each frame, in the units of the policy's actions."""
     action_mask: np.ndarray
-    """(T H A) bool: which actions count in the loss; those past the episode's end do not."""
+    """(T H A) bool: which actions count in the loss; actions past the episode's end do not."""
     targets: np.ndarray
     """(T H A) float32: `actions` as the network should predict them, normalised."""
     normalized_proprio: np.ndarray
-    """(T P) float32: `proprio` as the network is given it."""
+    """(T P) float32: `proprio` as the network sees it, normalised."""
 
     def __repr__(self) -> str:
         return (
@@ -46,7 +46,7 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """The samples of some stores by number: the same windows as the loader's, in order."""
+    """The samples of some stores by number: the windows that the loader draws, in order."""
 
     def __init__(self, mixture: Mixture) -> None:
         self._mixture = mixture

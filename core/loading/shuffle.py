@@ -1,6 +1,6 @@
-"""The order of windows: pseudo-random permutations, computed for the positions that are asked for.
+"""The order of windows: pseudo-random permutations, of which single positions can be computed.
 
-No list of all windows is ever made.
+So no list of all windows is ever made.
 """
 
 from math import isqrt
@@ -12,33 +12,37 @@ ROUNDS = 8  # of the Feistel network
 
 
 def _uint64(values: int | list[int]) -> np.ndarray:
-    """Return an array, also of one number: numpy computes faster with it than with a Python int."""
+    """Return an array, even for a single number: numpy computes faster with it than with an int."""
     return np.array(values, np.uint64)
 
 
 ROUND_NUMBERS = _uint64([number << 48 for number in range(ROUNDS)])
 # the constants of SplitMix64
-ADDED, *FACTORS = map(_uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+INCREMENT, *FACTORS = map(_uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 SHIFTS = [_uint64(bits) for bits in (30, 27, 31)]
 
 
 def windows_at(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return the windows (n), of `count`, at positions (n) of an endless stream of shuffled epochs.
+    """Return the windows (n) at positions (n) of an endless stream of shuffled epochs.
 
-    Every epoch has each window once. A pure function of the positions, so a run can resume anywhere
-    without replaying the order.
+    count: number of windows; each epoch has every window once.
+
+    This is a pure function of the positions, so a run can resume anywhere without replaying the
+    order.
     """
     epochs, offsets = np.divmod(positions, count)
-    return shuffled(offsets, count, seed, epochs)
+    return permute(offsets, count, seed, epochs)
 
 
-def shuffled(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
-    """Return the images of indices (n) under pseudo-random permutations of 0..count-1.
+def permute(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
+    """Return what pseudo-random permutations of 0..count-1 map indices (n) to.
 
-    epochs (n): each epoch has a permutation of its own. Every index takes constant time and memory:
-    a Feistel network permutes the pairs (left, right) of an a x b grid that holds the numbers, and
-    is applied again until its result lies below `count`. Black and Rogaway, "Ciphers with Arbitrary
-    Finite Domains" (CT-RSA 2002), methods 2 and 3.
+    epochs: (n), the epoch of each index; every epoch has its own permutation.
+
+    Every index takes constant time and memory. The numbers are laid out on an a x b grid. A Feistel
+    network permutes their pairs (left, right), and is applied again until the result lies below
+    `count`. Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002), methods 2
+    and 3.
     """
     epoch_keys = _mix(_mix(_uint64([seed & MASK])) ^ epochs.astype(np.uint64))
     keys = epoch_keys + ROUND_NUMBERS[:, None]  # (ROUNDS n)
@@ -62,7 +66,7 @@ def _feistel(indices: np.ndarray, keys: np.ndarray, a: np.ndarray, b: np.ndarray
 
 def _mix(x: np.ndarray) -> np.ndarray:
     """Mix the bits of x (n) uint64: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    x = x + ADDED  # all arithmetic is modulo 2^64
+    x = x + INCREMENT  # all arithmetic is modulo 2^64
     x = (x ^ (x >> SHIFTS[0])) * FACTORS[0]
     x = (x ^ (x >> SHIFTS[1])) * FACTORS[1]
     mixed: np.ndarray = x ^ (x >> SHIFTS[2])

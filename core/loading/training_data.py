@@ -35,7 +35,7 @@ def action_spec(normalizer: Normalizer, window: int, horizon: int) -> ActionSpec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The datasets of a recipe, in its order; the policy acts in the terms of the first."""
+    """The datasets of a recipe, in its order; actions follow the convention of the first."""
 
     recipe: Recipe
     datasets: tuple[Dataset, ...]
@@ -151,7 +151,7 @@ class TrainingData:
         """Return {episode: task}.
 
         With several datasets, both names begin with the dataset's label: the errors of a task are
-        in the scale of its dataset's actions, and not comparable with another's.
+        in the scale of its dataset's actions, and cannot be compared with those of another.
         """
         return {
             dataset.episode_id(episode): dataset.task_name(episode)
@@ -163,7 +163,7 @@ class TrainingData:
 def open_data(recipe: Recipe) -> TrainingData:
     """Open a recipe's stores and fit the normalisers.
 
-    Raises DataError, or ConfigError where recipe and stores disagree.
+    Raises DataError for damaged data, and ConfigError if the recipe and the stores disagree.
     """
     views = open_views(recipe)
     configs = recipe.data.store_configs
@@ -187,7 +187,8 @@ def open_data(recipe: Recipe) -> TrainingData:
 def open_views(recipe: Recipe) -> list[StoreView]:
     """Open a recipe's stores and view each as the policy sees it.
 
-    Raises DataError, or ConfigError with every disagreement of recipe and stores.
+    Raises DataError for damaged data, and ConfigError with every disagreement between the recipe
+    and the stores.
     """
     configs = recipe.data.store_configs
     stores = [EpisodeStore(config.path) for config in configs]
@@ -211,7 +212,7 @@ def open_views(recipe: Recipe) -> list[StoreView]:
 
 
 def _unknown_names(kind: str, names: Sequence[str], known: Sequence[str], paths: str) -> list[str]:
-    """Say which cameras or features the recipe names that no store has."""
+    """Return a mistake for each camera or feature that the recipe names and no store has."""
     return [
         f"data.{kind}s: no {kind} '{name}'{did_you_mean(name, known)} {paths}"
         for name in names
@@ -225,7 +226,7 @@ def _common_views(
     infos: Sequence[StoreInfo],
     mistakes: list[str],
 ) -> list[StoreView]:
-    """View all stores alike; append a mistake for each reason why a store cannot be.
+    """View all stores in the same way; append a mistake for each reason why one does not fit.
 
     infos: the descriptions of the stores under the policy's names.
     """
@@ -235,18 +236,19 @@ def _common_views(
     except DataError as error:
         mistakes.append(f"data.{error}")
         return []
-    views, turning = [], rotation_names([info.action for info in infos])
+    views = []
+    rotation_dimensions = rotation_names([info.action for info in infos])
     for store, info, config in zip(stores, infos, configs, strict=True):
         try:
-            views.append(view_of(store, info, config.cameras, common, turning))
+            views.append(view_of(store, info, config.cameras, common, rotation_dimensions))
         except DataError as error:
-            which = f"'{config.label}' does not go with '{configs[0].label}'"
-            mistakes += [f"data.stores: {which}: {reason}" for reason in str(error).splitlines()]
+            pair = f"'{config.label}' does not fit '{configs[0].label}'"
+            mistakes += [f"data.stores: {pair}: {reason}" for reason in str(error).splitlines()]
     return views
 
 
 def _unexpected_conventions(expected: ActionConfig, recorded: ActionConvention) -> list[str]:
-    """Say where the store's actions differ from what the recipe expects of them."""
+    """Return a mistake for each way in which the actions are not what the recipe expects."""
     gripper_kinds = sorted({gripper.kind for gripper in recorded.grippers})
     conventions: Mapping[str, object] = {
         "mode": recorded.mode,
@@ -260,7 +262,7 @@ def _unexpected_conventions(expected: ActionConfig, recorded: ActionConvention) 
         expectation = getattr(expected, key)
         if expectation is not None and expectation != convention:
             mistakes.append(
-                f"action.{key}: the recipe relies on {expectation!r}, "
+                f"action.{key}: the recipe expects {expectation!r}, "
                 f"the store's actions are {convention!r}"
             )
     return mistakes

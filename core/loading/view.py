@@ -14,17 +14,18 @@ from core.episodes.statistics import Statistics
 from core.errors import DataError, did_you_mean
 from core.store.store import EpisodeStore
 
-ROWS = 2**16  # rows of actions whose statistics are computed at once
+# rows of actions whose statistics are computed at once
+ROWS = 2**16
 
 
 @dataclass(frozen=True)
 class StoreView:
-    """An opened store, read in the terms of `info`.
+    """An open store whose data are read as `info` describes them.
 
     info: what the policy sees: cameras, features, proprioception, convention of actions, frames per
-    second.
-    cameras: {the policy's name: the store's name}, without those that the store lacks.
-    conversion: of actions; its period is the number of the store's frames for each of the policy's.
+        second.
+    cameras: {the policy's name: the store's name}, without the cameras that the store lacks.
+    conversion: converts the store's actions to the policy's.
     """
 
     store: EpisodeStore
@@ -49,22 +50,22 @@ class StoreView:
 
     @cached_property
     def recorded(self) -> Mapping[str, str]:
-        """Cameras and features that the store has, {the policy's name: the store's name}."""
+        """{the policy's name: the store's name} of the cameras and features that the store has."""
         store_features = self.store.info.features
         features = {name: name for name in self.info.features if name in store_features}
         return {**self.cameras, **features}
 
     @cached_property
     def proprio_columns(self) -> list[int]:
-        """Columns of the policy's proprioception that the store's numbers fill."""
+        """Position of each of the store's proprioceptive numbers in the policy's."""
         return [self.info.proprio.index(name) for name in self.store.info.proprio]
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Statistics of "action" and "proprio" in the policy's terms.
+        """Statistics of "action" and "proprio", as the policy sees these.
 
-        Reads all actions of the store where they must be converted. Raises DataError where an
-        action cannot be converted, or no episode is long enough.
+        Reads all actions of the store if they must be converted. Raises DataError if an action
+        cannot be converted, or if no episode is long enough.
         """
         recorded = self.store.statistics
         proprio = recorded["proprio"].scatter(self.proprio_columns, len(self.info.proprio))
@@ -82,7 +83,7 @@ class StoreView:
 
     def _statistics_of_converted_actions(self) -> Iterator[Statistics]:
         """Convert all actions; yield the statistics of about ROWS of them at a time."""
-        converted: list[np.ndarray] = []
+        actions_so_far: list[np.ndarray] = []
         for episode, length in enumerate(self.store.length.tolist()):
             if length < self.period:
                 continue
@@ -90,30 +91,30 @@ class StoreView:
             spans = np.lib.stride_tricks.sliding_window_view(actions, self.period, axis=0)
             spans = spans.swapaxes(1, 2)  # (n period A)
             try:
-                converted.append(self.conversion(spans))
+                actions_so_far.append(self.conversion(spans))
             except ValueError as error:  # a quaternion of length zero
                 where = f"{self.store.path}: episode '{self.store.episode_id(episode)}'"
                 raise DataError(
                     f"{where}: its actions hold no rotation: {error}; import it again"
                 ) from None
-            if sum(map(len, converted)) >= ROWS:
-                yield Statistics.of(np.concatenate(converted))
-                converted = []
-        if converted:
-            yield Statistics.of(np.concatenate(converted))
+            if sum(map(len, actions_so_far)) >= ROWS:
+                yield Statistics.of(np.concatenate(actions_so_far))
+                actions_so_far = []
+        if actions_so_far:
+            yield Statistics.of(np.concatenate(actions_so_far))
 
     def actions(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Read the policy's actions at frames (n K) of episodes (n) -> (n K A) float32.
 
-        Each covers one period of the store's frames, from its frame on.
+        Each action covers one period of the store's frames, from its own frame on.
         """
         if self.conversion.is_identity:
             return self.store.gather("action", episodes, frames)
         last = self.store.length[episodes][:, None, None] - 1
         spans = np.minimum(frames[..., None] + np.arange(self.period), last)  # (n K period)
-        read = self.store.gather("action", episodes, spans.reshape(len(frames), -1))
-        converted = self.conversion(read.reshape(-1, self.period, read.shape[-1]))
-        return converted.reshape(*frames.shape, -1)
+        numbers = self.store.gather("action", episodes, spans.reshape(len(frames), -1))
+        actions = self.conversion(numbers.reshape(-1, self.period, numbers.shape[-1]))
+        return actions.reshape(*frames.shape, -1)
 
     def proprio(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Read proprioception at frames (n K) of episodes (n) -> (n K P) float32.
@@ -134,11 +135,12 @@ class StoreView:
     def read_frames(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
         """Decode frames start, start + period ... of a camera or a feature that the store has.
 
-        name: the policy's name of it. out: (n Y X C) uint8, resized where the sizes differ; of a
-        feature (n *shape).
+        name: the policy's name of the camera or the feature.
+        out: (n Y X C) uint8 for a camera, whose images are resized if the sizes differ; (n *shape)
+            for a feature.
         """
         store_name = self.recorded[name]
-        if name not in self._resized:
+        if name not in self._cameras_to_resize:
             self._decode(store_name, episode, start, out)
             return
         camera = self.store.info.cameras[store_name]
@@ -148,8 +150,8 @@ class StoreView:
             resized[...] = resize(frame, self.info.cameras[name])
 
     @cached_property
-    def _resized(self) -> frozenset[str]:
-        """The policy's cameras whose images are of another size than the store's."""
+    def _cameras_to_resize(self) -> frozenset[str]:
+        """The policy's cameras whose images have another size in the store."""
         return frozenset(
             name
             for name, store_name in self.cameras.items()
@@ -157,11 +159,12 @@ class StoreView:
         )
 
     def _decode(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
-        """Decode frames start, start + period ... of a camera or a feature, by the store's name."""
+        """Decode frames start, start + period ...; name: the store's name."""
         if self.period == 1:
             self.store.read_frames(name, episode, start, start + len(out), out)
             return
-        if self.store.codecs[name].block_size > 1:  # the frames between are decoded in any case
+        # a block of several frames is decoded as a whole, with the frames between
+        if self.store.codecs[name].block_size > 1:
             frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), out.dtype)
             self.store.read_frames(name, episode, start, start + len(frames), frames)
             out[:] = frames[:: self.period]
@@ -178,9 +181,12 @@ def resize(frame: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, str]) -> StoreInfo:
-    """Return a store's description with other names of cameras and actions, each {new: old}.
+    """Return a store's description with new names for cameras and action dimensions.
 
-    Raises DataError for an old name that the store does not have, and for names that would clash.
+    cameras: {new name: old name}.
+    actions: {new name: old name} of action dimensions.
+
+    Raises DataError if the store does not have an old name, or if two names would be the same.
     """
     _check_new_names("camera", cameras, list(info.cameras))
     _check_new_names("action", actions, list(info.action.names))
@@ -199,7 +205,10 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
 
 
 def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[str]) -> None:
-    """Raise DataError unless {new: old} gives each of the recorded names at most one new name."""
+    """Raise DataError unless renaming gives each recorded name one name that no other has.
+
+    old_name: {new name: old name}.
+    """
     for name in old_name.values():
         if name not in recorded:
             raise DataError(f"{kind}s: no {kind} '{name}'{did_you_mean(name, recorded)}")
@@ -208,19 +217,24 @@ def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[
     renamed_twice = len({*old_name.values()}) < len(old_name)
     if names_clash or renamed_twice:
         raise DataError(
-            f"{kind}s: two of {', '.join(recorded)} would have one name, or one of them two"
+            f"{kind}s: two of {', '.join(recorded)} would have the same name, or one would have "
+            "two names"
         )
 
 
 def common_info(
     infos: Sequence[StoreInfo], cameras: Sequence[str], features: Sequence[str] = ()
 ) -> StoreInfo:
-    """Return what a policy sees that is trained on several stores.
+    """Return what a policy that is trained on several stores sees.
 
     It has the first store's conventions and rate, and the cameras, actions and proprioception that
-    any of them has. cameras: those to use; default: all. features: those to use. A camera's size,
-    and the specification of a feature, are those of the first store that has it. Raises DataError
-    where a camera and a feature share a name.
+    any store has. The size of a camera and the description of a feature are those of the first
+    store that has it.
+
+    cameras: names of the cameras to use; default: all.
+    features: names of the features to use.
+
+    Raises DataError if a camera and a feature have the same name.
     """
     all_cameras: dict[str, Camera] = {}
     all_features: dict[str, Feature] = {}
@@ -246,20 +260,24 @@ def common_info(
 
 def view_of(
     store: EpisodeStore,
-    renamed: StoreInfo,
-    names: Mapping[str, str],
+    source: StoreInfo,
+    camera_names: Mapping[str, str],
     info: StoreInfo,
-    turning: tuple[str, ...],
+    rotation_dimensions: tuple[str, ...],
 ) -> StoreView:
-    """View a store as `info`; raises DataError, a line per reason, where that cannot be exact.
+    """View a store as the policy sees it.
 
-    renamed: the store's description under the policy's names. names: the cameras that were renamed,
-    {the policy's name: the store's name}. turning: the policy's action dimensions that rotate.
+    source: the store's description under the policy's names.
+    camera_names: {the policy's name: the store's name} of the cameras that were renamed.
+    info: what the policy sees.
+    rotation_dimensions: names of the policy's action dimensions that are a rotation.
+
+    Raises DataError, with a line per reason, if the conversion cannot be exact.
     """
-    ratio = renamed.fps / info.fps
-    reasons = list(incompatibilities(renamed.action, info.action, ratio, turning))
+    ratio = source.fps / info.fps
+    reasons = list(incompatibilities(source.action, info.action, ratio, rotation_dimensions))
     for name, feature in info.features.items():
-        recorded = renamed.features.get(name, feature)
+        recorded = source.features.get(name, feature)
         if recorded != feature:
             reasons.append(
                 f"feature '{name}': is {recorded}, the policy's is {feature}; "
@@ -267,8 +285,10 @@ def view_of(
             )
     if reasons:
         raise DataError("\n".join(reasons))
-    cameras = {name: names.get(name, name) for name in renamed.cameras if name in info.cameras}
+    cameras = {
+        name: camera_names.get(name, name) for name in source.cameras if name in info.cameras
+    }
     if not cameras:
         raise DataError(f"cameras: has none of {', '.join(info.cameras)}; name them in `cameras`")
-    conversion = Conversion(renamed.action, info.action, round(ratio), turning)
+    conversion = Conversion(source.action, info.action, round(ratio), rotation_dimensions)
     return StoreView(store, info, cameras, conversion)

@@ -13,7 +13,9 @@ class Windows:
 
     Windows start at every `stride`-th frame of the selected episodes, up to the last frame. Past an
     episode's end, the last frame is repeated and its actions are masked, as in RoboVLMs.
-    reach (T H): how many frames after a window's start each target action lies.
+
+    reach: (T H), how many frames after the window's start each target action lies.
+
     Raises DataError if no episode is selected.
     """
 
@@ -44,8 +46,8 @@ class Windows:
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the episodes (n) of windows (n), and the frames (n) at which the windows start."""
-        chosen = np.searchsorted(self._ends, indices, "right")
-        return self.episodes[chosen], (indices - self._begins[chosen]) * self.stride
+        rows = np.searchsorted(self._ends, indices, "right")  # of `episodes`
+        return self.episodes[rows], (indices - self._begins[rows]) * self.stride
 
 
 def split_by_task(store: EpisodeStore, held_out: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The dimensions of an action that a head regresses, and those that it classifies."""
+"""The continuous dimensions of an action, which a head regresses, and the binary ones."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from core.contracts.parts import ActionSpec
 class ActionDimensions(nn.Module):
     """Splits actions into continuous and binary dimensions, and joins them in the action's order.
 
-    It is a module, so that its indices lie on the head's device: indexing with Python lists would
-    copy them there at every step. No checkpoint holds them.
+    It is a module, so that its indices lie on the head's device: lists as indices would be copied
+    there at every step. No checkpoint holds the indices.
     """
 
     def __init__(self, action: ActionSpec) -> None:

@@ -28,12 +28,12 @@ from core.policy.quantization import quantize
 from core.policy.recomputation import recompute_blocks
 from core.recipe.recipe import Part, Recipe
 from core.recipe.sections import AugmentationConfig
-from core.registry.components import call_build, unoffered
+from core.registry.components import call_build, missing_arguments
 from core.registry.hookspecs import ComponentKind
 from core.weights.pretrained import FrozenWeights, Pretrained, checksum
 
-# of each kind of part: its abstract class, and the number of arguments that its methods take, by
-# which a plugin for an older edition of the contract is recognised
+# {kind of part: its abstract class, and how many arguments its methods take}; a method that takes
+# another number belongs to a plugin for another edition of the contract
 CONTRACTS: Mapping[str, tuple[type[nn.Module], Mapping[str, int]]] = {
     "vision_encoder": (VisionEncoder, {"forward": 2}),
     "text_encoder": (TextEncoder, {"forward": 2}),
@@ -110,8 +110,8 @@ def _join_parts(
     )
     if not backbone.both_ways and not action_tokens.causal:
         raise ConfigError(
-            f"action_tokens.attention: backbone '{parts['backbone'].component.name}' shows no "
-            'token a later one; set it to "causal"'
+            f"action_tokens.attention: backbone '{parts['backbone'].component.name}' lets no "
+            'token see a later one; set it to "causal"'
         )
     spec = ContextSpec(
         width=backbone.width,
@@ -158,10 +158,10 @@ def _build_heads(
     backbone: Backbone,
     text_encoder: TextEncoder,
 ) -> dict[str, PolicyHead]:
-    """Build the policy head, as "policy_head", and the auxiliary heads by label.
+    """Return the policy head, as "policy_head", and the auxiliary heads by label.
 
-    Raises ConfigError for a head whose needs are not met. Needs that its class declares are checked
-    before it is built, so that a head need not check whether the layers that it reads exist.
+    Raises ConfigError for a head whose needs are not met. The needs that its class declares are
+    checked before it is built, so a head need not check whether the layers that it reads exist.
     """
     if reserved := [label for label in recipe.auxiliary if hasattr(nn.ModuleDict(), label)]:
         raise ConfigError(
@@ -183,10 +183,11 @@ def _build_heads(
 
 
 def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered: Any) -> Any:
-    """Build a part, with those of the offered arguments that its build names.
+    """Build a part; its build receives those of the offered arguments that it names.
 
-    where: what messages call the part; default: its kind. Raises ConfigError that names the plugin
-    if the part is written for another edition of the contract.
+    where: what messages call the part; default: its kind.
+
+    Raises ConfigError that names the plugin if the part follows another edition of the contract.
     """
     component, (contract, methods) = part.component, CONTRACTS[kind]
     name = f"{where or kind}.name: '{component.name}' of plugin {component.plugin}"
@@ -194,7 +195,7 @@ def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered:
         "install a version for this one, or change it as "
         'docs/contracts.md, "From the first edition", says'
     )
-    if missing := unoffered(component.build, offered):
+    if missing := missing_arguments(component.build, offered):
         raise ConfigError(
             f"{name} is written for another edition of Joinery: its build asks for "
             f"{', '.join(missing)}, and this one offers {', '.join(offered) or 'nothing'} "
@@ -208,7 +209,7 @@ def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered:
         )
     if old := [m for m, count in methods.items() if not _accepts(getattr(module, m), count)]:
         raise ConfigError(
-            f"{name} has a method of another edition of Joinery, {' and '.join(old)}; {advice}"
+            f"{name} has methods of another edition of Joinery: {', '.join(old)}; {advice}"
         )
     if unset := [a for a in inspect.get_annotations(contract) if not hasattr(module, a)]:
         raise ConfigError(
@@ -234,14 +235,14 @@ def _check_needs(
     backbone: Backbone,
     text_encoder: TextEncoder,
 ) -> None:
-    """Raise ConfigError if a head needs what the built parts, or the data, do not have."""
+    """Raise ConfigError if a head needs something that the built parts or the data do not have."""
     reasons = list(unmet_needs(needs, part.role.insulate, backbone))
     if "proprio" in needs and not spec.proprio_dim:
         reasons.append("needs proprioception, and the data record none; choose another head")
     if "logits" in needs and not spec.vocabulary:
         reasons.append(
-            "needs the text encoder's output layer, and it has none (of a model that can have "
-            "one, set text_encoder.output = true)"
+            "needs the text encoder's output layer, and it has none (if its model can have one, "
+            "set text_encoder.output = true)"
         )
     if "logits" in needs and text_encoder.width != backbone.width:
         reasons.append(
@@ -258,7 +259,7 @@ def _check_needs(
 
 
 def _parts_and_heads(policy: Policy, recipe: Recipe) -> Iterator[tuple[str, nn.Module, Part]]:
-    """Yield name for messages, module and recipe section of the five parts and auxiliary heads."""
+    """Yield the name for messages, the module and the recipe's section of each part and head."""
     for kind, part in recipe.parts.items():
         yield kind, getattr(policy, kind), part
     for label, part in recipe.auxiliary.items():
@@ -266,11 +267,11 @@ def _parts_and_heads(policy: Policy, recipe: Recipe) -> Iterator[tuple[str, nn.M
 
 
 def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> None:
-    """Load each part's share of the weights that it names; each source is opened once."""
-    opened: dict[str, Pretrained] = {}
+    """Load the published weights that the recipe names for each part; open each source once."""
+    sources: dict[str, Pretrained] = {}
     for where, module, part in _parts_and_heads(policy, recipe):
         settings = part.settings
-        if not settings.pretrained or (from_checkpoint and not settings.base_is_published):
+        if not settings.pretrained or (from_checkpoint and not settings.keeps_pretrained_weights):
             continue
         name = f"{where}.pretrained: '{part.component.name}'"
         if not isinstance(module, Loadable):
@@ -279,16 +280,16 @@ def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> N
         if source is None:
             raise ConfigError(f"{name} names no source; write a folder or a name")
         try:
-            module.load_pretrained(opened.setdefault(source, Pretrained(source)))
+            module.load_pretrained(sources.setdefault(source, Pretrained(source)))
         except ConfigError as error:
             raise ConfigError([f"{where}.{line}" for line in error.mistakes]) from None
 
 
 def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
-    """Find the published weights that do not train, so that no checkpoint need hold them."""
+    """Find the published weights that do not train, which checkpoints need not hold."""
     weights: dict[str, Tensor] = {}
     for kind, part in recipe.parts.items():
-        if not part.settings.base_is_published:
+        if not part.settings.keeps_pretrained_weights:
             continue
         module: nn.Module = getattr(policy, kind)
         extra_parameters = getattr(module, "extra_parameters", ())
@@ -299,11 +300,11 @@ def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
 
 
 def _quantize(policy: Policy, recipe: Recipe) -> None:
-    """Quantise the frozen weights of parts where the recipe says so, and note their new names."""
+    """Quantise the frozen weights of the parts that the recipe names, and note their new names."""
     for kind, part in recipe.parts.items():
         if part.settings.quantize is None:
             continue
         prefix, names = f"{kind}.", policy.frozen_weights.names
-        of_part = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-        quantized = {prefix + name for name in quantize(getattr(policy, kind), of_part, kind)}
-        policy.frozen_weights = replace(policy.frozen_weights, names=names | quantized)
+        part_names = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        new_names = {prefix + name for name in quantize(getattr(policy, kind), part_names, kind)}
+        policy.frozen_weights = replace(policy.frozen_weights, names=names | new_names)

@@ -1,4 +1,4 @@
-"""Attention over a sequence and what came before it, as the layers of a backbone compute it."""
+"""Attention over a sequence and the tokens before it, for the layers of a backbone."""
 
 import torch
 from einops import rearrange
@@ -20,7 +20,7 @@ def attend(
     queries, keys, values: (S K L d), or queries of fewer tokens (S K R d).
     mask: (S 1 L P+L) bool, True where a row's token sees a column's; None: causal, without a past.
     past: keys and values of the P tokens before, (S K P d) each.
-    dropout: the probability with which an attention weight is dropped; 0 outside training.
+    dropout: the probability that an attention weight is dropped; 0 outside training.
 
     Returns the mixed values (S L K*d), and the keys and values of all tokens (S K P+L d).
     """

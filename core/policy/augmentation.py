@@ -1,4 +1,4 @@
-"""Random changes of the images in training, on the device; acting takes the middle of a crop."""
+"""Random changes of the images in training, on the device; acting crops the middle of an image."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,12 @@ GREY = (0.2989, 0.587, 0.114)
 class Augmentation(nn.Module):
     """Shifts, crops and recolours images.
 
-    Each window and each camera is changed by amounts of its own; all frames of a window are changed
-    alike, unless the configuration says `per_frame`.
+    Amounts are drawn for each window and each camera. They are the same for all frames of a window,
+    unless the configuration sets `per_frame`.
 
-    cameras: names of all cameras. Raises ConfigError if the configuration shifts another.
+    cameras: names of all cameras.
+
+    Raises ConfigError if the configuration names another camera.
     """
 
     def __init__(self, config: AugmentationConfig, cameras: Iterable[str]) -> None:
@@ -56,15 +58,15 @@ class Augmentation(nn.Module):
             images = shift(images, self._draw(images, largest_shift + 0.5, 2, generator).round())
         if config.crop < 1:
             images = crop(images, config.crop, self._draw(images, 1 - config.crop, 2, generator))
-        for change_colour, amount in (
+        for change_colour, largest_change in (
             (brighten, config.brightness),
             (contrast, config.contrast),
             (saturate, config.saturation),
             (turn_hue, config.hue),
         ):
-            if amount:
-                drawn = self._draw(images, amount, 1, generator)
-                images = change_colour(images, drawn[..., None, None])
+            if largest_change:
+                amount = self._draw(images, largest_change, 1, generator)
+                images = change_colour(images, amount[..., None, None])
         return images
 
     def _draw(self, images: Tensor, limit: float, count: int, generator: Generator) -> Tensor:
@@ -90,10 +92,10 @@ def shift(images: Tensor, offset: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, share: float, centre: Tensor) -> Tensor:
-    """Cut out a part of images (B T C Y X), and enlarge it to their size, bilinearly.
+    """Cut out a rectangle of images (B T C Y X), and enlarge it to their size, bilinearly.
 
-    share: of each side, that the part covers.
-    centre: (B T' 2), right and down from the middle of the image, in halves of its sides.
+    share: of each side of the image that the rectangle covers.
+    centre: (B T' 2) of the rectangle: right of and below the image's middle, in halves of a side.
     """
     batch, window = images.shape[:2]
     transform = torch.zeros(batch, window, 2, 3, device=images.device, dtype=torch.float32)
@@ -111,13 +113,13 @@ def brighten(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, amount: Tensor) -> Tensor:
-    """Multiply the distance from each frame's mean brightness by 1 + amount."""
+    """Multiply each pixel's distance from the frame's mean brightness by 1 + amount."""
     mean = _grey(images).mean(dim=(-3, -2, -1), keepdim=True)
     return _to_uint8(mean + (images - mean) * (1 + amount))
 
 
 def saturate(images: Tensor, amount: Tensor) -> Tensor:
-    """Multiply the distance from grey by 1 + amount."""
+    """Multiply each pixel's distance from grey by 1 + amount."""
     grey = _grey(images)
     return _to_uint8(grey + (images - grey) * (1 + amount))
 

@@ -1,4 +1,4 @@
-"""Instructions and images as the encoders return them, before and after the projections."""
+"""Instructions and images as tokens, before and after the projection to the backbone's width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

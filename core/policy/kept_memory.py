@@ -1,8 +1,8 @@
-"""Acting on what the backbone keeps: of each row's window, only the newest frame is run.
+"""Runs only the newest frame of each row's window, with a cache of what was computed before.
 
-What is kept is tensors (B ...): either keys, values and hidden states of every layer, for each of
-the window's L columns, or the state of a recurrent backbone. The layout of the window says which
-column holds which token.
+The cache is a mapping of tensors (B ...). It holds either the keys, values and hidden states of
+every layer, for each of the window's L columns, or the state of a recurrent backbone. The layout of
+the window says which column holds which token.
 """
 
 from dataclasses import replace
@@ -18,42 +18,44 @@ from core.policy.state import Window
 
 
 def run_newest_frame(
-    backbone: Backbone, sequence: TokenSequence, window: Window, kept: State
+    backbone: Backbone, sequence: TokenSequence, window: Window, cache: State
 ) -> tuple[Tensor, Memory, State]:
-    """Run each row's newest frame on top of the others -> readout (B 1 Q D), memory, what to keep.
+    """Run each row's newest frame after the others -> readout (B 1 Q D), memory, next cache.
 
-    sequence: of whole windows (B L D). kept: what this returned for the frame before; empty at
-    first. Where a full window has dropped its oldest frames, the remaining ones are run again:
-    their kept layers depend on the dropped frames.
+    sequence: of whole windows (B L D).
+    cache: what this returned for the frame before; empty at first.
+
+    If a full window has dropped its oldest frames, the remaining ones are run again, because their
+    cached layers depend on the dropped frames.
     """
     sequence = replace(sequence, block=blocks_of(sequence))
-    stale = (window.moved if kept else window.newest > 0).nonzero().flatten()  # rows
+    stale = (window.is_shifted if cache else window.newest > 0).nonzero().flatten()  # rows
     if len(stale):
         is_earlier = sequence.frame[stale] < window.newest[stale, None]
         earlier, columns = _select(sequence.map_columns(lambda x: x[stale]), is_earlier)
         layers = _stack_layers(backbone.remember(earlier))
-        kept = _store(kept, layers, earlier, columns, stale, sequence)
+        cache = _update(cache, layers, earlier, columns, stale, sequence)
     frame, columns = _select(sequence, sequence.frame == window.newest[:, None])
-    memory = backbone.remember(frame, _as_memory(kept, sequence, window) if kept else None)
+    memory = backbone.remember(frame, _as_memory(cache, sequence, window) if cache else None)
     rows = torch.arange(len(columns), device=columns.device)
     count = columns.shape[1]
     layers = {
         name: x.narrow(-2, x.shape[-2] - count, count) for name, x in _stack_layers(memory).items()
     }
-    kept = _store(kept, layers, frame, columns, rows, sequence)
-    return _readout(memory, sequence, window, columns), memory, kept
+    cache = _update(cache, layers, frame, columns, rows, sequence)
+    return _readout(memory, sequence, window, columns), memory, cache
 
 
 def carry_newest_frame(
-    backbone: Backbone, sequence: TokenSequence, window: Window, kept: State
+    backbone: Backbone, sequence: TokenSequence, window: Window, cache: State
 ) -> tuple[Tensor, Memory, State]:
-    """Do the same with a recurrent backbone: in constant time, over a history of any length."""
+    """Do the same as `run_newest_frame` with a recurrent backbone, in constant time."""
     frame, columns = _select(sequence, sequence.frame == window.newest[:, None])
     past = None
-    if kept:
+    if cache:
         carry = {
-            name: x.masked_fill(window.began.view(-1, *[1] * (x.ndim - 1)), 0)
-            for name, x in kept.items()
+            name: x.masked_fill(window.is_first.view(-1, *[1] * (x.ndim - 1)), 0)
+            for name, x in cache.items()
         }
         past = Memory(frame, frame.tokens, carry=carry)
     memory = backbone.remember(frame, past)
@@ -69,18 +71,18 @@ def _select(sequence: TokenSequence, chosen: Tensor) -> tuple[TokenSequence, Ten
     return replace(selection, mask=chosen.gather(1, columns)), columns
 
 
-def _as_memory(kept: State, sequence: TokenSequence, window: Window) -> Memory:
-    """Return what is kept of the frames before the newest, as the memory of a sequence (B L D)."""
+def _as_memory(cache: State, sequence: TokenSequence, window: Window) -> Memory:
+    """Return the cache of the frames before the newest, as the memory of a sequence (B L D)."""
     earlier = sequence.frame < window.newest[:, None]
-    kept = _pad_columns(kept, sequence)
+    cache = _pad_columns(cache, sequence)
     return Memory(
         sequence=replace(
             sequence, mask=earlier if sequence.mask is None else earlier & sequence.mask
         ),
-        tokens=kept["tokens"],
-        keys=kept["keys"].unbind(1) if "keys" in kept else (),
-        values=kept["values"].unbind(1) if "values" in kept else (),
-        hidden_states=kept["hidden_states"].unbind(1) if "hidden_states" in kept else (),
+        tokens=cache["tokens"],
+        keys=cache["keys"].unbind(1) if "keys" in cache else (),
+        values=cache["values"].unbind(1) if "values" in cache else (),
+        hidden_states=cache["hidden_states"].unbind(1) if "hidden_states" in cache else (),
     )
 
 
@@ -91,46 +93,49 @@ def _stack_layers(memory: Memory) -> dict[str, Tensor]:
     return {"tokens": memory.tokens, **stacked}
 
 
-def _pad_columns(kept: State, sequence: TokenSequence) -> State:
-    """Pad what is kept to the length of the window, which grows with the longest instruction."""
-    missing = sequence.frame.shape[1] - kept["tokens"].shape[-2]
-    return {name: torch.nn.functional.pad(x, (0, 0, 0, missing)) for name, x in kept.items()}
+def _pad_columns(cache: State, sequence: TokenSequence) -> State:
+    """Pad the cache to the length of the window, which grows with the longest instruction."""
+    missing = sequence.frame.shape[1] - cache["tokens"].shape[-2]
+    return {name: torch.nn.functional.pad(x, (0, 0, 0, missing)) for name, x in cache.items()}
 
 
-def _store(
-    kept: State,
+def _update(
+    cache: State,
     layers: State,
-    run: TokenSequence,
+    tokens: TokenSequence,
     columns: Tensor,
     rows: Tensor,
     sequence: TokenSequence,
 ) -> State:
-    """Write the layers of tokens that were run into what is kept of whole windows.
+    """Write the layers of tokens that were just run into the cache of whole windows.
 
-    run: those tokens (R M), of which masked ones are not written. layers: of them (R ... M d).
-    rows (R), columns (R M): where they belong in the windows. sequence: of the windows (B L).
+    layers: (R ... M d) of these tokens.
+    tokens: (R M); the layers of masked ones are not written.
+    columns: (R M), the column of each token in its window.
+    rows: (R), the row of each sequence of tokens.
+    sequence: of the windows (B L).
     """
     count, length = sequence.frame.shape
-    if not kept:
-        kept = {
+    if not cache:
+        cache = {
             name: x.new_zeros(count, *x.shape[1:-2], length, x.shape[-1])
             for name, x in layers.items()
         }
-    stored = {}
-    for name, x in _pad_columns(kept, sequence).items():
+    result = {}
+    for name, x in _pad_columns(cache, sequence).items():
         shape = [len(rows)] + [1] * (x.ndim - 3) + [columns.shape[1], 1]
         index = columns.view(shape).expand_as(layers[name])
         values = layers[name]
-        if run.mask is not None:
-            values = torch.where(run.mask.view(shape), values, x[rows].gather(-2, index))
-        stored[name] = x.index_copy(0, rows, x[rows].scatter(-2, index, values.to(x.dtype)))
-    return stored
+        if tokens.mask is not None:
+            values = torch.where(tokens.mask.view(shape), values, x[rows].gather(-2, index))
+        result[name] = x.index_copy(0, rows, x[rows].scatter(-2, index, values.to(x.dtype)))
+    return result
 
 
 def _readout(memory: Memory, sequence: TokenSequence, window: Window, columns: Tensor) -> Tensor:
     """Return the hidden states (B 1 Q D) of the newest frame's action tokens.
 
-    columns (B M): of the newest frame, which was run last.
+    columns: (B M), those of the newest frame, which was run last.
     """
     rows = torch.arange(len(columns), device=columns.device)
     column = sequence.readout[rows, window.newest] % sequence.frame.shape[1]

@@ -13,7 +13,9 @@ RANK = 16
 def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     """Freeze a part, and add a trainable adapter to each of its linear layers, in place.
 
-    settings: which layers, and the sizes of the adapters. where: the part's section, for messages.
+    settings: which layers get an adapter, and the sizes of the adapters.
+    where: the part's section, for messages.
+
     Raises ConfigError if peft is missing, or if a target is the name of no linear layer.
     """
     peft = import_library("peft", extra="lora")
@@ -53,6 +55,7 @@ def _find_targets(part: nn.Module, last_words: tuple[str, ...] | None, where: st
     """Return the full names of the linear layers that get an adapter.
 
     last_words: of the names of those layers; None: all linear layers.
+    where: the part's section, for messages.
     """
     # Parts freeze the weights of layers whose output they do not use; these need no adapter.
     names = [
@@ -71,7 +74,6 @@ def _find_targets(part: nn.Module, last_words: tuple[str, ...] | None, where: st
             )
     if not names:
         raise ConfigError(
-            f'{where}.train: "lora" stands beside linear layers, and this part has none; '
-            "set true or false"
+            f'{where}.train: "lora" adapts linear layers, and this part has none; set true or false'
         )
     return names

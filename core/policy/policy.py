@@ -30,7 +30,8 @@ from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 class Objective:
     """What a head's loss contributes to training.
 
-    weight: factor of its loss. insulate: whether its gradients stop before the backbone.
+    weight: factor of its loss.
+    insulate: whether its gradients stop before the backbone.
     """
 
     weight: float = 1.0
@@ -47,9 +48,11 @@ class Policy(nn.Module):
     Auxiliary heads run in training alone.
 
     projections: "vision" and "text", from each encoder's width to the backbone's.
-    augmentation: changes the images before the vision encoder; None: nothing does.
-    auxiliary: further heads by label.
-    objectives: of "policy_head" and of each auxiliary head by its label.
+    augmentation: changes the images before the vision encoder; None: they stay as they are.
+    auxiliary: {label: auxiliary head}.
+    objectives: {label: objective} of the auxiliary heads, and of "policy_head".
+    frozen_parts: parts that `freeze` has frozen; they stay in evaluation mode.
+    frozen_weights: published weights that checkpoints leave out.
     """
 
     def __init__(
@@ -82,8 +85,8 @@ class Policy(nn.Module):
     def forward(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         """Return the named terms of the loss, and their sum as "total"; all are scalars.
 
-        Terms of the policy head keep their names. Those of other parts begin with the part's name,
-        as "vision_encoder/..." or "auxiliary/<label>/...". Raises JoineryError if there is no term
+        Terms of the policy head keep their names. Those of other parts begin with the part's name:
+        "vision_encoder/..." or "auxiliary/<label>/...". Raises JoineryError if there is no term
         because the batch has no actions.
         """
         heads = {
@@ -116,7 +119,7 @@ class Policy(nn.Module):
         return self._observe(batch, self.policy_head.needs, generator, targets=None)[0]
 
     def _heads(self) -> dict[str, PolicyHead]:
-        """The policy head as "policy_head", and the auxiliary heads by label."""
+        """Return the policy head as "policy_head", and the auxiliary heads by label."""
         heads = {"policy_head": self.policy_head}
         for label, head in self.auxiliary.items():
             assert isinstance(head, PolicyHead)
@@ -177,7 +180,7 @@ class Policy(nn.Module):
     def _run_backbone(
         self, sequence: TokenSequence, needs: frozenset[Need]
     ) -> tuple[Tensor, Memory | None]:
-        """Run no more of the backbone than is needed -> readout (B T Q D), and memory."""
+        """Run only as much of the backbone as is needed -> readout (B T Q D), and memory."""
         if needs & LAYERS or "losses" in self.backbone.offers:
             memory = self.backbone.remember(sequence)
         elif "tokens" in needs:
@@ -195,9 +198,10 @@ class Policy(nn.Module):
         memory: Memory | None,
         needs: frozenset[Need],
     ) -> Context:
+        """Collect what a head reads; `vision` and `words` only if it needs them."""
         words = None
         if "logits" in needs:
-            # The assembly has checked that the encoder has an output layer as wide as the backbone.
+            # core/policy/assembly.py has checked that there is an output layer of this width
             text_encoder, projection = self.text_encoder, self.projections["text"]
             assert isinstance(text_encoder, HasOutputLayer)
             embed = text_encoder.embed
@@ -220,13 +224,13 @@ class Policy(nn.Module):
     def initial_state(self, seeds: Tensor) -> PolicyState:
         """Return the state of B rows that each start an episode.
 
-        seeds: (B) int64, which determine all noise that a policy draws in these episodes.
+        seeds: (B) int64; they determine all noise that the policy draws in these episodes.
         """
         head = self.policy_head.initial_state(len(seeds))
         return PolicyState(seeds, torch.zeros_like(seeds), history={}, head=head, memory={})
 
     def reset(self, state: PolicyState, rows: Tensor, seeds: Tensor) -> PolicyState:
-        """Start new episodes in rows (B) bool, with seeds (B) int64; the other rows go on."""
+        """Start new episodes in rows (B) bool with seeds (B) int64; other rows continue theirs."""
         return state.reset(rows, self.initial_state(seeds))
 
     def act(
@@ -240,25 +244,27 @@ class Policy(nn.Module):
         text = text or self.encode_text(batch.text_ids, batch.text_mask)
         images = self.encode_images(batch, text, generator)
         context_length = self.action_tokens.context
-        # With layers kept, half the frames go at once: what is kept of the rest must be run anew.
+        # With layers kept, a full window drops half its frames at once: the others must then be run
+        # again, which is too slow to do at every step.
         keep = context_length // 2 if self.keeps == "layers" else context_length - 1
         window = add_frame(state.history, images.projected, batch.proprio, context_length, keep)
         sequence = self.action_tokens.layout(
             window.vision, text.projected, window.proprio, None, generator
         )
-        readout, memory, kept = self._run_newest(sequence, window, state.memory)
+        readout, memory, cache = self._run_newest(sequence, window, state.memory)
         context = self._make_context(
             batch, images, readout, window.newest[:, None], memory, self.policy_head.needs
         )
         actions, head = self.policy_head.act(context, state.head, generator)
-        return actions, PolicyState(state.seed, state.step + 1, window.history, head, kept)
+        return actions, PolicyState(state.seed, state.step + 1, window.history, head, cache)
 
     @property
     def keeps(self) -> Literal["layers", "carry", "nothing"]:
         """What the backbone keeps from one frame to the next while acting.
 
-        "layers": keys and values of earlier frames. "carry": the state of a recurrent backbone.
-        "nothing": each frame's whole window is run.
+        "layers": the keys and values of earlier frames.
+        "carry": the state of a recurrent backbone.
+        "nothing": the whole window is run at every frame.
         """
         offers, needs = self.backbone.offers, self.policy_head.needs
         if self.action_tokens.context == 1:
@@ -268,22 +274,23 @@ class Policy(nn.Module):
         return "carry" if "carry" in offers and not needs & (LAYERS | {"tokens"}) else "nothing"
 
     def _run_newest(
-        self, sequence: TokenSequence, window: Window, kept: State
+        self, sequence: TokenSequence, window: Window, cache: State
     ) -> tuple[Tensor, Memory | None, State]:
-        """Run the newest frames -> their readout (B 1 Q D), the memory, and what to keep of it.
+        """Run the newest frames -> their readout (B 1 Q D), the memory, and the next cache.
 
-        sequence: of the rows' whole windows. kept: what this returned for the frame before.
+        sequence: of the rows' whole windows.
+        cache: what this returned for the frame before.
         """
         longest, needs = self.backbone.longest, self.policy_head.needs
         match self.keeps:
             case "layers" if longest is None or sequence.frame.shape[1] <= longest:
-                readout, memory, kept = run_newest_frame(self.backbone, sequence, window, kept)
+                readout, memory, cache = run_newest_frame(self.backbone, sequence, window, cache)
                 if "hidden_states" not in needs:
-                    # These are as large as keys and values, and no head reads them.
-                    kept = {name: x for name, x in kept.items() if name != "hidden_states"}
-                return readout, memory, kept
+                    # They are as large as keys and values, and no head reads them.
+                    cache = {name: x for name, x in cache.items() if name != "hidden_states"}
+                return readout, memory, cache
             case "carry":
-                return carry_newest_frame(self.backbone, sequence, window, kept)
+                return carry_newest_frame(self.backbone, sequence, window, cache)
         whole_readout, whole_memory = self._run_backbone(sequence, needs)
         rows = torch.arange(len(window.newest), device=whole_readout.device)
         return whole_readout[rows, window.newest].unsqueeze(1), whole_memory, {}

@@ -10,9 +10,9 @@ from core.registry.part_settings import EncoderSettings
 def build_projection(settings: EncoderSettings, width: int, target: int) -> nn.Module:
     """Build a projection: tokens (... width) -> (... target).
 
-    "linear" is nothing where the widths agree. "mlp" is the projection of LLaVA 1.5 (Liu et al.
-    2024), "mlp3" that of OpenVLA (Kim et al. 2024), whose hidden layer is four times as wide as its
-    input. An encoder of width 0 has no tokens, and its projection no weights.
+    "linear" adds no layer if the widths agree. "mlp" is the projection of LLaVA 1.5 (Liu et al.
+    2024). "mlp3" is that of OpenVLA (Kim et al. 2024), whose first hidden layer is four times as
+    wide as its input. An encoder of width 0 has no tokens, and its projection has no weights.
     """
     if width == 0:
         return NoTokens(target)

@@ -1,7 +1,7 @@
 """Exports a trained policy in the layouts in which its parts were published.
 
-The parts know the names of their tensors there (`Publishable`, `CheckpointPublishable`). This
-module merges adapters, joins what the parts give and writes the files.
+The parts know the names of their tensors in these layouts (`Publishable`, `CheckpointPublishable`).
+This module merges adapters, joins the tensors of the parts and writes the files.
 """
 
 import json
@@ -27,8 +27,9 @@ MODEL: tuple[ComponentKind, ...] = ("vision_encoder", "text_encoder", "backbone"
 def export_folder(policy: Policy, out: Path) -> None:
     """Write a folder that transformers loads: model.safetensors and config.json.
 
-    What only a policy has - action tokens, heads, projections - goes into policy.safetensors beside
-    them. Raises ConfigError that names the parts whose weights nobody publishes.
+    The weights of action tokens, heads and projections, which no such model has, go into
+    policy.safetensors beside them. Raises ConfigError that names the parts whose weights nobody
+    publishes.
     """
     merge(policy)
     tensors, description = published_model(policy)
@@ -42,7 +43,7 @@ def export_folder(policy: Policy, out: Path) -> None:
 
 
 def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The vision-language model of a policy: its weights by published name, and its config.json.
+    """Return a policy's vision-language model: {published name: weight}, and its config.json.
 
     The weights are not copied. Raises ConfigError that names the parts whose weights nobody
     publishes.
@@ -56,10 +57,10 @@ def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def export_checkpoint(policy: Policy, out: Path) -> None:
-    """Write the training checkpoint (.ckpt) of those who published the parts: {"state_dict": ...}.
+    """Write a training checkpoint (.ckpt) as the parts' publishers do: {"state_dict": ...}.
 
-    `torch.load(out, weights_only=True)` reads it. Raises ConfigError that names the parts which
-    have no names in such a checkpoint.
+    `torch.load(out, weights_only=True)` reads it. Raises ConfigError that names the parts whose
+    tensors have no names in such a checkpoint.
     """
     merge(policy)
     _raise_unless_publishable(policy, PARTS, CheckpointPublishable)
@@ -80,8 +81,8 @@ def _raise_unless_publishable(
 ) -> None:
     if any(not isinstance(projection, nn.Identity) for projection in policy.projections.values()):
         raise ConfigError(
-            "export: the parts have different widths, and no published layout has the projections "
-            "between"
+            "export: the parts have different widths, and no published layout holds the "
+            "projections between them"
         )
     parts = {kind: getattr(policy, kind) for kind in kinds}
     unknown = [
@@ -92,7 +93,7 @@ def _raise_unless_publishable(
     if unknown:
         raise ConfigError(
             f"export: nobody publishes the weights of {', '.join(unknown)}, so there is no layout "
-            "for it"
+            "for them"
         )
 
 

@@ -18,8 +18,8 @@ def quantize(part: nn.Module, weights: Set[str], where: str) -> set[str]:
     Raises ConfigError if bitsandbytes is missing, or if no weight belongs to a linear layer.
     """
     layers = import_library("bitsandbytes.nn", extra="quantized")
-    # The exact type alone: nn.MultiheadAttention reads the weight of its own subclass of nn.Linear,
-    # and never calls that layer's forward.
+    # Only nn.Linear itself: nn.MultiheadAttention has a subclass of it, and reads the weight of
+    # that layer without calling its forward.
     linear = {
         name: module
         for name, module in part.named_modules()

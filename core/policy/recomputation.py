@@ -14,7 +14,9 @@ from core.errors import ConfigError
 def recompute_blocks(part: nn.Module, where: str) -> None:
     """Make every block of a part recompute its activations in the backward pass, in place.
 
-    where: the part's section, for the message. Raises ConfigError if the part has no `blocks`.
+    where: the part's section, for the message.
+
+    Raises ConfigError if the part has no `blocks`.
     """
     blocks = list(part.blocks) if isinstance(part, HasBlocks) else []
     if not blocks:
@@ -26,11 +28,11 @@ def recompute_blocks(part: nn.Module, where: str) -> None:
 
 
 def _with_recomputation(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function so that it keeps only its arguments where a backward pass will follow."""
+    """Wrap a function so that it keeps only its arguments for a later backward pass."""
 
-    def run(*arguments: Any, **named: Any) -> Any:
+    def run(*arguments: Any, **keywords: Any) -> Any:
         if not torch.is_grad_enabled():
-            return forward(*arguments, **named)
-        return checkpoint(forward, *arguments, use_reentrant=False, **named)
+            return forward(*arguments, **keywords)
+        return checkpoint(forward, *arguments, use_reentrant=False, **keywords)
 
     return run

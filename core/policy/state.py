@@ -1,4 +1,4 @@
-"""What a policy remembers between two steps: tensors whose rows are episodes of their own."""
+"""What a policy remembers between two steps: tensors in which each row is an episode."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from core.contracts.tokens import full_mask
 class PolicyState:
     """The state of B rows, each an episode of its own.
 
-    seed: (B) int64, on the CPU; determines the episode's noise, together with the step.
+    seed: (B) int64, on the CPU; with the step, it determines the episode's noise.
     step: (B) int64, on the CPU; number of steps that the row has made.
     history: the frames that a sequence spans, as `add_frame` returns them; empty before the first
         step.
     head: state of the policy head.
-    memory: what the backbone keeps of earlier frames; ignored for a row whose history is empty.
+    memory: what the backbone keeps of earlier frames; not used for a row whose history is empty.
     """
 
     seed: Tensor
@@ -38,8 +38,8 @@ class PolicyState:
         """Take rows (B) bool from an initial state, and leave the others as they are."""
 
         def choose(initial: Tensor, current: Tensor) -> Tensor:
-            chosen = rows.to(initial.device).view(-1, *[1] * (initial.ndim - 1))
-            return torch.where(chosen, initial, current)
+            is_reset = rows.to(initial.device).view(-1, *[1] * (initial.ndim - 1))
+            return torch.where(is_reset, initial, current)
 
         history = dict(self.history)
         if "count" in history:
@@ -55,24 +55,24 @@ class PolicyState:
 
 @dataclass(frozen=True)
 class Window:
-    """The C frames that each row's sequence spans.
+    """The C frames that each row's sequence spans; C is `ActionTokens.context`.
 
-    Frames after the newest one hold arbitrary values; no frame sees a later one, so these do not
+    Frames after the newest one hold arbitrary values. No frame sees a later one, so they do not
     matter.
 
     vision: (B C N D).
     proprio: (B C P).
     newest: (B) int64, index of the newest frame.
-    began: (B) bool, whether the newest frame is the first of its episode.
-    moved: (B) bool, whether older frames were dropped to make room for the newest.
-    history: what the next frame is added to.
+    is_first: (B) bool, whether the newest frame is the first of its episode.
+    is_shifted: (B) bool, whether old frames were dropped to make room for the newest.
+    history: what `add_frame` adds the next frame to.
     """
 
     vision: TokenGroup
     proprio: Tensor | None
     newest: Tensor
-    began: Tensor
-    moved: Tensor
+    is_first: Tensor
+    is_shifted: Tensor
     history: State
 
 
@@ -81,13 +81,13 @@ def add_frame(
 ) -> Window:
     """Add a frame to the history: vision (B 1 N D) and proprioception (B 1 P).
 
-    history: of the `Window` before; empty at first.
+    history: that of the last `Window`; empty at first.
     context: number of frames that a sequence spans (C).
-    keep: number of frames that stay in a row that has C frames already.
+    keep: number of frames that stay in a row that already has C frames.
     """
     frame = {"tokens": vision.tokens}
     if vision.mask is not None or context > 1:
-        # Of several frames, some may have a mask and others none: keep a mask of all.
+        # Some of several frames may have a mask and others none, so the history holds all masks.
         frame["mask"] = full_mask(vision)
     if proprio is not None:
         frame["proprio"] = proprio
@@ -104,8 +104,8 @@ def add_frame(
         vision=replace(vision, tokens=frames["tokens"], mask=frames.get("mask")),
         proprio=frames.get("proprio"),
         newest=newest,
-        began=count == 0,
-        moved=count == context,
+        is_first=count == 0,
+        is_shifted=count == context,
         history={**frames, "count": newest + 1},
     )
 
@@ -113,13 +113,13 @@ def add_frame(
 def push_frame(frames: Tensor, count: Tensor, new: Tensor, keep: int | None = None) -> Tensor:
     """Put a new frame (B 1 ...) after the first `count` (B) of the frames (B C ...).
 
-    keep: of a row that is full (count is C), the last `keep` frames move to the front, and the new
-    one comes after them; default: C - 1, which drops the oldest.
+    keep: In a row that is full (count is C), the last `keep` frames move to the front, and the new
+        frame comes after them. Default: C - 1, which drops the oldest frame.
     """
     capacity = frames.shape[1]
     if keep is None:
         keep = capacity - 1
-    full, shape = count == capacity, [-1] + [1] * (frames.ndim - 1)
-    index = torch.where(full, keep, count).view(shape)
-    moved = torch.where(full.view(shape), frames.roll(keep - capacity, dims=1), frames)
-    return moved.scatter(1, index.expand_as(new), new.to(frames.dtype))
+    is_full, shape = count == capacity, [-1] + [1] * (frames.ndim - 1)
+    index = torch.where(is_full, keep, count).view(shape)
+    frames_before = torch.where(is_full.view(shape), frames.roll(keep - capacity, dims=1), frames)
+    return frames_before.scatter(1, index.expand_as(new), new.to(frames.dtype))

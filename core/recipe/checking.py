@@ -1,4 +1,4 @@
-"""Plain data become checked dataclasses; every mistake in them is collected, not only the first."""
+"""Makes checked dataclasses of plain data, and collects all mistakes instead of the first."""
 
 import math
 import tomllib
@@ -16,46 +16,47 @@ T = TypeVar("T")
 
 
 def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[str]) -> T | None:
-    """Make a dataclass of `values`, or append one line per mistake to `mistakes` and return None.
+    """Make a dataclass of `values`; append a line per mistake, and return None if there is any.
 
     where: the dotted path of the section, for the messages.
+    mistakes: the list that the lines are appended to.
     """
     known_keys = [f.name for f in fields(config)]  # type: ignore[arg-type]
     known_values: dict[str, Any] = {}
-    meaningless: list[str] = []
+    unsupported: list[str] = []
     for key, value in values.items():
         if key in known_keys:
             known_values[key] = value
-            meaningless += _meaningless_values(f"{where}.{key}", value)
+            unsupported += _unsupported_values(f"{where}.{key}", value)
         else:
             mistakes.append(f"{where}.{key}: unknown key{did_you_mean(key, known_keys)}")
-    mistakes += meaningless
-    if meaningless:  # JSON, by which pydantic checks the rest, cannot hold them
+    mistakes += unsupported
+    if unsupported:  # JSON cannot hold these values, and pydantic checks the values as JSON
         return None
     try:
-        filled = from_plain(config, known_values)
+        result = from_plain(config, known_values)
     except ValidationError as error:
         mistakes += [_line(where, details) for details in error.errors(include_url=False)]
         return None
-    return filled if len(known_values) == len(values) else None
+    return result if len(known_values) == len(values) else None
 
 
 def parse_value(text: str) -> Any:
-    """Read a value from the command line as TOML; what is not TOML is a string.
+    """Read a value from the command line as TOML, or as a string if it is not TOML.
 
-    A bare word is a string, too, so a shell needs no inner quotes.
+    A bare word is not TOML, and so a string: no quotes inside the shell's quotes are needed.
     """
     try:
-        parsed = tomllib.loads(f"value = {text.strip()}")
+        table = tomllib.loads(f"value = {text.strip()}")
     # ValueError: not TOML, or a number of thousands of digits; RecursionError: nested too deeply
     except (ValueError, RecursionError):
         return text.strip()
     # a text with line breaks may hold further keys: then it is no single value
-    return parsed["value"] if len(parsed) == 1 else text.strip()
+    return table["value"] if len(table) == 1 else text.strip()
 
 
 def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
-    """Read `key=value` pairs from the command line; append a line to `mistakes` for other words."""
+    """Read `key=value` pairs from the command line; append a mistake for each other word."""
     values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -66,13 +67,13 @@ def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
     return values
 
 
-def _meaningless_values(path: str, value: Any) -> list[str]:
-    """Say where a value holds what TOML allows and no key means: dates, infinities and NaN."""
+def _unsupported_values(path: str, value: Any) -> list[str]:
+    """Return a line for each value that TOML allows but no key takes: dates, infinities and NaN."""
     if isinstance(value, list | dict):
         entries = value.items() if isinstance(value, dict) else enumerate(value)
         lines: list[str] = []
         for key, entry in entries:
-            lines += _meaningless_values(f"{path}.{key}", entry)
+            lines += _unsupported_values(f"{path}.{key}", entry)
         return lines
     if isinstance(value, float) and not math.isfinite(value):
         return [f"{path}: expected a finite number, got {value}"]
@@ -82,12 +83,12 @@ def _meaningless_values(path: str, value: Any) -> list[str]:
 
 
 def _line(where: str, details: ErrorDetails) -> str:
-    """Say one of pydantic's errors as a line of Joinery's."""
+    """Write one of pydantic's errors as a line in Joinery's words."""
     path = ".".join([where, *map(str, details["loc"])])
     if details["type"] == "missing":
         return f"{path}: missing; this key has no default"
     if details["type"] == "unexpected_keyword_argument":
         return f"{path}: unknown key"
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    shown = "" if details["type"] == "value_error" else f", got {details['input']!r}"
-    return f"{path}: {message}{shown}"
+    value = "" if details["type"] == "value_error" else f", got {details['input']!r}"
+    return f"{path}: {message}{value}"

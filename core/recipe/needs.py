@@ -15,8 +15,10 @@ def check_needs(
 ) -> Iterator[str]:
     """Yield one line for every need of a head that the backbone or the text encoder does not meet.
 
-    parts: by kind; None where a section has mistakes of its own. Only classes can be compared here;
-    a part that a function builds is checked once it is built.
+    parts: by kind; None where a section has mistakes of its own.
+    auxiliary: the auxiliary heads, by label.
+
+    Only classes can be compared here. A part that a function builds is checked once it is built.
     """
     heads = {"policy_head": parts.get("policy_head")}
     heads |= {f"auxiliary '{label}'": head for label, head in auxiliary.items()}

@@ -1,8 +1,8 @@
 """A recipe is one TOML file; `load_recipe` makes frozen, checked dataclasses of it.
 
-The steps stand in `load_recipe`: read the file, give keys of earlier versions their present names,
-apply the overrides of the command line, check every section, make paths absolute. All mistakes are
-reported at once, before anything is built.
+Its steps: read the file, give keys of earlier versions their present names, apply the overrides of
+the command line, check every section, make paths absolute. It reports all mistakes at once, before
+anything is built.
 """
 
 import re
@@ -44,7 +44,7 @@ PARTS: tuple[ComponentKind, ...] = (
 ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
 
 # {section: {key of an earlier version: its present name}}; recipes, overrides and the recipe.toml
-# of finished runs may use either
+# of finished runs may use either name
 FORMER_NAMES: Mapping[str, Mapping[str, str]] = {
     "evaluate": {"lanes": "num_envs", "execute": "replan_steps"},
 }
@@ -62,8 +62,9 @@ class Choice:
 class Part(Choice):
     """One part of the policy: which component, its configuration, and how it is trained.
 
-    settings: what every part has. role: the settings that only parts of its kind have, for example
-    the projection of an encoder or the weight of an auxiliary head's loss; None for other kinds.
+    settings: the settings that every part has.
+    role: the settings that only parts of its kind have, for example the projection of an encoder or
+        the weight of an auxiliary head's loss; None for kinds without any.
     """
 
     settings: PartSettings
@@ -79,8 +80,8 @@ class Part(Choice):
 class Recipe:
     """An experiment: the data, the policy's five parts, its training and its evaluation.
 
-    auxiliary: further policy heads, by label. environment, demonstrations and evaluate are None
-    where the recipe has no such section.
+    auxiliary: further policy heads, by label.
+    environment, demonstrations, evaluate: None where the recipe has no such section.
     """
 
     train: TrainConfig
@@ -129,20 +130,21 @@ def load_recipe(
 ) -> Recipe:
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
-    overrides: `section.key=value` pairs of the command line. environment: the name of another
-    environment to use instead of the recipe's; the recipe's tasks are then dropped.
+    overrides: `section.key=value` pairs of the command line.
+    environment: name of an environment to use instead of the recipe's; the recipe's tasks are then
+        dropped.
     """
     mistakes: list[str] = []
     values = _read(path)
     _rename_former_keys(values)
     if environment is not None:
         _replace_environment(values, environment)
-    overridden = _override(values, overrides, mistakes)
+    overridden_keys = _override(values, overrides, mistakes)
     _move_attention(values, catalogue)
     recipe = _check(values, catalogue, mistakes)
     if recipe is None:
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
-    return _with_absolute_paths(recipe, path.parent.absolute(), overridden)
+    return _with_absolute_paths(recipe, path.parent.absolute(), overridden_keys)
 
 
 def load_recipe_of_run(
@@ -180,7 +182,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _rename_former_keys(values: dict[str, Any]) -> None:
     """Give keys of earlier versions their present names, in place.
 
-    Where a section has both, the former name stays, and is reported as an unknown key.
+    If a section has both, the former name stays, and is later reported as an unknown key.
     """
     for section, names in FORMER_NAMES.items():
         table = values.get(section)
@@ -192,9 +194,9 @@ def _rename_former_keys(values: dict[str, Any]) -> None:
 
 
 def _replace_environment(values: dict[str, Any], name: str) -> None:
-    """Use another environment, without the settings and tasks of the recipe's own."""
-    before = values.get("environment")
-    if isinstance(before, dict) and before.get("name") == name:
+    """Replace the recipe's environment, and drop its settings and tasks, in place."""
+    own = values.get("environment")
+    if isinstance(own, dict) and own.get("name") == name:
         return
     values["environment"] = {"name": name}
     values.pop("demonstrations", None)
@@ -203,8 +205,8 @@ def _replace_environment(values: dict[str, Any], name: str) -> None:
 
 
 def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[str]) -> set[str]:
-    """Apply `section.key=value` pairs in place; return the keys that were overridden."""
-    overridden = set()
+    """Apply `section.key=value` pairs in place, and return their keys."""
+    overridden_keys = set()
     for pair in overrides:
         path, equals, text = pair.partition("=")
         section, dot, key = path.strip().partition(".")
@@ -221,14 +223,14 @@ def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[s
             continue
         key = FORMER_NAMES.get(section, {}).get(key, key)
         values[section][key] = parse_value(text)
-        overridden.add(f"{section}.{key}")
-    return overridden
+        overridden_keys.add(f"{section}.{key}")
+    return overridden_keys
 
 
 def _move_attention(values: dict[str, Any], catalogue: Catalogue) -> None:
-    """Move backbone.attention, where version 0.1 had it, to action_tokens.attention.
+    """Move backbone.attention to action_tokens.attention, in place; version 0.1 had it there.
 
-    The backbone of a third party may have a key of this name itself, and keeps it.
+    The backbone of a third party may have a key of this name itself. Then nothing is moved.
     """
 
     def has_attention_key(kind: ComponentKind, section: dict[str, Any]) -> bool:
@@ -248,7 +250,7 @@ def _move_attention(values: dict[str, Any], catalogue: Catalogue) -> None:
 
 
 def _check(values: Mapping[str, Any], catalogue: Catalogue, mistakes: list[str]) -> Recipe | None:
-    """Make a dataclass of every section; append each mistake, and return None if there is any."""
+    """Make a recipe of its sections; append each mistake, and return None if there is any."""
     required = [*GENERAL, *PARTS]
     optional = ["environment", *OPTIONAL]
     sections = [*required, "auxiliary", *optional]
@@ -290,15 +292,15 @@ def _part(
     catalogue: Catalogue,
     mistakes: list[str],
     where: str | None = None,
-    role_of: str | None = None,
+    role_kind: str | None = None,
 ) -> Part | None:
     """Sort the keys of a part's section into its settings, its role and its component's own.
 
-    where: the section's name in messages; default: its kind.
-    role_of: whose key in SETTINGS_OF_KIND is the part's role; default: its kind.
+    where: the section's name in messages; default: `kind`.
+    role_kind: key of the part's role in SETTINGS_OF_KIND; default: `kind`.
     """
     where = where or kind
-    role_type = SETTINGS_OF_KIND.get(role_of or kind)
+    role_type = SETTINGS_OF_KIND.get(role_kind or kind)
     role_keys = {f.name for f in fields(role_type)} if role_type else set()
     shared_values, role_values, own_values = {}, {}, {}
     for key, value in section.items():
@@ -326,7 +328,7 @@ def _auxiliary(tables: Any, catalogue: Catalogue, mistakes: list[str]) -> dict[s
     heads: dict[str, Part] = {}
     for number, table in enumerate(tables):
         where = f"auxiliary.{number}"
-        part = _part("policy_head", table, catalogue, mistakes, where, role_of="auxiliary")
+        part = _part("policy_head", table, catalogue, mistakes, where, role_kind="auxiliary")
         if part is None or part.role is None:
             continue
         label = part.role.label or part.component.name
@@ -359,20 +361,20 @@ def _choice(
 
 
 def _contradictions(data: Any, action: Any, rollouts: Mapping[str, Any]) -> list[str]:
-    """Check what concerns several sections; a section with mistakes of its own is None here."""
+    """Compare sections with each other; a section with mistakes of its own is None here."""
     mistakes = [
-        f"[{name}]: there is no [environment] to do it in; add one, or leave out [{name}]"
+        f"[{name}]: there is no [environment] for it; add one, or leave out [{name}]"
         for name in OPTIONAL
         if name in rollouts and "environment" not in rollouts
     ]
     if rollouts.get("demonstrations") and data and data.path is None:
         mistakes.append(
-            "[demonstrations]: are recorded into one store; name it with data.path alone"
+            "[demonstrations]: they are recorded into one store; name it with data.path alone"
         )
     evaluate = rollouts.get("evaluate")
     if evaluate and action and evaluate.replan_steps > action.horizon:
         mistakes.append(
-            f"evaluate.replan_steps: a chunk holds action.horizon = {action.horizon}, "
+            f"evaluate.replan_steps: expected at most action.horizon = {action.horizon}, "
             f"got {evaluate.replan_steps}"
         )
     return mistakes
@@ -383,20 +385,21 @@ def _contradictions(data: Any, action: Any, rollouts: Mapping[str, Any]) -> list
 
 @dataclass(frozen=True)
 class _Paths:
-    """Makes relative paths absolute: those of the recipe begin at its folder.
+    """Makes relative paths absolute.
 
-    overridden: the keys that the command line set; their paths begin at the current folder.
+    folder: the recipe's; its paths begin there.
+    overridden_keys: keys that the command line has set; their paths begin at the current folder.
     """
 
     folder: Path
-    overridden: set[str]
+    overridden_keys: set[str]
 
     def start_of(self, key: str) -> Path:
         """Return the folder at which the path of a key begins."""
-        return Path.cwd() if key in self.overridden else self.folder
+        return Path.cwd() if key in self.overridden_keys else self.folder
 
     def hub_or_path(self, name: str, key: str) -> str:
-        """Return a name on the hub as it is; it is a path if a file or folder lies there."""
+        """Return the absolute path of a file or folder that exists, else the name on the hub."""
         path = self.start_of(key) / name
         return str(path.absolute()) if path.exists() else name
 
@@ -426,9 +429,9 @@ class _Paths:
         return replace(part, config=self.of_config(part.config, section), settings=settings)
 
 
-def _with_absolute_paths(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
-    """Return the recipe with absolute paths; folder: where the recipe lies."""
-    paths = _Paths(folder, overridden)
+def _with_absolute_paths(recipe: Recipe, folder: Path, overridden_keys: set[str]) -> Recipe:
+    """Return the recipe with absolute paths; the arguments are those of _Paths."""
+    paths = _Paths(folder, overridden_keys)
     environment = recipe.environment
     if environment is not None:
         config = paths.of_config(environment.config, "environment")

@@ -37,7 +37,10 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
 def _part(
     kind: ComponentKind, catalogue: Catalogue, definitions: dict[str, Any], role: type | None
 ) -> dict[str, Any]:
-    """Return the schema of a part's section; role: the settings that only this kind of part has."""
+    """Return the schema of a part's section.
+
+    role: the settings that only this kind of part has.
+    """
     settings = _object(PartSettings, definitions)["properties"]
     if role is not None:
         settings |= _object(role, definitions)["properties"]
@@ -49,7 +52,10 @@ def _part(
 def _component(
     kind: ComponentKind, catalogue: Catalogue, definitions: dict[str, Any], shared: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return one variant per component; shared: the keys that all of them have beside their own."""
+    """Return the schema of a section that names a component, with a variant for each component.
+
+    shared: the keys that all components of this kind have beside their own.
+    """
     variants: list[Any] = []
     for component in catalogue[kind]:
         variant = _object(component.config, definitions)

@@ -11,8 +11,8 @@ from core.episodes.episode import Frame, Mode, Rotation
 from core.registry.part_settings import Amount, Positive, Rate, Share
 from core.store.location import Address
 
-# Demonstrations of a task. Their seeds then stay below those of evaluation (a million and above),
-# even where only one attempt in ten succeeds.
+# The limit for each task. It keeps the seeds of demonstrations below those of evaluation (a million
+# and above), even if only one attempt in ten succeeds.
 MOST_DEMONSTRATIONS = 100_000
 
 
@@ -37,8 +37,8 @@ class TrainConfig:
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """how the learning rate falls; cosine and linear end at zero."""
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """share of the steps after the warm-up over which the learning rate falls, at the end of
-    training; before, it is constant.
+    """share of the steps after the warm-up over which the learning rate falls; these are the last
+    steps, and before them it is constant.
     """
     gradient_clip: Amount = 1.0
     """largest norm of the whole gradient; 0 does not clip."""
@@ -57,7 +57,7 @@ class TrainConfig:
     checkpoint_every: Positive = 200
     """steps between checkpoints; the last step always saves."""
     keep_last: Positive = 2
-    """how many of the newest checkpoints are kept, beside the best one."""
+    """number of newest checkpoints to keep, beside the best one."""
     log_every: Positive = 10
     """steps between readings of the losses; a reading waits for the device."""
     joint_table_every: Positive = 100
@@ -73,7 +73,7 @@ class TrainConfig:
             )
 
 
-# `fill` finds the unknown keys of whole sections only; those of tables within are left to pydantic
+# `fill` finds the unknown keys of a section, and pydantic those of a table inside a section
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class StoreConfig:
@@ -86,8 +86,8 @@ class StoreConfig:
     name: str | None = None
     """its name in messages, episode ids and checkpoints; default: the last part of its path."""
     weight: Annotated[float, Gt(0)] | None = None
-    """its share of the samples is this over the sum of all weights; set it for all stores or for
-    none; default: every window is drawn equally often.
+    """its share of the samples is its weight divided by the sum of all weights; set it for all
+    stores or for none; default: every window is drawn equally often.
     """
     cameras: Mapping[str, str] = field(default_factory=dict)
     """{the policy's name: the store's name} of cameras; others keep their names."""
@@ -155,9 +155,9 @@ class ActionConfig:
     clip_range: tuple[float, float] = (-1.0, 1.0)
     """lowest and highest value, for normalization = "clip_range"."""
     mode: Mode | None = None
-    """expected mode; a store of the other is refused."""
+    """expected mode; a store with the other is refused."""
     frame: Frame | None = None
-    """expected coordinates; a store in others is refused."""
+    """expected coordinates; a store with others is refused."""
     rotation: Rotation | None = None
     """expected layout of rotations; a store with another is refused."""
     gripper: Literal["binary", "continuous", "none"] | None = None
@@ -205,8 +205,8 @@ class DemonstrationsConfig:
     episodes: Annotated[int, Gt(0), Le(MOST_DEMONSTRATIONS)] = 100
     """successful demonstrations of each task."""
     noise: Annotated[float, Ge(0), Le(1)] = 0.0
-    """how much the expert's actions are disturbed while recording, in units of the actions; how
-    much it recovers from is said with the environment's expert.
+    """how much the expert's actions are disturbed while recording, in units of the actions; the
+    environment's documentation says how much its expert recovers from.
     """
 
     def __post_init__(self) -> None:
@@ -226,8 +226,8 @@ class EvaluateConfig:
     replan_steps: Positive = 1
     """actions of each chunk that are executed before the policy is asked again."""
     num_envs: Positive = 16
-    """environments that run at once, one process each; they make up the policy's batch, so the
-    numbers depend on how many they are.
+    """environments that run at once, one process each; they form the policy's batch, so results
+    depend on their number.
     """
     timeout: Annotated[float, Gt(0)] = 60.0
     """seconds after which an environment that does not answer is restarted."""
@@ -242,8 +242,8 @@ class EvaluateConfig:
     checkpoint: Literal["last", "best"] = "last"
     """which checkpoint to evaluate: the newest, or the best by validation."""
     store: str | None = None
-    """the name of the store whose action scale the policy acts in, of several that it was trained
-    on; default: the first.
+    """for a policy that was trained on several stores: the one whose action scale it acts in, by
+    name; default: the first.
     """
 
     def __post_init__(self) -> None:
@@ -262,7 +262,7 @@ class EvaluateConfig:
         swapping = "swapped_words" in self.controls
         if swapping and len(self.swap) < 2:
             raise ValueError(
-                'controls names "swapped_words", and swap lists no two words; '
+                'controls names "swapped_words", but swap lists fewer than two words; '
                 'for example ["red", "blue"]'
             )
         if self.swap and not swapping:
@@ -274,7 +274,7 @@ class EvaluateConfig:
 
 
 def _raise_if_repeated(names: tuple[str, ...], key: str) -> None:
-    """Raise ValueError where a list of names, the value of `key`, holds one of them twice."""
+    """Raise ValueError if a name occurs twice in the list that is the value of `key`."""
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{key} names one twice: {', '.join(repeated)}")
 

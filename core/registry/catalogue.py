@@ -1,4 +1,4 @@
-"""Finds plugins and collects their components, built-in and installed ones by the same way.
+"""Finds plugins and collects their components, in one way for built-in and installed plugins.
 
 All of them go through one pluggy manager. `joinery plugins` lists every plugin with its origin,
 version, components and their configuration.
@@ -55,9 +55,11 @@ HOOKS: Mapping[str, ComponentKind] = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything the installed plugins offer, and which of them failed, with the reason.
+    """What the installed plugins offer, and why some of them failed.
 
-    registries: of the components, by kind. plugins: by name. failures: {plugin: reason}.
+    registries: {kind: registry of its components}.
+    plugins: {name: plugin}.
+    failures: {name of a plugin: reason}.
     """
 
     registries: Mapping[ComponentKind, Registry] = field(
@@ -70,18 +72,18 @@ class Catalogue:
         return self.registries[kind]
 
     def note_failure(self, plugin: Plugin, error: BaseException) -> None:
-        """Note why a plugin failed; `explain_unknown` says it to recipes that need the plugin."""
+        """Note why a plugin failed; `explain_unknown` tells it to users who miss a component."""
         self.failures[plugin.name] = (
             f"{plugin.distribution} {plugin.version}: {type(error).__name__}: {error}"
         )
 
     def explain_unknown(self, kind: ComponentKind, name: object) -> str:
-        """Say which components exist, and which plugins failed and may have had the missing one."""
+        """Say which components exist, and which plugins failed and may offer the missing one."""
         known = [component.name for component in self[kind]]
         if not isinstance(name, str):
             return f"expected the name of a {kind}{did_you_mean('', known)}"
         failures = "".join(
-            f"; plugin '{plugin}' failed: {why}" for plugin, why in self.failures.items()
+            f"; plugin '{plugin}' failed: {reason}" for plugin, reason in self.failures.items()
         )
         return f"no {kind} is called '{name}'{did_you_mean(name, known)}{failures}"
 
@@ -90,14 +92,14 @@ class Catalogue:
 def load_plugins() -> Catalogue:
     """Import every plugin and collect its components.
 
-    A plugin that fails is noted, and the others are still loaded. Raises PluginError when two
-    plugins, or two components of one kind, claim one name.
+    The failure of a plugin is noted, and the others are still loaded. Raises PluginError if two
+    plugins, or two components of one kind, have the same name.
     """
     manager = pluggy.PluginManager(hookspecs.hookspec.project_name)
     manager.add_hookspecs(hookspecs)
     catalogue = Catalogue()
     for plugin, load in _discover():
-        _admit(manager, catalogue, plugin, load)
+        _load_plugin(manager, catalogue, plugin, load)
     for hook, kind in HOOKS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
             _register_components(implementation, catalogue, kind)
@@ -117,7 +119,7 @@ def _discover() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
             yield Plugin(entry.name, "unknown", "unknown"), entry.load
 
 
-def _admit(
+def _load_plugin(
     manager: pluggy.PluginManager,
     catalogue: Catalogue,
     plugin: Plugin,
@@ -125,7 +127,7 @@ def _admit(
 ) -> None:
     """Import a plugin's module and register its hooks; note the failure if that goes wrong."""
     if other := catalogue.plugins.get(plugin.name):
-        raise PluginError(f"two plugins have one name: {other} and {plugin}: uninstall one")
+        raise PluginError(f"two plugins have the same name: {other} and {plugin}: uninstall one")
     catalogue.plugins[plugin.name] = plugin
     try:
         module = load()
@@ -134,7 +136,7 @@ def _admit(
             raise TypeError(
                 f"it registers nothing: it has no @hookimpl function called {', '.join(HOOKS)}"
             )
-    # a third party's module may fail in any way, and should break only recipes that use it
+    # a third party's module may fail in any way, and must not break recipes that do not use it
     except (Exception, SystemExit) as error:  # noqa: BLE001
         catalogue.note_failure(plugin, error)
 
@@ -150,5 +152,5 @@ def _register_components(implementation: Any, catalogue: Catalogue, kind: Compon
         implementation.function(register)
     except PluginError:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (as in _admit)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (as in _load_plugin)
         catalogue.note_failure(plugin, error)

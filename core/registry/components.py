@@ -16,7 +16,7 @@ from core.registry.hookspecs import Build, ComponentKind
 from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 
 KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
-# the keys of a part's section that are not its component's own
+# the keys of a part's section beside those of its component
 KEYS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
 KEYS_OF_KIND = {
     kind: frozenset(f.name for f in fields(settings)) for kind, settings in SETTINGS_OF_KIND.items()
@@ -75,7 +75,7 @@ class Registry:
     def add(self, component: Component) -> None:
         """Add a component.
 
-        Raises PluginError for a name that is taken, TypeError for arguments that `register` does
+        Raises PluginError if the name is taken, and TypeError for an argument that `register` does
         not accept.
         """
         where = f"plugin {component.plugin} registers {self.kind} '{component.name}'"
@@ -90,9 +90,9 @@ class Registry:
         if not (is_dataclass_type and config.__dataclass_params__.frozen):
             raise TypeError(f"{where}: its config {config!r} must be a frozen dataclass")
         reserved = KEYS_OF_EVERY_PART | KEYS_OF_KIND.get(self.kind, frozenset())
-        if redefined := reserved & {f.name for f in fields(config)}:
+        if conflicts := reserved & {f.name for f in fields(config)}:
             raise TypeError(
-                f"{where}: its config redefines {sorted(redefined)}, which every part has already"
+                f"{where}: its config redefines {sorted(conflicts)}, which every part has already"
             )
         if not callable(component.build):
             raise TypeError(f"{where}: build {component.build!r} is not callable")
@@ -115,8 +115,8 @@ def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
     return build(config, **arguments)
 
 
-def unoffered(build: Build, offered: Collection[str]) -> list[str]:
-    """Return the required arguments of a build, except its config, that are not offered."""
+def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
+    """Return the required arguments of a build, beside its config, that are not offered."""
     _, *parameters = signature(build).parameters.values()
     return [
         p.name

@@ -24,8 +24,10 @@ Build = Callable[..., Any]
 class Register(Protocol):
     """The function that a hook receives and calls once per component.
 
-    config: a frozen dataclass, the keys of the component's section in a recipe. build: a class or
-    function that makes the component from its config and what Joinery offers to its kind.
+    name: of the component, lower-case letters, digits and underscores.
+    config: a frozen dataclass, whose fields are the keys of the component's section in a recipe.
+    build: a class or function that makes the component from its config and from the arguments that
+        Joinery offers to components of its kind.
     """
 
     def __call__(self, name: str, config: type, build: Build) -> None:

@@ -51,9 +51,9 @@ class PartSettings:
                 "learning_rate and weight_decay have no effect on a part with train = false; "
                 "drop them"
             )
-        if self.quantize is not None and not self.base_is_published:
+        if self.quantize is not None and not self.keeps_pretrained_weights:
             raise ValueError(
-                "quantize needs pretrained weights that stay: set pretrained, "
+                "quantize needs pretrained weights that do not train: set pretrained, "
                 'and train = false or "lora"'
             )
         lora_keys = [
@@ -63,14 +63,14 @@ class PartSettings:
         ]
         if lora_keys and self.train != "lora":
             raise ValueError(
-                f'{", ".join(lora_keys)}: no effect without train = "lora"; drop, or set that'
+                f'{", ".join(lora_keys)}: no effect without train = "lora"; drop them or set it'
             )
 
     @property
-    def base_is_published(self) -> bool:
-        """Whether the part's own weights stay as `pretrained` gave them.
+    def keeps_pretrained_weights(self) -> bool:
+        """Whether training leaves the part's own weights as `pretrained` gave them.
 
-        No checkpoint holds such weights, since they can be read from their source again.
+        Checkpoints leave out such weights, since they can be read from their source again.
         """
         return bool(self.pretrained) and self.train is not True
 
@@ -80,8 +80,8 @@ class EncoderSettings:
     """Further keys of the vision and the text encoder: how tokens reach the backbone's width."""
 
     projection: Literal["linear", "mlp", "mlp3"] = "linear"
-    """"linear": one layer, only where the widths differ; "mlp": two layers (LLaVA), or "mlp3":
-    three (OpenVLA), always.
+    """"linear" is one layer, only where the widths differ; "mlp" is two layers (LLaVA) and "mlp3"
+    three (OpenVLA), whatever the widths.
     """
     projection_scale: Literal["none", "sqrt_width"] = "none"
     """"sqrt_width" multiplies the tokens by the square root of the backbone's width (Gemma,
@@ -94,8 +94,8 @@ class HeadSettings:
     """Further keys of the policy head."""
 
     insulate: bool = False
-    """stop its gradient before the backbone, which other losses then train (knowledge insulation,
-    pi0.5).
+    """stop its gradient before the backbone, so that only other losses train the backbone
+    (knowledge insulation, pi0.5).
     """
 
 

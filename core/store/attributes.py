@@ -1,4 +1,4 @@
-"""What a store says about itself: the attributes of its root group, written and read."""
+"""The metadata of a store: writes and reads the attributes of its root group."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ VERSION_WITHOUT_FEATURES = 1  # the schema of stores without named features
 def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any]:
     """Return the attributes of a store's root group.
 
-    A store with named features requires readers that know the second schema: an older version
-    would append episodes that lack the features. A store without them stays readable for all.
+    A store with named features requires a reader of the second schema, because an older version
+    would append episodes without the features. Every version can read a store without features.
     """
     version = VERSION if info.features else VERSION_WITHOUT_FEATURES
     cameras = {}
@@ -66,7 +66,7 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
 def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
     """Read a store's info, and the codec of each camera and each feature.
 
-    Raises DataError if there is no store, or one that this version cannot read.
+    Raises DataError if there is no store, or if this version cannot read it.
     """
     advice = "name one, or let `joinery import` make one at a new path"
     try:
@@ -126,7 +126,7 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _Attributes:
-    """The attributes of a store's root group, as far as they are read."""
+    """The attributes of a store's root group that readers use."""
 
     min_reader_version: int
     fps: float
@@ -142,32 +142,32 @@ class _Attributes:
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str, Codec]]:
-    stored = from_plain(_Attributes, attributes)
+    metadata = from_plain(_Attributes, attributes)
     feature_fields = [field.name for field in fields(Feature)]
     info = StoreInfo(
-        fps=stored.fps,
+        fps=metadata.fps,
         cameras={
-            name: Camera(camera.height, camera.width) for name, camera in stored.cameras.items()
+            name: Camera(camera.height, camera.width) for name, camera in metadata.cameras.items()
         },
-        action=stored.action,
-        proprio=stored.features["proprio"].names,
-        origin=stored.origin,
+        action=metadata.action,
+        proprio=metadata.features["proprio"].names,
+        origin=metadata.origin,
         features={
             name: Feature(**{key: getattr(feature, key) for key in feature_fields})
-            for name, feature in stored.named_features.items()
+            for name, feature in metadata.named_features.items()
         },
     )
     codecs = {
         name: make_codec(camera.codec, camera.group, camera.quality, camera.chroma)
-        for name, camera in stored.cameras.items()
+        for name, camera in metadata.cameras.items()
     }
-    for name, feature in stored.named_features.items():
+    for name, feature in metadata.named_features.items():
         codecs[name] = make_codec(feature.codec, feature.group, None, None)
     return info, codecs
 
 
 def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
-    """Return a line for each field in which new episodes and a store differ, but for the origin."""
+    """Return a line for each field, except the origin, in which new episodes and a store differ."""
     new_fields, stored_fields = asdict(new), asdict(stored)
     return [
         f"{key}: {stored_fields[key]} there, {new_fields[key]} here"

@@ -1,4 +1,4 @@
-"""A bounded folder of local copies of remote data; the least recently used files are removed."""
+"""A folder of local copies of remote data; it removes the least recently used ones when full."""
 
 import os
 from collections.abc import Iterator
@@ -12,18 +12,22 @@ from typing import Any, Self
 from core.errors import DataError
 from core.system.files import written_aside
 
-FOLDER, LIMIT = "JOINERY_CACHE", "JOINERY_CACHE_GB"  # environment variables
-GIGABYTES = 20.0  # default of LIMIT
-MINUTE = 60 * 10**9  # nanoseconds; a file's time of use is renewed once a minute at most
-MEASUREMENTS = 20  # a process measures the folder each time it has written limit / MEASUREMENTS
+# environment variables
+FOLDER, LIMIT = "JOINERY_CACHE", "JOINERY_CACHE_GB"
+# default of LIMIT
+GIGABYTES = 20.0
+# in nanoseconds; reading renews a file's time of use at most once a minute
+MINUTE = 60 * 10**9
+# a process measures the folder each time that it has written limit / MEASUREMENTS
+MEASUREMENTS = 20
 
 
 class Cache:
     """Whole files by their keys; threads and processes may share a folder.
 
     A file is written under a temporary name and renamed, so a killed process leaves no half-written
-    file under a key. A crash of the machine may truncate or damage files. Readers, who know the
-    size or the checksum, must notice that and `drop` the key.
+    file under a key. A crash of the machine may truncate or damage files. Readers know the size or
+    the checksum of a file: they must notice the damage and `drop` the key.
 
     Each process measures the folder at its first write, and each time that it has written a
     twentieth of the limit. If the folder is more than nine tenths full, files are removed until
@@ -34,7 +38,7 @@ class Cache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-        self._unmeasured = limit
+        self._bytes_since_measurement = limit  # so that the first write measures the folder
         self._lock = Lock()
 
     @classmethod
@@ -75,7 +79,7 @@ class Cache:
             return None
 
     def find(self, key: str) -> Path | None:
-        """Return the file of a key, and mark it as used now; None if there is none."""
+        """Return the file of a key, and mark it as used now; None if there is no file."""
         file = self.path_for(key)
         try:
             _mark_used(file)
@@ -97,9 +101,9 @@ class Cache:
                 f"folder in {FOLDER}"
             ) from error
         with self._lock:
-            self._unmeasured += len(data)
-            if self._unmeasured * MEASUREMENTS >= self.limit:
-                self._unmeasured = 0
+            self._bytes_since_measurement += len(data)
+            if self._bytes_since_measurement * MEASUREMENTS >= self.limit:
+                self._bytes_since_measurement = 0
                 self._shrink()
         return file
 
@@ -127,8 +131,8 @@ class Cache:
     def _files(self) -> Iterator[tuple[int, int, str]]:
         """Yield the time of use (nanoseconds), the size and the path of each file.
 
-        A temporary file older than a minute was left by a killed process. A younger one is left
-        out, because somebody is writing it and would fail if it were removed.
+        A temporary file older than a minute was left by a killed process. A younger one is not
+        yielded: somebody is writing it, and that would fail if it were removed.
         """
         with suppress(FileNotFoundError):
             for folder in os.scandir(self.folder):

@@ -23,8 +23,10 @@ Chroma = Literal["4:4:4", "4:2:0"]
 # Bytes of memory that each thread keeps for decoding; numpy asks for huge pages from 4 MiB on.
 MIN_SCRATCH, MAX_SCRATCH = 2**23, 2**25
 
-FEATURE_BLOCK_BYTES = 2**15  # of a feature's frames; reading one frame decodes its whole block
-MAX_FEATURE_BLOCK = 256  # frames in a block of a feature
+# Bytes of a feature's frames in one block; to read one frame, its whole block is decoded.
+FEATURE_BLOCK_BYTES = 2**15
+# Most frames in one block of a feature.
+MAX_FEATURE_BLOCK = 256
 
 
 class Codec(Protocol):
@@ -38,11 +40,11 @@ class Codec(Protocol):
 
     @property
     def quality(self) -> int | None:
-        """JPEG quality, None for a lossless codec."""
+        """JPEG quality; None for a lossless codec."""
 
     @property
     def chroma(self) -> Chroma | None:
-        """JPEG's sampling of colours, None for a lossless codec."""
+        """JPEG's sampling of colours; None for a lossless codec."""
 
     def __str__(self) -> str:
         """Return the codec's name for users."""
@@ -55,12 +57,14 @@ class Codec(Protocol):
     ) -> None:
         """Decode frames first..first+m-1 of consecutive blocks of one episode into `out`.
 
-        data: the encoded blocks back to back. bounds: the offset in the stream where each block
-        begins, and where the last one ends. count: number of frames in these blocks. first: an
-        index into these frames. out: (m Y X C) uint8, C-contiguous.
+        data: the encoded blocks back to back.
+        bounds: offsets in the stream: where each block begins, and where the last one ends.
+        count: number of frames in these blocks.
+        first: index into these frames.
+        out: (m Y X C) uint8, C-contiguous.
 
         One call decodes all blocks, because each call of a decoder releases the interpreter lock
-        and has to wait for it afterwards.
+        and then has to wait for it.
         """
 
 
@@ -103,7 +107,7 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class Zstd:
-    """Zstd over raw frames: lossless; what repeats from frame to frame costs almost nothing."""
+    """Zstd over raw frames: lossless; content that repeats between frames costs almost nothing."""
 
     name: ClassVar[CodecName] = "zstd"
     block_size: int = 8
@@ -134,10 +138,10 @@ class Zstd:
         first: int,
         out: np.ndarray,
     ) -> None:
-        """Decode straight into out (m Y X C) if it takes all frames, else through scratch memory.
+        """Decode straight into `out` if it takes all frames of the blocks, else via scratch memory.
 
-        Several blocks that are too large for the scratch memory are decoded one by one, so that a
-        long sequence is not held in memory twice.
+        Blocks that are too large for the scratch memory together are decoded one by one. Thus no
+        long sequence is held in memory twice.
         """
         shape = (count, *out.shape[1:])
         if len(out) == count:
@@ -165,7 +169,7 @@ _thread = local()
 def _scratch(shape: tuple[int, ...]) -> np.ndarray:
     """Return memory (uint8) that belongs to the calling thread until its next call.
 
-    Reading windows is 6 % faster with memory that is kept, and in huge pages, than with newly
+    Windows are read 6 % faster with the same memory each time, in huge pages, than with newly
     allocated memory.
     """
     size = prod(shape)
@@ -178,7 +182,7 @@ def _scratch(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def split_blocks(frames: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Split an episode's frames (n ...) into blocks of `size`; the last may be shorter."""
+    """Split an episode's frames (n ...) into blocks of `size` frames; the last may be shorter."""
     return (frames[i : i + size] for i in range(0, len(frames), size))
 
 
@@ -218,10 +222,11 @@ def _cost(codec: Codec, frames: np.ndarray) -> Cost:
 
 
 def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
-    """Return the lossless codec unless JPEG is smaller; JPEG 4:2:0 where it loses little more.
+    """Return the lossless codec unless JPEG is smaller.
 
-    "Little" is at most twice the squared error of 4:4:4, which is 3 dB. Photographs and films stay
-    within that, since most of them were 4:2:0 before. Renders with clean edges lose 7 dB.
+    Of the two kinds of JPEG, it is 4:2:0 if that has at most twice the squared error of 4:4:4,
+    which is 3 dB. Photographs and videos stay within that, since most of them were 4:2:0 before.
+    Renders with clean edges lose 7 dB.
     """
     if costs[LOSSLESS].size <= costs[FULL].size:
         return LOSSLESS
@@ -231,11 +236,11 @@ def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
 def feature_codec(feature: Feature) -> Zstd:
     """Return the lossless codec of a named feature, with about 32 KiB of frames in a block.
 
-    Features with large frames get blocks of eight frames, like a lossless camera, so that what
-    stands still costs almost nothing.
+    Features with large frames get blocks of eight frames, like a lossless camera, so that content
+    that stands still costs almost nothing.
     """
-    fitting = FEATURE_BLOCK_BYTES // feature.frame_bytes
-    return Zstd(min(MAX_FEATURE_BLOCK, max(LOSSLESS.block_size, fitting)))
+    frames_that_fit = FEATURE_BLOCK_BYTES // feature.frame_bytes
+    return Zstd(min(MAX_FEATURE_BLOCK, max(LOSSLESS.block_size, frames_that_fit)))
 
 
 def as_bytes(frames: np.ndarray) -> np.ndarray:

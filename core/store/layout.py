@@ -1,4 +1,4 @@
-"""How an episode store lies on disk: its commits, and the names of its files.
+"""The layout of an episode store on disk: its commits, and the names of its files.
 
     store.zarr/                zarr v3 group, its attributes as in `attributes`
       parts/<uuid>/            a segment: an immutable zarr v3 group; invisible without a commit
@@ -34,8 +34,10 @@ from core.store.location import Joinable, Location, RemotePath, map_files
 from core.system.files import remove, sync
 from core.system.strict import one_line
 
-COMMITS_AT_ONCE = 64  # commits that are held in memory together
-PROBES_AT_ONCE = 32  # commits that a server without listings is asked for together
+# commits that are held in memory together
+COMMITS_AT_ONCE = 64
+# commits that a server without listings is asked for together
+PROBES_AT_ONCE = 32
 P = TypeVar("P", bound=Joinable)
 
 
@@ -120,12 +122,12 @@ def commit_files(path: Location) -> Sequence[Location]:
     if isinstance(path, RemotePath):
         files = _list_commits(path) if path.objects.can_list else _probe_commits(path)
         if not files:  # an object store has no folders without objects
-            raise DataError(f"{path / 'commits'}: holds none; upload the whole store")
+            raise DataError(f"{path / 'commits'}: holds no commits; upload the whole store")
         return files
     if not (path / "commits").is_dir():
         raise DataError(
-            f"{path / 'commits'}: not there; where a repair was interrupted, rename "
-            "commits.repaired beside it to that"
+            f"{path / 'commits'}: missing; if a repair was interrupted, rename commits.repaired "
+            "beside it to commits"
         )
     return sorted((path / "commits").glob("[0-9]*.json"))
 
@@ -169,7 +171,7 @@ def read_commit(file: Location) -> Commit:
 
 
 def check_commit(path: Location, info: StoreInfo, number: int, commit: Commit) -> None:
-    """Raise DataError where a store's metadata and the arrays of a commit contradict each other."""
+    """Raise DataError if a store's metadata and the arrays of a commit contradict each other."""
     contradictions = []
     widths = {"action": info.action.dim, "proprio": len(info.proprio)}
     for name, width in widths.items():
@@ -224,7 +226,7 @@ def _split(content: bytes) -> tuple[bytes, int]:
     begin, _, end = content.rpartition(_MIDDLE)
     crc32c = end.removesuffix(_END)
     if begin.startswith(_BEGIN) and crc32c != end and crc32c.isdigit():
-        # ten times as fast as to read the thousands of numbers and to write them again
+        # ten times as fast as parsing the commit's thousands of numbers and serialising them again
         return begin.removeprefix(_BEGIN), int(crc32c)
     parsed = json.loads(content)  # the same JSON in another form, indented for example
     return _canonical(parsed["commit"]), parsed["crc32c"]

@@ -1,7 +1,7 @@
 """Where an episode store lies: a local folder, or the URL of an object store or a web server.
 
-A local file is a `Path`. A remote file is a `RemotePath`, which has those methods of a path that
-reading a store needs. The functions below hide the other differences between the two.
+A local file is a `Path`. A remote file is a `RemotePath`, which has the methods of `Path` that
+readers of a store use. The functions below hide the other differences between the two.
 """
 
 import os
@@ -35,7 +35,7 @@ Address = Annotated[Path | URL, PlainValidator(address), WithJsonSchema({"type":
 
 
 class Joinable(Protocol):
-    """What Path and RemotePath have in common where the files of a store are named."""
+    """The methods of Path and RemotePath that name the files in a store."""
 
     def __truediv__(self, name: str, /) -> Self:
         """Return the path of `name` in this folder."""
@@ -120,8 +120,8 @@ def stream(file: Location, size: int) -> Iterator[bytes]:
     if isinstance(file, RemotePath):
         yield from file.objects.stream(file.key, size)
         return
-    with file.open("rb") as opened:
-        while piece := opened.read(size):
+    with file.open("rb") as local_file:
+        while piece := local_file.read(size):
             yield piece
 
 
@@ -135,7 +135,7 @@ class RangeReader(Protocol):
         """Announce that bytes start..stop-1 will soon be read."""
 
     def drop(self, start: int, stop: int) -> None:
-        """Remove copies of bytes start..stop-1, so that they are read from the file itself."""
+        """Remove the cache's copies of bytes start..stop-1, so that the file itself is read."""
 
 
 def open_ranges(file: Location, size: int) -> RangeReader:

@@ -18,9 +18,12 @@ from core.errors import DataError
 from core.store.cache import Cache
 from core.system.optional_imports import import_optional
 
-IN_FLIGHT = 64  # requests at once, for one store
-BLOCK = 2**18  # bytes in a block of the cache; overlapping ranges share blocks
-RUN = 4  # neighbouring blocks that one request may ask for
+# requests to one store at once
+IN_FLIGHT = 64
+# bytes in a block of the cache; overlapping ranges share blocks
+BLOCK = 2**18
+# neighbouring blocks that one request may ask for
+RUN = 4
 CLIENT = {
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=20),  # without receiving a byte
@@ -40,7 +43,8 @@ STORES = {"s3": "S3Store", "gs": "GCSStore", "http": "HTTPStore", "https": "HTTP
 T = TypeVar("T")
 R = TypeVar("R")
 
-_process: list[int] = []  # the id of the process in which obstore's threads run, once known
+# holds the id of the process in which obstore's threads run, once it is known
+_process: list[int] = []
 
 
 class Objects:
@@ -80,7 +84,7 @@ class Objects:
         return data
 
     def stream(self, key: str, size: int) -> Iterator[bytes]:
-        """Yield a whole object in pieces of at least `size` bytes, but for the last one."""
+        """Yield a whole object in pieces of at least `size` bytes; the last may be shorter."""
         pieces = iter(self._ask(key, lambda: self._obstore.get(self._store, key).stream(size)))
         while (piece := self._ask(key, lambda: next(pieces, None))) is not None:
             yield bytes(piece)
@@ -109,7 +113,7 @@ class Objects:
     def submit(self, read: Callable[..., R], *arguments: Any) -> Future[R]:
         """Call a function that reads, as soon as fewer than `in_flight` such functions run.
 
-        The function must not wait for another one that is submitted here.
+        The function must not wait for another one that was submitted here.
         """
         _raise_if_forked(self.url)
         return self._pool.submit(read, *arguments)
@@ -126,9 +130,8 @@ class Objects:
     def _list(self, folder: str, tries: int = 3) -> Any:
         try:
             return self._ask(folder, lambda: [*self._obstore.list(self._store, folder)])
-        except (
-            DataError
-        ) as error:  # obstore does not repeat a request for a listing that was cut off
+        except DataError as error:
+            # obstore does not repeat the request for a listing that was cut off
             if tries == 1 or "response body" not in str(error):
                 raise
             return self._list(folder, tries - 1)
@@ -154,12 +157,12 @@ class CachedReader:
         self._objects = objects
         self._key = key
         self._size = size
-        # by block; a request fetches a run of blocks, so several blocks may share a future
+        # {block: future}; a request fetches a run of blocks, so several blocks may share a future
         self._pending: dict[int, Future[dict[int, bytes]]] = {}
         self._lock = Lock()
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return bytes start..stop-1; fetch what the cache lacks, all at once."""
+        """Return bytes start..stop-1; fetch at once all blocks that the cache lacks."""
         spans = {
             n: slice(max(start - n * BLOCK, 0), min(stop - n * BLOCK, BLOCK))
             for n in _blocks(start, stop)
@@ -174,7 +177,7 @@ class CachedReader:
         )
 
     def prepare(self, start: int, stop: int) -> None:
-        """Begin to fetch what the cache lacks of bytes start..stop-1, without waiting."""
+        """Begin to fetch the blocks of bytes start..stop-1 that the cache lacks; do not wait."""
         cache = self._objects.cache
         blocks = _blocks(start, stop)
         self._request([n for n in blocks if not cache.path_for(self._cache_key(n)).exists()])
@@ -185,7 +188,7 @@ class CachedReader:
             self._objects.cache.drop(self._cache_key(number))
 
     def _request(self, missing: Sequence[int]) -> dict[int, Future[dict[int, bytes]]]:
-        """Request the missing blocks that are not pending yet; return the futures of all."""
+        """Request the missing blocks that are not pending yet; return {block: future} of all."""
         with self._lock:
             for run in _runs([number for number in missing if number not in self._pending]):
                 self._pending |= dict.fromkeys(run, self._objects.submit(self._fetch, run))
@@ -219,7 +222,7 @@ def _blocks(start: int, stop: int) -> range:
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[range]:
-    """Group rising numbers into runs of neighbours, each of at most RUN numbers."""
+    """Group ascending numbers into runs of neighbours, each of at most RUN numbers."""
     first = 0
     for i in range(1, len(numbers) + 1):
         if i == len(numbers) or numbers[i] != numbers[i - 1] + 1 or i - first == RUN:
@@ -256,7 +259,8 @@ def _raise_if_forked(url: str) -> None:
         _process.append(os.getpid())
     if os.getpid() not in _process:
         raise DataError(
-            f"{url}: cannot be read in a forked process; start processes by 'spawn' or 'forkserver'"
+            f"{url}: cannot be read in a forked process; "
+            "start processes with 'spawn' or 'forkserver'"
         )
 
 

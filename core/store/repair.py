@@ -1,4 +1,4 @@
-"""`joinery repair STORE.zarr`: drop damaged segments, and save the whole episodes in them."""
+"""`joinery repair STORE.zarr`: drop damaged segments, and save the undamaged episodes in them."""
 
 import os
 import shutil
@@ -34,24 +34,25 @@ NEW, OLD, DAMAGED = "commits.repaired", "commits.damaged", "parts.damaged"
 
 
 @dataclass(frozen=True)
-class Repaired:
+class RepairResult:
     """What became of the episodes in damaged segments.
 
     saved: number of episodes that were saved.
-    lost: ids of those that were not, as far as an undamaged commit names them.
+    lost: ids of the episodes that were lost, as far as their commit is undamaged and names them.
     """
 
     saved: int
     lost: tuple[str, ...]
 
 
-def repair(path: Path, damages: Sequence[Damage]) -> Repaired:
-    """Write the whole episodes of damaged segments into new ones, and drop the damaged ones.
+def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
+    """Save the undamaged episodes of damaged segments in new segments, and drop the damaged ones.
 
-    Undamaged segments stay as they are, and the saved episodes follow behind them. The new list of
+    Undamaged segments stay as they are, and the saved episodes come after theirs. The new list of
     commits is written beside the old one and then takes its place. The old list and the damaged
-    segments are moved aside, not removed. Nobody may write to the store meanwhile. Raises DataError
-    if the disk refuses.
+    segments are moved aside, not removed. Nobody may write to the store meanwhile.
+
+    Raises DataError if the disk refuses.
     """
     info, codecs = read_attributes(path)
     damaged_numbers = {damage.number for damage in damages}
@@ -78,7 +79,7 @@ def repair(path: Path, damages: Sequence[Damage]) -> Repaired:
     _replace_commits(path, commits)
     _move_aside(path, {commit.segment for commit in commits})
     lost = [episode for commit in damaged for episode in commit.episodes if episode not in safe_ids]
-    return Repaired(sum(len(commit.episodes) for commit in saved), tuple(lost))
+    return RepairResult(sum(len(commit.episodes) for commit in saved), tuple(lost))
 
 
 def whole_episodes(
@@ -88,8 +89,8 @@ def whole_episodes(
 
     If the actions, the proprioception or the offsets are damaged, no episode can be saved.
 
-    paths, block_sizes: for each camera and each feature, where in the segment its stream lies, and
-    the number of frames in a block.
+    paths: {camera or feature: where in the segment its stream lies}.
+    block_sizes: {camera or feature: number of frames in a block}.
     """
     try:
         ends = read_array(segment, "episode/end", commit.arrays, "<i4")
@@ -100,20 +101,20 @@ def whole_episodes(
     except DataError:
         return
     starts = np.concatenate([[0], ends[:-1]])
-    first = dict.fromkeys(streams, 0)  # the current episode's first block in each stream
+    first_block = dict.fromkeys(streams, 0)  # of the current episode, in each stream
     for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        blocks = {}
+        blocks_of_streams = {}
         for name, stream in streams.items():
-            count = -(-(end - start) // block_sizes[name])
-            whole = _whole_blocks(stream, first[name], first[name] + count)
-            if whole is not None:
-                blocks[name] = whole
-            first[name] += count
-        if len(blocks) == len(streams):
+            stop_block = first_block[name] + -(-(end - start) // block_sizes[name])
+            blocks = _whole_blocks(stream, first_block[name], stop_block)
+            if blocks is not None:
+                blocks_of_streams[name] = blocks
+            first_block[name] = stop_block
+        if len(blocks_of_streams) == len(streams):
             yield EncodedEpisode(
                 id=commit.episodes[number],
                 task=commit.tasks[tasks[number]],
-                streams=blocks,
+                streams=blocks_of_streams,
                 actions=actions[start:end].copy(),
                 proprio=proprio[start:end].copy(),
             )
@@ -151,7 +152,8 @@ def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:
         sync(path)
     except OSError as error:
         raise DataError(
-            f"{error.filename or path}: cannot write ({error.strerror}); make room, then again"
+            f"{error.filename or path}: cannot write ({error.strerror}); "
+            "make room, then repair again"
         ) from None
 
 

@@ -17,7 +17,8 @@ from core.store.layout import ArrayRecord, Commit, Task, checksum, chunk_file
 from core.store.location import Location, drop_copy, local_copy, open_ranges
 from core.system.files import sync, tree
 
-MAX_BYTES = 2**32 - 1  # of the stream of a camera or a feature, since its offsets are uint32
+# of the stream of a camera or a feature, since its offsets are uint32
+MAX_BYTES = 2**32 - 1
 _ZERO = np.zeros(1, np.uint32)
 T = TypeVar("T", bytes, np.ndarray)
 
@@ -29,7 +30,8 @@ T = TypeVar("T", bytes, np.ndarray)
 class EncodedEpisode:
     """An episode as a segment holds it.
 
-    streams: {camera or feature: encoded blocks}. actions, proprio: as in Episode.
+    streams: {camera or feature: encoded blocks}.
+    actions, proprio: as in Episode.
     """
 
     id: str
@@ -129,17 +131,17 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         parent, _, leaf = name.rpartition("/")
         group = root.require_group(parent) if parent else root
-        created = group.create_array(
+        zarr_array = group.create_array(
             leaf,
             shape=array.shape,
             chunks=tuple(max(1, length) for length in array.shape),
             dtype=array.dtype,
             compressors=None,
-            # otherwise an array of zeros would have no file, as if its file were lost
+            # otherwise an array of zeros would have no file, and readers would call it missing
             config={"write_empty_chunks": True},
         )
         if array.size:
-            created[...] = array
+            zarr_array[...] = array
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -156,15 +158,15 @@ class DamagedBlock(Exception):  # noqa: N818 (it says what it is)
 class FrameStream:
     """The encoded frames of a camera or a feature in one segment, read in ranges of blocks.
 
-    Thread-safe. Its file is closed when the last reference to it is gone.
+    Thread-safe. The file is closed when the last reference to this object is gone.
 
     path: where in the segment the stream lies, "cam/front" for example.
     """
 
     def __init__(self, segment: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:
         self.file = chunk_file(segment, f"{path}/data", 1)
-        # memoryviews yield Python's numbers when indexed, as lists do, but take a ninth of the
-        # memory of lists; a segment of small frames has a hundred thousand blocks
+        # `.data` is a memoryview. Its entries are Python numbers, like those of a list, but it
+        # takes a ninth of the memory; a segment of small frames has a hundred thousand blocks.
         self.end = np.concatenate((_ZERO, read_array(segment, f"{path}/end", records, "<u4"))).data
         self.crc = read_array(segment, f"{path}/crc", records, "<u4").data
         try:
@@ -175,29 +177,28 @@ class FrameStream:
             ) from error
 
     def read(self, first: int, stop: int) -> tuple[bytes, list[int]]:
-        """Return blocks first..stop-1 back to back, and their bounds: begins, and the last end.
+        """Return blocks first..stop-1 back to back, and their bounds.
 
+        The bounds are offsets in the stream: where each block begins, and where the last one ends.
         Raises DamagedBlock for the first block that is damaged or cut off.
         """
         bounds = self.end[first : stop + 1].tolist()
         begin = bounds[0]
         data = self._ranges.read(begin, bounds[-1])
-        array = np.frombuffer(
-            data, np.uint8
-        )  # slices of an array, unlike those of bytes, are views
+        array = np.frombuffer(data, np.uint8)  # its slices are views, unlike those of bytes
         for low, high, crc in zip(bounds, bounds[1:], self.crc[first:stop], strict=False):
             if checksum(array[low - begin : high - begin]) != crc:
                 return b"".join(self._read_again(block) for block in range(first, stop)), bounds
         return data, bounds
 
     def _read_again(self, block: int) -> bytes:
-        """Read a block, and a second time from the file itself if the cache's copy is damaged."""
+        """Read a block; if the cache's copy is damaged, read the block from the file itself."""
         start, stop = self.end[block], self.end[block + 1]
         for _ in range(2):
             data = self._ranges.read(start, stop)
             if checksum(data) == self.crc[block]:
                 return data
-            self._ranges.drop(start, stop)  # so that a remote file is read anew once it is mended
+            self._ranges.drop(start, stop)  # so that a remote file is read again when repaired
         raise DamagedBlock(block)
 
     def prepare(self, first: int, stop: int) -> None:
@@ -208,7 +209,7 @@ class FrameStream:
 class OpenSegment:
     """The arrays of one segment.
 
-    Actions and proprioception are verified here, frames each time that they are read.
+    Opening verifies actions and proprioception; frames are verified each time that they are read.
 
     numbers: {"action": (n A), "proprio": (n P)} float32, memory-mapped.
     """
@@ -245,14 +246,14 @@ def _map_array(segment: Location, name: str, records: Mapping[str, ArrayRecord])
     def map_file(file: Path) -> np.ndarray:
         # np.memmap would ask the system a dozen more questions about the path
         with file.open("rb", 0) as stream:
-            mapped = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
-        return np.frombuffer(mapped, "<f4").reshape(record.shape)
+            memory = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
+        return np.frombuffer(memory, "<f4").reshape(record.shape)
 
     return _read_verified(chunk_file(segment, name, len(record.shape)), record, map_file)
 
 
 def _read_verified(file: Location, record: ArrayRecord, read: Callable[[Path], T]) -> T:
-    """Read a whole file or the cache's copy of it; a damaged copy is fetched once more."""
+    """Read a whole file, or the cache's copy of it; a damaged copy is fetched again, once."""
     for _ in range(2):
         try:
             data = read(local_copy(file))

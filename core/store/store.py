@@ -25,21 +25,24 @@ from core.store.layout import (
 from core.store.location import Location, RemotePath, fetch, locate
 from core.store.segment import DamagedBlock, FrameStream, OpenSegment, read_array
 
-OPEN_SEGMENTS = 1024  # kept open at most; opening one takes as long as decoding some frames
+# most segments that stay open; opening one takes as long as decoding some frames
+OPEN_SEGMENTS = 1024
 
 
 class EpisodeStore:
     """The committed episodes of a store, numbered from 0 in the order of the commits.
 
     path: a folder, or the URL of a store in an object store or on a web server.
-    info: what the episodes have in common. codecs: {camera or feature: codec}.
+    info: what the episodes have in common.
+    codecs: {camera or feature: codec}.
     tasks: distinct pairs of a task's name and its instruction.
-    length, start, task: (episodes) int64: number of frames, number of the first frame in the
-    store, index into `tasks`.
+    length: (episodes) int64, number of frames.
+    start: (episodes) int64, number of the first frame in the store.
+    task: (episodes) int64, index into `tasks`.
 
-    Opening reads no frames; of a remote store, everything but the frames is copied into the cache.
-    Thread-safe; a pickled copy opens its own files. Every method raises DataError, which names the
-    file, for missing or damaged data.
+    Opening reads no frames; everything else of a remote store is copied into the cache. The store
+    is thread-safe, and a pickled copy opens its own files. Every method raises DataError, which
+    names the file, for missing or damaged data.
     """
 
     def __init__(self, path: str | Location) -> None:
@@ -52,7 +55,7 @@ class EpisodeStore:
         self.length, self.task, self._segment_of = self._read_episodes()
         self.start = np.cumsum(self.length) - self.length
         self._offset = self._starts_in_segment(self.length)
-        # {frames in a block: number in its stream of each episode's first block}
+        # {block size: (episodes), number of each episode's first block in its stream}
         self._first_block = {
             size: self._starts_in_segment(-(-self.length // size))
             for size in {codec.block_size for codec in self.codecs.values()}
@@ -63,7 +66,7 @@ class EpisodeStore:
         return len(self._ids)
 
     def __getitem__(self, episode: int) -> Episode:
-        """One whole episode, its frames decoded; raises IndexError past the last."""
+        """Return one whole episode with decoded frames; raises IndexError past the last."""
         if not -len(self) <= episode < len(self):
             raise IndexError(f"episode {episode} of {len(self)}")
         return self.read(episode % len(self))
@@ -121,15 +124,16 @@ class EpisodeStore:
     ) -> np.ndarray:
         """Copy the numbers of many frames at once, (n K D) float32.
 
-        episodes: (n). frames: (n K), K frames of each episode.
+        episodes: (n).
+        frames: (n K), K frames of each episode.
         """
         segments, rows = self._segment_of[episodes], self._offset[episodes][:, None] + frames
         width = len(self.info.action.names if feature == "action" else self.info.proprio)
-        gathered = np.empty((*frames.shape, width), np.float32)
+        result = np.empty((*frames.shape, width), np.float32)
         for segment in np.unique(segments):
-            chosen = segments == segment
-            gathered[chosen] = self._open(int(segment)).numbers[feature][rows[chosen]]
-        return gathered
+            in_segment = segments == segment
+            result[in_segment] = self._open(int(segment)).numbers[feature][rows[in_segment]]
+        return result
 
     def read(self, episode: int) -> Episode:
         """Read one whole episode; its actions and proprioception are read-only views."""
@@ -157,7 +161,7 @@ class EpisodeStore:
     def read_frames(self, name: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 of a camera or a feature into `out`; checksums are verified.
 
-        out: C-contiguous, (n Y X C) uint8 for a camera, (n *shape) of its dtype for a feature.
+        out: C-contiguous; (n Y X C) uint8 for a camera, (n *shape) of its dtype for a feature.
         """
         stream, base, blocks = self._blocks(name, episode, start, stop)
         if not blocks:
@@ -179,8 +183,10 @@ class EpisodeStore:
     def prepare(self, names: Sequence[str], starts: Iterable[tuple[int, int]], count: int) -> None:
         """Begin to fetch runs of `count` frames, many at once, without waiting.
 
-        names: the cameras and features to read. starts: (episode, first frame) of each run. For a
-        local store this does nothing, and `starts` is not even consumed.
+        names: the cameras and features to read.
+        starts: (episode, first frame) of each run.
+
+        For a local store this does nothing, and `starts` is not even consumed.
         """
         if not isinstance(self.path, RemotePath):
             return
@@ -193,9 +199,9 @@ class EpisodeStore:
     def _blocks(
         self, name: str, episode: int, start: int, stop: int
     ) -> tuple[FrameStream, int, range]:
-        """Return the stream of frames start..stop-1, the episode's first block in it, and a range.
+        """Return where frames start..stop-1 are: a stream, a block in it, and a range of blocks.
 
-        The range holds the numbers of the blocks of these frames, counted from that first block.
+        The block is the episode's first. The range is counted from it.
         """
         segment, _ = self._locate(episode, start, stop)
         size = self.codecs[name].block_size
@@ -207,7 +213,7 @@ class EpisodeStore:
         )
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the episode's segment, and where its frames begin in that segment."""
+        """Return the episode's segment, and the number of its first frame in that segment."""
         if not 0 <= start <= stop <= self.length.item(episode):
             raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
         return self._segment_of.item(episode), self._offset.item(episode)
@@ -223,9 +229,9 @@ class EpisodeStore:
             ends = read_array(folder, "episode/end", records, "<i4")
             indices = read_array(folder, "episode/task", records, "<i4")
             segment_tasks = tasks_of_segments[segment]
-            in_store = np.array([numbers.setdefault(task, len(numbers)) for task in segment_tasks])
+            number_of = np.array([numbers.setdefault(task, len(numbers)) for task in segment_tasks])
             lengths = np.diff(ends, prepend=0)
-            columns.append(np.stack([lengths, in_store[indices], np.full(len(ends), segment)]))
+            columns.append(np.stack([lengths, number_of[indices], np.full(len(ends), segment)]))
         self.tasks = list(numbers)
         length, task, segment_of = np.concatenate(columns, axis=1, dtype=np.int64)
         return length, task, segment_of
@@ -245,7 +251,7 @@ class EpisodeStore:
         return tasks
 
     def _small_files(self) -> list[Location]:
-        """Return all files of the segments but those of the frames."""
+        """Return all files of the segments except those of the frames."""
         return [
             chunk_file(folder, name, len(record.shape))
             for folder, records in self._segments
@@ -254,7 +260,7 @@ class EpisodeStore:
         ]
 
     def _merge_statistics(self, feature: str) -> Statistics:
-        """Merge the statistics of all segments that there were when the store was opened."""
+        """Merge the statistics of the segments that the store had when it was opened."""
         commits = islice(read_commits(self.path), len(self._segments))
         return Statistics.merge(commit.statistics[feature] for commit in commits)
 
@@ -269,12 +275,12 @@ class EpisodeStore:
         return relative
 
     def _cache_open_segments(self) -> Callable[[int], OpenSegment]:
-        """Return a function that opens a segment by its number, and keeps the last ones open.
+        """Return a function that opens a segment by its number and keeps the latest ones open.
 
         An open segment holds one file for each camera and feature, and two for the actions and the
         proprioception. All of them together hold at most a quarter of the files that the process
-        may open (`ulimit -n`), since there may be other stores and other readers. A segment that is
-        no longer kept is closed when its last reader has finished.
+        may open (`ulimit -n`), since there may be other stores and other readers. A segment that
+        drops out is closed when its last reader has finished.
         """
         limit, _ = getrlimit(RLIMIT_NOFILE)
         most = OPEN_SEGMENTS

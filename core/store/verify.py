@@ -18,14 +18,15 @@ from core.store.layout import (
 )
 from core.store.location import Location, stream
 
-PIECE_BYTES = 2**24  # read at once
+# bytes that are read at once
+PIECE_BYTES = 2**24
 
 
 @dataclass(frozen=True)
 class Damage:
     """What is wrong with one segment or with its commit.
 
-    number: of the commit.
+    number: the number of the commit.
     commit: None where the commit itself is damaged.
     reasons: one line for each damaged file.
     """
@@ -38,7 +39,7 @@ class Damage:
 def verify(path: Location, jobs: int) -> list[Damage]:
     """Check every file that a store's commits name, `jobs` segments at once.
 
-    Raises DataError where the store itself cannot be opened.
+    Raises DataError if the store itself cannot be opened.
     """
     read_attributes(path)
     with ThreadPoolExecutor(jobs) as pool:

@@ -20,7 +20,8 @@ from core.store.layout import Commit, publish, read_commits, segment_folder, str
 from core.store.segment import EncodedEpisode, PendingSegment
 from core.system.files import remove, sync, written_aside
 
-SEGMENT_BYTES = 64 * 2**20  # of encoded frames, at which a segment is committed
+# of encoded frames; a segment of this size is committed
+SEGMENT_BYTES = 64 * 2**20
 
 
 class StoreWriter:
@@ -30,10 +31,12 @@ class StoreWriter:
     become visible, all or none, when a segment is committed: at `segment_bytes`, at `commit()`, and
     at the end of the `with` block. An exception in the block drops episodes that are not committed.
 
-    info: what the episodes have in common; DataError if the store exists and disagrees with it.
-    committed: the ids of the committed episodes, those of other writers included.
-    codecs: {camera or feature: codec}, None until there is an episode.
-    tried: {camera: {codec: cost}} if this writer chose the codecs.
+    info: what the episodes have in common.
+    committed: the ids of the committed episodes, including those of other writers.
+    codecs: {camera or feature: codec}; None until there is an episode.
+    codec_costs: {camera: {codec: cost}} if this writer chose the codecs; else empty.
+
+    Raises DataError if the store exists and its info differs, or if a camera's name is invalid.
     """
 
     def __init__(self, path: Path, info: StoreInfo, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -41,7 +44,7 @@ class StoreWriter:
         self.info = replace(info, cameras=dict(info.cameras), features=dict(info.features))
         self.committed: set[str] = set()
         self.codecs: Mapping[str, Codec] | None = None
-        self.tried: Mapping[str, Mapping[Codec, Cost]] = {}
+        self.codec_costs: Mapping[str, Mapping[Codec, Cost]] = {}
         self._segment_bytes = segment_bytes
         self._commits = 0  # number of commits that this writer knows
         self._pending: PendingSegment | None = None
@@ -53,8 +56,8 @@ class StoreWriter:
                 )
         if path.is_symlink() and not path.exists():
             raise DataError(
-                f"{path}: a link to '{path.readlink()}', which is not there; remove the link or "
-                "mend it"
+                f"{path}: a link to '{path.readlink()}', which does not exist; remove the link or "
+                "correct it"
             )
         is_empty_folder = path.is_dir() and not any(path.iterdir())
         if path.exists() and not is_empty_folder:
@@ -68,9 +71,13 @@ class StoreWriter:
         """Check and encode an episode without adding it; the first one decides the codecs."""
         check_episode(episode, self.info)
         if self.codecs is None:
-            self.tried = {name: try_codecs(episode.images[name]) for name in self.info.cameras}
-            cameras = {name: choose_codec(costs) for name, costs in self.tried.items()}
-            features = {name: feature_codec(of) for name, of in self.info.features.items()}
+            self.codec_costs = {
+                name: try_codecs(episode.images[name]) for name in self.info.cameras
+            }
+            cameras = {name: choose_codec(costs) for name, costs in self.codec_costs.items()}
+            features = {
+                name: feature_codec(feature) for name, feature in self.info.features.items()
+            }
             self._create(cameras | features)
         assert self.codecs is not None
         return EncodedEpisode.of(episode, self.codecs)
@@ -110,7 +117,7 @@ class StoreWriter:
         self.committed.update(episode.id for episode in pending.episodes)
 
     def _publish(self, commit: Commit) -> None:
-        """Publish a commit under the next free number, after a look at other writers' commits."""
+        """Publish a commit under the next free number, unless another writer has its episodes."""
         while True:
             self._read_new_commits()
             if duplicates := self.committed.intersection(commit.episodes):
@@ -131,9 +138,9 @@ class StoreWriter:
     def _join(self) -> None:
         """Continue an existing store."""
         stored, self.codecs = read_attributes(self.path)
-        if different := differences(self.info, stored):
+        if disagreements := differences(self.info, stored):
             raise DataError(
-                f"{self.path}: cannot append, the store disagrees: {'; '.join(different)}"
+                f"{self.path}: cannot append, the store disagrees: {'; '.join(disagreements)}"
             )
         self._read_new_commits()
 
@@ -169,7 +176,7 @@ class StoreWriter:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         if kind is None:
             self.commit()
@@ -197,8 +204,8 @@ def check_episode(episode: Episode, info: StoreInfo) -> None:
         if not np.isfinite(array).all():
             frame, d = np.argwhere(~np.isfinite(array))[0]
             raise DataError(
-                f"{where}, frame {frame}: {name} '{dimensions[d]}' is {array[frame, d]}; mend or "
-                "leave it out"
+                f"{where}, frame {frame}: {name} '{dimensions[d]}' is {array[frame, d]}; correct "
+                "or leave it out"
             )
     if set(episode.features) != set(info.features):
         raise DataError(
@@ -214,8 +221,8 @@ def _check_feature(name: str, array: np.ndarray, feature: Feature, length: int, 
     if array.dtype.kind == "f" and feature.meaning not in SPARSE and not np.isfinite(array).all():
         frame, *index = np.argwhere(~np.isfinite(array))[0].tolist()
         raise DataError(
-            f"{where}, frame {frame}: feature '{name}' {index} is {array[(frame, *index)]}; mend "
-            "or leave it out"
+            f"{where}, frame {frame}: feature '{name}' {index} is {array[(frame, *index)]}; "
+            "correct or leave it out"
         )
     if feature.meaning == "text":
         try:

@@ -12,15 +12,16 @@ from uuid import uuid4
 def written_aside(
     path: Path, *, durable: bool = False, keep_suffix: bool = False
 ) -> Iterator[Path]:
-    """Yield a hidden path beside `path`; what the block writes there is then renamed to `path`.
+    """Yield a hidden path beside `path`, and rename it to `path` when the block ends.
 
-    The block may write a file or a folder. A file at `path` is replaced in one step. If the block
-    raises, `path` stays as it was, and what the block wrote is removed.
+    The block may write a file or a folder there. A file at `path` is replaced in one step. If the
+    block raises, `path` stays as it was, and what the block wrote is removed.
 
     durable: flush everything to the disk before and after the rename. Without it, a crash of the
-    machine may keep the rename and lose the contents. keep_suffix: the hidden name ends like
-    `path`, for libraries that look at a file's suffix. Raises OSError, also where `path` is a
-    folder that is not empty.
+        machine may keep the rename and lose the contents.
+    keep_suffix: the hidden name ends like `path`, for libraries that look at a file's suffix.
+
+    Raises OSError if the disk refuses, or if `path` is a folder that is not empty.
     """
     unique = uuid4().hex
     aside = path.with_name(f".{unique}.{path.name}" if keep_suffix else f".{path.name}.{unique}")
@@ -37,7 +38,7 @@ def written_aside(
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it exists; errors of the system are ignored."""
+    """Remove a file or a folder if it exists; errors of the operating system are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -64,8 +65,8 @@ def tree(path: Path) -> Iterator[Path]:
 def complete_lines(path: Path) -> list[str]:
     """Return the lines of a file of JSON objects, without an incomplete last line.
 
-    A process that was killed, or is still writing, may have left half a line. A missing file has
-    no lines.
+    A process that was killed or is still writing may have left half a line. A missing file has no
+    lines.
     """
     if not path.exists():
         return []

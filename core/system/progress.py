@@ -14,7 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-LINES = 20  # printed from start to end where there is no terminal
+# lines of text from start to end where there is no terminal
+LINES = 20
 
 
 class Progress:
@@ -38,8 +39,8 @@ class Progress:
         transient: bool = True,
     ) -> None:
         self._activity, self._unit, self._total, self._console = activity, unit, total, console
-        self._first = self._printed = completed
-        self._started = time.perf_counter()
+        self._initial = self._last_printed = completed
+        self._start_time = time.perf_counter()
         self._bar = Bar(
             TextColumn(activity),
             MofNCompleteColumn(),
@@ -63,21 +64,24 @@ class Progress:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
 
     def update(self, completed: int, total: int | None = None, text: str = "") -> None:
-        """Show that `completed` units are done; text: further information, losses for example."""
+        """Show that `completed` units are done.
+
+        text: further information, losses for example.
+        """
         total = self._total = total or self._total or completed
         self._bar.update(self._task, completed=completed, total=total, description=text)
-        is_due = (completed - self._printed) * LINES >= total
-        is_finished = completed == total > self._printed
+        is_due = (completed - self._last_printed) * LINES >= total
+        is_finished = completed == total > self._last_printed
         if self._console.is_terminal or not (is_due or is_finished):
             return
-        self._printed = completed
-        seconds = time.perf_counter() - self._started
-        left = (total - completed) * seconds / max(1, completed - self._first)
+        self._last_printed = completed
+        seconds = time.perf_counter() - self._start_time
+        seconds_left = (total - completed) * seconds / max(1, completed - self._initial)
         count = f"{self._activity} {completed}/{total} {self._unit}".strip()
-        line = "  ".join([*filter(None, (count, text)), f"{left:.0f} s left"])
+        line = "  ".join([*filter(None, (count, text)), f"{seconds_left:.0f} s left"])
         self._console.print(line, soft_wrap=True, highlight=False, markup=False)

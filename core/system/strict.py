@@ -19,10 +19,9 @@ def from_plain(kind: type[T], plain: Any) -> T:
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error in one line, or the error's class where it has no message.
+    """Return the message of an error in one line, or the name of its class if it has no message.
 
-    A pydantic error may report several mistakes; they are joined. The file name of an OSError is
-    left out.
+    The mistakes that a pydantic error reports are joined. The file name of an OSError is left out.
     """
     if isinstance(error, ValidationError):
         lines = []

@@ -20,12 +20,12 @@ def import_library(module: str, extra: str | None = None) -> ModuleType:
 
 
 def _make_torchvision_importable() -> None:
-    """Import torchvision, and declare the operators that it misses if its own do not load.
+    """Import torchvision; if its compiled operators do not load, declare those that it looks up.
 
-    PyPI's torchvision beside a CPU-only torch cannot load its compiled operators, and its import
-    then fails at the first operator that it names ("operator torchvision::nms does not exist").
-    Neither timm nor transformers calls these operators. Once the two named ones are declared,
-    without an implementation, the import succeeds.
+    PyPI's torchvision beside a CPU-only torch cannot load its compiled operators. Its import then
+    fails at the first operator that it looks up ("operator torchvision::nms does not exist"). It
+    looks up two operators, and neither timm nor transformers calls them. So it is enough to declare
+    both without an implementation.
     """
     import torch
 
@@ -39,7 +39,8 @@ def _make_torchvision_importable() -> None:
         if "operator torchvision::" not in str(error):
             raise
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] == "torchvision":  # left half-imported
+        # the failed import has left its modules half initialised
+        if name.partition(".")[0] == "torchvision":
             del sys.modules[name]
     operators = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):

@@ -55,8 +55,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint atomically, then remove all but the newest `keep_last` and the best.
 
-    frozen: weights that are not written, only their checksum.
-    Raises CheckpointError when the disk refuses; earlier checkpoints are then left as they are.
+    frozen: weights that are left out; the checkpoint holds their checksum instead.
+    Raises CheckpointError if the disk refuses; earlier checkpoints then stay as they are.
     """
     folder = checkpoint_folder(run, state["step"])
     weights = {
@@ -69,12 +69,12 @@ def save_checkpoint(
     }
     state_text = json.dumps({**state, "left_out": frozen.checksum}, indent=2, allow_nan=False)
     try:
-        for leftover in folder.parent.glob(".step_*"):  # of a process that was killed
+        for leftover in folder.parent.glob(".step_*"):  # left by a process that was killed
             remove(leftover)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(folder, durable=True) as aside:
             aside.mkdir()
-            save_file(_in_own_memory(weights), aside / "model.safetensors")
+            save_file(_without_shared_memory(weights), aside / "model.safetensors")
             save_file(optimizer_state, aside / "optimizer.safetensors")
             (aside / "state.json").write_text(state_text, encoding="utf-8")
         _prune(run, keep_last)
@@ -93,16 +93,16 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 def checkpoints(run: Path) -> list[Checkpoint]:
     """Return all checkpoints of a run, oldest first; raises CheckpointError for a damaged one."""
-    saved = []
+    result = []
     for folder in sorted((run / "checkpoints").glob("step_*")):
         path = folder / "state.json"
         try:
-            saved.append(Checkpoint(folder, json.loads(path.read_text(encoding="utf-8"))))
+            result.append(Checkpoint(folder, json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: cannot read it ({error}): remove this checkpoint"
             ) from None
-    return saved
+    return result
 
 
 def load_checkpoint(
@@ -131,8 +131,8 @@ def load_weights(
 ) -> None:
     """Load a checkpoint's weights; raises CheckpointError with every key that does not fit.
 
-    frozen: weights that the model has already, and that the checkpoint was saved without; their
-    checksum must be the one that it was saved with.
+    frozen: weights that the model holds already and the checkpoint leaves out; their checksum must
+        equal the one in the checkpoint.
     """
     weights = _read(checkpoint.folder / "model.safetensors")
     try:
@@ -140,7 +140,7 @@ def load_weights(
         missing = [name for name in keys.missing_keys if name not in frozen.names]
         problems = [f"it lacks '{name}'" for name in missing]
         problems += [f"the policy lacks '{name}'" for name in keys.unexpected_keys]
-    except RuntimeError as error:  # shapes
+    except RuntimeError as error:  # a tensor has another shape
         problems = [line.strip() for line in str(error).splitlines()[1:]]
     if problems:
         raise CheckpointError(
@@ -149,14 +149,14 @@ def load_weights(
     if checkpoint.state.get("left_out", 0) != frozen.checksum:
         raise CheckpointError(
             f"{checkpoint.folder}: the weights that `pretrained` names are no longer those "
-            "it was trained on; bring back that source"
+            "it was trained on; restore that source"
         )
 
 
-def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give each tensor contiguous memory that no other has.
+def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors of which no two share memory.
 
-    safetensors refuses two names for one memory, which tied weights have.
+    Tied weights share memory, and safetensors refuses that.
     """
     addresses: set[int] = set()
     separate = {}
@@ -172,11 +172,12 @@ def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _prune(run: Path, keep_last: int) -> None:
     """Remove all checkpoints but the newest `keep_last` and the one with the lowest error.
 
-    Each gets a hidden name first, so that a kill in between leaves no incomplete checkpoint.
+    Each gets a hidden name first, so that a process killed in between leaves no incomplete
+    checkpoint.
     """
-    saved = checkpoints(run)
-    best = min(saved, key=lambda checkpoint: checkpoint.error)
-    for checkpoint in saved[:-keep_last]:
+    existing = checkpoints(run)
+    best = min(existing, key=lambda checkpoint: checkpoint.error)
+    for checkpoint in existing[:-keep_last]:
         if checkpoint.folder == best.folder and not math.isinf(best.error):
             continue
         hidden_name = f".{checkpoint.folder.name}.deleting"
@@ -189,5 +190,5 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: cannot read it ({error}): remove this checkpoint to use an earlier"
+            f"{path}: cannot read it ({error}): remove this checkpoint to use an earlier one"
         ) from None

@@ -22,7 +22,7 @@ from core.errors import ConfigError
 
 T = TypeVar("T")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
-# the first of these that a folder has is read; either may be sharded, and then has an index
+# a folder's weights are in the first of these that exists; either may be shards with an index
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -31,7 +31,7 @@ class Pretrained:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._made: dict[Callable[..., Any], Any] = {}
+        self._results: dict[Callable[..., Any], Any] = {}
 
     @cached_property
     def path(self) -> Path:
@@ -49,10 +49,10 @@ class Pretrained:
         return _unwrap(_open(self.path))
 
     def once(self, make: Callable[[Path], T]) -> T:
-        """Return make(path): made once, and shared by all parts of a policy that ask for it."""
-        if make not in self._made:
-            self._made[make] = make(self.path)
-        return cast(T, self._made[make])
+        """Return make(path); it is called once, and all parts of a policy share the result."""
+        if make not in self._results:
+            self._results[make] = make(self.path)
+        return cast(T, self._results[make])
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class NameMap:
     """The names of a part's tensors in a published checkpoint.
 
     table: {name of the part's module or tensor: published name}; "*" stands for a layer's number on
-    both sides. A tuple of published names means tensors that the part joins along the first axis.
-    squeeze: the part's tensors that are published without their axes of length one.
+        both sides. The part joins the tensors of a tuple of published names along the first axis.
+    squeeze: names of the part's tensors that are published without their axes of length one.
     """
 
     table: Mapping[str, str | tuple[str, ...]]
@@ -81,7 +81,8 @@ class NameMap:
     def load(self, part: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
         """Fill a part with published tensors: exactly those that it has, each of the right shape.
 
-        source: the name of the source in the ConfigError that lists everything that does not fit.
+        source: its name, for the message. Raises ConfigError that lists everything that does not
+        fit.
         """
         weights = self.publish(part.state_dict())  # views: writing to them fills the part
         check_state_dict(weights, tensors, source)
@@ -106,7 +107,8 @@ class NameMap:
 class FrozenWeights:
     """Frozen pretrained weights: left out of checkpoints, which hold a checksum of them instead.
 
-    names: in the policy's state dict. checksum: CRC32C of the tensors; 0 for none.
+    names: of the weights in the policy's state dict.
+    checksum: CRC32C of the tensors; 0 for none.
     """
 
     names: frozenset[str] = frozenset()
@@ -152,7 +154,7 @@ def filter_keys(tensors: Mapping[str, Tensor], keep: Callable[[str], bool]) -> M
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, under the rest of the name, unread."""
+    """Return the tensors whose names begin with `prefix`, and cut it off; nothing is read."""
     names = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
     return _LazyTensors(names, tensors.__getitem__)
 
@@ -160,7 +162,8 @@ def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Ten
 class _LazyTensors(Mapping[str, Tensor]):
     """Tensors that are read when they are looked up.
 
-    names: {name in this mapping: name in the source}. read: reads a tensor by its source's name.
+    names: {name in this mapping: name in the source}.
+    read: reads a tensor by its name in the source.
     """
 
     def __init__(self, names: Mapping[str, str], read: Callable[[str], Tensor]) -> None:
@@ -192,7 +195,7 @@ def _download(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"pretrained: '{name}' is no file or folder, "
-            f"and the Hugging Face hub does not give it: {_reason(error)}"
+            f"and the Hugging Face hub does not provide it: {_reason(error)}"
         ) from None
 
 

@@ -46,7 +46,7 @@ def test_every_label_is_a_column():
 
 
 def test_a_field_of_the_first_edition_names_what_replaced_it():
-    with pytest.raises(ConfigError, match=r"sequence\.kind tells what a token is"):
+    with pytest.raises(ConfigError, match=r"sequence\.kind says what a token is"):
         _ = SEQUENCE.is_action
 
 

@@ -80,5 +80,5 @@ def test_a_head_that_runs_other_parts_cannot_be_insulated(need, refused):
 
 def test_action_tokens_say_nothing_behind_a_backbone_that_mixes_nothing():
     (reason,) = unmet_needs(frozenset(), False, Unmixed)
-    assert reason.startswith("reads action tokens, and this backbone shows them nothing")
+    assert reason.startswith("reads action tokens, and in this backbone they see no other tokens")
     assert not list(unmet_needs(frozenset({"vision"}), False, Unmixed))

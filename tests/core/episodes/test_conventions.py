@@ -148,12 +148,12 @@ def test_dimensions_that_the_source_lacks_are_zero_and_marked() -> None:
 
 
 REFUSED = [
-    ({"mode": "delta"}, {}, 1.0, "pose that the robot had"),
-    ({"frame": "world"}, {}, 1.0, "only the robot's pose"),
-    ({"rotation": "euler_xyz", "mode": "delta"}, {"mode": "delta"}, 1.0, "differences of angles"),
-    ({"rate": 15.0}, {}, 1.5, "every second, third"),
+    ({"mode": "delta"}, {}, 1.0, "robot's pose at every frame, so"),
+    ({"frame": "world"}, {}, 1.0, "needs the robot's pose at every frame"),
+    ({"rotation": "euler_xyz", "mode": "delta"}, {"mode": "delta"}, 1.0, "a difference of angles"),
+    ({"rate": 15.0}, {}, 1.5, "which must be a whole number"),
     ({"rate": 5.0}, {}, 0.5, "slowest store first"),
-    ({"rate": 20.0}, {}, 1.0, "at 1 frames here"),
+    ({"rate": 20.0}, {}, 1.0, "do not agree with 1 frames here"),
     (
         {"mode": "delta", "frame": "tool", "rate": 20.0},
         {"mode": "delta", "frame": "tool"},
@@ -164,11 +164,16 @@ REFUSED = [
         {"rotation": "euler_xyz", "mode": "delta", "rate": 20.0},
         {"rotation": "euler_xyz", "mode": "delta"},
         2.0,
-        "differences of angles",
+        "a difference of angles",
     ),
-    ({"grippers": (Gripper(6, "continuous", closed=0.0, open=1.0),)}, {}, 1.0, "where to cut"),
-    ({"grippers": ()}, {}, 1.0, "drives one in one of the two"),
-    ({}, {"scale": (0.0, 1, 1, 1, 1, 1, 1)}, 1.0, "worth nothing"),
+    (
+        {"grippers": (Gripper(6, "continuous", closed=0.0, open=1.0),)},
+        {},
+        1.0,
+        "which value divides them",
+    ),
+    ({"grippers": ()}, {}, 1.0, "drives a gripper on one side only"),
+    ({}, {"scale": (0.0, 1, 1, 1, 1, 1, 1)}, 1.0, "has scale 0"),
 ]
 
 
@@ -229,5 +234,5 @@ def test_rotation_dimensions_are_found_by_name_after_merging() -> None:
 def test_a_rotation_with_scale_zero_is_refused() -> None:
     target = convention("quaternion_xyzw", scale=(1.0, 1, 1, 0, 0, 0, 0, 1))
     assert any(
-        "rotation is worth nothing" in line for line in incompatibilities(convention(), target, 1.0)
+        "rotation has scale 0" in line for line in incompatibilities(convention(), target, 1.0)
     )

@@ -34,7 +34,7 @@ def test_an_action_beyond_the_limits_is_the_environments_matter(action: np.ndarr
 @pytest.mark.parametrize(
     ("feature", "message"),
     [
-        (((3, 0), "float32", "other"), r"shape \(3, 0\) holds nothing"),
+        (((3, 0), "float32", "other"), r"shape \(3, 0\) is empty"),
         (((), "float", "other"), "dtype is 'float'; did you mean 'float"),
         (((), "float32", "force field"), "meaning is 'force field'; did you mean 'force'"),
         (((), "uint8", "text"), r"text is uint8 \(size\), not uint8 \(\)"),

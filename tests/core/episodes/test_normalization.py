@@ -92,7 +92,7 @@ def test_normalizers_travel_as_json() -> None:
 
 
 def test_statistics_of_something_else_are_refused() -> None:
-    with pytest.raises(DataError, match="3 action dimensions, the convention names 4"):
+    with pytest.raises(DataError, match="3 action dimensions, the convention has 4"):
         Normalizer.fit(Statistics.of(ACTIONS[:, :3]), BINARY, "min_max")
 
 

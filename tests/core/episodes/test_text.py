@@ -18,7 +18,7 @@ def test_any_text_comes_back(texts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ä" * 5, "takes 10 bytes and has 8; give"),
+        ("ä" * 5, "takes 10 bytes and has room for 8; give"),
         ("a\0", "holds a zero character"),
         ("\ud800", "Unicode"),
     ],

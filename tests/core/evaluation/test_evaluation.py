@@ -413,12 +413,12 @@ def test_another_environment_takes_the_recipes_place(command, trained):
         (
             ["evaluate.replan_steps=9"],
             2,
-            "recipe.toml: evaluate.replan_steps: a chunk holds action.horizon = 3, got 9",
+            "recipe.toml: evaluate.replan_steps: expected at most action.horizon = 3, got 9",
         ),
         (
             ["evaluate.controls=['swapped_words']"],
             2,
-            'evaluate: controls names "swapped_words", and swap lists no two',
+            'evaluate: controls names "swapped_words", but swap lists fewer than two',
         ),
         (
             ["--environment", "tyo"],

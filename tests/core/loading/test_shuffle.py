@@ -3,7 +3,7 @@ from math import isqrt
 import numpy as np
 from hypothesis import given, strategies as st
 
-from core.loading.shuffle import shuffled, windows_at
+from core.loading.shuffle import permute, windows_at
 
 MASK = 2**64 - 1
 
@@ -31,7 +31,7 @@ def sent(index: int, count: int, seed: int, epoch: int) -> int:
 
 def epoch_of(count: int, seed: int, epoch: int) -> list[int]:
     """Where one epoch's permutation sends every number."""
-    return shuffled(np.arange(count), count, seed, np.full(count, epoch)).tolist()
+    return permute(np.arange(count), count, seed, np.full(count, epoch)).tolist()
 
 
 @given(st.integers(1, 500), st.integers(0, 2**64), st.integers(0, 10**9))
@@ -61,7 +61,7 @@ def test_the_shuffle_looks_random() -> None:
     """Each number comes first about equally often, and neighbours do not stay neighbours."""
     count, epochs = 11, 5500
     first = np.bincount(
-        shuffled(np.zeros(epochs, int), count, 3, np.arange(epochs)), minlength=count
+        permute(np.zeros(epochs, int), count, 3, np.arange(epochs)), minlength=count
     )
     # chi-squared with 10 degrees of freedom, p = 0.001
     assert np.square(first - epochs / count).sum() / (epochs / count) < 29.6

@@ -108,6 +108,6 @@ def test_actions_that_the_recipe_does_not_expect_are_refused(
     where = f"(store {stores[0].path})"
     recorded = stores[0].info.action
     assert caught.value.mistakes == [
-        f"action.mode: the recipe relies on 'absolute', the store's actions are 'delta' {where}",
-        f"action.rate: the recipe relies on 7.0, the store's actions are {recorded.rate} {where}",
+        f"action.mode: the recipe expects 'absolute', the store's actions are 'delta' {where}",
+        f"action.rate: the recipe expects 7.0, the store's actions are {recorded.rate} {where}",
     ]

@@ -78,7 +78,7 @@ def test_a_name_that_a_store_does_not_have_is_refused(stores: list[EpisodeStore]
 def test_names_that_would_be_lost_are_refused(
     cameras: dict[str, str], actions: dict[str, str]
 ) -> None:
-    with pytest.raises(DataError, match="would have one name, or one of them two"):
+    with pytest.raises(DataError, match="would have the same name, or one would have two names"):
         rename(make_info(), cameras, actions)
 
 

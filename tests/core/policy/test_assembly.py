@@ -144,7 +144,7 @@ def test_a_backbone_that_looks_one_way_refuses_a_layout_that_asks_for_both(tmp_p
     prefix = load(tmp_path, LSTM, ('name = "learned"', 'name = "learned"\nattention = "prefix"'))
     with pytest.raises(
         ConfigError,
-        match=r"action_tokens\.attention: backbone 'strange' shows no token a later one",
+        match=r"action_tokens\.attention: backbone 'strange' lets no token see a later one",
     ):
         build(with_part(prefix, "backbone", OneWay))
 
@@ -190,7 +190,7 @@ class FirstEditionBackbone(Backbone):
         ),
         (
             HalfChangedHead,
-            r"has a method of another edition of Joinery, forward and loss; install a version",
+            r"has methods of another edition of Joinery: forward, loss; install a version",
         ),
         (
             lambda config, *, context, action: nn.Linear(2, 2),
@@ -230,5 +230,5 @@ def test_a_part_is_told_which_attributes_it_has_not_set(tmp_path, kind, contract
 
 def test_a_backbone_of_the_first_edition_is_told_what_to_read(tmp_path):
     policy = build(with_part(load(tmp_path), "backbone", FirstEditionBackbone))
-    with pytest.raises(ConfigError, match=r"is_action, which is gone: sequence\.kind tells"):
+    with pytest.raises(ConfigError, match=r"is_action, which is gone: sequence\.kind says"):
         policy(batch_of(policy, 1), None)

@@ -84,7 +84,7 @@ def test_alone_an_insulated_head_gives_the_backbone_no_gradient(tmp_path, head):
 def test_a_head_that_runs_the_backbone_cannot_be_insulated_from_it(tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"policy_head\.name: 'autoregressive' computes with weights of other parts.*; drop",
+        match=r"policy_head\.name: 'autoregressive' runs weights of other parts.*; drop",
     ):
         load(tmp_path, head='name = "autoregressive"\ninsulate = true')
 

@@ -159,7 +159,7 @@ def test_other_published_weights_than_before_are_noticed(home, tmp_path, capsys)
     hub["text_model.model.layers.0.ffn.fc1.bias"] += 1
     save_file(hub, moved / "hub" / "model.safetensors", metadata={"format": "pt"})
     assert export.main([str(moved / "run"), str(tmp_path / "out")]) == 1
-    assert "no longer those it was trained on; bring back that source" in capsys.readouterr().err
+    assert "no longer those it was trained on; restore that source" in capsys.readouterr().err
 
 
 def test_an_export_has_the_adapters_merged_and_transformers_loads_it(home, tmp_path):
@@ -327,7 +327,7 @@ def test_an_export_with_projections_is_refused(home, tmp_path, capsys):
     )
     capsys.readouterr()
     assert export.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
-    assert "no published layout has the projections" in capsys.readouterr().err
+    assert "no published layout holds the projections" in capsys.readouterr().err
 
 
 def test_an_export_overwrites_nothing(home, tmp_path, capsys):
@@ -361,7 +361,7 @@ def test_bfloat16_policies_act_in_it_and_are_exported_without_its_rounding(home,
         ),
         (
             "text_encoder.train=lora",
-            'text_encoder.train: "lora" stands beside linear layers, and this part has none',
+            'text_encoder.train: "lora" adapts linear layers, and this part has none',
         ),
         ("policy_head.train=lora", "policy_head.train: expected true"),
         (
@@ -370,7 +370,7 @@ def test_bfloat16_policies_act_in_it_and_are_exported_without_its_rounding(home,
         ),
         (
             "text_encoder.quantize=nf4",
-            "text_encoder: quantize needs pretrained weights that stay: set pretrained",
+            "text_encoder: quantize needs pretrained weights that do not train: set pretrained",
         ),
         (
             "backbone.pretrained=nowhere/at/all",

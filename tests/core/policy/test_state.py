@@ -37,12 +37,12 @@ def frame(value: float, mask: bool | None = None) -> TokenGroup:
 def test_a_window_knows_its_newest_frame_and_what_was_dropped():
     history = {}
     expected = [(0, True, False), (1, False, False), (2, False, False), (1, False, True)]
-    for step, (newest, began, moved) in enumerate(expected):
+    for step, (newest, is_first, is_shifted) in enumerate(expected):
         window = add_frame(history, frame(step), torch.full((2, 1, 5), step * 1.0), 3, keep=1)
         history = window.history
         assert window.newest.tolist() == [newest] * 2
-        assert window.began.tolist() == [began] * 2
-        assert window.moved.tolist() == [moved] * 2
+        assert window.is_first.tolist() == [is_first] * 2
+        assert window.is_shifted.tolist() == [is_shifted] * 2
         assert window.vision.tokens[:, newest].unique().item() == step
         assert window.proprio[:, newest].unique().item() == step
     assert window.vision.tokens[:, 0].unique().item() == 2  # the one that was kept

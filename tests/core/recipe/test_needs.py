@@ -35,7 +35,7 @@ def test_layers_that_a_backbone_does_not_offer_are_refused_with_those_that_do(tm
 @pytest.mark.parametrize("head", [LSTM, 'name = "discrete"', 'name = "mlp"', 'name = "flow"'])
 def test_heads_of_action_tokens_are_refused_beside_a_backbone_that_mixes_nothing(tmp_path, head):
     (mistake,) = mistakes_of(tmp_path, head, IDENTITY)
-    assert "reads action tokens, and this backbone shows them nothing" in mistake
+    assert "reads action tokens, and in this backbone they see no other tokens" in mistake
 
 
 def test_an_auxiliary_head_is_called_by_its_label(tmp_path):
@@ -46,4 +46,4 @@ def test_an_auxiliary_head_is_called_by_its_label(tmp_path):
 
 def test_a_head_that_runs_the_backbone_cannot_be_insulated(tmp_path):
     (mistake,) = mistakes_of(tmp_path, 'name = "autoregressive"\ninsulate = true')
-    assert "which learn from it in any case; drop insulate" in mistake
+    assert "always sends gradients to them; drop insulate" in mistake

@@ -206,7 +206,7 @@ def test_another_environment_brings_its_own_tasks(tmp_path):
         ),
         (
             "evaluate.swap=['red']",
-            'evaluate: controls names "swapped_words", and swap lists no two words',
+            'evaluate: controls names "swapped_words", but swap lists fewer than two words',
         ),
         ("evaluate.swap=['dark red', 'blue']", "evaluate: swap must hold single words"),
         (
@@ -215,7 +215,7 @@ def test_another_environment_brings_its_own_tasks(tmp_path):
         ),
         (
             "evaluate.replan_steps=11",
-            "evaluate.replan_steps: a chunk holds action.horizon = 10, got 11",
+            "evaluate.replan_steps: expected at most action.horizon = 10, got 11",
         ),
         ("evaluate.timeout=0", "evaluate.timeout: expected greater than 0"),
         ("evaluate.episodes=0", "evaluate: episodes = 0 and chains = 0 leave nothing to try"),
@@ -239,9 +239,9 @@ def test_a_section_without_a_world_is_refused(tmp_path):
     text = MINIMAL + "[demonstrations]\n[evaluate]\nnum_envs = 0\n"
     assert mistakes_of(written(tmp_path, text)) == [
         "evaluate.num_envs: expected greater than 0, got 0",
-        "[demonstrations]: there is no [environment] to do it in; "
+        "[demonstrations]: there is no [environment] for it; "
         "add one, or leave out [demonstrations]",
-        "[evaluate]: there is no [environment] to do it in; add one, or leave out [evaluate]",
+        "[evaluate]: there is no [environment] for it; add one, or leave out [evaluate]",
     ]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(tomllib.loads(MINIMAL + "[evaluate]\n"), recipe_schema(load_plugins()))
@@ -339,7 +339,7 @@ def test_mistakes_in_several_stores_are_said(tmp_path, before, after, mistake):
 def test_demonstrations_go_into_one_store(tmp_path):
     text = (MINIMAL + WORLD).replace('path = "episodes.zarr"', "window = 4" + STORES)
     assert any(
-        line.startswith("[demonstrations]: are recorded into one")
+        line.startswith("[demonstrations]: they are recorded into one")
         for line in mistakes_of(written(tmp_path, text))
     )
 

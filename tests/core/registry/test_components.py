@@ -11,8 +11,8 @@ from core.registry.components import (
     Plugin,
     Registry,
     call_build,
+    missing_arguments,
     parameters_of,
-    unoffered,
 )
 
 
@@ -99,8 +99,8 @@ def test_a_required_argument_that_is_not_offered_is_named():
     def build(config, width, *, spec, depth=2, **others):
         return config
 
-    assert unoffered(build, {"width": 3}) == ["spec"]
-    assert unoffered(build, ["width", "spec"]) == []
+    assert missing_arguments(build, {"width": 3}) == ["spec"]
+    assert missing_arguments(build, ["width", "spec"]) == []
 
 
 def test_the_meaning_of_an_inherited_key_comes_from_its_base():

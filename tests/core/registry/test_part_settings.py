@@ -10,8 +10,11 @@ from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
     [
         ({"train": False, "learning_rate": 1e-3}, "have no effect on a part with train = false"),
         ({"train": False, "weight_decay": 0.1}, "have no effect on a part with train = false"),
-        ({"quantize": "nf4"}, "quantize needs pretrained weights that stay"),
-        ({"quantize": "nf4", "pretrained": True}, "quantize needs pretrained weights that stay"),
+        ({"quantize": "nf4"}, "quantize needs pretrained weights that do not train"),
+        (
+            {"quantize": "nf4", "pretrained": True},
+            "quantize needs pretrained weights that do not train",
+        ),
         ({"lora_rank": 4}, "lora_rank: no effect without train"),
         ({"lora_rank": 4, "lora_dropout": 0.0, "train": False}, "lora_rank, lora_dropout: no eff"),
     ],
@@ -34,7 +37,7 @@ def test_the_weights_of_a_part_stay_if_they_are_pretrained_and_not_trained(
     train, pretrained, expected
 ):
     settings = PartSettings(train=train, pretrained=pretrained)
-    assert settings.base_is_published is expected
+    assert settings.keeps_pretrained_weights is expected
 
 
 def test_no_kind_has_a_key_that_every_part_has_already():

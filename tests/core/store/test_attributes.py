@@ -61,7 +61,7 @@ def test_what_is_no_store_or_too_new(tmp_path: Path, store: EpisodeStore) -> Non
         ),
         ({"cameras": {STILL: CAMERA | {"codec": "jpeg"}}}, "one frame a group"),
         ({"cameras": {STILL: CAMERA | {"quality": 0}}}, "quality"),
-        *(({"cameras": {STILL: CAMERA | {"height": height}}}, "hold none") for height in (0, -1)),
+        *(({"cameras": {STILL: CAMERA | {"height": height}}}, "is empty") for height in (0, -1)),
         (
             {"cameras": {STILL: CAMERA, "top": CAMERA}},
             "promises a camera 'top', 00000000.json says otherwise",

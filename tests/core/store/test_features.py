@@ -163,11 +163,11 @@ def test_other_features_are_not_appended(tmp_path: Path) -> None:
         ),
         (
             {"force": np.full((11, 6), np.nan, np.float32)},
-            r"frame 0: feature 'force' \[0\] is nan; mend or leave",
+            r"frame 0: feature 'force' \[0\] is nan; correct or leave",
         ),
         (
             {"reward": np.float32([0, 1, np.inf, *[0] * 8])},
-            r"frame 2: feature 'reward' \[\] is inf; mend or leave",
+            r"frame 2: feature 'reward' \[\] is inf; correct or leave",
         ),
     ],
 )
@@ -327,14 +327,12 @@ def test_one_name_for_two_things_is_refused(pristine: EpisodeStore) -> None:
         DataError, match=r"feature 'depth': is uint16 \(48, 64, 1\), depth in mm, the policy's is f"
     ):
         view_of(pristine, pristine.info, {}, common_info([other, pristine.info], (), ["depth"]), ())
-    with pytest.raises(DataError, match="feature 'depth': a camera or a number has that name"):
+    with pytest.raises(DataError, match="feature 'depth': that name is taken"):
         common_info([make_info(cameras=("depth",)), pristine.info], (), ["depth"])
 
 
 def test_a_camera_gets_no_features_name(pristine: EpisodeStore) -> None:
-    with pytest.raises(
-        DataError, match="cameras: feature 'depth': a camera or a number has that name; rename it"
-    ):
+    with pytest.raises(DataError, match="cameras: feature 'depth': that name is taken; rename it"):
         rename(pristine.info, {"depth": "front"}, {})
 
 

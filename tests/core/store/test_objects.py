@@ -181,7 +181,7 @@ def test_a_forked_process_is_told_so(proxy: Proxy) -> None:
         [sys.executable, "-c", FORK, STORE], capture_output=True, text=True, timeout=60, check=True
     )
     assert [line.partition(": ")[2] for line in done.stdout.splitlines()] == [
-        "cannot be read in a forked process; start processes by 'spawn' or 'forkserver'"
+        "cannot be read in a forked process; start processes with 'spawn' or 'forkserver'"
     ] * 2
 
 

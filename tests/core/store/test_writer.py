@@ -99,7 +99,7 @@ def test_an_empty_folder_becomes_a_store(tmp_path: Path, linked: bool) -> None:
 def test_a_path_that_cannot_become_a_store_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.zarr").symlink_to("gone")
     with pytest.raises(
-        DataError, match=r"a.zarr: a link to 'gone', which is not there; remove the link"
+        DataError, match=r"a.zarr: a link to 'gone', which does not exist; remove the link"
     ):
         StoreWriter(tmp_path / "a.zarr", INFO)
     with pytest.raises(

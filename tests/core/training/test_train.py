@@ -141,9 +141,9 @@ def test_resuming_nothing_is_an_error(recipe_file, tmp_path, capsys):
         (["data.path=/nowhere/episodes.zarr"], "/nowhere/episodes.zarr"),
         (
             ["action.mode=absolute"],
-            "action.mode: the recipe relies on 'absolute', the store's actions are 'delta'",
+            "action.mode: the recipe expects 'absolute', the store's actions are 'delta'",
         ),
-        (["action.gripper=continuous", "action.rate=7.0"], "action.rate: the recipe relies on 7.0"),
+        (["action.gripper=continuous", "action.rate=7.0"], "action.rate: the recipe expects 7.0"),
         (["data.cameras=['wirst']"], "data.cameras: no camera 'wirst'; did you mean 'wrist'?"),
         (["data.features=['depth']"], "data.features: no feature 'depth'; known: none (store "),
         (["data.validation_episodes=99"], "99 are to be held out"),
@@ -246,8 +246,8 @@ def test_stores_that_do_not_go_together_are_refused_in_a_line_each(mixed_file, t
     assert train(mixed_file, tmp_path / "run") != 0
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[2].strip() for line in lines] == [
-        "'theirs' does not go with 'ours'",
-        "'theirs' does not go with 'ours'",
+        "'theirs' does not fit 'ours'",
+        "'theirs' does not fit 'ours'",
     ]
     assert "mode: absolute here, delta there" in lines[0]
     assert "frame: tool here, world there" in lines[1]
