@@ -6,13 +6,10 @@ core/formats/importing.py, the readers of the formats in plugins/datasets.
 
 import argparse
 import os
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.commands.command import command, local_path, positive
-from core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,10 +46,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Show how the source is understood, then import its episodes."""
     arguments = _parser().parse_intermixed_args(argv)
-    mapping = _read_mapping(arguments.mapping)
-
     from core.commands.components import find_component
+    from core.recipe.checking import read_toml
 
+    mapping = read_toml(arguments.mapping, "the mapping") if arguments.mapping else {}
     component, config = find_component("dataset", arguments.format, arguments.settings, mapping)
     source: EpisodeSource = component.build(config, source=arguments.source)
 
@@ -71,18 +68,6 @@ def main(argv: list[str] | None = None) -> int:
         )
     _show_summary(summary, arguments.out, console)
     return 0
-
-
-def _read_mapping(path: Path | None) -> Mapping[str, Any]:
-    """Read the settings in the file of --mapping; none without a file."""
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--mapping: cannot read '{path}': {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"--mapping: '{path}' is no TOML: {error}") from None
 
 
 def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> None:

@@ -4,12 +4,13 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from core.errors import did_you_mean
+from core.errors import ConfigError, did_you_mean
 from core.system.strict import from_plain
 
 T = TypeVar("T")
@@ -39,6 +40,18 @@ def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[
         mistakes += [_line(where, details) for details in error.errors(include_url=False)]
         return None
     return result if len(known_values) == len(values) else None
+
+
+def read_toml(path: Path, label: str) -> dict[str, Any]:
+    """Read a TOML file; raises ConfigError. label: what messages call it, "the recipe"."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read {label}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: cannot read {label}: not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def parse_value(text: str) -> Any:

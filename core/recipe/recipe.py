@@ -6,7 +6,6 @@ anything is built.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 from core.errors import ConfigError, did_you_mean
-from core.recipe.checking import fill, parse_value
+from core.recipe.checking import fill, parse_value, read_toml
 from core.recipe.needs import check_needs
 from core.recipe.sections import (
     GENERAL,
@@ -135,7 +134,7 @@ def load_recipe(
         dropped.
     """
     mistakes: list[str] = []
-    values = _read(path)
+    values = read_toml(path, "the recipe")
     _rename_former_keys(values)
     if environment is not None:
         _replace_environment(values, environment)
@@ -166,17 +165,6 @@ def load_recipe_of_run(
 
 
 # ------------------------------------------------------------------- from a file to plain tables
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the recipe: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: cannot read the recipe: not UTF-8 text") from None
-    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def _rename_former_keys(values: dict[str, Any]) -> None:

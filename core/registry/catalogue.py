@@ -136,9 +136,21 @@ def _load_plugin(
             raise TypeError(
                 f"it registers nothing: it has no @hookimpl function called {', '.join(HOOKS)}"
             )
+        _raise_if_wrapper(manager, module)
     # a third party's module may fail in any way, and must not break recipes that do not use it
     except (Exception, SystemExit) as error:  # noqa: BLE001
         catalogue.note_failure(plugin, error)
+
+
+def _raise_if_wrapper(manager: pluggy.PluginManager, module: ModuleType) -> None:
+    """Raise TypeError for a hook that is a wrapper of pluggy's: each hook is called on its own."""
+    for caller in manager.get_hookcallers(module) or []:
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is module and (
+                implementation.wrapper or implementation.hookwrapper
+            ):
+                manager.unregister(module)
+                raise TypeError(f"{caller.name} is a wrapper; write @hookimpl without arguments")
 
 
 def _register_components(implementation: Any, catalogue: Catalogue, kind: ComponentKind) -> None:

@@ -68,11 +68,12 @@ class Attempt:
         while not self.success and self.steps < self.max_steps:
             chunk: np.ndarray = yield self
             actions = chunk[: min(replan_steps, self.max_steps - self.steps)]
-            if self.recording:
-                self.commands += [actions[-1]] if self.commands else [actions[0], actions[-1]]
             call = EnvironmentCall(apply_actions, (actions,))
             (self.success, count), observation = yield call
             self.steps += count
+            if self.recording:
+                last = actions[count - 1]  # success may have come before the chunk's last action
+                self.commands += [last] if self.commands else [actions[0], last]
             self._observe(observation)
 
     def _observe(self, observation: Observation) -> None:

@@ -286,10 +286,14 @@ class EpisodeStore:
         most = OPEN_SEGMENTS
         if limit != RLIM_INFINITY:
             most = min(most, max(1, limit // 4 // (len(self._stream_paths) + 2)))
-        return lru_cache(maxsize=most)(self._open_segment)
+        # a function of `self` would be a cycle, and keep files open until garbage is collected
+        segments = self._segments
 
-    def _open_segment(self, segment: int) -> OpenSegment:
-        return OpenSegment(*self._segments[segment])
+        @lru_cache(maxsize=most)
+        def open_segment(segment: int) -> OpenSegment:
+            return OpenSegment(*segments[segment])
+
+        return open_segment
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_open"}

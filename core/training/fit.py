@@ -189,7 +189,8 @@ def _save(run: Run, step: int) -> None:
         return
     if run.readings.pending:
         _report_losses(run)
-    if run.metrics is None:
+    if run.metrics is None:  # the first process saves; if it cannot, it ends all of them
+        run.last_checkpoint = checkpoint_folder(run.folder, step)
         return
     raise_if_weights_broken(run.policy, step, run.last_checkpoint)
     run.metrics.flush()

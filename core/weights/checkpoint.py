@@ -77,11 +77,17 @@ def save_checkpoint(
             save_file(_without_shared_memory(weights), aside / "model.safetensors")
             save_file(optimizer_state, aside / "optimizer.safetensors")
             (aside / "state.json").write_text(state_text, encoding="utf-8")
-        _prune(run, keep_last)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: cannot save the checkpoint: {error}; earlier checkpoints are intact: "
             "make room, then continue with --resume"
+        ) from None
+    try:
+        _prune(run, keep_last)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: saved, but an earlier checkpoint cannot be removed: {error}; allow that, "
+            "then continue with --resume"
         ) from None
     return folder
 

@@ -127,7 +127,8 @@ class Transformer(Backbone):
         before = None if past is None else past.sequence
         position, x = token_positions(sequence, before), sequence.tokens
         if self.positions is not None:
-            x = x + self._learned_positions(position)
+            length = x.shape[1] + (0 if past is None else past.tokens.shape[1])
+            x = x + self._learned_positions(position, length)
         rotation = rotary_angles(position, self.head_width) if self.positions is None else None
         return self.dropout(x), AttentionInputs(attention_mask(sequence, before), rotation)
 
@@ -135,12 +136,17 @@ class Transformer(Backbone):
         """Turn queries or keys (S heads n d) at positions (S n) if positions are rotary."""
         return rotate(x, rotary_angles(position, self.head_width)) if self.positions is None else x
 
-    def _learned_positions(self, position: Tensor) -> Tensor:
+    def _learned_positions(self, position: Tensor, length: int) -> Tensor:
+        """Look up positions (S L); length: of the sequences, with the past.
+
+        Private tokens share positions, so a long sequence may fit. Only then are the positions
+        themselves read, which waits for the device.
+        """
         assert self.positions is not None
-        if (length := position.shape[1]) > len(self.positions):
+        if length > len(self.positions) and int(position.max()) >= len(self.positions):
             raise ConfigError(
-                f"backbone.max_tokens: a sequence has {length} tokens and the learned positions "
-                f"end at {len(self.positions)}; raise backbone.max_tokens"
+                f"backbone.max_tokens: a sequence reaches position {int(position.max())} and the "
+                f"learned positions end at {len(self.positions) - 1}; raise backbone.max_tokens"
             )
         return self.positions[position]
 
@@ -218,7 +224,9 @@ def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
     if position.stride(0) == 0:
         position = position[:1]
     pairs = head_width // 2
-    frequency = 10_000.0 ** -(torch.arange(pairs, device=position.device) / pairs)
+    frequency = 10_000.0 ** -(
+        torch.arange(pairs, dtype=torch.float32, device=position.device) / pairs
+    )
     angle = position[:, None, :, None] * frequency
     return angle.cos(), angle.sin()
 

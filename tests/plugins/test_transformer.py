@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from core import ActionSpec, ConfigError, TokenGroup
+from core import ActionSpec, ConfigError, TokenGroup, TokenKind, TokenSequence
 from core.policy.recomputation import recompute_blocks
 from core.testing import checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
@@ -153,6 +153,16 @@ def test_rotary_scores_depend_on_distance_alone():
     torch.testing.assert_close(queries.norm(dim=-1), q.norm().expand(40))
 
 
+def test_rotary_angles_are_float32_whatever_the_default_type():
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        cosine, _ = rotary_angles(torch.arange(600)[None], 8)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert cosine.dtype == torch.float32
+    assert torch.equal(cosine, rotary_angles(torch.arange(600)[None], 8)[0])
+
+
 def test_rotary_positions_stay_apart_in_bfloat16():
     cosine, sine = rotary_angles(torch.arange(600)[None], 8)
     assert cosine.dtype == sine.dtype == torch.float32
@@ -170,8 +180,27 @@ def test_learned_positions_tell_tokens_apart_and_end():
     assert given.tokens.shape[1] == 9
     alike = replace(given, tokens=torch.ones_like(given.tokens))
     assert (model(alike)[0, 0] - model(alike)[0, 1]).abs().max() > 1e-3
-    with pytest.raises(ConfigError, match=r"backbone\.max_tokens.* 19 tokens .* 9"):
+    with pytest.raises(ConfigError, match=r"backbone\.max_tokens.* position 18 .* 8"):
         model(sequence("interleaved", "image_text_action", padded=False))
+
+
+def test_learned_positions_go_on_behind_the_past_and_private_tokens_share_them():
+    model = Transformer(replace(SMALL, positions="learned", max_tokens=20)).eval()
+    observed = sequence("interleaved", "image_text_action", padded=False)  # 19 tokens
+    past = model.remember(observed)
+    more = TokenSequence(
+        tokens=torch.randn(2, 4, 24),
+        mask=None,
+        frame=torch.full((2, 4), 2),
+        kind=torch.full((2, 4), int(TokenKind.ACTION)),
+        readout=torch.zeros(0, dtype=torch.int64),
+    )
+    with pytest.raises(ConfigError, match=r"max_tokens.* position 22 .* 19"):
+        model.remember(more, past)
+    # private to their frames, they do not count for one another, and the last is at position 19
+    frame = torch.tensor([0, 1, 1, 2]).expand(2, -1)
+    private = replace(more, frame=frame, private=torch.ones(2, 4, dtype=torch.bool))
+    assert model.remember(private, past).tokens.shape[1] == 23
 
 
 def test_gradient_checkpointing_changes_no_gradient():

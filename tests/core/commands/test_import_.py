@@ -80,8 +80,9 @@ def test_bad_episodes_are_skipped_when_asked_and_listed(folder, tmp_path, capsys
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "--mapping: cannot read"),
-        ("[cameras", "is no TOML"),
+        (None, "cannot read the mapping: No such file"),
+        ("[cameras", "not valid TOML"),
+        ("x = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
         (
             "meaning.mode = 'sideways'",
             "npz.meaning.mode: expected 'absolute' or 'delta', got 'sideways'",

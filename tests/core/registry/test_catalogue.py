@@ -115,8 +115,14 @@ def register_policy_head(register):
     """A hook with a misspelled name, and without @hookimpl."""
 
 
+@hookimpl(wrapper=True)
+def register_text_encoders(register):
+    """A wrapper of the other plugins' hooks: pluggy would not call it as a hook of its own."""
+    yield
+
+
 @pytest.mark.parametrize(
-    "name", ["wrong_signature", "raises", "registers_nonsense", "registers_nothing"]
+    "name", ["wrong_signature", "raises", "registers_nonsense", "registers_nothing", "wraps"]
 )
 def test_a_broken_hook_is_noted_and_the_others_go_on(load_with, name):
     @hookimpl
@@ -128,6 +134,7 @@ def test_a_broken_hook_is_noted_and_the_others_go_on(load_with, name):
         "raises": SimpleNamespace(register_policy_heads=register_policy_heads),
         "registers_nonsense": module_that_registers("No Name"),
         "registers_nothing": SimpleNamespace(register_policy_head=register_policy_head),
+        "wraps": SimpleNamespace(register_text_encoders=register_text_encoders),
     }[name]
     catalogue = load_with(
         entry_point(name, lambda: broken), entry_point("zz", lambda: module_that_registers("mamba"))

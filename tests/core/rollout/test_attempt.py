@@ -41,6 +41,21 @@ def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
     assert (result.success, result.steps, result.failure) == (True, 1, None)
 
 
+def test_a_recording_has_the_command_that_was_applied_last():
+    rollout = start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: True, ())
+    environment = ToyEnvironment(ToyConfig())
+    environment.reset("reach_red", FIRST_SEED)
+    next(rollout)
+    attempt = rollout.send((None, environment.observe()))
+    chunks = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
+    rollout.send(chunks[0])
+    rollout.send(((False, 2), environment.observe()))
+    rollout.send(chunks[1])
+    with pytest.raises(StopIteration):
+        rollout.send(((True, 1), environment.observe()))  # done after one of two actions
+    np.testing.assert_array_equal(attempt.commands, [chunks[0][0], chunks[0][1], chunks[1][0]])
+
+
 def test_a_failed_environment_ends_the_rollout_with_the_reason():
     rollout = start_first_attempt()
     next(rollout)

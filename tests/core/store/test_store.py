@@ -1,3 +1,4 @@
+import gc
 import pickle
 import resource
 import shutil
@@ -134,6 +135,19 @@ def test_files_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(path.resolve())
     ]
     assert 0 < len(held) <= 2 * 3
+
+
+def test_files_are_closed_with_the_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", episodes=3, segment_bytes=1)
+    gc.disable()  # what only the garbage collector closes stays open for an unknown time
+    try:
+        for e in range(3):
+            images_of(store, STILL, e, 0, 3)
+        del store
+        open_files = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    finally:
+        gc.enable()
+    assert not [file for file in open_files if file.is_relative_to(tmp_path)]
 
 
 @pytest.mark.parametrize(("limit", "segments"), [(48, 3), (7, 1), (resource.RLIM_INFINITY, 5)])

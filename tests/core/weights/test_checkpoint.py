@@ -67,6 +67,19 @@ def test_without_validation_only_the_newest_are_kept(tmp_path):
     assert [c.step for c in checkpoints(tmp_path)] == [2, 3]
 
 
+def test_a_checkpoint_is_saved_where_an_earlier_one_cannot_be_removed(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+
+    def refuse(path, target):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    with pytest.raises(CheckpointError, match=r"step_00000003: saved, but an earlier checkpoint"):
+        save(tmp_path, 3)
+    assert [c.step for c in checkpoints(tmp_path)] == [1, 2, 3]
+
+
 def test_what_a_killed_process_left_half_done_is_cleaned_up(tmp_path):
     save(tmp_path, 1)
     for name in (".step_00000002.writing", ".step_00000000.deleting"):
