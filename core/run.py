@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_intermixed_args(argv)
 
-    # Libraries are imported only now, so that --help is quick, and Fabric only after the recipe has
-    # been checked, so that a mistake in it is reported sooner.
+    # Libraries are imported only now, so that --help is quick. Fabric is imported after the recipe
+    # has been checked, so that a mistake in the recipe is reported sooner.
     from core.recipe.recipe import load_recipe
     from core.registry.catalogue import load_plugins
 

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Evaluate a run by its own recipe, of which `evaluate` and `environment` may be overridden."""
+    """Evaluate a run by its own recipe, with overrides of [evaluate] and [environment]."""
     arguments = _parser().parse_intermixed_args(argv)
     _check_sections(arguments.overrides)
     overrides = [*arguments.overrides, *_options_as_overrides(arguments)]
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_sections(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for overrides of what the weights were trained with."""
+    """Raise ConfigError for overrides of other sections, which the weights depend on."""
     mistakes = [
         f"override '{override}': only evaluate.* and environment.* may change now"
         for override in overrides
@@ -68,7 +68,7 @@ def _check_sections(overrides: Sequence[str]) -> None:
 
 
 def _options_as_overrides(arguments: argparse.Namespace) -> list[str]:
-    """Return the options as overrides of the recipe, so that they are checked like it."""
+    """Return the options as overrides of the recipe, so that they are checked like the recipe."""
     overrides = []
     if arguments.tasks:
         overrides.append(f"evaluate.tasks={json.dumps(arguments.tasks.split(','))}")

@@ -25,7 +25,8 @@ from core.testing.common import (
     normal,
 )
 
-PER_FRAME = 4  # three tokens of observation, one action token
+# three tokens of observation, one action token
+PER_FRAME = 4
 
 
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
@@ -50,7 +51,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def run(backbone: Backbone, dtype: torch.dtype, window: int) -> Tensor:
-    """Run padded sequences in a floating-point type -> (S L width), zero where padded."""
+    """Run padded sequences in a floating-point type -> (S L width), with zeros for padding."""
     whole = sequence(backbone.width, window)
     assert whole.mask is not None
     hidden: Tensor = backbone(replace(whole, tokens=whole.tokens.to(dtype)))
@@ -67,7 +68,7 @@ def shape_is_kept(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def samples_are_independent(backbone: Backbone, window: int) -> None:
-    """A sequence alone, and without padding, gives what it gives in a padded batch."""
+    """A sequence alone, without padding, gives the same as in a padded batch."""
     together = sequence(backbone.width, window)
     hidden = backbone(together)
     for i in range(BATCH):
@@ -81,7 +82,7 @@ def samples_are_independent(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(backbone: Backbone, window: int) -> None:
-    """What the padding holds changes nothing."""
+    """The contents of the padding make no difference."""
     before = sequence(backbone.width, window)
     assert before.mask is not None
     after = replace(
@@ -106,7 +107,7 @@ def no_mask_is_a_full_mask(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_frames_are_not_seen(backbone: Backbone, window: int) -> None:
-    """A change of one frame leaves the frames before it as they were."""
+    """Changing one frame does not change the hidden states of earlier frames."""
     before = sequence(backbone.width, window)
     assert before.mask is not None
     for t in range(1, window):
@@ -181,8 +182,8 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
     first = backbone(replace(whole, tokens=tokens))[:, 0]
     torch.autograd.backward((first * normal(*first.shape, seed=3)).sum())
     assert tokens.grad is not None
-    last_observed = PER_FRAME - 2  # of the first frame
-    depends = bool(tokens.grad[:, last_observed].any())
+    last = PER_FRAME - 2  # the last observation token of the first frame
+    depends = bool(tokens.grad[:, last].any())
     expect(
         depends,
         "the first token of a block",
@@ -193,7 +194,7 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`remember` gives the hidden states that `forward` gives, and every layer's if offered."""
+    """`remember` gives what `forward` gives, and what it offers of every layer."""
     if not backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"}:
         return
     whole = sequence(backbone.width, window, causal=False)
@@ -223,7 +224,7 @@ def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
-    """A sequence that is run in two pieces gives what it gives in one."""
+    """A sequence that is run in two pieces gives the same as in one."""
     if not backbone.offers & {"extend", "carry"}:
         return
     for causal in (True, False) if backbone.both_ways else (True,):
@@ -241,7 +242,7 @@ def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None:
-    """Tokens added to a frame give the same whether later frames and padding follow or not."""
+    """Tokens added to a frame give the same, whether later frames and padding follow or not."""
     if "extend" not in backbone.offers:
         return
     whole = sequence(backbone.width, window)
@@ -267,12 +268,15 @@ def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None
 
 def other_tokens(whole: TokenSequence) -> Tensor:
     """Return tokens (S L width) that differ from those of the sequence."""
-    # Random ones: a constant added to all numbers of a token would be lost in a layer norm.
+    # They are random, because a layer norm would remove a constant that is added to a token.
     return normal(*whole.tokens.shape, seed=16) * 3
 
 
 def context_of(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Context:
-    """Return what a head sees of sequences; frame (B T): each frame's index in its sequence."""
+    """Return what a head sees of sequences.
+
+    frame: each frame's index in its sequence (B T).
+    """
     memory = backbone.remember(whole)
     return Context(
         memory.tokens.flatten(0, 1)[whole.readout], frame, memory=memory, backbone=backbone
@@ -288,8 +292,8 @@ def sequence(width: int, window: int, *, padded: bool = True, causal: bool = Tru
     """Return random packed sequences (B T*4 width).
 
     padded: the second and the third sequence lack tokens of their first frame.
-    causal: every token is a block of its own; otherwise a frame's observation is one block, and
-        its action token the next.
+    causal: every token is a block of its own. If false, a frame's observation is one block, and its
+        action token is the next.
     """
     length = window * PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)

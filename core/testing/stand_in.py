@@ -1,4 +1,4 @@
-"""What policy heads are tested on: a small backbone, and what it makes of random windows."""
+"""Inputs of policy heads in tests: a small backbone, and the context it makes of random windows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -48,7 +48,7 @@ class StandIn(Backbone):
         return self.remember(sequence).tokens
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence behind the past -> memory of both, with every layer."""
+        """Run a sequence that continues `past`; return the memory of both, with every layer."""
         before = None if past is None else past.sequence
         mask, length = attention_mask(sequence, before), sequence.tokens.shape[1]
         if mask is None:
@@ -73,15 +73,15 @@ class StandIn(Backbone):
 
 
 def windows(setup: Setup) -> Tensor:
-    """Return random tokens of windows (B T n D): of each frame observation, then action tokens."""
+    """Return random windows (B T n D); a frame has observation tokens and then action tokens."""
     return normal(BATCH, setup.action.window, OBSERVED + setup.tokens, setup.width, seed=8)
 
 
 def padding() -> Tensor:
-    """Return which tokens of a frame are padding (B n) bool: one of the second sample."""
-    lacking = torch.zeros(BATCH, OBSERVED, dtype=torch.bool)
-    lacking[1, 1] = True
-    return lacking
+    """Return which observation tokens are padding (B n) bool: one token of the second sample."""
+    is_padding = torch.zeros(BATCH, OBSERVED, dtype=torch.bool)
+    is_padding[1, 1] = True
+    return is_padding
 
 
 def context_of(
@@ -95,9 +95,10 @@ def context_of(
 ) -> Context:
     """Return the context that a policy makes of windows (B T n D), with what a head needs.
 
+    The second sample has padding.
+
     rows: which samples of the test batch the windows are.
-    interleaved: a window is one sequence; otherwise each frame is one. The second sample has
-        padding.
+    interleaved: whether a window is one sequence; if not, each frame is one.
     """
     sequence = _sequence(tokens.to(dtype), padding()[list(rows)], setup.tokens, interleaved)
     backbone = StandIn(setup.width).to(dtype)
@@ -121,7 +122,7 @@ def context_of(
 
 
 def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
-    """Leave out what a head does not name in `needs`, so that one that reads it fails."""
+    """Leave out what `needs` does not name, so that a head that reads it fails."""
     if not needs & (LAYERS | {"tokens"}):
         return None
     if "extend" in needs:
@@ -134,8 +135,8 @@ def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
 def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
     """Return the context of frame t alone, which a head sees while acting.
 
-    Memory is cut where each frame is a sequence of its own; of a longer sequence it stays whole,
-    for no frame sees a later one.
+    If each frame is a sequence of its own, the memory is that of frame t. If a window is one
+    sequence, its memory stays whole, because no frame sees a later one.
     """
     frame = slice(t, t + 1)
     window = context.frame.shape[1]
@@ -178,13 +179,13 @@ class Steady(Generator):
 
 
 def _sequence(
-    tokens: Tensor, lacking: Tensor, action_tokens: int, interleaved: bool
+    tokens: Tensor, is_padding: Tensor, action_tokens: int, interleaved: bool
 ) -> TokenSequence:
-    """Pack windows (B T n D); a frame's observation is one block, its action tokens the next."""
+    """Pack windows (B T n D); a frame's observation is one block, its action tokens are the next."""
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
     pattern = "b (s f) n ... -> (b s) (f n) ..."
-    real = torch.cat([~lacking, torch.ones(batch, action_tokens, dtype=torch.bool)], dim=1)
+    real = torch.cat([~is_padding, torch.ones(batch, action_tokens, dtype=torch.bool)], dim=1)
     real = rearrange(real[:, None].expand(-1, window, -1), pattern, f=span)
     group = TokenGroup(rearrange(tokens, pattern, f=span), None if real.all() else real)
     is_action = (torch.arange(count) >= count - action_tokens).repeat(span)
