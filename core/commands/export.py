@@ -1,8 +1,8 @@
 """`joinery export`: write a policy's weights in the layout in which its parts were published.
 
 OUT is a folder that Hugging Face's transformers loads, with adapters merged; policy.safetensors in
-it holds what only a policy has. If OUT ends in .ckpt, it is a training checkpoint as RoboVLMs, which
-published the parts, writes it.
+it holds what only a policy has. If OUT ends in .ckpt, it is a training checkpoint as RoboVLMs
+writes it.
 """
 
 import argparse

@@ -57,7 +57,7 @@ class RolloutRecorder:
             write_rollout(self._folder, result, attempt, self._info)
 
     def _remember_if_first(self, result: EpisodeResult) -> bool:
-        """Return whether a result is the first of its kind in the plan so far; remember it if so."""
+        """Return whether a result is the first of its kind in the plan so far, and remember it."""
         if result.condition != STANDARD or result.failure is not None:
             return False
         kind, position = (result.task, result.success), self._position[planned_rollout(result)]

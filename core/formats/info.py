@@ -31,13 +31,13 @@ class ConventionOverride:
     """
 
     names: tuple[str, ...] | None = None
-    """one per dimension of the action, "x" or "gripper" for example."""
+    """names of the action's dimensions, "x" or "gripper" for example."""
     mode: Mode | None = None
     """"delta" moves relative to where the robot is, "absolute" says where to be."""
     frame: Frame | None = None
-    """in which coordinates: "world", "base", "tool" or "joint"."""
+    """coordinates of the action: "world", "base", "tool" or "joint"."""
     rotation: Rotation | None = None
-    """layout of the rotation dimensions, "none" where there are none."""
+    """layout of the rotation dimensions; "none" if there are none."""
     scale: tuple[float, ...] | None = None
     """units per 1.0 of each dimension, in metres and radians."""
     rate: float | None = None

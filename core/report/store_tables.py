@@ -1,4 +1,4 @@
-"""Print what a store holds: what its numbers mean, how they are distributed, and what looks wrong."""
+"""Print what a store holds: the meaning and statistics of its numbers, and what looks wrong."""
 
 from rich import box
 from rich.console import Console

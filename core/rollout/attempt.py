@@ -2,8 +2,8 @@
 
 A rollout yields what it needs next and receives the answer:
 
-- For an `EnvironmentCall` it receives (result of the call, observation after it). If the environment
-  could not be restored, EnvironmentFailed is raised in the rollout instead.
+- For an `EnvironmentCall` it receives (result of the call, observation after it). If the
+  environment could not be restored, EnvironmentFailed is raised in the rollout instead.
 - For an `Attempt`, whose last observation the policy acts on, it receives the action chunk (H A).
 
 It returns a `FinishedRollout`.

@@ -181,7 +181,7 @@ class Steady(Generator):
 def _sequence(
     tokens: Tensor, is_padding: Tensor, action_tokens: int, interleaved: bool
 ) -> TokenSequence:
-    """Pack windows (B T n D); a frame's observation is one block, its action tokens are the next."""
+    """Pack windows (B T n D); a frame's observation and its action tokens are a block each."""
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
     pattern = "b (s f) n ... -> (b s) (f n) ..."
