@@ -46,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     from core.registry.catalogue import load_plugins
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, load_plugins())
-    folder = arguments.output or _default_output(arguments.recipe)
+    folder = arguments.output or Path("runs") / arguments.recipe.stem
+    if arguments.output is None and arguments.recipe.name == "recipe.toml":
+        folder = arguments.recipe.parent  # the recipe of a run's folder continues that run
 
     import torch
     from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -59,11 +61,6 @@ def main(argv: list[str] | None = None) -> int:
     if code == 0 and recipe.evaluate:
         rank_zero_only(_evaluate)(recipe, folder, threads)
     return code
-
-
-def _default_output(recipe: Path) -> Path:
-    """Return runs/NAME for NAME.toml; the recipe.toml in a run's folder continues that run."""
-    return recipe.parent if recipe.name == "recipe.toml" else Path("runs") / recipe.stem
 
 
 def _prepare(recipe: "Recipe") -> None:

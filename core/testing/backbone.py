@@ -26,7 +26,7 @@ from core.testing.common import (
 )
 
 # three tokens of observation, one action token
-PER_FRAME = 4
+TOKENS_PER_FRAME = 4
 
 
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
@@ -182,7 +182,7 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
     first = backbone(replace(whole, tokens=tokens))[:, 0]
     torch.autograd.backward((first * normal(*first.shape, seed=3)).sum())
     assert tokens.grad is not None
-    last = PER_FRAME - 2  # the last observation token of the first frame
+    last = TOKENS_PER_FRAME - 2  # the last observation token of the first frame
     depends = bool(tokens.grad[:, last].any())
     expect(
         depends,
@@ -231,8 +231,8 @@ def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
         whole = sequence(backbone.width, window, padded=False, causal=causal)
         # The blocks of a piece must continue those of the piece before it: write them out.
         with_blocks = replace(whole, block=blocks_of(whole))
-        first = select_columns(with_blocks, slice(0, PER_FRAME))
-        second = select_columns(with_blocks, slice(PER_FRAME, None))
+        first = select_columns(with_blocks, slice(0, TOKENS_PER_FRAME))
+        second = select_columns(with_blocks, slice(TOKENS_PER_FRAME, None))
         memory = backbone.remember(second, backbone.remember(first))
         # A recurrent backbone carries a state, and returns the tokens of the second piece alone.
         count = second.tokens.shape[1]
@@ -295,16 +295,18 @@ def sequence(width: int, window: int, *, padded: bool = True, causal: bool = Tru
     causal: every token is a block of its own. If false, a frame's observation is one block, and its
         action token is the next.
     """
-    length = window * PER_FRAME
+    length = window * TOKENS_PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)
     mask[1, 1:3] = False
     mask[2, 0] = False
     group = TokenGroup(normal(BATCH, length, width, seed=4), mask if padded else None)
     index = torch.arange(length)
-    readout = torch.arange(BATCH * length).view(BATCH, window, PER_FRAME)[..., -1:]  # (B T 1)
-    is_action = index % PER_FRAME == PER_FRAME - 1
+    readout = torch.arange(BATCH * length).view(BATCH, window, TOKENS_PER_FRAME)[
+        ..., -1:
+    ]  # (B T 1)
+    is_action = index % TOKENS_PER_FRAME == TOKENS_PER_FRAME - 1
     kind = torch.where(is_action, int(TokenKind.ACTION), int(TokenKind.VISION))
-    frame = index // PER_FRAME
+    frame = index // TOKENS_PER_FRAME
     return pack(group, frame, kind, readout, None if causal else 2 * frame + is_action)
 
 

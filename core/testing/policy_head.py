@@ -26,9 +26,9 @@ from core.testing.common import (
 )
 from core.testing.stand_in import (
     EVERYTHING,
-    OBSERVED,
+    OBSERVATION_TOKENS,
     SPEC,
-    WORDS,
+    VOCABULARY,
     Steady,
     context_of,
     newest_frame,
@@ -45,7 +45,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         vision_width=setup.vision_width,
         proprio_dim=setup.proprio_dim,
         layers=SPEC,
-        vocabulary=WORDS,
+        vocabulary=VOCABULARY,
         embodiments=setup.embodiments,
         features=setup.features,
     )
@@ -145,9 +145,9 @@ def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
     """The contents of the padding among the tokens make no difference."""
     before = head(context_for(head, setup), generator())
     tokens = windows(setup)
-    observation = tokens[:, :, :OBSERVED]
+    observation = tokens[:, :, :OBSERVATION_TOKENS]
     noise = 7 * normal(*observation.shape, seed=19)
-    tokens[:, :, :OBSERVED] = torch.where(padding()[:, None, :, None], noise, observation)
+    tokens[:, :, :OBSERVATION_TOKENS] = torch.where(padding()[:, None, :, None], noise, observation)
     context = context_of(setup, tokens, needs=head.needs)
     # Tokens before the backbone have no padding here: leave them as they were.
     vision = context_for(head, setup).vision

@@ -18,10 +18,10 @@ from core.contracts.parts import Backbone, LayerSpec
 from core.contracts.tokens import pack
 from core.testing.common import BATCH, Setup, features, normal
 
-# tokens of observation per frame
-OBSERVED = 3
+# observation tokens per frame
+OBSERVATION_TOKENS = 3
 # size of the vocabulary
-WORDS = 11
+VOCABULARY = 11
 EVERYTHING: frozenset[Need] = frozenset(get_args(Need))
 SPEC = LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
 
@@ -74,12 +74,14 @@ class StandIn(Backbone):
 
 def windows(setup: Setup) -> Tensor:
     """Return random windows (B T n D); a frame has observation tokens and then action tokens."""
-    return normal(BATCH, setup.action.window, OBSERVED + setup.tokens, setup.width, seed=8)
+    return normal(
+        BATCH, setup.action.window, OBSERVATION_TOKENS + setup.tokens, setup.width, seed=8
+    )
 
 
 def padding() -> Tensor:
     """Return which observation tokens are padding (B n) bool: one token of the second sample."""
-    is_padding = torch.zeros(BATCH, OBSERVED, dtype=torch.bool)
+    is_padding = torch.zeros(BATCH, OBSERVATION_TOKENS, dtype=torch.bool)
     is_padding[1, 1] = True
     return is_padding
 
@@ -105,9 +107,9 @@ def context_of(
     memory = backbone.remember(sequence)
     batch, window = tokens.shape[:2]
     frame = torch.arange(window).expand(batch, -1)
-    vision = TokenGroup(tokens[:, :, :OBSERVED, : setup.vision_width].to(dtype))
-    embedding = normal(WORDS, setup.width, seed=12).to(dtype)
-    words = Words(lambda ids: embedding[ids % WORDS], lambda hidden: hidden @ embedding.T)
+    vision = TokenGroup(tokens[:, :, :OBSERVATION_TOKENS, : setup.vision_width].to(dtype))
+    embedding = normal(VOCABULARY, setup.width, seed=12).to(dtype)
+    words = Words(lambda ids: embedding[ids % VOCABULARY], lambda hidden: hidden @ embedding.T)
     return Context(
         readout=memory.tokens.flatten(0, 1)[sequence.readout],
         frame=frame if interleaved else torch.zeros_like(frame),

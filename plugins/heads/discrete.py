@@ -35,9 +35,7 @@ class DiscreteConfig:
     """
 
     bins: Annotated[int, Ge(2)] = 256
-    """classes of a continuous dimension; with an odd number, 0 (no motion) is the centre of a
-    bin.
-    """
+    """classes of a continuous dimension; only an odd number makes 0 (no motion) the centre of one."""
     mlp: tuple[Annotated[int, Gt(0)], ...] = (512,)
     """widths of the hidden layers between the readout and the classes."""
     decode: Literal["argmax", "mean"] = "argmax"

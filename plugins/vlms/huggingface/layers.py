@@ -43,7 +43,7 @@ class Recording:
     open: bool = True
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the past before a layer's keys and values (S K L d) -> (S K P+L d), and record them."""
+        """Put the past before a layer's keys and values (S K L d) -> (S K P+L d); record them."""
         if self.past is not None:
             keys = torch.cat([self.past.keys[layer], keys], dim=2)
             values = torch.cat([self.past.values[layer], values], dim=2)
