@@ -35,7 +35,7 @@ class DiscreteConfig:
     """
 
     bins: Annotated[int, Ge(2)] = 256
-    """classes of a continuous dimension; only an odd number makes 0 (no motion) the centre of one."""
+    """classes of a continuous dimension; an odd number alone makes 0 (no motion) a bin's centre."""
     mlp: tuple[Annotated[int, Gt(0)], ...] = (512,)
     """widths of the hidden layers between the readout and the classes."""
     decode: Literal["argmax", "mean"] = "argmax"
