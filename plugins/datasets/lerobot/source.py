@@ -162,7 +162,8 @@ class LeRobot:
             read_table(location.table, columns, number), key=lambda row: row["frame_index"] or 0
         )
         frame_numbers = [row["frame_index"] for row in rows]
-        if frame_numbers != [*range(location.length)]:
+        # `location.length` is a claim of the dataset: no list of that length is made
+        if len(rows) != location.length or frame_numbers != [*range(len(rows))]:
             raise DataError(
                 f"{location.table}: episode {number} has {len(rows)} rows, "
                 f"meta/ promises frames 0 to {location.length - 1}"
