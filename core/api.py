@@ -34,7 +34,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and check all of it.
 
     overrides: "section.key=value", "train.steps=100" for example.
-    Raises ConfigError with every mistake, a line each.
+
+    Raises ConfigError with a line for every mistake.
     """
     return load_checked_recipe(Path(path), list(overrides), load_plugins())
 
@@ -42,8 +43,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def open_store(path: str | Path) -> EpisodeStore:
     """Open an episode store: a folder `name.zarr`, or its URL (s3://, gs://, https://).
 
-    `len(store)` is the number of its episodes, `store[3]` one of them. Raises DataError for what
-    is no store, or a damaged one.
+    `len(store)` is the number of its episodes, and `store[3]` is one of them.
+
+    Raises DataError if there is no store at `path`, or if it is damaged.
     """
     return EpisodeStore(address(path) if isinstance(path, str) else path)
 
@@ -55,12 +57,15 @@ def training_samples(
     horizon: int = 1,
     split: Literal["training", "validation"] = "training",
 ) -> Samples:
-    """Return what a policy is trained on, by number: `training_samples(recipe)[17]`.
+    """Return the samples that a policy is trained on, by number: `training_samples(recipe)[17]`.
 
-    source: a recipe, whose cameras, conventions, normalisation, window and horizon then hold, or a
-    store as it is. window, horizon: frames of history (T) and actions in a chunk (H), for a store.
-    split: of a recipe's episodes, those that it trains on, or those that it holds out.
-    Raises DataError, or ConfigError where recipe and stores disagree.
+    source: a recipe or a store. A recipe sets cameras, conventions, normalisation, window and
+        horizon; a store is read as it is.
+    window: frames of history (T); for a store alone.
+    horizon: actions in a chunk (H); for a store alone.
+    split: the episodes that a recipe trains on, or those that it holds out.
+
+    Raises DataError, or ConfigError if recipe and stores disagree.
     """
     if isinstance(source, Recipe):
         data = open_data(source)
@@ -81,8 +86,9 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
 
     Demonstrations that the recipe asks for and its store lacks are recorded first. A recipe for
     several devices starts the calling program again in each process (Fabric's "ddp"): in a
-    notebook, override `train.devices=1`. Raises ConfigError, DataError, CheckpointError or
-    TrainingError.
+    notebook, override `train.devices=1`.
+
+    Raises ConfigError, DataError, CheckpointError or TrainingError.
     """
     folder = Path(output)
     prepare(recipe, Console())
@@ -96,8 +102,10 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load the policy of a run, ready to act.
 
-    store: of several stores that it was trained on, by name, the one in whose units it acts;
-    default: the first. Raises CheckpointError, or ConfigError where a plugin is missing.
+    store: name of the store in whose units it acts, if it was trained on several; default: the
+        first.
+
+    Raises CheckpointError, or ConfigError if a plugin is missing.
     """
     return LoadedPolicy(load_actor(Path(run), checkpoint, store))
 
@@ -107,9 +115,13 @@ def evaluate(
 ) -> Evaluation:
     """Let a run's policy act in the environment of its recipe, and count its successes.
 
-    overrides: of the recipe's [evaluate] and [environment], "evaluate.episodes=5" for example.
-    output: folder of the results; default: RUN/evaluation. Calling it again with the same
-    overrides returns what was measured. Raises ConfigError or DataError.
+    Another call with the same overrides returns the results of the first.
+
+    overrides: changes to the recipe's [evaluate] and [environment], "evaluate.episodes=5" for
+        example.
+    output: folder of the results; default: RUN/evaluation.
+
+    Raises ConfigError or DataError.
     """
     recipe = load_recipe_of_run(Path(run), overrides, load_plugins())
     return evaluate_run(Path(run), recipe, Console(), Path(output) if output else None)

@@ -40,13 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_intermixed_args(argv)
 
-    # Libraries are imported only now, so that --help is quick, and Fabric only after the recipe has
-    # been checked, so that a mistake in it is reported sooner.
+    # Libraries are imported only now, so that --help is quick. Fabric is imported after the recipe
+    # has been checked, so that a mistake in the recipe is reported sooner.
     from core.recipe.recipe import load_recipe
     from core.registry.catalogue import load_plugins
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, load_plugins())
-    folder = arguments.output or _default_output(arguments.recipe)
+    folder = arguments.output or Path("runs") / arguments.recipe.stem
+    if arguments.output is None and arguments.recipe.name == "recipe.toml":
+        folder = arguments.recipe.parent  # the recipe of a run's folder continues that run
 
     import torch
     from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -59,11 +61,6 @@ def main(argv: list[str] | None = None) -> int:
     if code == 0 and recipe.evaluate:
         rank_zero_only(_evaluate)(recipe, folder, threads)
     return code
-
-
-def _default_output(recipe: Path) -> Path:
-    """Return runs/NAME for NAME.toml; the recipe.toml in a run's folder continues that run."""
-    return recipe.parent if recipe.name == "recipe.toml" else Path("runs") / recipe.stem
 
 
 def _prepare(recipe: "Recipe") -> None:

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Here and not at the head, because each process of an environment imports this file again.
+    # Imported here and not at the top, because each environment's process imports this file again.
     from core.recipe.sections import DemonstrationsConfig
 
     defaults = DemonstrationsConfig()
     parser = argparse.ArgumentParser(
         prog="joinery collect", description="Let an expert demonstrate tasks."
     )
-    parser.add_argument("environment", help="a world that `joinery plugins environment` lists")
+    parser.add_argument(
+        "environment", help="an environment that `joinery plugins environment` lists"
+    )
     parser.add_argument("out", type=local_path, help="the store, new or to be continued: name.zarr")
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="settings of the environment"
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "--noise",
         type=_noise,
         default=defaults.noise,
-        help=f"how much it is disturbed; default: {defaults.noise:g}",
+        help=f"how much the expert is disturbed; default: {defaults.noise:g}",
     )
     parser.add_argument("--workers", type=_count, help="processes; default: one for each core")
     return parser

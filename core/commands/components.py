@@ -19,6 +19,7 @@ def find_component(
     """Return the component of a name, and its configuration.
 
     settings: `key=value` words; they take precedence over `defaults`.
+
     Raises ConfigError for an unknown name, and for every setting that is wrong.
     """
     catalogue = load_plugins()

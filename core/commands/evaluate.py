@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Evaluate a run by its own recipe, of which `evaluate` and `environment` may be overridden."""
+    """Evaluate a run by its own recipe, with overrides of [evaluate] and [environment]."""
     arguments = _parser().parse_intermixed_args(argv)
     overrides = [*arguments.overrides, *_options_as_overrides(arguments)]
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _options_as_overrides(arguments: argparse.Namespace) -> list[str]:
-    """Return the options as overrides of the recipe, so that they are checked like it."""
+    """Return the options as overrides of the recipe, so that they are checked like the recipe."""
     overrides = []
     if arguments.tasks:
         overrides.append(f"evaluate.tasks={json.dumps(arguments.tasks.split(','))}")

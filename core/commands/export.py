@@ -1,8 +1,8 @@
-"""`joinery export`: a trained policy's weights in the layout in which its parts were published.
+"""`joinery export`: write a policy's weights in the layout in which its parts were published.
 
-A folder that Hugging Face's transformers loads (adapters merged), with what only a policy has in
-policy.safetensors beside it. If OUT ends in .ckpt, a training checkpoint of those who published the
-parts, as RoboVLMs writes it.
+OUT is a folder that Hugging Face's transformers loads, with adapters merged; policy.safetensors in
+it holds what only a policy has. If OUT ends in .ckpt, it is a training checkpoint as RoboVLMs
+writes it.
 """
 
 import argparse

@@ -21,12 +21,13 @@ from core.environments.workers import (
 )
 from core.errors import DataError, did_you_mean
 
-# A worker imports the script that started it, and with it this module. So whatever imports numpy is
-# imported inside functions: a worker must limit the threads of libraries before.
+# A worker imports the script that started it, and with it this module, before it limits the threads
+# of libraries. Numpy must be imported after that, so functions import the modules that need it.
 if TYPE_CHECKING:
     from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 
-# Seconds, generous, after which an environment that is being built, or a step, counts as hung.
+# Generous limits in seconds; an environment that takes longer to be built, or longer for a step,
+# counts as hung.
 BUILD_SECONDS, STEP_SECONDS = 60.0, 1.0
 
 
@@ -36,7 +37,7 @@ class TaskSummary:
 
     kept: the expert's successes.
     failed: attempts in which the expert failed.
-    frames: of all episodes.
+    frames: frames of all episodes.
     """
 
     kept: int
@@ -83,7 +84,7 @@ def collect(
     Episodes that the store already has stay as they are.
 
     out: path of the store, which need not exist.
-    tasks: their names; all tasks of the environment if empty.
+    tasks: names of the tasks; if empty, all tasks of the environment.
     noise: standard deviation of the expert's disturbances, in the units of the action.
     workers: processes; default: one for each core. The store does not depend on their number.
     progress: called with {task: progress} after each attempt.
@@ -133,7 +134,7 @@ def _describe_environment(spec: EnvironmentSpec) -> Description:
 
 
 def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> str:
-    """Return a text of everything that episodes depend on apart from their seeds."""
+    """Return a text that names everything that episodes depend on apart from their seeds."""
     versions = {"joinery": metadata.version("joinery"), **description.versions}
     return "; ".join(
         [

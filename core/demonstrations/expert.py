@@ -56,8 +56,8 @@ def disturbances(
 ) -> np.ndarray:
     """Return the disturbance of each action, (steps A) float32, which is zero for grippers.
 
-    A stationary first-order autoregressive process that depends on the arguments alone. White noise
-    would average out within a few steps, and the expert would have nothing to correct.
+    They follow a stationary first-order autoregressive process and depend on the arguments alone.
+    White noise would average out within a few steps, and the expert would have nothing to correct.
     """
     generator = np.random.default_rng([crc32(task.encode()), seed])
     white_noise = generator.standard_normal((steps, convention.dim))
@@ -71,8 +71,11 @@ def disturbances(
 def disturb(
     action: np.ndarray, disturbance: np.ndarray, convention: ActionConvention
 ) -> np.ndarray:
-    """Return the disturbed action (A); disturbed dimensions of a relative one stay in [-1, 1]."""
-    disturbed = action + disturbance
+    """Return the action (A) plus its disturbance.
+
+    The disturbed dimensions of a "delta" action are clipped to [-1, 1].
+    """
+    total = action + disturbance
     if convention.mode == "delta":
-        disturbed = np.clip(disturbed, -1, 1)
-    return np.where(disturbance == 0, action, disturbed)
+        total = np.clip(total, -1, 1)
+    return np.where(disturbance == 0, action, total)

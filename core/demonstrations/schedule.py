@@ -58,11 +58,11 @@ class TaskProgress:
         """
         self._unsettled[seed] = episode
         while self.tried in self._unsettled:
-            settled = self._unsettled.pop(self.tried)
+            outcome = self._unsettled.pop(self.tried)
             self.tried += 1
-            if settled is not None:
-                self._unstored.append(settled)
-                self.frames += len(settled)
+            if outcome is not None:
+                self._unstored.append(outcome)
+                self.frames += len(outcome)
             if self.tried >= MIN_ATTEMPTS and self.kept < MIN_SUCCESS_RATE * self.tried:
                 return False
         return True
@@ -86,8 +86,8 @@ class DemonstrationSchedule:
     turns: the store begins with the first success of each task, followed by the second of each. A
     store with fewer episodes, or an interrupted one, is therefore the beginning of a larger one.
 
-    committed: ids of the episodes in the store, "<task>/<seed>"; a seed below a task's highest one
-        that is not among them has failed.
+    committed: ids of the episodes in the store, "<task>/<seed>". A seed that is missing below the
+        highest seed of its task has failed.
     broken: attempts in which the environment failed, "<task>/<seed>: reason".
     """
 
@@ -108,7 +108,7 @@ class DemonstrationSchedule:
     def next_attempt(self) -> tuple[str, int] | None:
         """Return (task, seed) of the next attempt, at the task that is furthest behind.
 
-        Returns None if the attempts that have begun are enough if all of them succeed.
+        Returns None if there will be enough episodes should all attempts that have begun succeed.
         """
         progress = min(self.tasks.values(), key=lambda progress: progress.expected)
         if progress.expected >= self.episodes:
@@ -119,8 +119,8 @@ class DemonstrationSchedule:
     def add_outcome(self, task: str, seed: int, outcome: Episode | str | None) -> None:
         """Add the outcome of an attempt.
 
-        outcome: the episode; None if the expert failed; or why the environment failed, which counts
-            as a failed attempt, too.
+        outcome: the episode; None if the expert failed; or a text that says why the environment
+            failed, which also counts as a failed attempt.
 
         Raises DataError if the expert's success rate is below MIN_SUCCESS_RATE.
         """

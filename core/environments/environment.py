@@ -23,7 +23,8 @@ class Task:
     instructions: the phrasings that demonstrations use.
     max_steps: an attempt that needs more control steps has failed.
     held_out: phrasings for evaluation alone; if empty, evaluation uses `instructions`.
-    tier: a group of tasks that results report a mean of, "easy" for example; "" for none.
+    tier: name of the group of tasks that it belongs to, "easy" for example; "" for none. Results
+        report a mean for each group.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Environment(ABC):
     def observe(self) -> Observation:
         """Return the current observation; the state does not change."""
 
-    def begin_chain(self, seed: int) -> Sequence[str]:  # noqa: ARG002 (for those that override it)
+    def begin_chain(self, seed: int) -> Sequence[str]:  # noqa: ARG002 (used by overrides)
         """Set up the scene of a chain of tasks and return their names; `proceed` begins each.
 
         Raises DataError if the environment has no chains.

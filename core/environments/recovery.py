@@ -96,7 +96,8 @@ class RecoveringEnvironment:
         self._restarted = True
         self._worker.restart()
         *earlier, last = self._calls
-        for call in earlier:  # one by one, so that each may take as long as the first time
+        # one by one, so that each may take as long as it did the first time
+        for call in earlier:
             self._worker.submit(call.function, *call.arguments)
             self._worker.result()
         self._worker.submit(call_and_observe, last.function, *last.arguments)

@@ -1,4 +1,4 @@
-"""Environments in worker processes, which can be restarted after they died, hung or raised.
+"""Environments in worker processes, which are restarted after they died, hung or raised.
 
 A worker imports what its environment needs and nothing else, neither torch nor the recipe.
 """
@@ -203,8 +203,8 @@ def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
 def _process_context() -> Any:
     """Return the way to start processes: forks of a small server, or fresh interpreters.
 
-    This process has threads that may hold locks, so that a fork of it could hang. The fork server
-    has neither, but not every system offers one.
+    This process has threads that may hold locks, so a fork of it could hang. The fork server has
+    neither threads nor locks, but not every system offers one.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")

@@ -59,8 +59,9 @@ def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = 
     identity = _identity(run, actor, recipe, environment, protocol)
     plan = plan_rollouts(settings, environment.tasks, names)
     log = ResultsLog(folder, identity)
-    logged = [planned_rollout(entry.result) for entry in log.entries]
-    if len(set(logged)) < len(logged) or not set(logged) <= set(plan):
+    logged_rollouts = [planned_rollout(entry.result) for entry in log.entries]
+    has_duplicates = len(set(logged_rollouts)) < len(logged_rollouts)
+    if has_duplicates or not set(logged_rollouts) <= set(plan):
         raise DataError(
             f"{log.path}: holds other attempts than this evaluation makes; "
             "remove the file to evaluate anew"
@@ -74,7 +75,7 @@ def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = 
 
 
 def _write_predictions(actor: Actor, recipe: Recipe, path: Path, console: Console) -> None:
-    """Write predictions.npz, or print why not: an evaluation does not need the data."""
+    """Write predictions.npz, or print why not; only this step of an evaluation needs the data."""
     if path.exists():
         return
     try:
@@ -97,8 +98,8 @@ def _run_missing_rollouts(
     """Run the rollouts whose results are not in the log, and log each result as it ends."""
     settings = recipe.evaluate or EvaluateConfig()
     results = [entry.result for entry in log.entries]
-    logged = {planned_rollout(result) for result in results}
-    missing = [planned for planned in plan if planned not in logged]
+    logged_rollouts = {planned_rollout(result) for result in results}
+    missing = [planned for planned in plan if planned not in logged_rollouts]
     if not missing:
         return
     recorder = RolloutRecorder(log.path.parent / "rollouts", plan, results, actor.info)
@@ -128,7 +129,10 @@ def _evaluation(
     plan: Sequence[PlannedRollout],
     log: ResultsLog,
 ) -> Evaluation:
-    """Return the logged results in the order of the plan, with the time of all processes."""
+    """Return the logged results in the order of the plan.
+
+    The times cover all processes of an evaluation that was interrupted.
+    """
     entries = log.entries
     results = {planned_rollout(entry.result): entry.result for entry in entries}
     results_in_order = [results[planned] for planned in plan]
@@ -159,7 +163,7 @@ def _evaluation(
 def _identity(
     run: Path, actor: Actor, recipe: Recipe, environment: Description, protocol: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Return everything that results depend on, as it is read back from JSON."""
+    """Return everything that results depend on, as plain data that reads back from JSON equal."""
     folder = actor.checkpoint.folder
     policy = {
         "run": run.absolute().name,
@@ -173,7 +177,8 @@ def _identity(
     versions["python"] = platform.python_version()
     config = recipe.as_dict()["environment"]
     name = config.pop("name")
-    device = actor.device.type  # together with the number of threads, it decides about rounding
+    # the device and the number of threads decide how sums are rounded
+    device = actor.device.type
     if device == "cuda":
         device = torch.cuda.get_device_name(actor.device)
     identity = {

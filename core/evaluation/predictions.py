@@ -1,4 +1,4 @@
-"""Predicted beside true actions on validation episodes, for the report's plots."""
+"""Predicted and true actions on validation episodes, for the report's plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ MAX_EPISODES = 6
 def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     """Write true actions (n A) and predicted chunks (n H A) of up to six validation episodes.
 
-    Actions are in the units of the data. Arrays: `names` (A), and of episode i `i/task`,
-    `i/instruction`, `i/true` and `i/predicted`.
+    Actions are in the units of the data. The file holds `names` (A) of the action's dimensions, and
+    for the episode with number i the arrays `i/task`, `i/instruction`, `i/true` and `i/predicted`.
 
     Raises DataError or ConfigError if the data are missing or differ from those that the policy was
     trained on.
@@ -49,7 +49,7 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
 
 
 def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
-    """Return the store that `evaluate.store` names, or the recipe's first one."""
+    """Return a view of the store that `evaluate.store` names, or of the recipe's first store."""
     label = recipe.evaluate.store if recipe.evaluate else None
     views = open_views(recipe)
     for view, source in zip(views, recipe.data.store_configs, strict=True):

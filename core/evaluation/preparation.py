@@ -1,4 +1,4 @@
-"""Checks before training: the environment fits the recipe and the data, demonstrations exist."""
+"""Before training: record demonstrations; check that environment, recipe and data fit together."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +76,7 @@ def environment_spec(recipe: Recipe) -> EnvironmentSpec:
 
 
 def _record_missing_demonstrations(recipe: Recipe, console: Console) -> None:
-    """Record the demonstrations that data.path lacks; takes little time if it has them all."""
+    """Record the demonstrations that data.path lacks; this is quick if it lacks none."""
     config, path = recipe.demonstrations, recipe.data.path
     assert config is not None
     if not isinstance(path, Path):

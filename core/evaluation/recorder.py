@@ -16,9 +16,9 @@ from core.rollout.results import STANDARD, EpisodeResult, Result
 class RolloutRecorder:
     """Keeps each task's first success and first failure under the standard condition.
 
-    "First" is in the order of the plan, so that the recordings depend neither on the number of rows
-    nor on interruptions. Attempts end in another order: a recording is written at once, and is
-    replaced when an attempt ends that comes earlier in the plan.
+    "First" means first in the plan, so that the recordings depend neither on the number of rows nor
+    on interruptions. Attempts end in another order: a recording is written at once, and is replaced
+    when an attempt that comes earlier in the plan ends.
 
     folder: where the recordings are written.
     results: of attempts that ended before an interruption; their recordings exist already.
@@ -36,7 +36,7 @@ class RolloutRecorder:
         self._recorded: dict[tuple[str, bool], int] = {}  # {(task, success): position in the plan}
         for result in results:
             if isinstance(result, EpisodeResult):
-                self._is_first(result)
+                self._remember_if_first(result)
 
     def should_record(self, attempt: PlannedAttempt) -> bool:
         """Return whether an attempt that begins now may become a recording."""
@@ -53,10 +53,10 @@ class RolloutRecorder:
         result, attempt = finished.result, finished.recorded_attempt
         if attempt is None or not isinstance(result, EpisodeResult):
             return
-        if self._is_first(result):
+        if self._remember_if_first(result):
             write_rollout(self._folder, result, attempt, self._info)
 
-    def _is_first(self, result: EpisodeResult) -> bool:
+    def _remember_if_first(self, result: EpisodeResult) -> bool:
         """Return whether a result is the first of its kind in the plan so far, and remember it."""
         if result.condition != STANDARD or result.failure is not None:
             return False

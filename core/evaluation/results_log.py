@@ -13,8 +13,8 @@ from core.evaluation.files import write_errors_as_data_errors, write_file
 from core.rollout.results import Result, Timing
 from core.system.files import complete_lines
 
-# Results depend on neither: the recipe may change in keys that the weights do not depend on, and
-# the run's folder may be renamed.
+# Results depend on neither of these. The recipe may change in keys that the weights do not depend
+# on, and the run's folder may be renamed.
 IGNORED_DIFFERENCES = frozenset({"policy.recipe_sha256", "policy.run"})
 
 

@@ -1,4 +1,4 @@
-"""Read numpy's files without trust: their claims are compared with the bytes that are there."""
+"""Read numpy's files, and check that each holds as many bytes as its header claims."""
 
 from collections.abc import Collection
 from io import BytesIO
@@ -21,8 +21,9 @@ HEADER_READERS = {
 def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read arrays of an .npz file, all of them or those in `names`; the arrays are read-only.
 
-    Raises DataError, naming the file, if it is missing, damaged or cut off (each array has a
-    checksum), if it lacks an array, or if an array holds Python objects, which are never unpickled.
+    Raises DataError, naming the file, if the file is missing, damaged or cut off (each array has a
+    checksum), or if it lacks an array. Arrays of Python objects raise it too: they are never
+    unpickled.
     """
     size = file_size(file)
     try:
@@ -68,13 +69,13 @@ def _parse_npy(data: bytes) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     if version not in HEADER_READERS:
         raise ValueError(f"version {version} of numpy's format")
-    shape, columns_first, dtype = HEADER_READERS[version](stream)
+    shape, fortran_order, dtype = HEADER_READERS[version](stream)
     if dtype.hasobject:
         raise ValueError("Python objects, which might run code, are not loaded")
     claimed, available = prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if claimed != available:
         raise ValueError(f"{dtype} {shape} take {claimed:,} bytes, and {available:,} are there")
-    return np.ndarray(shape, dtype, data, stream.tell(), order="F" if columns_first else "C")
+    return np.ndarray(shape, dtype, data, stream.tell(), order="F" if fortran_order else "C")
 
 
 def _read_member(archive: ZipFile, member: ZipInfo, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Columns of a dataset: what kind of array each is, whether settings name the right ones, joining.
+"""Columns of a dataset: find out what each holds, check settings that name them, and join them.
 
 A column is an array (n ...) with one entry for each frame.
 """
@@ -35,7 +35,8 @@ def check_mapping(
 
     where: the file that holds the columns.
     what: the format's word for a column, "array" for example.
-    expected: {kind: names that must hold this kind}. known: {name: its kind}.
+    expected: {kind: names that must hold this kind}.
+    known: {name: its kind}.
 
     Raises ConfigError with a line for each name that is wrong, and DataError if `expected` asks for
     "pictures" but names none.
@@ -93,5 +94,5 @@ def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, .
 
 
 def flat_width(shape: Sequence[int]) -> int:
-    """Return the number of numbers per frame in an array of shape (n ...)."""
+    """Return how many numbers a frame has in an array of shape (n ...)."""
     return prod(int(length) for length in shape[1:])

@@ -18,9 +18,9 @@ class EpisodeSource(Protocol):
     def ids(self) -> Sequence[str]:
         """Return the names of all episodes, the same at every call.
 
-        An import that is resumed skips the names that its store already holds. A file whose
-        episodes cannot be listed is one name here, and `read` of that name raises the error: so one
-        damaged file among many does not end an import that skips damaged episodes.
+        An import that is resumed skips the names that its store already holds. If the episodes of a
+        file cannot be listed, the file counts as one name, and `read` of that name raises the
+        error. An import that skips damaged episodes then also skips a damaged file.
         """
 
     def read(self, episode: str) -> Episode:

@@ -20,11 +20,13 @@ CONFIRMATIONS = 3
 
 
 def first_readable(places: Iterable[Place], read: Callable[[Place], Value]) -> Value:
-    """Return what `read` returns for the first of one or more places where it does not fail.
+    """Call `read` on one or more places, one after the other, until a call succeeds.
 
-    Both DataError and ConfigError lead on to the next place, because a setting is not wrong just
-    because one file lacks what it names. Raises the first ConfigError once three places have raised
-    one, or if no place is readable; without any ConfigError, a DataError about the places.
+    Returns the result of that call. A DataError or ConfigError leads on to the next place, because
+    a setting is not wrong just because one file lacks what it names.
+
+    Raises the first ConfigError once three places have raised one, or once all places have failed.
+    If none has raised a ConfigError, raises a DataError about all of them.
     """
     errors: list[DataError] = []
     mistakes: list[ConfigError] = []
@@ -64,7 +66,7 @@ def file_size(file: Path) -> int:
 def check_claimed_size(claimed: int, size: int, where: str) -> None:
     """Raise DataError if `size` bytes of a file cannot unpack to the `claimed` number of bytes.
 
-    To be called before memory is allocated for them.
+    Call it before memory is allocated for these bytes.
     """
     if claimed > max(ALWAYS_ALLOWED, MAX_INFLATION * size):
         raise DataError(

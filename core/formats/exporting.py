@@ -38,8 +38,9 @@ def export_episodes(
     progress: called with (done, total) after each episode.
     holds_features: whether the format can hold named features; if not, they are left out.
 
-    One episode is in memory at a time. Raises DataError if an episode is damaged, the format cannot
-    hold it, `out` exists or the disk refuses; nothing that was written remains then.
+    One episode is in memory at a time. Raises DataError if an episode is damaged, if the format
+    cannot hold it, if `out` exists or if the disk refuses. After an error, nothing that was written
+    remains.
     """
     if not len(store):
         raise DataError(f"{store.path}: holds no episodes; import some")

@@ -14,8 +14,10 @@ from core.system.strict import one_line
 def as_images(array: np.ndarray, where: str, *, unit: bool) -> np.ndarray:
     """Convert images (n Y X 3) of any number type to uint8.
 
-    unit: floats lie in [0, 1]; otherwise in [0, 255].
-    where: names the array in the DataError that is raised if it holds no images.
+    where: the name of the array in errors.
+    unit: whether floats lie in [0, 1]; if not, they lie in [0, 255].
+
+    Raises DataError if the array holds no images.
     """
     if array.ndim != 4 or array.shape[3] != 3 or array.dtype.kind not in "uif":
         raise DataError(f"{where}: {array.dtype} {array.shape} are no pictures (n rows columns 3)")

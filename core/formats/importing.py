@@ -30,9 +30,11 @@ Outcome = EncodedEpisode | DataError
 class ImportSummary:
     """What an import did, and what its store holds now.
 
-    added: number of episodes that this import added. episodes, frames: number of all in the store.
-    bytes: size of all files.
-    codecs: {camera: its codec, with the sizes of the others if this import chose it}.
+    added: number of episodes that this import added.
+    episodes, frames: numbers of all episodes and frames in the store.
+    bytes: size of all files of the store.
+    codecs: {camera: text that names its codec}. If this import chose the codec, the text compares
+        its cost with that of the others.
     skipped: {episode: what is wrong with it}.
     """
 
@@ -68,17 +70,17 @@ def import_episodes(
         raise DataError("the source holds no episodes; name another file or folder")
     with StoreWriter(out, source.info, segment_bytes) as writer:
         missing = [episode for episode in ids if episode not in writer.committed]
-        before, skipped = len(ids) - len(missing), {}
+        stored_count, skipped = len(ids) - len(missing), {}
         outcomes = _encode_episodes(source, writer, missing, jobs)
         try:
-            for done, (episode, outcome) in enumerate(outcomes, before + 1):
+            for done, (episode, outcome) in enumerate(outcomes, stored_count + 1):
                 if isinstance(outcome, EncodedEpisode):
                     writer.append_encoded(outcome)
                 elif skip_bad:
                     skipped[episode] = str(outcome)
                 elif episode in str(outcome):
                     raise outcome
-                else:  # the source named the file alone
+                else:  # the source names only the file
                     raise DataError(f"episode {episode!r}: {outcome}")
                 progress(done, len(ids))
         except BaseException:
@@ -105,7 +107,7 @@ def import_episodes(
 
 
 def _explain_codec(writer: StoreWriter, camera: str) -> str:
-    """Describe a camera's codec, with its cost and that of the others if this writer chose it."""
+    """Name a camera's codec; if this writer chose it, compare its cost with that of the others."""
     assert writer.codecs is not None
     codec, costs = writer.codecs[camera], writer.codec_costs.get(camera, {})
     if codec not in costs:
@@ -145,7 +147,7 @@ def _encode_episodes(
 def _pickle_source(source: EpisodeSource, folder: Path) -> Path:
     """Write the source to a file, from which each process reads its copy.
 
-    If processes got it through their pipes instead, they would start one after another.
+    Sending it through the processes' pipes instead would make them start one after another.
     """
     file = folder / "source.pickle"
     try:

@@ -25,19 +25,19 @@ INFO_VERSION = 1
 
 @dataclass(frozen=True)
 class ConventionOverride:
-    """The user's corrections of an action convention that a format does not record, or wrongly.
+    """The user's corrections to an action convention that a format records wrongly or not at all.
 
     A field that is left out keeps the value that the format's reader determined.
     """
 
     names: tuple[str, ...] | None = None
-    """one per dimension of the action, "x" or "gripper" for example."""
+    """names of the action's dimensions, "x" or "gripper" for example."""
     mode: Mode | None = None
     """"delta" moves relative to where the robot is, "absolute" says where to be."""
     frame: Frame | None = None
-    """in which coordinates: "world", "base", "tool" or "joint"."""
+    """coordinates of the action: "world", "base", "tool" or "joint"."""
     rotation: Rotation | None = None
-    """layout of the rotation dimensions, "none" where there are none."""
+    """layout of the rotation dimensions; "none" if there are none."""
     scale: tuple[float, ...] | None = None
     """units per 1.0 of each dimension, in metres and radians."""
     rate: float | None = None
@@ -51,8 +51,7 @@ def override_convention(
 ) -> ActionConvention:
     """Apply a user's corrections to the convention that a reader determined.
 
-    Raises DataError if the result contradicts itself, a scale for each of too few dimensions for
-    example.
+    Raises DataError if the result contradicts itself, for example if `scale` has too few numbers.
     """
     if override is None:
         return convention
@@ -71,9 +70,11 @@ def source_info(
     origin: str,
     features: Mapping[str, Feature] | None = None,
 ) -> StoreInfo:
-    """Make the description of a source; cameras: {name: (rows, columns)}.
+    """Make the description of a source.
 
-    Raises DataError, naming `origin`, if no episode can have such a description.
+    cameras: {name: (rows, columns)}.
+
+    Raises DataError, naming `origin`, if there are no cameras or a value is not valid.
     """
     if not cameras:
         raise DataError(
@@ -98,7 +99,7 @@ def source_info(
 def dump_info(info: StoreInfo) -> dict[str, Any]:
     """Return a store's description as plain data, which `load_info` reads back exactly.
 
-    For formats that have no place of their own for what a store records.
+    It is for formats that have no place of their own for what a store records.
     """
     return {"version": INFO_VERSION, **TypeAdapter(StoreInfo).dump_python(info, mode="json")}
 
@@ -106,7 +107,7 @@ def dump_info(info: StoreInfo) -> dict[str, Any]:
 def load_info(plain: Any, where: str) -> StoreInfo:
     """Read back what `dump_info` returned.
 
-    Raises DataError, which begins with `where`, for anything else and for later versions.
+    Raises DataError, which begins with `where`, for other data and for data of a later version.
     """
     try:
         if plain["version"] > INFO_VERSION:

@@ -14,13 +14,13 @@ from core.report.store_distributions import Dimension
 from core.report.svg import INK, MUTED, SERIES, draw_svg
 
 DASHED = (0, (4, 1.5))
-# Width and height in inches: of a chart of curves, of one of many, of one of many with axis labels.
+# Width and height in inches of a large chart, of a small one, and of a small one with axis labels.
 WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)
-# A curve of many more steps is drawn as the mean and the range of this many buckets.
+# A curve of many more steps than this is drawn as the means and the ranges of this many buckets.
 BUCKETS = 240
-# A curve of at most so many points gets a dot at each: a single point would draw no line at all.
+# A curve of at most this many points has a dot at each: a single point would draw no line at all.
 MAX_DOTS = 12
-# At most about so many predicted chunks of an episode are drawn.
+# At most about this many predicted chunks of an episode are drawn.
 MAX_CHUNKS = 14
 
 
@@ -48,29 +48,29 @@ def curves(
 ) -> Chart | None:
     """Draw several series over the training steps; None if none of them can be drawn.
 
-    The n-th series has the n-th colour, whether or not those before it can be drawn: a run has the
-    same colour in every chart.
+    The n-th series has the n-th colour, whether or not those before it can be drawn. A run thus has
+    the same colour in every chart.
     """
-    numbered = {
-        (number, name): one
-        for number, (name, one) in enumerate(series.items())
-        if one and _is_drawable(one, logarithmic)
+    drawable = {
+        (number, name): curve
+        for number, (name, curve) in enumerate(series.items())
+        if curve and _is_drawable(curve, logarithmic)
     }
-    if not numbered:
+    if not drawable:
         return None
 
     def paint(axes: Axes) -> None:
-        for (number, _), one in numbered.items():
+        for (number, _), curve in drawable.items():
             dash = "solid" if number < len(SERIES) else DASHED
-            _paint_curve(axes, one, SERIES[number % len(SERIES)], dash)
+            _paint_curve(axes, curve, SERIES[number % len(SERIES)], dash)
         axes.set_xlabel("step")
         if logarithmic:
             _make_logarithmic(axes)
 
     legend = [
-        Key(name, number % len(SERIES) + 1, solid=number < len(SERIES)) for number, name in numbered
+        Key(name, number % len(SERIES) + 1, solid=number < len(SERIES)) for number, name in drawable
     ]
-    bucket = max(len(one.steps) for one in numbered.values()) / BUCKETS
+    bucket = max(len(curve.steps) for curve in drawable.values()) / BUCKETS
     note = ""
     if bucket > 1.5:
         note = f"Means of about {bucket:.0f} steps; the shade is the range within them."
@@ -87,9 +87,14 @@ def validation_curves(
     title = "Error on held-out episodes"
 
     def paint(axes: Axes) -> None:
-        for one in by_task.values():
+        for curve in by_task.values():
             axes.plot(
-                one.steps, one.values, color=MUTED, alpha=0.4, linewidth=0.8, marker=_marker(one)
+                curve.steps,
+                curve.values,
+                color=MUTED,
+                alpha=0.4,
+                linewidth=0.8,
+                marker=_marker(curve),
             )
         if constant:
             axes.plot(
@@ -143,7 +148,7 @@ def action_chunks(episode: PredictedEpisode) -> list[Chart]:
 
 
 def histogram(dimension: Dimension) -> Chart:
-    """Draw how many frames of a store have which value of a dimension."""
+    """Draw a histogram: how many frames of a store have each value of a dimension."""
     colour = SERIES[0] if dimension.feature == "action" else SERIES[2]
 
     def paint(axes: Axes) -> None:

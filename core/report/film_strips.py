@@ -8,11 +8,12 @@ from math import ceil, sqrt
 import numpy as np
 from simplejpeg import encode_jpeg  # type: ignore[attr-defined]
 
-# Pixels: larger images are shrunk by a whole factor.
+# Longest side of an image in pixels; larger images are shrunk by a whole factor.
 MAX_SIDE = 160
-# Of more steps than this, every second, third ... is shown, and the last.
+# If there are more steps than this, only every second, third ... step and the last one are shown.
 MAX_FRAMES = 120
-# JPEG compresses blocks of so many pixels. Frames that begin at a multiple do not blur each other.
+# JPEG compresses square blocks of this many pixels a side. Frames that begin with a block of their
+# own do not blur each other.
 BLOCK = 8
 # The first quality whose JPEG is small enough is used.
 QUALITIES = (92, 85, 75, 65, 50, 35)
@@ -22,10 +23,12 @@ QUALITIES = (92, 85, 75, 65, 50, 35)
 class FilmStrip:
     """A film strip, and where its frames lie.
 
-    image: the JPEG as a data URI. Frame i lies in row i // columns and column i % columns, each
-    frame `width` x `height` pixels.
+    image: the JPEG as a data URI. Frame i lies in row i // columns and column i % columns.
+    columns: frames in a row.
+    width, height: pixels of each frame.
     cameras: {"name", "x", "width", "height"} of each camera's image within a frame.
-    steps (n): which step each frame shows. per_second: how many steps are played in a second.
+    steps: the step that each frame shows (n).
+    per_second: how many steps are played in a second.
     """
 
     image: str
@@ -53,8 +56,11 @@ def make_strip(
 ) -> FilmStrip:
     """Make a film strip of at most about `max_bytes`.
 
-    images: {camera: (n Y X 3) uint8}. steps (n): which step each image shows. A strip that would be
-    too large gets a lower quality first, then fewer frames.
+    A strip that would be too large gets a lower quality first, then fewer frames.
+
+    images: {camera: (n Y X 3) uint8}.
+    steps: the step that each image shows (n).
+    per_second: how many steps are played in a second.
     """
     every = 1
     while True:

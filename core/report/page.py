@@ -1,4 +1,4 @@
-"""Render pages from templates: each page is one HTML file that asks the network for nothing."""
+"""Render pages from templates: each page is one HTML file that loads nothing from the network."""
 
 import json
 import re
@@ -74,8 +74,8 @@ def write_page(path: Path, text: str) -> None:
 def output_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name; the file that the block writes there is then moved to `path`.
 
-    Raises an OSError that names `path`, before the block runs if `path` is a folder or its folder
-    cannot be written to.
+    Raises an OSError that names `path`. If `path` is a folder, or a file cannot be written beside
+    it, the error comes before the block runs.
     """
     if path.is_dir():
         raise IsADirectoryError(EISDIR, "is a folder; name a file", str(path))
@@ -112,7 +112,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def highlight_toml(text: str) -> str:
-    """Turn TOML into HTML, with a class around each word by its kind."""
+    """Turn TOML into HTML, in which the class of each word says its kind."""
     pieces, end = [], 0
     for word in TOML.finditer(text):
         pieces.append(escape(text[end : word.start()]))

@@ -51,7 +51,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
 
 
 def run_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return the runs' names, with the whole path where two runs have the same name."""
+    """Return the runs' names; runs that share a name get their whole path instead."""
     names = [record.name for record in records]
     return [
         str(record.folder) if names.count(record.name) > 1 else record.name for record in records
@@ -59,7 +59,7 @@ def run_names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
-    """Return {name: a fact for each run, None where it was not measured}.
+    """Return {name: a fact for each run}; the fact is None if the run did not measure it.
 
     The facts are success, controls, average chain length and validation errors.
     """
@@ -96,7 +96,7 @@ def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Char
 
 
 def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
-    """Return how many keys are the same in all recipes, and a line for each key that is not.
+    """Return how many keys are the same in all recipes, and a line for each that differs.
 
     Runs without a recipe do not count as different.
     """
@@ -114,7 +114,7 @@ def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
 
 
 def part_sizes(records: Sequence[RunRecord]) -> list[Line]:
-    """Return the parameters of each part, of all parts, and those of them that are trained."""
+    """Return the numbers of parameters: of each part, of all parts, and of those that train."""
     tables = [joint_table(record.metrics or {}) for record in records]
     parts: list[Mapping[str, JointRow]] = [
         {row.part: row for row in table.rows} if table else {} for table in tables

@@ -18,7 +18,7 @@ from core.errors import DataError
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
-# What numpy and zipfile raise for an .npz file that is truncated, overwritten or something else.
+# What numpy and zipfile raise for a file that is truncated, overwritten or no .npz file at all.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -29,15 +29,16 @@ DAMAGED = (
     KeyError,
     RuntimeError,
 )
-# Kinds of numpy's types.
+# Letters by which numpy names the kinds of its types.
 TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run, without the large arrays; None where a file is missing.
+    """What is known of a run, without the large arrays; None if a file is missing.
 
-    recipe: the text of recipe.toml. settings: its contents, {section: {key: value}}.
+    recipe: the text of recipe.toml.
+    settings: the contents of recipe.toml, {section: {key: value}}.
     """
 
     folder: Path
@@ -52,7 +53,8 @@ class RunRecord:
 class Rollout:
     """A recorded attempt.
 
-    images: {camera: (n Y X 3) uint8}. gripper: (n) float, from 0, closed, to 1, open.
+    images: {camera: (n Y X 3) uint8}.
+    gripper: opening of the gripper (n), from 0 (closed) to 1 (open).
     """
 
     task: str
@@ -67,7 +69,9 @@ class Rollout:
 class PredictedEpisode:
     """A held-out episode, with the action chunk that the policy predicts at each step.
 
-    names (A): the action dimensions. true (n A): the demonstrator's actions. predicted: (n H A).
+    names: the action dimensions (A).
+    true: the demonstrator's actions (n A).
+    predicted: the policy's action chunks (n H A).
     """
 
     task: str
@@ -138,7 +142,10 @@ def read_rollout(path: Path) -> Rollout:
 
 
 def read_predictions(folder: Path) -> list[PredictedEpisode]:
-    """Read evaluation/predictions.npz: nothing if it is missing; DataError if it is damaged."""
+    """Read evaluation/predictions.npz; return an empty list if it is missing.
+
+    Raises DataError if it is damaged.
+    """
     path = folder / "evaluation" / "predictions.npz"
     if not path.is_file():
         return []

@@ -20,8 +20,10 @@ OBSERVATIONS_PER_SECOND = 20
 class RolloutFilm:
     """A recorded attempt as a film strip.
 
-    A step of the strip is one observation of the policy, every `evaluate.replan_steps` control steps.
-    gripper: its opening at each frame of the strip, from 0, closed, to 1, open.
+    A step of the strip is one observation of the policy, which observes every
+    `evaluate.replan_steps` control steps.
+
+    gripper: opening of the gripper at each frame of the strip, from 0 (closed) to 1 (open).
     """
 
     task: str
@@ -39,7 +41,7 @@ class RolloutFilm:
 
 @dataclass(frozen=True)
 class TaskFilms:
-    """A success and a failure of a task; None where no such attempt was recorded."""
+    """A success and a failure of a task; None if no such attempt was recorded."""
 
     task: str
     success: RolloutFilm | None
@@ -49,8 +51,9 @@ class TaskFilms:
 def films_by_task(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
     """Make film strips of a run's recorded attempts, one attempt at a time in memory.
 
-    tasks: come first, in this order; other recorded tasks follow. Raises DataError for a damaged
-    file.
+    tasks: tasks that come first, in this order; other recorded tasks follow.
+
+    Raises DataError for a damaged file.
     """
     paths = rollout_files(run)
     max_bytes = min(MAX_BYTES, TOTAL_BYTES // max(1, len(paths)))
@@ -58,10 +61,10 @@ def films_by_task(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
     for path in paths:
         film = make_film(read_rollout(path), max_bytes)
         films.setdefault((film.task, film.success), film)
-    recorded = dict.fromkeys(task for task, _ in films)
-    ordered = [task for task in tasks if task in recorded]
-    ordered += [task for task in recorded if task not in tasks]
-    return [TaskFilms(task, films.get((task, True)), films.get((task, False))) for task in ordered]
+    recorded_tasks = dict.fromkeys(task for task, _ in films)
+    order = [task for task in tasks if task in recorded_tasks]
+    order += [task for task in recorded_tasks if task not in tasks]
+    return [TaskFilms(task, films.get((task, True)), films.get((task, False))) for task in order]
 
 
 def make_film(rollout: Rollout, max_bytes: int) -> RolloutFilm:

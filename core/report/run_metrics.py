@@ -18,7 +18,11 @@ MEASUREMENTS = ("learning_rate", "gradient_norm", "update")
 
 @dataclass(frozen=True)
 class Series:
-    """A number over the training steps: steps (n), ascending, and values (n)."""
+    """A number over the training steps.
+
+    steps: the steps at which it was measured, ascending (n).
+    values: the measurements (n).
+    """
 
     steps: np.ndarray
     values: np.ndarray
@@ -74,9 +78,11 @@ class JointTable:
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Read {name: series}; raises DataError that names the line for anything but a measurement.
+    """Read metrics.jsonl as {name: series}.
 
     A last line without a line break is left out: the run was killed while it wrote that line.
+
+    Raises DataError, naming the line, for a line that is no measurement.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -148,10 +154,10 @@ def joint_table(metrics: Metrics) -> JointTable | None:
 
 
 def _to_number(name: str, value: float) -> float:
-    """Return a value as a number, a count as a whole one.
+    """Return a value as a float, or as an int if it is a count.
 
-    Raises ValueError for what no page can show: a count that is no number, or a name with a lone
-    surrogate, half a character, which JSON can hold.
+    Raises ValueError for values that no page can show: a count that is no number, or a name with a
+    lone surrogate (half a character), which JSON can hold.
     """
     name.encode()
     if name.rpartition("/")[2] in COUNTS:

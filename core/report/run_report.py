@@ -31,8 +31,8 @@ class ChunkCharts:
 def write_report(run: Path) -> Path:
     """Write RUN/report.html from the files in the run's folder, and return its path.
 
-    The same files give the same page. Raises DataError, naming the file, if one is damaged; a
-    report that was written before then stays as it was.
+    The same files give the same page. Raises DataError, naming the file, if one is damaged. An
+    older report then stays as it was.
     """
     record = read_run(run)
     evaluation, metrics = record.evaluation, record.metrics or {}

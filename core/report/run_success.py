@@ -1,4 +1,4 @@
-"""Success rates as tables: the rows are tasks, tiers and means, the columns what is compared."""
+"""Success rates as tables, with a row for each task, tier and mean, and a column per evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A success rate; outcome: the attempts it was counted from, None for a mean of rates."""
+    """A success rate.
+
+    outcome: the attempts that the rate was counted from; None for a mean of rates.
+    """
 
     rate: float
     outcome: Rate | None = None
@@ -38,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A cell for each column, None where nothing was measured."""
+    """A name, and a cell for each column; the cell is None if nothing was measured."""
 
     name: str
     cells: Sequence[Cell | None]
@@ -107,7 +110,7 @@ def success_table(columns: Sequence[Column]) -> SuccessTable | None:
 
 
 def chain_table(columns: Sequence[Column]) -> SuccessTable | None:
-    """Return the share of chains with 1, 2, 3 ... tasks or more done; None if none were tried."""
+    """Return the share of chains with at least 1, 2, 3 ... tasks done; None without chains."""
     columns = [column for column in columns if column.evaluation.chains]
     if not columns:
         return None

@@ -10,7 +10,7 @@ from core.report.store_numbers import NumberFeature, has_outliers, names_by_feat
 from core.store.store import EpisodeStore
 
 BINS = 40
-# Frames whose numbers are in memory at once.
+# About how many frames' numbers are in memory at once.
 ROWS = 2**16
 UNKNOWN_UNIT = "unit not recorded"
 
@@ -22,7 +22,8 @@ class Dimension:
     unit: what its values are measured in, as far as the store records it.
     low, high: the range of the histogram, which leaves out values that lie far outside.
     edges (BINS + 1), counts (BINS): the histogram.
-    outside: number of finite values outside of the range. not_finite: number of NaN and infinities.
+    outside: number of finite values outside of the range.
+    not_finite: number of values that are NaN or infinite.
     """
 
     feature: NumberFeature
@@ -75,8 +76,8 @@ def measure_dimensions(store: EpisodeStore) -> list[Dimension]:
 def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[float, float]]:
     """Return the range (low, high) over which each dimension is drawn.
 
-    It reaches from the least to the most value; where some lie far outside, it is the middle 98 %
-    and half as much again on either side.
+    It reaches from the least to the greatest value. If some values lie far outside, it is the range
+    of the middle 98 %, extended by half of its width on either side.
     """
     statistics = store.statistics[feature]
     quantiles = zip(
@@ -101,8 +102,8 @@ def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[
 def action_units(action: ActionConvention) -> list[str]:
     """Describe the unit of each action dimension.
 
-    A store records how actions are scaled to metres and radians, but which of the two a dimension
-    is in only where nothing rotates.
+    A store records how actions are scaled to metres and radians, but not to which of the two. It is
+    metres if nothing rotates; otherwise, the text names both.
     """
     length = "m" if action.rotation == "none" and action.frame != "joint" else "m or rad"
     units = [length if scale == 1 else f"1.0 is {scale:g} {length}" for scale in action.scale]
@@ -112,7 +113,7 @@ def action_units(action: ActionConvention) -> list[str]:
 
 
 def _read_blocks(store: EpisodeStore, feature: NumberFeature) -> Iterator[np.ndarray]:
-    """Yield all numbers of a feature, (n D) float32, those of many episodes at a time."""
+    """Yield all numbers of a feature, (n D) float32, in blocks of many episodes."""
     read = store.actions if feature == "action" else store.proprio
     block: list[np.ndarray] = []
     rows = 0
@@ -125,7 +126,7 @@ def _read_blocks(store: EpisodeStore, feature: NumberFeature) -> Iterator[np.nda
 
 
 def _finite_range(store: EpisodeStore, feature: NumberFeature, d: int) -> tuple[float, float]:
-    """Return the least and the most finite value of a dimension; 0 to 1 if it has none."""
+    """Return the least and the greatest finite value of a dimension; 0 and 1 if it has none."""
     lows, highs = [], []
     for numbers in _read_blocks(store, feature):
         values = numbers[np.isfinite(numbers[:, d]), d]

@@ -12,15 +12,16 @@ from core.report.store_distributions import Dimension
 from core.report.store_numbers import read_numbers
 from core.store.store import EpisodeStore
 
-# By default one episode of each task is shown, of at most so many tasks ...
+# By default one episode of each task is shown, but at most this many episodes.
 MAX_EPISODES = 24
-# ... and more episodes of each, if there are fewer tasks than this.
+# If there are fewer tasks than this, this many episodes are shown, several of each task.
 MIN_EPISODES = 8
-# A trace has at most so many points: of longer episodes, the least and the most of neighbours.
+# A trace has at most this many points. In longer episodes, these are the least and the greatest
+# value of each group of neighbours.
 TRACE_POINTS = 240
 # The box that a trace is drawn in.
 TRACE_WIDTH, TRACE_HEIGHT = 1000, 100
-# Pixels.
+# Longest side of a thumbnail in pixels.
 THUMBNAIL_SIDE = 96
 
 
@@ -28,8 +29,8 @@ THUMBNAIL_SIDE = 96
 class Trace:
     """A dimension over the frames of an episode.
 
-    points: of a polyline in a box of TRACE_WIDTH x TRACE_HEIGHT, whose height is the range that the
-    dimension has in the whole store.
+    points: the points of a polyline in a box of TRACE_WIDTH x TRACE_HEIGHT. The height of the box
+        is the range that the dimension has in the whole store.
     values: the value at each frame of the film strip, as text.
     """
 
@@ -76,7 +77,9 @@ class Thumbnails:
 
 
 def choose_episodes(store: EpisodeStore, ids: Sequence[str] | None) -> list[int]:
-    """Return the numbers of the episodes to show: those named, by default some of each task.
+    """Return the numbers of the episodes to show.
+
+    ids: the episodes to show; default: some of each task.
 
     Raises ConfigError for ids that the store does not hold.
     """
@@ -107,7 +110,8 @@ def make_film(
 ) -> EpisodeFilm:
     """Make a film strip of an episode, of at most about `max_bytes`.
 
-    dimensions: those that get a trace. max_side: pixels; larger images are shrunk.
+    dimensions: the dimensions that get a trace.
+    max_side: longest side of an image in pixels; larger images are shrunk.
     """
     length = int(store.length[episode])
     steps = choose_steps(length)
@@ -144,7 +148,8 @@ def make_thumbnails(store: EpisodeStore, episode: int, max_bytes: int) -> list[T
             Thumbnails(
                 episode=store.episode_id(episode),
                 camera=camera,
-                image=encode_still(image, max_bytes * 3 // 4),  # as text, a third larger
+                # as text, the image takes a third more bytes
+                image=encode_still(image, max_bytes * 3 // 4),
                 width=image.shape[1],
                 height=image.shape[0],
             )
@@ -166,9 +171,9 @@ def _read_shrunk(
 
 
 def _polyline(values: np.ndarray, dimension: Dimension) -> str:
-    """Return the points of a trace; values outside of the range run along its edge.
+    """Return the points of a trace.
 
-    Values that are NaN are left out.
+    Values outside of the range run along its edge, and NaN are left out.
     """
     span = dimension.high - dimension.low
     share = (values - dimension.low) / span if span else np.full(len(values), 0.5)
@@ -181,7 +186,7 @@ def _polyline(values: np.ndarray, dimension: Dimension) -> str:
 
 
 def _trace_indices(values: np.ndarray) -> list[int]:
-    """Return the indices of all values, or of the least and the most in each of many groups."""
+    """Return the indices of all values, or of the least and the greatest in each of many groups."""
     if len(values) <= TRACE_POINTS:
         return list(range(len(values)))
     indices = []

@@ -15,8 +15,9 @@ from core.store.store import EpisodeStore
 # An episode is idle if no action dimension moves by more than this share of the middle 98 % that
 # the dimension has over the store.
 IDLE_SHARE = 0.01
-# Episodes whose images are decoded, and of each the stretches, spread evenly, of so many frames.
+# Images of at most this many episodes are decoded, spread evenly over the store ...
 DECODED_EPISODES = 16
+# ... and of each episode at most this many stretches, spread evenly, of this many frames.
 STRETCHES, STRETCH_FRAMES = 32, 8
 # A camera is suspicious if more than this share of its frames equal the one before.
 REPEATED_SHARE = 0.1
@@ -27,7 +28,12 @@ SINGLE_COLOUR_RANGE = 8
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task's episodes, and their lengths in frames; first: the number of its first episode."""
+    """A task's episodes.
+
+    first: the number of its first episode.
+    episodes, frames: how many it has.
+    shortest, longest: lengths of its episodes in frames.
+    """
 
     name: str
     first: int
@@ -55,8 +61,10 @@ class Inspection:
 class _FrameCheck:
     """What one camera showed in an episode.
 
-    frames, pairs: number of frames, and of neighbouring frames, that were compared. repeated: pairs
-    that are equal. single_colour: frames of a single colour.
+    frames: number of frames that were checked.
+    pairs: number of pairs of neighbouring frames that were compared.
+    repeated: number of pairs that are equal.
+    single_colour: number of frames of a single colour.
     """
 
     episode: str
@@ -115,7 +123,7 @@ def _suspicious_dimensions(store: EpisodeStore) -> Iterator[str]:
 
 
 def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:
-    """Name the dimensions that are NaN or infinite, which only writers of other programs allow."""
+    """Name the dimensions that are NaN or infinite; only other programs write such stores."""
     episodes_by_name: dict[str, list[str]] = {}
     for episode in range(len(store)):
         numbers = read_numbers(store, episode)
@@ -131,7 +139,7 @@ def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
     """Name episodes of one frame, idle ones, and those with the same actions as another."""
     statistics = store.statistics["action"]
     idle_range = IDLE_SHARE * (statistics.quantile(0.99) - statistics.quantile(0.01))
-    first_with: dict[bytes, str] = {}
+    first_episodes: dict[bytes, str] = {}  # {digest of the actions: id}
     idle, short, duplicates = [], [], []
     for episode, length in enumerate(store.length.tolist()):
         name, actions = store.episode_id(episode), store.actions(episode, 0, length)
@@ -141,7 +149,7 @@ def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
             idle.append(name)
         else:
             digest = blake2b(actions.tobytes(), digest_size=16).digest()
-            first = first_with.setdefault(digest, name)
+            first = first_episodes.setdefault(digest, name)
             if first != name:
                 duplicates.append(f"{name} as {first}")
     if short:
@@ -194,12 +202,12 @@ def _check_frames(store: EpisodeStore, camera: str, episode: int) -> _FrameCheck
 
 
 def _are_equal(frame: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two frames are equal; the first rows show most differences at less cost."""
+    """Return whether two frames are equal; comparing the first rows finds most differences fast."""
     return np.array_equal(frame[:8], other[:8]) and np.array_equal(frame, other)
 
 
 def _is_single_colour(frame: np.ndarray) -> bool:
-    """Return whether a frame is of a single colour; mostly a few pixels show that it is not."""
+    """Return whether a frame is of a single colour; a few pixels often suffice to deny it."""
     return all(
         np.ptp(pixels.reshape(-1, 3), axis=0).max() <= SINGLE_COLOUR_RANGE
         for pixels in (frame[::8, ::8], frame)

@@ -21,17 +21,19 @@ from core.system.optional_imports import import_optional
 # Frames in memory at once.
 BLOCK = 64
 JPEG_QUALITY = 95
-# Rerun's command line. `python -m rerun_cli` would lose its exit code.
+# Runs Rerun's command line; `python -m rerun_cli` would lose its exit code.
 RERUN = "import sys; from rerun_cli.__main__ import main; sys.exit(main())"
 
 
 def write_recording(store: EpisodeStore, episodes: Sequence[int], path: Path) -> None:
     """Write episodes to an .rrd file, each as a recording whose id is that of the episode.
 
-    camera/NAME holds the frames as JPEG, action/NAME and proprio/NAME a scalar each, `instruction`
-    a text; the timelines are `frame` and `seconds`. The recordings' application is named after the
-    store. Raises DataError for a damaged frame, and ConfigError if rerun-sdk is not installed; a
-    file that was written before then stays as it was.
+    In a recording, camera/NAME holds the frames as JPEG, action/NAME and proprio/NAME hold a scalar
+    each, and `instruction` holds a text. The timelines are `frame` and `seconds`. The application
+    of the recordings is named after the store.
+
+    Raises DataError for a damaged frame, and ConfigError if rerun-sdk is not installed. An older
+    file then stays as it was.
     """
     rerun = import_optional("rerun", extra="rerun")
     with (
@@ -129,7 +131,9 @@ def _merge(files: Sequence[Path], out: Path, path: Path) -> None:
     """Merge recordings into one file.
 
     Rerun's command does this, because its library does not write the index that a file of several
-    recordings needs. path: named in the DataError that is raised if the command fails.
+    recordings needs.
+
+    path: the file to name in the DataError that is raised if the command fails.
     """
     command = [sys.executable, "-c", RERUN, "rrd", "merge", "--output", str(out), *map(str, files)]
     quiet = os.environ | {"RUST_LOG": "error"}

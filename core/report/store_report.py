@@ -19,15 +19,16 @@ from core.report.store_films import (
 from core.report.store_inspection import Inspection, TaskSummary
 from core.store.store import EpisodeStore
 
-# Bytes that a page takes at most.
+# Most bytes of a page.
 PAGE_BYTES = 20_000_000
-# Shares of them for film strips, which take a third more as text, and for thumbnails as text.
+# Shares of these bytes for film strips, which take a third more as text, and for thumbnails, whose
+# bytes are counted as text.
 FILM_SHARE, THUMBNAIL_SHARE = 0.5, 0.1
-# Bytes of one film strip, however few there are.
+# Most bytes of one film strip, however few there are.
 FILM_BYTES = 1_000_000
-# Tasks that are listed, and tasks that have thumbnails.
+# Most tasks that are listed, and most tasks that have thumbnails.
 MAX_TASKS, MAX_THUMBNAIL_TASKS = 500, 100
-# Dimensions of actions and of proprioception, each, that are drawn.
+# Most dimensions of the actions that are drawn, and most of the proprioception.
 MAX_DIMENSIONS = 50
 
 
@@ -57,14 +58,15 @@ def write_store_page(
 ) -> None:
     """Write a page about a store, on which `episodes` play.
 
-    The same store gives the same page. Raises DataError, naming the file, if a frame is damaged,
-    and if the page would be larger than `max_bytes`; a page that was written before then stays as
-    it was.
+    The same store gives the same page. Raises DataError, naming the file, if a frame is damaged or
+    if the page would be larger than `max_bytes`. An older page then stays as it was.
     """
     dimensions = measure_dimensions(store)
-    charted = [dimension for dimension in dimensions if dimension.index < MAX_DIMENSIONS]
+    to_draw = [dimension for dimension in dimensions if dimension.index < MAX_DIMENSIONS]
     histograms = {
-        title: [figures.histogram(one) for one in charted if one.feature == feature]
+        title: [
+            figures.histogram(dimension) for dimension in to_draw if dimension.feature == feature
+        ]
         for title, feature in {"Actions": "action", "Proprioception": "proprio"}.items()
     }
     thumbnail_bytes = round(THUMBNAIL_SHARE * max_bytes)
@@ -77,8 +79,8 @@ def write_store_page(
         "tasks": list(_with_thumbnails(store, inspection.tasks[:MAX_TASKS], thumbnail_bytes)),
         "more_tasks": len(inspection.tasks[MAX_TASKS:]),
         "episodes": len(store),
-        "films": films(store, episodes, charted, round(FILM_SHARE * max_bytes)),
-        "more_dimensions": len(dimensions) - len(charted),
+        "films": films(store, episodes, to_draw, round(FILM_SHARE * max_bytes)),
+        "more_dimensions": len(dimensions) - len(to_draw),
         "histograms": {title: charts for title, charts in histograms.items() if charts},
         "statistics": statistics(store, dimensions),
         "conventions": conventions(store),
@@ -117,7 +119,7 @@ def films(
 ) -> list[EpisodeFilm]:
     """Make film strips of episodes, of at most about `max_bytes` together.
 
-    If they are few, their images may be twice as large.
+    If there are few episodes, their images may be twice as large.
     """
     max_side = MAX_SIDE if len(episodes) > MIN_EPISODES else 2 * MAX_SIDE
     film_bytes = min(FILM_BYTES, max_bytes // len(episodes))
@@ -129,10 +131,10 @@ def statistics(store: EpisodeStore, dimensions: Sequence[Dimension]) -> list[lis
     tables = []
     for feature, s in store.statistics.items():
         columns = (s.min, s.quantile(0.01), s.mean, s.std, s.quantile(0.99), s.max)
-        of_feature = [dimension for dimension in dimensions if dimension.feature == feature]
+        own_dimensions = [dimension for dimension in dimensions if dimension.feature == feature]
         rows = [
             StatisticsRow(f"{feature} {dimension.name}", dimension.unit, values)
-            for dimension, values in zip(of_feature, zip(*columns, strict=True), strict=True)
+            for dimension, values in zip(own_dimensions, zip(*columns, strict=True), strict=True)
         ]
         if rows:
             tables.append(rows)
@@ -168,9 +170,9 @@ def _with_thumbnails(
 
 def _format_duration(seconds: float) -> str:
     """Format a duration: 20.1 -> 20.1 s, 90 -> 1 min 30 s, 7250 -> 2 h 0 min."""
-    whole = round(seconds)
-    if whole < 60:
+    total = round(seconds)
+    if total < 60:
         return f"{seconds:.3g} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600:,} h {total % 3600 // 60} min"

@@ -1,4 +1,4 @@
-"""Print what a store holds, what its numbers mean, how they are distributed, what looks wrong."""
+"""Print what a store holds: the meaning and statistics of its numbers, and what looks wrong."""
 
 from rich import box
 from rich.console import Console
@@ -12,7 +12,10 @@ from core.store.store import EpisodeStore
 
 
 def show_store(store: EpisodeStore, inspection: Inspection | None, console: Console) -> None:
-    """Print all about a store; inspection: None if the store has no episodes."""
+    """Print what a store holds and what looks wrong.
+
+    inspection: None if the store has no episodes.
+    """
     origin = store.info.origin or "origin unknown"
     console.print(
         f"{store.path}: {len(store)} episodes, {store.frame_count} frames; {origin}", markup=False

@@ -38,8 +38,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "lines.linewidth": 1.6,
 }
-# What matplotlib writes and the page does not need: nothing is drawn outside of the axes, so no
-# clipping; the style sheet sets the font.
+# Patterns of what matplotlib writes and the page does not need. Nothing is drawn outside of the
+# axes, so nothing must be clipped; the style sheet sets the font.
 SUPERFLUOUS = (
     r"<metadata>.*?</metadata>|<style.*?</style>|<clipPath.*?</clipPath>",
     r' clip-path="[^"]*"| transform="rotate\(-0 [^"]*"| id="[a-z]+[._]?\w*_\d+"'
@@ -50,8 +50,9 @@ SUPERFLUOUS = (
 def draw_svg(label: str, size: tuple[float, float], paint: Callable[[Axes], None]) -> str:
     """Return a chart as an SVG element.
 
-    label: read out to those who cannot see the chart. size: width and height in inches, which set
-    the proportions; the page sets the size. paint: draws on the axes.
+    label: the text that is read out to those who cannot see the chart.
+    size: width and height in inches, which set the proportions; the page sets the size.
+    paint: draws on the axes.
     """
     stream = StringIO()
     with matplotlib.rc_context(STYLE):

@@ -1,6 +1,10 @@
 """A policy acts in environments.
 
-plan.py: which attempts and chains an evaluation makes. queue.py: in which order they begin.
-attempt.py: one attempt or chain. runner.py: runs many of them at once. actor.py: the policy.
+plan.py: which attempts and chains an evaluation makes.
+queue.py: in which order they begin.
+attempt.py: one attempt or chain.
+runner.py: runs many of them at once.
+actor.py: the policy that acts in all of them.
+loaded_policy.py: the policy that acts for one robot.
 results.py: what an evaluation writes.
 """

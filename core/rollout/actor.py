@@ -1,7 +1,7 @@
 """A trained policy that acts: observations and instructions in, actions in the dataset's units out.
 
-Loading it needs the run's folder and the source of published weights that training left unchanged,
-but neither the data nor the environment.
+Loading it needs the run's folder, but neither the data nor the environment. Published weights that
+training left unchanged are read from their source.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,10 @@ class Actor:
         return self.policy.initial_state(torch.zeros(rows, dtype=torch.int64))
 
     def reset(self, state: PolicyState, seeds: Mapping[int, int]) -> PolicyState:
-        """Empty the memory of some rows, {row: seed of its random draws}, and keep the others."""
+        """Begin attempts in some rows: empty their memory, and keep that of the other rows.
+
+        seeds: {row: seed of its random draws}.
+        """
         rows, row_seeds = torch.zeros_like(state.seed, dtype=torch.bool), state.seed.clone()
         for row, seed in seeds.items():
             rows[row], row_seeds[row] = True, seed
@@ -92,10 +95,10 @@ class Actor:
             name: np.stack([observation.images[name] for observation in observations])
             for name in self.info.cameras
         }
-        proprio = None
-        if self.info.proprio:  # None if the policy was trained without
-            measured = np.stack([observation.proprio for observation in observations])
-            normalized = self.proprio_normalizer.normalize(measured.astype(np.float32))
+        proprio = None  # if the policy was trained without proprioception
+        if self.info.proprio:
+            measurements = np.stack([observation.proprio for observation in observations])
+            normalized = self.proprio_normalizer.normalize(measurements.astype(np.float32))
             proprio = torch.from_numpy(normalized)[:, None]
         batch = Batch(
             images={
@@ -137,11 +140,10 @@ def load_actor(
 ) -> Actor:
     """Build the policy of a run with a checkpoint's weights, for acting.
 
-    It acts on a GPU, unless there is none or the recipe trains on the CPU.
+    The policy acts on a GPU, unless there is none or the recipe trains on the CPU.
 
     store: label of the store whose normalisers it uses; default: the first that it was trained on.
-    exact: load every weight at full precision on the CPU, not quantised or in bfloat16 as for
-        acting.
+    exact: load every weight on the CPU at full precision, neither quantised nor in bfloat16.
 
     Raises CheckpointError, and ConfigError if the recipe does not fit the installed plugins.
     """
@@ -190,20 +192,21 @@ def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
 
     Raises CheckpointError if the run has none.
     """
-    if not (saved := checkpoints(run)):
+    if not (available := checkpoints(run)):
         raise CheckpointError(
             f"{run}: holds no checkpoint; name the folder of a run, runs/kosmos_lstm for example"
         )
     if which == "last":
-        return saved[-1]
-    return min(reversed(saved), key=lambda checkpoint: checkpoint.error)
+        return available[-1]
+    return min(reversed(available), key=lambda checkpoint: checkpoint.error)
 
 
 def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> list[str]:
     """Return a line for each way in which an environment differs from training data.
 
-    trained: of the data that a policy was, or will be, trained on.
-    learner: what the lines call the side of `trained`, "the policy" for example.
+    trained: info of the data that a policy was or will be trained on.
+    environment: info of the environment.
+    learner: what the lines call the side that was trained, "the policy" for example.
 
     Cameras, features and proprioception that only the environment has do not matter.
     """
@@ -218,7 +221,9 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
         if name in environment.features:
             pairs[f"feature '{name}'"] = str(feature), str(environment.features[name])
     lines = [
-        f"{key}: {learner} has {a}, the environment {b}" for key, (a, b) in pairs.items() if a != b
+        f"{key}: {learner} has {expected}, the environment {actual}"
+        for key, (expected, actual) in pairs.items()
+        if expected != actual
     ]
     for kind, needed, available in (
         ("camera", trained.cameras, list(environment.cameras)),
@@ -236,9 +241,9 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
 def _read_state(
     checkpoint: Checkpoint, store: str | None
 ) -> tuple[StoreInfo, Normalizer, ProprioNormalizer]:
-    """Return the data's info and the normalisers of a store, which a checkpoint holds.
+    """Read the info of the training data and the normalisers of one store from a checkpoint.
 
-    store: its label; None for the first.
+    store: label of the store; None for the first.
     """
     state = checkpoint.state
     stores = state.get("stores", {})

@@ -2,10 +2,9 @@
 
 A rollout yields what it needs next and receives the answer:
 
-- an `EnvironmentCall`: it receives (result of the call, observation after it), or EnvironmentFailed
-  is raised in it if the environment could not be restored;
-- an `Attempt`: the policy is to act on the attempt's last observation. It receives the action
-  chunk (H A).
+- For an `EnvironmentCall` it receives (result of the call, observation after it). If the
+  environment could not be restored, EnvironmentFailed is raised in the rollout instead.
+- For an `Attempt`, whose last observation the policy acts on, it receives the action chunk (H A).
 
 It returns a `FinishedRollout`.
 """
@@ -78,7 +77,7 @@ class Attempt:
 
     def _observe(self, observation: Observation) -> None:
         if self.blank is not None:
-            observation = _blanked(observation, self.blank)
+            observation = _without_sight(observation, self.blank)
         self.observation = observation
         if self.recording:
             self.frames.append(observation)
@@ -106,7 +105,7 @@ def start_rollout(
 
     replan_steps: actions of each chunk that are executed before the policy acts again.
     should_record: whether an attempt's frames and commands are collected.
-    visual: features that are blank where images are; see `visual_features`.
+    visual: features that are made blank together with the images; see `visual_features`.
     """
     if isinstance(planned, PlannedChain):
         return _roll_out_chain(planned, tasks, replan_steps)
@@ -176,7 +175,7 @@ def visual_features(info: StoreInfo) -> list[str]:
     return [name for name, feature in info.features.items() if feature.meaning in VISUAL]
 
 
-def _blanked(observation: Observation, visual: Collection[str]) -> Observation:
+def _without_sight(observation: Observation, visual: Collection[str]) -> Observation:
     """Return the observation with black images and zeros for visual features."""
     images = {name: np.zeros_like(image) for name, image in observation.images.items()}
     features = dict(observation.features)

@@ -1,4 +1,4 @@
-"""A trained policy for one robot: an observation in, a chunk of actions out, in the data's units."""
+"""A trained policy for one robot: it takes an observation and returns a chunk of actions."""
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from core.rollout.actor import Actor
 class LoadedPolicy:
     """A policy that acts for one robot.
 
-    `act` remembers the attempt's history itself; `reset` begins another attempt. Whoever would
-    rather keep that state calls `initial_state` and `step`, which change nothing in the object.
+    `act` keeps the history of the attempt in this object, and `reset` begins another attempt. A
+    caller that keeps the history itself uses `initial_state` and `step` instead, which change
+    nothing in the object.
 
     info: the cameras, proprioception and features that an observation must hold, and what the
-    numbers of an action mean. horizon: actions in a chunk (H).
+        numbers of an action mean.
+    horizon: actions in a chunk (H).
     """
 
     def __init__(self, actor: Actor) -> None:
@@ -34,33 +36,36 @@ class LoadedPolicy:
         return self._actor.horizon
 
     def reset(self, seed: int = 0) -> None:
-        """Begin another attempt. seed: of what a policy that samples draws."""
+        """Begin another attempt.
+
+        seed: seed of the random draws of a policy that samples.
+        """
         self._state = self.initial_state(seed)
 
     def act(self, observation: Observation, instruction: str) -> np.ndarray:
         """Return the next actions (H A) float32, in the units of `info.action`.
 
-        Apply the first of them and ask again; or the first few, if the robot is faster than the
-        policy. Raises DataError where the observation is not what the policy was trained on.
+        Apply the first of them and call `act` again; or the first few, if the robot is faster than
+        the policy. Raises DataError if the observation is not what the policy was trained on.
         """
         chunk, self._state = self.step(observation, instruction, self._state)
         return chunk
 
     def initial_state(self, seed: int = 0) -> PolicyState:
-        """The state before the first observation of an attempt."""
+        """Return the state before the first observation of an attempt."""
         return self._actor.reset(self._actor.start(1), {0: seed})
 
     def step(
         self, observation: Observation, instruction: str, state: PolicyState
     ) -> tuple[np.ndarray, PolicyState]:
-        """As `act`, with the state as an argument: return the actions and the next state."""
+        """Return the next actions (H A), as `act` does, and the state after them."""
         self._check(observation)
         chunks, state = self._actor.step([observation], [instruction], state)
         chunk: np.ndarray = chunks[0]
         return chunk, state
 
     def _check(self, observation: Observation) -> None:
-        """Raise DataError for a camera or numbers that are missing or of another shape."""
+        """Raise DataError if a camera or the proprioception is missing or not as in training."""
         names = list(observation.images)
         for name, camera in self.info.cameras.items():
             image = observation.images.get(name)

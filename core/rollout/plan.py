@@ -20,7 +20,7 @@ BLANK, SWAPPED = "blank_images", "swapped_words"
 
 @dataclass(frozen=True)
 class PlannedAttempt:
-    """One attempt to be made: its condition, task, seed of the scene, and instruction."""
+    """One attempt to make: its condition, task, seed of the scene, and instruction."""
 
     condition: str
     task: str
@@ -35,7 +35,7 @@ class PlannedAttempt:
 
 @dataclass(frozen=True)
 class PlannedChain:
-    """One chain of tasks to be tried; the environment derives scene and tasks from the seed."""
+    """One chain of tasks to try; the environment derives the scene and the tasks from the seed."""
 
     seed: int
 
@@ -115,7 +115,7 @@ def recipe_mistakes(
 ) -> Iterator[str]:
     """Yield a line for everything in the recipe that does not fit the environment's tasks.
 
-    demonstrated: the tasks that [demonstrations] names.
+    demonstrated: names of the tasks in [demonstrations].
     """
     names = {"demonstrations": demonstrated, "evaluate": settings.tasks}
     unknown = [(section, name) for section in names for name in names[section] if name not in tasks]
@@ -131,15 +131,15 @@ def recipe_mistakes(
 
 
 def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
-    """Return everything but policy and environment that results depend on, as plain data."""
-    said = asdict(settings)
+    """Return as plain data what results depend on, apart from the policy and the environment."""
+    values = asdict(settings)
     return {
-        "episodes": said["episodes"],
-        "chains": said["chains"],
-        "execute": said["replan_steps"],
-        "lanes": said["num_envs"],
-        "control_episodes": said["control_episodes"],
-        **{key: list(said[key]) for key in ("controls", "swap")},
+        "episodes": values["episodes"],
+        "chains": values["chains"],
+        "execute": values["replan_steps"],
+        "lanes": values["num_envs"],
+        "control_episodes": values["control_episodes"],
+        **{key: list(values[key]) for key in ("controls", "swap")},
         **({"store": settings.store} if settings.store else {}),
         "tasks": list(names),
         "first_seed": EVALUATION_SEEDS,

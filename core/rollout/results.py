@@ -129,11 +129,11 @@ class Evaluation:
 
     def by_task(self, condition: str = STANDARD) -> dict[str, Rate]:
         """Return {task: success rate} under one condition, in the order of the plan."""
-        outcomes: dict[str, list[bool]] = {}
+        successes: dict[str, list[bool]] = {}
         for episode in self.episodes:
             if episode.condition == condition:
-                outcomes.setdefault(episode.task, []).append(episode.success)
-        return {task: Rate(sum(done), len(done)) for task, done in outcomes.items()}
+                successes.setdefault(episode.task, []).append(episode.success)
+        return {task: Rate(sum(values), len(values)) for task, values in successes.items()}
 
     def overall(self, condition: str = STANDARD) -> Rate:
         """Return the success rate over the attempts at all tasks."""

@@ -36,9 +36,9 @@ def run_rollouts(
 ) -> Iterator[tuple[FinishedRollout, Timing]]:
     """Run rollouts until the queue is empty; yield each one as it ends.
 
-    workers: one for each row that is to be used, at most `num_rows`.
+    workers: one for each row in use, at most `num_rows`.
     num_rows: rows of the policy's batch.
-    start: planned rollout -> rollout.
+    start: returns the generator of a planned rollout.
 
     The timing of a rollout covers the time since the one before it ended. Raises DataError if an
     environment raised DataError.
@@ -95,7 +95,7 @@ class Row:
         self._advance(partial(self._rollout.send, chunk))
 
     def receive(self) -> FinishedRollout | None:
-        """Wait for the environment and continue the rollout; return it if that has ended it."""
+        """Wait for the environment and continue the rollout; return the rollout if it has ended."""
         try:
             result = self._environment.result()
         except EnvironmentFailed as failure:
@@ -103,7 +103,7 @@ class Row:
         return self._advance(partial(self._rollout.send, result))
 
     def _advance(self, resume: Callable[[], EnvironmentCall | Attempt]) -> FinishedRollout | None:
-        """Resume the rollout's generator until it needs the environment, the policy, or ends."""
+        """Resume the rollout until it needs the environment or the policy, or until it ends."""
         self.attempt, self.waits_for_environment = None, False
         try:
             request = resume()

@@ -30,8 +30,10 @@ _DEFAULT_SETUP = Setup()
 def checks_for(kind: Part, build: Build, config: Any, setup: Setup = _DEFAULT_SETUP) -> list[Check]:
     """Return the checks of one part.
 
-    build, config: as the plugin registers them. setup: what core would tell the part, where the
-    defaults do not fit. Raises ValueError for a kind that has no checks.
+    build, config: as the plugin registers them.
+    setup: what core would tell the part; needed if the defaults do not fit.
+
+    Raises ValueError for a kind that has no checks.
     """
     if kind not in _CHECKS:
         raise ValueError(f"no checks for a '{kind}'; there are checks for {', '.join(_CHECKS)}")

@@ -27,20 +27,20 @@ from core.testing.common import (
 
 # vision (B T N D), text (B M D), proprioception (B T P)
 Inputs = tuple[TokenGroup, TokenGroup, Tensor]
-# of each sample's instruction
+# number of tokens of each sample's instruction
 TEXT_LENGTHS = [2 + i for i in range(BATCH)]
 
 
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     """Return the checks of an action-token strategy."""
-    offered = {
+    arguments = {
         "width": setup.width,
         "action": setup.action,
         "proprio_dim": setup.proprio_dim,
         "text_prefix": setup.text_prefix,
     }
     part = PartUnderTest(
-        partial(call_build, build, config, offered), partial(read_in_type, setup=setup)
+        partial(call_build, build, config, arguments), partial(read_in_type, setup=setup)
     )
     tests = (
         sequence_is_well_formed,
@@ -59,7 +59,7 @@ def read_in_type(strategy: ActionTokens, dtype: torch.dtype, setup: Setup) -> Te
 
 
 def sequence_is_well_formed(strategy: ActionTokens, setup: Setup) -> None:
-    """Shapes and types are right, real tokens and frames in order, and actions are readable."""
+    """Shapes and types are right, tokens and frames are in order, and actions can be read."""
     sequence = strategy.layout(*inputs(setup), None, generator())
     expect_shape(sequence.tokens, (None, None, setup.width), "sequence.tokens")
     _expect_labels(sequence)
@@ -102,7 +102,10 @@ def _expect_labels(sequence: TokenSequence) -> None:
 
 
 def _expect_readout(sequence: TokenSequence, mask: Tensor, shape: tuple[int, int, int]) -> None:
-    """Check that `readout`, of a shape (B T Q), points at real action tokens of the right frame."""
+    """Check that `readout` points at real action tokens of the right frame.
+
+    shape: the shape (B T Q) that it must have.
+    """
     readout = sequence.readout
     expect(tuple(readout.shape) == shape, "sequence.readout", f"shape {shape}", str(readout.shape))
     expect(readout.dtype == torch.int64, "sequence.readout", "torch.int64", str(readout.dtype))
@@ -121,7 +124,7 @@ def _expect_readout(sequence: TokenSequence, mask: Tensor, shape: tuple[int, int
 
 @torch.no_grad()
 def samples_are_independent(strategy: ActionTokens, setup: Setup) -> None:
-    """A sample alone, its instruction without padding, gives what it gives in a padded batch."""
+    """A sample alone, its instruction without padding, gives the same as in a padded batch."""
     vision, text, proprio = inputs(setup)
     together = readout(strategy, vision, text, proprio)
     for i, words in enumerate(TEXT_LENGTHS):
@@ -137,7 +140,7 @@ def samples_are_independent(strategy: ActionTokens, setup: Setup) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(strategy: ActionTokens, setup: Setup) -> None:
-    """What the padding of the text holds changes nothing."""
+    """The contents of the text's padding make no difference."""
     vision, text, proprio = inputs(setup)
     assert text.mask is not None
     other = replace(text, tokens=torch.where(text.mask[..., None], text.tokens, 7.0))
@@ -151,7 +154,7 @@ def padding_is_not_seen(strategy: ActionTokens, setup: Setup) -> None:
 
 @torch.no_grad()
 def later_frames_are_not_seen(strategy: ActionTokens, setup: Setup) -> None:
-    """A change of what one frame shows leaves the readouts before it as they were."""
+    """Changing one frame does not change the readouts of earlier frames."""
     vision, text, proprio = inputs(setup)
     before = readout(strategy, vision, text, proprio)
     for t in range(1, setup.action.window):
@@ -163,7 +166,7 @@ def later_frames_are_not_seen(strategy: ActionTokens, setup: Setup) -> None:
 
 
 def observation_and_instruction_are_seen(strategy: ActionTokens, setup: Setup) -> None:
-    """The readout of a frame depends on all that the frame shows and on all of the instruction."""
+    """The readout of a frame depends on all images of the frame and on the whole instruction."""
     vision, text, proprio = inputs(setup)
     for t in range(setup.action.window):
         images, words = vision.tokens.clone().requires_grad_(), text.tokens.clone().requires_grad_()
@@ -207,8 +210,8 @@ def readout(
 ) -> Tensor:
     """Lay out sequences, mix their tokens, and read the action tokens -> (B T Q D).
 
-    In place of a backbone, each token becomes the mean of all tokens that it may see, weighted by
-    their position, so that a wrong mask, frame, block or position shows.
+    In place of a backbone, each token is mixed with the mean of all tokens that it may see,
+    weighted by their position. A wrong mask, frame, block or position thus changes the result.
     """
     sequence = strategy.layout(vision, text, proprio, None, generator([0] * len(vision.tokens)))
     tokens, length = sequence.tokens, sequence.tokens.shape[1]

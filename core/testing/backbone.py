@@ -25,7 +25,8 @@ from core.testing.common import (
     normal,
 )
 
-PER_FRAME = 4  # three tokens of observation, one action token
+# three tokens of observation, one action token
+TOKENS_PER_FRAME = 4
 
 
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
@@ -50,7 +51,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def run(backbone: Backbone, dtype: torch.dtype, window: int) -> Tensor:
-    """Run padded sequences in a floating-point type -> (S L width), zero where padded."""
+    """Run padded sequences in a floating-point type -> (S L width), with zeros for padding."""
     whole = sequence(backbone.width, window)
     assert whole.mask is not None
     hidden: Tensor = backbone(replace(whole, tokens=whole.tokens.to(dtype)))
@@ -67,7 +68,7 @@ def shape_is_kept(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def samples_are_independent(backbone: Backbone, window: int) -> None:
-    """A sequence alone, and without padding, gives what it gives in a padded batch."""
+    """A sequence alone, without padding, gives the same as in a padded batch."""
     together = sequence(backbone.width, window)
     hidden = backbone(together)
     for i in range(BATCH):
@@ -81,7 +82,7 @@ def samples_are_independent(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(backbone: Backbone, window: int) -> None:
-    """What the padding holds changes nothing."""
+    """The contents of the padding make no difference."""
     before = sequence(backbone.width, window)
     assert before.mask is not None
     after = replace(
@@ -106,7 +107,7 @@ def no_mask_is_a_full_mask(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_frames_are_not_seen(backbone: Backbone, window: int) -> None:
-    """A change of one frame leaves the frames before it as they were."""
+    """Changing one frame does not change the hidden states of earlier frames."""
     before = sequence(backbone.width, window)
     assert before.mask is not None
     for t in range(1, window):
@@ -181,8 +182,8 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
     first = backbone(replace(whole, tokens=tokens))[:, 0]
     torch.autograd.backward((first * normal(*first.shape, seed=3)).sum())
     assert tokens.grad is not None
-    last_observed = PER_FRAME - 2  # of the first frame
-    depends = bool(tokens.grad[:, last_observed].any())
+    last = TOKENS_PER_FRAME - 2  # the last observation token of the first frame
+    depends = bool(tokens.grad[:, last].any())
     expect(
         depends,
         "the first token of a block",
@@ -193,7 +194,7 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`remember` gives the hidden states that `forward` gives, and every layer's if offered."""
+    """`remember` gives what `forward` gives, and what it offers of every layer."""
     if not backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"}:
         return
     whole = sequence(backbone.width, window, causal=False)
@@ -223,15 +224,15 @@ def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
-    """A sequence that is run in two pieces gives what it gives in one."""
+    """A sequence that is run in two pieces gives the same as in one."""
     if not backbone.offers & {"extend", "carry"}:
         return
     for causal in (True, False) if backbone.both_ways else (True,):
         whole = sequence(backbone.width, window, padded=False, causal=causal)
         # The blocks of a piece must continue those of the piece before it: write them out.
         with_blocks = replace(whole, block=blocks_of(whole))
-        first = select_columns(with_blocks, slice(0, PER_FRAME))
-        second = select_columns(with_blocks, slice(PER_FRAME, None))
+        first = select_columns(with_blocks, slice(0, TOKENS_PER_FRAME))
+        second = select_columns(with_blocks, slice(TOKENS_PER_FRAME, None))
         memory = backbone.remember(second, backbone.remember(first))
         # A recurrent backbone carries a state, and returns the tokens of the second piece alone.
         count = second.tokens.shape[1]
@@ -241,7 +242,7 @@ def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None:
-    """Tokens added to a frame give the same whether later frames and padding follow or not."""
+    """Tokens added to a frame give the same, whether later frames and padding follow or not."""
     if "extend" not in backbone.offers:
         return
     whole = sequence(backbone.width, window)
@@ -267,12 +268,15 @@ def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None
 
 def other_tokens(whole: TokenSequence) -> Tensor:
     """Return tokens (S L width) that differ from those of the sequence."""
-    # Random ones: a constant added to all numbers of a token would be lost in a layer norm.
+    # They are random, because a layer norm would remove a constant that is added to a token.
     return normal(*whole.tokens.shape, seed=16) * 3
 
 
 def context_of(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Context:
-    """Return what a head sees of sequences; frame (B T): each frame's index in its sequence."""
+    """Return what a head sees of sequences.
+
+    frame: each frame's index in its sequence (B T).
+    """
     memory = backbone.remember(whole)
     return Context(
         memory.tokens.flatten(0, 1)[whole.readout], frame, memory=memory, backbone=backbone
@@ -288,19 +292,21 @@ def sequence(width: int, window: int, *, padded: bool = True, causal: bool = Tru
     """Return random packed sequences (B T*4 width).
 
     padded: the second and the third sequence lack tokens of their first frame.
-    causal: every token is a block of its own; otherwise a frame's observation is one block, and
-        its action token the next.
+    causal: every token is a block of its own. If false, a frame's observation is one block, and its
+        action token is the next.
     """
-    length = window * PER_FRAME
+    length = window * TOKENS_PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)
     mask[1, 1:3] = False
     mask[2, 0] = False
     group = TokenGroup(normal(BATCH, length, width, seed=4), mask if padded else None)
     index = torch.arange(length)
-    readout = torch.arange(BATCH * length).view(BATCH, window, PER_FRAME)[..., -1:]  # (B T 1)
-    is_action = index % PER_FRAME == PER_FRAME - 1
+    readout = torch.arange(BATCH * length).view(BATCH, window, TOKENS_PER_FRAME)[
+        ..., -1:
+    ]  # (B T 1)
+    is_action = index % TOKENS_PER_FRAME == TOKENS_PER_FRAME - 1
     kind = torch.where(is_action, int(TokenKind.ACTION), int(TokenKind.VISION))
-    frame = index // PER_FRAME
+    frame = index // TOKENS_PER_FRAME
     return pack(group, frame, kind, readout, None if causal else 2 * frame + is_action)
 
 

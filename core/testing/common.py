@@ -14,7 +14,7 @@ from core.contracts.parts import ActionSpec
 from core.episodes.episode import Feature
 
 BATCH = 3
-# of float32 arithmetic, relative to the largest number that is compared
+# rounding error of float32 arithmetic, relative to the largest number that is compared
 TOLERANCE = 1e-5
 
 
@@ -22,17 +22,17 @@ TOLERANCE = 1e-5
 class Setup:
     """The policy around a part under test: what core would tell the part when it builds it.
 
-    cameras: (C, Y, X) by name.
-    text_width: of the text tokens that a vision encoder may condition on.
-    width: of the backbone.
-    vision_width: of the vision tokens that a policy head may read before the backbone; at most
-        `width`.
+    cameras: {camera: (C, Y, X)}.
+    text_width: width of the text tokens that a vision encoder may condition on.
+    width: width of the backbone.
+    vision_width: width of the vision tokens that a policy head may read before the backbone; at
+        most `width`.
     proprio_dim: numbers of proprioception per frame.
     text_prefix: tokens of every instruction that stand before the images.
     tokens: action tokens per frame that a policy head reads.
     embodiments: names of the stores that a policy is trained on.
-    features: further features that a vision encoder or a policy head may read, by name.
-    action: window, horizon and dimensions.
+    features: {name: feature} of further features that a vision encoder or a policy head may read.
+    action: window, horizon and dimensions of the actions.
     """
 
     cameras: Mapping[str, tuple[int, int, int]] = field(
@@ -53,7 +53,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Check:
-    """One contract test: call it; it raises AssertionError where the part breaks the contract."""
+    """One contract test; calling it raises AssertionError if the part breaks the contract."""
 
     name: str
     run: Callable[[], None]
@@ -71,7 +71,8 @@ class PartUnderTest:
     """How to build a part, and how to run it on the test inputs of its kind.
 
     construct: builds the part.
-    run: part, floating-point type of the inputs -> all outputs in one tensor.
+    run: called with the part and the floating-point type of the inputs; returns all outputs in one
+        tensor.
     """
 
     construct: Callable[[], Any]
@@ -89,13 +90,13 @@ def checks_of(
 ) -> list[Check]:
     """Return the checks of one part: the tests of its kind, and those of every kind.
 
-    tests: of the part's kind; each is called with the part, newly built, and the arguments.
+    tests: tests of the part's kind; each is called with the part, newly built, and the arguments.
     """
 
     def build_and_test(test: Callable[..., None]) -> None:
         test(part.build(), *arguments)
 
-    of_every_kind = (
+    common_tests = (
         gradients_reach_every_parameter,
         state_dict_round_trip,
         bfloat16_is_finite,
@@ -104,7 +105,7 @@ def checks_of(
     )
     return [
         *(Check(test.__name__, partial(build_and_test, test)) for test in tests),
-        *(Check(test.__name__, partial(test, part)) for test in of_every_kind),
+        *(Check(test.__name__, partial(test, part)) for test in common_tests),
     ]
 
 
@@ -113,7 +114,7 @@ def gradients_reach_every_parameter(part: PartUnderTest) -> None:
     module = part.build()
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return
-    # A layer that starts at zero passes no gradient to those before it: move all weights a little.
+    # A layer that starts at zero passes no gradient to earlier layers: move all weights a little.
     with torch.no_grad():
         for index, parameter in enumerate(module.parameters()):
             parameter += 0.02 * normal(*parameter.shape, seed=index).to(parameter.dtype)
@@ -184,11 +185,11 @@ def expect(holds: bool, what: str, expected: str, received: str) -> None:
 
 def expect_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
     """Check a shape; None stands for any size but zero."""
-    same = x.ndim == len(shape) and all(
+    is_equal = x.ndim == len(shape) and all(
         n > 0 and n == (m or n) for n, m in zip(x.shape, shape, strict=True)
     )
-    shown = ", ".join("any" if size is None else str(size) for size in shape)
-    expect(same, what, f"shape ({shown})", f"{tuple(x.shape)}")
+    text = ", ".join("any" if size is None else str(size) for size in shape)
+    expect(is_equal, what, f"shape ({text})", f"{tuple(x.shape)}")
 
 
 def expect_group(group: TokenGroup, shape: tuple[int | None, ...], what: str) -> None:
@@ -222,7 +223,7 @@ def generator(rows: Sequence[int] = range(BATCH)) -> Generator:
 
 
 def features(setup: Setup) -> dict[str, Tensor]:
-    """Return random features {name: (B T ...)} in the types in which they are recorded."""
+    """Return random features {name: (B T ...)} of the types that the setup says."""
     lead = (BATCH, setup.action.window)
     return {
         name: (100 * normal(*lead, *feature.shape, seed=17 + number).abs()).to(

@@ -26,9 +26,9 @@ from core.testing.common import (
 )
 from core.testing.stand_in import (
     EVERYTHING,
-    OBSERVED,
+    OBSERVATION_TOKENS,
     SPEC,
-    WORDS,
+    VOCABULARY,
     Steady,
     context_of,
     newest_frame,
@@ -45,13 +45,13 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         vision_width=setup.vision_width,
         proprio_dim=setup.proprio_dim,
         layers=SPEC,
-        vocabulary=WORDS,
+        vocabulary=VOCABULARY,
         embodiments=setup.embodiments,
         features=setup.features,
     )
-    offered = {"context": spec, "action": setup.action}
+    arguments = {"context": spec, "action": setup.action}
     part = PartUnderTest(
-        partial(call_build, build, config, offered), partial(predict_and_lose, setup=setup)
+        partial(call_build, build, config, arguments), partial(actions_and_loss, setup=setup)
     )
     tests = (
         needs_are_known,
@@ -68,8 +68,8 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     return checks_of(part, tests, setup)
 
 
-def predict_and_lose(head: PolicyHead, dtype: torch.dtype, setup: Setup) -> Tensor:
-    """Return the actions and the terms of the loss in one tensor, of inputs in some type."""
+def actions_and_loss(head: PolicyHead, dtype: torch.dtype, setup: Setup) -> Tensor:
+    """Return the actions and the terms of the loss in one tensor, for test inputs of `dtype`."""
     context = context_of(setup, windows(setup), needs=head.needs, dtype=dtype)
     terms = head.loss(context, batch(setup), generator()).values()
     actions: Tensor = head(context, generator())
@@ -82,7 +82,7 @@ def context_for(head: PolicyHead, setup: Setup) -> Context:
 
 
 def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (called as the others)
-    """`needs` names fields of a context; in the other tests the context has no others."""
+    """`needs` names fields of a context; in the other tests the context has no more than these."""
     unknown = sorted(set(head.needs) - EVERYTHING)
     expect(not unknown, "needs", f"names among {sorted(EVERYTHING)}", f"{unknown}")
 
@@ -132,7 +132,7 @@ def masked_actions_do_not_count(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def samples_are_independent(head: PolicyHead, setup: Setup) -> None:
-    """A sample alone, with the same noise, gives what it gives in a batch."""
+    """A sample alone, with the same noise, gives the same as in a batch."""
     together = head(context_for(head, setup), generator())
     for i in range(BATCH):
         own_context = context_of(setup, windows(setup)[i : i + 1], needs=head.needs, rows=[i])
@@ -142,13 +142,13 @@ def samples_are_independent(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
-    """What the padding among the tokens holds changes nothing."""
+    """The contents of the padding among the tokens make no difference."""
     before = head(context_for(head, setup), generator())
-    changed = windows(setup)
-    observed = changed[:, :, :OBSERVED]
-    lacking = padding()[:, None, :, None]
-    changed[:, :, :OBSERVED] = torch.where(lacking, 7 * normal(*observed.shape, seed=19), observed)
-    context = context_of(setup, changed, needs=head.needs)
+    tokens = windows(setup)
+    observation = tokens[:, :, :OBSERVATION_TOKENS]
+    noise = 7 * normal(*observation.shape, seed=19)
+    tokens[:, :, :OBSERVATION_TOKENS] = torch.where(padding()[:, None, :, None], noise, observation)
+    context = context_of(setup, tokens, needs=head.needs)
     # Tokens before the backbone have no padding here: leave them as they were.
     vision = context_for(head, setup).vision
     expect_close(
@@ -160,12 +160,12 @@ def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def later_frames_are_not_seen(head: PolicyHead, setup: Setup) -> None:
-    """A change of what one frame shows leaves the actions before it as they were."""
+    """Changing one frame does not change the actions of earlier frames."""
     before = head(context_for(head, setup), generator())
     for t in range(1, setup.action.window):
-        changed = windows(setup)
-        changed[:, t:] += normal(*changed[:, t:].shape, seed=15)
-        after = head(context_of(setup, changed, needs=head.needs), generator())
+        tokens = windows(setup)
+        tokens[:, t:] += normal(*tokens[:, t:].shape, seed=15)
+        after = head(context_of(setup, tokens, needs=head.needs), generator())
         expect_close(after[:, :t], before[:, :t], f"actions before frame {t} after its change")
 
 
@@ -173,8 +173,8 @@ def later_frames_are_not_seen(head: PolicyHead, setup: Setup) -> None:
 def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
     """`act`, frame after frame, gives what `forward` gives for the window.
 
-    This holds for windows that are one sequence, and for frames that are one sequence each. Every
-    frame of a row gets the same noise; draws have the shape (B T ...).
+    This holds if a window is one sequence, and if each frame is one. Every frame of a row gets the
+    same noise; draws have the shape (B T ...).
     """
     for interleaved in (True, False):
         context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)

@@ -1,4 +1,4 @@
-"""What policy heads are tested on: a small backbone, and what it makes of random windows."""
+"""Inputs of policy heads in tests: a small backbone, and the context it makes of random windows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,10 +18,10 @@ from core.contracts.parts import Backbone, LayerSpec
 from core.contracts.tokens import pack
 from core.testing.common import BATCH, Setup, features, normal
 
-# tokens of observation per frame
-OBSERVED = 3
+# observation tokens per frame
+OBSERVATION_TOKENS = 3
 # size of the vocabulary
-WORDS = 11
+VOCABULARY = 11
 EVERYTHING: frozenset[Need] = frozenset(get_args(Need))
 SPEC = LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
 
@@ -48,7 +48,7 @@ class StandIn(Backbone):
         return self.remember(sequence).tokens
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence behind the past -> memory of both, with every layer."""
+        """Run a sequence that continues `past`; return the memory of both, with every layer."""
         before = None if past is None else past.sequence
         mask, length = attention_mask(sequence, before), sequence.tokens.shape[1]
         if mask is None:
@@ -73,15 +73,17 @@ class StandIn(Backbone):
 
 
 def windows(setup: Setup) -> Tensor:
-    """Return random tokens of windows (B T n D): of each frame observation, then action tokens."""
-    return normal(BATCH, setup.action.window, OBSERVED + setup.tokens, setup.width, seed=8)
+    """Return random windows (B T n D); a frame has observation tokens and then action tokens."""
+    return normal(
+        BATCH, setup.action.window, OBSERVATION_TOKENS + setup.tokens, setup.width, seed=8
+    )
 
 
 def padding() -> Tensor:
-    """Return which tokens of a frame are padding (B n) bool: one of the second sample."""
-    lacking = torch.zeros(BATCH, OBSERVED, dtype=torch.bool)
-    lacking[1, 1] = True
-    return lacking
+    """Return which observation tokens are padding (B n) bool: one token of the second sample."""
+    is_padding = torch.zeros(BATCH, OBSERVATION_TOKENS, dtype=torch.bool)
+    is_padding[1, 1] = True
+    return is_padding
 
 
 def context_of(
@@ -95,18 +97,19 @@ def context_of(
 ) -> Context:
     """Return the context that a policy makes of windows (B T n D), with what a head needs.
 
+    The second sample has padding.
+
     rows: which samples of the test batch the windows are.
-    interleaved: a window is one sequence; otherwise each frame is one. The second sample has
-        padding.
+    interleaved: whether a window is one sequence; if not, each frame is one.
     """
     sequence = _sequence(tokens.to(dtype), padding()[list(rows)], setup.tokens, interleaved)
     backbone = StandIn(setup.width).to(dtype)
     memory = backbone.remember(sequence)
     batch, window = tokens.shape[:2]
     frame = torch.arange(window).expand(batch, -1)
-    vision = TokenGroup(tokens[:, :, :OBSERVED, : setup.vision_width].to(dtype))
-    embedding = normal(WORDS, setup.width, seed=12).to(dtype)
-    words = Words(lambda ids: embedding[ids % WORDS], lambda hidden: hidden @ embedding.T)
+    vision = TokenGroup(tokens[:, :, :OBSERVATION_TOKENS, : setup.vision_width].to(dtype))
+    embedding = normal(VOCABULARY, setup.width, seed=12).to(dtype)
+    words = Words(lambda ids: embedding[ids % VOCABULARY], lambda hidden: hidden @ embedding.T)
     return Context(
         readout=memory.tokens.flatten(0, 1)[sequence.readout],
         frame=frame if interleaved else torch.zeros_like(frame),
@@ -121,7 +124,7 @@ def context_of(
 
 
 def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
-    """Leave out what a head does not name in `needs`, so that one that reads it fails."""
+    """Leave out what `needs` does not name, so that a head that reads it fails."""
     if not needs & (LAYERS | {"tokens"}):
         return None
     if "extend" in needs:
@@ -134,8 +137,8 @@ def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
 def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
     """Return the context of frame t alone, which a head sees while acting.
 
-    Memory is cut where each frame is a sequence of its own; of a longer sequence it stays whole,
-    for no frame sees a later one.
+    If each frame is a sequence of its own, the memory is that of frame t. If a window is one
+    sequence, its memory stays whole, because no frame sees a later one.
     """
     frame = slice(t, t + 1)
     window = context.frame.shape[1]
@@ -178,13 +181,13 @@ class Steady(Generator):
 
 
 def _sequence(
-    tokens: Tensor, lacking: Tensor, action_tokens: int, interleaved: bool
+    tokens: Tensor, is_padding: Tensor, action_tokens: int, interleaved: bool
 ) -> TokenSequence:
-    """Pack windows (B T n D); a frame's observation is one block, its action tokens the next."""
+    """Pack windows (B T n D); a frame's observation and its action tokens are a block each."""
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
     pattern = "b (s f) n ... -> (b s) (f n) ..."
-    real = torch.cat([~lacking, torch.ones(batch, action_tokens, dtype=torch.bool)], dim=1)
+    real = torch.cat([~is_padding, torch.ones(batch, action_tokens, dtype=torch.bool)], dim=1)
     real = rearrange(real[:, None].expand(-1, window, -1), pattern, f=span)
     group = TokenGroup(rearrange(tokens, pattern, f=span), None if real.all() else real)
     is_action = (torch.arange(count) >= count - action_tokens).repeat(span)

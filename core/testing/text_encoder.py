@@ -72,7 +72,7 @@ def mask_is_passed_on(encoder: TextEncoder) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(encoder: TextEncoder) -> None:
-    """An instruction alone gives what it gives in a padded batch, whatever id the padding has."""
+    """An instruction alone gives the same as in a padded batch, whatever id the padding has."""
     for fill in (0, batch(encoder)[0].max().item()):
         ids, mask = batch(encoder, int(fill))
         together = encoder(ids, mask).tokens
@@ -88,7 +88,8 @@ def padding_is_not_seen(encoder: TextEncoder) -> None:
 def batch(encoder: TextEncoder, fill: int = 0) -> tuple[Tensor, Tensor]:
     """Return the instructions as ids (B N) and mask (B N), padded on the right with an id."""
     tokens = [list(encoder.tokenize(instruction)) for instruction in INSTRUCTIONS]
-    length = max(map(len, tokens)) + 1  # at least one column of padding
+    # at least one column of padding
+    length = max(map(len, tokens)) + 1
     ids = torch.tensor([row + [fill] * (length - len(row)) for row in tokens])
     mask = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in tokens])
     return ids, mask

@@ -31,9 +31,13 @@ Images = dict[str, Tensor]
 
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     """Return the checks of a vision encoder."""
-    offered = {"cameras": setup.cameras, "text_width": setup.text_width, "features": setup.features}
+    arguments = {
+        "cameras": setup.cameras,
+        "text_width": setup.text_width,
+        "features": setup.features,
+    }
     part = PartUnderTest(
-        partial(call_build, build, config, offered), partial(encode_in_type, setup=setup)
+        partial(call_build, build, config, arguments), partial(encode_in_type, setup=setup)
     )
     tests = (
         shape_is_declared,
@@ -46,7 +50,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def encode(encoder: VisionEncoder, images: Images, text: TokenGroup) -> Tensor:
-    """Encode images and text -> (B T N width), zero where padded."""
+    """Encode images and text -> (B T N width), with zeros for padding."""
     return padded(encoder(images, text))
 
 
@@ -71,7 +75,7 @@ def shape_is_declared(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def samples_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
-    """A sample alone gives what it gives in a batch."""
+    """A sample alone gives the same as in a batch."""
     words = text(setup)
     assert words.mask is not None
     together = encode(encoder, images(setup), words)
@@ -87,7 +91,7 @@ def samples_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
-    """A frame alone gives what it gives in a window: a robot encodes each frame once."""
+    """A frame alone gives the same as in a window: a robot encodes each frame once."""
     together = encode(encoder, images(setup), text(setup))
     for t in range(setup.action.window):
         frame = {name: x[:, t : t + 1] for name, x in images(setup).items()}
@@ -99,7 +103,7 @@ def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def cameras_are_apart(encoder: VisionEncoder, setup: Setup) -> None:
-    """An image of one camera changes no other camera's tokens, which come in order of `cameras`."""
+    """A camera's image changes no other camera's tokens, which come in the order of `cameras`."""
     if not encoder.separates_cameras:
         return
     names = list(getattr(encoder, "cameras", ()))
@@ -128,7 +132,7 @@ def cameras_are_apart(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def padded_text_is_not_seen(encoder: VisionEncoder, setup: Setup) -> None:
-    """What the padding of the text holds changes nothing."""
+    """The contents of the text's padding make no difference."""
     words = text(setup)
     assert words.mask is not None
     noise = 7 * normal(*words.tokens.shape, seed=18)
@@ -151,7 +155,7 @@ def images(setup: Setup) -> Images:
 
 
 def text(setup: Setup) -> TokenGroup:
-    """Return random text tokens (B 4 text_width), of which the first sample has two."""
+    """Return random text tokens (B 4 text_width); the last two of the first sample are padding."""
     mask = torch.ones(BATCH, 4, dtype=torch.bool)
     mask[0, 2:] = False
     return TokenGroup(normal(BATCH, 4, setup.text_width, seed=2), mask)

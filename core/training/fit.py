@@ -35,10 +35,11 @@ class Run:
     """Everything that one run holds while it trains.
 
     module: the policy as Fabric wraps it, for precision and several processes.
-    task_of: {episode: task}, of all episodes. action_dim: action dimensions (A).
+    task_of: {episode: task}, of all episodes.
+    action_dim: action dimensions (A).
     inference: what a checkpoint holds beside the weights: normalisers, conventions.
     metrics: None in all processes but the first, which alone writes.
-    validated: the validation after the newest step, if there was one.
+    newest_validation: the validation after the newest step; None if that step had none.
     """
 
     fabric: Fabric
@@ -59,7 +60,7 @@ class Run:
     stop: StopSignal
     readings: Readings = field(default_factory=Readings)
     last_checkpoint: Path | None = None
-    validated: Validation | None = None
+    newest_validation: Validation | None = None
 
     def close(self) -> None:
         """Close files and the display."""
@@ -72,7 +73,8 @@ def fit(run: Run, first: int) -> int:
     """Train from step `first` to the recipe's last, or until a signal; return the steps done."""
     config, fabric, optimizer = run.recipe.train, run.fabric, run.optimizer
     rank, world = fabric.global_rank, fabric.world_size
-    max_norm = config.gradient_clip or float("inf")  # without clipping, the norm is still measured
+    # without clipping, the norm is still measured
+    max_norm = config.gradient_clip or float("inf")
     batches = run.training.batches(config.seed, first * config.accumulation, rank, world)
     done = first
     with closing(batches):
@@ -119,8 +121,8 @@ def after_step(run: Run, step: int) -> None:
         _report_joint_table(run)
     if is_last or step % config.log_every == 0:
         _report_losses(run)
-    validates = is_last or step % config.validate_every == 0
-    run.validated = _validate(run, step) if validates else None
+    validation_is_due = is_last or step % config.validate_every == 0
+    run.newest_validation = _validate(run, step) if validation_is_due else None
     if is_last or step % config.checkpoint_every == 0:
         _save(run, step)
 
@@ -149,8 +151,8 @@ def _report_losses(run: Run) -> None:
     # the loss scaling of 16-mixed finds its scale by letting gradients overflow
     may_overflow = {"gradient_norm"} if run.recipe.train.precision == "16-mixed" else set()
     for reading, values in run.readings.read(run.fabric):
-        checked = {name: value for name, value in values.items() if name not in may_overflow}
-        raise_if_not_finite(reading, checked, run.last_checkpoint)
+        to_check = {name: value for name, value in values.items() if name not in may_overflow}
+        raise_if_not_finite(reading, to_check, run.last_checkpoint)
         losses = {("loss" if name == "total" else name): value for name, value in values.items()}
         _write(run, reading.step, {**losses, "learning_rate_factor": reading.learning_rate_factor})
         newest_step, newest_losses = reading.step, losses
@@ -194,7 +196,7 @@ def _save(run: Run, step: int) -> None:
         return
     raise_if_weights_broken(run.policy, step, run.last_checkpoint)
     run.metrics.flush()
-    error = run.validated.selection_error if run.validated else None
+    error = run.newest_validation.selection_error if run.newest_validation else None
     run.last_checkpoint = save_checkpoint(
         run.folder,
         run.policy,

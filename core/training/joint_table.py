@@ -21,8 +21,9 @@ from core.training.optimizer import modules_of
 class JointRow:
     """One part in one step.
 
-    parameters, trainable: how many. gradient_norm: of the gradient that the optimiser used. update:
-    norm of the change of the trainable weights, divided by their norm before the step.
+    parameters, trainable: numbers of all parameters and of the trainable ones.
+    gradient_norm: norm of the gradient that the optimiser used.
+    update: norm of the change of the trainable weights, divided by their norm before the step.
     """
 
     part: str
@@ -36,8 +37,9 @@ class JointRow:
 class JointTable:
     """Measures an optimiser step, part by part.
 
-    Measuring copies the trainable weights for the time of the step. step, rows: the newest
-    measurement.
+    Measuring copies the trainable weights for the time of the step.
+
+    step, rows: the newest measurement.
     """
 
     def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer) -> None:

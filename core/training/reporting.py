@@ -22,8 +22,10 @@ from core.system.progress import Progress
 class MetricsLog:
     """Writes RUN/metrics.jsonl, one object per measurement, and RUN/tensorboard.
 
-    Between two equal runs, only keys below "time/" differ. first: steps done before; lines that an
-    interrupted run wrote after them are dropped, since the resumed run writes them again.
+    Between two equal runs, only keys below "time/" differ.
+
+    first: steps done before. Lines that an interrupted run wrote after them are dropped, since the
+        resumed run writes them again.
     """
 
     def __init__(self, run: Path, first: int) -> None:
@@ -41,7 +43,7 @@ class MetricsLog:
             self.tensorboard.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Flush what was written so far; raises CheckpointError where the disk is full."""
+        """Flush what was written so far; raises CheckpointError if the disk is full."""
         try:
             self.file.flush()
         except OSError as error:
@@ -82,7 +84,8 @@ class Readings:
     ) -> None:
         """Keep a step's losses, averaged over its micro-batches, until they are read.
 
-        micro_batches: the (losses, episodes) of each. gradient_norm: None where it is unknown.
+        micro_batches: the (losses, episodes) of each.
+        gradient_norm: None if it is unknown.
         """
         losses = [losses for losses, _ in micro_batches]
         values = {
@@ -152,7 +155,8 @@ def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path 
 class Display:
     """Shows the step, its losses, samples per second and the share of time spent waiting.
 
-    first: steps done before this process began. batch_size: samples per step.
+    first: steps done before this process began.
+    batch_size: samples per step.
     """
 
     def __init__(self, steps: int, first: int, batch_size: int, *, console: Console) -> None:
@@ -164,7 +168,7 @@ class Display:
     def update(self, step: int, losses: Mapping[str, float], waited: float) -> dict[str, float]:
         """Show the newest step; return its timings.
 
-        waited: seconds spent on waiting for data since the start.
+        waited: seconds spent waiting for data since the start.
         """
         elapsed = time.perf_counter() - self.started
         per_second = (step - self.first) * self.batch_size / elapsed

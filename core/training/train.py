@@ -36,7 +36,8 @@ FREE_ON_RESUME = {
     "data.threads",
     "data.prefetch",
     *(f"evaluate.{field.name}" for field in fields(EvaluateConfig)),
-    *(f"{kind}.pretrained" for kind in PARTS),  # a checkpoint holds such weights or their checksum
+    # a checkpoint holds the pretrained weights or their checksum
+    *(f"{kind}.pretrained" for kind in PARTS),
 }
 
 
@@ -80,11 +81,11 @@ def _launch(recipe: Recipe) -> Fabric:
 
 
 def _strategy(recipe: Recipe) -> str:
-    """Return Fabric's name of the strategy.
+    """Return the name of the strategy that Fabric is to use.
 
     Insulated heads, and heads that read layers or vision, leave some weights of the backbone
-    without a gradient. Several processes must then find out which gradients there are to exchange,
-    which costs time. Heads that read the readout alone do not need this.
+    without a gradient. Several processes must then find out which gradients exist before they
+    exchange them, which costs time. Heads that read the readout alone do not need this.
     """
     heads = [recipe.parts["policy_head"], *recipe.auxiliary.values()]
     some_gradients_are_missing = any(
@@ -103,13 +104,13 @@ def _prepare_folder(
 ) -> Checkpoint | None:
     """Write the recipe into the run's folder; return the checkpoint from which to resume.
 
-    Raises CheckpointError where the folder holds a run and `resume` is false, or the other way
-    around, and ConfigError where the run was started with another recipe.
+    Raises CheckpointError if `resume` is false and the folder holds a run, or if `resume` is true
+    and it holds none. Raises ConfigError if the run was started with another recipe.
     """
-    saved = checkpoints(folder)
-    if saved and not resume:
+    newest = next(reversed(checkpoints(folder)), None)
+    if newest and not resume:
         raise CheckpointError(
-            f"{folder}: holds a run already, at step {saved[-1].step}: continue it with --resume, "
+            f"{folder}: holds a run already, at step {newest.step}: continue it with --resume, "
             "or name another folder with --output"
         )
     path = folder / "recipe.toml"
@@ -124,35 +125,38 @@ def _prepare_folder(
         folder.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as aside:
             aside.write_text(recipe.as_toml(), encoding="utf-8")
-    return saved[-1] if saved else None
+    return newest
 
 
 def _check_same_recipe(recipe: Recipe, path: Path) -> None:
     """Raise ConfigError with every difference between a recipe and the one a run was started with.
 
-    path: the recipe.toml of the run. Only what the weights depend on must be the same.
+    Only keys that the weights depend on must be the same.
+
+    path: the recipe.toml of the run.
     """
     # loaded as a recipe, so that keys that are newer than the run have their defaults
-    before = _compared_keys(load_recipe(path, [], load_plugins()))
-    now = _compared_keys(recipe)
-    keys = before.keys() | now.keys()
+    old = _values_by_key(load_recipe(path, [], load_plugins()))
+    new = _values_by_key(recipe)
+    keys = old.keys() | new.keys()
     free = set(FREE_ON_RESUME)
     if not any(key.startswith("demonstrations.") for key in keys):
-        free |= {key for key in keys if key.startswith("environment.")}  # it gives no training data
+        # the environment gives no training data
+        free |= {key for key in keys if key.startswith("environment.")}
     differences = [
-        f"{key}: the run in {path.parent} was started with {before.get(key)!r}, "
-        f"the recipe now says {now.get(key)!r}"
+        f"{key}: the run in {path.parent} was started with {old.get(key)!r}, "
+        f"the recipe now says {new.get(key)!r}"
         for key in sorted(keys - free)
-        if before.get(key) != now.get(key)
+        if old.get(key) != new.get(key)
     ]
     if differences:
         raise ConfigError(differences)
 
 
-def _compared_keys(recipe: Recipe) -> dict[str, Any]:
-    """Return the keys of a recipe as {"section.key": value}; tables in lists stay together.
+def _values_by_key(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as {"section.key": value}; a list of tables is one value.
 
-    Stores are compared by their names and not by their paths, so that data may move.
+    Stores are given by their names and not by their paths, so that data may move.
     """
     values: dict[str, Any] = {}
     for name, section in tomllib.loads(recipe.as_toml()).items():
@@ -215,7 +219,7 @@ def _set_up(
 def _build_policy(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) -> Policy:
     """Build the policy for the data of the recipe.
 
-    Raises ConfigError where a store lacks a camera and the vision encoder mixes cameras.
+    Raises ConfigError if a store lacks a camera and the vision encoder mixes cameras.
     """
     policy = build_policy(
         recipe,
@@ -265,15 +269,15 @@ def _inference_state(data: TrainingData) -> dict[str, Any]:
 
 
 def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], recipe: Recipe) -> None:
-    """Raise CheckpointError where statistics or conventions are not those of the checkpoint.
+    """Raise CheckpointError if statistics or conventions differ from those of the checkpoint.
 
     The paths of the stores do not matter: data may have moved.
     """
-    now = json.loads(json.dumps(inference))
-    if changed := [key for key in now if checkpoint.state.get(key) != now[key]]:
+    state = json.loads(json.dumps(inference))
+    if changes := [key for key in state if checkpoint.state.get(key) != state[key]]:
         stores = ", ".join(str(config.path) for config in recipe.data.store_configs)
         raise CheckpointError(
             f"{stores}: not the data that {checkpoint.folder} was trained on: "
-            f"{', '.join(changed)} changed; bring back that data, "
+            f"{', '.join(changes)} changed; bring back that data, "
             "or start a new run with --output"
         )

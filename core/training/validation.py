@@ -20,9 +20,10 @@ from core.policy.policy import Policy
 class Validation:
     """Masked mean squared errors over the normalised action chunks.
 
-    error: the policy's, over all tasks. constant: that of the best constant action of each task,
-    fitted to these same episodes. by_task: the policy's, {task: error}. head_error: the mean of
-    `PolicyHead.validation_error`, None for heads that do not define it.
+    error: error of the policy over all tasks.
+    constant: error of the best constant action of each task, which is fitted to the same episodes.
+    by_task: {task: error of the policy}.
+    head_error: mean of `PolicyHead.validation_error`; None for heads that do not define it.
     """
 
     error: float
@@ -37,7 +38,7 @@ class Validation:
 
     @property
     def improvement(self) -> float:
-        """How far the policy's error is below the constant's, as a fraction of the latter."""
+        """How far the policy's error is below the constant's, as a fraction of the constant's."""
         return 1.0 - self.error / self.constant if self.constant else 0.0
 
 
@@ -51,8 +52,10 @@ def validate(
 ) -> Validation:
     """Measure the policy on the batches of every process.
 
-    task_of: {episode: task}. action_dim: action dimensions (A). Raises JoineryError where the head
-    returns anything but one error for each sample.
+    task_of: {episode: task}.
+    action_dim: action dimensions (A).
+
+    Raises JoineryError if the head returns anything but one error for each sample.
     """
     policy.eval()
     tasks = sorted(set(task_of.values()))
@@ -62,7 +65,8 @@ def validate(
     for number, batch in enumerate(batches):
         samples = len(batch.episodes)
         task_index = [tasks.index(task_of[episode]) for episode in batch.episodes]
-        key = (VALIDATION, number, fabric.global_rank)  # the same noise at every validation
+        # the key does not depend on the step: every validation draws the same noise
+        key = (VALIDATION, number, fabric.global_rank)
         generator = Generator.shared(key, fabric.device)
         # not through Fabric's module, which would wait for a batch of every other process
         with fabric.autocast():

@@ -36,7 +36,7 @@ class LearnedConfig:
     """A frame's tokens, the frames of a sequence, and which token sees which."""
 
     count: Annotated[int, Ge(0)] = 1
-    """action tokens per frame; 0 for heads that read other tokens."""
+    """number of action tokens per frame; 0 for heads that read other tokens."""
     formulation: Literal["policy_head", "interleaved", "one_step"] = "policy_head"
     """"policy_head": one sequence per frame, the head carries the history; "interleaved": one
     sequence per window, the backbone carries the history; "one_step": one frame, no history.
@@ -65,10 +65,12 @@ class LearnedTokens(ActionTokens):
                                                        text_image_action    x x i0 i0 p0 a0 i1 ...
 
     The text encoder's prefix, for example <s>, stands before the images in either layout. The
-    formulations are those that RoboVLMs compares (there "post", "pre" and one-step).
+    formulations are those that RoboVLMs compares and calls "post", "pre" and one-step.
 
-    `pretrained` takes a RoboVLMs .ckpt. Raises ConfigError if "one_step" meets a longer window, or
-    if `proprio` is true and the data have no proprioception.
+    `pretrained` takes a RoboVLMs .ckpt.
+
+    Raises ConfigError if the window of "one_step" is longer than one frame, or if `proprio` is true
+    and the data have no proprioception.
     """
 
     source = None  # no checkpoint that `pretrained = true` could stand for
@@ -111,18 +113,19 @@ class LearnedTokens(ActionTokens):
         batch: Batch | None,  # noqa: ARG002 (the layout does not depend on the targets)
         generator: Generator,  # noqa: ARG002 (nor on chance)
     ) -> TokenSequence:
-        """vision (B T N D), text (B M D), proprio (B T P) -> packed sequences."""
+        """Lay out vision (B T N D), text (B M D) and proprio (B T P) as packed sequences."""
         window, images = vision.tokens.shape[1:3]
         span = window if self.interleaved else 1  # frames of a sequence
         actions = TokenGroup(self.action.expand(*vision.tokens.shape[:2], -1, -1))  # (B T Q D)
         frames = concatenate([vision, *self._proprio(proprio), actions])  # (B T n D)
-        at = 0 if self.text_first else images  # index of the first word among the frames' tokens
+        # the text is inserted before this index of a sequence's tokens
+        at = 0 if self.text_first else images
         prefix, words = _split(_repeat(text, window // span), self.text_prefix)
         group = _insert(prefix, _insert(words, _join(frames, span), at), 0)  # (S L D)
         frame, kind = self._labels(images, span, group.tokens.device)
-        for inserted, index in ((words, at), (prefix, 0)):
-            frame = _insert_label(frame, 0, inserted, index)
-            kind = _insert_label(kind, TokenKind.TEXT, inserted, index)
+        for group_of_words, index in ((words, at), (prefix, 0)):
+            frame = _insert_label(frame, 0, group_of_words, index)
+            kind = _insert_label(kind, TokenKind.TEXT, group_of_words, index)
         is_action = kind == TokenKind.ACTION
         readout = _action_indices(is_action, span * self.count, len(group.tokens)).view(
             *vision.tokens.shape[:2], -1
@@ -130,7 +133,7 @@ class LearnedTokens(ActionTokens):
         return pack(group, frame, kind, readout, self._blocks(frame, is_action), group.grid)
 
     def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Frame and kind of the tokens of `span` frames without words, (L) each."""
+        """Return frame and kind of the tokens of `span` frames without words, (L) each."""
         rest = [TokenKind.PROPRIO] * (self.proprio is not None) + [TokenKind.ACTION] * self.count
         kind = torch.full((images + len(rest),), TokenKind.VISION, device=device)
         for i, label in enumerate(rest, images):
@@ -138,19 +141,20 @@ class LearnedTokens(ActionTokens):
         return torch.arange(span, device=device).repeat_interleave(len(kind)), kind.repeat(span)
 
     def _blocks(self, frame: Tensor, is_action: Tensor) -> Tensor | None:
-        """Block of each token (L), where a token sees no later block; None: causal.
+        """Return the block of each token (L), which sees no later block; None if it is causal.
 
-        With "prefix" the observation of a frame is a block, and each action token is one.
+        With "prefix", the observation of a frame is a block, and so is each action token.
         """
         if self.attention == "causal":
             return None
         if self.attention == "bidirectional":
             return frame
-        number = is_action.cumsum(0)  # action tokens of the sequence up to and including this one
+        # the number of action tokens in the sequence, up to and including this token
+        number = is_action.cumsum(0)
         return frame * (self.count + 1) + torch.where(is_action, number - frame * self.count, 0)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take RoboVLMs' action token, strictly.
+        """Load RoboVLMs' action token, strictly.
 
         Raises ConfigError if the source has none, or if this part has more than one action token or
         a token of the proprioception, which RoboVLMs does not publish.
@@ -183,7 +187,7 @@ def _join(frames: TokenGroup, span: int) -> TokenGroup:
 
 
 def _repeat(text: TokenGroup, times: int) -> TokenGroup:
-    """(B M D) -> (B*times M D): every sequence has the instruction."""
+    """Repeat the instruction (B M D) for every sequence -> (B*times M D)."""
     mask = None if text.mask is None else text.mask.repeat_interleave(times, dim=0)
     return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
 
@@ -203,12 +207,14 @@ def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
 
 
 def _insert_label(labels: Tensor, label: int, text: TokenGroup, at: int) -> Tensor:
-    """Labels (N) of tokens among which `_insert` puts text (S M D) -> (N+M), the text's `label`."""
+    """Insert a label into labels (N) for each token of a text (S M D), as `_insert` -> (N+M)."""
     return torch.cat([labels[:at], labels.new_full((text.tokens.shape[1],), label), labels[at:]])
 
 
 def _action_indices(is_action: Tensor, count: int, sequences: int) -> Tensor:
-    """Indices of the `count` action tokens of each sequence (L) in the flattened (S L).
+    """Return where the `count` action tokens of each sequence are in the flattened tokens (S*L).
+
+    is_action: whether each token of a sequence is an action token (L).
 
     The result is (S count), ascending.
     """

@@ -30,7 +30,7 @@ class Identity(Backbone):
         self.width = config.width
 
     def forward(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> the same."""
+        """(S L width) -> the same tokens."""
         return sequence.tokens
 
 

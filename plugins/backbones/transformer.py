@@ -35,8 +35,8 @@ class TransformerConfig:
     heads: Annotated[int, Gt(0)] = 6
     """attention heads per block; they divide the width."""
     mlp_ratio: Annotated[float, Gt(0)] = 4.0
-    """hidden width of the MLP, as a multiple of width; swiglu takes two thirds of it, and so has as
-    many weights as gelu.
+    """hidden width of the MLP, as a multiple of width; swiglu uses two thirds of it, so that it has
+    as many weights as gelu.
     """
     norm: Literal["rms", "layer"] = "rms"
     """"rms" (Zhang and Sennrich 2019) or "layer"."""
@@ -87,12 +87,12 @@ class Transformer(Backbone):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = _build_norm(config)
-        # GPT-2's start: normal weights, and smaller ones where a block adds to the stream, so that
-        # the stream's size does not grow with the depth.
+        # Weights are initialised as in GPT-2: normal, and smaller where a block adds to the
+        # residual stream, so that the size of the stream does not grow with the depth.
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:
-                added = name.endswith("output.weight")
-                nn.init.normal_(weight, std=0.02 / (2 * config.depth) ** 0.5 if added else 0.02)
+                adds = name.endswith("output.weight")
+                nn.init.normal_(weight, std=0.02 / (2 * config.depth) ** 0.5 if adds else 0.02)
 
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
@@ -100,7 +100,7 @@ class Transformer(Backbone):
         Raises ConfigError if the sequence is longer than the learned positions.
         """
         x, inputs = self._begin(sequence, None)
-        # `remember` would do, but it holds the keys and values of every block until the end.
+        # `remember` gives the same, but it holds the keys and values of every block until the end.
         for block in self.blocks:
             x, _, _ = block(x, inputs)
         return self.norm(x)  # type: ignore[no-any-return]
@@ -108,7 +108,7 @@ class Transformer(Backbone):
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
         """(S L width) -> hidden states, keys and values of every block.
 
-        Raises ConfigError as `forward`.
+        Raises ConfigError as `forward` does.
         """
         x, inputs = self._begin(sequence, past)
         hidden_states, keys, values = [x], [], []
@@ -123,7 +123,7 @@ class Transformer(Backbone):
     def _begin(
         self, sequence: TokenSequence, past: Memory | None
     ) -> tuple[Tensor, AttentionInputs]:
-        """What enters the first block (S L D), and what all blocks share."""
+        """Return the inputs of the first block (S L D), and what all blocks share."""
         before = None if past is None else past.sequence
         position, x = token_positions(sequence, before), sequence.tokens
         if self.positions is not None:
@@ -133,7 +133,7 @@ class Transformer(Backbone):
         return self.dropout(x), AttentionInputs(attention_mask(sequence, before), rotation)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """Turn queries or keys (S heads n d) at positions (S n) if positions are rotary."""
+        """Rotate queries or keys (S heads n d) at positions (S n) if positions are rotary."""
         return rotate(x, rotary_angles(position, self.head_width)) if self.positions is None else x
 
     def _learned_positions(self, position: Tensor, length: int) -> Tensor:
@@ -167,7 +167,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
 
-        past: keys and values (S K P d) of the tokens before.
+        past: keys and values of the tokens before (S K P d).
         """
         mixed, keys, values = self.attention(self.attention_norm(x), inputs, past)
         x = x + self.dropout(mixed)
@@ -187,7 +187,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, inputs: AttentionInputs, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Block.forward`."""
+        """Attend; arguments and results are those of `Block.forward`."""
         q, k, v = rearrange(self.qkv(x), "s l (three h d) -> three s h l d", three=3, h=self.heads)
         if inputs.rotation is not None:
             q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
@@ -216,7 +216,7 @@ class MLP(nn.Module):
 
 
 def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (S 1 L d/2) of the angles at positions (S L), in float32.
+    """Return cosine and sine (S 1 L d/2) of the angles at positions (S L), in float32.
 
     They are never computed in bfloat16, which cannot tell position 257 from 256. One row of angles
     (1 1 L d/2) suffices if all sequences share one row of positions.
@@ -232,14 +232,14 @@ def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (i, i + d/2) of (S heads L d) by its position's angle.
+    """Rotate each pair (i, i + d/2) of x (S heads L d) by its position's angle.
 
-    The result has the type of x, and is computed in float32.
+    The result is computed in float32 and has the type of x.
     """
     cosine, sine = rotation  # (S 1 L d/2)
     first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
-    return turned.to(x.dtype)
+    result = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    return result.to(x.dtype)
 
 
 def _build_norm(config: TransformerConfig) -> nn.Module:

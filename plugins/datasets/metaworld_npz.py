@@ -49,7 +49,8 @@ class MetaWorldNpz:
                 self.locations |= {
                     f"{file.stem}/{number}": (file, number) for number in range(count)
                 }
-            except DataError as error:  # the file stands for its episodes; `read` raises the error
+            except DataError as error:
+                # the file counts as one episode, and `read` raises the error
                 self.locations[file.name] = error
         if not self.locations:
             raise DataError(f"{source}: holds no .npz files; name the folder of the demonstrations")
@@ -71,7 +72,7 @@ class MetaWorldNpz:
         self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<number>"; an unreadable file counts as one, its name."""
+        """Name the episodes "<file>/<number>"; an unreadable file counts as one episode."""
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
@@ -97,8 +98,8 @@ class MetaWorldNpz:
     def _arrays(self, file: Path) -> dict[str, np.ndarray]:
         """Return a file's arrays; the file read last stays in memory for its next episode.
 
-        Raises DataError for a file that cannot be cut into episodes. What an episode must hold is
-        checked as it enters a store.
+        Raises DataError for a file that cannot be cut into episodes. The contents of an episode are
+        checked later, when it enters a store.
         """
         if self._loaded is None or self._loaded[0] != file:
             data = _load(file, [*LAYOUT])

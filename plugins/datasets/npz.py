@@ -25,16 +25,17 @@ from core.formats import (
     source_info,
 )
 
-INSTRUCTION = "instruction"  # the array that holds the instruction
+# the array that holds the instruction
+INSTRUCTION = "instruction"
 
 
 @dataclass(frozen=True)
 class FeatureArray:
     """An array with one entry per frame that is stored unchanged.
 
-    array: its name in the files.
+    array: name of the array in the files.
     meaning: "rgb", "depth", "points", "force", "reward", "text" or "other".
-    unit: of its numbers, "mm" or "N" for example.
+    unit: unit of its numbers, "mm" or "N" for example.
     """
 
     array: str
@@ -55,11 +56,11 @@ class NpzConfig:
     proprio: tuple[str, ...] = ()
     """arrays that are joined to the proprioception, in this order."""
     features: Mapping[str, FeatureArray] = field(default_factory=dict)
-    """{name: array, meaning and unit} of everything else that is observed."""
+    """{name: array, meaning and unit} of further features."""
     instruction: str | None = None
     """the instruction of every episode; default: the string in the array "instruction"."""
     meaning: ConventionOverride | None = None
-    """of the actions; default: absolute positions in the world, no rotation, no gripper."""
+    """meaning of the actions; default: absolute positions in the world, no rotation, no gripper."""
 
 
 class Npz:
@@ -76,7 +77,7 @@ class Npz:
             raise DataError(
                 f"{source}: holds no .npz files; name a folder with one of them per episode"
             )
-        self.cameras, arrays = first_readable(self.files.values(), self._read_mapped)
+        self.cameras, arrays = first_readable(self.files.values(), self._read_and_check)
         self.unit_range = {key: is_unit_range(arrays[key]) for key in self.cameras.values()}
         features = {}
         for name, entry in config.features.items():
@@ -105,10 +106,10 @@ class Npz:
             features=features,
         )
 
-    def _read_mapped(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
-        """Read a file -> {camera: array} and its arrays.
+    def _read_and_check(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
+        """Read a file; return {camera: name of its array}, and the arrays.
 
-        Raises ConfigError where the configuration names arrays that the file does not have.
+        Raises ConfigError if the configuration names arrays that the file does not have.
         """
         arrays, config = read_npz(file), self.config
         kinds = {name: array_kind(array.shape, array.dtype) for name, array in arrays.items()}
@@ -129,7 +130,7 @@ class Npz:
         return cameras, arrays
 
     def ids(self) -> Sequence[str]:
-        """The files' names."""
+        """Return the files' names."""
         return [*self.files]
 
     def read(self, episode: str) -> Episode:

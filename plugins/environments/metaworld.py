@@ -1,4 +1,4 @@
-"""Meta-World: fifty tasks of a Sawyer arm at a table; it is drawn by OpenGL.
+"""Meta-World: fifty tasks of a Sawyer arm at a table, drawn by OpenGL.
 
 Yu et al. 2019, https://arxiv.org/abs/1910.10897. Camera and upright images are LeRobot's
 convention; the camera's position is that of Seo et al. 2022.
@@ -28,7 +28,7 @@ MAX_STEPS = 500  # Meta-World's own limit
 # not Meta-World's own name, whose images are upside down and from another position
 CAMERA = "corner2_upright"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # metres, in the world's frame
-# Simulations in memory: each takes 50 to 150 MB with its renderer, and 0.3 s to make again.
+# Most simulations in memory. Each takes 50 to 150 MB with its renderer, and 0.3 s to make again.
 MAX_SIMULATIONS = 10
 
 
@@ -45,14 +45,17 @@ class MetaWorldConfig:
 class MetaWorld(Environment):
     """Fifty tasks of a Sawyer arm at a table; images show the goal.
 
-    A seed is a placement of the objects and of the goal. A task is done at the first step that
-    Meta-World calls a success. Raises DataError if Meta-World or OpenGL is missing.
+    A seed decides where the objects and the goal are. A task is done at the first step that
+    Meta-World calls a success.
+
+    Raises DataError if Meta-World or OpenGL is missing.
     """
 
     def __init__(self, config: MetaWorldConfig) -> None:
         self._metaworld, self._gl, opengl = _import_metaworld(config.image_size)
         self._size = config.image_size
-        self._simulations: dict[str, _Simulation] = {}  # by task, the one used last at the end
+        # {task: simulation}, ordered by their last use
+        self._simulations: dict[str, _Simulation] = {}
         environments = self._metaworld.env_dict
         names = environments.MT50_V3 if config.benchmark == "mt50" else environments.MT10_V3
         self.tasks = {name: task for name, task in read_tasks().items() if name in names}
@@ -95,7 +98,7 @@ class MetaWorld(Environment):
         return Observation({CAMERA: self._current.draw()}, proprio)
 
     def expert(self) -> np.ndarray:
-        """Return the action of Meta-World's scripted policy, which sees the present state alone."""
+        """Return the action of Meta-World's scripted policy for the present state."""
         return self._current.expert()
 
     def close(self) -> None:
@@ -121,19 +124,19 @@ class _Simulation:
         self.renderer: _Renderer | None = None
 
     def reset(self, seed: int) -> None:
-        """Place everything by a generator that is seeded by task and seed."""
+        """Place everything as a generator decides, which is seeded with task and seed."""
         mujoco = import_module("mujoco")
         self.environment.np_random = np.random.default_rng([crc32(self.task.encode()), seed])
         self.environment._freeze_rand_vec = False
         self.environment.reset_model()  # draws a placement, again if one is impossible
-        # `reset` arranges the scene twice: both times by the placement that was just drawn
+        # `reset` arranges the scene twice, both times with the placement that was just drawn
         self.environment._freeze_rand_vec = True
         self.state, _ = self.environment.reset()
         # Meta-World places the goal last: an image drawn now would show the previous episode's goal
         mujoco.mj_kinematics(self.environment.model, self.environment.data)
 
     def step(self, action: np.ndarray) -> bool:
-        """Act for an eightieth of a second; return whether the task is done."""
+        """Apply an action for 1/80 s; return whether the task is done."""
         clipped = np.clip(action, -1, 1).astype(np.float32)
         self.state, _, _, _, info = self.environment.step(clipped)
         return bool(info["success"])
@@ -149,7 +152,7 @@ class _Simulation:
 
     def draw(self) -> np.ndarray:
         """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
-        if self.renderer is None:  # made late: experts on their own need none
+        if self.renderer is None:  # only made once it is needed: an expert alone needs none
             self.renderer = _Renderer(self.environment.model, self.size)
         return self.renderer.draw(self.environment.data)
 
@@ -183,8 +186,8 @@ class _Renderer:
     def draw(self, data: Any) -> np.ndarray:
         """Draw (Y X 3) uint8, upright.
 
-        The camera shows the world upside down, and OpenGL reads rows from the bottom up: what
-        remains is to mirror the columns.
+        The camera shows the world upside down, and OpenGL reads rows from the bottom up. Together
+        this only mirrors the columns, which is undone here.
         """
         mujoco, viewport = self.mujoco, self.viewport
         image = np.empty((viewport.height, viewport.width, 3), np.uint8)
@@ -209,7 +212,7 @@ class _Renderer:
 
 
 def read_tasks() -> dict[str, Task]:
-    """Read all fifty tasks, with our instructions and the published tiers."""
+    """Read all fifty tasks, with Joinery's instructions and the published tiers."""
     tasks = tomllib.loads(TASKS.read_text(encoding="utf-8"))
     return {
         name: Task(
@@ -220,7 +223,7 @@ def read_tasks() -> dict[str, Task]:
 
 
 def _make_info(size: int) -> StoreInfo:
-    """Describe the conventions.
+    """Describe Meta-World's conventions.
 
     The physics runs at 400 Hz, five steps per action; an action of 1.0 moves the hand by 1 cm.
     """
@@ -276,7 +279,7 @@ def _import_metaworld(size: int) -> tuple[Any, Any, str]:
 def _backend() -> str:
     """Choose MuJoCo's module for OpenGL contexts.
 
-    MUJOCO_GL decides if it is set; else, on Linux, it is one that needs no display.
+    MUJOCO_GL decides if it is set. Otherwise, on Linux, it is a module that needs no display.
     """
     name = os.environ.get("MUJOCO_GL", "").lower()
     if name in ("egl", "osmesa"):

@@ -35,9 +35,7 @@ class DiscreteConfig:
     """
 
     bins: Annotated[int, Ge(2)] = 256
-    """classes of a continuous dimension; only with an odd number is 0, no motion, the centre of
-    one.
-    """
+    """classes of a continuous dimension; an odd number alone makes 0 (no motion) a bin's centre."""
     mlp: tuple[Annotated[int, Gt(0)], ...] = (512,)
     """widths of the hidden layers between the readout and the classes."""
     decode: Literal["argmax", "mean"] = "argmax"
@@ -51,11 +49,11 @@ class DiscreteConfig:
 class DiscreteHead(PolicyHead):
     """Classifies every dimension of a frame's chunk from that frame's readout alone.
 
-    As in RT-1 (Brohan et al. 2022) all dimensions are decoded in parallel: a chunk takes one pass
+    As in RT-1 (Brohan et al. 2022), all dimensions are decoded in parallel: a chunk takes one pass
     of any backbone, and the dimensions are independent given the readout. RoboVLMs' discrete
-    formulation differs, as do RT-2 and OpenVLA: their bins are tokens of the language model (the
-    last of its vocabulary), which writes one dimension after another, so that each sees those
-    before it; they bin the gripper like the rest.
+    formulation, RT-2 and OpenVLA differ. Their bins are tokens of the language model, the last of
+    its vocabulary. The model writes one dimension after another, so that each depends on those
+    before it. They bin the gripper like the other dimensions.
 
     The head has no memory. With `formulation = "interleaved"` the backbone puts the history into
     the readout. With "policy_head" every frame stands alone, and a window longer than 1 only adds
@@ -72,13 +70,13 @@ class DiscreteHead(PolicyHead):
                 'this action.normalization; set action.normalization = "min_max" or "clip_range"'
             )
         self.config, self.horizon = config, action.horizon
-        # numbers of logits for one step: bins of all continuous dimensions, binary dimensions
+        # logits of one step: those of the bins of all continuous dimensions, and binary ones
         self.sizes = [len(action.continuous) * config.bins, len(action.binary)]
         self.mlp = _mlp([context.width, *config.mlp, action.horizon * sum(self.sizes)])
         self.dimensions = ActionDimensions(action)
 
     def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002
-        """Return actions (B T H A): continuous ones normalised, binary ones as probability of 1."""
+        """Return actions (B T H A): normalised numbers, and probabilities for binary dimensions."""
         logits, binary = self._classify(context.readout)
         if self.config.decode == "argmax":
             index = logits.argmax(dim=-1)
@@ -92,7 +90,7 @@ class DiscreteHead(PolicyHead):
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the cross-entropies "pose" and "gripper" (already weighted).
 
-        Without continuous dimensions there is no "pose", without binary ones no "gripper".
+        "pose" is left out without continuous dimensions, and "gripper" without binary ones.
         """
         if batch.actions is None or batch.action_mask is None:
             raise ValueError(
@@ -112,9 +110,9 @@ class DiscreteHead(PolicyHead):
         return terms
 
     def _classify(self, readout: Tensor) -> tuple[Tensor, Tensor]:
-        """Readout (B T Q D) -> logits, float32.
+        """Readout (B T Q D) -> logits of the bins, and logits of the binary dimensions, float32.
 
-        Those of the bins are (B T H A_continuous bins), those of a binary 1 (B T H A_binary).
+        Their shapes are (B T H A_continuous bins) and (B T H A_binary).
         """
         outputs = self.mlp(readout.mean(dim=2))
         steps = rearrange(outputs, "b t (h n) -> b t h n", h=self.horizon).float()
@@ -123,23 +121,24 @@ class DiscreteHead(PolicyHead):
 
 
 def bin_of(actions: Tensor, bins: int) -> Tensor:
-    """Actions in [-1, 1] -> index of the bin that each falls into, int64.
+    """Return the index of the bin that each action falls into, int64.
 
-    1 belongs to the last bin; what lies outside [-1, 1] belongs to the nearest bin.
+    The bins divide [-1, 1], and 1 belongs to the last bin. An action outside belongs to the nearest
+    bin.
     """
     return ((actions + 1) * (bins / 2)).floor().clamp(0, bins - 1).long()
 
 
 def centre_of(index: Tensor, bins: int) -> Tensor:
-    """Index of a bin, or a mean of indices -> its centre in [-1, 1], float32.
+    """Return the centre in [-1, 1] of a bin, given its index or a mean of indices, float32.
 
-    What fell into a bin is at most 1 / bins away from its centre.
+    An action in [-1, 1] is at most 1 / bins away from the centre of its bin.
     """
     return (2 * index.float() + 1) / bins - 1
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with GELU between them.
+    """Build linear layers with GELU between them.
 
     torch's small initial weights make all classes about equally likely.
     """

@@ -75,8 +75,9 @@ class LSTMConfig:
 class LSTMHead(PolicyHead):
     """Regresses the continuous dimensions and classifies the binary ones, at every frame.
 
-    `pretrained` takes a RoboVLMs .ckpt. Raises ConfigError if no dimension is continuous, or if the
-    actions leave tanh's range.
+    `pretrained` takes a RoboVLMs .ckpt.
+
+    Raises ConfigError if no dimension is continuous, or if the actions leave tanh's range.
     """
 
     source = None  # no checkpoint that `pretrained = true` could stand for
@@ -102,7 +103,7 @@ class LSTMHead(PolicyHead):
         self.dimensions = ActionDimensions(action)
 
     def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002
-        """Return actions (B T H A): continuous ones normalised, binary ones as probability of 1."""
+        """Return actions (B T H A): normalised numbers, and probabilities for binary dimensions."""
         return self._actions(*self._run(context.readout.mean(dim=2)))
 
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
@@ -124,7 +125,7 @@ class LSTMHead(PolicyHead):
         return terms
 
     def initial_state(self, rows: int) -> State:
-        """The readouts of the last T frames, oldest first (B T D), and how many there are (B)."""
+        """Return room for the readouts of the last T frames, oldest first, and their count (B)."""
         weight: Tensor = self.lstm.all_weights[0][0]
         return {
             "readouts": weight.new_zeros(rows, self.window, self.width),
@@ -132,11 +133,11 @@ class LSTMHead(PolicyHead):
         }
 
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
-        """One frame -> actions (B H A) and the next state.
+        """Return the actions (B H A) of one frame, and the next state.
 
-        Every step runs the whole window from a fresh LSTM state, so that it computes what training
-        computed. (RoboVLMs carries the LSTM's state for the first T steps, and from then on runs
-        the last T features anew.)
+        Every step runs the whole window from a fresh LSTM state, and thus computes what training
+        computes. RoboVLMs instead carries the LSTM's state for the first T steps, and from then on
+        runs the last T features anew.
         """
         readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
         newest = state["count"].clamp(max=self.window - 1)
@@ -146,7 +147,7 @@ class LSTMHead(PolicyHead):
         return actions[rows, newest], {"readouts": readouts, "count": newest + 1}
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the head of a RoboVLMs checkpoint, strictly."""
+        """Load the head of a RoboVLMs checkpoint, strictly."""
         head = filter_keys(weights.tensors, lambda name: name.startswith("model.act_head."))
         ROBOVLMS_NAMES.load(self, head, weights.source)
 
@@ -158,10 +159,10 @@ class LSTMHead(PolicyHead):
         """(B T D) -> pose (B T H A_continuous) and gripper logits (B T H A_binary)."""
         device = features.device.type
         # On a CPU the LSTM never runs in mixed precision: not every CPU supports that.
-        mixed = torch.is_autocast_enabled(device) and device != "cpu"
-        with torch.autocast(device, enabled=mixed):
+        is_mixed = torch.is_autocast_enabled(device) and device != "cpu"
+        with torch.autocast(device, enabled=is_mixed):
             hidden, _ = self.lstm(
-                features if mixed else features.to(next(self.lstm.parameters()).dtype)
+                features if is_mixed else features.to(next(self.lstm.parameters()).dtype)
             )
         chunks = "b t (h a) -> b t h a"
         pose = self.bound(rearrange(self.pose(hidden), chunks, h=self.horizon))
@@ -170,7 +171,7 @@ class LSTMHead(PolicyHead):
         return pose, rearrange(self.gripper(hidden), chunks, h=self.horizon)
 
     def _actions(self, pose: Tensor, logits: Tensor | None) -> Tensor:
-        """What `_run` computed -> actions (B T H A)."""
+        """Turn the results of `_run` into actions (B T H A)."""
         return pose if logits is None else self.dimensions.join(pose, logits.sigmoid())
 
 
@@ -187,10 +188,11 @@ def _check_action(config: LSTMConfig, action: ActionSpec) -> None:
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them, initialised after He et al. (2015).
+    """Build linear layers with ReLU between them, initialised after He et al. (2015).
 
-    That initialisation keeps the size of the signal. With torch's default the LSTM's small outputs
-    shrink about a hundredfold on their way, and the policy is a constant for hundreds of steps.
+    That initialisation keeps the size of the signal. With torch's default, the LSTM's small outputs
+    shrink about a hundredfold in these layers, and the policy stays a constant for hundreds of
+    steps.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

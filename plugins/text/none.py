@@ -22,11 +22,11 @@ class NoText(TextEncoder):
     def __init__(self, config: NoTextConfig) -> None:  # noqa: ARG002 (it has no keys)
         super().__init__()
         self.tokens: Tensor
-        # A buffer follows the policy to its device and floating-point type, and so do these tokens.
+        # A buffer, so that the tokens follow the policy to its device and floating-point type.
         self.register_buffer("tokens", torch.empty(0, 0), persistent=False)
 
     def tokenize(self, instruction: str) -> Sequence[int]:  # noqa: ARG002
-        """No ids."""
+        """Return no ids."""
         return []
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:  # noqa: ARG002

@@ -42,7 +42,10 @@ class SentencePieceConfig:
 
 
 class SentencePieceEncoder(TextEncoder):
-    """Embeds the pieces of an instruction. Raises DataError if the .model cannot be read."""
+    """Embeds the pieces of an instruction.
+
+    Raises DataError if the .model cannot be read.
+    """
 
     def __init__(self, config: SentencePieceConfig) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ class SentencePieceEncoder(TextEncoder):
             self.positions = nn.Parameter(table)
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the pieces.
+        """Return the ids of an instruction's pieces.
 
         Raises DataError for an instruction that is empty, too long or no valid Unicode.
         """
@@ -84,7 +87,7 @@ class SentencePieceEncoder(TextEncoder):
         return ids
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
-        """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
+        """Embed ids (B N) int64 with mask (B N) bool, True for real tokens -> (B N width)."""
         x = self.embedding(ids)
         if self.layers is not None and self.positions is not None:
             x = self.layers(
@@ -95,8 +98,8 @@ class SentencePieceEncoder(TextEncoder):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (B n) int64 -> the pieces' embeddings (B n width), before any layer mixes them."""
-        embedded: Tensor = self.embedding(ids)
-        return embedded
+        embeddings: Tensor = self.embedding(ids)
+        return embeddings
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (... width) -> scores of all pieces (... vocabulary).

@@ -1,4 +1,4 @@
-"""`joinery tokenizer train SOURCE OUT.model`: a SentencePiece model of a source's instructions."""
+"""`joinery tokenizer train SOURCE OUT.model`: train a SentencePiece model on instructions."""
 
 import argparse
 import io
@@ -9,14 +9,14 @@ from pathlib import Path
 from core import DataError, command
 
 MOST_PIECES = 1_000_000
-# bytes of a line; SentencePiece silently skips longer lines, and those with RESERVED
+# most bytes of an instruction; SentencePiece silently skips longer lines, and lines with RESERVED
 LONGEST = 4192
 RESERVED = "\u2585"
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Run `joinery tokenizer`: write the model of a source's instructions."""
+    """Train a SentencePiece model on the instructions of a source, and write it."""
     arguments = _parser().parse_args(argv)
     instructions = read_instructions(arguments.source)
     if arguments.out.exists():
@@ -77,7 +77,8 @@ def read_instructions(source: str | Path) -> list[str]:
                 f"cannot read '{source}': {error}; give a UTF-8 file, one instruction a line"
             ) from error
     else:
-        from core import open_store  # it loads torch, which --help need not wait for
+        # imported here, because it loads torch, for which --help should not wait
+        from core import open_store
 
         lines = [instruction for _, instruction in open_store(source).tasks]
     instructions = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
@@ -89,9 +90,9 @@ def read_instructions(source: str | Path) -> list[str]:
 def train(instructions: Sequence[str], vocabulary: int) -> bytes:
     """Train byte-pair merges (Sennrich et al. 2016) and return the model, as bytes.
 
-    The same instructions give the same bytes. Merges make whole pieces of frequent words even of a
-    small corpus, where a unigram model splits "red" and "blue". Case is folded, and characters that
-    the instructions lack fall back to bytes, so that no text is unknown.
+    The same instructions give the same bytes. Even from a small corpus, merges make whole pieces of
+    frequent words; a unigram model splits "red" and "blue". Case is folded, and characters that the
+    instructions lack fall back to bytes, so that no text is unknown.
 
     Raises DataError if the instructions cannot fill the vocabulary, if it cannot hold their
     characters, or if SentencePiece cannot take one of the instructions.

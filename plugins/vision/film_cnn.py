@@ -53,7 +53,7 @@ class FiLMEncoder(VisionEncoder):
     are the expected places under a softmax over a feature map (Levine et al. 2016). Both let the
     policy bind a word to a place after thousands of samples rather than millions.
 
-    Raises ConfigError without an instruction, and for cameras after which no module can be named.
+    Raises ConfigError if there is no instruction, or if a camera's name cannot name a module.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class FiLMEncoder(VisionEncoder):
                 "vision_encoder.name: 'film_cnn' sees by the instruction, and there is none; "
                 "choose another encoder"
             )
-        modules = nn.ModuleDict()  # names of its own attributes cannot be names of its modules
+        # a ModuleDict refuses modules with the names of its own attributes
+        modules = nn.ModuleDict()
         if wrong := [name for name in cameras if not name.isidentifier() or hasattr(modules, name)]:
             raise ConfigError(
                 f"vision_encoder: 'film_cnn' names weights after cameras, and cannot after {wrong}"
@@ -95,7 +96,7 @@ class FiLMEncoder(VisionEncoder):
 
 
 class CameraEncoder(nn.Module):
-    """One camera's images -> tokens."""
+    """Encodes one camera's images as tokens."""
 
     def __init__(self, config: FiLMConfig, text_width: int) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class FiLMBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int, text_width: int) -> None:
         super().__init__()
-        # Checkpoints know the convolution as "look".
+        # It is called "look" because checkpoints name it so.
         self.look = nn.Conv2d(channels, channels, kernel_size=kernel, padding=kernel // 2)
         self.norm = nn.GroupNorm(1, channels, affine=False)
         self.film = nn.Linear(text_width, 2 * channels)
@@ -143,9 +144,10 @@ class FiLMBlock(nn.Module):
 
 
 def expected_places(logits: Tensor) -> Tensor:
-    """Spatial softmax: K maps (n K Y X) -> expected places and their variances (n 4*K).
+    """Apply a spatial softmax to K maps (n K Y X) -> expected places and their variances (n 4*K).
 
-    The columns are rows, variances of rows, columns, variances of columns, K each; in [-1, 1].
+    The result holds K numbers each: rows, their variances, columns, and their variances. Rows and
+    columns lie in [-1, 1].
     """
     weights = rearrange(logits.flatten(2).softmax(-1), "n k (y x) -> n k y x", y=logits.shape[2])
     moments = []
@@ -158,7 +160,7 @@ def expected_places(logits: Tensor) -> Tensor:
 
 
 def _mean(text: TokenGroup) -> Tensor:
-    """Mean of the real tokens: (B M D) -> (B D)."""
+    """Return the mean of the real tokens: (B M D) -> (B D)."""
     if text.mask is None:
         return text.tokens.mean(dim=1)
     real = text.mask.unsqueeze(-1)
@@ -166,7 +168,10 @@ def _mean(text: TokenGroup) -> Tensor:
 
 
 def _coordinates(size: int) -> Tensor:
-    """Row and column of each pixel in [-1, 1] (2 size size), as in CoordConv (Liu et al. 2018)."""
+    """Return row and column of each pixel in [-1, 1] (2 size size).
+
+    This is CoordConv (Liu et al. 2018).
+    """
     steps = torch.linspace(-1, 1, size)
     return torch.stack(torch.meshgrid(steps, steps, indexing="ij"))
 

@@ -44,8 +44,10 @@ class TimmEncoder(VisionEncoder):
     """Runs all cameras and frames as one batch.
 
     A frame's tokens are its cameras' tokens, sorted by camera name. Models with batch normalisation
-    use the statistics of the batch while they train, as everywhere. `pretrained` takes a file or
-    folder with all of a timm model's weights; true downloads those that timm publishes.
+    use the statistics of the batch while they train.
+
+    `pretrained` takes a file or folder with all of a timm model's weights; `pretrained = true`
+    downloads the weights that timm publishes.
 
     Raises ConfigError if timm has no such model, or cannot build it with these settings.
     """
@@ -91,7 +93,7 @@ class TimmEncoder(VisionEncoder):
 
     @property
     def separates_cameras(self) -> bool:  # type: ignore[override]
-        """False while batch normalisation takes its statistics from all cameras."""
+        """Whether cameras are apart; False while batch normalisation mixes their statistics."""
         return not any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules()
         )
@@ -110,7 +112,7 @@ class TimmEncoder(VisionEncoder):
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load every weight but the classifier's.
 
-        Raises ConfigError that lists what does not fit, or says why there was no download.
+        Raises ConfigError that lists what does not fit, or says why the download failed.
         """
         if weights.source == self.source:
             tensors = _download(self.config)
@@ -138,13 +140,13 @@ class TimmEncoder(VisionEncoder):
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
-        # Some models have their last norm behind the pooling; their tokens need it, too.
+        # In some models the last norm follows the pooling; without pooling, tokens need it, too.
         norm = getattr(self.model, "fc_norm", None)
         return features[:, prefix:] if norm is None else norm(features[:, prefix:])
 
 
 def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
-    """Build the timm model without its classifier -> the model, and names of weights it then lacks.
+    """Build the timm model without its classifier; return it and the names of weights it lacks.
 
     Raises ConfigError if timm has no such model, or cannot build it.
     """
@@ -177,13 +179,13 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
 
 
 def _image_size_settings(timm: ModuleType, config: TimmConfig) -> dict[str, int]:
-    """The argument that sets a model's image size; none for models that take any size."""
+    """Return the argument that sets a model's image size; empty for models that take any size."""
     fixed = timm.get_pretrained_cfg(config.model).fixed_input_size
     return {"img_size": config.image_size} if fixed else {}
 
 
 def _download(config: TimmConfig) -> Mapping[str, Tensor]:
-    """Download the weights that timm publishes, resized as timm does for another image size."""
+    """Download the weights that timm publishes; timm adapts them to another image size."""
     timm = import_library("timm")
     if not timm.get_pretrained_cfg(config.model).has_weights:
         raise ConfigError(

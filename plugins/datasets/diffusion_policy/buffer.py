@@ -1,7 +1,7 @@
 """A replay buffer: the arrays of a zarr group, checked against the files that hold them.
 
-zarr reads a missing chunk as zeros, and Blosc reads past the end of a chunk that was cut off. Here
-both are errors.
+zarr reads a missing chunk as zeros, and Blosc reads past the end of a chunk that was cut off. This
+module raises an error for both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,8 @@ BLOSC_HEADER = Struct("<4xIII")
 class ReplayBuffer:
     """The arrays in data/ of a folder name.zarr or an archive name.zarr.zip, and the array ENDS.
 
-    Raises DataError, naming the array, and the chunk if one is damaged. A pickled copy opens its
-    own files.
+    A pickled copy opens its own files. Raises DataError, which names the array, and the chunk if it
+    is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class ReplayBuffer:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """The arrays by name; their content is not read yet."""
+        """{name: array}; the contents are not read yet."""
         group = _open(self.path)
         try:
             arrays = {**dict(sorted(group["data"].arrays())), ENDS: group[ENDS]}
@@ -80,7 +80,7 @@ class ReplayBuffer:
             ) from None
 
     def _check_chunk(self, array: Any, file: str) -> None:
-        """Raise DataError if a chunk is missing or empty, or its Blosc header cannot be true."""
+        """Raise DataError if a chunk is missing or empty, or if its Blosc header is wrong."""
         if not self._sizes.get(file):
             raise DataError(f"{self.path}: the chunk {file} is not there, or empty; copy it again")
         if "blosc" not in _codecs(array):
@@ -106,7 +106,8 @@ def _open(path: Path) -> Any:
     import zarr
     from zarr.storage import ZipStore
 
-    try:  # imagecodecs, where it is installed, brings the format's own JPEG 2000
+    # if imagecodecs is installed, it brings the JPEG 2000 codec that the format uses
+    try:
         from imagecodecs.numcodecs import register_codecs
     except ImportError:
         pass
@@ -119,7 +120,7 @@ def _open(path: Path) -> Any:
 
 
 def _file_sizes(path: Path) -> dict[str, int]:
-    """Bytes of every file in a folder or an archive; raises DataError if there is neither."""
+    """Return {file: bytes} of a folder or an archive; raises DataError if there is neither."""
     try:
         if path.is_dir():
             files = [file for file in path.rglob("*") if file.is_file()]
@@ -144,7 +145,7 @@ def _codecs(array: Any) -> set[str]:
 
 
 def _chunk_indices(array: Any, begin: int, end: int) -> Iterator[tuple[int, ...]]:
-    """The indices, one per axis, of the chunks (or shards) that hold the rows begin..end-1."""
+    """Return the indices, one per axis, of the chunks or shards that hold the rows begin..end-1."""
     lengths = array.shards or array.chunks
     rows = range(begin // lengths[0], -(-end // lengths[0]))
     other_axes = [

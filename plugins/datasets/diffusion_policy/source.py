@@ -40,10 +40,11 @@ class DiffusionPolicyConfig:
     action: str = "action"
     """the array that holds the actions."""
     proprio: tuple[str, ...] = ()
-    """arrays that are joined to the proprioception; "state" often holds what a policy must not see.
+    """arrays that are joined to the proprioception; "state" often holds facts that a policy must
+    not see.
     """
     meaning: ConventionOverride | None = None
-    """of the actions; default: absolute positions in the world, no rotation, no gripper."""
+    """meaning of the actions; default: absolute positions in the world, no rotation, no gripper."""
 
 
 class DiffusionPolicy:
@@ -86,9 +87,11 @@ class DiffusionPolicy:
         )
 
     def _read_bounds(self, names: Sequence[str]) -> np.ndarray:
-        """Read where episodes begin and end (episodes + 1).
+        """Read the frames at which episodes begin, and the end of the last one (episodes + 1).
 
-        Raises DataError if one of the named arrays, which the episodes need, is shorter than that.
+        names: the arrays that the episodes need.
+
+        Raises DataError if one of these arrays has fewer frames.
         """
         arrays, ends = self.buffer.arrays, self.buffer.arrays[ENDS]
         for name in (*names, ENDS):
@@ -110,14 +113,14 @@ class DiffusionPolicy:
         return np.concatenate([[0], ends])
 
     def _is_unit_range(self, key: str) -> bool:
-        """Whether images are floats in [0, 1], judged by the first episode that can be read."""
+        """Return whether images are floats in [0, 1], as in the first episode that can be read."""
         if self.buffer.arrays[key].dtype.kind != "f":
             return False
         spans = pairwise(self.bounds.tolist())
         return is_unit_range(first_readable(spans, lambda span: self.buffer.read(key, *span)))
 
     def ids(self) -> Sequence[str]:
-        """The episodes' numbers."""
+        """Return the episodes' numbers."""
         return [f"{number:06d}" for number in range(len(self.bounds) - 1)]
 
     def read(self, episode: str) -> Episode:

@@ -8,7 +8,8 @@ from core.episodes import StoreInfo
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 FILES_PER_CHUNK = 1_000
-TABLE_MB, VIDEO_MB = 100, 200  # largest file, as in LeRobot
+# size in MB at which a new file begins, as in LeRobot
+TABLE_MB, VIDEO_MB = 100, 200
 NUMBERED = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA, EPISODES = f"data/{NUMBERED}.parquet", f"meta/episodes/{NUMBERED}.parquet"
 VIDEOS = f"videos/{{video_key}}/{NUMBERED}.mp4"
@@ -17,9 +18,9 @@ Features = dict[str, dict[str, Any]]
 
 
 def make_features(info: StoreInfo, videos: Mapping[str, Mapping[str, Any]]) -> Features:
-    """Every column with its type, as info.json lists them.
+    """Return every column with its type, as info.json lists them.
 
-    videos: {camera: properties of its videos}, empty if images lie in the tables.
+    videos: {camera: properties of its videos}; empty if images are in the tables.
     """
     features = {STATE: _float_feature(info.proprio)} if info.proprio else {}
     features[ACTION] = _float_feature(info.action.names)
@@ -48,7 +49,10 @@ def make_info_json(
     frames: int,
     tasks: int,
 ) -> dict[str, Any]:
-    """The content of meta/info.json; episodes, frames, tasks: how many there are."""
+    """Return the content of meta/info.json.
+
+    episodes, frames, tasks: how many there are.
+    """
     has_videos = any(feature["dtype"] == "video" for feature in features.values())
     return {
         "codebase_version": "v3.0",

@@ -20,9 +20,10 @@ VERSIONS = ("v2.0", "v2.1", "v3.0")
 
 @dataclass(frozen=True)
 class EpisodeLocation:
-    """Where an episode lies.
+    """Where an episode is stored.
 
-    length: its frames. table: the parquet file that holds its rows, perhaps among others'.
+    length: number of its frames.
+    table: the parquet file that holds its rows, and perhaps rows of other episodes.
     videos: {feature: (file, second at which the episode begins in it)}.
     """
 
@@ -38,8 +39,11 @@ Locations = dict[str, EpisodeLocation | DataError]
 class Layout:
     """What meta/ says about a dataset.
 
-    fps: frames per second. features: as info.json has them. robot: its name. locations: {episode:
-    where it lies}, and {file: its error} for a file that should list episodes and cannot be read.
+    fps: frames per second.
+    features: the features of info.json.
+    robot: name of the robot.
+    locations: {episode: where it is stored}, and {file: error} for a file that should list episodes
+        and cannot be read.
     tasks: {number: instruction}.
     """
 
@@ -88,9 +92,11 @@ def read_layout(root: Path) -> Layout:
 def read_table(
     path: Path, columns: Sequence[str], episode: int | None = None
 ) -> list[dict[str, Any]]:
-    """Read rows of a parquet file: of one episode, or all.
+    """Read all rows of a parquet file, or those of one episode.
 
-    Checksums are verified if the file has them. Raises DataError that names the file.
+    Checksums are verified if the file has them.
+
+    Raises DataError that names the file.
     """
     parquet = import_optional("pyarrow.parquet", extra="lerobot")
     size = file_size(path)
@@ -111,7 +117,7 @@ def read_table(
 
 
 def _check(info: Mapping[str, Any]) -> None:
-    """Raise ValueError or KeyError if info.json lacks something that is relied on later."""
+    """Raise ValueError or KeyError if info.json lacks something that is needed later."""
     if not 0 < float(info["fps"]) < inf:
         raise ValueError(f"fps is {info['fps']}")
     for name, feature in info["features"].items():
@@ -124,7 +130,7 @@ def _check(info: Mapping[str, Any]) -> None:
 
 
 def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
-    """Version 3.0: many episodes in a file, listed in tables."""
+    """Read the list of episodes of version 3.0, which has tables and many episodes in a file."""
     files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DataError(f"{root / 'meta' / 'episodes'}: lists no episodes; copy the dataset again")
@@ -145,7 +151,7 @@ def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
 def _read_episode_table(
     root: Path, info: Mapping[str, Any], file: Path
 ) -> dict[str, EpisodeLocation]:
-    """The episodes that one table of meta/episodes lists."""
+    """Return the locations of the episodes that one table of meta/episodes lists."""
     video_keys = _video_keys(info)
     columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     for key in video_keys:
@@ -172,7 +178,7 @@ def _read_episode_table(
 
 
 def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
-    """Versions 2.0 and 2.1: one episode in a file, listed in lines of JSON."""
+    """Read the list of episodes of version 2, which has lines of JSON and one episode in a file."""
     locations: Locations = {}
     for row in _json_lines(root / "meta" / "episodes.jsonl"):
         episode = int(row["episode_index"])
@@ -195,9 +201,10 @@ def _episode_name(row: Mapping[str, Any]) -> str:
 
 
 def _fill(template: str, fields: Mapping[str, Any]) -> str:
-    """A file's name from its template in info.json.
+    """Fill in a template of info.json to get a file's name.
 
-    A template may say how many digits a number has, up to 99: millions would take all memory.
+    A template may say how many digits a number has. More than 99 are refused, because millions
+    would take all memory.
     """
     for _, _, spec, _ in Formatter().parse(template):
         if not re.fullmatch(r"0?\d{0,2}d?", spec or ""):

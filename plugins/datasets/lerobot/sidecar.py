@@ -1,4 +1,4 @@
-"""meta/joinery.json: what an episode store knows and LeRobot's format has no place for.
+"""meta/joinery.json: facts of an episode store for which LeRobot's format has no place.
 
 LeRobot ignores the file.
 """
@@ -19,7 +19,7 @@ FILE = "meta/joinery.json"
 class EpisodeEntry:
     """An episode's id and task in its store, and its number of frames.
 
-    The number must agree with the dataset's, or else the file belongs to another dataset.
+    If the number differs from that in the dataset, the file belongs to another dataset.
     """
 
     id: str
@@ -29,7 +29,10 @@ class EpisodeEntry:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The content of the file; episodes: in the order of their numbers in the dataset."""
+    """The content of the file.
+
+    episodes: entries in the order of the episodes' numbers in the dataset.
+    """
 
     info: StoreInfo
     episodes: Sequence[EpisodeEntry]

@@ -45,8 +45,8 @@ class LeRobotConfig:
     instruction: str | None = None
     """the instruction of every episode; default: each episode's own task."""
     meaning: ConventionOverride | None = None
-    """of the actions; default: as `joinery write` recorded it, or absolute joint positions with no
-    gripper.
+    """meaning of the actions; default: as `joinery write` recorded it, or absolute joint positions
+    with no gripper.
     """
 
 
@@ -54,8 +54,10 @@ class LeRobot:
     """Reads datasets of LeRobot 2.0, 2.1 and 3.0, with videos or images.
 
     From a dataset that `joinery write` wrote, the store's ids, tasks, conventions and origin come
-    back. Raises DataError, naming the file, for missing or damaged data, and ConfigError for
-    features that do not exist.
+    back.
+
+    Raises DataError, naming the file, for missing or damaged data, and ConfigError for features
+    that do not exist.
     """
 
     def __init__(self, config: LeRobotConfig, *, source: Path) -> None:
@@ -91,8 +93,8 @@ class LeRobot:
     def _keys_by_id(self) -> dict[str, str]:
         """Map each episode's id to the key of its location, in the order of the episodes' numbers.
 
-        The ids are those of the sidecar. Episodes that LeRobot has added since are called by their
-        number. Raises DataError if the sidecar is about another dataset.
+        The ids are those of the sidecar. Episodes that LeRobot has added since are named by their
+        numbers. Raises DataError if the sidecar is about another dataset.
         """
         locations = self.layout.locations
         has_errors = any(isinstance(location, DataError) for location in locations.values())
@@ -114,7 +116,7 @@ class LeRobot:
         return {name: key for key, name in ids.items()}
 
     def _convention(self) -> ActionConvention:
-        """The sidecar's convention, which is that of the feature "action"; else joint positions."""
+        """Return the convention of the sidecar for the feature "action", else joint positions."""
         key = self.config.action
         if self.sidecar and key == ACTION:
             return self.sidecar.info.action
@@ -125,7 +127,7 @@ class LeRobot:
         )
 
     def ids(self) -> Sequence[str]:
-        """The episodes' ids in their store, or their numbers.
+        """Return the episodes' ids in their store, or their numbers.
 
         A table of meta/episodes that cannot be read counts as one episode, named after the file.
         """
@@ -153,15 +155,15 @@ class LeRobot:
         )
 
     def _rows(self, number: int, location: EpisodeLocation) -> list[dict[str, Any]]:
-        """The rows of an episode's frames, in order; raises DataError if one is missing."""
+        """Return the rows of an episode's frames, in order; raises DataError if one is missing."""
         image_keys = [key for key in self.cameras.values() if key not in location.videos]
         columns = ["frame_index", "task_index", self.config.action, *self.proprio, *image_keys]
         rows = sorted(
             read_table(location.table, columns, number), key=lambda row: row["frame_index"] or 0
         )
-        if [row["frame_index"] for row in rows] != [*range(len(rows))] or (
-            len(rows) != location.length
-        ):
+        frame_numbers = [row["frame_index"] for row in rows]
+        # `location.length` is a claim of the dataset: no list of that length is made
+        if len(rows) != location.length or frame_numbers != [*range(len(rows))]:
             raise DataError(
                 f"{location.table}: episode {number} has {len(rows)} rows, "
                 f"meta/ promises frames 0 to {location.length - 1}"
@@ -171,7 +173,7 @@ class LeRobot:
     def _instruction(
         self, episode: str, location: EpisodeLocation, rows: Sequence[Mapping[str, Any]]
     ) -> str:
-        """The task of an episode, which must be the same in all of its frames."""
+        """Return the task of an episode, which must be the same in all of its frames."""
         numbers = {row["task_index"] for row in rows}
         if len(numbers) != 1 or not numbers <= self.layout.tasks.keys():
             raise DataError(
@@ -183,7 +185,7 @@ class LeRobot:
     def _images(
         self, camera: str, location: EpisodeLocation, rows: Sequence[Mapping[str, Any]]
     ) -> np.ndarray:
-        """A camera's images (n Y X 3) uint8, from a video or from the table."""
+        """Return a camera's images (n Y X 3) uint8, from a video or from the table."""
         key, size = self.cameras[camera], self.info.cameras[camera]
         if key in location.videos:
             path, begin = location.videos[key]
@@ -192,7 +194,7 @@ class LeRobot:
         return decode_images(encoded, size.height, size.width, f"{location.table}, {key}")
 
     def _image_bytes(self, cell: Any, location: EpisodeLocation) -> bytes:
-        """An encoded image: a cell of the table holds it, or names the file that does."""
+        """Return an encoded image, which a cell of the table holds or names the file of."""
         try:
             if cell["bytes"] is not None:
                 return bytes(cell["bytes"])
@@ -224,7 +226,7 @@ def _array_kind(feature: Mapping[str, Any]) -> ArrayKind:
 
 
 def _image_size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and columns of an image, whether its shape is (Y X 3) or (3 Y X)."""
+    """Return rows and columns of an image, whether its shape is (Y X 3) or (3 Y X)."""
     shape, names = tuple(feature["shape"]), feature.get("names")
     if len(shape) != 3 or 3 not in (shape[0], shape[2]):
         raise DataError(
@@ -239,7 +241,7 @@ def _image_size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _number_names(key: str, feature: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a feature's numbers, recorded as a list or below a heading; else made up."""
+    """Return the names of a feature's numbers, from a list or a dict of lists, or made-up ones."""
     names = feature.get("names")
     if isinstance(names, dict):
         names = next(iter(names.values()), None)

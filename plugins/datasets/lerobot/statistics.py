@@ -9,15 +9,17 @@ from core import import_optional
 from core.episodes import Statistics
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-ROWS = 65_536  # in a block
-BLOCKS = 64  # kept before they are merged into one
+# rows of a block
+ROWS = 65_536
+# blocks that are kept before they are merged into one
+BLOCKS = 64
 
 # {"min", "max", "mean", "std", the quantiles and "count": one value per number of a feature}
 Summary = dict[str, list[Any]]
 
 
 def summarise(statistics: Statistics, first: int, stop: int) -> Summary:
-    """The ten statistics that LeRobot keeps, of the columns first..stop-1."""
+    """Return the ten statistics that LeRobot keeps, for the columns first..stop-1."""
     columns = {
         "min": statistics.min,
         "max": statistics.max,
@@ -32,7 +34,7 @@ def summarise(statistics: Statistics, first: int, stop: int) -> Summary:
 class RunningStatistics:
     """Statistics of a growing number of rows, in little memory.
 
-    They are exact up to ROWS rows; of more, they are merged from blocks of that many.
+    They are exact up to ROWS rows. For more rows, they are merged from blocks of ROWS rows or more.
     """
 
     def __init__(self) -> None:
@@ -49,13 +51,13 @@ class RunningStatistics:
             self._blocks = [Statistics.merge(self._blocks)]
 
     def all_blocks(self) -> list[Statistics]:
-        """The blocks, and one more of the rows that are not yet in a block."""
+        """Return the blocks, and one more of the rows that are not yet in a block."""
         if not self._rows:
             return self._blocks
         return [*self._blocks, Statistics.of(np.concatenate(self._rows))]
 
     def statistics(self) -> Statistics:
-        """The statistics of all rows; there must be at least one."""
+        """Return the statistics of all rows; there must be at least one row."""
         return Statistics.merge(self.all_blocks())
 
 
@@ -63,7 +65,8 @@ class RunningStatistics:
 class Histogram:
     """How often each value occurs in each channel of a camera's frames.
 
-    frames: how many were counted. counts: (3 256) int64.
+    frames: number of frames that were counted.
+    counts: how often each value occurs (3 256) int64.
     """
 
     frames: int
@@ -80,7 +83,10 @@ class Histogram:
         return Histogram(self.frames + other.frames, self.counts + other.counts)
 
     def summary(self) -> Summary:
-        """The ten statistics of values in [0, 1], each (3 1 1); "count" is the number of frames."""
+        """Return the ten statistics of the values, scaled to [0, 1], each of the shape (3 1 1).
+
+        "count" is the number of frames.
+        """
         values, total = np.arange(256) / 255, self.counts.sum(axis=1)
         mean = self.counts @ values / total
         variance = np.sum(self.counts * np.square(values - mean[:, None]), axis=1) / total

@@ -14,28 +14,29 @@ from plugins.datasets.lerobot.features import FILES_PER_CHUNK, Features
 
 @dataclass(frozen=True)
 class FileNumber:
-    """Which file of a numbered series: its chunk, which is a folder, and its number in there."""
+    """A file of a numbered series: its chunk, which is a folder, and its number in that folder."""
 
     chunk: int = 0
     file: int = 0
 
     def next(self) -> "FileNumber":
-        """The number of the next file."""
+        """Return the number of the next file."""
         if self.file + 1 == FILES_PER_CHUNK:
             return FileNumber(self.chunk + 1, 0)
         return FileNumber(self.chunk, self.file + 1)
 
     def make_path(self, root: Path, template: str) -> Path:
-        """The file's path, whose folder is made."""
+        """Return the file's path, and make its folder."""
         path = root / template.format(chunk_index=self.chunk, file_index=self.file)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 class TableFiles:
-    """Writes tables of one schema one after the other into numbered files.
+    """Writes tables of one schema, one after the other, into numbered files.
 
-    Each table is a row group. A file grows beyond `limit` bytes only if one table is that large.
+    Each table is a row group. A file becomes larger than about `limit` bytes only if a single table
+    is larger.
     """
 
     def __init__(self, root: Path, template: str, limit: int) -> None:
@@ -47,7 +48,7 @@ class TableFiles:
         self._rows = 0  # in the open file
 
     def reserve(self, rows: int) -> FileNumber:
-        """Say which file the next `rows` rows go to: a new one if the last would grow too large."""
+        """Return the file of the next `rows` rows: a new one if the last would grow too large."""
         if self._writer is not None:
             size = self._path.stat().st_size
             if size + size / self._rows * rows >= self._limit:
@@ -73,35 +74,38 @@ class TableFiles:
 
 
 def frame_schema(features: Features) -> Any:
-    """The schema of the tables in data/, in LeRobot's types.
+    """Return the schema of the tables in data/, in LeRobot's types.
 
-    Its metadata declare the columns once more, for Hugging Face's library `datasets`.
+    Its metadata declare the columns a second time, for Hugging Face's library `datasets`.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
     types = {"float32": arrow.float32(), "int64": arrow.int64()}
     image_type = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     fields: list[Any] = []
-    declared: dict[str, Any] = {}
+    declarations: dict[str, Any] = {}
     for key, feature in features.items():
         dtype, width = feature["dtype"], feature["shape"][0]
         if dtype == "video":  # videos have no column
             continue
         if dtype == "image":
             fields.append((key, image_type))
-            declared[key] = {"_type": "Image"}
+            declarations[key] = {"_type": "Image"}
         elif width == 1:
             fields.append((key, types[dtype]))
-            declared[key] = {"dtype": dtype, "_type": "Value"}
+            declarations[key] = {"dtype": dtype, "_type": "Value"}
         else:
             fields.append((key, arrow.list_(types[dtype], width)))
             element = {"dtype": dtype, "_type": "Value"}
-            declared[key] = {"feature": element, "length": width, "_type": "List"}
-    metadata = {"huggingface": json.dumps({"info": {"features": declared}})}
+            declarations[key] = {"feature": element, "length": width, "_type": "List"}
+    metadata = {"huggingface": json.dumps({"info": {"features": declarations}})}
     return arrow.schema(fields, metadata=metadata)
 
 
 def frame_table(schema: Any, columns: Mapping[str, np.ndarray | list[Any]]) -> Any:
-    """Make a table of a schema; columns: numbers (n) or (n D), or lists of images."""
+    """Make a table of a schema.
+
+    columns: {name: column}, numbers (n) or (n D), or a list of images.
+    """
     arrow = import_optional("pyarrow", extra="lerobot")
     arrays = []
     for field in schema:

@@ -1,6 +1,6 @@
-"""LeRobot's videos: the frames of an episode read from one, and episodes appended to one.
+"""LeRobot's videos: read an episode's frames from a video, and append episodes to a video.
 
-A file holds many episodes, each of which begins with a key frame and could be cut out again.
+A file holds many episodes. Each begins with a key frame, so that it can be cut out again.
 """
 
 import os
@@ -20,9 +20,11 @@ from plugins.datasets.lerobot.tables import FileNumber
 
 Codec = Literal["av1", "h264"]
 ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's names
-# LeRobot compares seconds in float32 and refuses frames past 1,024, at 29.97 Hz for example
+# Longest video. LeRobot compares seconds in float32 and refuses frames past 1,024 s, at 29.97 Hz
+# for example.
 VIDEO_SECONDS = 1_000
-EDGE = 256  # pixels by which a codec's blocks may reach past the image
+# pixels by which a codec's blocks may reach past the image
+EDGE = 256
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -37,7 +39,7 @@ def decode_video(path: Path, first: float, count: int, fps: float, camera: Camer
     frames: dict[int, np.ndarray] = {}
     av = import_optional("av", extra="lerobot")
     try:
-        # the format is given, because a playlist, which FFmpeg could detect, names other files
+        # the format is fixed, because FFmpeg could take the file for a playlist of other files
         with av.open(str(path), format="mp4") as container:
             stream = container.streams.video[0]
             _check_size(stream.codec_context, camera)
@@ -79,8 +81,11 @@ def _check_size(frame: Any, camera: Camera) -> None:
 class Encoder:
     """Encodes the frames of an episode into an .mp4 of its own, in memory, as LeRobot does.
 
-    codec: default: the first of ENCODERS that FFmpeg has. crf: quality, from 0, the best, to 51.
-    rate: frames per second. Raises ConfigError if FFmpeg cannot encode with the codec.
+    codec: default: the first of ENCODERS that FFmpeg has.
+    crf: quality, from 0 (best) to 51.
+    rate: frames per second.
+
+    Raises ConfigError if FFmpeg cannot encode with the codec.
     """
 
     def __init__(self, codec: Codec | None, crf: int, rate: Fraction) -> None:
@@ -96,7 +101,8 @@ class Encoder:
         self._options = {"g": "2", "crf": str(crf)}
         if self.codec == "av1":
             self._options["preset"] = "12"
-        else:  # without B-frames, packets are in the order of frames and can be appended
+        else:
+            # without B-frames, packets are in the order of frames and can be appended
             self._options["bf"] = "0"
         # otherwise SVT-AV1 writes two dozen lines for every episode
         os.environ.setdefault("SVT_LOG", "1")
@@ -138,7 +144,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """Where an episode lies: in which file, and from which second to which."""
+    """Where an episode is: the file, and the seconds at which it begins and ends."""
 
     file: FileNumber
     begin: float
@@ -148,8 +154,9 @@ class VideoSpan:
 class VideoFiles:
     """Writes one camera's videos: each episode is encoded once and appended to the last file.
 
-    properties: what info.json says about the videos. Raises DataError if frames do not keep their
-    size when they are encoded.
+    properties: what info.json says about the videos.
+
+    Raises DataError if frames do not keep their size when they are encoded.
     """
 
     def __init__(self, root: Path, template: str, encoder: Encoder, camera: Camera) -> None:
@@ -162,7 +169,7 @@ class VideoFiles:
         self.properties = self._encode_black(camera)
 
     def _encode_black(self, camera: Camera) -> dict[str, Any]:
-        """Encode one black frame, to check its size and learn what info.json says of videos."""
+        """Encode one black frame, to check its size and find the properties of the videos."""
         black = np.zeros((1, camera.height, camera.width, 3), np.uint8)
         with self._av.open(BytesIO(self._encoder.encode(black))) as container:
             stream = container.streams.video[0]
@@ -205,7 +212,7 @@ class VideoFiles:
         return VideoSpan(self._number, float(begin / rate), float(self._frames / rate))
 
     def _append_packets(self, episode: Any) -> None:
-        """Append an episode's packets, moved in time to where the file ends."""
+        """Append an episode's packets, with their times moved to the end of the file."""
         source = episode.streams.video[0]
         if self._container is None:
             path = self._number.make_path(self._root, self._template)
@@ -230,10 +237,10 @@ class VideoFiles:
 
 
 def as_rate(fps: float) -> Fraction:
-    """Frames per second as a video has them, 29.97 as 2997/100."""
+    """Return frames per second as a fraction, as videos have it: 29.97 is 2997/100."""
     return Fraction(fps).limit_denominator(10_000)
 
 
 def as_json_number(fps: float) -> int | float:
-    """Frames per second as an integer if they are whole, as LeRobot wants them in JSON."""
+    """Return frames per second as LeRobot has it in JSON: an integer if it is whole."""
     return int(fps) if fps.is_integer() else fps

@@ -1,4 +1,4 @@
-"""Episodes into a LeRobot dataset of version 3.0, which LeRobot 0.4 and later read."""
+"""Writes episodes as a LeRobot dataset of version 3.0, which LeRobot 0.4 and later read."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ from plugins.datasets.lerobot.statistics import (
 from plugins.datasets.lerobot.tables import TableFiles, frame_schema, frame_table, write_tasks
 from plugins.datasets.lerobot.video import Codec, Encoder, VideoFiles, as_json_number, as_rate
 
-ROWS_AT_ONCE = 100  # of the table of episodes
+# rows of the table of episodes that are written at once
+ROWS_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,20 @@ class LeRobotWriterConfig:
     images: Literal["video", "image"] = "video"
     """"video", small and lossy, or "image", PNG and exact."""
     codec: Codec | None = None
-    """of videos; default: "av1", as LeRobot's own, if FFmpeg has an encoder for it, else "h264"."""
+    """codec of videos; default: "av1", as in LeRobot, if FFmpeg can encode it, else "h264"."""
     crf: Annotated[int, Ge(0), Le(51)] = 30
-    """quality of videos, from 0, the best, to 51; LeRobot's own is 30."""
+    """quality of videos, from 0 (best) to 51; LeRobot's own is 30."""
     robot_type: str | None = None
-    """the robot's name."""
+    """name of the robot."""
 
 
 class LeRobotWriter:
     """Writes LeRobot v3.0, in which an episode's task is its instruction.
 
-    meta/joinery.json keeps what has no other place. Raises ConfigError if FFmpeg lacks the codec,
-    and DataError if the codec refuses images of a camera's size.
+    meta/joinery.json keeps what has no other place.
+
+    Raises ConfigError if FFmpeg lacks the codec, and DataError if the codec refuses images of a
+    camera's size.
     """
 
     def __init__(self, config: LeRobotWriterConfig, *, info: StoreInfo, out: Path) -> None:
@@ -130,7 +133,7 @@ class LeRobotWriter:
             files.close()
 
     def _number_columns(self, episode: Episode) -> dict[str, np.ndarray]:
-        """Every column of numbers, (n) or (n D)."""
+        """Return every column of numbers, (n) or (n D)."""
         frame = np.arange(len(episode))
         task = self.tasks.setdefault(episode.instruction, len(self.tasks))
         state = {STATE: episode.proprio} if self.info.proprio else {}
@@ -144,10 +147,11 @@ class LeRobotWriter:
         }
 
     def _image_columns(self, episode: Episode) -> dict[str, list[dict[str, Any]]]:
-        """Every column of images; none if images are in videos."""
+        """Return every column of images; none if images are in videos."""
         if self.videos:
             return {}
-        with ThreadPoolExecutor() as pool:  # PNG takes most of the time, and all cores can share it
+        # encoding PNG takes most of the time, and all cores can share it
+        with ThreadPoolExecutor() as pool:
             return {
                 f"{IMAGES}{name}": [*pool.map(_image_cell, count(), frames)]
                 for name, frames in episode.images.items()
@@ -156,12 +160,12 @@ class LeRobotWriter:
     def _add_statistics(
         self, numbers: Mapping[str, np.ndarray], episode: Episode
     ) -> dict[str, Summary]:
-        """The statistics of each of the episode's features, which are added to the dataset's."""
-        joined = np.concatenate(
+        """Return the statistics of an episode's features, and add them to the dataset's."""
+        rows = np.concatenate(
             [column.reshape(len(episode), -1) for column in numbers.values()], axis=1, dtype=float
         )
-        self.running.add(joined)
-        summaries = self._split(Statistics.of(joined))
+        self.running.add(rows)
+        summaries = self._split(Statistics.of(rows))
         for name, frames in episode.images.items():
             key, histogram = f"{IMAGES}{name}", Histogram.of(frames)
             summaries[key] = histogram.summary()
@@ -171,7 +175,7 @@ class LeRobotWriter:
         return summaries
 
     def _split(self, statistics: Statistics) -> dict[str, Summary]:
-        """Statistics of all columns of numbers side by side -> those of each feature."""
+        """Split the statistics of all columns of numbers into those of each feature."""
         summaries, first = {}, 0
         for key, feature in self.features.items():
             if feature["dtype"] not in ("video", "image"):
@@ -206,7 +210,7 @@ def _video_files(config: LeRobotWriterConfig, info: StoreInfo, out: Path) -> dic
 
 
 def _image_cell(number: int, frame: np.ndarray) -> dict[str, Any]:
-    """An image as the library `datasets` keeps it in a table."""
+    """Return an image as the library `datasets` keeps it in a table."""
     buffer = BytesIO()
     import_optional("PIL.Image").fromarray(frame).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": f"frame-{number:06d}.png"}

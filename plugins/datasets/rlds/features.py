@@ -15,7 +15,7 @@ STEPS = "steps"
 
 @dataclass(frozen=True)
 class StepFeature:
-    """A feature that every step has: what kind it is, and the shape of one step's value."""
+    """A feature that every step has: the kind and the shape of one step's value."""
 
     kind: ArrayKind
     shape: tuple[int, ...]
@@ -48,10 +48,10 @@ def read_features(folder: Path) -> dict[str, StepFeature]:
 
 
 def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, StepFeature]]:
-    """Yield the features below a nested one; those of a kind that cannot be read are left out."""
+    """Yield the features in a nested one; kinds that cannot be read are left out."""
     if "featuresDict" in feature:
-        for child, below in feature["featuresDict"]["features"].items():
-            yield from _leaves(below, f"{name}/{child}".lstrip("/"))
+        for child_name, child in feature["featuresDict"]["features"].items():
+            yield from _leaves(child, f"{name}/{child_name}".lstrip("/"))
     elif "text" in feature:
         yield name, StepFeature("text", ())
     elif "image" in feature:

@@ -19,10 +19,10 @@ Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 
 def record_offsets(file: Path) -> list[int]:
-    """The bytes at which a file's records begin, as far as they can be followed.
+    """Return the bytes at which a file's records begin, as far as they can be found.
 
-    Only the records' lengths are read. Never raises: if anything is wrong with the file, reading
-    the record at the last offset with `read_example` says what it is.
+    Only the records' lengths are read. Never raises: if the file is damaged, `read_example` raises
+    the error for the record at the last offset.
     """
     offsets, at = [0], 0
     try:
@@ -38,7 +38,7 @@ def record_offsets(file: Path) -> list[int]:
 
 
 def read_example(file: Path, offset: int) -> Mapping[str, Values]:
-    """Read the record at an offset -> {feature: its values}.
+    """Read the record at an offset; return {feature: its values}.
 
     Raises DataError for a record that is damaged or cut off.
     """
@@ -68,7 +68,7 @@ def read_example(file: Path, offset: int) -> Mapping[str, Values]:
 def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
     """Read the header at an offset of a file of `size` bytes; return the length of its data.
 
-    The stream then stands where the data begin. Raises DataError for a damaged header.
+    The stream is then at the beginning of the data. Raises DataError for a damaged header.
     """
     stream.seek(offset)
     header = stream.read(HEADER.size)
@@ -84,10 +84,10 @@ def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
 
 
 def _masked(data: bytes) -> int:
-    """TFRecord's checksum of some bytes: their CRC32C, masked.
+    """Return TFRecord's checksum of some bytes, which is their masked CRC32C.
 
-    TFRecord rotates the CRC by 15 bits and adds a constant, because the CRC of data that contain
-    CRCs of their own is a weak checksum.
+    TFRecord rotates the CRC by 15 bits and adds a constant, because a CRC is a weak checksum of
+    data that contain CRCs themselves.
     """
     crc = crc32c(data)
     return int(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
@@ -95,7 +95,7 @@ def _masked(data: bytes) -> int:
 
 @cache
 def _example_class() -> Any:
-    """The message class Example, as TensorFlow's example.proto and feature.proto define it."""
+    """Return the message class Example that TensorFlow's example.proto and feature.proto define."""
     file = descriptor_pb2.FileDescriptorProto(
         name="joinery/example.proto", package="joinery", syntax="proto3"
     )

@@ -51,7 +51,7 @@ class RldsConfig:
     instruction: str | None = None
     """the feature that holds the instruction; default: the first of the usual names that exists."""
     meaning: ConventionOverride | None = None
-    """of the actions; default: moves in the robot's base frame, no rotation, no gripper."""
+    """meaning of the actions; default: moves in the robot's base frame, no rotation, no gripper."""
 
 
 class Rlds:
@@ -114,7 +114,7 @@ class Rlds:
     def ids(self) -> Sequence[str]:
         """Name the episodes "<shard>/<record>".
 
-        The last one of a damaged shard is the record that cannot be read.
+        The last name of a damaged shard stands for the record that cannot be read.
         """
         return [*self.locations]
 
@@ -145,7 +145,7 @@ class Rlds:
     def _columns(
         self, values: Mapping[str, Values], keys: Sequence[str], where: str
     ) -> list[np.ndarray]:
-        """Each feature's numbers (n D), one row per step."""
+        """Return each feature's numbers (n D), one row per step."""
         columns = []
         for key in keys:
             flat = np.array(values.get(f"{STEPS}/{key}", ()))
@@ -158,7 +158,7 @@ class Rlds:
         return columns
 
     def _instruction(self, values: Mapping[str, Values], where: str) -> str:
-        """The instruction of an episode, which is that of its first step."""
+        """Return the instruction of an episode, which is that of its first step."""
         try:
             first = values[f"{STEPS}/{self.instruction}"][0]
             return first.decode().strip()  # type: ignore[union-attr]
@@ -167,10 +167,10 @@ class Rlds:
 
 
 def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
-    """All features that are colour images, as {camera: feature}.
+    """Return all features that are colour images, as {camera: feature}.
 
-    A camera is called by the last word of its feature's name, or by all of it where two features
-    end in the same word.
+    A camera has the last word of its feature's name, or the whole name if two features end in the
+    same word.
     """
     keys = [
         key
@@ -185,5 +185,5 @@ def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
 
 
 def _first(names: Sequence[str], features: Mapping[str, StepFeature]) -> tuple[str, ...]:
-    """The first of the names that is a feature, or nothing."""
+    """Return the first of the names that is a feature, or nothing."""
     return next(((name,) for name in names if name in features), ())

@@ -1,4 +1,4 @@
-"""A file for HDF5 to write to that survives a full disk.
+"""A file that HDF5 can write to even if the disk is full.
 
 HDF5 crashes the process if it cannot write its data when it closes a file.
 """
@@ -36,10 +36,10 @@ class TolerantFile(RawIOBase):
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         """Read back; bytes that were never written are zeros."""
         view = memoryview(buffer).cast("B")
-        filled = 0
-        while filled < len(view) and (count := self._file.readinto(view[filled:])):
-            filled += count
-        view[filled:] = bytes(len(view) - filled)
+        total = 0
+        while total < len(view) and (count := self._file.readinto(view[total:])):
+            total += count
+        view[total:] = bytes(len(view) - total)
         return len(view)
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
@@ -47,7 +47,7 @@ class TolerantFile(RawIOBase):
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """The offset at which the file stands."""
+        """Return the current offset."""
         return self._file.tell()
 
     def close(self) -> None:

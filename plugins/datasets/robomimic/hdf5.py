@@ -1,4 +1,4 @@
-"""HDF5 files, read with care: what a dataset claims is compared with the bytes that exist."""
+"""Reads HDF5 files, and checks that they hold as many bytes as a dataset claims."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,16 @@ from core.formats import check_claimed_size, file_size
 
 @contextmanager
 def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
-    """Open a file; yield its group `data` and a demonstration in it, None if `demo` is "".
+    """Open a file; yield its group `data`, and a demonstration in it (None if `demo` is "").
 
-    Whatever damage raises in the block becomes a DataError that names file and demonstration.
+    Any error that the block raises for damaged data becomes a DataError that names file and
+    demonstration.
     """
     h5py = import_optional("h5py", extra="robomimic")
     file_size(file)
     try:
-        with h5py.File(file, "r") as opened:
-            data = opened["data"]
+        with h5py.File(file, "r") as root:
+            data = root["data"]
             yield data, data[demo] if demo else None
     except (DataError, ConfigError):
         raise
@@ -66,10 +67,10 @@ def _check_storage(dataset: Any, size: int, where: str) -> None:
 
 
 def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
-    """Read an object of JSON from an attribute; it is empty if there is no such attribute.
+    """Read a JSON object from an attribute; it is empty if there is no such attribute.
 
-    The length of the text is the one claim that is not checked: the HDF5 library allocates up to
-    4 GiB for it before it reads.
+    The claimed length of the text cannot be checked: the HDF5 library allocates up to 4 GiB for it
+    before it reads.
     """
     if attribute not in node.attrs or node.attrs.get_id(attribute).shape:
         return {}

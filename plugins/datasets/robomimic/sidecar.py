@@ -1,6 +1,6 @@
-"""What an episode store knows and robomimic's format has no place for.
+"""Facts of an episode store for which robomimic's format has no place.
 
-It is JSON in an attribute "joinery", of the group `data` and of each demonstration.
+They are JSON in an attribute "joinery" of the group `data` and of each demonstration.
 """
 
 import json
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What holds for all episodes.
+    """Facts about all episodes.
 
     proprio: the observations that are joined to the proprioception, in this order.
     """
@@ -50,7 +50,7 @@ def write_episode_sidecar(group: Any, sidecar: EpisodeSidecar) -> None:
 def read_sidecar(group: Any, where: str) -> Sidecar | None:
     """Read the attribute of `data`, or return None if there is none.
 
-    Raises DataError, headed by `where`, if it is damaged.
+    Raises DataError, which begins with `where`, if it is damaged.
     """
 
     def make(plain: Any) -> Sidecar:
@@ -61,7 +61,7 @@ def read_sidecar(group: Any, where: str) -> Sidecar | None:
 
 
 def read_episode_sidecar(group: Any, where: str) -> EpisodeSidecar | None:
-    """Read the attribute of a demonstration; otherwise like `read_sidecar`."""
+    """Read the attribute of a demonstration, as `read_sidecar` does for `data`."""
 
     def make(plain: Any) -> EpisodeSidecar:
         return EpisodeSidecar(str(plain["id"]), str(plain["task"]), str(plain["instruction"]))

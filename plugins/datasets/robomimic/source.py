@@ -34,7 +34,8 @@ PROPRIO = (
 ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes of `data`, in JSON
 RATE = 20.0  # Hz, robosuite's default
 POSE = ("x", "y", "z", "rx", "ry", "rz", "gripper")
-SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)  # robosuite's OSC_POSE: metres and radians per 1.0
+# metres and radians per 1.0 of robosuite's OSC_POSE
+SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)
 Location = tuple[Path, str]  # a file and a demonstration in it
 
 
@@ -47,17 +48,17 @@ class RobomimicConfig:
     action: str = "actions"
     """the dataset that holds the actions."""
     proprio: tuple[str, ...] | None = None
-    """observations that are joined; default: as `joinery write` recorded it, or the hand's pose and
-    the fingers.
+    """observations that are joined to the proprioception; default: as `joinery write` recorded it,
+    or the hand's pose and the fingers.
     """
     instruction: str | None = None
     """the instruction of every episode; default: what the file or its name says."""
     flip: bool | None = None
-    """reverse the rows of images; default: if the file says that they follow OpenGL's convention,
-    as LIBERO's do.
+    """whether to reverse the rows of images; default: yes if the file says that images follow
+    OpenGL's convention, as LIBERO's do.
     """
     meaning: ConventionOverride | None = None
-    """of the actions; default: as `joinery write` recorded it, or what the file says of its
+    """meaning of the actions; default: as `joinery write` recorded it, or what the file says of its
     controller.
     """
 
@@ -66,8 +67,10 @@ class Robomimic:
     """Reads an .hdf5 file, or a folder of them: `data/demo_i` holds actions and observations.
 
     From a file that `joinery write` wrote, the store's ids, tasks, conventions and origin come
-    back. Raises DataError, naming file and demonstration, for missing or damaged data, and
-    ConfigError for datasets that do not exist.
+    back.
+
+    Raises DataError, naming file and demonstration, for missing or damaged data, and ConfigError
+    for datasets that do not exist.
     """
 
     def __init__(self, config: RobomimicConfig, *, source: Path) -> None:
@@ -95,9 +98,9 @@ class Robomimic:
         )
 
     def _read_properties(self, location: Location | DataError) -> "_Properties":
-        """Read what all demonstrations have in common from one of them.
+        """Read from one demonstration what all of them have in common.
 
-        Raises ConfigError if the configuration names datasets that it does not have.
+        Raises ConfigError if the configuration names datasets that the demonstration does not have.
         """
         config = self.config
         file, demo = _readable(location)
@@ -123,7 +126,7 @@ class Robomimic:
             check_mapping(where, "dataset", {"numbers": [config.action]}, datasets)
             environment = read_json(data, ENVIRONMENT)
             is_upside_down = data.attrs.get("macros_image_convention") == "opengl"
-            # the sidecar and env_args describe the dataset "actions", and no other that a file has
+            # the sidecar and env_args describe the dataset "actions" and no other
             is_default = config.action == RobomimicConfig.action
             rate = float(environment.get("env_kwargs", {}).get("control_freq", RATE))
             width = flat_width(group[config.action].shape)
@@ -139,7 +142,7 @@ class Robomimic:
             )
 
     def ids(self) -> Sequence[str]:
-        """The episodes' ids in their store, or "<file>/<demonstration>".
+        """Return the episodes' ids in their store, or "<file>/<demonstration>".
 
         A file that cannot be read counts as one episode, named after the file.
         """
@@ -178,8 +181,9 @@ class Robomimic:
 class _Properties:
     """What all demonstrations have in common.
 
-    shapes: of a demonstration's observations. environment: its name.
-    store_info: of the store that the file was written from, if there was one.
+    shapes: {observation: shape} in one demonstration.
+    environment: name of the environment.
+    store_info: info of the store that the file was written from, if there was one.
     """
 
     cameras: Mapping[str, str]
@@ -192,10 +196,10 @@ class _Properties:
 
 
 def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
-    """Say where each episode lies, in the order of files and numbers.
+    """Return {episode: location}, in the order of files and numbers.
 
-    A file that cannot be read stands there with its error. Raises DataError if two episodes have
-    the same id.
+    A file that cannot be read is listed under its name, with its error. Raises DataError if two
+    episodes have the same id.
     """
     locations: dict[str, Location | DataError] = {}
     for file in files:
@@ -210,12 +214,12 @@ def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
 
 
 def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
-    """The id and location of each demonstration in a file, or the file's name and its error."""
+    """Return id and location of each demonstration in a file, or the file's name and its error."""
     try:
         with open_demonstration(file, "") as (data, _):
             demos = sorted(data, key=_natural_order)
-            # Reading a damaged one may take gigabytes and seconds: that happens here, once for the
-            # file, and not once for each demonstration.
+            # Reading a damaged attribute may take gigabytes and seconds. That is done here, once
+            # for the file and not once for each demonstration.
             for attribute in (ENVIRONMENT, PROBLEM):
                 read_json(data, attribute)
             names = [f"{file.stem}/{demo}" for demo in demos]
@@ -232,7 +236,7 @@ def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
 
 
 def _natural_order(name: str) -> list[int | str]:
-    """A key that sorts demo_2 before demo_10."""
+    """Return a sort key that puts demo_2 before demo_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -243,7 +247,8 @@ def _check_sidecars_agree(files: Sequence[Path]) -> None:
         # a damaged file is skipped here: reading its episodes says what is wrong
         with suppress(DataError), open_demonstration(file, "") as (data, _):
             sidecar = read_sidecar(data, str(file))
-            if sidecar:  # origins may differ
+            if sidecar:
+                # origins may differ
                 sidecar = replace(sidecar, info=replace(sidecar.info, origin=""))
             sidecars[file] = sidecar
     first = next(iter(sidecars), None)
@@ -262,18 +267,19 @@ def _readable(location: Location | DataError) -> Location:
 
 
 def _datasets(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The datasets in a group, without the groups in it."""
+    """Return the datasets in a group, without the groups in it."""
     return {key: node for key, node in group.items() if hasattr(node, "dtype")}
 
 
 def _convention(width: int, environment: Mapping[str, Any], rate: float) -> ActionConvention:
-    """The convention of robosuite's OSC_POSE, whose settings `environment` holds.
+    """Return the convention of robosuite's OSC_POSE with the settings in `environment`.
 
     Actions of other controllers are taken for absolute joint positions, with made-up names.
     """
     settings = environment.get("env_kwargs", {}).get("controller_configs")
     controller = settings if isinstance(settings, dict) else {}
-    since_1_5 = "body_parts" in controller  # robosuite's version, which changed the keys
+    # robosuite changed the keys in version 1.5
+    since_1_5 = "body_parts" in controller
     controller = controller.get("body_parts", {}).get("right", controller)
     if controller.get("type") != "OSC_POSE" or width != len(POSE):
         names = dimension_names([("action", width)])

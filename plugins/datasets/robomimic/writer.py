@@ -1,4 +1,4 @@
-"""Episodes into an HDF5 file as robomimic reads it."""
+"""Writes episodes into an HDF5 file as robomimic reads it."""
 
 import json
 import re
@@ -30,14 +30,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RobomimicWriterConfig:
-    """How images are compressed, and facts that a store does not hold."""
+    """How images are compressed, and settings that a store does not record."""
 
     compression: Literal["gzip", "lzf", "none"] = "gzip"
-    """of images, lossless: "gzip", "lzf", which is faster and larger, or "none"."""
+    """lossless compression of images: "gzip", "lzf" (faster and larger) or "none"."""
     next_obs: bool = False
-    """write each frame's successor, too, for offline reinforcement learning: twice the size."""
+    """also write each frame's successor, for offline reinforcement learning; doubles the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
-    """the last so many of each task are in the mask "valid", the others in "train"; 0: no masks."""
+    """how many episodes of each task, the last ones, are in the mask "valid" and not in "train"; 0:
+    no masks.
+    """
     env_args: Mapping[str, Any] = field(default_factory=dict)
     """what robomimic builds the environment from: env_name, type, env_kwargs."""
 
@@ -45,12 +47,13 @@ class RobomimicWriterConfig:
 class RobomimicWriter:
     """Writes one .hdf5 file of demonstrations.
 
-    Attributes named "joinery" keep what has no other place in it. Raises DataError if a camera has
-    the same name as a part of the proprioception.
+    Attributes named "joinery" keep what has no other place in the file.
+
+    Raises DataError if a camera has the same name as a part of the proprioception.
     """
 
     def __init__(self, config: RobomimicWriterConfig, *, info: StoreInfo, out: Path) -> None:
-        # Ctrl-C interrupts the main thread only, and HDF5 crashes if it is interrupted
+        # HDF5 crashes if it is interrupted, and Ctrl-C interrupts the main thread only
         self._thread = ThreadPoolExecutor(1)
         self._demonstrations = self._run(Demonstrations, config, info, out)
 
@@ -72,7 +75,7 @@ class RobomimicWriter:
 
 
 class Demonstrations:
-    """The file of demonstrations, used from one thread; see RobomimicWriter."""
+    """The file of demonstrations, which a RobomimicWriter uses from one thread."""
 
     def __init__(self, config: RobomimicWriterConfig, info: StoreInfo, out: Path) -> None:
         h5py = import_optional("h5py", extra="robomimic")
@@ -152,10 +155,10 @@ class Demonstrations:
 
 
 def split_names(names: Sequence[str]) -> dict[str, slice]:
-    """Split the proprioception into the observations that it was once joined from.
+    """Split the names of the proprioception into observations; return {observation: its columns}.
 
-    pos_0, pos_1, pos_2, grip -> pos and grip, as {observation: its columns}. If nothing is
-    numbered, or the names are not fit for observations, all numbers are one, "proprio".
+    For example, pos_0, pos_1, pos_2 and grip become pos and grip. If no name is numbered, or if a
+    name cannot be that of an observation, all columns are one observation, "proprio".
     """
     columns: dict[str, slice] = {}
     first = 0

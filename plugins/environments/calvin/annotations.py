@@ -20,7 +20,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def read_annotations(path: Path) -> Any:
-    """Read the dictionary; raises DataError if it is damaged, or more than data and arrays."""
+    """Read the dictionary; raises DataError if it is damaged or asks for anything but data."""
     if not path.exists():
         raise DataError(f"{path}: not there; name a split's training or validation folder")
     file_size(path)
@@ -65,11 +65,12 @@ class _Array(np.ndarray):
 
 
 def _scalar(dtype: np.dtype, content: bytes) -> Any:
-    """One of numpy's numbers, from its bytes."""
+    """Return one of numpy's numbers, from its bytes."""
     return np.frombuffer(content, dtype)[0]
 
 
-# {(module, name): what the unpickler makes of it}; numpy 1 writes numpy.core, numpy 2 numpy._core
+# {(module, name): the object that the unpickler takes for it}; numpy 1 writes numpy.core, numpy 2
+# writes numpy._core
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): np.dtype,
@@ -80,14 +81,14 @@ for _package in ("core", "_core"):
 
 
 class _PlainData(pickle.Unpickler):
-    """Knows numpy's arrays and numbers, and nothing that could run code."""
+    """Unpickles plain data and numpy's arrays and numbers, and nothing that could run code."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         super().__init__(stream)
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up; raises DataError for all that is no plain data."""
+        """Look a name up; raises DataError for names that are no plain data."""
         if (module, name) not in _ALLOWED:
             raise DataError(
                 f"{self.path}: asks for {module}.{name}, which is no data and might run code; "

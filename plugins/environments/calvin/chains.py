@@ -9,12 +9,12 @@ import numpy as np
 
 CHAINS = Path(__file__).with_name("chains.txt")
 START = ("led", "lightbulb", "slider", "drawer", "red_block", "blue_block", "pink_block")
-# where the robot begins: its `robot_obs`
+# the robot's `robot_obs` at the start
 ROBOT = (
     *(0.02586889, -0.2313129, 0.5712808, 3.09045411, -0.02908596, 1.50013585, 0.07999963),
     *(-1.21779124, 1.03987629, 2.11978254, -2.34205014, -0.87015899, 1.64119093, 0.55344928, 1.0),
 )
-# where blocks begin, in metres: at either end of the slider, and on the table
+# where blocks are at the start, in metres: at either end of the slider, and on the table
 SLIDER = {
     "slider_left": (-2.40851662e-01, 9.24044687e-02, 4.60990009e-01),
     "slider_right": (7.03416330e-02, 9.24044687e-02, 4.60990009e-01),
@@ -29,8 +29,8 @@ TABLE = (
 class Chain:
     """One chain of CALVIN's evaluation.
 
-    start: where the blocks, the slider and the drawer are, and which lights are on.
-    tasks: five names, in the order in which they are to be done.
+    start: {thing: its state} of the blocks, the slider, the drawer and the lights.
+    tasks: names of five tasks, in their order.
     """
 
     start: Mapping[str, str | int]
@@ -56,9 +56,9 @@ def read_chains() -> tuple[Chain, ...]:
 def scene_state(start: Mapping[str, str | int]) -> np.ndarray:
     """Return CALVIN's `scene_obs` (24) float64 of a chain's start.
 
-    Its numbers: slider, drawer, button, switch, two lights, and three blocks' poses. What the start
-    leaves open, the blocks' yaw and their order on the table, is drawn from a seed that is a hash
-    of the start. The numbers are those of CALVIN's `get_env_state_for_initial_condition`.
+    It holds the slider, drawer, button, switch and two lights, and the poses of three blocks. The
+    start does not say the blocks' yaw and their order on the table: they are drawn with a hash of
+    the start as seed. The numbers are those of CALVIN's `get_env_state_for_initial_condition`.
     """
     random = np.random.RandomState(_fnv1_hash(str(start.values())))
     table = [*TABLE]

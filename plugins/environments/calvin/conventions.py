@@ -1,12 +1,14 @@
-"""CALVIN's conventions, which hold in its simulator and in its data alike."""
+"""CALVIN's conventions, which its simulator and its data share."""
 
 from collections.abc import Mapping
 
 from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 RATE = 30.0  # Hz
-CAMERAS = {"static": "static", "wrist": "gripper"}  # {our name: calvin_env's}
-PROPRIO = (  # the numbers of CALVIN's `robot_obs`
+# {Joinery's name: calvin_env's name}
+CAMERAS = {"static": "static", "wrist": "gripper"}
+# the numbers of CALVIN's `robot_obs`
+PROPRIO = (
     *("tcp_x", "tcp_y", "tcp_z", "roll", "pitch", "yaw", "gripper_opening"),
     *(f"joint_{number}" for number in range(1, 8)),
     "gripper_action",

@@ -17,8 +17,10 @@ ANNOTATIONS = Path("lang_annotations", "auto_lang_ann.npy")
 PLAY = Path("ep_start_end_ids.npy")
 IMAGES = {name: f"rgb_{calvin_name}" for name, calvin_name in CAMERAS.items()}  # {camera: array}
 NUMBERS = ("rel_actions", "robot_obs")  # arrays of the actions and the proprioception
-MAX_LENGTH = 1_000  # frames per episode: recordings of play between two resets go on for hours
-MAX_FRAMES = 10**7  # in a split: file names number the frames with seven digits
+# most frames of an episode; recordings of play between two resets last for hours
+MAX_LENGTH = 1_000
+# most frames of a split, because file names number the frames with seven digits
+MAX_FRAMES = 10**7
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class CalvinDataConfig:
     """Which stretches of the recordings are episodes."""
 
     episodes: Literal["language", "play"] = "language"
-    """"language", the annotated stretches of about 64 frames, or "play", all recordings, 1,000
-    frames at a time.
+    """"language": the annotated stretches of about 64 frames; "play": all recordings, 1,000 frames
+    at a time.
     """
     instruction: str = "play"
     """the instruction of every episode of play, which has no annotations."""
@@ -64,7 +66,7 @@ class CalvinData:
         self.info = make_info({name: Camera(*frame[key].shape[:2]) for name, key in IMAGES.items()})
 
     def ids(self) -> Sequence[str]:
-        """Name the annotated stretches by their order, too: one may be annotated twice."""
+        """Return the names of the stretches, unique even if one is annotated twice."""
         return [*self.stretches]
 
     def read(self, episode: str) -> Episode:
@@ -107,7 +109,7 @@ class CalvinData:
 
 
 def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
-    """The annotated stretches, named by their order and their frames.
+    """Return the annotated stretches, named by their order and their frames.
 
     Raises DataError for annotations of another layout.
     """
@@ -130,7 +132,10 @@ def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
 
 
 def _play_stretches(folder: Path, instruction: str) -> dict[str, _Stretch]:
-    """All recordings, cut into pieces of MAX_LENGTH frames; raises DataError for a damaged list."""
+    """Return all recordings, cut into stretches of at most MAX_LENGTH frames.
+
+    Raises DataError if the list of recordings is damaged.
+    """
     path = folder / PLAY
     array = read_npy(path)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":

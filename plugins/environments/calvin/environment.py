@@ -1,4 +1,4 @@
-"""CALVIN's play table: its 34 tasks and 1,000 chains, in an installed calvin_env."""
+"""CALVIN's play table with its 34 tasks and 1,000 chains; calvin_env must be installed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class CalvinConfig:
     """Which scene, and how it is drawn."""
 
     dataset: Path | None = None
-    """a CALVIN split's training or validation folder, whose scene and cameras to take; default:
+    """a CALVIN split's training or validation folder, whose scene and cameras are used; default:
     calvin_env's own scene D, in which CALVIN evaluates.
     """
     use_egl: bool = False
-    """draw on a GPU by EGL instead of on the CPU; textures differ, so draw as the training data
-    were drawn.
+    """draw on a GPU by EGL and not on the CPU; textures differ, so choose what the training data
+    were drawn with.
     """
 
 
@@ -48,7 +48,7 @@ class Calvin(Environment):
             )
         self.tasks = _read_tasks(checkout)
         self._oracle = _import("calvin_env.envs.tasks").Tasks(_read_yaml(checkout / TASKS).tasks)
-        # the current task, and the state of the world when it was asked for
+        # the current task, and the state of the world when it began
         self._task: tuple[str, Any] | None = None
         scene = _read_scene(config.dataset, checkout)
         self._env = module.PlayTableSimEnv(
@@ -64,7 +64,8 @@ class Calvin(Environment):
             control_freq=int(RATE),
         )
         self._cameras = {camera.name: camera for camera in self._env.cameras}
-        self._env.cameras = []  # calvin_env would draw all of them in every step, needed or not
+        # calvin_env would draw all of its cameras in every step, needed or not
+        self._env.cameras = []
         sizes = {name: scene.cameras[calvin_name] for name, calvin_name in CAMERAS.items()}
         self.info = make_info(
             {name: Camera(int(size.height), int(size.width)) for name, size in sizes.items()}
@@ -99,7 +100,7 @@ class Calvin(Environment):
         return chain.tasks
 
     def proceed(self, task: str) -> None:
-        """Ask for a task; the oracle compares what follows with the world as it is now.
+        """Begin a task; the oracle compares later states of the world with the present one.
 
         Raises DataError for an unknown task.
         """
@@ -107,7 +108,7 @@ class Calvin(Environment):
         self._task = (task, self._env.get_info())
 
     def step(self, action: np.ndarray) -> bool:
-        """Apply an action (7); return whether CALVIN's oracle takes the task for done.
+        """Apply an action (7); return whether the task is done, according to CALVIN's oracle.
 
         The gripper opens above 0 and closes otherwise. Raises DataError for an action of another
         shape or that is not finite.
@@ -131,7 +132,7 @@ class Calvin(Environment):
     def close(self) -> None:
         """Disconnect from the physics server."""
         self._env.close()
-        # otherwise calvin_env disconnects a second time when it is collected
+        # otherwise calvin_env disconnects a second time when its object is freed
         self._env.ownsPhysicsClient = False
 
     def _check_known(self, task: str) -> None:
@@ -143,8 +144,9 @@ class Calvin(Environment):
     def _arrange(self, start: Mapping[str, str | int]) -> None:
         """Load the world anew and put everything in its place.
 
-        calvin_env's reset alone keeps contacts and the gripper's last action, and its load drops
-        the blocks at random places first: an episode would depend on those before it.
+        calvin_env's reset alone keeps contacts and the gripper's last action, and its load first
+        drops the blocks at random places. Without the steps below, an episode would depend on
+        earlier ones.
         """
         self._env.seed(0)
         self._env.scene.np_random = self._env.np_random
@@ -164,10 +166,10 @@ def _read_tasks(checkout: Path) -> dict[str, Task]:
 
 
 def _read_scene(dataset: Path | None, checkout: Path) -> Any:
-    """Read calvin_env's configuration of a scene, with our two cameras only."""
+    """Read calvin_env's configuration of a scene, with only the two cameras of CAMERAS."""
     if dataset is not None:
         scene = _read_yaml(dataset / ".hydra" / "merged_config.yaml")
-        # without the tactile camera, which needs one more package
+        # leave out the tactile camera, which needs another package
         scene.cameras = {name: scene.cameras[name] for name in CAMERAS.values()}
         return scene
     folder = checkout / "calvin_env" / "conf"

@@ -1,4 +1,4 @@
-"""Images by casting rays on the CPU: no OpenGL, no display, the same pixels on every machine."""
+"""Draws images by casting rays on the CPU: without OpenGL, and equal on every machine."""
 
 from functools import cached_property
 from typing import Any
@@ -13,19 +13,20 @@ FARTHEST = 10.0  # metres; nothing in the scene is farther from a camera
 
 
 class RayCamera:
-    """A pinhole camera: one ray per pixel, shaded by the colour and direction of the face it hits.
+    """A pinhole camera with one ray per pixel; the face that the ray hits gives its colour.
 
-    rays: directions (n 3) of length 1, row by row from the top left, in the camera's axes.
+    Newer versions of MuJoCo return normals, older ones do not. The face is therefore found from the
+    point of the geom's box at which the ray ends, so that all versions give the same images.
 
-    Newer versions of MuJoCo return normals, older ones do not. The face is found from the point of
-    the geom's box at which a ray ends, so that all versions give the same images.
+    rays: directions (n 3) of length 1 in the camera's axes, row by row from the top left.
     """
 
     def __init__(self, model: Any, size: int, field_of_view: float, floor: str) -> None:
         """Make a camera that can be anywhere in a model.
 
-        size: rows and columns. field_of_view: vertical, degrees. floor: a geom of which only the
-        top is visible.
+        size: rows and columns of the image.
+        field_of_view: vertical field of view in degrees.
+        floor: name of a geom of which only the top is visible.
         """
         import mujoco
 
@@ -41,16 +42,16 @@ class RayCamera:
         self._normals = (None,) if "normal" in (mujoco.mj_multiRay.__doc__ or "") else ()
 
     def render(self, data: Any, position: np.ndarray, axes: np.ndarray) -> np.ndarray:
-        """Draw the view from position (3) -> (Y X 3) uint8.
+        """Draw the view from a position (3) -> (Y X 3) uint8.
 
-        axes: (3 3), whose columns are the camera's right, up and backwards.
+        axes: the camera's right, up and backwards, as columns (3 3).
         """
         rays = self.rays @ axes.T
         self.cast(data, position, rays)
         palette = self._palette(data.geom_xmat.reshape(-1, 3, 3))
         colours = palette[self._geom, TOP]
         colours[self._geom < 0] = BACKGROUND
-        # rays that hit a geom of which more than the top is visible
+        # the rays that hit a geom of which more than the top is visible
         others = np.flatnonzero((self._geom >= 0) & (self._geom != self._floor))
         geoms, hits = self._geom[others], position + rays[others] * self._distance[others, None]
         colours[others] = palette[geoms, self._faces(data, geoms, hits)]
@@ -69,9 +70,10 @@ class RayCamera:
         )
 
     def _faces(self, data: Any, geoms: np.ndarray, hits: np.ndarray) -> np.ndarray:
-        """Find the face of its geom's box that each ray hits: geoms (m), hits (m 3) -> (m).
+        """Return which face of its geom's box each ray hits (m): 0 to 5 for +x -x +y -y +z -z.
 
-        Faces are numbered +x -x +y -y +z -z.
+        geoms: the geom that each ray hits (m).
+        hits: the points at which they end (m 3).
         """
         offsets = hits - data.geom_xpos[geoms]
         rotations = data.geom_xmat[geoms].reshape(-1, 3, 3)
@@ -82,7 +84,7 @@ class RayCamera:
 
     @cached_property
     def _extent(self) -> np.ndarray:
-        """Half sizes of each geom's box (geoms 3)."""
+        """Half the size of each geom's box (geoms 3)."""
         import mujoco
 
         size, kind = self.model.geom_size.copy(), self.model.geom_type[:, None]
@@ -94,7 +96,10 @@ class RayCamera:
         return extent
 
     def _palette(self, rotation: np.ndarray) -> np.ndarray:
-        """Colour of each face of each geom's box (geoms 6 3) uint8: +x -x +y -y +z -z."""
+        """Return the colour of each face of each geom's box (geoms 6 3) uint8: +x -x +y -y +z -z.
+
+        rotation: axes of each geom (geoms 3 3).
+        """
         towards = LIGHT @ rotation  # (geoms 3): how far each axis points to the light
         direct = np.stack([towards, -towards], axis=-1).reshape(len(rotation), 6).clip(0)
         brightness = AMBIENT + (1 - AMBIENT) * direct
@@ -103,7 +108,7 @@ class RayCamera:
 
 
 def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Axes (3 3) of an upright camera at `position` that looks at `target`.
+    """Return the axes (3 3) of an upright camera at `position` that looks at `target`.
 
     Their columns are right, up and backwards.
     """

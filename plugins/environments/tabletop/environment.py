@@ -1,7 +1,7 @@
 """The environment: tasks on a table, by name and seed.
 
-Actions follow CALVIN (Mees et al. 2022): relative, in the world frame, 2 cm and 0.05 rad per 1.0,
-gripper -1 to close and +1 to open. Images come from casting rays on the CPU.
+Actions follow CALVIN (Mees et al. 2022). They are relative, in the world frame, with 2 cm and 0.05
+rad per 1.0; the gripper closes at -1 and opens at +1. Images are drawn by casting rays on the CPU.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from plugins.environments.tabletop.placement import (
 from plugins.environments.tabletop.scene import RATE, ROTATION, TRANSLATION, Scene, State
 from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 
-# Where the cameras are and what point they look at, in metres; "wrist" in the hand's frame.
+# Where the cameras are, and the points they look at, in metres; "wrist" is in the hand's frame.
 STATIC_POSITION, STATIC_TARGET = np.array([0.0, -0.36, 0.52]), np.array([0.0, -0.01, 0.0])
 WRIST_POSITION, WRIST_TARGET = np.array([0.0, -0.075, 0.03]), np.array([0.0, 0.012, -0.012])
 STATIC_VIEW, WRIST_VIEW = 50.0, 75.0  # fields of view, degrees
@@ -37,10 +37,9 @@ class TabletopConfig:
     image_size: Annotated[int, Ge(16)] = 64
     """rows and columns of both cameras' images, pixels."""
     cameras: tuple[Literal["static", "wrist"], ...] = ("static", "wrist")
-    """which cameras there are: "static" looks at the table, "wrist" between the fingers."""
+    """the cameras: "static" looks at the table, "wrist" between the fingers."""
     continued: Annotated[float, Ge(0), Le(1)] = 0.0
-    """share of episodes that begin where another task has just been done, as in a chain of tasks.
-    """
+    """share of episodes that begin right after another task was done, as in a chain of tasks."""
 
 
 class Tabletop(Environment):
@@ -68,7 +67,7 @@ class Tabletop(Environment):
         self._static = RayCamera(self.scene.model, config.image_size, STATIC_VIEW, floor="table")
         self._wrist = RayCamera(self.scene.model, config.image_size, WRIST_VIEW, floor="table")
         self._continued = config.continued
-        # the current task, and the state in which it was asked for
+        # the current task, and the state in which it began
         self._task: tuple[TabletopTask, State] | None = None
 
     def reset(self, task: str, seed: int) -> None:
@@ -90,7 +89,7 @@ class Tabletop(Environment):
         return tasks
 
     def proceed(self, task: str) -> None:
-        """Measure success from the present state on; raises DataError for an unknown task."""
+        """Begin a task in the present state; raises DataError for an unknown task."""
         self._task = _find(task), self.scene.state()
 
     def step(self, action: np.ndarray) -> bool:
@@ -126,7 +125,7 @@ class Tabletop(Environment):
         return task.expert(self.scene.state())
 
     def _current_task(self) -> tuple[TabletopTask, State]:
-        """Return the current task, and the state in which it was asked for."""
+        """Return the current task, and the state in which it began."""
         if self._task is None:
             raise DataError("tabletop has no task yet; reset comes first")
         return self._task

@@ -1,7 +1,7 @@
 """Scripted experts: an action as a function of the present state alone.
 
-They therefore recover from disturbances. The gripper comes down to an object only as fast as it
-comes near it, and rises before it travels. Distances are in metres.
+They therefore recover from disturbances. The gripper rises before it travels, and comes down only
+when it is near its target. Distances are in metres.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,8 @@ def push(
 ) -> np.ndarray:
     """Push a thing along a horizontal direction (3) with closed fingers.
 
-    locate: says where the thing's middle (3) is. gap: how far behind it the push begins.
+    locate: returns where the thing's middle (3) is.
+    gap: how far behind it the push begins.
     """
     if state.held is not None:
         return _release(state)
@@ -90,7 +91,7 @@ def pull(state: State) -> np.ndarray:
 def press(position: np.ndarray, state: State) -> np.ndarray:
     """Press the button at position (2) from above with closed fingers.
 
-    Rise first if it is down already.
+    If it is down already, rise first.
     """
     if state.held is not None:
         return _release(state)
@@ -102,22 +103,22 @@ def press(position: np.ndarray, state: State) -> np.ndarray:
 def pushing(
     locate: Callable[[State], np.ndarray], direction: tuple[float, float, float], gap: float = 0.05
 ) -> Expert:
-    """`push` as a function of the state alone."""
+    """Return `push` as a function of the state alone."""
     return partial(push, locate, np.array(direction), gap)
 
 
 def block_position(colour: str, state: State) -> np.ndarray:
-    """Middle of a block, for `push`."""
+    """Return the middle of a block, for `push`."""
     return state.blocks[colour].position
 
 
 def handle_front(state: State) -> np.ndarray:
-    """The end of the handle, for `push`."""
+    """Return the middle of the handle, for `push`."""
     return state.handle
 
 
 def slider_post(state: State) -> np.ndarray:
-    """The slider's post, for `push`."""
+    """Return the middle of the slider's post, for `push`."""
     return state.post
 
 
@@ -152,12 +153,14 @@ def _approach(state: State, target: np.ndarray, yaw: float, gripper: float) -> n
         hover - target[2], 3 * max(0.0, distance - 0.006) + 0.3 * max(0.0, yaw_error - 0.06)
     )
     goal = np.array([target[0], target[1], height])
-    if distance > 0.02:  # travel only as fast as the fingers are clear of what stands on the table
+    if distance > 0.02:
+        # travel only as fast as the fingers are clear of the things on the table
         clear = 1.0
         if state.tcp[2] < height:
             clear = np.clip((state.tcp[2] - hover + 0.04) / 0.025, 0.0, 1.0)
         goal[:2] = state.tcp[:2] + (target[:2] - state.tcp[:2]) * clear
-        if clear < 0.5:  # something may be between the fingers or beside them: do not touch it
+        if clear < 0.5:
+            # a thing may be between the fingers or beside them: do not touch it
             gripper = OPEN if state.opening > 0.03 else CLOSED
     return _move(state, goal, yaw, gripper)
 
@@ -175,7 +178,7 @@ def _put_down(state: State, target: np.ndarray) -> np.ndarray:
 
 
 def _release(state: State) -> np.ndarray:
-    """Put down the held block, if it is one, and open the fingers."""
+    """Put the held thing down, if it is a block, and open the fingers."""
     block = state.blocks.get(str(state.held))
     if block is not None and block.position[2] > HALF_BLOCK + 0.012:
         return _move(state, state.tcp - np.array([0, 0, 0.02]), state.euler[2], CLOSED)
@@ -183,7 +186,7 @@ def _release(state: State) -> np.ndarray:
 
 
 def _move(state: State, goal: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
-    """Return the action (7) that moves one step towards an upright pose."""
+    """Return the action (7) that moves one step towards an upright pose, at a position and yaw."""
     translation = 0.9 * (goal - state.tcp) / TRANSLATION
     rotation = wrap(np.array([0.0, 0.0, yaw]) - state.euler) / ROTATION
     action = np.concatenate([translation, 0.9 * rotation, [gripper]])

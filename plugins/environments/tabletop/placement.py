@@ -1,4 +1,4 @@
-"""Scenes: where everything stands when an episode or a chain begins, as a function of its seed."""
+"""Draws scenes: where everything is when an episode or a chain begins, as its seed decides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
 BLOCK_DISTANCE = 0.09  # least distance of two blocks' centres: room for open fingers
-# A block that is pushed has free space around it, in metres from its centre:
+# A block that is pushed has free space around it, in metres from its centre.
 LANE = 0.05  # to either side
 PUSH_ROOM = 0.14  # ahead of it, and behind it for the gripper
-LARGEST_YAW = 0.6  # radians; near 45 degrees it is ambiguous which side of a cube faces the gripper
+# in radians; near 45 degrees it is ambiguous which side of a cube faces the gripper
+LARGEST_YAW = 0.6
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ def draw_previous_task(task: str, random: np.random.Generator) -> str:
 
 
 def is_feasible(names: Sequence[str]) -> bool:
-    """Whether tasks can be done one after the other, each once, in some scene."""
-    fixtures: dict[str, float] = {"room": 1.0}  # those whose state is known
+    """Return whether tasks can be done one after the other, each once, in some scene."""
+    fixtures: dict[str, float] = {"room": 1.0}  # {fixture: state}, as far as it is known
     used_up: set[str] = set()  # blocks that do not stand free
-    pushed: set[str] = set()  # a block that is pushed twice might leave its free lane
+    pushed: set[str] = set()  # blocks that were pushed: a second push might leave the free lane
     for task in map(TASKS.__getitem__, names):
         blocks = {*task.blocks}
         needs_are_met = all(
@@ -86,14 +87,14 @@ def is_feasible(names: Sequence[str]) -> bool:
 
 
 def _draw_blocks(tasks: Sequence[TabletopTask], random: np.random.Generator) -> dict[str, Block]:
-    """Draw the blocks' poses, again and again until there is room for gripper and pushes."""
+    """Draw the blocks' poses until there is room for the gripper and for pushes."""
     while True:
-        drawn = random.uniform(REGION[0], REGION[1], (len(COLOURS), 2))
-        positions = dict(zip(COLOURS, drawn, strict=True))
-        have_distance = all(
-            np.linalg.norm(a - b) > BLOCK_DISTANCE for i, a in enumerate(drawn) for b in drawn[:i]
+        points = random.uniform(REGION[0], REGION[1], (len(COLOURS), 2))
+        positions = dict(zip(COLOURS, points, strict=True))
+        are_apart = all(
+            np.linalg.norm(a - b) > BLOCK_DISTANCE for i, a in enumerate(points) for b in points[:i]
         )
-        if have_distance and all(_has_lane(task, positions) for task in tasks if task.pushes):
+        if are_apart and all(_has_lane(task, positions) for task in tasks if task.pushes):
             break
     blocks = {}
     for colour, position in positions.items():
@@ -103,7 +104,7 @@ def _draw_blocks(tasks: Sequence[TabletopTask], random: np.random.Generator) -> 
 
 
 def _has_lane(task: TabletopTask, positions: Mapping[str, np.ndarray]) -> bool:
-    """Whether no other block stands in the way of a push, or of the gripper behind it."""
+    """Return whether a push, and the gripper behind it, have no other block in their way."""
     (pushed,) = task.blocks
     offsets = [positions[colour] - positions[pushed] for colour in positions if colour != pushed]
     return all(abs(dy) > LANE or abs(dx) > PUSH_ROOM for dx, dy in offsets)

@@ -13,21 +13,21 @@ import numpy as np
 COLOURS = ("red", "green", "blue")
 HALF_BLOCK = 0.02
 RATE = 20.0  # control steps per second
-SUBSTEPS = 10  # of 5 ms
+SUBSTEPS = 10  # physics steps of 5 ms per control step
 # what an action of 1.0 means, in metres and radians, as in CALVIN
 TRANSLATION, ROTATION = 0.02, 0.05
 # limits of the positions to which the gripper may be sent
 LOW, HIGH = np.array([-0.26, -0.24, 0.016]), np.array([0.26, 0.22, 0.25])
-FINGER_TRAVEL = 0.04  # of each finger
+FINGER_TRAVEL = 0.04  # largest distance that each finger moves
 
-DRAWER = np.array([0.15, 0.10])  # its front when closed
+DRAWER = np.array([0.15, 0.10])  # the front of the closed drawer
 DRAWER_TRAVEL = 0.10
 DRAWER_ROOM = np.array([0.15, 0.047])  # the middle of the open part of an open drawer
 SLIDER = np.array([-0.03, 0.15])  # the middle of the rail
 SLIDER_TRAVEL = 0.05  # either way from the middle
-SLIDER_END = 0.045  # either way from the middle, where it stands at the start of an episode
+SLIDER_END = 0.045  # distance from the middle at the start of an episode, on either side
 BUTTON = np.array([-0.17, 0.10])
-BUTTON_DOWN, BUTTON_UP = 0.008, 0.006  # depths at which it acts, and may act again
+BUTTON_DOWN, BUTTON_UP = 0.008, 0.006  # depths at which it acts, and at which it may act again
 
 _RGBA = {"red": ".85 .12 .12 1", "green": ".12 .65 .2 1", "blue": ".15 .25 .85 1"}
 LAMP_ON, LAMP_OFF = (1.0, 0.9, 0.25, 1.0), (0.25, 0.25, 0.22, 1.0)
@@ -183,7 +183,10 @@ class Scene:
         blocks: Mapping[str, Block],
         fixtures: Mapping[str, float],
     ) -> None:
-        """Put everything in its place, at rest. fixtures: drawer, slider and lamp, as in State."""
+        """Put everything in its place, at rest.
+
+        fixtures: {"drawer", "slider", "lamp"}, as in State.
+        """
         self._mujoco.mj_resetData(self.model, self.data)
         q = self.data.qpos
         for colour, block in blocks.items():
@@ -200,8 +203,8 @@ class Scene:
     def act(self, action: np.ndarray) -> None:
         """Apply an action (7) for one control step."""
         action = np.clip(np.asarray(action, np.float64), -1, 1)
-        # Actions are relative to the pose that was reached. If they were relative to the last
-        # target, a target that runs ahead of a blocked gripper would go on pushing.
+        # Actions are relative to the present pose. If they were relative to the last target, the
+        # target would run ahead of a gripper that is blocked, and the gripper would go on pushing.
         tcp, euler = self._pose()
         position, rotation = tcp + action[:3] * TRANSLATION, euler + action[3:6] * ROTATION
         self._command(np.clip(position, LOW, HIGH), rotation, bool(action[6] > 0))
@@ -224,7 +227,7 @@ class Scene:
             tcp=tcp,
             euler=euler,
             opening=float(q[index["left"]] + q[index["right"]]),
-            held=self._held(),
+            held=self._find_held(),
             blocks=blocks,
             drawer=float(q[index["drawer"]]),
             slider=float(q[index["slider"]]),
@@ -233,12 +236,12 @@ class Scene:
         )
 
     def refresh(self) -> None:
-        """Bring the poses of all bodies and the lamp's colour up to date, before they are drawn."""
+        """Update the poses of all bodies and the lamp's colour before they are drawn."""
         self._mujoco.mj_kinematics(self.model, self.data)
         self.model.geom_rgba[self._geom["lamp"]] = LAMP_ON if self.lamp else LAMP_OFF
 
     def _pose(self) -> tuple[np.ndarray, np.ndarray]:
-        """The hand's position (3) and its roll, pitch and yaw (3)."""
+        """Return the hand's position (3) and its roll, pitch and yaw (3)."""
         i = self._index["hand"]
         w, x, y, z = self.data.qpos[i + 3 : i + 7]
         roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
@@ -257,8 +260,8 @@ class Scene:
         self.data.mocap_quat[0] = _quaternion(euler)
         self.data.ctrl[:] = FINGER_TRAVEL if open_gripper else 0.0
 
-    def _held(self) -> str | None:
-        """The name of a geom that touches both fingers."""
+    def _find_held(self) -> str | None:
+        """Return the name of a geom that touches both fingers, or None."""
         pairs = self.data.contact.geom  # (contacts 2)
         fingers = (self._geom["left"], self._geom["right"])
         left, right = (set(pairs[(pairs == finger).any(axis=1)].ravel()) for finger in fingers)
@@ -290,7 +293,7 @@ def _model_xml() -> str:
 
 
 def _quaternion(euler: np.ndarray) -> np.ndarray:
-    """Roll, pitch and yaw about the fixed x, y and z axes, in this order -> (w x y z)."""
+    """Return the quaternion (w x y z) of roll, pitch and yaw about the fixed x, y and z axes."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(euler / 2), np.sin(euler / 2)
     return np.array(
         [
@@ -303,6 +306,6 @@ def _quaternion(euler: np.ndarray) -> np.ndarray:
 
 
 def _yaw(quaternion: np.ndarray) -> float:
-    """(w x y z) -> yaw."""
+    """Return the yaw of a quaternion (w x y z)."""
     w, x, y, z = quaternion
     return float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))

@@ -20,7 +20,7 @@ from plugins.environments.tabletop.scene import (
     wrap,
 )
 
-# whether a task is done: a function of the state in which it was asked for, and the present one
+# whether a task is done: a function of the state in which it began, and the present state
 Oracle = Callable[[State, State], bool]
 
 
@@ -29,10 +29,11 @@ class TabletopTask:
     """A task of the table.
 
     task: its name and instructions.
-    done: whether it is done.
-    expert: demonstrates it.
-    needs, leaves: the fixtures before and after it, {"drawer": DRAWER_TRAVEL} for example. They are
-        "drawer" and "slider", in metres; "lamp"; and "room", whether the drawer has some.
+    done: returns whether it is done.
+    expert: returns the action that demonstrates it.
+    needs, leaves: the states of fixtures before and after it, {"drawer": DRAWER_TRAVEL} for
+        example. Fixtures are "drawer" and "slider", in metres; "lamp"; and "room", whether the
+        drawer has room for a block.
     blocks: the block that it moves, and the one that it is stacked on.
     pushes: whether it pushes a block, which needs free space to its sides.
     uses_up: whether its blocks do not stand free on the table afterwards.
@@ -52,15 +53,18 @@ class TabletopTask:
 
 
 def _is_lifted(colour: str, before: State, now: State) -> bool:
-    """Held, and five centimetres higher than before, or than on the table if it was on a block."""
+    """Return whether a block is held, and has risen by five centimetres.
+
+    If it was on another block before, the table counts as its former height.
+    """
     rise = now.blocks[colour].position[2] - min(before.blocks[colour].position[2], HALF_BLOCK)
     return bool(now.held == colour and rise > 0.05)
 
 
 def _is_pushed(colour: str, direction: int, before: State, now: State) -> bool:
-    """Moved by four centimetres, on the table.
+    """Return whether a block has moved by four centimetres, on the table.
 
-    A block that another block pushes does not count: the other one moved further.
+    A block that another block pushes does not count: the other block moves further.
     """
     distances = {
         name: direction * (block.position[0] - before.blocks[name].position[0])
@@ -72,13 +76,13 @@ def _is_pushed(colour: str, direction: int, before: State, now: State) -> bool:
 
 
 def _is_rotated(colour: str, before: State, now: State) -> bool:
-    """Turned by 35 degrees counter-clockwise, on the table."""
+    """Return whether a block has turned by 35 degrees counter-clockwise, on the table."""
     turn = wrap(now.blocks[colour].yaw - before.blocks[colour].yaw)
     return bool(turn > np.radians(35) and now.blocks[colour].position[2] < 1.5 * HALF_BLOCK)
 
 
 def _is_in_drawer(colour: str, before: State, now: State) -> bool:  # noqa: ARG001
-    """Released inside the open drawer."""
+    """Return whether a block is released inside the open drawer."""
     x, y, z = now.blocks[colour].position
     front = DRAWER[1] - now.drawer
     return bool(
@@ -87,7 +91,7 @@ def _is_in_drawer(colour: str, before: State, now: State) -> bool:  # noqa: ARG0
 
 
 def _is_stacked(colour: str, below: str, before: State, now: State) -> bool:  # noqa: ARG001
-    """Released on top of the other block."""
+    """Return whether a block is released on top of another block."""
     offset = now.blocks[colour].position - now.blocks[below].position
     is_above = np.linalg.norm(offset[:2]) < 1.3 * HALF_BLOCK
     touches = abs(offset[2] - 2 * HALF_BLOCK) < 0.006
@@ -189,7 +193,7 @@ def _switch(name: str, on: bool) -> TabletopTask:
 
 
 def _all_tasks() -> list[TabletopTask]:
-    """All tasks; their order must not change, because seeds depend on it."""
+    """Return all tasks; their order must not change, because seeds depend on it."""
     # each colour is stacked on the next
     below = dict(zip(COLOURS, (*COLOURS[1:], COLOURS[0]), strict=True))
     return [

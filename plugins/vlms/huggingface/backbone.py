@@ -44,8 +44,10 @@ class HuggingFaceBackbone(Backbone):
     """Runs the language model on embeddings, without its output layer.
 
     It offers its layers to heads, unless a head could not compute with them (see
-    `layers.find_obstacle`). `pretrained` takes the model's folder. Raises ConfigError if the model
-    cannot be had, is not made of these pieces, or has no such positions.
+    `layers.find_obstacle`). `pretrained` takes the model's folder.
+
+    Raises ConfigError if the model cannot be loaded, if it does not consist of vision encoder,
+    embedding and language model, or if it has no such positions.
     """
 
     offers = frozenset({"keys_values", "hidden_states", "extend"})
@@ -91,8 +93,8 @@ class HuggingFaceBackbone(Backbone):
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
         """(S L width) -> normed hidden states, and hidden states, keys and values of every layer.
 
-        Raises ConfigError if a head could not compute with them: for some models, and for sequences
-        that are longer than a sliding window.
+        Raises ConfigError if a head could not compute with the layers of this model, or if the
+        sequence is longer than a sliding window.
         """
         self._raise_if_obstructed()
         past_length = 0 if past is None else past.tokens.shape[1]
@@ -103,12 +105,15 @@ class HuggingFaceBackbone(Backbone):
         return make_memory(sequence, tokens, keys, values, hidden_states, past)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """Rotate queries or keys (S heads n d) at positions (S n); ConfigError as `remember`."""
+        """Rotate queries or keys (S heads n d) at positions (S n).
+
+        Raises ConfigError if a head could not compute with the layers of this model.
+        """
         self._raise_if_obstructed()
         return rotation_of(self.model, self.blocks)(x, position)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the language model without embedding and output layer, strictly.
+        """Load the language model without embedding and output layer, strictly.
 
         Raises ConfigError that lists what does not fit.
         """
@@ -123,25 +128,25 @@ class HuggingFaceBackbone(Backbone):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """The language model's configuration."""
+        """Return the language model's configuration."""
         return self.part.description
 
     def _prepare_recording(self) -> str:
-        """Prepare the model for `remember`; the reason if that cannot be, else ""."""
+        """Prepare the model for `remember`; return "", or the reason why that is impossible."""
         if self.on_grid:
             return 'backbone.positions = "grid" gives tokens places that a head does not know'
         record_layers(self.model, self.blocks)
         try:
             with CPU:
-                alike = rotates_all_keys_alike(self.model, self.blocks)
+                are_alike = rotates_all_keys_alike(self.model, self.blocks)
         except ConfigError as error:
             return str(error)
-        return "" if alike else "its layers do not all turn their keys alike"
+        return "" if are_alike else "its layers do not all turn their keys alike"
 
     def _run(
         self, sequence: TokenSequence, past: Memory | None, recording: Recording | None
     ) -> Tensor:
-        """Run the model on a sequence behind the past -> normed hidden states (S L width)."""
+        """Run a sequence that continues the past; return normed hidden states (S L width)."""
         before = None if past is None else past.sequence
         extra = {} if recording is None else {"recording": recording}
         hidden: Tensor = self.model(
@@ -154,10 +159,10 @@ class HuggingFaceBackbone(Backbone):
         return hidden
 
     def _positions(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
-        """Positions as the model takes them, (S L) or (3 S L); None if they are indices.
+        """Return positions as the model takes them, (S L) or (3 S L); None if they are indices.
 
-        The model counts indices itself. If it were given them, it would look for several sequences
-        in one row.
+        The model counts indices itself. If it got them as an argument, it would look for several
+        sequences in one row.
         """
         if self.on_grid:
             if sequence.grid is None:
@@ -171,7 +176,7 @@ class HuggingFaceBackbone(Backbone):
         return token_positions(sequence, past)
 
     def _mask(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
-        """The mask as the model takes it (S 1 L P+L); None if it is causal without a mask."""
+        """Return the mask as the model takes it (S 1 L P+L); None if it needs none to be causal."""
         tokens = sequence.tokens
         visible = attention_mask(sequence, past)
         if visible is None and self.causal_without_mask:
@@ -186,7 +191,10 @@ class HuggingFaceBackbone(Backbone):
         return torch.zeros_like(visible, dtype=tokens.dtype).masked_fill(~visible, lowest)
 
     def _raise_if_too_long(self, length: int) -> None:
-        """Refuse a sequence longer than the sliding window: its layers ignore the mask."""
+        """Raise ConfigError for a sequence longer than the sliding window.
+
+        Layers with a sliding window ignore the mask.
+        """
         if self.longest is not None and length > self.longest:
             raise ConfigError(
                 f"action_tokens.attention: a sequence has {length} tokens, and this model slides a "

@@ -10,25 +10,27 @@ MODELS = ("qwen2_vl", "qwen2_5_vl")
 
 
 def token_grid(rows: int, columns: int) -> Tensor:
-    """Row and column of each token of an image, row after row (rows*columns 2) int64."""
+    """Return row and column of each token of an image, row after row (rows*columns 2) int64."""
     return torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
 
 
 def grid_positions(grid: Tensor) -> Tensor:
-    """Rows and columns (S L 2), -1 for words -> positions in time, row and column (3 S L) int64.
+    """Return the positions of tokens in time, row and column (3 S L) int64.
 
     A word has the same position in all three, and so does the first token of an image. The image's
-    other tokens are as far behind the first as their row and column say. What follows the image is
-    behind the largest position in it. A token of row and column 0 begins an image, so that images
-    may follow one another.
+    other tokens are as far behind the first as their row and column say. The token after an image
+    is behind the largest position in it. A token of row and column 0 begins an image, so that
+    images may follow one another.
+
+    grid: row and column of each token in its image (S L 2); -1 for words.
     """
     row, column = grid.unbind(-1)
     is_word = row < 0
-    # Over an image these add up to rows + columns - the shorter side, which is the longer side.
+    # The steps of an image add up to rows + columns - shorter side, which is the longer side.
     steps = torch.where(
         is_word, 1, (row == 0).long() + (column == 0).long() - (row == column).long()
     )
-    before = steps.cumsum(dim=1) - steps  # steps of all tokens before
+    before = steps.cumsum(dim=1) - steps  # sum of the steps of all earlier tokens
     begins = is_word | ((row == 0) & (column == 0))
     start = torch.where(begins, before, 0).cummax(dim=1).values
     return torch.stack([start, start + row.clamp(min=0), start + column.clamp(min=0)])

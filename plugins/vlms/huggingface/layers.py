@@ -1,9 +1,9 @@
-"""Keys and values of every layer of transformers' language models, by its attention interface.
+"""Records keys and values in every layer of transformers' language models.
 
-The model looks its attention up by name. Under the name "joinery" it finds a function that puts the
-keys and values of earlier tokens before the new ones, records the result, and then does what
-transformers' own "sdpa" does. The `Recording` comes with every call as a keyword argument, so that
-threads and models share nothing.
+A model looks its attention up by name, in transformers' attention interface. Under the name
+"joinery" it finds a function that puts the keys and values of earlier tokens before the new ones,
+records the result, and then does what transformers' own "sdpa" does. The `Recording` comes with
+every call as a keyword argument, so that threads and models share nothing.
 """
 
 import sys
@@ -27,19 +27,23 @@ class Recording:
     """What one forward pass computes in the layers.
 
     It is open until the pass is over. Gradient checkpointing runs layers again in the backward
-    pass. They need the same past then, but nothing of that run is recorded. The tensors that were
-    recorded must have left the recording by then: the graph to which they belong holds the
-    recording for those later runs, and such a circle of references is never freed.
+    pass: they then need the same past, but must not record anything. The tensors must have left the
+    recording by then. Their graph holds the recording for those later runs, and a circle of
+    references would never be freed.
+
+    past: memory of the earlier tokens.
+    keys, values: {layer: (S K P+L d)}.
+    hidden_states: (S L D) before the first layer and after each.
     """
 
-    past: Memory | None  # of the tokens before
-    keys: dict[int, Tensor] = field(default_factory=dict)  # of each layer (S K P+L d)
-    values: dict[int, Tensor] = field(default_factory=dict)  # of each layer (S K P+L d)
-    hidden_states: list[Tensor] = field(default_factory=list)  # (S L D), as Memory's
+    past: Memory | None
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    hidden_states: list[Tensor] = field(default_factory=list)
     open: bool = True
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Record a layer's keys and values (S K L d), those of the past first -> (S K P+L d)."""
+        """Put the past before a layer's keys and values (S K L d) -> (S K P+L d); record them."""
         if self.past is not None:
             keys = torch.cat([self.past.keys[layer], keys], dim=2)
             values = torch.cat([self.past.values[layer], values], dim=2)
@@ -48,7 +52,7 @@ class Recording:
         return keys, values
 
     def close(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Hand over keys and values, in the order of the layers, and hidden states."""
+        """Return keys and values, in the order of the layers, and hidden states; keep none."""
         order = sorted(self.keys)
         keys, values = [self.keys[i] for i in order], [self.values[i] for i in order]
         hidden_states = self.hidden_states
@@ -68,7 +72,7 @@ def record_layers(model: Any, blocks: Sequence[nn.Module]) -> None:
 
 
 def layer_spec(config: Any) -> LayerSpec:
-    """The layers that a language model's configuration describes."""
+    """Describe the layers of a language model from its configuration."""
     heads = config.num_attention_heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -76,9 +80,9 @@ def layer_spec(config: Any) -> LayerSpec:
 
 
 def find_obstacle(model: Any) -> str:
-    """Why a head could not compute with a language model's keys and values; "" if nothing is known.
+    """Return why a head could not compute with a language model's keys and values, "" if it can.
 
-    This is what the configuration tells; `rotates_all_keys_alike` tests the rest.
+    Only the configuration is looked at; `rotates_all_keys_alike` tests the rest.
     """
     config = model.config
     if getattr(config, "attn_logit_softcapping", None) is not None:
@@ -92,11 +96,11 @@ def find_obstacle(model: Any) -> str:
 
 @torch.no_grad()
 def rotates_all_keys_alike(model: Any, blocks: Sequence[nn.Module]) -> bool:
-    """Whether all layers record keys that are rotated by `rotation_of`, and by nothing else.
+    """Return whether all layers record keys that `rotation_of` rotates, and nothing else does.
 
-    It is tested with one token at two positions: a token that sees itself alone has the same hidden
-    states wherever it stands. False for models that rotate some layers otherwise, or not at all;
-    ConfigError if rotating or running them fails.
+    It is tested with one token at two positions: a token that sees only itself has the same hidden
+    states at every position. The result is False for models that rotate some layers differently or
+    not at all. Raises ConfigError if running or rotating fails.
     """
     token = torch.linspace(-1, 1, model.config.hidden_size, dtype=model.dtype)
     position, recording = torch.tensor([[0], [7]]), Recording(None)
@@ -111,32 +115,32 @@ def rotates_all_keys_alike(model: Any, blocks: Sequence[nn.Module]) -> bool:
                 recording=recording,
             )
             keys, _, hidden_states = recording.close()
-            rotated = [rotation_of(model, blocks)(key[:1], position[1:]) for key in keys]
+            expected = [rotation_of(model, blocks)(key[:1], position[1:]) for key in keys]
             spec = layer_spec(model.config)
     finally:
         model.train()
-    alike = all(_is_close(key[1:], expected) for key, expected in zip(keys, rotated, strict=True))
+    are_alike = all(_is_close(key[1:], other) for key, other in zip(keys, expected, strict=True))
     depths_agree = len(keys) == len(blocks) == len(hidden_states) - 1 == spec.depth
     shapes = {tuple(key.shape) for key in keys}
-    return alike and depths_agree and shapes == {(2, spec.key_heads, 1, spec.head_width)}
+    return are_alike and depths_agree and shapes == {(2, spec.key_heads, 1, spec.head_width)}
 
 
 def rotation_of(model: Any, blocks: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tensor]:
-    """A model's own rotation of queries or keys (S heads n d) at positions (S n)."""
+    """Return a model's own rotation of queries or keys (S heads n d) at positions (S n)."""
     attention = next(module for module in blocks[0].modules() if hasattr(module, "layer_idx"))
     apply = sys.modules[type(attention).__module__].apply_rotary_pos_emb
 
     def rotate(x: Tensor, position: Tensor) -> Tensor:
         cosine, sine = model.rotary_emb(x, position)
         no_keys = x[:, :0]
-        rotated: Tensor = apply(x, no_keys, cosine, sine)[0]
-        return rotated
+        result: Tensor = apply(x, no_keys, cosine, sine)[0]
+        return result
 
     return rotate
 
 
 def _is_close(x: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors are equal within the rounding of bfloat16."""
+    """Return whether two tensors are equal within the rounding of bfloat16."""
     if x.shape != expected.shape:
         return False
     return bool((x - expected).abs().max() <= 0.02 * expected.abs().max())
@@ -152,7 +156,7 @@ def _attend(
     recording: Recording | None = None,
     **settings: Any,
 ) -> Any:
-    """Attention as transformers calls it; `settings` are its own, meant for `sdpa`."""
+    """Attend as transformers expects it; `settings` are its own arguments for `sdpa`."""
     if recording is not None:
         key, value = recording.extend(module.layer_idx, key, value)
     return sdpa(module, query, key, value, attention_mask, **settings)
@@ -164,7 +168,7 @@ def _record_hidden_states(
     keywords: dict[str, Any],
     output: Any,
 ) -> None:
-    """Hook that is called after a block; gradient checkpointing does not run it again."""
+    """Record what enters and leaves a block: a hook that gradient checkpointing does not rerun."""
     recording = keywords.get("recording")
     if recording is not None:
         if not recording.hidden_states:

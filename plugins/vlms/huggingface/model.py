@@ -1,9 +1,9 @@
 """A vision-language model of transformers, split into vision, words and language model.
 
-Every weight of the base model belongs to one of three parts, by its name. What lies in the token
-embedding belongs to "text", what else lies in the language model to "backbone", and the rest to
-"vision". The output layer, which turns hidden states into scores of words, is either the token
-embedding or a fourth part.
+Every weight of the base model belongs to one of three parts, by its name. The token embedding
+belongs to "text", the rest of the language model to "backbone", and all else to "vision". The
+output layer, which turns hidden states into scores of words, is either the token embedding or a
+fourth part.
 """
 
 import inspect
@@ -27,7 +27,7 @@ SECTION: dict[Role, str] = {
     "backbone": "backbone",
     "output": "text_encoder",
 }
-# a language model with more arguments than these needs something that embeddings do not carry
+# a language model with further arguments needs something that embeddings do not hold
 USUAL_ARGUMENTS = (
     "input_ids",
     "inputs_embeds",
@@ -37,7 +37,7 @@ USUAL_ARGUMENTS = (
     "past_key_values",
     "use_cache",
 )
-# Everything is made there, whatever the default device; core moves the policy as a whole.
+# Everything is made on the CPU, whatever the default device; core moves the policy as a whole.
 CPU = torch.device("cpu")
 SUPPORTED = "this component joins models like LLaVA, PaliGemma, Qwen2.5-VL, Idefics3 and SmolVLM"
 # what a checkpoint of RoboVLMs puts before Hugging Face's names
@@ -46,14 +46,22 @@ ROBOVLMS_PREFIX = "model.backbone."
 
 @dataclass(frozen=True)
 class VLMLayout:
-    """A vision-language model of transformers, and the names of its pieces."""
+    """A vision-language model of transformers, and the names of its pieces.
 
-    full: Any  # PreTrainedModel
-    base: Any  # the same without the output layer
-    prefix: str  # what stands before the base model's names in published weights
-    decoder: str  # name of the language model in the base model
-    embedding: str  # name of the token embedding in the base model
-    # name of the output layer in the full model; "" if it is the embedding, or if there is none
+    full: the PreTrainedModel.
+    base: the same without the output layer.
+    prefix: what stands before the base model's names in published weights.
+    decoder: name of the language model in the base model.
+    embedding: name of the token embedding in the base model.
+    output: name of the output layer in the full model; "" if it is the embedding, or if there is
+        none.
+    """
+
+    full: Any
+    base: Any
+    prefix: str
+    decoder: str
+    embedding: str
     output: str
 
     @property
@@ -62,7 +70,7 @@ class VLMLayout:
         return self.base.get_submodule(self.decoder)
 
     def role_of(self, name: str) -> Role:
-        """The part to which a weight of the base model belongs."""
+        """Return the part to which a weight of the base model belongs."""
         if name.startswith(self.embedding + "."):
             return "text"
         return "backbone" if name.startswith(self.decoder + ".") else "vision"
@@ -70,22 +78,28 @@ class VLMLayout:
 
 @dataclass(frozen=True)
 class VLMPart:
-    """One part of a vision-language model, with weights of its own."""
+    """One part of a vision-language model, with weights of its own.
+
+    prefix: what stands before the module's names in published weights.
+    description: the part's share of config.json.
+    config: configuration of the whole model.
+    tied: whether the output layer is the token embedding.
+    """
 
     module: Any
-    prefix: str  # what stands before the module's names in published weights
-    description: dict[str, Any]  # the part's share of config.json
-    config: Any  # of the whole model
-    tied: bool  # whether the output layer is the token embedding
+    prefix: str
+    description: dict[str, Any]
+    config: Any
+    tied: bool
 
     def publish(self) -> dict[str, Tensor]:
-        """The part's tensors under their published names."""
+        """Return the part's tensors under their published names."""
         return {self.prefix + name: tensor for name, tensor in self.module.state_dict().items()}
 
     def load(self, role: Role, weights: Pretrained) -> None:
-        """Take the role's tensors of a source, strictly.
+        """Load the role's tensors of a source, strictly.
 
-        The tensors become the module's own; no other part uses them, so nothing is copied.
+        The tensors become the module's own. No other part uses them, so nothing is copied.
         """
         tensors = weights.once(load_parts).pop(role, {})
         check_state_dict(self.publish(), tensors, weights.source)
@@ -96,7 +110,7 @@ class VLMPart:
 def build_part(source: str, role: Role) -> VLMPart:
     """Build one part of the model that a folder or the hub describes, with random weights.
 
-    Raises ConfigError if there is no such model, or if it is not made of these pieces.
+    Raises ConfigError if there is no such model, or if it cannot be split into the parts.
     """
     where = f"{SECTION[role]}.model"
     config = read_config(source, where)
@@ -141,9 +155,11 @@ def read_config(source: str, where: str) -> Any:
 
 
 def split_vlm(full: Any, what: str) -> VLMLayout:
-    """Find the pieces of a model; ConfigError if it is made of other pieces.
+    """Find the pieces of a model.
 
-    what: the model's name in the message.
+    what: the model's name in errors.
+
+    Raises ConfigError if the model lacks one of the pieces.
     """
     base = full.base_model
     names = {id(module): name for name, module in base.named_modules()}
@@ -165,7 +181,7 @@ def split_vlm(full: Any, what: str) -> VLMLayout:
 
 
 def repeated_blocks(module: nn.Module) -> list[nn.Module]:
-    """The layers of a network: the longest list of modules in it."""
+    """Return the layers of a network: the longest list of modules in it."""
     lists = [list(child) for child in module.modules() if isinstance(child, nn.ModuleList)]
     return max(lists, key=len, default=[])
 
@@ -173,8 +189,8 @@ def repeated_blocks(module: nn.Module) -> list[nn.Module]:
 def load_parts(path: Path) -> dict[Role, dict[str, Tensor]]:
     """Load a folder as transformers does, and sort its tensors: {role: {published name: tensor}}.
 
-    No code of the folder is run. Raises ConfigError that lists what is missing, unexpected and
-    misshapen; an output layer may be missing.
+    No code in the folder is run. Raises ConfigError that lists tensors that are missing, unexpected
+    or of another shape; an output layer may be missing.
     """
     if not path.is_dir():
         raise ConfigError(
@@ -191,7 +207,7 @@ def load_parts(path: Path) -> dict[Role, dict[str, Tensor]]:
             dtype=torch.get_default_dtype(),
             trust_remote_code=False,
             weights_only=True,
-            # so that the report lists them, with everything else that is wrong
+            # so that the report lists them together with all other mistakes
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -209,7 +225,7 @@ def load_parts(path: Path) -> dict[Role, dict[str, Tensor]]:
 
 
 def robovlms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under Hugging Face's names -> the same under their names in RoboVLMs' checkpoints."""
+    """Rename tensors from Hugging Face's names to those in RoboVLMs' checkpoints."""
     return {ROBOVLMS_PREFIX + name: tensor for name, tensor in tensors.items()}
 
 
@@ -220,7 +236,7 @@ def as_config_error(what: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # transformers, and what others wrote, fail in any way
+    except Exception as error:  # transformers, and the files of others, can make it fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{what}: {reason[:300]}") from error
 
@@ -230,7 +246,7 @@ def _auto_class() -> Any:
 
 
 def _unsupported(layout: VLMLayout) -> str:
-    """Why a model cannot be joined; "" if it can."""
+    """Return why a model cannot be split into the parts; "" if it can."""
     if not hasattr(layout.base, "get_image_features"):
         return "has no get_image_features"
     if not layout.prefix:
@@ -249,9 +265,9 @@ def _unsupported(layout: VLMLayout) -> str:
 
 
 def _cut_out(layout: VLMLayout, role: Role) -> tuple[Any, Any, str]:
-    """Remove everything from a model that is not the role's.
+    """Remove from a model everything that does not belong to a role.
 
-    Returns the PreTrainedModel that can initialise what is left, the role's module in it, and what
+    Returns the PreTrainedModel that can initialise the rest, the role's module in it, and what
     stands before the module's names in published weights.
     """
     full, base, decoder = layout.full, layout.base, layout.language_model
@@ -279,7 +295,7 @@ def _remove(module: nn.Module, name: str) -> None:
 
 
 def _untied_output(full: Any, embedding: Any) -> str:
-    """Name of the output layer; "" if it is the token embedding, or if there is none."""
+    """Return the name of the output layer; "" if it is the token embedding, or without one."""
     output = full.get_output_embeddings()
     if output is None or output.weight is getattr(embedding, "weight", None):
         return ""
@@ -288,7 +304,7 @@ def _untied_output(full: Any, embedding: Any) -> str:
 
 
 def _describe(full: Any, role: Role) -> dict[str, Any]:
-    """The role's share of config.json, as transformers writes it."""
+    """Return the role's share of config.json, as transformers writes it."""
     config = json.loads(full.config.to_json_string())
     language = config.pop("text_config", {})
     if role == "output":
@@ -305,7 +321,7 @@ def _describe(full: Any, role: Role) -> dict[str, Any]:
 
 
 def _raise_unless_complete(tensors: dict[str, Tensor], report: dict[str, Any], path: Path) -> None:
-    """Compare what a folder held, as transformers reports it, with what the base model has."""
+    """Raise ConfigError if a folder's tensors do not fit the model, as transformers reports."""
     in_folder = {
         name: tensor for name, tensor in tensors.items() if name not in report["missing_keys"]
     }
@@ -319,11 +335,11 @@ def _raise_unless_complete(tensors: dict[str, Tensor], report: dict[str, Any], p
 
 @contextmanager
 def _without_log(transformers: Any) -> Iterator[None]:
-    """Keep transformers from logging a table of what a ConfigError says."""
+    """Keep transformers from logging what a ConfigError says already."""
     logging = transformers.utils.logging
-    before = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-"""How a model of transformers takes images, found from the arguments of its get_image_features."""
+"""How a model of transformers takes images, which its get_image_features shows by its arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from core import ConfigError, import_library
 
-DEFAULT_SIZE = 224  # for a model that takes any size and names none
+# pixels of an image's side, for a model that takes any size and names none
+DEFAULT_SIZE = 224
 Colour = tuple[float, float, float]  # numbers for red, green and blue
 GREY: Colour = (0.5, 0.5, 0.5)
 # images (n C Y X) -> arguments of get_image_features
@@ -20,7 +21,7 @@ Arrange = Callable[[Tensor], dict[str, Tensor]]
 
 
 def arrangement(model: Any, config: Any) -> Arrange:
-    """Choose how images are arranged; ConfigError if a model needs more than the images."""
+    """Choose how images are arranged; raises ConfigError if a model needs more than images."""
     arguments = inspect.signature(model.get_image_features).parameters
     required = [
         argument.name
@@ -38,22 +39,25 @@ def arrangement(model: Any, config: Any) -> Arrange:
 
 
 def as_images(images: Tensor) -> dict[str, Tensor]:
-    """One image after the other, as LLaVA, PaliGemma and InternVL take them."""
+    """Pass one image after the other, as LLaVA, PaliGemma and InternVL take them."""
     return {"pixel_values": images}
 
 
 def as_lists(images: Tensor) -> dict[str, Tensor]:
-    """A list of one image each (n 1 C Y X), as Idefics3 and SmolVLM take them."""
-    # An image of nothing but zeros counts as padding there, and would get no tokens.
+    """Pass lists of one image each (n 1 C Y X), as Idefics3 and SmolVLM take them."""
+    # These models take an image of zeros for padding, and would give it no tokens.
     visible = torch.where(images == 0, 1e-7, images)
     return {"pixel_values": rearrange(visible, "n c y x -> n 1 c y x")}
 
 
 def as_patches(images: Tensor, patch: int, merge: int, frames: int) -> dict[str, Tensor]:
-    """Flat patches and the grid that they form, as Qwen-VL takes them.
+    """Pass flat patches and the grid that they form, as Qwen-VL takes them.
 
-    The patches that become one token lie side by side. patch: pixels of a patch's side. merge:
-    patches of a token's side. frames: frames of a patch; the image is repeated in all of them.
+    The patches that become one token lie side by side.
+
+    patch: pixels of a patch's side.
+    merge: patches of a token's side.
+    frames: frames of a patch; the image is repeated in all of them.
     """
     rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
     pattern = "n c (y a p) (x b q) -> (n y x a b) (c t p q)"
@@ -76,7 +80,7 @@ def _patch_arrangement(config: Any, model_name: str) -> Arrange:
 
 
 def image_size(requested: int | None, config: Any) -> int:
-    """Pixels of an image's side: the requested number, else the model's own, else 224.
+    """Return the pixels of an image's side: the requested number, else the model's own, else 224.
 
     Raises ConfigError if the model would silently cut off the last rows and columns.
     """
@@ -92,10 +96,12 @@ def image_size(requested: int | None, config: Any) -> int:
 
 
 def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Colour, Colour]:
-    """Mean and standard deviation of the pixels, as requested or from the model's image processor.
+    """Return mean and standard deviation of the pixels.
 
-    They are 0.5 for a folder without processor_config.json and preprocessor_config.json. Raises
-    ConfigError if the hub gives none.
+    They are `mean` and `std`, or those of the model's image processor. They are 0.5 for a folder
+    without processor_config.json and preprocessor_config.json.
+
+    Raises ConfigError if the hub gives no image processor.
     """
     if mean is not None and std is not None:
         return mean, std
@@ -104,7 +110,7 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
         mixin = transformers.ImageProcessingMixin
         settings: dict[str, Any] = mixin.get_image_processor_dict(source)[0]
     except OSError as error:
-        # Perhaps the network failed; a default would then be silently wrong.
+        # If the network failed, a default would be silently wrong.
         if not Path(source).is_dir():
             raise ConfigError(
                 f"vision_encoder.model: the hub gives no image processor of '{source}'; set "
@@ -115,6 +121,6 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
 
 
 def _side(size: Any) -> int | None:
-    """One side of a size that a configuration gives as one number, or as rows and columns."""
+    """Return one side of a size, which is one number, or rows and columns."""
     side: int | None = size[0] if isinstance(size, list | tuple) else size
     return side

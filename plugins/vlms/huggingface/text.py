@@ -25,13 +25,13 @@ class TextConfig:
     Face hub.
     """
     prompt: str = "{images}{instruction}"
-    """text around "{instruction}"; "{images}" marks where the images stand, default: first. Nothing
-    is added: write special tokens, that of the beginning too, as the model writes them.
+    """text around "{instruction}"; "{images}" marks where the images stand, default: first. No
+    special tokens are added, not even one at the beginning: write them as the model writes them.
     """
     output: bool = False
-    """hold the model's output layer, for policy heads that score words. It has no effect if the
-    output layer is the token embedding. Otherwise, as in LLaVA, it costs as much memory as the
-    embedding, and nothing trains it unless a head uses it.
+    """load the model's output layer, for policy heads that score words. This has no effect if the
+    output layer is the token embedding. Otherwise, as in LLaVA, the layer takes as much memory as
+    the embedding, and it does not train unless a head uses it.
     """
 
     def __post_init__(self) -> None:
@@ -48,8 +48,10 @@ class TextConfig:
 class HuggingFaceText(TextEncoder):
     """Embeds the tokens of a prompt, scaled if the model scales them, as Gemma does.
 
-    `pretrained` takes the model's folder. Raises ConfigError if the model or its tokenizer cannot
-    be had, or if the prompt has tokens without a row in the embedding.
+    `pretrained` takes the model's folder.
+
+    Raises ConfigError if the model or its tokenizer cannot be loaded, or if the prompt has tokens
+    without a row in the embedding.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -74,7 +76,7 @@ class HuggingFaceText(TextEncoder):
             )
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the prompt around an instruction.
+        """Return the ids of the prompt around an instruction.
 
         Raises DataError for an instruction that is empty, or has a token without an embedding.
         """
@@ -92,42 +94,44 @@ class HuggingFaceText(TextEncoder):
         return ids
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
-        """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
+        """Embed ids (B N) int64 with mask (B N) bool, True for real tokens -> (B N width)."""
         return TokenGroup(self.embedding(ids), mask)
 
     @property
     def vocabulary(self) -> int:
-        """Words that `logits` scores; 0 if the output layer was left out."""
+        """Number of words that `logits` scores; 0 if the output layer was left out."""
         if self.output is not None:
             return self.output.out_features
         return self.embedding.num_embeddings if self.part.tied else 0
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (B n) int64 -> (B n width), scaled if the model scales them."""
-        embedded: Tensor = self.embedding(ids)
-        return embedded
+        embeddings: Tensor = self.embedding(ids)
+        return embeddings
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (... width) -> scores of all words (... vocabulary).
 
-        Scores are capped if the model caps them. Raises ConfigError if the output layer is not the
-        embedding, and was left out because `output` is false.
+        Scores are capped if the model caps them.
+
+        Raises ConfigError if the output layer was left out: it is not the embedding, and `output`
+        is false.
         """
         if self.output is None and not self.part.tied:
             raise ConfigError(
                 "text_encoder.output: a policy head scores words, and the output layer of "
                 f"'{self.source}' is not its token embedding; set output = true"
             )
-        # An embedding that is scaled for tokens, as Gemma's, is not scaled as output layer.
+        # Gemma scales its embedding for tokens, but not as output layer.
         scores = (
             F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
         )
         return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the token embedding and the output layer, strictly.
+        """Load the token embedding and the output layer, strictly.
 
-        Raises ConfigError that lists whatever does not fit.
+        Raises ConfigError that lists what does not fit.
         """
         self.part.load("text", weights)
         if self.output_part:
@@ -142,11 +146,11 @@ class HuggingFaceText(TextEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """The number of words that the model knows."""
+        """Return the text part's share of config.json: the size of the vocabulary."""
         return self.part.description
 
     def _ids(self, instruction: str) -> list[int]:
-        """Ids of the whole prompt, with the marker for the images among them."""
+        """Return the ids of the whole prompt, which include the marker for the images."""
         text = self.prompt.replace(INSTRUCTION, instruction)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
@@ -159,8 +163,8 @@ def _load_tokenizer(source: str) -> tuple[Any, int]:
     """Return the model's tokenizer and the id of {images} in it.
 
     {images} becomes a special token, so that it divides the text as the model's own image token
-    does: no word reaches across it, and what follows it is not the beginning of a text, to which
-    SentencePiece would add a space.
+    does. No word reaches across it, and the text after it does not count as the beginning of a
+    text, to which SentencePiece would add a space.
     """
     transformers = import_library("transformers", extra="vlm")
     with as_config_error(

@@ -36,12 +36,12 @@ class VisionConfig:
     if it has none.
     """
     mean: Colour | None = None
-    """mean of red, green and blue in [0, 1], to be subtracted; default: that of the model's image
-    processor, or 0.5 if it has none.
+    """mean of red, green and blue in [0, 1], which is subtracted; default: that of the model's
+    image processor, or 0.5 if it has none.
     """
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
-    """standard deviation of red, green and blue, to divide by; default: that of the model's image
-    processor, or 0.5 if it has none.
+    """standard deviation of red, green and blue, by which they are divided; default: that of the
+    model's image processor, or 0.5 if it has none.
     """
 
 
@@ -49,11 +49,11 @@ class HuggingFaceVision(VisionEncoder):
     """Runs all cameras and frames as one batch.
 
     A frame's tokens are its cameras' tokens, sorted by camera name. Weights on which no token
-    depends, as those behind LLaVA's feature layer, do not train. `pretrained` takes the model's
-    folder.
+    depends, such as those behind LLaVA's feature layer, do not train. `pretrained` takes the
+    model's folder.
 
-    Raises ConfigError if the model cannot be had, is not made of these pieces, or does not take
-    such images.
+    Raises ConfigError if the model cannot be loaded, if it cannot be split into parts, or if it
+    does not take such images.
     """
 
     def __init__(
@@ -107,7 +107,10 @@ class HuggingFaceVision(VisionEncoder):
         return TokenGroup(frames, grid=self.grid)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take vision encoder and projection, strictly; ConfigError lists whatever does not fit."""
+        """Load vision encoder and projection, strictly.
+
+        Raises ConfigError that lists what does not fit.
+        """
         self.part.load("vision", weights)
 
     def publish(self) -> dict[str, Tensor]:
@@ -119,7 +122,7 @@ class HuggingFaceVision(VisionEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """All of the model's configuration but the language model's."""
+        """Return the model's configuration without that of the language model."""
         return self.part.description
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -128,9 +131,9 @@ class HuggingFaceVision(VisionEncoder):
         return features if isinstance(features, Tensor) else torch.stack(tuple(features))
 
     def _grid(self, count: int) -> Tensor | None:
-        """Row and column of all cameras' tokens (V*N 2); None if the model's tokens have none.
+        """Return row and column of all cameras' tokens (V*N 2); None if the model has no grid.
 
-        count: N, tokens of a camera's image.
+        count: tokens of a camera's image (N).
         """
         if self.part.config.model_type not in MODELS:
             return None
@@ -139,7 +142,10 @@ class HuggingFaceVision(VisionEncoder):
             return token_grid(side, side).repeat(len(self.cameras), 1)
 
     def _encode_grey_image(self) -> Tensor:
-        """Tokens of one grey image (1 N D), which tell their number, width and gradient path."""
+        """Return the tokens of one grey image (1 N D).
+
+        They show how many tokens an image has, their width, and which weights they depend on.
+        """
         shape = (1, 3, self.size, self.size)
         image = torch.full(shape, 0.25, dtype=self.mean.dtype, device=CPU)
         self.model.eval()
@@ -161,7 +167,7 @@ def _freeze_all_but_sources(model: nn.Module, tokens: Tensor) -> None:
 
 
 def _sources(result: Tensor) -> Iterator[Tensor]:
-    """Every weight on which a result depends, found by walking its autograd graph."""
+    """Yield every weight on which a result depends, by a walk through its autograd graph."""
     waiting, visited = [result.grad_fn], set()
     while waiting:
         node = waiting.pop()

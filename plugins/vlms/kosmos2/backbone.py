@@ -56,9 +56,8 @@ class Kosmos2BackboneConfig:
 class Kosmos2Backbone(Backbone):
     """Decoder after Magneto (Wang et al. 2022), as in Kosmos-2.
 
-    It multiplies all tokens that come in by sqrt(width): words, image tokens and action tokens, as
-    happens to RoboVLMs' [LRN]. `pretrained` takes Kosmos-2's weights as Hugging Face publishes
-    them, or a RoboVLMs .ckpt.
+    It multiplies all tokens by sqrt(width): words, image tokens and, as in RoboVLMs, action tokens.
+    `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
     """
 
     source = SOURCE
@@ -80,7 +79,7 @@ class Kosmos2Backbone(Backbone):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The layers. As a second attribute they would be in checkpoints twice."""
+        """The layers; a property, because a second attribute would save them twice."""
         return self.layers
 
     def forward(self, sequence: TokenSequence) -> Tensor:
@@ -93,7 +92,7 @@ class Kosmos2Backbone(Backbone):
     def read(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states of the action tokens (B T Q width).
 
-        The last layer computes no others.
+        The last layer computes no other tokens.
         """
         x, mask = self._begin(sequence)
         *layers, last = self.layers
@@ -120,15 +119,15 @@ class Kosmos2Backbone(Backbone):
     def _begin(
         self, sequence: TokenSequence, past: Memory | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """What enters the first layer (S L D), and the attention mask (S 1 L P+L)."""
+        """Return the inputs of the first layer (S L D), and the attention mask (S 1 L P+L)."""
         before = None if past is None else past.sequence
         position = token_positions(sequence, before)
         x = sequence.tokens * math.sqrt(self.width)
-        embedded: Tensor = self.dropout(x + sinusoids(position, self.width).to(x.dtype))
-        return embedded, attention_mask(sequence, before)
+        inputs: Tensor = self.dropout(x + sinusoids(position, self.width).to(x.dtype))
+        return inputs, attention_mask(sequence, before)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the decoder's weights, strictly."""
+        """Load the decoder's weights, strictly."""
         BACKBONE_NAMES.load(self, backbone_tensors(weights), weights.source)
 
     def publish(self) -> dict[str, Tensor]:
@@ -140,7 +139,7 @@ class Kosmos2Backbone(Backbone):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Kosmos2Config's share: the sizes in text_config."""
+        """Return this part's share of Kosmos2Config: the sizes in text_config."""
         config = self.config
         text = {
             "embed_dim": config.width,
@@ -173,9 +172,9 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
 
-        columns: (S R), the tokens that are computed; None: all. The result is then (S R D).
         mask: (S 1 L P+L) bool, or (S 1 R L) with `columns`; None: causal.
-        past: keys and values (S K P d) of the tokens before.
+        columns: indices of the tokens to compute (S R), which give (S R D); None: all tokens.
+        past: keys and values of the tokens before (S K P d).
         """
         mixed, keys, values = self.attention(self.attention_norm(x), mask, columns, past)
         x = _take(x, columns) + self.dropout(mixed)
@@ -202,7 +201,7 @@ class Attention(nn.Module):
         columns: Tensor | None,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Layer.forward`."""
+        """Attend; arguments and results are those of `Layer.forward`."""
         q, k, v = (
             rearrange(projected, "s l (h d) -> s h l d", h=self.heads)
             for projected in (self.q_proj(_take(x, columns)), self.k_proj(x), self.v_proj(x))
@@ -227,21 +226,25 @@ class MLP(nn.Module):
 
 
 def _take(x: Tensor, columns: Tensor | None) -> Tensor:
-    """(S L D) -> (S R D): the tokens at `columns` (S R); None: all tokens."""
+    """Return the tokens of x (S L D) at `columns` (S R) -> (S R D); None: all tokens."""
     return x if columns is None else x.take_along_dim(columns[..., None], dim=1)
 
 
 def _mask_rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
-    """Rows of a mask (S 1 L L), None: causal, for the tokens at `columns` (S R) -> (S 1 R L)."""
+    """Return the rows of a mask for the tokens at `columns` (S R) -> (S 1 R L).
+
+    mask: (S 1 L L); None: causal.
+    """
     if mask is None:
         return torch.arange(length, device=columns.device) <= columns[:, None, :, None]
     return mask.take_along_dim(columns[:, None, :, None], dim=2)
 
 
 def sinusoids(position: Tensor, width: int) -> Tensor:
-    """Positions (S L) -> (S L D), float32: sines of falling frequencies, then their cosines.
+    """Return sines of falling frequencies, then cosines, of positions (S L) -> (S L D) float32.
 
-    After Vaswani et al. (2017); with one row of positions for all sequences (1 L D) suffices.
+    They follow Vaswani et al. (2017). If all sequences share one row of positions, the result is
+    (1 L D).
     """
     if position.stride(0) == 0:  # all sequences share one row of positions
         position = position[:1]

@@ -62,19 +62,19 @@ BACKBONE_NAMES = NameMap(
 
 
 def vision_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """The tensors of CLIP and the resampler."""
+    """Return the tensors of CLIP and the resampler."""
     return filter_keys(
         _kosmos_tensors(weights), lambda name: name.startswith(VISION) and name not in IGNORED
     )
 
 
 def backbone_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """The tensors of the decoder."""
+    """Return the tensors of the decoder."""
     return filter_keys(_kosmos_tensors(weights), lambda name: name.startswith(BACKBONE))
 
 
 def text_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """The token embedding, and any tensor that belongs to no part, so that it is reported."""
+    """Return the token embedding, and any tensor of no part, so that it is reported."""
     return filter_keys(
         _kosmos_tensors(weights),
         lambda name: not name.startswith((*VISION, *BACKBONE)) and name not in IGNORED,
@@ -82,12 +82,12 @@ def text_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
 
 
 def robovlms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under Hugging Face's names -> the same under their names in RoboVLMs' checkpoints."""
+    """Rename tensors from Hugging Face's names to those in RoboVLMs' checkpoints."""
     return {ROBOVLMS_PREFIX + name: tensor for name, tensor in tensors.items()}
 
 
 def _kosmos_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Every tensor of Kosmos-2 under Hugging Face's names, whoever wrote the checkpoint."""
+    """Return every tensor of Kosmos-2 under Hugging Face's names, also from RoboVLMs' files."""
     tensors = weights.tensors
     if any(name.startswith(ROBOVLMS_PREFIX) for name in tensors):
         return strip_prefix(tensors, ROBOVLMS_PREFIX)

@@ -39,8 +39,8 @@ class Kosmos2TextConfig:
     model: Path
     """SentencePiece model of Kosmos-2, sentencepiece.bpe.model in its repository."""
     prompt: str = "<s>{images}<grounding>An image of a robot {instruction}"
-    """text around "{instruction}"; "{images}" marks where the images stand, by default after <s>,
-    as in RoboVLMs.
+    """text around "{instruction}"; "{images}" marks where the images stand, in the default after
+    <s>, as in RoboVLMs.
     """
     width: Annotated[int, Gt(0)] = 2048
     """width of every token (D)."""
@@ -64,8 +64,9 @@ class Kosmos2Text(TextEncoder):
 
     Ids are those of Hugging Face: <s>, <pad>, </s>, <unk>, the pieces, <mask>, then tags and patch
     indices. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs
-    .ckpt. Raises DataError if the .model cannot be read, ConfigError if the table is too small for
-    it.
+    .ckpt.
+
+    Raises DataError if the .model cannot be read, and ConfigError if the table is too small for it.
     """
 
     source = SOURCE
@@ -89,7 +90,7 @@ class Kosmos2Text(TextEncoder):
         self.vocabulary = config.vocabulary
 
     def tokenize(self, instruction: str) -> Sequence[int]:
-        """Ids of the prompt around an instruction.
+        """Return the ids of the prompt around an instruction.
 
         Raises DataError for an instruction that is empty, too long or no valid Unicode.
         """
@@ -112,13 +113,13 @@ class Kosmos2Text(TextEncoder):
         return ids
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> TokenGroup:
-        """ids (B N) int64, mask (B N) bool, True where real -> (B N width)."""
+        """Embed ids (B N) int64 with mask (B N) bool, True for real tokens -> (B N width)."""
         return TokenGroup(self.embedding(ids), mask)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (B n) int64 -> (B n width)."""
-        embedded: Tensor = self.embedding(ids)
-        return embedded
+        embeddings: Tensor = self.embedding(ids)
+        return embeddings
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (... width) -> scores of all words (... vocabulary).
@@ -128,7 +129,7 @@ class Kosmos2Text(TextEncoder):
         return F.linear(hidden, self.embedding.weight)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take the token embedding, strictly.
+        """Load the token embedding, strictly.
 
         Tensors of the source that belong to no part are reported here, as unexpected.
         """
@@ -143,7 +144,7 @@ class Kosmos2Text(TextEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Kosmos2Config's share: the kind of model, and its vocabulary."""
+        """Return this part's share of Kosmos2Config: the kind of model, and its vocabulary."""
         text = {
             "vocab_size": self.config.vocabulary,
             "bos_token_id": 0,
@@ -158,7 +159,7 @@ class Kosmos2Text(TextEncoder):
         }
 
     def _ids(self, text: str) -> Iterator[int]:
-        """Ids of special tokens, and of the pieces of the text between them."""
+        """Yield the ids of special tokens, and of the pieces of the text between them."""
         for word in re.split(f"({'|'.join(map(re.escape, self.special))})", text):
             if word in self.special:
                 yield self.special[word]
@@ -169,7 +170,7 @@ class Kosmos2Text(TextEncoder):
 
 
 def _special_ids(pieces: int) -> dict[str, int]:
-    """Ids of everything that is no piece.
+    """Return {token: id} of the special tokens, which are no pieces.
 
     pieces: number of pieces of the SentencePiece model, its own <unk>, <s> and </s> included.
     """

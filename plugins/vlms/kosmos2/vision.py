@@ -25,7 +25,7 @@ class Kosmos2VisionConfig:
     """The sizes of the vision encoder; the defaults are Kosmos-2's."""
 
     width: Annotated[int, Gt(0)] = 2048
-    """width of every token that comes out, the language model's (D)."""
+    """width of every output token (D), which is that of the language model."""
     heads: Annotated[int, Gt(0)] = 32
     """attention heads of the resampler; they divide the width."""
     latents: Annotated[int, Gt(0)] = 64
@@ -88,15 +88,15 @@ class Kosmos2Vision(VisionEncoder):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*latents width)."""
         batch, window = images[self.cameras[0]].shape[:2]
-        prepared = [self._prepare(images[name].flatten(0, 1)) for name in self.cameras]
-        inputs = torch.stack(prepared, dim=1).flatten(0, 1)  # (B*T*V C Y X)
+        cameras = [self._prepare(images[name].flatten(0, 1)) for name in self.cameras]
+        inputs = torch.stack(cameras, dim=1).flatten(0, 1)  # (B*T*V C Y X)
         features: Tensor = self.clip.forward_features(inputs)  # (B*T*V N clip_width), normed
         tokens = self.resampler(self.dense(F.normalize(features, dim=-1)))
         pattern = "(b t v) n d -> b t (v n) d"
         return TokenGroup(rearrange(tokens, pattern, b=batch, t=window, v=len(self.cameras)))
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Take CLIP's and the resampler's weights, strictly."""
+        """Load CLIP's and the resampler's weights, strictly."""
         VISION_NAMES.load(self, vision_tensors(weights), weights.source)
 
     def publish(self) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ class Kosmos2Vision(VisionEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Kosmos2Config's share: vision_config and the number of latents."""
+        """Return this part's share of Kosmos2Config: vision_config and the number of latents."""
         config = self.config
         vision = {
             "hidden_size": config.clip_width,
@@ -121,7 +121,7 @@ class Kosmos2Vision(VisionEncoder):
         return {"vision_config": vision, "latent_query_num": config.latents}
 
     def _prepare(self, images: Tensor) -> Tensor:
-        """(n C Y X) uint8 -> (n C size size), resized and normalised as CLIP was trained."""
+        """(n C Y X) uint8 -> (n C size size), resized and normalised as in CLIP's training."""
         resized = resize_images(images, self.config.image_size, "bicubic")
         return ((resized / 255 - self.mean) / self.std).to(self.mean.dtype)
 
@@ -149,14 +149,14 @@ class Resampler(nn.Module):
         return self.out_proj(rearrange(mixed, "n h l d -> n l (h d)"))  # type: ignore[no-any-return]
 
     def _with_latents(self, project: nn.Module, features: Tensor) -> Tensor:
-        """Features (n N D) -> features and latents, projected (n N+latents D)."""
+        """Project features (n N D) and latents -> (n N+latents D)."""
         return torch.cat(
             [project(features), project(self.latents).expand(len(features), -1, -1)], dim=1
         )
 
 
 def _build_clip(config: Kosmos2VisionConfig) -> Any:
-    """timm's Vision Transformer as CLIP: quick GELU, a norm before the blocks, no classifier."""
+    """Build CLIP from timm: quick GELU, a norm before the blocks, no classifier."""
     vision_transformer = import_library("timm.models.vision_transformer")
     return vision_transformer.VisionTransformer(
         img_size=config.image_size,

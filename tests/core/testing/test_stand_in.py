@@ -5,7 +5,14 @@ import torch
 
 from core.testing import Setup
 from core.testing.common import BATCH
-from core.testing.stand_in import OBSERVED, SPEC, Steady, context_of, newest_frame, windows
+from core.testing.stand_in import (
+    OBSERVATION_TOKENS,
+    SPEC,
+    Steady,
+    context_of,
+    newest_frame,
+    windows,
+)
 
 SETUP = Setup()
 WINDOW = SETUP.action.window
@@ -16,7 +23,7 @@ def test_a_context_has_the_shapes_of_the_setup(interleaved):
     context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
     assert context.readout.shape == (BATCH, WINDOW, SETUP.tokens, SETUP.width)
     assert context.proprio.shape == (BATCH, WINDOW, SETUP.proprio_dim)
-    assert context.vision.tokens.shape == (BATCH, WINDOW, OBSERVED, SETUP.vision_width)
+    assert context.vision.tokens.shape == (BATCH, WINDOW, OBSERVATION_TOKENS, SETUP.vision_width)
     assert len(context.memory.tokens) == (BATCH if interleaved else BATCH * WINDOW)
     assert len(context.memory.keys) == len(context.memory.values) == SPEC.depth
     assert len(context.memory.hidden_states) == SPEC.depth + 1
