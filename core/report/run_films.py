@@ -20,7 +20,9 @@ OBSERVATIONS_PER_SECOND = 20
 class RolloutFilm:
     """A recorded attempt as a film strip.
 
-    A step of the strip is one observation of the policy, every `evaluate.replan_steps` control steps.
+    The strip has a frame for each observation of the policy, one in every `evaluate.replan_steps`
+    control steps.
+
     gripper: its opening at each frame of the strip, from 0, closed, to 1, open.
     """
 

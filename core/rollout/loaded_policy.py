@@ -1,4 +1,4 @@
-"""A trained policy for one robot: an observation in, a chunk of actions out, in the data's units."""
+"""A trained policy for one robot: observations in, chunks of actions out, in the data's units."""
 
 import numpy as np
 
