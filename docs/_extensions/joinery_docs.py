@@ -37,7 +37,7 @@ def site_target(target: str, folder: Path, page_folder: Path) -> str:
 
 
 def move_links(text: str, folder: Path, page_folder: Path) -> str:
-    """Rewrite the relative links of a text; a link that shows a file name shows the page's title."""
+    """Rewrite the relative links of a text; where a link shows a file name, show the title."""
     text = re.sub(r"\[(?:docs/)?[\w-]+\.md\]\((?=(?:docs/)?[\w-]+\.md)", "[](", text)
     return LINK.sub(lambda match: site_target(match[1], folder, page_folder), text)
 
