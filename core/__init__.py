@@ -1,8 +1,9 @@
 """Joinery's public surface: what the author of a part imports, and the Python API.
 
 Names are looked up on first use, so that `import core` waits for no library; they are listed once,
-in `__init__.pyi`. For readers and writers of formats, parts with published weights and worlds, see
-`core.episodes`, `core.formats`, `core.weights`, `core.environments`, and for tests `core.testing`.
+in `__init__.pyi`. For readers and writers of formats, parts with published weights, and
+environments, see `core.episodes`, `core.formats`, `core.weights` and `core.environments`; for
+tests, see `core.testing`.
 """
 
 import lazy_loader

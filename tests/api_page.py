@@ -18,10 +18,10 @@ CORE = ROOT / "core"
 
 HEAD = """# Which names are public?
 
-What plugins and other people's programs may import: these names, and no others of `core`. What they mean does not
-change without a line in the [changelog](../CHANGELOG.md). `core` has what the author of a part needs, and the Python
-API; for readers and writers of formats, parts with published weights, environments and tests there are five modules
-beside it.
+What plugins and other people's programs may import: these names, and no others of `core`. What
+they mean does not change without a line in the [changelog](../CHANGELOG.md). `core` has what the
+author of a part needs, and the Python API; for readers and writers of formats, parts with published
+weights, environments and tests there are five modules beside it.
 
 This page is made of the docstrings:
 
@@ -57,7 +57,7 @@ class PublicName:
 
     @property
     def docstring(self) -> str:
-        """Its docstring; of a constant what stands below or above it, and the values of a Literal."""
+        """Its docstring; for a constant, the text beside it and the values of a Literal."""
         if self.kind != "data":
             return inspect.getdoc(self.value) or ""
         text = comments(self.file, ast.parse(self.file.read_text(encoding="utf-8")).body).get(

@@ -1,6 +1,4 @@
-"""The rules of the house that no type checker knows: who imports whom, how long a function is, how
-far the step is.
-"""
+"""Rules that no type checker knows: who imports whom, how long a function may be."""
 
 import ast
 import re
@@ -17,8 +15,8 @@ from core.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "core").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
-# The rooms of core, lowest first, each with what it answers. A room imports those before it and none
-# after it, so that there is no circle. `python -m tests.test_architecture` draws them for the docs.
+# The rooms of core, lowest first, each with what it answers. A room imports only rooms before it in
+# this list, so there is no circle. `python -m tests.test_architecture` draws them for the docs.
 ROOMS = {
     "errors": "what goes wrong",
     "system": "files, progress, worker processes, optional libraries",
@@ -32,8 +30,8 @@ ROOMS = {
     "formats": "readers and writers of other formats",
     "policy": "the policy, its assembly, losses, adapters",
     "training": "the training step and all around it",
-    "environments": "worlds, each in a process of its own",
-    "rollout": "a policy acts in worlds: one attempt, many at once",
+    "environments": "environments, each in a process of its own",
+    "rollout": "a policy acts in environments: one attempt, many at once",
     "demonstrations": "an expert acts, and is recorded",
     "evaluation": "success rates, with controls and intervals",
     "report": "pages about runs and stores",
@@ -283,9 +281,10 @@ def test_public_names_are_there(module: str) -> None:
 
 def heavy_modules_after(code: str) -> str:
     """Run code in a fresh interpreter and return which heavy libraries it has imported."""
-    tail = "\nprint(*sorted({'torch', 'timm', 'zarr', 'lightning_fabric'} & set(sys.modules)), file=sys.stderr)"
+    heavy = {"torch", "timm", "zarr", "lightning_fabric"}
+    tail = f"print(*sorted({heavy} & set(sys.modules)), file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys{code}{tail}"],
+        [sys.executable, "-c", f"import sys{code}\n{tail}"],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""README and docs/ against the code: a command, a key, a hook or an example that drifts fails here."""
+"""README and docs/ against the code: commands, keys, hooks and examples must agree with it."""
 
 import ast
 import os
@@ -69,7 +69,7 @@ def shell_lines(block: Block) -> Iterator[list[str]]:
 
 
 def our_commands() -> list[tuple[str, list[str]]]:
-    """Every `joinery X ...` and `python -m core.X ...` of README and docs as (module, arguments)."""
+    """Every `joinery X` and `python -m core.X` in README and docs, as (module, arguments)."""
     module_of = {name: module for name, (module, _) in COMMANDS.items()}
     module_of |= {e.name: e.module for e in entry_points(group=PLUGIN_COMMANDS)}
     found = []
@@ -152,9 +152,8 @@ def test_documented_commands_are_accepted(
         if module == "core.run"
         else parser().parse_args(words)
     )
-    if (
-        module == "core.run" and arguments.recipe.parts[0] == "recipes"
-    ):  # a recipe of ours: also its overrides
+    # a recipe of the repository is there: check the overrides, too
+    if module == "core.run" and arguments.recipe.parts[0] == "recipes":
         load_recipe(arguments.recipe, arguments.overrides, load_plugins())
     if module == "core.commands.import_":
         assert load_plugins()["dataset"].get(arguments.format) is not None
@@ -197,8 +196,8 @@ def test_hooks_page_has_every_exact_signature() -> None:
     functions = [node for node in specs.body if isinstance(node, ast.FunctionDef)]
     assert len(functions) == 8
     for node in functions:
-        signature = f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns or ast.Constant(None))}"
-        assert f"## `{signature}`" in page
+        returns = ast.unparse(node.returns or ast.Constant(None))
+        assert f"## `{node.name}({ast.unparse(node.args)}) -> {returns}`" in page
         assert ast.get_docstring(node) in page
 
 

@@ -1,4 +1,4 @@
-"""Training samples one by one, for inspection: what the network sees and should predict."""
+"""Training samples one by one: what the network receives, and what it should predict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

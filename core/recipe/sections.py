@@ -205,8 +205,8 @@ class DemonstrationsConfig:
     episodes: Annotated[int, Gt(0), Le(MOST_DEMONSTRATIONS)] = 100
     """successful demonstrations of each task."""
     noise: Annotated[float, Ge(0), Le(1)] = 0.0
-    """how much the expert's actions are disturbed while recording, in units of the actions; the
-    environment's documentation says how much its expert recovers from.
+    """how much the expert's actions are disturbed while recording, in units of the actions; see the
+    environment's page for how much its expert recovers from.
     """
 
     def __post_init__(self) -> None:

@@ -76,4 +76,4 @@ def register_exporters(register: Register) -> None:
 
 @hookspec
 def register_environments(register: Register) -> None:
-    """Register environments: worlds in which a policy acts."""
+    """Register environments, in which a policy acts."""

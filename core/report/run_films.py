@@ -20,10 +20,10 @@ OBSERVATIONS_PER_SECOND = 20
 class RolloutFilm:
     """A recorded attempt as a film strip.
 
-    A step of the strip is one observation of the policy, which observes every
-    `evaluate.replan_steps` control steps.
+    The strip has a frame for each observation of the policy, one in every `evaluate.replan_steps`
+    control steps.
 
-    gripper: opening of the gripper at each frame of the strip, from 0 (closed) to 1 (open).
+    gripper: its opening at each frame of the strip, from 0, closed, to 1, open.
     """
 
     task: str

@@ -1,4 +1,4 @@
-"""A trained policy for one robot: it takes an observation and returns a chunk of actions."""
+"""A trained policy for one robot: observations in, chunks of actions out, in the data's units."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What Sphinx needs to know of this project: where links lead, and how its docstrings are written."""
+"""An extension of Sphinx for this project: where links lead, and how docstrings are written."""
 
 import ast
 import inspect
@@ -37,7 +37,7 @@ def site_target(target: str, folder: Path, page_folder: Path) -> str:
 
 
 def move_links(text: str, folder: Path, page_folder: Path) -> str:
-    """Rewrite every relative link of a text; one whose text is a page's file name shows its title."""
+    """Rewrite the relative links of a text; where a link shows a file name, show the title."""
     text = re.sub(r"\[(?:docs/)?[\w-]+\.md\]\((?=(?:docs/)?[\w-]+\.md)", "[](", text)
     return LINK.sub(lambda match: site_target(match[1], folder, page_folder), text)
 
@@ -52,7 +52,8 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def read_included(app: Sphinx, file: Path, _docname: str, source: list[str]) -> None:
-    """Before a file that a page includes is parsed; MyST gives the page's name without its folder."""
+    """Before a file that a page includes is parsed."""
+    # MyST gives the page's name without its folder, the application with it
     folder = Path(os.path.normpath(Path(app.srcdir) / file)).parent
     source[0] = move_links(source[0], folder, (Path(app.srcdir) / app.env.docname).parent)
 

@@ -1,11 +1,9 @@
-"""What joint training, history and the formulation are worth: one recipe, trained again with one
-thing changed.
+"""Effects of joint training, history and formulation: one recipe with one change at a time.
 
     python -m tests.benchmarks.ablations recipes/kosmos_lstm.toml
 
-Every variant sees the same number of frames in the same number of optimiser steps, and is tried in
-the same episodes.
-A run that is there already is not trained again.
+Every variant is trained on the same number of frames in the same number of optimiser steps, and is
+evaluated in the same episodes. A run that exists already is not trained again.
 """
 
 import argparse
@@ -19,15 +17,16 @@ from core.rollout.results import read_evaluation
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table: what is changed, as overrides of the recipe."""
+    """One row of the table: a change, as overrides of the recipe."""
 
     name: str
     overrides: tuple[str, ...] = ()
 
 
 def variants(frames: int) -> list[Variant]:
-    """frames: per optimiser step, whatever the window; a multiple of 8. The recipe is taken with
-    history 1.
+    """Return the variants of a recipe with history 1.
+
+    frames: per optimiser step, whatever the window; a multiple of 8.
     """
     eight = (f"train.batch_size={frames // 8}", "data.window=8")
     return [
@@ -42,30 +41,22 @@ def variants(frames: int) -> list[Variant]:
 
 def run(recipe: Path, variant: Variant, common: list[str], folder: Path) -> None:
     """Train and evaluate one variant, or go on where it was interrupted."""
-    resume = ["--resume"] if (folder / "checkpoints").exists() else []
-    command = [
-        sys.executable,
-        "-m",
-        "core.run",
-        str(recipe),
-        *common,
-        *variant.overrides,
-        "--output",
-        str(folder),
-    ]
+    command = [sys.executable, "-m", "core.run", str(recipe), *common, *variant.overrides]
+    command += ["--output", str(folder)]
+    if (folder / "checkpoints").exists():
+        command.append("--resume")
     print(f"{variant.name}: {folder}", flush=True)
-    subprocess.run([*command, *resume], check=True)
+    subprocess.run(command, check=True)
 
 
 def row(variant: Variant, folder: Path) -> str:
-    """One line of the table: all attempts at single tasks together."""
+    """Return one line of the table: all attempts at single tasks together."""
     evaluation = read_evaluation(folder / "evaluation" / "results.json")
     overall = evaluation.overall()
     low, high = overall.interval
-    trained = (
-        f"{overall.successes} of {overall.episodes} | {overall.rate:.0%} ({low:.0%} to {high:.0%})"
-    )
-    return f"| {variant.name} | {', '.join(variant.overrides) or '-'} | {trained} |"
+    successes = f"{overall.successes} of {overall.episodes}"
+    rate = f"{overall.rate:.0%} ({low:.0%} to {high:.0%})"
+    return f"| {variant.name} | {', '.join(variant.overrides) or '-'} | {successes} | {rate} |"
 
 
 def main() -> None:
@@ -83,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.frames < 8 or arguments.frames % 8:
         parser.error(
-            f"--frames {arguments.frames}: not a multiple of 8, and windows of 8 must see as many"
+            f"--frames {arguments.frames}: must be a multiple of 8, for windows of 8 frames"
         )
     common = [
         "evaluate.controls=[]",
@@ -92,14 +83,14 @@ def main() -> None:
         "data.window=1",
     ]
     common += arguments.overrides
-    chosen = variants(arguments.frames)
-    folders = [
-        arguments.output / variant.name.replace(" ", "_").replace(",", "") for variant in chosen
-    ]
-    for variant, folder in zip(chosen, folders, strict=True):
+    folders = {
+        variant: arguments.output / variant.name.replace(" ", "_").replace(",", "")
+        for variant in variants(arguments.frames)
+    }
+    for variant, folder in folders.items():
         run(arguments.recipe, variant, common, folder)
     print("| variant | overrides | successes | rate (95 % interval) |\n|---|---|---|---|")
-    for variant, folder in zip(chosen, folders, strict=True):
+    for variant, folder in folders.items():
         print(row(variant, folder))
 
 

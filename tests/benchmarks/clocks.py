@@ -1,6 +1,4 @@
-"""Clocks of readers: how long some batches take in the middle of training, and how much of the
-processors' time.
-"""
+"""Clocks of readers: seconds and processor time of some batches in the middle of training."""
 
 import os
 from collections.abc import Callable, Iterator, Sized
@@ -17,10 +15,7 @@ from core.loading.windows import Windows
 from tests.benchmarks.reading import PREFETCH, BareLoop, order, places_of
 
 BATCH = 64  # windows, as in most recipes
-WORKERS, AHEAD = (
-    2,
-    2,
-)  # of torch's DataLoader; AHEAD: batches that each worker prepares, torch's default
+AHEAD = 2  # batches that each worker of torch's DataLoader prepares, its default
 SEED = 0
 TICKS = os.sysconf("SC_CLK_TCK")  # per second
 
@@ -37,8 +32,10 @@ Clock = Callable[[int], Reading]  # reads that many batches
 
 
 def clock_batches(batches: Iterator[object], ahead: int) -> Clock:
-    """Clock a stream of batches after the `ahead` ones that are ready, and leave as many ready and
-    all at rest.
+    """Clock a stream of batches that prepares `ahead` batches.
+
+    The clock starts when the batches that are ready have been taken. Before it returns, it waits
+    until as many are ready again.
     """
 
     def read(number: int) -> Reading:
@@ -86,9 +83,8 @@ def clock_dataset(dataset: Dataset[object], processes: int) -> Clock:
         sampler=Shuffled(dataset),  # type: ignore[arg-type]
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
-        multiprocessing_context="forkserver"
-        if workers
-        else None,  # of a process that has read nothing yet
+        # workers are forked from a process that has read nothing yet
+        multiprocessing_context="forkserver" if workers else None,
     )
     return clock_batches(iter(loader), AHEAD * workers)
 

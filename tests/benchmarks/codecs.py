@@ -1,9 +1,9 @@
-"""What each codec makes of a camera's frames: bytes, error, and time to decode.
+"""Bytes, error and decoding time of each codec for a camera's frames.
 
     python -m tests.benchmarks.codecs
 
-Of three episodes of each content at 128 pixels, both cameras; a codec's time is the least of five
-passes, on one core.
+The frames are those of both cameras in three episodes of each content, at 128 pixels. A codec's
+time is the least of five passes, on one core.
 """
 
 from collections.abc import Iterator
@@ -22,22 +22,21 @@ def contents() -> Iterator[tuple[str, list[np.ndarray]]]:
     """Yield names and frames (n Y X C) of every camera and episode."""
     random = np.random.default_rng(0)
     for content in (SIMULATION, PHOTOGRAPHS):
-        frames = [
-            images
-            for one in islice(episodes_of(content), EPISODES)
-            for images in one.images.values()
-        ]
+        frames: list[np.ndarray] = []
+        for episode in islice(episodes_of(content), EPISODES):
+            frames += episode.images.values()
         yield content, frames
         if content == SIMULATION:
+            noise = [random.normal(0, NOISE, images.shape) for images in frames]
             noisy = [
-                np.clip(one + random.normal(0, NOISE, one.shape), 0, 255).astype(np.uint8)
-                for one in frames
+                np.clip(images + added, 0, 255).astype(np.uint8)
+                for images, added in zip(frames, noise, strict=True)
             ]
             yield f"{content}, noisy", noisy
 
 
 def decoding(codec: Codec, frames: np.ndarray) -> float:
-    """Milliseconds of processor a frame."""
+    """Return the milliseconds of processor time that decoding a frame takes."""
     encoded = [
         (codec.encode(group), np.empty_like(group))
         for group in split_blocks(frames, codec.block_size)

@@ -1,11 +1,12 @@
-"""Episodes on which formats are compared: simulation renders and photograph-like pictures, from two
-cameras each.
+"""Episodes on which formats are compared: rendered and photograph-like images of two cameras.
 
-Simulation: the Meta-World demonstrations that the repository holds, whole and the middle enlarged.
-Photographs: cameras that wander over a "dead leaves" picture, discs of random size and colour that
-hide one another: it has the edges and the 1/f spectrum of photographs (Lee, Mumford and Huang,
-"Occlusion Models for Natural Images", IJCV 2001); and on every frame a sensor's noise. Both: a
-camera of each. Every value is a function of the seed. Actions and proprioception are Meta-World's.
+Simulation: the Meta-World demonstrations of the repository; one camera has the whole image, the
+other its middle, enlarged.
+Photographs: cameras that wander over a "dead leaves" image, discs of random size and colour that
+hide one another. It has the edges and the 1/f spectrum of photographs (Lee, Mumford and Huang,
+"Occlusion Models for Natural Images", IJCV 2001). A sensor's noise is added to every frame.
+Both: a camera of each kind.
+Every value is a function of the seed. Actions and proprioception are Meta-World's.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ SIMULATION, PHOTOGRAPHS, BOTH = "simulation", "photographs", "both"
 CAMERAS = ("static", "wrist")
 SIZE = 128  # pixels, rows and columns
 NOISE = 3.0  # standard deviation of the sensor's, in steps of 1/255
-CANVAS = 512  # pixels, rows and columns of a dead leaves picture
+CANVAS = 512  # pixels, rows and columns of a dead leaves image
 
 
 def info_of(content: str) -> StoreInfo:
@@ -55,13 +56,11 @@ def episodes_of(content: str, limit: int | None = None) -> Iterator[Episode]:
 
 
 def _enlarged(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """(n Y X C): the whole picture, and its middle."""
+    """Return the whole images and their middle, (n Y X C) each."""
     rows, columns = frames.shape[1:3]
     middle = frames[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
-    seen = zip(CAMERAS, (frames, middle), strict=True)
-    return {
-        camera: np.stack([_resized(frame) for frame in of_camera]) for camera, of_camera in seen
-    }
+    images = zip(CAMERAS, (frames, middle), strict=True)
+    return {camera: np.stack([_resized(frame) for frame in views]) for camera, views in images}
 
 
 def _one_of_each(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -75,25 +74,25 @@ def _resized(frame: np.ndarray) -> np.ndarray:
 
 
 def _photographed(frames: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """As many frames of two cameras that wander over one picture."""
-    picture = dead_leaves(CANVAS, random)
-    return {camera: _wander(picture, len(frames), random) for camera in CAMERAS}
+    """Return as many frames of two cameras that wander over one image."""
+    scene = dead_leaves(CANVAS, random)
+    return {camera: _wander(scene, len(frames), random) for camera in CAMERAS}
 
 
-def _wander(picture: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+def _wander(scene: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """Move a SIZE x SIZE cut-out by some pixels a frame, and add noise -> (count Y X C)."""
-    room = len(picture) - SIZE
+    room = len(scene) - SIZE
     path = random.uniform(0, room, 2) + np.cumsum(random.normal(0, 2, (count, 2)), axis=0)
     corners = np.clip(path.round().astype(int), 0, room)
-    cut = np.stack([picture[y : y + SIZE, x : x + SIZE] for y, x in corners])
+    cut = np.stack([scene[y : y + SIZE, x : x + SIZE] for y, x in corners])
     return np.clip(cut + random.normal(0, NOISE, cut.shape), 0, 255).astype(np.uint8)
 
 
 def dead_leaves(size: int, random: np.random.Generator) -> np.ndarray:
-    """A picture (size size 3), float64 in [0, 255]: discs of radii r drawn with density r^-3,
-    shaded from side to side.
+    """Return an image (size size 3), float64 in [0, 255], of shaded discs.
 
-    It is drawn twice as large and made smaller, which smooths the edges as a lens does.
+    Their radii r are drawn with density r^-3. The image is drawn twice as large and made smaller,
+    which smooths the edges as a lens does.
     """
     large = np.full((2 * size, 2 * size, 3), 128.0)
     smallest, largest = 6.0, 400.0  # pixels
@@ -108,12 +107,9 @@ def dead_leaves(size: int, random: np.random.Generator) -> np.ndarray:
         slope = random.normal(0, 20, 2)
         shade = ((slope[0] * dy + slope[1] * dx) / radius)[inside]
         part[inside] = random.uniform(20, 235) + random.normal(0, 20, 3) + shade[:, None]
-    picture: np.ndarray = np.clip(large.reshape(size, 2, size, 2, 3).mean(axis=(1, 3)), 0, 255)
-    return picture
+    image: np.ndarray = np.clip(large.reshape(size, 2, size, 2, 3).mean(axis=(1, 3)), 0, 255)
+    return image
 
 
-IMAGES = {
-    SIMULATION: _enlarged,
-    PHOTOGRAPHS: _photographed,
-    BOTH: _one_of_each,
-}  # (frames, random) -> by camera
+# (frames, random) -> {camera: frames}
+IMAGES = {SIMULATION: _enlarged, PHOTOGRAPHS: _photographed, BOTH: _one_of_each}

@@ -27,26 +27,22 @@ def measure_tasks(environment: Environment, tasks: Sequence[str], episodes: int)
         for seed in range(episodes):
             environment.reset(task, seed)
             lengths.append(attempt(environment, task))
-        done = [steps for steps in lengths if steps is not None]
-        rate = Rate(len(done), episodes)
-        low, high = rate.interval
-        mean = sum(done) / max(1, len(done))
-        print(
-            f"| {task} | {len(done)} of {episodes} | {low:.1%} to {high:.1%} | {mean:.0f} | {max(done, default=0)} |",
-            flush=True,
-        )
+        successes = [steps for steps in lengths if steps is not None]
+        low, high = Rate(len(successes), episodes).interval
+        mean, most = sum(successes) / max(1, len(successes)), max(successes, default=0)
+        cells = [task, f"{len(successes)} of {episodes}", f"{low:.1%} to {high:.1%}"]
+        print(f"| {' | '.join(cells)} | {mean:.0f} | {most} |", flush=True)
 
 
 def measure_chains(environment: Environment, chains: int) -> None:
-    done = []
+    successes = 0
     for seed in range(chains):
-        done.append(0)
         for task in environment.begin_chain(seed):
             environment.proceed(task)
             if attempt(environment, task) is None:
                 break
-            done[-1] += 1
-    print(f"average chain length over {chains} chains: {sum(done) / chains:.2f}")
+            successes += 1
+    print(f"average chain length over {chains} chains: {successes / chains:.2f}")
 
 
 def main() -> None:
@@ -57,9 +53,11 @@ def main() -> None:
     parser.add_argument(
         "--tasks",
         type=lambda text: text.split(","),
-        help="by name, joined by commas; all by default",
+        help="a,b,c; default: all",
     )
-    parser.add_argument("--episodes", type=int, default=100, help="attempts at each task")
+    parser.add_argument(
+        "--episodes", type=int, default=100, help="attempts at each task; default: 100"
+    )
     parser.add_argument("--chains", type=int, default=0, help="try chains of tasks instead")
     arguments = parser.parse_args()
     component = load_plugins()["environment"].get(arguments.environment)

@@ -1,14 +1,14 @@
-"""Random windows per second: the episode store against other formats, and the time that a training
-step waits for it.
+"""Random windows per second of the episode store and of other formats, and how long training waits.
 
     python -W ignore -m tests.benchmarks.formats --data runs/formats
 
-A window is 8 frames of two cameras at 128 pixels, their proprioception and 10 actions. All read the
-same episodes in one run, in turns; ratios are taken within each round. Once in one process (ours:
-one decoding thread), and once with two cores: ours with two threads, others by torch's DataLoader
-with two workers. Before the clock starts, a reader hands out what it has prepared ahead, so it is
-measured as in the middle of training. `--data` keeps what was written. docs/episode-store.md says
-what to install.
+A window is 8 frames of two cameras at 128 pixels, their proprioception and 10 actions. All formats
+hold the same episodes and are read in turns; ratios are taken within each round. They are read
+with one core (the Loader has one decoding thread) and with two cores: the Loader then has two
+threads, and the other formats are read by torch's DataLoader with two workers. Before the clock
+starts, a reader hands out what it has prepared ahead, so it is measured as in the middle of
+training. `--data` is the folder of the files, which are written once and kept.
+docs/episode-store.md says what to install.
 """
 
 import argparse
@@ -57,7 +57,7 @@ from tests.benchmarks.reading import loader_of
 RECIPE = Path(__file__).parents[2] / "recipes" / "metaworld_offline.toml"
 WINDOW, HORIZON = 8, 10
 STEP = 16  # windows of a training step
-OURS = "Joinery, the Loader"
+LOADER = "Joinery, the Loader"
 PRELOADED = [
     "core.registry.catalogue",
     "core.loading.training_data",
@@ -70,7 +70,7 @@ PRELOADED = [
 
 
 def write(content: str, folder: Path, limit: int | None) -> dict[str, int]:
-    """Write what is not there yet, and return the bytes of each."""
+    """Write the files that are missing, and return the size of each in bytes."""
     info = info_of(content)
     writers: dict[str, Callable[[Path], None]] = {
         "store.zarr": lambda path: _write_store(path, content, limit),
@@ -109,8 +109,10 @@ def _bytes(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Reader:
-    """One row of the table. file: which of the files is read. clock: for a number of threads or
-    processes.
+    """One row of the table.
+
+    file: the name of the file or folder that it reads.
+    clock: makes a clock for a number of threads or processes.
     """
 
     name: str
@@ -119,7 +121,7 @@ class Reader:
 
 
 def readers_of(folder: Path, decoders: Sequence[str]) -> list[Reader]:
-    """All who read the files in a folder."""
+    """Return the readers of all files in a folder."""
     store = EpisodeStore(folder / "store.zarr")
     windows = Windows(store, range(len(store)), WINDOW, HORIZON)
     numbers = Numbers.of(windows)
@@ -135,7 +137,7 @@ def readers_of(folder: Path, decoders: Sequence[str]) -> list[Reader]:
 
     return [
         Reader(
-            OURS, "store.zarr", lambda threads: clock_loader(loader_of(windows, BATCH, threads))
+            LOADER, "store.zarr", lambda threads: clock_loader(loader_of(windows, BATCH, threads))
         ),
         Reader("bare pread + decode", "store.zarr", partial(clock_bare, windows)),
         *(
@@ -151,17 +153,23 @@ def readers_of(folder: Path, decoders: Sequence[str]) -> list[Reader]:
 def compare(
     readers: Sequence[Reader], cores: int, rounds: int, least: float
 ) -> dict[str, list[Reading]]:
-    """What each reader did in each round; a round takes each about `least` seconds, or two batches."""
+    """Return the readings of each reader, one for each round.
+
+    In a round each reader takes about `least` seconds, and reads two batches at least.
+    """
     clocks = {reader.name: reader.clock(cores) for reader in readers}
     for clock in clocks.values():
         clock(2)  # opens files, starts workers, fills caches
     numbers = {name: _even(least * clock(2).windows / BATCH) for name, clock in clocks.items()}
-    taken = [{name: clock(numbers[name]) for name, clock in clocks.items()} for _ in range(rounds)]
-    return {name: [one[name] for one in taken] for name in clocks}
+    readings: dict[str, list[Reading]] = {name: [] for name in clocks}
+    for _ in range(rounds):
+        for name, clock in clocks.items():
+            readings[name].append(clock(numbers[name]))
+    return readings
 
 
 def _even(batches: float) -> int:
-    """At least two, and as many of each of two workers."""
+    """Round to an even number, two at least, so that two workers read equally many batches."""
     return 2 * max(1, round(batches / 2))
 
 
@@ -169,9 +177,7 @@ def _even(batches: float) -> int:
 
 
 def waiting(path: Path, steps: int) -> tuple[float, float]:
-    """Train a recipe's policy on a store; return seconds a step, and the share of them that waited
-    for data.
-    """
+    """Train a policy on a store; return seconds per step and the share of waiting for data."""
     recipe = load_recipe(
         RECIPE, [f"data.path={path.resolve()}", f"train.batch_size={STEP}"], load_plugins()
     )
@@ -197,25 +203,24 @@ def table(
     readers: Sequence[Reader],
     sizes: Mapping[str, int],
     frames: int,
-    taken: dict[str, list[Reading]],
+    readings: dict[str, list[Reading]],
 ) -> str:
-    """Rows of Markdown: KB a frame, windows/s, how many times that ours are, and the same of the
-    processors' time.
-    """
-    lines = [
-        "| reader | KB a frame | windows/s | the Loader's are | CPU ms a window | of the Loader's |",
-        "|---|---|---|---|---|---|",
-    ]
-    speeds = {name: np.array([one.windows for one in readings]) for name, readings in taken.items()}
-    costs = {name: np.array([one.cpu for one in readings]) for name, readings in taken.items()}
-    for name, file in ((reader.name, reader.file) for reader in readers):
-        faster, dearer = _spread(speeds[OURS] / speeds[name]), _spread(costs[name] / costs[OURS])
-        if name == OURS:
-            faster = dearer = "1 x"
+    """Return rows of Markdown: KB a frame, windows/s and CPU time, with ratios to the Loader's."""
+    head = ["reader", "KB a frame", "windows/s", "the Loader's are"]
+    head += ["CPU ms a window", "of the Loader's"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|"]
+    speeds, costs = {}, {}
+    for name, rounds in readings.items():
+        speeds[name] = np.array([reading.windows for reading in rounds])
+        costs[name] = np.array([reading.cpu for reading in rounds])
+    for reader in readers:
+        name, size = reader.name, sizes[reader.file] / frames / 1e3
+        speedup = _spread(speeds[LOADER] / speeds[name])
+        cost_ratio = _spread(costs[name] / costs[LOADER])
+        if name == LOADER:
+            speedup = cost_ratio = "1 x"
         speed, cost = f"{np.median(speeds[name]):,.0f}", f"{1e3 * np.median(costs[name]):.2f}"
-        lines.append(
-            f"| {name} | {sizes[file] / frames / 1e3:.1f} | {speed} | {faster} | {cost} | {dearer} |"
-        )
+        lines.append(f"| {name} | {size:.1f} | {speed} | {speedup} | {cost} | {cost_ratio} |")
     return "\n".join(lines)
 
 
@@ -231,19 +236,19 @@ def main() -> None:
         "--data",
         type=Path,
         default=Path("runs/formats"),
-        help="folder for what is written and read",
+        help="folder of the files; default: runs/formats",
     )
     parser.add_argument("--content", nargs="+", default=[SIMULATION, PHOTOGRAPHS, BOTH])
     parser.add_argument(
         "--decoders", nargs="+", default=["torchcodec"], help="LeRobot's: torchcodec, pyav"
     )
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--episodes", type=int, help="of each content, at most")
+    parser.add_argument("--episodes", type=int, help="of each content; default: all")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="that each reader takes in a round, about"
+        "--seconds", type=float, default=1.0, help="about how long each reader takes in a round"
     )
-    parser.add_argument("--steps", type=int, default=40, help="of training")
+    parser.add_argument("--steps", type=int, default=40, help="of training; default: 40")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     multiprocessing.set_forkserver_preload(PRELOADED)
@@ -252,18 +257,14 @@ def main() -> None:
         sizes = write(content, folder, arguments.episodes)
         store = EpisodeStore(folder / "store.zarr")
         codecs = ", ".join(f"{name} {codec}" for name, codec in store.codecs.items())
-        print(
-            f"\n{content}: {store.frame_count} frames of each camera; {codecs}; batches of {BATCH}\n",
-            flush=True,
-        )
+        print(f"\n{content}: {store.frame_count} frames of each camera; {codecs}", end="; ")
+        print(f"batches of {BATCH}\n", flush=True)
         readers = readers_of(folder, arguments.decoders)
         for cores in arguments.cores:
-            taken = compare(readers, cores, arguments.rounds, arguments.seconds)
+            readings = compare(readers, cores, arguments.rounds, arguments.seconds)
             print("one thread or process:\n" if cores == 1 else f"{cores} threads or processes:\n")
-            print(
-                table(readers, sizes, store.frame_count * len(store.codecs), taken) + "\n",
-                flush=True,
-            )
+            frames = store.frame_count * len(store.codecs)
+            print(table(readers, sizes, frames, readings) + "\n", flush=True)
         step, share = waiting(folder / "store.zarr", arguments.steps)
         print(
             f"training, {STEP} windows a step: {step:.2f} s a step, {share:.2%} of it waiting",

@@ -1,16 +1,18 @@
-"""Kosmos-2's parts: speed against transformers' own model, and the memory of one full-size training
-step.
+"""Kosmos-2's parts: speed against transformers' model, and memory of a full-size training step.
 
     python -m tests.benchmarks.kosmos2 speed
     python -m tests.benchmarks.kosmos2 memory full
     python -m tests.benchmarks.kosmos2 memory lora
 
-Weights are random, sizes those of recipes/robovlms_kosmos_calvin.toml. Speed: forward and backward
-of the same sequences with the very same weights, in turn in one process and each second round in
-the opposite order, so that a busy machine slows all; a ratio is transformers' time over ours, per
-round and of the least times, which other programs disturb least. Memory: the largest resident size
-of the process that builds the policy and takes its first step, which measures the joint-training
-table, too, and then saves it as a checkpoint.
+Weights are random; sizes are those of recipes/robovlms_kosmos_calvin.toml.
+
+Speed: forward and backward of the same sequences with the same weights, in turn in one process,
+and in the opposite order in each second round, so that a busy machine slows all of them. A ratio
+is transformers' time over Joinery's, in each round and for the least times, which other programs
+disturb least.
+
+Memory: the largest resident size of the process that builds the policy, takes its first step
+(which also measures the joint-training table), and then saves it as a checkpoint.
 """
 
 import argparse
@@ -45,8 +47,9 @@ INSTRUCTION = "push the red block to the left"
 
 
 def recipe_with(*overrides: str) -> Recipe:
-    """RoboVLMs' recipe on one device, with random weights and some other piece vocabulary of the
-    same table.
+    """Return RoboVLMs' recipe on one device, with random weights and the shipped vocabulary.
+
+    The embedding table keeps its size.
     """
     start = [f"{part}.pretrained=false" for part in PARTS]
     one = ["train.devices=1", "train.strategy=auto", "train.batch_size=1", "train.accelerator=cpu"]
@@ -93,10 +96,10 @@ def generator() -> Generator:
 
 
 class Float32Products(TorchDispatchMode):
-    """Multiplies bfloat16 matrices in float32, one product at a time; all that stays in memory
-    stays bfloat16.
+    """Multiplies bfloat16 matrices in float32, one product at a time.
 
-    A processor without bfloat16 instructions takes a hundred times longer otherwise.
+    All that stays in memory stays bfloat16. A processor without bfloat16 instructions takes a
+    hundred times longer otherwise.
     """
 
     products = frozenset(
@@ -111,18 +114,18 @@ class Float32Products(TorchDispatchMode):
 
 
 def memory(kind: str) -> None:
-    """Print the peak of one training step: all weights, or adapters on the decoder beside a frozen
-    rest.
+    """Print the peak memory of a training step.
+
+    kind: "full" trains all weights, "lora" trains adapters on the decoder and freezes the rest.
     """
     adapters = ["backbone.train=lora", "vision_encoder.train=false", "text_encoder.train=false"]
     recipe = recipe_with(
         "data.window=2", "train.precision=bf16-true", *(adapters if kind == "lora" else [])
     )
     policy = policy_of(recipe).to(torch.bfloat16).train()  # as train.precision = "bf16-true" does
-    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
-    print(
-        f"{kind}: {trained:,} of {sum(p.numel() for p in policy.parameters()):,} parameters train"
-    )
+    total = sum(p.numel() for p in policy.parameters())
+    trainable = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    print(f"{kind}: {trainable:,} of {total:,} parameters train")
     report("building it in float32, then bfloat16")
     optimizer = build_optimizer(policy, recipe)
     started = time.perf_counter()
@@ -141,16 +144,10 @@ def memory(kind: str) -> None:
 
 
 def report(what: str) -> None:
-    """Print the largest resident size of this process since the last report, GB (10^9 bytes), and
-    begin anew.
-    """
-    status = Path("/proc/self/status").read_text()
-    peak = (
-        int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-        * 1024
-        / 1e9
-    )
-    print(f"peak {peak:.1f} GB while {what}", flush=True)
+    """Print the largest resident size of this process since the last report, and begin anew."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    kib = int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    print(f"peak {kib * 1024 / 1e9:.1f} GB while {what}", flush=True)
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -168,39 +165,39 @@ def speed(depth: int, batch: int, repeats: int) -> None:
     plain = ["backbone.gradient_checkpointing=false", "vision_encoder.gradient_checkpointing=false"]
     recipe = recipe_with(*sizes, *plain, "backbone.dropout=0.0", "backbone.attention_dropout=0.0")
     policy = policy_of(recipe).train()
-    theirs = transformers_model(policy)
+    reference = transformers_model(policy)
     inputs = batch_of(policy, batch, 1, recipe.data.cameras)
     steps: dict[str, Callable[[], Tensor]] = {
-        "ours": lambda: policy.context(inputs, generator()).readout.flatten(0, 2),
-        "transformers' decoder": lambda: read_theirs(theirs, policy, inputs, logits=False),
-        "with its output layer, as RoboVLMs calls it": lambda: read_theirs(
-            theirs, policy, inputs, logits=True
+        "Joinery": lambda: policy.context(inputs, generator()).readout.flatten(0, 2),
+        "transformers' decoder": lambda: run_reference(reference, policy, inputs, logits=False),
+        "with its output layer, as RoboVLMs calls it": lambda: run_reference(
+            reference, policy, inputs, logits=True
         ),
     }
     raise_unless_equal(steps)
     keep_freed_memory()
-    counted = {name: operations(read, policy, theirs) for name, read in steps.items()}
-    orders = [list(steps.items())[:: -1 if round % 2 else 1] for round in range(repeats)]
-    times = [{name: seconds(read, policy, theirs) for name, read in order} for order in orders]
-    print(
-        f"{depth} layers of each network at full width, batch {batch}, two cameras, float32, {repeats} rounds"
-    )
+    flops = {name: operations(step, policy, reference) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(repeats):
+        for name in list(steps)[:: -1 if number % 2 else 1]:
+            times[name].append(seconds(steps[name], policy, reference))
+    print(f"{depth} layers of each network at full width, batch {batch}, two cameras, ", end="")
+    print(f"float32, {repeats} rounds")
     for name in list(steps)[1:]:
-        ratios = sorted(one[name] / one["ours"] for one in times)
+        pairs = zip(times[name], times["Joinery"], strict=True)
+        ratios = sorted(other / joinery for other, joinery in pairs)
         spread = f"median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
-        least = min(one[name] for one in times) / min(one["ours"] for one in times)
-        operations_ratio = counted[name] / counted["ours"]
-        print(
-            f"{name}, over ours: time {spread}, of the least {least:.2f}; operations {operations_ratio:.3f}"
-        )
+        least = min(times[name]) / min(times["Joinery"])
+        print(f"{name}, over Joinery's: time {spread}, of the least {least:.2f}; ", end="")
+        print(f"operations {flops[name] / flops['Joinery']:.3f}")
 
 
 def keep_freed_memory() -> None:
-    """Have the C library (glibc) give memory that was freed to the next step, not back to the
-    system.
+    """Have the C library (glibc) keep freed memory for the next step.
 
-    Fetching seven gigabytes of gradients anew for each step took up to half of its time, the same
-    in every model, and varied by more than the models differ.
+    Otherwise it returns the memory to the system. Fetching seven gigabytes of
+    gradients anew for each step took up to half of its time, the same in every model, and varied
+    by more than the models differ.
     """
     most_mapped, trim_above = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's malloc.h
     libc = ctypes.CDLL(None)
@@ -210,30 +207,32 @@ def keep_freed_memory() -> None:
 
 @torch.no_grad()
 def raise_unless_equal(steps: dict[str, Callable[[], Tensor]]) -> None:
-    """All must compute the same."""
-    ours, *others = (read() for read in steps.values())
+    """Check that all steps compute the same."""
+    expected, *others = (step() for step in steps.values())
     for other in others:
-        torch.testing.assert_close(other, ours, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-4)
 
 
 def transformers_model(policy: Policy) -> torch.nn.Module:
-    """transformers' own model over the policy's weights, the same memory, in the attention that it
-    chooses itself.
+    """Return transformers' own model, which shares the memory of the policy's weights.
+
+    It uses the attention that it chooses itself.
     """
     transformers = import_library("transformers", extra="vlm")
     weights, description = published_model(policy)
     model = transformers.Kosmos2ForConditionalGeneration(transformers.Kosmos2Config(**description))
-    found = model.load_state_dict(
+    keys = model.load_state_dict(
         {name: x.detach() for name, x in weights.items()}, strict=False, assign=True
     )
-    assert found == (["text_model.lm_head.weight"], []), found  # tied to the embedding
+    assert keys == (["text_model.lm_head.weight"], []), keys  # tied to the embedding
     model.tie_weights()
     return model.train()
 
 
-def read_theirs(model: torch.nn.Module, policy: Policy, batch: Batch, *, logits: bool) -> Tensor:
-    """The same sequence through transformers: <s>, images, words, [LRN] -> the hidden state at
-    [LRN].
+def run_reference(model: torch.nn.Module, policy: Policy, batch: Batch, *, logits: bool) -> Tensor:
+    """Run the same sequence through transformers' model and return the hidden state at [LRN].
+
+    The sequence is <s>, images, words, [LRN].
     """
     words = model.get_input_embeddings()(batch.text_ids)
     pixels = torch.stack(
@@ -252,23 +251,21 @@ def read_theirs(model: torch.nn.Module, policy: Policy, batch: Batch, *, logits:
     return model.text_model.model(**inputs).last_hidden_state[:, -1]
 
 
-def seconds(read: Callable[[], Tensor], *models: torch.nn.Module) -> float:
-    """Time of forward and backward; the gradients go at once, or two models' would not fit."""
+def seconds(step: Callable[[], Tensor], *models: torch.nn.Module) -> float:
+    """Time forward and backward; gradients are freed at once, as those of two would not fit."""
     started = time.perf_counter()
-    read().square().sum().backward()
+    step().square().sum().backward()
     took = time.perf_counter() - started
     for model in models:
         model.zero_grad(set_to_none=True)
     return took
 
 
-def operations(read: Callable[[], Tensor], *models: torch.nn.Module) -> int:
-    """Floating-point operations of the products in forward and backward."""
-    with (
-        FlopCounterMode(display=False) as counter,
-        sdpa_kernel(SDPBackend.MATH),
-    ):  # a fused one is not counted
-        seconds(read, *models)
+def operations(step: Callable[[], Tensor], *models: torch.nn.Module) -> int:
+    """Count the floating-point operations of the products in forward and backward."""
+    # the counter does not count fused attention
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        seconds(step, *models)
     return int(counter.get_total_flops())
 
 

@@ -2,12 +2,12 @@
 
     python -m tests.benchmarks.loader [--threads 2] [--rounds 7]
 
-The bare loop does pread and decode, and nothing else: no checksums, actions, normalisation or text.
-All read the same windows in the same order with the same number of threads, in turns; the ratios
-are taken within each round. The bare loop runs twice: into as much memory as the Loader's batches
-take ("batches"), and into one window per thread ("cache"), which never leaves the processor's cache
-and holds no batch, so that it shows what memory costs.
-What shuffling costs is measured apart. Runs in about a minute on two cores.
+The bare loop only calls pread and decodes: no checksums, actions, normalisation or text. Both read
+the same windows in the same order with the same number of threads, in turns; the ratios are taken
+within each round. The bare loop runs twice: into as much memory as the Loader's batches take
+("batches"), and into one window per thread ("cache"), which never leaves the processor's cache and
+so shows what memory costs. Shuffling is measured separately. It all takes about a minute on two
+cores. To compare the Loader with another checkout's, see checkouts.py.
 """
 
 import argparse
@@ -32,14 +32,12 @@ from tests.benchmarks.reading import PREFETCH, BareLoop, loader_of, places_of
 
 CAMERA = "corner2"
 WINDOW, HORIZON, BATCH = 8, 10, 32
-PASSES = {
-    "zstd": 5,
-    "jpeg": 1,
-}  # over the episodes in each round: about a second, so that starting up does not count
+# Passes over the episodes in each round: about a second, so that starting up does not count.
+PASSES = {"zstd": 5, "jpeg": 1}
 
 
 def noisy(path: Path) -> Path:
-    """The same episodes with a camera's noise, for which the store chooses JPEG."""
+    """Write the same episodes with a camera's noise, for which the store chooses JPEG."""
     clean, random = EpisodeStore(METAWORLD), np.random.default_rng(0)
     camera = clean.info.cameras[CAMERA]
     with StoreWriter(path, replace(clean.info, origin="benchmark")) as writer:
@@ -48,17 +46,20 @@ def noisy(path: Path) -> Path:
             frames = np.empty((n, camera.height, camera.width, 3), np.uint8)
             clean.read_frames(CAMERA, e, 0, n, frames)
             frames = np.clip(frames + random.normal(0, 4, frames.shape), 0, 255).astype(np.uint8)
-            writer.append(
-                Episode(clean.episode_id(e), clean.task_name(e), clean.instruction(e), {CAMERA: frames},
-                        clean.actions(e, 0, n), clean.proprio(e, 0, n))
-            )  # fmt: skip
+            episode = Episode(
+                id=clean.episode_id(e),
+                task=clean.task_name(e),
+                instruction=clean.instruction(e),
+                images={CAMERA: frames},
+                actions=clean.actions(e, 0, n),
+                proprio=clean.proprio(e, 0, n),
+            )
+            writer.append(episode)
     return path
 
 
 def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
-    """Return the codec, and windows/s (rounds 3) of the Loader and of the bare loop into batches
-    and into cache.
-    """
+    """Return the codec, and windows/s (rounds 3): of the Loader and of the two bare loops."""
     store = EpisodeStore(path)
     episodes = list(range(len(store))) * PASSES[store.codecs[CAMERA].name]
     windows = Windows(store, episodes, WINDOW, HORIZON)
@@ -70,9 +71,8 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[str, np.ndarray]:
         *(partial(loop.run, places) for loop in bare),
     ]
     seconds = [[_seconds(consume) for consume in consumers] for _ in range(rounds + 1)]
-    return store.codecs[CAMERA].name, len(places) / np.array(
-        seconds[1:]
-    )  # the first round warms up
+    speeds = len(places) / np.array(seconds[1:])  # the first round warms up
+    return store.codecs[CAMERA].name, speeds
 
 
 def _seconds(consume: Callable[[], object]) -> float:

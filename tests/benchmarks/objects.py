@@ -1,22 +1,23 @@
-"""Windows per second from a store on S3 with latency: the Loader, against reading one window after
-the other.
+"""Windows per second from a store on S3 with latency: the Loader and simpler ways of reading.
 
     python -m tests.benchmarks.objects [--latency 15] [--pixels 96] [--windows 1280] [--rounds 3]
     [--server nanio]
 
-An S3 server runs on this machine; a proxy before it holds every request back for `latency`
-milliseconds. All read the same windows in the same, shuffled order: 8 frames of 96 px as JPEG,
+An S3 server runs on this machine; a proxy before it delays every request by `latency` milliseconds.
+All read the same windows in the same, shuffled order: 8 frames of 96 px as JPEG, which are
 Meta-World's with a camera's noise.
 
-    one request a window    one range request of exactly its bytes, decoded, then the next: no cache, nothing in flight
-    read_frames             the store's own reading, one window after the other, which starts with an empty cache
+    one request a window    requests exactly a window's bytes and decodes them, without a cache;
+                            then the next window
+    read_frames             the store's own method, one window after the other, with a cache that
+                            is empty at the beginning
     Loader, cold            starts with an empty cache
     Loader, warm            all is in the cache
     Loader, local           the same store in a folder
 
-Every round measures all of them; ratios are taken within a round. Opening the store is not counted,
-but printed. The server is nanio (pip install nanio), or moto, which copies a whole part for every
-range and so is the bottleneck itself.
+Every round measures all of them; ratios are taken within a round. The time of opening the store
+is printed separately. The server is nanio (pip install nanio), or moto, which copies a whole file
+for every range and so is itself the bottleneck.
 """
 
 import argparse
@@ -50,20 +51,23 @@ URL = f"s3://{BUCKET}/store.zarr"
 
 
 def make_store(path: Path, pixels: int) -> None:
-    """Meta-World's episodes at another size, three times, each with noise of its own."""
+    """Write Meta-World's episodes at another size, three times, each with noise of its own."""
     source, random = EpisodeStore(SOURCE), np.random.default_rng(0)
-    with StoreWriter(
-        path, replace(source.info, cameras={CAMERA: Camera(pixels, pixels)}, origin="benchmark")
-    ) as writer:
+    cameras = {CAMERA: Camera(pixels, pixels)}
+    with StoreWriter(path, replace(source.info, cameras=cameras, origin="benchmark")) as writer:
         for copy in range(COPIES):
             for e in range(len(source)):
                 n = int(source.length[e])
                 frames = resized(source, e, n, pixels) + random.normal(0, 3, (n, pixels, pixels, 3))
-                writer.append(
-                    Episode(f"{copy}/{source.episode_id(e)}", source.task_name(e), source.instruction(e),
-                            {CAMERA: np.clip(frames, 0, 255).astype(np.uint8)},
-                            source.actions(e, 0, n), source.proprio(e, 0, n))
-                )  # fmt: skip
+                episode = Episode(
+                    id=f"{copy}/{source.episode_id(e)}",
+                    task=source.task_name(e),
+                    instruction=source.instruction(e),
+                    images={CAMERA: np.clip(frames, 0, 255).astype(np.uint8)},
+                    actions=source.actions(e, 0, n),
+                    proprio=source.proprio(e, 0, n),
+                )
+                writer.append(episode)
 
 
 def resized(source: EpisodeStore, episode: int, length: int, pixels: int) -> np.ndarray:
@@ -82,7 +86,7 @@ def resized(source: EpisodeStore, episode: int, length: int, pixels: int) -> np.
 
 
 class OneRequest:
-    """Asks for exactly what is read, and keeps nothing."""
+    """Requests exactly the bytes that are read, and keeps none."""
 
     def __init__(self, file: Location, size: int) -> None:
         assert isinstance(file, RemotePath)
@@ -115,7 +119,7 @@ def load(store: EpisodeStore, count: int) -> None:
 def speed(
     read: Callable[[EpisodeStore, int], None], place: str | Path, count: int
 ) -> tuple[float, float]:
-    """How many seconds opening a store takes, and how many windows per second are then read."""
+    """Return the seconds of opening a store, and the windows per second that are then read."""
     began = perf_counter()
     store = EpisodeStore(place)
     opened = perf_counter()
@@ -130,37 +134,32 @@ def empty_cache() -> Iterator[None]:
 
 
 def measure(local: Path, count: int) -> dict[str, tuple[float, float]]:
-    """One round."""
-    found = {}
+    """Measure one round: seconds of opening and windows per second of each way of reading."""
+    measurements = {}
     with empty_cache():
-        found["one request a window"] = speed(
-            one_request_a_window, URL, count // 4
-        )  # the last is as fast as the first
+        # fewer windows: without a cache, the last is as fast as the first
+        measurements["one request a window"] = speed(one_request_a_window, URL, count // 4)
     with empty_cache():
-        found["read_frames"] = speed(one_after_the_other, URL, count)
+        measurements["read_frames"] = speed(one_after_the_other, URL, count)
     with empty_cache():
-        found["Loader, cold"] = speed(load, URL, count)
-        found["Loader, warm"] = speed(load, URL, count)
-    found["Loader, local"] = speed(load, local, count)
-    return found
+        measurements["Loader, cold"] = speed(load, URL, count)
+        measurements["Loader, warm"] = speed(load, URL, count)
+    measurements["Loader, local"] = speed(load, local, count)
+    return measurements
 
 
 def show(rounds: Sequence[dict[str, tuple[float, float]]]) -> None:
-    print(
-        "| | windows/s | times one request a window | times read_frames | opening, s |\n|---|---|---|---|---|"
-    )
-    opening, speeds = (
-        {name: np.array([one[name][i] for one in rounds]) for name in rounds[0]} for i in (0, 1)
-    )
-    for name in speeds:
-        ratios = [
-            speeds[name] / speeds[reference]
-            for reference in ("one request a window", "read_frames")
-        ]
-        cells = [f"{np.median(r):.1f} ({r.min():.1f}-{r.max():.1f})" for r in ratios]
-        print(
-            f"| {name} | {np.median(speeds[name]):.0f} | {' | '.join(cells)} | {np.median(opening[name]):.2f} |"
-        )
+    print("| | windows/s | times one request a window | times read_frames | opening, s |")
+    print("|---|---|---|---|---|")
+    opening, speeds = {}, {}
+    for name in rounds[0]:
+        opening[name], speeds[name] = np.array([measured[name] for measured in rounds]).T
+    for name, rates in speeds.items():
+        cells = [f"{np.median(rates):.0f}"]
+        for reference in ("one request a window", "read_frames"):
+            ratios = rates / speeds[reference]
+            cells.append(f"{np.median(ratios):.1f} ({ratios.min():.1f}-{ratios.max():.1f})")
+        print(f"| {name} | {' | '.join(cells)} | {np.median(opening[name]):.2f} |")
 
 
 # --------------------------------------------------------------------------------------- the server
@@ -168,24 +167,16 @@ def show(rounds: Sequence[dict[str, tuple[float, float]]]) -> None:
 
 @contextmanager
 def serving(server: str, store: Path) -> Iterator[int]:
-    """A server with the store in its bucket; gives its port."""
+    """Run a server with the store in its bucket; yield its port."""
     if server == "moto":
         with moto() as port:
             upload(store, port, store.name)
             yield port
         return
     port, keys = free_port(), {"NANIO_ACCESS_KEY": "tester", "NANIO_SECRET_KEY": "secret"}
-    command = [
-        "serve",
-        "--host",
-        "127.0.0.1",
-        "--data-dir",
-        str(store.parent.parent),
-        "--port",
-        str(port),
-        "--no-access-log",
-    ]
-    with patch.dict(os.environ, keys), running([sys.executable, "-m", "nanio", *command], port):
+    command = f"serve --host 127.0.0.1 --port {port} --no-access-log --data-dir".split()
+    command = [sys.executable, "-m", "nanio", *command, str(store.parent.parent)]
+    with patch.dict(os.environ, keys), running(command, port):
         yield port
 
 
@@ -209,10 +200,11 @@ def main() -> None:
         local.parent.mkdir()
         make_store(local, arguments.pixels)
         store = EpisodeStore(local)
-        size = sum(file.stat().st_size for file in local.rglob("data/c/0"))
+        size = sum(file.stat().st_size for file in local.rglob("data/c/0")) / store.frame_count
         print(
-            f"{arguments.server} with {arguments.latency:g} ms; {store.frame_count} frames of {arguments.pixels} px, "
-            f"{store.codecs[CAMERA].name}, {size / store.frame_count / 1e3:.1f} KB each"
+            f"{arguments.server} with {arguments.latency:g} ms; "
+            f"{store.frame_count} frames of {arguments.pixels} px, "
+            f"{store.codecs[CAMERA].name}, {size / 1e3:.1f} KB each"
         )
         with (
             serving(arguments.server, local) as upstream,

@@ -1,13 +1,12 @@
-"""What others would use, written and read as they do: HDF5 as robomimic has it, zarr-python,
-LeRobot's dataset class.
+"""Other formats, written and read as their users do: robomimic's HDF5, zarr-python and LeRobot.
 
-Each is written once by its `write_...` and is then a torch Dataset over the same windows as ours,
-which opens its files in the process that reads. A sample holds the frames of a window from all
-cameras, its proprioception, and the actions from its first frame on.
+Each format is written by its `write_...`, and read by a torch Dataset of the same windows that the
+Loader reads. The Dataset opens its files in the process that reads. A sample holds the frames of a
+window from all cameras, its proprioception, and the actions from its first frame on.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,10 @@ from core.episodes.episode import Episode, StoreInfo
 from core.loading.windows import Windows
 from core.system.torchvision import import_library
 
-LeRobotDataset = import_library(
-    "lerobot.datasets.lerobot_dataset"
-).LeRobotDataset  # it imports torchvision
-CHUNK = (
-    8  # frames in a chunk of zarr: as many as a window has, the fastest for windows of that length
-)
+# by import_library, because it imports torchvision
+LeRobotDataset = import_library("lerobot.datasets.lerobot_dataset").LeRobotDataset
+# Frames in a chunk of zarr: as many as a window has, the fastest for windows of that length.
+CHUNK = 8
 
 Sample = dict[str, Any]
 
@@ -47,11 +44,9 @@ class Numbers:
         return cls(windows, np.concatenate(actions), np.concatenate(proprio))
 
     def sample(self, episode: int, start: int, images: dict[str, np.ndarray]) -> Sample:
-        """Add a window's numbers to its frames; what lies past the episode's end repeats the last."""
-        offset, length = (
-            int(self.windows.store.start[episode]),
-            int(self.windows.store.length[episode]),
-        )
+        """Add a window's numbers to its frames; past the episode's end the last ones repeat."""
+        store = self.windows.store
+        offset, length = int(store.start[episode]), int(store.length[episode])
         frames = offset + np.minimum(start + np.arange(self.windows.window), length - 1)
         targets = offset + np.minimum(start + np.arange(self.windows.horizon), length - 1)
         padded = {
@@ -69,7 +64,7 @@ def _padded(frames: np.ndarray, window: int) -> np.ndarray:
 
 
 def write_hdf5(path: Path, episodes: Iterable[Episode], info: StoreInfo) -> None:
-    """robomimic's layout, with the gzip compression of its `dataset_states_to_obs.py --compress`."""
+    """Write robomimic's layout, compressed as its `dataset_states_to_obs.py --compress` does."""
     with h5py.File(path, "w") as file:
         for e, episode in enumerate(episodes):
             for camera in info.cameras:
@@ -80,8 +75,9 @@ def write_hdf5(path: Path, episodes: Iterable[Episode], info: StoreInfo) -> None
 
 @dataclass
 class HDF5Windows(Dataset[Sample]):
-    """Slices of a file that each process opens for itself; numbers in memory (robomimic's
-    hdf5_cache_mode low_dim).
+    """Slices of a file that each process opens for itself.
+
+    Numbers are in memory, as with robomimic's hdf5_cache_mode "low_dim".
     """
 
     path: Path
@@ -108,10 +104,10 @@ class HDF5Windows(Dataset[Sample]):
 
 
 def write_zarr(path: Path, episodes: Iterable[Episode], info: StoreInfo) -> None:
-    """Raw frames in chunks of CHUNK: an array per camera, all episodes behind one another."""
-    root, kept = zarr.create_group(path, zarr_format=3), list(episodes)
+    """Write raw frames in chunks of CHUNK: an array for each camera, with all episodes."""
+    root, episodes = zarr.create_group(path, zarr_format=3), list(episodes)
     for camera in info.cameras:
-        frames = np.concatenate([episode.images[camera] for episode in kept])
+        frames = np.concatenate([episode.images[camera] for episode in episodes])
         chunks = (CHUNK, *frames.shape[1:])
         array = root.create_array(
             camera, shape=frames.shape, chunks=chunks, dtype=frames.dtype, compressors=None
@@ -148,18 +144,19 @@ class ZarrWindows(Dataset[Sample]):
 
 
 def write_lerobot(path: Path, episodes: Iterable[Episode], info: StoreInfo, kind: str) -> None:
-    """Format v3.0 by LeRobot itself, with its own defaults; kind is "video" (AV1) or "image" (PNG)."""
-    names = {"observation.state": info.proprio, "action": info.action.names}
-    features: dict[str, dict[str, Any]] = {
-        **{
-            f"observation.images.{name}": _picture(kind, c.height, c.width)
-            for name, c in info.cameras.items()
-        },
-        **{
-            key: {"dtype": "float32", "shape": (len(of),), "names": list(of)}
-            for key, of in names.items()
-        },
-    }
+    """Write format v3.0 by LeRobot itself, with its own defaults.
+
+    kind: "video" (AV1) or "image" (PNG).
+    """
+    features: dict[str, dict[str, Any]] = {}
+    for name, camera in info.cameras.items():
+        features[f"observation.images.{name}"] = {
+            "dtype": kind,
+            "shape": (camera.height, camera.width, 3),
+            "names": ["height", "width", "channels"],
+        }
+    for key, names in {"observation.state": info.proprio, "action": info.action.names}.items():
+        features[key] = {"dtype": "float32", "shape": (len(names),), "names": list(names)}
     dataset = LeRobotDataset.create(
         "benchmark", int(info.fps), features, root=path, use_videos=kind == "video"
     )
@@ -174,17 +171,16 @@ def write_lerobot(path: Path, episodes: Iterable[Episode], info: StoreInfo, kind
     dataset.finalize()
 
 
-def _picture(kind: str, height: int, width: int) -> dict[str, Any]:
-    return {"dtype": kind, "shape": (height, width, 3), "names": ["height", "width", "channels"]}
-
-
 @dataclass
 class LeRobotWindows(Dataset[Sample]):
-    """LeRobotDataset with delta_timestamps that ask for the same window, in the process that reads."""
+    """LeRobotDataset, whose delta_timestamps ask for the same windows.
+
+    backend: the video decoder.
+    """
 
     path: Path
     windows: Windows
-    backend: str | None = field(default=None)  # of the video decoder
+    backend: str | None = None
 
     @cached_property
     def _dataset(self) -> Any:

@@ -1,6 +1,4 @@
-"""What benchmarks of reading share: the Loader as training builds it, and a bare loop that only
-reads and decodes.
-"""
+"""Shared by benchmarks of reading: the Loader as training builds it, and a bare reading loop."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -55,10 +53,10 @@ def places_of(windows: Windows, indices: Iterable[int]) -> list[tuple[int, int]]
 
 
 class BareLoop:
-    """pread + decode of windows, all cameras, one after the other into `slots` windows of memory,
-    used in turns.
+    """Reads and decodes windows of all cameras, and nothing else.
 
-    Nothing else: no checksums, actions, normalisation or text. The store must have one part.
+    It has no checksums, actions, normalisation or text. It decodes into `slots` windows of memory,
+    which it uses in turns. The store must have one segment.
     """
 
     def __init__(self, windows: Windows, threads: int, slots: int) -> None:

@@ -3,7 +3,7 @@
 python -m tests.benchmarks.record_policy runs/kosmos_lstm docs/policy.webp
 
 The run must come from a recipe with the environment `tabletop`. Beside the environment that the
-policy sees, a second one carries out the same actions and draws larger images.
+policy observes, a second one carries out the same actions and draws larger images.
 """
 
 import argparse
@@ -42,9 +42,9 @@ def attempt(
 ) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
     """Let the policy try a task; yield the large images of every step, and whether it is done.
 
-    environments: the one that the policy sees, and the one whose images are drawn larger.
+    environments: the one that the policy observes, and the one whose images are larger.
     """
-    seen, drawn = environments
+    observed, drawn = environments
     instruction = task.instruction("evaluation", seed)
     for environment in environments:
         environment.reset(task.name, seed)
@@ -52,9 +52,9 @@ def attempt(
     left, done = task.max_steps, False
     yield dict(drawn.observe().images), done
     while left > 0:
-        chunks, state = actor.step([seen.observe()], [instruction], state)
+        chunks, state = actor.step([observed.observe()], [instruction], state)
         action = chunks[0, 0]
-        success = seen.step(action)
+        success = observed.step(action)
         drawn.step(action)
         left = AFTER if success and not done else left - 1
         done = done or success

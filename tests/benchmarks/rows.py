@@ -1,7 +1,8 @@
-"""How many of the policy's rows work in an evaluation, counted again from the steps of one that was
-made.
+"""The share of the policy's rows that are busy in an evaluation, for several ways of scheduling.
 
-python -m tests.benchmarks.rows docs/tabletop_full/results.json
+    python -m tests.benchmarks.rows docs/tabletop_full/results.json
+
+It is computed from the number of steps of each attempt in the results of an evaluation.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from core.rollout.results import Evaluation, read_evaluation
 
 
 def steps_of(evaluation: Evaluation) -> dict[PlannedRollout, int]:
-    """Policy steps of every attempt and chain, in the order of the results."""
+    """Return the policy steps of every attempt and chain, in the order of the results."""
     attempts = {
         PlannedAttempt(e.condition, e.task, e.seed, e.instruction): e.steps
         for e in evaluation.episodes
@@ -24,24 +25,24 @@ def steps_of(evaluation: Evaluation) -> dict[PlannedRollout, int]:
 
 
 def tasks_of(steps: Mapping[PlannedRollout, int]) -> dict[str, Task]:
-    """The tasks as far as the order asks: the most steps that an attempt took stand for
-    `max_steps`.
+    """Return the tasks, as far as the queue needs them.
+
+    `max_steps` is the largest number of steps that an attempt at the task took.
     """
-    names = {planned.task for planned in steps if isinstance(planned, PlannedAttempt)}
-    most = {
-        n: max(s for p, s in steps.items() if isinstance(p, PlannedAttempt) and p.task == n)
-        for n in names
-    }
-    return {name: Task(name, ("",), most[name]) for name in names}
+    most: dict[str, int] = {}
+    for planned, count in steps.items():
+        if isinstance(planned, PlannedAttempt):
+            most[planned.task] = max(count, most.get(planned.task, 0))
+    return {name: Task(name, ("",), max_steps) for name, max_steps in most.items()}
 
 
 def together(steps: Sequence[int], rows: int) -> int:
-    """Policy steps where as many attempts as rows begin together, and wait for the slowest."""
+    """Count policy steps if the rows begin attempts together and wait for the slowest."""
     return sum(max(steps[first : first + rows]) for first in range(0, len(steps), rows))
 
 
 def refilled(order: Iterable[int], rows: int) -> int:
-    """Policy steps where the next attempt begins in the row that is free first."""
+    """Count policy steps if the next attempt begins in the row that is free first."""
     ends = [0] * rows
     for steps in order:
         row = ends.index(min(ends))
@@ -50,7 +51,7 @@ def refilled(order: Iterable[int], rows: int) -> int:
 
 
 def in_queue_order(steps: Mapping[PlannedRollout, int], rows: int) -> int:
-    """Policy steps where rows take from the queue as evaluation's rows do."""
+    """Count policy steps if rows take attempts from the queue, as in an evaluation."""
     queue, previous, ends = Queue(list(steps), tasks_of(steps)), [None] * rows, [0] * rows
     idle: list[int] = []
     while len(idle) < rows:
@@ -82,7 +83,7 @@ def main() -> None:
         "attempts, refilled in the order of evaluation": in_queue_order(attempts, rows),
         "with the chains, refilled in the order of evaluation": in_queue_order(steps, rows),
     }
-    print(f"| {rows} rows | policy steps | rows that work |\n|---|---|---|")
+    print(f"| {rows} rows | policy steps | busy rows |\n|---|---|---|")
     for way, count in ways.items():
         work = sum((steps if "chains" in way else attempts).values())
         print(f"| {way} | {count:,} | {work / rows / count:.1%} |")

@@ -1,12 +1,11 @@
-"""Time and memory that a large store takes: opening it, reading all its numbers, and random windows
-of its frames.
+"""Time and memory of a large store: opening it, and reading numbers and random windows of frames.
 
     python -m tests.benchmarks.scale --data runs/scale
 
-A million frames in 50,000 episodes and 500 parts, as 64 MiB of frames make of two cameras at 224
-pixels; here the pictures are 16 pixels wide, which changes neither the number of files nor what is
-kept of each frame. Every process is a fresh one. RSS counts all of a process's pages, PSS those
-that two processes share as half of one each.
+The store has a million frames in 50,000 episodes and 500 segments. Segments of 64 MiB hold about
+as many frames of two cameras at 224 pixels; here the images are 16 pixels wide, which changes
+neither the number of files nor what is kept in memory for each frame. Every process is a fresh one.
+RSS counts all pages of a process; PSS counts a page that two processes share as half a page each.
 """
 
 import argparse
@@ -43,27 +42,27 @@ WINDOW = 8
 # ------------------------------------------------------------------------------------------ writing
 
 
-def write(path: Path, frames: int, episodes: int, parts: int) -> None:
-    """Write a store of random episodes of equal length; its static camera stands still, its wrist
-    camera is noise.
+def write(path: Path, frames: int, episodes: int, segments: int) -> None:
+    """Write a store of random episodes of equal length.
+
+    All frames of an episode's static camera are equal; the wrist camera is noise.
     """
-    from core.store.writer import StoreWriter  # whoever measures reading imports what reading needs
+    # imported here, as a process that measures reading must import only what reading needs
+    from core.store.writer import StoreWriter
 
     random, length = np.random.default_rng(0), frames // episodes
     noise = random.integers(0, 256, (length + 97, 16, 16, 3), np.uint8)
     with StoreWriter(path, INFO) as writer:
         for e in range(episodes):
-            static, wrist = (
-                np.repeat(noise[e % 97, None], length, axis=0),
-                noise[e % 97 : e % 97 + length],
-            )
+            static = np.repeat(noise[e % 97, None], length, axis=0)
+            wrist = noise[e % 97 : e % 97 + length]
             numbers = random.normal(size=(2, length, 7)).astype(np.float32)
             numbers[0, :, 6] = np.where(numbers[0, :, 6] > 0, 1, -1)
             task = f"task {e % TASKS}"
             writer.append(
                 Episode(f"episode/{e}", task, task, {"static": static, "wrist": wrist}, *numbers)
             )
-            if (e + 1) * parts // episodes > e * parts // episodes:
+            if (e + 1) * segments // episodes > e * segments // episodes:
                 writer.commit()
 
 
@@ -71,9 +70,7 @@ def write(path: Path, frames: int, episodes: int, parts: int) -> None:
 
 
 def stages(path: Path, windows: int) -> Iterator[str]:
-    """What a process does with a store, one thing after the other; yields the name of what it has
-    just done.
-    """
+    """Do one thing after the other with a store; yield the name of each when it is done."""
     from core.store.store import EpisodeStore
 
     yield "importing the modules"
@@ -82,10 +79,8 @@ def stages(path: Path, windows: int) -> Iterator[str]:
     _ = store.statistics
     yield "statistics"
     for e in range(len(store)):
-        (
-            store.actions(e, 0, int(store.length[e])).sum(),
-            store.proprio(e, 0, int(store.length[e])).sum(),
-        )
+        store.actions(e, 0, int(store.length[e])).sum()
+        store.proprio(e, 0, int(store.length[e])).sum()
     yield "reading all numbers"
     random = np.random.default_rng(0)
     out = np.empty((WINDOW, 16, 16, 3), np.uint8)
@@ -98,14 +93,15 @@ def stages(path: Path, windows: int) -> Iterator[str]:
 
 
 def measure(path: Path, windows: int) -> None:
-    """Print time and memory after each stage, a line of JSON each; after each, wait for a line from
-    whoever asks.
+    """Print time and memory after each stage, as two lines of JSON.
+
+    After each line, wait for a line from the process that started this one.
     """
     began = perf_counter(), process_time()
     for stage in stages(path, windows):
         seconds, of_cpu = perf_counter() - began[0], process_time() - began[1]
         print(json.dumps({"stage": stage, "seconds": seconds, "cpu": of_cpu}), flush=True)
-        sys.stdin.readline()  # all processes are there now
+        sys.stdin.readline()  # now all processes have finished the stage
         print(json.dumps(memory()), flush=True)
         sys.stdin.readline()
         began = perf_counter(), process_time()
@@ -120,31 +116,24 @@ def memory() -> dict[str, float]:
 def together(
     path: Path, windows: int, processes: int
 ) -> Iterator[tuple[str, list[dict[str, float]]]]:
-    """Let processes do the same at once; yield each stage and what each process measured after it."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.scale",
-        "--measure",
-        str(path),
-        "--windows",
-        str(windows),
-    ]
+    """Run some processes at once; yield each stage and what each process measured after it."""
+    command = [sys.executable, "-m", "tests.benchmarks.scale"]
+    command += ["--measure", str(path), "--windows", str(windows)]
     running = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for _ in range(processes)]
 
-    def hear() -> list[dict[str, float]]:
+    def receive() -> list[dict[str, float]]:
         return [json.loads(process.stdout.readline() or "null") for process in running]
 
-    def say() -> None:
+    def proceed() -> None:
         for process in running:
             process.stdin.write("\n")
             process.stdin.flush()
 
-    while all(heads := hear()):
-        say()
-        bodies = hear()
-        say()
-        yield heads[0]["stage"], [head | body for head, body in zip(heads, bodies, strict=True)]
+    while all(times := receive()):
+        proceed()
+        memories = receive()
+        proceed()
+        yield times[0]["stage"], [time | use for time, use in zip(times, memories, strict=True)]
     for process in running:
         process.communicate()
 
@@ -158,28 +147,28 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--episodes", type=int, default=50_000)
-    parser.add_argument("--parts", type=int, default=500)
+    parser.add_argument("--segments", type=int, default=500)
     parser.add_argument("--windows", type=int, default=5_000)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         measure(arguments.measure, arguments.windows)
         return
-    path = arguments.data / f"{arguments.frames}_{arguments.episodes}_{arguments.parts}.zarr"
+    path = arguments.data / f"{arguments.frames}_{arguments.episodes}_{arguments.segments}.zarr"
     if not path.exists():
         began, unfinished = perf_counter(), path.with_name(f"unfinished_{path.name}")
-        write(unfinished, arguments.frames, arguments.episodes, arguments.parts)
+        write(unfinished, arguments.frames, arguments.episodes, arguments.segments)
         unfinished.rename(path)
         print(f"wrote {path} in {perf_counter() - began:.0f} s\n", flush=True)
-    print(
-        f"{arguments.parts} parts\n\n| | s | of CPU | RSS, MB | PSS, MB | two processes at once: s | PSS of both, MB |"
-    )
+    print(f"{arguments.segments} segments\n")
+    print("| | s | of CPU | RSS, MB | PSS, MB | two processes at once: s | PSS of both, MB |")
     print("|---|---|---|---|---|---|---|")
     alone, both = (list(together(path, arguments.windows, processes)) for processes in (1, 2))
     for (stage, (one,)), (_, two) in zip(alone, both, strict=True):
+        slower, memory_of_both = max(p["seconds"] for p in two), sum(p["Pss"] for p in two)
         print(
-            f"| {stage} | {one['seconds']:.2f} | {one['cpu']:.2f} | {one['Rss']:.0f} | {one['Pss']:.0f} "
-            f"| {max(process['seconds'] for process in two):.2f} | {sum(process['Pss'] for process in two):.0f} |"
+            f"| {stage} | {one['seconds']:.2f} | {one['cpu']:.2f} | {one['Rss']:.0f} "
+            f"| {one['Pss']:.0f} | {slower:.2f} | {memory_of_both:.0f} |"
         )
 
 

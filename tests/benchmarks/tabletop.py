@@ -1,10 +1,9 @@
-"""How fast the table is on one core, beside what MuJoCo alone needs for the same steps and the same
-rays.
+"""How fast `tabletop` is on one core, beside MuJoCo alone with the same steps and rays.
 
     python -m tests.benchmarks.tabletop
 
-Every round measures all rows in turn; a row's figure is the median of the rounds, so that a busy
-machine slows all.
+Every round measures all rows in turn, so a busy machine slows all of them. The figure of a row is
+the median of the rounds.
 """
 
 import argparse
@@ -50,9 +49,8 @@ def rows(size: int) -> dict[str, Callable[[], object]]:
         mujoco.mj_step(scene.model, scene.data, SUBSTEPS)
 
     def bare_rays() -> None:
-        for _ in (
-            table.info.cameras
-        ):  # as many rays as all of them have, from where the static one stands
+        # as many rays as all cameras have, from the position of the static one
+        for _ in table.info.cameras:
             camera.cast(scene.data, STATIC_POSITION, rays)
 
     return {

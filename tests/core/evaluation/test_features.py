@@ -245,7 +245,7 @@ class DepthActor:
 
     def __init__(self, world: ModuleType) -> None:
         self.info = world.describe(SIZE)
-        self.columns = (np.arange(SIZE) + 0.5) * world.TABLE / SIZE
+        self.columns = (np.arange(SIZE) + 0.5) * world.TABLE_WIDTH / SIZE
         self.observations: list[Observation] = []
 
     def start(self, rows: int) -> None:
