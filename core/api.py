@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from core.episodes.normalization import Normalizer, ProprioNormalizer
-from core.errors import TrainingError
+from core.errors import ConfigError, TrainingError
 from core.evaluation.evaluation import evaluate as evaluate_run
 from core.evaluation.preparation import prepare
 from core.loading.dataset import Dataset
@@ -33,10 +33,11 @@ from core.training.train import train as train_recipe
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and check all of it.
 
-    overrides: "section.key=value", "train.steps=100" for example.
+    overrides: a list of "section.key=value", ["train.steps=100"] for example.
 
     Raises ConfigError with a line for every mistake.
     """
+    _raise_if_text(overrides)
     return load_checked_recipe(Path(path), list(overrides), load_plugins())
 
 
@@ -53,23 +54,30 @@ def open_store(path: str | Path) -> EpisodeStore:
 def training_samples(
     source: Recipe | EpisodeStore,
     *,
-    window: int = 1,
-    horizon: int = 1,
+    window: int | None = None,
+    horizon: int | None = None,
     split: Literal["training", "validation"] = "training",
 ) -> Samples:
     """Return the samples that a policy is trained on, by number: `training_samples(recipe)[17]`.
 
     source: a recipe or a store. A recipe sets cameras, conventions, normalisation, window and
         horizon; a store is read as it is.
-    window: frames of history (T); for a store alone.
-    horizon: actions in a chunk (H); for a store alone.
-    split: the episodes that a recipe trains on, or those that it holds out.
+    window: frames of history (T), of a store alone; default: 1.
+    horizon: actions in a chunk (H), of a store alone; default: 1.
+    split: the episodes that a recipe trains on, or those that it holds out; a store has no split.
 
-    Raises DataError, or ConfigError if recipe and stores disagree.
+    Raises DataError, or ConfigError for arguments that do not apply, and if recipe and stores
+    disagree.
     """
+    if split not in ("training", "validation"):
+        raise ConfigError(f"split: expected 'training' or 'validation', got {split!r}")
     if isinstance(source, Recipe):
+        if window is not None or horizon is not None:
+            raise ConfigError("window, horizon: a recipe sets them; override data.window instead")
         data = open_data(source)
         return Samples(data.training if split == "training" else data.validation)
+    if split != "training":
+        raise ConfigError("split: a store alone has no held-out episodes; give a recipe")
     view = StoreView.plain(source, features=tuple(source.info.features))
     statistics = view.statistics
     dataset = Dataset(
@@ -77,7 +85,7 @@ def training_samples(
         Normalizer.fit(statistics["action"], view.info.action, "none"),
         ProprioNormalizer.fit(statistics["proprio"]),
     )
-    windows = Windows(source, np.arange(len(source)), window, horizon)
+    windows = Windows(source, np.arange(len(source)), window or 1, horizon or 1)
     return Samples(Mixture([Member(dataset, windows)]))
 
 
@@ -86,7 +94,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
 
     Demonstrations that the recipe asks for and its store lacks are recorded first. A recipe for
     several devices starts the calling program again in each process (Fabric's "ddp"): in a
-    notebook, override `train.devices=1`.
+    notebook, override `train.devices=1`. Environments run in processes of their own, which import
+    the calling script: call this below `if __name__ == "__main__":`.
 
     Raises ConfigError, DataError, CheckpointError or TrainingError.
     """
@@ -115,7 +124,9 @@ def evaluate(
 ) -> Evaluation:
     """Let a run's policy act in the environment of its recipe, and count its successes.
 
-    Another call with the same overrides returns the results of the first.
+    Another call with the same overrides returns the results of the first. Environments run in
+    processes of their own, which import the calling script: call this below
+    `if __name__ == "__main__":`.
 
     overrides: changes to the recipe's [evaluate] and [environment], "evaluate.episodes=5" for
         example.
@@ -123,5 +134,12 @@ def evaluate(
 
     Raises ConfigError or DataError.
     """
+    _raise_if_text(overrides)
     recipe = load_recipe_of_run(Path(run), overrides, load_plugins())
     return evaluate_run(Path(run), recipe, Console(), Path(output) if output else None)
+
+
+def _raise_if_text(overrides: Sequence[str]) -> None:
+    """A single text is a sequence of letters, each of which would be reported as a mistake."""
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides: expected a list, got a text; write [{overrides!r}]")

@@ -5,7 +5,7 @@
 
 import sys
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 # {command: (the module whose `main` it is, what it does)}
 COMMANDS = {
@@ -48,12 +48,27 @@ def main(argv: list[str] | None = None) -> int:
         return int(import_module(module).main(words[1:]))
     plugin_commands = entry_points(group=PLUGIN_COMMANDS)
     if words and words[0] in plugin_commands.names:
-        return int(plugin_commands[words[0]].load()(words[1:]))
+        return _run_plugin_command(plugin_commands[words[0]], words[1:])
     wants_help = bool(words) and words[0] in ("-h", "--help")
     usage = "\n".join(f"  {name:<10} {meaning}" for name, (_, meaning) in COMMANDS.items())
-    usage += "".join(f"\n  {entry.name:<10} by {entry.module}" for entry in plugin_commands)
+    for entry in plugin_commands:
+        if entry.name not in COMMANDS:  # a built-in command cannot be replaced
+            usage += f"\n  {entry.name:<10} by {entry.module}"
     print(f"usage: joinery COMMAND ...\n\n{usage}", file=sys.stdout if wants_help else sys.stderr)
     return 0 if wants_help else 2
+
+
+def _run_plugin_command(entry: EntryPoint, arguments: list[str]) -> int:
+    """Run a command of a plugin, whose mistakes are shown as those of built-in commands."""
+    from core.commands.command import command
+
+    try:
+        plugin_main = entry.load()
+    except Exception as error:  # noqa: BLE001 (a third party's module may fail in any way)
+        print(f"error: {entry.value} cannot be loaded: {error}", file=sys.stderr)
+        return 1
+    exit_code = command(plugin_main)(arguments)
+    return exit_code if isinstance(exit_code, int) else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import IO
 import numpy as np
 
 from core.errors import DataError
-from core.system.files import written_aside
+from core.system.files import remove_leftovers, written_aside
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -40,5 +40,6 @@ def _open_aside(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that replaces `path` at the end of the block, once it is on the disk."""
     with write_errors_as_data_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         with written_aside(path, durable=True) as aside, aside.open("wb") as file:
             yield file

@@ -10,7 +10,7 @@ from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One window of an episode, before augmentation.
 
@@ -22,7 +22,8 @@ class Sample:
     task: str
     instruction: str
     frames: np.ndarray
-    """(T) int64, number of each frame in its episode; past its end, the last one is repeated."""
+    """(T) int64, number of each image's frame in its episode; past the episode's end, the last one
+    is repeated."""
     images: Mapping[str, np.ndarray]
     """{camera: (T Y X 3) uint8}, of the cameras that the episode's store has."""
     features: Mapping[str, np.ndarray]
@@ -82,17 +83,20 @@ class Samples(Sequence[Sample]):
         self._mixture.fill_numbers(buffer, places)
         self._mixture.fill_images(buffer, places, slice(None))
 
-        episode = places.episodes.item()
+        episode, start = places.episodes.item(), places.starts.item()
         last = view.store.length.item(episode) - 1
         steps = np.arange(windows.window + windows.horizon - 1)
         frames = np.minimum(places.starts[:, None] + view.period * steps, last)  # (1 K)
         actions = view.actions(places.episodes, frames)  # (1 K A)
         proprio = view.proprio(places.episodes, frames[:, : windows.window])
+        # images past the end repeat the last frame at the policy's rate
+        last_step = (last - start) // view.period
+        shown = start + view.period * np.minimum(steps[: windows.window], last_step)
         return Sample(
             episode=member.dataset.episode_id(episode),
-            task=view.store.task_name(episode),
+            task=member.dataset.task_name(episode),
             instruction=view.store.instruction(episode),
-            frames=frames[0, : windows.window],
+            frames=shown,
             images={n: buffer.frames[n][0] for n in view.info.cameras if n in view.recorded},
             features={n: buffer.frames[n][0] for n in view.info.features if n in view.recorded},
             proprio=proprio[0],

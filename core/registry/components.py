@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
-from docstring_parser import parse_from_object
+from docstring_parser import ParseError, parse_from_object
 
 from core.errors import PluginError
 from core.registry.hookspecs import Build, ComponentKind
@@ -131,7 +131,8 @@ def parameters_of(config: type) -> list[Parameter]:
     """List a dataclass's fields; the docstring below each field says what it means."""
     meanings: dict[str, str] = {}  # by field, also those of base classes
     for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
-        with suppress(TypeError):  # a class that was not imported from a file has no source
+        # the source of a class may be missing, or not parse on its own, as one within a function
+        with suppress(TypeError, OSError, SyntaxError, ParseError):
             for documented in parse_from_object(base).params:
                 meanings[documented.arg_name] = " ".join((documented.description or "").split())
     types = get_type_hints(config, include_extras=True)

@@ -190,8 +190,10 @@ def load_actor(
 def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
     """Return the last checkpoint of a run, or the one with the lowest validation error.
 
-    Raises CheckpointError if the run has none.
+    Raises CheckpointError if the run has none, or for another `which`.
     """
+    if which not in ("last", "best"):
+        raise CheckpointError(f"checkpoint: expected 'last' or 'best', got {which!r}")
     if not (available := checkpoints(run)):
         raise CheckpointError(
             f"{run}: holds no checkpoint; name the folder of a run, runs/kosmos_lstm for example"

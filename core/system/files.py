@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
@@ -35,6 +36,12 @@ def written_aside(
     except BaseException:
         remove(aside)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of `written_aside(path)`; nobody may be writing it now."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*"):
+        remove(leftover)
 
 
 def remove(path: Path) -> None:

@@ -24,7 +24,7 @@ class Progress:
     activity: what is being done, "importing" for example.
     unit: what is counted, "episodes" for example.
     total: number of units; None: the first `update` gives it.
-    completed: number of units that were done before.
+    completed: number of units that were done before, where `total` is known.
     transient: remove the bar from the terminal at the end.
     """
 
@@ -39,7 +39,8 @@ class Progress:
         transient: bool = True,
     ) -> None:
         self._activity, self._unit, self._total, self._console = activity, unit, total, console
-        self._initial = self._last_printed = completed
+        self._initial = completed if total is not None else None
+        self._last_printed = completed
         self._start_time = time.perf_counter()
         self._bar = Bar(
             TextColumn(activity),
@@ -73,6 +74,8 @@ class Progress:
 
         text: further information, losses for example.
         """
+        if self._initial is None:  # what is done now may have been done before: measure from here
+            self._initial, self._start_time = completed, time.perf_counter()
         total = self._total = total or self._total or completed
         self._bar.update(self._task, completed=completed, total=total, description=text)
         is_due = (completed - self._last_printed) * LINES >= total
@@ -81,7 +84,8 @@ class Progress:
             return
         self._last_printed = completed
         seconds = time.perf_counter() - self._start_time
-        seconds_left = (total - completed) * seconds / max(1, completed - self._initial)
-        count = f"{self._activity} {completed}/{total} {self._unit}".strip()
-        line = "  ".join([*filter(None, (count, text)), f"{seconds_left:.0f} s left"])
+        words = [f"{self._activity} {completed}/{total} {self._unit}".strip(), text]
+        if done := completed - self._initial:
+            words.append(f"{(total - completed) * seconds / done:.0f} s left")
+        line = "  ".join(filter(None, words))
         self._console.print(line, soft_wrap=True, highlight=False, markup=False)

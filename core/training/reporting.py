@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from core.errors import CheckpointError, TrainingError
-from core.system.files import complete_lines, written_aside
+from core.system.files import complete_lines, remove_leftovers, written_aside
 from core.system.progress import Progress
 
 
@@ -31,6 +31,7 @@ class MetricsLog:
     def __init__(self, run: Path, first: int) -> None:
         path = run / "metrics.jsonl"
         lines = [line for line in complete_lines(path) if json.loads(line)["step"] <= first]
+        remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text("".join(lines), encoding="utf-8")
         self.file = path.open("a", encoding="utf-8")

@@ -17,7 +17,7 @@ from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe, load_recipe
 from core.recipe.sections import EvaluateConfig, StoreConfig
 from core.registry.catalogue import load_plugins
-from core.system.files import written_aside
+from core.system.files import remove_leftovers, written_aside
 from core.training.fit import Run, fit
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer
@@ -123,6 +123,7 @@ def _prepare_folder(
     fabric.barrier()
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text(recipe.as_toml(), encoding="utf-8")
     return newest

@@ -137,6 +137,24 @@ def test_training_and_evaluating_from_python(pristine_run: Path, tmp_path: Path)
         core.evaluate(run, ["train.steps=7"])
 
 
+def test_arguments_that_do_not_apply_are_refused(
+    trained: Path,  # noqa: F811
+    store: EpisodeStore,
+) -> None:
+    recipe = core.load_recipe(trained / "recipe.toml")
+    with pytest.raises(core.ConfigError, match="split: expected 'training' or 'validation'"):
+        core.training_samples(recipe, split="train")  # type: ignore[arg-type]
+    with pytest.raises(core.ConfigError, match="a store alone has no held-out episodes"):
+        core.training_samples(store, split="validation")
+    with pytest.raises(core.ConfigError, match="window, horizon: a recipe sets them"):
+        core.training_samples(recipe, window=4)
+    with pytest.raises(core.CheckpointError, match="expected 'last' or 'best', got 'worst'"):
+        core.load_policy(trained, "worst")  # type: ignore[arg-type]
+    with pytest.raises(core.ConfigError, match="overrides: expected a list"):
+        core.load_recipe(trained / "recipe.toml", "train.steps=3")
+    assert core.training_samples(store)[0] != core.training_samples(store)[0]
+
+
 def test_a_mistaken_recipe_says_all_at_once(pristine_run: Path) -> None:  # noqa: F811
     with pytest.raises(core.ConfigError) as caught:
         core.load_recipe(pristine_run / "toy.toml", ["train.stepz=1", "backbone.depth=0"])

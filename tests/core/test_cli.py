@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from core import cli
+import pytest
+
+from core import DataError, cli
 
 
 def test_an_unknown_command_lists_the_known(capsys):
@@ -19,3 +21,48 @@ def test_the_module_is_the_command():
     )
     assert done.returncode == 0
     assert done.stdout.startswith("usage: joinery COMMAND")
+
+
+class Entries(list):
+    """The entry points of the group `joinery.commands`."""
+
+    names = ("hello",)
+
+    def __getitem__(self, name):
+        return next(entry for entry in self if entry.name == name)
+
+
+class Entry:
+    """An entry point."""
+
+    def __init__(self, name, load):
+        self.name, self.module, self.value, self.load = name, "stranger", f"stranger:{name}", load
+
+
+def raise_mistake(arguments):
+    raise DataError(f"no such file: {arguments[0]}")
+
+
+def raise_import_error():
+    raise ImportError("no module named stranger")
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "error"),
+    [
+        (Entry("hello", lambda: lambda arguments: None), 0, ""),
+        (Entry("hello", lambda: lambda arguments: 3), 3, ""),
+        (Entry("hello", lambda: raise_mistake), 1, "error: no such file: a\n"),
+        (
+            Entry("hello", raise_import_error),
+            1,
+            "error: stranger:hello cannot be loaded: no module named stranger\n",
+        ),
+    ],
+)
+def test_a_command_of_a_plugin_is_run_as_ours_are(monkeypatch, capsys, entry, code, error):
+    monkeypatch.setattr(cli, "entry_points", lambda group: Entries([entry]))
+    assert cli.main(["hello", "a"]) == code
+    assert capsys.readouterr().err == error
+    assert cli.main(["--help"]) == 0
+    assert "  hello      by stranger" in capsys.readouterr().out

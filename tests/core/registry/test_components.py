@@ -122,3 +122,16 @@ def test_a_class_without_a_source_file_has_parameters_without_meanings() -> None
     exec(code, {"__name__": "nowhere", "dataclass": dataclass}, namespace)
     (size,) = parameters_of(namespace["Config"])
     assert (size.name, size.type, size.default, size.meaning) == ("size", "int", 3, "")
+
+
+def test_a_class_within_a_function_whose_docstring_starts_at_the_margin_has_parameters() -> None:
+    """Its source alone does not parse."""
+
+    @dataclass(frozen=True)
+    class Config:
+        size: int = 3
+        """first line
+at the margin"""
+
+    (size,) = parameters_of(Config)
+    assert size.name == "size"

@@ -120,3 +120,12 @@ def test_an_incomplete_last_line_is_left_out(tmp_path: Path, rest: str) -> None:
     file.write_text('{"step": 1}\n{"step": 2}\n' + rest)
     assert complete_lines(file) == ['{"step": 1}\n', '{"step": 2}\n']
     assert complete_lines(tmp_path / "missing.jsonl") == []
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    leftovers = [tmp_path / f".results[1].json.{unique}" for unique in ("ab", "cd")]
+    others = [tmp_path / name for name in ("results[1].json", ".results1.json.ab", ".other.ab")]
+    for file in (*leftovers, *others):
+        file.touch()
+    files.remove_leftovers(tmp_path / "results[1].json")
+    assert sorted(tmp_path.iterdir()) == sorted(others)

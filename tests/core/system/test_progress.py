@@ -26,7 +26,19 @@ def test_the_first_update_may_give_the_total_and_text_follows() -> None:
     output, text = console()
     with Progress("step", "", None, output) as progress:
         progress.update(5, total=10, text="loss 0.5")
-    assert text.getvalue().startswith("step 5/10  loss 0.5  ")
+        progress.update(6)
+    assert text.getvalue().splitlines() == ["step 5/10  loss 0.5", "step 6/10  0 s left"]
+
+
+def test_time_left_is_measured_from_the_first_update_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was done before, 900 of 1,000 for example, took none of this process's time."""
+    seconds = iter([0.0, 10.0, 10.0, 15.0])
+    monkeypatch.setattr("core.system.progress.time.perf_counter", lambda: next(seconds))
+    output, text = console()
+    with Progress("importing", "episodes", None, output) as progress:
+        progress.update(900, total=1000)
+        progress.update(950)
+    assert text.getvalue().splitlines()[-1] == "importing 950/1000 episodes  5 s left"
 
 
 def test_earlier_work_is_not_printed_again() -> None:
