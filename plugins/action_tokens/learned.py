@@ -33,7 +33,7 @@ Attention = Literal["causal", "prefix", "bidirectional"]
 
 @dataclass(frozen=True)
 class LearnedConfig:
-    """A frame's tokens, the frames of a sequence, and which token sees which."""
+    """The tokens of a frame, the frames of a sequence, and which tokens each token attends to."""
 
     count: Annotated[int, Ge(0)] = 1
     """number of action tokens per frame; 0 for heads that read other tokens."""
@@ -44,9 +44,9 @@ class LearnedConfig:
     layout: Literal["image_text_action", "text_image_action"] = "image_text_action"
     """order of a frame's tokens."""
     attention: Attention = "causal"
-    """"causal": a token sees those before it; "prefix": a frame's images, words and proprioception
-    also see one another both ways, its action tokens stay causal; "bidirectional": all tokens of a
-    frame see one another. No token ever sees a later frame.
+    """"causal": a token sees the tokens before it; "prefix": a frame's images, words and
+    proprioception also see one another both ways, its action tokens stay causal; "bidirectional":
+    all tokens of a frame see one another. No token ever sees a later frame.
     """
     proprio: bool = False
     """add a token that is projected from the proprioception."""
@@ -64,8 +64,8 @@ class LearnedTokens(ActionTokens):
     interleaved             a sequence per window      image_text_action    i0 i0 x x p0 a0 i1 ...
                                                        text_image_action    x x i0 i0 p0 a0 i1 ...
 
-    The text encoder's prefix, for example <s>, stands before the images in either layout. The
-    formulations are those that RoboVLMs compares and calls "post", "pre" and one-step.
+    The text encoder's prefix, for example <s>, stands before the images in either layout. RoboVLMs
+    compares these formulations, too, and calls them "post", "pre" and one-step.
 
     `pretrained` takes a RoboVLMs .ckpt.
 
@@ -73,7 +73,7 @@ class LearnedTokens(ActionTokens):
     and the data have no proprioception.
     """
 
-    source = None  # no checkpoint that `pretrained = true` could stand for
+    source = None  # `pretrained = true` is refused: this part has no default checkpoint
 
     def __init__(
         self,
@@ -141,9 +141,10 @@ class LearnedTokens(ActionTokens):
         return torch.arange(span, device=device).repeat_interleave(len(kind)), kind.repeat(span)
 
     def _blocks(self, frame: Tensor, is_action: Tensor) -> Tensor | None:
-        """Return the block of each token (L), which sees no later block; None if it is causal.
+        """Return the index of each token's block (L); None if the attention is causal.
 
-        With "prefix", the observation of a frame is a block, and so is each action token.
+        A token sees its own block and earlier ones. With "prefix", the observation of a frame is a
+        block, and so is each action token.
         """
         if self.attention == "causal":
             return None
@@ -193,7 +194,7 @@ def _repeat(text: TokenGroup, times: int) -> TokenGroup:
 
 
 def _split(group: TokenGroup, at: int) -> tuple[TokenGroup, TokenGroup]:
-    """Split tokens (S N D) before the one with index `at`."""
+    """Split tokens (S N D) before the token with index `at`."""
     masks = (None, None) if group.mask is None else (group.mask[:, :at], group.mask[:, at:])
     grids = (None, None) if group.grid is None else (group.grid[:at], group.grid[at:])
     before, after = group.tokens[:, :at], group.tokens[:, at:]

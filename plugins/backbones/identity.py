@@ -1,4 +1,4 @@
-"""No backbone: for heads that read the encoders' tokens, as Diffusion Policy's does."""
+"""No backbone, for heads that read the encoders' tokens directly, as in Diffusion Policy."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -20,7 +20,8 @@ class IdentityConfig:
 class Identity(Backbone):
     """Passes every token on as it is.
 
-    No token sees another, so a head that needs the observation must ask for tokens or vision.
+    No token attends to another. A head that needs the observation must therefore ask for tokens or
+    vision.
     """
 
     mixes = both_ways = False

@@ -26,7 +26,7 @@ from core import (
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The sizes of the network; the action tokens decide which token sees which."""
+    """The sizes of the network; the recipe's action tokens decide which token attends to which."""
 
     width: Annotated[int, Gt(0)] = 192
     """width of every token (D)."""
@@ -35,8 +35,8 @@ class TransformerConfig:
     heads: Annotated[int, Gt(0)] = 6
     """attention heads per block; they divide the width."""
     mlp_ratio: Annotated[float, Gt(0)] = 4.0
-    """hidden width of the MLP, as a multiple of width; swiglu uses two thirds of it, so that it has
-    as many weights as gelu.
+    """hidden width of the MLP, as a multiple of width; swiglu uses two thirds of this width, so
+    that it has as many weights as gelu.
     """
     norm: Literal["rms", "layer"] = "rms"
     """"rms" (Zhang and Sennrich 2019) or "layer"."""
@@ -45,7 +45,7 @@ class TransformerConfig:
     positions: Literal["rotary", "learned"] = "rotary"
     """"rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens."""
     max_tokens: Annotated[int, Gt(0)] = 1024
-    """length of the longest sequence that learned positions cover; rotary ignores it."""
+    """length of the longest sequence that learned positions cover; rotary positions ignore it."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """probability of dropout while training, on the attention and on what each block adds."""
 
@@ -64,9 +64,10 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """What all blocks share in one pass."""
+    """The mask and the angles that all blocks share in one pass."""
 
-    # (S 1 L P+L) bool, True where a row's token may see a column's; None: causal
+    # (S 1 L P+L) bool, True where the token of a row may attend to the token of a column; None:
+    # causal
     mask: Tensor | None
     rotation: tuple[Tensor, Tensor] | None  # cosine and sine (S 1 L d/2), float32
 
@@ -87,8 +88,8 @@ class Transformer(Backbone):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = _build_norm(config)
-        # Weights are initialised as in GPT-2: normal, and smaller where a block adds to the
-        # residual stream, so that the size of the stream does not grow with the depth.
+        # Weights are drawn from a normal distribution, as in GPT-2. They are smaller where a block
+        # adds to the residual stream, so that the stream does not grow with the depth.
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:
                 adds = name.endswith("output.weight")
@@ -100,7 +101,8 @@ class Transformer(Backbone):
         Raises ConfigError if the sequence is longer than the learned positions.
         """
         x, inputs = self._begin(sequence, None)
-        # `remember` gives the same, but it holds the keys and values of every block until the end.
+        # `remember` gives the same result, but keeps the keys and values of every block until the
+        # end.
         for block in self.blocks:
             x, _, _ = block(x, inputs)
         return self.norm(x)  # type: ignore[no-any-return]
@@ -137,7 +139,7 @@ class Transformer(Backbone):
         return rotate(x, rotary_angles(position, self.head_width)) if self.positions is None else x
 
     def _learned_positions(self, position: Tensor, length: int) -> Tensor:
-        """Look up positions (S L); length: of the sequences, with the past.
+        """Look up positions (S L); `length` is the length of the sequences, the past included.
 
         Private tokens share positions, so a long sequence may fit. Only then are the positions
         themselves read, which waits for the device.
@@ -167,7 +169,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
 
-        past: keys and values of the tokens before (S K P d).
+        past: keys and values of the earlier tokens (S K P d).
         """
         mixed, keys, values = self.attention(self.attention_norm(x), inputs, past)
         x = x + self.dropout(mixed)
@@ -218,8 +220,8 @@ class MLP(nn.Module):
 def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
     """Return cosine and sine (S 1 L d/2) of the angles at positions (S L), in float32.
 
-    They are never computed in bfloat16, which cannot tell position 257 from 256. One row of angles
-    (1 1 L d/2) suffices if all sequences share one row of positions.
+    The angles are never computed in bfloat16, which cannot tell position 257 from 256. One row of
+    angles (1 1 L d/2) suffices if all sequences share one row of positions.
     """
     if position.stride(0) == 0:
         position = position[:1]

@@ -12,7 +12,7 @@ from core import DataError, Register, hookimpl
 from core.episodes import ActionConvention, Camera, Episode, Gripper, StoreInfo
 from core.formats import read_npz
 
-# {array: (allowed kinds of dtype, number of axes, their description in error messages)}
+# {array: (allowed kinds of dtype, number of axes, description of both in error messages)}
 LAYOUT = {
     "images": ("u", 4, "unsigned integers (n Y X 3)"),
     "actions": ("f", 2, "floats (n 4)"),
@@ -72,7 +72,7 @@ class MetaWorldNpz:
         self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<number>"; an unreadable file counts as one episode."""
+        """Name the episodes "<file>/<number>"; a file that cannot be read counts as one episode."""
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
@@ -99,7 +99,7 @@ class MetaWorldNpz:
         """Return a file's arrays; the file read last stays in memory for its next episode.
 
         Raises DataError for a file that cannot be cut into episodes. The contents of an episode are
-        checked later, when it enters a store.
+        checked later, when the episode enters a store.
         """
         if self._loaded is None or self._loaded[0] != file:
             data = _load(file, [*LAYOUT])

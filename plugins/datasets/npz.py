@@ -45,7 +45,7 @@ class FeatureArray:
 
 @dataclass(frozen=True)
 class NpzConfig:
-    """Which arrays of a file are what."""
+    """Which arrays of a file hold images, actions, proprioception and instruction."""
 
     fps: Annotated[float, Gt(0)]
     """frames per second."""
@@ -56,7 +56,7 @@ class NpzConfig:
     proprio: tuple[str, ...] = ()
     """arrays that are joined to the proprioception, in this order."""
     features: Mapping[str, FeatureArray] = field(default_factory=dict)
-    """{name: array, meaning and unit} of further features."""
+    """{name: array, meaning and unit}: further features."""
     instruction: str | None = None
     """the instruction of every episode; default: the string in the array "instruction"."""
     meaning: ConventionOverride | None = None
@@ -134,7 +134,7 @@ class Npz:
         return [*self.files]
 
     def read(self, episode: str) -> Episode:
-        """Read one file; raises DataError that names it."""
+        """Read one file; raises DataError with the file's name."""
         file, config = self.files[episode], self.config
         features = {name: entry.array for name, entry in config.features.items()}
         keys = [*self.cameras.values(), config.action, *config.proprio, *features.values()]

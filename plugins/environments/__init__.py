@@ -1,0 +1,5 @@
+"""Environments, in which policies are evaluated.
+
+A new built-in component must also be listed in BUILT_INS of core/registry/catalogue.py; installed
+packages use the entry-point group "joinery" instead.
+"""

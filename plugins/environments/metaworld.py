@@ -25,16 +25,17 @@ from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 TASKS = Path(__file__).with_name("metaworld_tasks.toml")
 MAX_STEPS = 500  # Meta-World's own limit
-# not Meta-World's own name, whose images are upside down and from another position
+# not the name of Meta-World's camera, whose images are upside down and from another position
 CAMERA = "corner2_upright"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # metres, in the world's frame
-# Most simulations in memory. Each takes 50 to 150 MB with its renderer, and 0.3 s to make again.
+# Maximum number of simulations in memory. Each takes 50 to 150 MB with its renderer, and 0.3 s to
+# make again.
 MAX_SIMULATIONS = 10
 
 
 @dataclass(frozen=True)
 class MetaWorldConfig:
-    """Which tasks, and how large the images are."""
+    """The tasks, and the size of the images."""
 
     benchmark: Literal["mt10", "mt50"] = "mt10"
     """"mt10" are ten tasks, "mt50" are all fifty."""
@@ -82,16 +83,16 @@ class MetaWorld(Environment):
     def step(self, action: np.ndarray) -> bool:
         """Apply an action (4): move the hand by (x, y, z) cm, and drive the gripper.
 
-        Each number is clipped to [-1, 1]. Raises DataError for an action of another shape or that
+        Each number is clipped to [-1, 1]. Raises DataError for an action that has another shape or
         is not finite.
         """
         self.info.action.check(action)
         return self._current.step(action)
 
     def observe(self) -> Observation:
-        """Draw the scene; proprioception is the hand's position in metres, and the opening.
+        """Draw the scene; proprioception is the hand's position and the gripper's opening.
 
-        The opening is 1 when the gripper is wide open.
+        The position is in metres. The opening is 1 when the gripper is wide open.
         """
         self._gl.make_current()
         proprio = self._current.state[:4].astype(np.float32)
@@ -114,7 +115,7 @@ class _Simulation:
     """The simulation of one task, with its expert and, once it is drawn, its renderer."""
 
     def __init__(self, metaworld: Any, task: str, size: int) -> None:
-        # the environments that observe the goal, because experts need to know it
+        # the environments that observe the goal, because experts need to know the goal
         environments = metaworld.env_dict.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
         self.environment = environments[f"{task}-goal-observable"]()
         # draw placements from the environment's generator, not from numpy's global one
@@ -124,11 +125,11 @@ class _Simulation:
         self.renderer: _Renderer | None = None
 
     def reset(self, seed: int) -> None:
-        """Place everything as a generator decides, which is seeded with task and seed."""
+        """Place everything with a random generator that is seeded with the task and the seed."""
         mujoco = import_module("mujoco")
         self.environment.np_random = np.random.default_rng([crc32(self.task.encode()), seed])
         self.environment._freeze_rand_vec = False
-        self.environment.reset_model()  # draws a placement, again if one is impossible
+        self.environment.reset_model()  # draws placements until one is possible
         # `reset` arranges the scene twice, both times with the placement that was just drawn
         self.environment._freeze_rand_vec = True
         self.state, _ = self.environment.reset()
@@ -152,7 +153,7 @@ class _Simulation:
 
     def draw(self) -> np.ndarray:
         """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
-        if self.renderer is None:  # only made once it is needed: an expert alone needs none
+        if self.renderer is None:  # an expert alone needs no renderer
             self.renderer = _Renderer(self.environment.model, self.size)
         return self.renderer.draw(self.environment.data)
 
@@ -165,12 +166,12 @@ class _Simulation:
 class _Renderer:
     """Draws one model without shadows, reflections and anti-aliasing.
 
-    On a CPU this is thirteen times faster than with them.
+    On a CPU this is thirteen times faster than drawing with them.
     """
 
     def __init__(self, model: Any, size: int) -> None:
         self.mujoco = mujoco = import_module("mujoco")
-        # these settings are read only when the context is made
+        # MuJoCo reads these settings only when it makes the context
         model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         camera = model.camera("corner2").id
@@ -187,7 +188,7 @@ class _Renderer:
         """Draw (Y X 3) uint8, upright.
 
         The camera shows the world upside down, and OpenGL reads rows from the bottom up. Together
-        this only mirrors the columns, which is undone here.
+        the two only mirror the columns, which is undone here.
         """
         mujoco, viewport = self.mujoco, self.viewport
         image = np.empty((viewport.height, viewport.width, 3), np.uint8)
@@ -259,7 +260,7 @@ def _import_metaworld(size: int) -> tuple[Any, Any, str]:
         context = import_module(f"mujoco.{backend}").GLContext(size, size)
         context.make_current()
         gl = import_module("OpenGL.GL")
-        opengl: bytes | None = gl.glGetString(gl.GL_VERSION)  # images depend on it
+        opengl: bytes | None = gl.glGetString(gl.GL_VERSION)  # images depend on OpenGL's version
         if opengl is None:
             raise RuntimeError("there is no display")
         return metaworld, context, opengl.decode()
@@ -279,7 +280,7 @@ def _import_metaworld(size: int) -> tuple[Any, Any, str]:
 def _backend() -> str:
     """Choose MuJoCo's module for OpenGL contexts.
 
-    MUJOCO_GL decides if it is set. Otherwise, on Linux, it is a module that needs no display.
+    If MUJOCO_GL is set, it decides. Otherwise, on Linux, the module is one that needs no display.
     """
     name = os.environ.get("MUJOCO_GL", "").lower()
     if name in ("egl", "osmesa"):

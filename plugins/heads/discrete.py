@@ -35,12 +35,14 @@ class DiscreteConfig:
     """
 
     bins: Annotated[int, Ge(2)] = 256
-    """classes of a continuous dimension; an odd number alone makes 0 (no motion) a bin's centre."""
+    """number of classes per continuous dimension; only an odd number makes 0 (no motion) the centre
+    of a bin.
+    """
     mlp: tuple[Annotated[int, Gt(0)], ...] = (512,)
     """widths of the hidden layers between the readout and the classes."""
     decode: Literal["argmax", "mean"] = "argmax"
-    """"argmax": the centre of the likeliest bin; "mean": the expected centre, which is finer than a
-    bin.
+    """"argmax": the centre of the likeliest bin; "mean": the mean of all centres, weighted by their
+    probabilities, which is finer than a bin.
     """
     gripper_weight: Annotated[float, Ge(0)] = 1.0
     """factor of the binary cross-entropy in the sum of the losses."""
@@ -51,15 +53,15 @@ class DiscreteHead(PolicyHead):
 
     As in RT-1 (Brohan et al. 2022), all dimensions are decoded in parallel: a chunk takes one pass
     of any backbone, and the dimensions are independent given the readout. RoboVLMs' discrete
-    formulation, RT-2 and OpenVLA differ. Their bins are tokens of the language model, the last of
-    its vocabulary. The model writes one dimension after another, so that each depends on those
-    before it. They bin the gripper like the other dimensions.
+    formulation, RT-2 and OpenVLA differ. In these models, the bins are the last tokens in the
+    language model's vocabulary. The model writes one dimension after another, so that each depends
+    on those before it. These models bin the gripper like the other dimensions.
 
     The head has no memory. With `formulation = "interleaved"` the backbone puts the history into
     the readout. With "policy_head" every frame stands alone, and a window longer than 1 only adds
     frames to learn from.
 
-    Raises ConfigError if continuous dimensions leave [-1, 1].
+    Raises ConfigError if continuous dimensions have values outside [-1, 1].
     """
 
     def __init__(self, config: DiscreteConfig, *, context: ContextSpec, action: ActionSpec) -> None:
@@ -70,7 +72,7 @@ class DiscreteHead(PolicyHead):
                 'this action.normalization; set action.normalization = "min_max" or "clip_range"'
             )
         self.config, self.horizon = config, action.horizon
-        # logits of one step: those of the bins of all continuous dimensions, and binary ones
+        # logits of one step: one per bin of each continuous dimension, and one per binary dimension
         self.sizes = [len(action.continuous) * config.bins, len(action.binary)]
         self.mlp = _mlp([context.width, *config.mlp, action.horizon * sum(self.sizes)])
         self.dimensions = ActionDimensions(action)
@@ -90,7 +92,8 @@ class DiscreteHead(PolicyHead):
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the cross-entropies "pose" and "gripper" (already weighted).
 
-        "pose" is left out without continuous dimensions, and "gripper" without binary ones.
+        "pose" is left out if there are no continuous dimensions, "gripper" if there are no binary
+        ones.
         """
         if batch.actions is None or batch.action_mask is None:
             raise ValueError(
@@ -123,8 +126,8 @@ class DiscreteHead(PolicyHead):
 def bin_of(actions: Tensor, bins: int) -> Tensor:
     """Return the index of the bin that each action falls into, int64.
 
-    The bins divide [-1, 1], and 1 belongs to the last bin. An action outside belongs to the nearest
-    bin.
+    The bins divide [-1, 1], and 1 belongs to the last bin. An action outside [-1, 1] belongs to the
+    nearest bin.
     """
     return ((actions + 1) * (bins / 2)).floor().clamp(0, bins - 1).long()
 

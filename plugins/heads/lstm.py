@@ -77,10 +77,10 @@ class LSTMHead(PolicyHead):
 
     `pretrained` takes a RoboVLMs .ckpt.
 
-    Raises ConfigError if no dimension is continuous, or if the actions leave tanh's range.
+    Raises ConfigError if no dimension is continuous, or if actions lie outside the range of tanh.
     """
 
-    source = None  # no checkpoint that `pretrained = true` could stand for
+    source = None  # `pretrained = true` is refused: this part has no default checkpoint
 
     def __init__(self, config: LSTMConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class LSTMHead(PolicyHead):
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return "pose" and, if a dimension is binary, "gripper" (already weighted).
 
-        Both are means over the chunks of all frames.
+        Both losses are means over the chunks of all frames.
         """
         if batch.actions is None or batch.action_mask is None:
             raise ValueError(
@@ -135,13 +135,13 @@ class LSTMHead(PolicyHead):
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of one frame, and the next state.
 
-        Every step runs the whole window from a fresh LSTM state, and thus computes what training
-        computes. RoboVLMs instead carries the LSTM's state for the first T steps, and from then on
-        runs the last T features anew.
+        Every step runs the whole window from a fresh LSTM state, as training does. RoboVLMs instead
+        carries the LSTM's state for the first T steps, and runs the last T features anew at every
+        later step.
         """
         readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
         newest = state["count"].clamp(max=self.window - 1)
-        # (B T H A); the entries behind the newest frame are meaningless
+        # (B T H A); the entries after the newest frame are meaningless
         actions = self._actions(*self._run(readouts))
         rows = torch.arange(len(newest), device=newest.device)
         return actions[rows, newest], {"readouts": readouts, "count": newest + 1}
@@ -158,7 +158,7 @@ class LSTMHead(PolicyHead):
     def _run(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B T D) -> pose (B T H A_continuous) and gripper logits (B T H A_binary)."""
         device = features.device.type
-        # On a CPU the LSTM never runs in mixed precision: not every CPU supports that.
+        # On a CPU the LSTM never runs in mixed precision, because not every CPU supports it.
         is_mixed = torch.is_autocast_enabled(device) and device != "cpu"
         with torch.autocast(device, enabled=is_mixed):
             hidden, _ = self.lstm(

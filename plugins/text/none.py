@@ -22,7 +22,7 @@ class NoText(TextEncoder):
     def __init__(self, config: NoTextConfig) -> None:  # noqa: ARG002 (it has no keys)
         super().__init__()
         self.tokens: Tensor
-        # A buffer, so that the tokens follow the policy to its device and floating-point type.
+        # A buffer follows the policy to its device and floating-point type, and so do the tokens.
         self.register_buffer("tokens", torch.empty(0, 0), persistent=False)
 
     def tokenize(self, instruction: str) -> Sequence[int]:  # noqa: ARG002

@@ -30,7 +30,7 @@ class SentencePieceConfig:
     heads: Annotated[int, Gt(0)] = 4
     """attention heads per layer; they divide the width."""
     max_tokens: Annotated[int, Gt(0)] = 64
-    """tokens in the longest instruction that is accepted."""
+    """maximum number of tokens in an instruction."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """probability of dropout in the layers while training."""
 
@@ -56,7 +56,7 @@ class SentencePieceEncoder(TextEncoder):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.vocabulary = self.embedding.num_embeddings
         self.layers: nn.TransformerEncoder | None = None
-        # Without layers the backbone's positions suffice.
+        # Without transformer layers here, the backbone's positions suffice.
         self.positions: nn.Parameter | None = None
         if config.layers:
             self.layers = _build_layers(config)

@@ -9,7 +9,8 @@ from pathlib import Path
 from core import DataError, command
 
 MOST_PIECES = 1_000_000
-# most bytes of an instruction; SentencePiece silently skips longer lines, and lines with RESERVED
+# maximum number of bytes in an instruction; SentencePiece silently skips longer lines, and lines
+# that contain RESERVED
 LONGEST = 4192
 RESERVED = "\u2585"
 
@@ -77,7 +78,7 @@ def read_instructions(source: str | Path) -> list[str]:
                 f"cannot read '{source}': {error}; give a UTF-8 file, one instruction a line"
             ) from error
     else:
-        # imported here, because it loads torch, for which --help should not wait
+        # imported here, because this import loads torch, and --help should not wait for torch
         from core import open_store
 
         lines = [instruction for _, instruction in open_store(source).tasks]
@@ -90,12 +91,12 @@ def read_instructions(source: str | Path) -> list[str]:
 def train(instructions: Sequence[str], vocabulary: int) -> bytes:
     """Train byte-pair merges (Sennrich et al. 2016) and return the model, as bytes.
 
-    The same instructions give the same bytes. Even from a small corpus, merges make whole pieces of
-    frequent words; a unigram model splits "red" and "blue". Case is folded, and characters that the
-    instructions lack fall back to bytes, so that no text is unknown.
+    The same instructions give the same bytes. Even from a small corpus, merges turn frequent words
+    into whole pieces; a unigram model would split "red" and "blue". Case is folded, and characters
+    that the instructions lack fall back to bytes, so that no text is unknown.
 
-    Raises DataError if the instructions cannot fill the vocabulary, if it cannot hold their
-    characters, or if SentencePiece cannot take one of the instructions.
+    Raises DataError if the instructions are too few to fill the vocabulary, if the vocabulary is
+    too small for their characters, or if SentencePiece cannot take one of the instructions.
     """
     from sentencepiece import SentencePieceTrainer
 

@@ -1,0 +1,5 @@
+"""Vision encoders, which turn images into tokens.
+
+A new built-in component must also be listed in BUILT_INS of core/registry/catalogue.py; installed
+packages use the entry-point group "joinery" instead.
+"""

@@ -33,7 +33,8 @@ class FiLMConfig:
     3 x 3.
     """
     keypoints: Annotated[int, Ge(0)] = 32
-    """points per camera that the instruction picks out of the image; 0: no keypoints."""
+    """number of keypoints per camera that the instruction picks out of the image; 0: no keypoints.
+    """
     grid: Annotated[int, Gt(0)] = 2
     """rows and columns of patch tokens per camera."""
 
@@ -49,11 +50,13 @@ class FiLMEncoder(VisionEncoder):
     """Turns each camera's images into a grid of patch tokens and one token of all keypoints.
 
     Each camera has weights of its own. The instruction scales and shifts every channel of the
-    feature maps, in which colours and places are not yet mixed (FiLM: Perez et al. 2018). Keypoints
-    are the expected places under a softmax over a feature map (Levine et al. 2016). Both let the
-    policy bind a word to a place after thousands of samples rather than millions.
+    feature maps (FiLM: Perez et al. 2018). In these maps, colours and places are not yet mixed.
+    Keypoints are the expected places under a softmax over a feature map (Levine et al. 2016). With
+    FiLM and keypoints, the policy learns to bind a word to a place from thousands of samples rather
+    than millions.
 
-    Raises ConfigError if there is no instruction, or if a camera's name cannot name a module.
+    Raises ConfigError if there is no instruction, or if a camera's name is not allowed as the name
+    of a torch module.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class FiLMBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int, text_width: int) -> None:
         super().__init__()
-        # It is called "look" because checkpoints name it so.
+        # The layer is called "look" because checkpoints use this name.
         self.look = nn.Conv2d(channels, channels, kernel_size=kernel, padding=kernel // 2)
         self.norm = nn.GroupNorm(1, channels, affine=False)
         self.film = nn.Linear(text_width, 2 * channels)
@@ -146,8 +149,8 @@ class FiLMBlock(nn.Module):
 def expected_places(logits: Tensor) -> Tensor:
     """Apply a spatial softmax to K maps (n K Y X) -> expected places and their variances (n 4*K).
 
-    The result holds K numbers each: rows, their variances, columns, and their variances. Rows and
-    columns lie in [-1, 1].
+    The result holds K rows, the K variances of the rows, K columns, and the K variances of the
+    columns. Rows and columns lie in [-1, 1].
     """
     weights = rearrange(logits.flatten(2).softmax(-1), "n k (y x) -> n k y x", y=logits.shape[2])
     moments = []
@@ -170,7 +173,7 @@ def _mean(text: TokenGroup) -> Tensor:
 def _coordinates(size: int) -> Tensor:
     """Return row and column of each pixel in [-1, 1] (2 size size).
 
-    This is CoordConv (Liu et al. 2018).
+    The encoder adds them to the image as two channels (CoordConv, Liu et al. 2018).
     """
     steps = torch.linspace(-1, 1, size)
     return torch.stack(torch.meshgrid(steps, steps, indexing="ij"))

@@ -26,7 +26,7 @@ from core.weights import Pretrained, check_state_dict, filter_keys
 
 @dataclass(frozen=True)
 class TimmConfig:
-    """A timm model, and which of its tokens are used."""
+    """The name and size of a timm model, and the choice of its output tokens."""
 
     model: str = "vit_tiny_patch16_224"
     """name of a timm model, as `timm.list_models()` gives it."""
@@ -93,7 +93,10 @@ class TimmEncoder(VisionEncoder):
 
     @property
     def separates_cameras(self) -> bool:  # type: ignore[override]
-        """Whether cameras are apart; False while batch normalisation mixes their statistics."""
+        """Whether each camera's tokens depend on that camera's image alone.
+
+        False while batch normalisation trains, since it mixes statistics across cameras.
+        """
         return not any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules()
         )
@@ -140,7 +143,8 @@ class TimmEncoder(VisionEncoder):
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
-        # In some models the last norm follows the pooling; without pooling, tokens need it, too.
+        # In some models the last norm follows the pooling; tokens that are not pooled need the
+        # norm, too.
         norm = getattr(self.model, "fc_norm", None)
         return features[:, prefix:] if norm is None else norm(features[:, prefix:])
 
@@ -174,7 +178,7 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
         )
     names = set(model.state_dict())
     if config.tokens != "pooled":
-        model.reset_classifier(0, "")  # drops an attention pool that nothing would train
+        model.reset_classifier(0, "")  # removes an attention pool, which would never be trained
     return model, names - set(model.state_dict())
 
 

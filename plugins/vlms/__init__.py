@@ -1,0 +1,5 @@
+"""Vision-language models, split into vision encoder, text encoder and backbone.
+
+A new built-in component must also be listed in BUILT_INS of core/registry/catalogue.py; installed
+packages use the entry-point group "joinery" instead.
+"""

@@ -24,10 +24,10 @@ BLOSC_HEADER = Struct("<4xIII")
 
 
 class ReplayBuffer:
-    """The arrays in data/ of a folder name.zarr or an archive name.zarr.zip, and the array ENDS.
+    """The array ENDS and the arrays in data/, in a folder name.zarr or an archive name.zarr.zip.
 
-    A pickled copy opens its own files. Raises DataError, which names the array, and the chunk if it
-    is damaged.
+    A pickled copy opens its own files. Raises DataError, which names the array, and the chunk if a
+    chunk is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -159,7 +159,7 @@ def _chunk_file(array: Any, index: Sequence[int]) -> str:
 
 
 def _first_unreadable(array: Any, begin: int, end: int) -> str:
-    """Name the first chunk that cannot be read by itself, or else the array."""
+    """Return the name of the first chunk that cannot be read by itself, or else of the array."""
     for index in () if array.shards else _chunk_indices(array, begin, end):
         try:
             array.get_block_selection(index)

@@ -29,7 +29,10 @@ from plugins.datasets.diffusion_policy.buffer import ENDS, ReplayBuffer
 
 @dataclass(frozen=True)
 class DiffusionPolicyConfig:
-    """Which arrays are what; the format records neither frame rate nor instruction."""
+    """Which arrays hold images, actions and proprioception.
+
+    The format records neither frame rate nor instruction, so they are given here.
+    """
 
     instruction: str
     """the instruction of every episode."""
@@ -87,7 +90,7 @@ class DiffusionPolicy:
         )
 
     def _read_bounds(self, names: Sequence[str]) -> np.ndarray:
-        """Read the frames at which episodes begin, and the end of the last one (episodes + 1).
+        """Read the frames at which episodes begin, and the end of the last episode (episodes + 1).
 
         names: the arrays that the episodes need.
 
@@ -113,7 +116,7 @@ class DiffusionPolicy:
         return np.concatenate([[0], ends])
 
     def _is_unit_range(self, key: str) -> bool:
-        """Return whether images are floats in [0, 1], as in the first episode that can be read."""
+        """Return whether images are floats in [0, 1], according to the first readable episode."""
         if self.buffer.arrays[key].dtype.kind != "f":
             return False
         spans = pairwise(self.bounds.tolist())

@@ -1,4 +1,4 @@
-"""The content of meta/info.json, and the names of columns and files, in format 3.0."""
+"""The content of meta/info.json and the names of columns and files, in format version 3.0."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ def make_info_json(
 ) -> dict[str, Any]:
     """Return the content of meta/info.json.
 
-    episodes, frames, tasks: how many there are.
+    episodes, frames, tasks: numbers of episodes, frames and tasks.
     """
     has_videos = any(feature["dtype"] == "video" for feature in features.values())
     return {

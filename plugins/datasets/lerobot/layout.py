@@ -42,9 +42,9 @@ class Layout:
     fps: frames per second.
     features: the features of info.json.
     robot: name of the robot.
-    locations: {episode: where it is stored}, and {file: error} for a file that should list episodes
-        and cannot be read.
-    tasks: {number: instruction}.
+    locations: {episode: where it is stored}, and {file: error} for each unreadable file that should
+        list episodes.
+    tasks: {index of the task: instruction}.
     """
 
     fps: float
@@ -92,11 +92,11 @@ def read_layout(root: Path) -> Layout:
 def read_table(
     path: Path, columns: Sequence[str], episode: int | None = None
 ) -> list[dict[str, Any]]:
-    """Read all rows of a parquet file, or those of one episode.
+    """Read all rows of a parquet file, or the rows of one episode.
 
     Checksums are verified if the file has them.
 
-    Raises DataError that names the file.
+    Raises DataError with the file's name.
     """
     parquet = import_optional("pyarrow.parquet", extra="lerobot")
     size = file_size(path)
@@ -117,7 +117,7 @@ def read_table(
 
 
 def _check(info: Mapping[str, Any]) -> None:
-    """Raise ValueError or KeyError if info.json lacks something that is needed later."""
+    """Raise ValueError or KeyError if info.json lacks an entry that is needed later."""
     if not 0 < float(info["fps"]) < inf:
         raise ValueError(f"fps is {info['fps']}")
     for name, feature in info["features"].items():
@@ -142,7 +142,7 @@ def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
             locations[file.relative_to(root).as_posix()] = error
     tasks = {}
     for row in read_table(root / "meta" / "tasks.parquet", []):
-        # the other column is pandas' index, which is called "task" or has no name of its own
+        # the other column is the index of pandas, which is called "task" or has no name of its own
         task = next(value for key, value in row.items() if key != "task_index")
         tasks[int(row["task_index"])] = str(task)
     return locations, tasks
@@ -203,8 +203,8 @@ def _episode_name(row: Mapping[str, Any]) -> str:
 def _fill(template: str, fields: Mapping[str, Any]) -> str:
     """Fill in a template of info.json to get a file's name.
 
-    A template may say how many digits a number has. More than 99 are refused, because millions
-    would take all memory.
+    A template can set the number of digits. More than 99 digits are refused, because millions of
+    digits would take all memory.
     """
     for _, _, spec, _ in Formatter().parse(template):
         if not re.fullmatch(r"0?\d{0,2}d?", spec or ""):

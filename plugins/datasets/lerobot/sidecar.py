@@ -19,7 +19,7 @@ FILE = "meta/joinery.json"
 class EpisodeEntry:
     """An episode's id and task in its store, and its number of frames.
 
-    If the number differs from that in the dataset, the file belongs to another dataset.
+    If the dataset has another number of frames, the file belongs to another dataset.
     """
 
     id: str

@@ -31,7 +31,7 @@ IMAGE_DTYPES = ("video", "image")
 
 @dataclass(frozen=True)
 class LeRobotConfig:
-    """Which features are what, and what the actions mean.
+    """Which features hold images, actions and proprioception, and what the actions mean.
 
     LeRobot records the names of an action's numbers, but not their meaning.
     """
@@ -93,8 +93,9 @@ class LeRobot:
     def _keys_by_id(self) -> dict[str, str]:
         """Map each episode's id to the key of its location, in the order of the episodes' numbers.
 
-        The ids are those of the sidecar. Episodes that LeRobot has added since are named by their
-        numbers. Raises DataError if the sidecar is about another dataset.
+        The ids are taken from the sidecar. Episodes that LeRobot added after the sidecar was
+        written are named by their numbers. Raises DataError if the sidecar is about another
+        dataset.
         """
         locations = self.layout.locations
         has_errors = any(isinstance(location, DataError) for location in locations.values())
@@ -102,7 +103,7 @@ class LeRobot:
         for number, entry in enumerate(self.sidecar.episodes if self.sidecar else []):
             key = f"{number:06d}"
             location = locations.get(key)
-            if location is None and has_errors:  # a damaged table may have listed it
+            if location is None and has_errors:  # a damaged table possibly listed this episode
                 continue
             if not isinstance(location, EpisodeLocation) or location.length != entry.frames:
                 raise DataError(
@@ -116,7 +117,7 @@ class LeRobot:
         return {name: key for key, name in ids.items()}
 
     def _convention(self) -> ActionConvention:
-        """Return the convention of the sidecar for the feature "action", else joint positions."""
+        """Return the sidecar's convention if the feature is "action", else joint positions."""
         key = self.config.action
         if self.sidecar and key == ACTION:
             return self.sidecar.info.action
@@ -134,7 +135,7 @@ class LeRobot:
         return [*self.keys]
 
     def read(self, episode: str) -> Episode:
-        """Read one episode; raises DataError that names file and episode."""
+        """Read one episode; raises DataError with the names of file and episode."""
         key = self.keys[episode]
         location = self.layout.locations[key]
         if isinstance(location, DataError):
@@ -194,7 +195,7 @@ class LeRobot:
         return decode_images(encoded, size.height, size.width, f"{location.table}, {key}")
 
     def _image_bytes(self, cell: Any, location: EpisodeLocation) -> bytes:
-        """Return an encoded image, which a cell of the table holds or names the file of."""
+        """Return an encoded image; a cell of the table holds the image or the name of its file."""
         try:
             if cell["bytes"] is not None:
                 return bytes(cell["bytes"])

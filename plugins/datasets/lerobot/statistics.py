@@ -1,4 +1,4 @@
-"""The statistics that LeRobot keeps of each feature: of an episode, and of the dataset."""
+"""The statistics that LeRobot keeps of each feature, for every episode and for the dataset."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +9,9 @@ from core import import_optional
 from core.episodes import Statistics
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-# rows of a block
+# number of rows in a block
 ROWS = 65_536
-# blocks that are kept before they are merged into one
+# number of blocks that are kept before they are merged into one
 BLOCKS = 64
 
 # {"min", "max", "mean", "std", the quantiles and "count": one value per number of a feature}
@@ -38,7 +38,7 @@ class RunningStatistics:
     """
 
     def __init__(self) -> None:
-        self._rows: list[np.ndarray] = []  # not yet in a block
+        self._rows: list[np.ndarray] = []  # rows that are not yet in a block
         self._blocks: list[Statistics] = []
 
     def add(self, rows: np.ndarray) -> None:
@@ -51,7 +51,7 @@ class RunningStatistics:
             self._blocks = [Statistics.merge(self._blocks)]
 
     def all_blocks(self) -> list[Statistics]:
-        """Return the blocks, and one more of the rows that are not yet in a block."""
+        """Return the blocks, and one more block with the rows that are not yet in any block."""
         if not self._rows:
             return self._blocks
         return [*self._blocks, Statistics.of(np.concatenate(self._rows))]

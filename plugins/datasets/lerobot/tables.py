@@ -14,7 +14,7 @@ from plugins.datasets.lerobot.features import FILES_PER_CHUNK, Features
 
 @dataclass(frozen=True)
 class FileNumber:
-    """A file of a numbered series: its chunk, which is a folder, and its number in that folder."""
+    """A file in a numbered series: the index of its folder ("chunk"), and its index there."""
 
     chunk: int = 0
     file: int = 0
@@ -48,7 +48,7 @@ class TableFiles:
         self._rows = 0  # in the open file
 
     def reserve(self, rows: int) -> FileNumber:
-        """Return the file of the next `rows` rows: a new one if the last would grow too large."""
+        """Return the file for the next `rows` rows: a new file if the last would grow too large."""
         if self._writer is not None:
             size = self._path.stat().st_size
             if size + size / self._rows * rows >= self._limit:
@@ -76,7 +76,7 @@ class TableFiles:
 def frame_schema(features: Features) -> Any:
     """Return the schema of the tables in data/, in LeRobot's types.
 
-    Its metadata declare the columns a second time, for Hugging Face's library `datasets`.
+    The schema's metadata declare the columns again, for Hugging Face's library `datasets`.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
     types = {"float32": arrow.float32(), "int64": arrow.int64()}
@@ -123,7 +123,7 @@ def frame_table(schema: Any, columns: Mapping[str, np.ndarray | list[Any]]) -> A
 def write_tasks(path: Path, tasks: Sequence[str]) -> None:
     """Write meta/tasks.parquet: the tasks, numbered in this order.
 
-    Its metadata are those of a pandas table whose index is the task, which LeRobot expects.
+    LeRobot expects the metadata of a pandas table whose index is the task.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
 

@@ -20,10 +20,10 @@ from plugins.datasets.lerobot.tables import FileNumber
 
 Codec = Literal["av1", "h264"]
 ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's names
-# Longest video. LeRobot compares seconds in float32 and refuses frames past 1,024 s, at 29.97 Hz
-# for example.
+# Longest video. LeRobot compares seconds in float32, and at 29.97 Hz, for example, refuses frames
+# past 1,024 s.
 VIDEO_SECONDS = 1_000
-# pixels by which a codec's blocks may reach past the image
+# number of pixels by which a codec's blocks can reach past the image
 EDGE = 256
 
 
@@ -33,7 +33,7 @@ EDGE = 256
 def decode_video(path: Path, first: float, count: int, fps: float, camera: Camera) -> np.ndarray:
     """Decode `count` frames from second `first` on -> (count Y X 3) uint8, RGB as FFmpeg gives it.
 
-    Raises DataError that names the file, and the frame if one is missing or of another size.
+    Raises DataError, which names the file, and the frame if it is missing or of another size.
     """
     file_size(path)
     frames: dict[int, np.ndarray] = {}
@@ -222,7 +222,7 @@ class VideoFiles:
             self._bytes = self._frames = 0
         offset = round(self._frames / self._encoder.rate / source.time_base)
         for packet in episode.demux(source):
-            if packet.dts is None:  # the last, empty one
+            if packet.dts is None:  # the last packet, which is empty
                 continue
             packet.pts += offset
             packet.dts += offset
@@ -237,10 +237,10 @@ class VideoFiles:
 
 
 def as_rate(fps: float) -> Fraction:
-    """Return frames per second as a fraction, as videos have it: 29.97 is 2997/100."""
+    """Return the frame rate as a fraction, as videos store it: 29.97 becomes 2997/100."""
     return Fraction(fps).limit_denominator(10_000)
 
 
 def as_json_number(fps: float) -> int | float:
-    """Return frames per second as LeRobot has it in JSON: an integer if it is whole."""
+    """Return the frame rate as LeRobot writes it in JSON: whole numbers as integers."""
     return int(fps) if fps.is_integer() else fps

@@ -35,7 +35,7 @@ from plugins.datasets.lerobot.statistics import (
 from plugins.datasets.lerobot.tables import TableFiles, frame_schema, frame_table, write_tasks
 from plugins.datasets.lerobot.video import Codec, Encoder, VideoFiles, as_json_number, as_rate
 
-# rows of the table of episodes that are written at once
+# number of rows written to the episodes table in one go
 ROWS_AT_ONCE = 100
 
 
@@ -48,7 +48,7 @@ class LeRobotWriterConfig:
     codec: Codec | None = None
     """codec of videos; default: "av1", as in LeRobot, if FFmpeg can encode it, else "h264"."""
     crf: Annotated[int, Ge(0), Le(51)] = 30
-    """quality of videos, from 0 (best) to 51; LeRobot's own is 30."""
+    """quality of videos, from 0 (best) to 51; LeRobot uses 30."""
     robot_type: str | None = None
     """name of the robot."""
 
@@ -56,7 +56,7 @@ class LeRobotWriterConfig:
 class LeRobotWriter:
     """Writes LeRobot v3.0, in which an episode's task is its instruction.
 
-    meta/joinery.json keeps what has no other place.
+    meta/joinery.json keeps the facts for which LeRobot's format has no place.
 
     Raises ConfigError if FFmpeg lacks the codec, and DataError if the codec refuses images of a
     camera's size.
@@ -71,7 +71,7 @@ class LeRobotWriter:
         self.schema = frame_schema(self.features)
         self.frames = TableFiles(out, DATA, TABLE_MB * 2**20)
         self.episodes = TableFiles(out, EPISODES, TABLE_MB * 2**20)
-        self.rows: list[dict[str, Any]] = []  # of the table of episodes, not yet written
+        self.rows: list[dict[str, Any]] = []  # rows of the episodes table that are not yet written
         self.entries: list[EpisodeEntry] = []
         self.tasks: dict[str, int] = {}  # {instruction: its number}
         self.total_frames = 0
@@ -160,7 +160,7 @@ class LeRobotWriter:
     def _add_statistics(
         self, numbers: Mapping[str, np.ndarray], episode: Episode
     ) -> dict[str, Summary]:
-        """Return the statistics of an episode's features, and add them to the dataset's."""
+        """Return an episode's statistics, by feature, and add them to the dataset's statistics."""
         rows = np.concatenate(
             [column.reshape(len(episode), -1) for column in numbers.values()], axis=1, dtype=float
         )
@@ -185,7 +185,7 @@ class LeRobotWriter:
         return summaries
 
     def _write_rows(self) -> None:
-        """Write the waiting rows of the table of episodes."""
+        """Write the rows of the episodes table that are not yet written."""
         if self.rows:
             arrow = import_optional("pyarrow", extra="lerobot")
             file = self.episodes.reserve(len(self.rows))

@@ -48,7 +48,7 @@ def read_features(folder: Path) -> dict[str, StepFeature]:
 
 
 def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, StepFeature]]:
-    """Yield the features in a nested one; kinds that cannot be read are left out."""
+    """Yield the features in a nested feature, without the kinds that cannot be read."""
     if "featuresDict" in feature:
         for child_name, child in feature["featuresDict"]["features"].items():
             yield from _leaves(child, f"{name}/{child_name}".lstrip("/"))

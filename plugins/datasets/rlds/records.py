@@ -21,8 +21,8 @@ Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 def record_offsets(file: Path) -> list[int]:
     """Return the bytes at which a file's records begin, as far as they can be found.
 
-    Only the records' lengths are read. Never raises: if the file is damaged, `read_example` raises
-    the error for the record at the last offset.
+    Only the records' lengths are read. Never raises: for a damaged file the list ends at the
+    damaged record, and `read_example` raises when that record is read.
     """
     offsets, at = [0], 0
     try:
@@ -86,8 +86,8 @@ def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
 def _masked(data: bytes) -> int:
     """Return TFRecord's checksum of some bytes, which is their masked CRC32C.
 
-    TFRecord rotates the CRC by 15 bits and adds a constant, because a CRC is a weak checksum of
-    data that contain CRCs themselves.
+    TFRecord rotates the CRC by 15 bits and adds a constant, because a plain CRC is a weak checksum
+    for data that already contain CRCs.
     """
     crc = crc32c(data)
     return int(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

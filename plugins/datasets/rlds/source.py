@@ -33,9 +33,10 @@ INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class RldsConfig:
-    """Which features of a step are what, "observation/image" for example.
+    """Which features of a step hold images, actions, proprioception and instruction.
 
-    The format records no frame rate.
+    A feature is given by its path in the step, "observation/image" for example. The format records
+    no frame rate.
     """
 
     fps: Annotated[float, Gt(0)]
@@ -114,12 +115,12 @@ class Rlds:
     def ids(self) -> Sequence[str]:
         """Name the episodes "<shard>/<record>".
 
-        The last name of a damaged shard stands for the record that cannot be read.
+        In a damaged shard, the last name stands for the record that cannot be read.
         """
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one record; raises DataError that names file and feature."""
+        """Read one record; raises DataError with the names of file and feature."""
         file, offset = self.locations[episode]
         values = read_example(file, offset)
         where = f"{file}, episode {episode}"
@@ -158,7 +159,7 @@ class Rlds:
         return columns
 
     def _instruction(self, values: Mapping[str, Values], where: str) -> str:
-        """Return the instruction of an episode, which is that of its first step."""
+        """Return the instruction of an episode, which is the instruction of its first step."""
         try:
             first = values[f"{STEPS}/{self.instruction}"][0]
             return first.decode().strip()  # type: ignore[union-attr]
@@ -185,5 +186,5 @@ def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
 
 
 def _first(names: Sequence[str], features: Mapping[str, StepFeature]) -> tuple[str, ...]:
-    """Return the first of the names that is a feature, or nothing."""
+    """Return the first name that a feature has; empty if there is none."""
     return next(((name,) for name in names if name in features), ())

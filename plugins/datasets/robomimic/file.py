@@ -7,7 +7,7 @@ from io import SEEK_SET, FileIO, RawIOBase
 
 
 class TolerantFile(RawIOBase):
-    """Keeps the first error in `error` instead of raising it; writes after that are dropped."""
+    """Keeps the first error in `error` instead of raising it; later writes are dropped."""
 
     def __init__(self, file: FileIO) -> None:
         super().__init__()

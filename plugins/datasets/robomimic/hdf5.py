@@ -17,8 +17,8 @@ from core.formats import check_claimed_size, file_size
 def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
     """Open a file; yield its group `data`, and a demonstration in it (None if `demo` is "").
 
-    Any error that the block raises for damaged data becomes a DataError that names file and
-    demonstration.
+    If code in the `with` block fails on damaged data, a DataError that names file and demonstration
+    is raised.
     """
     h5py = import_optional("h5py", extra="robomimic")
     file_size(file)
@@ -46,9 +46,9 @@ def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
 
 
 def _check_storage(dataset: Any, size: int, where: str) -> None:
-    """Raise DataError if a file of `size` bytes cannot hold the dataset, or lacks chunks of it.
+    """Raise DataError if a file of `size` bytes is too small for the dataset or lacks chunks of it.
 
-    HDF5 would allocate what the dataset claims, and read missing chunks as zeros.
+    HDF5 itself would allocate the size that the dataset claims, and read missing chunks as zeros.
     """
     stored = dataset.id.get_storage_size()
     is_compressed = dataset.id.get_create_plist().get_nfilters() > 0
@@ -67,7 +67,7 @@ def _check_storage(dataset: Any, size: int, where: str) -> None:
 
 
 def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
-    """Read a JSON object from an attribute; it is empty if there is no such attribute.
+    """Read a JSON object from an attribute; return {} if there is no such attribute.
 
     The claimed length of the text cannot be checked: the HDF5 library allocates up to 4 GiB for it
     before it reads.

@@ -1,6 +1,6 @@
 """Facts of an episode store for which robomimic's format has no place.
 
-They are JSON in an attribute "joinery" of the group `data` and of each demonstration.
+The facts are JSON in an attribute "joinery" of the group `data` and of each demonstration.
 """
 
 import json
@@ -29,7 +29,7 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class EpisodeSidecar:
-    """A demonstration's id, task and exact instruction in the store that it came from."""
+    """A demonstration's id, task and exact instruction in the original store."""
 
     id: str
     task: str

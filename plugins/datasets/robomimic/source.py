@@ -26,7 +26,8 @@ from core.formats import (
 from plugins.datasets.robomimic.hdf5 import open_demonstration, read_dataset, read_json
 from plugins.datasets.robomimic.sidecar import Sidecar, read_episode_sidecar, read_sidecar
 
-# what robomimic and LIBERO call the hand's pose and the fingers; the first that exist are read
+# the names of the hand's pose and the fingers in robomimic and LIBERO; the first that exist are
+# read
 PROPRIO = (
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
     ("ee_states", "gripper_states"),
@@ -34,14 +35,14 @@ PROPRIO = (
 ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes of `data`, in JSON
 RATE = 20.0  # Hz, robosuite's default
 POSE = ("x", "y", "z", "rx", "ry", "rz", "gripper")
-# metres and radians per 1.0 of robosuite's OSC_POSE
+# metres and radians that an action of 1.0 means in robosuite's OSC_POSE
 SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)
 Location = tuple[Path, str]  # a file and a demonstration in it
 
 
 @dataclass(frozen=True)
 class RobomimicConfig:
-    """Which datasets of a demonstration are what."""
+    """Which datasets of a demonstration hold images, actions and proprioception."""
 
     cameras: Mapping[str, str] = field(default_factory=dict)
     """{name: observation}; default: every observation that is an image."""
@@ -58,8 +59,8 @@ class RobomimicConfig:
     OpenGL's convention, as LIBERO's do.
     """
     meaning: ConventionOverride | None = None
-    """meaning of the actions; default: as `joinery write` recorded it, or what the file says of its
-    controller.
+    """meaning of the actions; default: as `joinery write` recorded it, or what the file says about
+    its controller.
     """
 
 
@@ -149,7 +150,7 @@ class Robomimic:
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one demonstration; raises DataError that names it."""
+        """Read one demonstration; raises DataError with the demonstration's name."""
         config = self.config
         file, demo = _readable(self.locations[episode])
         where = f"{file}, {demo}"
@@ -218,8 +219,8 @@ def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
     try:
         with open_demonstration(file, "") as (data, _):
             demos = sorted(data, key=_natural_order)
-            # Reading a damaged attribute may take gigabytes and seconds. That is done here, once
-            # for the file and not once for each demonstration.
+            # Reading a damaged attribute may take gigabytes and seconds. The attribute is therefore
+            # read here, once for the file and not once for each demonstration.
             for attribute in (ENVIRONMENT, PROBLEM):
                 read_json(data, attribute)
             names = [f"{file.stem}/{demo}" for demo in demos]
@@ -241,7 +242,7 @@ def _natural_order(name: str) -> list[int | str]:
 
 
 def _check_sidecars_agree(files: Sequence[Path]) -> None:
-    """Raise DataError if files were written from stores of different actions, rates or cameras."""
+    """Raise DataError if the files come from stores with different actions, rates or cameras."""
     sidecars: dict[Path, Sidecar | None] = {}
     for file in files:
         # a damaged file is skipped here: reading its episodes says what is wrong
@@ -260,7 +261,7 @@ def _check_sidecars_agree(files: Sequence[Path]) -> None:
 
 
 def _readable(location: Location | DataError) -> Location:
-    """Return the location; raises the error of a file that cannot be read."""
+    """Return an episode's location; raises the file's error if the file cannot be read."""
     if isinstance(location, DataError):
         raise location
     return location
@@ -274,7 +275,7 @@ def _datasets(group: Mapping[str, Any]) -> dict[str, Any]:
 def _convention(width: int, environment: Mapping[str, Any], rate: float) -> ActionConvention:
     """Return the convention of robosuite's OSC_POSE with the settings in `environment`.
 
-    Actions of other controllers are taken for absolute joint positions, with made-up names.
+    Other controllers' actions are taken for absolute joint positions, with made-up names.
     """
     settings = environment.get("env_kwargs", {}).get("controller_configs")
     controller = settings if isinstance(settings, dict) else {}

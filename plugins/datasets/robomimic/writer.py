@@ -23,7 +23,7 @@ from plugins.datasets.robomimic.sidecar import (
     write_sidecar,
 )
 
-GYM = 2  # robomimic's number for environments that are not robosuite's
+GYM = 2  # robomimic's code for environments that do not belong to robosuite
 PROPRIO = "proprio"
 T = TypeVar("T")
 
@@ -37,17 +37,17 @@ class RobomimicWriterConfig:
     next_obs: bool = False
     """also write each frame's successor, for offline reinforcement learning; doubles the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
-    """how many episodes of each task, the last ones, are in the mask "valid" and not in "train"; 0:
-    no masks.
+    """number of episodes of each task, counted from the last, that are in the mask "valid" and not
+    in "train"; 0: no masks.
     """
     env_args: Mapping[str, Any] = field(default_factory=dict)
-    """what robomimic builds the environment from: env_name, type, env_kwargs."""
+    """the settings from which robomimic builds the environment: env_name, type, env_kwargs."""
 
 
 class RobomimicWriter:
     """Writes one .hdf5 file of demonstrations.
 
-    Attributes named "joinery" keep what has no other place in the file.
+    Attributes named "joinery" keep the facts for which robomimic's format has no place.
 
     Raises DataError if a camera has the same name as a part of the proprioception.
     """
@@ -75,7 +75,7 @@ class RobomimicWriter:
 
 
 class Demonstrations:
-    """The file of demonstrations, which a RobomimicWriter uses from one thread."""
+    """The file of demonstrations; RobomimicWriter uses it from one thread."""
 
     def __init__(self, config: RobomimicWriterConfig, info: StoreInfo, out: Path) -> None:
         h5py = import_optional("h5py", extra="robomimic")
@@ -86,7 +86,7 @@ class Demonstrations:
             raise DataError(
                 f"camera '{clashes[0]}': the proprioception has that name, too; rename one"
             )
-        self.tasks: list[str] = []  # of the demonstrations so far
+        self.tasks: list[str] = []  # the task of each demonstration so far
         self.total = 0  # frames
         self.disk = TolerantFile(FileIO(out, "x+"))
         self.file = h5py.File(self.disk, "w")
@@ -102,7 +102,7 @@ class Demonstrations:
         demo.attrs["ep_meta"] = json.dumps({"lang": episode.instruction})  # as in RoboCasa
         write_episode_sidecar(demo, EpisodeSidecar(episode.id, episode.task, episode.instruction))
         demo["actions"] = episode.actions
-        demo["rewards"] = np.zeros(count)  # a store has none
+        demo["rewards"] = np.zeros(count)  # a store has no rewards
         demo["dones"] = (np.arange(count) == count - 1).astype(np.int64)
         frames = np.arange(count)
         self._write_observations(demo.create_group("obs"), episode, frames)
@@ -114,7 +114,7 @@ class Demonstrations:
         self._raise_if_full()
 
     def _write_observations(self, group: Any, episode: Episode, frames: np.ndarray) -> None:
-        """Write the images and the proprioception of some frames, given by their numbers."""
+        """Write the images and the proprioception of some frames, given by their indices."""
         compression = self.config.compression
         options = {} if compression == "none" else {"compression": compression}
         for name, images in episode.images.items():
@@ -158,7 +158,7 @@ def split_names(names: Sequence[str]) -> dict[str, slice]:
     """Split the names of the proprioception into observations; return {observation: its columns}.
 
     For example, pos_0, pos_1, pos_2 and grip become pos and grip. If no name is numbered, or if a
-    name cannot be that of an observation, all columns are one observation, "proprio".
+    name is not allowed for an observation, all columns are one observation, "proprio".
     """
     columns: dict[str, slice] = {}
     first = 0
@@ -170,7 +170,7 @@ def split_names(names: Sequence[str]) -> dict[str, slice]:
         first = stop
     widths = [(name, span.stop - span.start) for name, span in columns.items()]
     is_numbered = any(width > 1 for _, width in widths)
-    is_exact = dimension_names(widths) == tuple(names)  # joining them again gives the same names
+    is_exact = dimension_names(widths) == tuple(names)  # joining observations gives these names
     are_valid = all(re.fullmatch(r"\w[\w.-]*", name) for name in columns)
     if is_exact and are_valid and is_numbered:
         return columns

@@ -1,7 +1,7 @@
 """CALVIN's language annotations: a dictionary that numpy pickled.
 
 A pickle can run any code and allocate any amount of memory. This reader unpickles nothing but plain
-data and arrays, and compares what they claim with the bytes that exist.
+data and arrays, and compares their claimed sizes with the bytes that exist.
 """
 
 import pickle
@@ -38,10 +38,10 @@ def read_annotations(path: Path) -> Any:
 def _check_claims(stream: BytesIO) -> None:
     """Raise ValueError if a pickle claims more bytes, or more memoised objects, than it can hold.
 
-    The unpickler would allocate them before it reads.
+    The unpickler would allocate the claimed sizes before it reads.
     """
     begin, size = stream.tell(), len(stream.getvalue())
-    for operation, argument, _ in genops(stream):  # raises ValueError for bytes that are missing
+    for operation, argument, _ in genops(stream):  # raises ValueError if bytes are missing
         is_memo = operation.name in ("PUT", "LONG_BINPUT")
         if is_memo and isinstance(argument, int) and argument > size:
             raise ValueError(f"it remembers {argument:,} objects in {size:,} bytes")
@@ -51,7 +51,7 @@ def _check_claims(stream: BytesIO) -> None:
 class _Array(np.ndarray):
     """An array that is made empty and filled afterwards, as numpy pickles arrays.
 
-    It cannot become larger than the bytes that fill it.
+    The array cannot become larger than the bytes that fill it.
     """
 
     def __new__(cls, *_: Any) -> "_Array":
@@ -69,7 +69,7 @@ def _scalar(dtype: np.dtype, content: bytes) -> Any:
     return np.frombuffer(content, dtype)[0]
 
 
-# {(module, name): the object that the unpickler takes for it}; numpy 1 writes numpy.core, numpy 2
+# {(module, name): the object that the unpickler uses instead}; numpy 1 writes numpy.core, numpy 2
 # writes numpy._core
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
@@ -88,7 +88,7 @@ class _PlainData(pickle.Unpickler):
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up; raises DataError for names that are no plain data."""
+        """Look a name up; raises DataError unless the name stands for plain data."""
         if (module, name) not in _ALLOWED:
             raise DataError(
                 f"{self.path}: asks for {module}.{name}, which is no data and might run code; "

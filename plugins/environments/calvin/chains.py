@@ -29,7 +29,7 @@ TABLE = (
 class Chain:
     """One chain of CALVIN's evaluation.
 
-    start: {thing: its state} of the blocks, the slider, the drawer and the lights.
+    start: {thing: its state}; the things are the blocks, the slider, the drawer and the lights.
     tasks: names of five tasks, in their order.
     """
 
@@ -41,7 +41,7 @@ class Chain:
 def read_chains() -> tuple[Chain, ...]:
     """Return the 1,000 chains in their order.
 
-    They are the result of CALVIN's `get_sequences(1000)`, which takes minutes.
+    The chains are the stored result of CALVIN's `get_sequences(1000)`, which takes minutes.
     """
     chains = []
     for line in CHAINS.read_text(encoding="utf-8").splitlines():
@@ -57,8 +57,9 @@ def scene_state(start: Mapping[str, str | int]) -> np.ndarray:
     """Return CALVIN's `scene_obs` (24) float64 of a chain's start.
 
     It holds the slider, drawer, button, switch and two lights, and the poses of three blocks. The
-    start does not say the blocks' yaw and their order on the table: they are drawn with a hash of
-    the start as seed. The numbers are those of CALVIN's `get_env_state_for_initial_condition`.
+    start says neither the yaw of the blocks nor their order on the table, so both are drawn at
+    random, with a hash of the start as seed. CALVIN's `get_env_state_for_initial_condition` gives
+    the same numbers.
     """
     random = np.random.RandomState(_fnv1_hash(str(start.values())))
     table = [*TABLE]

@@ -16,7 +16,7 @@ PROPRIO = (
 
 
 def make_info(cameras: Mapping[str, Camera]) -> StoreInfo:
-    """Describe CALVIN's episodes, whose images have the sizes of these cameras."""
+    """Describe CALVIN's episodes, with images of these cameras' sizes."""
     return StoreInfo(
         fps=RATE,
         cameras=cameras,

@@ -16,10 +16,11 @@ from plugins.environments.calvin.conventions import CAMERAS, make_info
 ANNOTATIONS = Path("lang_annotations", "auto_lang_ann.npy")
 PLAY = Path("ep_start_end_ids.npy")
 IMAGES = {name: f"rgb_{calvin_name}" for name, calvin_name in CAMERAS.items()}  # {camera: array}
-NUMBERS = ("rel_actions", "robot_obs")  # arrays of the actions and the proprioception
-# most frames of an episode; recordings of play between two resets last for hours
+NUMBERS = ("rel_actions", "robot_obs")  # names of the arrays of actions and proprioception
+# maximum number of frames in an episode; recordings of play last for hours between two resets, so
+# they are cut into stretches of this length
 MAX_LENGTH = 1_000
-# most frames of a split, because file names number the frames with seven digits
+# maximum number of frames in a split; file names number the frames with seven digits
 MAX_FRAMES = 10**7
 
 
@@ -28,8 +29,8 @@ class CalvinDataConfig:
     """Which stretches of the recordings are episodes."""
 
     episodes: Literal["language", "play"] = "language"
-    """"language": the annotated stretches of about 64 frames; "play": all recordings, 1,000 frames
-    at a time.
+    """"language": the annotated stretches of about 64 frames; "play": all recordings, cut into
+    episodes of at most 1,000 frames.
     """
     instruction: str = "play"
     """the instruction of every episode of play, which has no annotations."""
@@ -37,7 +38,7 @@ class CalvinDataConfig:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """An episode: its first and its last frame, by their numbers in the files' names."""
+    """An episode: its first and last frame, given by the frame numbers in the files' names."""
 
     first: int
     last: int
@@ -48,8 +49,8 @@ class _Stretch:
 class CalvinData:
     """Reads a split's training or validation folder, which has one file for each frame.
 
-    Its conventions are those of CALVIN's simulator. Raises DataError, naming the file, for missing
-    or damaged data, and for annotations that would run code.
+    The conventions are the same as in CALVIN's simulator. Raises DataError, naming the file, for
+    missing or damaged data, and for annotations that would run code.
     """
 
     def __init__(self, config: CalvinDataConfig, *, source: Path) -> None:
@@ -109,7 +110,7 @@ class CalvinData:
 
 
 def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
-    """Return the annotated stretches, named by their order and their frames.
+    """Return the annotated stretches; each name holds the stretch's index and its frames.
 
     Raises DataError for annotations of another layout.
     """

@@ -22,15 +22,15 @@ ANNOTATIONS = "calvin_models/conf/annotations/new_playtable{}.yaml"
 
 @dataclass(frozen=True)
 class CalvinConfig:
-    """Which scene, and how it is drawn."""
+    """The scene, and how it is drawn."""
 
     dataset: Path | None = None
     """a CALVIN split's training or validation folder, whose scene and cameras are used; default:
     calvin_env's own scene D, in which CALVIN evaluates.
     """
     use_egl: bool = False
-    """draw on a GPU by EGL and not on the CPU; textures differ, so choose what the training data
-    were drawn with.
+    """draw on a GPU (EGL) instead of the CPU. Textures differ between the two, so choose the device
+    that drew the training data.
     """
 
 
@@ -78,7 +78,7 @@ class Calvin(Environment):
     def reset(self, task: str, seed: int) -> None:
         """Arrange the start of one of CALVIN's chains that begin with `task`.
 
-        Raises DataError if none begins with it.
+        Raises DataError if no chain begins with the task.
         """
         self._check_known(task)
         starts = [chain.start for chain in read_chains() if chain.tasks[0] == task]
@@ -110,8 +110,8 @@ class Calvin(Environment):
     def step(self, action: np.ndarray) -> bool:
         """Apply an action (7); return whether the task is done, according to CALVIN's oracle.
 
-        The gripper opens above 0 and closes otherwise. Raises DataError for an action of another
-        shape or that is not finite.
+        The gripper opens above 0 and closes otherwise. Raises DataError for an action that has
+        another shape or is not finite.
         """
         if self._task is None:
             raise DataError("calvin has no task yet; reset or begin_chain and proceed come first")
@@ -144,9 +144,9 @@ class Calvin(Environment):
     def _arrange(self, start: Mapping[str, str | int]) -> None:
         """Load the world anew and put everything in its place.
 
-        calvin_env's reset alone keeps contacts and the gripper's last action, and its load first
-        drops the blocks at random places. Without the steps below, an episode would depend on
-        earlier ones.
+        The reset of calvin_env alone keeps contacts and the gripper's last action, and the load of
+        calvin_env first drops the blocks at random places. Without the steps below, an episode
+        would depend on earlier ones.
         """
         self._env.seed(0)
         self._env.scene.np_random = self._env.np_random

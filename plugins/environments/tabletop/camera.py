@@ -1,4 +1,4 @@
-"""Draws images by casting rays on the CPU: without OpenGL, and equal on every machine."""
+"""Draws images by casting rays on the CPU, without OpenGL; images are equal on every machine."""
 
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,9 @@ FARTHEST = 10.0  # metres; nothing in the scene is farther from a camera
 class RayCamera:
     """A pinhole camera with one ray per pixel; the face that the ray hits gives its colour.
 
-    Newer versions of MuJoCo return normals, older ones do not. The face is therefore found from the
-    point of the geom's box at which the ray ends, so that all versions give the same images.
+    Newer versions of MuJoCo return the normals of faces, older versions do not. The face is
+    therefore found from the point of the geom's box at which the ray ends, so that all versions
+    give the same images.
 
     rays: directions (n 3) of length 1 in the camera's axes, row by row from the top left.
     """
@@ -26,7 +27,7 @@ class RayCamera:
 
         size: rows and columns of the image.
         field_of_view: vertical field of view in degrees.
-        floor: name of a geom of which only the top is visible.
+        floor: name of a geom; only the top of this geom is visible.
         """
         import mujoco
 
@@ -51,7 +52,7 @@ class RayCamera:
         palette = self._palette(data.geom_xmat.reshape(-1, 3, 3))
         colours = palette[self._geom, TOP]
         colours[self._geom < 0] = BACKGROUND
-        # the rays that hit a geom of which more than the top is visible
+        # the rays that hit any other geom than the floor
         others = np.flatnonzero((self._geom >= 0) & (self._geom != self._floor))
         geoms, hits = self._geom[others], position + rays[others] * self._distance[others, None]
         colours[others] = palette[geoms, self._faces(data, geoms, hits)]
@@ -59,21 +60,21 @@ class RayCamera:
         return image
 
     def cast(self, data: Any, position: np.ndarray, rays: np.ndarray) -> None:
-        """Find the geom that each of the rays (n 3) from position (3) hits first, and its distance.
+        """Find the first geom that each ray (n 3) from position (3) hits, and its distance.
 
         Rays and position are in the world's axes.
         """
         results = (self._geom, self._distance, *self._normals)
-        # None: geoms of all groups; 1: static ones, too; -1: of all bodies
+        # None: geoms of all groups; 1: also static geoms; -1: geoms of all bodies
         self._multi_ray(
             self.model, data, position, rays.ravel(), None, 1, -1, *results, len(rays), FARTHEST
         )
 
     def _faces(self, data: Any, geoms: np.ndarray, hits: np.ndarray) -> np.ndarray:
-        """Return which face of its geom's box each ray hits (m): 0 to 5 for +x -x +y -y +z -z.
+        """Return the index of the box face that each ray hits (m): 0 to 5 for +x -x +y -y +z -z.
 
         geoms: the geom that each ray hits (m).
-        hits: the points at which they end (m 3).
+        hits: the points at which the rays end (m 3).
         """
         offsets = hits - data.geom_xpos[geoms]
         rotations = data.geom_xmat[geoms].reshape(-1, 3, 3)
@@ -90,7 +91,7 @@ class RayCamera:
         size, kind = self.model.geom_size.copy(), self.model.geom_type[:, None]
         radius = size[:, :1]
         size = np.where(kind == mujoco.mjtGeom.mjGEOM_SPHERE, radius, size)
-        # of a cylinder, MuJoCo gives radius and half length
+        # the size of a cylinder in MuJoCo is its radius and half its length
         cylinder = np.concatenate([radius, radius, size[:, 1:2]], axis=1)
         extent: np.ndarray = np.where(kind == mujoco.mjtGeom.mjGEOM_CYLINDER, cylinder, size)
         return extent

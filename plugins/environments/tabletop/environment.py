@@ -95,7 +95,7 @@ class Tabletop(Environment):
     def step(self, action: np.ndarray) -> bool:
         """Move the gripper for 50 ms; return whether the task is done.
 
-        Raises DataError for an action of another shape or that is not finite.
+        Raises DataError for an action that has another shape or is not finite.
         """
         task, before = self._current_task()
         self.info.action.check(action)

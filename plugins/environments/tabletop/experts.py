@@ -1,7 +1,7 @@
-"""Scripted experts: an action as a function of the present state alone.
+"""Scripted experts, which compute the action from the present state alone.
 
-They therefore recover from disturbances. The gripper rises before it travels, and comes down only
-when it is near its target. Distances are in metres.
+The experts therefore recover from disturbances. The gripper rises before it travels, and comes down
+only when it is near its target. Distances are in metres.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ from plugins.environments.tabletop.scene import (
 Expert = Callable[[State], np.ndarray]
 
 OPEN, CLOSED = 1.0, -1.0
-HOVER = 0.085  # least height of the fingertips' middle (tcp) when travelling
-CLEARANCE = 0.045  # least height of the tcp above the centre of the highest block, when travelling
+HOVER = 0.085  # minimum height of the fingertips' middle (tcp) when travelling
+CLEARANCE = 0.045  # minimum height of the tcp above the highest block's centre when travelling
 CARRY = 0.115  # height of the tcp when carrying a block
-NEAR = 0.008  # horizontal distance from the target within which the gripper may act
-ALIGNED = 0.08  # radians from the target's yaw within which it may act
+NEAR = 0.008  # maximum horizontal distance from the target at which the gripper acts
+ALIGNED = 0.08  # maximum difference from the target's yaw, in radians, at which the gripper acts
 
 
 def lift(colour: str, state: State) -> np.ndarray:
@@ -39,7 +39,7 @@ def lift(colour: str, state: State) -> np.ndarray:
 def rotate(colour: str, state: State) -> np.ndarray:
     """Grasp a block and turn it counter-clockwise where it stands."""
     if state.held == colour:
-        height = state.blocks[colour].position[2] - HALF_BLOCK  # noise may have raised it
+        height = state.blocks[colour].position[2] - HALF_BLOCK  # noise possibly raised the block
         return _move(state, state.tcp - np.array([0, 0, height]), state.euler[2] + 0.1, CLOSED)
     return _grasp(state, colour)
 
@@ -64,7 +64,7 @@ def push(
     """Push a thing along a horizontal direction (3) with closed fingers.
 
     locate: returns where the thing's middle (3) is.
-    gap: how far behind it the push begins.
+    gap: how far behind the thing the push begins.
     """
     if state.held is not None:
         return _release(state)
@@ -91,7 +91,7 @@ def pull(state: State) -> np.ndarray:
 def press(position: np.ndarray, state: State) -> np.ndarray:
     """Press the button at position (2) from above with closed fingers.
 
-    If it is down already, rise first.
+    If the button is already down, rise first.
     """
     if state.held is not None:
         return _release(state)
@@ -126,7 +126,7 @@ def slider_post(state: State) -> np.ndarray:
 
 
 def _grasp(state: State, colour: str) -> np.ndarray:
-    """Take hold of a block; let go of anything else first."""
+    """Grasp a block; let go of anything else first."""
     if state.held is not None:
         return _release(state)
     block = state.blocks[colour]
@@ -154,13 +154,13 @@ def _approach(state: State, target: np.ndarray, yaw: float, gripper: float) -> n
     )
     goal = np.array([target[0], target[1], height])
     if distance > 0.02:
-        # travel only as fast as the fingers are clear of the things on the table
+        # the closer the fingers are to the things on the table, the slower they travel
         clear = 1.0
         if state.tcp[2] < height:
             clear = np.clip((state.tcp[2] - hover + 0.04) / 0.025, 0.0, 1.0)
         goal[:2] = state.tcp[:2] + (target[:2] - state.tcp[:2]) * clear
         if clear < 0.5:
-            # a thing may be between the fingers or beside them: do not touch it
+            # a thing is possibly between the fingers or beside them: do not touch it
             gripper = OPEN if state.opening > 0.03 else CLOSED
     return _move(state, goal, yaw, gripper)
 
@@ -178,7 +178,7 @@ def _put_down(state: State, target: np.ndarray) -> np.ndarray:
 
 
 def _release(state: State) -> np.ndarray:
-    """Put the held thing down, if it is a block, and open the fingers."""
+    """Open the fingers; a held block is put down first."""
     block = state.blocks.get(str(state.held))
     if block is not None and block.position[2] > HALF_BLOCK + 0.012:
         return _move(state, state.tcp - np.array([0, 0, 0.02]), state.euler[2], CLOSED)

@@ -1,4 +1,4 @@
-"""Draws scenes: where everything is when an episode or a chain begins, as its seed decides."""
+"""Draws scenes: the places of all things when an episode or a chain begins, from its seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from plugins.environments.tabletop.scene import (
 from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
-BLOCK_DISTANCE = 0.09  # least distance of two blocks' centres: room for open fingers
-# A block that is pushed has free space around it, in metres from its centre.
+BLOCK_DISTANCE = 0.09  # minimum distance between two blocks' centres: room for open fingers
+# A block that will be pushed has free space around it. Distances are in metres from its centre.
 LANE = 0.05  # to either side
-PUSH_ROOM = 0.14  # ahead of it, and behind it for the gripper
-# in radians; near 45 degrees it is ambiguous which side of a cube faces the gripper
+PUSH_ROOM = 0.14  # ahead of the block, and behind it for the gripper
+# maximum yaw of a block in radians; near 45 degrees two sides of a cube face the gripper equally
 LARGEST_YAW = 0.6
 
 
@@ -35,14 +35,14 @@ class Start:
 
 
 def draw_start(tasks: Sequence[str], random: np.random.Generator) -> Start:
-    """Draw a start at which the first task is possible, and all pushes have a free lane."""
+    """Draw a start in which the first task is possible and every push has a free lane."""
     table_tasks = [TASKS[name] for name in tasks]
     fixtures = {
         "drawer": DRAWER_TRAVEL * float(random.random() < 0.5),
         "slider": SLIDER_END * float(random.choice([-1, 1])),
         "lamp": float(random.random() < 0.5),
     }
-    for task in reversed(table_tasks):  # the first task's needs count most
+    for task in reversed(table_tasks):  # the first task's needs overwrite all others
         fixtures |= {name: value for name, value in task.needs.items() if name in fixtures}
     return Start(
         tcp=random.uniform([-0.16, -0.16, 0.09], [0.16, 0.08, 0.17]),
@@ -67,8 +67,8 @@ def draw_previous_task(task: str, random: np.random.Generator) -> str:
 
 
 def is_feasible(names: Sequence[str]) -> bool:
-    """Return whether tasks can be done one after the other, each once, in some scene."""
-    fixtures: dict[str, float] = {"room": 1.0}  # {fixture: state}, as far as it is known
+    """Return whether there is a scene in which tasks can be done one after the other, each once."""
+    fixtures: dict[str, float] = {"room": 1.0}  # {fixture: state}, without unknown states
     used_up: set[str] = set()  # blocks that do not stand free
     pushed: set[str] = set()  # blocks that were pushed: a second push might leave the free lane
     for task in map(TASKS.__getitem__, names):
@@ -104,7 +104,7 @@ def _draw_blocks(tasks: Sequence[TabletopTask], random: np.random.Generator) -> 
 
 
 def _has_lane(task: TabletopTask, positions: Mapping[str, np.ndarray]) -> bool:
-    """Return whether a push, and the gripper behind it, have no other block in their way."""
+    """Return whether no other block is in the way of a push and of the gripper behind it."""
     (pushed,) = task.blocks
     offsets = [positions[colour] - positions[pushed] for colour in positions if colour != pushed]
     return all(abs(dy) > LANE or abs(dx) > PUSH_ROOM for dx, dy in offsets)

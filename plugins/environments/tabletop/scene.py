@@ -16,18 +16,19 @@ RATE = 20.0  # control steps per second
 SUBSTEPS = 10  # physics steps of 5 ms per control step
 # what an action of 1.0 means, in metres and radians, as in CALVIN
 TRANSLATION, ROTATION = 0.02, 0.05
-# limits of the positions to which the gripper may be sent
+# limits of the gripper's target positions
 LOW, HIGH = np.array([-0.26, -0.24, 0.016]), np.array([0.26, 0.22, 0.25])
-FINGER_TRAVEL = 0.04  # largest distance that each finger moves
+FINGER_TRAVEL = 0.04  # maximum distance that each finger moves
 
 DRAWER = np.array([0.15, 0.10])  # the front of the closed drawer
 DRAWER_TRAVEL = 0.10
 DRAWER_ROOM = np.array([0.15, 0.047])  # the middle of the open part of an open drawer
 SLIDER = np.array([-0.03, 0.15])  # the middle of the rail
-SLIDER_TRAVEL = 0.05  # either way from the middle
+SLIDER_TRAVEL = 0.05  # maximum distance from the middle, on either side
 SLIDER_END = 0.045  # distance from the middle at the start of an episode, on either side
 BUTTON = np.array([-0.17, 0.10])
-BUTTON_DOWN, BUTTON_UP = 0.008, 0.006  # depths at which it acts, and at which it may act again
+# a press acts beyond the first depth; the next press counts after a rise above the second
+BUTTON_DOWN, BUTTON_UP = 0.008, 0.006
 
 _RGBA = {"red": ".85 .12 .12 1", "green": ".12 .65 .2 1", "blue": ".15 .25 .85 1"}
 LAMP_ON, LAMP_OFF = (1.0, 0.9, 0.25, 1.0), (0.25, 0.25, 0.22, 1.0)
@@ -122,17 +123,17 @@ class Block:
 
 @dataclass(frozen=True)
 class State:
-    """The state of the table, from which success and the experts' actions follow.
+    """The state of the table; success and the experts' actions depend on it alone.
 
     tcp (3), euler (3): pose of the point between the fingertips; roll, pitch and yaw are 0 when it
         points down.
     opening: distance between the fingers.
     held: what touches both fingers: a colour, "handle", "slider" or None.
     blocks: {colour: Block}.
-    drawer: how far it is open.
-    slider: its position on the rail, negative to the left.
-    button: how deep it is pressed.
-    lamp: whether it is on.
+    drawer: how far the drawer is open.
+    slider: position of the slider on the rail, negative to the left.
+    button: how deep the button is pressed.
+    lamp: whether the lamp is on.
     """
 
     tcp: np.ndarray
@@ -167,7 +168,7 @@ class Scene:
         self.model: Any = mujoco.MjModel.from_xml_string(_model_xml())
         self.data: Any = mujoco.MjData(self.model)
         self.lamp = False
-        self._armed = True  # whether the button acts when it goes down: once per press
+        self._armed = True  # False from a press until the button is up again
         geoms = (*COLOURS, "handle", "slider", "left", "right", "lamp")
         self._geom = {name: self.model.geom(name).id for name in geoms}
         self._geom_name = {number: name for name, number in self._geom.items()}
@@ -255,7 +256,7 @@ class Scene:
         self.data.qpos[i + 3 : i + 7] = _quaternion(np.array([0.0, 0.0, yaw]))
 
     def _command(self, position: np.ndarray, euler: np.ndarray, open_gripper: bool) -> None:
-        """Set the pose that the hand is pulled to, and whether the fingers open or close."""
+        """Set the target pose of the hand, and whether the fingers open or close."""
         self.data.mocap_pos[0] = position
         self.data.mocap_quat[0] = _quaternion(euler)
         self.data.ctrl[:] = FINGER_TRAVEL if open_gripper else 0.0

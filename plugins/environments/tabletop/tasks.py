@@ -1,4 +1,4 @@
-"""The tasks: when each is possible and when it is done, with its instructions and its expert."""
+"""The tasks: for each its conditions, its test of success, its instructions and its expert."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from plugins.environments.tabletop.scene import (
     wrap,
 )
 
-# whether a task is done: a function of the state in which it began, and the present state
+# returns whether a task is done, given the state at its beginning and the present state
 Oracle = Callable[[State, State], bool]
 
 
@@ -28,15 +28,15 @@ Oracle = Callable[[State, State], bool]
 class TabletopTask:
     """A task of the table.
 
-    task: its name and instructions.
-    done: returns whether it is done.
-    expert: returns the action that demonstrates it.
-    needs, leaves: the states of fixtures before and after it, {"drawer": DRAWER_TRAVEL} for
+    task: name and instructions.
+    done: returns whether the task is done.
+    expert: returns the action that demonstrates the task.
+    needs, leaves: the states of fixtures before and after the task, {"drawer": DRAWER_TRAVEL} for
         example. Fixtures are "drawer" and "slider", in metres; "lamp"; and "room", whether the
         drawer has room for a block.
-    blocks: the block that it moves, and the one that it is stacked on.
-    pushes: whether it pushes a block, which needs free space to its sides.
-    uses_up: whether its blocks do not stand free on the table afterwards.
+    blocks: the block that the task moves, and the block on which it is stacked.
+    pushes: whether the task pushes a block. A pushed block needs free space to its sides.
+    uses_up: whether the task's blocks no longer stand free on the table afterwards.
     """
 
     task: Task
@@ -55,7 +55,7 @@ class TabletopTask:
 def _is_lifted(colour: str, before: State, now: State) -> bool:
     """Return whether a block is held, and has risen by five centimetres.
 
-    If it was on another block before, the table counts as its former height.
+    For a block that was on another block before, the height is measured from the table.
     """
     rise = now.blocks[colour].position[2] - min(before.blocks[colour].position[2], HALF_BLOCK)
     return bool(now.held == colour and rise > 0.05)
@@ -64,7 +64,7 @@ def _is_lifted(colour: str, before: State, now: State) -> bool:
 def _is_pushed(colour: str, direction: int, before: State, now: State) -> bool:
     """Return whether a block has moved by four centimetres, on the table.
 
-    A block that another block pushes does not count: the other block moves further.
+    A block that is pushed by another block does not count; it has moved less than the other.
     """
     distances = {
         name: direction * (block.position[0] - before.blocks[name].position[0])

@@ -30,13 +30,15 @@ from plugins.vlms.huggingface.model import CPU, build_part, repeated_blocks, rob
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A language model; the action tokens decide which token sees which."""
+    """A language model; the recipe's action tokens decide which tokens each token attends to."""
 
     model: str = field(metadata={"located": True})
-    """folder with config.json, relative to the recipe's, or a name on the Hugging Face hub."""
+    """folder that holds config.json (a relative path starts at the recipe's folder), or the name of
+    a model on the Hugging Face hub.
+    """
     positions: Literal["index", "grid"] = "index"
     """"index": a token's index in its sequence; "grid": an image's tokens have rows and columns, as
-    in the training of Qwen2-VL and Qwen2.5-VL; not for heads that need layers.
+    in the training of Qwen2-VL and Qwen2.5-VL; heads that need the layers cannot use "grid".
     """
 
 
@@ -44,10 +46,11 @@ class HuggingFaceBackbone(Backbone):
     """Runs the language model on embeddings, without its output layer.
 
     It offers its layers to heads, unless a head could not compute with them (see
-    `layers.find_obstacle`). `pretrained` takes the model's folder.
+    `layers.find_obstacle`). To load the model's published weights, set `pretrained` in the recipe
+    to true, or to the same folder as `model`.
 
     Raises ConfigError if the model cannot be loaded, if it does not consist of vision encoder,
-    embedding and language model, or if it has no such positions.
+    embedding and language model, or if it does not support the configured positions.
     """
 
     offers = frozenset({"keys_values", "hidden_states", "extend"})
@@ -58,7 +61,7 @@ class HuggingFaceBackbone(Backbone):
         self.part = build_part(config.model, "backbone")
         self.model = self.part.module
         self.width = int(self.model.config.hidden_size)
-        # PaliGemma's Gemma needs a mask even for causal attention; others do not.
+        # PaliGemma's Gemma needs a mask even for causal attention; other models do not.
         self.causal_without_mask = all(
             getattr(module, "is_causal", True) for module in self.model.modules()
         )
@@ -161,7 +164,7 @@ class HuggingFaceBackbone(Backbone):
     def _positions(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
         """Return positions as the model takes them, (S L) or (3 S L); None if they are indices.
 
-        The model counts indices itself. If it got them as an argument, it would look for several
+        The model counts indices itself. If it got indices as an argument, it would look for several
         sequences in one row.
         """
         if self.on_grid:
@@ -176,7 +179,7 @@ class HuggingFaceBackbone(Backbone):
         return token_positions(sequence, past)
 
     def _mask(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
-        """Return the mask as the model takes it (S 1 L P+L); None if it needs none to be causal."""
+        """Return the mask as the model takes it (S 1 L P+L); None if it needs no mask."""
         tokens = sequence.tokens
         visible = attention_mask(sequence, past)
         if visible is None and self.causal_without_mask:

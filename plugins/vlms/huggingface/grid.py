@@ -1,6 +1,6 @@
 """Positions of Qwen-VL, where an image's tokens have rows and columns.
 
-They are M-RoPE's (Wang et al. 2024, Qwen2-VL).
+These are the positions of M-RoPE (Wang et al. 2024, Qwen2-VL).
 """
 
 import torch
@@ -17,10 +17,11 @@ def token_grid(rows: int, columns: int) -> Tensor:
 def grid_positions(grid: Tensor) -> Tensor:
     """Return the positions of tokens in time, row and column (3 S L) int64.
 
-    A word has the same position in all three, and so does the first token of an image. The image's
-    other tokens are as far behind the first as their row and column say. The token after an image
-    is behind the largest position in it. A token of row and column 0 begins an image, so that
-    images may follow one another.
+    A word has the same position on all three axes, and so does the first token of an image. For the
+    other tokens of the image, row and column are added to the positions of the first token. The
+    token after an image comes right after the largest position in the image. A token at row 0,
+    column 0 is taken as the start of a new image, so images may stand back to back without a word
+    between them.
 
     grid: row and column of each token in its image (S L 2); -1 for words.
     """

@@ -18,22 +18,22 @@ from torch import Tensor, nn
 from core import LayerSpec, Memory, import_library
 from plugins.vlms.huggingface.model import as_config_error
 
-ATTENTION = "joinery"  # the name under which transformers finds the function
+ATTENTION = "joinery"  # the name under which transformers finds the attention function
 LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotations that depend on a sequence's length
 
 
 @dataclass
 class Recording:
-    """What one forward pass computes in the layers.
+    """The hidden states, keys and values that one forward pass computes in the layers.
 
-    It is open until the pass is over. Gradient checkpointing runs layers again in the backward
-    pass: they then need the same past, but must not record anything. The tensors must have left the
-    recording by then. Their graph holds the recording for those later runs, and a circle of
-    references would never be freed.
+    A recording is open until the forward pass is over. Gradient checkpointing runs layers again in
+    the backward pass: the layers then need the same past, but must not record anything. By then the
+    tensors must have left the recording. The autograd graph of the tensors refers to the recording
+    for the later runs. If the recording also referred to the tensors, neither would ever be freed.
 
     past: memory of the earlier tokens.
     keys, values: {layer: (S K P+L d)}.
-    hidden_states: (S L D) before the first layer and after each.
+    hidden_states: (S L D) before the first layer and after each layer.
     """
 
     past: Memory | None
@@ -80,9 +80,9 @@ def layer_spec(config: Any) -> LayerSpec:
 
 
 def find_obstacle(model: Any) -> str:
-    """Return why a head could not compute with a language model's keys and values, "" if it can.
+    """Return why a head cannot compute with a language model's keys and values; "" if it can.
 
-    Only the configuration is looked at; `rotates_all_keys_alike` tests the rest.
+    Only the configuration is read here; `rotates_all_keys_alike` runs the model to test the rest.
     """
     config = model.config
     if getattr(config, "attn_logit_softcapping", None) is not None:
@@ -96,11 +96,11 @@ def find_obstacle(model: Any) -> str:
 
 @torch.no_grad()
 def rotates_all_keys_alike(model: Any, blocks: Sequence[nn.Module]) -> bool:
-    """Return whether all layers record keys that `rotation_of` rotates, and nothing else does.
+    """Return whether `rotation_of`, and it alone, rotates the recorded keys of all layers.
 
-    It is tested with one token at two positions: a token that sees only itself has the same hidden
-    states at every position. The result is False for models that rotate some layers differently or
-    not at all. Raises ConfigError if running or rotating fails.
+    The test runs one token at two positions, because a token that sees only itself has the same
+    hidden states at every position. The result is False for models that rotate some layers
+    differently or not at all. Raises ConfigError if running or rotating fails.
     """
     token = torch.linspace(-1, 1, model.config.hidden_size, dtype=model.dtype)
     position, recording = torch.tensor([[0], [7]]), Recording(None)
@@ -156,7 +156,7 @@ def _attend(
     recording: Recording | None = None,
     **settings: Any,
 ) -> Any:
-    """Attend as transformers expects it; `settings` are its own arguments for `sdpa`."""
+    """Attend as transformers expects; `settings` are further arguments of its "sdpa"."""
     if recording is not None:
         key, value = recording.extend(module.layer_idx, key, value)
     return sdpa(module, query, key, value, attention_mask, **settings)

@@ -27,7 +27,7 @@ SECTION: dict[Role, str] = {
     "backbone": "backbone",
     "output": "text_encoder",
 }
-# a language model with further arguments needs something that embeddings do not hold
+# a language model with arguments beyond these needs something that embeddings do not hold
 USUAL_ARGUMENTS = (
     "input_ids",
     "inputs_embeds",
@@ -50,7 +50,7 @@ class VLMLayout:
 
     full: the PreTrainedModel.
     base: the same without the output layer.
-    prefix: what stands before the base model's names in published weights.
+    prefix: what published weights put before the base model's names.
     decoder: name of the language model in the base model.
     embedding: name of the token embedding in the base model.
     output: name of the output layer in the full model; "" if it is the embedding, or if there is
@@ -80,8 +80,8 @@ class VLMLayout:
 class VLMPart:
     """One part of a vision-language model, with weights of its own.
 
-    prefix: what stands before the module's names in published weights.
-    description: the part's share of config.json.
+    prefix: what published weights put before the module's names.
+    description: what config.json says about the part.
     config: configuration of the whole model.
     tied: whether the output layer is the token embedding.
     """
@@ -207,7 +207,7 @@ def load_parts(path: Path) -> dict[Role, dict[str, Tensor]]:
             dtype=torch.get_default_dtype(),
             trust_remote_code=False,
             weights_only=True,
-            # so that the report lists them together with all other mistakes
+            # so that the report lists wrong shapes together with all other mistakes
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -231,12 +231,12 @@ def robovlms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def as_config_error(what: str) -> Iterator[None]:
-    """Turn any error of transformers into a ConfigError of one line, which begins with `what`."""
+    """Turn any error of transformers into a ConfigError with one line of text, `what` first."""
     try:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # transformers, and the files of others, can make it fail in any way
+    except Exception as error:  # transformers and the files can raise any error here
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{what}: {reason[:300]}") from error
 
@@ -295,7 +295,7 @@ def _remove(module: nn.Module, name: str) -> None:
 
 
 def _untied_output(full: Any, embedding: Any) -> str:
-    """Return the name of the output layer; "" if it is the token embedding, or without one."""
+    """Return the name of the output layer; "" if there is none, or if it is the token embedding."""
     output = full.get_output_embeddings()
     if output is None or output.weight is getattr(embedding, "weight", None):
         return ""
@@ -304,7 +304,7 @@ def _untied_output(full: Any, embedding: Any) -> str:
 
 
 def _describe(full: Any, role: Role) -> dict[str, Any]:
-    """Return the role's share of config.json, as transformers writes it."""
+    """Return what config.json says about the role, as transformers writes it."""
     config = json.loads(full.config.to_json_string())
     language = config.pop("text_config", {})
     if role == "output":
@@ -335,7 +335,7 @@ def _raise_unless_complete(tensors: dict[str, Tensor], report: dict[str, Any], p
 
 @contextmanager
 def _without_log(transformers: Any) -> Iterator[None]:
-    """Keep transformers from logging what a ConfigError says already."""
+    """Stop transformers from logging what a ConfigError already says."""
     logging = transformers.utils.logging
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

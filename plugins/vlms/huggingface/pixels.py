@@ -1,4 +1,4 @@
-"""How a model of transformers takes images, which its get_image_features shows by its arguments."""
+"""How a model of transformers takes images, according to the arguments of get_image_features."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core import ConfigError, import_library
 
-# pixels of an image's side, for a model that takes any size and names none
+# side of an image in pixels, for a model that takes any size and has no default
 DEFAULT_SIZE = 224
 Colour = tuple[float, float, float]  # numbers for red, green and blue
 GREY: Colour = (0.5, 0.5, 0.5)
@@ -39,13 +39,13 @@ def arrangement(model: Any, config: Any) -> Arrange:
 
 
 def as_images(images: Tensor) -> dict[str, Tensor]:
-    """Pass one image after the other, as LLaVA, PaliGemma and InternVL take them."""
+    """Pass the images one after the other (n C Y X), for LLaVA, PaliGemma and InternVL."""
     return {"pixel_values": images}
 
 
 def as_lists(images: Tensor) -> dict[str, Tensor]:
-    """Pass lists of one image each (n 1 C Y X), as Idefics3 and SmolVLM take them."""
-    # These models take an image of zeros for padding, and would give it no tokens.
+    """Pass each image as a list of one image (n 1 C Y X), for Idefics3 and SmolVLM."""
+    # These models mistake an image of zeros for padding, and would give it no tokens.
     visible = torch.where(images == 0, 1e-7, images)
     return {"pixel_values": rearrange(visible, "n c y x -> n 1 c y x")}
 
@@ -55,9 +55,9 @@ def as_patches(images: Tensor, patch: int, merge: int, frames: int) -> dict[str,
 
     The patches that become one token lie side by side.
 
-    patch: pixels of a patch's side.
-    merge: patches of a token's side.
-    frames: frames of a patch; the image is repeated in all of them.
+    patch: length of a patch's side in pixels.
+    merge: length of a token's side in patches.
+    frames: number of frames in a patch; the image is repeated in all frames.
     """
     rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
     pattern = "n c (y a p) (x b q) -> (n y x a b) (c t p q)"
@@ -80,7 +80,7 @@ def _patch_arrangement(config: Any, model_name: str) -> Arrange:
 
 
 def image_size(requested: int | None, config: Any) -> int:
-    """Return the pixels of an image's side: the requested number, else the model's own, else 224.
+    """Return the side of an image in pixels: the requested number, else the model's own, else 224.
 
     Raises ConfigError if the model would silently cut off the last rows and columns.
     """
@@ -98,8 +98,8 @@ def image_size(requested: int | None, config: Any) -> int:
 def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Colour, Colour]:
     """Return mean and standard deviation of the pixels.
 
-    They are `mean` and `std`, or those of the model's image processor. They are 0.5 for a folder
-    without processor_config.json and preprocessor_config.json.
+    They are `mean` and `std`; where these are not given, the model's image processor decides. Both
+    are 0.5 for a folder that has neither processor_config.json nor preprocessor_config.json.
 
     Raises ConfigError if the hub gives no image processor.
     """

@@ -21,12 +21,13 @@ class TextConfig:
     """The token embedding of a vision-language model, and the prompt around an instruction."""
 
     model: str = field(metadata={"located": True})
-    """folder with config.json and the tokenizer, relative to the recipe's, or a name on the Hugging
-    Face hub.
+    """folder that holds config.json and the tokenizer (a relative path starts at the recipe's
+    folder), or the name of a model on the Hugging Face hub.
     """
     prompt: str = "{images}{instruction}"
-    """text around "{instruction}"; "{images}" marks where the images stand, default: first. No
-    special tokens are added, not even one at the beginning: write them as the model writes them.
+    """text around "{instruction}"; "{images}" marks where the images stand. Without "{images}", the
+    images come first. No special tokens are added, not even one at the beginning: write special
+    tokens into the prompt, in the model's own spelling.
     """
     output: bool = False
     """load the model's output layer, for policy heads that score words. This has no effect if the
@@ -48,10 +49,11 @@ class TextConfig:
 class HuggingFaceText(TextEncoder):
     """Embeds the tokens of a prompt, scaled if the model scales them, as Gemma does.
 
-    `pretrained` takes the model's folder.
+    To load the model's published weights, set `pretrained` in the recipe to true, or to the same
+    folder as `model`.
 
-    Raises ConfigError if the model or its tokenizer cannot be loaded, or if the prompt has tokens
-    without a row in the embedding.
+    Raises ConfigError if the model or its tokenizer cannot be loaded, or if the embedding has no
+    row for a token of the prompt.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -114,15 +116,15 @@ class HuggingFaceText(TextEncoder):
 
         Scores are capped if the model caps them.
 
-        Raises ConfigError if the output layer was left out: it is not the embedding, and `output`
-        is false.
+        Raises ConfigError if the output layer was left out, because it is not the embedding and
+        `output` is false.
         """
         if self.output is None and not self.part.tied:
             raise ConfigError(
                 "text_encoder.output: a policy head scores words, and the output layer of "
                 f"'{self.source}' is not its token embedding; set output = true"
             )
-        # Gemma scales its embedding for tokens, but not as output layer.
+        # Gemma scales its embedding when it embeds tokens, but not when it scores words.
         scores = (
             F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
         )
@@ -146,7 +148,7 @@ class HuggingFaceText(TextEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return the text part's share of config.json: the size of the vocabulary."""
+        """Return what config.json says about the text part: the size of the vocabulary."""
         return self.part.description
 
     def _ids(self, instruction: str) -> list[int]:
@@ -160,11 +162,11 @@ class HuggingFaceText(TextEncoder):
 
 
 def _load_tokenizer(source: str) -> tuple[Any, int]:
-    """Return the model's tokenizer and the id of {images} in it.
+    """Return the model's tokenizer, and the id that it gives to {images}.
 
     {images} becomes a special token, so that it divides the text as the model's own image token
-    does. No word reaches across it, and the text after it does not count as the beginning of a
-    text, to which SentencePiece would add a space.
+    does. No word reaches across {images}. SentencePiece adds a space at the beginning of a text,
+    but not to the text after {images}.
     """
     transformers = import_library("transformers", extra="vlm")
     with as_config_error(

@@ -30,27 +30,29 @@ class VisionConfig:
     """The vision encoder of a vision-language model, and how images are prepared for it."""
 
     model: str = field(metadata={"located": True})
-    """folder with config.json, relative to the recipe's, or a name on the Hugging Face hub."""
+    """folder that holds config.json (a relative path starts at the recipe's folder), or the name of
+    a model on the Hugging Face hub.
+    """
     image_size: Annotated[int, Gt(0)] | None = None
     """rows and columns to which every camera is resized, pixels; default: the model's own, or 224
     if it has none.
     """
     mean: Colour | None = None
-    """mean of red, green and blue in [0, 1], which is subtracted; default: that of the model's
-    image processor, or 0.5 if it has none.
+    """mean of red, green and blue in [0, 1], which is subtracted from the pixels; default: the mean
+    in the model's image processor, or 0.5 if the model has no image processor.
     """
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
-    """standard deviation of red, green and blue, by which they are divided; default: that of the
-    model's image processor, or 0.5 if it has none.
+    """standard deviation of red, green and blue, by which the pixels are divided; default: the one
+    in the model's image processor, or 0.5 if the model has no image processor.
     """
 
 
 class HuggingFaceVision(VisionEncoder):
     """Runs all cameras and frames as one batch.
 
-    A frame's tokens are its cameras' tokens, sorted by camera name. Weights on which no token
-    depends, such as those behind LLaVA's feature layer, do not train. `pretrained` takes the
-    model's folder.
+    A frame's tokens are its cameras' tokens, sorted by camera name. Weights that influence no
+    token, such as the layers after LLaVA's feature layer, do not train. To load the model's
+    published weights, set `pretrained` in the recipe to true, or to the same folder as `model`.
 
     Raises ConfigError if the model cannot be loaded, if it cannot be split into parts, or if it
     does not take such images.
@@ -95,7 +97,7 @@ class HuggingFaceVision(VisionEncoder):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*N width).
 
-        Tokens have rows and columns if the model's tokens have them.
+        The result has rows and columns if the model gives image tokens rows and columns.
         """
         batch, window = images[self.cameras[0]].shape[:2]
         resized = [
@@ -122,7 +124,7 @@ class HuggingFaceVision(VisionEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's configuration without that of the language model."""
+        """Return the model's configuration without the language model's configuration."""
         return self.part.description
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ class HuggingFaceVision(VisionEncoder):
     def _grid(self, count: int) -> Tensor | None:
         """Return row and column of all cameras' tokens (V*N 2); None if the model has no grid.
 
-        count: tokens of a camera's image (N).
+        count: number of tokens in a camera's image (N).
         """
         if self.part.config.model_type not in MODELS:
             return None
@@ -144,7 +146,8 @@ class HuggingFaceVision(VisionEncoder):
     def _encode_grey_image(self) -> Tensor:
         """Return the tokens of one grey image (1 N D).
 
-        They show how many tokens an image has, their width, and which weights they depend on.
+        They show how many tokens an image has, how wide the tokens are, and which weights influence
+        them.
         """
         shape = (1, 3, self.size, self.size)
         image = torch.full(shape, 0.25, dtype=self.mean.dtype, device=CPU)
@@ -160,7 +163,7 @@ class HuggingFaceVision(VisionEncoder):
 
 
 def _freeze_all_but_sources(model: nn.Module, tokens: Tensor) -> None:
-    """Freeze the weights on which tokens do not depend; the others train."""
+    """Freeze the weights that influence no token; the other weights train."""
     sources = {id(weight) for weight in _sources(tokens)}
     for weight in model.parameters():
         weight.requires_grad_(id(weight) in sources)

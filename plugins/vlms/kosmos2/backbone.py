@@ -26,7 +26,7 @@ from core import (
 from core.weights import Pretrained
 from plugins.vlms.kosmos2.names import BACKBONE_NAMES, SOURCE, backbone_tensors, robovlms_names
 
-FIRST_POSITION = 2  # a sequence's first token has it; 1 stands for padding, as in fairseq
+FIRST_POSITION = 2  # position of a sequence's first token; 1 stands for padding, as in fairseq
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Kosmos2Backbone(Backbone):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return this part's share of Kosmos2Config: the sizes in text_config."""
+        """Return what Kosmos2Config says about this part: the sizes in text_config."""
         config = self.config
         text = {
             "embed_dim": config.width,
@@ -172,9 +172,9 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
 
-        mask: (S 1 L P+L) bool, or (S 1 R L) with `columns`; None: causal.
+        mask: (S 1 L P+L) bool, or (S 1 R L) with `columns`; None: causal attention.
         columns: indices of the tokens to compute (S R), which give (S R D); None: all tokens.
-        past: keys and values of the tokens before (S K P d).
+        past: keys and values of the earlier tokens (S K P d).
         """
         mixed, keys, values = self.attention(self.attention_norm(x), mask, columns, past)
         x = _take(x, columns) + self.dropout(mixed)
@@ -243,8 +243,8 @@ def _mask_rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
 def sinusoids(position: Tensor, width: int) -> Tensor:
     """Return sines of falling frequencies, then cosines, of positions (S L) -> (S L D) float32.
 
-    They follow Vaswani et al. (2017). If all sequences share one row of positions, the result is
-    (1 L D).
+    The formula is that of Vaswani et al. (2017). If all sequences share one row of positions, the
+    result is (1 L D).
     """
     if position.stride(0) == 0:  # all sequences share one row of positions
         position = position[:1]

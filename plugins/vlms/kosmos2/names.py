@@ -1,4 +1,4 @@
-"""Names of the three parts' tensors in Kosmos-2's checkpoints, of Hugging Face and RoboVLMs."""
+"""Names of the three parts' tensors, in Kosmos-2 checkpoints of Hugging Face and of RoboVLMs."""
 
 from collections.abc import Mapping
 
@@ -74,7 +74,7 @@ def backbone_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
 
 
 def text_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Return the token embedding, and any tensor of no part, so that it is reported."""
+    """Return the token embedding, and tensors of no part, which are then reported as unexpected."""
     return filter_keys(
         _kosmos_tensors(weights),
         lambda name: not name.startswith((*VISION, *BACKBONE)) and name not in IGNORED,

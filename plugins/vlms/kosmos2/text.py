@@ -39,15 +39,15 @@ class Kosmos2TextConfig:
     model: Path
     """SentencePiece model of Kosmos-2, sentencepiece.bpe.model in its repository."""
     prompt: str = "<s>{images}<grounding>An image of a robot {instruction}"
-    """text around "{instruction}"; "{images}" marks where the images stand, in the default after
-    <s>, as in RoboVLMs.
+    """text around "{instruction}"; "{images}" marks where the images stand. By default they stand
+    after <s>, as in RoboVLMs.
     """
     width: Annotated[int, Gt(0)] = 2048
     """width of every token (D)."""
     vocabulary: Annotated[int, Gt(0)] = 65_037
     """rows of the embedding table."""
     max_tokens: Annotated[int, Gt(0)] = 256
-    """tokens in the longest prompt that is accepted."""
+    """maximum number of tokens in a prompt."""
 
     def __post_init__(self) -> None:
         if self.prompt.count(INSTRUCTION) != 1 or self.prompt.count(IMAGES) > 1:
@@ -60,7 +60,7 @@ class Kosmos2TextConfig:
 
 
 class Kosmos2Text(TextEncoder):
-    """Embeds a prompt's pieces; the backbone scales them, as it does images and action tokens.
+    """Embeds a prompt's pieces; the backbone scales the embeddings later.
 
     Ids are those of Hugging Face: <s>, <pad>, </s>, <unk>, the pieces, <mask>, then tags and patch
     indices. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs
@@ -144,7 +144,7 @@ class Kosmos2Text(TextEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return this part's share of Kosmos2Config: the kind of model, and its vocabulary."""
+        """Return what Kosmos2Config says about this part: the kind of model, and the vocabulary."""
         text = {
             "vocab_size": self.config.vocabulary,
             "bos_token_id": 0,
@@ -165,12 +165,13 @@ class Kosmos2Text(TextEncoder):
                 yield self.special[word]
             else:
                 for piece in self.processor.encode(word):
-                    # SentencePiece has <unk> at 0 and pieces from 3 on; <pad> moves them by one.
+                    # SentencePiece has <unk> at 0 and pieces from 3 on; <pad> moves the pieces by
+                    # one.
                     yield piece + 1 if piece else self.special[UNKNOWN]
 
 
 def _special_ids(pieces: int) -> dict[str, int]:
-    """Return {token: id} of the special tokens, which are no pieces.
+    """Return {token: id} of the special tokens, which are not pieces of SentencePiece.
 
     pieces: number of pieces of the SentencePiece model, its own <unk>, <s> and </s> included.
     """

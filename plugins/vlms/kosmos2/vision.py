@@ -25,7 +25,7 @@ class Kosmos2VisionConfig:
     """The sizes of the vision encoder; the defaults are Kosmos-2's."""
 
     width: Annotated[int, Gt(0)] = 2048
-    """width of every output token (D), which is that of the language model."""
+    """width of every output token (D), equal to the width of the language model."""
     heads: Annotated[int, Gt(0)] = 32
     """attention heads of the resampler; they divide the width."""
     latents: Annotated[int, Gt(0)] = 64
@@ -108,7 +108,7 @@ class Kosmos2Vision(VisionEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return this part's share of Kosmos2Config: vision_config and the number of latents."""
+        """Return what Kosmos2Config says about this part: vision_config and the latents' number."""
         config = self.config
         vision = {
             "hidden_size": config.clip_width,
