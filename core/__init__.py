@@ -1,9 +1,11 @@
 """Joinery's public surface: what the author of a part imports, and the Python API.
 
-Names are looked up on first use, so that `import core` waits for no library; they are listed once,
-in `__init__.pyi`. For readers and writers of formats, parts with published weights, and
-environments, see `core.episodes`, `core.formats`, `core.weights` and `core.environments`; for
-tests, see `core.testing`.
+Each name is imported on its first use, so `import core` itself loads no large library. The names
+are listed once, in `__init__.pyi`.
+
+Other authors import from further modules too. To read or write a format: `core.episodes` and
+`core.formats`. For parts with published weights: `core.weights`. For environments:
+`core.environments`. For tests: `core.testing`.
 """
 
 import lazy_loader

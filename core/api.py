@@ -44,7 +44,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def open_store(path: str | Path) -> EpisodeStore:
     """Open an episode store: a folder `name.zarr`, or its URL (s3://, gs://, https://).
 
-    `len(store)` is the number of its episodes, and `store[3]` is one of them.
+    `len(store)` is the number of episodes, and `store[3]` is the episode with index 3.
 
     Raises DataError if there is no store at `path`, or if it is damaged.
     """
@@ -62,12 +62,12 @@ def training_samples(
 
     source: a recipe or a store. A recipe sets cameras, conventions, normalisation, window and
         horizon; a store is read as it is.
-    window: frames of history (T), of a store alone; default: 1.
-    horizon: actions in a chunk (H), of a store alone; default: 1.
-    split: the episodes that a recipe trains on, or those that it holds out; a store has no split.
+    window: frames of history (T); only for a store; default: 1.
+    horizon: actions in a chunk (H); only for a store; default: 1.
+    split: only for a recipe: the episodes that it trains on, or those that it holds out.
 
-    Raises DataError, or ConfigError for arguments that do not apply, and if recipe and stores
-    disagree.
+    Raises DataError if the data are missing or damaged, and ConfigError if an argument does not
+    apply to the source, or if the recipe and its stores disagree.
     """
     if split not in ("training", "validation"):
         raise ConfigError(f"split: expected 'training' or 'validation', got {split!r}")
@@ -92,8 +92,8 @@ def training_samples(
 def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
     """Train the policy of a recipe, and return the run's folder, `output`.
 
-    Demonstrations that the recipe asks for and its store lacks are recorded first. A recipe for
-    several devices starts the calling program again in each process (Fabric's "ddp"): in a
+    If the store lacks demonstrations that the recipe asks for, they are recorded first. A recipe
+    for several devices starts the calling program again in each process (Fabric's "ddp"): in a
     notebook, override `train.devices=1`. Environments run in processes of their own, which import
     the calling script: call this below `if __name__ == "__main__":`.
 
@@ -111,8 +111,8 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load the policy of a run, ready to act.
 
-    store: name of the store in whose units it acts, if it was trained on several; default: the
-        first.
+    store: if the policy was trained on several stores, the name of the one in whose units it acts;
+        default: the first.
 
     Raises CheckpointError, or ConfigError if a plugin is missing.
     """
@@ -124,8 +124,8 @@ def evaluate(
 ) -> Evaluation:
     """Let a run's policy act in the environment of its recipe, and count its successes.
 
-    Another call with the same overrides returns the results of the first. Environments run in
-    processes of their own, which import the calling script: call this below
+    A second call with the same overrides returns the results of the first call. Environments run
+    in processes of their own, which import the calling script: call this below
     `if __name__ == "__main__":`.
 
     overrides: changes to the recipe's [evaluate] and [environment], "evaluate.episodes=5" for
@@ -140,6 +140,6 @@ def evaluate(
 
 
 def _raise_if_text(overrides: Sequence[str]) -> None:
-    """A single text is a sequence of letters, each of which would be reported as a mistake."""
+    """Raise ConfigError for a text: it is a sequence too, and each letter would be an override."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: expected a list, got a text; write [{overrides!r}]")

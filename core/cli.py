@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-# {command: (the module whose `main` it is, what it does)}
+# {command: (the module whose `main` runs the command, what the command does)}
 COMMANDS = {
     "run": ("core.run", "train the policy of a recipe"),
     "plugins": ("core.commands.plugins", "list plugins, components and their configuration"),
@@ -36,7 +36,7 @@ COMMANDS = {
         "put aside what is damaged in a store, and keep the episodes that are whole",
     ),
 }
-# The group of entry points by which plugins add commands: name = "module:main".
+# Plugins add commands as entry points of this group: name = "module:main".
 PLUGIN_COMMANDS = "joinery.commands"
 
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_plugin_command(entry: EntryPoint, arguments: list[str]) -> int:
-    """Run a command of a plugin, whose mistakes are shown as those of built-in commands."""
+    """Run a command of a plugin; its errors are shown like the errors of built-in commands."""
     from core.commands.command import command
 
     try:

@@ -36,12 +36,13 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Check the recipe, prepare its data and train; evaluate and report if the recipe asks for it.
 
-    With several processes, each runs this function, and only the first prepares and evaluates.
+    In training with several processes, each of them runs this function; only the first prepares the
+    data and evaluates.
     """
     arguments = _parser().parse_intermixed_args(argv)
 
-    # Libraries are imported only now, so that --help is quick. Fabric is imported after the recipe
-    # has been checked, so that a mistake in the recipe is reported sooner.
+    # Libraries are imported only now, so that --help is quick. Fabric is imported even later, after
+    # the recipe has been checked, so that a mistake in the recipe is reported sooner.
     from core.recipe.recipe import load_recipe
     from core.registry.catalogue import load_plugins
 
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from core.training.train import train
 
-    threads = torch.get_num_threads()  # before Fabric divides them among the processes
+    threads = torch.get_num_threads()  # read before Fabric divides the threads among the processes
     rank_zero_only(_prepare)(recipe)
     code = train(recipe, folder, resume=arguments.resume)
     if code == 0 and recipe.evaluate:
@@ -73,7 +74,7 @@ def _prepare(recipe: "Recipe") -> None:
 
 
 def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
-    """Evaluate the policy with all `threads`, which training divided, and write the report."""
+    """Evaluate the policy with `threads` threads, as before training, and write the report."""
     import torch
     from rich.console import Console
 

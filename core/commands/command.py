@@ -12,7 +12,7 @@ Main = Callable[..., int]
 
 
 def command(main: Main) -> Main:
-    """Make a command end with a line for each mistake and an exit code, without a traceback."""
+    """Make a command print a line for each mistake and return an exit code: no traceback."""
 
     @wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:

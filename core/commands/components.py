@@ -20,7 +20,7 @@ def find_component(
 
     settings: `key=value` words; they take precedence over `defaults`.
 
-    Raises ConfigError for an unknown name, and for every setting that is wrong.
+    Raises ConfigError if the name is unknown, or with a line for every setting that is wrong.
     """
     catalogue = load_plugins()
     component = catalogue[kind].get(name)

@@ -1,7 +1,7 @@
 """`joinery import FORMAT SOURCE OUT.zarr`: import episodes of another format into a store.
 
-`import` is a keyword of Python, so the file is named import_.py. The work itself is in
-core/formats/importing.py, the readers of the formats in plugins/datasets.
+`import` is a keyword of Python, so the file is named import_.py. core/formats/importing.py does
+the work; the readers of the formats are in plugins/datasets.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """`joinery write FORMAT STORE.zarr OUT`: write a store's episodes as a dataset of another format.
 
-The work itself is in core/formats/exporting.py, the writers of the formats in plugins/datasets.
+core/formats/exporting.py does the work; the writers of the formats are in plugins/datasets.
 """
 
 import argparse

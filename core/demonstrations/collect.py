@@ -1,4 +1,4 @@
-"""Collects demonstrations: an environment's expert does its tasks, into an episode store.
+"""Records an expert as it does the tasks of an environment, and stores the episodes.
 
 `joinery collect` and a recipe's [demonstrations] call `collect`.
 """
@@ -22,12 +22,13 @@ from core.environments.workers import (
 from core.errors import DataError, did_you_mean
 
 # A worker imports the script that started it, and with it this module, before it limits the threads
-# of libraries. Numpy must be imported after that, so functions import the modules that need it.
+# of libraries. Numpy must be imported after these limits are set, so modules that need numpy are
+# imported inside the functions.
 if TYPE_CHECKING:
     from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 
-# Generous limits in seconds; an environment that takes longer to be built, or longer for a step,
-# counts as hung.
+# Generous limits in seconds, for building an environment and for one step; an environment that
+# takes longer counts as hung.
 BUILD_SECONDS, STEP_SECONDS = 60.0, 1.0
 
 
@@ -86,11 +87,11 @@ def collect(
     out: path of the store, which need not exist.
     tasks: names of the tasks; if empty, all tasks of the environment.
     noise: standard deviation of the expert's disturbances, in the units of the action.
-    workers: processes; default: one for each core. The store does not depend on their number.
+    workers: number of processes; default: one for each core. The store does not depend on it.
     progress: called with {task: progress} after each attempt.
 
-    Raises DataError for an unknown task, an environment without an expert or one that cannot be
-    built, an expert that fails nearly always, and a store of other conventions or another origin.
+    Raises DataError if a task is unknown, if the environment has no expert or cannot be built, if
+    the expert nearly always fails, or if the store has other conventions or another origin.
     Episodes that were committed before the error stay in the store.
     """
     from core.demonstrations.recording import record, run_attempts

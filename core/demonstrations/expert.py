@@ -11,7 +11,7 @@ import numpy as np
 from core.environments.environment import Environment, Observation
 from core.episodes.episode import ActionConvention, Episode
 
-# Correlation of a disturbance with that of the step before; after three steps half of it is left.
+# Correlation between the disturbances of successive steps; three steps apart it is about a half.
 PERSISTENCE = 0.8
 
 
@@ -20,8 +20,8 @@ def demonstrate(environment: Environment, task: str, seed: int, noise: float) ->
 
     noise: standard deviation of the disturbances, in the units of the action.
 
-    Frame t is the observation before action t. The last action is the one that completed the task,
-    a gripper that closes for example.
+    Frame t is the observation before action t. The last action is the one that completed the task:
+    it may close a gripper, for example.
     """
     environment.reset(task, seed)
     convention, max_steps = environment.info.action, environment.tasks[task].max_steps
@@ -56,8 +56,9 @@ def disturbances(
 ) -> np.ndarray:
     """Return the disturbance of each action, (steps A) float32, which is zero for grippers.
 
-    They follow a stationary first-order autoregressive process and depend on the arguments alone.
-    White noise would average out within a few steps, and the expert would have nothing to correct.
+    The disturbances follow a stationary first-order autoregressive process and depend on the
+    arguments alone. White noise would average out within a few steps, and the expert would have
+    nothing to correct.
     """
     generator = np.random.default_rng([crc32(task.encode()), seed])
     white_noise = generator.standard_normal((steps, convention.dim))

@@ -9,18 +9,19 @@ from core.environments.workers import EnvironmentFailed, Worker, wait_for_any
 from core.episodes.episode import Episode
 from core.store.writer import StoreWriter
 
-# A commit writes a segment, and readers open every segment of a store: so there are about
-# COMMITS_PER_STORE commits, each of at least MIN_EPISODES_PER_COMMIT episodes.
+# Each commit writes one segment, and readers open every segment, so commits should be few: about
+# COMMITS_PER_STORE for a large store. A small store has fewer, since each commit but the last holds
+# at least MIN_EPISODES_PER_COMMIT episodes.
 MIN_EPISODES_PER_COMMIT = 32
 COMMITS_PER_STORE = 32
 
-# an episode; None if the expert failed; or why the environment failed twice
+# the episode; None if the expert failed; a text if the environment failed twice: the reason
 Outcome = Episode | str | None
 
 
 @dataclass(frozen=True)
 class DemonstrationAttempt:
-    """A task and a seed, and whether this is the second attempt, after the environment failed."""
+    """An attempt at a task with a seed; a retry follows a failure of the environment."""
 
     task: str
     seed: int
@@ -35,7 +36,7 @@ def record(
 ) -> None:
     """Write the episodes of attempts to the store, in the order of the schedule.
 
-    All episodes written so far are committed at the end, also if an error or Ctrl-C ends it.
+    At the end, or after an error or Ctrl-C, all episodes written so far are committed.
     """
     total = schedule.episodes * len(schedule.tasks)
     episodes_per_commit = max(MIN_EPISODES_PER_COMMIT, total // COMMITS_PER_STORE)

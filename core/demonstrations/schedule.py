@@ -1,7 +1,7 @@
-"""Which demonstration to attempt next, and which episode to store next.
+"""Decides which demonstration to attempt next, and which episode to store next.
 
-Both depend on the outcomes alone, not on the number of workers, on which worker is faster, or on
-whether the collection was interrupted.
+Both choices depend on the outcomes of the attempts alone: not on the number of workers, nor on
+which worker is faster, nor on whether the collection was interrupted.
 """
 
 from collections import deque
@@ -18,14 +18,14 @@ MIN_ATTEMPTS, MIN_SUCCESS_RATE = 50, 0.1
 
 @dataclass
 class TaskProgress:
-    """The attempts at one task; its seeds count from 0 and are settled in their order.
+    """The attempts at one task; their seeds count from 0, and they are settled in seed order.
 
-    An outcome is settled once the outcomes of all lower seeds are known.
+    An attempt is settled once its outcome and the outcomes of all lower seeds are known.
 
     stored: successes that are in the store, or were handed out to be stored.
     tried: attempts that are settled, with the seeds 0 ... tried - 1.
     started: attempts that have begun, with the seeds 0 ... started - 1.
-    frames: in the episodes that this collection has recorded so far.
+    frames: number of frames in the episodes that this collection has recorded so far.
     """
 
     name: str
@@ -48,11 +48,13 @@ class TaskProgress:
 
     @property
     def expected(self) -> int:
-        """Successes if every attempt that has begun succeeds."""
+        """Number of successes if every unsettled attempt that has begun succeeds."""
         return self.kept + self.started - self.tried
 
     def add_outcome(self, seed: int, episode: Episode | None) -> bool:
-        """Add an outcome and settle attempts in order of their seeds, as far as they are known.
+        """Add an outcome, then settle attempts in seed order.
+
+        They are settled up to the first seed whose outcome is still unknown.
 
         Returns False if the expert's success rate is below MIN_SUCCESS_RATE.
         """
@@ -68,7 +70,7 @@ class TaskProgress:
         return True
 
     def pop_episode(self) -> Episode | None:
-        """Return the next success to store, or None if its attempt is not settled yet."""
+        """Return the next success to store, or None if none of the settled ones is left."""
         if not self._unstored:
             return None
         self.stored += 1
@@ -80,14 +82,14 @@ ProgressCallback = Callable[[Mapping[str, TaskProgress]], None]
 
 
 class DemonstrationSchedule:
-    """The attempts at all tasks: which come next, and the order in which episodes are stored.
+    """The attempts at all tasks: which comes next, and in which order episodes are stored.
 
     The first `episodes` successes of each task are kept, in order of their seeds. The tasks take
-    turns: the store begins with the first success of each task, followed by the second of each. A
-    store with fewer episodes, or an interrupted one, is therefore the beginning of a larger one.
+    turns: the store begins with the first success of each task, followed by the second success of
+    each. So the store of a smaller or interrupted collection equals the beginning of a larger one.
 
-    committed: ids of the episodes in the store, "<task>/<seed>". A seed that is missing below the
-        highest seed of its task has failed.
+    committed: ids of the episodes in the store, "<task>/<seed>". If a seed is missing but a higher
+        seed of its task is there, the attempt with the missing seed has failed.
     broken: attempts in which the environment failed, "<task>/<seed>: reason".
     """
 
@@ -108,7 +110,7 @@ class DemonstrationSchedule:
     def next_attempt(self) -> tuple[str, int] | None:
         """Return (task, seed) of the next attempt, at the task that is furthest behind.
 
-        Returns None if there will be enough episodes should all attempts that have begun succeed.
+        Returns None if the attempts that have begun suffice, provided that all of them succeed.
         """
         progress = min(self.tasks.values(), key=lambda progress: progress.expected)
         if progress.expected >= self.episodes:
@@ -119,8 +121,8 @@ class DemonstrationSchedule:
     def add_outcome(self, task: str, seed: int, outcome: Episode | str | None) -> None:
         """Add the outcome of an attempt.
 
-        outcome: the episode; None if the expert failed; or a text that says why the environment
-            failed, which also counts as a failed attempt.
+        outcome: the episode; None if the expert failed; or, if the environment failed, a text that
+            says why. A failure of the environment also counts as a failed attempt.
 
         Raises DataError if the expert's success rate is below MIN_SUCCESS_RATE.
         """

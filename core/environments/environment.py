@@ -11,7 +11,7 @@ from core.episodes.episode import StoreInfo
 from core.errors import DataError
 
 Split = Literal["demonstration", "evaluation"]
-# Evaluations use the seeds from here on and demonstrations those below: no scene is used by both.
+# Evaluations use seeds from this one on, and demonstrations lower seeds, so they share no scene.
 EVALUATION_SEEDS = 1_000_000
 
 
@@ -21,10 +21,10 @@ class Task:
 
     name: its name in demonstrations, results and stores.
     instructions: the phrasings that demonstrations use.
-    max_steps: an attempt that needs more control steps has failed.
+    max_steps: control steps after which an attempt has failed.
     held_out: phrasings for evaluation alone; if empty, evaluation uses `instructions`.
-    tier: name of the group of tasks that it belongs to, "easy" for example; "" for none. Results
-        report a mean for each group.
+    tier: name of the task's group, "easy" for example; "" for none. Results report a mean for each
+        group.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Environment(ABC):
     """An environment to act in, built as `build(config)` in a process of its own.
 
     info: cameras, features, proprioception, control rate and the meaning of actions; an evaluation
-        compares them with those that the policy was trained on.
-    tasks: {name: task} that can be attempted.
-    versions: the libraries that results depend on apart from Joinery, {"mujoco": "3.3.0"} for
-        example.
+        checks that they fit the data that the policy was trained on.
+    tasks: {name: task}, all tasks that can be attempted.
+    versions: {library: version} of the libraries apart from Joinery that results depend on,
+        {"mujoco": "3.3.0"} for example.
 
     The same task, seed and actions must give the same episode in any process, and an environment
-    must not need torch. Chains of tasks and an expert are optional: the methods for them raise
-    DataError unless an environment overrides them.
+    must not need torch. Chains of tasks and an expert are optional: the methods for chains and for
+    the expert raise DataError unless an environment overrides them.
     """
 
     info: StoreInfo
@@ -73,7 +73,7 @@ class Environment(ABC):
 
     @abstractmethod
     def reset(self, task: str, seed: int) -> None:
-        """Set up the scene of (task, seed), in which the task can be done."""
+        """Set up the scene that belongs to (task, seed); the task can be done in it."""
 
     @abstractmethod
     def step(self, action: np.ndarray) -> bool:

@@ -51,7 +51,7 @@ def call_and_observe(
 
 @dataclass(frozen=True)
 class EnvironmentCall:
-    """A function of this module for an environment's process to run, and its arguments."""
+    """A call to run in an environment's process: a function of this module and its arguments."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -60,9 +60,8 @@ class EnvironmentCall:
 class RecoveringEnvironment:
     """A worker's environment during one rollout, restored if its process dies, hangs or raises.
 
-    The state of an environment depends on its task, seed and actions alone, so a fresh process that
-    repeats all calls of the rollout reaches the state that was lost. This is tried once in a
-    rollout.
+    The state of an environment depends on its task, seed and actions alone. So a fresh process can
+    repeat all calls of the rollout and thus reach the lost state. A rollout is restored only once.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -71,7 +70,7 @@ class RecoveringEnvironment:
         self._restarted = False
 
     def submit(self, call: EnvironmentCall) -> None:
-        """Start a call and an observation after it; take the `result` before the next call."""
+        """Start a call, followed by an observation; take the `result` before the next call."""
         self._calls.append(call)
         self._worker.submit(call_and_observe, call.function, *call.arguments)
 
@@ -96,7 +95,7 @@ class RecoveringEnvironment:
         self._restarted = True
         self._worker.restart()
         *earlier, last = self._calls
-        # one by one, so that each may take as long as it did the first time
+        # one by one, so that the time limit applies to each call and not to all of them together
         for call in earlier:
             self._worker.submit(call.function, *call.arguments)
             self._worker.result()

@@ -59,7 +59,7 @@ class Description:
 
 
 def describe(environment: "Environment") -> Description:
-    """Return an environment's attributes; for `Worker.submit`."""
+    """Return an environment's attributes; to be passed to `Worker.submit`."""
     return Description(environment.info, dict(environment.tasks), dict(environment.versions))
 
 
@@ -68,17 +68,18 @@ class EnvironmentFailed(JoineryError):  # noqa: N818 (results name it as the rea
 
 
 class Worker:
-    """One environment in a process of its own, which ends at the latest with this process.
+    """One environment in a process of its own, which does not outlive this process.
 
     The process builds the environment when the first function is submitted.
 
     timeout: seconds that a submitted function may take, including the time to build the
         environment.
-    connection: for `multiprocessing.connection.wait`; readable when a result has arrived.
+    connection: becomes readable when a result has arrived; `multiprocessing.connection.wait` can
+        wait for it.
     """
 
     connection: "Connection[Any, Any]"
-    _deadline: float | None  # for the submitted function; None if there is none
+    _deadline: float | None  # of the submitted function; None if none runs
 
     def __init__(self, spec: EnvironmentSpec, timeout: float) -> None:
         """Start the process; raises DataError if the spec cannot be pickled."""
@@ -109,13 +110,13 @@ class Worker:
     ) -> None:
         """Start `function(environment, *arguments)` in the process.
 
-        The function must be defined at the top level of a module. Take its `result` before the next
-        one is submitted.
+        The function must be defined at the top level of a module. Take its `result` before the
+        next function is submitted.
         """
         assert self._deadline is None, "a worker runs one function at a time: take its result first"
         job = pickle.dumps((function, arguments))
         self._deadline = time.monotonic() + self.timeout
-        with suppress(BrokenPipeError, ConnectionResetError):  # `result` reports that it died
+        with suppress(BrokenPipeError, ConnectionResetError):  # `result` reports the death
             self.connection.send_bytes(job)
 
     def result(self) -> Any:
@@ -132,7 +133,7 @@ class Worker:
             raise EnvironmentFailed(f"hung ({self.timeout:g} s)")
         try:
             kind, value = self.connection.recv()
-        except (EOFError, OSError):  # OSError: it died while it was sending
+        except (EOFError, OSError):  # OSError: the process died while it was sending
             raise EnvironmentFailed(f"died ({self._cause_of_death()})") from None
         if kind == "raised":
             raise EnvironmentFailed(f"raised ({value})")
@@ -160,7 +161,7 @@ class Worker:
             target=_serve, args=(child_connection,), name=f"joinery {self.spec.name}", daemon=True
         )
         self._process.start()
-        # The child now holds the only copy of its end, so that its death closes the connection.
+        # Now only the child holds its end of the pipe, so the pipe closes when the child dies.
         child_connection.close()
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send_bytes(self._pickled_spec)

@@ -16,8 +16,9 @@ from core.system.progress import Progress
 class Display:
     """Shows the progress of an evaluation and its success rates so far; a context manager.
 
-    total: attempts and chains of the plan.
-    results: of those that ended before an interruption.
+    total: number of attempts and chains in the plan.
+    results: results of the attempts and chains that had already ended when the evaluation was
+        interrupted; empty for a fresh one.
     """
 
     def __init__(self, total: int, results: Sequence[Result], console: Console) -> None:

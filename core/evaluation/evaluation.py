@@ -39,7 +39,7 @@ from core.rollout.runner import run_rollouts
 
 
 def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = None) -> Evaluation:
-    """Evaluate the policy of a run, as [environment] and [evaluate] of a recipe say.
+    """Evaluate the policy of a run; [environment] and [evaluate] of the recipe say how.
 
     An evaluation that was killed continues where it stopped.
 
@@ -75,7 +75,7 @@ def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = 
 
 
 def _write_predictions(actor: Actor, recipe: Recipe, path: Path, console: Console) -> None:
-    """Write predictions.npz, or print why not; only this step of an evaluation needs the data."""
+    """Write predictions.npz, or print why not; no other step of an evaluation needs the data."""
     if path.exists():
         return
     try:
@@ -131,7 +131,7 @@ def _evaluation(
 ) -> Evaluation:
     """Return the logged results in the order of the plan.
 
-    The times cover all processes of an evaluation that was interrupted.
+    If the evaluation was interrupted and continued, the times cover all its processes.
     """
     entries = log.entries
     results = {planned_rollout(entry.result): entry.result for entry in entries}
@@ -163,7 +163,7 @@ def _evaluation(
 def _identity(
     run: Path, actor: Actor, recipe: Recipe, environment: Description, protocol: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Return everything that results depend on, as plain data that reads back from JSON equal."""
+    """Return all that results depend on, as plain data that a round trip by JSON leaves equal."""
     folder = actor.checkpoint.folder
     policy = {
         "run": run.absolute().name,

@@ -25,7 +25,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 @contextmanager
 def write_errors_as_data_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError, which does not always name the file, into a DataError that does."""
+    """Turn an OSError, which may lack the file's name, into a DataError that names the file."""
     try:
         yield
     except OSError as error:
@@ -37,7 +37,7 @@ def write_errors_as_data_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open_aside(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that replaces `path` at the end of the block, once it is on the disk."""
+    """Open a new file; at the end of the block it is flushed to disk and then replaces `path`."""
     with write_errors_as_data_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)

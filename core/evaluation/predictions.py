@@ -22,8 +22,9 @@ MAX_EPISODES = 6
 def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     """Write true actions (n A) and predicted chunks (n H A) of up to six validation episodes.
 
-    Actions are in the units of the data. The file holds `names` (A) of the action's dimensions, and
-    for the episode with number i the arrays `i/task`, `i/instruction`, `i/true` and `i/predicted`.
+    Actions are in the units of the data. The file holds `names` (A), the names of the action's
+    dimensions. For the episode with index i it holds `i/task`, `i/instruction`, `i/true` and
+    `i/predicted`.
 
     Raises DataError or ConfigError if the data are missing or differ from those that the policy was
     trained on.
@@ -70,7 +71,7 @@ def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
 
 
 def _predict_episode(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
-    """Let the policy act on one frame after the other; return its chunks (n H A)."""
+    """Let the policy act on each frame in turn; return the predicted chunks (n H A)."""
     seed = crc32(f"episode {view.store.episode_id(episode)}".encode())
     instruction = view.store.instruction(episode)
     state = actor.reset(actor.start(1), {0: seed})

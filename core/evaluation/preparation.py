@@ -30,8 +30,8 @@ from core.store.store import EpisodeStore
 def prepare(recipe: Recipe, console: Console) -> None:
     """Record missing demonstrations, and check that a recipe's data and environment fit together.
 
-    Does nothing for a recipe without [demonstrations] and [evaluate]. Raises ConfigError with every
-    mistake, one per line, or DataError.
+    Does nothing if the recipe has neither [demonstrations] nor [evaluate]. Raises DataError, or
+    ConfigError with every mistake, one per line.
     """
     if not (recipe.demonstrations or recipe.evaluate):
         return

@@ -1,4 +1,4 @@
-"""Recordings of rollouts to look at: each task's first success and first failure, as .npz files."""
+"""Records each task's first success and first failure as .npz files, for people to look at."""
 
 import re
 from collections.abc import Sequence
@@ -17,11 +17,12 @@ class RolloutRecorder:
     """Keeps each task's first success and first failure under the standard condition.
 
     "First" means first in the plan, so that the recordings depend neither on the number of rows nor
-    on interruptions. Attempts end in another order: a recording is written at once, and is replaced
-    when an attempt that comes earlier in the plan ends.
+    on interruptions. Attempts do not end in the order of the plan: so a recording is written at
+    once, and is replaced if an attempt that comes earlier in the plan ends later.
 
     folder: where the recordings are written.
-    results: of attempts that ended before an interruption; their recordings exist already.
+    results: results of the attempts that had ended before an interruption; these attempts are
+        recorded already.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class RolloutRecorder:
                 self._remember_if_first(result)
 
     def should_record(self, attempt: PlannedAttempt) -> bool:
-        """Return whether an attempt that begins now may become a recording."""
+        """Return whether an attempt that begins now could become a recording."""
         if attempt.condition != STANDARD:
             return False
         behind_all = len(self._position)
@@ -68,7 +69,7 @@ class RolloutRecorder:
 def write_rollout(folder: Path, result: EpisodeResult, attempt: Attempt, info: StoreInfo) -> None:
     """Write FOLDER/<task>-success.npz or <task>-failure.npz with what the policy saw.
 
-    Arrays: `camera/<name>` (n Y X C) uint8, `gripper` (n), and of the result `task`, `instruction`,
+    Arrays: `camera/<name>` (n Y X C) uint8, `gripper` (n), and the result's `task`, `instruction`,
     `seed` and `success`.
     """
     task = re.sub(r"[^A-Za-z0-9._-]", "_", result.task)
@@ -87,7 +88,7 @@ def write_rollout(folder: Path, result: EpisodeResult, attempt: Attempt, info: S
 def gripper_opening(commands: np.ndarray, action: ActionConvention) -> np.ndarray:
     """Return how far commands (n A) open the first gripper (n): 0 closed, 1 open.
 
-    NaN if there is no gripper.
+    All values are NaN if there is no gripper.
     """
     if not action.grippers:
         return np.full(len(commands), np.nan)

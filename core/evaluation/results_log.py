@@ -13,8 +13,8 @@ from core.evaluation.files import write_errors_as_data_errors, write_file
 from core.rollout.results import Result, Timing
 from core.system.files import complete_lines
 
-# Results depend on neither of these. The recipe may change in keys that the weights do not depend
-# on, and the run's folder may be renamed.
+# Results do not depend on these two entries. They differ if somebody renames the run's folder, or
+# edits keys of its recipe that do not affect the weights.
 IGNORED_DIFFERENCES = frozenset({"policy.recipe_sha256", "policy.run"})
 
 
@@ -27,12 +27,12 @@ class LogEntry:
 
 
 class ResultsLog:
-    """FOLDER/episodes.jsonl: a line of what results depend on, then a line for each result.
+    """FOLDER/episodes.jsonl: a first line with the identity, then a line for each result.
 
     identity: everything that results depend on, {group: {key: value}} of plain data.
 
     An existing log is continued if its identity is the same. Raises DataError if the folder holds
-    another evaluation, the log is damaged, or it cannot be written.
+    another evaluation, if the log is damaged, or if the log cannot be written.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class ResultsLog:
     def append(self, entry: LogEntry) -> None:
         """Add a result to the log.
 
-        Raises DataError if another evaluation writes to it, or if it cannot be written.
+        Raises DataError if another evaluation writes to the log, or if it cannot be written.
         """
         line = (json.dumps(asdict(entry)) + "\n").encode()
         with write_errors_as_data_errors(self.path), self.path.open("ab") as file:
@@ -70,7 +70,7 @@ class ResultsLog:
         self.entries.append(entry)
 
     def _check_identity(self, line: str, identity: Mapping[str, Any]) -> None:
-        """Raise DataError if the first line of the log is of another evaluation."""
+        """Raise DataError if the first line of the log holds the identity of another evaluation."""
         try:
             old, new = _flat(json.loads(line)), _flat(identity)
         except (ValueError, AttributeError):

@@ -16,9 +16,9 @@ from core.report.svg import INK, MUTED, SERIES, draw_svg
 DASHED = (0, (4, 1.5))
 # Width and height in inches of a large chart, of a small one, and of a small one with axis labels.
 WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)
-# A curve of many more steps than this is drawn as the means and the ranges of this many buckets.
+# A curve of many more steps is drawn as the mean and the range of each of this many buckets.
 BUCKETS = 240
-# A curve of at most this many points has a dot at each: a single point would draw no line at all.
+# A curve of at most this many points has a dot at each point: a single point draws no line.
 MAX_DOTS = 12
 # At most about this many predicted chunks of an episode are drawn.
 MAX_CHUNKS = 14
@@ -48,7 +48,7 @@ def curves(
 ) -> Chart | None:
     """Draw several series over the training steps; None if none of them can be drawn.
 
-    The n-th series has the n-th colour, whether or not those before it can be drawn. A run thus has
+    The n-th series has the n-th colour, even if an earlier series cannot be drawn. A run thus has
     the same colour in every chart.
     """
     drawable = {
@@ -80,7 +80,7 @@ def curves(
 def validation_curves(
     error: Series, constant: Series | None, by_task: Mapping[str, Series]
 ) -> Chart:
-    """Draw the error on held-out episodes, with that of the best constant action of each task.
+    """Draw the error on held-out episodes, and the error of each task's best constant action.
 
     by_task: the error on each task, drawn in the background.
     """
@@ -168,7 +168,7 @@ def histogram(dimension: Dimension) -> Chart:
 
 
 def _paint_curve(axes: Axes, series: Series, colour: str, dash: object) -> None:
-    """Draw a series as a line, or a long one as the mean of each bucket within its range."""
+    """Draw a series as a line; for a long series, draw the mean and the range of each bucket."""
     if len(series.steps) <= 1.5 * BUCKETS:
         axes.plot(series.steps, series.values, color=colour, linestyle=dash, marker=_marker(series))
         return

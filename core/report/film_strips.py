@@ -10,10 +10,10 @@ from simplejpeg import encode_jpeg  # type: ignore[attr-defined]
 
 # Longest side of an image in pixels; larger images are shrunk by a whole factor.
 MAX_SIDE = 160
-# If there are more steps than this, only every second, third ... step and the last one are shown.
+# If there are more steps, only every second, third ... step is shown, and the last step.
 MAX_FRAMES = 120
-# JPEG compresses square blocks of this many pixels a side. Frames that begin with a block of their
-# own do not blur each other.
+# JPEG compresses square blocks of this many pixels a side. Frames do not blur each other if no
+# block holds pixels of two frames.
 BLOCK = 8
 # The first quality whose JPEG is small enough is used.
 QUALITIES = (92, 85, 75, 65, 50, 35)
@@ -47,7 +47,7 @@ class FilmStrip:
 
 
 def choose_steps(length: int) -> list[int]:
-    """Return which of `length` steps are shown: at most about MAX_FRAMES, the last among them."""
+    """Return which of `length` steps are shown: about MAX_FRAMES at most, with the last step."""
     return _every(ceil(length / MAX_FRAMES), length)
 
 
@@ -112,10 +112,10 @@ def _every(step: int, length: int) -> list[int]:
 
 
 def _tile(cameras: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-    """Tile the images (n Y X 3) of all cameras to one (Y X 3) that is about square.
+    """Tile the images (n Y X 3) of all cameras to one image (Y X 3) that is about square.
 
-    The cameras' images lie side by side in each frame, padded to whole blocks by repeating their
-    last rows and columns. Returns the image and its number of columns of frames.
+    In each frame, the cameras' images lie side by side. Each image is padded to whole blocks by
+    repeating its last row and column. Returns the large image, and how many frames are in a row.
     """
     height = max(_whole_blocks(frames.shape[1]) for frames in cameras)
     padded = []

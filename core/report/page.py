@@ -37,8 +37,8 @@ class Fact:
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Fill in a template of core/report/templates; all text in `values` is escaped.
 
-    The page's Content-Security-Policy forbids every request, and every script but the page's own,
-    which it identifies by a checksum.
+    The page's Content-Security-Policy forbids every request. It allows only the page's own script,
+    identified by a checksum.
     """
     loader = PackageLoader("core.report")
     environment = Environment(
@@ -65,7 +65,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page in one step: if that fails, a page that was at `path` stays as it was."""
+    """Write a page in one step: if writing fails, an older page at `path` stays as it was."""
     with output_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -25,7 +25,7 @@ class Line:
 def write_comparison(runs: Sequence[Path], path: Path) -> Path:
     """Write a page about several runs from the files in their folders, and return its path.
 
-    The same files give the same page. Raises DataError, naming the file, if one is damaged.
+    The same files give the same page. Raises DataError, naming the file, if a file is damaged.
     """
     records = [read_run(run) for run in runs]
     names = run_names(records)
@@ -96,7 +96,7 @@ def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Char
 
 
 def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
-    """Return how many keys are the same in all recipes, and a line for each that differs.
+    """Return how many keys are the same in all recipes, and a line for each other key.
 
     Runs without a recipe do not count as different.
     """
@@ -114,7 +114,7 @@ def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
 
 
 def part_sizes(records: Sequence[RunRecord]) -> list[Line]:
-    """Return the numbers of parameters: of each part, of all parts, and of those that train."""
+    """Return counts of parameters: in each part, in all parts, and how many are trained."""
     tables = [joint_table(record.metrics or {}) for record in records]
     parts: list[Mapping[str, JointRow]] = [
         {row.part: row for row in table.rows} if table else {} for table in tables

@@ -1,6 +1,7 @@
-"""Read the files of a run's folder: each may be missing, none may be damaged.
+"""Read the files of a run's folder: any of them may be missing; a damaged one is an error.
 
-numpy and the standard library suffice, so that runs of other machines and versions can be read.
+This needs only numpy and the standard library, so that runs of other machines and versions can be
+read.
 """
 
 import struct
@@ -18,7 +19,7 @@ from core.errors import DataError
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
-# What numpy and zipfile raise for a file that is truncated, overwritten or no .npz file at all.
+# Errors of numpy and zipfile for a file that is truncated, overwritten or no .npz file at all.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -35,7 +36,7 @@ TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run, without the large arrays; None if a file is missing.
+    """What is known of a run, without the large arrays; a field is None if its file is missing.
 
     recipe: the text of recipe.toml.
     settings: the contents of recipe.toml, {section: {key: value}}.
@@ -194,7 +195,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _get_array(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str
 ) -> np.ndarray:
-    """Return an array by its name; raises DataError unless it has these dimensions and kinds."""
+    """Return the named array; raises DataError unless it has these dimensions and kinds."""
     array = arrays.get(name)
     if array is None or array.ndim != dimensions or array.dtype.kind not in kinds:
         actual = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"

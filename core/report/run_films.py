@@ -7,12 +7,12 @@ from pathlib import Path
 from core.report.film_strips import MAX_SIDE, FilmStrip, choose_steps, make_strip, shrink
 from core.report.run_files import Rollout, read_rollout, rollout_files
 
-# Bytes of all film strips of a run together. In the page, which holds them as text, they take a
-# third more.
+# Maximum number of bytes of all film strips of a run together. The page holds the strips as text,
+# which takes a third more.
 TOTAL_BYTES = 6_500_000
-# Bytes of one film strip.
+# Maximum number of bytes of one film strip.
 MAX_BYTES = 300_000
-# How fast an attempt is played. It has a frame for each time that the policy observed.
+# How fast an attempt is played; each observation of the policy is one frame.
 OBSERVATIONS_PER_SECOND = 20
 
 
@@ -20,10 +20,10 @@ OBSERVATIONS_PER_SECOND = 20
 class RolloutFilm:
     """A recorded attempt as a film strip.
 
-    The strip has a frame for each observation of the policy, one in every `evaluate.replan_steps`
-    control steps.
+    Each frame of the strip shows an observation of the policy; the policy observes once every
+    `evaluate.replan_steps` control steps.
 
-    gripper: its opening at each frame of the strip, from 0, closed, to 1, open.
+    gripper: opening of the gripper at each frame of the strip, from 0 (closed) to 1 (open).
     """
 
     task: str
@@ -49,7 +49,7 @@ class TaskFilms:
 
 
 def films_by_task(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
-    """Make film strips of a run's recorded attempts, one attempt at a time in memory.
+    """Make film strips of a run's recorded attempts; only one attempt at a time is in memory.
 
     tasks: tasks that come first, in this order; other recorded tasks follow.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import DataError
 
-# Names without a slash that are not terms of the loss.
+# Names of series that contain no slash and yet are not terms of the loss.
 NOT_TERMS = ("loss", "gradient_norm", "learning_rate_factor")
 # Columns of the joint-training table: whole numbers, and measurements.
 COUNTS = ("parameters", "trainable")
@@ -20,7 +20,7 @@ MEASUREMENTS = ("learning_rate", "gradient_norm", "update")
 class Series:
     """A number over the training steps.
 
-    steps: the steps at which it was measured, ascending (n).
+    steps: the steps at which the number was measured, ascending (n).
     values: the measurements (n).
     """
 
@@ -110,7 +110,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 
 def series_below(metrics: Metrics, prefix: str) -> dict[str, Series]:
-    """Return the series whose names begin with `prefix`, by the rest of their names."""
+    """Return the series whose names begin with `prefix`, as {rest of the name: series}."""
     return {
         name.removeprefix(prefix): series
         for name, series in metrics.items()
@@ -129,7 +129,7 @@ def loss_terms(metrics: Metrics) -> dict[str, Series]:
 
 
 def joint_table(metrics: Metrics) -> JointTable | None:
-    """Return the table at its first and last measurement; None if it was never measured."""
+    """Return the joint-training table at its first and last measurement, or None without any."""
     joint = series_below(metrics, "joint/")
     parts: dict[str, dict[str, Series]] = {}
     for name, series in joint.items():
@@ -156,8 +156,8 @@ def joint_table(metrics: Metrics) -> JointTable | None:
 def _to_number(name: str, value: float) -> float:
     """Return a value as a float, or as an int if it is a count.
 
-    Raises ValueError for values that no page can show: a count that is no number, or a name with a
-    lone surrogate (half a character), which JSON can hold.
+    Raises ValueError for what no page can show: a count that is no number, or a name with a lone
+    surrogate. A lone surrogate is half a character, which JSON can hold.
     """
     name.encode()
     if name.rpartition("/")[2] in COUNTS:

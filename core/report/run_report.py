@@ -31,7 +31,7 @@ class ChunkCharts:
 def write_report(run: Path) -> Path:
     """Write RUN/report.html from the files in the run's folder, and return its path.
 
-    The same files give the same page. Raises DataError, naming the file, if one is damaged. An
+    The same files give the same page. Raises DataError, naming the file, if a file is damaged. An
     older report then stays as it was.
     """
     record = read_run(run)

@@ -15,7 +15,7 @@ CONDITION_NAMES = {
 
 @dataclass(frozen=True)
 class Column:
-    """An evaluation under one condition, and the colour of its bars, counted from 1."""
+    """An evaluation under one condition, and the number of its bars' colour, counted from 1."""
 
     name: str
     colour: int

@@ -10,7 +10,7 @@ from core.report.store_numbers import NumberFeature, has_outliers, names_by_feat
 from core.store.store import EpisodeStore
 
 BINS = 40
-# About how many frames' numbers are in memory at once.
+# Numbers of about this many frames are in memory at once.
 ROWS = 2**16
 UNKNOWN_UNIT = "unit not recorded"
 
@@ -19,8 +19,8 @@ UNKNOWN_UNIT = "unit not recorded"
 class Dimension:
     """A dimension of the action or of the proprioception, and how its values are distributed.
 
-    unit: what its values are measured in, as far as the store records it.
-    low, high: the range of the histogram, which leaves out values that lie far outside.
+    unit: the unit of the values, as far as the store records it.
+    low, high: the range of the histogram, which leaves out outliers.
     edges (BINS + 1), counts (BINS): the histogram.
     outside: number of finite values outside of the range.
     not_finite: number of values that are NaN or infinite.
@@ -76,8 +76,8 @@ def measure_dimensions(store: EpisodeStore) -> list[Dimension]:
 def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[float, float]]:
     """Return the range (low, high) over which each dimension is drawn.
 
-    It reaches from the least to the greatest value. If some values lie far outside, it is the range
-    of the middle 98 %, extended by half of its width on either side.
+    The range reaches from the least to the greatest value. If some values are outliers, it is the
+    range of the middle 98 % instead, extended by half of its width on either side.
     """
     statistics = store.statistics[feature]
     quantiles = zip(
@@ -102,8 +102,9 @@ def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[
 def action_units(action: ActionConvention) -> list[str]:
     """Describe the unit of each action dimension.
 
-    A store records how actions are scaled to metres and radians, but not to which of the two. It is
-    metres if nothing rotates; otherwise, the text names both.
+    A store records the scale of each dimension, but not whether the dimension is a length in metres
+    or an angle in radians. If the actions contain neither a rotation nor joint positions, the unit
+    is metres; otherwise the returned text says "m or rad".
     """
     length = "m" if action.rotation == "none" and action.frame != "joint" else "m or rad"
     units = [length if scale == 1 else f"1.0 is {scale:g} {length}" for scale in action.scale]

@@ -14,10 +14,10 @@ from core.store.store import EpisodeStore
 
 # By default one episode of each task is shown, but at most this many episodes.
 MAX_EPISODES = 24
-# If there are fewer tasks than this, this many episodes are shown, several of each task.
+# With fewer tasks than this, this many episodes are shown all the same, several of each task.
 MIN_EPISODES = 8
-# A trace has at most this many points. In longer episodes, these are the least and the greatest
-# value of each group of neighbours.
+# A trace has at most this many points. A longer episode is divided into groups of neighbouring
+# frames, and the points are the least and the greatest value of each group.
 TRACE_POINTS = 240
 # The box that a trace is drawn in.
 TRACE_WIDTH, TRACE_HEIGHT = 1000, 100
@@ -30,7 +30,7 @@ class Trace:
     """A dimension over the frames of an episode.
 
     points: the points of a polyline in a box of TRACE_WIDTH x TRACE_HEIGHT. The height of the box
-        is the range that the dimension has in the whole store.
+        is the range of the dimension's histogram, over the whole store.
     values: the value at each frame of the film strip, as text.
     """
 
@@ -77,7 +77,7 @@ class Thumbnails:
 
 
 def choose_episodes(store: EpisodeStore, ids: Sequence[str] | None) -> list[int]:
-    """Return the numbers of the episodes to show.
+    """Return the indices of the episodes to show.
 
     ids: the episodes to show; default: some of each task.
 
@@ -160,7 +160,7 @@ def make_thumbnails(store: EpisodeStore, episode: int, max_bytes: int) -> list[T
 def _read_shrunk(
     store: EpisodeStore, camera: str, episode: int, steps: Sequence[int], max_side: int
 ) -> np.ndarray:
-    """Read frames (n Y X 3), one at a time, so that only one is in memory at full size."""
+    """Read and shrink frames (n Y X 3); only one at a time is in memory at full size."""
     shape = store.info.cameras[camera]
     frame = np.empty((1, shape.height, shape.width, 3), np.uint8)
     frames = []
@@ -173,7 +173,7 @@ def _read_shrunk(
 def _polyline(values: np.ndarray, dimension: Dimension) -> str:
     """Return the points of a trace.
 
-    Values outside of the range run along its edge, and NaN are left out.
+    Values outside of the dimension's range are drawn at the edge of the box; NaN are left out.
     """
     span = dimension.high - dimension.low
     share = (values - dimension.low) / span if span else np.full(len(values), 0.5)
@@ -186,7 +186,7 @@ def _polyline(values: np.ndarray, dimension: Dimension) -> str:
 
 
 def _trace_indices(values: np.ndarray) -> list[int]:
-    """Return the indices of all values, or of the least and the greatest in each of many groups."""
+    """Return all indices; for many values, those of the extremes of each group of neighbours."""
     if len(values) <= TRACE_POINTS:
         return list(range(len(values)))
     indices = []

@@ -1,6 +1,6 @@
 """Inspect a store: list its tasks, and what looks wrong about its numbers and images.
 
-All numbers are inspected, but images only of some episodes, because these must be decoded.
+All numbers are inspected, but only some episodes' images, because images must be decoded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,15 @@ import numpy as np
 from core.report.store_numbers import has_outliers, names_by_feature, read_numbers
 from core.store.store import EpisodeStore
 
-# An episode is idle if no action dimension moves by more than this share of the middle 98 % that
-# the dimension has over the store.
+# An episode is idle if no action dimension moves by more than this share of its usual range, which
+# is the range of the middle 98 % of the dimension's values in the store.
 IDLE_SHARE = 0.01
-# Images of at most this many episodes are decoded, spread evenly over the store ...
+# Images of at most this many episodes are decoded; the episodes are spread evenly over the store.
 DECODED_EPISODES = 16
-# ... and of each episode at most this many stretches, spread evenly, of this many frames.
+# Of each such episode, at most this many stretches of this many frames are decoded; they are spread
+# evenly, too.
 STRETCHES, STRETCH_FRAMES = 32, 8
-# A camera is suspicious if more than this share of its frames equal the one before.
+# A camera is suspicious if more than this share of its frames equal the frame before.
 REPEATED_SHARE = 0.1
 # A frame is of a single colour if no channel differs by more than this, of 255, between pixels.
 # JPEG changes pixels by less.
@@ -30,8 +31,8 @@ SINGLE_COLOUR_RANGE = 8
 class TaskSummary:
     """A task's episodes.
 
-    first: the number of its first episode.
-    episodes, frames: how many it has.
+    first: index of the task's first episode.
+    episodes, frames: number of episodes and of frames of the task.
     shortest, longest: lengths of its episodes in frames.
     """
 
@@ -109,7 +110,7 @@ def _summarise_tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
 
 
 def _suspicious_dimensions(store: EpisodeStore) -> Iterator[str]:
-    """Name the dimensions that never change, and those with values far outside of the usual."""
+    """Name the dimensions that never change, and the dimensions with outliers."""
     for feature, names in names_by_feature(store.info).items():
         s = store.statistics[feature]
         for name, least, low, high, most in zip(
@@ -136,7 +137,7 @@ def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:
 
 
 def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
-    """Name episodes of one frame, idle ones, and those with the same actions as another."""
+    """Name episodes of one frame, idle episodes, and episodes with the same actions as another."""
     statistics = store.statistics["action"]
     idle_range = IDLE_SHARE * (statistics.quantile(0.99) - statistics.quantile(0.01))
     first_episodes: dict[bytes, str] = {}  # {digest of the actions: id}
@@ -165,7 +166,7 @@ def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
 
 
 def _suspicious_cameras(store: EpisodeStore, episodes: Sequence[int]) -> Iterator[str]:
-    """Name cameras whose frames often equal the one before, or are of a single colour."""
+    """Name cameras whose frames often equal the frame before, or are of a single colour."""
     for camera in store.info.cameras:
         checks = [_check_frames(store, camera, episode) for episode in episodes]
         pairs, frames = sum(check.pairs for check in checks), sum(check.frames for check in checks)
@@ -187,7 +188,7 @@ def _suspicious_cameras(store: EpisodeStore, episodes: Sequence[int]) -> Iterato
 
 
 def _check_frames(store: EpisodeStore, camera: str, episode: int) -> _FrameCheck:
-    """Check stretches of an episode's frames, with one stretch in memory at a time."""
+    """Check stretches of an episode's frames; only one stretch at a time is in memory."""
     shape, length = store.info.cameras[camera], int(store.length[episode])
     starts = np.arange(0, length, STRETCH_FRAMES)
     frame_count = pairs = repeated = single_colour = 0
@@ -207,7 +208,7 @@ def _are_equal(frame: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _is_single_colour(frame: np.ndarray) -> bool:
-    """Return whether a frame is of a single colour; a few pixels often suffice to deny it."""
+    """Return whether a frame is of a single colour; a few pixels often show that it is not."""
     return all(
         np.ptp(pixels.reshape(-1, 3), axis=0).max() <= SINGLE_COLOUR_RANGE
         for pixels in (frame[::8, ::8], frame)

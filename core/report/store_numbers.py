@@ -1,4 +1,4 @@
-"""The numbers of a store, actions and proprioception, in the form that all pages need."""
+"""The numbers of a store (actions and proprioception), in the form that all pages need."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -9,7 +9,8 @@ from core.episodes.episode import StoreInfo
 from core.store.store import EpisodeStore
 
 NumberFeature = Literal["action", "proprio"]
-# Values lie far outside if they are further from the middle 98 % than this many times its span.
+# A value is an outlier if its distance from the range of the middle 98 % of values is more than
+# this many times the width of that range.
 OUTLIER_SPANS = 5.0
 
 
@@ -28,5 +29,5 @@ def read_numbers(store: EpisodeStore, episode: int) -> Mapping[NumberFeature, np
 
 
 def has_outliers(least: float, low: float, high: float, most: float) -> bool:
-    """Return whether a dimension has values far outside of its middle 98 %, low to high."""
+    """Return whether a dimension has outliers; its middle 98 % reaches from `low` to `high`."""
     return high > low and max(most - high, low - least) > OUTLIER_SPANS * (high - low)

@@ -21,12 +21,12 @@ from core.system.optional_imports import import_optional
 # Frames in memory at once.
 BLOCK = 64
 JPEG_QUALITY = 95
-# Runs Rerun's command line; `python -m rerun_cli` would lose its exit code.
+# Runs Rerun's command line; `python -m rerun_cli` would lose the exit code of the command.
 RERUN = "import sys; from rerun_cli.__main__ import main; sys.exit(main())"
 
 
 def write_recording(store: EpisodeStore, episodes: Sequence[int], path: Path) -> None:
-    """Write episodes to an .rrd file, each as a recording whose id is that of the episode.
+    """Write episodes to an .rrd file, each as a recording that has the episode's id.
 
     In a recording, camera/NAME holds the frames as JPEG, action/NAME and proprio/NAME hold a scalar
     each, and `instruction` holds a text. The timelines are `frame` and `seconds`. The application
@@ -54,7 +54,7 @@ def application_name(store: EpisodeStore) -> str:
 def _write_episode(
     rerun: Any, store: EpisodeStore, episode: int, file: Path, *, with_blueprint: bool
 ) -> None:
-    """Write one recording, with the blueprint of the viewer if it comes first in the file."""
+    """Write one recording; the first recording of a file also holds the viewer's blueprint."""
     recording = rerun.RecordingStream(
         application_name(store), recording_id=store.episode_id(episode), send_properties=False
     )
@@ -98,7 +98,7 @@ def _send_frames(rerun: Any, recording: Any, store: EpisodeStore, episode: int, 
 
 
 def _times(rerun: Any, start: int, stop: int, fps: float) -> list[Any]:
-    """Return the frames from `start` to before `stop` on both timelines."""
+    """Return both timelines of the frames `start` to `stop` - 1."""
     frames = np.arange(start, stop)
     return [
         rerun.TimeColumn("frame", sequence=frames),
@@ -130,10 +130,10 @@ def _blueprint(rerun: Any, store: EpisodeStore) -> Any:
 def _merge(files: Sequence[Path], out: Path, path: Path) -> None:
     """Merge recordings into one file.
 
-    Rerun's command does this, because its library does not write the index that a file of several
-    recordings needs.
+    A file of several recordings needs an index. Rerun's library does not write an index, so Rerun's
+    command merges the recordings.
 
-    path: the file to name in the DataError that is raised if the command fails.
+    path: the file that the DataError names if the command fails.
     """
     command = [sys.executable, "-c", RERUN, "rrd", "merge", "--output", str(out), *map(str, files)]
     quiet = os.environ | {"RUST_LOG": "error"}

@@ -19,16 +19,16 @@ from core.report.store_films import (
 from core.report.store_inspection import Inspection, TaskSummary
 from core.store.store import EpisodeStore
 
-# Most bytes of a page.
+# Maximum number of bytes of a page.
 PAGE_BYTES = 20_000_000
-# Shares of these bytes for film strips, which take a third more as text, and for thumbnails, whose
-# bytes are counted as text.
+# Shares of a page's bytes for film strips and for thumbnails. The bytes of film strips are counted
+# as JPEG, which takes a third more as text; those of thumbnails are counted as text.
 FILM_SHARE, THUMBNAIL_SHARE = 0.5, 0.1
-# Most bytes of one film strip, however few there are.
+# Maximum number of bytes of one film strip, even if the page has only a few.
 FILM_BYTES = 1_000_000
-# Most tasks that are listed, and most tasks that have thumbnails.
+# Maximum number of tasks that are listed, and of tasks that have thumbnails.
 MAX_TASKS, MAX_THUMBNAIL_TASKS = 500, 100
-# Most dimensions of the actions that are drawn, and most of the proprioception.
+# Maximum number of dimensions that are drawn, of the actions and again of the proprioception.
 MAX_DIMENSIONS = 50
 
 
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True)
 class StatisticsRow:
-    """A dimension's statistics: least, 1 %, mean, standard deviation, 99 %, most."""
+    """A dimension's statistics: minimum, 1 %, mean, standard deviation, 99 %, maximum."""
 
     name: str
     unit: str

@@ -14,8 +14,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Matplotlib draws with colours that occur nowhere else. They are then replaced by variables of the
-# page's style sheet, which knows a light and a dark value for each.
+# Matplotlib draws with these colours, which occur nowhere else. Each is then replaced by a variable
+# of the page's style sheet, where the variable has a value for light and one for dark pages.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
@@ -38,8 +38,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "lines.linewidth": 1.6,
 }
-# Patterns of what matplotlib writes and the page does not need. Nothing is drawn outside of the
-# axes, so nothing must be clipped; the style sheet sets the font.
+# Patterns of text that matplotlib writes but the page does not need: clipping, since nothing is
+# drawn outside of the axes, and the font, since the style sheet sets it.
 SUPERFLUOUS = (
     r"<metadata>.*?</metadata>|<style.*?</style>|<clipPath.*?</clipPath>",
     r' clip-path="[^"]*"| transform="rotate\(-0 [^"]*"| id="[a-z]+[._]?\w*_\d+"'

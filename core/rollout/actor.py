@@ -1,7 +1,7 @@
 """A trained policy that acts: observations and instructions in, actions in the dataset's units out.
 
-Loading it needs the run's folder, but neither the data nor the environment. Published weights that
-training left unchanged are read from their source.
+Loading the policy needs the run's folder, but neither the data nor the environment. Published
+weights that training left unchanged are read from their source.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +35,11 @@ CACHED_INSTRUCTIONS = 256
 class Actor:
     """A policy in evaluation mode, with the normalisers between its units and the dataset's.
 
-    info: cameras, features, proprioception and action convention that it was trained on.
+    info: cameras, features, proprioception and action convention of the training data.
     horizon: actions per chunk (H).
     encode: instruction -> its encoded tokens, a batch of one; results are cached.
     checkpoint: where the weights come from.
-    embodiment: index, among the recipe's stores, of the store whose normalisers it uses.
+    embodiment: index of the store whose normalisers are used, among the recipe's stores.
     """
 
     policy: Policy
@@ -57,9 +57,9 @@ class Actor:
         return self.policy.initial_state(torch.zeros(rows, dtype=torch.int64))
 
     def reset(self, state: PolicyState, seeds: Mapping[int, int]) -> PolicyState:
-        """Begin attempts in some rows: empty their memory, and keep that of the other rows.
+        """Begin attempts in some rows: empty their memory; the memory of other rows is kept.
 
-        seeds: {row: seed of its random draws}.
+        seeds: {row: seed of the row's random draws}.
         """
         rows, row_seeds = torch.zeros_like(state.seed, dtype=torch.bool), state.seed.clone()
         for row, seed in seeds.items():
@@ -72,7 +72,7 @@ class Actor:
         """Return action chunks (B H A) in units of `info.action`, and the next state.
 
         There are B observations and B instructions, one for each row. Raises DataError if a feature
-        of an observation is missing or of another shape or dtype than `info.features` says.
+        is missing from an observation, or if its shape or dtype differs from `info.features`.
         """
         with torch.inference_mode():
             batch = self._batch(observations, instructions)
@@ -142,7 +142,7 @@ def load_actor(
 
     The policy acts on a GPU, unless there is none or the recipe trains on the CPU.
 
-    store: label of the store whose normalisers it uses; default: the first that it was trained on.
+    store: label of the store whose normalisers are used; default: the first of the training data.
     exact: load every weight on the CPU at full precision, neither quantised nor in bfloat16.
 
     Raises CheckpointError, and ConfigError if the recipe does not fit the installed plugins.
@@ -190,7 +190,7 @@ def load_actor(
 def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
     """Return the last checkpoint of a run, or the one with the lowest validation error.
 
-    Raises CheckpointError if the run has none, or for another `which`.
+    Raises CheckpointError if the run has no checkpoint, or if `which` is neither of the two.
     """
     if which not in ("last", "best"):
         raise CheckpointError(f"checkpoint: expected 'last' or 'best', got {which!r}")
@@ -208,7 +208,7 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
 
     trained: info of the data that a policy was or will be trained on.
     environment: info of the environment.
-    learner: what the lines call the side that was trained, "the policy" for example.
+    learner: how the lines name the side of `trained`, "the policy" for example.
 
     Cameras, features and proprioception that only the environment has do not matter.
     """
@@ -243,7 +243,7 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
 def _read_state(
     checkpoint: Checkpoint, store: str | None
 ) -> tuple[StoreInfo, Normalizer, ProprioNormalizer]:
-    """Read the info of the training data and the normalisers of one store from a checkpoint.
+    """Read from a checkpoint the info of the training data, and the normalisers of one store.
 
     store: label of the store; None for the first.
     """

@@ -4,9 +4,10 @@ A rollout yields what it needs next and receives the answer:
 
 - For an `EnvironmentCall` it receives (result of the call, observation after it). If the
   environment could not be restored, EnvironmentFailed is raised in the rollout instead.
-- For an `Attempt`, whose last observation the policy acts on, it receives the action chunk (H A).
+- For an `Attempt` it receives the action chunk (H A) that the policy predicts from the attempt's
+  last observation.
 
-It returns a `FinishedRollout`.
+At its end, a rollout returns a `FinishedRollout`.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping
@@ -33,15 +34,16 @@ from core.rollout.results import ChainResult, EpisodeResult, Result
 class Attempt:
     """One attempt at one task while it goes on; each task of a chain is an attempt of its own.
 
-    seed: of the policy's random draws.
+    seed: seed of the policy's random draws.
     max_steps: control steps after which the attempt has failed.
     blank: None, or the features that the policy sees as zeros, together with black images.
     recording: whether `frames` and `commands` are collected.
     observation: what the policy sees now.
-    success, steps: whether the task is done, and the control steps so far.
-    frames: every observation that the policy acted on, and the last one.
-    commands: for each frame the last action (A) applied before it; for the first frame, the first
-        action of all.
+    success: whether the task is done.
+    steps: number of control steps so far.
+    frames: every observation that the policy acted on, and the observation at the end.
+    commands: for each frame, the last action (A) that was applied before the frame was observed;
+        for the first frame, the very first action.
     """
 
     instruction: str
@@ -58,9 +60,9 @@ class Attempt:
     def run(
         self, observation: Observation, replan_steps: int
     ) -> Generator["EnvironmentCall | Attempt", Any, None]:
-        """Let the policy act until the task is done or `max_steps` are over.
+        """Let the policy act until the task is done or `max_steps` steps were made.
 
-        observation: of the scene in which the attempt begins.
+        observation: the observation of the scene in which the attempt begins.
         replan_steps: actions of each chunk that are executed before the policy acts again.
         """
         self._observe(observation)
@@ -85,7 +87,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class FinishedRollout:
-    """The result of a rollout, and the attempt with its frames if it was recorded."""
+    """The result of a rollout; if an attempt was recorded, also the attempt with its frames."""
 
     result: Result
     recorded_attempt: Attempt | None = None

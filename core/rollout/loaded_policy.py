@@ -13,8 +13,8 @@ class LoadedPolicy:
     """A policy that acts for one robot.
 
     `act` keeps the history of the attempt in this object, and `reset` begins another attempt. A
-    caller that keeps the history itself uses `initial_state` and `step` instead, which change
-    nothing in the object.
+    caller that keeps the history itself uses `initial_state` and `step` instead; these two change
+    nothing in this object.
 
     info: the cameras, proprioception and features that an observation must hold, and what the
         numbers of an action mean.
@@ -45,8 +45,10 @@ class LoadedPolicy:
     def act(self, observation: Observation, instruction: str) -> np.ndarray:
         """Return the next actions (H A) float32, in the units of `info.action`.
 
-        Apply the first of them and call `act` again; or the first few, if the robot is faster than
-        the policy. Raises DataError if the observation is not what the policy was trained on.
+        Apply the first action and call `act` again. If the robot is faster than the policy, apply
+        the first few actions before the next call.
+
+        Raises DataError if the observation is not what the policy was trained on.
         """
         chunk, self._state = self.step(observation, instruction, self._state)
         return chunk

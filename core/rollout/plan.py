@@ -40,7 +40,7 @@ class PlannedChain:
     seed: int
 
     def policy_seed(self, position: int, task: str) -> int:
-        """Seed of the policy's random draws in the task at a position of the chain, from 0."""
+        """Seed of the policy's random draws in one task of the chain; `position` counts from 0."""
         return crc32(f"chain {self.seed}, leg {position}: {task}".encode())
 
 
@@ -60,7 +60,7 @@ def plan_attempts(
 ) -> list[PlannedAttempt]:
     """Return all attempts, condition by condition; within a condition, seed by seed.
 
-    Attempts whose instruction holds none of the words to swap are left out of that control.
+    The control that swaps words leaves out attempts whose instruction holds none of these words.
     """
     attempts = []
     for condition in (STANDARD, *settings.controls):
@@ -80,14 +80,14 @@ def plan_attempts(
 
 
 def evaluation_seeds(count: int) -> range:
-    """Return the first seeds of evaluation, which no demonstration uses."""
+    """Return the first `count` seeds of evaluations; no demonstration uses these seeds."""
     return range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
 
 
 def swap_words(instruction: str, words: Sequence[str]) -> str:
     """Replace each of the words by the next one in the list, and the last by the first.
 
-    Whole words only; upper and lower case do not matter.
+    Only whole words are replaced; upper and lower case do not matter.
     """
     successor = dict(zip(map(str.lower, words), [*words[1:], words[0]], strict=True))
     pattern = rf"\b({'|'.join(map(re.escape, words))})\b"
@@ -106,7 +106,7 @@ def planned_rollout(result: Result) -> PlannedRollout:
 def task_names(
     evaluated: Sequence[str], demonstrated: Sequence[str], tasks: Mapping[str, Task]
 ) -> list[str]:
-    """Return the tasks to evaluate: those of [evaluate], or of [demonstrations], or all."""
+    """Return the tasks of [evaluate]; if it names none, those of [demonstrations], or else all."""
     return list(evaluated or demonstrated or tasks)
 
 
@@ -131,7 +131,7 @@ def recipe_mistakes(
 
 
 def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
-    """Return as plain data what results depend on, apart from the policy and the environment."""
+    """Return what results depend on besides the policy and the environment, as plain data."""
     values = asdict(settings)
     return {
         "episodes": values["episodes"],

@@ -1,4 +1,4 @@
-"""The order in which rollouts begin: the longest first, so that few rows idle at the end."""
+"""The order in which rollouts begin: the longest begin first, so that few rows idle at the end."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,15 @@ class Queue:
     """The planned rollouts that have not begun yet.
 
     Rows idle only at the end, when the queue is empty and the last rollouts are still going on.
-    Those should therefore be short. Chains begin first, then attempts by the largest number of
-    steps of their task. Among attempts of the same length, controls begin before standard attempts,
-    since most controls use all their steps while success ends a standard attempt early.
+    The last rollouts should therefore be short. So chains begin first, and attempts follow, those
+    at the task with the highest `max_steps` first. If tasks have the same `max_steps`, controls
+    begin before standard attempts: most controls use all their steps, while success ends a standard
+    attempt early.
 
-    Among rollouts of the same rank, a row stays with the task of its previous attempt, whose scene
-    its environment has loaded already; otherwise it takes the task with the most attempts left.
-    Attempts at one task under one condition begin in the order of the plan.
+    Among rollouts of the same rank, a row stays with the task of its previous attempt, because its
+    environment has loaded the scene of that task already. If the task has no attempts left, the row
+    takes the task with the most attempts left. Attempts at one task under one condition begin in
+    the order of the plan.
     """
 
     def __init__(self, plan: Sequence[PlannedRollout], tasks: Mapping[str, Task]) -> None:

@@ -19,11 +19,11 @@ STANDARD = "standard"
 class EpisodeResult:
     """The result of one attempt.
 
-    condition: "standard", or the control under which the policy acted, "blank_images" or
-        "swapped_words".
+    condition: "standard", or the name of the control under which the policy acted: "blank_images"
+        or "swapped_words".
     success: whether the task was done.
     steps: control steps until the attempt ended.
-    failure: why the environment failed, which makes the attempt a failed one; None if it did not.
+    failure: None, or why the environment failed; the attempt then counts as failed.
     """
 
     condition: str
@@ -42,10 +42,10 @@ class ChainResult:
     This is the long-horizon protocol of CALVIN.
 
     tasks: all tasks of the chain.
-    instructions: of the tasks that were attempted.
-    done: tasks completed before the first failure.
+    instructions: the instructions of the tasks that were attempted.
+    done: number of tasks completed before the first failure.
     steps: control steps of all tasks together.
-    failure: why the environment failed, which ends the chain; None if it did not.
+    failure: None, or why the environment failed; the chain then ends.
     """
 
     seed: int
@@ -63,9 +63,10 @@ Result = EpisodeResult | ChainResult
 class Timing:
     """The time between the end of one rollout and the end of the next.
 
-    seconds: all of that time.
-    inference_ms: milliseconds of each policy step in it.
-    busy_rows: rows of the policy's batch in which a rollout went on, summed over these steps.
+    seconds: the whole time in between.
+    inference_ms: milliseconds of each policy step in that time.
+    busy_rows: number of rows of the policy's batch in which a rollout went on, summed over these
+        policy steps.
     """
 
     seconds: float
@@ -106,11 +107,12 @@ class Evaluation:
     environment: {"name", "config", "versions"}; the versions include those of Joinery, torch, numpy
         and Python.
     protocol: {"episodes", "first_seed", "execute", "lanes", "success", ...}; "lanes" is the number
-        of rows of the policy's batch, "execute" the actions of a chunk that were executed.
+        of rows of the policy's batch, "execute" the number of actions executed of each chunk.
     tiers: {task: tier}.
     time: what differs when an evaluation is repeated: {"inference_ms": median milliseconds of a
-        policy step, "policy_steps": their number, "rows_busy": share of the policy's rows in which
-        a rollout went on, "steps_per_second": control steps, "seconds": in total}.
+        policy step, "policy_steps": number of policy steps, "rows_busy": share of the policy's rows
+        in which a rollout went on, "steps_per_second": control steps per second, "seconds": total
+        time}.
     """
 
     policy: Mapping[str, Any]
@@ -141,7 +143,7 @@ class Evaluation:
         return Rate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates))
 
     def mean(self, condition: str = STANDARD) -> float:
-        """Return the mean of the tasks' success rates, which weighs every task the same."""
+        """Return the mean of the tasks' success rates; every task has the same weight."""
         return fmean(rate.rate for rate in self.by_task(condition).values())
 
     def by_tier(self, condition: str = STANDARD) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""Runs rollouts: one policy step for all of them, then each one's environment applies its actions.
+"""Runs rollouts: after one policy step for all rollouts, each environment applies its actions.
 
 Every row of the policy's batch has an environment of its own. The number of rows is constant. When
-the rollout in a row ends, the next one begins there at once, while the other rows go on, so that
-the next policy step includes it. Which rollout goes into which row depends on the plan and the
-results, and not on how fast an environment answers.
+the rollout in a row ends, the next rollout begins in that row at once, and takes part in the next
+policy step together with the other rows. Which rollout goes into which row depends on the plan and
+the results, and not on how fast an environment answers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ def run_rollouts(
     num_rows: rows of the policy's batch.
     start: returns the generator of a planned rollout.
 
-    The timing of a rollout covers the time since the one before it ended. Raises DataError if an
+    The timing of a rollout covers the time since the previous rollout ended. Raises DataError if an
     environment raised DataError.
     """
     rows, state, stopwatch = [Row(worker) for worker in workers], actor.start(num_rows), Stopwatch()
@@ -67,9 +67,9 @@ def run_rollouts(
 class Row:
     """An environment, and the rollout that goes on in it.
 
-    planned: the rollout that goes on, or the last one.
-    attempt: the attempt for which the policy is to act next; None while the environment is busy or
-        if the row is empty.
+    planned: the rollout that goes on; in an empty row, the last rollout.
+    attempt: the attempt in which the policy acts next; None while the environment is busy, or if
+        the row is empty.
     waits_for_environment: whether the environment is busy.
     """
 
@@ -130,7 +130,7 @@ def _policy_inputs(
         np.zeros(len(info.proprio), np.float32),
         {name: np.zeros(feature.shape, feature.dtype) for name, feature in info.features.items()},
     )
-    # an instruction of another row, so that the batch of tokens is not padded further
+    # Rows without an attempt get an instruction of another row, so that it adds no padding.
     filler = next(iter(attempts.values())).instruction
     rows = [attempts.get(i) for i in range(num_rows)]
     return (

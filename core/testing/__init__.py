@@ -1,11 +1,11 @@
-"""Contract tests, which the author of a part runs on it with any test runner, pytest for example:
+"""Contract tests of a part; its author runs them with any test runner, pytest for example:
 
     @pytest.mark.parametrize("check", checks_for("policy_head", MLPHead, MLPHeadConfig()), ids=str)
     def test_contract(check):
         check()
 
-They run on the CPU, with the part in evaluation mode. A failure is an AssertionError that says what
-was expected and what was received.
+The tests run on the CPU, with the part in evaluation mode. A failure is an AssertionError that
+says what was expected and what was received.
 """
 
 from typing import Any, Literal
@@ -30,8 +30,8 @@ _DEFAULT_SETUP = Setup()
 def checks_for(kind: Part, build: Build, config: Any, setup: Setup = _DEFAULT_SETUP) -> list[Check]:
     """Return the checks of one part.
 
-    build, config: as the plugin registers them.
-    setup: what core would tell the part; needed if the defaults do not fit.
+    build, config: the part's build function and its configuration, as the plugin registers them.
+    setup: what core would tell the part; give one if the defaults do not fit.
 
     Raises ValueError for a kind that has no checks.
     """

@@ -1,4 +1,4 @@
-"""Contract tests of action-token strategies, whose sequences a very simple backbone reads."""
+"""Contract tests of action-token strategies; a very simple backbone reads their sequences."""
 
 from dataclasses import replace
 from functools import partial
@@ -124,7 +124,7 @@ def _expect_readout(sequence: TokenSequence, mask: Tensor, shape: tuple[int, int
 
 @torch.no_grad()
 def samples_are_independent(strategy: ActionTokens, setup: Setup) -> None:
-    """A sample alone, its instruction without padding, gives the same as in a padded batch."""
+    """A sample alone, without padded text, gives the same readout as in a padded batch."""
     vision, text, proprio = inputs(setup)
     together = readout(strategy, vision, text, proprio)
     for i, words in enumerate(TEXT_LENGTHS):
@@ -192,7 +192,7 @@ def observation_and_instruction_are_seen(strategy: ActionTokens, setup: Setup) -
 
 @torch.no_grad()
 def window_is_frame_by_frame(strategy: ActionTokens, setup: Setup) -> None:
-    """A robot that keeps the last `context` frames reads what training read from the window."""
+    """The last `context` frames give a robot the same readout as the whole window in training."""
     vision, text, proprio = inputs(setup)
     window = readout(strategy, vision, text, proprio)
     for t in range(setup.action.window):

@@ -25,7 +25,7 @@ from core.testing.common import (
     normal,
 )
 
-# three tokens of observation, one action token
+# three observation tokens and one action token
 TOKENS_PER_FRAME = 4
 
 
@@ -68,7 +68,7 @@ def shape_is_kept(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def samples_are_independent(backbone: Backbone, window: int) -> None:
-    """A sequence alone, without padding, gives the same as in a padded batch."""
+    """A sequence alone, without padding, gives the same hidden states as in a padded batch."""
     together = sequence(backbone.width, window)
     hidden = backbone(together)
     for i in range(BATCH):
@@ -141,7 +141,7 @@ def all_observations_are_seen(backbone: Backbone, window: int) -> None:
 
 
 def what_is_read_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`read` is `forward` at the action tokens, and sends back the same gradient."""
+    """`read` gives what `forward` gives at the action tokens, and the same gradient."""
     whole = sequence(backbone.width, window)
     received = []
     for read in (lambda x: backbone(x).flatten(0, 1)[x.readout], backbone.read):
@@ -194,7 +194,7 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`remember` gives what `forward` gives, and what it offers of every layer."""
+    """`remember` gives the tokens that `forward` gives, and of every layer what `offers` names."""
     if not backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"}:
         return
     whole = sequence(backbone.width, window, causal=False)
@@ -224,12 +224,12 @@ def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
-    """A sequence that is run in two pieces gives the same as in one."""
+    """A sequence that is run in two pieces gives the same hidden states as in one piece."""
     if not backbone.offers & {"extend", "carry"}:
         return
     for causal in (True, False) if backbone.both_ways else (True,):
         whole = sequence(backbone.width, window, padded=False, causal=causal)
-        # The blocks of a piece must continue those of the piece before it: write them out.
+        # Write the blocks out, so that the second piece's blocks continue those of the first piece.
         with_blocks = replace(whole, block=blocks_of(whole))
         first = select_columns(with_blocks, slice(0, TOKENS_PER_FRAME))
         second = select_columns(with_blocks, slice(TOKENS_PER_FRAME, None))
@@ -242,7 +242,7 @@ def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None:
-    """Tokens added to a frame give the same, whether later frames and padding follow or not."""
+    """Tokens added to a frame give the same with and without later frames and padding."""
     if "extend" not in backbone.offers:
         return
     whole = sequence(backbone.width, window)
@@ -268,12 +268,12 @@ def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None
 
 def other_tokens(whole: TokenSequence) -> Tensor:
     """Return tokens (S L width) that differ from those of the sequence."""
-    # They are random, because a layer norm would remove a constant that is added to a token.
+    # Random tokens, because a layer norm would remove a constant that is added to a token.
     return normal(*whole.tokens.shape, seed=16) * 3
 
 
 def context_of(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Context:
-    """Return what a head sees of sequences.
+    """Return the context that a head gets for these sequences.
 
     frame: each frame's index in its sequence (B T).
     """
@@ -284,7 +284,7 @@ def context_of(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Conte
 
 
 def select_columns(whole: TokenSequence, columns: slice) -> TokenSequence:
-    """Return some tokens of sequences without padding."""
+    """Return some columns of tokens; the sequences must have no padding."""
     return whole.map_columns(lambda x: x[:, columns])
 
 
@@ -292,8 +292,8 @@ def sequence(width: int, window: int, *, padded: bool = True, causal: bool = Tru
     """Return random packed sequences (B T*4 width).
 
     padded: the second and the third sequence lack tokens of their first frame.
-    causal: every token is a block of its own. If false, a frame's observation is one block, and its
-        action token is the next.
+    causal: whether every token is a block of its own. If not, a frame's observation tokens are one
+        block, and its action token is the next block.
     """
     length = window * TOKENS_PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)

@@ -28,8 +28,8 @@ class Setup:
     vision_width: width of the vision tokens that a policy head may read before the backbone; at
         most `width`.
     proprio_dim: numbers of proprioception per frame.
-    text_prefix: tokens of every instruction that stand before the images.
-    tokens: action tokens per frame that a policy head reads.
+    text_prefix: number of tokens of every instruction that stand before the images.
+    tokens: number of action tokens per frame that a policy head reads.
     embodiments: names of the stores that a policy is trained on.
     features: {name: feature} of further features that a vision encoder or a policy head may read.
     action: window, horizon and dimensions of the actions.
@@ -88,9 +88,9 @@ class PartUnderTest:
 def checks_of(
     part: PartUnderTest, tests: Sequence[Callable[..., None]], *arguments: Any
 ) -> list[Check]:
-    """Return the checks of one part: the tests of its kind, and those of every kind.
+    """Return the checks of one part: the tests of its kind, and the tests of all kinds.
 
-    tests: tests of the part's kind; each is called with the part, newly built, and the arguments.
+    tests: tests of the part's kind; each is called with a newly built part and the arguments.
     """
 
     def build_and_test(test: Callable[..., None]) -> None:
@@ -114,7 +114,7 @@ def gradients_reach_every_parameter(part: PartUnderTest) -> None:
     module = part.build()
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return
-    # A layer that starts at zero passes no gradient to earlier layers: move all weights a little.
+    # Move all weights a little: a layer that starts at zero passes no gradient to earlier layers.
     with torch.no_grad():
         for index, parameter in enumerate(module.parameters()):
             parameter += 0.02 * normal(*parameter.shape, seed=index).to(parameter.dtype)
@@ -153,7 +153,7 @@ def bfloat16_is_finite(part: PartUnderTest) -> None:
 
 @torch.no_grad()
 def output_is_repeatable(part: PartUnderTest) -> None:
-    """A part keeps nothing from one call to the next, and one seed builds one network."""
+    """A part keeps nothing from call to call, and the same seed builds the same network."""
     module = part.build()
     first, again = part.run(module, torch.float32), part.run(module, torch.float32)
     rebuilt = part.run(part.build(), torch.float32)

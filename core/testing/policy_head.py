@@ -77,12 +77,12 @@ def actions_and_loss(head: PolicyHead, dtype: torch.dtype, setup: Setup) -> Tens
 
 
 def context_for(head: PolicyHead, setup: Setup) -> Context:
-    """Return the context of the test windows, with no more than the head needs."""
+    """Return the context of the test windows, with only the fields that the head needs."""
     return context_of(setup, windows(setup), needs=head.needs)
 
 
 def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (called as the others)
-    """`needs` names fields of a context; in the other tests the context has no more than these."""
+    """`needs` names fields of a context; in other tests the context has only these fields."""
     unknown = sorted(set(head.needs) - EVERYTHING)
     expect(not unknown, "needs", f"names among {sorted(EVERYTHING)}", f"{unknown}")
 
@@ -112,7 +112,7 @@ def loss_is_scalar_terms(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def masked_actions_do_not_count(head: PolicyHead, setup: Setup) -> None:
-    """Masked actions do not count; a loss with all actions masked is finite."""
+    """Masked actions do not change the loss; the loss is finite even if all actions are masked."""
     if not head.needs_actions:
         return
     targets = batch(setup)
@@ -132,7 +132,7 @@ def masked_actions_do_not_count(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def samples_are_independent(head: PolicyHead, setup: Setup) -> None:
-    """A sample alone, with the same noise, gives the same as in a batch."""
+    """A sample alone, with the same noise, gives the same actions as in a batch."""
     together = head(context_for(head, setup), generator())
     for i in range(BATCH):
         own_context = context_of(setup, windows(setup)[i : i + 1], needs=head.needs, rows=[i])
@@ -149,7 +149,7 @@ def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
     noise = 7 * normal(*observation.shape, seed=19)
     tokens[:, :, :OBSERVATION_TOKENS] = torch.where(padding()[:, None, :, None], noise, observation)
     context = context_of(setup, tokens, needs=head.needs)
-    # Tokens before the backbone have no padding here: leave them as they were.
+    # The vision tokens before the backbone have no padding here: leave them as they were.
     vision = context_for(head, setup).vision
     expect_close(
         head(replace(context, vision=vision), generator()),
@@ -173,8 +173,8 @@ def later_frames_are_not_seen(head: PolicyHead, setup: Setup) -> None:
 def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
     """`act`, frame after frame, gives what `forward` gives for the window.
 
-    This holds if a window is one sequence, and if each frame is one. Every frame of a row gets the
-    same noise; draws have the shape (B T ...).
+    This holds in both layouts: a window is one sequence, or each frame is a sequence of its own.
+    Every frame of a row gets the same noise; draws have the shape (B T ...).
     """
     for interleaved in (True, False):
         context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
@@ -220,7 +220,7 @@ def state_is_rows(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def validation_error_is_a_figure_per_sample(head: PolicyHead, setup: Setup) -> None:
-    """A head's own error, if it has one, is (B), finite, and independent of other samples."""
+    """A head's own error, if any, has shape (B), is finite, and independent of other samples."""
     targets = batch(setup)
     assert targets.actions is not None
     assert targets.action_mask is not None

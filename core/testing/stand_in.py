@@ -1,4 +1,4 @@
-"""Inputs of policy heads in tests: a small backbone, and the context it makes of random windows."""
+"""Inputs for tests of policy heads: a small backbone, and its context for random windows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ SPEC = LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
 
 
 class StandIn(Backbone):
-    """Two layers of attention whose queries share keys; positions are added to the tokens."""
+    """Two attention layers; several query heads share a key head; positions are added to tokens."""
 
     offers = frozenset({"keys_values", "hidden_states", "extend"})
     layer_spec = SPEC
@@ -48,7 +48,7 @@ class StandIn(Backbone):
         return self.remember(sequence).tokens
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence that continues `past`; return the memory of both, with every layer."""
+        """Run a sequence after `past`; return the memory of both together, with every layer."""
         before = None if past is None else past.sequence
         mask, length = attention_mask(sequence, before), sequence.tokens.shape[1]
         if mask is None:
@@ -95,12 +95,12 @@ def context_of(
     interleaved: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> Context:
-    """Return the context that a policy makes of windows (B T n D), with what a head needs.
+    """Return a policy's context for windows (B T n D), with the fields that a head needs.
 
     The second sample has padding.
 
-    rows: which samples of the test batch the windows are.
-    interleaved: whether a window is one sequence; if not, each frame is one.
+    rows: the rows of the test batch that the windows are taken from.
+    interleaved: whether a window is one sequence; if not, each frame is a sequence of its own.
     """
     sequence = _sequence(tokens.to(dtype), padding()[list(rows)], setup.tokens, interleaved)
     backbone = StandIn(setup.width).to(dtype)
@@ -124,7 +124,7 @@ def context_of(
 
 
 def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
-    """Leave out what `needs` does not name, so that a head that reads it fails."""
+    """Leave out what `needs` does not name: a head that reads such a field then fails."""
     if not needs & (LAYERS | {"tokens"}):
         return None
     if "extend" in needs:
@@ -137,8 +137,9 @@ def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
 def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
     """Return the context of frame t alone, which a head sees while acting.
 
-    If each frame is a sequence of its own, the memory is that of frame t. If a window is one
-    sequence, its memory stays whole, because no frame sees a later one.
+    If each frame is a sequence of its own, only the memory of frame t is kept. If the whole window
+    is one sequence, the memory is not cut: attention is causal, so the later frames in it do not
+    affect frame t.
     """
     frame = slice(t, t + 1)
     window = context.frame.shape[1]
@@ -160,18 +161,18 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
 
 
 class Steady(Generator):
-    """Gives every frame of a row the same noise, so that a window compares with single frames."""
+    """Gives every frame of a row the same noise, to compare a window with single frames."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(torch.device("cpu"), None, [(row, 0) for row in rows])
         self._draws = 0
 
     def normal(self, *shape: int) -> Tensor:
-        """(B T ...), the same for all T."""
+        """Return normal noise (B T ...), the same for every frame."""
         return self._spread(shape, Generator.normal)
 
     def uniform(self, *shape: int) -> Tensor:
-        """(B T ...), the same for all T."""
+        """Return uniform noise (B T ...), the same for every frame."""
         return self._spread(shape, Generator.uniform)
 
     def _spread(self, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
@@ -183,7 +184,7 @@ class Steady(Generator):
 def _sequence(
     tokens: Tensor, is_padding: Tensor, action_tokens: int, interleaved: bool
 ) -> TokenSequence:
-    """Pack windows (B T n D); a frame's observation and its action tokens are a block each."""
+    """Pack windows (B T n D); a frame has two blocks: its observation and its action tokens."""
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
     pattern = "b (s f) n ... -> (b s) (f n) ..."

@@ -41,7 +41,7 @@ def encode(encoder: TextEncoder, dtype: torch.dtype) -> Tensor:  # noqa: ARG001 
 
 
 def tokens_are_ids(encoder: TextEncoder) -> None:
-    """`tokenize` gives at least one id, all of them non-negative integers, the same every time."""
+    """`tokenize` gives at least one id; all ids are integers from 0, and the same every time."""
     for instruction in INSTRUCTIONS:
         ids = list(encoder.tokenize(instruction))
         valid = bool(ids) and all(isinstance(i, int) and i >= 0 for i in ids)
@@ -72,7 +72,7 @@ def mask_is_passed_on(encoder: TextEncoder) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(encoder: TextEncoder) -> None:
-    """An instruction alone gives the same as in a padded batch, whatever id the padding has."""
+    """An instruction alone gives the same tokens as in a padded batch, for any id of padding."""
     for fill in (0, batch(encoder)[0].max().item()):
         ids, mask = batch(encoder, int(fill))
         together = encoder(ids, mask).tokens
@@ -86,7 +86,7 @@ def padding_is_not_seen(encoder: TextEncoder) -> None:
 
 
 def batch(encoder: TextEncoder, fill: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the instructions as ids (B N) and mask (B N), padded on the right with an id."""
+    """Return the instructions as ids (B N) and a mask (B N), padded on the right with `fill`."""
     tokens = [list(encoder.tokenize(instruction)) for instruction in INSTRUCTIONS]
     # at least one column of padding
     length = max(map(len, tokens)) + 1

@@ -75,7 +75,7 @@ def shape_is_declared(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def samples_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
-    """A sample alone gives the same as in a batch."""
+    """A sample alone gives the same tokens as in a batch."""
     words = text(setup)
     assert words.mask is not None
     together = encode(encoder, images(setup), words)
@@ -91,7 +91,7 @@ def samples_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
-    """A frame alone gives the same as in a window: a robot encodes each frame once."""
+    """A frame alone gives the same tokens as in a window, since robots encode each frame once."""
     together = encode(encoder, images(setup), text(setup))
     for t in range(setup.action.window):
         frame = {name: x[:, t : t + 1] for name, x in images(setup).items()}
@@ -103,7 +103,7 @@ def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def cameras_are_apart(encoder: VisionEncoder, setup: Setup) -> None:
-    """A camera's image changes no other camera's tokens, which come in the order of `cameras`."""
+    """A camera's image changes only that camera's tokens; tokens are in the order of `cameras`."""
     if not encoder.separates_cameras:
         return
     names = list(getattr(encoder, "cameras", ()))
