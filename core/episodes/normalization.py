@@ -1,4 +1,9 @@
-"""Normalisation of actions and proprioception, and its inverse; checkpoints store the numbers."""
+"""Normalisation of actions and proprioception, and its inverse; checkpoints store the numbers.
+
+Normalisers are fitted in core/loading/training_data.py and applied in core/loading/mixture.py.
+While acting, core/rollout/actor.py normalises proprioception and undoes the normalisation of
+actions.
+"""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property

@@ -31,15 +31,15 @@ def check_mapping(
     expected: Mapping[str, Collection[str]],
     known: Mapping[str, ArrayKind],
 ) -> None:
-    """Check that the columns which settings name exist, and hold what is needed.
+    """Check the columns that settings name: each must exist and hold the kind that is needed.
 
     where: the file that holds the columns.
     what: the format's word for a column, "array" for example.
     expected: {kind: names that must hold this kind}.
     known: {name: its kind}.
 
-    Raises ConfigError with a line for each name that is wrong, and DataError if `expected` asks for
-    "pictures" but names none.
+    Raises ConfigError with a line for each name that is wrong, and DataError if `expected` has the
+    key "pictures" with no names under it.
     """
     if "pictures" in expected and not expected["pictures"]:
         raise DataError(

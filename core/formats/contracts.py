@@ -24,7 +24,7 @@ class EpisodeSource(Protocol):
         """
 
     def read(self, episode: str) -> Episode:
-        """Read one whole episode; raises DataError that names the file and the episode."""
+        """Read one whole episode; raises a DataError that names the file and the episode."""
 
 
 class EpisodeSink(Protocol):
@@ -40,7 +40,7 @@ class EpisodeSink(Protocol):
     """
 
     def append(self, episode: Episode) -> None:
-        """Write an episode; raises DataError that names it if the format cannot hold it."""
+        """Write an episode; if the format cannot hold it, raises a DataError that names it."""
 
     def finish(self) -> None:
         """Write what is known only at the end and close all files; the dataset is then complete."""

@@ -10,12 +10,13 @@ from core.system.strict import one_line
 
 Place = TypeVar("Place")
 Value = TypeVar("Value")
-# A file may claim this many times its own size. Deflate, the strongest common compression, reaches
-# a factor of 1,032.
+# The decompressed size that a file states may be at most this many times the size of the file.
+# Deflate, the strongest common compression, reaches a factor of 1,032.
 MAX_INFLATION = 2_000
-# A file may claim this many bytes whatever its size: an image of one colour takes almost none.
+# A decompressed size of up to this many bytes is believed, however small the file is: an image of
+# one colour takes almost no bytes.
 ALWAYS_ALLOWED = 2**24
-# A setting is taken to be wrong once this many places lack what it names.
+# Once this many places lack what a setting names, the setting is taken to be wrong.
 CONFIRMATIONS = 3
 
 

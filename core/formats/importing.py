@@ -31,10 +31,11 @@ class ImportSummary:
     """What an import did, and what its store holds now.
 
     added: number of episodes that this import added.
-    episodes, frames: numbers of all episodes and frames in the store.
+    episodes: number of all episodes in the store.
+    frames: number of all frames in the store.
     bytes: size of all files of the store.
-    codecs: {camera: text that names its codec}. If this import chose the codec, the text compares
-        its cost with that of the others.
+    codecs: {camera: text that names the camera's codec}. If this import chose the codec, the text
+        compares the codec's cost with the cost of the other codecs.
     skipped: {episode: what is wrong with it}.
     """
 
@@ -55,7 +56,7 @@ def import_episodes(
     skip_bad: bool = False,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> ImportSummary:
-    """Append to a store those episodes of a source that it does not hold yet.
+    """Append to a store the episodes of a source that the store does not hold yet.
 
     progress: called with (done, total) after each episode.
     jobs: number of processes that read, each from its own copy of the source.
@@ -63,8 +64,8 @@ def import_episodes(
     segment_bytes: as in StoreWriter.
 
     Raises DataError if an episode is damaged, or if the source has other conventions than the
-    store. However the import ends, the episodes that came before are committed, and the same call
-    continues from there.
+    store. However the import ends, the episodes that were appended before are committed, and the
+    same call continues after them.
     """
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
@@ -107,7 +108,7 @@ def import_episodes(
 
 
 def _explain_codec(writer: StoreWriter, camera: str) -> str:
-    """Name a camera's codec; if this writer chose it, compare its cost with that of the others."""
+    """Name a camera's codec; if this writer chose it, compare the costs of all codecs."""
     assert writer.codecs is not None
     codec, costs = writer.codecs[camera], writer.codec_costs.get(camera, {})
     if codec not in costs:
@@ -122,7 +123,7 @@ def _encode_episodes(
     """Yield each episode's name, in order, with the encoded episode or what is wrong with it.
 
     The first readable episode of a new store is encoded in this process, because the writer chooses
-    the codecs by it; the others are encoded by `jobs` processes.
+    the codecs by this episode. `jobs` processes encode the other episodes.
     """
     remaining = deque(episodes)
     while remaining and (jobs == 1 or writer.codecs is None):
@@ -147,7 +148,7 @@ def _encode_episodes(
 def _pickle_source(source: EpisodeSource, folder: Path) -> Path:
     """Write the source to a file, from which each process reads its copy.
 
-    Sending it through the processes' pipes instead would make them start one after another.
+    If the source were sent through the pipes of the processes, they would start one after another.
     """
     file = folder / "source.pickle"
     try:
@@ -164,7 +165,7 @@ def _pickle_source(source: EpisodeSource, folder: Path) -> Path:
 def _encode_in_parallel(
     pickled: Path, codecs: Mapping[str, Codec], remaining: deque[str], jobs: int
 ) -> Iterator[tuple[str, Outcome]]:
-    """Yield what `_encode_episodes` does, with at most two episodes per process in progress."""
+    """Yield what `_encode_episodes` yields; at most two episodes per process are in progress."""
     running: deque[tuple[str, Future[Outcome]]] = deque()
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _Worker.start, (pickled, codecs))
     try:

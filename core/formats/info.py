@@ -39,7 +39,7 @@ class ConventionOverride:
     rotation: Rotation | None = None
     """layout of the rotation dimensions; "none" if there are none."""
     scale: tuple[float, ...] | None = None
-    """units per 1.0 of each dimension, in metres and radians."""
+    """how many metres or radians the value 1.0 means, for each dimension."""
     rate: float | None = None
     """control rate in Hz."""
     grippers: tuple[Gripper, ...] | None = None
@@ -99,7 +99,7 @@ def source_info(
 def dump_info(info: StoreInfo) -> dict[str, Any]:
     """Return a store's description as plain data, which `load_info` reads back exactly.
 
-    It is for formats that have no place of their own for what a store records.
+    Use it for formats that have no fields for a store's description.
     """
     return {"version": INFO_VERSION, **TypeAdapter(StoreInfo).dump_python(info, mode="json")}
 
@@ -107,7 +107,7 @@ def dump_info(info: StoreInfo) -> dict[str, Any]:
 def load_info(plain: Any, where: str) -> StoreInfo:
     """Read back what `dump_info` returned.
 
-    Raises DataError, which begins with `where`, for other data and for data of a later version.
+    Raises DataError, which begins with `where`, if `plain` is anything else or of a later version.
     """
     try:
         if plain["version"] > INFO_VERSION:

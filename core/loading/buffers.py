@@ -1,4 +1,4 @@
-"""Memory into which batches are decoded, and which later batches use again."""
+"""Memory into which batches are decoded; later batches use the same memory again."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,8 +34,8 @@ class BatchBuffer:
 
         size: number of samples in a batch (B).
         info: what the policy sees.
-        window: T.
-        horizon: H.
+        window: number of frames in a sample (T).
+        horizon: number of actions in a chunk (H).
         lacking: the cameras and features that a sample may lack.
         pinned: use memory that a CUDA device can copy from without waiting.
         """
@@ -56,8 +56,8 @@ class BatchBuffer:
         self._present = {name: self._allocate((size,), "bool") for name in lacking}
         self._embodiment = self._allocate((size,), "int64")
         self.frames: dict[str, np.ndarray] = _as_arrays({**self._images, **self._features})
-        # (B T C Y X). These views are made once, because a tensor operation releases the GIL: while
-        # other threads decode, to reacquire it takes longer than the operation.
+        # (B T C Y X). These views are made once, because a tensor operation releases the GIL. While
+        # other threads decode, reacquiring the GIL takes longer than the operation itself.
         self._views = {name: images.movedim(-1, 2) for name, images in self._images.items()}
         self.actions: np.ndarray = self._actions.numpy()
         self.action_mask: np.ndarray = self._action_mask.numpy()
@@ -70,7 +70,7 @@ class BatchBuffer:
     ) -> Batch:
         """Return views of the first rows as a batch.
 
-        instructions: of each row.
+        instructions: the instruction of each row.
         text: the token ids of each instruction.
         episodes: the episode id of each row.
         """

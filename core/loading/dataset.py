@@ -1,4 +1,4 @@
-"""A dataset: one store as a policy is trained on it, with the normalisers fitted to it."""
+"""A dataset: one store in the form in which a policy is trained on it, with its normalisers."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from core.loading.view import StoreView
 class Dataset:
     """One store, viewed as the policy sees it, and the normalisers fitted to it.
 
-    label: its name among several datasets, with which the ids of its episodes and the names of its
-        tasks then begin; empty for a dataset that is trained on alone.
+    label: the dataset's name among several datasets; the ids of its episodes and the names of its
+        tasks begin with it. Empty for a dataset that is trained on alone.
     """
 
     view: StoreView

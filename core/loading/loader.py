@@ -15,7 +15,7 @@ from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
 
-# a function: positions (n) -> members of the mixture (n) and their windows (n)
+# maps positions (n) to members of the mixture (n) and windows of these members (n)
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -24,8 +24,8 @@ class _Job:
     """A batch in preparation.
 
     episodes: ids of the episodes.
-    buffer: what is filled.
-    tasks: what fills it, in the loader's threads.
+    buffer: the memory of the batch.
+    tasks: the tasks that fill the buffer, in the loader's threads.
     """
 
     episodes: Sequence[str]
@@ -94,7 +94,7 @@ class Loader:
     def _run(self, spans: Iterator[range], draw: Draw) -> Generator[Batch, None, None]:
         """Yield a batch for each span of positions, and prepare `prefetch` more meanwhile.
 
-        The consumer's own thread submits them, whenever it asks for the next batch.
+        The consumer's own thread submits their tasks, each time it asks for the next batch.
         """
         free = deque(self._make_buffer() for _ in range(self._prefetch + 1))
         jobs: deque[_Job] = deque()
@@ -157,5 +157,5 @@ class Loader:
             if instruction in self._ids:
                 continue
             with self._tokenizing:
-                if instruction not in self._ids:  # another thread may have been faster
+                if instruction not in self._ids:  # another thread may have tokenised it meanwhile
                     self._ids[instruction] = np.asarray(self._tokenize(instruction), np.int64)

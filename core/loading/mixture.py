@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """A dataset of a mixture, and its windows that are drawn."""
+    """A dataset of a mixture, and the windows that are drawn from it."""
 
     dataset: Dataset
     windows: Windows
@@ -37,7 +37,7 @@ class Member:
         remaining = view.store.length.item(episode) - start
         count = min(window, -(-remaining // view.period))  # frames before the episode's end
         for name, rows in buffer.frames.items():
-            frames = rows[row]  # (T Y X C), or of a feature (T *shape)
+            frames = rows[row]  # (T Y X C) of a camera, (T *shape) of a feature
             if name not in view.recorded:
                 frames[...] = 0
                 continue
@@ -57,7 +57,7 @@ class Member:
         lengths = view.store.length[episodes][:, None]
         steps = starts[:, None] + view.period * np.arange(window + horizon - 1)  # (n K)
         frames = np.minimum(steps, lengths - 1)
-        # an action covers a period of frames: if that reaches past the end, frames are missing
+        # an action covers `period` frames; it is incomplete if some of them lie past the end
         complete = (steps + view.period <= lengths)[..., None]  # (n K 1)
         buffer.action_mask[rows] = (complete & view.conversion.has_dimension).take(reach, axis=1)
         for name, present in buffer.present.items():
@@ -72,9 +72,9 @@ class Member:
 class Places:
     """Where the windows of a batch lie.
 
-    members: (B) int64, number of the mixture's member.
-    episodes: (B) int64, number of the episode in the member's store.
-    starts: (B) int64, number of the window's first frame in the episode.
+    members: (B) int64, index of the member in the mixture.
+    episodes: (B) int64, index of the episode in the member's store.
+    starts: (B) int64, index of the window's first frame in the episode.
     """
 
     members: np.ndarray
@@ -92,10 +92,10 @@ class Places:
 class Mixture:
     """The windows of several datasets, drawn by weight.
 
-    An epoch has as many samples as all members have windows together. Without weights, it has every
-    window once. With weights, each member gives its share of the samples, rounded by largest
-    remainder. At the end of an epoch, the counts of how often each of a member's windows has been
-    drawn differ by at most one.
+    An epoch has as many samples as all members have windows together. Without weights, an epoch has
+    every window once. With weights, each member gives its share of the samples, rounded by largest
+    remainder. At the end of an epoch, two windows of the same member have been drawn equally
+    often, or one of them once more than the other.
     """
 
     def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
@@ -111,14 +111,16 @@ class Mixture:
     def draw(self, positions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the members (n) and their windows (n) at positions (n) of an endless stream.
 
-        A pure function of the positions, so a run can resume anywhere without replaying the order.
+        This is a pure function of the positions, so a run can resume at any position without
+        drawing the earlier ones again.
         """
         epochs, offsets = np.divmod(positions, len(self))
         slots = permute(offsets, len(self), seed, epochs)
         members = np.searchsorted(self._ends, slots, "right")
-        # A member has as many slots in each epoch as its share. If that is the number of its
-        # windows, the slot's number is the window's. Otherwise the member's slots of all epochs,
-        # one after another, are positions in an endless stream of its shuffled windows.
+        # A member has as many slots in each epoch as its share. If the share is the number of the
+        # member's windows, the index of a slot is the index of a window. Otherwise the member's
+        # slots of all epochs, one after another, are positions in an endless stream of the member's
+        # shuffled windows.
         windows = slots - (self._ends - self.shares)[members]
         for number, (share, size) in enumerate(zip(self.shares, self.sizes, strict=True)):
             if share != size:
@@ -156,7 +158,7 @@ class Mixture:
             member.prepare(places.episodes[rows], places.starts[rows])
 
     def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
-        """Fill masks, actions and proprioception of a batch, and the member of each row."""
+        """Fill masks, actions, proprioception and the member of each row of a batch."""
         buffer.embodiment[: len(places)] = places.members
         for number, member in enumerate(self.members):
             if len(rows := places.of(number)):
@@ -172,7 +174,7 @@ class Mixture:
 
     @property
     def lacking(self) -> list[str]:
-        """Cameras and features that some member lacks and another has."""
+        """Cameras and features that at least one member lacks and another has."""
         views = [member.dataset.view for member in self.members]
         return [
             name

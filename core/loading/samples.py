@@ -22,8 +22,8 @@ class Sample:
     task: str
     instruction: str
     frames: np.ndarray
-    """(T) int64, number of each image's frame in its episode; past the episode's end, the last one
-    is repeated."""
+    """(T) int64, index of each image's frame in its episode; past the episode's end, the index of
+    the last frame is repeated."""
     images: Mapping[str, np.ndarray]
     """{camera: (T Y X 3) uint8}, of the cameras that the episode's store has."""
     features: Mapping[str, np.ndarray]
@@ -33,7 +33,7 @@ class Sample:
     actions: np.ndarray
     """(T H A) float32: the actions that follow each frame, in the units of the policy's actions."""
     action_mask: np.ndarray
-    """(T H A) bool: which actions count in the loss; actions past the episode's end do not."""
+    """(T H A) bool: which actions count in the loss; False past the episode's end."""
     targets: np.ndarray
     """(T H A) float32: `actions` as the network should predict them, normalised."""
     normalized_proprio: np.ndarray
@@ -47,7 +47,7 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """The samples of some stores by number: the windows that the loader draws, in order."""
+    """The samples of some stores by index: the windows from which the loader draws, in order."""
 
     def __init__(self, mixture: Mixture) -> None:
         self._mixture = mixture

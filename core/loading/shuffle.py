@@ -1,6 +1,6 @@
-"""The order of windows: pseudo-random permutations, of which single positions can be computed.
+"""The order of windows: pseudo-random permutations that can be computed at single positions.
 
-So no list of all windows is ever made.
+Therefore no list of all windows is ever made.
 """
 
 from math import isqrt
@@ -8,7 +8,7 @@ from math import isqrt
 import numpy as np
 
 MASK = 2**64 - 1
-ROUNDS = 8  # of the Feistel network
+ROUNDS = 8  # rounds of the Feistel network
 
 
 def _uint64(values: int | list[int]) -> np.ndarray:
@@ -27,22 +27,22 @@ def windows_at(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
 
     count: number of windows; each epoch has every window once.
 
-    This is a pure function of the positions, so a run can resume anywhere without replaying the
-    order.
+    This is a pure function of the positions, so a run can resume at any position without drawing
+    the earlier ones again.
     """
     epochs, offsets = np.divmod(positions, count)
     return permute(offsets, count, seed, epochs)
 
 
 def permute(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
-    """Return what pseudo-random permutations of 0..count-1 map indices (n) to.
+    """Map indices (n) by pseudo-random permutations of the numbers 0 to count - 1.
 
     epochs: (n), the epoch of each index; every epoch has its own permutation.
 
-    Every index takes constant time and memory. The numbers are laid out on an a x b grid. A Feistel
-    network permutes their pairs (left, right), and is applied again until the result lies below
-    `count`. Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002), methods 2
-    and 3.
+    Every index takes constant time and memory. The numbers are laid out on an a x b grid, which may
+    have more than `count` places. A Feistel network permutes the places, as pairs (left, right). A
+    number that lands at or above `count` is permuted again, until it lands below. These are methods
+    2 and 3 of Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002).
     """
     epoch_keys = _mix(_mix(_uint64([seed & MASK])) ^ epochs.astype(np.uint64))
     keys = epoch_keys + ROUND_NUMBERS[:, None]  # (ROUNDS n)

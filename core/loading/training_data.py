@@ -35,7 +35,7 @@ def action_spec(normalizer: Normalizer, window: int, horizon: int) -> ActionSpec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The datasets of a recipe, in its order; actions follow the convention of the first."""
+    """The datasets of a recipe, in its order; actions follow the first dataset's convention."""
 
     recipe: Recipe
     datasets: tuple[Dataset, ...]
@@ -70,7 +70,7 @@ class TrainingData:
 
     @property
     def embodiments(self) -> tuple[str, ...]:
-        """Names of the datasets, in the order of Batch.embodiment; a single one has no name."""
+        """Names of the datasets, by their index in Batch.embodiment; a single dataset has none."""
         return tuple(dataset.label for dataset in self.datasets)
 
     @cached_property
@@ -86,7 +86,7 @@ class TrainingData:
             self._member(dataset, training)
             for dataset, (training, _) in zip(self.datasets, self._splits, strict=True)
         ]
-        # the recipe gives all stores a weight, or none
+        # the recipe gives a weight to all stores or to none
         weights = [
             config.weight for config in self.recipe.data.store_configs if config.weight is not None
         ]
@@ -94,7 +94,7 @@ class TrainingData:
 
     @cached_property
     def validation(self) -> Mixture:
-        """The held-out windows, side by side: each frame is in one of them."""
+        """The held-out windows, side by side: each held-out frame is in exactly one window."""
         window = self.recipe.data.window
         return Mixture(
             [
@@ -110,7 +110,7 @@ class TrainingData:
     def loaders(
         self, tokenize: Callable[[str], Sequence[int]], micro_batch: int, device: torch.device
     ) -> tuple[Loader, Loader]:
-        """Return the loaders of the training windows and of the held-out ones."""
+        """Return the loader of the training windows and the loader of the held-out windows."""
 
         def loader(mixture: Mixture) -> Loader:
             return Loader(
@@ -125,7 +125,7 @@ class TrainingData:
         return loader(self.training), loader(self.validation)
 
     def describe(self) -> Iterator[str]:
-        """Say what share of the samples each dataset gives, and what it lacks."""
+        """Yield a line for each dataset: its share of the samples, and what the dataset lacks."""
         for dataset, share in zip(self.datasets, self.training.shares, strict=True):
             view = dataset.view
             recorded_actions = zip(
@@ -150,8 +150,9 @@ class TrainingData:
     def task_of(self) -> dict[str, str]:
         """Return {episode: task}.
 
-        With several datasets, both names begin with the dataset's label: the errors of a task are
-        in the scale of its dataset's actions, and cannot be compared with those of another.
+        With several datasets, both names begin with the dataset's label, so each task belongs to
+        one dataset. Its errors are in the scale of this dataset's actions, and cannot be compared
+        with the errors of a task of another dataset.
         """
         return {
             dataset.episode_id(episode): dataset.task_name(episode)
@@ -212,7 +213,7 @@ def open_views(recipe: Recipe) -> list[StoreView]:
 
 
 def _unknown_names(kind: str, names: Sequence[str], known: Sequence[str], paths: str) -> list[str]:
-    """Return a mistake for each camera or feature that the recipe names and no store has."""
+    """Return a mistake for each camera or feature that the recipe names but no store has."""
     return [
         f"data.{kind}s: no {kind} '{name}'{did_you_mean(name, known)} {paths}"
         for name in names
@@ -226,7 +227,7 @@ def _common_views(
     infos: Sequence[StoreInfo],
     mistakes: list[str],
 ) -> list[StoreView]:
-    """View all stores in the same way; append a mistake for each reason why one does not fit.
+    """View all stores in the same way; append a mistake for each reason why a store misfits.
 
     infos: the descriptions of the stores under the policy's names.
     """

@@ -20,12 +20,12 @@ ROWS = 2**16
 
 @dataclass(frozen=True)
 class StoreView:
-    """An open store whose data are read as `info` describes them.
+    """An open store; its data are converted, when they are read, to what `info` describes.
 
     info: what the policy sees: cameras, features, proprioception, convention of actions, frames per
         second.
     cameras: {the policy's name: the store's name}, without the cameras that the store lacks.
-    conversion: converts the store's actions to the policy's.
+    conversion: converts the store's actions to the policy's actions.
     """
 
     store: EpisodeStore
@@ -45,7 +45,7 @@ class StoreView:
 
     @property
     def period(self) -> int:
-        """Number of the store's frames for each of the policy's."""
+        """Number of frames of the store for each frame of the policy."""
         return self.conversion.frame_stride
 
     @cached_property
@@ -57,12 +57,12 @@ class StoreView:
 
     @cached_property
     def proprio_columns(self) -> list[int]:
-        """Position of each of the store's proprioceptive numbers in the policy's."""
+        """Where each proprioceptive number of the store stands among those of the policy."""
         return [self.info.proprio.index(name) for name in self.store.info.proprio]
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Statistics of "action" and "proprio", as the policy sees these.
+        """Statistics of "action" and "proprio", in the form in which the policy sees both.
 
         Reads all actions of the store if they must be converted. Raises DataError if an action
         cannot be converted, or if no episode is long enough.
@@ -200,12 +200,12 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
         raise DataError(f"actions: {error}") from None
     try:
         return replace(info, cameras=renamed_cameras, action=action)
-    except ValueError as error:  # a feature has that name
+    except ValueError as error:  # a feature has the same name
         raise DataError(f"cameras: {error}") from None
 
 
 def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[str]) -> None:
-    """Raise DataError unless renaming gives each recorded name one name that no other has.
+    """Raise DataError unless all old names exist and each gets one name that no other has.
 
     old_name: {new name: old name}.
     """
@@ -265,7 +265,9 @@ def view_of(
     info: StoreInfo,
     rotation_dimensions: tuple[str, ...],
 ) -> StoreView:
-    """View a store as the policy sees it.
+    """View a store with cameras and features renamed as the policy calls them.
+
+    Actions, proprioception and frames are converted to the policy's conventions and rate.
 
     source: the store's description under the policy's names.
     camera_names: {the policy's name: the store's name} of the cameras that were renamed.

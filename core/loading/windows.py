@@ -12,9 +12,9 @@ class Windows:
     """Windows of `window` frames (T); the target of frame t is the `horizon` actions (H) from t on.
 
     Windows start at every `stride`-th frame of the selected episodes, up to the last frame. Past an
-    episode's end, the last frame is repeated and its actions are masked, as in RoboVLMs.
+    episode's end, the last frame is repeated and the repeated actions are masked, as in RoboVLMs.
 
-    reach: (T H), how many frames after the window's start each target action lies.
+    reach: (T H), the distance of each target action from the window's start, in frames.
 
     Raises DataError if no episode is selected.
     """
@@ -46,7 +46,7 @@ class Windows:
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the episodes (n) of windows (n), and the frames (n) at which the windows start."""
-        rows = np.searchsorted(self._ends, indices, "right")  # of `episodes`
+        rows = np.searchsorted(self._ends, indices, "right")  # index in `episodes`
         return self.episodes[rows], (indices - self._begins[rows]) * self.stride
 
 

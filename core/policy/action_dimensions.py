@@ -1,4 +1,4 @@
-"""The continuous dimensions of an action, which a head regresses, and the binary ones."""
+"""The continuous dimensions of an action, which a head regresses, and the binary dimensions."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from core.contracts.parts import ActionSpec
 class ActionDimensions(nn.Module):
     """Splits actions into continuous and binary dimensions, and joins them in the action's order.
 
-    It is a module, so that its indices lie on the head's device: lists as indices would be copied
-    there at every step. No checkpoint holds the indices.
+    It is a module, so that its indices lie on the head's device. If the indices were lists, they
+    would be copied to the device at every step. No checkpoint holds the indices.
     """
 
     def __init__(self, action: ActionSpec) -> None:

@@ -32,8 +32,8 @@ from core.registry.components import call_build, missing_arguments
 from core.registry.hookspecs import ComponentKind
 from core.weights.pretrained import FrozenWeights, Pretrained, checksum
 
-# {kind of part: its abstract class, and how many arguments its methods take}; a method that takes
-# another number belongs to a plugin for another edition of the contract
+# {kind of part: its abstract class, and the number of arguments of each method}; a plugin whose
+# method takes another number of arguments was written for another edition of the contract
 CONTRACTS: Mapping[str, tuple[type[nn.Module], Mapping[str, int]]] = {
     "vision_encoder": (VisionEncoder, {"forward": 2}),
     "text_encoder": (TextEncoder, {"forward": 2}),
@@ -57,10 +57,10 @@ def build_policy(
     """Build the policy that a recipe describes, with published weights loaded.
 
     cameras: {name: (C, Y, X)}.
-    features: further features that encoders and heads may read, by name.
+    features: {name: feature} of the features that encoders and heads can read beside images.
     embodiments: names of the stores that the policy is trained on.
-    from_checkpoint: a checkpoint will be loaded next, so read only those published weights that
-        checkpoints leave out.
+    from_checkpoint: whether a checkpoint will be loaded next; if so, only the published weights
+        that checkpoints leave out are read.
     quantized: False keeps every weight as it was published, whatever the recipe says.
 
     Raises ConfigError for parts that do not fit together, or that refuse their configuration.
@@ -89,7 +89,7 @@ def _join_parts(
     features: Mapping[str, Feature],
     embodiments: tuple[str, ...],
 ) -> Policy:
-    """Build the parts in the order in which they need each other's sizes, and join them."""
+    """Build the parts, each after the parts whose sizes it needs, and join them."""
     parts = recipe.parts
     text_encoder = _build("text_encoder", parts["text_encoder"])
     backbone = _build("backbone", parts["backbone"])
@@ -183,7 +183,7 @@ def _build_heads(
 
 
 def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered: Any) -> Any:
-    """Build a part; its build receives those of the offered arguments that it names.
+    """Build a part; of the offered arguments, its `build` receives those that it names.
 
     where: what messages call the part; default: its kind.
 

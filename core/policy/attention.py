@@ -17,9 +17,10 @@ def attend(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Multi-head attention (Vaswani et al. 2017) through PyTorch's fused kernels.
 
-    queries, keys, values: (S K L d), or queries of fewer tokens (S K R d).
-    mask: (S 1 L P+L) bool, True where a row's token sees a column's; None: causal, without a past.
-    past: keys and values of the P tokens before, (S K P d) each.
+    queries, keys, values: (S K L d); the queries may be of fewer tokens, (S K R d).
+    mask: (S 1 L P+L) bool, True where the token of a row sees the token of a column; None for
+        causal attention without a past.
+    past: keys and values of the P tokens before the sequence, (S K P d) each.
     dropout: the probability that an attention weight is dropped; 0 outside training.
 
     Returns the mixed values (S L K*d), and the keys and values of all tokens (S K P+L d).

@@ -82,7 +82,7 @@ def shift(images: Tensor, offset: Tensor) -> Tensor:
     """
 
     def source(axis: int, size: int) -> Tensor:
-        """Where each row or column of the moved image comes from (B T' size)."""
+        """Return from which row or column each one of the moved image comes (B T' size)."""
         index = torch.arange(size, device=images.device) - offset[..., axis, None].long()
         return index.clamp(0, size - 1)
 
@@ -92,10 +92,11 @@ def shift(images: Tensor, offset: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, share: float, centre: Tensor) -> Tensor:
-    """Cut out a rectangle of images (B T C Y X), and enlarge it to their size, bilinearly.
+    """Cut out a rectangle of images (B T C Y X), and enlarge it to the images' size, bilinearly.
 
-    share: of each side of the image that the rectangle covers.
-    centre: (B T' 2) of the rectangle: right of and below the image's middle, in halves of a side.
+    share: the share of each side of the image that the rectangle covers.
+    centre: (B T' 2), how far the rectangle's centre lies right of and below the image's middle, in
+        halves of a side.
     """
     batch, window = images.shape[:2]
     transform = torch.zeros(batch, window, 2, 3, device=images.device, dtype=torch.float32)

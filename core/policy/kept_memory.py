@@ -1,8 +1,8 @@
 """Runs only the newest frame of each row's window, with a cache of what was computed before.
 
-The cache is a mapping of tensors (B ...). It holds either the keys, values and hidden states of
-every layer, for each of the window's L columns, or the state of a recurrent backbone. The layout of
-the window says which column holds which token.
+The cache is a mapping of tensors (B ...). For a recurrent backbone, it holds the backbone's state.
+For any other, it holds the keys, values and hidden states of every layer, for each of the window's
+L columns; the layout of the window says which column holds which token.
 """
 
 from dataclasses import replace
@@ -20,10 +20,10 @@ from core.policy.state import Window
 def run_newest_frame(
     backbone: Backbone, sequence: TokenSequence, window: Window, cache: State
 ) -> tuple[Tensor, Memory, State]:
-    """Run each row's newest frame after the others -> readout (B 1 Q D), memory, next cache.
+    """Run each row's newest frame; return the readout (B 1 Q D), the memory and the next cache.
 
-    sequence: of whole windows (B L D).
-    cache: what this returned for the frame before; empty at first.
+    sequence: the tokens of whole windows (B L D).
+    cache: the cache that this function returned for the frame before; empty at first.
 
     If a full window has dropped its oldest frames, the remaining ones are run again, because their
     cached layers depend on the dropped frames.
@@ -63,7 +63,7 @@ def carry_newest_frame(
 
 
 def _select(sequence: TokenSequence, chosen: Tensor) -> tuple[TokenSequence, Tensor]:
-    """Move the chosen tokens (S L) bool to the front -> (S M), and their old columns (S M)."""
+    """Move the chosen tokens (S L) bool to the front; return (S M) and their old columns (S M)."""
     if sequence.mask is not None:
         chosen = chosen & sequence.mask
     columns = (~chosen).long().argsort(dim=1, stable=True)[:, : int(chosen.sum(dim=1).max())]
@@ -109,11 +109,11 @@ def _update(
 ) -> State:
     """Write the layers of tokens that were just run into the cache of whole windows.
 
-    layers: (R ... M d) of these tokens.
-    tokens: (R M); the layers of masked ones are not written.
+    layers: (R ... M d), the layers of `tokens`.
+    tokens: (R M); the layers of masked tokens are not written.
     columns: (R M), the column of each token in its window.
-    rows: (R), the row of each sequence of tokens.
-    sequence: of the windows (B L).
+    rows: (R), the row of the batch to which each sequence of tokens belongs.
+    sequence: the tokens of whole windows (B L).
     """
     count, length = sequence.frame.shape
     if not cache:
@@ -135,7 +135,7 @@ def _update(
 def _readout(memory: Memory, sequence: TokenSequence, window: Window, columns: Tensor) -> Tensor:
     """Return the hidden states (B 1 Q D) of the newest frame's action tokens.
 
-    columns: (B M), those of the newest frame, which was run last.
+    columns: (B M), the columns of the newest frame, which was run last.
     """
     rows = torch.arange(len(columns), device=columns.device)
     column = sequence.readout[rows, window.newest] % sequence.frame.shape[1]

@@ -11,12 +11,12 @@ RANK = 16
 
 
 def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
-    """Freeze a part, and add a trainable adapter to each of its linear layers, in place.
+    """Freeze a part, and add trainable adapters to its linear layers, in place.
 
     settings: which layers get an adapter, and the sizes of the adapters.
     where: the part's section, for messages.
 
-    Raises ConfigError if peft is missing, or if a target is the name of no linear layer.
+    Raises ConfigError if peft is missing, or if no linear layer has the name of a target.
     """
     peft = import_library("peft", extra="lora")
     targets = _find_targets(part, settings.lora_targets, where)
@@ -35,7 +35,7 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
 
 
 def merge_adapters(part: nn.Module) -> None:
-    """Add each adapter to the weights of its layer, and remove it, in place."""
+    """Add each adapter to the weights of its layer, and remove the adapter, in place."""
     if not has_adapters(part):
         return
     tuner = import_library("peft.tuners.tuners_utils", extra="lora").BaseTunerLayer
@@ -54,7 +54,8 @@ def has_adapters(part: nn.Module) -> bool:
 def _find_targets(part: nn.Module, last_words: tuple[str, ...] | None, where: str) -> list[str]:
     """Return the full names of the linear layers that get an adapter.
 
-    last_words: of the names of those layers; None: all linear layers.
+    last_words: the last components of the names of the layers to adapt, such as 'q_proj'; None for
+        all linear layers.
     where: the part's section, for messages.
     """
     # Parts freeze the weights of layers whose output they do not use; these need no adapter.

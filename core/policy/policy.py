@@ -30,8 +30,8 @@ from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 class Objective:
     """What a head's loss contributes to training.
 
-    weight: factor of its loss.
-    insulate: whether its gradients stop before the backbone.
+    weight: factor of the head's loss.
+    insulate: whether the head's gradients stop before the backbone.
     """
 
     weight: float = 1.0
@@ -45,12 +45,12 @@ class Policy(nn.Module):
     text   -> text encoder   -> projection ─┴> action tokens -> backbone -> policy head
                                                                         └─> auxiliary heads
 
-    Auxiliary heads run in training alone.
+    Auxiliary heads run only in training.
 
-    projections: "vision" and "text", from each encoder's width to the backbone's.
-    augmentation: changes the images before the vision encoder; None: they stay as they are.
+    projections: "vision" and "text": each projects from an encoder's width to the backbone's width.
+    augmentation: changes the images before the vision encoder; None leaves them as they are.
     auxiliary: {label: auxiliary head}.
-    objectives: {label: objective} of the auxiliary heads, and of "policy_head".
+    objectives: {label: objective} of the auxiliary heads; the policy head's label is "policy_head".
     frozen_parts: parts that `freeze` has frozen; they stay in evaluation mode.
     frozen_weights: published weights that checkpoints leave out.
     """
@@ -85,9 +85,10 @@ class Policy(nn.Module):
     def forward(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         """Return the named terms of the loss, and their sum as "total"; all are scalars.
 
-        Terms of the policy head keep their names. Those of other parts begin with the part's name:
-        "vision_encoder/..." or "auxiliary/<label>/...". Raises JoineryError if there is no term
-        because the batch has no actions.
+        Terms of the policy head keep their names. The names of other terms begin with the part that
+        gives them: "vision_encoder/..." or "auxiliary/<label>/...".
+
+        Raises JoineryError if the batch has no actions and no term can do without actions.
         """
         heads = {
             name: head
@@ -131,7 +132,7 @@ class Policy(nn.Module):
     def _observe(
         self, batch: Batch, needs: frozenset[Need], generator: Generator, targets: Batch | None
     ) -> tuple[Context, dict[str, Tensor]]:
-        """Run all parts before the heads -> what the heads read, and the losses of those parts.
+        """Run the parts before the heads; return what the heads read, and these parts' losses.
 
         targets: the batch in training, for layouts that depend on the actions; None otherwise.
         """
@@ -180,7 +181,7 @@ class Policy(nn.Module):
     def _run_backbone(
         self, sequence: TokenSequence, needs: frozenset[Need]
     ) -> tuple[Tensor, Memory | None]:
-        """Run only as much of the backbone as is needed -> readout (B T Q D), and memory."""
+        """Run as much of the backbone as is needed; return the readout (B T Q D) and the memory."""
         if needs & LAYERS or "losses" in self.backbone.offers:
             memory = self.backbone.remember(sequence)
         elif "tokens" in needs:
@@ -201,7 +202,7 @@ class Policy(nn.Module):
         """Collect what a head reads; `vision` and `words` only if it needs them."""
         words = None
         if "logits" in needs:
-            # core/policy/assembly.py has checked that there is an output layer of this width
+            # core/policy/assembly.py has checked that the text encoder has a fitting output layer
             text_encoder, projection = self.text_encoder, self.projections["text"]
             assert isinstance(text_encoder, HasOutputLayer)
             embed = text_encoder.embed
@@ -236,16 +237,16 @@ class Policy(nn.Module):
     def act(
         self, batch: Batch, state: PolicyState, text: EncodedText | None = None
     ) -> tuple[Tensor, PolicyState]:
-        """One new frame (T = 1) of each row, last state -> actions (B H A), next state.
+        """Add one new frame (T = 1) to each row; return actions (B H A) and the next state.
 
-        text: the instructions, if they are encoded already; otherwise this encodes them.
+        text: the instructions, if they are encoded already; otherwise this method encodes them.
         """
         generator = Generator.by_row(state.keys, batch.text_ids.device)
         text = text or self.encode_text(batch.text_ids, batch.text_mask)
         images = self.encode_images(batch, text, generator)
         context_length = self.action_tokens.context
-        # With layers kept, a full window drops half its frames at once: the others must then be run
-        # again, which is too slow to do at every step.
+        # If layers are kept, a full window drops half its frames at once. After each drop, the
+        # remaining frames must be run again, which is too slow to do at every step.
         keep = context_length // 2 if self.keeps == "layers" else context_length - 1
         window = add_frame(state.history, images.projected, batch.proprio, context_length, keep)
         sequence = self.action_tokens.layout(
@@ -276,17 +277,17 @@ class Policy(nn.Module):
     def _run_newest(
         self, sequence: TokenSequence, window: Window, cache: State
     ) -> tuple[Tensor, Memory | None, State]:
-        """Run the newest frames -> their readout (B 1 Q D), the memory, and the next cache.
+        """Run the newest frames; return the readout (B 1 Q D), the memory and the next cache.
 
-        sequence: of the rows' whole windows.
-        cache: what this returned for the frame before.
+        sequence: the tokens of each row's whole window.
+        cache: the cache that this method returned for the frame before.
         """
         longest, needs = self.backbone.longest, self.policy_head.needs
         match self.keeps:
             case "layers" if longest is None or sequence.frame.shape[1] <= longest:
                 readout, memory, cache = run_newest_frame(self.backbone, sequence, window, cache)
                 if "hidden_states" not in needs:
-                    # They are as large as keys and values, and no head reads them.
+                    # Hidden states are as large as keys and values, and no head reads them.
                     cache = {name: x for name, x in cache.items() if name != "hidden_states"}
                 return readout, memory, cache
             case "carry":

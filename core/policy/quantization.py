@@ -11,15 +11,15 @@ from core.system.torchvision import import_library
 def quantize(part: nn.Module, weights: Set[str], where: str) -> set[str]:
     """Replace linear layers of a part by layers with NF4 weights, in place.
 
-    weights: names of frozen weights; those that belong to linear layers are quantised.
+    weights: names of frozen weights; the weights that belong to linear layers are quantised.
     where: the part's section, for messages.
 
     Returns the names under which the part's state dict now holds these weights and their scales.
     Raises ConfigError if bitsandbytes is missing, or if no weight belongs to a linear layer.
     """
     layers = import_library("bitsandbytes.nn", extra="quantized")
-    # Only nn.Linear itself: nn.MultiheadAttention has a subclass of it, and reads the weight of
-    # that layer without calling its forward.
+    # Only nn.Linear itself, no subclass: nn.MultiheadAttention holds a layer of a subclass, and
+    # reads the weight of this layer without calling the layer's forward.
     linear = {
         name: module
         for name, module in part.named_modules()

@@ -20,7 +20,7 @@ class PolicyState:
     history: the frames that a sequence spans, as `add_frame` returns them; empty before the first
         step.
     head: state of the policy head.
-    memory: what the backbone keeps of earlier frames; not used for a row whose history is empty.
+    memory: what the backbone keeps of earlier frames; a row whose history is empty does not use it.
     """
 
     seed: Tensor
@@ -35,7 +35,7 @@ class PolicyState:
         return list(zip(self.seed.tolist(), self.step.tolist(), strict=True))
 
     def reset(self, rows: Tensor, initial: Self) -> Self:
-        """Take rows (B) bool from an initial state, and leave the others as they are."""
+        """Replace the rows (B) bool by those of an initial state; leave the other rows alone."""
 
         def choose(initial: Tensor, current: Tensor) -> Tensor:
             is_reset = rows.to(initial.device).view(-1, *[1] * (initial.ndim - 1))
@@ -57,15 +57,15 @@ class PolicyState:
 class Window:
     """The C frames that each row's sequence spans; C is `ActionTokens.context`.
 
-    Frames after the newest one hold arbitrary values. No frame sees a later one, so they do not
-    matter.
+    Frames after the newest one hold arbitrary values. These values do not matter, because no frame
+    sees a later frame.
 
     vision: (B C N D).
     proprio: (B C P).
     newest: (B) int64, index of the newest frame.
     is_first: (B) bool, whether the newest frame is the first of its episode.
     is_shifted: (B) bool, whether old frames were dropped to make room for the newest.
-    history: what `add_frame` adds the next frame to.
+    history: the frames to which `add_frame` adds the next one.
     """
 
     vision: TokenGroup
@@ -81,13 +81,14 @@ def add_frame(
 ) -> Window:
     """Add a frame to the history: vision (B 1 N D) and proprioception (B 1 P).
 
-    history: that of the last `Window`; empty at first.
+    history: the `history` of the last `Window`; empty at first.
     context: number of frames that a sequence spans (C).
-    keep: number of frames that stay in a row that already has C frames.
+    keep: when a row of the batch is full (C frames), how many of its latest frames are kept before
+        the new one is added.
     """
     frame = {"tokens": vision.tokens}
     if vision.mask is not None or context > 1:
-        # Some of several frames may have a mask and others none, so the history holds all masks.
+        # One frame of a row may have a mask and another none, so the history holds a mask for each.
         frame["mask"] = full_mask(vision)
     if proprio is not None:
         frame["proprio"] = proprio
@@ -113,8 +114,8 @@ def add_frame(
 def push_frame(frames: Tensor, count: Tensor, new: Tensor, keep: int | None = None) -> Tensor:
     """Put a new frame (B 1 ...) after the first `count` (B) of the frames (B C ...).
 
-    keep: In a row that is full (count is C), the last `keep` frames move to the front, and the new
-        frame comes after them. Default: C - 1, which drops the oldest frame.
+    keep: in a row that is full (count is C), the last `keep` frames move to the front, and the new
+        frame comes after these frames. The default, C - 1, drops only the oldest frame.
     """
     capacity = frames.shape[1]
     if keep is None:

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 def check_needs(
     parts: Mapping[Any, "Part | None"], auxiliary: Mapping[str, "Part"], catalogue: "Catalogue"
 ) -> Iterator[str]:
-    """Yield one line for every need of a head that the backbone or the text encoder does not meet.
+    """Yield a line for each need of a head that the backbone or the text encoder does not meet.
 
-    parts: by kind; None where a section has mistakes of its own.
-    auxiliary: the auxiliary heads, by label.
+    parts: {kind: part}; None in place of a part whose section has mistakes.
+    auxiliary: {label: auxiliary head}.
 
-    Only classes can be compared here. A part that a function builds is checked once it is built.
+    Only parts whose plugin registered a class can be compared here. A part that a function builds
+    is checked once it is built.
     """
     heads = {"policy_head": parts.get("policy_head")}
     heads |= {f"auxiliary '{label}'": head for label, head in auxiliary.items()}

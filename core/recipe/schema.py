@@ -39,7 +39,7 @@ def _part(
 ) -> dict[str, Any]:
     """Return the schema of a part's section.
 
-    role: the settings that only this kind of part has.
+    role: the class of the settings that only this kind of part has.
     """
     settings = _object(PartSettings, definitions)["properties"]
     if role is not None:
@@ -54,7 +54,7 @@ def _component(
 ) -> dict[str, Any]:
     """Return the schema of a section that names a component, with a variant for each component.
 
-    shared: the keys that all components of this kind have beside their own.
+    shared: the keys that all components of this kind have, beside a component's own keys.
     """
     variants: list[Any] = []
     for component in catalogue[kind]:

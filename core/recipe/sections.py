@@ -11,8 +11,9 @@ from core.episodes.episode import Frame, Mode, Rotation
 from core.registry.part_settings import Amount, Positive, Rate, Share
 from core.store.location import Address
 
-# The limit for each task. It keeps the seeds of demonstrations below those of evaluation (a million
-# and above), even if only one attempt in ten succeeds.
+# The maximum number of demonstrations of a task. Each attempt takes a seed, and evaluation
+# takes the seeds from a million on. Demonstrations stay below a million even if only one attempt in
+# ten succeeds.
 MOST_DEMONSTRATIONS = 100_000
 
 
@@ -27,21 +28,21 @@ class TrainConfig:
     accumulation: Positive = 1
     """micro-batches per optimiser step."""
     learning_rate: Rate = 3e-4
-    """of every part that does not set its own."""
+    """full learning rate of every part that does not set its own."""
     weight_decay: Amount = 0.01
-    """AdamW's, on matrices only; of every part that does not set its own."""
+    """weight decay of AdamW, on matrices only, of every part that does not set its own."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """AdamW's averaging rates of the gradient and of its square."""
+    """decay rates of AdamW's running averages of the gradient and of the squared gradient."""
     warmup_steps: Annotated[int, Ge(0)] = 100
     """steps over which the learning rate rises linearly to its full value."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """how the learning rate falls; cosine and linear end at zero."""
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """share of the steps after the warm-up over which the learning rate falls; these are the last
-    steps, and before them it is constant.
+    """share of the steps after the warm-up in which the learning rate falls; the rate falls in the
+    last steps, and is constant between the warm-up and these.
     """
     gradient_clip: Amount = 1.0
-    """largest norm of the whole gradient; 0 does not clip."""
+    """maximum norm of the gradient of all parts together; 0 does not clip."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     """number format of weights and computation, as Lightning Fabric names it."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -73,7 +74,7 @@ class TrainConfig:
             )
 
 
-# `fill` finds the unknown keys of a section, and pydantic those of a table inside a section
+# `fill` finds the unknown keys of a section; pydantic finds those of a table inside a section
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class StoreConfig:
@@ -84,10 +85,12 @@ class StoreConfig:
     http://.
     """
     name: str | None = None
-    """its name in messages, episode ids and checkpoints; default: the last part of its path."""
+    """the store's name in messages, episode ids and checkpoints; default: the last part of its
+    path, without .zarr.
+    """
     weight: Annotated[float, Gt(0)] | None = None
-    """its share of the samples is its weight divided by the sum of all weights; set it for all
-    stores or for none; default: every window is drawn equally often.
+    """the store's weight divided by the sum of all weights is its share of the samples; give a
+    weight to all stores or to none; default: every window is drawn equally often.
     """
     cameras: Mapping[str, str] = field(default_factory=dict)
     """{the policy's name: the store's name} of cameras; others keep their names."""
@@ -96,7 +99,7 @@ class StoreConfig:
 
     @property
     def label(self) -> str:
-        """Its name: the one that the recipe gives, or the last part of its path without .zarr."""
+        """The store's name: from the recipe, or the last part of its path without .zarr."""
         if self.name:
             return self.name
         path = str(self.path).partition("?")[0].rstrip("/")
@@ -118,7 +121,10 @@ class DataConfig:
     cameras: tuple[str, ...] = ()
     """which cameras to use, by name; an empty list means all."""
     features: tuple[str, ...] = ()
-    """which of the stores' named features the policy reads, "depth" for example."""
+    """which of the stores' named features are loaded for the policy, "depth" for example; a vision
+    encoder whose build asks for `features` reads them, or a head through `context.features`; none
+    of the built-in parts reads them.
+    """
     validation_episodes: Positive = 1
     """how many episodes of each task are held out for validation: the last ones."""
     threads: Positive = 2
@@ -140,7 +146,7 @@ class DataConfig:
         """The stores, one or several."""
         if self.stores:
             return self.stores
-        assert self.path is not None  # __post_init__ has checked that one of the two is set
+        assert self.path is not None  # __post_init__ has checked that `path` or `stores` is set
         return (StoreConfig(self.path),)
 
 
@@ -155,15 +161,15 @@ class ActionConfig:
     clip_range: tuple[float, float] = (-1.0, 1.0)
     """lowest and highest value, for normalization = "clip_range"."""
     mode: Mode | None = None
-    """expected mode; a store with the other is refused."""
+    """expected mode; a store with the other mode is refused."""
     frame: Frame | None = None
-    """expected coordinates; a store with others is refused."""
+    """expected coordinates; a store with other coordinates is refused."""
     rotation: Rotation | None = None
-    """expected layout of rotations; a store with another is refused."""
+    """expected layout of rotations; a store with another layout is refused."""
     gripper: Literal["binary", "continuous", "none"] | None = None
-    """expected kind of gripper; a store with another is refused."""
+    """expected kind of gripper; a store with another kind is refused."""
     rate: float | None = None
-    """expected control rate, in Hz; a store with another is refused."""
+    """expected control rate, in Hz; a store with another rate is refused."""
 
     def __post_init__(self) -> None:
         low, high = self.clip_range
@@ -181,9 +187,11 @@ class AugmentationConfig:
     """Random changes of the images while training; acting crops the middle of each image."""
 
     shift: Annotated[int, Ge(0)] | Mapping[str, Annotated[int, Ge(0)]] = 0
-    """largest shift in each direction, in pixels, of all cameras; or a table {camera: pixels}."""
+    """maximum shift in each direction, in pixels: a number for all cameras, or a table {camera:
+    pixels}.
+    """
     crop: Annotated[float, Gt(0), Le(1)] = 1.0
-    """share of each side that is kept; it is enlarged to the size of the image."""
+    """share of each side that is kept; the part that is kept is enlarged to the image's size."""
     brightness: Share = 0.0
     """largest relative change."""
     contrast: Share = 0.0
@@ -191,7 +199,7 @@ class AugmentationConfig:
     saturation: Share = 0.0
     """largest relative change."""
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
-    """largest change, as a share of the colour circle."""
+    """maximum change, as a share of the colour circle."""
     per_frame: bool = False
     """change each frame of a window independently, not the whole window alike."""
 
@@ -222,7 +230,7 @@ class EvaluateConfig:
     episodes: Annotated[int, Ge(0)] = 20
     """attempts at each task; 0 to try chains alone."""
     chains: Annotated[int, Ge(0)] = 0
-    """how many chains to try: tasks in a row, without a reset, until the first failure."""
+    """how many chains to try; a chain is tasks in a row, without a reset, until one fails."""
     replan_steps: Positive = 1
     """actions of each chunk that are executed before the policy is asked again."""
     num_envs: Positive = 16
@@ -236,14 +244,14 @@ class EvaluateConfig:
     instruction ("swapped_words").
     """
     swap: tuple[str, ...] = ()
-    """the words of "swapped_words": each is replaced by the next, the last by the first."""
+    """the words of "swapped_words": each word is replaced by the next, the last by the first."""
     control_episodes: Positive | None = None
     """attempts at each task under each control; default: as many as episodes."""
     checkpoint: Literal["last", "best"] = "last"
     """which checkpoint to evaluate: the newest, or the best by validation."""
     store: str | None = None
-    """for a policy that was trained on several stores: the one whose action scale it acts in, by
-    name; default: the first.
+    """for a policy that was trained on several stores: the name of the store in whose action scale
+    the policy acts; default: the first store.
     """
 
     def __post_init__(self) -> None:

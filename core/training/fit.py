@@ -1,4 +1,7 @@
-"""The training loop. One step is one forward, one backward and one optimiser step for all parts."""
+"""The training loop; core/training/train.py sets up everything that the loop needs.
+
+One step is one forward, one backward and one optimiser step for all parts.
+"""
 
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
@@ -37,8 +40,8 @@ class Run:
     module: the policy as Fabric wraps it, for precision and several processes.
     task_of: {episode: task}, of all episodes.
     action_dim: action dimensions (A).
-    inference: what a checkpoint holds beside the weights: normalisers, conventions.
-    metrics: None in all processes but the first, which alone writes.
+    inference: what a checkpoint holds for acting, beside the weights: normalisers, conventions.
+    metrics: None except in the first process, because only this process writes.
     newest_validation: the validation after the newest step; None if that step had none.
     """
 

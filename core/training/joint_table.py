@@ -21,9 +21,11 @@ from core.training.optimizer import modules_of
 class JointRow:
     """One part in one step.
 
-    parameters, trainable: numbers of all parameters and of the trainable ones.
+    parameters: number of all parameters.
+    trainable: number of trainable parameters.
     gradient_norm: norm of the gradient that the optimiser used.
-    update: norm of the change of the trainable weights, divided by their norm before the step.
+    update: norm of the change of the trainable weights, divided by the weights' norm before the
+        step.
     """
 
     part: str
@@ -76,7 +78,7 @@ class JointTable:
         before: Sequence[Tensor],
         after: Sequence[Tensor],
     ) -> JointRow:
-        # one difference at a time: all of them together would take as much memory as the part
+        # one difference at a time: all differences together would take as much memory as the part
         changes = [
             torch.linalg.vector_norm(new.detach() - old)
             for old, new in zip(before, after, strict=True)

@@ -1,4 +1,11 @@
-"""One optimiser for all parts; each may have its own learning rate and weight decay."""
+"""One optimiser for all parts; each part may have its own learning rate and weight decay.
+
+The optimiser is AdamW; no plugin can replace it. Other code relies on two of its properties:
+- Each parameter group has the keys `part` and `full_lr`. core/training/joint_table.py reads `part`,
+  and `set_learning_rate` below reads `full_lr`.
+- All its state is tensors of single parameters. core/weights/checkpoint.py saves and loads only
+  these.
+"""
 
 import math
 from typing import Any
@@ -69,8 +76,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainC
 def schedule_factor(step: int, train: TrainConfig) -> float:
     """Return the factor, in [0, 1], of the learning rate after `step` steps.
 
-    It rises linearly during the warm-up, stays at one, and falls to zero along a line or a cosine
-    at the end. With a short decay this is the warmup-stable-decay schedule (Hu et al. 2024).
+    The factor rises linearly during the warm-up, stays at one, and falls to zero along a line or a
+    cosine at the end. With a short decay, the schedule is that of Hu et al. 2024
+    (warmup-stable-decay).
     """
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps

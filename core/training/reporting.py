@@ -62,7 +62,7 @@ class MetricsLog:
 
 @dataclass(frozen=True)
 class Reading:
-    """One step's losses and gradient norm, still on the device, and its episodes."""
+    """The losses and the gradient norm of a step, still on the device, and the step's episodes."""
 
     step: int
     values: Mapping[str, Tensor]
@@ -85,7 +85,7 @@ class Readings:
     ) -> None:
         """Keep a step's losses, averaged over its micro-batches, until they are read.
 
-        micro_batches: the (losses, episodes) of each.
+        micro_batches: (losses, episodes) of each micro-batch.
         gradient_norm: None if it is unknown.
         """
         losses = [losses for losses, _ in micro_batches]
@@ -101,7 +101,7 @@ class Readings:
     def read(self, fabric: Fabric) -> list[tuple[Reading, dict[str, float]]]:
         """Return the values of all pending steps, averaged over the processes.
 
-        Waits for the device, once for all of them.
+        Waits for the device once, not once for each step.
         """
         if not self.pending:
             return []

@@ -29,8 +29,8 @@ class StopSignal:
     def requested(self, fabric: Fabric, ask: bool) -> bool:
         """Return whether to stop now; all processes of a run stop after the same step.
 
-        ask: whether to ask the other processes, which waits for the device. If false, a run of
-            several processes goes on.
+        ask: whether to ask the other processes whether to stop; asking waits for the device. If
+            false, a run of several processes goes on.
         """
         if fabric.world_size == 1:
             return self.received is not None

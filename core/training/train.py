@@ -1,4 +1,8 @@
-"""From a recipe to a trained policy: opens the data, builds the policy, and runs `fit`."""
+"""Sets up everything for training; the training loop itself is in core/training/fit.py.
+
+Opens the data, builds the policy and its optimiser, loads a checkpoint if there is one, and runs
+`fit`.
+"""
 
 import json
 import tomllib
@@ -130,13 +134,13 @@ def _prepare_folder(
 
 
 def _check_same_recipe(recipe: Recipe, path: Path) -> None:
-    """Raise ConfigError with every difference between a recipe and the one a run was started with.
+    """Raise ConfigError with every difference between a recipe and the recipe of a started run.
 
-    Only keys that the weights depend on must be the same.
+    Only keys on which the weights depend must be the same.
 
     path: the recipe.toml of the run.
     """
-    # loaded as a recipe, so that keys that are newer than the run have their defaults
+    # loaded as a recipe, so that keys which did not exist when the run started have defaults
     old = _values_by_key(load_recipe(path, [], load_plugins()))
     new = _values_by_key(recipe)
     keys = old.keys() | new.keys()

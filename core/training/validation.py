@@ -21,7 +21,8 @@ class Validation:
     """Masked mean squared errors over the normalised action chunks.
 
     error: error of the policy over all tasks.
-    constant: error of the best constant action of each task, which is fitted to the same episodes.
+    constant: error of the best constant action of each task; the constant is fitted to the same
+        episodes.
     by_task: {task: error of the policy}.
     head_error: mean of `PolicyHead.validation_error`; None for heads that do not define it.
     """
@@ -33,12 +34,12 @@ class Validation:
 
     @property
     def selection_error(self) -> float:
-        """The error by which the best checkpoint is chosen: the lowest is best."""
+        """The error by which the best checkpoint is chosen: the one with the lowest error."""
         return self.error if self.head_error is None else self.head_error
 
     @property
     def improvement(self) -> float:
-        """How far the policy's error is below the constant's, as a fraction of the constant's."""
+        """How far `error` lies below `constant`, as a fraction of `constant`."""
         return 1.0 - self.error / self.constant if self.constant else 0.0
 
 
