@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 from core.contracts.needs import LAYERS, declared_needs, unmet_needs
 from core.registry.catalogue import Catalogue
+from core.registry.hookspecs import ComponentKind
 
 if TYPE_CHECKING:
     from core.recipe.recipe import Part
 
 
 def check_needs(
-    parts: Mapping[Any, "Part | None"], auxiliary: Mapping[str, "Part"], catalogue: "Catalogue"
+    parts: Mapping[ComponentKind, "Part"], auxiliary: Mapping[str, "Part"], catalogue: Catalogue
 ) -> Iterator[str]:
     """Yield one line for every need of a head that the backbone or the text encoder does not meet.
 
-    parts: by kind; None where a section has mistakes of its own.
+    parts: by kind, without those whose sections have mistakes of their own.
     auxiliary: the auxiliary heads, by label.
 
     Only classes can be compared here. A part that a function builds is checked once it is built.
@@ -40,7 +41,8 @@ def check_needs(
                     if needs & LAYERS <= getattr(component.build, "offers", frozenset())
                 ]
                 advice = f"; layers are offered by {_alternatives(capable)}"
-            for reason in unmet_needs(needs, bool(head.role and head.role.insulate), backbone):
+            insulated = bool(head.kind_settings and head.kind_settings.insulate)
+            for reason in unmet_needs(needs, insulated, backbone):
                 yield f"{name} {reason}{advice}"
         if text_encoder is not None and "logits" in needs and not hasattr(text_encoder, "logits"):
             capable = [c.name for c in catalogue["text_encoder"] if hasattr(c.build, "logits")]
