@@ -124,11 +124,10 @@ def _join_parts(
         features=features,
     )
     heads = _build_heads(recipe, spec, action, backbone, text_encoder)
-    vision_settings = parts["vision_encoder"].kind_settings
-    text_settings = parts["text_encoder"].kind_settings
+    vision, text = parts["vision_encoder"], parts["text_encoder"]
     projections = {
-        "vision": build_projection(vision_settings, vision_encoder.width, backbone.width),
-        "text": build_projection(text_settings, text_encoder.width, backbone.width),
+        "vision": build_projection(vision.kind_settings, vision_encoder.width, backbone.width),
+        "text": build_projection(text.kind_settings, text_encoder.width, backbone.width),
     }
     changes_images = recipe.augmentation != AugmentationConfig()
     return Policy(

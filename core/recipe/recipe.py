@@ -213,8 +213,8 @@ def _override(values: dict[str, Any], overrides: Iterable[str]) -> tuple[set[str
 class _Checker:
     """Makes dataclasses of a recipe's tables.
 
-    Its methods append a line to `mistakes` for each mistake, and return None, or leave out the
-    part, where there is one.
+    Every method appends a line to `mistakes` for each mistake, and returns None in place of what it
+    could not make.
     """
 
     catalogue: Catalogue
