@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.formats import ConventionOverride
 from core.recipe.recipe import PARTS
-from core.recipe.sections import GENERAL, OPTIONAL, StoreConfig
+from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS, StoreConfig
 from core.registry.catalogue import load_plugins
 from core.registry.components import Component, Parameter, parameters_of
 from core.registry.hookspecs import ComponentKind
@@ -35,7 +35,7 @@ def built_in(kind: ComponentKind) -> list[Component]:
 
 def tables() -> Iterator[tuple[str, str, type]]:
     """(page, heading, configuration) of every table that stands in the docs."""
-    for name, config in {**GENERAL, **OPTIONAL}.items():
+    for name, config in {**SECTIONS, **ENVIRONMENT_SECTIONS}.items():
         yield "recipes.md", f"## [{name}]", config
     yield "recipes.md", "## The five parts", PartSettings
     for kind in PARTS:

@@ -124,10 +124,10 @@ def _join_parts(
         features=features,
     )
     heads = _build_heads(recipe, spec, action, backbone, text_encoder)
-    vision_settings, text_settings = parts["vision_encoder"].role, parts["text_encoder"].role
+    vision, text = parts["vision_encoder"], parts["text_encoder"]
     projections = {
-        "vision": build_projection(vision_settings, vision_encoder.width, backbone.width),
-        "text": build_projection(text_settings, text_encoder.width, backbone.width),
+        "vision": build_projection(vision.kind_settings, vision_encoder.width, backbone.width),
+        "text": build_projection(text.kind_settings, text_encoder.width, backbone.width),
     }
     changes_images = recipe.augmentation != AugmentationConfig()
     return Policy(
@@ -145,9 +145,11 @@ def _join_parts(
 
 def _objectives(recipe: Recipe) -> dict[str, Objective]:
     """Return the objective of the policy head and of each auxiliary head."""
-    objectives = {"policy_head": Objective(insulate=recipe.parts["policy_head"].role.insulate)}
+    objectives = {
+        "policy_head": Objective(insulate=recipe.parts["policy_head"].kind_settings.insulate)
+    }
     for label, part in recipe.auxiliary.items():
-        objectives[label] = Objective(part.role.weight, part.role.insulate)
+        objectives[label] = Objective(part.kind_settings.weight, part.kind_settings.insulate)
     return objectives
 
 
@@ -236,7 +238,7 @@ def _check_needs(
     text_encoder: TextEncoder,
 ) -> None:
     """Raise ConfigError if a head needs something that the built parts or the data do not have."""
-    reasons = list(unmet_needs(needs, part.role.insulate, backbone))
+    reasons = list(unmet_needs(needs, part.kind_settings.insulate, backbone))
     if "proprio" in needs and not spec.proprio_dim:
         reasons.append("needs proprioception, and the data record none; choose another head")
     if "logits" in needs and not spec.vocabulary:

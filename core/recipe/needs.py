@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 from core.contracts.needs import LAYERS, declared_needs, unmet_needs
 from core.registry.catalogue import Catalogue
+from core.registry.hookspecs import ComponentKind
 
 if TYPE_CHECKING:
     from core.recipe.recipe import Part
 
 
 def check_needs(
-    parts: Mapping[Any, "Part | None"], auxiliary: Mapping[str, "Part"], catalogue: "Catalogue"
+    parts: Mapping[ComponentKind, "Part"], auxiliary: Mapping[str, "Part"], catalogue: Catalogue
 ) -> Iterator[str]:
     """Yield a line for each need of a head that the backbone or the text encoder does not meet.
 
-    parts: {kind: part}; None in place of a part whose section has mistakes.
-    auxiliary: {label: auxiliary head}.
+    parts: by kind, without those whose sections have mistakes of their own.
+    auxiliary: the auxiliary heads, by label.
 
     Only parts whose plugin registered a class can be compared here. A part that a function builds
     is checked once it is built.
@@ -41,7 +42,8 @@ def check_needs(
                     if needs & LAYERS <= getattr(component.build, "offers", frozenset())
                 ]
                 advice = f"; layers are offered by {_alternatives(capable)}"
-            for reason in unmet_needs(needs, bool(head.role and head.role.insulate), backbone):
+            insulated = bool(head.kind_settings and head.kind_settings.insulate)
+            for reason in unmet_needs(needs, insulated, backbone):
                 yield f"{name} {reason}{advice}"
         if text_encoder is not None and "logits" in needs and not hasattr(text_encoder, "logits"):
             capable = [c.name for c in catalogue["text_encoder"] if hasattr(c.build, "logits")]

@@ -1,11 +1,18 @@
 """A recipe is one TOML file; `load_recipe` makes frozen, checked dataclasses of it.
 
-Its steps: read the file, give keys of earlier versions their present names, apply the overrides of
-the command line, check every section, make paths absolute. It reports all mistakes at once, before
-anything is built.
+Its steps, in this order:
+
+1. read the file;
+2. give keys of earlier versions their present names (core/recipe/former.py);
+3. replace the environment, if the caller names another one;
+4. apply the overrides of the command line;
+5. move keys of earlier versions that are in another section now (core/recipe/former.py);
+6. check every section, then the sections with each other;
+7. make relative paths absolute.
+
+All mistakes of steps 4 and 6 are reported at once, before anything is built.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -15,10 +22,11 @@ import tomli_w
 
 from core.errors import ConfigError, did_you_mean
 from core.recipe.checking import fill, parse_value, read_toml
+from core.recipe.former import move_attention, present_name, rename_former_keys
 from core.recipe.needs import check_needs
 from core.recipe.sections import (
-    GENERAL,
-    OPTIONAL,
+    ENVIRONMENT_SECTIONS,
+    SECTIONS,
     ActionConfig,
     AugmentationConfig,
     DataConfig,
@@ -27,9 +35,9 @@ from core.recipe.sections import (
     TrainConfig,
 )
 from core.registry.catalogue import Catalogue
-from core.registry.components import KEYS_OF_EVERY_PART, Component
+from core.registry.components import KEYS_OF_EVERY_PART, NAME, Component
 from core.registry.hookspecs import ComponentKind
-from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
+from core.registry.part_settings import SETTINGS_OF_KIND, AuxiliarySettings, PartSettings
 
 T = TypeVar("T")
 
@@ -41,12 +49,6 @@ PARTS: tuple[ComponentKind, ...] = (
     "policy_head",
 )
 ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
-
-# {section: {key of an earlier version: its present name}}; recipes, overrides and the recipe.toml
-# of finished runs may use either name
-FORMER_NAMES: Mapping[str, Mapping[str, str]] = {
-    "evaluate": {"lanes": "num_envs", "execute": "replan_steps"},
-}
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,20 @@ class Part(Choice):
     """One part of the policy: which component, its configuration, and how it is trained.
 
     settings: the settings that every part has.
-    role: the settings that only parts of its kind have, for example the projection of an encoder or
-        the weight of an auxiliary head's loss; None for kinds without any.
+    kind_settings: the settings that only parts of its kind have, for example the projection of an
+        encoder or the weight of an auxiliary head's loss; None for kinds without any.
     """
 
     settings: PartSettings
-    role: Any = None
+    kind_settings: Any = None
 
     def as_dict(self) -> dict[str, Any]:
         """Every key with its value, in the layout of the TOML."""
-        role = {} if self.role is None else _plain(self.role)
-        return {"name": self.component.name, **_plain(self.settings), **role, **_plain(self.config)}
+        values = {"name": self.component.name, **_plain(self.settings)}
+        if self.kind_settings is not None:
+            values.update(_plain(self.kind_settings))
+        values.update(_plain(self.config))
+        return values
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Every key with its value, in the layout of the TOML."""
-        sections: dict[str, Any] = {name: _plain(getattr(self, name)) for name in GENERAL}
+        sections: dict[str, Any] = {name: _plain(getattr(self, name)) for name in SECTIONS}
         for kind, part in self.parts.items():
             sections[kind] = part.as_dict()
         if self.auxiliary:
@@ -103,7 +108,7 @@ class Recipe:
         if self.environment is not None:
             name = self.environment.component.name
             sections["environment"] = {"name": name, **_plain(self.environment.config)}
-        for name in OPTIONAL:
+        for name in ENVIRONMENT_SECTIONS:
             if getattr(self, name) is not None:
                 sections[name] = _plain(getattr(self, name))
         return sections
@@ -133,14 +138,13 @@ def load_recipe(
     environment: name of an environment to use instead of the recipe's; the recipe's tasks are then
         dropped.
     """
-    mistakes: list[str] = []
     values = read_toml(path, "the recipe")
-    _rename_former_keys(values)
+    rename_former_keys(values)
     if environment is not None:
         _replace_environment(values, environment)
-    overridden_keys = _override(values, overrides, mistakes)
-    _move_attention(values, catalogue)
-    recipe = _check(values, catalogue, mistakes)
+    overridden_keys, mistakes = _override(values, overrides)
+    move_attention(values, catalogue)
+    recipe = _Checker(catalogue, mistakes).recipe(values)
     if recipe is None:
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
     return _with_absolute_paths(recipe, path.parent.absolute(), overridden_keys)
@@ -167,20 +171,6 @@ def load_recipe_of_run(
 # ------------------------------------------------------------------- from a file to plain tables
 
 
-def _rename_former_keys(values: dict[str, Any]) -> None:
-    """Give keys of earlier versions their present names, in place.
-
-    If a section has both, the former name stays, and is later reported as an unknown key.
-    """
-    for section, names in FORMER_NAMES.items():
-        table = values.get(section)
-        if not isinstance(table, dict):
-            continue
-        for former, present in names.items():
-            if former in table and present not in table:
-                table[present] = table.pop(former)
-
-
 def _replace_environment(values: dict[str, Any], name: str) -> None:
     """Replace the recipe's environment, and drop its settings and tasks, in place."""
     own = values.get("environment")
@@ -192,9 +182,10 @@ def _replace_environment(values: dict[str, Any], name: str) -> None:
         evaluate.pop("tasks", None)
 
 
-def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[str]) -> set[str]:
-    """Apply `section.key=value` pairs in place, and return their keys."""
-    overridden_keys = set()
+def _override(values: dict[str, Any], overrides: Iterable[str]) -> tuple[set[str], list[str]]:
+    """Apply `section.key=value` pairs in place; return their keys, and a line per mistake."""
+    overridden_keys: set[str] = set()
+    mistakes: list[str] = []
     for pair in overrides:
         path, equals, text = pair.partition("=")
         section, dot, key = path.strip().partition(".")
@@ -209,157 +200,181 @@ def _override(values: dict[str, Any], overrides: Iterable[str], mistakes: list[s
                 f"override '{pair}': expected section.key=value, for example train.steps=100"
             )
             continue
-        key = FORMER_NAMES.get(section, {}).get(key, key)
+        key = present_name(section, key)
         values[section][key] = parse_value(text)
         overridden_keys.add(f"{section}.{key}")
-    return overridden_keys
-
-
-def _move_attention(values: dict[str, Any], catalogue: Catalogue) -> None:
-    """Move backbone.attention to action_tokens.attention, in place; version 0.1 had it there.
-
-    The backbone of a third party may have a key of this name itself. Then nothing is moved.
-    """
-
-    def has_attention_key(kind: ComponentKind, section: dict[str, Any]) -> bool:
-        component = catalogue[kind].get(str(section.get("name")))
-        return component is not None and "attention" in {f.name for f in fields(component.config)}
-
-    backbone, tokens = values.get("backbone"), values.get("action_tokens")
-    if not isinstance(backbone, dict) or not isinstance(tokens, dict):
-        return
-    if "attention" not in backbone or "attention" in tokens:
-        return
-    if has_attention_key("action_tokens", tokens) and not has_attention_key("backbone", backbone):
-        tokens["attention"] = backbone.pop("attention")
+    return overridden_keys, mistakes
 
 
 # -------------------------------------------------------- from plain tables to checked dataclasses
 
 
-def _check(values: Mapping[str, Any], catalogue: Catalogue, mistakes: list[str]) -> Recipe | None:
-    """Make a recipe of its sections; append each mistake, and return None if there is any."""
-    required = [*GENERAL, *PARTS]
-    optional = ["environment", *OPTIONAL]
-    sections = [*required, "auxiliary", *optional]
-    mistakes += [
-        f"[{name}]: unknown section{did_you_mean(name, sections)}"
-        for name in values
-        if name not in sections
-    ]
-    tables: dict[str, dict[str, Any]] = {}
-    for name in (*required, *(name for name in optional if name in values)):
-        table = values.get(name, {})
-        if not isinstance(table, dict):
-            mistakes.append(f"{name}: expected a section [{name}], got {table!r}")
-            table = {}
-        tables[name] = table
+@dataclass(frozen=True)
+class _Checker:
+    """Makes dataclasses of a recipe's tables.
 
-    general = {name: fill(config, tables[name], name, mistakes) for name, config in GENERAL.items()}
-    parts = {kind: _part(kind, tables[kind], catalogue, mistakes) for kind in PARTS}
-    auxiliary = _auxiliary(values.get("auxiliary", []), catalogue, mistakes)
-    rollouts: dict[str, Any] = {
-        name: fill(config, tables[name], name, mistakes)
-        for name, config in OPTIONAL.items()
-        if name in tables
-    }
-    if "environment" in tables:
-        rollouts["environment"] = _choice(
-            "environment", tables["environment"], catalogue, mistakes, "environment"
-        )
-    mistakes += _contradictions(general["data"], general["action"], rollouts)
-    mistakes += check_needs(parts, auxiliary, catalogue)
-    if mistakes:
-        return None
-    return Recipe(**general, parts=parts, auxiliary=auxiliary, **rollouts)  # type: ignore[arg-type]
-
-
-def _part(
-    kind: ComponentKind,
-    section: dict[str, Any],
-    catalogue: Catalogue,
-    mistakes: list[str],
-    where: str | None = None,
-    role_kind: str | None = None,
-) -> Part | None:
-    """Sort the keys of a part's section into its settings, its role and its component's own.
-
-    where: the section's name in messages; default: `kind`.
-    role_kind: key of the part's role in SETTINGS_OF_KIND; default: `kind`.
+    Every method appends a line to `mistakes` for each mistake, and returns None in place of what it
+    could not make.
     """
-    where = where or kind
-    role_type = SETTINGS_OF_KIND.get(role_kind or kind)
-    role_keys = {f.name for f in fields(role_type)} if role_type else set()
-    shared_values, role_values, own_values = {}, {}, {}
-    for key, value in section.items():
-        if key in role_keys:
-            role_values[key] = value
-        elif key in KEYS_OF_EVERY_PART and key != "name":
-            shared_values[key] = value
-        else:
-            own_values[key] = value
-    choice = _choice(kind, own_values, catalogue, mistakes, where)
-    settings = fill(PartSettings, shared_values, where, mistakes)
-    role = fill(role_type, role_values, where, mistakes) if role_type else None
-    if settings and settings.train is not True and kind in ALWAYS_TRAINED:
-        mistakes.append(
-            f"{where}.train: expected true: the action tokens and the policy head always train"
+
+    catalogue: Catalogue
+    mistakes: list[str]
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
+        """Check all sections, then what they have to do with each other."""
+        tables = self.tables(values)
+        train = self.section("train", TrainConfig, tables)
+        data = self.section("data", DataConfig, tables)
+        augmentation = self.section("augmentation", AugmentationConfig, tables)
+        action = self.section("action", ActionConfig, tables)
+        parts: dict[ComponentKind, Part] = {}
+        for kind in PARTS:
+            part = self.part(kind, tables[kind], kind, SETTINGS_OF_KIND.get(kind))
+            if part is not None:
+                parts[kind] = part
+        auxiliary = self.auxiliary(values.get("auxiliary", []))
+        demonstrations = self.section("demonstrations", DemonstrationsConfig, tables)
+        evaluate = self.section("evaluate", EvaluateConfig, tables)
+        environment: Choice | None = None
+        if "environment" in tables:
+            environment = self.choice("environment", tables["environment"], "environment")
+
+        self.mistakes.extend(_sections_without_environment(tables))
+        self.mistakes.extend(_contradictions(data, action, demonstrations, evaluate))
+        self.mistakes.extend(check_needs(parts, auxiliary, self.catalogue))
+        if self.mistakes or not (train and data and augmentation and action):
+            return None
+        return Recipe(
+            train=train,
+            data=data,
+            augmentation=augmentation,
+            action=action,
+            parts=parts,
+            auxiliary=auxiliary,
+            environment=environment,
+            demonstrations=demonstrations,
+            evaluate=evaluate,
         )
-    return Part(choice.component, choice.config, settings, role) if choice and settings else None
 
+    def tables(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the sections by name, without [[auxiliary]].
 
-def _auxiliary(tables: Any, catalogue: Catalogue, mistakes: list[str]) -> dict[str, Part]:
-    """Check the tables [[auxiliary]]; return the heads by label."""
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        mistakes.append(f"auxiliary: expected tables [[auxiliary]], got {tables!r}")
-        return {}
-    heads: dict[str, Part] = {}
-    for number, table in enumerate(tables):
-        where = f"auxiliary.{number}"
-        part = _part("policy_head", table, catalogue, mistakes, where, role_kind="auxiliary")
-        if part is None or part.role is None:
-            continue
-        label = part.role.label or part.component.name
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", label):
-            mistakes.append(
-                f"{where}.label: expected lower-case letters, digits and underscores, got {label!r}"
+        Each section that every recipe has is among them, and empty if the file leaves it out.
+        """
+        always = [*SECTIONS, *PARTS]
+        if_written = ["environment", *ENVIRONMENT_SECTIONS]
+        known_names = [*always, "auxiliary", *if_written]
+        for name in values:
+            if name not in known_names:
+                self.mistakes.append(f"[{name}]: unknown section{did_you_mean(name, known_names)}")
+        tables: dict[str, dict[str, Any]] = {}
+        for name in (*always, *(name for name in if_written if name in values)):
+            table = values.get(name, {})
+            if not isinstance(table, dict):
+                self.mistakes.append(f"{name}: expected a section [{name}], got {table!r}")
+                table = {}
+            tables[name] = table
+        return tables
+
+    def section(
+        self, name: str, config: type[T], tables: Mapping[str, Mapping[str, Any]]
+    ) -> T | None:
+        """Make a section's dataclass; None also if the recipe has no such section."""
+        return fill(config, tables[name], name, self.mistakes) if name in tables else None
+
+    def part(
+        self,
+        kind: ComponentKind,
+        table: Mapping[str, Any],
+        where: str,
+        kind_settings_type: type | None,
+    ) -> Part | None:
+        """Sort a part's keys into those of every part, of its kind and of its component.
+
+        where: the section's name in messages.
+        kind_settings_type: the dataclass of the keys that only this kind of part has.
+        """
+        kind_keys = {f.name for f in fields(kind_settings_type)} if kind_settings_type else set()
+        shared_values, kind_values, own_values = {}, {}, {}
+        for key, value in table.items():
+            if key in kind_keys:
+                kind_values[key] = value
+            elif key in KEYS_OF_EVERY_PART and key != "name":
+                shared_values[key] = value
+            else:
+                own_values[key] = value
+        choice = self.choice(kind, own_values, where)
+        settings = fill(PartSettings, shared_values, where, self.mistakes)
+        kind_settings = None
+        if kind_settings_type is not None:
+            kind_settings = fill(kind_settings_type, kind_values, where, self.mistakes)
+        if settings and settings.train is not True and kind in ALWAYS_TRAINED:
+            self.mistakes.append(
+                f"{where}.train: expected true: the action tokens and the policy head always train"
             )
-        if label in heads or label == "policy_head":
-            mistakes.append(f"{where}.label: another head is called '{label}', too; set label")
-        heads[label] = part
-    return heads
+        if choice is None or settings is None:
+            return None
+        return Part(choice.component, choice.config, settings, kind_settings)
+
+    def auxiliary(self, tables: object) -> dict[str, Part]:
+        """Check the tables [[auxiliary]]; return the heads by label."""
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            self.mistakes.append(f"auxiliary: expected tables [[auxiliary]], got {tables!r}")
+            return {}
+        heads: dict[str, Part] = {}
+        for number, table in enumerate(tables):
+            where = f"auxiliary.{number}"
+            part = self.part("policy_head", table, where, AuxiliarySettings)
+            if part is None or part.kind_settings is None:
+                continue
+            label = part.kind_settings.label or part.component.name
+            if not NAME.fullmatch(label):
+                self.mistakes.append(
+                    f"{where}.label: expected lower-case letters, digits and underscores, "
+                    f"got {label!r}"
+                )
+            if label in heads or label == "policy_head":
+                self.mistakes.append(
+                    f"{where}.label: another head is called '{label}', too; set label"
+                )
+            heads[label] = part
+        return heads
+
+    def choice(self, kind: ComponentKind, table: Mapping[str, Any], where: str) -> Choice | None:
+        """Look up the component that a section names, and fill its configuration."""
+        name = table.get("name")
+        component = self.catalogue[kind].get(name) if isinstance(name, str) else None
+        if component is None:
+            self.mistakes.append(f"{where}.name: {self.catalogue.explain_unknown(kind, name)}")
+            return None
+        own_values = {key: value for key, value in table.items() if key != "name"}
+        config = fill(component.config, own_values, where, self.mistakes)
+        return Choice(component, config) if config is not None else None
 
 
-def _choice(
-    kind: ComponentKind,
-    section: Mapping[str, Any],
-    catalogue: Catalogue,
-    mistakes: list[str],
-    where: str,
-) -> Choice | None:
-    """Look up the component that a section names, and fill its configuration."""
-    name = section.get("name")
-    component = catalogue[kind].get(name) if isinstance(name, str) else None
-    if component is None:
-        mistakes.append(f"{where}.name: {catalogue.explain_unknown(kind, name)}")
-        return None
-    own_values = {key: value for key, value in section.items() if key != "name"}
-    config: Any = fill(component.config, own_values, where, mistakes)
-    return Choice(component, config) if config is not None else None
-
-
-def _contradictions(data: Any, action: Any, rollouts: Mapping[str, Any]) -> list[str]:
-    """Compare sections with each other; a section with mistakes of its own is None here."""
-    mistakes = [
+def _sections_without_environment(tables: Mapping[str, object]) -> list[str]:
+    """Return a line for each section that needs an environment, if the recipe has none."""
+    if "environment" in tables:
+        return []
+    return [
         f"[{name}]: there is no [environment] for it; add one, or leave out [{name}]"
-        for name in OPTIONAL
-        if name in rollouts and "environment" not in rollouts
+        for name in ENVIRONMENT_SECTIONS
+        if name in tables
     ]
-    if rollouts.get("demonstrations") and data and data.path is None:
+
+
+def _contradictions(
+    data: DataConfig | None,
+    action: ActionConfig | None,
+    demonstrations: DemonstrationsConfig | None,
+    evaluate: EvaluateConfig | None,
+) -> list[str]:
+    """Compare sections; None is one that the recipe does not have, or with mistakes of its own."""
+    mistakes = []
+    if demonstrations and data and data.path is None:
         mistakes.append(
             "[demonstrations]: they are recorded into one store; name it with data.path alone"
         )
-    evaluate = rollouts.get("evaluate")
     if evaluate and action and evaluate.replan_steps > action.horizon:
         mistakes.append(
             f"evaluate.replan_steps: expected at most action.horizon = {action.horizon}, "

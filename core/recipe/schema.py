@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from core.recipe.recipe import ALWAYS_TRAINED, PARTS
-from core.recipe.sections import GENERAL, OPTIONAL
+from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS
 from core.registry.catalogue import Catalogue
 from core.registry.components import parameters_of
 from core.registry.hookspecs import ComponentKind
@@ -15,35 +15,40 @@ from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema (draft 2020-12) of every recipe that these components allow."""
     definitions: dict[str, Any] = {}
-    sections = {name: _object(config, definitions) for name, config in GENERAL.items()}
+    sections = {name: _object(config, definitions) for name, config in SECTIONS.items()}
     for kind in PARTS:
         sections[kind] = _part(kind, catalogue, definitions, SETTINGS_OF_KIND.get(kind))
     auxiliary = _part("policy_head", catalogue, definitions, SETTINGS_OF_KIND["auxiliary"])
     sections["auxiliary"] = {"type": "array", "items": auxiliary}
     sections["environment"] = _component("environment", catalogue, definitions, {})
-    sections |= {name: _object(config, definitions) for name, config in OPTIONAL.items()}
+    sections |= {
+        name: _object(config, definitions) for name, config in ENVIRONMENT_SECTIONS.items()
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Joinery recipe",
         "type": "object",
         "properties": sections,
         "required": ["data", *PARTS],
-        "dependentRequired": {name: ["environment"] for name in OPTIONAL},
+        "dependentRequired": {name: ["environment"] for name in ENVIRONMENT_SECTIONS},
         "additionalProperties": False,
         "$defs": definitions,
     }
 
 
 def _part(
-    kind: ComponentKind, catalogue: Catalogue, definitions: dict[str, Any], role: type | None
+    kind: ComponentKind,
+    catalogue: Catalogue,
+    definitions: dict[str, Any],
+    kind_settings: type | None,
 ) -> dict[str, Any]:
     """Return the schema of a part's section.
 
-    role: the class of the settings that only this kind of part has.
+    kind_settings: the settings that only this kind of part has.
     """
     settings = _object(PartSettings, definitions)["properties"]
-    if role is not None:
-        settings |= _object(role, definitions)["properties"]
+    if kind_settings is not None:
+        settings |= _object(kind_settings, definitions)["properties"]
     if kind in ALWAYS_TRAINED:
         settings["train"] = {"const": True}
     return _component(kind, catalogue, definitions, settings)

@@ -287,11 +287,15 @@ def _raise_if_repeated(names: tuple[str, ...], key: str) -> None:
         raise ValueError(f"{key} names one twice: {', '.join(repeated)}")
 
 
-GENERAL: Mapping[str, type] = {
+# the sections of every recipe, beside those of components
+SECTIONS: Mapping[str, type] = {
     "train": TrainConfig,
     "data": DataConfig,
     "augmentation": AugmentationConfig,
     "action": ActionConfig,
 }
 # sections that need an environment; a recipe without them has None in their place
-OPTIONAL: Mapping[str, type] = {"demonstrations": DemonstrationsConfig, "evaluate": EvaluateConfig}
+ENVIRONMENT_SECTIONS: Mapping[str, type] = {
+    "demonstrations": DemonstrationsConfig,
+    "evaluate": EvaluateConfig,
+}

@@ -15,6 +15,8 @@ from core.errors import PluginError
 from core.registry.hookspecs import Build, ComponentKind
 from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 
+# names of components, and labels of auxiliary heads
+NAME = re.compile(r"[a-z][a-z0-9_]*")
 KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
 # the keys of a part's section beside those of its component
 KEYS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
@@ -83,7 +85,7 @@ class Registry:
             raise PluginError(
                 f"{where}, but plugin {other.plugin} has that name already: rename or uninstall one"
             )
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", component.name):
+        if not NAME.fullmatch(component.name):
             raise TypeError(f"{where}: a name is lower-case letters, digits and underscores")
         config: Any = component.config
         is_dataclass_type = isinstance(config, type) and is_dataclass(config)

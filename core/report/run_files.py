@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import DataError
+from core.recipe.former import rename_former_keys
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
@@ -39,7 +40,8 @@ class RunRecord:
     """What is known of a run, without the large arrays; a field is None if its file is missing.
 
     recipe: the text of recipe.toml.
-    settings: the contents of recipe.toml, {section: {key: value}}.
+    settings: the contents of recipe.toml, {section: {key: value}}; keys of earlier versions have
+        their present names.
     """
 
     folder: Path
@@ -169,13 +171,16 @@ def read_predictions(folder: Path) -> list[PredictedEpisode]:
 
 
 def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text of recipe.toml, and its contents under the present names of keys."""
     try:
         text = path.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
+        values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not valid TOML: {error}; restore it from the recipe that was run"
         ) from None
+    rename_former_keys(values)
+    return text, values
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

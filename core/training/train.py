@@ -93,7 +93,8 @@ def _strategy(recipe: Recipe) -> str:
     """
     heads = [recipe.parts["policy_head"], *recipe.auxiliary.values()]
     some_gradients_are_missing = any(
-        getattr(head.component.build, "needs", True) or head.role.insulate for head in heads
+        getattr(head.component.build, "needs", True) or head.kind_settings.insulate
+        for head in heads
     )
     if some_gradients_are_missing and recipe.train.devices > 1:
         return "ddp_find_unused_parameters_true"

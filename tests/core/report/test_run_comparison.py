@@ -59,6 +59,21 @@ def test_a_run_without_a_recipe_does_not_count_as_different(pristine_run, other,
     assert {line.texts[1] for line in lines} == {"-"}
 
 
+def test_a_key_under_its_former_name_is_no_difference(pristine_run, tmp_path):
+    recipe = (pristine_run / "recipe.toml").read_text(encoding="utf-8")
+    former, present = tmp_path / "former", tmp_path / "present"
+    for folder, keys in (
+        (former, "lanes = 8\nexecute = 2"),
+        (present, "num_envs = 8\nreplan_steps = 2"),
+    ):
+        folder.mkdir()
+        (folder / "recipe.toml").write_text(f"{recipe}\n[evaluate]\n{keys}\n", encoding="utf-8")
+    records = [read_run(former), read_run(present)]
+    assert recipe_differences(records) == (12, [])
+    assert records[0].settings["evaluate"] == {"num_envs": 8, "replan_steps": 2}
+    assert "lanes = 8" in (records[0].recipe or "")
+
+
 def test_what_a_run_has_not_measured_stays_empty(pristine_run, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
