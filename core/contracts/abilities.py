@@ -24,7 +24,7 @@ class HasBlocks(Protocol):
 class HasOutputLayer(Protocol):
     """A text encoder with an output layer, for heads that need "logits".
 
-    vocabulary: number of tokens that are scored; 0 if the encoder was built without an output
+    vocabulary: number of tokens that `logits` scores; 0 if the encoder was built without an output
     layer.
     """
 
@@ -59,7 +59,7 @@ class Loadable(Protocol):
 
 @runtime_checkable
 class Publishable(Protocol):
-    """A part that can be written back in the layout in which its weights were published."""
+    """A part that can be written in the layout in which its weights were published."""
 
     def publish(self) -> dict[str, Tensor]:
         """Return the part's tensors under their published names."""
@@ -70,9 +70,9 @@ class Publishable(Protocol):
 
 @runtime_checkable
 class CheckpointPublishable(Protocol):
-    """A part that can be written back into the kind of training checkpoint (.ckpt) it came from.
+    """A part that can be written to a training checkpoint (.ckpt) like the one it was read from.
 
-    The part knows the names of its tensors there; core writes the file.
+    The part knows the names of its tensors in such a checkpoint; core writes the file.
     """
 
     def publish_checkpoint(self) -> dict[str, Tensor]:

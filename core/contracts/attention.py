@@ -17,7 +17,7 @@ from core.contracts.batch import Memory, TokenSequence
 def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor | None:
     """Return which token (row) sees which (column): (S 1 L P+L) bool, or None if purely causal.
 
-    past: P tokens that were run before; their columns come first.
+    past: the P tokens that were run before the sequence; the columns of the past come first.
 
     Where this returns None, a backbone can use the causal mode of a fused kernel. A padding token
     sees itself, so that no row is empty and softmax gives no NaN.
@@ -36,8 +36,8 @@ def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -
 def token_positions(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor:
     """Return each token's position (S L) int64.
 
-    A position is the number of real tokens before a token. Tokens that are private to another frame
-    do not count.
+    The position of a token is the number of real tokens before it. Tokens that are private to
+    another frame are not counted.
     """
     count, length = sequence.tokens.shape[:2]
     if past is None and sequence.private is None:
@@ -68,8 +68,9 @@ def make_memory(
 ) -> Memory:
     """Return the memory of a sequence and of the past before it.
 
-    tokens, hidden_states: of the sequence alone, (S L D); hidden states of each layer.
-    keys, values: of past and sequence, (S K P+L d) for each layer, as attention has used them.
+    tokens: (S L D), without the tokens of the past.
+    hidden_states: (S L D) for each layer, without the hidden states of the past.
+    keys, values: (S K P+L d) for each layer, as attention used them, for the past and the sequence.
     """
     if past is None:
         return Memory(sequence, tokens, tuple(keys), tuple(values), tuple(hidden_states))

@@ -12,7 +12,7 @@ from torch import Tensor, device
 
 from core.errors import ConfigError
 
-# What a part remembers while acting: tensors (B ...), of which any row can be reset alone.
+# What a part remembers while acting: tensors (B ...); any row can be reset alone.
 State = Mapping[str, Tensor]
 
 
@@ -21,8 +21,8 @@ class TokenGroup:
     """Tokens and a mask of the real ones, passed between all parts (after Octo's TokenGroup).
 
     tokens: (... N D).
-    mask: (... N) bool, True where real. None means no padding; a mask of ones means the same, but
-        to find that out takes a wait for the device.
+    mask: (... N) bool, True where real. None means no padding. A mask of ones means the same, but
+        checking that it is all ones would make the CPU wait for the GPU, so prefer None.
     grid: (N 2) int64, row and column of an image's tokens; -1 for a token without a place.
     losses: {name: scalar}, what the part that made the tokens adds to the training loss.
     """
@@ -56,7 +56,7 @@ class TokenSequence:
     readout: (B T Q) int64, indices of the action tokens in the flattened (S L), ascending; every
         sequence has the same number.
     block: (S L) int64; no token sees a later block. None means causal: each token is a block.
-    private: (S L) bool, tokens that only their own frame sees, such as those that a head adds.
+    private: (S L) bool, True for tokens that only their own frame sees: a head adds such tokens.
     grid: (S L 2) int64, row and column of an image's token; -1 for all others.
     losses: {name: scalar}, what the layout adds to the training loss.
     """
@@ -91,11 +91,11 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a backbone computed from sequences, layer by layer, so that they can be continued.
+    """What a backbone computed from sequences, layer by layer, so that more tokens can follow.
 
     sequence: all tokens that were run.
     tokens: (S L D), hidden states after the last norm.
-    keys, values: of each layer (S K L d); rotary positions are applied to keys, if there are any.
+    keys, values: (S K L d) for each layer; the keys include rotary positions, if there are any.
     hidden_states: (S L D), the input of the first layer, then the output of each layer.
     carry: {name: (S ...)}, the state of a recurrent backbone; zeros at the beginning.
     losses: {name: scalar}, what the backbone adds to the training loss.

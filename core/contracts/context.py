@@ -14,7 +14,7 @@ from core.episodes.episode import Feature
 from core.errors import JoineryError
 
 T = TypeVar("T")
-# larger than any block within a sequence, or within what one call of `extend` adds to it
+# larger than any block number in a sequence, and than any that one call of `extend` is given
 _BLOCKS_PER_EXTENSION = 2**32
 
 
@@ -22,7 +22,7 @@ _BLOCKS_PER_EXTENSION = 2**32
 class ContextSpec:
     """Sizes of the context that a policy head will read, known when it is built.
 
-    width: of readout and tokens (D).
+    width: width of the readout and of the tokens (D).
     action_tokens: number of action tokens per frame (Q).
     vision_width: width of context.vision.
     proprio_dim: number of proprioceptive values (P).
@@ -53,8 +53,8 @@ class Context:
     features: {name: (B T ...)}, as recorded.
     present: {camera or feature: (B) bool}, as in Batch.
     vision: (B T N D_vision), tokens before the backbone; None unless the head needs them.
-    memory: of all tokens, in S sequences of B * T / S frames each; None unless the head needs
-        tokens, layers or `extend`.
+    memory: what the backbone computed from all tokens, in S sequences of B * T / S frames each;
+        None unless the head needs tokens, layers or `extend`.
     extensions: number of times that `extend` was called.
     backbone: runs the tokens of `extend`.
     words: computes `embed` and `logits`.
@@ -75,8 +75,9 @@ class Context:
     def extend(self, tokens: Tensor, block: Tensor | None = None) -> tuple[Tensor, Self]:
         """Run n more tokens of each frame -> their hidden states (B T n D), and the longer context.
 
-        tokens: (B T n D). They see the tokens of their sequence up to and including their frame,
-            and the tokens that were added to that frame before. No other token sees them.
+        tokens: (B T n D). The new tokens see the tokens of their sequence up to and including their
+            frame, and the tokens that earlier calls added to this frame. Tokens of other frames and
+            earlier tokens do not see the new tokens.
         block: (n) int64, which of the n tokens see each other: token i sees token j if
             block(j) <= block(i). None is causal.
 
@@ -94,9 +95,9 @@ class Context:
     def attention_mask(self, count: int, block: Tensor | None = None) -> Tensor:
         """Return what `count` tokens added to each frame may see: (S 1 F*count L+F*count) bool.
 
-        For heads with layers of their own; `extend` does this itself. Columns are the memory's
-        tokens, then the added ones, frame after frame, with F = B * T / S frames. Blocks are those
-        of `extend`.
+        Heads that have layers of their own need this; `extend` applies the mask itself. Columns are
+        the memory's tokens, then the added tokens, frame after frame, with F = B * T / S frames.
+        `block` means the same as in `extend`.
         """
         added = self._extension(self._empty_tokens(count), block)
         mask = attention_mask(added, self._required_memory.sequence)

@@ -15,8 +15,9 @@ TRAINING, VALIDATION = 1, 2
 class Generator:
     """Random numbers for a batch; the first size of every draw is the number of rows.
 
-    Training uses `shared`: one stream for all rows, fast and on the device. Acting uses `by_row`: a
-    stream for each row, whose numbers depend neither on the other rows nor on how many there are.
+    Training uses `shared`: one stream for all rows, fast and on the device. Acting uses `by_row`:
+    one stream for each row. A row's numbers then do not depend on how many other rows there are,
+    or on what these rows draw.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from core.contracts.parts import Backbone
 
 Need = Literal["tokens", "keys_values", "hidden_states", "extend", "vision", "proprio", "logits"]
-# the needs that only `Backbone.remember` can meet
+# the needs that a backbone can meet only with `remember`
 LAYERS: frozenset[Need] = frozenset({"keys_values", "hidden_states", "extend"})
 DESCRIPTIONS = {
     "keys_values": "the keys and values of every layer",
@@ -23,10 +23,9 @@ RUNS_OTHER_PARTS = frozenset({"extend", "logits"})
 
 
 def declared_needs(build: Callable[..., Any]) -> frozenset[Need] | None:
-    """Return the needs that a head's class declares.
+    """Return the needs that a head's class declares, or None if only a built head can tell them.
 
-    None if `build` is a function, or if the class computes `needs`: then only the head that is
-    built can tell.
+    Only a built head can tell its needs if `build` is a function or if the class computes `needs`.
     """
     needs = getattr(build, "needs", None)
     return frozenset(needs) if isinstance(needs, frozenset | set | list | tuple) else None

@@ -8,8 +8,8 @@ Shape legend, used throughout:
 
 Each part is an `nn.Module` derived from one of the five abstract classes. "Built as" lists the
 keyword arguments that core offers; a build function or class receives those that its signature
-names. What flows between the parts is in core/contracts/batch.py, and what a part can offer beyond
-its contract in core/contracts/abilities.py.
+names. core/contracts/batch.py defines what flows between the parts. core/contracts/abilities.py
+defines what a part can offer beyond its contract.
 
 No part keeps hidden state or draws from a global random generator, and no sample's result depends
 on other samples of the batch or on padding; `core.testing` checks this. To write a simple policy
@@ -60,14 +60,15 @@ class ActionSpec:
 class PolicyHead(nn.Module, ABC):
     """Context -> actions. Built as `build(config, *, context: ContextSpec, action: ActionSpec)`.
 
-    needs: what the head reads of the context beyond the readout. Core computes only what some head
-        needs.
-        "tokens": `context.memory.tokens`, the last hidden states of all tokens, of any backbone;
-        "keys_values", "hidden_states": of every layer, in `context.memory`;
+    needs: what the head reads from the context besides the readout. Core computes only what some
+        head needs.
+        "tokens": `context.memory.tokens`, the last hidden states of all tokens (any backbone);
+        "keys_values": the keys and values of every layer, in `context.memory`;
+        "hidden_states": the hidden states of every layer, in `context.memory`;
         "extend": `context.extend`, to run further tokens after the observations;
         "vision": `context.vision`, tokens before the backbone;
         "proprio": `context.proprio`;
-        "logits": `context.embed` and `context.logits`, of the text encoder.
+        "logits": `context.embed` and `context.logits`, which use the text encoder.
     needs_actions: whether `loss` reads `batch.actions`; if so, core does not call it for batches
         without actions.
     """
@@ -100,8 +101,8 @@ class PolicyHead(nn.Module, ABC):
     ) -> Tensor | None:
         """Return the validation error (B); None stands for the squared error of `forward`.
 
-        Heads that sample override this: a good sample may differ from the recorded action, so that
-        its squared error says little.
+        Heads that draw samples override this. A good sample can differ from the recorded action, so
+        the squared error of a sample says little.
         """
         return None
 
@@ -117,11 +118,11 @@ class VisionEncoder(nn.Module, ABC):
     features: {name: Feature}, the features that `data.features` in the recipe names, such as depth.
 
     Attributes:
-    width: of the tokens.
-    cameras: names, in the order of their tokens.
-    separates_cameras: tokens come camera after camera, the same number for each, and depend on that
-        camera's image alone. Core can then hide a camera that a sample lacks. An encoder that mixes
-        cameras sets False.
+    width: width of the tokens.
+    cameras: names of the cameras, in the order of their tokens.
+    separates_cameras: whether tokens come camera after camera, the same number for each camera, and
+        depend on the image of their own camera alone. Core can then hide a camera that a sample
+        lacks. An encoder that mixes cameras sets False.
     """
 
     width: int
@@ -142,7 +143,7 @@ class TextEncoder(nn.Module, ABC):
 
     An encoder with an output layer also has the attributes of `HasOutputLayer`.
 
-    width: of the tokens.
+    width: width of the tokens.
     prefix: number of leading tokens of every instruction that must stand before the images, such as
         a begin-of-sequence token.
     """
@@ -181,13 +182,13 @@ class LayerSpec:
 class Backbone(nn.Module, ABC):
     """Mixes the tokens of a sequence. Built as `build(config)`; only `forward` is required.
 
-    width: of the tokens.
-    longest: number of tokens of the longest sequence that `remember` takes; None: no limit.
+    width: width of the tokens.
+    longest: maximum number of tokens in a sequence that `remember` accepts; None: no limit.
     obstacle: why this instance offers less than its class, for error messages.
-    mixes: False where no token sees another.
-    both_ways: False where no token can see a later one of its block, as in recurrent networks.
-    offers: what `remember` gives: "keys_values", "hidden_states", "extend", "losses" of the
-        backbone, and "carry", the state with which a recurrent backbone acts in constant time.
+    mixes: False if no token sees another token.
+    both_ways: False if no token can see a later token of its own block, as in recurrent networks.
+    offers: what `remember` gives, some of: "keys_values"; "hidden_states"; "extend"; "losses" that
+        the backbone adds; "carry", the state with which a recurrent backbone acts in constant time.
     layer_spec: sizes of the layers; None if "keys_values" is not offered.
     """
 
@@ -204,12 +205,12 @@ class Backbone(nn.Module, ABC):
         """(S L width) -> hidden states (S L width), masked as core/contracts/attention.py says."""
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> hidden states of the action tokens (B T Q width), all most heads read."""
+        """(S L width) -> hidden states of action tokens (B T Q width), enough for most heads."""
         hidden: Tensor = self(sequence)
         return hidden.flatten(0, 1)[sequence.readout]
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence after the past, if any -> memory of both, past first."""
+        """Run a sequence after the past, if there is one -> memory of both, the past first."""
         raise NotImplementedError(
             f"{type(self).__name__} offers {sorted(self.offers)}, and so has no memory"
         )
@@ -225,9 +226,9 @@ class ActionTokens(nn.Module, ABC):
     Built as `build(config, *, width: int, action: ActionSpec, proprio_dim: int, text_prefix: int)`;
     text_prefix is the number of leading text tokens that must stand before the images.
 
-    count: Q, action tokens per frame; 0 where the head reads other tokens.
-    causal: no token sees a later one; False for layouts with blocks of several tokens.
-    context: number of frames in one sequence, and of frames that are kept while acting.
+    count: Q, number of action tokens per frame; 0 where the head reads other tokens.
+    causal: True if no token sees a later token; False for layouts with blocks of several tokens.
+    context: number of frames in one sequence; while acting, this many frames are kept.
     """
 
     count: int

@@ -31,14 +31,14 @@ def hide_cameras(vision: TokenGroup, present: Tensor) -> TokenGroup:
 
 
 def full_mask(group: TokenGroup) -> Tensor:
-    """Return the group's mask (... N); all True where the group has none."""
+    """Return the group's mask (... N); all True if the group has no mask."""
     if group.mask is not None:
         return group.mask
     return torch.ones_like(group.tokens[..., 0], dtype=torch.bool)
 
 
 def full_grid(group: TokenGroup) -> Tensor:
-    """Return row and column of the group's tokens (N 2); all -1 where the group has none."""
+    """Return row and column of the group's tokens (N 2); all -1 if the group has no grid."""
     if group.grid is not None:
         return group.grid
     return torch.full((group.tokens.shape[-2], 2), -1, device=group.tokens.device)
@@ -53,11 +53,11 @@ def pack(
     grid: Tensor | None = None,
     private: Tensor | None = None,
 ) -> TokenSequence:
-    """Build sequences with the padding of each at its end, so that a token's index is its position.
+    """Build sequences with all padding at the end, so that a token's index is its position.
 
     group: (S L D), with padding anywhere.
     frame, kind, block, private: (L), as in TokenSequence, the same for all sequences.
-    grid: (L 2), likewise.
+    grid: (L 2), as in TokenSequence, the same for all sequences.
     readout: (B T Q), indices of the action tokens in the flattened (S L) of `group`.
 
     Nothing here waits for the device.

@@ -15,7 +15,8 @@ class Conversion:
     """Converts actions of `source` to actions of `target`; dimensions correspond by name.
 
     frame_stride: source frames per target frame, 1 where both have the same rate.
-    rotation_names: the target's rotation dimensions; default: those of `rotation_columns(target)`.
+    rotation_names: the target's rotation dimensions; default: the dimensions that
+        `rotation_columns(target)` finds.
     """
 
     source: ActionConvention
@@ -75,7 +76,7 @@ class Conversion:
     def _convert_dimension(self, values: np.ndarray, d: int, column: int) -> np.ndarray:
         """Convert one dimension (n frame_stride) -> (n).
 
-        Relative movements add up. Of absolute positions and of gripper values, the last one counts.
+        Relative movements are summed. Absolute positions and gripper values: the last frame counts.
         """
         source_gripper = gripper_of(self.source, d)
         target_gripper = gripper_of(self.target, column)
@@ -91,8 +92,8 @@ class Conversion:
     def _convert_rotation(self, actions: np.ndarray) -> np.ndarray:
         """Convert the rotation of actions (n frame_stride A_source) -> (n R).
 
-        Relative rotations are composed in the order of the frames, each about the fixed axes. Of
-        absolute rotations, the last one counts.
+        Relative rotations are composed in the order of the frames, each about the fixed axes.
+        Absolute rotations: the last frame counts.
         """
         columns = rotation_columns(self.source)
         numbers = actions[..., columns] * np.array(self.source.scale)[columns]
@@ -229,7 +230,8 @@ def gripper_of(convention: ActionConvention, dimension: int) -> Gripper | None:
 def rotation_columns(convention: ActionConvention) -> list[int]:
     """Return the rotation dimensions, or an empty list if it is not clear which they are.
 
-    Of the dimensions that drive no gripper, they are all, or all after the three of the position.
+    All dimensions that drive no gripper are rotation dimensions, except the three of the position,
+    which come first if the action has a position.
     """
     gripper_columns = {gripper.dimension for gripper in convention.grippers}
     arm_columns = [d for d in range(convention.dim) if d not in gripper_columns]
@@ -240,9 +242,9 @@ def rotation_columns(convention: ActionConvention) -> list[int]:
 
 
 def rotation_names(conventions: Sequence[ActionConvention]) -> tuple[str, ...]:
-    """Return the rotation dimensions' names in `merge_conventions(conventions)`.
+    """Return the names of the rotation dimensions in `merge_conventions(conventions)`.
 
-    They are those of the first convention that has a rotation.
+    They are the names that the first convention with a rotation gives to its rotation dimensions.
     """
     for convention in conventions:
         if convention.rotation != "none":
@@ -257,10 +259,10 @@ def _named_rotation_columns(target: ActionConvention, names: tuple[str, ...] | N
 
 
 def merge_conventions(conventions: Sequence[ActionConvention]) -> ActionConvention:
-    """Return one convention with the dimensions of all, those of the first one first.
+    """Return one convention with all dimensions, beginning with those of the first convention.
 
-    If a convention has another rotation layout than the first one, its rotation dimensions are not
-    added, because they are converted to those of the first.
+    If a convention has another rotation layout than the first convention, its rotation dimensions
+    are not added, because its rotations are converted to the layout of the first convention.
     """
     merged = conventions[0]
     for other in conventions[1:]:

@@ -35,10 +35,10 @@ VISUAL = ("rgb", "depth", "points")  # meanings that are hidden where the images
 class Gripper:
     """One gripper dimension of the action.
 
-    dimension: its index in the action.
+    dimension: index of the gripper's dimension in the action.
     kind: "binary" has two states; "continuous" is an opening or a force.
-    closed: the action's value that closes it.
-    open: the action's value that opens it.
+    closed: the action's value that closes the gripper.
+    open: the action's value that opens the gripper.
     """
 
     dimension: int
@@ -58,9 +58,9 @@ class Gripper:
 class ActionConvention:
     """What the numbers of an action mean.
 
-    names: one per dimension, "x" or "gripper" for example.
+    names: one name per dimension, "x" or "gripper" for example.
     mode: "delta" moves relative to where the robot is, "absolute" says where to be.
-    frame: in which coordinates: "world", "base", "tool" or "joint".
+    frame: the coordinates in which the action is given: "world", "base", "tool" or "joint".
     rotation: layout of the rotation dimensions, "none" where there are none.
     scale: metres or radians per 1.0, for each dimension (0.02: 1.0 means two centimetres).
     rate: control rate in Hz.
@@ -126,7 +126,7 @@ class Camera:
 class Feature:
     """A named observation at every frame, beside camera images and proprioception; lossless.
 
-    shape: of one frame; () is a single number.
+    shape: the shape of one frame's observation; () is a single number.
     dtype: numpy's name for the numbers.
     meaning: how readers may interpret it:
         "rgb"     colour image (Y X 3), uint8, that must not be compressed with loss
@@ -136,7 +136,7 @@ class Feature:
         "reward"  reward that came with this frame, usually ()
         "text"    UTF-8 padded with zero bytes (size), uint8: see `encode_text` and `decode_text`
         "other"   anything else
-    unit: of the numbers, "m", "mm" or "N" for example; "" where they have none.
+    unit: the unit of the numbers, "m", "mm" or "N" for example; "" where the numbers have none.
     """
 
     shape: tuple[int, ...]
@@ -173,11 +173,11 @@ class StoreInfo:
     """What all episodes of a store, a source or an environment have in common.
 
     fps: frames per second.
-    cameras: by name.
+    cameras: {name: camera}.
     action: the convention of the actions.
     proprio: names of the proprioceptive numbers, possibly none.
     origin: where the data comes from, and its licence.
-    features: further observations, by name; no camera may have the same name.
+    features: {name: feature}, further observations; no camera may have the same name.
     """
 
     fps: float

@@ -71,7 +71,7 @@ class Normalizer:
 
     Grippers with two states become {0, 1}.
 
-    method: how the map was fitted; methods in BOUNDED clip.
+    method: how the map was fitted; the methods in BOUNDED also clip.
     affine: the map, with one entry per dimension.
     binary: the grippers with two states.
     """
@@ -90,7 +90,7 @@ class Normalizer:
     ) -> Self:
         """Fit to the statistics of a store's actions.
 
-        method: for all dimensions but those of grippers:
+        method: how the map is fitted, for all dimensions except grippers:
             "none"        leaves the numbers as they are
             "clip_range"  clips to `clip_range` and maps it to [-1, 1] (RoboVLMs: -0.65 to 0.65)
             "min_max"     maps the observed range to [-1, 1]

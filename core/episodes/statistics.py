@@ -18,8 +18,8 @@ class Statistics:
 
     count: number of rows, n.
     means: (D).
-    deviations: (D), sums of squared deviations from the mean. Unlike sums of squares, they lose no
-    precision where the mean is far from zero.
+    deviations: (D), sums of squared deviations from the mean. Sums of squares would lose
+    precision where the mean is far from zero; these sums do not.
     quantiles: (D 201), each dimension's quantiles at GRID; the first is the minimum, the last the
     maximum.
     """
@@ -65,7 +65,7 @@ class Statistics:
         return cls(int(counts.sum()), _row(mean), _row(within + between), _rows(quantiles))
 
     def scatter(self, columns: Sequence[int], width: int) -> Self:
-        """Return the statistics of wider rows, with these dimensions at `columns` and 0 elsewhere.
+        """Return the statistics of wider rows: these dimensions at `columns`, and 0 elsewhere.
 
         columns: (D), the position of each dimension in the wider rows.
         width: number of dimensions of the wider rows.
@@ -119,8 +119,8 @@ def _merge_quantiles(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
     counts: (m), number of rows in each set.
     grids: (m 201), each set's quantiles.
 
-    A value of a grid stands for one step of the grid, and for half a step at both ends: this is its
-    share of the rows of its set.
+    Each value of a grid stands for a share of its set's rows: one step of the grid, or half a step
+    if the value is the first or the last.
     """
     share = np.full(GRID.size, 1.0)
     share[[0, -1]] = 0.5

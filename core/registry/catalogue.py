@@ -1,6 +1,6 @@
 """Finds plugins and collects their components, in one way for built-in and installed plugins.
 
-All of them go through one pluggy manager. `joinery plugins` lists every plugin with its origin,
+All plugins go through one pluggy manager. `joinery plugins` lists every plugin with its origin,
 version, components and their configuration.
 """
 
@@ -72,13 +72,13 @@ class Catalogue:
         return self.registries[kind]
 
     def note_failure(self, plugin: Plugin, error: BaseException) -> None:
-        """Note why a plugin failed; `explain_unknown` tells it to users who miss a component."""
+        """Note why a plugin failed; `explain_unknown` tells users who miss a component."""
         self.failures[plugin.name] = (
             f"{plugin.distribution} {plugin.version}: {type(error).__name__}: {error}"
         )
 
     def explain_unknown(self, kind: ComponentKind, name: object) -> str:
-        """Say which components exist, and which plugins failed and may offer the missing one."""
+        """Say which components exist, and which failed plugins may offer the missing component."""
         known = [component.name for component in self[kind]]
         if not isinstance(name, str):
             return f"expected the name of a {kind}{did_you_mean('', known)}"

@@ -18,12 +18,12 @@ from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 # names of components, and labels of auxiliary heads
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
-# the keys of a part's section beside those of its component
+# the keys of a part's section besides the keys of its component
 KEYS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
 KEYS_OF_KIND = {
     kind: frozenset(f.name for f in fields(settings)) for kind, settings in SETTINGS_OF_KIND.items()
 }
-KEYS_OF_KIND["policy_head"] |= KEYS_OF_KIND["auxiliary"]  # every head may be an auxiliary one
+KEYS_OF_KIND["policy_head"] |= KEYS_OF_KIND["auxiliary"]  # every head can be auxiliary
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Registry:
 
 
 def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
-    """Call a build with only the offered arguments that it names, as pluggy calls a hook."""
+    """Call `build` with only those offered arguments that its signature names, as pluggy does."""
     parameters = signature(build).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
@@ -118,7 +118,7 @@ def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
 
 
 def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
-    """Return the required arguments of a build, beside its config, that are not offered."""
+    """Return the arguments that `build` requires besides its config, but that are not offered."""
     _, *parameters = signature(build).parameters.values()
     return [
         p.name
@@ -131,9 +131,9 @@ def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
 
 def parameters_of(config: type) -> list[Parameter]:
     """List a dataclass's fields; the docstring below each field says what it means."""
-    meanings: dict[str, str] = {}  # by field, also those of base classes
+    meanings: dict[str, str] = {}  # {field: meaning}, base classes included
     for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
-        # the source of a class may be missing, or not parse on its own, as one within a function
+        # a class's source may be missing, or not parse alone, as that of a class in a function
         with suppress(TypeError, OSError, SyntaxError, ParseError):
             for documented in parse_from_object(base).params:
                 meanings[documented.arg_name] = " ".join((documented.description or "").split())

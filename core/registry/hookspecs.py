@@ -1,6 +1,6 @@
 """The eight hooks of a plugin.
 
-Each receives `register(name, config, build)` and calls it once per component.
+Each hook receives `register(name, config, build)` and calls it once per component.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Build = Callable[..., Any]
 class Register(Protocol):
     """The function that a hook receives and calls once per component.
 
-    name: of the component, lower-case letters, digits and underscores.
+    name: name of the component: lower-case letters, digits and underscores.
     config: a frozen dataclass, whose fields are the keys of the component's section in a recipe.
     build: a class or function that makes the component from its config and from the arguments that
         Joinery offers to components of its kind.

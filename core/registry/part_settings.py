@@ -1,4 +1,4 @@
-"""The keys of a part's section beside those of its component, with limits and defaults."""
+"""The keys of a part's section besides its component's own keys, with limits and defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 @dataclass(frozen=True)
 class PartSettings:
-    """The keys that every part's section may hold beside those of its component."""
+    """The keys that every part's section can hold besides the keys of its component."""
 
     train: bool | Literal["lora"] = True
     """false freezes the part; "lora" freezes it and trains low-rank adapters beside its linear
@@ -25,9 +25,9 @@ class PartSettings:
     third more time.
     """
     learning_rate: Rate | None = None
-    """default: that of [train]."""
+    """the part's own learning rate; default: the learning rate in [train]."""
     weight_decay: Amount | None = None
-    """default: that of [train]."""
+    """the part's own weight decay; default: the weight decay in [train]."""
     pretrained: bool | str = False
     """source of the weights before training: a file or folder, relative to the recipe's folder, or
     a name on the Hugging Face hub; true for the source that the part itself names.
@@ -41,8 +41,8 @@ class PartSettings:
     lora_dropout: Share | None = None
     """dropout probability on the adapters' input while training; default: 0."""
     lora_targets: tuple[str, ...] | None = None
-    """which linear layers get an adapter, by the last word of their names, "q_proj" for example;
-    default: all.
+    """which linear layers get an adapter: the last components of the layers' names, "q_proj" for
+    example; default: all.
     """
 
     def __post_init__(self) -> None:
@@ -80,8 +80,8 @@ class EncoderSettings:
     """Further keys of the vision and the text encoder: how tokens reach the backbone's width."""
 
     projection: Literal["linear", "mlp", "mlp3"] = "linear"
-    """"linear" is one layer, only where the widths differ; "mlp" is two layers (LLaVA) and "mlp3"
-    three (OpenVLA), whatever the widths.
+    """"linear" is one layer, or none if the widths are equal; "mlp" is two layers (LLaVA) and
+    "mlp3" three (OpenVLA), whatever the widths.
     """
     projection_scale: Literal["none", "sqrt_width"] = "none"
     """"sqrt_width" multiplies the tokens by the square root of the backbone's width (Gemma,
@@ -94,7 +94,7 @@ class HeadSettings:
     """Further keys of the policy head."""
 
     insulate: bool = False
-    """stop its gradient before the backbone, so that only other losses train the backbone
+    """stop the head's gradient before the backbone, so that only other losses train the backbone
     (knowledge insulation, pi0.5).
     """
 
@@ -104,11 +104,11 @@ class AuxiliarySettings:
     """Further keys of a table [[auxiliary]]: a policy head that only training uses."""
 
     weight: Annotated[float, Gt(0)] = 1.0
-    """factor of its loss in the sum of the losses."""
+    """factor of the head's loss in the sum of the losses."""
     label: str | None = None
-    """its name in losses and weights; default: the name of the head."""
+    """the head's name in losses and weights; default: the name of the head."""
     insulate: bool = False
-    """stop its gradient before the backbone."""
+    """stop the head's gradient before the backbone."""
 
 
 # the settings that only one kind of part has; "auxiliary" is a policy head in [[auxiliary]]

@@ -167,7 +167,10 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
 
 
 def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
-    """Return a line for each field, except the origin, in which new episodes and a store differ."""
+    """Return one line for each field that differs between new episodes and a store.
+
+    The origin is ignored.
+    """
     new_fields, stored_fields = asdict(new), asdict(stored)
     return [
         f"{key}: {stored_fields[key]} there, {new_fields[key]} here"

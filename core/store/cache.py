@@ -16,7 +16,7 @@ from core.system.files import written_aside
 FOLDER, LIMIT = "JOINERY_CACHE", "JOINERY_CACHE_GB"
 # default of LIMIT
 GIGABYTES = 20.0
-# in nanoseconds; reading renews a file's time of use at most once a minute
+# in nanoseconds; reading a file updates its time of use at most once a minute
 MINUTE = 60 * 10**9
 # a process measures the folder each time that it has written limit / MEASUREMENTS
 MEASUREMENTS = 20
@@ -27,12 +27,13 @@ class Cache:
 
     A file is written under a temporary name and renamed, so a killed process leaves no half-written
     file under a key. A crash of the machine may truncate or damage files. Readers know the size or
-    the checksum of a file: they must notice the damage and `drop` the key.
+    the checksum of a file, so they must notice the damage and `drop` the key.
 
     Each process measures the folder at its first write, and each time that it has written a
     twentieth of the limit. If the folder is more than nine tenths full, files are removed until
-    four fifths remain. Two processes stay within the limit; each further one may exceed it by a
-    twentieth. A file may be removed while it is open or mapped: its reader keeps the contents.
+    four fifths remain. Two processes stay within the limit; each further process may exceed the
+    limit by a twentieth. A file can be removed while it is open or mapped: its reader keeps the
+    contents.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -131,8 +132,9 @@ class Cache:
     def _files(self) -> Iterator[tuple[int, int, str]]:
         """Yield the time of use (nanoseconds), the size and the path of each file.
 
-        A temporary file older than a minute was left by a killed process. A younger one is not
-        yielded: somebody is writing it, and that would fail if it were removed.
+        A temporary file older than a minute was left by a killed process. A younger
+        temporary file is not yielded, since a process is still writing it, and removing the file
+        would make that write fail.
         """
         with suppress(FileNotFoundError):
             for folder in os.scandir(self.folder):

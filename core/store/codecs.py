@@ -25,7 +25,7 @@ MIN_SCRATCH, MAX_SCRATCH = 2**23, 2**25
 
 # Bytes of a feature's frames in one block; to read one frame, its whole block is decoded.
 FEATURE_BLOCK_BYTES = 2**15
-# Most frames in one block of a feature.
+# Maximum number of frames in one block of a feature.
 MAX_FEATURE_BLOCK = 256
 
 
@@ -58,7 +58,7 @@ class Codec(Protocol):
         """Decode frames first..first+m-1 of consecutive blocks of one episode into `out`.
 
         data: the encoded blocks back to back.
-        bounds: offsets in the stream: where each block begins, and where the last one ends.
+        bounds: offsets in the stream: where each block begins, and where the last block ends.
         count: number of frames in these blocks.
         first: index into these frames.
         out: (m Y X C) uint8, C-contiguous.
@@ -138,9 +138,9 @@ class Zstd:
         first: int,
         out: np.ndarray,
     ) -> None:
-        """Decode straight into `out` if it takes all frames of the blocks, else via scratch memory.
+        """Decode straight into `out` if it holds all frames of the blocks, else via scratch memory.
 
-        Blocks that are too large for the scratch memory together are decoded one by one. Thus no
+        If the blocks do not all fit into the scratch memory, they are decoded one by one. So no
         long sequence is held in memory twice.
         """
         shape = (count, *out.shape[1:])
@@ -169,8 +169,8 @@ _thread = local()
 def _scratch(shape: tuple[int, ...]) -> np.ndarray:
     """Return memory (uint8) that belongs to the calling thread until its next call.
 
-    Windows are read 6 % faster with the same memory each time, in huge pages, than with newly
-    allocated memory.
+    Reading windows is 6 % faster if each call decodes into the same memory, in huge pages, than if
+    it allocates new memory.
     """
     size = prod(shape)
     if size > MAX_SCRATCH:
@@ -224,9 +224,9 @@ def _cost(codec: Codec, frames: np.ndarray) -> Cost:
 def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
     """Return the lossless codec unless JPEG is smaller.
 
-    Of the two kinds of JPEG, it is 4:2:0 if that has at most twice the squared error of 4:4:4,
-    which is 3 dB. Photographs and videos stay within that, since most of them were 4:2:0 before.
-    Renders with clean edges lose 7 dB.
+    If JPEG is smaller, return JPEG 4:2:0 if its squared error is at most twice that of 4:4:4 (a
+    loss of 3 dB), and JPEG 4:4:4 otherwise. Photographs and videos lose less than 3 dB, since most
+    of them were 4:2:0 before. Renders with clean edges lose 7 dB.
     """
     if costs[LOSSLESS].size <= costs[FULL].size:
         return LOSSLESS
@@ -236,8 +236,8 @@ def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
 def feature_codec(feature: Feature) -> Zstd:
     """Return the lossless codec of a named feature, with about 32 KiB of frames in a block.
 
-    Features with large frames get blocks of eight frames, like a lossless camera, so that content
-    that stands still costs almost nothing.
+    Features with large frames get blocks of eight frames, like a lossless camera. Within a block,
+    content that does not change costs almost nothing.
     """
     frames_that_fit = FEATURE_BLOCK_BYTES // feature.frame_bytes
     return Zstd(min(MAX_FEATURE_BLOCK, max(LOSSLESS.block_size, frames_that_fit)))

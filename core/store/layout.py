@@ -34,9 +34,9 @@ from core.store.location import Joinable, Location, RemotePath, map_files
 from core.system.files import remove, sync
 from core.system.strict import one_line
 
-# commits that are held in memory together
+# maximum number of commits that are held in memory at once
 COMMITS_AT_ONCE = 64
-# commits that a server without listings is asked for together
+# how many commit files to probe for in parallel on a server that cannot list files
 PROBES_AT_ONCE = 32
 P = TypeVar("P", bound=Joinable)
 
@@ -58,7 +58,7 @@ def chunk_file(segment: P, array: str, ndim: int) -> P:
 
 
 def stream_paths(info: StoreInfo) -> dict[str, str]:
-    """Return {camera or feature: where in a segment its stream lies}."""
+    """Return {camera or feature: path of its stream inside a segment}."""
     cameras = {name: f"cam/{name}" for name in info.cameras}
     return cameras | {name: f"feature/{name}" for name in info.features}
 
@@ -83,12 +83,12 @@ class ArrayRecord:
 class Commit:
     """What one segment holds.
 
-    segment: the name of its folder; the key on disk is "part".
+    segment: the name of the segment's folder; the key on disk is "part".
     frames: number of frames.
     episodes: the episodes' ids, in the order of the frames.
     tasks: the tasks that `episode/task` indexes.
-    arrays: by path inside the segment.
-    statistics: of "action" and "proprio".
+    arrays: {path inside the segment: array}.
+    statistics: {"action" or "proprio": its statistics}.
     """
 
     segment: Annotated[str, Field(alias="part")]
@@ -137,10 +137,10 @@ def _list_commits(path: RemotePath) -> list[RemotePath]:
 
 
 def _probe_commits(path: RemotePath) -> list[RemotePath]:
-    """Find the commits on a server without listings, by asking for one number after the other.
+    """Find the commits on a server that cannot list files, by asking for one number after another.
 
-    It asks for PROBES_AT_ONCE numbers at once, until none of them exists. So a commit that is
-    missing between others is noticed, as it is in a folder.
+    The numbers are asked for in groups of PROBES_AT_ONCE, until no commit of a group exists. So a
+    gap in the commits is noticed, as it is in a folder.
     """
     files: list[RemotePath] = []
     exists, first = [True], 0
@@ -193,7 +193,7 @@ def check_commit(path: Location, info: StoreInfo, number: int, commit: Commit) -
 def publish(path: Path, number: int, commit: Commit) -> bool:
     """Make commit `number` appear whole, or return False if that number is taken.
 
-    A hard link, unlike a rename, never overwrites: of two writers, only one gets a number.
+    A hard link, unlike a rename, never overwrites a file: only one of two writers gets a number.
     """
     temporary = path / "commits" / f".{uuid4().hex}"
     try:
@@ -210,7 +210,7 @@ def publish(path: Path, number: int, commit: Commit) -> bool:
 
 # A commit's file is {"commit": ..., "crc32c": ...}. The checksum is taken over the commit in
 # canonical JSON, with sorted keys and without spaces, and `serialise` writes the commit in that
-# form. So a reader can cut the commit out of the file and check it as it is.
+# form. So a reader can cut the commit's bytes out of the file and check them without parsing.
 _BEGIN, _MIDDLE, _END = b'{"commit":', b',"crc32c":', b"}"
 
 

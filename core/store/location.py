@@ -89,7 +89,7 @@ def locate(store: str | Location) -> Location:
 
 
 def map_files(read: Callable[[Location], R], files: Sequence[Location]) -> list[R]:
-    """Call a function that reads a file on each file, on many remote files at once."""
+    """Call `read` on every file; remote files are read many at a time, local ones one by one."""
     if files and isinstance(first := files[0], RemotePath):
         return first.objects.map(read, files)
     return [read(file) for file in files]

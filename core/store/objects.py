@@ -18,16 +18,16 @@ from core.errors import DataError
 from core.store.cache import Cache
 from core.system.optional_imports import import_optional
 
-# requests to one store at once
+# maximum number of simultaneous requests to one store
 IN_FLIGHT = 64
-# bytes in a block of the cache; overlapping ranges share blocks
+# number of bytes in a block of the cache; overlapping ranges share blocks
 BLOCK = 2**18
-# neighbouring blocks that one request may ask for
+# maximum number of neighbouring blocks in one request
 RUN = 4
 CLIENT = {
     "connect_timeout": timedelta(seconds=5),
-    "read_timeout": timedelta(seconds=20),  # without receiving a byte
-    "timeout": timedelta(minutes=10),  # of a whole request
+    "read_timeout": timedelta(seconds=20),  # maximum time without receiving a byte
+    "timeout": timedelta(minutes=10),  # maximum time of a whole request
     "allow_http": True,  # if the URL or the endpoint is http://
 }
 RETRIES = {
@@ -111,21 +111,21 @@ class Objects:
         return self.cache.drop(f"{self.url}/{key}")
 
     def submit(self, read: Callable[..., R], *arguments: Any) -> Future[R]:
-        """Call a function that reads, as soon as fewer than `in_flight` such functions run.
+        """Call `read` in a thread, as soon as fewer than `in_flight` calls are running.
 
-        The function must not wait for another one that was submitted here.
+        `read` must not wait for another call that was submitted here.
         """
         _raise_if_forked(self.url)
         return self._pool.submit(read, *arguments)
 
     def map(self, read: Callable[[T], R], arguments: Iterable[T]) -> list[R]:
-        """Call a function that reads on each argument, with many calls at once."""
+        """Call `read` on every argument, with many calls at once."""
         futures = [self.submit(read, argument) for argument in arguments]
         try:
             return [future.result() for future in futures]
         finally:
             for future in futures:
-                future.cancel()  # if one has failed, the others need not start
+                future.cancel()  # if one call has failed, the others need not start
 
     def _list(self, folder: str, tries: int = 3) -> Any:
         try:
@@ -188,7 +188,7 @@ class CachedReader:
             self._objects.cache.drop(self._cache_key(number))
 
     def _request(self, missing: Sequence[int]) -> dict[int, Future[dict[int, bytes]]]:
-        """Request the missing blocks that are not pending yet; return {block: future} of all."""
+        """Request the missing blocks that are not pending yet; return {missing block: future}."""
         with self._lock:
             for run in _runs([number for number in missing if number not in self._pending]):
                 self._pending |= dict.fromkeys(run, self._objects.submit(self._fetch, run))

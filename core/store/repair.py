@@ -38,7 +38,7 @@ class RepairResult:
     """What became of the episodes in damaged segments.
 
     saved: number of episodes that were saved.
-    lost: ids of the episodes that were lost, as far as their commit is undamaged and names them.
+    lost: ids of the episodes that were lost; ids that only a damaged commit held are not included.
     """
 
     saved: int
@@ -48,9 +48,10 @@ class RepairResult:
 def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
     """Save the undamaged episodes of damaged segments in new segments, and drop the damaged ones.
 
-    Undamaged segments stay as they are, and the saved episodes come after theirs. The new list of
-    commits is written beside the old one and then takes its place. The old list and the damaged
-    segments are moved aside, not removed. Nobody may write to the store meanwhile.
+    Undamaged segments stay as they are; the saved episodes follow the episodes of these segments.
+    The new list of commits is written beside the old list and then takes the old list's place. The
+    old list and the damaged segments are moved aside, not removed. Nobody may write to the store
+    meanwhile.
 
     Raises DataError if the disk refuses.
     """
@@ -89,7 +90,7 @@ def whole_episodes(
 
     If the actions, the proprioception or the offsets are damaged, no episode can be saved.
 
-    paths: {camera or feature: where in the segment its stream lies}.
+    paths: {camera or feature: path of its stream inside the segment}.
     block_sizes: {camera or feature: number of frames in a block}.
     """
     try:
@@ -101,7 +102,8 @@ def whole_episodes(
     except DataError:
         return
     starts = np.concatenate([[0], ends[:-1]])
-    first_block = dict.fromkeys(streams, 0)  # of the current episode, in each stream
+    # index of the current episode's first block, in each stream
+    first_block = dict.fromkeys(streams, 0)
     for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         blocks_of_streams = {}
         for name, stream in streams.items():
@@ -158,7 +160,7 @@ def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:
 
 
 def _move_aside(path: Path, committed: set[str]) -> None:
-    """Move away all segments without a commit: damaged ones, and those that killed writers left."""
+    """Move away all segments without a commit: damaged ones, and leftovers of killed writers."""
     aside = path / DAMAGED
     for folder in (path / "parts").iterdir():
         if folder.name not in committed:

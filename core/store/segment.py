@@ -17,7 +17,7 @@ from core.store.layout import ArrayRecord, Commit, Task, checksum, chunk_file
 from core.store.location import Location, drop_copy, local_copy, open_ranges
 from core.system.files import sync, tree
 
-# of the stream of a camera or a feature, since its offsets are uint32
+# maximum size of the stream of a camera or a feature, since offsets in the stream are uint32
 MAX_BYTES = 2**32 - 1
 _ZERO = np.zeros(1, np.uint32)
 T = TypeVar("T", bytes, np.ndarray)
@@ -57,7 +57,7 @@ class EncodedEpisode:
 class PendingSegment:
     """Whole encoded episodes, in memory until `write`.
 
-    paths: {camera or feature: where in the segment its stream goes}.
+    paths: {camera or feature: path of its stream inside the segment}.
     """
 
     def __init__(self, paths: Mapping[str, str]) -> None:
@@ -82,7 +82,7 @@ class PendingSegment:
                     f"episode '{episode.id}': '{name}' passes 4 GiB in one segment; "
                     "split the episode"
                 )
-        self.episodes.append(episode)  # a single step, so that Ctrl-C leaves no half of an episode
+        self.episodes.append(episode)  # one step: Ctrl-C leaves no half episode
         self._bytes = sizes
 
     def write(self, folder: Path) -> Commit:
@@ -160,13 +160,13 @@ class FrameStream:
 
     Thread-safe. The file is closed when the last reference to this object is gone.
 
-    path: where in the segment the stream lies, "cam/front" for example.
+    path: path of the stream inside the segment, "cam/front" for example.
     """
 
     def __init__(self, segment: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:
         self.file = chunk_file(segment, f"{path}/data", 1)
-        # `.data` is a memoryview. Its entries are Python numbers, like those of a list, but it
-        # takes a ninth of the memory; a segment of small frames has a hundred thousand blocks.
+        # `.data` is a memoryview: its entries are Python numbers, as in a list, but a memoryview
+        # takes a ninth of a list's memory. A segment of small frames has 100,000 blocks.
         self.end = np.concatenate((_ZERO, read_array(segment, f"{path}/end", records, "<u4"))).data
         self.crc = read_array(segment, f"{path}/crc", records, "<u4").data
         try:

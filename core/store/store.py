@@ -25,7 +25,7 @@ from core.store.layout import (
 from core.store.location import Location, RemotePath, fetch, locate
 from core.store.segment import DamagedBlock, FrameStream, OpenSegment, read_array
 
-# most segments that stay open; opening one takes as long as decoding some frames
+# maximum number of segments that stay open; opening one takes as long as decoding some frames
 OPEN_SEGMENTS = 1024
 
 
@@ -36,9 +36,10 @@ class EpisodeStore:
     info: what the episodes have in common.
     codecs: {camera or feature: codec}.
     tasks: distinct pairs of a task's name and its instruction.
-    length: (episodes) int64, number of frames.
-    start: (episodes) int64, number of the first frame in the store.
-    task: (episodes) int64, index into `tasks`.
+    length: (episodes) int64, each episode's number of frames.
+    start: (episodes) int64, index of each episode's first frame, counted over all frames of the
+        store.
+    task: (episodes) int64, index of each episode's task in `tasks`.
 
     Opening reads no frames; everything else of a remote store is copied into the cache. The store
     is thread-safe, and a pickled copy opens its own files. Every method raises DataError, which
@@ -55,7 +56,7 @@ class EpisodeStore:
         self.length, self.task, self._segment_of = self._read_episodes()
         self.start = np.cumsum(self.length) - self.length
         self._offset = self._starts_in_segment(self.length)
-        # {block size: (episodes), number of each episode's first block in its stream}
+        # {block size: (episodes), index of each episode's first block in its stream}
         self._first_block = {
             size: self._starts_in_segment(-(-self.length // size))
             for size in {codec.block_size for codec in self.codecs.values()}
@@ -201,7 +202,7 @@ class EpisodeStore:
     ) -> tuple[FrameStream, int, range]:
         """Return where frames start..stop-1 are: a stream, a block in it, and a range of blocks.
 
-        The block is the episode's first. The range is counted from it.
+        The block is the episode's first block in the stream. The range counts blocks from there.
         """
         segment, _ = self._locate(episode, start, stop)
         size = self.codecs[name].block_size
@@ -213,7 +214,7 @@ class EpisodeStore:
         )
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the episode's segment, and the number of its first frame in that segment."""
+        """Return the episode's segment, and the index of its first frame in that segment."""
         if not 0 <= start <= stop <= self.length.item(episode):
             raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
         return self._segment_of.item(episode), self._offset.item(episode)
@@ -251,7 +252,7 @@ class EpisodeStore:
         return tasks
 
     def _small_files(self) -> list[Location]:
-        """Return all files of the segments except those of the frames."""
+        """Return all files of the segments except the files of encoded frames."""
         return [
             chunk_file(folder, name, len(record.shape))
             for folder, records in self._segments
@@ -270,7 +271,8 @@ class EpisodeStore:
         counts: (episodes), each episode's number of frames or blocks.
         """
         starts = np.cumsum(counts) - counts
-        first_episode = np.searchsorted(self._segment_of, self._segment_of)  # of the same segment
+        # the first episode of each episode's segment
+        first_episode = np.searchsorted(self._segment_of, self._segment_of)
         relative: np.ndarray = starts - starts[first_episode]
         return relative
 
@@ -278,9 +280,9 @@ class EpisodeStore:
         """Return a function that opens a segment by its number and keeps the latest ones open.
 
         An open segment holds one file for each camera and feature, and two for the actions and the
-        proprioception. All of them together hold at most a quarter of the files that the process
-        may open (`ulimit -n`), since there may be other stores and other readers. A segment that
-        drops out is closed when its last reader has finished.
+        proprioception. All open segments together hold at most a quarter of the files that the
+        process can open (`ulimit -n`), since other stores and other readers need files, too. A
+        segment that is no longer kept is closed when its last reader has finished.
         """
         limit, _ = getrlimit(RLIMIT_NOFILE)
         most = OPEN_SEGMENTS

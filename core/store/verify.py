@@ -18,7 +18,7 @@ from core.store.layout import (
 )
 from core.store.location import Location, stream
 
-# bytes that are read at once
+# number of bytes that are read at once
 PIECE_BYTES = 2**24
 
 
@@ -26,7 +26,7 @@ PIECE_BYTES = 2**24
 class Damage:
     """What is wrong with one segment or with its commit.
 
-    number: the number of the commit.
+    number: index of the commit, which its file is named after.
     commit: None where the commit itself is damaged.
     reasons: one line for each damaged file.
     """
@@ -71,7 +71,7 @@ def _check(path: Location, number: int) -> Damage | None:
 
 
 def _compare(file: Location, expected: int) -> str | None:
-    """Return how a file differs from its checksum, or None."""
+    """Return what is wrong with a file, or None if its content has the right checksum."""
     crc = 0
     try:
         for piece in stream(file, PIECE_BYTES):

@@ -20,7 +20,7 @@ from core.store.layout import Commit, publish, read_commits, segment_folder, str
 from core.store.segment import EncodedEpisode, PendingSegment
 from core.system.files import remove, sync, written_aside
 
-# of encoded frames; a segment of this size is committed
+# size of the encoded frames at which a segment is committed
 SEGMENT_BYTES = 64 * 2**20
 
 

@@ -18,8 +18,8 @@ def written_aside(
     The block may write a file or a folder there. A file at `path` is replaced in one step. If the
     block raises, `path` stays as it was, and what the block wrote is removed.
 
-    durable: flush everything to the disk before and after the rename. Without it, a crash of the
-        machine may keep the rename and lose the contents.
+    durable: flush everything to the disk before and after the rename. Without these flushes, a
+        crash of the machine may keep the rename and lose the contents.
     keep_suffix: the hidden name ends like `path`, for libraries that look at a file's suffix.
 
     Raises OSError if the disk refuses, or if `path` is a folder that is not empty.

@@ -9,9 +9,9 @@ from core.errors import ConfigError
 def import_optional(module: str, extra: str | None = None) -> ModuleType:
     """Import a library that may not be installed.
 
-    extra: the extra of this package that installs the library, "lora" for example. With it, a
-        failed import raises ConfigError, which says how to install the extra. Without it, the
-        ImportError is raised.
+    extra: the extra of this package that installs the library, "lora" for example. If it
+        is given, a failed import raises ConfigError, which says how to install the extra. If it is
+        None, a failed import raises ImportError.
     """
     try:
         return import_module(module)

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# lines of text from start to end where there is no terminal
+# number of lines of text from start to end where there is no terminal
 LINES = 20
 
 
@@ -74,7 +74,7 @@ class Progress:
 
         text: further information, losses for example.
         """
-        if self._initial is None:  # what is done now may have been done before: measure from here
+        if self._initial is None:  # measure from here: earlier runs may have done these units
             self._initial, self._start_time = completed, time.perf_counter()
         total = self._total = total or self._total or completed
         self._bar.update(self._task, completed=completed, total=total, description=text)

@@ -20,12 +20,12 @@ def import_library(module: str, extra: str | None = None) -> ModuleType:
 
 
 def _make_torchvision_importable() -> None:
-    """Import torchvision; if its compiled operators do not load, declare those that it looks up.
+    """Import torchvision; if its compiled operators do not load, declare the ones that it uses.
 
     PyPI's torchvision beside a CPU-only torch cannot load its compiled operators. Its import then
-    fails at the first operator that it looks up ("operator torchvision::nms does not exist"). It
-    looks up two operators, and neither timm nor transformers calls them. So it is enough to declare
-    both without an implementation.
+    fails at the first operator that it looks up ("operator torchvision::nms does not exist"). The
+    import looks up two operators, and neither timm nor transformers calls these two. So it is
+    enough to declare both operators without an implementation.
     """
     import torch
 

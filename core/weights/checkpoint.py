@@ -35,12 +35,12 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Optimiser steps done when it was saved."""
+        """Number of optimiser steps done when the checkpoint was saved."""
         return int(self.state["step"])
 
     @property
     def error(self) -> float:
-        """Validation error when it was saved; infinite where none was measured."""
+        """Validation error when the checkpoint was saved; infinite where none was measured."""
         error = self.state.get("validation_error")
         return math.inf if error is None else float(error)
 
@@ -137,8 +137,8 @@ def load_weights(
 ) -> None:
     """Load a checkpoint's weights; raises CheckpointError with every key that does not fit.
 
-    frozen: weights that the model holds already and the checkpoint leaves out; their checksum must
-        equal the one in the checkpoint.
+    frozen: weights that the model holds already and the checkpoint leaves out; the checksum of
+        these weights must equal the checksum in the checkpoint.
     """
     weights = _read(checkpoint.folder / "model.safetensors")
     try:
@@ -178,8 +178,8 @@ def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _prune(run: Path, keep_last: int) -> None:
     """Remove all checkpoints but the newest `keep_last` and the one with the lowest error.
 
-    Each gets a hidden name first, so that a process killed in between leaves no incomplete
-    checkpoint.
+    Each of these folders gets a hidden name before it is removed. So a process that is killed while
+    it removes one leaves no incomplete checkpoint.
     """
     existing = checkpoints(run)
     best = min(existing, key=lambda checkpoint: checkpoint.error)

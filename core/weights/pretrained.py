@@ -22,7 +22,8 @@ from core.errors import ConfigError
 
 T = TypeVar("T")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
-# a folder's weights are in the first of these that exists; either may be shards with an index
+# a folder's weights are in the first of these files that exists; instead of each file, there can be
+# shards with an index
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -79,10 +80,10 @@ class NameMap:
 
     @torch.no_grad()
     def load(self, part: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Fill a part with published tensors: exactly those that it has, each of the right shape.
+        """Fill a part with published tensors of exactly the names and shapes that it expects.
 
-        source: its name, for the message. Raises ConfigError that lists everything that does not
-        fit.
+        source: name of the source, for error messages. Raises ConfigError that lists everything
+        that does not fit.
         """
         weights = self.publish(part.state_dict())  # views: writing to them fills the part
         check_state_dict(weights, tensors, source)
@@ -90,7 +91,10 @@ class NameMap:
             weight.copy_(tensors[name])
 
     def _published_names(self, name: str) -> tuple[str, ...]:
-        """Look up a tensor of the part, by its own name or by that of its module."""
+        """Return the published names of a tensor of the part.
+
+        They come from the table's entry for the tensor, or else from the entry for its module.
+        """
         words = name.split(".")
         number = next((word for word in words if word.isdigit()), "")
         pattern = ".".join("*" if word.isdigit() else word for word in words)
@@ -105,9 +109,9 @@ class NameMap:
 
 @dataclass(frozen=True)
 class FrozenWeights:
-    """Frozen pretrained weights: left out of checkpoints, which hold a checksum of them instead.
+    """Frozen pretrained weights: left out of checkpoints, which hold their checksum instead.
 
-    names: of the weights in the policy's state dict.
+    names: names of the weights in the policy's state dict.
     checksum: CRC32C of the tensors; 0 for none.
     """
 
