@@ -1,4 +1,7 @@
-"""What policy heads read: the observations after the backbone, alike in training and acting."""
+"""What policy heads read: the backbone's outputs for the observed frames.
+
+It has the same form during training and acting.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace

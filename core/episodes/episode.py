@@ -124,7 +124,12 @@ class Camera:
 
 @dataclass(frozen=True)
 class Feature:
-    """A named observation at every frame, beside camera images and proprioception; lossless.
+    """A named observation at every frame, such as a force sensor's; it is stored without loss.
+
+    It goes from `Episode.features` or `Observation.features` to `Batch.features`, if the recipe
+    names it in `data.features`, and as recorded, not normalised, to a vision encoder whose build
+    asks for `features` and to heads, as `Context.features`. No built-in part reads features. A few
+    numbers that the built-in parts should read, normalised, can be proprioception instead.
 
     shape: the shape of one frame's observation; () is a single number.
     dtype: numpy's name for the numbers.

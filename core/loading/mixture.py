@@ -158,7 +158,10 @@ class Mixture:
             member.prepare(places.episodes[rows], places.starts[rows])
 
     def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
-        """Fill masks, actions, proprioception and the member of each row of a batch."""
+        """Fill in the masks, actions and proprioception of a batch.
+
+        `buffer.embodiment` receives, for each row, the index of the dataset that it comes from.
+        """
         buffer.embodiment[: len(places)] = places.members
         for number, member in enumerate(self.members):
             if len(rows := places.of(number)):

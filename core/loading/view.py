@@ -163,7 +163,7 @@ class StoreView:
         if self.period == 1:
             self.store.read_frames(name, episode, start, start + len(out), out)
             return
-        # a block of several frames is decoded as a whole, with the frames between
+        # A block of several frames can only be decoded as a whole: decode the skipped frames, too.
         if self.store.codecs[name].block_size > 1:
             frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), out.dtype)
             self.store.read_frames(name, episode, start, start + len(frames), frames)

@@ -1,4 +1,8 @@
-"""Losses of action chunks, averaged over unmasked entries; zero if all entries are masked."""
+"""Losses of action chunks, averaged over unmasked entries; zero if all entries are masked.
+
+Heads call them in `loss`; `Policy.forward` sums what heads and parts return. A further loss is one
+more entry in the dictionary that a head's `loss` returns, or a head in a table [[auxiliary]].
+"""
 
 from torch import Tensor
 from torch.nn import functional as F

@@ -28,7 +28,7 @@ FILM_SHARE, THUMBNAIL_SHARE = 0.5, 0.1
 FILM_BYTES = 1_000_000
 # Maximum number of tasks that are listed, and of tasks that have thumbnails.
 MAX_TASKS, MAX_THUMBNAIL_TASKS = 500, 100
-# Maximum number of dimensions that are drawn, of the actions and again of the proprioception.
+# Maximum number of dimensions of the actions that are drawn; the proprioception has the same limit.
 MAX_DIMENSIONS = 50
 
 

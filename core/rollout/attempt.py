@@ -7,7 +7,11 @@ A rollout yields what it needs next and receives the answer:
 - For an `Attempt` it receives the action chunk (H A) that the policy predicts from the attempt's
   last observation.
 
-At its end, a rollout returns a `FinishedRollout`.
+At its end, a rollout returns a `FinishedRollout`. In short, an attempt is:
+
+    until the task is done or there are no steps left:
+        chunk = the policy's actions           `Actor.step`, called by `run_rollouts` in runner.py
+        apply the first actions of the chunk   `apply_actions` in core/environments/recovery.py
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping

@@ -121,7 +121,7 @@ def commit_files(path: Location) -> Sequence[Location]:
     """Return the files of a store's commits, in order; DataError where their folder is missing."""
     if isinstance(path, RemotePath):
         files = _list_commits(path) if path.objects.can_list else _probe_commits(path)
-        if not files:  # an object store has no folders without objects
+        if not files:  # an object store has no empty folders: a missing one looks empty
             raise DataError(f"{path / 'commits'}: holds no commits; upload the whole store")
         return files
     if not (path / "commits").is_dir():

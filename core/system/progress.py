@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# number of lines of text from start to end where there is no terminal
+# number of progress lines for the whole work, if the output is not a terminal
 LINES = 20
 
 

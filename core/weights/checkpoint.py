@@ -2,6 +2,9 @@
 
 RUN/checkpoints/step_00000200/model.safetensors, optimizer.safetensors, state.json
 
+state.json holds the step, the validation error, and what acting needs beside the weights: see
+`_inference_state` in core/training/train.py.
+
 A folder is written under a hidden name and renamed, so that it is never half written. It holds
 safetensors and JSON only, so that loading runs no code.
 """

@@ -61,7 +61,8 @@ class NameMap:
     """The names of a part's tensors in a published checkpoint.
 
     table: {name of the part's module or tensor: published name}; "*" stands for a layer's number on
-        both sides. The part joins the tensors of a tuple of published names along the first axis.
+        both sides. If the value is a tuple of published names, the part's tensor is those tensors
+        concatenated along the first axis.
     squeeze: names of the part's tensors that are published without their axes of length one.
     """
 

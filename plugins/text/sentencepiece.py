@@ -28,7 +28,7 @@ class SentencePieceConfig:
     layers: Annotated[int, Ge(0)] = 0
     """pre-norm transformer layers over the embeddings; 0 leaves all mixing to the backbone."""
     heads: Annotated[int, Gt(0)] = 4
-    """attention heads per layer; they divide the width."""
+    """attention heads per layer; the width must be a multiple of this number."""
     max_tokens: Annotated[int, Gt(0)] = 64
     """maximum number of tokens in an instruction."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0

@@ -37,8 +37,8 @@ class RobomimicWriterConfig:
     next_obs: bool = False
     """also write each frame's successor, for offline reinforcement learning; doubles the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
-    """number of episodes of each task, counted from the last, that are in the mask "valid" and not
-    in "train"; 0: no masks.
+    """the last so many episodes of each task go into the mask "valid" instead of "train"; 0: no
+    masks are written.
     """
     env_args: Mapping[str, Any] = field(default_factory=dict)
     """the settings from which robomimic builds the environment: env_name, type, env_kwargs."""

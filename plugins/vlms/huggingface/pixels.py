@@ -121,6 +121,6 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
 
 
 def _side(size: Any) -> int | None:
-    """Return one side of a size, which is one number, or rows and columns."""
+    """Return the height from a size: one number (a square), or height and width."""
     side: int | None = size[0] if isinstance(size, list | tuple) else size
     return side

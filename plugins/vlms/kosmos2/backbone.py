@@ -153,7 +153,7 @@ class Kosmos2Backbone(Backbone):
 
 
 class Layer(nn.Module):
-    """Attention, then MLP, each on the normed stream and added to it."""
+    """A pre-norm layer: attention, then MLP, each of whose outputs is added to the stream."""
 
     def __init__(self, config: Kosmos2BackboneConfig) -> None:
         super().__init__()
