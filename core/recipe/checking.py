@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +16,18 @@ from core.system.strict import from_plain
 T = TypeVar("T")
 
 
-def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[str]) -> T | None:
+def fill(
+    config: type[T],
+    values: Mapping[str, Any],
+    where: str,
+    mistakes: list[str],
+    other_keys: Collection[str] = (),
+) -> T | None:
     """Make a dataclass of `values`; append a line per mistake, and return None if there is any.
 
     where: the dotted path of the section, for the messages.
     mistakes: the list that the lines are appended to.
+    other_keys: keys that the section may have in addition, which a mistyped key may have meant.
     """
     known_keys = [f.name for f in fields(config)]  # type: ignore[arg-type]
     known_values: dict[str, Any] = {}
@@ -30,7 +37,9 @@ def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[
             known_values[key] = value
             unsupported += _unsupported_values(f"{where}.{key}", value)
         else:
-            mistakes.append(f"{where}.{key}: unknown key{did_you_mean(key, known_keys)}")
+            mistakes.append(
+                f"{where}.{key}: unknown key{did_you_mean(key, [*known_keys, *other_keys])}"
+            )
     mistakes += unsupported
     if unsupported:  # JSON cannot hold these values, and pydantic checks the values as JSON
         return None

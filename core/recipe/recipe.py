@@ -13,7 +13,7 @@ Its steps, in this order:
 All mistakes of steps 4 and 6 are reported at once, before anything is built.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -303,7 +303,8 @@ class _Checker:
                 shared_values[key] = value
             else:
                 own_values[key] = value
-        choice = self.choice(kind, own_values, where)
+        other_keys = sorted((KEYS_OF_EVERY_PART | kind_keys) - {"name"})
+        choice = self.choice(kind, own_values, where, other_keys)
         settings = fill(PartSettings, shared_values, where, self.mistakes)
         kind_settings = None
         if kind_settings_type is not None:
@@ -340,15 +341,24 @@ class _Checker:
             heads[label] = part
         return heads
 
-    def choice(self, kind: ComponentKind, table: Mapping[str, Any], where: str) -> Choice | None:
-        """Look up the component that a section names, and fill its configuration."""
+    def choice(
+        self,
+        kind: ComponentKind,
+        table: Mapping[str, Any],
+        where: str,
+        other_keys: Collection[str] = (),
+    ) -> Choice | None:
+        """Look up the component that a section names, and fill its configuration.
+
+        other_keys: keys of the section that are not the component's, for the messages.
+        """
         name = table.get("name")
         component = self.catalogue[kind].get(name) if isinstance(name, str) else None
         if component is None:
             self.mistakes.append(f"{where}.name: {self.catalogue.explain_unknown(kind, name)}")
             return None
         own_values = {key: value for key, value in table.items() if key != "name"}
-        config = fill(component.config, own_values, where, self.mistakes)
+        config = fill(component.config, own_values, where, self.mistakes, other_keys)
         return Choice(component, config) if config is not None else None
 
 

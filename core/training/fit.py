@@ -3,6 +3,7 @@
 One step is one forward, one backward and one optimiser step for all parts.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -200,6 +201,8 @@ def _save(run: Run, step: int) -> None:
     raise_if_weights_broken(run.policy, step, run.last_checkpoint)
     run.metrics.flush()
     error = run.newest_validation.selection_error if run.newest_validation else None
+    if error is not None and not math.isfinite(error):
+        error = None  # such a checkpoint is never the best one
     run.last_checkpoint = save_checkpoint(
         run.folder,
         run.policy,

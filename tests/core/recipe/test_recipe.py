@@ -365,3 +365,11 @@ def test_the_resolved_recipe_is_the_same_recipe(tmp_path):
 def test_every_shipped_recipe_is_valid_and_fits_the_schema(path):
     load_recipe(path, [], load_plugins())
     jsonschema.validate(tomllib.loads(path.read_text()), recipe_schema(load_plugins()))
+
+
+def test_a_mistyped_key_may_have_meant_one_of_every_part(tmp_path):
+    path = written(tmp_path, MINIMAL)
+    assert mistakes_of(path, "backbone.trian=false", "policy_head.insulat=true") == [
+        "backbone.trian: unknown key; did you mean 'train'?",
+        "policy_head.insulat: unknown key; did you mean 'insulate'?",
+    ]

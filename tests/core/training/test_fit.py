@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_culprits(
     assert "reach/" in shown
     assert "step_00000004" in shown
     assert checkpoints(tmp_path / "run")[-1].step == 4
+
+
+def test_a_validation_error_that_is_not_finite_costs_no_checkpoint(
+    recipe_file, tmp_path, monkeypatch
+):
+    def validate(*arguments):
+        return replace(original(*arguments), error=math.nan)
+
+    original = fit_module.validate
+    monkeypatch.setattr(fit_module, "validate", validate)
+    assert train(recipe_file, tmp_path / "run") == 0
+    assert {checkpoint.error for checkpoint in checkpoints(tmp_path / "run")} == {math.inf}
 
 
 def test_weights_that_are_not_finite_are_never_saved(recipe_file, tmp_path, capsys, monkeypatch):
