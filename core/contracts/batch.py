@@ -132,8 +132,7 @@ class Batch:
     features: {feature: (B T *shape)}, as the store holds them.
     present: {camera or feature: (B) bool}, False for samples that lack the camera or feature. If a
         camera or feature is not in this mapping, every sample has it.
-    embodiment: (B) int64: the recipe's stores are numbered from 0, and this is the number of the
-        store that a sample comes from.
+    embodiment: (B) int64: for each sample, the index of its store in the recipe's list of stores.
     """
 
     images: Mapping[str, Tensor]

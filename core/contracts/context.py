@@ -17,7 +17,7 @@ from core.episodes.episode import Feature
 from core.errors import JoineryError
 
 T = TypeVar("T")
-# larger than every block index in a sequence, and than every index that `extend` receives
+# larger than every block index in a sequence, and larger than every index in `block` of `extend`
 _BLOCKS_PER_EXTENSION = 2**32
 
 
@@ -52,7 +52,7 @@ class Context:
     readout: (B T Q D), hidden states of the action tokens.
     frame: (B T) int64, index of each frame within its sequence.
     proprio: (B T P), normalised.
-    embodiment: (B) int64, index in `ContextSpec.embodiments` of a sample's store.
+    embodiment: (B) int64: for each sample, the index of its store in `ContextSpec.embodiments`.
     features: {name: (B T ...)}, as recorded, not normalised.
     present: {camera or feature: (B) bool}, as in Batch.
     vision: (B T N D_vision), the vision encoder's tokens; None unless the head needs "vision".
@@ -82,7 +82,7 @@ class Context:
             the sequence's earlier frames, and the tokens that earlier calls added to its frame. No
             token of another frame and no earlier token sees a new token.
         block: (n) int64: token i of the n tokens sees token j of them if block(j) <= block(i). None
-            means that token i sees the tokens up to i.
+            means that token i sees token j if j <= i.
 
         A second call reuses the keys and values of earlier tokens; it does not compute them again.
         """
@@ -190,7 +190,7 @@ class Words:
 
 
 def map_tensors(tree: T, change: Callable[[Tensor], Tensor]) -> T:
-    """Return `tree` with each tensor x in its dataclasses, mappings and tuples as `change(x)`."""
+    """Replace each tensor x in nested dataclasses, mappings and tuples by `change(x)`."""
     result: Any = tree
     if isinstance(tree, Tensor):
         result = change(tree)

@@ -7,8 +7,8 @@ Shape legend, used throughout:
     C Y X image channels, rows, columns           K key heads            d width of a head
 
 Each part is an `nn.Module` derived from one of the five abstract classes. "Built as" lists the
-keyword arguments that core offers; a build function or class receives the arguments that
-its signature names. core/contracts/batch.py defines what flows between the parts.
+keyword arguments that core offers; a build function or class receives the arguments that its
+signature names. core/contracts/batch.py defines what flows between the parts.
 core/contracts/abilities.py defines what a part can offer beyond its contract.
 
 No part keeps hidden state or draws from a global random generator, and no sample's result depends

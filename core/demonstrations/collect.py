@@ -149,7 +149,7 @@ def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> st
 
 
 def _check_origin(out: Path, origin: str) -> None:
-    """Raise DataError if the origin of the store's episodes is another text than `origin`."""
+    """Raise DataError if the store's episodes were recorded with an origin other than `origin`."""
     from core.store.attributes import read_attributes
 
     if not (out / "zarr.json").exists():

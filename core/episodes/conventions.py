@@ -111,7 +111,7 @@ class Conversion:
 
     @property
     def _converts_rotation(self) -> bool:
-        """Whether copying or scaling the numbers of the rotation does not suffice to convert it."""
+        """Whether converting the rotation takes more than copying or scaling its numbers."""
         if "none" in (self.source.rotation, self.target.rotation):
             return False
         composes = self.frame_stride > 1 and self.source.mode == "delta"

@@ -129,11 +129,11 @@ class Feature:
     """A named observation at every frame, such as a force; it is stored without loss.
 
     If the recipe names a feature in `data.features`, the feature is copied from `Episode.features`
-    or `Observation.features` to `Batch.features`, without normalisation. Heads
-    read it in `Context.features`. A vision encoder also receives it, if the encoder's build has the
-    argument `features`. No built-in part reads features. Built-in parts do read
-    proprioception, which is normalised: store a few numbers as proprioception, and not as a
-    feature, if built-in parts should read them.
+    or `Observation.features` to `Batch.features`, without normalisation. Heads read it
+    in `Context.features`. A vision encoder also receives it, if the encoder's build has the
+    argument `features`. No built-in part reads features. Built-in parts do read proprioception,
+    which is normalised. So if built-in parts should read a few numbers, store these numbers as
+    proprioception.
 
     shape: the shape of one frame's observation; () is a single number.
     dtype: numpy's name for the type of the numbers.
