@@ -3,9 +3,9 @@
 Each name is imported on its first use, so `import core` itself loads no large library. The names
 are listed once, in `__init__.pyi`.
 
-Other authors import from further modules too. To read or write a format: `core.episodes` and
-`core.formats`. For parts with published weights: `core.weights`. For environments:
-`core.environments`. For tests: `core.testing`.
+Some programs also need modules that this list does not contain. To read or write a format:
+`core.episodes` and `core.formats`. For parts with published weights: `core.weights`. For
+environments: `core.environments`. For tests: `core.testing`.
 """
 
 import lazy_loader

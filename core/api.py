@@ -46,7 +46,7 @@ def open_store(path: str | Path) -> EpisodeStore:
 
     `len(store)` is the number of episodes, and `store[3]` is the episode with index 3.
 
-    Raises DataError if there is no store at `path`, or if it is damaged.
+    Raises DataError if there is no store at `path`, or if the store is damaged.
     """
     return EpisodeStore(address(path) if isinstance(path, str) else path)
 
@@ -58,13 +58,15 @@ def training_samples(
     horizon: int | None = None,
     split: Literal["training", "validation"] = "training",
 ) -> Samples:
-    """Return the samples that a policy is trained on, by number: `training_samples(recipe)[17]`.
+    """Return the samples that a policy is trained on: `training_samples(recipe)[17]` is one sample.
 
     source: a recipe or a store. A recipe sets cameras, conventions, normalisation, window and
-        horizon; a store is read as it is.
-    window: frames of history (T); only for a store; default: 1.
-    horizon: actions in a chunk (H); only for a store; default: 1.
-    split: only for a recipe: the episodes that it trains on, or those that it holds out.
+        horizon. Without a recipe, the samples have the store's cameras and conventions, and their
+        actions are not normalised.
+    window: number of frames of history (T); only for a store; default: 1.
+    horizon: number of actions in a chunk (H); only for a store; default: 1.
+    split: "training" selects the episodes that the recipe trains on; "validation" selects the
+        episodes that the recipe holds out. A store without a recipe has no held-out episodes.
 
     Raises DataError if the data are missing or damaged, and ConfigError if an argument does not
     apply to the source, or if the recipe and its stores disagree.
@@ -93,9 +95,10 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
     """Train the policy of a recipe, and return the run's folder, `output`.
 
     If the store lacks demonstrations that the recipe asks for, they are recorded first. A recipe
-    for several devices starts the calling program again in each process (Fabric's "ddp"): in a
-    notebook, override `train.devices=1`. Environments run in processes of their own, which import
-    the calling script: call this below `if __name__ == "__main__":`.
+    for several devices starts the calling program again for each further device (Fabric's "ddp"). A
+    notebook cannot be started again, so override `train.devices=1` there. Environments run in
+    separate processes, and each of these processes imports the calling script. So a script must
+    call this function below `if __name__ == "__main__":`.
 
     Raises ConfigError, DataError, CheckpointError or TrainingError.
     """
@@ -111,8 +114,8 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load the policy of a run, ready to act.
 
-    store: if the policy was trained on several stores, the name of the one in whose units it acts;
-        default: the first.
+    store: name of the store whose units the policy's actions have, if the policy was trained on
+        several stores; default: the first store of the recipe.
 
     Raises CheckpointError, or ConfigError if a plugin is missing.
     """
@@ -125,8 +128,8 @@ def evaluate(
     """Let a run's policy act in the environment of its recipe, and count its successes.
 
     A second call with the same overrides returns the results of the first call. Environments run
-    in processes of their own, which import the calling script: call this below
-    `if __name__ == "__main__":`.
+    in separate processes, and each of these processes imports the calling script. So a script must
+    call this function below `if __name__ == "__main__":`.
 
     overrides: changes to the recipe's [evaluate] and [environment], "evaluate.episodes=5" for
         example.
@@ -140,6 +143,6 @@ def evaluate(
 
 
 def _raise_if_text(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a text: it is a sequence too, and each letter would be an override."""
+    """Raise ConfigError for a text, whose letters would otherwise count as separate overrides."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: expected a list, got a text; write [{overrides!r}]")

@@ -1,4 +1,4 @@
-"""Joinery's errors: each line says what is wrong, where, and what to do; users see no traceback."""
+"""Joinery's errors. Each line of a message says what is wrong, where, and how to correct it."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -37,10 +37,10 @@ class TrainingError(JoineryError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return the end of a message about an unknown word: a similar word, or a list of all.
+    """Return the end of a message about an unknown word, which suggests known words.
 
-    It is `; did you mean 'x'?` if a known word is similar. Otherwise it lists the known words, or
-    is empty if there are more than 30 of them.
+    It is `; did you mean 'x'?` if a known word is similar. Otherwise it lists the known words. It
+    is empty if no known word is similar and there are more than 30 known words.
     """
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"; did you mean '{near[0]}'?"

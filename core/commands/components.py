@@ -18,7 +18,7 @@ def find_component(
 ) -> tuple[Component, Any]:
     """Return the component of a name, and its configuration.
 
-    settings: `key=value` words; they take precedence over `defaults`.
+    settings: texts `key=value`; a setting takes precedence over the default for its key.
 
     Raises ConfigError if the name is unknown, or with a line for every setting that is wrong.
     """

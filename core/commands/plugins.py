@@ -11,7 +11,7 @@ from core.registry.hookspecs import ComponentKind
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """List plugins, and those that could not be loaded."""
+    """List the loaded plugins, and the plugins that could not be loaded."""
     parser = argparse.ArgumentParser(
         prog="joinery plugins", description="List plugins, components and their keys."
     )
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print_kind(kind: ComponentKind, catalogue: Catalogue) -> None:
-    """Print each component of a kind with its settings: name, type, default and meaning."""
+    """Print each component of a kind, and of each setting the name, type, default and meaning."""
     print(kind)
     for component in catalogue[kind]:
         summary = (component.build.__doc__ or "").strip().partition("\n")[0]

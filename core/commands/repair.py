@@ -1,4 +1,4 @@
-"""`joinery repair STORE.zarr`: put aside what is damaged, and keep the episodes that are whole."""
+"""`joinery repair STORE.zarr`: move damaged segments aside, and keep the undamaged episodes."""
 
 import argparse
 import os

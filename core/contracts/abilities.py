@@ -1,6 +1,7 @@
 """What a part can offer beyond its contract.
 
-A part has an ability if it has the attributes of the Protocol; it inherits nothing.
+A part has an ability if it has the attributes of the ability's Protocol. The part does not inherit
+from the Protocol.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class HasBlocks(Protocol):
     """A part with repeated blocks, which gradient checkpointing wraps one by one."""
 
-    # in the order in which they run
+    # in the order in which the blocks run
     blocks: Sequence[nn.Module]
 
 
@@ -31,7 +32,7 @@ class HasOutputLayer(Protocol):
     vocabulary: int
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids (B n) int64 -> tokens (B n width); each depends on its own id alone."""
+        """Ids (B n) int64 -> tokens (B n width); each token depends on its id alone."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (... width) -> scores of the whole vocabulary (... vocabulary)."""
@@ -41,11 +42,11 @@ class HasOutputLayer(Protocol):
 class Loadable(Protocol):
     """A part that can start from published weights, where a recipe sets `pretrained`.
 
-    source: the folder or the name on the hub that `pretrained = true` stands for; None if there is
-        no such default.
+    source: the folder, or the name on the Hugging Face hub, from which `pretrained = true` loads;
+        None if the part has no such default.
 
     An optional attribute `extra_parameters` names the parameters that no published weights contain;
-    checkpoints always include them.
+    checkpoints always include these parameters.
     """
 
     source: str | None
@@ -70,10 +71,10 @@ class Publishable(Protocol):
 
 @runtime_checkable
 class CheckpointPublishable(Protocol):
-    """A part that can be written to a training checkpoint (.ckpt) like the one it was read from.
+    """A part that can be written to a training checkpoint (.ckpt) as well as read from one.
 
     The part knows the names of its tensors in such a checkpoint; core writes the file.
     """
 
     def publish_checkpoint(self) -> dict[str, Tensor]:
-        """Return the part's tensors under their names in that checkpoint's state dict."""
+        """Return the part's tensors under their names in the training checkpoint's state dict."""

@@ -15,15 +15,16 @@ from core.contracts.batch import Memory, TokenSequence
 
 
 def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor | None:
-    """Return which token (row) sees which (column): (S 1 L P+L) bool, or None if purely causal.
+    """Return whether a token (row) sees another (column): (S 1 L P+L) bool; None if purely causal.
 
-    past: the P tokens that were run before the sequence; the columns of the past come first.
+    past: the P tokens that the backbone ran before the sequence. Their columns come first.
 
-    Where this returns None, a backbone can use the causal mode of a fused kernel. A padding token
-    sees itself, so that no row is empty and softmax gives no NaN.
+    If this function returns None, a backbone can use the causal mode of a fused kernel. A padding
+    token sees itself. Otherwise its row might have no visible token, and softmax would give NaN.
     """
     if past is None and sequence.block is None and sequence.private is None:
-        # Real tokens come first and frames are in order: causality hides padding and later frames.
+        # Real tokens come first and frames are in order, so a causal mask already hides padding and
+        # later frames from every real token.
         return None
     visible = _visible(sequence, sequence, blocks_of(sequence), blocks_of(sequence))
     visible = visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
@@ -36,8 +37,8 @@ def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -
 def token_positions(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor:
     """Return each token's position (S L) int64.
 
-    The position of a token is the number of real tokens before it. Tokens that are private to
-    another frame are not counted.
+    The position of a token is the number of real tokens before it, without the tokens that are
+    private to another frame.
     """
     count, length = sequence.tokens.shape[:2]
     if past is None and sequence.private is None:
@@ -51,7 +52,7 @@ def token_positions(sequence: TokenSequence, past: TokenSequence | None = None) 
 
 
 def blocks_of(sequence: TokenSequence) -> Tensor:
-    """Return the blocks (S L) int64; 0, 1, 2, ... if the sequence is causal."""
+    """Return each token's block (S L) int64: 0, 1, 2, ... if the sequence is causal."""
     if sequence.block is not None:
         return sequence.block
     frame = sequence.frame
@@ -66,11 +67,11 @@ def make_memory(
     hidden_states: Sequence[Tensor],
     past: Memory | None,
 ) -> Memory:
-    """Return the memory of a sequence and of the past before it.
+    """Return the memory of the past followed by a sequence.
 
-    tokens: (S L D), without the tokens of the past.
-    hidden_states: (S L D) for each layer, without the hidden states of the past.
-    keys, values: (S K P+L d) for each layer, as attention used them, for the past and the sequence.
+    tokens: (S L D), hidden states of the sequence alone, after the last norm.
+    hidden_states: (S L D) for each layer, of the sequence alone.
+    keys, values: (S K P+L d) for each layer, of the past and the sequence, as attention used them.
     """
     if past is None:
         return Memory(sequence, tokens, tuple(keys), tuple(values), tuple(hidden_states))
@@ -85,7 +86,7 @@ def make_memory(
 
 
 def _join(past: TokenSequence, sequence: TokenSequence) -> TokenSequence:
-    """Append a sequence (S L) to the past (S P) -> (S P+L), with the readout of the past."""
+    """Append a sequence (S L) to the past (S P) -> (S P+L). The result has the past's readout."""
     before, after = _with_all_labels(past), _with_all_labels(sequence)
     columns = ("tokens", "mask", "frame", "kind", "block", "private")
     joined: dict[str, Any] = {
@@ -95,7 +96,7 @@ def _join(past: TokenSequence, sequence: TokenSequence) -> TokenSequence:
 
 
 def _with_all_labels(sequence: TokenSequence) -> TokenSequence:
-    """Replace mask, block and private by equivalent tensors where they are None."""
+    """Return the sequence with tensors for mask, block and private, also where these were None."""
     everything = torch.ones_like(sequence.frame, dtype=torch.bool)
     return replace(
         sequence,
@@ -108,7 +109,7 @@ def _with_all_labels(sequence: TokenSequence) -> TokenSequence:
 def _visible(
     rows: TokenSequence, columns: TokenSequence, row_block: Tensor, column_block: Tensor
 ) -> Tensor:
-    """Apply the rule of this module: rows (S L), columns (S K) -> (S L K) bool."""
+    """Apply this module's rule: rows (S L), columns (S P) -> whether row sees column (S L P)."""
     earlier = columns.frame[:, None, :] <= rows.frame[:, :, None]
     visible = earlier & (column_block[:, None, :] <= row_block[:, :, None])
     if columns.private is not None:

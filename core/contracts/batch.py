@@ -12,19 +12,21 @@ from torch import Tensor, device
 
 from core.errors import ConfigError
 
-# What a part remembers while acting: tensors (B ...); any row can be reset alone.
+# What a part remembers while acting: tensors (B ...). Each of the B rows can be reset separately.
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Tokens and a mask of the real ones, passed between all parts (after Octo's TokenGroup).
+    """Tokens, and a mask that tells real tokens from padding (after Octo's TokenGroup).
 
     tokens: (... N D).
-    mask: (... N) bool, True where real. None means no padding. A mask of ones means the same, but
-        checking that it is all ones would make the CPU wait for the GPU, so prefer None.
-    grid: (N 2) int64, row and column of an image's tokens; -1 for a token without a place.
-    losses: {name: scalar}, what the part that made the tokens adds to the training loss.
+    mask: (... N) bool, True where real. None means no padding. A mask that is True everywhere
+        means the same, but is slower: to find out that there is no padding, the CPU would have to
+        wait for the GPU.
+    grid: (N 2) int64, each token's row and column in its image; -1 for a token without a place in
+        an image.
+    losses: {name: scalar}, terms that the part that made the tokens adds to the training loss.
     """
 
     tokens: Tensor
@@ -47,18 +49,22 @@ class TokenKind(IntEnum):
 class TokenSequence:
     """The backbone's input: packed sequences, with real tokens first and padding at the end.
 
-    So a token's index is its position. core/contracts/attention.py says which token sees which.
+    So the index of a real token is also its position. core/contracts/attention.py says which token
+    sees which other tokens.
 
     tokens: (S L D).
     mask: (S L) bool, True where real; None means no padding.
     frame: (S L) int64, the frame that a token belongs to; no token sees a later frame.
     kind: (S L) int64, a TokenKind.
-    readout: (B T Q) int64, indices of the action tokens in the flattened (S L), ascending; every
-        sequence has the same number.
-    block: (S L) int64; no token sees a later block. None means causal: each token is a block.
-    private: (S L) bool, True for tokens that only their own frame sees: a head adds such tokens.
-    grid: (S L 2) int64, row and column of an image's token; -1 for all others.
-    losses: {name: scalar}, what the layout adds to the training loss.
+    readout: (B T Q) int64, ascending indices of the action tokens in the flattened (S L). Every
+        sequence has the same number of action tokens.
+    block: (S L) int64, the block that a token belongs to; no token sees a later block. None means
+        that each token is a separate block, so that the sequence is causal.
+    private: (S L) bool, True for tokens that only tokens of the same frame see. Heads add such
+        tokens.
+    grid: (S L 2) int64, each token's row and column in its image; -1 for a token without a place in
+        an image.
+    losses: {name: scalar}, terms that the layout adds to the training loss.
     """
 
     tokens: Tensor
@@ -82,7 +88,7 @@ class TokenSequence:
 
     @property
     def is_action(self) -> Tensor:
-        """A field of the first edition; raises ConfigError that names what replaced it."""
+        """A field of Joinery's first edition: raises a ConfigError that names the replacement."""
         raise ConfigError(
             "a plugin reads TokenSequence.is_action, which is gone: sequence.kind says what a "
             "token is, and core.attention_mask(sequence) what it sees; update the plugin"
@@ -93,12 +99,12 @@ class TokenSequence:
 class Memory:
     """What a backbone computed from sequences, layer by layer, so that more tokens can follow.
 
-    sequence: all tokens that were run.
+    sequence: all tokens that the backbone has run.
     tokens: (S L D), hidden states after the last norm.
     keys, values: (S K L d) for each layer; the keys include rotary positions, if there are any.
-    hidden_states: (S L D), the input of the first layer, then the output of each layer.
-    carry: {name: (S ...)}, the state of a recurrent backbone; zeros at the beginning.
-    losses: {name: scalar}, what the backbone adds to the training loss.
+    hidden_states: tensors (S L D): the input of the first layer, then the output of each layer.
+    carry: {name: (S ...)}, the state of a recurrent backbone, which is zero at the beginning.
+    losses: {name: scalar}, terms that the backbone adds to the training loss.
     """
 
     sequence: TokenSequence
@@ -120,13 +126,13 @@ class Batch:
     text_mask: (B N) bool, True where real; None means no padding.
     proprio: (B T P) float32, normalised.
     actions: (B T H A) float32, normalised; binary dimensions in {0, 1}.
-    action_mask: (B T H A) bool; False past an episode's end, and for dimensions that the sample's
-        robot lacks.
-    episodes: B names of the episodes that the samples come from.
+    action_mask: (B T H A) bool; False for actions past the episode's end, and for dimensions that
+        the sample's robot lacks.
+    episodes: B names: the episode that each sample comes from.
     features: {feature: (B T *shape)}, as the store holds them.
-    present: {camera or feature: (B) bool}, False where a sample lacks it. Every sample has the
-        cameras and features that are not in this mapping.
-    embodiment: (B) int64, index of the recipe's store that a sample comes from.
+    present: {camera or feature: (B) bool}, False for samples that lack the camera or feature. If a
+        camera or feature is not in this mapping, every sample has it.
+    embodiment: (B) int64: for each sample, the index of its store in the recipe's list of stores.
     """
 
     images: Mapping[str, Tensor]

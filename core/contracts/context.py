@@ -1,6 +1,6 @@
 """What policy heads read: the backbone's outputs for the observed frames.
 
-It has the same form during training and acting.
+A head reads the same dataclass, `Context`, during training and while acting.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,22 +17,22 @@ from core.episodes.episode import Feature
 from core.errors import JoineryError
 
 T = TypeVar("T")
-# larger than any block number in a sequence, and than any that one call of `extend` is given
+# larger than every block index in a sequence, and larger than every index in `block` of `extend`
 _BLOCKS_PER_EXTENSION = 2**32
 
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """Sizes of the context that a policy head will read, known when it is built.
+    """Sizes of the context that a policy head will read; the head is built with them.
 
     width: width of the readout and of the tokens (D).
     action_tokens: number of action tokens per frame (Q).
     vision_width: width of context.vision.
     proprio_dim: number of proprioceptive values (P).
-    layers: sizes of the backbone's layers; None if it keeps no layers.
-    vocabulary: number of tokens that context.logits scores; 0 without an output layer.
-    embodiments: names of the stores; context.embodiment holds indices into them.
-    features: descriptions of context.features, by name.
+    layers: sizes of the backbone's layers; None if the backbone keeps none.
+    vocabulary: number of tokens that context.logits scores; 0 if there is no output layer.
+    embodiments: names of the stores; context.embodiment holds indices into this tuple.
+    features: {name: feature}, the type of each entry of context.features.
     """
 
     width: int
@@ -52,15 +52,15 @@ class Context:
     readout: (B T Q D), hidden states of the action tokens.
     frame: (B T) int64, index of each frame within its sequence.
     proprio: (B T P), normalised.
-    embodiment: (B) int64, index of the store that a sample comes from.
-    features: {name: (B T ...)}, as recorded.
+    embodiment: (B) int64: for each sample, the index of its store in `ContextSpec.embodiments`.
+    features: {name: (B T ...)}, as recorded, not normalised.
     present: {camera or feature: (B) bool}, as in Batch.
-    vision: (B T N D_vision), tokens before the backbone; None unless the head needs them.
+    vision: (B T N D_vision), the vision encoder's tokens; None unless the head needs "vision".
     memory: what the backbone computed from all tokens, in S sequences of B * T / S frames each;
         None unless the head needs tokens, layers or `extend`.
-    extensions: number of times that `extend` was called.
-    backbone: runs the tokens of `extend`.
-    words: computes `embed` and `logits`.
+    extensions: number of calls of `extend` that led to this context.
+    backbone: the backbone, which runs the tokens of `extend`.
+    words: the layers of the text encoder that compute `embed` and `logits`.
     """
 
     readout: Tensor
@@ -76,15 +76,15 @@ class Context:
     words: "Words | None" = None
 
     def extend(self, tokens: Tensor, block: Tensor | None = None) -> tuple[Tensor, Self]:
-        """Run n more tokens of each frame -> their hidden states (B T n D), and the longer context.
+        """Run n more tokens per frame -> their hidden states (B T n D), and the longer context.
 
-        tokens: (B T n D). The new tokens see the tokens of their sequence up to and including their
-            frame, and the tokens that earlier calls added to this frame. Tokens of other frames and
-            earlier tokens do not see the new tokens.
-        block: (n) int64, which of the n tokens see each other: token i sees token j if
-            block(j) <= block(i). None is causal.
+        tokens: (B T n D), the new tokens. A new token sees the observed tokens of its frame and of
+            the sequence's earlier frames, and the tokens that earlier calls added to its frame. No
+            token of another frame and no earlier token sees a new token.
+        block: (n) int64: token i of the n tokens sees token j of them if block(j) <= block(i). None
+            means that token i sees token j if j <= i.
 
-        Keys and values of earlier tokens are computed once, however often this is called.
+        A second call reuses the keys and values of earlier tokens; it does not compute them again.
         """
         if self.backbone is None or self.memory is None:
             raise JoineryError(
@@ -96,10 +96,11 @@ class Context:
         return hidden, replace(self, memory=memory, extensions=self.extensions + 1)
 
     def attention_mask(self, count: int, block: Tensor | None = None) -> Tensor:
-        """Return what `count` tokens added to each frame may see: (S 1 F*count L+F*count) bool.
+        """Return which tokens `count` tokens added per frame see: (S 1 F*count L+F*count) bool.
 
-        Heads that have layers of their own need this; `extend` applies the mask itself. Columns are
-        the memory's tokens, then the added tokens, frame after frame, with F = B * T / S frames.
+        A head that runs added tokens through the head's layers needs this mask; `extend` applies
+        the mask by itself. A row is an added token. The columns are the memory's tokens, then the
+        added tokens, frame after frame. F = B * T / S is the number of frames in a sequence.
         `block` means the same as in `extend`.
         """
         added = self._extension(self._empty_tokens(count), block)
@@ -135,7 +136,7 @@ class Context:
         return self._required_words.logits(hidden)
 
     def detached(self) -> Self:
-        """Return a copy through which no gradient reaches the backbone."""
+        """Return a copy of the context whose tensors pass no gradient back to the backbone."""
         detached = map_tensors(replace(self, backbone=None, words=None), Tensor.detach)
         return replace(detached, backbone=self.backbone, words=self.words)
 
@@ -159,7 +160,7 @@ class Context:
         return self.readout.new_empty(*self.frame.shape, count, 0)
 
     def _extension(self, tokens: Tensor, block: Tensor | None) -> TokenSequence:
-        """Make a sequence of tokens (B T n D) that are private to their frame, in later blocks."""
+        """Make a sequence of tokens (B T n D) that are private to their frame and in new blocks."""
         count = tokens.shape[2]
         if block is None:
             block = torch.arange(count, device=tokens.device)
@@ -189,7 +190,7 @@ class Words:
 
 
 def map_tensors(tree: T, change: Callable[[Tensor], Tensor]) -> T:
-    """Apply a function to every tensor in nested dataclasses, mappings and tuples."""
+    """Replace each tensor x in nested dataclasses, mappings and tuples by `change(x)`."""
     result: Any = tree
     if isinstance(tree, Tensor):
         result = change(tree)

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# the first number of a key, so that training and validation never share a stream
+# The first number of a stream's key. Training and validation differ in this number, so they never
+# share a stream.
 TRAINING, VALIDATION = 1, 2
 
 
 class Generator:
-    """Random numbers for a batch; the first size of every draw is the number of rows.
+    """Random numbers for a batch; the first dimension of every drawn tensor counts the rows.
 
-    Training uses `shared`: one stream for all rows, fast and on the device. Acting uses `by_row`:
-    one stream for each row. A row's numbers then do not depend on how many other rows there are,
-    or on what these rows draw.
+    Training uses `shared`: one stream for all rows, which is fast because it draws on the device.
+    Acting uses `by_row`: one stream for each row. A row's numbers then depend neither on the number
+    of other rows nor on what the other rows draw.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Generator:
     def by_row(cls, keys: Sequence[tuple[int, int]], device: torch.device) -> Self:
         """Make a stream for each row, from two non-negative numbers such as seed and step.
 
-        Numbers are drawn on the CPU, so that a policy acts alike on every device.
+        The numbers are drawn on the CPU, so that they are the same on every device.
         """
         return cls(device, None, keys)
 
@@ -61,8 +62,8 @@ class Generator:
 
     @cached_property
     def _rows(self) -> list[np.random.Generator]:
-        # Philox is a function of its key (Salmon et al. 2011): no two keys share a stream, and it
-        # needs no warm-up.
+        # Philox computes its numbers directly from the key (Salmon et al. 2011). So no two keys
+        # share a stream, and there are no first numbers to throw away.
         return [
             np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
             for key in self._keys

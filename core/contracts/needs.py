@@ -1,6 +1,7 @@
 """What policy heads need of the context, compared with what a backbone offers.
 
-Imports no torch, so that recipes can be checked, and their schema written, without waiting for it.
+This module does not import torch, which loads slowly: recipes are checked, and their schema is
+written, without torch.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +18,8 @@ DESCRIPTIONS = {
     "hidden_states": "the hidden states of every layer",
     "extend": "to run further tokens through the backbone",
 }
-# A head with one of these needs runs weights of other parts. Its gradients reach these weights even
-# if they stop before the backbone's output.
+# A head with one of these needs runs layers of the backbone or of the text encoder. So its
+# gradients reach the weights of these layers, even if the context itself passes no gradient back.
 RUNS_OTHER_PARTS = frozenset({"extend", "logits"})
 
 

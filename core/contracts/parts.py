@@ -1,15 +1,15 @@
 """The contracts: what each kind of part of a policy must do.
 
 Shape legend, used throughout:
-    B batch          T window (history frames)    V cameras              N tokens, M of the text
+    B batch          T window (history frames)    V cameras              N tokens, M text tokens
     Q action tokens per frame                     D width                S sequences (B or B * T)
-    L tokens per sequence   H action horizon (chunk)   A action dimension    P proprioception
+    L tokens per sequence   H action horizon (chunk)   A action dimensions   P proprioception
     C Y X image channels, rows, columns           K key heads            d width of a head
 
 Each part is an `nn.Module` derived from one of the five abstract classes. "Built as" lists the
-keyword arguments that core offers; a build function or class receives those that its signature
-names. core/contracts/batch.py defines what flows between the parts. core/contracts/abilities.py
-defines what a part can offer beyond its contract.
+keyword arguments that core offers; a build function or class receives the arguments that its
+signature names. core/contracts/batch.py defines what flows between the parts.
+core/contracts/abilities.py defines what a part can offer beyond its contract.
 
 No part keeps hidden state or draws from a global random generator, and no sample's result depends
 on other samples of the batch or on padding; `core.testing` checks this. To write a simple policy
@@ -41,7 +41,7 @@ class ActionSpec:
     window: T.
     horizon: H.
     dim: A.
-    binary: dimensions with values in {0, 1}, such as a two-state gripper; others are continuous.
+    binary: indices of the dimensions with values 0 or 1, such as a gripper with two states.
     bounded: whether the continuous dimensions lie in [-1, 1].
     """
 
@@ -53,24 +53,24 @@ class ActionSpec:
 
     @property
     def continuous(self) -> tuple[int, ...]:
-        """The dimensions that are not binary."""
+        """Indices of the dimensions that are not binary."""
         return tuple(i for i in range(self.dim) if i not in self.binary)
 
 
 class PolicyHead(nn.Module, ABC):
     """Context -> actions. Built as `build(config, *, context: ContextSpec, action: ActionSpec)`.
 
-    needs: what the head reads from the context besides the readout. Core computes only what some
-        head needs.
+    needs: what the head reads from the context in addition to the readout. Core computes an entry
+        of the context only if a head of the policy needs it.
         "tokens": `context.memory.tokens`, the last hidden states of all tokens (any backbone);
         "keys_values": the keys and values of every layer, in `context.memory`;
         "hidden_states": the hidden states of every layer, in `context.memory`;
-        "extend": `context.extend`, to run further tokens after the observations;
-        "vision": `context.vision`, tokens before the backbone;
+        "extend": `context.extend`, to run further tokens after the tokens of the observations;
+        "vision": `context.vision`, the vision encoder's tokens, before the backbone runs;
         "proprio": `context.proprio`;
         "logits": `context.embed` and `context.logits`, which use the text encoder.
-    needs_actions: whether `loss` reads `batch.actions`; if so, core does not call it for batches
-        without actions.
+    needs_actions: whether `loss` reads `batch.actions`. If True, core does not call `loss` for
+        batches without actions.
     """
 
     needs: frozenset[Need] = frozenset()
@@ -78,18 +78,18 @@ class PolicyHead(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, context: "Context", generator: "Generator") -> Tensor:
-        """Return normalised actions (B T H A) of every frame; any noise comes from `generator`."""
+        """Return normalised actions for each frame (B T H A); noise is drawn from `generator`."""
 
     @abstractmethod
     def loss(self, context: "Context", batch: Batch, generator: "Generator") -> dict[str, Tensor]:
-        """Return named scalar terms; training minimises their sum."""
+        """Return named scalar loss terms; training minimises their sum."""
 
     def initial_state(self, rows: int) -> State:  # noqa: ARG002 (most heads remember nothing)
-        """Return the head's state at the start of an episode: tensors of `rows` rows."""
+        """Return the head's state at the start of an episode: tensors with `rows` rows."""
         return {}
 
     def act(self, context: "Context", state: State, generator: "Generator") -> tuple[Tensor, State]:
-        """Context of one new frame (T = 1), last state -> actions (B H A), next state."""
+        """Context of one new frame (T = 1), previous state -> actions (B H A), next state."""
         actions: Tensor = self(context, generator)
         return actions[:, -1], state
 
@@ -99,10 +99,10 @@ class PolicyHead(nn.Module, ABC):
         batch: Batch,  # noqa: ARG002
         generator: "Generator",  # noqa: ARG002
     ) -> Tensor | None:
-        """Return the validation error (B); None stands for the squared error of `forward`.
+        """Return each sample's validation error (B), or None to use the squared error of `forward`.
 
-        Heads that draw samples override this. A good sample can differ from the recorded action, so
-        the squared error of a sample says little.
+        Heads that draw random actions override this. A good random action can differ from the
+        recorded action, so the squared error between them says little.
         """
         return None
 
@@ -120,9 +120,9 @@ class VisionEncoder(nn.Module, ABC):
     Attributes:
     width: width of the tokens.
     cameras: names of the cameras, in the order of their tokens.
-    separates_cameras: whether tokens come camera after camera, the same number for each camera, and
-        depend on the image of their own camera alone. Core can then hide a camera that a sample
-        lacks. An encoder that mixes cameras sets False.
+    separates_cameras: whether the tokens come camera after camera, each camera has the same number
+        of tokens, and each token depends on its camera's image alone. Core can then hide the tokens
+        of a camera that a sample lacks. An encoder that mixes cameras sets False.
     """
 
     width: int
@@ -133,8 +133,8 @@ class VisionEncoder(nn.Module, ABC):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
         """{camera: (B T C Y X) uint8}, text (B M text_width) -> (B T N width).
 
-        `images` also holds the features by name: (B T ...), of the recorded type. `text` is for
-        encoders that depend on the instruction.
+        `images` also holds the features, {feature: (B T ...)}, with their recorded dtype. `text` is
+        for encoders whose tokens depend on the instruction.
         """
 
 
@@ -155,7 +155,7 @@ class TextEncoder(nn.Module, ABC):
     def tokenize(self, instruction: str) -> Sequence[int]:
         """Return the token ids of one instruction.
 
-        Core calls this once per distinct instruction, in a loader thread.
+        Core calls this method once for each different instruction, in a thread that loads data.
         """
 
     @abstractmethod
@@ -169,8 +169,8 @@ class LayerSpec:
 
     depth: number of layers.
     heads: number of heads of the queries.
-    key_heads: K, less than `heads` where several queries share a key.
-    head_width: d.
+    key_heads: K, number of heads of the keys; less than `heads` if several queries share a key.
+    head_width: d, width of one head.
     """
 
     depth: int
@@ -186,10 +186,11 @@ class Backbone(nn.Module, ABC):
     longest: maximum number of tokens in a sequence that `remember` accepts; None: no limit.
     obstacle: why this instance offers less than its class, for error messages.
     mixes: False if no token sees another token.
-    both_ways: False if no token can see a later token of its own block, as in recurrent networks.
-    offers: what `remember` gives, some of: "keys_values"; "hidden_states"; "extend"; "losses" that
-        the backbone adds; "carry", the state with which a recurrent backbone acts in constant time.
-    layer_spec: sizes of the layers; None if "keys_values" is not offered.
+    both_ways: False if no token can see a later token of the same block, as in recurrent networks.
+    offers: what `remember` offers, some of: "keys_values"; "hidden_states"; "extend"; "losses", the
+        backbone's terms of the training loss; "carry", the state of a recurrent backbone, with
+        which an acting policy takes the same time for each frame.
+    layer_spec: sizes of the layers; None if the backbone does not offer "keys_values".
     """
 
     width: int
@@ -205,12 +206,12 @@ class Backbone(nn.Module, ABC):
         """(S L width) -> hidden states (S L width), masked as core/contracts/attention.py says."""
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> hidden states of action tokens (B T Q width), enough for most heads."""
+        """(S L width) -> hidden states of the action tokens (B T Q width), read by most heads."""
         hidden: Tensor = self(sequence)
         return hidden.flatten(0, 1)[sequence.readout]
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence after the past, if there is one -> memory of both, the past first."""
+        """Run a sequence after the past, if any -> memory of the past followed by the sequence."""
         raise NotImplementedError(
             f"{type(self).__name__} offers {sorted(self.offers)}, and so has no memory"
         )
@@ -221,14 +222,14 @@ class Backbone(nn.Module, ABC):
 
 
 class ActionTokens(nn.Module, ABC):
-    """Lays out how vision, text and action tokens form sequences, and where actions are read.
+    """Arranges vision, text and action tokens in sequences, and says where action tokens are.
 
     Built as `build(config, *, width: int, action: ActionSpec, proprio_dim: int, text_prefix: int)`;
     text_prefix is the number of leading text tokens that must stand before the images.
 
-    count: Q, number of action tokens per frame; 0 where the head reads other tokens.
+    count: Q, number of action tokens per frame; 0 if the head reads other tokens.
     causal: True if no token sees a later token; False for layouts with blocks of several tokens.
-    context: number of frames in one sequence; while acting, this many frames are kept.
+    context: number of frames in one sequence, and number of last frames that are kept while acting.
     """
 
     count: int
@@ -246,5 +247,6 @@ class ActionTokens(nn.Module, ABC):
     ) -> TokenSequence:
         """Vision (B T N D), text (B M D), proprio (B T P) -> sequences with action tokens.
 
-        batch: in training, for layouts that depend on the targets, as ACT's does; None otherwise.
+        batch: in training, the batch, for layouts that depend on its actions, such as ACT's;
+            otherwise None.
         """

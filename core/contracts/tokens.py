@@ -1,4 +1,4 @@
-"""Joining and packing of tokens, for action-token strategies."""
+"""Functions that join and pack tokens, for parts of kind `ActionTokens`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from core.contracts.batch import TokenGroup, TokenSequence
 
 
 def concatenate(groups: Sequence[TokenGroup]) -> TokenGroup:
-    """Join groups (... N_i D) along their tokens -> (... sum N_i, D)."""
+    """Join groups (... N_i D), one after another -> one group (... sum of all N_i, D)."""
     has_mask = any(group.mask is not None for group in groups)
     has_grid = any(group.grid is not None for group in groups)
     return TokenGroup(
@@ -23,7 +23,8 @@ def concatenate(groups: Sequence[TokenGroup]) -> TokenGroup:
 def hide_cameras(vision: TokenGroup, present: Tensor) -> TokenGroup:
     """Mask the tokens (B T N D) of cameras that a sample lacks.
 
-    present: (B V) bool. A frame has N / V tokens of each camera, one camera after another.
+    present: (B V) bool, whether the sample has the camera. The N tokens of a frame are N / V tokens
+        of the first camera, then N / V tokens of the second camera, and so on.
     """
     tokens_per_camera = vision.tokens.shape[2] // present.shape[1]
     token_present = present.repeat_interleave(tokens_per_camera, dim=1).unsqueeze(1)  # (B 1 N)
@@ -38,7 +39,7 @@ def full_mask(group: TokenGroup) -> Tensor:
 
 
 def full_grid(group: TokenGroup) -> Tensor:
-    """Return row and column of the group's tokens (N 2); all -1 if the group has no grid."""
+    """Return each token's row and column (N 2); all are -1 if the group has no grid."""
     if group.grid is not None:
         return group.grid
     return torch.full((group.tokens.shape[-2], 2), -1, device=group.tokens.device)
@@ -53,14 +54,14 @@ def pack(
     grid: Tensor | None = None,
     private: Tensor | None = None,
 ) -> TokenSequence:
-    """Build sequences with all padding at the end, so that a token's index is its position.
+    """Build sequences with all padding at the end; a real token's index is then its position.
 
     group: (S L D), with padding anywhere.
     frame, kind, block, private: (L), as in TokenSequence, the same for all sequences.
     grid: (L 2), as in TokenSequence, the same for all sequences.
     readout: (B T Q), indices of the action tokens in the flattened (S L) of `group`.
 
-    Nothing here waits for the device.
+    This function never makes the CPU wait for the GPU.
     """
     count, length = group.tokens.shape[:2]
     sequence = TokenSequence(
@@ -75,7 +76,7 @@ def pack(
     )
     if group.mask is None:
         return sequence
-    # A stable sort by padding keeps the real tokens in their order.
+    # A stable sort moves padding to the end and keeps the order of the real tokens.
     order = torch.argsort((~group.mask).long(), dim=1, stable=True)  # (S L)
     sequence_start = length * torch.arange(count, device=order.device)[:, None]
     new_index = torch.argsort(order, dim=1) + sequence_start  # (S L)
@@ -86,6 +87,6 @@ def pack(
 
 
 def select_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Select tokens of each sequence: (S L ...) at index (S M) int64 -> (S M ...)."""
+    """Select M tokens of each sequence: x (S L ...), index (S M) int64 -> (S M ...)."""
     index = index.view(*index.shape, *[1] * (x.ndim - 2))
     return x.gather(1, index.expand(-1, -1, *x.shape[2:]))

@@ -1,4 +1,4 @@
-"""Records an expert as it does the tasks of an environment, and stores the episodes.
+"""Records an expert that does the tasks of an environment, and stores the episodes.
 
 `joinery collect` and a recipe's [demonstrations] call `collect`.
 """
@@ -21,14 +21,14 @@ from core.environments.workers import (
 )
 from core.errors import DataError, did_you_mean
 
-# A worker imports the script that started it, and with it this module, before it limits the threads
-# of libraries. Numpy must be imported after these limits are set, so modules that need numpy are
-# imported inside the functions.
+# A worker process first imports the script that started it, and thereby this module. Only then does
+# the worker limit the number of threads of numpy, which must not be imported before. So the
+# functions import the modules that need numpy.
 if TYPE_CHECKING:
     from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 
-# Generous limits in seconds, for building an environment and for one step; an environment that
-# takes longer counts as hung.
+# Generous limits, in seconds, on the time to build an environment and on the time of one step. An
+# environment that takes longer counts as hung.
 BUILD_SECONDS, STEP_SECONDS = 60.0, 1.0
 
 
@@ -36,9 +36,9 @@ BUILD_SECONDS, STEP_SECONDS = 60.0, 1.0
 class TaskSummary:
     """The episodes of one task in a store.
 
-    kept: the expert's successes.
-    failed: attempts in which the expert failed.
-    frames: frames of all episodes.
+    kept: number of the expert's successes.
+    failed: number of attempts in which the expert failed.
+    frames: number of frames in all episodes.
     """
 
     kept: int
@@ -50,9 +50,9 @@ class TaskSummary:
 class Summary:
     """The contents of a store after a collection.
 
-    added: episodes that this collection recorded.
+    added: number of episodes that this collection recorded.
     tasks: {task: summary} of the tasks that were asked for.
-    bytes: size of all files.
+    bytes: size of all files together.
     broken: attempts in which the environment failed twice, "<task>/<seed>: reason"; they count as
         failed.
     """
@@ -80,14 +80,15 @@ def collect(
     workers: int | None = None,
     progress: "ProgressCallback" = lambda _: None,
 ) -> Summary:
-    """Append demonstrations to a store until it has `episodes` of each task.
+    """Append demonstrations to a store until it has `episodes` demonstrations of each task.
 
-    Episodes that the store already has stay as they are.
+    Episodes that the store already has are not changed.
 
     out: path of the store, which need not exist.
     tasks: names of the tasks; if empty, all tasks of the environment.
     noise: standard deviation of the expert's disturbances, in the units of the action.
-    workers: number of processes; default: one for each core. The store does not depend on it.
+    workers: number of processes; default: one for each core. The contents of the store do not
+        depend on this number.
     progress: called with {task: progress} after each attempt.
 
     Raises DataError if a task is unknown, if the environment has no expert or cannot be built, if
@@ -135,7 +136,7 @@ def _describe_environment(spec: EnvironmentSpec) -> Description:
 
 
 def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> str:
-    """Return a text that names everything that episodes depend on apart from their seeds."""
+    """Return a text with everything that determines the episodes, apart from their seeds."""
     versions = {"joinery": metadata.version("joinery"), **description.versions}
     return "; ".join(
         [
@@ -148,7 +149,7 @@ def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> st
 
 
 def _check_origin(out: Path, origin: str) -> None:
-    """Raise DataError if the store's episodes were recorded with another origin."""
+    """Raise DataError if the store's episodes were recorded with an origin other than `origin`."""
     from core.store.attributes import read_attributes
 
     if not (out / "zarr.json").exists():

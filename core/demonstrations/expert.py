@@ -1,7 +1,8 @@
 """One demonstration: an expert acts under disturbances, and its undisturbed actions are recorded.
 
-A policy that is trained on such episodes sees how to return from states that its own mistakes lead
-to (DART: Laskey et al., "Noise Injection for Robust Imitation Learning", 2017).
+The mistakes of a trained policy lead to states like those after a disturbance. From such episodes,
+the policy learns how to return from these states (DART: Laskey et al., "Noise Injection for Robust
+Imitation Learning", 2017).
 """
 
 from zlib import crc32
@@ -11,17 +12,18 @@ import numpy as np
 from core.environments.environment import Environment, Observation
 from core.episodes.episode import ActionConvention, Episode
 
-# Correlation between the disturbances of successive steps; three steps apart it is about a half.
+# Correlation between the disturbances of successive steps. The disturbances of steps t and t + 3
+# have a correlation of 0.8 ** 3, which is about a half.
 PERSISTENCE = 0.8
 
 
 def demonstrate(environment: Environment, task: str, seed: int, noise: float) -> Episode | None:
-    """Let the expert do a task; return episode "<task>/<seed>", or None if it failed.
+    """Let the expert do a task; return episode "<task>/<seed>", or None if the expert failed.
 
     noise: standard deviation of the disturbances, in the units of the action.
 
-    Frame t is the observation before action t. The last action is the one that completed the task:
-    it may close a gripper, for example.
+    Frame t is the observation before action t. The last action is the action that completed the
+    task, such as closing a gripper.
     """
     environment.reset(task, seed)
     convention, max_steps = environment.info.action, environment.tasks[task].max_steps
@@ -54,10 +56,10 @@ def demonstrate(environment: Environment, task: str, seed: int, noise: float) ->
 def disturbances(
     convention: ActionConvention, task: str, seed: int, noise: float, steps: int
 ) -> np.ndarray:
-    """Return the disturbance of each action, (steps A) float32, which is zero for grippers.
+    """Return the disturbances of all actions, (steps A) float32; those of grippers are zero.
 
     The disturbances follow a stationary first-order autoregressive process and depend on the
-    arguments alone. White noise would average out within a few steps, and the expert would have
+    arguments alone. White noise would average out within a few steps, so the expert would have
     nothing to correct.
     """
     generator = np.random.default_rng([crc32(task.encode()), seed])
@@ -74,7 +76,7 @@ def disturb(
 ) -> np.ndarray:
     """Return the action (A) plus its disturbance.
 
-    The disturbed dimensions of a "delta" action are clipped to [-1, 1].
+    If the action's mode is "delta", the disturbed dimensions are clipped to [-1, 1].
     """
     total = action + disturbance
     if convention.mode == "delta":

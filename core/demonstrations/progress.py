@@ -14,7 +14,7 @@ from core.system.progress import Progress
 def live_progress(episodes: int, console: Console) -> Iterator[ProgressCallback]:
     """Show progress while the block runs; yields the callback for `collect`.
 
-    episodes: demonstrations of each task.
+    episodes: number of demonstrations that each task should have.
     """
     with Progress("collecting", "demonstrations", None, console) as progress:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Runs the expert's attempts in all workers at once, and writes its episodes to a store."""
+"""Runs attempts of the expert in several worker processes, and writes its episodes to a store."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,19 +9,20 @@ from core.environments.workers import EnvironmentFailed, Worker, wait_for_any
 from core.episodes.episode import Episode
 from core.store.writer import StoreWriter
 
-# Each commit writes one segment, and readers open every segment, so commits should be few: about
-# COMMITS_PER_STORE for a large store. A small store has fewer, since each commit but the last holds
-# at least MIN_EPISODES_PER_COMMIT episodes.
+# Each commit writes one segment, and readers open every segment, so there should be few commits. A
+# large store has about COMMITS_PER_STORE commits. A small store has fewer commits, because every
+# commit except the last has at least MIN_EPISODES_PER_COMMIT episodes.
 MIN_EPISODES_PER_COMMIT = 32
 COMMITS_PER_STORE = 32
 
-# the episode; None if the expert failed; a text if the environment failed twice: the reason
+# The episode if the expert succeeded; None if the expert failed; or, if the environment failed
+# twice, a text with the reason.
 Outcome = Episode | str | None
 
 
 @dataclass(frozen=True)
 class DemonstrationAttempt:
-    """An attempt at a task with a seed; a retry follows a failure of the environment."""
+    """An attempt at a task with a seed; a retry repeats it after the environment failed."""
 
     task: str
     seed: int
@@ -87,7 +88,7 @@ def run_attempts(
                     start(worker, replace(attempt, is_retry=True))
                     continue
                 outcome = str(failure)
-            # before the yield, so that the worker is busy while the caller stores the episode
+            # Start before the yield: the worker is then busy while the caller stores the episode.
             start(worker, _next_attempt(schedule))
             yield attempt, outcome
 

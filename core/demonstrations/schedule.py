@@ -18,13 +18,13 @@ MIN_ATTEMPTS, MIN_SUCCESS_RATE = 50, 0.1
 
 @dataclass
 class TaskProgress:
-    """The attempts at one task; their seeds count from 0, and they are settled in seed order.
+    """The attempts at one task; their seeds are 0, 1, 2, ..., and they are settled in this order.
 
     An attempt is settled once its outcome and the outcomes of all lower seeds are known.
 
-    stored: successes that are in the store, or were handed out to be stored.
-    tried: attempts that are settled, with the seeds 0 ... tried - 1.
-    started: attempts that have begun, with the seeds 0 ... started - 1.
+    stored: number of successes that are in the store, or that `pop_episode` has returned.
+    tried: number of settled attempts. Their seeds are 0 ... tried - 1.
+    started: number of attempts that have begun. Their seeds are 0 ... started - 1.
     frames: number of frames in the episodes that this collection has recorded so far.
     """
 
@@ -38,12 +38,12 @@ class TaskProgress:
 
     @property
     def kept(self) -> int:
-        """Successes among the settled attempts."""
+        """Number of successes among the settled attempts."""
         return self.stored + len(self._unstored)
 
     @property
     def failed(self) -> int:
-        """Failures among the settled attempts."""
+        """Number of failures among the settled attempts."""
         return self.tried - self.kept
 
     @property
@@ -54,7 +54,7 @@ class TaskProgress:
     def add_outcome(self, seed: int, episode: Episode | None) -> bool:
         """Add an outcome, then settle attempts in seed order.
 
-        They are settled up to the first seed whose outcome is still unknown.
+        The first seed whose outcome is unknown, and all higher seeds, remain unsettled.
 
         Returns False if the expert's success rate is below MIN_SUCCESS_RATE.
         """
@@ -70,7 +70,7 @@ class TaskProgress:
         return True
 
     def pop_episode(self) -> Episode | None:
-        """Return the next success to store, or None if none of the settled ones is left."""
+        """Return the next settled success to store, or None if all of them have been returned."""
         if not self._unstored:
             return None
         self.stored += 1
@@ -82,14 +82,15 @@ ProgressCallback = Callable[[Mapping[str, TaskProgress]], None]
 
 
 class DemonstrationSchedule:
-    """The attempts at all tasks: which comes next, and in which order episodes are stored.
+    """The attempts at all tasks: which attempt is next, and in which order episodes are stored.
 
     The first `episodes` successes of each task are kept, in order of their seeds. The tasks take
     turns: the store begins with the first success of each task, followed by the second success of
-    each. So the store of a smaller or interrupted collection equals the beginning of a larger one.
+    each task. So a store with fewer episodes, or of an interrupted collection, equals the beginning
+    of a store with more episodes.
 
-    committed: ids of the episodes in the store, "<task>/<seed>". If a seed is missing but a higher
-        seed of its task is there, the attempt with the missing seed has failed.
+    committed: ids of the episodes in the store, "<task>/<seed>". If a task has an episode in the
+        store, but a lower seed of the task has none, the attempt with the lower seed has failed.
     broken: attempts in which the environment failed, "<task>/<seed>: reason".
     """
 
@@ -104,13 +105,14 @@ class DemonstrationSchedule:
 
     @property
     def missing(self) -> int:
-        """Episodes that are still to be stored."""
+        """Number of episodes that are still to be stored."""
         return sum(max(0, self.episodes - progress.stored) for progress in self.tasks.values())
 
     def next_attempt(self) -> tuple[str, int] | None:
-        """Return (task, seed) of the next attempt, at the task that is furthest behind.
+        """Return (task, seed) of the next attempt, for the task with the fewest expected successes.
 
-        Returns None if the attempts that have begun suffice, provided that all of them succeed.
+        Returns None if no further attempt is needed, provided that all attempts that have begun
+        succeed.
         """
         progress = min(self.tasks.values(), key=lambda progress: progress.expected)
         if progress.expected >= self.episodes:
@@ -139,7 +141,7 @@ class DemonstrationSchedule:
             )
 
     def pop_episodes(self) -> Iterator[Episode]:
-        """Yield the episodes that can be stored now, in the order of the store."""
+        """Yield the episodes that can be stored now, in the order in which they must be stored."""
         while self.missing:
             progress = min(self.tasks.values(), key=lambda progress: progress.stored)
             episode = progress.pop_episode()

@@ -1,4 +1,4 @@
-"""Environments in which a policy acts: what a plugin that brings one needs."""
+"""Environments in which a policy acts: what a plugin that adds an environment needs."""
 
 from core.environments.environment import (
     Environment as Environment,

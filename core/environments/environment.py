@@ -11,7 +11,8 @@ from core.episodes.episode import StoreInfo
 from core.errors import DataError
 
 Split = Literal["demonstration", "evaluation"]
-# Evaluations use seeds from this one on, and demonstrations lower seeds, so they share no scene.
+# Evaluations use this seed and higher seeds, and demonstrations use lower seeds. So no evaluation
+# has the same scene as a demonstration.
 EVALUATION_SEEDS = 1_000_000
 
 
@@ -19,12 +20,12 @@ EVALUATION_SEEDS = 1_000_000
 class Task:
     """A task that a policy can be asked to do.
 
-    name: its name in demonstrations, results and stores.
+    name: the task's name in demonstrations, results and stores.
     instructions: the phrasings that demonstrations use.
-    max_steps: control steps after which an attempt has failed.
+    max_steps: number of control steps after which an unfinished attempt counts as failed.
     held_out: phrasings for evaluation alone; if empty, evaluation uses `instructions`.
-    tier: name of the task's group, "easy" for example; "" for none. Results report a mean for each
-        group.
+    tier: name of the task's group, "easy" for example; "" for no group. Results report the mean
+        success rate of each group.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Task:
 class Observation:
     """What the sensors of an environment measure at one moment.
 
-    images: {camera: (Y X C) uint8}, one for each of `info.cameras`.
+    images: {camera: (Y X C) uint8}, one image for each camera in `info.cameras`.
     proprio: (P) float32, in the order of `info.proprio`.
     features: {feature: array}, of the shapes and dtypes in `info.features`.
     """
@@ -54,12 +55,12 @@ class Observation:
 
 
 class Environment(ABC):
-    """An environment to act in, built as `build(config)` in a process of its own.
+    """An environment in which a policy acts, built as `build(config)` in a separate process.
 
     info: cameras, features, proprioception, control rate and the meaning of actions; an evaluation
         checks that they fit the data that the policy was trained on.
     tasks: {name: task}, all tasks that can be attempted.
-    versions: {library: version} of the libraries apart from Joinery that results depend on,
+    versions: {library: version} of the libraries, except Joinery, on which results depend:
         {"mujoco": "3.3.0"} for example.
 
     The same task, seed and actions must give the same episode in any process, and an environment
@@ -73,7 +74,7 @@ class Environment(ABC):
 
     @abstractmethod
     def reset(self, task: str, seed: int) -> None:
-        """Set up the scene that belongs to (task, seed); the task can be done in it."""
+        """Set up the scene that belongs to (task, seed), in which the task must be possible."""
 
     @abstractmethod
     def step(self, action: np.ndarray) -> bool:
@@ -81,10 +82,10 @@ class Environment(ABC):
 
     @abstractmethod
     def observe(self) -> Observation:
-        """Return the current observation; the state does not change."""
+        """Return the current observation, without changing the environment's state."""
 
     def begin_chain(self, seed: int) -> Sequence[str]:  # noqa: ARG002 (used by overrides)
-        """Set up the scene of a chain of tasks and return their names; `proceed` begins each.
+        """Set up the scene of a chain and return its tasks' names; `proceed` begins each task.
 
         Raises DataError if the environment has no chains.
         """

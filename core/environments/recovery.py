@@ -1,4 +1,4 @@
-"""An environment that is restored after a crash: a fresh process repeats the calls made so far.
+"""An environment that recovers from a crash: a fresh process repeats the calls made so far.
 
 The functions in the first section run in the environment's process and must not need torch.
 """
@@ -31,7 +31,7 @@ def continue_chain(environment: Environment, task: str) -> None:
 
 
 def apply_actions(environment: Environment, actions: np.ndarray) -> tuple[bool, int]:
-    """Apply actions (n A) until the task is done; return whether it is, and the steps taken."""
+    """Apply actions (n A) until the task is done; return whether it is done, and the step count."""
     for count, action in enumerate(actions, 1):
         if environment.step(action):
             return True, count
@@ -41,7 +41,7 @@ def apply_actions(environment: Environment, actions: np.ndarray) -> tuple[bool, 
 def call_and_observe(
     environment: Environment, function: Callable[..., Any], *arguments: Any
 ) -> tuple[Any, Observation]:
-    """Return what `function(environment, *arguments)` returns, and the observation afterwards."""
+    """Call `function(environment, *arguments)`; return its result, and the observation after it."""
     result = function(environment, *arguments)
     return result, environment.observe()
 
@@ -58,10 +58,11 @@ class EnvironmentCall:
 
 
 class RecoveringEnvironment:
-    """A worker's environment during one rollout, restored if its process dies, hangs or raises.
+    """A worker's environment in one rollout; it is restored if its process dies, hangs or raises.
 
     The state of an environment depends on its task, seed and actions alone. So a fresh process can
-    repeat all calls of the rollout and thus reach the lost state. A rollout is restored only once.
+    repeat all calls of the rollout and thus reach the lost state. This happens at most once in a
+    rollout.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -70,7 +71,7 @@ class RecoveringEnvironment:
         self._restarted = False
 
     def submit(self, call: EnvironmentCall) -> None:
-        """Start a call, followed by an observation; take the `result` before the next call."""
+        """Start a call and then an observation; call `result` before the next `submit`."""
         self._calls.append(call)
         self._worker.submit(call_and_observe, call.function, *call.arguments)
 
@@ -95,7 +96,7 @@ class RecoveringEnvironment:
         self._restarted = True
         self._worker.restart()
         *earlier, last = self._calls
-        # one by one, so that the time limit applies to each call and not to all of them together
+        # The calls are submitted one by one, so that the time limit applies to each single call.
         for call in earlier:
             self._worker.submit(call.function, *call.arguments)
             self._worker.result()

@@ -1,6 +1,6 @@
-"""Environments in worker processes, which are restarted after they died, hung or raised.
+"""Environments in worker processes. A worker that died, hung or raised can be restarted.
 
-A worker imports what its environment needs and nothing else, neither torch nor the recipe.
+A worker imports only what its environment needs: neither torch nor the modules that read recipes.
 """
 
 import os
@@ -44,7 +44,7 @@ class EnvironmentSpec:
     config: Any
 
     def make(self) -> "Environment":
-        """Build the environment; raises whatever its `build` raises."""
+        """Build the environment; every error of the plugin's `build` is passed on."""
         environment: Environment = self.build(self.config)
         return environment
 
@@ -59,7 +59,7 @@ class Description:
 
 
 def describe(environment: "Environment") -> Description:
-    """Return an environment's attributes; to be passed to `Worker.submit`."""
+    """Return an environment's attributes; `Worker.submit` can run this function."""
     return Description(environment.info, dict(environment.tasks), dict(environment.versions))
 
 
@@ -68,7 +68,7 @@ class EnvironmentFailed(JoineryError):  # noqa: N818 (results name it as the rea
 
 
 class Worker:
-    """One environment in a process of its own, which does not outlive this process.
+    """One environment in a separate process, which ends at the latest when this process ends.
 
     The process builds the environment when the first function is submitted.
 
@@ -79,7 +79,7 @@ class Worker:
     """
 
     connection: "Connection[Any, Any]"
-    _deadline: float | None  # of the submitted function; None if none runs
+    _deadline: float | None  # of the submitted function; None if no function runs
 
     def __init__(self, spec: EnvironmentSpec, timeout: float) -> None:
         """Start the process; raises DataError if the spec cannot be pickled."""
@@ -110,8 +110,8 @@ class Worker:
     ) -> None:
         """Start `function(environment, *arguments)` in the process.
 
-        The function must be defined at the top level of a module. Take its `result` before the
-        next function is submitted.
+        The function must be defined at the top level of a module. Call `result` before the next
+        `submit`.
         """
         assert self._deadline is None, "a worker runs one function at a time: take its result first"
         job = pickle.dumps((function, arguments))
@@ -122,8 +122,10 @@ class Worker:
     def result(self) -> Any:
         """Wait for the submitted function and return what it returned.
 
-        Raises EnvironmentFailed if the process died, hung (it is then killed) or raised; `restart`
-        then gives a fresh environment. Raises DataError if the environment raised DataError.
+        Raises EnvironmentFailed if the process died, hung or raised; a process that hung is killed.
+        Afterwards, `restart` starts a fresh environment.
+
+        Raises DataError if the environment raised DataError.
         """
         assert self._deadline is not None, "nothing was submitted"
         arrived = self.connection.poll(self.time_left)
@@ -147,7 +149,7 @@ class Worker:
         self._start()
 
     def close(self) -> None:
-        """End the process: at once if it is busy, otherwise after it has closed its environment."""
+        """End the process: at once if it is busy, otherwise once it has closed its environment."""
         self.connection.close()
         if self._deadline is None:
             self._process.join(GRACE)
@@ -161,7 +163,8 @@ class Worker:
             target=_serve, args=(child_connection,), name=f"joinery {self.spec.name}", daemon=True
         )
         self._process.start()
-        # Now only the child holds its end of the pipe, so the pipe closes when the child dies.
+        # After this, only the child holds the child's end of the pipe. So the pipe closes when the
+        # child dies.
         child_connection.close()
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send_bytes(self._pickled_spec)
@@ -188,7 +191,7 @@ def open_workers(spec: EnvironmentSpec, count: int, timeout: float) -> Iterator[
         yield workers
     finally:
         for worker in workers:
-            # all idle processes begin to end at the same time
+            # All idle processes are told to end before the first is waited for, to save time.
             worker.connection.close()
         for worker in workers:
             worker.close()
@@ -202,10 +205,10 @@ def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
 
 
 def _process_context() -> Any:
-    """Return the way to start processes: forks of a small server, or fresh interpreters.
+    """Return the context that starts processes: as forks of a fork server, or else from scratch.
 
-    This process has threads that may hold locks, so a fork of it could hang. The fork server has
-    neither threads nor locks, but not every system offers one.
+    This process has threads that may hold locks, so a fork of this process could hang. The fork
+    server has neither threads nor locks, but not every operating system offers a fork server.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
@@ -219,7 +222,8 @@ def _process_context() -> Any:
 
 def _serve(connection: "Connection[Any, Any]") -> None:
     """Run submitted functions until the other side closes the connection."""
-    os.environ.update(ONE_THREAD)  # the processes share the cores, and more threads would compete
+    # Several workers share the cores, so each worker uses one thread.
+    os.environ.update(ONE_THREAD)
     set_up_worker_process()
     environment: Environment | None = None
     with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):

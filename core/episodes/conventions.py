@@ -1,4 +1,4 @@
-"""Exact conversion of actions between conventions, or the reasons why it is impossible."""
+"""Exact conversion of actions between conventions, or the reasons why this is impossible."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ from core.episodes.rotations import SIZES, from_rotation, to_rotation
 
 @dataclass(frozen=True)
 class Conversion:
-    """Converts actions of `source` to actions of `target`; dimensions correspond by name.
+    """Converts actions of `source` to actions of `target`; equal names mean the same dimension.
 
-    frame_stride: source frames per target frame, 1 where both have the same rate.
+    frame_stride: number of source frames per target frame; 1 if both have the same rate.
     rotation_names: the target's rotation dimensions; default: the dimensions that
         `rotation_columns(target)` finds.
     """
@@ -26,20 +26,20 @@ class Conversion:
 
     @cached_property
     def has_dimension(self) -> np.ndarray:
-        """Which of the target's dimensions the source has, (A) bool."""
+        """Whether the source has each of the target's dimensions, (A) bool."""
         has = np.array([name in self.source.names for name in self.target.names])
         has[self._rotation_columns] = True
         return has
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether both conventions express an action in the same numbers."""
+        """Whether an action has the same numbers in both conventions."""
         meaning = replace(self.source, rate=self.target.rate)
         return self.frame_stride == 1 and meaning == self.target
 
     @cached_property
     def columns(self) -> list[int] | None:
-        """Position of each source dimension in the target; None if a conversion changes numbers."""
+        """Index of each source dimension in the target; None if the conversion changes numbers."""
         if self.frame_stride > 1 or self._converts_rotation:
             return None
         if not set(self.source.names) <= set(self.target.names):
@@ -76,7 +76,8 @@ class Conversion:
     def _convert_dimension(self, values: np.ndarray, d: int, column: int) -> np.ndarray:
         """Convert one dimension (n frame_stride) -> (n).
 
-        Relative movements are summed. Absolute positions and gripper values: the last frame counts.
+        Relative movements are summed over the frames. Of absolute positions and gripper values, the
+        value of the last frame is taken.
         """
         source_gripper = gripper_of(self.source, d)
         target_gripper = gripper_of(self.target, column)
@@ -90,10 +91,10 @@ class Conversion:
         return factor * (values.sum(axis=1) if self.source.mode == "delta" else values[:, -1])
 
     def _convert_rotation(self, actions: np.ndarray) -> np.ndarray:
-        """Convert the rotation of actions (n frame_stride A_source) -> (n R).
+        """Convert the rotation in actions (n frame_stride A_source) -> (n R), R numbers each.
 
         Relative rotations are composed in the order of the frames, each about the fixed axes.
-        Absolute rotations: the last frame counts.
+        Of absolute rotations, the last frame's rotation is taken.
         """
         columns = rotation_columns(self.source)
         numbers = actions[..., columns] * np.array(self.source.scale)[columns]
@@ -110,7 +111,7 @@ class Conversion:
 
     @property
     def _converts_rotation(self) -> bool:
-        """Whether the rotation needs more than copying or scaling its numbers."""
+        """Whether converting the rotation takes more than copying or scaling its numbers."""
         if "none" in (self.source.rotation, self.target.rotation):
             return False
         composes = self.frame_stride > 1 and self.source.mode == "delta"
@@ -131,7 +132,7 @@ def incompatibilities(
 ) -> Iterator[str]:
     """Yield each reason why actions of `source` cannot be converted to `target`, with a remedy.
 
-    ratio: frames per second of the source's data over the target's.
+    ratio: frames per second of the source's data, divided by those of the target's data.
     rotation_names: as in Conversion.
     """
     if source.mode != target.mode:
@@ -220,7 +221,7 @@ def _dimension_incompatibilities(
 
 
 def gripper_of(convention: ActionConvention, dimension: int) -> Gripper | None:
-    """Return the gripper that a dimension drives, if any."""
+    """Return the gripper that a dimension drives, or None if it drives no gripper."""
     for gripper in convention.grippers:
         if gripper.dimension == dimension:
             return gripper
@@ -228,10 +229,10 @@ def gripper_of(convention: ActionConvention, dimension: int) -> Gripper | None:
 
 
 def rotation_columns(convention: ActionConvention) -> list[int]:
-    """Return the rotation dimensions, or an empty list if it is not clear which they are.
+    """Return the rotation dimensions' indices, or an empty list if they cannot be identified.
 
-    All dimensions that drive no gripper are rotation dimensions, except the three of the position,
-    which come first if the action has a position.
+    Of the dimensions that drive no gripper, the first three are the position, if the action has a
+    position. The rest of these dimensions are rotation dimensions.
     """
     gripper_columns = {gripper.dimension for gripper in convention.grippers}
     arm_columns = [d for d in range(convention.dim) if d not in gripper_columns]

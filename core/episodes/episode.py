@@ -11,32 +11,33 @@ import numpy as np
 from core.errors import DataError, did_you_mean
 
 Mode = Literal["absolute", "delta"]
-"""Whether an action says where to be, or how to move from where the robot is."""
+"""Whether an action is a target position ("absolute") or a movement from where the robot is."""
 Frame = Literal["world", "base", "tool", "joint"]
 """The coordinates in which an action is given."""
 Rotation = Literal[
     "none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d"
 ]
-"""The layout of the dimensions of an action that rotate."""
+"""How the rotation dimensions of an action describe a rotation."""
 Codec = Literal["jpeg", "zstd"]
 Number = Literal[
     "bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
 ]
 FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "other"]
-"""What the numbers of a feature are."""
+"""What the numbers of a feature represent."""
 
 NAME = r"\w[\w.-]*"  # name of a camera or a feature, which becomes a folder of the store
 RESERVED = ("action", "proprio")  # names that a feature cannot have
 SPARSE = ("depth", "points")  # meanings in which NaN and infinity stand for "no reading"
-VISUAL = ("rgb", "depth", "points")  # meanings that are hidden where the images are hidden
+VISUAL = ("rgb", "depth", "points")  # meanings that an evaluation hides whenever it hides images
 
 
 @dataclass(frozen=True)
 class Gripper:
-    """One gripper dimension of the action.
+    """An action dimension that drives a gripper.
 
     dimension: index of the gripper's dimension in the action.
-    kind: "binary" has two states; "continuous" is an opening or a force.
+    kind: "binary" if the gripper has two states; "continuous" if the value is an opening width or a
+        force.
     closed: the action's value that closes the gripper.
     open: the action's value that opens the gripper.
     """
@@ -59,10 +60,11 @@ class ActionConvention:
     """What the numbers of an action mean.
 
     names: one name per dimension, "x" or "gripper" for example.
-    mode: "delta" moves relative to where the robot is, "absolute" says where to be.
+    mode: "delta" if an action is a movement from where the robot is, "absolute" if it is a target.
     frame: the coordinates in which the action is given: "world", "base", "tool" or "joint".
-    rotation: layout of the rotation dimensions, "none" where there are none.
-    scale: metres or radians per 1.0, for each dimension (0.02: 1.0 means two centimetres).
+    rotation: layout of the rotation dimensions; "none" if there are none.
+    scale: for each dimension, the metres or radians that the value 1.0 stands for: 0.02 if 1.0 is
+        two centimetres.
     rate: control rate in Hz.
     grippers: the dimensions that drive a gripper.
     """
@@ -124,24 +126,26 @@ class Camera:
 
 @dataclass(frozen=True)
 class Feature:
-    """A named observation at every frame, such as a force sensor's; it is stored without loss.
+    """A named observation at every frame, such as a force; it is stored without loss.
 
-    It goes from `Episode.features` or `Observation.features` to `Batch.features`, if the recipe
-    names it in `data.features`, and as recorded, not normalised, to a vision encoder whose build
-    asks for `features` and to heads, as `Context.features`. No built-in part reads features. A few
-    numbers that the built-in parts should read, normalised, can be proprioception instead.
+    If the recipe names a feature in `data.features`, the feature is copied from `Episode.features`
+    or `Observation.features` to `Batch.features`, without normalisation. Heads read it
+    in `Context.features`. A vision encoder also receives it, if the encoder's build has the
+    argument `features`. No built-in part reads features. Built-in parts do read proprioception,
+    which is normalised. So if built-in parts should read a few numbers, store these numbers as
+    proprioception.
 
     shape: the shape of one frame's observation; () is a single number.
-    dtype: numpy's name for the numbers.
-    meaning: how readers may interpret it:
-        "rgb"     colour image (Y X 3), uint8, that must not be compressed with loss
-        "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0: no reading
-        "points"  point cloud (N 3 or more), x y z first; NaN or infinity: no reading
-        "force"   force, or force then torque (3 or 6)
-        "reward"  reward that came with this frame, usually ()
+    dtype: numpy's name for the type of the numbers.
+    meaning: what the numbers represent:
+        "rgb"     colour image (Y X 3), uint8, that must be stored without loss
+        "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0 if not measured
+        "points"  point cloud (N 3 or more), x y z first; NaN or infinity if not measured
+        "force"   force (3), or force followed by torque (6)
+        "reward"  the reward at this frame, usually ()
         "text"    UTF-8 padded with zero bytes (size), uint8: see `encode_text` and `decode_text`
         "other"   anything else
-    unit: the unit of the numbers, "m", "mm" or "N" for example; "" where the numbers have none.
+    unit: the unit of the numbers, "m", "mm" or "N" for example; "" if they have no unit.
     """
 
     shape: tuple[int, ...]
@@ -150,7 +154,7 @@ class Feature:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        # plugins without type checks may pass a list
+        # A plugin may pass a list where a tuple is expected.
         object.__setattr__(self, "shape", tuple(self.shape))
         for key, known in (("dtype", get_args(Number)), ("meaning", get_args(FeatureMeaning))):
             if (value := getattr(self, key)) not in known:
@@ -169,7 +173,7 @@ class Feature:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes that one frame takes in memory."""
+        """Number of bytes that one frame of the feature takes in memory."""
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
@@ -209,13 +213,14 @@ class StoreInfo:
 class Episode:
     """One episode of n frames.
 
-    id: unique in its source; a resumed import skips the episodes whose ids the store has.
+    id: unique in the episode's source. A resumed import skips episodes whose ids are already in the
+        store.
     task: the task's name.
     instruction: the command given to the robot, in natural language.
     images: {camera: (n, Y, X, 3) uint8}.
     actions: (n, A) float32, in the units of `StoreInfo.action`.
     proprio: (n, P) float32.
-    features: {feature: (n, *shape) of its dtype}, as `StoreInfo.features` says.
+    features: {feature: (n, *shape)}, with the shape and dtype in `StoreInfo.features`.
     """
 
     id: str

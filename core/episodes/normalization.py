@@ -1,4 +1,4 @@
-"""Normalisation of actions and proprioception, and its inverse; checkpoints store the numbers.
+"""Normalisation of actions and proprioception, and its inverse; checkpoints hold normalisers.
 
 Normalisers are fitted in core/loading/training_data.py and applied in core/loading/mixture.py.
 While acting, core/rollout/actor.py normalises proprioception and undoes the normalisation of
@@ -22,20 +22,21 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 T = TypeVar("T")
 
 BOUNDED: tuple[Method, ...] = ("clip_range", "min_max")
-# A dimension that varies less counts as constant: it is shifted, but not divided by its spread.
+# A dimension whose spread is less than about TINY counts as constant. Its mean is subtracted, but
+# the dimension is not divided by its spread.
 TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class Affine:
-    """y = (x - offset) * scale, per dimension."""
+    """The map y = (x - offset) * scale, with an offset and a scale for each dimension."""
 
     offset: tuple[float, ...]
     scale: tuple[float, ...]
 
     @classmethod
     def of(cls, offset: np.ndarray, scale: np.ndarray) -> Self:
-        """Make the map from arrays (D)."""
+        """Make the map from an offset (D) and a scale (D)."""
         return cls(tuple(offset.tolist()), tuple(scale.tolist()))
 
     def forward(self, x: Array) -> Array:
@@ -57,7 +58,7 @@ class Affine:
 class TwoState:
     """A gripper dimension that is normalised to 1 (open) and 0 (closed).
 
-    closed, open: its two values in the dataset.
+    closed, open: the gripper's two values in the dataset.
     """
 
     dimension: int
@@ -67,11 +68,11 @@ class TwoState:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Normalises actions: an affine map per dimension, then clipping to [-1, 1] if bounded.
+    """Normalises actions: an affine map per dimension, then clipping for some methods.
 
-    Grippers with two states become {0, 1}.
+    The value of a gripper with two states becomes 0 (closed) or 1 (open).
 
-    method: how the map was fitted; the methods in BOUNDED also clip.
+    method: how the map was fitted. The methods in BOUNDED also clip to [-1, 1].
     affine: the map, with one entry per dimension.
     binary: the grippers with two states.
     """
@@ -92,14 +93,15 @@ class Normalizer:
 
         method: how the map is fitted, for all dimensions except grippers:
             "none"        leaves the numbers as they are
-            "clip_range"  clips to `clip_range` and maps it to [-1, 1] (RoboVLMs: -0.65 to 0.65)
+            "clip_range"  clips to `clip_range`, which it maps to [-1, 1] (RoboVLMs: -0.65 to 0.65)
             "min_max"     maps the observed range to [-1, 1]
             "quantile"    maps the 1 % and 99 % quantiles to -1 and 1, without clipping (openpi)
             "mean_std"    maps to mean 0 and standard deviation 1
         A constant dimension becomes 0, except with "none" and "clip_range".
 
-        Grippers follow their convention instead. A binary one becomes {0, 1}. A continuous one is
-        mapped from [closed, open] to [-1, 1], or left as it is with "none".
+        Grippers are mapped by the values that `convention` gives them. A binary gripper's values
+        become 0 (closed) and 1 (open). A continuous gripper's range [closed, open] is mapped to
+        [-1, 1], except with "none", which leaves it as it is.
 
         Raises DataError if the statistics and the convention differ in the number of dimensions.
         """
@@ -131,7 +133,8 @@ class Normalizer:
     def unnormalize(self, y: Array) -> Array:
         """(... A) normalised -> (... A) in the dataset's units.
 
-        A binary gripper's number is the probability that it is open.
+        For a binary gripper, the normalised number is the probability that the gripper is open.
+        Above 0.5, the gripper's open value is returned; otherwise its closed value.
         """
         x = self.affine.backward(y)
         for gripper in self.binary:
@@ -140,12 +143,12 @@ class Normalizer:
         return x
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the normaliser as dictionaries, tuples, numbers and texts."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Undo `to_json`; raises DataError for data of another form."""
+        """Make the normaliser from the result of `to_json`; raises DataError for other data."""
         return _from_json(cls, data)
 
 
@@ -165,12 +168,12 @@ class ProprioNormalizer:
         return self.affine.forward(x)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the normaliser as dictionaries, tuples, numbers and texts."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Undo `to_json`; raises DataError for data of another form."""
+        """Make the normaliser from the result of `to_json`; raises DataError for other data."""
         return _from_json(cls, data)
 
 
@@ -190,7 +193,7 @@ def _from_json(cls: type[T], data: Any) -> T:
 def _fit(
     statistics: Statistics, method: Method, clip_range: tuple[float, float] = (-1.0, 1.0)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return offset and scale (D)."""
+    """Return the offset (D) and the scale (D) of the affine map."""
     dim = statistics.dim
     if method == "none":
         return np.zeros(dim), np.ones(dim)

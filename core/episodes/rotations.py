@@ -27,10 +27,10 @@ def to_rotation(numbers: np.ndarray, layout: Layout) -> Rotation:
 
     euler_xyz turns about the fixed axes x, y, z, in that order. rotation_6d holds the first two
     rows of the rotation matrix, as in PyTorch3D, after Zhou et al. (2019): "On the Continuity of
-    Rotation Representations in Neural Networks". The rows need be neither orthogonal nor of unit
-    length. Raises ValueError for a quaternion of length zero.
+    Rotation Representations in Neural Networks". The two rows are first made orthogonal and of
+    unit length. Raises ValueError for a quaternion of length zero.
     """
-    from scipy.spatial.transform import Rotation  # takes 0.2 s, which most commands do not need
+    from scipy.spatial.transform import Rotation  # takes 0.2 s; few commands need it
 
     rotation: Rotation
     match layout:
@@ -72,7 +72,7 @@ def from_rotation(rotation: Rotation, layout: Layout) -> np.ndarray:
 
 
 def _orthonormal_matrices(rows: np.ndarray) -> np.ndarray:
-    """Complete two rows (n 6) to rotation matrices (n 3 3) by the Gram-Schmidt process."""
+    """Make rotation matrices (n 3 3) from their first two rows (n 6) by Gram-Schmidt."""
     first = rows[:, :3] / np.linalg.norm(rows[:, :3], axis=-1, keepdims=True)
     second = rows[:, 3:] - (first * rows[:, 3:]).sum(-1, keepdims=True) * first
     second /= np.linalg.norm(second, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Statistics of a feature that can be merged, so that normalisation need not reread the data."""
+"""Statistics that can be merged, so that normalisation does not read all data again."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-# steps of half a per cent, so that the 1 % and 99 % quantiles lie on the grid
+# The grid of quantiles has steps of half a per cent. So it contains the 1 % and 99 % quantiles.
 GRID = np.linspace(0.0, 1.0, 201)
 
 Row = tuple[float, ...]
@@ -14,14 +14,14 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics per dimension of a feature (n D).
+    """Statistics of each dimension of an array (n D), such as all actions of a store.
 
     count: number of rows, n.
-    means: (D).
-    deviations: (D), sums of squared deviations from the mean. Sums of squares would lose
-    precision where the mean is far from zero; these sums do not.
-    quantiles: (D 201), each dimension's quantiles at GRID; the first is the minimum, the last the
-    maximum.
+    means: (D), the mean of each dimension.
+    deviations: (D), for each dimension, the sum of squared deviations from its mean. Sums of
+        squares of the values themselves would lose precision if the mean is far from zero.
+    quantiles: (D 201), for each dimension, its quantiles at the probabilities GRID. The first is
+        the minimum, and the last is the maximum.
     """
 
     count: int
@@ -40,13 +40,13 @@ class Statistics:
 
     @classmethod
     def merge(cls, many: Iterable[Self]) -> Self:
-        """Combine the statistics of disjoint sets of rows, at least one, into those of all rows.
+        """Combine the statistics of one or more disjoint sets of rows into those of all rows.
 
-        Means and deviations are exact (Chan, Golub and LeVeque, 1983). Quantiles are off by at most
-        one step of the grid.
+        Means and deviations are exact (Chan, Golub and LeVeque, 1983). The probability
+        of each quantile is off by at most one step of the grid.
         """
-        # Each set's numbers become arrays before the next set is read: tuples take four times the
-        # memory, and a store has thousands of segments.
+        # The tuples of each set are replaced by arrays before the next set is read. Tuples take
+        # four times the memory, and a store can have thousands of segments, with one set each.
         arrays = [
             (
                 statistics.count,
@@ -56,7 +56,7 @@ class Statistics:
             )
             for statistics in many
         ]
-        # counts (m), means (m D), deviations (m D), grids (m D 201)
+        # of m sets: counts (m), means (m D), deviations (m D), grids (m D 201)
         counts, means, deviations, grids = map(np.array, zip(*arrays, strict=True))
         mean = counts @ means / counts.sum()
         within = deviations.sum(axis=0)
@@ -65,9 +65,9 @@ class Statistics:
         return cls(int(counts.sum()), _row(mean), _row(within + between), _rows(quantiles))
 
     def scatter(self, columns: Sequence[int], width: int) -> Self:
-        """Return the statistics of wider rows: these dimensions at `columns`, and 0 elsewhere.
+        """Return the statistics of wider rows, with these dimensions at `columns` and 0 elsewhere.
 
-        columns: (D), the position of each dimension in the wider rows.
+        columns: (D), the index of each dimension in the wider rows.
         width: number of dimensions of the wider rows.
         """
         source = {column: d for d, column in enumerate(columns)}
@@ -119,8 +119,8 @@ def _merge_quantiles(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
     counts: (m), number of rows in each set.
     grids: (m 201), each set's quantiles.
 
-    Each value of a grid stands for a share of its set's rows: one step of the grid, or half a step
-    if the value is the first or the last.
+    Each of a set's 201 quantiles stands for half a per cent of the set's rows. The first and the
+    last quantile are exceptions: each of them stands for a quarter of a per cent.
     """
     share = np.full(GRID.size, 1.0)
     share[[0, -1]] = 0.5

@@ -8,7 +8,7 @@ from core.errors import DataError
 
 
 def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
-    """Encode n texts -> (n size) uint8: UTF-8, padded with zero bytes.
+    """Encode n texts as UTF-8, each padded with zero bytes -> (n size) uint8.
 
     Raises DataError for a text that takes more than `size` bytes or is no valid Unicode. It also
     refuses a text with a zero character, which `decode_text` would not return unchanged.
@@ -31,7 +31,7 @@ def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
 
 
 def decode_text(encoded: np.ndarray) -> list[str]:
-    """Decode (n size) uint8 from `encode_text` -> n texts; raises DataError if it is no UTF-8."""
+    """Decode the result of `encode_text` -> n texts; raises DataError if a row is no UTF-8."""
     texts = []
     for number, row in enumerate(encoded):
         try:

@@ -16,9 +16,9 @@ from core.system.progress import Progress
 class Display:
     """Shows the progress of an evaluation and its success rates so far; a context manager.
 
-    total: number of attempts and chains in the plan.
-    results: results of the attempts and chains that had already ended when the evaluation was
-        interrupted; empty for a fresh one.
+    total: number of attempts and chains that the evaluation makes.
+    results: results of the attempts and chains that had ended when an earlier start of this
+        evaluation was interrupted; empty if the evaluation was not interrupted.
     """
 
     def __init__(self, total: int, results: Sequence[Result], console: Console) -> None:
