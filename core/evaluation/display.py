@@ -16,9 +16,9 @@ from core.system.progress import Progress
 class Display:
     """Shows the progress of an evaluation and its success rates so far; a context manager.
 
-    total: number of attempts and chains that the evaluation makes.
-    results: results of the attempts and chains that had ended when an earlier start of this
-        evaluation was interrupted; empty if the evaluation was not interrupted.
+    total: number of attempts and chains in the plan.
+    results: results of the attempts and chains that had already ended when the evaluation was
+        interrupted; empty for a fresh evaluation.
     """
 
     def __init__(self, total: int, results: Sequence[Result], console: Console) -> None:
@@ -44,7 +44,7 @@ class Display:
         self._progress.__exit__(kind, error, at)
 
     def update(self, result: Result) -> None:
-        """Add a result to the display."""
+        """Show the result of one more attempt or chain."""
         self._count(result)
         self._completed += 1
         conditions = sorted(self._successes, key=lambda condition: condition != STANDARD)
@@ -99,7 +99,7 @@ def _table(evaluation: Evaluation) -> Table:
 
 
 def _lines_below_table(evaluation: Evaluation) -> list[str]:
-    """Return lines about chains, speed, and failures of environments."""
+    """Return lines of text about chains, about speed, and about failures of environments."""
     lines = []
     if (length := evaluation.chain_length) is not None:
         rates = "  ".join(f"{rate:.1%}" for rate in evaluation.chain_rates())

@@ -39,9 +39,9 @@ from core.rollout.runner import run_rollouts
 
 
 def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = None) -> Evaluation:
-    """Evaluate the policy of a run; [environment] and [evaluate] of the recipe say how.
+    """Evaluate the policy of a run as [environment] and [evaluate] of its recipe say.
 
-    An evaluation that was killed continues where it stopped.
+    If the process was killed, the same call continues the evaluation where it stopped.
 
     output: folder for results.json, episodes.jsonl, rollouts/ and predictions.npz; default:
         RUN/evaluation.
@@ -131,7 +131,7 @@ def _evaluation(
 ) -> Evaluation:
     """Return the logged results in the order of the plan.
 
-    If the evaluation was interrupted and continued, the times cover all its processes.
+    If the evaluation was interrupted, the times include those of the earlier processes.
     """
     entries = log.entries
     results = {planned_rollout(entry.result): entry.result for entry in entries}
@@ -163,7 +163,7 @@ def _evaluation(
 def _identity(
     run: Path, actor: Actor, recipe: Recipe, environment: Description, protocol: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Return all that results depend on, as plain data that a round trip by JSON leaves equal."""
+    """Return everything that results depend on, as plain data that JSON stores without change."""
     folder = actor.checkpoint.folder
     policy = {
         "run": run.absolute().name,

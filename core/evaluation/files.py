@@ -1,4 +1,4 @@
-"""Writes an evaluation's files, whole or not at all; errors name the file and what to do."""
+"""Writes an evaluation's files completely or not at all; errors name the file and the remedy."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def write_errors_as_data_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open_aside(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file; at the end of the block it is flushed to disk and then replaces `path`."""
+    """Open a temporary file; at the end of the `with` block, it is synced and replaces `path`."""
     with write_errors_as_data_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)

@@ -50,7 +50,7 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
 
 
 def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
-    """Return a view of the store that `evaluate.store` names, or of the recipe's first store."""
+    """Return a view of the store that `evaluate.store` names; by default, of the first store."""
     label = recipe.evaluate.store if recipe.evaluate else None
     views = open_views(recipe)
     for view, source in zip(views, recipe.data.store_configs, strict=True):
@@ -60,7 +60,7 @@ def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
 
 
 def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
-    """Sort episodes so that the tasks take turns: the first of each task, then the second."""
+    """Sort episodes by turns: the first episode of each task, then the second of each task."""
     counts: dict[str, int] = {}
     turns = []
     for episode in episodes.tolist():
@@ -100,7 +100,7 @@ def _observations(actor: Actor, view: StoreView, episode: int) -> Sequence[Obser
         Observation(
             {name: frames[t] for name, frames in images.items()},
             proprio[t],
-            # frames[t] would be a scalar, not an array, for a feature without dimensions
+            # if a feature has no dimensions, frames[t] would be a scalar instead of an array
             {name: frames[t, ...] for name, frames in features.items()},
         )
         for t in range(len(times))

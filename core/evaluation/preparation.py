@@ -30,8 +30,8 @@ from core.store.store import EpisodeStore
 def prepare(recipe: Recipe, console: Console) -> None:
     """Record missing demonstrations, and check that a recipe's data and environment fit together.
 
-    Does nothing if the recipe has neither [demonstrations] nor [evaluate]. Raises DataError, or
-    ConfigError with every mistake, one per line.
+    Does nothing if the recipe has neither [demonstrations] nor [evaluate]. Raises DataError if the
+    data cannot be used, or ConfigError with every mistake in the recipe, one mistake per line.
     """
     if not (recipe.demonstrations or recipe.evaluate):
         return
@@ -66,7 +66,7 @@ def describe_environment(recipe: Recipe) -> Description:
 
 
 def environment_spec(recipe: Recipe) -> EnvironmentSpec:
-    """Return how to build the recipe's environment; raises ConfigError if it names none."""
+    """Return how to build the recipe's environment; ConfigError if the recipe has none."""
     choice: Choice | None = recipe.environment
     if choice is None:
         raise ConfigError(
@@ -76,7 +76,7 @@ def environment_spec(recipe: Recipe) -> EnvironmentSpec:
 
 
 def _record_missing_demonstrations(recipe: Recipe, console: Console) -> None:
-    """Record the demonstrations that data.path lacks; this is quick if it lacks none."""
+    """Record the demonstrations that data.path lacks; quick if all are recorded already."""
     config, path = recipe.demonstrations, recipe.data.path
     assert config is not None
     if not isinstance(path, Path):

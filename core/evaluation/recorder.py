@@ -17,8 +17,9 @@ class RolloutRecorder:
     """Keeps each task's first success and first failure under the standard condition.
 
     "First" means first in the plan, so that the recordings depend neither on the number of rows nor
-    on interruptions. Attempts do not end in the order of the plan: so a recording is written at
-    once, and is replaced if an attempt that comes earlier in the plan ends later.
+    on interruptions. Attempts can end in another order than the plan's. Therefore a recording is
+    written as soon as its attempt ends. It is replaced if an attempt that comes earlier in the plan
+    ends after it.
 
     folder: where the recordings are written.
     results: results of the attempts that had ended before an interruption; these attempts are
@@ -40,7 +41,7 @@ class RolloutRecorder:
                 self._remember_if_first(result)
 
     def should_record(self, attempt: PlannedAttempt) -> bool:
-        """Return whether an attempt that begins now could become a recording."""
+        """Return whether an attempt must be recorded: it may be a first success or failure."""
         if attempt.condition != STANDARD:
             return False
         behind_all = len(self._position)
@@ -50,7 +51,7 @@ class RolloutRecorder:
         return self._position[attempt] < max(recorded)
 
     def save(self, finished: FinishedRollout) -> None:
-        """Write a recorded attempt if it is the first of its kind so far."""
+        """Write a recorded attempt if it is its task's first success or failure so far."""
         result, attempt = finished.result, finished.recorded_attempt
         if attempt is None or not isinstance(result, EpisodeResult):
             return
@@ -58,7 +59,7 @@ class RolloutRecorder:
             write_rollout(self._folder, result, attempt, self._info)
 
     def _remember_if_first(self, result: EpisodeResult) -> bool:
-        """Return whether a result is the first of its kind in the plan so far, and remember it."""
+        """Return whether a result is its task's first success or failure so far; if so, note it."""
         if result.condition != STANDARD or result.failure is not None:
             return False
         kind, position = (result.task, result.success), self._position[planned_rollout(result)]

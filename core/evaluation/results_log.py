@@ -13,21 +13,21 @@ from core.evaluation.files import write_errors_as_data_errors, write_file
 from core.rollout.results import Result, Timing
 from core.system.files import complete_lines
 
-# Results do not depend on these two entries. They differ if somebody renames the run's folder, or
-# edits keys of its recipe that do not affect the weights.
+# Results do not depend on these two entries of the identity. The entries change if somebody renames
+# the run's folder, or edits keys of the run's recipe that do not affect the weights.
 IGNORED_DIFFERENCES = frozenset({"policy.recipe_sha256", "policy.run"})
 
 
 @dataclass(frozen=True)
 class LogEntry:
-    """The result of an attempt or chain, and the time since the entry before it."""
+    """The result of an attempt or chain, and the time since the previous entry."""
 
     result: Result
     timing: Timing
 
 
 class ResultsLog:
-    """FOLDER/episodes.jsonl: a first line with the identity, then a line for each result.
+    """The file FOLDER/episodes.jsonl: its first line is the identity, each other line a result.
 
     identity: everything that results depend on, {group: {key: value}} of plain data.
 
@@ -43,7 +43,7 @@ class ResultsLog:
             self.entries = [self._entry(number, line) for number, line in enumerate(lines[1:], 2)]
         else:
             lines = [json.dumps(identity) + "\n"]
-            # left by an evaluation whose log was removed
+            # these files are left from an evaluation whose log was removed
             for name in ("results.json", "predictions.npz"):
                 (folder / name).unlink(missing_ok=True)
             for rollout in folder.glob("rollouts/*.npz"):
@@ -56,7 +56,7 @@ class ResultsLog:
     def append(self, entry: LogEntry) -> None:
         """Add a result to the log.
 
-        Raises DataError if another evaluation writes to the log, or if it cannot be written.
+        Raises DataError if another evaluation writes to the log, or if the log cannot be written.
         """
         line = (json.dumps(asdict(entry)) + "\n").encode()
         with write_errors_as_data_errors(self.path), self.path.open("ab") as file:

@@ -19,11 +19,11 @@ HEADER_READERS = {
 
 
 def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Read arrays of an .npz file, all of them or those in `names`; the arrays are read-only.
+    """Read all arrays of an .npz file, or the arrays in `names`; the result is read-only.
 
     Raises DataError, naming the file, if the file is missing, damaged or cut off (each array has a
-    checksum), or if it lacks an array. Arrays of Python objects raise it too: they are never
-    unpickled.
+    checksum), or if the file lacks an array. Also raises DataError for an array of Python objects,
+    because reading such an array would unpickle it, and unpickling can run any code.
     """
     size = file_size(file)
     try:
@@ -61,7 +61,7 @@ def read_npy(file: Path) -> np.ndarray:
 
 
 def _parse_npy(data: bytes) -> np.ndarray:
-    """Return the array in the bytes of an .npy file, as a view of them.
+    """Return the array in the bytes of an .npy file, as a view of these bytes.
 
     Raises ValueError if the bytes are more or fewer than the header says.
     """
@@ -79,9 +79,10 @@ def _parse_npy(data: bytes) -> np.ndarray:
 
 
 def _read_member(archive: ZipFile, member: ZipInfo, size: int) -> bytes:
-    """Return the bytes of an archive's member, which zipfile compares with their checksum.
+    """Return the bytes of one file in a zip archive; zipfile checks them by their checksum.
 
-    Only deflate is allowed: it cannot unpack to more than 1,032 times the `size` of the file.
+    Only deflate is allowed as compression, because deflate cannot unpack a file to more than 1,032
+    times the file's `size`.
     """
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise BadZipFile(f"{member.filename} is compressed in a way that numpy does not write")

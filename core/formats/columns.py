@@ -12,7 +12,7 @@ import numpy as np
 
 from core.errors import ConfigError, DataError, did_you_mean
 
-# Numbers per frame that one column of an action or of the proprioception may hold.
+# Maximum of numbers per frame in one column of an action or of the proprioception.
 MAX_WIDTH = 10_000
 # "pictures" are colour images; "text" is everything that is neither images nor numbers.
 ArrayKind = Literal["pictures", "numbers", "text"]
@@ -31,12 +31,12 @@ def check_mapping(
     expected: Mapping[str, Collection[str]],
     known: Mapping[str, ArrayKind],
 ) -> None:
-    """Check the columns that settings name: each must exist and hold the kind that is needed.
+    """Check that each column that a setting names exists and holds the kind that is needed.
 
     where: the file that holds the columns.
     what: the format's word for a column, "array" for example.
-    expected: {kind: names that must hold this kind}.
-    known: {name: its kind}.
+    expected: {kind: names of the columns that must hold this kind}.
+    known: {name of a column in the file: the kind that it holds}.
 
     Raises ConfigError with a line for each name that is wrong, and DataError if `expected` has the
     key "pictures" with no names under it.
@@ -62,25 +62,25 @@ def check_mapping(
 
 
 def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.ndarray:
-    """Join columns of numbers (n ...), where n is `length`, to one array (n D) of float32.
+    """Join columns of numbers (n ...) into one array (n D) of float32; n is `length`.
 
-    Raises DataError if a column has another length or does not hold numbers.
+    Raises DataError if a column does not have this length, or does not hold numbers.
     """
     for column in columns:
         if column.dtype.kind not in "uifb" or column.ndim < 1 or len(column) != length:
             raise DataError(
                 f"{where}: {column.dtype} {column.shape}, expected numbers of {length} frames"
             )
-    # Numbers too large for float32 become infinite here; a store refuses them later.
+    # Numbers too large for float32 become infinite here; a store refuses infinite numbers later.
     with np.errstate(over="ignore"):
         parts = [column.reshape(length, -1).astype(np.float32) for column in columns]
     return np.concatenate([np.empty((length, 0), np.float32), *parts], axis=1)
 
 
 def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Name the dimensions of joined columns: `name` for a width of 1, else `name_0`, `name_1` ...
+    """Name the dimensions of joined columns: `name` for a single one, else `name_0`, `name_1` ...
 
-    Raises DataError if a column has no numbers per frame, or more than any robot has.
+    Raises DataError if a column has no numbers per frame, or more numbers than any robot needs.
     """
     dimensions: list[str] = []
     for name, width in names_and_widths:
@@ -94,5 +94,5 @@ def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, .
 
 
 def flat_width(shape: Sequence[int]) -> int:
-    """Return how many numbers a frame has in an array of shape (n ...)."""
+    """Return how many numbers each of the n frames has in an array of shape (n ...)."""
     return prod(int(length) for length in shape[1:])

@@ -10,17 +10,18 @@ class EpisodeSource(Protocol):
     """A dataset in another format, which is read episode by episode.
 
     Built once for each import, as `build(config, *, source: Path)`. Each process that reads gets a
-    pickled copy, so a source holds paths and positions, and opens files in `read`.
+    pickled copy of the source, and open files cannot be pickled. So a source holds only paths and
+    positions in files, and opens the files in `read`.
     """
 
     info: StoreInfo
 
     def ids(self) -> Sequence[str]:
-        """Return the names of all episodes, the same at every call.
+        """Return the names of all episodes; every call returns the same names.
 
-        An import that is resumed skips the names that its store already holds. If the episodes of a
-        file cannot be listed, the file counts as one name, and `read` of that name raises the
-        error. An import that skips damaged episodes then also skips a damaged file.
+        A resumed import skips the episodes whose names its store already holds. If the episodes of
+        a file cannot be listed, return one name for the whole file, and let `read` of that name
+        raise the error. An import that skips damaged episodes then also skips this damaged file.
         """
 
     def read(self, episode: str) -> Episode:
@@ -31,19 +32,19 @@ class EpisodeSink(Protocol):
     """A dataset in another format, which is written episode by episode.
 
     Built as `build(config, *, info: StoreInfo, out: Path)`. Nothing exists at `out` yet; the sink
-    makes a file or a folder there. `out` is a temporary name: the finished dataset is moved to
-    where the user wants it, and an unfinished one is removed, so that half a dataset is never taken
-    for a whole one.
+    makes a file or a folder there. `out` is a temporary path: a finished dataset is moved from it
+    to the path that the user chose, and an unfinished dataset is removed. So nobody mistakes a part
+    of a dataset for the whole dataset.
 
-    A class that can write named features declares `holds_features = True`; for all others, `info`
-    and the episodes come without features.
+    A class that can write named features declares `holds_features = True`. Every other class
+    receives `info` and the episodes without features.
     """
 
     def append(self, episode: Episode) -> None:
-        """Write an episode; if the format cannot hold it, raises a DataError that names it."""
+        """Write an episode; raises a DataError that names it if the format cannot hold it."""
 
     def finish(self) -> None:
-        """Write what is known only at the end and close all files; the dataset is then complete."""
+        """Complete the dataset: write what is known only after all episodes; close all files."""
 
     def close(self) -> None:
-        """Close files that are still open; always called last, whether or not `finish` was."""
+        """Close files that are still open; always called last, also after an error."""

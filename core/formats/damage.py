@@ -1,4 +1,4 @@
-"""Guard against damaged files: find a readable one, and do not trust a size that a file claims."""
+"""Guard against damaged files: find a readable file, and check the sizes that files claim."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,24 +10,25 @@ from core.system.strict import one_line
 
 Place = TypeVar("Place")
 Value = TypeVar("Value")
-# The decompressed size that a file states may be at most this many times the size of the file.
+# The decompressed size that a file claims may be at most this many times the size of the file.
 # Deflate, the strongest common compression, reaches a factor of 1,032.
 MAX_INFLATION = 2_000
-# A decompressed size of up to this many bytes is believed, however small the file is: an image of
-# one colour takes almost no bytes.
+# A claimed decompressed size of up to this many bytes is believed, however small the file is. For
+# example, an image of a single colour compresses to almost no bytes.
 ALWAYS_ALLOWED = 2**24
-# Once this many places lack what a setting names, the setting is taken to be wrong.
+# If this many places lack what a setting names, the setting counts as wrong.
 CONFIRMATIONS = 3
 
 
 def first_readable(places: Iterable[Place], read: Callable[[Place], Value]) -> Value:
     """Call `read` on one or more places, one after the other, until a call succeeds.
 
-    Returns the result of that call. A DataError or ConfigError leads on to the next place, because
-    a setting is not wrong just because one file lacks what it names.
+    Returns the result of that call. If a call raises DataError or ConfigError, the next place is
+    tried. A single ConfigError does not show that a setting is wrong, because one file may lack
+    what the setting names while the other files have it.
 
-    Raises the first ConfigError once three places have raised one, or once all places have failed.
-    If none has raised a ConfigError, raises a DataError about all of them.
+    Raises the first ConfigError if three places have raised a ConfigError, or if all places have
+    failed. If all have failed and no place has raised a ConfigError, raises a DataError.
     """
     errors: list[DataError] = []
     mistakes: list[ConfigError] = []
@@ -65,9 +66,9 @@ def file_size(file: Path) -> int:
 
 
 def check_claimed_size(claimed: int, size: int, where: str) -> None:
-    """Raise DataError if `size` bytes of a file cannot unpack to the `claimed` number of bytes.
+    """Raise DataError if `size` compressed bytes cannot unpack to `claimed` bytes.
 
-    Call it before memory is allocated for these bytes.
+    Call this function before memory is allocated for the unpacked bytes.
     """
     if claimed > max(ALWAYS_ALLOWED, MAX_INFLATION * size):
         raise DataError(

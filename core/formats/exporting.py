@@ -1,4 +1,4 @@
-"""Write a store's episodes as a dataset of another format, whole or not at all."""
+"""Write a store's episodes as a dataset of another format, completely or not at all."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ MakeSink = Callable[..., EpisodeSink]
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What was written: the number of episodes, of their frames, and of bytes in all files."""
+    """Number of episodes, number of frames and number of bytes that an export wrote."""
 
     episodes: int
     frames: int
@@ -32,15 +32,15 @@ def export_episodes(
     *,
     holds_features: bool = False,
 ) -> ExportSummary:
-    """Write a store's episodes, in the order of the store, to a file or folder that must be new.
+    """Write a store's episodes, in the store's order, to the new file or folder `out`.
 
     make: builds the sink, called as `make(info=..., out=...)`.
-    progress: called with (done, total) after each episode.
-    holds_features: whether the format can hold named features; if not, they are left out.
+    progress: called after each episode with (number of episodes done, number of all episodes).
+    holds_features: whether the format can hold named features; if not, features are left out.
 
-    One episode is in memory at a time. Raises DataError if an episode is damaged, if the format
-    cannot hold it, if `out` exists or if the disk refuses. After an error, nothing that was written
-    remains.
+    Only one episode at a time is in memory. Raises DataError if an episode is damaged, if the
+    format cannot hold an episode, if `out` exists, or if the disk refuses to write. After an error,
+    nothing that was written remains.
     """
     if not len(store):
         raise DataError(f"{store.path}: holds no episodes; import some")
@@ -69,5 +69,5 @@ def export_episodes(
 
 
 def _refuse_existing(out: Path) -> None:
-    if os.path.lexists(out):  # also a symbolic link whose target is missing
+    if os.path.lexists(out):  # also True for a symbolic link whose target is missing
         raise DataError(f"{out}: is there already; name another path or remove it")

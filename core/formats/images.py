@@ -1,4 +1,4 @@
-"""Images of other formats as RGB uint8: arrays of any number type, and PNG, JPEG and the like."""
+"""Convert images to RGB uint8: arrays of any number type, and files such as PNG and JPEG."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -14,7 +14,7 @@ from core.system.strict import one_line
 def as_images(array: np.ndarray, where: str, *, unit: bool) -> np.ndarray:
     """Convert images (n Y X 3) of any number type to uint8.
 
-    where: the name of the array in errors.
+    where: what error messages call the array.
     unit: whether floats lie in [0, 1]; if not, they lie in [0, 255].
 
     Raises DataError if the array holds no images.
@@ -36,9 +36,9 @@ def is_unit_range(array: np.ndarray) -> bool:
 
 
 def decode_images(encoded: Sequence[bytes], rows: int, columns: int, where: str) -> np.ndarray:
-    """Decode PNG, JPEG and the like to (n rows columns 3) uint8.
+    """Decode compressed images, such as PNG or JPEG, to (n rows columns 3) uint8.
 
-    Raises DataError, naming `where` and the frame, for an image that is damaged or of another size.
+    Raises DataError, naming `where` and the frame, if an image is damaged or has another size.
     """
     pillow = import_optional("PIL.Image")
     frames = []

@@ -1,7 +1,7 @@
 """Import the episodes of a source into a store, in the order of the source.
 
-Several processes may read and encode episodes; this one alone writes the store. An import that was
-interrupted continues where it stopped.
+Several processes may read and encode episodes, but only the process that runs the import writes the
+store. An import that was interrupted continues where it stopped.
 """
 
 import pickle
@@ -28,15 +28,15 @@ Outcome = EncodedEpisode | DataError
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did, and what its store holds now.
+    """What an import did, and what the store holds after it.
 
     added: number of episodes that this import added.
     episodes: number of all episodes in the store.
     frames: number of all frames in the store.
     bytes: size of all files of the store.
     codecs: {camera: text that names the camera's codec}. If this import chose the codec, the text
-        compares the codec's cost with the cost of the other codecs.
-    skipped: {episode: what is wrong with it}.
+        also compares the cost of this codec with the costs of the other codecs.
+    skipped: {name of a skipped episode: what is wrong with the episode}.
     """
 
     added: int
@@ -58,14 +58,14 @@ def import_episodes(
 ) -> ImportSummary:
     """Append to a store the episodes of a source that the store does not hold yet.
 
-    progress: called with (done, total) after each episode.
+    progress: called after each episode with (number of episodes done, number of all episodes).
     jobs: number of processes that read, each from its own copy of the source.
-    skip_bad: skip damaged episodes instead of stopping; the next import tries them again.
+    skip_bad: skip damaged episodes instead of stopping; the next import tries these episodes again.
     segment_bytes: as in StoreWriter.
 
     Raises DataError if an episode is damaged, or if the source has other conventions than the
-    store. However the import ends, the episodes that were appended before are committed, and the
-    same call continues after them.
+    store. Even if the import ends with an error, the episodes that it has appended are committed.
+    The same call then continues after these episodes.
     """
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
@@ -85,7 +85,7 @@ def import_episodes(
                     raise DataError(f"episode {episode!r}: {outcome}")
                 progress(done, len(ids))
         except BaseException:
-            writer.commit()  # at once, because closing the outcomes waits for processes to end
+            writer.commit()  # before outcomes.close(), which waits for processes to end
             raise
         finally:
             outcomes.close()
@@ -108,7 +108,7 @@ def import_episodes(
 
 
 def _explain_codec(writer: StoreWriter, camera: str) -> str:
-    """Name a camera's codec; if this writer chose it, compare the costs of all codecs."""
+    """Name a camera's codec; if this import chose the codec, compare the costs of all codecs."""
     assert writer.codecs is not None
     codec, costs = writer.codecs[camera], writer.codec_costs.get(camera, {})
     if codec not in costs:
@@ -120,7 +120,7 @@ def _explain_codec(writer: StoreWriter, camera: str) -> str:
 def _encode_episodes(
     source: EpisodeSource, writer: StoreWriter, episodes: Sequence[str], jobs: int
 ) -> Generator[tuple[str, Outcome], None, None]:
-    """Yield each episode's name, in order, with the encoded episode or what is wrong with it.
+    """Yield, in order, each episode's name with the encoded episode or with its error.
 
     The first readable episode of a new store is encoded in this process, because the writer chooses
     the codecs by this episode. `jobs` processes encode the other episodes.
@@ -146,9 +146,10 @@ def _encode_episodes(
 
 
 def _pickle_source(source: EpisodeSource, folder: Path) -> Path:
-    """Write the source to a file, from which each process reads its copy.
+    """Write the source to a file, from which each process reads its copy of the source.
 
-    If the source were sent through the pipes of the processes, they would start one after another.
+    If the source were sent through a pipe to each process, the processes would start one after
+    another.
     """
     file = folder / "source.pickle"
     try:
@@ -189,7 +190,7 @@ def _encode_in_parallel(
 
 
 class _Worker:
-    """The state of a process that reads: its copy of the source, and the codecs to encode with."""
+    """The state of a process that reads: its copy of the source, and the codecs for encoding."""
 
     source: EpisodeSource
     codecs: Mapping[str, Codec]

@@ -1,4 +1,4 @@
-"""Describe a source: its StoreInfo, the user's corrections to it, and its form as plain data."""
+"""Describe a source: make its StoreInfo, apply the user's corrections, convert to plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class ConventionOverride:
     mode: Mode | None = None
     """"delta" moves relative to where the robot is, "absolute" says where to be."""
     frame: Frame | None = None
-    """coordinates of the action: "world", "base", "tool" or "joint"."""
+    """coordinate system of the action: "world", "base", "tool" or "joint"."""
     rotation: Rotation | None = None
     """layout of the rotation dimensions; "none" if there are none."""
     scale: tuple[float, ...] | None = None
@@ -72,7 +72,7 @@ def source_info(
 ) -> StoreInfo:
     """Make the description of a source.
 
-    cameras: {name: (rows, columns)}.
+    cameras: {name: (number of rows, number of columns)} of the images.
 
     Raises DataError, naming `origin`, if there are no cameras or a value is not valid.
     """
@@ -99,7 +99,7 @@ def source_info(
 def dump_info(info: StoreInfo) -> dict[str, Any]:
     """Return a store's description as plain data, which `load_info` reads back exactly.
 
-    Use it for formats that have no fields for a store's description.
+    A format that has no fields for a store's description can hold this plain data.
     """
     return {"version": INFO_VERSION, **TypeAdapter(StoreInfo).dump_python(info, mode="json")}
 
@@ -107,7 +107,8 @@ def dump_info(info: StoreInfo) -> dict[str, Any]:
 def load_info(plain: Any, where: str) -> StoreInfo:
     """Read back what `dump_info` returned.
 
-    Raises DataError, which begins with `where`, if `plain` is anything else or of a later version.
+    Raises DataError if `plain` is no such data, or has a later version. The message begins with
+    `where`.
     """
     try:
         if plain["version"] > INFO_VERSION:

@@ -56,8 +56,9 @@ class BatchBuffer:
         self._present = {name: self._allocate((size,), "bool") for name in lacking}
         self._embodiment = self._allocate((size,), "int64")
         self.frames: dict[str, np.ndarray] = _as_arrays({**self._images, **self._features})
-        # (B T C Y X). These views are made once, because a tensor operation releases the GIL. While
-        # other threads decode, reacquiring the GIL takes longer than the operation itself.
+        # (B T C Y X). These views are made once instead of once per batch, because making a view is
+        # a tensor operation, and a tensor operation releases the GIL. While other threads decode,
+        # reacquiring the GIL takes longer than the operation itself.
         self._views = {name: images.movedim(-1, 2) for name, images in self._images.items()}
         self.actions: np.ndarray = self._actions.numpy()
         self.action_mask: np.ndarray = self._action_mask.numpy()
@@ -68,7 +69,7 @@ class BatchBuffer:
     def batch(
         self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]
     ) -> Batch:
-        """Return views of the first rows as a batch.
+        """Return views of the buffer's first rows as a batch, a row for each instruction.
 
         instructions: the instruction of each row.
         text: the token ids of each instruction.
@@ -91,14 +92,14 @@ class BatchBuffer:
         )
 
     def copy(self, batch: Batch, where: device) -> Batch:
-        """Begin to copy a batch of this buffer to a CUDA device."""
+        """Begin to copy a batch, which is a view of this buffer, to a CUDA device."""
         copy = batch.to(where)
         self._end_of_copy = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._end_of_copy.record(torch.cuda.current_stream(where))
         return copy
 
     def wait_until_copied(self) -> None:
-        """Wait until the last copy has read this buffer; returns at once on the CPU."""
+        """Wait until the last call of `copy` has read this buffer; returns at once on the CPU."""
         if self._end_of_copy is not None:
             self._end_of_copy.synchronize()
 
@@ -114,7 +115,7 @@ class BatchBuffer:
 
 
 def pad(text: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
-    """Pad the token ids of B instructions with 0 on the right -> ids (B N) and their mask (B N).
+    """Pad B lists of token ids with 0 on the right; return the ids (B N) and their mask (B N).
 
     The mask is None if all instructions have the same length.
     """

@@ -10,8 +10,8 @@ from core.loading.view import StoreView
 class Dataset:
     """One store, viewed as the policy sees it, and the normalisers fitted to it.
 
-    label: the dataset's name among several datasets; the ids of its episodes and the names of its
-        tasks begin with it. Empty for a dataset that is trained on alone.
+    label: the dataset's name if a policy is trained on several datasets; the ids of the dataset's
+        episodes and the names of its tasks begin with this label. Empty for a single dataset.
     """
 
     view: StoreView

@@ -15,13 +15,13 @@ from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
 
-# maps positions (n) to members of the mixture (n) and windows of these members (n)
+# maps positions (n) to the indices of members (n), and to the index of a window in each member (n)
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A batch in preparation.
+    """A batch that the loader's threads are filling.
 
     episodes: ids of the episodes.
     buffer: the memory of the batch.
@@ -37,9 +37,9 @@ class _Job:
 class Loader:
     """Reads windows of a mixture into normalised, tokenised batches.
 
-    A batch on the CPU is a view of a buffer that is used again: finish with it before asking for
-    the next one, or clone what you keep. On CUDA the buffers are pinned and the batch is a copy on
-    the device.
+    A batch on the CPU is a view of a buffer that later batches overwrite: finish with the batch
+    before you ask for the next batch, or clone what you keep. On CUDA the buffers are pinned, and
+    the batch is a copy on the device.
 
     tokenize: called once per distinct instruction, in a decoding thread.
     threads: number of decoding threads.
@@ -72,7 +72,7 @@ class Loader:
     ) -> Generator[Batch, None, None]:
         """Yield shuffled batches without end, from global step `first`.
 
-        `world` processes share the windows of each step; this one is number `rank`.
+        `world` processes share the windows of each step; `rank` is the index of this process.
         """
         size = self.batch_size
         begins = count((first * world + rank) * size, size * world)
@@ -82,7 +82,7 @@ class Loader:
     def once(self, rank: int = 0, world: int = 1) -> Generator[Batch, None, None]:
         """Yield every window once, in order; the last batch may be smaller.
 
-        `world` processes take the batches in turn; this one is number `rank`.
+        `world` processes take the batches in turn; `rank` is the index of this process.
         """
         size, total = self.batch_size, self.mixture.window_count
         spans = (
@@ -92,9 +92,10 @@ class Loader:
         return self._run(spans, self.mixture.at)
 
     def _run(self, spans: Iterator[range], draw: Draw) -> Generator[Batch, None, None]:
-        """Yield a batch for each span of positions, and prepare `prefetch` more meanwhile.
+        """Yield a batch for each span of positions, while `prefetch` further batches are prepared.
 
-        The consumer's own thread submits their tasks, each time it asks for the next batch.
+        Each time the consumer asks for a batch, the consumer's thread submits the tasks that fill a
+        further batch.
         """
         free = deque(self._make_buffer() for _ in range(self._prefetch + 1))
         jobs: deque[_Job] = deque()
@@ -125,7 +126,7 @@ class Loader:
     def _submit(
         self, pool: ThreadPoolExecutor, span: range, draw: Draw, buffer: BatchBuffer
     ) -> _Job:
-        """Submit the tasks that fill a batch: a share of its images per thread, and the rest."""
+        """Submit the tasks that fill a batch: numbers and text in one task, images in others."""
         buffer.wait_until_copied()
         places = self.mixture.locate(*draw(np.arange(span.start, span.stop)))
         self.mixture.prepare(places)
@@ -137,7 +138,7 @@ class Loader:
         return _Job(episodes, instructions, buffer, tasks)
 
     def _finish(self, job: _Job) -> Batch:
-        """Wait until the threads have filled a batch, and return it on the device."""
+        """Wait until the threads have filled a batch, and return the batch on the device."""
         start = perf_counter()
         try:
             for task in job.tasks:

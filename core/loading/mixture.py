@@ -1,4 +1,4 @@
-"""Several datasets as one stream of samples: their order, and how they fill a batch."""
+"""Several datasets as one stream of samples: the samples' order, and how they fill a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class Member:
     def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
         """Decode a window into a row of a buffer.
 
-        Frames past the episode's end repeat the last one. The frames of a camera or a feature that
-        the store lacks are zero.
+        A frame past the episode's end repeats the window's last frame before the end. If the store
+        lacks a camera or a feature, its frames are zero.
         """
         view, window = self.dataset.view, self.windows.window
         remaining = view.store.length.item(episode) - start
-        count = min(window, -(-remaining // view.period))  # frames before the episode's end
+        count = min(window, -(-remaining // view.period))  # frames that lie in the episode
         for name, rows in buffer.frames.items():
             frames = rows[row]  # (T Y X C) of a camera, (T *shape) of a feature
             if name not in view.recorded:
@@ -48,9 +48,9 @@ class Member:
     def fill_numbers(
         self, buffer: "BatchBuffer", rows: np.ndarray, episodes: np.ndarray, starts: np.ndarray
     ) -> None:
-        """Fill masks, actions and proprioception of windows (n) in rows (n) of a buffer.
+        """Write masks, actions and proprioception of windows (n) into rows (n) of a buffer.
 
-        Actions past an episode's end repeat the last one and are masked.
+        Actions past an episode's end repeat the last action and are masked.
         """
         dataset, view = self.dataset, self.dataset.view
         window, horizon, reach = self.windows.window, self.windows.horizon, self.windows.reach
@@ -85,17 +85,18 @@ class Places:
         return len(self.members)
 
     def of(self, member: int) -> np.ndarray:
-        """Return the rows of a member's windows."""
+        """Return which rows of the batch hold windows of the member with index `member`."""
         return np.flatnonzero(self.members == member)
 
 
 class Mixture:
     """The windows of several datasets, drawn by weight.
 
-    An epoch has as many samples as all members have windows together. Without weights, an epoch has
-    every window once. With weights, each member gives its share of the samples, rounded by largest
-    remainder. At the end of an epoch, two windows of the same member have been drawn equally
-    often, or one of them once more than the other.
+    The number of samples in an epoch is the number of windows of all members together. Without
+    weights, an epoch has every window once. With weights, a member's number of samples in an epoch
+    is proportional to its weight, rounded by the method of largest remainders. At the end of an
+    epoch, the numbers of times that two windows of the same member have been drawn differ by at
+    most 1.
     """
 
     def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
@@ -109,18 +110,19 @@ class Mixture:
         return int(self._ends[-1])
 
     def draw(self, positions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the members (n) and their windows (n) at positions (n) of an endless stream.
+        """Return which member (n) and which of its windows (n) is at each position (n) of a stream.
 
-        This is a pure function of the positions, so a run can resume at any position without
-        drawing the earlier ones again.
+        The stream of shuffled windows is endless. The result is a pure function of the positions
+        and the seed, so a run can resume at any position without drawing earlier windows again.
         """
         epochs, offsets = np.divmod(positions, len(self))
         slots = permute(offsets, len(self), seed, epochs)
         members = np.searchsorted(self._ends, slots, "right")
-        # A member has as many slots in each epoch as its share. If the share is the number of the
-        # member's windows, the index of a slot is the index of a window. Otherwise the member's
-        # slots of all epochs, one after another, are positions in an endless stream of the member's
-        # shuffled windows.
+        # In each epoch, a member's number of slots is its share, the number of samples that it
+        # gives. If the share equals the number of the member's windows, a slot's index within the
+        # member is the index of a window. Otherwise the member's slots are numbered across all
+        # epochs, and a slot's number is a position in an endless stream of the member's shuffled
+        # windows.
         windows = slots - (self._ends - self.shares)[members]
         for number, (share, size) in enumerate(zip(self.shares, self.sizes, strict=True)):
             if share != size:
@@ -130,12 +132,12 @@ class Mixture:
         return members, windows
 
     def at(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the members (n) and their windows (n) at indices (n) of all windows in order."""
+        """Return the member (n) and its window (n) for indices (n) into all windows, unshuffled."""
         members = np.searchsorted(self._size_ends, indices, "right")
         return members, indices - (self._size_ends - self.sizes)[members]
 
     def locate(self, members: np.ndarray, indices: np.ndarray) -> Places:
-        """Return where windows (B) of members (B) lie."""
+        """Return where the windows with these indices (B) within these members (B) lie."""
         places = Places(members, np.zeros_like(indices), np.zeros_like(indices))
         for number, member in enumerate(self.members):
             rows = places.of(number)
@@ -160,7 +162,7 @@ class Mixture:
     def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
         """Fill in the masks, actions and proprioception of a batch.
 
-        `buffer.embodiment` receives, for each row, the index of the dataset that it comes from.
+        For each row, `buffer.embodiment` receives the index of the row's dataset.
         """
         buffer.embodiment[: len(places)] = places.members
         for number, member in enumerate(self.members):
@@ -177,7 +179,7 @@ class Mixture:
 
     @property
     def lacking(self) -> list[str]:
-        """Cameras and features that at least one member lacks and another has."""
+        """Names of the cameras and features that some members have and other members lack."""
         views = [member.dataset.view for member in self.members]
         return [
             name
@@ -187,16 +189,16 @@ class Mixture:
 
     @property
     def window_count(self) -> int:
-        """Number of different windows."""
+        """Number of windows of all members together; each window counts once."""
         return int(self._size_ends[-1])
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:
-    """Divide `total` by weight into whole shares, by largest remainder.
+    """Divide `total` into whole numbers in proportion to weights, by largest remainders.
 
     Raises DataError if a share would be zero.
     """
-    relative = np.array(weights, np.float64) / max(weights)  # so that their sum is finite
+    relative = np.array(weights, np.float64) / max(weights)  # at most 1 each: a finite sum
     exact = total * (relative / relative.sum())
     shares = np.floor(exact).astype(np.int64)
     largest_remainders = np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]

@@ -47,7 +47,7 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """The samples of some stores by index: the windows from which the loader draws, in order."""
+    """The samples of some stores by index: the same windows as the loader draws, but unshuffled."""
 
     def __init__(self, mixture: Mixture) -> None:
         self._mixture = mixture
@@ -60,7 +60,7 @@ class Samples(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Return one sample, or a list of them; raises IndexError, or DataError for damage."""
+        """Return one sample, or a list of samples for a slice; raises DataError for damage."""
         if isinstance(index, slice):
             return [self._read(i) for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -68,7 +68,7 @@ class Samples(Sequence[Sample]):
         return self._read(index % len(self))
 
     def _read(self, index: int) -> Sample:
-        """Fill a batch of one, as the loader does."""
+        """Read one sample: fill a batch of size 1 in the same way as the loader."""
         places = self._mixture.locate(*self._mixture.at(np.array([index])))
         member = self._mixture.members[places.members.item()]
         view, windows = member.dataset.view, member.windows
@@ -89,7 +89,7 @@ class Samples(Sequence[Sample]):
         frames = np.minimum(places.starts[:, None] + view.period * steps, last)  # (1 K)
         actions = view.actions(places.episodes, frames)  # (1 K A)
         proprio = view.proprio(places.episodes, frames[:, : windows.window])
-        # images past the end repeat the last frame at the policy's rate
+        # an image past the episode's end repeats the window's last image before the end
         last_step = (last - start) // view.period
         shown = start + view.period * np.minimum(steps[: windows.window], last_step)
         return Sample(

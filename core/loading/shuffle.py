@@ -1,6 +1,6 @@
 """The order of windows: pseudo-random permutations that can be computed at single positions.
 
-Therefore no list of all windows is ever made.
+A permutation of this kind needs no list of all windows in memory.
 """
 
 from math import isqrt
@@ -12,7 +12,7 @@ ROUNDS = 8  # rounds of the Feistel network
 
 
 def _uint64(values: int | list[int]) -> np.ndarray:
-    """Return an array, even for a single number: numpy computes faster with it than with an int."""
+    """Return an array, even for one number: numpy computes faster with an array than an int."""
     return np.array(values, np.uint64)
 
 
@@ -27,22 +27,22 @@ def windows_at(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
 
     count: number of windows; each epoch has every window once.
 
-    This is a pure function of the positions, so a run can resume at any position without drawing
-    the earlier ones again.
+    The result is a pure function of its arguments, so a run can resume at any position without
+    drawing earlier windows again.
     """
     epochs, offsets = np.divmod(positions, count)
     return permute(offsets, count, seed, epochs)
 
 
 def permute(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
-    """Map indices (n) by pseudo-random permutations of the numbers 0 to count - 1.
+    """Map each index (n) by a pseudo-random permutation of the numbers 0 to count - 1.
 
     epochs: (n), the epoch of each index; every epoch has its own permutation.
 
-    Every index takes constant time and memory. The numbers are laid out on an a x b grid, which may
-    have more than `count` places. A Feistel network permutes the places, as pairs (left, right). A
-    number that lands at or above `count` is permuted again, until it lands below. These are methods
-    2 and 3 of Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002).
+    Every index takes constant time and memory. The numbers are places of an a x b grid, which may
+    have more than `count` places. A Feistel network permutes the places, as pairs (left, right). If
+    the result is `count` or more, it is permuted again, until it is less than `count`. These are
+    methods 2 and 3 of Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002).
     """
     epoch_keys = _mix(_mix(_uint64([seed & MASK])) ^ epochs.astype(np.uint64))
     keys = epoch_keys + ROUND_NUMBERS[:, None]  # (ROUNDS n)

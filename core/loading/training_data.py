@@ -1,4 +1,4 @@
-"""From a recipe's [data] and [action] to batches: opens the stores and makes the loaders."""
+"""Opens the stores that a recipe's [data] names, and makes the loaders of batches."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def action_spec(normalizer: Normalizer, window: int, horizon: int) -> ActionSpec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The datasets of a recipe, in its order; actions follow the first dataset's convention."""
+    """The datasets of a recipe, in the recipe's order; the first sets the convention of actions."""
 
     recipe: Recipe
     datasets: tuple[Dataset, ...]
@@ -94,7 +94,7 @@ class TrainingData:
 
     @cached_property
     def validation(self) -> Mixture:
-        """The held-out windows, side by side: each held-out frame is in exactly one window."""
+        """The held-out windows, without overlap: each held-out frame is in exactly one window."""
         window = self.recipe.data.window
         return Mixture(
             [
@@ -150,9 +150,9 @@ class TrainingData:
     def task_of(self) -> dict[str, str]:
         """Return {episode: task}.
 
-        With several datasets, both names begin with the dataset's label, so each task belongs to
-        one dataset. Its errors are in the scale of this dataset's actions, and cannot be compared
-        with the errors of a task of another dataset.
+        With several datasets, an episode's id and a task's name begin with the dataset's label, so
+        each task belongs to one dataset. The errors of a task are in the scale of its dataset's
+        actions, and cannot be compared with the errors of a task of another dataset.
         """
         return {
             dataset.episode_id(episode): dataset.task_name(episode)
@@ -179,7 +179,7 @@ def open_data(recipe: Recipe) -> TrainingData:
             recipe.action.clip_range,
         )
         proprio_normalizer = ProprioNormalizer.fit(view.statistics["proprio"])
-        # a store that is trained on alone may move and be renamed between runs: it has no label
+        # a single store gets no label, so that the store may be moved or renamed between runs
         label = config.label if recipe.data.stores else ""
         datasets.append(Dataset(view, action_normalizer, proprio_normalizer, label))
     return TrainingData(recipe, tuple(datasets))
@@ -194,7 +194,7 @@ def open_views(recipe: Recipe) -> list[StoreView]:
     configs = recipe.data.store_configs
     stores = [EpisodeStore(config.path) for config in configs]
     mistakes: list[str] = []
-    infos = []  # of the stores, under the policy's names
+    infos = []  # descriptions of the stores, under the policy's names
     for store, config in zip(stores, configs, strict=True):
         try:
             infos.append(rename(store.info, config.cameras, config.actions))
@@ -249,7 +249,7 @@ def _common_views(
 
 
 def _unexpected_conventions(expected: ActionConfig, recorded: ActionConvention) -> list[str]:
-    """Return a mistake for each way in which the actions are not what the recipe expects."""
+    """Return a mistake for each difference between the actions and what the recipe expects."""
     gripper_kinds = sorted({gripper.kind for gripper in recorded.grippers})
     conventions: Mapping[str, object] = {
         "mode": recorded.mode,

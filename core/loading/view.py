@@ -1,4 +1,4 @@
-"""A store as a policy sees it: under the policy's names, in its conventions, at its rate."""
+"""A store as a policy sees it: with the policy's names, conventions and frame rate."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +14,13 @@ from core.episodes.statistics import Statistics
 from core.errors import DataError, did_you_mean
 from core.store.store import EpisodeStore
 
-# rows of actions whose statistics are computed at once
+# number of rows of actions whose statistics are computed at once
 ROWS = 2**16
 
 
 @dataclass(frozen=True)
 class StoreView:
-    """An open store; its data are converted, when they are read, to what `info` describes.
+    """An open store whose data are converted to what `info` describes when they are read.
 
     info: what the policy sees: cameras, features, proprioception, convention of actions, frames per
         second.
@@ -45,7 +45,7 @@ class StoreView:
 
     @property
     def period(self) -> int:
-        """Number of frames of the store for each frame of the policy."""
+        """Number of the store's frames per frame of the policy."""
         return self.conversion.frame_stride
 
     @cached_property
@@ -57,12 +57,12 @@ class StoreView:
 
     @cached_property
     def proprio_columns(self) -> list[int]:
-        """Where each proprioceptive number of the store stands among those of the policy."""
+        """Index, among the policy's proprioceptive numbers, of each one that the store has."""
         return [self.info.proprio.index(name) for name in self.store.info.proprio]
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Statistics of "action" and "proprio", in the form in which the policy sees both.
+        """Statistics of "action" and "proprio", after their conversion to the policy's form.
 
         Reads all actions of the store if they must be converted. Raises DataError if an action
         cannot be converted, or if no episode is long enough.
@@ -82,7 +82,7 @@ class StoreView:
         return {"action": Statistics.merge(blocks), "proprio": proprio}
 
     def _statistics_of_converted_actions(self) -> Iterator[Statistics]:
-        """Convert all actions; yield the statistics of about ROWS of them at a time."""
+        """Convert all actions; yield the statistics of about ROWS actions at a time."""
         actions_so_far: list[np.ndarray] = []
         for episode, length in enumerate(self.store.length.tolist()):
             if length < self.period:
@@ -106,7 +106,7 @@ class StoreView:
     def actions(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Read the policy's actions at frames (n K) of episodes (n) -> (n K A) float32.
 
-        Each action covers one period of the store's frames, from its own frame on.
+        Each action covers `period` frames of the store; the first of these is the action's frame.
         """
         if self.conversion.is_identity:
             return self.store.gather("action", episodes, frames)
@@ -129,7 +129,7 @@ class StoreView:
         return proprio
 
     def prepare(self, places: Iterable[tuple[int, int]], count: int) -> None:
-        """Begin to fetch `count` frames from each (episode, start) on; no-op for a local store."""
+        """Begin to fetch `count` frames from each (episode, start); no-op for a local store."""
         self.store.prepare(list(self.recorded.values()), places, (count - 1) * self.period + 1)
 
     def read_frames(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
@@ -151,7 +151,7 @@ class StoreView:
 
     @cached_property
     def _cameras_to_resize(self) -> frozenset[str]:
-        """The policy's cameras whose images have another size in the store."""
+        """The policy's names of the cameras whose images have another size in the store."""
         return frozenset(
             name
             for name, store_name in self.cameras.items()
@@ -163,7 +163,7 @@ class StoreView:
         if self.period == 1:
             self.store.read_frames(name, episode, start, start + len(out), out)
             return
-        # A block of several frames can only be decoded as a whole: decode the skipped frames, too.
+        # A block of several frames can only be decoded as a whole, so skipped frames are decoded.
         if self.store.codecs[name].block_size > 1:
             frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), out.dtype)
             self.store.read_frames(name, episode, start, start + len(frames), frames)
@@ -205,7 +205,7 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
 
 
 def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[str]) -> None:
-    """Raise DataError unless all old names exist and each gets one name that no other has.
+    """Raise DataError if an old name does not exist, is renamed twice, or gets a name in use.
 
     old_name: {new name: old name}.
     """
@@ -227,9 +227,10 @@ def common_info(
 ) -> StoreInfo:
     """Return what a policy that is trained on several stores sees.
 
-    It has the first store's conventions and rate, and the cameras, actions and proprioception that
-    any store has. The size of a camera and the description of a feature are those of the first
-    store that has it.
+    The policy has the first store's conventions and frame rate. It has every camera, every action
+    dimension and every proprioceptive number that at least one store has. The size of a camera is
+    taken from the first store that has the camera; the description of a feature is taken from the
+    first store that has the feature.
 
     cameras: names of the cameras to use; default: all.
     features: names of the features to use.
@@ -265,7 +266,7 @@ def view_of(
     info: StoreInfo,
     rotation_dimensions: tuple[str, ...],
 ) -> StoreView:
-    """View a store with cameras and features renamed as the policy calls them.
+    """View a store with the policy's names of cameras and features.
 
     Actions, proprioception and frames are converted to the policy's conventions and rate.
 
@@ -274,7 +275,7 @@ def view_of(
     info: what the policy sees.
     rotation_dimensions: names of the policy's action dimensions that are a rotation.
 
-    Raises DataError, with a line per reason, if the conversion cannot be exact.
+    Raises DataError, with a line for each reason, if the conversion cannot be exact.
     """
     ratio = source.fps / info.fps
     reasons = list(incompatibilities(source.action, info.action, ratio, rotation_dimensions))

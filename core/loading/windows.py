@@ -9,12 +9,12 @@ from core.store.store import EpisodeStore
 
 
 class Windows:
-    """Windows of `window` frames (T); the target of frame t is the `horizon` actions (H) from t on.
+    """Windows of `window` frames (T); frame t's targets are the `horizon` actions (H) from t on.
 
     Windows start at every `stride`-th frame of the selected episodes, up to the last frame. Past an
     episode's end, the last frame is repeated and the repeated actions are masked, as in RoboVLMs.
 
-    reach: (T H), the distance of each target action from the window's start, in frames.
+    reach: (T H), how many frames after the window's start each target action comes.
 
     Raises DataError if no episode is selected.
     """
@@ -46,12 +46,12 @@ class Windows:
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the episodes (n) of windows (n), and the frames (n) at which the windows start."""
-        rows = np.searchsorted(self._ends, indices, "right")  # index in `episodes`
+        rows = np.searchsorted(self._ends, indices, "right")  # indices into `episodes`
         return self.episodes[rows], (indices - self._begins[rows]) * self.stride
 
 
 def split_by_task(store: EpisodeStore, held_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split episodes into (training, validation): the last `held_out` of each task validate.
+    """Split episodes into (training, validation): each task's last `held_out` are for validation.
 
     Raises DataError if a task would have nothing left to train on.
     """

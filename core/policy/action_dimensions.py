@@ -9,8 +9,8 @@ from core.contracts.parts import ActionSpec
 class ActionDimensions(nn.Module):
     """Splits actions into continuous and binary dimensions, and joins them in the action's order.
 
-    It is a module, so that its indices lie on the head's device. If the indices were lists, they
-    would be copied to the device at every step. No checkpoint holds the indices.
+    This class is a module, so that PyTorch moves its indices to the head's device. If the indices
+    were lists, they would be copied to the device at every step. Checkpoints do not hold them.
     """
 
     def __init__(self, action: ActionSpec) -> None:

@@ -1,4 +1,4 @@
-"""From a recipe to a policy: build and join the parts, load their weights, choose what trains."""
+"""Make a policy from a recipe: build and join the parts, load weights, choose what trains."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -57,10 +57,11 @@ def build_policy(
     """Build the policy that a recipe describes, with published weights loaded.
 
     cameras: {name: (C, Y, X)}.
-    features: {name: feature} of the features that encoders and heads can read beside images.
+    features: {name: feature} of the features that encoders and heads can read in addition to
+        images.
     embodiments: names of the stores that the policy is trained on.
-    from_checkpoint: whether a checkpoint will be loaded next; if so, only the published weights
-        that checkpoints leave out are read.
+    from_checkpoint: whether a checkpoint will be loaded next; if so, the only published weights
+        that are read are those that checkpoints leave out.
     quantized: False keeps every weight as it was published, whatever the recipe says.
 
     Raises ConfigError for parts that do not fit together, or that refuse their configuration.
@@ -162,8 +163,8 @@ def _build_heads(
 ) -> dict[str, PolicyHead]:
     """Return the policy head, as "policy_head", and the auxiliary heads by label.
 
-    Raises ConfigError for a head whose needs are not met. The needs that its class declares are
-    checked before it is built, so a head need not check whether the layers that it reads exist.
+    Raises ConfigError for a head whose needs are not met. The needs that a head's class declares
+    are checked before the head is built, so the head can rely on the layers that it reads.
     """
     if reserved := [label for label in recipe.auxiliary if hasattr(nn.ModuleDict(), label)]:
         raise ConfigError(
@@ -185,9 +186,9 @@ def _build_heads(
 
 
 def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered: Any) -> Any:
-    """Build a part; of the offered arguments, its `build` receives those that it names.
+    """Build a part; its `build` receives those of the offered arguments that its signature names.
 
-    where: what messages call the part; default: its kind.
+    where: what messages call the part; default: the kind of the part.
 
     Raises ConfigError that names the plugin if the part follows another edition of the contract.
     """
@@ -261,7 +262,7 @@ def _check_needs(
 
 
 def _parts_and_heads(policy: Policy, recipe: Recipe) -> Iterator[tuple[str, nn.Module, Part]]:
-    """Yield the name for messages, the module and the recipe's section of each part and head."""
+    """Yield for each part and head: its name in messages, its module, its section of the recipe."""
     for kind, part in recipe.parts.items():
         yield kind, getattr(policy, kind), part
     for label, part in recipe.auxiliary.items():
@@ -288,7 +289,7 @@ def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> N
 
 
 def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
-    """Find the published weights that do not train, which checkpoints need not hold."""
+    """Find the published weights that are not trained, so that checkpoints can leave them out."""
     weights: dict[str, Tensor] = {}
     for kind, part in recipe.parts.items():
         if not part.settings.keeps_pretrained_weights:
@@ -302,7 +303,7 @@ def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
 
 
 def _quantize(policy: Policy, recipe: Recipe) -> None:
-    """Quantise the frozen weights of the parts that the recipe names, and note their new names."""
+    """Quantise frozen weights of parts with `quantize`; add their new names to `frozen_weights`."""
     for kind, part in recipe.parts.items():
         if part.settings.quantize is None:
             continue

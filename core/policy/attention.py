@@ -17,10 +17,10 @@ def attend(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Multi-head attention (Vaswani et al. 2017) through PyTorch's fused kernels.
 
-    queries, keys, values: (S K L d); the queries may be of fewer tokens, (S K R d).
-    mask: (S 1 L P+L) bool, True where the token of a row sees the token of a column; None for
+    queries, keys, values: (S K L d); the queries may belong to only R of the L tokens, (S K R d).
+    mask: (S 1 L P+L) bool, True if the token of the row sees the token of the column; None for
         causal attention without a past.
-    past: keys and values of the P tokens before the sequence, (S K P d) each.
+    past: the keys (S K P d) and the values (S K P d) of the P tokens before the sequence.
     dropout: the probability that an attention weight is dropped; 0 outside training.
 
     Returns the mixed values (S L K*d), and the keys and values of all tokens (S K P+L d).

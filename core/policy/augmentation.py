@@ -1,4 +1,4 @@
-"""Random changes of the images in training, on the device; acting crops the middle of an image."""
+"""Random changes of images in training, on the device; when acting, images are centre-cropped."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,12 +18,12 @@ GREY = (0.2989, 0.587, 0.114)
 class Augmentation(nn.Module):
     """Shifts, crops and recolours images.
 
-    Amounts are drawn for each window and each camera. They are the same for all frames of a window,
-    unless the configuration sets `per_frame`.
+    The amount of each change is drawn for each window and each camera. All frames of a window get
+    the same amount, unless the configuration sets `per_frame`.
 
     cameras: names of all cameras.
 
-    Raises ConfigError if the configuration names another camera.
+    Raises ConfigError if the configuration names a camera that is not among these cameras.
     """
 
     def __init__(self, config: AugmentationConfig, cameras: Iterable[str]) -> None:
@@ -42,7 +42,7 @@ class Augmentation(nn.Module):
     def forward(self, images: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         """{camera: (B T C Y X) uint8} -> the same shapes and type; random in training mode only."""
         device = next(iter(images.values())).device.type
-        with torch.autocast(device, enabled=False):  # bfloat16 cannot tell 224 pixels apart
+        with torch.autocast(device, enabled=False):  # bfloat16 is too coarse for 224 pixels
             return {
                 name: self._change(x, self.largest_shift.get(name, 0), generator)
                 for name, x in images.items()
@@ -70,7 +70,7 @@ class Augmentation(nn.Module):
         return images
 
     def _draw(self, images: Tensor, limit: float, count: int, generator: Generator) -> Tensor:
-        """Draw numbers in [-limit, limit]: (B T count), or (B 1 count) for all frames alike."""
+        """Draw numbers in [-limit, limit]: (B T count), or (B 1 count) if frames share them."""
         frames = images.shape[1] if self.config.per_frame else 1
         return (generator.uniform(len(images), frames, count) * 2 - 1) * limit
 
@@ -78,11 +78,12 @@ class Augmentation(nn.Module):
 def shift(images: Tensor, offset: Tensor) -> Tensor:
     """Move images (B T C Y X) by whole pixels (B T' 2), down and right; edges are repeated.
 
-    T' is T, or 1 to move all frames of a window alike. After Kostrikov et al. 2021 (DrQ).
+    T' is T, or 1 to move all frames of a window by the same number of pixels. The method is that of
+    Kostrikov et al. 2021 (DrQ).
     """
 
     def source(axis: int, size: int) -> Tensor:
-        """Return from which row or column each one of the moved image comes (B T' size)."""
+        """Return the old index of each row or each column of the moved image (B T' size)."""
         index = torch.arange(size, device=images.device) - offset[..., axis, None].long()
         return index.clamp(0, size - 1)
 
@@ -95,8 +96,8 @@ def crop(images: Tensor, share: float, centre: Tensor) -> Tensor:
     """Cut out a rectangle of images (B T C Y X), and enlarge it to the images' size, bilinearly.
 
     share: the share of each side of the image that the rectangle covers.
-    centre: (B T' 2), how far the rectangle's centre lies right of and below the image's middle, in
-        halves of a side.
+    centre: (B T' 2), how far the rectangle's centre lies to the right of the image's middle and
+        below it; 1 is half a side of the image.
     """
     batch, window = images.shape[:2]
     transform = torch.zeros(batch, window, 2, 3, device=images.device, dtype=torch.float32)
@@ -109,7 +110,7 @@ def crop(images: Tensor, share: float, centre: Tensor) -> Tensor:
 
 
 def brighten(images: Tensor, amount: Tensor) -> Tensor:
-    """Multiply by 1 + amount."""
+    """Multiply each pixel by 1 + amount."""
     return _to_uint8(images * (1 + amount))
 
 

@@ -11,7 +11,7 @@ from core.contracts.batch import TokenGroup
 
 @dataclass(frozen=True)
 class EncodedText:
-    """Instructions from the text encoder (B N D_text), and in the backbone's width (B N D)."""
+    """Instruction tokens before the projection (B N D_text), and after the projection (B N D)."""
 
     encoded: TokenGroup
     projected: TokenGroup
@@ -19,7 +19,7 @@ class EncodedText:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images from the vision encoder (B T N D_vision), and in the backbone's width (B T N D)."""
+    """Image tokens before the projection (B T N D_vision), and after the projection (B T N D)."""
 
     encoded: TokenGroup
     projected: TokenGroup

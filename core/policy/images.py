@@ -11,9 +11,9 @@ def resize_images(
 ) -> Tensor:
     """Resize images (n C Y X) to squares -> (n C size size) float32, on the images' own scale.
 
-    Shrinking averages the pixels instead of skipping some (antialiasing). Images that already have
-    the size are only converted to float32. A bicubic curve overshoots at edges, so "bicubic"
-    expects numbers in [0, 255] and clamps its result to that range.
+    Shrinking averages pixels instead of skipping some of them (antialiasing). Images that already
+    have this size are only converted to float32. Bicubic interpolation overshoots at edges, so
+    "bicubic" expects numbers in [0, 255] and clamps its result to that range.
     """
     images = images.float()
     if images.shape[-2:] == (size, size):

@@ -1,8 +1,8 @@
-"""Runs only the newest frame of each row's window, with a cache of what was computed before.
+"""Runs the backbone on each row's newest frame only, with a cache of earlier results.
 
 The cache is a mapping of tensors (B ...). For a recurrent backbone, it holds the backbone's state.
-For any other, it holds the keys, values and hidden states of every layer, for each of the window's
-L columns; the layout of the window says which column holds which token.
+For any other backbone, the cache holds the keys, values and hidden states of every layer, for each
+of the window's L columns; the layout of the window says which column holds which token.
 """
 
 from dataclasses import replace
@@ -23,10 +23,10 @@ def run_newest_frame(
     """Run each row's newest frame; return the readout (B 1 Q D), the memory and the next cache.
 
     sequence: the tokens of whole windows (B L D).
-    cache: the cache that this function returned for the frame before; empty at first.
+    cache: the cache that this function returned for the previous frame; empty at first.
 
-    If a full window has dropped its oldest frames, the remaining ones are run again, because their
-    cached layers depend on the dropped frames.
+    If a full window has dropped its oldest frames, the remaining frames are run again, because
+    their cached layers depend on the dropped frames.
     """
     sequence = replace(sequence, block=blocks_of(sequence))
     stale = (window.is_shifted if cache else window.newest > 0).nonzero().flatten()  # rows
@@ -49,7 +49,7 @@ def run_newest_frame(
 def carry_newest_frame(
     backbone: Backbone, sequence: TokenSequence, window: Window, cache: State
 ) -> tuple[Tensor, Memory, State]:
-    """Do the same as `run_newest_frame` with a recurrent backbone, in constant time."""
+    """Do what `run_newest_frame` does, but with a recurrent backbone, in constant time."""
     frame, columns = _select(sequence, sequence.frame == window.newest[:, None])
     past = None
     if cache:
@@ -72,7 +72,7 @@ def _select(sequence: TokenSequence, chosen: Tensor) -> tuple[TokenSequence, Ten
 
 
 def _as_memory(cache: State, sequence: TokenSequence, window: Window) -> Memory:
-    """Return the cache of the frames before the newest, as the memory of a sequence (B L D)."""
+    """Return the cache as the memory of a sequence (B L D), with only earlier frames unmasked."""
     earlier = sequence.frame < window.newest[:, None]
     cache = _pad_columns(cache, sequence)
     return Memory(
@@ -107,7 +107,7 @@ def _update(
     rows: Tensor,
     sequence: TokenSequence,
 ) -> State:
-    """Write the layers of tokens that were just run into the cache of whole windows.
+    """Write the layers of the tokens that were just run into the cache.
 
     layers: (R ... M d), the layers of `tokens`.
     tokens: (R M); the layers of masked tokens are not written.
@@ -135,7 +135,8 @@ def _update(
 def _readout(memory: Memory, sequence: TokenSequence, window: Window, columns: Tensor) -> Tensor:
     """Return the hidden states (B 1 Q D) of the newest frame's action tokens.
 
-    columns: (B M), the columns of the newest frame, which was run last.
+    columns: (B M), the columns of the newest frame's tokens in the window. The newest frame was run
+        last, so its tokens are the last M of the memory.
     """
     rows = torch.arange(len(columns), device=columns.device)
     column = sequence.readout[rows, window.newest] % sequence.frame.shape[1]

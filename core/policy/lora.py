@@ -16,7 +16,7 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     settings: which layers get an adapter, and the sizes of the adapters.
     where: the part's section, for messages.
 
-    Raises ConfigError if peft is missing, or if no linear layer has the name of a target.
+    Raises ConfigError if peft is missing, or if `settings` names no existing linear layer.
     """
     peft = import_library("peft", extra="lora")
     targets = _find_targets(part, settings.lora_targets, where)
@@ -35,7 +35,7 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
 
 
 def merge_adapters(part: nn.Module) -> None:
-    """Add each adapter to the weights of its layer, and remove the adapter, in place."""
+    """Merge each adapter into the weights of its layer, in place, and remove the adapter."""
     if not has_adapters(part):
         return
     tuner = import_library("peft.tuners.tuners_utils", extra="lora").BaseTunerLayer
@@ -58,7 +58,7 @@ def _find_targets(part: nn.Module, last_words: tuple[str, ...] | None, where: st
         all linear layers.
     where: the part's section, for messages.
     """
-    # Parts freeze the weights of layers whose output they do not use; these need no adapter.
+    # A part freezes the weights of layers whose output it does not use; such layers get no adapter.
     names = [
         name
         for name, module in part.named_modules()

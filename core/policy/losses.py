@@ -1,7 +1,8 @@
 """Losses of action chunks, averaged over unmasked entries; zero if all entries are masked.
 
-Heads call them in `loss`; `Policy.forward` sums what heads and parts return. A further loss is one
-more entry in the dictionary that a head's `loss` returns, or a head in a table [[auxiliary]].
+Heads call these functions in `loss`; `Policy.forward` sums the losses that heads and parts return.
+To add a loss, add an entry to the dictionary that a head's `loss` returns, or add a head in a table
+[[auxiliary]].
 """
 
 from torch import Tensor
@@ -33,7 +34,7 @@ def masked_l1(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def masked_huber(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Huber loss with delta 1: predicted, target, mask (B T H A) -> scalar.
 
-    RoboVLMs uses it for the pose.
+    RoboVLMs uses this loss for the pose.
     """
     return masked_mean(F.huber_loss(predicted.float(), target, reduction="none"), mask)
 

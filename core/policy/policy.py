@@ -1,6 +1,6 @@
 """The policy: five parts in one nn.Module, and the flow of data between them.
 
-How a recipe becomes a policy is in core/policy/assembly.py.
+The module core/policy/assembly.py makes a policy from a recipe.
 """
 
 from collections.abc import Mapping
@@ -28,9 +28,9 @@ from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 @dataclass(frozen=True)
 class Objective:
-    """What a head's loss contributes to training.
+    """How a head's loss contributes to training.
 
-    weight: factor of the head's loss.
+    weight: factor by which the head's loss is multiplied.
     insulate: whether the head's gradients stop before the backbone.
     """
 
@@ -47,10 +47,10 @@ class Policy(nn.Module):
 
     Auxiliary heads run only in training.
 
-    projections: "vision" and "text": each projects from an encoder's width to the backbone's width.
-    augmentation: changes the images before the vision encoder; None leaves them as they are.
+    projections: "vision" and "text"; each projects its encoder's tokens to the backbone's width.
+    augmentation: changes the images before the vision encoder; None leaves the images unchanged.
     auxiliary: {label: auxiliary head}.
-    objectives: {label: objective} of the auxiliary heads; the policy head's label is "policy_head".
+    objectives: {label: objective} of all heads; the policy head's label is "policy_head".
     frozen_parts: parts that `freeze` has frozen; they stay in evaluation mode.
     frozen_weights: published weights that checkpoints leave out.
     """
@@ -85,10 +85,10 @@ class Policy(nn.Module):
     def forward(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         """Return the named terms of the loss, and their sum as "total"; all are scalars.
 
-        Terms of the policy head keep their names. The names of other terms begin with the part that
-        gives them: "vision_encoder/..." or "auxiliary/<label>/...".
+        Terms of the policy head keep their names. The name of any other term begins with the part
+        that returns the term: "vision_encoder/..." or "auxiliary/<label>/...".
 
-        Raises JoineryError if the batch has no actions and no term can do without actions.
+        Raises JoineryError if the batch has no actions and every term needs actions.
         """
         heads = {
             name: head
@@ -116,7 +116,7 @@ class Policy(nn.Module):
         return actions
 
     def context(self, batch: Batch, generator: Generator) -> Context:
-        """Return what the policy head reads of a window."""
+        """Return the context that the policy head reads for a batch of windows."""
         return self._observe(batch, self.policy_head.needs, generator, targets=None)[0]
 
     def _heads(self) -> dict[str, PolicyHead]:
@@ -132,9 +132,9 @@ class Policy(nn.Module):
     def _observe(
         self, batch: Batch, needs: frozenset[Need], generator: Generator, targets: Batch | None
     ) -> tuple[Context, dict[str, Tensor]]:
-        """Run the parts before the heads; return what the heads read, and these parts' losses.
+        """Run all parts but the heads; return what the heads read, and the losses of these parts.
 
-        targets: the batch in training, for layouts that depend on the actions; None otherwise.
+        targets: in training, the batch, because some layouts depend on its actions; otherwise None.
         """
         text = self.encode_text(batch.text_ids, batch.text_mask)
         images = self.encode_images(batch, text, generator)
@@ -144,7 +144,7 @@ class Policy(nn.Module):
         readout, memory = self._run_backbone(sequence, needs)
         batch_size, window = readout.shape[:2]
         frame = torch.arange(window, device=readout.device).expand(batch_size, -1)
-        if len(sequence.tokens) != batch_size:  # each frame is a sequence of its own
+        if len(sequence.tokens) != batch_size:  # each frame is a separate sequence
             frame = torch.zeros_like(frame)
         losses = {
             "vision_encoder": images.encoded.losses,
@@ -181,7 +181,7 @@ class Policy(nn.Module):
     def _run_backbone(
         self, sequence: TokenSequence, needs: frozenset[Need]
     ) -> tuple[Tensor, Memory | None]:
-        """Run as much of the backbone as is needed; return the readout (B T Q D) and the memory."""
+        """Run the backbone; return the readout (B T Q D), and the memory if anything needs it."""
         if needs & LAYERS or "losses" in self.backbone.offers:
             memory = self.backbone.remember(sequence)
         elif "tokens" in needs:
@@ -199,7 +199,7 @@ class Policy(nn.Module):
         memory: Memory | None,
         needs: frozenset[Need],
     ) -> Context:
-        """Collect what a head reads; `vision` and `words` only if it needs them."""
+        """Collect what a head reads; `vision` and `words` are None unless the head needs them."""
         words = None
         if "logits" in needs:
             # core/policy/assembly.py has checked that the text encoder has a fitting output layer
@@ -223,15 +223,15 @@ class Policy(nn.Module):
     # --------------------------------------------------------------------------------------- acting
 
     def initial_state(self, seeds: Tensor) -> PolicyState:
-        """Return the state of B rows that each start an episode.
+        """Return the state of B rows, each at the start of an episode.
 
-        seeds: (B) int64; they determine all noise that the policy draws in these episodes.
+        seeds: (B) int64; each seed determines all noise that the policy draws in its row's episode.
         """
         head = self.policy_head.initial_state(len(seeds))
         return PolicyState(seeds, torch.zeros_like(seeds), history={}, head=head, memory={})
 
     def reset(self, state: PolicyState, rows: Tensor, seeds: Tensor) -> PolicyState:
-        """Start new episodes in rows (B) bool with seeds (B) int64; other rows continue theirs."""
+        """Start episodes with seeds (B) int64 in the rows (B) bool; other rows do not change."""
         return state.reset(rows, self.initial_state(seeds))
 
     def act(
@@ -239,14 +239,15 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, PolicyState]:
         """Add one new frame (T = 1) to each row; return actions (B H A) and the next state.
 
-        text: the instructions, if they are encoded already; otherwise this method encodes them.
+        text: the encoded instructions; if None, this method encodes the batch's instructions.
         """
         generator = Generator.by_row(state.keys, batch.text_ids.device)
         text = text or self.encode_text(batch.text_ids, batch.text_mask)
         images = self.encode_images(batch, text, generator)
         context_length = self.action_tokens.context
-        # If layers are kept, a full window drops half its frames at once. After each drop, the
-        # remaining frames must be run again, which is too slow to do at every step.
+        # If layers are kept, a full window drops half of its frames at once. After each drop, the
+        # remaining frames must be run again. Dropping one frame at every step would therefore be
+        # too slow.
         keep = context_length // 2 if self.keeps == "layers" else context_length - 1
         window = add_frame(state.history, images.projected, batch.proprio, context_length, keep)
         sequence = self.action_tokens.layout(
@@ -265,7 +266,7 @@ class Policy(nn.Module):
 
         "layers": the keys and values of earlier frames.
         "carry": the state of a recurrent backbone.
-        "nothing": the whole window is run at every frame.
+        "nothing": the backbone keeps nothing, and runs the whole window at every frame.
         """
         offers, needs = self.backbone.offers, self.policy_head.needs
         if self.action_tokens.context == 1:
@@ -277,10 +278,10 @@ class Policy(nn.Module):
     def _run_newest(
         self, sequence: TokenSequence, window: Window, cache: State
     ) -> tuple[Tensor, Memory | None, State]:
-        """Run the newest frames; return the readout (B 1 Q D), the memory and the next cache.
+        """Run each row's newest frame; return the readout (B 1 Q D), the memory and the next cache.
 
         sequence: the tokens of each row's whole window.
-        cache: the cache that this method returned for the frame before.
+        cache: the cache that this method returned for the previous frame.
         """
         longest, needs = self.backbone.longest, self.policy_head.needs
         match self.keeps:

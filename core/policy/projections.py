@@ -8,11 +8,12 @@ from core.registry.part_settings import EncoderSettings
 
 
 def build_projection(settings: EncoderSettings, width: int, target: int) -> nn.Module:
-    """Build a projection: tokens (... width) -> (... target).
+    """Build a projection of tokens (... width) to tokens (... target).
 
-    "linear" adds no layer if the widths agree. "mlp" is the projection of LLaVA 1.5 (Liu et al.
-    2024). "mlp3" is that of OpenVLA (Kim et al. 2024), whose first hidden layer is four times as
-    wide as its input. An encoder of width 0 has no tokens, and its projection has no weights.
+    "linear" adds no layer if the widths are equal. "mlp" is the projection of LLaVA 1.5 (Liu et al.
+    2024). "mlp3" is the projection of OpenVLA (Kim et al. 2024), whose first hidden layer is four
+    times as wide as its input. An encoder of width 0 has no tokens, and its projection has no
+    weights.
     """
     if width == 0:
         return NoTokens(target)

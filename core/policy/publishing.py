@@ -1,6 +1,6 @@
-"""Exports a trained policy in the layouts in which its parts were published.
+"""Exports a trained policy in the file layouts in which its parts were published.
 
-The parts know the names of their tensors in these layouts (`Publishable`, `CheckpointPublishable`).
+Each part knows its tensors' names in these layouts (`Publishable`, `CheckpointPublishable`).
 This module merges adapters, joins the tensors of the parts and writes the files.
 """
 
@@ -28,8 +28,8 @@ def export_folder(policy: Policy, out: Path) -> None:
     """Write a folder that transformers loads: model.safetensors and config.json.
 
     The weights of action tokens, heads and projections, which no such model has, go into
-    policy.safetensors beside them. Raises ConfigError that names the parts whose weights nobody
-    publishes.
+    policy.safetensors in the same folder. Raises ConfigError, naming the parts, if parts
+    have no published layout.
     """
     merge(policy)
     tensors, description = published_model(policy)
@@ -45,8 +45,8 @@ def export_folder(policy: Policy, out: Path) -> None:
 def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a policy's vision-language model: {published name: weight}, and its config.json.
 
-    The weights are not copied. Raises ConfigError that names the parts whose weights nobody
-    publishes.
+    The weights are not copied. Raises ConfigError, naming the parts, if parts have no
+    published layout.
     """
     _raise_unless_publishable(policy, MODEL, Publishable)
     parts: list[Publishable] = [getattr(policy, kind) for kind in MODEL]
@@ -57,10 +57,10 @@ def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def export_checkpoint(policy: Policy, out: Path) -> None:
-    """Write a training checkpoint (.ckpt) as the parts' publishers do: {"state_dict": ...}.
+    """Write a checkpoint (.ckpt) in the layout of the parts' publishers: {"state_dict": ...}.
 
-    `torch.load(out, weights_only=True)` reads it. Raises ConfigError that names the parts whose
-    tensors have no names in such a checkpoint.
+    `torch.load(out, weights_only=True)` reads the file. Raises ConfigError, naming the parts, if
+    the tensors of some parts have no names in such a checkpoint.
     """
     merge(policy)
     _raise_unless_publishable(policy, PARTS, CheckpointPublishable)
@@ -105,7 +105,7 @@ def _join_tensors(tensors_of_parts: Iterable[dict[str, Tensor]]) -> dict[str, Te
 
 
 def _join_descriptions(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Join two config.json, section by section; ConfigError if they contradict each other."""
+    """Join two config.json by section; raises ConfigError if the two contradict each other."""
     common = first.keys() & second.keys()
     sections = {key for key in common if isinstance(first[key], dict)}
     contradictions = [key for key in common - sections if first[key] != second[key]]

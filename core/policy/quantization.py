@@ -11,15 +11,16 @@ from core.system.torchvision import import_library
 def quantize(part: nn.Module, weights: Set[str], where: str) -> set[str]:
     """Replace linear layers of a part by layers with NF4 weights, in place.
 
-    weights: names of frozen weights; the weights that belong to linear layers are quantised.
+    weights: names of frozen weights; only those of linear layers are quantised.
     where: the part's section, for messages.
 
     Returns the names under which the part's state dict now holds these weights and their scales.
     Raises ConfigError if bitsandbytes is missing, or if no weight belongs to a linear layer.
     """
     layers = import_library("bitsandbytes.nn", extra="quantized")
-    # Only nn.Linear itself, no subclass: nn.MultiheadAttention holds a layer of a subclass, and
-    # reads the weight of this layer without calling the layer's forward.
+    # Only layers of the class nn.Linear are replaced, not layers of its subclasses. For example,
+    # nn.MultiheadAttention holds a layer of a subclass, and reads the weight of this layer
+    # without calling the layer's forward, so it cannot use a quantised weight.
     linear = {
         name: module
         for name, module in part.named_modules()
@@ -36,8 +37,8 @@ def quantize(part: nn.Module, weights: Set[str], where: str) -> set[str]:
         weight = layers.Params4bit(
             layer.weight.data, requires_grad=False, quant_type="nf4", module=quantized
         )
-        # With AVX512-BF16, bitsandbytes repacks weights in evaluation mode, and packed weights pass
-        # no gradient to the layer's input.
+        # This turns off a repacking of weights that bitsandbytes does in evaluation mode on CPUs
+        # with AVX512-BF16: a layer with repacked weights passes no gradient to its input.
         quantized.support_avx512bf16_for_cpu = False
         quantized.weight = weight.to(layer.weight.device)  # the move quantises
         quantized.bias = layer.bias

@@ -14,7 +14,7 @@ from core.errors import ConfigError
 def recompute_blocks(part: nn.Module, where: str) -> None:
     """Make every block of a part recompute its activations in the backward pass, in place.
 
-    where: the part's section, for the message.
+    where: the part's section, for the error message.
 
     Raises ConfigError if the part has no `blocks`.
     """
@@ -28,7 +28,7 @@ def recompute_blocks(part: nn.Module, where: str) -> None:
 
 
 def _with_recomputation(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function so that it keeps only its arguments for a later backward pass."""
+    """Wrap a function so that only its arguments are kept in memory for the backward pass."""
 
     def run(*arguments: Any, **keywords: Any) -> Any:
         if not torch.is_grad_enabled():

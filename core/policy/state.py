@@ -13,14 +13,14 @@ from core.contracts.tokens import full_mask
 
 @dataclass(frozen=True)
 class PolicyState:
-    """The state of B rows, each an episode of its own.
+    """The state of B rows, each of which is a separate episode.
 
-    seed: (B) int64, on the CPU; with the step, it determines the episode's noise.
-    step: (B) int64, on the CPU; number of steps that the row has made.
+    seed: (B) int64, on the CPU; seed and step together determine the noise that the row draws.
+    step: (B) int64, on the CPU; number of steps that the row has made in its episode.
     history: the frames that a sequence spans, as `add_frame` returns them; empty before the first
         step.
     head: state of the policy head.
-    memory: what the backbone keeps of earlier frames; a row whose history is empty does not use it.
+    memory: what the backbone keeps of earlier frames; a row that starts an episode does not use it.
     """
 
     seed: Tensor
@@ -31,11 +31,11 @@ class PolicyState:
 
     @property
     def keys(self) -> Sequence[tuple[int, int]]:
-        """Seed and step of each row, the key of its random numbers."""
+        """The seed and step of each row; together they are the key of its random numbers."""
         return list(zip(self.seed.tolist(), self.step.tolist(), strict=True))
 
     def reset(self, rows: Tensor, initial: Self) -> Self:
-        """Replace the rows (B) bool by those of an initial state; leave the other rows alone."""
+        """Return the state with the rows (B) bool taken from an initial state."""
 
         def choose(initial: Tensor, current: Tensor) -> Tensor:
             is_reset = rows.to(initial.device).view(-1, *[1] * (initial.ndim - 1))
@@ -60,11 +60,11 @@ class Window:
     Frames after the newest one hold arbitrary values. These values do not matter, because no frame
     sees a later frame.
 
-    vision: (B C N D).
+    vision: (B C N D), the projected images.
     proprio: (B C P).
-    newest: (B) int64, index of the newest frame.
+    newest: (B) int64, index of the newest frame among the C frames.
     is_first: (B) bool, whether the newest frame is the first of its episode.
-    is_shifted: (B) bool, whether old frames were dropped to make room for the newest.
+    is_shifted: (B) bool, whether old frames were dropped to make room for the newest frame.
     history: the frames to which `add_frame` adds the next one.
     """
 
@@ -81,14 +81,14 @@ def add_frame(
 ) -> Window:
     """Add a frame to the history: vision (B 1 N D) and proprioception (B 1 P).
 
-    history: the `history` of the last `Window`; empty at first.
+    history: the `history` of the previous `Window`; empty at first.
     context: number of frames that a sequence spans (C).
     keep: when a row of the batch is full (C frames), how many of its latest frames are kept before
-        the new one is added.
+        the new frame is added.
     """
     frame = {"tokens": vision.tokens}
     if vision.mask is not None or context > 1:
-        # One frame of a row may have a mask and another none, so the history holds a mask for each.
+        # Some frames of a row may have a mask and others none, so the history masks every frame.
         frame["mask"] = full_mask(vision)
     if proprio is not None:
         frame["proprio"] = proprio
@@ -112,7 +112,7 @@ def add_frame(
 
 
 def push_frame(frames: Tensor, count: Tensor, new: Tensor, keep: int | None = None) -> Tensor:
-    """Put a new frame (B 1 ...) after the first `count` (B) of the frames (B C ...).
+    """Add a new frame (B 1 ...) to the frames (B C ...), of which the first `count` (B) are filled.
 
     keep: in a row that is full (count is C), the last `keep` frames move to the front, and the new
         frame comes after these frames. The default, C - 1, drops only the oldest frame.

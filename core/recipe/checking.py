@@ -1,4 +1,4 @@
-"""Makes checked dataclasses of plain data, and collects all mistakes instead of the first."""
+"""Makes checked dataclasses from plain data; collects all mistakes, not only the first."""
 
 import math
 import tomllib
@@ -16,18 +16,11 @@ from core.system.strict import from_plain
 T = TypeVar("T")
 
 
-def fill(
-    config: type[T],
-    values: Mapping[str, Any],
-    where: str,
-    mistakes: list[str],
-    other_keys: Collection[str] = (),
-) -> T | None:
-    """Make a dataclass of `values`; append a line per mistake, and return None if there is any.
+def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[str]) -> T | None:
+    """Make a dataclass from `values`; if there are mistakes, append a line for each, return None.
 
     where: the dotted path of the section, for the messages.
-    mistakes: the list that the lines are appended to.
-    other_keys: keys that the section may have in addition, which a mistyped key may have meant.
+    mistakes: the list to which the lines are appended.
     """
     known_keys = [f.name for f in fields(config)]  # type: ignore[arg-type]
     known_values: dict[str, Any] = {}
@@ -41,7 +34,7 @@ def fill(
                 f"{where}.{key}: unknown key{did_you_mean(key, [*known_keys, *other_keys])}"
             )
     mistakes += unsupported
-    if unsupported:  # JSON cannot hold these values, and pydantic checks the values as JSON
+    if unsupported:  # pydantic checks the values as JSON, which cannot hold these
         return None
     try:
         result = from_plain(config, known_values)
@@ -52,7 +45,7 @@ def fill(
 
 
 def read_toml(path: Path, label: str) -> dict[str, Any]:
-    """Read a TOML file; raises ConfigError. label: what messages call it, "the recipe"."""
+    """Read a TOML file, which messages call `label`; raises ConfigError if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -66,14 +59,15 @@ def read_toml(path: Path, label: str) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """Read a value from the command line as TOML, or as a string if it is not TOML.
 
-    A bare word is not TOML, and so a string: no quotes inside the shell's quotes are needed.
+    A bare word is not valid TOML, so it is read as a string. Users need not write TOML's quotes
+    inside the shell's quotes.
     """
     try:
         table = tomllib.loads(f"value = {text.strip()}")
-    # ValueError: not TOML, or a number of thousands of digits; RecursionError: nested too deeply
+    # ValueError: not TOML, or a number with thousands of digits; RecursionError: nested too deeply
     except (ValueError, RecursionError):
         return text.strip()
-    # a text with line breaks may hold further keys: then it is no single value
+    # if line breaks in the text add further keys, the text is not a single value
     return table["value"] if len(table) == 1 else text.strip()
 
 

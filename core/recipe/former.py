@@ -1,4 +1,4 @@
-"""Compatibility with recipes of earlier versions: what they wrote differently, and where.
+"""Compatibility with recipes of earlier versions: former names and former places of keys.
 
 Only the standard library is imported here, so that a stored recipe.toml can be read without the
 libraries that its run needed.
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from core.registry.catalogue import Catalogue
     from core.registry.hookspecs import ComponentKind
 
-# {section: {key of an earlier version: its present name}}; recipes, overrides and the recipe.toml
+# {section: {former name of a key: present name of the key}}; recipes, overrides and the recipe.toml
 # of finished runs may use either name
 FORMER_NAMES: Mapping[str, Mapping[str, str]] = {
     "evaluate": {"lanes": "num_envs", "execute": "replan_steps"},
@@ -35,14 +35,14 @@ def rename_former_keys(values: dict[str, Any]) -> None:
 
 
 def present_name(section: str, key: str) -> str:
-    """Return the present name of a key, which may be the same."""
+    """Return the present name of a key; a key that was not renamed keeps its name."""
     return FORMER_NAMES.get(section, {}).get(key, key)
 
 
 def move_attention(values: Mapping[str, Any], catalogue: "Catalogue") -> None:
-    """Move backbone.attention to action_tokens.attention, in place; version 0.1 had it there.
+    """Move backbone.attention, a key of version 0.1, to action_tokens.attention, in place.
 
-    The backbone of a third party may have a key of this name itself. Then nothing is moved.
+    If the configuration of a third party's backbone has a key `attention`, nothing is moved.
     """
 
     def has_attention_key(kind: "ComponentKind", section: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a recipe's policy heads need, compared with what its other parts offer."""
+"""Compares what a recipe's heads need with what the recipe's other parts offer."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ def check_needs(
 ) -> Iterator[str]:
     """Yield a line for each need of a head that the backbone or the text encoder does not meet.
 
-    parts: by kind, without those whose sections have mistakes of their own.
-    auxiliary: the auxiliary heads, by label.
+    parts: {kind: part}, without the parts whose sections have mistakes.
+    auxiliary: {label: auxiliary head}.
 
-    Only parts whose plugin registered a class can be compared here. A part that a function builds
-    is checked once it is built.
+    Only parts whose plugin registered a class can be compared here. A part whose plugin registered
+    a function is compared after it is built.
     """
     heads = {"policy_head": parts.get("policy_head")}
     heads |= {f"auxiliary '{label}'": head for label, head in auxiliary.items()}

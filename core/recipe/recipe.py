@@ -1,13 +1,13 @@
-"""A recipe is one TOML file; `load_recipe` makes frozen, checked dataclasses of it.
+"""A recipe is one TOML file; `load_recipe` makes frozen, checked dataclasses from it.
 
-Its steps, in this order:
+The steps of `load_recipe`, in this order:
 
 1. read the file;
 2. give keys of earlier versions their present names (core/recipe/former.py);
-3. replace the environment, if the caller names another one;
+3. replace the environment, if the caller names another environment;
 4. apply the overrides of the command line;
-5. move keys of earlier versions that are in another section now (core/recipe/former.py);
-6. check every section, then the sections with each other;
+5. move keys that were in another section in earlier versions (core/recipe/former.py);
+6. check every section, then check that the sections fit together;
 7. make relative paths absolute.
 
 All mistakes of steps 4 and 6 are reported at once, before anything is built.
@@ -53,7 +53,7 @@ ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
 
 @dataclass(frozen=True)
 class Choice:
-    """A component and its configuration: an environment, for example."""
+    """A component with its configuration; for example, an environment."""
 
     component: Component
     config: Any
@@ -64,8 +64,8 @@ class Part(Choice):
     """One part of the policy: which component, its configuration, and how it is trained.
 
     settings: the settings that every part has.
-    kind_settings: the settings that only parts of its kind have, for example the projection of an
-        encoder or the weight of an auxiliary head's loss; None for kinds without any.
+    kind_settings: the settings that only parts of this kind have, for example the projection of an
+        encoder or the weight of an auxiliary head's loss; None for a kind without such settings.
     """
 
     settings: PartSettings
@@ -84,8 +84,8 @@ class Part(Choice):
 class Recipe:
     """An experiment: the data, the policy's five parts, its training and its evaluation.
 
-    auxiliary: further policy heads, by label.
-    environment, demonstrations, evaluate: None where the recipe has no such section.
+    auxiliary: {label: auxiliary head}.
+    environment, demonstrations, evaluate: None if the recipe has no such section.
     """
 
     train: TrainConfig
@@ -119,7 +119,7 @@ class Recipe:
 
 
 def _plain(value: Any) -> Any:
-    """A configuration, or a value in it, as TOML writes it: paths as text, and no key for None."""
+    """Return a configuration, or a value, as plain TOML data: paths as text, no key for None."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):
@@ -134,9 +134,9 @@ def load_recipe(
 ) -> Recipe:
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
-    overrides: `section.key=value` pairs of the command line.
-    environment: name of an environment to use instead of the recipe's; the recipe's tasks are then
-        dropped.
+    overrides: `section.key=value` pairs from the command line.
+    environment: name of an environment that replaces the recipe's environment; the recipe's tasks
+        are then dropped.
     """
     values = read_toml(path, "the recipe")
     rename_former_keys(values)
@@ -155,7 +155,8 @@ def load_recipe_of_run(
 ) -> Recipe:
     """Load the recipe of a trained run, to evaluate it.
 
-    Only `evaluate.*` and `environment.*` may be overridden: the weights depend on everything else.
+    Only `evaluate.*` and `environment.*` may be overridden, because the trained weights depend on
+    everything else.
     Raises ConfigError with every mistake, one per line.
     """
     mistakes = [
@@ -221,7 +222,7 @@ class _Checker:
     mistakes: list[str]
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
-        """Check all sections, then what they have to do with each other."""
+        """Check every section, then check that the sections fit together."""
         tables = self.tables(values)
         train = self.section("train", TrainConfig, tables)
         data = self.section("data", DataConfig, tables)
@@ -259,7 +260,7 @@ class _Checker:
     def tables(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return the sections by name, without [[auxiliary]].
 
-        Each section that every recipe has is among them, and empty if the file leaves it out.
+        If the file leaves out a section that every recipe has, the result holds an empty section.
         """
         always = [*SECTIONS, *PARTS]
         if_written = ["environment", *ENVIRONMENT_SECTIONS]
@@ -279,7 +280,7 @@ class _Checker:
     def section(
         self, name: str, config: type[T], tables: Mapping[str, Mapping[str, Any]]
     ) -> T | None:
-        """Make a section's dataclass; None also if the recipe has no such section."""
+        """Make a section's dataclass; None if it has mistakes or the recipe has no such section."""
         return fill(config, tables[name], name, self.mistakes) if name in tables else None
 
     def part(
@@ -289,7 +290,7 @@ class _Checker:
         where: str,
         kind_settings_type: type | None,
     ) -> Part | None:
-        """Sort a part's keys into those of every part, of its kind and of its component.
+        """Divide a part's keys into keys of every part, keys of its kind and keys of its component.
 
         where: the section's name in messages.
         kind_settings_type: the dataclass of the keys that only this kind of part has.
@@ -379,7 +380,7 @@ def _contradictions(
     demonstrations: DemonstrationsConfig | None,
     evaluate: EvaluateConfig | None,
 ) -> list[str]:
-    """Compare sections; None is one that the recipe does not have, or with mistakes of its own."""
+    """Compare sections; a section that is absent or has mistakes is given as None."""
     mistakes = []
     if demonstrations and data and data.path is None:
         mistakes.append(
@@ -400,26 +401,27 @@ def _contradictions(
 class _Paths:
     """Makes relative paths absolute.
 
-    folder: the recipe's; its paths begin there.
-    overridden_keys: keys that the command line has set; their paths begin at the current folder.
+    folder: the recipe's folder; the recipe's paths are relative to it.
+    overridden_keys: keys that the command line has set; their paths are relative to the current
+        folder.
     """
 
     folder: Path
     overridden_keys: set[str]
 
     def start_of(self, key: str) -> Path:
-        """Return the folder at which the path of a key begins."""
+        """Return the folder to which the path in a key is relative."""
         return Path.cwd() if key in self.overridden_keys else self.folder
 
     def hub_or_path(self, name: str, key: str) -> str:
-        """Return the absolute path of a file or folder that exists, else the name on the hub."""
+        """Return the absolute path if a file or folder exists there, else return `name`."""
         path = self.start_of(key) / name
         return str(path.absolute()) if path.exists() else name
 
     def of_config(self, config: T, section: str, start: Path | None = None) -> T:
         """Return a configuration with absolute paths.
 
-        start: the folder at which all its paths begin; default: `start_of` each key.
+        start: the folder to which all its paths are relative; default: `start_of` for each key.
         """
         changes: dict[str, Any] = {}
         for f in fields(config):  # type: ignore[arg-type]
@@ -443,7 +445,7 @@ class _Paths:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path, overridden_keys: set[str]) -> Recipe:
-    """Return the recipe with absolute paths; the arguments are those of _Paths."""
+    """Return the recipe with absolute paths; `_Paths` describes the other arguments."""
     paths = _Paths(folder, overridden_keys)
     environment = recipe.environment
     if environment is not None:
