@@ -11,9 +11,9 @@ from core.episodes.episode import Frame, Mode, Rotation
 from core.registry.part_settings import Amount, Positive, Rate, Share
 from core.store.location import Address
 
-# The maximum number of demonstrations of a task. Each attempt of the expert uses up one seed,
-# counted from 0, and evaluation uses the seeds from one million upwards. With this maximum, the
-# seeds of the expert stay below one million even if only one attempt in ten succeeds.
+# The maximum number of demonstrations of a task. Each attempt of the expert uses up one seed
+# below one million, and evaluation uses the seeds from one million upwards. With this maximum, the
+# expert does not run out of seeds even if only one attempt in ten succeeds.
 MOST_DEMONSTRATIONS = 100_000
 
 
