@@ -34,10 +34,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Check the recipe, prepare its data and train; evaluate and report if the recipe asks for it.
+    """Check the recipe, prepare its data, train; evaluate and report if there is [evaluate].
 
-    In training with several processes, each of them runs this function; only the first prepares the
-    data and evaluates.
+    In training with several processes, each process runs this function, but only the first
+    process prepares the data and evaluates.
     """
     arguments = _parser().parse_intermixed_args(argv)
 
@@ -49,14 +49,16 @@ def main(argv: list[str] | None = None) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides, load_plugins())
     folder = arguments.output or Path("runs") / arguments.recipe.stem
     if arguments.output is None and arguments.recipe.name == "recipe.toml":
-        folder = arguments.recipe.parent  # the recipe of a run's folder continues that run
+        folder = arguments.recipe.parent  # the recipe is in the folder of a run: continue that run
 
     import torch
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     from core.training.train import train
 
-    threads = torch.get_num_threads()  # read before Fabric divides the threads among the processes
+    threads = (
+        torch.get_num_threads()
+    )  # read now, since Fabric later divides the threads among the processes
     rank_zero_only(_prepare)(recipe)
     code = train(recipe, folder, resume=arguments.resume)
     if code == 0 and recipe.evaluate:
@@ -65,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _prepare(recipe: "Recipe") -> None:
-    """Check the environment, and record missing demonstrations, before any process trains."""
+    """Check the environment and record missing demonstrations; no process trains before that."""
     from rich.console import Console
 
     from core.evaluation.preparation import prepare
@@ -74,7 +76,7 @@ def _prepare(recipe: "Recipe") -> None:
 
 
 def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
-    """Evaluate the policy with `threads` threads, as before training, and write the report."""
+    """Evaluate the policy with `threads` threads, and write the report."""
     import torch
     from rich.console import Console
 

@@ -6,8 +6,8 @@ The steps of `load_recipe`, in this order:
 2. give keys of earlier versions their present names (core/recipe/former.py);
 3. replace the environment, if the caller names another environment;
 4. apply the overrides of the command line;
-5. move keys that were in another section in earlier versions (core/recipe/former.py);
-6. check every section, then check that the sections fit together;
+5. move keys that earlier versions had in another section (core/recipe/former.py);
+6. check every section, then check whether the sections fit each other;
 7. make relative paths absolute.
 
 All mistakes of steps 4 and 6 are reported at once, before anything is built.
@@ -72,7 +72,7 @@ class Part(Choice):
     kind_settings: Any = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Every key with its value, in the layout of the TOML."""
+        """Return every key with its value, nested like the tables of the TOML file."""
         values = {"name": self.component.name, **_plain(self.settings)}
         if self.kind_settings is not None:
             values.update(_plain(self.kind_settings))
@@ -99,7 +99,7 @@ class Recipe:
     evaluate: EvaluateConfig | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Every key with its value, in the layout of the TOML."""
+        """Return every key with its value, nested like the tables of the TOML file."""
         sections: dict[str, Any] = {name: _plain(getattr(self, name)) for name in SECTIONS}
         for kind, part in self.parts.items():
             sections[kind] = part.as_dict()
@@ -173,7 +173,7 @@ def load_recipe_of_run(
 
 
 def _replace_environment(values: dict[str, Any], name: str) -> None:
-    """Replace the recipe's environment, and drop its settings and tasks, in place."""
+    """Put another environment into `values`; drop the old environment's settings and tasks."""
     own = values.get("environment")
     if isinstance(own, dict) and own.get("name") == name:
         return
@@ -184,7 +184,7 @@ def _replace_environment(values: dict[str, Any], name: str) -> None:
 
 
 def _override(values: dict[str, Any], overrides: Iterable[str]) -> tuple[set[str], list[str]]:
-    """Apply `section.key=value` pairs in place; return their keys, and a line per mistake."""
+    """Write `section.key=value` pairs into `values`; return their keys, and all mistakes."""
     overridden_keys: set[str] = set()
     mistakes: list[str] = []
     for pair in overrides:
@@ -212,17 +212,17 @@ def _override(values: dict[str, Any], overrides: Iterable[str]) -> tuple[set[str
 
 @dataclass(frozen=True)
 class _Checker:
-    """Makes dataclasses of a recipe's tables.
+    """Turns the tables of a recipe into dataclasses.
 
-    Every method appends a line to `mistakes` for each mistake, and returns None in place of what it
-    could not make.
+    Every method appends a line to `mistakes` for each mistake that it finds. A method that cannot
+    make its dataclass returns None.
     """
 
     catalogue: Catalogue
     mistakes: list[str]
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
-        """Check every section, then check that the sections fit together."""
+        """Check each section, then check whether the sections fit each other."""
         tables = self.tables(values)
         train = self.section("train", TrainConfig, tables)
         data = self.section("data", DataConfig, tables)
@@ -260,7 +260,8 @@ class _Checker:
     def tables(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return the sections by name, without [[auxiliary]].
 
-        If the file leaves out a section that every recipe has, the result holds an empty section.
+        A section that every recipe has, such as [train], is empty if the file leaves it out. Any
+        other section is returned only if the file has it.
         """
         always = [*SECTIONS, *PARTS]
         if_written = ["environment", *ENVIRONMENT_SECTIONS]
@@ -280,7 +281,7 @@ class _Checker:
     def section(
         self, name: str, config: type[T], tables: Mapping[str, Mapping[str, Any]]
     ) -> T | None:
-        """Make a section's dataclass; None if it has mistakes or the recipe has no such section."""
+        """Make a section's dataclass; return None for mistakes, or if there is no such section."""
         return fill(config, tables[name], name, self.mistakes) if name in tables else None
 
     def part(
@@ -290,7 +291,10 @@ class _Checker:
         where: str,
         kind_settings_type: type | None,
     ) -> Part | None:
-        """Divide a part's keys into keys of every part, keys of its kind and keys of its component.
+        """Make a part: sort the keys of its section into three groups, and check each group.
+
+        The groups are the keys that every part has, the keys that only parts of this kind have, and
+        the keys of the component.
 
         where: the section's name in messages.
         kind_settings_type: the dataclass of the keys that only this kind of part has.
@@ -342,17 +346,8 @@ class _Checker:
             heads[label] = part
         return heads
 
-    def choice(
-        self,
-        kind: ComponentKind,
-        table: Mapping[str, Any],
-        where: str,
-        other_keys: Collection[str] = (),
-    ) -> Choice | None:
-        """Look up the component that a section names, and fill its configuration.
-
-        other_keys: keys of the section that are not the component's, for the messages.
-        """
+    def choice(self, kind: ComponentKind, table: Mapping[str, Any], where: str) -> Choice | None:
+        """Look up the component that a section names, and make the component's configuration."""
         name = table.get("name")
         component = self.catalogue[kind].get(name) if isinstance(name, str) else None
         if component is None:
@@ -364,7 +359,7 @@ class _Checker:
 
 
 def _sections_without_environment(tables: Mapping[str, object]) -> list[str]:
-    """Return a line for each section that needs an environment, if the recipe has none."""
+    """If the recipe has no [environment], return a line for each section that needs it."""
     if "environment" in tables:
         return []
     return [
@@ -380,7 +375,10 @@ def _contradictions(
     demonstrations: DemonstrationsConfig | None,
     evaluate: EvaluateConfig | None,
 ) -> list[str]:
-    """Compare sections; a section that is absent or has mistakes is given as None."""
+    """Return a line for each contradiction between two sections.
+
+    A section is None if the recipe does not have it, or if the section itself holds mistakes.
+    """
     mistakes = []
     if demonstrations and data and data.path is None:
         mistakes.append(
@@ -401,7 +399,7 @@ def _contradictions(
 class _Paths:
     """Makes relative paths absolute.
 
-    folder: the recipe's folder; the recipe's paths are relative to it.
+    folder: the recipe's folder; the paths in the recipe are relative to it.
     overridden_keys: keys that the command line has set; their paths are relative to the current
         folder.
     """
@@ -410,18 +408,19 @@ class _Paths:
     overridden_keys: set[str]
 
     def start_of(self, key: str) -> Path:
-        """Return the folder to which the path in a key is relative."""
+        """Return the folder to which the path under a key is relative."""
         return Path.cwd() if key in self.overridden_keys else self.folder
 
     def hub_or_path(self, name: str, key: str) -> str:
-        """Return the absolute path if a file or folder exists there, else return `name`."""
+        """Return `name` as an absolute path if that path exists, else unchanged as a hub name."""
         path = self.start_of(key) / name
         return str(path.absolute()) if path.exists() else name
 
     def of_config(self, config: T, section: str, start: Path | None = None) -> T:
         """Return a configuration with absolute paths.
 
-        start: the folder to which all its paths are relative; default: `start_of` for each key.
+        start: the folder to which all paths of the configuration are relative; default: the folder
+            that `start_of` returns for each key.
         """
         changes: dict[str, Any] = {}
         for f in fields(config):  # type: ignore[arg-type]
@@ -445,7 +444,7 @@ class _Paths:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path, overridden_keys: set[str]) -> Recipe:
-    """Return the recipe with absolute paths; `_Paths` describes the other arguments."""
+    """Return the recipe with absolute paths; see `_Paths` for the other two arguments."""
     paths = _Paths(folder, overridden_keys)
     environment = recipe.environment
     if environment is not None:

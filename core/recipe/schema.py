@@ -1,4 +1,4 @@
-"""The JSON Schema of recipes, made of the registered components, for completion in editors."""
+"""Makes a JSON Schema of recipes from the registered components, for completion in editors."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def _component(
 ) -> dict[str, Any]:
     """Return the schema of a section that names a component, with a variant for each component.
 
-    shared: the keys that all components of this kind have, beside a component's own keys.
+    shared: the keys that such a section has whichever component it names.
     """
     variants: list[Any] = []
     for component in catalogue[kind]:
@@ -71,7 +71,7 @@ def _component(
         }
         variant["required"] = ["name", *variant.get("required", [])]
         variants.append(variant)
-    # without any component, no section of this kind can be valid
+    # if no component of this kind is registered, no section of this kind is valid
     return {"type": "object", "oneOf": variants or [False]}
 
 

@@ -1,4 +1,4 @@
-"""The sections of a recipe other than components: their keys, with limits and defaults."""
+"""The sections of a recipe that name no component: their keys, with limits and defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from core.episodes.episode import Frame, Mode, Rotation
 from core.registry.part_settings import Amount, Positive, Rate, Share
 from core.store.location import Address
 
-# The maximum number of demonstrations of a task. Each attempt takes a seed, and evaluation
-# takes the seeds from a million on. Demonstrations stay below a million even if only one attempt in
-# ten succeeds.
+# The maximum number of demonstrations of a task. Each attempt of the expert uses up one seed
+# below one million, and evaluation uses the seeds from one million upwards. With this maximum, the
+# expert does not run out of seeds even if only one attempt in ten succeeds.
 MOST_DEMONSTRATIONS = 100_000
 
 
@@ -24,13 +24,13 @@ class TrainConfig:
     steps: Positive = 2_000
     """optimiser steps."""
     batch_size: Positive = 32
-    """windows per optimiser step, over all devices and accumulated micro-batches."""
+    """windows per optimiser step, summed over all devices and accumulated micro-batches."""
     accumulation: Positive = 1
     """micro-batches per optimiser step."""
     learning_rate: Rate = 3e-4
-    """full learning rate of every part that does not set its own."""
+    """learning rate after the warm-up, for every part that sets no `learning_rate`."""
     weight_decay: Amount = 0.01
-    """weight decay of AdamW, on matrices only, of every part that does not set its own."""
+    """weight decay of AdamW on matrices, for every part that sets no `weight_decay`."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """decay rates of AdamW's running averages of the gradient and of the squared gradient."""
     warmup_steps: Annotated[int, Ge(0)] = 100
@@ -38,29 +38,31 @@ class TrainConfig:
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """how the learning rate falls; cosine and linear end at zero."""
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """share of the steps after the warm-up in which the learning rate falls; the rate falls in the
-    last steps, and is constant between the warm-up and these.
+    """share of the steps after the warm-up in which the learning rate falls. These are the last
+    steps of training; between the warm-up and these steps, the learning rate is constant.
     """
     gradient_clip: Amount = 1.0
     """maximum norm of the gradient of all parts together; 0 does not clip."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
-    """number format of weights and computation, as Lightning Fabric names it."""
+    """number format of the weights and of the computation, by its name in Lightning Fabric."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """device to train on; "auto" takes a GPU if there is one."""
     strategy: Literal["auto", "ddp"] = "auto"
-    """how processes share the work, as Lightning Fabric names it; "ddp" averages gradients."""
+    """how processes share the work, by its name in Lightning Fabric; "ddp" averages gradients."""
     devices: Positive = 1
-    """processes to train with, one per device."""
+    """number of devices to train on; each device has a process."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     """seed of the initial weights, the order of the data and all random numbers of training."""
     validate_every: Positive = 200
-    """steps between validations on the held-out episodes; the last step always validates."""
+    """steps between validations on the held-out episodes; the last step is always validated."""
     checkpoint_every: Positive = 200
-    """steps between checkpoints; the last step always saves."""
+    """steps between checkpoints; a checkpoint is always saved after the last step."""
     keep_last: Positive = 2
-    """number of newest checkpoints to keep, beside the best one."""
+    """number of newest checkpoints to keep, in addition to the best checkpoint."""
     log_every: Positive = 10
-    """steps between readings of the losses; a reading waits for the device."""
+    """steps between entries of the losses in the log; each entry makes the program wait for the
+    device.
+    """
     joint_table_every: Positive = 100
     """steps between measurements of the joint-training table; the first step is always measured."""
 
@@ -74,32 +76,35 @@ class TrainConfig:
             )
 
 
-# `fill` finds the unknown keys of a section; pydantic finds those of a table inside a section
+# `fill` finds unknown keys in a section, and pydantic finds unknown keys in a table inside it
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class StoreConfig:
     """One of several stores to train on together."""
 
     path: Address
-    """the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
-    http://.
+    """the episode store: a path relative to the recipe's folder, or a URL that begins with s3://,
+    gs://, https:// or http://.
     """
     name: str | None = None
     """the store's name in messages, episode ids and checkpoints; default: the last part of its
     path, without .zarr.
     """
     weight: Annotated[float, Gt(0)] | None = None
-    """the store's weight divided by the sum of all weights is its share of the samples; give a
-    weight to all stores or to none; default: every window is drawn equally often.
+    """the store's share of the samples is its weight divided by the sum of all stores' weights.
+    Give a weight to all stores or to none; without weights, every window is drawn equally often.
     """
     cameras: Mapping[str, str] = field(default_factory=dict)
-    """{the policy's name: the store's name} of cameras; others keep their names."""
+    """cameras to rename: {name for the policy: name in the store}; other cameras keep their names.
+    """
     actions: Mapping[str, str] = field(default_factory=dict)
-    """{the policy's name: the store's name} of action dimensions; others keep their names."""
+    """action dimensions to rename: {name for the policy: name in the store}; other dimensions keep
+    their names.
+    """
 
     @property
     def label(self) -> str:
-        """The store's name: from the recipe, or the last part of its path without .zarr."""
+        """`name` if the recipe sets it, else the last part of the path without .zarr."""
         if self.name:
             return self.name
         path = str(self.path).partition("?")[0].rstrip("/")
@@ -111,26 +116,26 @@ class DataConfig:
     """The episodes to train on, and what a sample is."""
 
     path: Address | None = None
-    """the episode store; relative to the recipe's folder, or a URL: s3://, gs://, https:// or
-    http://.
+    """the episode store: a path relative to the recipe's folder, or a URL that begins with s3://,
+    gs://, https:// or http://.
     """
     stores: tuple[StoreConfig, ...] = ()
-    """several stores instead of one, each a table [[data.stores]]."""
+    """several stores, instead of `path`; each store is a table [[data.stores]]."""
     window: Positive = 8
     """frames of history per sample (T)."""
     cameras: tuple[str, ...] = ()
     """which cameras to use, by name; an empty list means all."""
     features: tuple[str, ...] = ()
-    """which of the stores' named features are loaded for the policy, "depth" for example; a vision
-    encoder whose build asks for `features` reads them, or a head through `context.features`; none
-    of the built-in parts reads them.
+    """which of the stores' named features are loaded for the policy, "depth" for example. A vision
+    encoder reads them if its `build` has an argument `features`; a policy head reads them from
+    `context.features`. None of the built-in parts reads them.
     """
     validation_episodes: Positive = 1
-    """how many episodes of each task are held out for validation: the last ones."""
+    """how many episodes of each task are held out for validation: the last episodes of the task."""
     threads: Positive = 2
-    """threads that decode frames."""
+    """number of threads that decode frames."""
     prefetch: Positive = 3
-    """how many batches are prepared ahead."""
+    """how many batches are prepared in advance."""
 
     def __post_init__(self) -> None:
         _raise_if_repeated(self.cameras, "cameras")
@@ -143,7 +148,7 @@ class DataConfig:
 
     @property
     def store_configs(self) -> tuple[StoreConfig, ...]:
-        """The stores, one or several."""
+        """All stores of the recipe, also if there is only the store at `path`."""
         if self.stores:
             return self.stores
         assert self.path is not None  # __post_init__ has checked that `path` or `stores` is set
@@ -159,13 +164,13 @@ class ActionConfig:
     normalization: Literal["none", "clip_range", "min_max", "quantile", "mean_std"] = "min_max"
     """how actions are scaled for the network; grippers are mapped by their own convention."""
     clip_range: tuple[float, float] = (-1.0, 1.0)
-    """lowest and highest value, for normalization = "clip_range"."""
+    """lowest and highest action value, for normalization = "clip_range"."""
     mode: Mode | None = None
     """expected mode; a store with the other mode is refused."""
     frame: Frame | None = None
     """expected coordinates; a store with other coordinates is refused."""
     rotation: Rotation | None = None
-    """expected layout of rotations; a store with another layout is refused."""
+    """expected representation of rotations; a store with another representation is refused."""
     gripper: Literal["binary", "continuous", "none"] | None = None
     """expected kind of gripper; a store with another kind is refused."""
     rate: float | None = None
@@ -184,7 +189,7 @@ class ActionConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of the images while training; acting crops the middle of each image."""
+    """Random changes of the images in training; when the policy acts, it gets a central crop."""
 
     shift: Annotated[int, Ge(0)] | Mapping[str, Annotated[int, Ge(0)]] = 0
     """maximum shift in each direction, in pixels: a number for all cameras, or a table {camera:
@@ -201,20 +206,21 @@ class AugmentationConfig:
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
     """maximum change, as a share of the colour circle."""
     per_frame: bool = False
-    """change each frame of a window independently, not the whole window alike."""
+    """true: each frame of a window gets its random change; false: all frames get the same change.
+    """
 
 
 @dataclass(frozen=True)
 class DemonstrationsConfig:
-    """What the environment's expert demonstrates; recorded into data.path on first use."""
+    """What the environment's expert demonstrates; a run records it if `data.path` lacks it."""
 
     tasks: tuple[str, ...] = ()
-    """which tasks, by name; an empty list means all."""
+    """which tasks to demonstrate, by name; an empty list means all."""
     episodes: Annotated[int, Gt(0), Le(MOST_DEMONSTRATIONS)] = 100
     """successful demonstrations of each task."""
     noise: Annotated[float, Ge(0), Le(1)] = 0.0
     """how much the expert's actions are disturbed while recording, in units of the actions; see the
-    environment's page for how much its expert recovers from.
+    environment's page for the noise from which its expert recovers.
     """
 
     def __post_init__(self) -> None:
@@ -226,32 +232,40 @@ class EvaluateConfig:
     """How the trained policy is evaluated in the environment."""
 
     tasks: tuple[str, ...] = ()
-    """which tasks, by name; an empty list means those of [demonstrations], or all."""
+    """which tasks to attempt, by name; an empty list means the tasks of [demonstrations], or all
+    tasks if [demonstrations] is missing or names no tasks.
+    """
     episodes: Annotated[int, Ge(0)] = 20
-    """attempts at each task; 0 to try chains alone."""
+    """number of attempts at each task; with 0, only chains are tried."""
     chains: Annotated[int, Ge(0)] = 0
-    """how many chains to try; a chain is tasks in a row, without a reset, until one fails."""
+    """how many chains to try; a chain is a sequence of tasks that are attempted without a reset,
+    until a task fails.
+    """
     replan_steps: Positive = 1
-    """actions of each chunk that are executed before the policy is asked again."""
+    """number of actions of each chunk that are executed before the policy predicts the next chunk.
+    """
     num_envs: Positive = 16
-    """environments that run at once, one process each; they form the policy's batch, so results
-    depend on their number.
+    """number of environments that run at once, each in a process. It is also the policy's batch
+    size, on which rounding depends; another number can therefore change the results.
     """
     timeout: Annotated[float, Gt(0)] = 60.0
     """seconds after which an environment that does not answer is restarted."""
     controls: tuple[Literal["blank_images", "swapped_words"], ...] = ()
-    """what else to measure: success with black images ("blank_images") or with other words in the
-    instruction ("swapped_words").
+    """control conditions under which success is measured, too: black images ("blank_images"), or
+    other words in the instruction ("swapped_words").
     """
     swap: tuple[str, ...] = ()
-    """the words of "swapped_words": each word is replaced by the next, the last by the first."""
+    """the words that "swapped_words" replaces: each word by the next word of this list, and the
+    last word by the first.
+    """
     control_episodes: Positive | None = None
-    """attempts at each task under each control; default: as many as episodes."""
+    """number of attempts at each task under each control; default: the value of `episodes`."""
     checkpoint: Literal["last", "best"] = "last"
-    """which checkpoint to evaluate: the newest, or the best by validation."""
+    """which checkpoint to evaluate: the newest, or the checkpoint with the lowest validation error.
+    """
     store: str | None = None
-    """for a policy that was trained on several stores: the name of the store in whose action scale
-    the policy acts; default: the first store.
+    """for a policy that was trained on several stores: the name of the store whose normalisation of
+    actions and proprioception is used; default: the first store.
     """
 
     def __post_init__(self) -> None:
@@ -287,14 +301,14 @@ def _raise_if_repeated(names: tuple[str, ...], key: str) -> None:
         raise ValueError(f"{key} names one twice: {', '.join(repeated)}")
 
 
-# the sections of every recipe, beside those of components
+# the sections that every recipe has, apart from the sections that name a component
 SECTIONS: Mapping[str, type] = {
     "train": TrainConfig,
     "data": DataConfig,
     "augmentation": AugmentationConfig,
     "action": ActionConfig,
 }
-# sections that need an environment; a recipe without them has None in their place
+# the sections that need an environment; a `Recipe` holds None for a section that is missing
 ENVIRONMENT_SECTIONS: Mapping[str, type] = {
     "demonstrations": DemonstrationsConfig,
     "evaluate": EvaluateConfig,

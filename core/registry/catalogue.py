@@ -1,7 +1,8 @@
-"""Finds plugins and collects their components, in one way for built-in and installed plugins.
+"""Finds plugins and collects their components.
 
-All plugins go through one pluggy manager. `joinery plugins` lists every plugin with its origin,
-version, components and their configuration.
+Built-in and installed plugins are treated in the same way: one pluggy manager registers them all.
+`joinery plugins` lists every plugin with its origin, its version, its components, and the
+configuration of each component.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +58,7 @@ HOOKS: Mapping[str, ComponentKind] = {
 class Catalogue:
     """What the installed plugins offer, and why some of them failed.
 
-    registries: {kind: registry of its components}.
+    registries: {kind: registry of the components of that kind}.
     plugins: {name: plugin}.
     failures: {name of a plugin: reason}.
     """
@@ -72,7 +73,7 @@ class Catalogue:
         return self.registries[kind]
 
     def note_failure(self, plugin: Plugin, error: BaseException) -> None:
-        """Note why a plugin failed; `explain_unknown` tells users who miss a component."""
+        """Note why a plugin failed, for the message that `explain_unknown` returns."""
         self.failures[plugin.name] = (
             f"{plugin.distribution} {plugin.version}: {type(error).__name__}: {error}"
         )
@@ -107,7 +108,7 @@ def load_plugins() -> Catalogue:
 
 
 def _discover() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
-    """Yield every plugin, built-in ones first, with the function that imports its module."""
+    """Yield every plugin, built-in plugins first, with the function that imports its module."""
     version = metadata.version("joinery")
     for module_name in BUILT_INS:
         yield Plugin(module_name, "joinery", version), partial(import_module, module_name)
@@ -125,7 +126,7 @@ def _load_plugin(
     plugin: Plugin,
     load: Callable[[], ModuleType],
 ) -> None:
-    """Import a plugin's module and register its hooks; note the failure if that goes wrong."""
+    """Import a plugin's module and register its hooks; note the failure if this fails."""
     if other := catalogue.plugins.get(plugin.name):
         raise PluginError(f"two plugins have the same name: {other} and {plugin}: uninstall one")
     catalogue.plugins[plugin.name] = plugin
@@ -137,13 +138,16 @@ def _load_plugin(
                 f"it registers nothing: it has no @hookimpl function called {', '.join(HOOKS)}"
             )
         _raise_if_wrapper(manager, module)
-    # a third party's module may fail in any way, and must not break recipes that do not use it
+    # Another author's module may fail in any way. A recipe that does not use it must still work.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         catalogue.note_failure(plugin, error)
 
 
 def _raise_if_wrapper(manager: pluggy.PluginManager, module: ModuleType) -> None:
-    """Raise TypeError for a hook that is a wrapper of pluggy's: each hook is called on its own."""
+    """Raise TypeError if a hook is a pluggy wrapper.
+
+    A pluggy wrapper runs around the hooks of other plugins, but Joinery calls each hook separately.
+    """
     for caller in manager.get_hookcallers(module) or []:
         for implementation in caller.get_hookimpls():
             if implementation.plugin is module and (
@@ -154,7 +158,7 @@ def _raise_if_wrapper(manager: pluggy.PluginManager, module: ModuleType) -> None
 
 
 def _register_components(implementation: Any, catalogue: Catalogue, kind: ComponentKind) -> None:
-    """Call one hook of one plugin with a `register` that adds to the catalogue."""
+    """Call a hook of a plugin with a `register` that adds components to the catalogue."""
     plugin = catalogue.plugins[implementation.plugin_name]
 
     def register(name: str, config: type, build: Build) -> None:

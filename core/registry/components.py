@@ -1,4 +1,4 @@
-"""The components that plugins register: a registry of names for each kind of component."""
+"""The components that plugins register; a registry for each kind finds components by name."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -18,19 +18,19 @@ from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 # names of components, and labels of auxiliary heads
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
-# the keys of a part's section besides the keys of its component
+# the keys that a section of any part can have, in addition to the keys of its component
 KEYS_OF_EVERY_PART = frozenset({"name", *(f.name for f in fields(PartSettings))})
 KEYS_OF_KIND = {
     kind: frozenset(f.name for f in fields(settings)) for kind, settings in SETTINGS_OF_KIND.items()
 }
-KEYS_OF_KIND["policy_head"] |= KEYS_OF_KIND["auxiliary"]  # every head can be auxiliary
+KEYS_OF_KIND["policy_head"] |= KEYS_OF_KIND["auxiliary"]  # a head may also be in [[auxiliary]]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of a component's configuration, as listings and the JSON Schema show it.
+    """One key of a component's configuration, described for listings and for the JSON Schema.
 
-    default: dataclasses.MISSING where a recipe must set the key.
+    default: the default value; dataclasses.MISSING if a recipe must set the key.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A module with hooks, and the distribution that installed it."""
+    """A module with hooks, and the name and version of the package that installed it."""
 
     name: str
     distribution: str
@@ -53,7 +53,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Component:
-    """What a plugin registered: `build(config, ...)` makes the part."""
+    """A component that a plugin registered; `build(config, ...)` makes an object of it."""
 
     kind: ComponentKind
     name: str
@@ -77,8 +77,8 @@ class Registry:
     def add(self, component: Component) -> None:
         """Add a component.
 
-        Raises PluginError if the name is taken, and TypeError for an argument that `register` does
-        not accept.
+        Raises PluginError if another component has this name already, and TypeError if the name,
+        the config or the build is invalid.
         """
         where = f"plugin {component.plugin} registers {self.kind} '{component.name}'"
         if (other := self.components.get(component.name)) is not None:
@@ -109,7 +109,7 @@ class Registry:
 
 
 def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
-    """Call `build` with only those offered arguments that its signature names, as pluggy does."""
+    """Call `build` with its config and with those offered arguments that its signature names."""
     parameters = signature(build).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
@@ -118,7 +118,7 @@ def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
 
 
 def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
-    """Return the arguments that `build` requires besides its config, but that are not offered."""
+    """Return the names of the arguments, except config, that `build` requires but nobody offers."""
     _, *parameters = signature(build).parameters.values()
     return [
         p.name
@@ -131,9 +131,10 @@ def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
 
 def parameters_of(config: type) -> list[Parameter]:
     """List a dataclass's fields; the docstring below each field says what it means."""
-    meanings: dict[str, str] = {}  # {field: meaning}, base classes included
+    meanings: dict[str, str] = {}  # {field: meaning}, with the fields of base classes
     for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
-        # a class's source may be missing, or not parse alone, as that of a class in a function
+        # The source of a class may be missing. It may also fail to parse, because the lines of a
+        # class that is defined in a function are indented.
         with suppress(TypeError, OSError, SyntaxError, ParseError):
             for documented in parse_from_object(base).params:
                 meanings[documented.arg_name] = " ".join((documented.description or "").split())
@@ -147,7 +148,7 @@ def parameters_of(config: type) -> list[Parameter]:
 
 
 def _type_name(annotation: Any) -> str:
-    """Write a type as a reader of recipes would: `int > 0`, `'rms' | 'layer'`, `path | unset`."""
+    """Write a type in short, for example `int > 0`, `'rms' | 'layer'` or `path | unset`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         limits = [limit for limit in arguments[1:] if isinstance(limit, BaseMetadata)]
@@ -163,7 +164,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _limit(limit: Any) -> str:
-    """Write the limit of a number: `> 0`."""
+    """Write the limit of a number, for example `> 0`."""
     match limit:
         case Gt(gt=bound):
             return f"> {bound}"

@@ -1,6 +1,6 @@
-"""The eight hooks of a plugin.
+"""The eight hooks that a plugin can have.
 
-Each hook receives `register(name, config, build)` and calls it once per component.
+Each hook receives `register(name, config, build)` and calls `register` once per component.
 """
 
 from collections.abc import Callable
@@ -36,42 +36,42 @@ class Register(Protocol):
 
 hookspec = pluggy.HookspecMarker("joinery")
 hookimpl = pluggy.HookimplMarker("joinery")
-"""Marks a function of a plugin as a hook."""
+"""Decorator that marks a function of a plugin as a hook."""
 
 
 @hookspec
 def register_vision_encoders(register: Register) -> None:
-    """Register vision encoders: images to tokens, frame by frame."""
+    """Register vision encoders, which turn the images of each frame into tokens."""
 
 
 @hookspec
 def register_text_encoders(register: Register) -> None:
-    """Register text encoders: instructions to tokens."""
+    """Register text encoders, which turn instructions into tokens."""
 
 
 @hookspec
 def register_backbones(register: Register) -> None:
-    """Register backbones: the network that mixes vision, text and action tokens."""
+    """Register backbones, the networks that mix vision, text and action tokens."""
 
 
 @hookspec
 def register_action_tokens(register: Register) -> None:
-    """Register action-token strategies: how tokens are laid out, where actions are read."""
+    """Register strategies that place all tokens in a sequence, and say where actions are read."""
 
 
 @hookspec
 def register_policy_heads(register: Register) -> None:
-    """Register policy heads: readout to actions, and the loss."""
+    """Register policy heads, which turn the readout into actions, and compute the loss."""
 
 
 @hookspec
 def register_datasets(register: Register) -> None:
-    """Register datasets: readers of episodes in a format of their own, for `joinery import`."""
+    """Register readers of episodes in other formats, for `joinery import`."""
 
 
 @hookspec
 def register_exporters(register: Register) -> None:
-    """Register exporters: writers of episodes in a format of their own, for `joinery write`."""
+    """Register exporters, which write episodes in other formats, for `joinery write`."""
 
 
 @hookspec

@@ -1,4 +1,4 @@
-"""The keys of a part's section besides its component's own keys, with limits and defaults."""
+"""The keys that a part's section can have in addition to the keys of its component."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,35 +14,38 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 @dataclass(frozen=True)
 class PartSettings:
-    """The keys that every part's section can hold besides the keys of its component."""
+    """The keys that the section of any part can have in addition to the keys of its component."""
 
     train: bool | Literal["lora"] = True
-    """false freezes the part; "lora" freezes it and trains low-rank adapters beside its linear
-    layers.
+    """false freezes the part; "lora" freezes it and trains low-rank adapters that are added to its
+    linear layers.
     """
     gradient_checkpointing: bool = False
-    """recompute the activations of the part's blocks in the backward pass: less memory, about a
-    third more time.
+    """recompute the activations of the part's blocks in the backward pass; training then takes less
+    memory, but about a third more time.
     """
     learning_rate: Rate | None = None
-    """the part's own learning rate; default: the learning rate in [train]."""
+    """learning rate of this part; default: the learning rate in [train]."""
     weight_decay: Amount | None = None
-    """the part's own weight decay; default: the weight decay in [train]."""
+    """weight decay of this part; default: the weight decay in [train]."""
     pretrained: bool | str = False
-    """source of the weights before training: a file or folder, relative to the recipe's folder, or
-    a name on the Hugging Face hub; true for the source that the part itself names.
+    """source of the weights with which training begins: a file or folder, relative to the recipe's
+    folder, or a name on the Hugging Face hub. true: the source that the component names. false: the
+    weights are random.
     """
     quantize: Literal["nf4"] | None = None
-    """"nf4" stores the frozen, pretrained linear layers in four bits (Dettmers et al. 2023)."""
+    """"nf4" stores the weights of the part's frozen, pretrained linear layers in four bits each
+    (Dettmers et al. 2023).
+    """
     lora_rank: Positive | None = None
     """rank of each adapter (Hu et al. 2021); default: 16."""
     lora_alpha: Annotated[float, Gt(0)] | None = None
     """the adapters' output is scaled by alpha / rank; default: 2 x rank."""
     lora_dropout: Share | None = None
-    """dropout probability on the adapters' input while training; default: 0."""
+    """probability of dropout on the adapters' input in training; default: 0."""
     lora_targets: tuple[str, ...] | None = None
-    """which linear layers get an adapter: the last components of the layers' names, "q_proj" for
-    example; default: all.
+    """which linear layers get an adapter: the last words of the layers' dotted names, "q_proj" for
+    example; default: all linear layers.
     """
 
     def __post_init__(self) -> None:
@@ -68,20 +71,20 @@ class PartSettings:
 
     @property
     def keeps_pretrained_weights(self) -> bool:
-        """Whether training leaves the part's own weights as `pretrained` gave them.
+        """Whether training leaves the weights that `pretrained` loaded unchanged.
 
-        Checkpoints leave out such weights, since they can be read from their source again.
+        Checkpoints leave out such weights, since the weights can be loaded from `pretrained` again.
         """
         return bool(self.pretrained) and self.train is not True
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """Further keys of the vision and the text encoder: how tokens reach the backbone's width."""
+    """Further keys of encoders: how their tokens are projected to the backbone's width."""
 
     projection: Literal["linear", "mlp", "mlp3"] = "linear"
-    """"linear" is one layer, or none if the widths are equal; "mlp" is two layers (LLaVA) and
-    "mlp3" three (OpenVLA), whatever the widths.
+    """layers that project the tokens to the backbone's width: "linear" is one layer, or no layer if
+    the encoder has the same width; "mlp" is two layers (LLaVA), and "mlp3" three layers (OpenVLA).
     """
     projection_scale: Literal["none", "sqrt_width"] = "none"
     """"sqrt_width" multiplies the tokens by the square root of the backbone's width (Gemma,
@@ -94,24 +97,24 @@ class HeadSettings:
     """Further keys of the policy head."""
 
     insulate: bool = False
-    """stop the head's gradient before the backbone, so that only other losses train the backbone
-    (knowledge insulation, pi0.5).
+    """keep the gradient of this head's loss out of the backbone, so that only other losses train
+    the backbone (knowledge insulation, pi0.5).
     """
 
 
 @dataclass(frozen=True)
 class AuxiliarySettings:
-    """Further keys of a table [[auxiliary]]: a policy head that only training uses."""
+    """Further keys of a table [[auxiliary]], which adds a policy head that only training uses."""
 
     weight: Annotated[float, Gt(0)] = 1.0
-    """factor of the head's loss in the sum of the losses."""
+    """factor by which the head's loss is multiplied in the sum of the losses."""
     label: str | None = None
-    """the head's name in losses and weights; default: the name of the head."""
+    """the head's name among the losses and the weights; default: the name of its component."""
     insulate: bool = False
-    """stop the head's gradient before the backbone."""
+    """keep the gradient of this head's loss out of the backbone."""
 
 
-# the settings that only one kind of part has; "auxiliary" is a policy head in [[auxiliary]]
+# {kind of part: the settings that only this kind has}; "auxiliary": a head in [[auxiliary]]
 SETTINGS_OF_KIND: Mapping[str, type] = {
     "vision_encoder": EncoderSettings,
     "text_encoder": EncoderSettings,

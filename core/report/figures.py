@@ -1,4 +1,4 @@
-"""The charts of all pages: curves over training steps, action chunks, histograms."""
+"""Draws the charts of all pages: curves over training steps, action chunks, histograms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,21 @@ from core.report.store_distributions import Dimension
 from core.report.svg import INK, MUTED, SERIES, draw_svg
 
 DASHED = (0, (4, 1.5))
-# Width and height in inches of a large chart, of a small one, and of a small one with axis labels.
+# Width and height, in inches, of a large chart, of a small chart, and of a small chart with labels.
 WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)
-# A curve of many more steps is drawn as the mean and the range of each of this many buckets.
+# A curve of many more points is divided into this many buckets; each bucket is drawn as a mean and
+# a range.
 BUCKETS = 240
-# A curve of at most this many points has a dot at each point: a single point draws no line.
+# A curve of at most this many points gets a dot at each point. Without a dot, a curve of a single
+# point would be invisible.
 MAX_DOTS = 12
-# At most about this many predicted chunks of an episode are drawn.
+# About this many of the predicted chunks of an episode are drawn, or fewer.
 MAX_CHUNKS = 14
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend: a curve's name, its colour (1 to 6; 0: muted), and its line style."""
+    """An entry of a legend: the name of a curve, its colour (1 to 6; 0: muted), its line style."""
 
     name: str
     colour: int
@@ -35,7 +37,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title, its legend, and a note below it."""
+    """A chart with its title, its legend, and a note below the chart."""
 
     title: str
     svg: str
@@ -48,8 +50,8 @@ def curves(
 ) -> Chart | None:
     """Draw several series over the training steps; None if none of them can be drawn.
 
-    The n-th series has the n-th colour, even if an earlier series cannot be drawn. A run thus has
-    the same colour in every chart.
+    The n-th series has the n-th colour, even if an earlier series cannot be drawn. On a page about
+    several runs, a run therefore has the same colour in every chart.
     """
     drawable = {
         (number, name): curve
@@ -82,7 +84,7 @@ def validation_curves(
 ) -> Chart:
     """Draw the error on held-out episodes, and the error of each task's best constant action.
 
-    by_task: the error on each task, drawn in the background.
+    by_task: {task: the error on its held-out episodes}, drawn in the background.
     """
     title = "Error on held-out episodes"
 
@@ -117,7 +119,7 @@ def validation_curves(
 
 
 def action_chunks(episode: PredictedEpisode) -> list[Chart]:
-    """Draw each action dimension: the demonstrator's actions, and chunks that the policy predicts.
+    """Draw a chart per action dimension: the demonstrator's actions and the predicted chunks.
 
     One chunk is drawn every few steps, so that no more than two or three overlap.
     """
@@ -125,7 +127,8 @@ def action_chunks(episode: PredictedEpisode) -> list[Chart]:
     starts = np.arange(0, length, max(1, horizon // 2, ceil(length / MAX_CHUNKS)))
     steps = starts[:, None] + np.arange(horizon)  # (chunks H)
     inside = steps < length
-    # A column of NaN after each chunk ends its line, so that one call of `plot` draws all chunks.
+    # NaN after the last action of each chunk ends the line of the chunk. One call of `plot` can
+    # therefore draw all chunks.
     gap = np.full((len(starts), 1), np.nan)
     times = np.append(np.where(inside, steps, 0), np.zeros((len(starts), 1), int), axis=1)
 
@@ -191,7 +194,7 @@ def _is_drawable(series: Series, logarithmic: bool) -> bool:
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """Use a logarithmic axis with plain numbers, and with ticks at 1, 2 and 5 if it is short."""
+    """Use a logarithmic axis with plain numbers; a short axis gets ticks at 1, 2 and 5."""
     axes.set_yscale("log", nonpositive="mask")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))

@@ -1,4 +1,4 @@
-"""Film strips: one JPEG holds all frames of an attempt or an episode, for the page's player."""
+"""Makes film strips: one JPEG holds all frames that the player of a page shows."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -8,27 +8,28 @@ from math import ceil, sqrt
 import numpy as np
 from simplejpeg import encode_jpeg  # type: ignore[attr-defined]
 
-# Longest side of an image in pixels; larger images are shrunk by a whole factor.
+# Maximum length in pixels of an image's longer side; larger images are shrunk by a whole number.
 MAX_SIDE = 160
-# If there are more steps, only every second, third ... step is shown, and the last step.
+# About the maximum number of steps that are shown. If there are more steps, only every second step
+# (or every third, and so on) and the last step are shown.
 MAX_FRAMES = 120
-# JPEG compresses square blocks of this many pixels a side. Frames do not blur each other if no
-# block holds pixels of two frames.
+# JPEG compresses square blocks; each side of a block has this many pixels. Pixels of one block
+# affect each other, so no block should hold pixels of two frames.
 BLOCK = 8
-# The first quality whose JPEG is small enough is used.
+# JPEG qualities to try, in this order; the first quality whose JPEG is small enough is used.
 QUALITIES = (92, 85, 75, 65, 50, 35)
 
 
 @dataclass(frozen=True)
 class FilmStrip:
-    """A film strip, and where its frames lie.
+    """A film strip, and the places of its frames.
 
-    image: the JPEG as a data URI. Frame i lies in row i // columns and column i % columns.
-    columns: frames in a row.
-    width, height: pixels of each frame.
-    cameras: {"name", "x", "width", "height"} of each camera's image within a frame.
-    steps: the step that each frame shows (n).
-    per_second: how many steps are played in a second.
+    image: the JPEG as a data URI. Frame i is in row i // columns and column i % columns.
+    columns: number of frames in a row of the image.
+    width, height: size of each frame in pixels.
+    cameras: for each camera, {"name", "x", "width", "height"}: its image's place in every frame.
+    steps: for each frame, the index of the step that it shows (n).
+    per_second: number of steps that are played in a second.
     """
 
     image: str
@@ -41,13 +42,13 @@ class FilmStrip:
 
     @property
     def layout(self) -> dict[str, object]:
-        """What the player needs besides the image."""
+        """Return what the player needs in addition to the image."""
         names = ("columns", "width", "height", "cameras", "steps")
         return {name: getattr(self, name) for name in names} | {"perSecond": self.per_second}
 
 
 def choose_steps(length: int) -> list[int]:
-    """Return which of `length` steps are shown: about MAX_FRAMES at most, with the last step."""
+    """Return the indices of the steps to show: about MAX_FRAMES at most, and the last step."""
     return _every(ceil(length / MAX_FRAMES), length)
 
 
@@ -56,10 +57,10 @@ def make_strip(
 ) -> FilmStrip:
     """Make a film strip of at most about `max_bytes`.
 
-    A strip that would be too large gets a lower quality first, then fewer frames.
+    If the strip would be too large, its quality is lowered first; then frames are left out.
 
     images: {camera: (n Y X 3) uint8}.
-    steps: the step that each image shows (n).
+    steps: for each image, the index of the step that it shows (n).
     per_second: how many steps are played in a second.
     """
     every = 1
@@ -99,7 +100,8 @@ def shrink(frames: np.ndarray, max_side: int) -> np.ndarray:
         return frames
     height, width = (max(1, side // factor) for side in frames.shape[1:3])
     down, across = (min(factor, side) for side in frames.shape[1:3])
-    # Half of the divisor is added first, so that the division rounds to the nearest number.
+    # Half of the divisor is added before the division, which rounds down; the result is therefore
+    # rounded to the nearest integer.
     total = np.full((len(frames), height, width, 3), down * across // 2, np.uint32)
     for y, x in np.ndindex(down, across):
         total += frames[:, y : height * down : down, x : width * across : across]
@@ -107,15 +109,16 @@ def shrink(frames: np.ndarray, max_side: int) -> np.ndarray:
 
 
 def _every(step: int, length: int) -> list[int]:
-    """Return every `step`-th index below `length`, and the last."""
+    """Return every `step`-th index below `length`, and the last index."""
     return sorted({*range(0, length, step), length - 1})
 
 
 def _tile(cameras: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-    """Tile the images (n Y X 3) of all cameras to one image (Y X 3) that is about square.
+    """Tile the images (n Y X 3) of all cameras into an image (Y X 3) that is about square.
 
-    In each frame, the cameras' images lie side by side. Each image is padded to whole blocks by
-    repeating its last row and column. Returns the large image, and how many frames are in a row.
+    In each frame, the cameras' images lie side by side. Each image is padded to whole JPEG
+    blocks by repeating its last row and column. Returns the large image, and the number of frames
+    in each of its rows.
     """
     height = max(_whole_blocks(frames.shape[1]) for frames in cameras)
     padded = []
@@ -127,7 +130,7 @@ def _tile(cameras: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
     count, height, width = frames.shape[:3]
     columns = min(count, max(1, round(sqrt(count * height / width))))
     rows = ceil(count / columns)
-    # The last frame fills the rest of the last row.
+    # Copies of the last frame fill the rest of the last row.
     filled = np.concatenate([frames, np.repeat(frames[-1:], rows * columns - count, axis=0)])
     grid = filled.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     return np.ascontiguousarray(grid.reshape(rows * height, columns * width, 3)), columns

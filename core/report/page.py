@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from core.system.files import written_aside
 
-# The kinds of words in TOML; each gets a colour of its own on the page.
+# The kinds of words in TOML; each kind has a different colour on the page.
 TOML = re.compile(
     r"""(?P<comment>\#.*$) | (?P<section>^\s*\[.*\]\s*$) | (?P<key>^[^=\#"']+(?=\s=))
     | (?P<text>"(?:\\.|[^"\\])*" | '[^']*') | (?P<value>\b(?:true|false|[+-]?\d[\w.+-]*)\b)""",
@@ -74,8 +74,8 @@ def write_page(path: Path, text: str) -> None:
 def output_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name; the file that the block writes there is then moved to `path`.
 
-    Raises an OSError that names `path`. If `path` is a folder, or a file cannot be written beside
-    it, the error comes before the block runs.
+    Raises an OSError that names `path`. If `path` is a folder, or if no file can be written in its
+    folder, the error is raised before the block runs.
     """
     if path.is_dir():
         raise IsADirectoryError(EISDIR, "is a folder; name a file", str(path))
@@ -91,7 +91,7 @@ def output_file(path: Path) -> Iterator[Path]:
 
 
 def percent(share: float) -> str:
-    """Format a share: 0.875 -> 87.5%, 0.9 -> 90%."""
+    """Format a share as a percentage: 0.875 -> 87.5%, 0.9 -> 90%."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
@@ -112,7 +112,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def highlight_toml(text: str) -> str:
-    """Turn TOML into HTML, in which the class of each word says its kind."""
+    """Turn TOML into HTML, in which the CSS class of each word is the kind of the word."""
     pieces, end = [], 0
     for word in TOML.finditer(text):
         pieces.append(escape(text[end : word.start()]))

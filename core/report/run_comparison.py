@@ -1,4 +1,4 @@
-"""The page that puts several runs side by side."""
+"""Writes the page that compares several runs side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: its name, and a text for each run."""
+    """A row of a table: the name of the row, and a text for each run."""
 
     name: str
     texts: Sequence[str]
@@ -51,7 +51,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
 
 
 def run_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return the runs' names; runs that share a name get their whole path instead."""
+    """Return a name for each run: its folder's name, or the whole path if two names are equal."""
     names = [record.name for record in records]
     return [
         str(record.folder) if names.count(record.name) > 1 else record.name for record in records
@@ -59,7 +59,7 @@ def run_names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
-    """Return {name: a fact for each run}; the fact is None if the run did not measure it.
+    """Return {name of a fact: its value for each run}; None if the run did not measure it.
 
     The facts are success, controls, average chain length and validation errors.
     """
@@ -80,7 +80,7 @@ def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
 
 
 def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Chart]:
-    """Draw loss and validation error, each with the curves of all runs in one chart."""
+    """Draw one chart of the loss and one of the validation error, each with a curve per run."""
 
     def by_run(key: str) -> dict[str, Series | None]:
         return {
@@ -96,9 +96,9 @@ def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Char
 
 
 def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
-    """Return how many keys are the same in all recipes, and a line for each other key.
+    """Return how many keys have the same value in all recipes, and a row for each other key.
 
-    Runs without a recipe do not count as different.
+    Runs without a recipe are left out of the comparison.
     """
     recipes = [
         flatten(record.settings) if record.recipe is not None else None for record in records
@@ -114,7 +114,7 @@ def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
 
 
 def part_sizes(records: Sequence[RunRecord]) -> list[Line]:
-    """Return counts of parameters: in each part, in all parts, and how many are trained."""
+    """Return the numbers of parameters: in each part, in all parts, and trained in all parts."""
     tables = [joint_table(record.metrics or {}) for record in records]
     parts: list[Mapping[str, JointRow]] = [
         {row.part: row for row in table.rows} if table else {} for table in tables

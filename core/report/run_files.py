@@ -1,4 +1,4 @@
-"""Read the files of a run's folder: any of them may be missing; a damaged one is an error.
+"""Reads the files of a run's folder; a file may be missing, but a damaged file is an error.
 
 This needs only numpy and the standard library, so that runs of other machines and versions can be
 read.
@@ -20,7 +20,7 @@ from core.recipe.former import rename_former_keys
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
-# Errors of numpy and zipfile for a file that is truncated, overwritten or no .npz file at all.
+# Errors of numpy and zipfile for a file that is truncated, overwritten or not an .npz file.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -31,17 +31,17 @@ DAMAGED = (
     KeyError,
     RuntimeError,
 )
-# Letters by which numpy names the kinds of its types.
+# Letters that numpy uses for kinds of types, such as "f" for floats.
 TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run, without the large arrays; a field is None if its file is missing.
+    """The contents of a run's files except large arrays; a field is None if its file is missing.
 
     recipe: the text of recipe.toml.
-    settings: the contents of recipe.toml, {section: {key: value}}; keys of earlier versions have
-        their present names.
+    settings: the contents of recipe.toml, {section: {key: value}}; keys of earlier versions
+        are given their present names.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class Rollout:
     """A recorded attempt.
 
     images: {camera: (n Y X 3) uint8}.
-    gripper: opening of the gripper (n), from 0 (closed) to 1 (open).
+    gripper: opening of the gripper at each image (n), from 0 (closed) to 1 (open).
     """
 
     task: str
@@ -72,9 +72,9 @@ class Rollout:
 class PredictedEpisode:
     """A held-out episode, with the action chunk that the policy predicts at each step.
 
-    names: the action dimensions (A).
+    names: names of the action dimensions (A).
     true: the demonstrator's actions (n A).
-    predicted: the policy's action chunks (n H A).
+    predicted: the action chunk that the policy predicts at each step (n H A).
     """
 
     task: str
@@ -171,7 +171,7 @@ def read_predictions(folder: Path) -> list[PredictedEpisode]:
 
 
 def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the text of recipe.toml, and its contents under the present names of keys."""
+    """Return the text of recipe.toml, and its contents with the present names of all keys."""
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
@@ -184,13 +184,13 @@ def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an .npz file; pickled ones are refused, because they could run code."""
+    """Read all arrays of an .npz file; pickled arrays are refused, since they could run code."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         for array in arrays.values():
             if array.dtype.kind == TEXT:
-                # Fails for a lone surrogate, half a character, which a page cannot hold.
+                # This fails for a lone surrogate: half a character, not valid in a page.
                 np.char.encode(array, "utf-8")
         return arrays
     except DAMAGED as error:
@@ -200,7 +200,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _get_array(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str
 ) -> np.ndarray:
-    """Return the named array; raises DataError unless it has these dimensions and kinds."""
+    """Return the named array; raises DataError for a wrong number of dimensions or kind."""
     array = arrays.get(name)
     if array is None or array.ndim != dimensions or array.dtype.kind not in kinds:
         actual = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"

@@ -1,4 +1,4 @@
-"""Recorded attempts of a run as film strips: a success and a failure of each task."""
+"""Makes film strips of a run's recorded attempts: a success and a failure for each task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from pathlib import Path
 from core.report.film_strips import MAX_SIDE, FilmStrip, choose_steps, make_strip, shrink
 from core.report.run_files import Rollout, read_rollout, rollout_files
 
-# Maximum number of bytes of all film strips of a run together. The page holds the strips as text,
-# which takes a third more.
+# Maximum number of bytes of all film strips of a run together. The page holds each strip as text
+# (base64), which takes a third more bytes than the JPEG.
 TOTAL_BYTES = 6_500_000
 # Maximum number of bytes of one film strip.
 MAX_BYTES = 300_000
-# How fast an attempt is played; each observation of the policy is one frame.
+# Number of frames that are played in a second; each frame is an observation of the policy.
 OBSERVATIONS_PER_SECOND = 20
 
 
@@ -35,13 +35,13 @@ class RolloutFilm:
 
     @property
     def layout(self) -> dict[str, object]:
-        """What the player needs besides the image."""
+        """Return what the player needs in addition to the image."""
         return self.strip.layout | {"unit": "look", "gripper": self.gripper}
 
 
 @dataclass(frozen=True)
 class TaskFilms:
-    """A success and a failure of a task; None if no such attempt was recorded."""
+    """A success and a failure at a task; each is None if no such attempt was recorded."""
 
     task: str
     success: RolloutFilm | None
@@ -51,7 +51,7 @@ class TaskFilms:
 def films_by_task(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
     """Make film strips of a run's recorded attempts; only one attempt at a time is in memory.
 
-    tasks: tasks that come first, in this order; other recorded tasks follow.
+    tasks: the tasks whose film strips come first, in this order; other recorded tasks follow.
 
     Raises DataError for a damaged file.
     """

@@ -1,4 +1,4 @@
-"""Read metrics.jsonl of a run: its series, and the joint-training table at both ends of the run."""
+"""Reads metrics.jsonl of a run: its series, and the joint-training table at two steps."""
 
 import json
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ import numpy as np
 
 from core.errors import DataError
 
-# Names of series that contain no slash and yet are not terms of the loss.
+# A series whose name contains no slash is a term of the loss, except the series with these names.
 NOT_TERMS = ("loss", "gradient_norm", "learning_rate_factor")
-# Columns of the joint-training table: whole numbers, and measurements.
+# Columns of the joint-training table that hold counts, and columns that hold measurements.
 COUNTS = ("parameters", "trainable")
 MEASUREMENTS = ("learning_rate", "gradient_norm", "update")
 
 
 @dataclass(frozen=True)
 class Series:
-    """A number over the training steps.
+    """The values of a measured quantity over the training steps.
 
-    steps: the steps at which the number was measured, ascending (n).
+    steps: the steps at which the number was measured, in ascending order (n).
     values: the measurements (n).
     """
 
@@ -51,7 +51,7 @@ class JointRow:
 
     @property
     def trains(self) -> str:
-        """Whether the part trains, as a word of the table."""
+        """Return the word of the table that says whether the part is trained."""
         return "yes" if self.trainable else "frozen" if self.parameters else "-"
 
 
@@ -73,16 +73,17 @@ class JointTable:
 
     @property
     def trainable(self) -> int:
-        """The number of parameters of all parts together that are trained."""
+        """The number of trained parameters of all parts together."""
         return sum(row.trainable for row in self.rows)
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
     """Read metrics.jsonl as {name: series}.
 
-    A last line without a line break is left out: the run was killed while it wrote that line.
+    If the last line has no line break, the run was killed while it wrote the line, and the line is
+    left out.
 
-    Raises DataError, naming the line, for a line that is no measurement.
+    Raises DataError for a line that is not a measurement; the error names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -129,7 +130,7 @@ def loss_terms(metrics: Metrics) -> dict[str, Series]:
 
 
 def joint_table(metrics: Metrics) -> JointTable | None:
-    """Return the joint-training table at its first and last measurement, or None without any."""
+    """Return the joint-training table at its first and last measurement; None without any."""
     joint = series_below(metrics, "joint/")
     parts: dict[str, dict[str, Series]] = {}
     for name, series in joint.items():
@@ -156,8 +157,8 @@ def joint_table(metrics: Metrics) -> JointTable | None:
 def _to_number(name: str, value: float) -> float:
     """Return a value as a float, or as an int if it is a count.
 
-    Raises ValueError for what no page can show: a count that is no number, or a name with a lone
-    surrogate. A lone surrogate is half a character, which JSON can hold.
+    Raises ValueError for what no page can show: a count that is not a number, or a name with a
+    lone surrogate, which is half a character: JSON can hold it, but UTF-8 cannot.
     """
     name.encode()
     if name.rpartition("/")[2] in COUNTS:

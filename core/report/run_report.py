@@ -1,4 +1,4 @@
-"""The page about one run: what it learned, and what its policy does."""
+"""Writes the page about one run: what the policy learned, and what it does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def write_report(run: Path) -> Path:
 
 
 def provenance(evaluation: Evaluation) -> list[str]:
-    """Return the environment, the policy's training step, and the versions of the libraries."""
+    """Name the environment, the training step of the checkpoint, and the libraries' versions."""
     environment, policy = evaluation.environment, evaluation.policy
     step = [f"step {policy['step']}"] if "step" in policy else []
     versions = [
@@ -84,7 +84,7 @@ def unfinished_attempts(evaluation: Evaluation) -> list[str]:
 
 
 def loss_charts(metrics: Metrics) -> list[Chart]:
-    """Draw the loss, its terms, and the error on held-out episodes, if they were measured."""
+    """Draw the loss, its terms and the error on held-out episodes, as far as measured."""
     loss = {"loss": metrics["loss"]} if "loss" in metrics else {}
     charts = [
         figures.curves("Training loss", loss, logarithmic=True),

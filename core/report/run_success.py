@@ -1,4 +1,4 @@
-"""Success rates as tables, with a row for each task, tier and mean, and a column per evaluation."""
+"""Makes tables of success rates: rows are tasks, tiers and means; columns are evaluations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CONDITION_NAMES = {
 
 @dataclass(frozen=True)
 class Column:
-    """An evaluation under one condition, and the number of its bars' colour, counted from 1."""
+    """An evaluation under one condition, with the index (from 1) of the colour of its bars."""
 
     name: str
     colour: int
@@ -24,7 +24,7 @@ class Column:
 
     @property
     def mean(self) -> float:
-        """Mean of the tasks' success rates."""
+        """Mean of the success rates of all tasks."""
         return self.evaluation.mean(self.condition)
 
 
@@ -32,7 +32,7 @@ class Column:
 class Cell:
     """A success rate.
 
-    outcome: the attempts that the rate was counted from; None for a mean of rates.
+    outcome: the counts of attempts and successes; None if the rate is a mean of rates.
     """
 
     rate: float
@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A name, and a cell for each column; the cell is None if nothing was measured."""
+    """A row: its name, and a cell for each column; a cell is None if nothing was measured."""
 
     name: str
     cells: Sequence[Cell | None]
@@ -49,7 +49,10 @@ class Row:
 
 @dataclass(frozen=True)
 class SuccessTable:
-    """A table of success rates: the heading of its rows, the rows, and rows of averages below."""
+    """A table of success rates, with rows of averages below the other rows.
+
+    heading: what the rows are, tasks for example.
+    """
 
     heading: str
     columns: Sequence[Column]
@@ -58,7 +61,7 @@ class SuccessTable:
 
 
 def headline(evaluation: Evaluation) -> list[Fact]:
-    """Return the few numbers that say how good a policy is."""
+    """Return the main results of an evaluation, for the head of a page."""
     facts = []
     for column in condition_columns(evaluation):
         overall = evaluation.overall(column.condition)
@@ -75,7 +78,7 @@ def headline(evaluation: Evaluation) -> list[Fact]:
 
 
 def condition_columns(evaluation: Evaluation) -> list[Column]:
-    """Return a column for each condition under which single tasks were attempted."""
+    """Return a column for each condition under which tasks were attempted singly, not in chains."""
     conditions = [condition for condition in evaluation.conditions if evaluation.by_task(condition)]
     return [
         Column(condition_name(condition), number, evaluation, condition)
@@ -84,12 +87,12 @@ def condition_columns(evaluation: Evaluation) -> list[Column]:
 
 
 def condition_name(condition: str) -> str:
-    """Return the name of a condition on a page."""
+    """Return the name by which pages call a condition."""
     return CONDITION_NAMES.get(condition, condition.replace("_", " "))
 
 
 def success_table(columns: Sequence[Column]) -> SuccessTable | None:
-    """Return the success rate of each task, with averages; None if no single task was tried."""
+    """Return the success rate of each task, with averages; None if only chains were tried."""
     columns = [column for column in columns if column.evaluation.by_task(column.condition)]
     if not columns:
         return None

@@ -1,4 +1,4 @@
-"""How the numbers of a store are distributed: a histogram of each dimension, with its unit."""
+"""Measures how a store's numbers are distributed: a histogram and a unit per dimension."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from core.report.store_numbers import NumberFeature, has_outliers, names_by_feat
 from core.store.store import EpisodeStore
 
 BINS = 40
-# Numbers of about this many frames are in memory at once.
+# The actions or the proprioception of about this many frames are in memory at once.
 ROWS = 2**16
 UNKNOWN_UNIT = "unit not recorded"
 
@@ -19,10 +19,10 @@ UNKNOWN_UNIT = "unit not recorded"
 class Dimension:
     """A dimension of the action or of the proprioception, and how its values are distributed.
 
-    unit: the unit of the values, as far as the store records it.
+    unit: the unit of the values, as far as the store says.
     low, high: the range of the histogram, which leaves out outliers.
     edges (BINS + 1), counts (BINS): the histogram.
-    outside: number of finite values outside of the range.
+    outside: number of finite values outside the range of the histogram.
     not_finite: number of values that are NaN or infinite.
     """
 
@@ -77,7 +77,7 @@ def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[
     """Return the range (low, high) over which each dimension is drawn.
 
     The range reaches from the least to the greatest value. If some values are outliers, it is the
-    range of the middle 98 % instead, extended by half of its width on either side.
+    range of the middle 98 % instead, extended on either side by half of its width.
     """
     statistics = store.statistics[feature]
     quantiles = zip(

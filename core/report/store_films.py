@@ -1,4 +1,4 @@
-"""Episodes of a store as film strips, with their numbers as traces, and tasks as thumbnails."""
+"""Makes film strips of a store's episodes, traces of their numbers, and thumbnails of tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,25 +12,26 @@ from core.report.store_distributions import Dimension
 from core.report.store_numbers import read_numbers
 from core.store.store import EpisodeStore
 
-# By default one episode of each task is shown, but at most this many episodes.
+# By default, one episode of each task is shown, but at most this many episodes in all.
 MAX_EPISODES = 24
-# With fewer tasks than this, this many episodes are shown all the same, several of each task.
+# If the store has fewer tasks than this, several episodes of each task are shown, so that this many
+# episodes are shown in all.
 MIN_EPISODES = 8
 # A trace has at most this many points. A longer episode is divided into groups of neighbouring
-# frames, and the points are the least and the greatest value of each group.
+# frames, and the points are the minimum and the maximum of each group.
 TRACE_POINTS = 240
-# The box that a trace is drawn in.
+# Width and height of the box in which a trace is drawn, in units of the SVG.
 TRACE_WIDTH, TRACE_HEIGHT = 1000, 100
-# Longest side of a thumbnail in pixels.
+# Maximum length in pixels of a thumbnail's longer side.
 THUMBNAIL_SIDE = 96
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A dimension over the frames of an episode.
+    """The values of a dimension over the frames of an episode.
 
-    points: the points of a polyline in a box of TRACE_WIDTH x TRACE_HEIGHT. The height of the box
-        is the range of the dimension's histogram, over the whole store.
+    points: the points of a polyline in a box of TRACE_WIDTH x TRACE_HEIGHT. The bottom
+        and the top of the box are the ends of the dimension's histogram range.
     values: the value at each frame of the film strip, as text.
     """
 
@@ -57,7 +58,7 @@ class EpisodeFilm:
 
     @property
     def layout(self) -> dict[str, object]:
-        """What the player needs besides the image."""
+        """Return what the player needs in addition to the image."""
         values = [trace.values for trace in self.traces]
         return self.strip.layout | {"unit": "frame", "values": values}
 
@@ -79,7 +80,7 @@ class Thumbnails:
 def choose_episodes(store: EpisodeStore, ids: Sequence[str] | None) -> list[int]:
     """Return the indices of the episodes to show.
 
-    ids: the episodes to show; default: some of each task.
+    ids: ids of the episodes to show; default: the first episodes of each task.
 
     Raises ConfigError for ids that the store does not hold.
     """
@@ -95,7 +96,7 @@ def choose_episodes(store: EpisodeStore, ids: Sequence[str] | None) -> list[int]
     by_task: dict[str, list[int]] = {}
     for episode in range(len(store)):
         by_task.setdefault(store.task_name(episode), []).append(episode)
-    # The first episode of every task, then the second of every task, and so on.
+    # the first episode of every task, then the second episode of every task, and so on
     rounds = chain.from_iterable(zip_longest(*by_task.values()))
     in_turn = (episode for episode in rounds if episode is not None)
     return sorted(islice(in_turn, min(MAX_EPISODES, max(MIN_EPISODES, len(by_task)))))
@@ -111,7 +112,7 @@ def make_film(
     """Make a film strip of an episode, of at most about `max_bytes`.
 
     dimensions: the dimensions that get a trace.
-    max_side: longest side of an image in pixels; larger images are shrunk.
+    max_side: maximum length in pixels of an image's longer side; larger images are shrunk.
     """
     length = int(store.length[episode])
     steps = choose_steps(length)
@@ -137,7 +138,7 @@ def make_film(
 
 
 def make_thumbnails(store: EpisodeStore, episode: int, max_bytes: int) -> list[Thumbnails]:
-    """Make thumbnails of an episode for each camera, each of about `max_bytes` as text."""
+    """Make thumbnails of an episode: for each camera, a JPEG of about `max_bytes` as text."""
     length = int(store.length[episode])
     thumbnails = []
     for camera in store.info.cameras:
@@ -148,7 +149,7 @@ def make_thumbnails(store: EpisodeStore, episode: int, max_bytes: int) -> list[T
             Thumbnails(
                 episode=store.episode_id(episode),
                 camera=camera,
-                # as text, the image takes a third more bytes
+                # as text (base64), the image takes a third more bytes
                 image=encode_still(image, max_bytes * 3 // 4),
                 width=image.shape[1],
                 height=image.shape[0],
@@ -160,7 +161,7 @@ def make_thumbnails(store: EpisodeStore, episode: int, max_bytes: int) -> list[T
 def _read_shrunk(
     store: EpisodeStore, camera: str, episode: int, steps: Sequence[int], max_side: int
 ) -> np.ndarray:
-    """Read and shrink frames (n Y X 3); only one at a time is in memory at full size."""
+    """Read and shrink frames (n Y X 3); only one frame at a time is in memory at full size."""
     shape = store.info.cameras[camera]
     frame = np.empty((1, shape.height, shape.width, 3), np.uint8)
     frames = []
@@ -173,7 +174,7 @@ def _read_shrunk(
 def _polyline(values: np.ndarray, dimension: Dimension) -> str:
     """Return the points of a trace.
 
-    Values outside of the dimension's range are drawn at the edge of the box; NaN are left out.
+    Values outside the dimension's range are drawn at the edge of the box; NaN are left out.
     """
     span = dimension.high - dimension.low
     share = (values - dimension.low) / span if span else np.full(len(values), 0.5)
@@ -186,7 +187,7 @@ def _polyline(values: np.ndarray, dimension: Dimension) -> str:
 
 
 def _trace_indices(values: np.ndarray) -> list[int]:
-    """Return all indices; for many values, those of the extremes of each group of neighbours."""
+    """Return all indices, or for many values the indices of each group's minimum and maximum."""
     if len(values) <= TRACE_POINTS:
         return list(range(len(values)))
     indices = []

@@ -1,4 +1,4 @@
-"""Inspect a store: list its tasks, and what looks wrong about its numbers and images.
+"""Inspects a store: lists its tasks, and what looks wrong about its numbers and images.
 
 All numbers are inspected, but only some episodes' images, because images must be decoded.
 """
@@ -17,23 +17,23 @@ from core.store.store import EpisodeStore
 IDLE_SHARE = 0.01
 # Images of at most this many episodes are decoded; the episodes are spread evenly over the store.
 DECODED_EPISODES = 16
-# Of each such episode, at most this many stretches of this many frames are decoded; they are spread
-# evenly, too.
+# Images are decoded in stretches of neighbouring frames. Maximum number of stretches in an episode,
+# and number of frames in a stretch; the stretches are spread evenly over the episode.
 STRETCHES, STRETCH_FRAMES = 32, 8
-# A camera is suspicious if more than this share of its frames equal the frame before.
+# A camera is suspicious if more than this share of its frames are equal to the previous frame.
 REPEATED_SHARE = 0.1
-# A frame is of a single colour if no channel differs by more than this, of 255, between pixels.
-# JPEG changes pixels by less.
+# A frame is of a single colour if no channel (0 to 255) differs between any two pixels by more than
+# this. JPEG changes the pixels of a single-coloured frame by less.
 SINGLE_COLOUR_RANGE = 8
 
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task's episodes.
+    """A summary of a task's episodes.
 
     first: index of the task's first episode.
-    episodes, frames: number of episodes and of frames of the task.
-    shortest, longest: lengths of its episodes in frames.
+    episodes, frames: number of episodes of the task, and number of frames in all of them.
+    shortest, longest: number of frames in the task's shortest and longest episode.
     """
 
     name: str
@@ -49,7 +49,7 @@ class TaskSummary:
 class Inspection:
     """What an inspection of a store showed.
 
-    suspicions: a line for each thing that looks wrong, with the place.
+    suspicions: a line for each thing that looks wrong; the line says where it is in the store.
     decoded_episodes: the number of episodes whose images were decoded.
     """
 
@@ -78,7 +78,7 @@ class _FrameCheck:
 def inspect(store: EpisodeStore) -> Inspection:
     """Inspect a store's tasks, its numbers, and some of its images; raises DataError for damage."""
     episodes = _spread(len(store), DECODED_EPISODES)
-    # A store of another program may hold infinities, whose differences are NaN.
+    # A store that another program wrote may hold infinities, whose differences are NaN.
     with np.errstate(invalid="ignore"):
         suspicions = [
             *_suspicious_dimensions(store),
@@ -124,7 +124,7 @@ def _suspicious_dimensions(store: EpisodeStore) -> Iterator[str]:
 
 
 def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:
-    """Name the dimensions that are NaN or infinite; only other programs write such stores."""
+    """Name the dimensions with NaN or infinite values; Joinery itself writes no such values."""
     episodes_by_name: dict[str, list[str]] = {}
     for episode in range(len(store)):
         numbers = read_numbers(store, episode)
@@ -137,10 +137,10 @@ def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:
 
 
 def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
-    """Name episodes of one frame, idle episodes, and episodes with the same actions as another."""
+    """Name episodes of one frame, idle episodes, and episodes that have the same actions."""
     statistics = store.statistics["action"]
     idle_range = IDLE_SHARE * (statistics.quantile(0.99) - statistics.quantile(0.01))
-    first_episodes: dict[bytes, str] = {}  # {digest of the actions: id}
+    first_episodes: dict[bytes, str] = {}  # {digest of the actions: id of the episode}
     idle, short, duplicates = [], [], []
     for episode, length in enumerate(store.length.tolist()):
         name, actions = store.episode_id(episode), store.actions(episode, 0, length)
@@ -166,7 +166,7 @@ def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
 
 
 def _suspicious_cameras(store: EpisodeStore, episodes: Sequence[int]) -> Iterator[str]:
-    """Name cameras whose frames often equal the frame before, or are of a single colour."""
+    """Name cameras whose frames often equal the previous frame, or are of a single colour."""
     for camera in store.info.cameras:
         checks = [_check_frames(store, camera, episode) for episode in episodes]
         pairs, frames = sum(check.pairs for check in checks), sum(check.frames for check in checks)
@@ -188,7 +188,7 @@ def _suspicious_cameras(store: EpisodeStore, episodes: Sequence[int]) -> Iterato
 
 
 def _check_frames(store: EpisodeStore, camera: str, episode: int) -> _FrameCheck:
-    """Check stretches of an episode's frames; only one stretch at a time is in memory."""
+    """Check stretches of frames of an episode; only one stretch at a time is in memory."""
     shape, length = store.info.cameras[camera], int(store.length[episode])
     starts = np.arange(0, length, STRETCH_FRAMES)
     frame_count = pairs = repeated = single_colour = 0

@@ -1,4 +1,4 @@
-"""The numbers of a store (actions and proprioception), in the form that all pages need."""
+"""Reads the numbers of a store (actions and proprioception) for all pages."""
 
 from collections.abc import Mapping
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Episodes of a store as recordings for Rerun (https://rerun.io), a viewer for robot data."""
+"""Writes episodes as recordings for Rerun (https://rerun.io), a viewer for robot data."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from core.report.store_numbers import names_by_feature, read_numbers
 from core.store.store import EpisodeStore
 from core.system.optional_imports import import_optional
 
-# Frames in memory at once.
+# Number of frames in memory at once.
 BLOCK = 64
 JPEG_QUALITY = 95
 # Runs Rerun's command line; `python -m rerun_cli` would lose the exit code of the command.
@@ -26,14 +26,14 @@ RERUN = "import sys; from rerun_cli.__main__ import main; sys.exit(main())"
 
 
 def write_recording(store: EpisodeStore, episodes: Sequence[int], path: Path) -> None:
-    """Write episodes to an .rrd file, each as a recording that has the episode's id.
+    """Write episodes to an .rrd file; each episode becomes a recording with the episode's id.
 
     In a recording, camera/NAME holds the frames as JPEG, action/NAME and proprio/NAME hold a scalar
     each, and `instruction` holds a text. The timelines are `frame` and `seconds`. The application
     of the recordings is named after the store.
 
-    Raises DataError for a damaged frame, and ConfigError if rerun-sdk is not installed. An older
-    file then stays as it was.
+    Raises DataError for a damaged frame, and ConfigError if rerun-sdk is not installed. After an
+    error, an older file stays as it was.
     """
     rerun = import_optional("rerun", extra="rerun")
     with (
@@ -133,7 +133,7 @@ def _merge(files: Sequence[Path], out: Path, path: Path) -> None:
     A file of several recordings needs an index. Rerun's library does not write an index, so Rerun's
     command merges the recordings.
 
-    path: the file that the DataError names if the command fails.
+    path: the file to name in the DataError that is raised if the command fails.
     """
     command = [sys.executable, "-c", RERUN, "rrd", "merge", "--output", str(out), *map(str, files)]
     quiet = os.environ | {"RUST_LOG": "error"}

@@ -1,4 +1,4 @@
-"""The page about a store: what looks wrong, its tasks, episodes that play, and its numbers."""
+"""Writes the page about a store: suspicions, tasks, a player for episodes, and numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from core.store.store import EpisodeStore
 # Maximum number of bytes of a page.
 PAGE_BYTES = 20_000_000
 # Shares of a page's bytes for film strips and for thumbnails. The bytes of film strips are counted
-# as JPEG, which takes a third more as text; those of thumbnails are counted as text.
+# before they become text, which takes a third more bytes; thumbnails are counted as text.
 FILM_SHARE, THUMBNAIL_SHARE = 0.5, 0.1
-# Maximum number of bytes of one film strip, even if the page has only a few.
+# Maximum number of bytes of one film strip, even if the page has room for more.
 FILM_BYTES = 1_000_000
 # Maximum number of tasks that are listed, and of tasks that have thumbnails.
 MAX_TASKS, MAX_THUMBNAIL_TASKS = 500, 100
@@ -56,7 +56,7 @@ def write_store_page(
     path: Path,
     max_bytes: int = PAGE_BYTES,
 ) -> None:
-    """Write a page about a store, on which `episodes` play.
+    """Write a page about a store, with a player for the episodes with the indices `episodes`.
 
     The same store gives the same page. Raises DataError, naming the file, if a frame is damaged or
     if the page would be larger than `max_bytes`. An older page then stays as it was.
@@ -100,7 +100,7 @@ def write_store_page(
 
 
 def facts(store: EpisodeStore, inspection: Inspection) -> list[Fact]:
-    """Return the few numbers that say what a store holds."""
+    """Return the main numbers about a store, for the head of its page."""
     fps, cameras = store.info.fps, store.info.cameras
     lengths = f"{store.length.min()} to {store.length.max()} frames"
     duration = _format_duration(store.frame_count / fps)
@@ -117,9 +117,9 @@ def facts(store: EpisodeStore, inspection: Inspection) -> list[Fact]:
 def films(
     store: EpisodeStore, episodes: Sequence[int], dimensions: Sequence[Dimension], max_bytes: int
 ) -> list[EpisodeFilm]:
-    """Make film strips of episodes, of at most about `max_bytes` together.
+    """Make film strips of episodes; all strips together have at most about `max_bytes`.
 
-    If there are few episodes, their images may be twice as large.
+    If there are few episodes, the maximum side of their images is twice as long.
     """
     max_side = MAX_SIDE if len(episodes) > MIN_EPISODES else 2 * MAX_SIDE
     film_bytes = min(FILM_BYTES, max_bytes // len(episodes))
@@ -157,7 +157,7 @@ def conventions(store: EpisodeStore) -> Mapping[str, object]:
 def _with_thumbnails(
     store: EpisodeStore, summaries: Sequence[TaskSummary], max_bytes: int
 ) -> Iterator[Task]:
-    """Yield the tasks; the first ones have thumbnails, until these take `max_bytes` as text."""
+    """Yield the tasks; the first tasks get thumbnails, of at most `max_bytes` as text together."""
     task_count = min(len(summaries), MAX_THUMBNAIL_TASKS)
     image_bytes = max_bytes // (task_count * len(store.info.cameras))
     for number, summary in enumerate(summaries):

@@ -1,4 +1,4 @@
-"""Print what a store holds: the meaning and statistics of its numbers, and what looks wrong."""
+"""Prints the meaning and statistics of a store's numbers, and what looks wrong in the store."""
 
 from rich import box
 from rich.console import Console
@@ -77,5 +77,5 @@ def _make_table(*columns: str) -> Table:
 
 
 def _print_plain(console: Console, line: str) -> None:
-    """Print a line without colours; square brackets in names are no markup."""
+    """Print a line as it is: without colours, and with square brackets as text, not markup."""
     console.print(line, highlight=False, markup=False)

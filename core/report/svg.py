@@ -14,16 +14,17 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Matplotlib draws with these colours, which occur nowhere else. Each is then replaced by a variable
-# of the page's style sheet, where the variable has a value for light and one for dark pages.
+# Placeholder colours, which occur nowhere else. Matplotlib draws with them; each of them is then
+# replaced by a variable of the style sheet, which defines it for light and for dark pages.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
     colour: f"--series-{i}" for i, colour in enumerate(SERIES, 1)
 }
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
-    "svg.hashsalt": "joinery",  # the same input gives the same page
+    # text stays text, not curves: it is small, selectable, and in the page's font
+    "svg.fonttype": "none",
+    "svg.hashsalt": "joinery",  # a fixed salt, so that the same input gives the same page
     "text.parse_math": False,
     "font.size": 10,
     "axes.edgecolor": GRID,
@@ -38,8 +39,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "lines.linewidth": 1.6,
 }
-# Patterns of text that matplotlib writes but the page does not need: clipping, since nothing is
-# drawn outside of the axes, and the font, since the style sheet sets it.
+# Patterns of text that matplotlib writes but the page does not need: for example clipping (nothing
+# is drawn outside the axes) and the font (the style sheet sets it).
 SUPERFLUOUS = (
     r"<metadata>.*?</metadata>|<style.*?</style>|<clipPath.*?</clipPath>",
     r' clip-path="[^"]*"| transform="rotate\(-0 [^"]*"| id="[a-z]+[._]?\w*_\d+"'
@@ -50,7 +51,7 @@ SUPERFLUOUS = (
 def draw_svg(label: str, size: tuple[float, float], paint: Callable[[Axes], None]) -> str:
     """Return a chart as an SVG element.
 
-    label: the text that is read out to those who cannot see the chart.
+    label: the text that a screen reader reads out instead of the chart.
     size: width and height in inches, which set the proportions; the page sets the size.
     paint: draws on the axes.
     """
@@ -66,7 +67,7 @@ def draw_svg(label: str, size: tuple[float, float], paint: Callable[[Axes], None
 
 
 def _as_element(text: str, label: str) -> str:
-    """Turn an SVG file of matplotlib into an element that can stand beside others on a page."""
+    """Turn an SVG file of matplotlib into an element that can share a page with other charts."""
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box, "matplotlib states the view box"
     body = text[text.index(">", box.end()) + 1 :]

@@ -1,4 +1,4 @@
-"""A trained policy that acts: observations and instructions in, actions in the dataset's units out.
+"""A trained policy that acts: it turns observations and instructions into actions.
 
 Loading the policy needs the run's folder, but neither the data nor the environment. Published
 weights that training left unchanged are read from their source.
@@ -33,13 +33,13 @@ CACHED_INSTRUCTIONS = 256
 
 @dataclass(frozen=True)
 class Actor:
-    """A policy in evaluation mode, with the normalisers between its units and the dataset's.
+    """A policy in evaluation mode, with the normalisers that convert its units and the dataset's.
 
     info: cameras, features, proprioception and action convention of the training data.
     horizon: actions per chunk (H).
-    encode: instruction -> its encoded tokens, a batch of one; results are cached.
+    encode: returns the encoded tokens of an instruction, as a batch of one; results are cached.
     checkpoint: where the weights come from.
-    embodiment: index of the store whose normalisers are used, among the recipe's stores.
+    embodiment: index, among the recipe's stores, of the store whose normalisers are used.
     """
 
     policy: Policy
@@ -53,7 +53,7 @@ class Actor:
     embodiment: int = 0
 
     def start(self, rows: int) -> PolicyState:
-        """Return a state for `rows` rows; `reset` begins an attempt in a row."""
+        """Return a state for `rows` rows; call `reset` to begin an attempt in a row."""
         return self.policy.initial_state(torch.zeros(rows, dtype=torch.int64))
 
     def reset(self, state: PolicyState, seeds: Mapping[int, int]) -> PolicyState:
@@ -82,7 +82,7 @@ class Actor:
         return chunks, state
 
     def check(self, info: StoreInfo) -> None:
-        """Raise ConfigError if an environment differs from what the policy was trained on.
+        """Raise ConfigError if an environment differs from the policy's training data.
 
         The error has one line for each difference.
         """
@@ -90,12 +90,12 @@ class Actor:
             raise ConfigError(mistakes)
 
     def _batch(self, observations: Sequence[Observation], instructions: Sequence[str]) -> Batch:
-        """Return a batch (B 1 ...) of one frame for each row, with normalised proprioception."""
+        """Return a batch (B 1 ...): one frame for each row, with normalised proprioception."""
         images = {
             name: np.stack([observation.images[name] for observation in observations])
             for name in self.info.cameras
         }
-        proprio = None  # if the policy was trained without proprioception
+        proprio = None  # the policy was trained without proprioception
         if self.info.proprio:
             measurements = np.stack([observation.proprio for observation in observations])
             normalized = self.proprio_normalizer.normalize(measurements.astype(np.float32))
@@ -106,7 +106,7 @@ class Actor:
                 for name, frames in images.items()
             },
             instructions=instructions,
-            # empty, since `step` hands the encoded instructions to the policy
+            # empty, since `step` passes the encoded instructions to the policy separately
             text_ids=torch.empty(len(observations), 0, dtype=torch.int64),
             text_mask=None,
             proprio=proprio,
@@ -142,7 +142,7 @@ def load_actor(
 
     The policy acts on a GPU, unless there is none or the recipe trains on the CPU.
 
-    store: label of the store whose normalisers are used; default: the first of the training data.
+    store: label of the store whose normalisers are used; default: the first store of the recipe.
     exact: load every weight on the CPU at full precision, neither quantised nor in bfloat16.
 
     Raises CheckpointError, and ConfigError if the recipe does not fit the installed plugins.
@@ -162,7 +162,7 @@ def load_actor(
         quantized=not exact,
     )
     if recipe.train.precision == "bf16-true" and not exact:
-        policy.to(torch.bfloat16)  # act at the precision of training
+        policy.to(torch.bfloat16)  # the policy acts with the precision of training
     load_weights(source, policy, policy.frozen_weights)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
@@ -190,7 +190,8 @@ def load_actor(
 def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
     """Return the last checkpoint of a run, or the one with the lowest validation error.
 
-    Raises CheckpointError if the run has no checkpoint, or if `which` is neither of the two.
+    Raises CheckpointError if the run has no checkpoint, or if `which` is neither "last" nor
+    "best".
     """
     if which not in ("last", "best"):
         raise CheckpointError(f"checkpoint: expected 'last' or 'best', got {which!r}")
@@ -204,11 +205,11 @@ def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
 
 
 def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> list[str]:
-    """Return a line for each way in which an environment differs from training data.
+    """Return a line for each difference between an environment and the training data.
 
-    trained: info of the data that a policy was or will be trained on.
+    trained: info of the data on which a policy was or will be trained.
     environment: info of the environment.
-    learner: how the lines name the side of `trained`, "the policy" for example.
+    learner: what the lines call the side that `trained` describes, "the policy" for example.
 
     Cameras, features and proprioception that only the environment has do not matter.
     """
@@ -245,7 +246,7 @@ def _read_state(
 ) -> tuple[StoreInfo, Normalizer, ProprioNormalizer]:
     """Read from a checkpoint the info of the training data, and the normalisers of one store.
 
-    store: label of the store; None for the first.
+    store: label of the store; None for the first store.
     """
     state = checkpoint.state
     stores = state.get("stores", {})

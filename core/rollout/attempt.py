@@ -1,8 +1,8 @@
-"""One rollout, an attempt or a chain, written as a generator that `runner.py` advances.
+"""A rollout (an attempt or a chain) is a generator that `runner.py` resumes again and again.
 
 A rollout yields what it needs next and receives the answer:
 
-- For an `EnvironmentCall` it receives (result of the call, observation after it). If the
+- For an `EnvironmentCall` it receives (result of the call, observation after the call). If the
   environment could not be restored, EnvironmentFailed is raised in the rollout instead.
 - For an `Attempt` it receives the action chunk (H A) that the policy predicts from the attempt's
   last observation.
@@ -36,18 +36,18 @@ from core.rollout.results import ChainResult, EpisodeResult, Result
 
 @dataclass
 class Attempt:
-    """One attempt at one task while it goes on; each task of a chain is an attempt of its own.
+    """The state of an attempt at a task; in a chain, every task is a separate attempt.
 
     seed: seed of the policy's random draws.
     max_steps: control steps after which the attempt has failed.
-    blank: None, or the features that the policy sees as zeros, together with black images.
+    blank: None, or names of features: the policy then sees black images, and these as zeros.
     recording: whether `frames` and `commands` are collected.
-    observation: what the policy sees now.
+    observation: the newest observation, as the policy sees it.
     success: whether the task is done.
     steps: number of control steps so far.
-    frames: every observation that the policy acted on, and the observation at the end.
+    frames: every observation from which the policy predicted a chunk, and the last observation.
     commands: for each frame, the last action (A) that was applied before the frame was observed;
-        for the first frame, the very first action.
+        for the first frame, the first action of the attempt.
     """
 
     instruction: str
@@ -64,7 +64,7 @@ class Attempt:
     def run(
         self, observation: Observation, replan_steps: int
     ) -> Generator["EnvironmentCall | Attempt", Any, None]:
-        """Let the policy act until the task is done or `max_steps` steps were made.
+        """Let the policy act until the task is done, or until `max_steps` control steps were made.
 
         observation: the observation of the scene in which the attempt begins.
         replan_steps: actions of each chunk that are executed before the policy acts again.
@@ -77,7 +77,8 @@ class Attempt:
             (self.success, count), observation = yield call
             self.steps += count
             if self.recording:
-                last = actions[count - 1]  # success may have come before the chunk's last action
+                # if the task is done earlier, the last actions of the chunk are not applied
+                last = actions[count - 1]
                 self.commands += [last] if self.commands else [actions[0], last]
             self._observe(observation)
 
@@ -148,7 +149,7 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
 def _roll_out_chain(planned: PlannedChain, tasks: Mapping[str, Task], replan_steps: int) -> Rollout:
     """Attempt the tasks of a chain in one scene until one fails.
 
-    The policy's memory is emptied before each task, as in CALVIN.
+    The policy's memory is emptied before each task, as in the CALVIN benchmark.
     """
     names: list[str] = []
     attempts: list[Attempt] = []
@@ -186,6 +187,6 @@ def _without_sight(observation: Observation, visual: Collection[str]) -> Observa
     images = {name: np.zeros_like(image) for name, image in observation.images.items()}
     features = dict(observation.features)
     for name in visual:
-        if name in features:  # the actor reports features that are missing
+        if name in features:  # if a feature is missing, the actor reports it
             features[name] = np.zeros_like(features[name])
     return Observation(images, observation.proprio, features)

@@ -1,4 +1,4 @@
-"""A trained policy for one robot: observations in, chunks of actions out, in the data's units."""
+"""A trained policy for one robot: it turns observations into chunks of actions."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class LoadedPolicy:
 
     info: the cameras, proprioception and features that an observation must hold, and what the
         numbers of an action mean.
-    horizon: actions in a chunk (H).
+    horizon: number of actions in a chunk (H).
     """
 
     def __init__(self, actor: Actor) -> None:
@@ -27,18 +27,18 @@ class LoadedPolicy:
 
     @property
     def info(self) -> StoreInfo:
-        """What the policy was trained on."""
+        """Info of the data on which the policy was trained."""
         return self._actor.info
 
     @property
     def horizon(self) -> int:
-        """Actions in a chunk (H)."""
+        """Number of actions in a chunk (H)."""
         return self._actor.horizon
 
     def reset(self, seed: int = 0) -> None:
         """Begin another attempt.
 
-        seed: seed of the random draws of a policy that samples.
+        seed: seed of the policy's random draws, if the policy draws any.
         """
         self._state = self.initial_state(seed)
 
@@ -48,7 +48,7 @@ class LoadedPolicy:
         Apply the first action and call `act` again. If the robot is faster than the policy, apply
         the first few actions before the next call.
 
-        Raises DataError if the observation is not what the policy was trained on.
+        Raises DataError if the observation does not have the form of the training data.
         """
         chunk, self._state = self.step(observation, instruction, self._state)
         return chunk
@@ -67,7 +67,7 @@ class LoadedPolicy:
         return chunk, state
 
     def _check(self, observation: Observation) -> None:
-        """Raise DataError if a camera or the proprioception is missing or not as in training."""
+        """Raise DataError if a camera or the proprioception is missing, or unlike in training."""
         names = list(observation.images)
         for name, camera in self.info.cameras.items():
             image = observation.images.get(name)

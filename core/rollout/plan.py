@@ -1,6 +1,6 @@
-"""The plan of an evaluation: which attempts and chains it makes, and under which conditions.
+"""Plans an evaluation: which attempts and chains it makes, and under which conditions.
 
-A plan depends on the recipe and on the environment's tasks alone.
+A plan depends only on the recipe and on the environment's tasks.
 """
 
 import re
@@ -14,7 +14,7 @@ from core.errors import did_you_mean
 from core.recipe.sections import EvaluateConfig
 from core.rollout.results import STANDARD, ChainResult, Result
 
-# the controls, which are conditions like STANDARD
+# the controls; each of them is a condition, as STANDARD is
 BLANK, SWAPPED = "blank_images", "swapped_words"
 
 
@@ -85,7 +85,7 @@ def evaluation_seeds(count: int) -> range:
 
 
 def swap_words(instruction: str, words: Sequence[str]) -> str:
-    """Replace each of the words by the next one in the list, and the last by the first.
+    """Replace each word by the next word in the list, and the last word by the first.
 
     Only whole words are replaced; upper and lower case do not matter.
     """
@@ -97,7 +97,7 @@ def swap_words(instruction: str, words: Sequence[str]) -> str:
 
 
 def planned_rollout(result: Result) -> PlannedRollout:
-    """Return the attempt or chain of the plan that a result belongs to."""
+    """Return the attempt or chain of the plan to which a result belongs."""
     if isinstance(result, ChainResult):
         return PlannedChain(result.seed)
     return PlannedAttempt(result.condition, result.task, result.seed, result.instruction)
@@ -106,14 +106,14 @@ def planned_rollout(result: Result) -> PlannedRollout:
 def task_names(
     evaluated: Sequence[str], demonstrated: Sequence[str], tasks: Mapping[str, Task]
 ) -> list[str]:
-    """Return the tasks of [evaluate]; if it names none, those of [demonstrations], or else all."""
+    """Return the tasks of [evaluate], else the tasks of [demonstrations], else all tasks."""
     return list(evaluated or demonstrated or tasks)
 
 
 def recipe_mistakes(
     settings: EvaluateConfig, demonstrated: Sequence[str], tasks: Mapping[str, Task]
 ) -> Iterator[str]:
-    """Yield a line for everything in the recipe that does not fit the environment's tasks.
+    """Yield a line for each mismatch between the recipe and the environment's tasks.
 
     demonstrated: names of the tasks in [demonstrations].
     """
@@ -131,7 +131,7 @@ def recipe_mistakes(
 
 
 def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
-    """Return what results depend on besides the policy and the environment, as plain data."""
+    """Return, as plain data, the settings of the evaluation on which its results depend."""
     values = asdict(settings)
     return {
         "episodes": values["episodes"],

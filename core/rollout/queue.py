@@ -1,4 +1,4 @@
-"""The order in which rollouts begin: the longest begin first, so that few rows idle at the end."""
+"""Sets the order in which rollouts begin: long rollouts first, so that few rows idle at the end."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ Rank = tuple[float, ...]
 class Queue:
     """The planned rollouts that have not begun yet.
 
-    Rows idle only at the end, when the queue is empty and the last rollouts are still going on.
-    The last rollouts should therefore be short. So chains begin first, and attempts follow, those
-    at the task with the highest `max_steps` first. If tasks have the same `max_steps`, controls
-    begin before standard attempts: most controls use all their steps, while success ends a standard
-    attempt early.
+    A row of the policy's batch idles only at the end, when the queue is empty and rollouts in other
+    rows still go on. The last rollouts should therefore be short: chains begin first, and attempts
+    follow, in descending order of the `max_steps` of their task. If tasks have the same
+    `max_steps`, controls begin before standard attempts: most controls use all their steps, while
+    success ends a standard attempt early.
 
     Among rollouts of the same rank, a row stays with the task of its previous attempt, because its
     environment has loaded the scene of that task already. If the task has no attempts left, the row
@@ -26,14 +26,14 @@ class Queue:
     """
 
     def __init__(self, plan: Sequence[PlannedRollout], tasks: Mapping[str, Task]) -> None:
-        # {rank: {task: rollouts}}, lowest rank first; chains have the task ""
+        # {rank: {task: rollouts}}, lowest rank first; for chains, the task is ""
         self._groups: dict[Rank, dict[str, deque[PlannedRollout]]] = {}
         for planned in sorted(plan, key=lambda planned: _rank(planned, tasks)):
             group = self._groups.setdefault(_rank(planned, tasks), {})
             group.setdefault(_task(planned), deque()).append(planned)
 
     def pop(self, previous: PlannedRollout | None) -> PlannedRollout | None:
-        """Return the next rollout for a row that has finished `previous`; None if none is left."""
+        """Return the next rollout for a row after `previous`; None if the queue is empty."""
         if not self._groups:
             return None
         rank, group = next(iter(self._groups.items()))
@@ -49,7 +49,7 @@ class Queue:
 
 
 def _rank(planned: PlannedRollout, tasks: Mapping[str, Task]) -> Rank:
-    """Rollouts of a lower rank begin earlier."""
+    """Return the rank of a rollout; rollouts with a lower rank begin earlier."""
     if not isinstance(planned, PlannedAttempt):
         return (-float("inf"), 0)
     return (-tasks[planned.task].max_steps, planned.condition == STANDARD)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.errors import DataError
 
-# the condition without any control; plan.py names the others
+# the condition without any control; plan.py names the other conditions
 STANDARD = "standard"
 
 
@@ -39,7 +39,7 @@ class EpisodeResult:
 class ChainResult:
     """The result of a chain: tasks attempted in turn without a reset, until the first failure.
 
-    This is the long-horizon protocol of CALVIN.
+    The long-horizon protocol of the CALVIN benchmark evaluates such chains.
 
     tasks: all tasks of the chain.
     instructions: the instructions of the tasks that were attempted.
@@ -63,8 +63,8 @@ Result = EpisodeResult | ChainResult
 class Timing:
     """The time between the end of one rollout and the end of the next.
 
-    seconds: the whole time in between.
-    inference_ms: milliseconds of each policy step in that time.
+    seconds: the time between the two ends.
+    inference_ms: duration in milliseconds of each policy step in that time.
     busy_rows: number of rows of the policy's batch in which a rollout went on, summed over these
         policy steps.
     """
@@ -100,7 +100,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All results of an evaluation, and all that is needed to repeat it.
+    """All results of an evaluation, and everything that is needed to repeat the evaluation.
 
     policy: {"run", "checkpoint" (folder name), "step", "recipe_sha256", "weights_sha256",
         "parameters"}.
@@ -125,7 +125,7 @@ class Evaluation:
 
     @property
     def conditions(self) -> list[str]:
-        """The conditions of the attempts, the standard one first."""
+        """The conditions of the attempts; the standard condition is first."""
         conditions = dict.fromkeys(episode.condition for episode in self.episodes)
         return sorted(conditions, key=lambda condition: condition != STANDARD)
 
@@ -156,7 +156,7 @@ class Evaluation:
 
     @property
     def chain_length(self) -> float | None:
-        """Mean number of tasks done in a row; None if there are no chains."""
+        """Mean number of tasks done per chain; None if there are no chains."""
         return fmean(chain.done for chain in self.chains) if self.chains else None
 
     def chain_rates(self) -> list[float]:
@@ -168,7 +168,7 @@ class Evaluation:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data for results.json, together with rates and means for other programs."""
+        """Return plain data for results.json, with rates and means that other programs can use."""
         summary = {
             condition: {
                 "mean": self.mean(condition),

@@ -1,6 +1,6 @@
 """Runs rollouts: after one policy step for all rollouts, each environment applies its actions.
 
-Every row of the policy's batch has an environment of its own. The number of rows is constant. When
+Every row of the policy's batch has a separate environment. The number of rows is constant. When
 the rollout in a row ends, the next rollout begins in that row at once, and takes part in the next
 policy step together with the other rows. Which rollout goes into which row depends on the plan and
 the results, and not on how fast an environment answers.
@@ -34,10 +34,10 @@ def run_rollouts(
     queue: Queue,
     start: Callable[[PlannedRollout], Rollout],
 ) -> Iterator[tuple[FinishedRollout, Timing]]:
-    """Run rollouts until the queue is empty; yield each one as it ends.
+    """Run all rollouts of the queue; yield each rollout when it ends.
 
-    workers: one for each row in use, at most `num_rows`.
-    num_rows: rows of the policy's batch.
+    workers: the processes of the environments, one for each row in use; at most `num_rows`.
+    num_rows: number of rows of the policy's batch.
     start: returns the generator of a planned rollout.
 
     The timing of a rollout covers the time since the previous rollout ended. Raises DataError if an
@@ -65,9 +65,9 @@ def run_rollouts(
 
 
 class Row:
-    """An environment, and the rollout that goes on in it.
+    """A row of the policy's batch: an environment, and the rollout that runs in it.
 
-    planned: the rollout that goes on; in an empty row, the last rollout.
+    planned: the rollout that runs now; in an empty row, the rollout that ended last.
     attempt: the attempt in which the policy acts next; None while the environment is busy, or if
         the row is empty.
     waits_for_environment: whether the environment is busy.
@@ -130,7 +130,8 @@ def _policy_inputs(
         np.zeros(len(info.proprio), np.float32),
         {name: np.zeros(feature.shape, feature.dtype) for name, feature in info.features.items()},
     )
-    # Rows without an attempt get an instruction of another row, so that it adds no padding.
+    # Rows without an attempt get the instruction of another row. A different, longer instruction
+    # would add padding to the batch.
     filler = next(iter(attempts.values())).instruction
     rows = [attempts.get(i) for i in range(num_rows)]
     return (
@@ -155,7 +156,7 @@ class Stopwatch:
         self._busy_rows += busy_rows
 
     def lap(self) -> Timing:
-        """Return what was measured since the last lap, and start the next one."""
+        """Return what was measured since the last lap, and start the next lap."""
         now = perf_counter()
         timing = Timing(now - self._started, tuple(self._inference_ms), self._busy_rows)
         self._started, self._inference_ms, self._busy_rows = now, [], 0
