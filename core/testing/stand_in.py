@@ -170,7 +170,7 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
 
 
 class Steady(Generator):
-    """Gives every frame of a row the same noise, so tests can compare windows with single frames."""
+    """Gives every frame of a row the same noise, so that a test can compare window and frame."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(torch.device("cpu"), None, [(row, 0) for row in rows])
