@@ -64,7 +64,7 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
 
 
 def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
-    """Read a store's info, and the codec of each camera and each feature.
+    """Return a store's info, and {camera or feature: its codec}.
 
     Raises DataError if there is no store, or if this version cannot read it.
     """
@@ -96,7 +96,7 @@ def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
 
 @dataclass(frozen=True)
 class _StoredCamera(Camera):
-    """A camera's frames and how they are encoded; `group` is the codec's block size."""
+    """A camera and the codec of its frames; `group` is the codec's block size."""
 
     codec: str
     group: Annotated[int, Gt(0), Le(2**16)]
@@ -111,7 +111,7 @@ class _StoredCamera(Camera):
 
 @dataclass(frozen=True, kw_only=True)
 class _StoredFeature(Feature):
-    """A named feature and how it is encoded; `group` is the codec's block size."""
+    """A named feature and its codec; `group` is the codec's block size."""
 
     codec: Literal["zstd"]
     group: Annotated[int, Gt(0), Le(2**16)]
@@ -167,9 +167,9 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
 
 
 def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
-    """Return one line for each field that differs between new episodes and a store.
+    """Return one line for each field in which the info of new episodes differs from a store's.
 
-    The origin is ignored.
+    The field `origin` is not compared.
     """
     new_fields, stored_fields = asdict(new), asdict(stored)
     return [

@@ -1,4 +1,7 @@
-"""A folder of local copies of remote data; it removes the least recently used ones when full."""
+"""A cache: a folder of local copies of remote data, of limited size.
+
+When the folder is nearly full, the cache removes the least recently used files.
+"""
 
 import os
 from collections.abc import Iterator
@@ -16,24 +19,25 @@ from core.system.files import written_aside
 FOLDER, LIMIT = "JOINERY_CACHE", "JOINERY_CACHE_GB"
 # default of LIMIT
 GIGABYTES = 20.0
-# in nanoseconds; reading a file updates its time of use at most once a minute
+# a minute in nanoseconds; reads update a file's time of last use at most once a minute
 MINUTE = 60 * 10**9
 # a process measures the folder each time that it has written limit / MEASUREMENTS
 MEASUREMENTS = 20
 
 
 class Cache:
-    """Whole files by their keys; threads and processes may share a folder.
+    """A folder that holds one file for each key; threads and processes may share the folder.
 
     A file is written under a temporary name and renamed, so a killed process leaves no half-written
-    file under a key. A crash of the machine may truncate or damage files. Readers know the size or
-    the checksum of a file, so they must notice the damage and `drop` the key.
+    file under a key. A crash of the machine may truncate or damage files. A reader knows the size
+    or the checksum of the file that it reads, so it must notice such damage and `drop` the key.
 
-    Each process measures the folder at its first write, and each time that it has written a
-    twentieth of the limit. If the folder is more than nine tenths full, files are removed until
-    four fifths remain. Two processes stay within the limit; each further process may exceed the
-    limit by a twentieth. A file can be removed while it is open or mapped: its reader keeps the
-    contents.
+    Each process measures the size of the folder at its first write. After that, it measures the
+    folder again each time that it has written a twentieth of the limit. If the folder is larger
+    than nine tenths of the limit, the process removes files until the folder is no larger than four
+    fifths of the limit. So two processes together never exceed the limit. Each further process may
+    add a twentieth of the limit between two measurements. A file can be removed while a reader has
+    it open or mapped: the reader can still read the contents.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -46,8 +50,8 @@ class Cache:
     def from_environment(cls) -> Self:
         """Return the cache that the environment variables describe.
 
-        Its folder is JOINERY_CACHE; default: `joinery` in the user's cache folder. Its limit is
-        JOINERY_CACHE_GB, in units of 10^9 bytes; default: 20.
+        JOINERY_CACHE is the path of the folder; its default is `joinery` in the user's cache
+        folder. JOINERY_CACHE_GB is the limit in units of 10^9 bytes; its default is 20.
         """
         user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = Path(os.environ.get(FOLDER) or user_cache / "joinery").absolute()
@@ -61,12 +65,15 @@ class Cache:
         return cls(folder / "objects", limit)
 
     def path_for(self, key: str) -> Path:
-        """Return the path of a key's file, which may not exist."""
+        """Return the path of a key's file; the file need not exist."""
         name = sha256(key.encode()).hexdigest()
         return self.folder / name[:2] / name[2:40]
 
     def read(self, key: str, size: int, span: slice = slice(None)) -> bytes | None:
-        """Return the bytes of a key, or a span of them; None unless its file has `size` bytes."""
+        """Return the bytes of a key's file, or a span of these bytes.
+
+        Returns None if there is no file, or if the file does not have exactly `size` bytes.
+        """
         start, stop, _ = span.indices(size)
         try:
             with self.path_for(key).open("rb", buffering=0) as file:
@@ -80,7 +87,7 @@ class Cache:
             return None
 
     def find(self, key: str) -> Path | None:
-        """Return the file of a key, and mark it as used now; None if there is no file."""
+        """Return the file of a key and mark the file as used now; return None if there is none."""
         file = self.path_for(key)
         try:
             _mark_used(file)
@@ -109,7 +116,7 @@ class Cache:
         return file
 
     def drop(self, key: str) -> bool:
-        """Remove a key; False if it was not there."""
+        """Remove the file of a key; return False if there was no file."""
         try:
             self.path_for(key).unlink()
         except OSError:
@@ -130,7 +137,7 @@ class Cache:
             total -= size
 
     def _files(self) -> Iterator[tuple[int, int, str]]:
-        """Yield the time of use (nanoseconds), the size and the path of each file.
+        """Yield (time of last use in nanoseconds, size in bytes, path) of each file.
 
         A temporary file older than a minute was left by a killed process. A younger
         temporary file is not yielded, since a process is still writing it, and removing the file
@@ -139,7 +146,7 @@ class Cache:
         with suppress(FileNotFoundError):
             for folder in os.scandir(self.folder):
                 for file in os.scandir(folder):
-                    with suppress(FileNotFoundError):  # another process removes files, too
+                    with suppress(FileNotFoundError):  # another process may have removed the file
                         status = file.stat()
                         if not file.name.startswith(".") or time_ns() - status.st_mtime_ns > MINUTE:
                             yield status.st_mtime_ns, status.st_size, file.path

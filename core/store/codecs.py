@@ -1,7 +1,7 @@
 """Codecs of frames: JPEG for noisy or moving cameras, lossless zstd for everything else.
 
 A codec works on a *block* of consecutive frames of one episode, (n Y X C) uint8. Each block can be
-decoded alone. A named feature is stored by the lossless codec, as the bytes of its frames.
+decoded alone. The frames of a named feature are viewed as bytes and encoded by the lossless codec.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,23 +20,25 @@ from core.errors import DataError
 
 Chroma = Literal["4:4:4", "4:2:0"]
 
-# Bytes of memory that each thread keeps for decoding; numpy asks for huge pages from 4 MiB on.
+# Minimum and maximum bytes of the scratch memory that each thread keeps for decoding. The minimum
+# is above 4 MiB, because numpy asks for huge pages only for arrays of at least 4 MiB.
 MIN_SCRATCH, MAX_SCRATCH = 2**23, 2**25
 
-# Bytes of a feature's frames in one block; to read one frame, its whole block is decoded.
+# Target number of bytes in one block of a feature. It is small, because reading one frame decodes
+# the frame's whole block.
 FEATURE_BLOCK_BYTES = 2**15
 # Maximum number of frames in one block of a feature.
 MAX_FEATURE_BLOCK = 256
 
 
 class Codec(Protocol):
-    """Encodes blocks of at most `block_size` frames."""
+    """Encodes and decodes blocks of at most `block_size` frames."""
 
     name: ClassVar[CodecName]
 
     @property
     def block_size(self) -> int:
-        """Frames in a block; the last block of an episode may be shorter."""
+        """Number of frames in a block; the last block of an episode may have fewer frames."""
 
     @property
     def quality(self) -> int | None:
@@ -44,7 +46,7 @@ class Codec(Protocol):
 
     @property
     def chroma(self) -> Chroma | None:
-        """JPEG's sampling of colours; None for a lossless codec."""
+        """JPEG's resolution of colours: 4:4:4 or 4:2:0; None for a lossless codec."""
 
     def __str__(self) -> str:
         """Return the codec's name for users."""
@@ -58,13 +60,13 @@ class Codec(Protocol):
         """Decode frames first..first+m-1 of consecutive blocks of one episode into `out`.
 
         data: the encoded blocks back to back.
-        bounds: offsets in the stream: where each block begins, and where the last block ends.
-        count: number of frames in these blocks.
-        first: index into these frames.
+        bounds: byte offsets in the stream: where each block begins, and where the last block ends.
+        count: number of frames in all these blocks together.
+        first: index of the first frame to decode, counted from the first frame of these blocks.
         out: (m Y X C) uint8, C-contiguous.
 
-        One call decodes all blocks, because each call of a decoder releases the interpreter lock
-        and then has to wait for it.
+        All blocks are passed in one call, because each call of a decoder releases the interpreter
+        lock and then has to wait until it gets the lock back.
         """
 
 
@@ -72,7 +74,7 @@ class Codec(Protocol):
 class Jpeg:
     """Baseline JPEG, one frame in a block.
 
-    chroma: colours at full resolution (4:4:4), or at half of it in both directions (4:2:0).
+    chroma: "4:4:4" keeps the full resolution of the colours; "4:2:0" halves it in both directions.
     """
 
     name: ClassVar[CodecName] = "jpeg"
@@ -99,7 +101,11 @@ class Jpeg:
         first: int,  # noqa: ARG002
         out: np.ndarray,
     ) -> None:
-        """Decode straight into out (m Y X C); `first` is 0 here, since each block is one frame."""
+        """Decode directly into `out` (m Y X C).
+
+        Each block is one frame, so callers pass only the blocks of the requested frames, and
+        `first` is 0.
+        """
         begin = bounds[0]
         for frame, (low, high) in zip(out, pairwise(bounds), strict=True):
             decode_jpeg(data[low - begin : high - begin], colorspace="RGB", buffer=frame)
@@ -107,7 +113,10 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class Zstd:
-    """Zstd over raw frames: lossless; content that repeats between frames costs almost nothing."""
+    """Lossless zstd compression of raw frames.
+
+    Content that repeats between the frames of a block costs almost nothing.
+    """
 
     name: ClassVar[CodecName] = "zstd"
     block_size: int = 8
@@ -138,10 +147,12 @@ class Zstd:
         first: int,
         out: np.ndarray,
     ) -> None:
-        """Decode straight into `out` if it holds all frames of the blocks, else via scratch memory.
+        """Decode directly into `out` if `out` takes all frames of the blocks.
 
-        If the blocks do not all fit into the scratch memory, they are decoded one by one. So no
-        long sequence is held in memory twice.
+        Otherwise the frames are decoded into scratch memory, and the requested frames are copied to
+        `out`.
+        If the blocks do not all fit into the scratch memory, they are decoded one by one. So a long
+        sequence of frames is never in memory twice.
         """
         shape = (count, *out.shape[1:])
         if len(out) == count:
@@ -167,7 +178,7 @@ _thread = local()
 
 
 def _scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """Return memory (uint8) that belongs to the calling thread until its next call.
+    """Return scratch memory (uint8) of the calling thread; the thread's next call reuses it.
 
     Reading windows is 6 % faster if each call decodes into the same memory, in huge pages, than if
     it allocates new memory.
@@ -204,7 +215,7 @@ class Cost:
 
 
 def try_codecs(frames: np.ndarray) -> dict[Codec, Cost]:
-    """Encode an episode (n Y X C) uint8 with every candidate, the lossless one first."""
+    """Return {candidate: its cost} for an episode (n Y X C) uint8; the lossless codec is first."""
     candidates: tuple[Codec, ...] = (LOSSLESS, FULL, HALF)
     return {codec: _cost(codec, frames) for codec in candidates}
 
@@ -222,11 +233,12 @@ def _cost(codec: Codec, frames: np.ndarray) -> Cost:
 
 
 def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
-    """Return the lossless codec unless JPEG is smaller.
+    """Return the codec to use, given what each candidate costs.
 
-    If JPEG is smaller, return JPEG 4:2:0 if its squared error is at most twice that of 4:4:4 (a
-    loss of 3 dB), and JPEG 4:4:4 otherwise. Photographs and videos lose less than 3 dB, since most
-    of them were 4:2:0 before. Renders with clean edges lose 7 dB.
+    The lossless codec is chosen unless JPEG needs fewer bytes. JPEG 4:2:0 is chosen over JPEG 4:4:4
+    if its squared error is at most twice as large (a loss of 3 dB). Photographs and videos lose
+    less than 3 dB, since most of them were stored as 4:2:0 before they were imported. Rendered
+    images with sharp edges lose 7 dB.
     """
     if costs[LOSSLESS].size <= costs[FULL].size:
         return LOSSLESS
@@ -236,8 +248,8 @@ def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
 def feature_codec(feature: Feature) -> Zstd:
     """Return the lossless codec of a named feature, with about 32 KiB of frames in a block.
 
-    Features with large frames get blocks of eight frames, like a lossless camera. Within a block,
-    content that does not change costs almost nothing.
+    Features with large frames get blocks of eight frames, as losslessly encoded cameras do. Within
+    a block, content that does not change costs almost nothing.
     """
     frames_that_fit = FEATURE_BLOCK_BYTES // feature.frame_bytes
     return Zstd(min(MAX_FEATURE_BLOCK, max(LOSSLESS.block_size, frames_that_fit)))

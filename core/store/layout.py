@@ -10,7 +10,7 @@
         episode/end, task      int32: where each episode ends, and its index into the commit's tasks
       commits/<sequence>.json  what the segment holds, with checksums; readers trust commits alone
 
-A block of frames never spans two episodes. On disk, segments are called parts.
+All frames of a block belong to the same episode. On disk, segments are called parts.
 """
 
 import json
@@ -53,7 +53,7 @@ def segment_folder(path: P, name: str) -> P:
 
 
 def chunk_file(segment: P, array: str, ndim: int) -> P:
-    """Return the file of an array's only chunk."""
+    """Return the file of an array; each array is a single chunk, and so a single file."""
     return segment / f"{array}/c{'/0' * ndim}"
 
 
@@ -86,8 +86,8 @@ class Commit:
     segment: the name of the segment's folder; the key on disk is "part".
     frames: number of frames.
     episodes: the episodes' ids, in the order of the frames.
-    tasks: the tasks that `episode/task` indexes.
-    arrays: {path inside the segment: array}.
+    tasks: the tasks of the segment; the array `episode/task` holds indices into them.
+    arrays: {path inside the segment: shape and checksum of the array at that path}.
     statistics: {"action" or "proprio": its statistics}.
     """
 
@@ -106,7 +106,10 @@ _COMMIT = TypeAdapter(Commit)
 
 
 def read_commits(path: Location, first: int = 0) -> Iterator[Commit]:
-    """Read a store's commits from number `first` on; DataError for a damaged or missing one."""
+    """Yield the commits whose index is `first` or higher.
+
+    Raises DataError if a commit is damaged or missing.
+    """
     files = commit_files(path)[first:]
     for number, file in enumerate(files, first):
         if file != commit_file(path, number):
@@ -118,10 +121,10 @@ def read_commits(path: Location, first: int = 0) -> Iterator[Commit]:
 
 
 def commit_files(path: Location) -> Sequence[Location]:
-    """Return the files of a store's commits, in order; DataError where their folder is missing."""
+    """Return the commit files of a store, in order; raises DataError if their folder is missing."""
     if isinstance(path, RemotePath):
         files = _list_commits(path) if path.objects.can_list else _probe_commits(path)
-        if not files:  # an object store has no empty folders: a missing one looks empty
+        if not files:  # in an object store, a missing folder looks the same as an empty folder
             raise DataError(f"{path / 'commits'}: holds no commits; upload the whole store")
         return files
     if not (path / "commits").is_dir():
@@ -137,10 +140,10 @@ def _list_commits(path: RemotePath) -> list[RemotePath]:
 
 
 def _probe_commits(path: RemotePath) -> list[RemotePath]:
-    """Find the commits on a server that cannot list files, by asking for one number after another.
+    """Find the commits on a server that cannot list files, by asking for the file of each index.
 
-    The numbers are asked for in groups of PROBES_AT_ONCE, until no commit of a group exists. So a
-    gap in the commits is noticed, as it is in a folder.
+    The server is asked for PROBES_AT_ONCE consecutive indices at a time, until none of these
+    commits exists. So a missing commit between existing commits is noticed, as it is in a folder.
     """
     files: list[RemotePath] = []
     exists, first = [True], 0
@@ -153,12 +156,12 @@ def _probe_commits(path: RemotePath) -> list[RemotePath]:
 
 
 def commit_file(path: P, number: int) -> P:
-    """Return the file of a commit."""
+    """Return the file of the commit with index `number`."""
     return path / "commits" / f"{number:08d}.json"
 
 
 def read_commit(file: Location) -> Commit:
-    """Read one commit; raises DataError for a damaged one."""
+    """Read one commit file; raises DataError if the file is damaged."""
     try:
         canonical, crc32c = _split(file.read_bytes())
         if crc32c == checksum(canonical):
@@ -191,9 +194,10 @@ def check_commit(path: Location, info: StoreInfo, number: int, commit: Commit) -
 
 
 def publish(path: Path, number: int, commit: Commit) -> bool:
-    """Make commit `number` appear whole, or return False if that number is taken.
+    """Write the file of commit `number` in one step; return False if that commit exists already.
 
-    A hard link, unlike a rename, never overwrites a file: only one of two writers gets a number.
+    The file is put in place by a hard link, which, unlike a rename, never overwrites a file. So if
+    two writers try the same number, only one of them gets it.
     """
     temporary = path / "commits" / f".{uuid4().hex}"
     try:
@@ -226,9 +230,11 @@ def _split(content: bytes) -> tuple[bytes, int]:
     begin, _, end = content.rpartition(_MIDDLE)
     crc32c = end.removesuffix(_END)
     if begin.startswith(_BEGIN) and crc32c != end and crc32c.isdigit():
-        # ten times as fast as parsing the commit's thousands of numbers and serialising them again
+        # cutting the file is ten times as fast as parsing the thousands of numbers in the commit
+        # and serialising them again
         return begin.removeprefix(_BEGIN), int(crc32c)
-    parsed = json.loads(content)  # the same JSON in another form, indented for example
+    # the file holds the same JSON in another form, indented for example
+    parsed = json.loads(content)
     return _canonical(parsed["commit"]), parsed["crc32c"]
 
 

@@ -24,7 +24,10 @@ class URL(str):
 
 
 def address(text: object) -> Path | URL:
-    """Make the address of a store from a string; raises ValueError for anything else."""
+    """Return a string as the address of a store: a path or a URL.
+
+    Raises ValueError if `text` is not a string that can be such an address.
+    """
     if not isinstance(text, str):
         raise ValueError(f"expected a path or a URL, got {text!r}")
     return URL(text) if "://" in text else Path(text)
@@ -35,18 +38,22 @@ Address = Annotated[Path | URL, PlainValidator(address), WithJsonSchema({"type":
 
 
 class Joinable(Protocol):
-    """The methods of Path and RemotePath that name the files in a store."""
+    """The methods of Path and RemotePath that join a folder's path and the name of a file."""
 
     def __truediv__(self, name: str, /) -> Self:
         """Return the path of `name` in this folder."""
 
     def joinpath(self, *names: str) -> Self:
-        """Return the path of `names`, one inside the other, in this folder."""
+        """Return the path name1/name2/... in this folder, for the given `names`."""
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """The key of an object, or the common beginning of the keys in a folder."""
+    """The path of a remote file or folder.
+
+    For a file, it is the key of an object. For a folder, it is the prefix that the keys of all
+    objects in the folder share.
+    """
 
     objects: Objects
     key: str = ""
@@ -55,7 +62,7 @@ class RemotePath:
         return self.joinpath(name)
 
     def joinpath(self, *names: str) -> Self:
-        """Return the path of `names`, one inside the other, in this folder."""
+        """Return the path name1/name2/... in this folder, for the given `names`."""
         return type(self)(self.objects, "/".join([*filter(None, [self.key]), *names]))
 
     @property
@@ -111,12 +118,15 @@ def local_copy(file: Location) -> Path:
 
 
 def drop_copy(file: Location) -> bool:
-    """Remove the cache's copy of a file; False if there is none."""
+    """Remove the cache's copy of a file; return False if there is no copy."""
     return isinstance(file, RemotePath) and file.objects.drop_copy(file.key)
 
 
 def stream(file: Location, size: int) -> Iterator[bytes]:
-    """Yield a file in pieces of about `size` bytes, bypassing the cache; OSError or DataError."""
+    """Yield a file in pieces of about `size` bytes, bypassing the cache.
+
+    Raises OSError or DataError.
+    """
     if isinstance(file, RemotePath):
         yield from file.objects.stream(file.key, size)
         return
@@ -129,37 +139,43 @@ class RangeReader(Protocol):
     """Reads ranges of one file; thread-safe."""
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return bytes start..stop-1, fewer if the file is truncated; OSError or DataError."""
+        """Return bytes start..stop-1, or fewer bytes if the file is truncated.
+
+        Raises OSError or DataError.
+        """
 
     def prepare(self, start: int, stop: int) -> None:
-        """Announce that bytes start..stop-1 will soon be read."""
+        """Announce that bytes start..stop-1 will soon be read, so that they can be fetched now."""
 
     def drop(self, start: int, stop: int) -> None:
         """Remove the cache's copies of bytes start..stop-1, so that the file itself is read."""
 
 
 def open_ranges(file: Location, size: int) -> RangeReader:
-    """Open a file of `size` bytes; raises OSError."""
+    """Return a reader of a file that has `size` bytes; raises OSError."""
     if isinstance(file, RemotePath):
         return CachedReader(file.objects, file.key, size)
     return FileReader(file)
 
 
 class FileReader:
-    """A local file, read with pread, and closed when the last reference to it is gone."""
+    """Reads ranges of a local file with pread.
+
+    The file is closed when the last reference to this object is gone.
+    """
 
     def __init__(self, file: Path) -> None:
         self._descriptor = os.open(file, os.O_RDONLY)
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return bytes start..stop-1, fewer if the file is truncated."""
+        """Return bytes start..stop-1, or fewer bytes if the file is truncated."""
         return os.pread(self._descriptor, stop - start, start)
 
     def prepare(self, start: int, stop: int) -> None:
         """Do nothing: a local file needs no fetching."""
 
     def drop(self, start: int, stop: int) -> None:
-        """Do nothing: a local file has no copies."""
+        """Do nothing: the cache holds no copies of local files."""
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

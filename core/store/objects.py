@@ -20,18 +20,19 @@ from core.system.optional_imports import import_optional
 
 # maximum number of simultaneous requests to one store
 IN_FLIGHT = 64
-# number of bytes in a block of the cache; overlapping ranges share blocks
+# number of bytes in a block of the cache; ranges that overlap use the same blocks
 BLOCK = 2**18
-# maximum number of neighbouring blocks in one request
+# maximum number of consecutive blocks that one request fetches
 RUN = 4
 CLIENT = {
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=20),  # maximum time without receiving a byte
     "timeout": timedelta(minutes=10),  # maximum time of a whole request
-    "allow_http": True,  # if the URL or the endpoint is http://
+    "allow_http": True,  # needed if the URL or the endpoint begins with http://
 }
 RETRIES = {
-    "max_retries": 8,  # with doubling pauses, which take about half a minute in all
+    # each pause is twice as long as the last; all pauses together take half a minute
+    "max_retries": 8,
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=10),
@@ -43,12 +44,12 @@ STORES = {"s3": "S3Store", "gs": "GCSStore", "http": "HTTPStore", "https": "HTTP
 T = TypeVar("T")
 R = TypeVar("R")
 
-# holds the id of the process in which obstore's threads run, once it is known
+# holds the id of the process in which obstore's threads run; empty until they have been started
 _process: list[int] = []
 
 
 class Objects:
-    """The objects below one URL, by their keys.
+    """The objects whose URLs begin with one given URL; the rest of an object's URL is its key.
 
     Thread-safe; a pickled copy makes its own connections. Reading raises FileNotFoundError for a
     missing object, and DataError, which names the object, for any other problem. The constructor
@@ -84,7 +85,7 @@ class Objects:
         return data
 
     def stream(self, key: str, size: int) -> Iterator[bytes]:
-        """Yield a whole object in pieces of at least `size` bytes; the last may be shorter."""
+        """Yield a whole object in pieces of at least `size` bytes; the last may be smaller."""
         pieces = iter(self._ask(key, lambda: self._obstore.get(self._store, key).stream(size)))
         while (piece := self._ask(key, lambda: next(pieces, None))) is not None:
             yield bytes(piece)
@@ -98,28 +99,29 @@ class Objects:
         return True
 
     def keys(self, folder: str) -> list[str]:
-        """Return the keys in a folder, in order; only where `can_list`."""
+        """Return the keys in a folder, in order; call it only if `can_list` is true."""
         return sorted(entry["path"] for page in self._list(folder) for entry in page)
 
     def copy(self, key: str) -> Path:
-        """Return the cache's file of a whole object, and fetch the object if there is none."""
+        """Return the cache's copy of a whole object; fetch the object first if there is no copy."""
         name = f"{self.url}/{key}"
         return self.cache.find(name) or self.cache.write(name, self.read(key))
 
     def drop_copy(self, key: str) -> bool:
-        """Remove the cache's copy of a whole object; False if there is none."""
+        """Remove the cache's copy of a whole object; return False if there is no copy."""
         return self.cache.drop(f"{self.url}/{key}")
 
     def submit(self, read: Callable[..., R], *arguments: Any) -> Future[R]:
         """Call `read` in a thread, as soon as fewer than `in_flight` calls are running.
 
-        `read` must not wait for another call that was submitted here.
+        `read` must not wait for the result of another `submit`, which might never get a free
+        thread.
         """
         _raise_if_forked(self.url)
         return self._pool.submit(read, *arguments)
 
     def map(self, read: Callable[[T], R], arguments: Iterable[T]) -> list[R]:
-        """Call `read` on every argument, with many calls at once."""
+        """Return the result of `read` for every argument; many calls run at the same time."""
         futures = [self.submit(read, argument) for argument in arguments]
         try:
             return [future.result() for future in futures]
@@ -131,7 +133,8 @@ class Objects:
         try:
             return self._ask(folder, lambda: [*self._obstore.list(self._store, folder)])
         except DataError as error:
-            # obstore does not repeat the request for a listing that was cut off
+            # obstore does not repeat the request if the connection breaks in the middle of a
+            # listing
             if tries == 1 or "response body" not in str(error):
                 raise
             return self._list(folder, tries - 1)
@@ -148,7 +151,7 @@ class Objects:
 
 
 class CachedReader:
-    """One object of `size` bytes, read in blocks that the cache keeps.
+    """Reads ranges of one object of `size` bytes; the cache keeps the object in blocks.
 
     A block that is being fetched is not requested a second time.
     """
@@ -162,7 +165,7 @@ class CachedReader:
         self._lock = Lock()
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return bytes start..stop-1; fetch at once all blocks that the cache lacks."""
+        """Return bytes start..stop-1; blocks that are not in the cache are fetched in parallel."""
         spans = {
             n: slice(max(start - n * BLOCK, 0), min(stop - n * BLOCK, BLOCK))
             for n in _blocks(start, stop)
@@ -177,18 +180,21 @@ class CachedReader:
         )
 
     def prepare(self, start: int, stop: int) -> None:
-        """Begin to fetch the blocks of bytes start..stop-1 that the cache lacks; do not wait."""
+        """Begin to fetch blocks of bytes start..stop-1 that are not in the cache; do not wait."""
         cache = self._objects.cache
         blocks = _blocks(start, stop)
         self._request([n for n in blocks if not cache.path_for(self._cache_key(n)).exists()])
 
     def drop(self, start: int, stop: int) -> None:
-        """Remove the cache's copies of bytes start..stop-1."""
+        """Remove the cache's copies of the blocks that hold bytes start..stop-1."""
         for number in _blocks(start, stop):
             self._objects.cache.drop(self._cache_key(number))
 
     def _request(self, missing: Sequence[int]) -> dict[int, Future[dict[int, bytes]]]:
-        """Request the missing blocks that are not pending yet; return {missing block: future}."""
+        """Return {missing block: future}.
+
+        A block that is being fetched already is not requested again.
+        """
         with self._lock:
             for run in _runs([number for number in missing if number not in self._pending]):
                 self._pending |= dict.fromkeys(run, self._objects.submit(self._fetch, run))
@@ -217,12 +223,12 @@ class CachedReader:
 
 
 def _blocks(start: int, stop: int) -> range:
-    """Return the numbers of the blocks that hold bytes start..stop-1."""
+    """Return the indices of the blocks that hold bytes start..stop-1."""
     return range(start // BLOCK, -(-stop // BLOCK)) if start < stop else range(0)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[range]:
-    """Group ascending numbers into runs of neighbours, each of at most RUN numbers."""
+    """Group ascending block indices into runs of at most RUN consecutive indices."""
     first = 0
     for i in range(1, len(numbers) + 1):
         if i == len(numbers) or numbers[i] != numbers[i - 1] + 1 or i - first == RUN:
@@ -265,7 +271,10 @@ def _raise_if_forked(url: str) -> None:
 
 
 def _translate(where: str, error: Exception) -> Exception:
-    """Return an error of obstore as FileNotFoundError or DataError, in one line with a remedy."""
+    """Return a FileNotFoundError or DataError for an error of obstore.
+
+    Its message is one line and says what the user can do.
+    """
     text, kind = str(error), type(error).__name__
     if "NoSuchBucket" in text:
         reason = "there is no such bucket; check the address"
@@ -278,7 +287,8 @@ def _translate(where: str, error: Exception) -> Exception:
             "no permission; check the credentials in the environment, AWS_ACCESS_KEY_ID for example"
         )
     elif "/latest/api/token" in text or "/computeMetadata/" in text:
-        # without credentials, obstore asks the services that give them to machines in the cloud
+        # this error comes without credentials: obstore then asks the servers that give credentials
+        # to machines in the cloud
         reason = (
             "no credentials; put them into the environment, or AWS_SKIP_SIGNATURE=true where none "
             "are needed"

@@ -38,7 +38,8 @@ class RepairResult:
     """What became of the episodes in damaged segments.
 
     saved: number of episodes that were saved.
-    lost: ids of the episodes that were lost; ids that only a damaged commit held are not included.
+    lost: ids of the episodes that were lost; if a commit is damaged, the ids of its episodes are
+        unknown and not included.
     """
 
     saved: int
@@ -46,12 +47,12 @@ class RepairResult:
 
 
 def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
-    """Save the undamaged episodes of damaged segments in new segments, and drop the damaged ones.
+    """Save the undamaged episodes of damaged segments in new segments; drop the damaged segments.
 
-    Undamaged segments stay as they are; the saved episodes follow the episodes of these segments.
-    The new list of commits is written beside the old list and then takes the old list's place. The
-    old list and the damaged segments are moved aside, not removed. Nobody may write to the store
-    meanwhile.
+    Undamaged segments stay as they are. In the repaired store, the saved episodes come after the
+    episodes of the undamaged segments. The new list of commits is written beside the old list and
+    then takes the old list's place. The old list and the damaged segments are moved aside, not
+    removed. No other process may write to the store while it is repaired.
 
     Raises DataError if the disk refuses.
     """
@@ -88,7 +89,8 @@ def whole_episodes(
 ) -> Iterator[EncodedEpisode]:
     """Yield the episodes of a segment whose frames all pass their checksums.
 
-    If the actions, the proprioception or the offsets are damaged, no episode can be saved.
+    If the actions, the proprioception or the arrays of offsets of the segment are damaged, no
+    episode of the segment can be saved.
 
     paths: {camera or feature: path of its stream inside the segment}.
     block_sizes: {camera or feature: number of frames in a block}.
@@ -102,7 +104,7 @@ def whole_episodes(
     except DataError:
         return
     starts = np.concatenate([[0], ends[:-1]])
-    # index of the current episode's first block, in each stream
+    # {stream: index of the current episode's first block in that stream}
     first_block = dict.fromkeys(streams, 0)
     for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         blocks_of_streams = {}
@@ -123,7 +125,7 @@ def whole_episodes(
 
 
 def _read_numbers(segment: Path, commit: Commit, name: str) -> np.ndarray:
-    """Read actions or proprioception, (n D) float32; an array without dimensions has no file."""
+    """Read actions or proprioception, (n D) float32; if D is 0, there is no file to read."""
     shape = commit.arrays[name].shape
     if 0 in shape:
         return np.empty(shape, np.float32)
@@ -134,13 +136,13 @@ def _whole_blocks(stream: FrameStream, first: int, stop: int) -> list[bytes] | N
     """Return the encoded blocks first..stop-1, or None if one of them is damaged."""
     try:
         data, bounds = stream.read(first, stop)
-    except (DamagedBlock, OSError):  # OSError: a sector of the disk that cannot be read
+    except (DamagedBlock, OSError):  # OSError: the disk cannot read a sector
         return None
     return [data[low - bounds[0] : high - bounds[0]] for low, high in pairwise(bounds)]
 
 
 def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:
-    """Write a new list of commits, and exchange it for the old one by two renames."""
+    """Write a new list of commits, and put it in the place of the old list by two renames."""
     new, old, current = path / NEW, path / OLD, path / "commits"
     old = old.with_name(f"{OLD}.{uuid4().hex[:8]}") if old.exists() else old
     shutil.rmtree(new, ignore_errors=True)  # left by an interrupted repair
@@ -160,7 +162,7 @@ def _replace_commits(path: Path, commits: Sequence[Commit]) -> None:
 
 
 def _move_aside(path: Path, committed: set[str]) -> None:
-    """Move away all segments without a commit: damaged ones, and leftovers of killed writers."""
+    """Move away all segments without a commit: damaged segments and leftovers of killed writers."""
     aside = path / DAMAGED
     for folder in (path / "parts").iterdir():
         if folder.name not in committed:

@@ -28,7 +28,7 @@ T = TypeVar("T", bytes, np.ndarray)
 
 @dataclass(frozen=True)
 class EncodedEpisode:
-    """An episode as a segment holds it.
+    """An episode in the form in which a segment holds it: with encoded frames.
 
     streams: {camera or feature: encoded blocks}.
     actions, proprio: as in Episode.
@@ -55,7 +55,7 @@ class EncodedEpisode:
 
 
 class PendingSegment:
-    """Whole encoded episodes, in memory until `write`.
+    """A segment that is not written yet; its encoded episodes are held in memory until `write`.
 
     paths: {camera or feature: path of its stream inside the segment}.
     """
@@ -67,7 +67,7 @@ class PendingSegment:
 
     @property
     def size(self) -> int:
-        """Bytes of encoded frames."""
+        """Number of bytes of all encoded frames together."""
         return sum(self._bytes.values())
 
     def append(self, episode: EncodedEpisode) -> None:
@@ -82,7 +82,7 @@ class PendingSegment:
                     f"episode '{episode.id}': '{name}' passes 4 GiB in one segment; "
                     "split the episode"
                 )
-        self.episodes.append(episode)  # one step: Ctrl-C leaves no half episode
+        self.episodes.append(episode)  # a single step, so that Ctrl-C cannot leave half an episode
         self._bytes = sizes
 
     def write(self, folder: Path) -> Commit:
@@ -107,7 +107,7 @@ class PendingSegment:
         )
 
     def _arrays(self, tasks: tuple[Task, ...]) -> dict[str, np.ndarray]:
-        """Return the arrays of the segment, by their paths in it."""
+        """Return {path inside the segment: array}."""
         arrays = {}
         for name, path in self._paths.items():
             blocks = [block for episode in self.episodes for block in episode.streams[name]]
@@ -125,7 +125,7 @@ class PendingSegment:
 
 
 def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    import zarr  # takes 0.3 s, which readers do not need
+    import zarr  # imported here because the import takes 0.3 s, and readers do not need zarr
 
     root = zarr.create_group(folder, zarr_format=3)
     for name, array in arrays.items():
@@ -148,7 +148,7 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class DamagedBlock(Exception):  # noqa: N818 (it says what it is)
-    """Block number `block` of a stream is damaged or cut off."""
+    """The block with index `block` of a stream is damaged or truncated."""
 
     def __init__(self, block: int) -> None:
         super().__init__(block)
@@ -156,7 +156,7 @@ class DamagedBlock(Exception):  # noqa: N818 (it says what it is)
 
 
 class FrameStream:
-    """The encoded frames of a camera or a feature in one segment, read in ranges of blocks.
+    """Reads the encoded frames of a camera or a feature in one segment, in ranges of blocks.
 
     Thread-safe. The file is closed when the last reference to this object is gone.
 
@@ -179,13 +179,14 @@ class FrameStream:
     def read(self, first: int, stop: int) -> tuple[bytes, list[int]]:
         """Return blocks first..stop-1 back to back, and their bounds.
 
-        The bounds are offsets in the stream: where each block begins, and where the last one ends.
-        Raises DamagedBlock for the first block that is damaged or cut off.
+        The bounds are byte offsets in the stream: where each block begins, and where the last block
+        ends. Raises DamagedBlock for the first block that is damaged or truncated.
         """
         bounds = self.end[first : stop + 1].tolist()
         begin = bounds[0]
         data = self._ranges.read(begin, bounds[-1])
-        array = np.frombuffer(data, np.uint8)  # its slices are views, unlike those of bytes
+        # slices of an array are views; slices of `bytes` would be copies
+        array = np.frombuffer(data, np.uint8)
         for low, high, crc in zip(bounds, bounds[1:], self.crc[first:stop], strict=False):
             if checksum(array[low - begin : high - begin]) != crc:
                 return b"".join(self._read_again(block) for block in range(first, stop)), bounds
@@ -198,7 +199,8 @@ class FrameStream:
             data = self._ranges.read(start, stop)
             if checksum(data) == self.crc[block]:
                 return data
-            self._ranges.drop(start, stop)  # so that a remote file is read again when repaired
+            # if the remote file is repaired later, the next read then gets the repaired bytes
+            self._ranges.drop(start, stop)
         raise DamagedBlock(block)
 
     def prepare(self, first: int, stop: int) -> None:
@@ -209,7 +211,8 @@ class FrameStream:
 class OpenSegment:
     """The arrays of one segment.
 
-    Opening verifies actions and proprioception; frames are verified each time that they are read.
+    Opening verifies the checksums of the actions and the proprioception. The checksums of frames
+    are verified each time that the frames are read.
 
     numbers: {"action": (n A), "proprio": (n P)} float32, memory-mapped.
     """
@@ -221,7 +224,7 @@ class OpenSegment:
         self.numbers = {name: _map_array(segment, name, records) for name in ("action", "proprio")}
 
     def stream(self, path: str) -> FrameStream:
-        """Return the stream at a path in the segment, opened at its first use."""
+        """Return the stream at a path inside the segment; the first call opens the stream."""
         if path not in self._streams:
             self._streams[path] = FrameStream(self._segment, path, self._records)
         return self._streams[path]
@@ -230,7 +233,7 @@ class OpenSegment:
 def read_array(
     segment: Location, name: str, records: Mapping[str, ArrayRecord], dtype: str
 ) -> np.ndarray:
-    """Read a whole array and verify it; raises DataError that names the file."""
+    """Read a whole array and verify its checksum; raises DataError, which names the file."""
     record = records[name]
     file = chunk_file(segment, name, len(record.shape))
     data = _read_verified(file, record, Path.read_bytes)
@@ -238,13 +241,13 @@ def read_array(
 
 
 def _map_array(segment: Location, name: str, records: Mapping[str, ArrayRecord]) -> np.ndarray:
-    """Map a float32 array (n d) into memory and verify it once."""
+    """Map a float32 array (n d) into memory; its checksum is verified now and not again."""
     record = records[name]
     if 0 in record.shape:
         return np.zeros(record.shape, np.float32)
 
     def map_file(file: Path) -> np.ndarray:
-        # np.memmap would ask the system a dozen more questions about the path
+        # np.memmap would make a dozen more system calls for the path
         with file.open("rb", 0) as stream:
             memory = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
         return np.frombuffer(memory, "<f4").reshape(record.shape)
@@ -253,7 +256,10 @@ def _map_array(segment: Location, name: str, records: Mapping[str, ArrayRecord])
 
 
 def _read_verified(file: Location, record: ArrayRecord, read: Callable[[Path], T]) -> T:
-    """Read a whole file, or the cache's copy of it; a damaged copy is fetched again, once."""
+    """Read a file and verify its checksum.
+
+    A remote file is read from the cache's copy. If the copy is damaged, it is fetched once more.
+    """
     for _ in range(2):
         try:
             data = read(local_copy(file))

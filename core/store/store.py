@@ -1,4 +1,7 @@
-"""Reading an episode store: numbers are memory-mapped, frames are read and checked each time."""
+"""Reads an episode store.
+
+Actions and proprioception are memory-mapped. Frames are read from the file and verified each time.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -25,7 +28,8 @@ from core.store.layout import (
 from core.store.location import Location, RemotePath, fetch, locate
 from core.store.segment import DamagedBlock, FrameStream, OpenSegment, read_array
 
-# maximum number of segments that stay open; opening one takes as long as decoding some frames
+# maximum number of segments that stay open; they stay open because opening a segment takes as long
+# as decoding a few frames
 OPEN_SEGMENTS = 1024
 
 
@@ -33,17 +37,16 @@ class EpisodeStore:
     """The committed episodes of a store, numbered from 0 in the order of the commits.
 
     path: a folder, or the URL of a store in an object store or on a web server.
-    info: what the episodes have in common.
+    info: what all episodes have in common, for example the cameras and the frame rate.
     codecs: {camera or feature: codec}.
     tasks: distinct pairs of a task's name and its instruction.
     length: (episodes) int64, each episode's number of frames.
-    start: (episodes) int64, index of each episode's first frame, counted over all frames of the
-        store.
+    start: (episodes) int64, index of each episode's first frame among all frames of the store.
     task: (episodes) int64, index of each episode's task in `tasks`.
 
-    Opening reads no frames; everything else of a remote store is copied into the cache. The store
-    is thread-safe, and a pickled copy opens its own files. Every method raises DataError, which
-    names the file, for missing or damaged data.
+    Opening a store reads no frames. Opening a remote store copies all its other files into the
+    cache. The store is thread-safe, and a pickled copy opens its own files. Every method raises
+    DataError, which names the file, for missing or damaged data.
     """
 
     def __init__(self, path: str | Location) -> None:
@@ -56,7 +59,8 @@ class EpisodeStore:
         self.length, self.task, self._segment_of = self._read_episodes()
         self.start = np.cumsum(self.length) - self.length
         self._offset = self._starts_in_segment(self.length)
-        # {block size: (episodes), index of each episode's first block in its stream}
+        # {block size: (episodes), index of each episode's first block in a stream of that block
+        # size}
         self._first_block = {
             size: self._starts_in_segment(-(-self.length // size))
             for size in {codec.block_size for codec in self.codecs.values()}
@@ -67,14 +71,14 @@ class EpisodeStore:
         return len(self._ids)
 
     def __getitem__(self, episode: int) -> Episode:
-        """Return one whole episode with decoded frames; raises IndexError past the last."""
+        """Return one whole episode with decoded frames; raises IndexError if it does not exist."""
         if not -len(self) <= episode < len(self):
             raise IndexError(f"episode {episode} of {len(self)}")
         return self.read(episode % len(self))
 
     @property
     def name(self) -> str:
-        """The name of its folder, without .zarr."""
+        """The name of the store's folder, without .zarr."""
         path = self.path.resolve() if isinstance(self.path, Path) else self.path
         return path.name.removesuffix(".zarr")
 
@@ -96,7 +100,7 @@ class EpisodeStore:
             ) from error
 
     def episode_id(self, episode: int) -> str:
-        """Return the id that the episode was imported under."""
+        """Return the id that the episode got when it was imported."""
         return self._ids[episode]
 
     def task_name(self, episode: int) -> str:
@@ -110,7 +114,7 @@ class EpisodeStore:
     def actions(self, episode: int, start: int, stop: int) -> np.ndarray:
         """Return the actions of frames start..stop-1, (n A) float32, as a read-only view.
 
-        They are in the units of `info.action`.
+        The actions are in the units that `info.action` gives.
         """
         segment, offset = self._locate(episode, start, stop)
         return self._open(segment).numbers["action"][offset + start : offset + stop]
@@ -123,10 +127,10 @@ class EpisodeStore:
     def gather(
         self, feature: Literal["action", "proprio"], episodes: np.ndarray, frames: np.ndarray
     ) -> np.ndarray:
-        """Copy the numbers of many frames at once, (n K D) float32.
+        """Return a copy of the actions or proprioception of many frames, (n K D) float32.
 
-        episodes: (n).
-        frames: (n K), K frames of each episode.
+        episodes: (n), the index of each episode.
+        frames: (n K), the indices of K frames in each of these episodes.
         """
         segments, rows = self._segment_of[episodes], self._offset[episodes][:, None] + frames
         width = len(self.info.action.names if feature == "action" else self.info.proprio)
@@ -162,7 +166,8 @@ class EpisodeStore:
     def read_frames(self, name: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 of a camera or a feature into `out`; checksums are verified.
 
-        out: C-contiguous; (n Y X C) uint8 for a camera, (n *shape) of its dtype for a feature.
+        out: C-contiguous; (n Y X C) uint8 for a camera, or (n *shape) of the feature's dtype for a
+            feature.
         """
         stream, base, blocks = self._blocks(name, episode, start, stop)
         if not blocks:
@@ -182,12 +187,12 @@ class EpisodeStore:
         codec.decode(data, bounds, count, start - first, frames)
 
     def prepare(self, names: Sequence[str], starts: Iterable[tuple[int, int]], count: int) -> None:
-        """Begin to fetch runs of `count` frames, many at once, without waiting.
+        """Begin to fetch many runs of `count` consecutive frames in parallel; do not wait for them.
 
         names: the cameras and features to read.
         starts: (episode, first frame) of each run.
 
-        For a local store this does nothing, and `starts` is not even consumed.
+        For a local store, this method does nothing, and does not iterate over `starts`.
         """
         if not isinstance(self.path, RemotePath):
             return
@@ -200,9 +205,10 @@ class EpisodeStore:
     def _blocks(
         self, name: str, episode: int, start: int, stop: int
     ) -> tuple[FrameStream, int, range]:
-        """Return where frames start..stop-1 are: a stream, a block in it, and a range of blocks.
+        """Return where frames start..stop-1 are: (stream, episode's first block, range of blocks).
 
-        The block is the episode's first block in the stream. The range counts blocks from there.
+        The first block of the episode is an index in the stream. The range holds the blocks with
+        the frames; it counts blocks from the first block of the episode.
         """
         segment, _ = self._locate(episode, start, stop)
         size = self.codecs[name].block_size
@@ -214,13 +220,13 @@ class EpisodeStore:
         )
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the episode's segment, and the index of its first frame in that segment."""
+        """Return the index of the episode's segment, and of the episode's first frame in it."""
         if not 0 <= start <= stop <= self.length.item(episode):
             raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
         return self._segment_of.item(episode), self._offset.item(episode)
 
     def _read_episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Set ids, tasks and segments; return length, task and segment of every episode."""
+        """Set ids, tasks and segments; return all episodes' (length, task index, segment index)."""
         tasks_of_segments = self._read_commits()
         if isinstance(self.path, RemotePath):
             fetch(self._small_files())
@@ -240,8 +246,8 @@ class EpisodeStore:
     def _read_commits(self) -> list[list[tuple[str, str]]]:
         """Set ids and segments from the commits; return the tasks of each segment.
 
-        Nothing else of a commit is kept: the statistics of a thousand segments would take a hundred
-        megabytes.
+        The rest of each commit is not kept in memory, because the statistics of a thousand segments
+        would take a hundred megabytes.
         """
         tasks = []
         for number, commit in enumerate(read_commits(self.path)):
@@ -252,7 +258,7 @@ class EpisodeStore:
         return tasks
 
     def _small_files(self) -> list[Location]:
-        """Return all files of the segments except the files of encoded frames."""
+        """Return all files of all segments, except the files that hold encoded frames."""
         return [
             chunk_file(folder, name, len(record.shape))
             for folder, records in self._segments
@@ -261,34 +267,39 @@ class EpisodeStore:
         ]
 
     def _merge_statistics(self, feature: str) -> Statistics:
-        """Merge the statistics of the segments that the store had when it was opened."""
+        """Return the merged statistics of all segments that the store had when it was opened."""
         commits = islice(read_commits(self.path), len(self._segments))
         return Statistics.merge(commit.statistics[feature] for commit in commits)
 
     def _starts_in_segment(self, counts: np.ndarray) -> np.ndarray:
-        """Return where each episode begins in its segment, in frames or in blocks.
+        """Return the index of each episode's first frame, or first block, in the episode's segment.
 
-        counts: (episodes), each episode's number of frames or blocks.
+        counts: (episodes), each episode's number of frames, or of blocks.
         """
         starts = np.cumsum(counts) - counts
-        # the first episode of each episode's segment
+        # for each episode, the index of the first episode in the same segment
         first_episode = np.searchsorted(self._segment_of, self._segment_of)
         relative: np.ndarray = starts - starts[first_episode]
         return relative
 
     def _cache_open_segments(self) -> Callable[[int], OpenSegment]:
-        """Return a function that opens a segment by its number and keeps the latest ones open.
+        """Return a function that returns the open segment with a given index.
 
-        An open segment holds one file for each camera and feature, and two for the actions and the
-        proprioception. All open segments together hold at most a quarter of the files that the
-        process can open (`ulimit -n`), since other stores and other readers need files, too. A
-        segment that is no longer kept is closed when its last reader has finished.
+        The function opens the segment if it is not open yet. The segments that were used last stay
+        open.
+
+        An open segment keeps one file open for each camera and each feature, and two files for the
+        actions and the proprioception. All open segments together keep at most a quarter of the
+        files open that the process may open (`ulimit -n`), because other stores and other readers
+        need open files, too. A segment that is dropped from the open segments is closed when its
+        last reader has finished.
         """
         limit, _ = getrlimit(RLIMIT_NOFILE)
         most = OPEN_SEGMENTS
         if limit != RLIM_INFINITY:
             most = min(most, max(1, limit // 4 // (len(self._stream_paths) + 2)))
-        # a function of `self` would be a cycle, and keep files open until garbage is collected
+        # a function that uses `self` would form a reference cycle with the store, and files would
+        # stay open until the garbage collector runs
         segments = self._segments
 
         @lru_cache(maxsize=most)

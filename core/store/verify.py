@@ -1,4 +1,4 @@
-"""`joinery verify STORE.zarr`: check every checksum of a store, and name what is damaged."""
+"""`joinery verify STORE.zarr`: check every checksum of a store, and name the damaged files."""
 
 import errno
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from core.store.layout import (
 )
 from core.store.location import Location, stream
 
-# number of bytes that are read at once
+# number of bytes that one read asks for
 PIECE_BYTES = 2**24
 
 
@@ -26,8 +26,8 @@ PIECE_BYTES = 2**24
 class Damage:
     """What is wrong with one segment or with its commit.
 
-    number: index of the commit, which its file is named after.
-    commit: None where the commit itself is damaged.
+    number: index of the commit; the name of the commit's file is this index.
+    commit: the commit of the segment; None if the commit itself is damaged.
     reasons: one line for each damaged file.
     """
 
@@ -37,7 +37,7 @@ class Damage:
 
 
 def verify(path: Location, jobs: int) -> list[Damage]:
-    """Check every file that a store's commits name, `jobs` segments at once.
+    """Check every file that a store's commits name; `jobs` segments are checked in parallel.
 
     Raises DataError if the store itself cannot be opened.
     """
@@ -48,7 +48,7 @@ def verify(path: Location, jobs: int) -> list[Damage]:
 
 
 def commit_numbers(path: Location) -> range:
-    """Return the numbers of the commits that a store should have, missing ones included."""
+    """Return the indices of the commits that a store should have, including missing commits."""
     stems = [file.name.removesuffix(".json") for file in commit_files(path)]
     numbers = [int(stem) for stem in stems if stem.isdigit()]
     return range(max(numbers, default=-1) + 1)
@@ -77,7 +77,8 @@ def _compare(file: Location, expected: int) -> str | None:
         for piece in stream(file, PIECE_BYTES):
             crc = google_crc32c.extend(crc, piece)
     except OSError as error:
-        # other errors, missing permissions for example, say nothing about the file's content
+        # only these two errors show that the file is damaged; other errors, a missing permission
+        # for example, say nothing about the file's content
         if error.errno not in (errno.ENOENT, errno.EIO):
             raise DataError(
                 f"{file}: cannot be read ({error.strerror}); make it readable, then verify again"

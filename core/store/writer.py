@@ -1,4 +1,4 @@
-"""Writing an episode store: episodes are appended in immutable segments, never changed."""
+"""Writes an episode store: episodes are appended in immutable segments and never changed."""
 
 import re
 from collections.abc import Mapping
@@ -27,16 +27,18 @@ SEGMENT_BYTES = 64 * 2**20
 class StoreWriter:
     """Appends episodes to a new or existing store; several writers may share a store.
 
-    The store appears with its first episode, which decides the codec of each camera. Episodes
-    become visible, all or none, when a segment is committed: at `segment_bytes`, at `commit()`, and
-    at the end of the `with` block. An exception in the block drops episodes that are not committed.
+    The store is created when it gets its first episode. That episode decides the codec of each
+    camera. All episodes of a segment become visible together, when the segment is committed. A
+    segment is committed when it reaches `segment_bytes`, when `commit()` is called, and at the end
+    of the `with` block. If the `with` block raises an exception, episodes that are not committed
+    yet are dropped.
 
-    info: what the episodes have in common.
+    info: what all episodes have in common, for example the cameras and the frame rate.
     committed: the ids of the committed episodes, including those of other writers.
-    codecs: {camera or feature: codec}; None until there is an episode.
-    codec_costs: {camera: {codec: cost}} if this writer chose the codecs; else empty.
+    codecs: {camera or feature: codec}; None until the store has an episode.
+    codec_costs: {camera: {codec: cost}} if this writer chose the codecs; otherwise empty.
 
-    Raises DataError if the store exists and its info differs, or if a camera's name is invalid.
+    Raises DataError if the store exists and has another info, or if a camera's name is invalid.
     """
 
     def __init__(self, path: Path, info: StoreInfo, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -46,7 +48,7 @@ class StoreWriter:
         self.codecs: Mapping[str, Codec] | None = None
         self.codec_costs: Mapping[str, Mapping[Codec, Cost]] = {}
         self._segment_bytes = segment_bytes
-        self._commits = 0  # number of commits that this writer knows
+        self._commits = 0  # number of commits that this writer has read or published
         self._pending: PendingSegment | None = None
         for name in self.info.cameras:
             if not re.fullmatch(NAME, name):
@@ -64,11 +66,18 @@ class StoreWriter:
             self._join()
 
     def append(self, episode: Episode) -> None:
-        """Add one episode; raises DataError, naming episode and frame, if it breaks the info."""
+        """Add one episode.
+
+        Raises DataError, which names the episode and the frame, if the episode does not match the
+        info.
+        """
         self.append_encoded(self.encode(episode))
 
     def encode(self, episode: Episode) -> EncodedEpisode:
-        """Check and encode an episode without adding it; the first one decides the codecs."""
+        """Check and encode an episode without adding it.
+
+        The first episode of a store decides the codecs.
+        """
         check_episode(episode, self.info)
         if self.codecs is None:
             self.codec_costs = {
@@ -83,7 +92,10 @@ class StoreWriter:
         return EncodedEpisode.of(episode, self.codecs)
 
     def append_encoded(self, episode: EncodedEpisode) -> None:
-        """Add one episode that was already checked and encoded by this writer's codecs."""
+        """Add one encoded episode.
+
+        It must have been checked and encoded by `encode`, with the codecs of this writer.
+        """
         pending = self._pending or PendingSegment(stream_paths(self.info))
         if episode.id in self.committed or episode.id in {other.id for other in pending.episodes}:
             raise DataError(
@@ -98,7 +110,7 @@ class StoreWriter:
     def commit(self) -> None:
         """Publish the episodes appended so far.
 
-        Raises DataError if the disk refuses; then none of these episodes remains in the store.
+        Raises DataError if the disk refuses; in that case, the store holds none of these episodes.
         """
         if self._pending is None:
             return
@@ -107,7 +119,7 @@ class StoreWriter:
         try:
             self._publish(pending.write(folder))
         except BaseException as error:
-            # Ctrl-C may have come right after the commit
+            # Ctrl-C may have come right after the commit was published; then the segment must stay
             new_commits = read_commits(self.path, self._commits)
             if not any(commit.segment == folder.name for commit in new_commits):
                 remove(folder)
@@ -117,7 +129,10 @@ class StoreWriter:
         self.committed.update(episode.id for episode in pending.episodes)
 
     def _publish(self, commit: Commit) -> None:
-        """Publish a commit under the next free number, unless another writer has its episodes."""
+        """Publish a commit under the next free index.
+
+        Raises DataError if another writer has added one of the commit's episodes.
+        """
         while True:
             self._read_new_commits()
             if duplicates := self.committed.intersection(commit.episodes):
@@ -130,13 +145,13 @@ class StoreWriter:
                 return
 
     def _read_new_commits(self) -> None:
-        """Read what other writers have committed."""
+        """Read the commits that other writers have published since this writer last looked."""
         for commit in read_commits(self.path, self._commits):
             self.committed.update(commit.episodes)
             self._commits += 1
 
     def _join(self) -> None:
-        """Continue an existing store."""
+        """Read the codecs and commits of an existing store, to append to that store."""
         stored, self.codecs = read_attributes(self.path)
         if disagreements := differences(self.info, stored):
             raise DataError(
@@ -146,9 +161,11 @@ class StoreWriter:
 
     def _create(self, codecs: Mapping[str, Codec]) -> None:
         """Create the store, or join it if another writer has created it in the meantime."""
-        import zarr  # takes 0.3 s, which only a new store needs
+        # imported here because the import takes 0.3 s, and only creating a store needs zarr
+        import zarr
 
-        target = self.path.resolve()  # a rename would not follow a link to an empty folder
+        # resolved because a rename does not follow a symbolic link to an empty folder
+        target = self.path.resolve()
         try:
             with written_aside(target, durable=True) as folder:
                 zarr.create_group(
@@ -157,7 +174,8 @@ class StoreWriter:
                 (folder / "parts").mkdir()
                 (folder / "commits").mkdir()
         except OSError as error:
-            # a folder that is not empty can only be the other writer's store
+            # if the folder is not empty, it can only be a store that another writer has created
+            # meanwhile
             if error.errno not in (ENOTEMPTY, EEXIST, ENOTDIR) or not target.exists():
                 raise self._write_error(error) from error
             sync(target.parent)
@@ -183,7 +201,10 @@ class StoreWriter:
 
 
 def check_episode(episode: Episode, info: StoreInfo) -> None:
-    """Raise DataError, naming episode, frame and dimension, if an episode breaks the info."""
+    """Raise DataError if an episode does not match the info.
+
+    The error names the episode, the frame and the dimension.
+    """
     where, length = f"episode {episode.id!r}", len(episode)
     for name in ("id", "task", "instruction"):
         _check_text(getattr(episode, name), f"{where}, {name}")

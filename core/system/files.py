@@ -13,14 +13,16 @@ from uuid import uuid4
 def written_aside(
     path: Path, *, durable: bool = False, keep_suffix: bool = False
 ) -> Iterator[Path]:
-    """Yield a hidden path beside `path`, and rename it to `path` when the block ends.
+    """Yield a hidden path in the folder of `path`; rename it to `path` when the `with` block ends.
 
-    The block may write a file or a folder there. A file at `path` is replaced in one step. If the
-    block raises, `path` stays as it was, and what the block wrote is removed.
+    The `with` block may write a file or a folder at the hidden path. A file at `path` is replaced
+    in one step. If the block raises an exception, `path` stays as it was, and everything at the
+    hidden path is removed.
 
     durable: flush everything to the disk before and after the rename. Without these flushes, a
         crash of the machine may keep the rename and lose the contents.
-    keep_suffix: the hidden name ends like `path`, for libraries that look at a file's suffix.
+    keep_suffix: give the hidden path the suffix of `path`, for libraries that look at a file's
+        suffix.
 
     Raises OSError if the disk refuses, or if `path` is a folder that is not empty.
     """
@@ -39,7 +41,10 @@ def written_aside(
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left of `written_aside(path)`; nobody may be writing it now."""
+    """Remove the hidden files that killed processes left of `written_aside(path)`.
+
+    No other process may be writing `path` now, because its hidden file would be removed, too.
+    """
     for leftover in path.parent.glob(f".{escape(path.name)}.*"):
         remove(leftover)
 
@@ -54,7 +59,7 @@ def remove(path: Path) -> None:
 
 
 def sync(*paths: Path) -> None:
-    """Wait until files and folders are on the disk."""
+    """Return when all data of the given files and folders is on the disk."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -64,7 +69,10 @@ def sync(*paths: Path) -> None:
 
 
 def tree(path: Path) -> Iterator[Path]:
-    """Yield everything below a folder, then the folder itself; for a file, only the file."""
+    """Yield all files and folders inside a folder, then the folder itself.
+
+    For a file, yield only the file.
+    """
     yield from path.rglob("*")
     yield path
 
@@ -72,8 +80,8 @@ def tree(path: Path) -> Iterator[Path]:
 def complete_lines(path: Path) -> list[str]:
     """Return the lines of a file of JSON objects, without an incomplete last line.
 
-    A process that was killed or is still writing may have left half a line. A missing file has no
-    lines.
+    A process that was killed or is still writing may have left half a line. If the file does not
+    exist, the result is empty.
     """
     if not path.exists():
         return []

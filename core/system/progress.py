@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, an occasional line of text elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, occasional lines of text elsewhere."""
 
 import time
 from types import TracebackType
@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# number of progress lines for the whole work, if the output is not a terminal
+# number of lines that are printed for the whole work, if the output is not a terminal
 LINES = 20
 
 
@@ -23,8 +23,9 @@ class Progress:
 
     activity: what is being done, "importing" for example.
     unit: what is counted, "episodes" for example.
-    total: number of units; None: the first `update` gives it.
-    completed: number of units that were done before, where `total` is known.
+    total: number of units; None if the first `update` will give this number.
+    completed: number of units that were done before this object was created; it is used only if
+        `total` is given.
     transient: remove the bar from the terminal at the end.
     """
 
@@ -74,7 +75,8 @@ class Progress:
 
         text: further information, losses for example.
         """
-        if self._initial is None:  # measure from here: earlier runs may have done these units
+        # measure the speed from here, since earlier runs may have done these units
+        if self._initial is None:
             self._initial, self._start_time = completed, time.perf_counter()
         total = self._total = total or self._total or completed
         self._bar.update(self._task, completed=completed, total=total, description=text)

@@ -1,4 +1,4 @@
-"""Dataclasses from plain data, with every type checked; errors in one line."""
+"""Makes dataclasses from plain data and checks every type; gives error messages in one line."""
 
 import json
 from typing import Any, TypeVar
@@ -11,9 +11,9 @@ T = TypeVar("T")
 def from_plain(kind: type[T], plain: Any) -> T:
     """Make a dataclass from plain data: numbers, strings, lists, and mappings with string keys.
 
-    The data goes through JSON, because pydantic's strict mode for JSON checks every type and still
-    accepts a list for a tuple and a string for a path. Raises pydantic's ValidationError, and
-    whatever `json.dumps` raises.
+    The data goes through JSON, because pydantic's strict mode for JSON checks every type, but
+    accepts a list where a tuple is declared and a string where a path is declared. Raises
+    pydantic's ValidationError, and whatever `json.dumps` raises.
     """
     return TypeAdapter(kind).validate_json(json.dumps(plain), strict=True)
 
@@ -21,7 +21,8 @@ def from_plain(kind: type[T], plain: Any) -> T:
 def one_line(error: Exception) -> str:
     """Return the message of an error in one line, or the name of its class if it has no message.
 
-    The mistakes that a pydantic error reports are joined. The file name of an OSError is left out.
+    If a pydantic error reports several mistakes, their messages are joined. The file name of an
+    OSError is left out.
     """
     if isinstance(error, ValidationError):
         lines = []

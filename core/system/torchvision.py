@@ -11,21 +11,22 @@ _declarations: list[object] = []
 
 
 def import_library(module: str, extra: str | None = None) -> ModuleType:
-    """Import a library that uses torchvision; like `import_optional` otherwise.
+    """Import a library that uses torchvision; the arguments are those of `import_optional`.
 
-    It works even where the installed torchvision was built for another torch.
+    The import works even if the installed torchvision was built for another version of torch.
     """
     _make_torchvision_importable()
     return import_optional(module, extra)
 
 
 def _make_torchvision_importable() -> None:
-    """Import torchvision; if its compiled operators do not load, declare the ones that it uses.
+    """Import torchvision; if its compiled operators do not load, declare those that are needed.
 
-    PyPI's torchvision beside a CPU-only torch cannot load its compiled operators. Its import then
-    fails at the first operator that it looks up ("operator torchvision::nms does not exist"). The
-    import looks up two operators, and neither timm nor transformers calls these two. So it is
-    enough to declare both operators without an implementation.
+    If torchvision comes from PyPI and torch is a CPU-only build, torchvision cannot load its
+    compiled operators. The import of torchvision then fails at the first operator that it looks up
+    ("operator torchvision::nms does not exist"). The import looks up two operators, and neither
+    timm nor transformers calls these two. So it is enough to declare both operators without an
+    implementation.
     """
     import torch
 
@@ -39,7 +40,7 @@ def _make_torchvision_importable() -> None:
         if "operator torchvision::" not in str(error):
             raise
     for name in set(sys.modules) - before:
-        # the failed import has left its modules half initialised
+        # the failed import has left half-initialised modules of torchvision, so remove them
         if name.partition(".")[0] == "torchvision":
             del sys.modules[name]
     operators = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Contract tests of a part; its author runs them with any test runner, pytest for example:
+"""Contract tests for the author of a part, who runs them with any test runner, pytest for example:
 
     @pytest.mark.parametrize("check", checks_for("policy_head", MLPHead, MLPHeadConfig()), ids=str)
     def test_contract(check):
@@ -31,9 +31,10 @@ def checks_for(kind: Part, build: Build, config: Any, setup: Setup = _DEFAULT_SE
     """Return the checks of one part.
 
     build, config: the part's build function and its configuration, as the plugin registers them.
-    setup: what core would tell the part; give one if the defaults do not fit.
+    setup: what core would tell the part about the policy around it; give a setup of your own if the
+        part cannot be built with the default values.
 
-    Raises ValueError for a kind that has no checks.
+    Raises ValueError if there are no checks for this kind of part.
     """
     if kind not in _CHECKS:
         raise ValueError(f"no checks for a '{kind}'; there are checks for {', '.join(_CHECKS)}")

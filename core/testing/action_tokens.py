@@ -1,4 +1,4 @@
-"""Contract tests of action-token strategies; a very simple backbone reads their sequences."""
+"""Contract tests of action-token strategies; a weighted mean of tokens replaces the backbone."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,9 +25,9 @@ from core.testing.common import (
     normal,
 )
 
-# vision (B T N D), text (B M D), proprioception (B T P)
+# (vision (B T N D), text (B M D), proprioception (B T P))
 Inputs = tuple[TokenGroup, TokenGroup, Tensor]
-# number of tokens of each sample's instruction
+# number of real text tokens of each sample
 TEXT_LENGTHS = [2 + i for i in range(BATCH)]
 
 
@@ -54,12 +54,12 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def read_in_type(strategy: ActionTokens, dtype: torch.dtype, setup: Setup) -> Tensor:
-    """Read the test inputs in a floating-point type -> (B T Q D)."""
+    """Return the readout (B T Q D) for the test inputs in a floating-point type."""
     return readout(strategy, *inputs(setup, dtype))
 
 
 def sequence_is_well_formed(strategy: ActionTokens, setup: Setup) -> None:
-    """Shapes and types are right, tokens and frames are in order, and actions can be read."""
+    """Sequences have the right shapes and types, tokens of frames in order, and a valid readout."""
     sequence = strategy.layout(*inputs(setup), None, generator())
     expect_shape(sequence.tokens, (None, None, setup.width), "sequence.tokens")
     _expect_labels(sequence)
@@ -88,7 +88,7 @@ def sequence_is_well_formed(strategy: ActionTokens, setup: Setup) -> None:
 
 
 def _expect_labels(sequence: TokenSequence) -> None:
-    """Check shape and type of the labels (S L); mask and block may be None."""
+    """Check shape (S L) and type of each label of the tokens; mask and block may be None."""
     for name, dtype in (
         ("mask", torch.bool),
         ("frame", torch.int64),
@@ -102,9 +102,9 @@ def _expect_labels(sequence: TokenSequence) -> None:
 
 
 def _expect_readout(sequence: TokenSequence, mask: Tensor, shape: tuple[int, int, int]) -> None:
-    """Check that `readout` points at real action tokens of the right frame.
+    """Check that each index in `readout` is that of a real action token of the right frame.
 
-    shape: the shape (B T Q) that it must have.
+    shape: the shape (B T Q) that `readout` must have.
     """
     readout = sequence.readout
     expect(tuple(readout.shape) == shape, "sequence.readout", f"shape {shape}", str(readout.shape))
@@ -124,7 +124,7 @@ def _expect_readout(sequence: TokenSequence, mask: Tensor, shape: tuple[int, int
 
 @torch.no_grad()
 def samples_are_independent(strategy: ActionTokens, setup: Setup) -> None:
-    """A sample alone, without padded text, gives the same readout as in a padded batch."""
+    """A sample gives the same readout alone, without padded text, as in a padded batch."""
     vision, text, proprio = inputs(setup)
     together = readout(strategy, vision, text, proprio)
     for i, words in enumerate(TEXT_LENGTHS):
@@ -140,7 +140,7 @@ def samples_are_independent(strategy: ActionTokens, setup: Setup) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(strategy: ActionTokens, setup: Setup) -> None:
-    """The contents of the text's padding make no difference."""
+    """The contents of the text's padding do not change the readout."""
     vision, text, proprio = inputs(setup)
     assert text.mask is not None
     other = replace(text, tokens=torch.where(text.mask[..., None], text.tokens, 7.0))
@@ -192,7 +192,7 @@ def observation_and_instruction_are_seen(strategy: ActionTokens, setup: Setup) -
 
 @torch.no_grad()
 def window_is_frame_by_frame(strategy: ActionTokens, setup: Setup) -> None:
-    """The last `context` frames give a robot the same readout as the whole window in training."""
+    """The last `context` frames give the same readout as the whole training window."""
     vision, text, proprio = inputs(setup)
     window = readout(strategy, vision, text, proprio)
     for t in range(setup.action.window):
@@ -208,10 +208,11 @@ def window_is_frame_by_frame(strategy: ActionTokens, setup: Setup) -> None:
 def readout(
     strategy: ActionTokens, vision: TokenGroup, text: TokenGroup, proprio: Tensor
 ) -> Tensor:
-    """Lay out sequences, mix their tokens, and read the action tokens -> (B T Q D).
+    """Lay out sequences, mix their tokens, and return the mixed action tokens (B T Q D).
 
-    In place of a backbone, each token is mixed with the mean of all tokens that it may see,
-    weighted by their position. A wrong mask, frame, block or position thus changes the result.
+    There is no backbone. Instead, each token is added to the mean of all tokens that it may see,
+    weighted by the positions of these tokens. So a wrong mask, frame, block or position changes the
+    result.
     """
     sequence = strategy.layout(vision, text, proprio, None, generator([0] * len(vision.tokens)))
     tokens, length = sequence.tokens, sequence.tokens.shape[1]

@@ -51,7 +51,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def run(backbone: Backbone, dtype: torch.dtype, window: int) -> Tensor:
-    """Run padded sequences in a floating-point type -> (S L width), with zeros for padding."""
+    """Return the hidden states (S L width) of padded sequences, with zeros at the padding."""
     whole = sequence(backbone.width, window)
     assert whole.mask is not None
     hidden: Tensor = backbone(replace(whole, tokens=whole.tokens.to(dtype)))
@@ -59,7 +59,7 @@ def run(backbone: Backbone, dtype: torch.dtype, window: int) -> Tensor:
 
 
 def shape_is_kept(backbone: Backbone, window: int) -> None:
-    """(S L width) -> (S L width)."""
+    """Tokens (S L width) give hidden states (S L width)."""
     whole = sequence(backbone.width, window)
     hidden = backbone(whole)
     expect_shape(hidden, tuple(whole.tokens.shape), "hidden states")
@@ -68,7 +68,7 @@ def shape_is_kept(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def samples_are_independent(backbone: Backbone, window: int) -> None:
-    """A sequence alone, without padding, gives the same hidden states as in a padded batch."""
+    """A sequence gives the same hidden states alone, without padding, as in a padded batch."""
     together = sequence(backbone.width, window)
     hidden = backbone(together)
     for i in range(BATCH):
@@ -82,7 +82,7 @@ def samples_are_independent(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(backbone: Backbone, window: int) -> None:
-    """The contents of the padding make no difference."""
+    """The contents of the padding do not change the hidden states of real tokens."""
     before = sequence(backbone.width, window)
     assert before.mask is not None
     after = replace(
@@ -141,7 +141,7 @@ def all_observations_are_seen(backbone: Backbone, window: int) -> None:
 
 
 def what_is_read_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`read` gives what `forward` gives at the action tokens, and the same gradient."""
+    """`read` returns what `forward` returns at the action tokens; both give the same gradient."""
     whole = sequence(backbone.width, window)
     received = []
     for read in (lambda x: backbone(x).flatten(0, 1)[x.readout], backbone.read):
@@ -160,7 +160,7 @@ def what_is_read_is_what_forward_gives(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def blocks_are_obeyed(backbone: Backbone, window: int) -> None:
-    """A token does not see a later block, not even one of its own frame."""
+    """A token does not see a later block, not even a later block of the same frame."""
     before = sequence(backbone.width, window, padded=False, causal=False)
     is_action = (before.kind == TokenKind.ACTION)[..., None]
     last = is_action & (before.frame == window - 1)[..., None]
@@ -174,7 +174,7 @@ def blocks_are_obeyed(backbone: Backbone, window: int) -> None:
 
 
 def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
-    """The first token of a block depends on its last one, unless `both_ways` is False."""
+    """The first token of a block depends on the block's last token, unless `both_ways` is False."""
     if not backbone.both_ways:
         return
     whole = sequence(backbone.width, window, padded=False, causal=False)
@@ -194,7 +194,10 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`remember` gives the tokens that `forward` gives, and of every layer what `offers` names."""
+    """`remember` returns the tokens that `forward` returns, and all that `offers` names.
+
+    For every layer, it returns the keys and values, or the hidden states, if `offers` names them.
+    """
     if not backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"}:
         return
     whole = sequence(backbone.width, window, causal=False)
@@ -224,17 +227,18 @@ def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
-    """A sequence that is run in two pieces gives the same hidden states as in one piece."""
+    """A sequence gives the same hidden states if it is run in two pieces as if it is run whole."""
     if not backbone.offers & {"extend", "carry"}:
         return
     for causal in (True, False) if backbone.both_ways else (True,):
         whole = sequence(backbone.width, window, padded=False, causal=causal)
-        # Write the blocks out, so that the second piece's blocks continue those of the first piece.
+        # Give the blocks explicitly, so that the block numbers of the second piece continue those
+        # of the first piece.
         with_blocks = replace(whole, block=blocks_of(whole))
         first = select_columns(with_blocks, slice(0, TOKENS_PER_FRAME))
         second = select_columns(with_blocks, slice(TOKENS_PER_FRAME, None))
         memory = backbone.remember(second, backbone.remember(first))
-        # A recurrent backbone carries a state, and returns the tokens of the second piece alone.
+        # A recurrent backbone carries a state, so it returns the tokens of the second piece only.
         count = second.tokens.shape[1]
         received, expected = memory.tokens[:, -count:], backbone(whole)[:, -count:]
         expect_close(received, expected, f"hidden states run in two halves, blocks {not causal}")
@@ -242,7 +246,7 @@ def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None:
-    """Tokens added to a frame give the same with and without later frames and padding."""
+    """Tokens that are added to a frame ignore later frames and padding."""
     if "extend" not in backbone.offers:
         return
     whole = sequence(backbone.width, window)
@@ -267,8 +271,8 @@ def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None
 
 
 def other_tokens(whole: TokenSequence) -> Tensor:
-    """Return tokens (S L width) that differ from those of the sequence."""
-    # Random tokens, because a layer norm would remove a constant that is added to a token.
+    """Return tokens (S L width) that differ from the tokens of the sequences."""
+    # The tokens are random: a constant that is added to a token would be removed by a layer norm.
     return normal(*whole.tokens.shape, seed=16) * 3
 
 
@@ -284,16 +288,16 @@ def context_of(backbone: Backbone, whole: TokenSequence, frame: Tensor) -> Conte
 
 
 def select_columns(whole: TokenSequence, columns: slice) -> TokenSequence:
-    """Return some columns of tokens; the sequences must have no padding."""
+    """Return the sequences with only the tokens in these columns; there must be no padding."""
     return whole.map_columns(lambda x: x[:, columns])
 
 
 def sequence(width: int, window: int, *, padded: bool = True, causal: bool = True) -> TokenSequence:
-    """Return random packed sequences (B T*4 width).
+    """Return random packed sequences (B T*4 width), with four tokens for each frame.
 
-    padded: the second and the third sequence lack tokens of their first frame.
-    causal: whether every token is a block of its own. If not, a frame's observation tokens are one
-        block, and its action token is the next block.
+    padded: whether the second and the third sequence lack some tokens of their first frame.
+    causal: whether every token is a separate block. If not, the observation tokens of a frame are
+        one block, and the frame's action token is the next block.
     """
     length = window * TOKENS_PER_FRAME
     mask = torch.ones(BATCH, length, dtype=torch.bool)
@@ -311,7 +315,7 @@ def sequence(width: int, window: int, *, padded: bool = True, causal: bool = Tru
 
 
 def without_padding(together: TokenSequence, i: int) -> TokenSequence:
-    """Return one sequence without its padding."""
+    """Return sequence `i` without its padding."""
     assert together.mask is not None
     row, length = slice(i, i + 1), int(together.mask[i].sum())
     return TokenSequence(

@@ -1,4 +1,4 @@
-"""What the contract tests share: inputs, comparisons, and the checks of every kind of part."""
+"""What all contract tests use: inputs, comparisons, and the tests for every kind of part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +20,19 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Setup:
-    """The policy around a part under test: what core would tell the part when it builds it.
+    """The policy around a part under test, as core would describe it when it builds the part.
 
     cameras: {camera: (C, Y, X)}.
     text_width: width of the text tokens that a vision encoder may condition on.
     width: width of the backbone.
     vision_width: width of the vision tokens that a policy head may read before the backbone; at
         most `width`.
-    proprio_dim: numbers of proprioception per frame.
-    text_prefix: number of tokens of every instruction that stand before the images.
-    tokens: number of action tokens per frame that a policy head reads.
+    proprio_dim: number of dimensions of the proprioception.
+    text_prefix: number of tokens at the start of every instruction that must stand before the image
+        tokens.
+    tokens: number of action tokens that a policy head reads in each frame.
     embodiments: names of the stores that a policy is trained on.
-    features: {name: feature} of further features that a vision encoder or a policy head may read.
+    features: {name: feature}, the named features that a vision encoder or a policy head may read.
     action: window, horizon and dimensions of the actions.
     """
 
@@ -68,18 +69,18 @@ class Check:
 
 @dataclass(frozen=True)
 class PartUnderTest:
-    """How to build a part, and how to run it on the test inputs of its kind.
+    """How to build a part, and how to run the part on the test inputs for its kind of part.
 
     construct: builds the part.
-    run: called with the part and the floating-point type of the inputs; returns all outputs in one
-        tensor.
+    run: runs the part; it is called with the part and the floating-point type of the inputs, and
+        returns all outputs of the part in one tensor.
     """
 
     construct: Callable[[], Any]
     run: Callable[[Any, torch.dtype], Tensor]
 
     def build(self, seed: int = 0) -> Any:
-        """Build the part in evaluation mode; the caller's random state stays as it is."""
+        """Build the part in evaluation mode, without changing the global random state."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.construct().eval()
@@ -88,9 +89,10 @@ class PartUnderTest:
 def checks_of(
     part: PartUnderTest, tests: Sequence[Callable[..., None]], *arguments: Any
 ) -> list[Check]:
-    """Return the checks of one part: the tests of its kind, and the tests of all kinds.
+    """Return the checks of one part: the tests for its kind of part, and the tests for every part.
 
-    tests: tests of the part's kind; each is called with a newly built part and the arguments.
+    tests: the tests for this kind of part; each test is called with a newly built part and
+        `arguments`.
     """
 
     def build_and_test(test: Callable[..., None]) -> None:
@@ -110,11 +112,12 @@ def checks_of(
 
 
 def gradients_reach_every_parameter(part: PartUnderTest) -> None:
-    """Training moves every parameter that requires a gradient."""
+    """Every parameter that requires a gradient gets a gradient in training."""
     module = part.build()
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return
-    # Move all weights a little: a layer that starts at zero passes no gradient to earlier layers.
+    # Change all weights a little, because a layer whose weights are zero passes no gradient to the
+    # layers before it.
     with torch.no_grad():
         for index, parameter in enumerate(module.parameters()):
             parameter += 0.02 * normal(*parameter.shape, seed=index).to(parameter.dtype)
@@ -135,7 +138,7 @@ def gradients_reach_every_parameter(part: PartUnderTest) -> None:
 
 @torch.no_grad()
 def state_dict_round_trip(part: PartUnderTest) -> None:
-    """All that a part has learned is in its state dict."""
+    """The state dict holds everything that a part has learned."""
     module, other = part.build(seed=0), part.build(seed=1)
     other.load_state_dict(module.state_dict(), strict=True)
     expected, received = part.run(module, torch.float32), part.run(other, torch.float32)
@@ -144,7 +147,7 @@ def state_dict_round_trip(part: PartUnderTest) -> None:
 
 @torch.no_grad()
 def bfloat16_is_finite(part: PartUnderTest) -> None:
-    """A part runs when its weights and inputs are bfloat16."""
+    """A part runs and gives finite outputs if its weights and inputs are bfloat16."""
     output = part.run(part.build().to(torch.bfloat16), torch.bfloat16)
     expect(
         bool(output.isfinite().all()), "output in bfloat16", "finite numbers", "infinities or NaN"
@@ -153,7 +156,7 @@ def bfloat16_is_finite(part: PartUnderTest) -> None:
 
 @torch.no_grad()
 def output_is_repeatable(part: PartUnderTest) -> None:
-    """A part keeps nothing from call to call, and the same seed builds the same network."""
+    """A part keeps no state between calls, and the same seed builds the same network."""
     module = part.build()
     first, again = part.run(module, torch.float32), part.run(module, torch.float32)
     rebuilt = part.run(part.build(), torch.float32)
@@ -178,13 +181,13 @@ def nothing_is_drawn_from_the_global_generator(part: PartUnderTest) -> None:
 
 
 def expect(holds: bool, what: str, expected: str, received: str) -> None:
-    """Raise AssertionError with what was expected and received, unless `holds`."""
+    """Raise AssertionError, which says what was expected and received, if `holds` is false."""
     if not holds:
         raise AssertionError(f"{what}: expected {expected}, received {received}")
 
 
 def expect_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
-    """Check a shape; None stands for any size but zero."""
+    """Check a tensor's shape; None in the expected shape allows every size except zero."""
     is_equal = x.ndim == len(shape) and all(
         n > 0 and n == (m or n) for n, m in zip(x.shape, shape, strict=True)
     )
@@ -193,7 +196,7 @@ def expect_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
 
 
 def expect_group(group: TokenGroup, shape: tuple[int | None, ...], what: str) -> None:
-    """Check the tokens (... N D) and their mask (... N)."""
+    """Check the shapes and types of tokens (... N D) and of their mask (... N)."""
     expect_shape(group.tokens, shape, what)
     expect(
         group.tokens.is_floating_point(), what, "floating-point numbers", str(group.tokens.dtype)
@@ -218,12 +221,12 @@ def expect_equal(received: Tensor, expected: Tensor, what: str) -> None:
 
 
 def generator(rows: Sequence[int] = range(BATCH)) -> Generator:
-    """Return a new generator for rows of a batch; it gives the same numbers every time."""
+    """Return a new generator for these rows of a batch; it gives the same numbers every time."""
     return Generator.by_row([(row, 0) for row in rows], torch.device("cpu"))
 
 
 def features(setup: Setup) -> dict[str, Tensor]:
-    """Return random features {name: (B T ...)} of the types that the setup says."""
+    """Return random features {name: (B T ...)} with the types that the setup gives."""
     lead = (BATCH, setup.action.window)
     return {
         name: (100 * normal(*lead, *feature.shape, seed=17 + number).abs()).to(
@@ -244,6 +247,6 @@ def padded(group: TokenGroup) -> Tensor:
 
 
 def expect_width(part: nn.Module, width: int) -> None:
-    """Check that the part declares the width of its output as `width`."""
+    """Check that the part's attribute `width` is the width of its output."""
     declared = getattr(part, "width", None)
     expect(declared == width, "width", f"the width of the output, {width}", repr(declared))

@@ -69,7 +69,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def actions_and_loss(head: PolicyHead, dtype: torch.dtype, setup: Setup) -> Tensor:
-    """Return the actions and the terms of the loss in one tensor, for test inputs of `dtype`."""
+    """Return the actions and all loss terms in one tensor, for test inputs of type `dtype`."""
     context = context_of(setup, windows(setup), needs=head.needs, dtype=dtype)
     terms = head.loss(context, batch(setup), generator()).values()
     actions: Tensor = head(context, generator())
@@ -82,7 +82,10 @@ def context_for(head: PolicyHead, setup: Setup) -> Context:
 
 
 def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (called as the others)
-    """`needs` names fields of a context; in other tests the context has only these fields."""
+    """`needs` names only fields of a context.
+
+    In the other tests, the context has only the fields that `needs` names.
+    """
     unknown = sorted(set(head.needs) - EVERYTHING)
     expect(not unknown, "needs", f"names among {sorted(EVERYTHING)}", f"{unknown}")
 
@@ -132,7 +135,7 @@ def masked_actions_do_not_count(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def samples_are_independent(head: PolicyHead, setup: Setup) -> None:
-    """A sample alone, with the same noise, gives the same actions as in a batch."""
+    """A sample gives the same actions alone as in a batch, if the noise is the same."""
     together = head(context_for(head, setup), generator())
     for i in range(BATCH):
         own_context = context_of(setup, windows(setup)[i : i + 1], needs=head.needs, rows=[i])
@@ -142,14 +145,14 @@ def samples_are_independent(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
-    """The contents of the padding among the tokens make no difference."""
+    """The contents of the padding tokens do not change the actions."""
     before = head(context_for(head, setup), generator())
     tokens = windows(setup)
     observation = tokens[:, :, :OBSERVATION_TOKENS]
     noise = 7 * normal(*observation.shape, seed=19)
     tokens[:, :, :OBSERVATION_TOKENS] = torch.where(padding()[:, None, :, None], noise, observation)
     context = context_of(setup, tokens, needs=head.needs)
-    # The vision tokens before the backbone have no padding here: leave them as they were.
+    # Here, the vision tokens before the backbone have no padding, so do not change them.
     vision = context_for(head, setup).vision
     expect_close(
         head(replace(context, vision=vision), generator()),
@@ -171,10 +174,11 @@ def later_frames_are_not_seen(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
-    """`act`, frame after frame, gives what `forward` gives for the window.
+    """`act`, called frame by frame, returns the same actions as `forward` for the whole window.
 
-    This holds in both layouts: a window is one sequence, or each frame is a sequence of its own.
-    Every frame of a row gets the same noise; draws have the shape (B T ...).
+    This is checked for both layouts: a window is one sequence, or each frame is a separate
+    sequence. Every frame of a row gets the same noise, so the shape of every random draw must be (B
+    T ...).
     """
     for interleaved in (True, False):
         context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
@@ -193,7 +197,10 @@ def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def state_is_rows(head: PolicyHead, setup: Setup) -> None:
-    """The state is tensors (B ...): one row can start a new episode while the others go on."""
+    """The state of a head consists of tensors (B ...).
+
+    So one row of the batch can start a new episode while the other rows continue.
+    """
     context = context_for(head, setup)
     state = head.initial_state(BATCH)
     for name, value in state.items():
@@ -220,7 +227,10 @@ def state_is_rows(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def validation_error_is_a_figure_per_sample(head: PolicyHead, setup: Setup) -> None:
-    """A head's own error, if any, has shape (B), is finite, and independent of other samples."""
+    """If a head defines `validation_error`, it returns one finite error for each sample.
+
+    The errors have the shape (B), and the error of a sample does not depend on other samples.
+    """
     targets = batch(setup)
     assert targets.actions is not None
     assert targets.action_mask is not None
@@ -257,7 +267,7 @@ def batch(setup: Setup) -> Batch:
     mask = torch.ones(*lead, action.horizon, action.dim, dtype=torch.bool)
     mask[0, -1, 1:] = False
     mask[-1, :, -1] = False
-    mask[-1, ..., 0] = False  # its robot lacks this dimension
+    mask[-1, ..., 0] = False  # the robot of the last sample lacks this action dimension
     return Batch(
         images={},
         instructions=[""] * BATCH,
@@ -270,6 +280,6 @@ def batch(setup: Setup) -> Batch:
 
 
 def mask_all(targets: Batch) -> Batch:
-    """Return the batch with every action masked."""
+    """Return a copy of the batch in which every action is masked."""
     assert targets.action_mask is not None
     return replace(targets, action_mask=torch.zeros_like(targets.action_mask))

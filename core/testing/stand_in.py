@@ -1,4 +1,4 @@
-"""Inputs for tests of policy heads: a small backbone, and its context for random windows."""
+"""Inputs for tests of policy heads: a small backbone, and the context that it gives a head."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from core.contracts.parts import Backbone, LayerSpec
 from core.contracts.tokens import pack
 from core.testing.common import BATCH, Setup, features, normal
 
-# observation tokens per frame
+# number of observation tokens in each frame
 OBSERVATION_TOKENS = 3
 # size of the vocabulary
 VOCABULARY = 11
@@ -27,7 +27,10 @@ SPEC = LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
 
 
 class StandIn(Backbone):
-    """Two attention layers; several query heads share a key head; positions are added to tokens."""
+    """A small backbone with two attention layers, in which several query heads share a key head.
+
+    Position embeddings are added to the tokens.
+    """
 
     offers = frozenset({"keys_values", "hidden_states", "extend"})
     layer_spec = SPEC
@@ -44,11 +47,11 @@ class StandIn(Backbone):
             self.norm = nn.LayerNorm(width)
 
     def forward(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> (S L width)."""
+        """Return the hidden states (S L width) of tokens (S L width)."""
         return self.remember(sequence).tokens
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """Run a sequence after `past`; return the memory of both together, with every layer."""
+        """Run a sequence that continues `past`; return the memory of both, with all layers."""
         before = None if past is None else past.sequence
         mask, length = attention_mask(sequence, before), sequence.tokens.shape[1]
         if mask is None:
@@ -73,14 +76,17 @@ class StandIn(Backbone):
 
 
 def windows(setup: Setup) -> Tensor:
-    """Return random windows (B T n D); a frame has observation tokens and then action tokens."""
+    """Return random windows (B T n D); in a frame, action tokens come after observation tokens."""
     return normal(
         BATCH, setup.action.window, OBSERVATION_TOKENS + setup.tokens, setup.width, seed=8
     )
 
 
 def padding() -> Tensor:
-    """Return which observation tokens are padding (B n) bool: one token of the second sample."""
+    """Return which observation tokens are padding, (B n) bool.
+
+    Only one token, of the second sample, is padding.
+    """
     is_padding = torch.zeros(BATCH, OBSERVATION_TOKENS, dtype=torch.bool)
     is_padding[1, 1] = True
     return is_padding
@@ -99,8 +105,8 @@ def context_of(
 
     The second sample has padding.
 
-    rows: the rows of the test batch that the windows are taken from.
-    interleaved: whether a window is one sequence; if not, each frame is a sequence of its own.
+    rows: for each window, its row in the test batch.
+    interleaved: whether a window is one sequence; if not, each frame is a separate sequence.
     """
     sequence = _sequence(tokens.to(dtype), padding()[list(rows)], setup.tokens, interleaved)
     backbone = StandIn(setup.width).to(dtype)
@@ -124,7 +130,10 @@ def context_of(
 
 
 def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
-    """Leave out what `needs` does not name: a head that reads such a field then fails."""
+    """Return the memory with only the fields that `needs` names.
+
+    So a head that reads another field fails.
+    """
     if not needs & (LAYERS | {"tokens"}):
         return None
     if "extend" in needs:
@@ -135,11 +144,11 @@ def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
 
 
 def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
-    """Return the context of frame t alone, which a head sees while acting.
+    """Return the context of frame t alone, as a head gets it while a robot acts.
 
-    If each frame is a sequence of its own, only the memory of frame t is kept. If the whole window
-    is one sequence, the memory is not cut: attention is causal, so the later frames in it do not
-    affect frame t.
+    If each frame is a separate sequence, the context has only the memory of frame t. If the whole
+    window is one sequence, the context has the memory of the whole window: attention is causal, so
+    the later frames in the memory do not affect frame t.
     """
     frame = slice(t, t + 1)
     window = context.frame.shape[1]
@@ -161,7 +170,7 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
 
 
 class Steady(Generator):
-    """Gives every frame of a row the same noise, to compare a window with single frames."""
+    """Gives every frame of a row the same noise, so that a test can compare window and frame."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(torch.device("cpu"), None, [(row, 0) for row in rows])
@@ -184,7 +193,7 @@ class Steady(Generator):
 def _sequence(
     tokens: Tensor, is_padding: Tensor, action_tokens: int, interleaved: bool
 ) -> TokenSequence:
-    """Pack windows (B T n D); a frame has two blocks: its observation and its action tokens."""
+    """Pack windows (B T n D); each frame has an observation block and an action block."""
     batch, window, count, _ = tokens.shape
     span = window if interleaved else 1
     pattern = "b (s f) n ... -> (b s) (f n) ..."

@@ -36,12 +36,15 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:  # noqa: ARG
 
 
 def encode(encoder: TextEncoder, dtype: torch.dtype) -> Tensor:  # noqa: ARG001 (ids are integers)
-    """Encode the instructions -> (B N width)."""
+    """Return the tokens (B N width) of the test instructions."""
     return padded(encoder(*batch(encoder)))
 
 
 def tokens_are_ids(encoder: TextEncoder) -> None:
-    """`tokenize` gives at least one id; all ids are integers from 0, and the same every time."""
+    """`tokenize` gives at least one id.
+
+    All ids are integers of at least 0, and the same text gives the same ids every time.
+    """
     for instruction in INSTRUCTIONS:
         ids = list(encoder.tokenize(instruction))
         valid = bool(ids) and all(isinstance(i, int) and i >= 0 for i in ids)
@@ -51,7 +54,7 @@ def tokens_are_ids(encoder: TextEncoder) -> None:
 
 
 def shape_is_declared(encoder: TextEncoder) -> None:
-    """(B N) -> (B N width)."""
+    """Ids (B N) give tokens (B N width), where `width` is the width that the encoder declares."""
     ids, mask = batch(encoder)
     group = encoder(ids, mask)
     expect_group(group, (*ids.shape, encoder.width), "text tokens")
@@ -59,7 +62,7 @@ def shape_is_declared(encoder: TextEncoder) -> None:
 
 
 def mask_is_passed_on(encoder: TextEncoder) -> None:
-    """The mask comes back unchanged: the next part must know which tokens are padding."""
+    """The encoder returns the mask unchanged, since the next part needs to know the padding."""
     ids, mask = batch(encoder)
     received = encoder(ids, mask).mask
     expect(
@@ -72,7 +75,7 @@ def mask_is_passed_on(encoder: TextEncoder) -> None:
 
 @torch.no_grad()
 def padding_is_not_seen(encoder: TextEncoder) -> None:
-    """An instruction alone gives the same tokens as in a padded batch, for any id of padding."""
+    """An instruction gives the same tokens alone as in a batch that is padded with any id."""
     for fill in (0, batch(encoder)[0].max().item()):
         ids, mask = batch(encoder, int(fill))
         together = encoder(ids, mask).tokens
@@ -86,9 +89,9 @@ def padding_is_not_seen(encoder: TextEncoder) -> None:
 
 
 def batch(encoder: TextEncoder, fill: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the instructions as ids (B N) and a mask (B N), padded on the right with `fill`."""
+    """Return ids (B N) and mask (B N) of the instructions, padded on the right with `fill`."""
     tokens = [list(encoder.tokenize(instruction)) for instruction in INSTRUCTIONS]
-    # at least one column of padding
+    # even the longest instruction gets one padding token
     length = max(map(len, tokens)) + 1
     ids = torch.tensor([row + [fill] * (length - len(row)) for row in tokens])
     mask = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in tokens])

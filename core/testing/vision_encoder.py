@@ -50,18 +50,18 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def encode(encoder: VisionEncoder, images: Images, text: TokenGroup) -> Tensor:
-    """Encode images and text -> (B T N width), with zeros for padding."""
+    """Return the tokens (B T N width) of images and text, with zeros at the padding."""
     return padded(encoder(images, text))
 
 
 def encode_in_type(encoder: VisionEncoder, dtype: torch.dtype, setup: Setup) -> Tensor:
-    """Encode the test images with text in a floating-point type."""
+    """Return the tokens of the test images and of test text in a floating-point type."""
     words = text(setup)
     return encode(encoder, images(setup), replace(words, tokens=words.tokens.to(dtype)))
 
 
 def shape_is_declared(encoder: VisionEncoder, setup: Setup) -> None:
-    """{camera: (B T C Y X)} -> (B T N width)."""
+    """Images {camera: (B T C Y X)} give tokens (B T N width)."""
     group = encoder(images(setup), text(setup))
     expect_group(group, (BATCH, setup.action.window, None, encoder.width), "vision tokens")
     expect_width(encoder, group.tokens.shape[-1])
@@ -75,7 +75,7 @@ def shape_is_declared(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def samples_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
-    """A sample alone gives the same tokens as in a batch."""
+    """A sample gives the same tokens alone as in a batch."""
     words = text(setup)
     assert words.mask is not None
     together = encode(encoder, images(setup), words)
@@ -91,7 +91,10 @@ def samples_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
-    """A frame alone gives the same tokens as in a window, since robots encode each frame once."""
+    """A frame gives the same tokens alone as in a window.
+
+    A robot relies on this, because it encodes each frame alone and only once.
+    """
     together = encode(encoder, images(setup), text(setup))
     for t in range(setup.action.window):
         frame = {name: x[:, t : t + 1] for name, x in images(setup).items()}
@@ -103,7 +106,7 @@ def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def cameras_are_apart(encoder: VisionEncoder, setup: Setup) -> None:
-    """A camera's image changes only that camera's tokens; tokens are in the order of `cameras`."""
+    """A camera's image changes only that camera's tokens, which are in the order of `cameras`."""
     if not encoder.separates_cameras:
         return
     names = list(getattr(encoder, "cameras", ()))
@@ -132,7 +135,7 @@ def cameras_are_apart(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def padded_text_is_not_seen(encoder: VisionEncoder, setup: Setup) -> None:
-    """The contents of the text's padding make no difference."""
+    """The contents of the text's padding do not change the tokens."""
     words = text(setup)
     assert words.mask is not None
     noise = 7 * normal(*words.tokens.shape, seed=18)
@@ -145,7 +148,7 @@ def padded_text_is_not_seen(encoder: VisionEncoder, setup: Setup) -> None:
 
 
 def images(setup: Setup) -> Images:
-    """Return random images {camera: (B T C Y X) uint8}, and the features of the setup."""
+    """Return random images {camera: (B T C Y X) uint8} and features {name: (B T ...)}."""
     generator = torch.Generator().manual_seed(0)
     lead = (BATCH, setup.action.window)
     return features(setup) | {

@@ -1,6 +1,7 @@
 """The training loop; core/training/train.py sets up everything that the loop needs.
 
-One step is one forward, one backward and one optimiser step for all parts.
+One training step is one forward pass, one backward pass and one optimiser step for all parts
+together.
 """
 
 import math
@@ -38,12 +39,14 @@ from core.weights.checkpoint import checkpoint_folder, save_checkpoint
 class Run:
     """Everything that one run holds while it trains.
 
-    module: the policy as Fabric wraps it, for precision and several processes.
-    task_of: {episode: task}, of all episodes.
-    action_dim: action dimensions (A).
-    inference: what a checkpoint holds for acting, beside the weights: normalisers, conventions.
-    metrics: None except in the first process, because only this process writes.
-    newest_validation: the validation after the newest step; None if that step had none.
+    module: the policy in Fabric's wrapper, which sets the precision and synchronises processes.
+    task_of: {episode id: task name} of all episodes.
+    action_dim: number of action dimensions (A).
+    inference: what a checkpoint holds for acting in addition to the weights: normalisers,
+        conventions.
+    metrics: the log that the first process writes; None in all other processes.
+    newest_validation: the result of the validation after the newest step; None if there was no
+        validation after that step.
     """
 
     fabric: Fabric
@@ -74,10 +77,13 @@ class Run:
 
 
 def fit(run: Run, first: int) -> int:
-    """Train from step `first` to the recipe's last, or until a signal; return the steps done."""
+    """Train until the recipe's last step or a stop signal; return the total number of steps done.
+
+    first: number of steps that were done before.
+    """
     config, fabric, optimizer = run.recipe.train, run.fabric, run.optimizer
     rank, world = fabric.global_rank, fabric.world_size
-    # without clipping, the norm is still measured
+    # an infinite maximum clips nothing, but the norm of the gradient is still measured
     max_norm = config.gradient_clip or float("inf")
     batches = run.training.batches(config.seed, first * config.accumulation, rank, world)
     done = first
@@ -86,9 +92,10 @@ def fit(run: Run, first: int) -> int:
             if run.stop.requested(fabric, ask=done % config.log_every == 0):
                 break
             step = done + 1  # the number of the step that begins here
-            # The order of the data and all random numbers are functions of the step, so that a run
-            # resumes at any step without a saved random state. Parts draw from `generator`; only
-            # PyTorch's dropout layers draw from the global generator, which is seeded here.
+            # The order of the data and all random numbers depend only on the recipe and the step,
+            # so that a run can resume at any step without a saved random state. Parts draw from
+            # `generator`; only PyTorch's dropout layers draw from the global generator, which is
+            # seeded here.
             seed_everything((config.seed * 1_000_003 + done * world + rank) % 2**32, verbose=False)
             learning_rate_factor = set_learning_rate(optimizer.optimizer, done, config)
             is_due = _joint_table_is_due(step, config)
@@ -118,7 +125,7 @@ def fit(run: Run, first: int) -> int:
 
 
 def after_step(run: Run, step: int) -> None:
-    """Report, validate and save, each as often as the recipe says, and after the last step."""
+    """Report, validate and save, each as often as the recipe says, and also after the last step."""
     config = run.recipe.train
     is_last = step == config.steps
     if _joint_table_is_due(step, config):
@@ -136,7 +143,7 @@ def _joint_table_is_due(step: int, config: TrainConfig) -> bool:
 
 
 def _report_joint_table(run: Run) -> None:
-    """Write the newest joint-training table; print it at the first and the last step."""
+    """Write the newest joint-training table; print the table at the first and the last step."""
     table = run.joint_table
     for row in table.rows:
         values = asdict(row)
@@ -148,11 +155,13 @@ def _report_joint_table(run: Run) -> None:
 
 
 def _report_losses(run: Run) -> None:
-    """Read the pending losses, write them, and show the newest.
+    """Read the pending losses, write them to the metrics, and show the newest losses.
 
-    Raises TrainingError for a loss that is not finite, before anything that depends on it is saved.
+    Raises TrainingError if a loss is not finite. The error is raised before any weights that this
+    loss has changed are saved.
     """
-    # the loss scaling of 16-mixed finds its scale by letting gradients overflow
+    # the precision 16-mixed scales the loss, and finds the right scale by letting gradients
+    # overflow
     may_overflow = {"gradient_norm"} if run.recipe.train.precision == "16-mixed" else set()
     for reading, values in run.readings.read(run.fabric):
         to_check = {name: value for name, value in values.items() if name not in may_overflow}
@@ -165,7 +174,7 @@ def _report_losses(run: Run) -> None:
 
 
 def _validate(run: Run, step: int) -> Validation:
-    """Validate the policy on the held-out episodes; write and print the errors."""
+    """Validate the policy on the held-out episodes; write and print the validation errors."""
     fabric = run.fabric
     batches = run.validation.once(fabric.global_rank, fabric.world_size)
     validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
@@ -189,13 +198,13 @@ def _validate(run: Run, step: int) -> Validation:
 def _save(run: Run, step: int) -> None:
     """Save a checkpoint after a step, unless there is one already.
 
-    Losses that are still pending are read first, so that no broken weights are saved.
+    Pending losses are read and checked first, so that weights which are not finite are never saved.
     """
     if run.last_checkpoint == checkpoint_folder(run.folder, step):
         return
     if run.readings.pending:
         _report_losses(run)
-    if run.metrics is None:  # the first process saves; if it cannot, it ends all of them
+    if run.metrics is None:  # the first process saves; if saving fails, it ends all processes
         run.last_checkpoint = checkpoint_folder(run.folder, step)
         return
     raise_if_weights_broken(run.policy, step, run.last_checkpoint)

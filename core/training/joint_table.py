@@ -1,6 +1,6 @@
 """The joint-training table: parameters, gradient and update of each part in one step.
 
-It shows that all parts train together.
+The table shows that all parts train together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,11 @@ from core.training.optimizer import modules_of
 
 @dataclass(frozen=True)
 class JointRow:
-    """One part in one step.
+    """One row of the table: one part in one step.
 
-    parameters: number of all parameters.
+    parameters: number of the part's parameters, trainable or not.
     trainable: number of trainable parameters.
-    gradient_norm: norm of the gradient that the optimiser used.
+    gradient_norm: norm of the part's gradient, as the optimiser used it.
     update: norm of the change of the trainable weights, divided by the weights' norm before the
         step.
     """
@@ -37,11 +37,11 @@ class JointRow:
 
 
 class JointTable:
-    """Measures an optimiser step, part by part.
+    """Measures one optimiser step for each part.
 
-    Measuring copies the trainable weights for the time of the step.
+    During a measured step, a copy of the trainable weights is held in memory.
 
-    step, rows: the newest measurement.
+    step, rows: the step of the newest measurement, and one row for each part.
     """
 
     def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
@@ -52,7 +52,7 @@ class JointTable:
 
     @contextmanager
     def measure(self, step: int) -> Iterator[None]:
-        """Measure the `optimizer.step()` inside the block; fills `step` and `rows`."""
+        """Measure the `optimizer.step()` inside the `with` block; set `step` and `rows`."""
         self.step = step
         trainable = {
             name: [p for p in module.parameters() if p.requires_grad]
@@ -78,7 +78,8 @@ class JointTable:
         before: Sequence[Tensor],
         after: Sequence[Tensor],
     ) -> JointRow:
-        # one difference at a time: all differences together would take as much memory as the part
+        # computed one tensor at a time, because the differences of all tensors together would take
+        # as much memory as the part's weights
         changes = [
             torch.linalg.vector_norm(new.detach() - old)
             for old, new in zip(before, after, strict=True)
@@ -110,6 +111,6 @@ def render(joint_table: JointTable) -> Table:
 
 
 def _norm(tensors: Sequence[Tensor | None]) -> Tensor:
-    """Return the norm of all tensors together, on their device; zero if all are None."""
+    """Return the norm of all tensors together, on their device; it is zero if all are None."""
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.nn.utils.get_total_norm(present) if present else torch.zeros(())

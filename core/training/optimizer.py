@@ -1,10 +1,11 @@
 """One optimiser for all parts; each part may have its own learning rate and weight decay.
 
-The optimiser is AdamW; no plugin can replace it. Other code relies on two of its properties:
+The optimiser is AdamW; no plugin can replace it. Other code relies on two properties of the
+optimiser:
 - Each parameter group has the keys `part` and `full_lr`. core/training/joint_table.py reads `part`,
   and `set_learning_rate` below reads `full_lr`.
-- All its state is tensors of single parameters. core/weights/checkpoint.py saves and loads only
-  these.
+- Its whole state consists of tensors, each of which belongs to one parameter.
+  core/weights/checkpoint.py saves and loads only such tensors.
 """
 
 import math
@@ -20,9 +21,10 @@ from core.registry.part_settings import PartSettings
 
 
 def modules_of(policy: Policy) -> dict[str, nn.Module]:
-    """Return the policy's modules in the order in which data flows, by name.
+    """Return {name: module} of the policy, in the order in which data flows through the modules.
 
-    These are the five parts, the projections between their widths, and the auxiliary heads.
+    The modules are the five parts, the projections between parts of different widths, and the
+    auxiliary heads.
     """
     vision, text, *others = PARTS
     modules = {name: getattr(policy, name) for name in (vision, text, "projections", *others)}
@@ -32,7 +34,7 @@ def modules_of(policy: Policy) -> dict[str, nn.Module]:
 def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
     """Return AdamW for all trainable parameters.
 
-    Weight decay acts on matrices and spares vectors (biases, norms), as is usual.
+    As usual, weight decay applies to matrices and not to vectors (biases, weights of norms).
     """
     train = recipe.train
     settings_of: dict[str, PartSettings] = {
@@ -42,7 +44,8 @@ def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
         settings_of[f"auxiliary {label}"] = head.settings
     groups: list[dict[str, Any]] = []
     for name, module in modules_of(policy).items():
-        settings = settings_of.get(name, PartSettings())  # the projections have none
+        # the recipe has no settings for projections
+        settings = settings_of.get(name, PartSettings())
         rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
         decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -63,9 +66,9 @@ def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainConfig) -> float:
-    """Set the learning rates for the next step, after `step` steps; return the schedule's factor.
+    """Set the learning rates after `step` done steps; return the factor of the schedule.
 
-    The schedule is a function of the step and has no state to save.
+    The schedule depends only on the number of done steps, so it has no state to save.
     """
     factor = schedule_factor(step, train)
     for group in optimizer.param_groups:
@@ -76,8 +79,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainC
 def schedule_factor(step: int, train: TrainConfig) -> float:
     """Return the factor, in [0, 1], of the learning rate after `step` steps.
 
-    The factor rises linearly during the warm-up, stays at one, and falls to zero along a line or a
-    cosine at the end. With a short decay, the schedule is that of Hu et al. 2024
+    The factor rises linearly to 1 during the warm-up, then stays at 1, and at the end falls to 0
+    along a line or a cosine. With a short decay, the schedule is that of Hu et al. 2024
     (warmup-stable-decay).
     """
     if step < train.warmup_steps:

@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl and TensorBoard, and a progress display."""
+"""Reports on a run: writes metrics.jsonl and TensorBoard files, and shows a progress display."""
 
 import json
 import math
@@ -20,12 +20,12 @@ from core.system.progress import Progress
 
 
 class MetricsLog:
-    """Writes RUN/metrics.jsonl, one object per measurement, and RUN/tensorboard.
+    """Writes RUN/metrics.jsonl, with one JSON object per measurement, and RUN/tensorboard.
 
-    Between two equal runs, only keys below "time/" differ.
+    If two runs have the same recipe and data, only values whose keys begin with "time/" differ.
 
-    first: steps done before. Lines that an interrupted run wrote after them are dropped, since the
-        resumed run writes them again.
+    first: number of steps done before this process began. Lines of later steps, which an
+        interrupted run wrote, are dropped, since the resumed run does these steps again.
     """
 
     def __init__(self, run: Path, first: int) -> None:
@@ -38,13 +38,13 @@ class MetricsLog:
         self.tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=first + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line, and one TensorBoard scalar per value."""
+        """Append one line to metrics.jsonl, and add one TensorBoard scalar for each value."""
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.tensorboard.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Flush what was written so far; raises CheckpointError if the disk is full."""
+        """Write all buffered lines to the disk; raises CheckpointError if the disk is full."""
         try:
             self.file.flush()
         except OSError as error:
@@ -54,7 +54,10 @@ class MetricsLog:
             ) from None
 
     def close(self) -> None:
-        """Close both files; lines that do not fit on the disk are written again on resuming."""
+        """Close metrics.jsonl and TensorBoard.
+
+        If the disk is full, the last lines are lost, but the resumed run writes them again.
+        """
         with suppress(OSError):
             self.file.close()
         self.tensorboard.close()
@@ -62,7 +65,7 @@ class MetricsLog:
 
 @dataclass(frozen=True)
 class Reading:
-    """The losses and the gradient norm of a step, still on the device, and the step's episodes."""
+    """A step's losses and gradient norm, still on the device, and its episodes' ids."""
 
     step: int
     values: Mapping[str, Tensor]
@@ -71,7 +74,7 @@ class Reading:
 
 
 class Readings:
-    """Collects the losses of steps without waiting for the device, and reads them together."""
+    """Collects losses of several steps without waiting for the device; reads them all at once."""
 
     def __init__(self) -> None:
         self.pending: list[Reading] = []
@@ -85,8 +88,8 @@ class Readings:
     ) -> None:
         """Keep a step's losses, averaged over its micro-batches, until they are read.
 
-        micro_batches: (losses, episodes) of each micro-batch.
-        gradient_norm: None if it is unknown.
+        micro_batches: (losses, episode ids) of each micro-batch.
+        gradient_norm: norm of the gradient; None if it is unknown.
         """
         losses = [losses for losses, _ in micro_batches]
         values = {
@@ -101,7 +104,7 @@ class Readings:
     def read(self, fabric: Fabric) -> list[tuple[Reading, dict[str, float]]]:
         """Return the values of all pending steps, averaged over the processes.
 
-        Waits for the device once, not once for each step.
+        The call waits for the device only once, not once for each step.
         """
         if not self.pending:
             return []
@@ -141,7 +144,10 @@ def raise_if_not_finite(
 
 
 def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path | None) -> None:
-    """Raise TrainingError if weights are not finite; waits for the device once."""
+    """Raise TrainingError if a weight is not finite.
+
+    The call waits for the device once.
+    """
     names, parameters = zip(*policy.named_parameters(), strict=True)
     finite = torch.stack([parameter.isfinite().all() for parameter in parameters]).tolist()
     broken = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
@@ -154,10 +160,10 @@ def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path 
 
 
 class Display:
-    """Shows the step, its losses, samples per second and the share of time spent waiting.
+    """Shows the step, its losses, samples per second and the share of time spent waiting for data.
 
-    first: steps done before this process began.
-    batch_size: samples per step.
+    first: number of steps done before this process began.
+    batch_size: number of samples per step.
     """
 
     def __init__(self, steps: int, first: int, batch_size: int, *, console: Console) -> None:
@@ -167,7 +173,7 @@ class Display:
         self.progress.__enter__()
 
     def update(self, step: int, losses: Mapping[str, float], waited: float) -> dict[str, float]:
-        """Show the newest step; return its timings.
+        """Show the newest step; return {key of a metric: its timing}.
 
         waited: seconds spent waiting for data since the start.
         """
@@ -180,5 +186,5 @@ class Display:
         return timings
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop the display, and leave the terminal as it was before."""
         self.progress.__exit__(None, None, None)

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT end a run after its step, with a checkpoint; a second one ends it at once."""
+"""SIGTERM or SIGINT ends a run after the current step, with a checkpoint.
+
+A second signal ends the run at once.
+"""
 
 import signal
 from types import FrameType
@@ -9,7 +12,10 @@ from lightning_fabric import Fabric
 
 
 class StopSignal:
-    """Remembers a signal to stop. Use as a context manager; afterwards signals act as before."""
+    """Remembers whether a stop signal has come.
+
+    Use it as a context manager. After the `with` block, signals act as before.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -27,10 +33,10 @@ class StopSignal:
             signal.signal(number, handler)
 
     def requested(self, fabric: Fabric, ask: bool) -> bool:
-        """Return whether to stop now; all processes of a run stop after the same step.
+        """Return whether the run must stop now; all processes of a run stop after the same step.
 
-        ask: whether to ask the other processes whether to stop; asking waits for the device. If
-            false, a run of several processes goes on.
+        ask: whether a run of several processes asks all of them for stop signals; asking waits for
+            the device. If it does not ask, the run continues.
         """
         if fabric.world_size == 1:
             return self.received is not None
@@ -42,4 +48,5 @@ class StopSignal:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self.previous[number])  # a second signal acts as before
+        # a second signal then acts as if this class did not exist
+        signal.signal(number, self.previous[number])

@@ -1,7 +1,7 @@
 """Sets up everything for training; the training loop itself is in core/training/fit.py.
 
-Opens the data, builds the policy and its optimiser, loads a checkpoint if there is one, and runs
-`fit`.
+This module opens the data, builds the policy and its optimiser, loads a checkpoint if there is one,
+and calls `fit`.
 """
 
 import json
@@ -40,13 +40,17 @@ FREE_ON_RESUME = {
     "data.threads",
     "data.prefetch",
     *(f"evaluate.{field.name}" for field in fields(EvaluateConfig)),
-    # a checkpoint holds the pretrained weights or their checksum
+    # the path of pretrained weights may change, because a checkpoint holds these weights or their
+    # checksum
     *(f"{kind}.pretrained" for kind in PARTS),
 }
 
 
 def train(recipe: Recipe, folder: Path, *, resume: bool) -> int:
-    """Train into `folder`; return the exit code: 0, or 128 + the signal that stopped the run."""
+    """Train, with all outputs in `folder`; return the exit code of the command.
+
+    The exit code is 0, or 128 + the number of the signal that stopped the run.
+    """
     fabric = _launch(recipe)
     newest = _prepare_folder(fabric, recipe, folder, resume)
     with StopSignal() as stop:
@@ -77,19 +81,20 @@ def _launch(recipe: Recipe) -> Fabric:
         raise ConfigError(
             f"train.accelerator, strategy, devices, precision: {' '.join(str(error).split())}"
         ) from None
-    # Fabric would also cast the targets of a batch to half precision; instead, each part casts the
-    # inputs that it computes with
+    # Fabric would cast a whole batch to half precision, including the targets. So this cast is
+    # turned off, and each part casts only the inputs of its computation.
     fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
     fabric.launch()
     return fabric
 
 
 def _strategy(recipe: Recipe) -> str:
-    """Return the name of the strategy that Fabric is to use.
+    """Return the name of Fabric's strategy for the run.
 
     Insulated heads, and heads that read layers or vision, leave some weights of the backbone
-    without a gradient. Several processes must then find out which gradients exist before they
-    exchange them, which costs time. Heads that read the readout alone do not need this.
+    without a gradient. A run of several processes must then find out which weights have gradients
+    before it exchanges the gradients, and this search costs time. It is not needed if all heads
+    read only the readout.
     """
     heads = [recipe.parts["policy_head"], *recipe.auxiliary.values()]
     some_gradients_are_missing = any(
@@ -110,7 +115,7 @@ def _prepare_folder(
     """Write the recipe into the run's folder; return the checkpoint from which to resume.
 
     Raises CheckpointError if `resume` is false and the folder holds a run, or if `resume` is true
-    and it holds none. Raises ConfigError if the run was started with another recipe.
+    and the folder holds no run. Raises ConfigError if the run was started with another recipe.
     """
     newest = next(reversed(checkpoints(folder)), None)
     if newest and not resume:
@@ -135,19 +140,19 @@ def _prepare_folder(
 
 
 def _check_same_recipe(recipe: Recipe, path: Path) -> None:
-    """Raise ConfigError with every difference between a recipe and the recipe of a started run.
+    """Raise ConfigError, with all differences, if a recipe differs from a started run's recipe.
 
-    Only keys on which the weights depend must be the same.
+    Only the keys that affect the weights must have the same values.
 
-    path: the recipe.toml of the run.
+    path: path of the recipe.toml in the folder of the run.
     """
-    # loaded as a recipe, so that keys which did not exist when the run started have defaults
+    # load the file as a recipe: a key that did not exist when the run started then gets its default
     old = _values_by_key(load_recipe(path, [], load_plugins()))
     new = _values_by_key(recipe)
     keys = old.keys() | new.keys()
     free = set(FREE_ON_RESUME)
     if not any(key.startswith("demonstrations.") for key in keys):
-        # the environment gives no training data
+        # the environment may change, because it gives no training data
         free |= {key for key in keys if key.startswith("environment.")}
     differences = [
         f"{key}: the run in {path.parent} was started with {old.get(key)!r}, "
@@ -160,9 +165,10 @@ def _check_same_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _values_by_key(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as {"section.key": value}; a list of tables is one value.
+    """Return a recipe as {"section.key": value}; a list of tables in the recipe becomes one value.
 
-    Stores are given by their names and not by their paths, so that data may move.
+    A store is represented by its name and not by its path, so that a store may be moved between two
+    runs.
     """
     values: dict[str, Any] = {}
     for name, section in tomllib.loads(recipe.as_toml()).items():
@@ -223,9 +229,9 @@ def _set_up(
 
 
 def _build_policy(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) -> Policy:
-    """Build the policy for the data of the recipe.
+    """Return the policy that the recipe describes, built for the recipe's data.
 
-    Raises ConfigError if a store lacks a camera and the vision encoder mixes cameras.
+    Raises ConfigError if a store lacks a camera and the vision encoder mixes the tokens of cameras.
     """
     policy = build_policy(
         recipe,
@@ -247,7 +253,7 @@ def _build_policy(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) 
 
 
 def _inference_state(data: TrainingData) -> dict[str, Any]:
-    """Return what acting needs beside the weights; every checkpoint holds it."""
+    """Return what acting needs in addition to the weights; every checkpoint holds a copy."""
     info = data.info
     stores = [dataset.view.store for dataset in data.datasets]
     normalizers = [
@@ -275,9 +281,9 @@ def _inference_state(data: TrainingData) -> dict[str, Any]:
 
 
 def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], recipe: Recipe) -> None:
-    """Raise CheckpointError if statistics or conventions differ from those of the checkpoint.
+    """Raise CheckpointError if the data's statistics or conventions differ from the checkpoint's.
 
-    The paths of the stores do not matter: data may have moved.
+    The paths of the stores are not compared, because the stores may have been moved.
     """
     state = json.loads(json.dumps(inference))
     if changes := [key for key in state if checkpoint.state.get(key) != state[key]]:

@@ -1,6 +1,7 @@
 """Validation on held-out episodes, compared with the best constant action of each task.
 
-A policy whose error is not below the constant's has not shown that it looks at anything.
+A constant action needs no observation. So a policy whose error is not lower has not shown that it
+uses its observations.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,13 +19,14 @@ from core.policy.policy import Policy
 
 @dataclass(frozen=True)
 class Validation:
-    """Masked mean squared errors over the normalised action chunks.
+    """Mean squared errors of the normalised action chunks, without masked entries.
 
     error: error of the policy over all tasks.
-    constant: error of the best constant action of each task; the constant is fitted to the same
-        episodes.
-    by_task: {task: error of the policy}.
-    head_error: mean of `PolicyHead.validation_error`; None for heads that do not define it.
+    constant: error of the best constant action of each task; this action is fitted to the same
+        held-out episodes.
+    by_task: {task: error of the policy on that task}.
+    head_error: mean of `PolicyHead.validation_error`; None if the head does not define
+        `validation_error`.
     """
 
     error: float
@@ -34,7 +36,7 @@ class Validation:
 
     @property
     def selection_error(self) -> float:
-        """The error by which the best checkpoint is chosen: the one with the lowest error."""
+        """The error that decides which checkpoint is the best: the lowest error wins."""
         return self.error if self.head_error is None else self.head_error
 
     @property
@@ -51,25 +53,28 @@ def validate(
     task_of: Mapping[str, str],
     action_dim: int,
 ) -> Validation:
-    """Measure the policy on the batches of every process.
+    """Return the errors of the policy on the batches of all processes together.
 
-    task_of: {episode: task}.
-    action_dim: action dimensions (A).
+    task_of: {episode id: task name}.
+    action_dim: number of action dimensions (A).
 
-    Raises JoineryError if the head returns anything but one error for each sample.
+    Raises JoineryError if `validation_error` of the head does not return one error for each sample.
     """
     policy.eval()
     tasks = sorted(set(task_of.values()))
-    # on the device from the start: a process may have no batch at all
+    # created on the device, because a process without any batch must also have these sums on its
+    # device
     moments = torch.zeros(len(tasks), 4, action_dim, device=fabric.device)
     head_sum_and_count = torch.zeros(2, device=fabric.device)
     for number, batch in enumerate(batches):
         samples = len(batch.episodes)
         task_index = [tasks.index(task_of[episode]) for episode in batch.episodes]
-        # the key does not depend on the step: every validation draws the same noise
+        # the key does not depend on the training step, so that every validation draws the same
+        # noise
         key = (VALIDATION, number, fabric.global_rank)
         generator = Generator.shared(key, fabric.device)
-        # not through Fabric's module, which would wait for a batch of every other process
+        # called without Fabric's wrapper, which would wait until every other process has a batch,
+        # too
         with fabric.autocast():
             context = policy.context(batch, generator)
             prediction = policy.policy_head(context, generator)
@@ -93,9 +98,10 @@ def validate(
 
 
 def _moments(prediction: Tensor, batch: Batch) -> Tensor:
-    """Sum over each sample's unmasked entries -> (B 4 A).
+    """Return four sums (B 4 A) over the unmasked entries of each sample.
 
-    The four sums are of ones, squared errors, targets and squared targets.
+    The summands are: 1 (so this sum is the number of entries), squared error, target, squared
+    target.
     """
     assert batch.actions is not None
     assert batch.action_mask is not None
@@ -106,9 +112,10 @@ def _moments(prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def _summarise(moments: Tensor, tasks: list[str]) -> Validation:
-    """Compute the errors from the moments (tasks 4 A).
+    """Compute the errors from the sums of all samples of each task, (tasks 4 A).
 
-    The best constant is the mean of the targets, and its error is their variance.
+    The best constant action is the mean of the targets, and its error is the variance of the
+    targets.
     """
     entries, squared_error, total, squares = moments.unbind(1)
     variance = (squares - total**2 / entries.clamp(min=1)).clamp(min=0)

@@ -1,9 +1,9 @@
-"""Checkpoints: one folder per step, complete or absent.
+"""Checkpoints: one folder for each saved step; a folder is complete or does not exist.
 
 RUN/checkpoints/step_00000200/model.safetensors, optimizer.safetensors, state.json
 
-state.json holds the step, the validation error, and what acting needs beside the weights: see
-`_inference_state` in core/training/train.py.
+state.json holds the step, the validation error, and what acting needs in addition to the weights
+(see `_inference_state` in core/training/train.py).
 
 A folder is written under a hidden name and renamed, so that it is never half written. It holds
 safetensors and JSON only, so that loading runs no code.
@@ -28,9 +28,10 @@ from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved step.
+    """The state of a run that was saved after one step.
 
-    state: plain data: the step, its validation error, and what inference needs beside the weights.
+    state: the contents of state.json: the step, its validation error, and what acting needs in
+        addition to the weights.
     """
 
     folder: Path
@@ -43,7 +44,7 @@ class Checkpoint:
 
     @property
     def error(self) -> float:
-        """Validation error when the checkpoint was saved; infinite where none was measured."""
+        """Validation error after the saved step; infinite if there was no validation then."""
         error = self.state.get("validation_error")
         return math.inf if error is None else float(error)
 
@@ -56,9 +57,10 @@ def save_checkpoint(
     keep_last: int,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
 ) -> Path:
-    """Write a checkpoint atomically, then remove all but the newest `keep_last` and the best.
+    """Write a checkpoint in one step, then remove old checkpoints.
 
-    frozen: weights that are left out; the checkpoint holds their checksum instead.
+    The newest `keep_last` checkpoints and the best checkpoint are kept.
+    frozen: weights that are not saved; the checkpoint holds the checksum of these weights instead.
     Raises CheckpointError if the disk refuses; earlier checkpoints then stay as they are.
     """
     folder = checkpoint_folder(run, state["step"])
@@ -72,7 +74,7 @@ def save_checkpoint(
     }
     state_text = json.dumps({**state, "left_out": frozen.checksum}, indent=2, allow_nan=False)
     try:
-        for leftover in folder.parent.glob(".step_*"):  # left by a process that was killed
+        for leftover in folder.parent.glob(".step_*"):  # hidden folders of killed processes
             remove(leftover)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(folder, durable=True) as aside:
@@ -96,7 +98,7 @@ def save_checkpoint(
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Return the folder of the checkpoint after `step` optimiser steps."""
+    """Return the folder of the checkpoint that is saved after `step` optimiser steps."""
     return run / "checkpoints" / f"step_{step:08d}"
 
 
@@ -120,7 +122,10 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
 ) -> None:
-    """Load a checkpoint's weights and optimiser state, strictly, as `load_weights` does."""
+    """Load a checkpoint's weights and optimiser state.
+
+    Raises CheckpointError if a key does not fit, as `load_weights` does.
+    """
     load_weights(checkpoint, model, frozen)
     tensors = _read(checkpoint.folder / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
@@ -130,7 +135,8 @@ def load_checkpoint(
             raise CheckpointError(
                 f"{checkpoint.folder}: the optimiser has state for '{name}', which the policy lacks"
             )
-        # moments go to their parameter's device; step counts, which are scalars, stay on the CPU
+        # moments are moved to the device of their parameter; step counts, which are scalars, stay
+        # on the CPU
         device = parameters[name].device if tensor.ndim else tensor.device
         optimizer.state[parameters[name]][entry] = tensor.to(device)
 
@@ -138,10 +144,10 @@ def load_checkpoint(
 def load_weights(
     checkpoint: Checkpoint, model: nn.Module, frozen: FrozenWeights = NO_FROZEN_WEIGHTS
 ) -> None:
-    """Load a checkpoint's weights; raises CheckpointError with every key that does not fit.
+    """Load a checkpoint's weights; raises CheckpointError, which lists all keys that do not fit.
 
-    frozen: weights that the model holds already and the checkpoint leaves out; the checksum of
-        these weights must equal the checksum in the checkpoint.
+    frozen: weights that the model holds already and that the checkpoint does not hold. The checksum
+        of these weights must equal the checksum in the checkpoint.
     """
     weights = _read(checkpoint.folder / "model.safetensors")
     try:
@@ -163,7 +169,7 @@ def load_weights(
 
 
 def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors of which no two share memory.
+    """Return the tensors as contiguous tensors that share no memory with each other.
 
     Tied weights share memory, and safetensors refuses that.
     """
@@ -181,8 +187,8 @@ def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _prune(run: Path, keep_last: int) -> None:
     """Remove all checkpoints but the newest `keep_last` and the one with the lowest error.
 
-    Each of these folders gets a hidden name before it is removed. So a process that is killed while
-    it removes one leaves no incomplete checkpoint.
+    Each folder that is removed gets a hidden name first. So if the process is killed while it
+    removes a folder, no incomplete checkpoint is left.
     """
     existing = checkpoints(run)
     best = min(existing, key=lambda checkpoint: checkpoint.error)
@@ -194,7 +200,7 @@ def _prune(run: Path, keep_last: int) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors; raises CheckpointError where it is missing or damaged."""
+    """Read a file of tensors; raises CheckpointError if the file is missing or damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
