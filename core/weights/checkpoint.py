@@ -155,7 +155,7 @@ def load_weights(
         missing = [name for name in keys.missing_keys if name not in frozen.names]
         problems = [f"it lacks '{name}'" for name in missing]
         problems += [f"the policy lacks '{name}'" for name in keys.unexpected_keys]
-    except RuntimeError as error:  # a tensor has another shape
+    except RuntimeError as error:  # the shape of a tensor differs
         problems = [line.strip() for line in str(error).splitlines()[1:]]
     if problems:
         raise CheckpointError(

@@ -2,7 +2,7 @@
 
 A source is a folder in the layout of Hugging Face (safetensors or .bin, sharded or not), one file
 of weights (.safetensors, .bin, .pt, .pth, or a .ckpt of PyTorch Lightning), or the name of a
-repository on the Hugging Face hub. Opening one never runs code that a file may hold.
+repository on the Hugging Face hub. Opening a source never runs code that its files may contain.
 """
 
 import json
@@ -22,13 +22,13 @@ from core.errors import ConfigError
 
 T = TypeVar("T")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
-# a folder's weights are in the first of these files that exists; instead of each file, there can be
-# shards with an index
+# a folder's weights are in the first of these files that exists; each of these files may be
+# replaced by several shards and an index
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class Pretrained:
-    """One source of weights. Raises ConfigError where it does not exist or cannot be read."""
+    """One source of weights. Raises ConfigError if it does not exist or cannot be read."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -50,7 +50,7 @@ class Pretrained:
         return _unwrap(_open(self.path))
 
     def once(self, make: Callable[[Path], T]) -> T:
-        """Return make(path); it is called once, and all parts of a policy share the result."""
+        """Return make(path); `make` is called only once, and a policy's parts share its result."""
         if make not in self._results:
             self._results[make] = make(self.path)
         return cast(T, self._results[make])
@@ -60,9 +60,9 @@ class Pretrained:
 class NameMap:
     """The names of a part's tensors in a published checkpoint.
 
-    table: {name of the part's module or tensor: published name}; "*" stands for a layer's number on
-        both sides. If the value is a tuple of published names, the part's tensor is those tensors
-        concatenated along the first axis.
+    table: {name of the part's module or tensor: published name}; "*" stands for a layer's index in
+        both names. If the value is a tuple of published names, the part's tensor is the
+        concatenation of the published tensors along their first axis.
     squeeze: names of the part's tensors that are published without their axes of length one.
     """
 
@@ -83,8 +83,8 @@ class NameMap:
     def load(self, part: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
         """Fill a part with published tensors of exactly the names and shapes that it expects.
 
-        source: name of the source, for error messages. Raises ConfigError that lists everything
-        that does not fit.
+        source: name of the source, for error messages. Raises a ConfigError that lists all names
+        and shapes that do not fit.
         """
         weights = self.publish(part.state_dict())  # views: writing to them fills the part
         check_state_dict(weights, tensors, source)
@@ -94,7 +94,8 @@ class NameMap:
     def _published_names(self, name: str) -> tuple[str, ...]:
         """Return the published names of a tensor of the part.
 
-        They come from the table's entry for the tensor, or else from the entry for its module.
+        The names come from the table's entry for the tensor. If there is none, they come from the
+        entry for the tensor's module.
         """
         words = name.split(".")
         number = next((word for word in words if word.isdigit()), "")
@@ -110,10 +111,10 @@ class NameMap:
 
 @dataclass(frozen=True)
 class FrozenWeights:
-    """Frozen pretrained weights: left out of checkpoints, which hold their checksum instead.
+    """Frozen pretrained weights: a checkpoint holds their checksum instead of the weights.
 
     names: names of the weights in the policy's state dict.
-    checksum: CRC32C of the tensors; 0 for none.
+    checksum: CRC32C of the tensors; 0 if there are no tensors.
     """
 
     names: frozenset[str] = frozenset()
@@ -124,7 +125,7 @@ NO_FROZEN_WEIGHTS = FrozenWeights()
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Return the CRC32C of tensors in the order of their names; 0 for none."""
+    """Return the CRC32C of tensors in the order of their names; 0 if there are no tensors."""
     crc = 0
     for _, tensor in sorted(tensors.items()):
         flat = tensor.detach().cpu().contiguous().view(-1)
@@ -159,7 +160,7 @@ def filter_keys(tensors: Mapping[str, Tensor], keep: Callable[[str], bool]) -> M
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, and cut it off; nothing is read."""
+    """Return the tensors whose names begin with `prefix`, under names without it, unread."""
     names = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
     return _LazyTensors(names, tensors.__getitem__)
 
@@ -192,7 +193,7 @@ def _download(name: str) -> Path:
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
-        if not list(folder.glob("*.safetensors")):  # many repositories hold the weights twice
+        if not list(folder.glob("*.safetensors")):  # many repositories hold both formats
             snapshot_download(
                 name, allow_patterns=["*.bin", "*.bin.index.json"], ignore_patterns=["*/*"]
             )
@@ -220,7 +221,7 @@ def _open(path: Path) -> Mapping[str, Tensor]:
 
 
 def _open_shards(index: Path) -> Mapping[str, Tensor]:
-    """Open the files that an index names; each must hold the tensors that the index promises."""
+    """Open the files that an index lists; each file must hold the tensors that it is listed for."""
     try:
         files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = {file: _open_file(index.parent / file) for file in sorted(set(files.values()))}
@@ -235,7 +236,7 @@ def _open_shards(index: Path) -> Mapping[str, Tensor]:
 
 
 def _open_file(path: Path) -> Mapping[str, Tensor]:
-    """Open one file without running code that it may hold."""
+    """Open one file, without running any code that the file may contain."""
     if path.suffix != ".safetensors":
         return _state_dict(_unpickle(path), path)
     from safetensors import SafetensorError, safe_open
@@ -270,7 +271,7 @@ def _reason(error: Exception) -> str:
 
 
 def _state_dict(content: object, path: Path) -> Mapping[str, Tensor]:
-    """Return a file's state dict; it may be inside a training checkpoint."""
+    """Return a file's state dict, which may be one entry of a training checkpoint."""
     for key in ("state_dict", "model_state_dict", "model", "module"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -293,6 +294,6 @@ def _unwrap(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def _first_few(names: Sequence[str], count: int = 8) -> str:
-    """List the first names, and say how many more there are."""
+    """Join the first `count` names, and say how many more names there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

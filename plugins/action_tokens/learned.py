@@ -1,4 +1,4 @@
-"""Learned action tokens, whose hidden states are read: RoboVLMs' [LRN], Octo's readout tokens."""
+"""Learned action tokens, as RoboVLMs' [LRN] and Octo's readout tokens."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -38,36 +38,37 @@ class LearnedConfig:
     count: Annotated[int, Ge(0)] = 1
     """number of action tokens per frame; 0 for heads that read other tokens."""
     formulation: Literal["policy_head", "interleaved", "one_step"] = "policy_head"
-    """"policy_head": one sequence per frame, the head carries the history; "interleaved": one
-    sequence per window, the backbone carries the history; "one_step": one frame, no history.
+    """"policy_head": one sequence per frame, and the head combines the frames; "interleaved": one
+    sequence per window, in which the backbone combines the frames; "one_step": one frame only.
     """
     layout: Literal["image_text_action", "text_image_action"] = "image_text_action"
     """order of a frame's tokens."""
     attention: Attention = "causal"
-    """"causal": a token sees the tokens before it; "prefix": a frame's images, words and
-    proprioception also see one another both ways, its action tokens stay causal; "bidirectional":
-    all tokens of a frame see one another. No token ever sees a later frame.
+    """"causal": a token sees only the tokens before it; "prefix": in addition, the tokens of a
+    frame's images, words and proprioception all see one another; "bidirectional": all tokens of a
+    frame see one another. No token ever sees a later frame.
     """
     proprio: bool = False
-    """add a token that is projected from the proprioception."""
+    """whether each frame has a token that is projected from the proprioception."""
     init_std: Annotated[float, Ge(0)] = 0.02
-    """standard deviation of the initial action tokens; RoboVLMs starts from zeros."""
+    """standard deviation of the action tokens' initial values; RoboVLMs uses 0."""
 
 
 class LearnedTokens(ActionTokens):
     """Lays out image tokens i, instruction x, proprioception p and action tokens a.
 
-    The digits number the frames:
+    Each letter is a token, and a digit after it is the index of the token's frame:
 
-    policy_head, one_step   a sequence per frame       image_text_action    i i x x p a
+    policy_head, one_step   one sequence per frame     image_text_action    i i x x p a
                                                        text_image_action    x x i i p a
-    interleaved             a sequence per window      image_text_action    i0 i0 x x p0 a0 i1 ...
+    interleaved             one sequence per window    image_text_action    i0 i0 x x p0 a0 i1 ...
                                                        text_image_action    x x i0 i0 p0 a0 i1 ...
 
-    The text encoder's prefix, for example <s>, stands before the images in either layout. RoboVLMs
-    compares these formulations, too, and calls them "post", "pre" and one-step.
+    In both layouts, the text encoder's prefix, for example <s>, is at the beginning of a sequence.
+    RoboVLMs compares the same three formulations. It calls "policy_head" "post" and "interleaved"
+    "pre".
 
-    `pretrained` takes a RoboVLMs .ckpt.
+    `pretrained` must name a .ckpt of RoboVLMs.
 
     Raises ConfigError if the window of "one_step" is longer than one frame, or if `proprio` is true
     and the data have no proprioception.
@@ -115,7 +116,7 @@ class LearnedTokens(ActionTokens):
     ) -> TokenSequence:
         """Lay out vision (B T N D), text (B M D) and proprio (B T P) as packed sequences."""
         window, images = vision.tokens.shape[1:3]
-        span = window if self.interleaved else 1  # frames of a sequence
+        span = window if self.interleaved else 1  # number of frames per sequence
         actions = TokenGroup(self.action.expand(*vision.tokens.shape[:2], -1, -1))  # (B T Q D)
         frames = concatenate([vision, *self._proprio(proprio), actions])  # (B T n D)
         # the text is inserted before this index of a sequence's tokens
@@ -133,7 +134,7 @@ class LearnedTokens(ActionTokens):
         return pack(group, frame, kind, readout, self._blocks(frame, is_action), group.grid)
 
     def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return frame and kind of the tokens of `span` frames without words, (L) each."""
+        """Return the frame (L) and kind (L) of each token of `span` frames, the words left out."""
         rest = [TokenKind.PROPRIO] * (self.proprio is not None) + [TokenKind.ACTION] * self.count
         kind = torch.full((images + len(rest),), TokenKind.VISION, device=device)
         for i, label in enumerate(rest, images):
@@ -143,32 +144,32 @@ class LearnedTokens(ActionTokens):
     def _blocks(self, frame: Tensor, is_action: Tensor) -> Tensor | None:
         """Return the index of each token's block (L); None if the attention is causal.
 
-        A token sees its own block and earlier ones. With "prefix", the observation of a frame is a
-        block, and so is each action token.
+        A token sees the tokens of its block and of earlier blocks. With "prefix", the images, words
+        and proprioception of a frame are one block, and each action token is a block by itself.
         """
         if self.attention == "causal":
             return None
         if self.attention == "bidirectional":
             return frame
-        # the number of action tokens in the sequence, up to and including this token
+        # for each token: the number of action tokens in the sequence up to and including that token
         number = is_action.cumsum(0)
         return frame * (self.count + 1) + torch.where(is_action, number - frame * self.count, 0)
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load RoboVLMs' action token, strictly.
 
-        Raises ConfigError if the source has none, or if this part has more than one action token or
-        a token of the proprioception, which RoboVLMs does not publish.
+        Raises ConfigError if the source has no action token. Also raises it if this part has more
+        than one action token or a token of the proprioception: RoboVLMs publishes neither.
         """
         token = filter_keys(weights.tensors, lambda name: name == "model.action_token")
         ROBOVLMS_NAMES.load(self, token, weights.source)
 
     def publish_checkpoint(self) -> dict[str, Tensor]:
-        """Name the action token as a checkpoint of RoboVLMs does."""
+        """Return the tensors under the names that they have in a checkpoint of RoboVLMs."""
         return ROBOVLMS_NAMES.publish(self.state_dict())
 
     def _proprio(self, proprio: Tensor | None) -> list[TokenGroup]:
-        """(B T P) -> one token per frame (B T 1 D), or none if the recipe asks for none."""
+        """(B T P) -> [one token per frame (B T 1 D)], or [] if `proprio` is false in the recipe."""
         if self.proprio is None:
             return []
         if proprio is None:
@@ -180,7 +181,7 @@ class LearnedTokens(ActionTokens):
 
 
 def _join(frames: TokenGroup, span: int) -> TokenGroup:
-    """Make one sequence of every `span` frames: (B T n D) -> (B*T/span, span*n, D)."""
+    """Join each `span` successive frames into a sequence: (B T n D) -> (B*T/span, span*n, D)."""
     pattern = "b (s f) n ... -> (b s) (f n) ..."
     mask = None if frames.mask is None else rearrange(frames.mask, pattern, f=span)
     grid = None if frames.grid is None else frames.grid.repeat(span, 1)
@@ -188,7 +189,7 @@ def _join(frames: TokenGroup, span: int) -> TokenGroup:
 
 
 def _repeat(text: TokenGroup, times: int) -> TokenGroup:
-    """Repeat the instruction (B M D) for every sequence -> (B*times M D)."""
+    """Repeat each instruction of (B M D) for its `times` sequences -> (B*times M D)."""
     mask = None if text.mask is None else text.mask.repeat_interleave(times, dim=0)
     return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
 
@@ -202,24 +203,26 @@ def _split(group: TokenGroup, at: int) -> tuple[TokenGroup, TokenGroup]:
 
 
 def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
-    """Put text (S M D) before the token with index `at` of frames (S N D) -> (S N+M D)."""
+    """Insert text (S M D) into frames (S N D) before their token with index `at` -> (S N+M D)."""
     before, after = _split(frames, at)
     return concatenate([before, text, after])
 
 
 def _insert_label(labels: Tensor, label: int, text: TokenGroup, at: int) -> Tensor:
-    """Insert a label into labels (N) for each token of a text (S M D), as `_insert` -> (N+M)."""
+    """Insert `label` M times into labels (N), where `_insert` puts the text (S M D) -> (N+M)."""
     return torch.cat([labels[:at], labels.new_full((text.tokens.shape[1],), label), labels[at:]])
 
 
 def _action_indices(is_action: Tensor, count: int, sequences: int) -> Tensor:
-    """Return where the `count` action tokens of each sequence are in the flattened tokens (S*L).
+    """Return the indices (S count) of each sequence's action tokens in the flattened tokens (S*L).
 
     is_action: whether each token of a sequence is an action token (L).
+    count: number of action tokens per sequence.
 
-    The result is (S count), ascending.
+    The indices of a sequence ascend.
     """
-    # Sorting puts action tokens first, in their order; unlike `nonzero` it needs no device sync.
+    # The stable sort puts action tokens first and keeps their order. Unlike `nonzero`, sorting does
+    # not wait for the device.
     columns = torch.argsort((~is_action).long(), stable=True)[:count]
     return columns + len(is_action) * torch.arange(sequences, device=is_action.device)[:, None]
 

@@ -20,8 +20,8 @@ class IdentityConfig:
 class Identity(Backbone):
     """Passes every token on as it is.
 
-    No token attends to another. A head that needs the observation must therefore ask for tokens or
-    vision.
+    No token attends to another token, so action tokens know nothing of the observation. A head that
+    needs the observation must therefore ask for all tokens or for the vision tokens.
     """
 
     mixes = both_ways = False

@@ -33,21 +33,21 @@ class TransformerConfig:
     depth: Annotated[int, Gt(0)] = 6
     """number of blocks."""
     heads: Annotated[int, Gt(0)] = 6
-    """attention heads per block; they divide the width."""
+    """number of attention heads per block; must be a divisor of the width."""
     mlp_ratio: Annotated[float, Gt(0)] = 4.0
-    """hidden width of the MLP, as a multiple of width; swiglu uses two thirds of this width, so
-    that it has as many weights as gelu.
+    """hidden width of the MLP, divided by `width`; with "swiglu", the hidden width is two thirds of
+    that, so that the MLP has as many weights as with "gelu".
     """
     norm: Literal["rms", "layer"] = "rms"
     """"rms" (Zhang and Sennrich 2019) or "layer"."""
     activation: Literal["swiglu", "gelu"] = "swiglu"
     """"swiglu" (Shazeer 2020) or "gelu"."""
     positions: Literal["rotary", "learned"] = "rotary"
-    """"rotary" (Su et al. 2021), for any length, or "learned", up to max_tokens."""
+    """"rotary" (Su et al. 2021), for any length, or "learned", for max_tokens positions."""
     max_tokens: Annotated[int, Gt(0)] = 1024
-    """length of the longest sequence that learned positions cover; rotary positions ignore it."""
+    """number of learned positions; has no effect on rotary positions."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """probability of dropout while training, on the attention and on what each block adds."""
+    """dropout probability in training: attention weights, first block's input, blocks' updates."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -64,10 +64,10 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """The mask and the angles that all blocks share in one pass."""
+    """The attention mask and the rotary angles of one pass, which all blocks use."""
 
-    # (S 1 L P+L) bool, True where the token of a row may attend to the token of a column; None:
-    # causal
+    # (S 1 L P+L) bool, True where the token of a row may attend to the token of a column; None if
+    # the attention is causal
     mask: Tensor | None
     rotation: tuple[Tensor, Tensor] | None  # cosine and sine (S 1 L d/2), float32
 
@@ -88,8 +88,9 @@ class Transformer(Backbone):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = _build_norm(config)
-        # Weights are drawn from a normal distribution, as in GPT-2. They are smaller where a block
-        # adds to the residual stream, so that the stream does not grow with the depth.
+        # Weights are drawn from a normal distribution, as in GPT-2. The layers whose output is
+        # added to the residual stream get smaller weights, so that the stream does not grow with
+        # the number of blocks.
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:
                 adds = name.endswith("output.weight")
@@ -98,11 +99,11 @@ class Transformer(Backbone):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
 
-        Raises ConfigError if the sequence is longer than the learned positions.
+        Raises ConfigError if a position of the sequence has no learned position.
         """
         x, inputs = self._begin(sequence, None)
-        # `remember` gives the same result, but keeps the keys and values of every block until the
-        # end.
+        # `remember` would give the same hidden states. It is not called here, because it keeps the
+        # keys and values of all blocks in memory.
         for block in self.blocks:
             x, _, _ = block(x, inputs)
         return self.norm(x)  # type: ignore[no-any-return]
@@ -110,7 +111,7 @@ class Transformer(Backbone):
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
         """(S L width) -> hidden states, keys and values of every block.
 
-        Raises ConfigError as `forward` does.
+        Raises ConfigError if a position of the sequence has no learned position.
         """
         x, inputs = self._begin(sequence, past)
         hidden_states, keys, values = [x], [], []
@@ -125,7 +126,7 @@ class Transformer(Backbone):
     def _begin(
         self, sequence: TokenSequence, past: Memory | None
     ) -> tuple[Tensor, AttentionInputs]:
-        """Return the inputs of the first block (S L D), and what all blocks share."""
+        """Return the first block's input (S L D), and the attention inputs of all blocks."""
         before = None if past is None else past.sequence
         position, x = token_positions(sequence, before), sequence.tokens
         if self.positions is not None:
@@ -139,10 +140,11 @@ class Transformer(Backbone):
         return rotate(x, rotary_angles(position, self.head_width)) if self.positions is None else x
 
     def _learned_positions(self, position: Tensor, length: int) -> Tensor:
-        """Look up positions (S L); `length` is the length of the sequences, the past included.
+        """Look up positions (S L); `length` is the number of tokens of a sequence with its past.
 
-        Private tokens share positions, so a long sequence may fit. Only then are the positions
-        themselves read, which waits for the device.
+        Private tokens share positions, so a sequence may have more tokens than there are learned
+        positions. Only for such a sequence is the largest position read, because reading it waits
+        for the device.
         """
         assert self.positions is not None
         if length > len(self.positions) and int(position.max()) >= len(self.positions):
@@ -154,7 +156,7 @@ class Transformer(Backbone):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on the normed stream and added to it."""
+    """Attention, then an MLP; both read the normed stream and add their output to the stream."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -167,9 +169,9 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, inputs: AttentionInputs, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
+        """(S L D) -> (S L D), and the keys and values (S K P+L d) of earlier and present tokens.
 
-        past: keys and values of the earlier tokens (S K P d).
+        past: the keys and the values (S K P d) of the earlier tokens.
         """
         mixed, keys, values = self.attention(self.attention_norm(x), inputs, past)
         x = x + self.dropout(mixed)
@@ -177,7 +179,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention, with the projections around it."""
+    """Multi-head attention, with its projections of inputs and outputs."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -189,7 +191,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, inputs: AttentionInputs, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend; arguments and results are those of `Block.forward`."""
+        """Attend; the arguments and results have the same shapes as those of `Block.forward`."""
         q, k, v = rearrange(self.qkv(x), "s l (three h d) -> three s h l d", three=3, h=self.heads)
         if inputs.rotation is not None:
             q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
@@ -199,7 +201,7 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two-layer MLP, gated by SiLU for swiglu."""
+    """A two-layer MLP; with "swiglu", a gate with SiLU multiplies the hidden layer."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -218,10 +220,10 @@ class MLP(nn.Module):
 
 
 def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine (S 1 L d/2) of the angles at positions (S L), in float32.
+    """Return the cosine and sine (S 1 L d/2) of the rotary angles at positions (S L), in float32.
 
-    The angles are never computed in bfloat16, which cannot tell position 257 from 256. One row of
-    angles (1 1 L d/2) suffices if all sequences share one row of positions.
+    The angles are never computed in bfloat16, which rounds position 257 to 256. If all sequences
+    share one row of positions, the cosine and sine have only one row (1 1 L d/2).
     """
     if position.stride(0) == 0:
         position = position[:1]
@@ -236,7 +238,7 @@ def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate each pair (i, i + d/2) of x (S heads L d) by its position's angle.
 
-    The result is computed in float32 and has the type of x.
+    The rotation is computed in float32, and the result is converted to the dtype of x.
     """
     cosine, sine = rotation  # (S 1 L d/2)
     first, second = x.float().chunk(2, dim=-1)

@@ -1,4 +1,4 @@
-"""Meta-World demonstrations: a folder with one .npz per task, several episodes in each."""
+"""Meta-World demonstrations: a folder with one .npz per task, which holds several episodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from core import DataError, Register, hookimpl
 from core.episodes import ActionConvention, Camera, Episode, Gripper, StoreInfo
 from core.formats import read_npz
 
-# {array: (allowed kinds of dtype, number of axes, description of both in error messages)}
+# {array: (allowed kinds of dtype, number of axes, both in words for error messages)}
 LAYOUT = {
     "images": ("u", 4, "unsigned integers (n Y X 3)"),
     "actions": ("f", 2, "floats (n 4)"),
@@ -36,8 +36,8 @@ class MetaWorldNpzConfig:
 class MetaWorldNpz:
     """Reads recordings of Meta-World's tasks; the arrays of a file are those of LAYOUT.
 
-    Meta-World steps its physics at 400 Hz, five times per action; an action of 1.0 moves the hand
-    by one centimetre.
+    Meta-World simulates 400 physics steps per second, and an action lasts five of them. An action
+    of 1.0 moves the hand by one centimetre.
     """
 
     def __init__(self, config: MetaWorldNpzConfig, *, source: Path) -> None:
@@ -72,11 +72,11 @@ class MetaWorldNpz:
         self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<file>/<number>"; a file that cannot be read counts as one episode."""
+        """Return the ids "<file>/<index>"; a file that cannot be read counts as one episode."""
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one episode; raises DataError for a damaged file or one of another layout."""
+        """Read one episode; raises DataError if the file is damaged or has another layout."""
         location = self.locations[episode]
         if isinstance(location, DataError):
             raise location
@@ -96,7 +96,7 @@ class MetaWorldNpz:
         )
 
     def _arrays(self, file: Path) -> dict[str, np.ndarray]:
-        """Return a file's arrays; the file read last stays in memory for its next episode.
+        """Return a file's arrays, and keep them in memory until another file is read.
 
         Raises DataError for a file that cannot be cut into episodes. The contents of an episode are
         checked later, when the episode enters a store.

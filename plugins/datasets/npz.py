@@ -1,4 +1,4 @@
-"""A folder of .npz files, one episode in each, as numpy.savez writes them."""
+"""A folder of .npz files, as numpy.savez writes them; each file is one episode."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +31,11 @@ INSTRUCTION = "instruction"
 
 @dataclass(frozen=True)
 class FeatureArray:
-    """An array with one entry per frame that is stored unchanged.
+    """An array with one entry per frame, which an episode store keeps unchanged.
 
     array: name of the array in the files.
     meaning: "rgb", "depth", "points", "force", "reward", "text" or "other".
-    unit: unit of its numbers, "mm" or "N" for example.
+    unit: unit of the array's numbers, for example "mm" or "N".
     """
 
     array: str
@@ -54,9 +54,9 @@ class NpzConfig:
     action: str = "action"
     """the array that holds the actions."""
     proprio: tuple[str, ...] = ()
-    """arrays that are joined to the proprioception, in this order."""
+    """arrays that are joined in this order to form the proprioception."""
     features: Mapping[str, FeatureArray] = field(default_factory=dict)
-    """{name: array, meaning and unit}: further features."""
+    """further features: {name of the feature: its array, meaning and unit}."""
     instruction: str | None = None
     """the instruction of every episode; default: the string in the array "instruction"."""
     meaning: ConventionOverride | None = None
@@ -66,8 +66,9 @@ class NpzConfig:
 class Npz:
     """Reads the .npz files of a folder, in the order of their names.
 
-    Images are (n Y X 3), numbers (n ...). Raises DataError, naming the file, for missing or damaged
-    data, and ConfigError for arrays that do not exist.
+    Arrays of images have the shape (n Y X 3), and arrays of numbers have the shape (n ...); n is
+    the number of frames. Raises DataError, naming the file, for missing or damaged data, and
+    ConfigError for arrays that do not exist.
     """
 
     def __init__(self, config: NpzConfig, *, source: Path) -> None:
@@ -107,7 +108,7 @@ class Npz:
         )
 
     def _read_and_check(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
-        """Read a file; return {camera: name of its array}, and the arrays.
+        """Read a file; return {camera: name of its array} and {name: array}.
 
         Raises ConfigError if the configuration names arrays that the file does not have.
         """
@@ -171,7 +172,7 @@ def _text(file: Path, array: np.ndarray) -> str:
 
 
 def _in_native_order(array: np.ndarray) -> np.ndarray:
-    """Return the same numbers in this machine's byte order."""
+    """Return the array with its numbers in this machine's byte order."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

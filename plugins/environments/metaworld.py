@@ -1,7 +1,7 @@
 """Meta-World: fifty tasks of a Sawyer arm at a table, drawn by OpenGL.
 
-Yu et al. 2019, https://arxiv.org/abs/1910.10897. Camera and upright images are LeRobot's
-convention; the camera's position is that of Seo et al. 2022.
+Yu et al. 2019, https://arxiv.org/abs/1910.10897. As in LeRobot, the camera is Meta-World's corner2
+and images are upright. The camera's position is from Seo et al. 2022.
 """
 
 import os
@@ -25,11 +25,12 @@ from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 TASKS = Path(__file__).with_name("metaworld_tasks.toml")
 MAX_STEPS = 500  # Meta-World's own limit
-# not the name of Meta-World's camera, whose images are upside down and from another position
+# Meta-World's camera is called "corner2". The name here differs, because Meta-World's images are
+# upside down and its camera is at another position.
 CAMERA = "corner2_upright"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # metres, in the world's frame
-# Maximum number of simulations in memory. Each takes 50 to 150 MB with its renderer, and 0.3 s to
-# make again.
+# Maximum number of simulations in memory. A simulation with its renderer takes 50 to 150 MB, and
+# making it again takes 0.3 s.
 MAX_SIMULATIONS = 10
 
 
@@ -38,7 +39,7 @@ class MetaWorldConfig:
     """The tasks, and the size of the images."""
 
     benchmark: Literal["mt10", "mt50"] = "mt10"
-    """"mt10" are ten tasks, "mt50" are all fifty."""
+    """which tasks: "mt10" for ten of them, "mt50" for all fifty."""
     image_size: Annotated[int, Gt(0), Le(2048)] = 96
     """height and width of the images in pixels."""
 
@@ -55,7 +56,7 @@ class MetaWorld(Environment):
     def __init__(self, config: MetaWorldConfig) -> None:
         self._metaworld, self._gl, opengl = _import_metaworld(config.image_size)
         self._size = config.image_size
-        # {task: simulation}, ordered by their last use
+        # {task: simulation}; the simulation that was used last is at the end
         self._simulations: dict[str, _Simulation] = {}
         environments = self._metaworld.env_dict
         names = environments.MT50_V3 if config.benchmark == "mt50" else environments.MT10_V3
@@ -67,7 +68,7 @@ class MetaWorld(Environment):
         self.versions |= {"opengl": opengl}
 
     def reset(self, task: str, seed: int) -> None:
-        """Place objects and goal as the seed says; raises DataError for an unknown task."""
+        """Place objects and goal where the seed says; raises DataError for an unknown task."""
         if task not in self.tasks:
             raise DataError(f"metaworld has no task '{task}'{did_you_mean(task, [*self.tasks])}")
         self._gl.make_current()
@@ -90,9 +91,9 @@ class MetaWorld(Environment):
         return self._current.step(action)
 
     def observe(self) -> Observation:
-        """Draw the scene; proprioception is the hand's position and the gripper's opening.
+        """Draw the scene; the proprioception is the hand's position and the gripper's opening.
 
-        The position is in metres. The opening is 1 when the gripper is wide open.
+        The position is in metres. The opening is 1 if the gripper is fully open.
         """
         self._gl.make_current()
         proprio = self._current.state[:4].astype(np.float32)
@@ -112,28 +113,29 @@ class MetaWorld(Environment):
 
 
 class _Simulation:
-    """The simulation of one task, with its expert and, once it is drawn, its renderer."""
+    """The simulation of one task, with its expert; its renderer is made for the first image."""
 
     def __init__(self, metaworld: Any, task: str, size: int) -> None:
-        # the environments that observe the goal, because experts need to know the goal
+        # these environments include the goal in the state, because the experts need the goal
         environments = metaworld.env_dict.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
         self.environment = environments[f"{task}-goal-observable"]()
-        # draw placements from the environment's generator, not from numpy's global one
+        # draw placements from the environment's generator instead of numpy's global generator
         self.environment.seeded_rand_vec = True
         self.policy = metaworld.policies.ENV_POLICY_MAP[task]()
         self.task, self.size = task, size
         self.renderer: _Renderer | None = None
 
     def reset(self, seed: int) -> None:
-        """Place everything with a random generator that is seeded with the task and the seed."""
+        """Place the objects and the goal at random; the task and the seed decide the placement."""
         mujoco = import_module("mujoco")
         self.environment.np_random = np.random.default_rng([crc32(self.task.encode()), seed])
         self.environment._freeze_rand_vec = False
-        self.environment.reset_model()  # draws placements until one is possible
+        self.environment.reset_model()  # draws a possible placement
         # `reset` arranges the scene twice, both times with the placement that was just drawn
         self.environment._freeze_rand_vec = True
         self.state, _ = self.environment.reset()
-        # Meta-World places the goal last: an image drawn now would show the previous episode's goal
+        # Meta-World moves the goal after it computes the positions that are drawn. Without this
+        # line, the first image would show the previous episode's goal.
         mujoco.mj_kinematics(self.environment.model, self.environment.data)
 
     def step(self, action: np.ndarray) -> bool:
@@ -145,14 +147,14 @@ class _Simulation:
     def expert(self) -> np.ndarray:
         """Return the scripted policy's action (4)."""
         with warnings.catch_warnings():
-            # the policies warn whenever they ask for more than a step can do
+            # the policies warn whenever their action is larger than a step allows
             warnings.simplefilter("ignore")
             # a copy, because some policies write into the state
             action: np.ndarray = self.policy.get_action(self.state.copy())
         return action.clip(-1, 1).astype(np.float32)
 
     def draw(self) -> np.ndarray:
-        """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
+        """Draw an upright image (Y X 3) uint8; the OpenGL context must be current."""
         if self.renderer is None:  # an expert alone needs no renderer
             self.renderer = _Renderer(self.environment.model, self.size)
         return self.renderer.draw(self.environment.data)
@@ -164,9 +166,9 @@ class _Simulation:
 
 
 class _Renderer:
-    """Draws one model without shadows, reflections and anti-aliasing.
+    """Draws one model, without shadows, reflections or anti-aliasing.
 
-    On a CPU this is thirteen times faster than drawing with them.
+    On a CPU, drawing with all three would take thirteen times as long.
     """
 
     def __init__(self, model: Any, size: int) -> None:
@@ -185,10 +187,11 @@ class _Renderer:
         self.viewport = mujoco.MjrRect(0, 0, size, size)
 
     def draw(self, data: Any) -> np.ndarray:
-        """Draw (Y X 3) uint8, upright.
+        """Draw an upright image (Y X 3) uint8.
 
-        The camera shows the world upside down, and OpenGL reads rows from the bottom up. Together
-        the two only mirror the columns, which is undone here.
+        The camera shows the world rotated by 180 degrees, and OpenGL reads rows from the bottom up.
+        Together, these two effects mirror the image from left to right. Reversing the columns
+        undoes this.
         """
         mujoco, viewport = self.mujoco, self.viewport
         image = np.empty((viewport.height, viewport.width, 3), np.uint8)
@@ -213,7 +216,7 @@ class _Renderer:
 
 
 def read_tasks() -> dict[str, Task]:
-    """Read all fifty tasks, with Joinery's instructions and the published tiers."""
+    """Read all fifty tasks, with Joinery's instructions and published tiers of difficulty."""
     tasks = tomllib.loads(TASKS.read_text(encoding="utf-8"))
     return {
         name: Task(
@@ -226,7 +229,8 @@ def read_tasks() -> dict[str, Task]:
 def _make_info(size: int) -> StoreInfo:
     """Describe Meta-World's conventions.
 
-    The physics runs at 400 Hz, five steps per action; an action of 1.0 moves the hand by 1 cm.
+    Meta-World simulates 400 physics steps per second, and an action lasts five of them. An action
+    of 1.0 moves the hand by 1 cm.
     """
     return StoreInfo(
         fps=80.0,
@@ -280,7 +284,8 @@ def _import_metaworld(size: int) -> tuple[Any, Any, str]:
 def _backend() -> str:
     """Choose MuJoCo's module for OpenGL contexts.
 
-    If MUJOCO_GL is set, it decides. Otherwise, on Linux, the module is one that needs no display.
+    If MUJOCO_GL is set, it decides. Otherwise, on Linux, the choice is a module that needs no
+    display.
     """
     name = os.environ.get("MUJOCO_GL", "").lower()
     if name in ("egl", "osmesa"):

@@ -1,7 +1,7 @@
 """A replay buffer: the arrays of a zarr group, checked against the files that hold them.
 
-zarr reads a missing chunk as zeros, and Blosc reads past the end of a chunk that was cut off. This
-module raises an error for both.
+zarr reads a missing chunk as zeros, and Blosc reads past the end of a truncated chunk. This module
+raises an error in both cases.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,15 +19,16 @@ from core import DataError, one_line
 from core.formats import check_claimed_size
 
 ENDS = "meta/episode_ends"
-# the header of a Blosc chunk: bytes after decompression, bytes per block, bytes of the chunk
+# the header of a Blosc chunk holds three sizes in bytes: of the decompressed chunk, of a block, and
+# of the compressed chunk
 BLOSC_HEADER = Struct("<4xIII")
 
 
 class ReplayBuffer:
     """The array ENDS and the arrays in data/, in a folder name.zarr or an archive name.zarr.zip.
 
-    A pickled copy opens its own files. Raises DataError, which names the array, and the chunk if a
-    chunk is damaged.
+    A pickled copy of this object opens the files again. Raises a DataError that names the array; if
+    a chunk is damaged, the error also names the chunk.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +107,7 @@ def _open(path: Path) -> Any:
     import zarr
     from zarr.storage import ZipStore
 
-    # if imagecodecs is installed, it brings the JPEG 2000 codec that the format uses
+    # the format uses a JPEG 2000 codec, which the package imagecodecs provides if it is installed
     try:
         from imagecodecs.numcodecs import register_codecs
     except ImportError:
@@ -120,7 +121,7 @@ def _open(path: Path) -> Any:
 
 
 def _file_sizes(path: Path) -> dict[str, int]:
-    """Return {file: bytes} of a folder or an archive; raises DataError if there is neither."""
+    """Return {file: size in bytes} of a folder or archive; raises DataError if there is neither."""
     try:
         if path.is_dir():
             files = [file for file in path.rglob("*") if file.is_file()]
@@ -159,7 +160,7 @@ def _chunk_file(array: Any, index: Sequence[int]) -> str:
 
 
 def _first_unreadable(array: Any, begin: int, end: int) -> str:
-    """Return the name of the first chunk that cannot be read by itself, or else of the array."""
+    """Return the name of the first unreadable chunk, or of the array if each chunk can be read."""
     for index in () if array.shards else _chunk_indices(array, begin, end):
         try:
             array.get_block_selection(index)

@@ -31,7 +31,7 @@ from plugins.datasets.diffusion_policy.buffer import ENDS, ReplayBuffer
 class DiffusionPolicyConfig:
     """Which arrays hold images, actions and proprioception.
 
-    The format records neither frame rate nor instruction, so they are given here.
+    The format records neither the frame rate nor the instruction, so this configuration gives them.
     """
 
     instruction: str
@@ -43,15 +43,15 @@ class DiffusionPolicyConfig:
     action: str = "action"
     """the array that holds the actions."""
     proprio: tuple[str, ...] = ()
-    """arrays that are joined to the proprioception; "state" often holds facts that a policy must
-    not see.
+    """arrays that are joined to form the proprioception; the array "state" often holds facts that a
+    policy must not see.
     """
     meaning: ConventionOverride | None = None
     """meaning of the actions; default: absolute positions in the world, no rotation, no gripper."""
 
 
 class DiffusionPolicy:
-    """Reads the arrays in data/ of a replay buffer, cut into episodes at meta/episode_ends.
+    """Reads a replay buffer: the arrays in data/, cut into episodes at meta/episode_ends.
 
     The source is a folder name.zarr or an archive name.zarr.zip. Raises DataError, naming the
     array, for missing or damaged data, and ConfigError for arrays that do not exist.
@@ -90,11 +90,11 @@ class DiffusionPolicy:
         )
 
     def _read_bounds(self, names: Sequence[str]) -> np.ndarray:
-        """Read the frames at which episodes begin, and the end of the last episode (episodes + 1).
+        """Return the first frame of each episode, then the end of the last episode (episodes + 1).
 
         names: the arrays that the episodes need.
 
-        Raises DataError if one of these arrays has fewer frames.
+        Raises DataError if one of these arrays has fewer frames than the episodes together.
         """
         arrays, ends = self.buffer.arrays, self.buffer.arrays[ENDS]
         for name in (*names, ENDS):
@@ -116,18 +116,18 @@ class DiffusionPolicy:
         return np.concatenate([[0], ends])
 
     def _is_unit_range(self, key: str) -> bool:
-        """Return whether images are floats in [0, 1], according to the first readable episode."""
+        """Return whether an array's images are floats in [0, 1], by its first readable episode."""
         if self.buffer.arrays[key].dtype.kind != "f":
             return False
         spans = pairwise(self.bounds.tolist())
         return is_unit_range(first_readable(spans, lambda span: self.buffer.read(key, *span)))
 
     def ids(self) -> Sequence[str]:
-        """Return the episodes' numbers."""
+        """Return the episodes' indices, as six digits."""
         return [f"{number:06d}" for number in range(len(self.bounds) - 1)]
 
     def read(self, episode: str) -> Episode:
-        """Read one episode; raises DataError that names the array."""
+        """Read one episode; raises a DataError that names the array."""
         begin, end = (int(bound) for bound in self.bounds[int(episode) : int(episode) + 2])
         config, where = self.config, f"{self.path}, episode {episode}"
         images = {}

@@ -8,7 +8,7 @@ from core.episodes import StoreInfo
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 FILES_PER_CHUNK = 1_000
-# size in MB at which a new file begins, as in LeRobot
+# size of a file in MB at which the next file is begun, as in LeRobot
 TABLE_MB, VIDEO_MB = 100, 200
 NUMBERED = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA, EPISODES = f"data/{NUMBERED}.parquet", f"meta/episodes/{NUMBERED}.parquet"
@@ -51,7 +51,7 @@ def make_info_json(
 ) -> dict[str, Any]:
     """Return the content of meta/info.json.
 
-    episodes, frames, tasks: numbers of episodes, frames and tasks.
+    episodes, frames, tasks: the number of each in the dataset.
     """
     has_videos = any(feature["dtype"] == "video" for feature in features.values())
     return {

@@ -1,6 +1,6 @@
 """Where a LeRobot dataset keeps its episodes, according to its folder meta/.
 
-An episode is some rows of a table, and for each camera some seconds of a video.
+An episode consists of some rows of a table and, for each camera, of some seconds of a video.
 """
 
 import json
@@ -22,9 +22,9 @@ VERSIONS = ("v2.0", "v2.1", "v3.0")
 class EpisodeLocation:
     """Where an episode is stored.
 
-    length: number of its frames.
-    table: the parquet file that holds its rows, and perhaps rows of other episodes.
-    videos: {feature: (file, second at which the episode begins in it)}.
+    length: number of the episode's frames.
+    table: the parquet file that holds the episode's rows, and perhaps rows of other episodes.
+    videos: {feature: (video file, second at which the episode begins in that file)}.
     """
 
     length: int
@@ -40,10 +40,10 @@ class Layout:
     """What meta/ says about a dataset.
 
     fps: frames per second.
-    features: the features of info.json.
+    features: {name: entry in info.json}.
     robot: name of the robot.
-    locations: {episode: where it is stored}, and {file: error} for each unreadable file that should
-        list episodes.
+    locations: {episode: where it is stored}, and in addition {file: error} for each unreadable file
+        that should list episodes.
     tasks: {index of the task: instruction}.
     """
 
@@ -55,7 +55,7 @@ class Layout:
 
 
 def read_layout(root: Path) -> Layout:
-    """Read meta/; raises DataError, naming the file, if it is damaged or of an unknown version."""
+    """Read meta/; raises a DataError with the file if meta/ is damaged or of an unknown version."""
     path = root / "meta" / "info.json"
     if not path.exists():
         raise DataError(
@@ -117,7 +117,7 @@ def read_table(
 
 
 def _check(info: Mapping[str, Any]) -> None:
-    """Raise ValueError or KeyError if info.json lacks an entry that is needed later."""
+    """Raise ValueError or KeyError if info.json lacks fps or features, or if they are wrong."""
     if not 0 < float(info["fps"]) < inf:
         raise ValueError(f"fps is {info['fps']}")
     for name, feature in info["features"].items():
@@ -130,7 +130,7 @@ def _check(info: Mapping[str, Any]) -> None:
 
 
 def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
-    """Read the list of episodes of version 3.0, which has tables and many episodes in a file."""
+    """Read the list of episodes in version 3.0: parquet tables with many episodes each."""
     files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DataError(f"{root / 'meta' / 'episodes'}: lists no episodes; copy the dataset again")
@@ -142,7 +142,7 @@ def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
             locations[file.relative_to(root).as_posix()] = error
     tasks = {}
     for row in read_table(root / "meta" / "tasks.parquet", []):
-        # the other column is the index of pandas, which is called "task" or has no name of its own
+        # the other column is the table's index in pandas; its name is "task" or a default of pandas
         task = next(value for key, value in row.items() if key != "task_index")
         tasks[int(row["task_index"])] = str(task)
     return locations, tasks
@@ -178,7 +178,7 @@ def _read_episode_table(
 
 
 def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
-    """Read the list of episodes of version 2, which has lines of JSON and one episode in a file."""
+    """Read the list of episodes in version 2: JSON lines; each episode has files of its own."""
     locations: Locations = {}
     for row in _json_lines(root / "meta" / "episodes.jsonl"):
         episode = int(row["episode_index"])
@@ -201,10 +201,10 @@ def _episode_name(row: Mapping[str, Any]) -> str:
 
 
 def _fill(template: str, fields: Mapping[str, Any]) -> str:
-    """Fill in a template of info.json to get a file's name.
+    """Return a file's path: a template of info.json with its fields filled in.
 
-    A template can set the number of digits. More than 99 digits are refused, because millions of
-    digits would take all memory.
+    A template can set the number of digits of an index. More than 99 digits are refused, because
+    millions of digits would take all memory.
     """
     for _, _, spec, _ in Formatter().parse(template):
         if not re.fullmatch(r"0?\d{0,2}d?", spec or ""):

@@ -1,6 +1,6 @@
 """meta/joinery.json: facts of an episode store for which LeRobot's format has no place.
 
-LeRobot ignores the file.
+LeRobot ignores this file.
 """
 
 import json
@@ -19,7 +19,8 @@ FILE = "meta/joinery.json"
 class EpisodeEntry:
     """An episode's id and task in its store, and its number of frames.
 
-    If the dataset has another number of frames, the file belongs to another dataset.
+    If the dataset's episode has another number of frames, then meta/joinery.json belongs to another
+    dataset.
     """
 
     id: str
@@ -29,9 +30,9 @@ class EpisodeEntry:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The content of the file.
+    """The content of meta/joinery.json.
 
-    episodes: entries in the order of the episodes' numbers in the dataset.
+    episodes: one entry per episode, in the order of the episodes' indices in the dataset.
     """
 
     info: StoreInfo
@@ -39,7 +40,7 @@ class Sidecar:
 
 
 def write_sidecar(root: Path, sidecar: Sidecar) -> None:
-    """Write the file beside LeRobot's own metadata."""
+    """Write meta/joinery.json."""
     plain = {
         "info": dump_info(sidecar.info),
         "episodes": [asdict(episode) for episode in sidecar.episodes],
@@ -48,7 +49,7 @@ def write_sidecar(root: Path, sidecar: Sidecar) -> None:
 
 
 def read_sidecar(root: Path) -> Sidecar | None:
-    """Read the file, or return None if there is none; raises DataError if it is damaged."""
+    """Read meta/joinery.json; None if it does not exist. Raises DataError if it is damaged."""
     path = root / FILE
     if not path.exists():
         return None

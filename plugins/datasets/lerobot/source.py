@@ -33,7 +33,7 @@ IMAGE_DTYPES = ("video", "image")
 class LeRobotConfig:
     """Which features hold images, actions and proprioception, and what the actions mean.
 
-    LeRobot records the names of an action's numbers, but not their meaning.
+    LeRobot records the name of each number of an action, but not its meaning.
     """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class LeRobotConfig:
     action: str = ACTION
     """the feature that holds the actions."""
     proprio: tuple[str, ...] | None = None
-    """features that are joined to the proprioception; default: "observation.state", if any."""
+    """features that are joined to form the proprioception; default: "observation.state", if any."""
     instruction: str | None = None
     """the instruction of every episode; default: each episode's own task."""
     meaning: ConventionOverride | None = None
@@ -53,8 +53,8 @@ class LeRobotConfig:
 class LeRobot:
     """Reads datasets of LeRobot 2.0, 2.1 and 3.0, with videos or images.
 
-    From a dataset that `joinery write` wrote, the store's ids, tasks, conventions and origin come
-    back.
+    If `joinery write` wrote the dataset, the episodes have the ids, tasks, conventions and origin
+    of the store that it was written from.
 
     Raises DataError, naming the file, for missing or damaged data, and ConfigError for features
     that do not exist.
@@ -91,10 +91,10 @@ class LeRobot:
         )
 
     def _keys_by_id(self) -> dict[str, str]:
-        """Map each episode's id to the key of its location, in the order of the episodes' numbers.
+        """Return {episode's id: key of its location}, in the order of the episodes' indices.
 
-        The ids are taken from the sidecar. Episodes that LeRobot added after the sidecar was
-        written are named by their numbers. Raises DataError if the sidecar is about another
+        The ids are taken from the sidecar. If LeRobot added an episode after the sidecar was
+        written, the episode's id is its index. Raises DataError if the sidecar is about another
         dataset.
         """
         locations = self.layout.locations
@@ -103,7 +103,7 @@ class LeRobot:
         for number, entry in enumerate(self.sidecar.episodes if self.sidecar else []):
             key = f"{number:06d}"
             location = locations.get(key)
-            if location is None and has_errors:  # a damaged table possibly listed this episode
+            if location is None and has_errors:  # the damaged table may list it
                 continue
             if not isinstance(location, EpisodeLocation) or location.length != entry.frames:
                 raise DataError(
@@ -117,7 +117,7 @@ class LeRobot:
         return {name: key for key, name in ids.items()}
 
     def _convention(self) -> ActionConvention:
-        """Return the sidecar's convention if the feature is "action", else joint positions."""
+        """Return the sidecar's convention for the feature "action", or else joint positions."""
         key = self.config.action
         if self.sidecar and key == ACTION:
             return self.sidecar.info.action
@@ -128,14 +128,15 @@ class LeRobot:
         )
 
     def ids(self) -> Sequence[str]:
-        """Return the episodes' ids in their store, or their numbers.
+        """Return the ids that the episodes have in the sidecar, or their indices without a sidecar.
 
-        A table of meta/episodes that cannot be read counts as one episode, named after the file.
+        A table of meta/episodes that cannot be read counts as one episode, whose id is the name of
+        the file.
         """
         return [*self.keys]
 
     def read(self, episode: str) -> Episode:
-        """Read one episode; raises DataError with the names of file and episode."""
+        """Read one episode; raises a DataError that names the file and the episode."""
         key = self.keys[episode]
         location = self.layout.locations[key]
         if isinstance(location, DataError):
@@ -156,14 +157,14 @@ class LeRobot:
         )
 
     def _rows(self, number: int, location: EpisodeLocation) -> list[dict[str, Any]]:
-        """Return the rows of an episode's frames, in order; raises DataError if one is missing."""
+        """Return the rows of an episode's frames, in order; raises DataError if any is missing."""
         image_keys = [key for key in self.cameras.values() if key not in location.videos]
         columns = ["frame_index", "task_index", self.config.action, *self.proprio, *image_keys]
         rows = sorted(
             read_table(location.table, columns, number), key=lambda row: row["frame_index"] or 0
         )
         frame_numbers = [row["frame_index"] for row in rows]
-        # `location.length` is a claim of the dataset: no list of that length is made
+        # `location.length` is a claim and may be huge: no list of that length is made
         if len(rows) != location.length or frame_numbers != [*range(len(rows))]:
             raise DataError(
                 f"{location.table}: episode {number} has {len(rows)} rows, "
@@ -195,7 +196,7 @@ class LeRobot:
         return decode_images(encoded, size.height, size.width, f"{location.table}, {key}")
 
     def _image_bytes(self, cell: Any, location: EpisodeLocation) -> bytes:
-        """Return an encoded image; a cell of the table holds the image or the name of its file."""
+        """Return an encoded image; the table's cell holds either the image or its file's name."""
         try:
             if cell["bytes"] is not None:
                 return bytes(cell["bytes"])
@@ -211,7 +212,7 @@ class LeRobot:
     def _numbers(
         self, location: EpisodeLocation, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
     ) -> np.ndarray:
-        """Join features of each row -> (n D) float32."""
+        """Join the numbers of several features, row by row -> (n D) float32."""
         where = f"{location.table}: {', '.join(keys)}"
         try:
             columns = [np.array([row[key] for row in rows]) for key in keys]
@@ -227,7 +228,7 @@ def _array_kind(feature: Mapping[str, Any]) -> ArrayKind:
 
 
 def _image_size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
-    """Return rows and columns of an image, whether its shape is (Y X 3) or (3 Y X)."""
+    """Return the height and width of a feature's images; its shape is (Y X 3) or (3 Y X)."""
     shape, names = tuple(feature["shape"]), feature.get("names")
     if len(shape) != 3 or 3 not in (shape[0], shape[2]):
         raise DataError(
@@ -242,7 +243,7 @@ def _image_size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _number_names(key: str, feature: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of a feature's numbers, from a list or a dict of lists, or made-up ones."""
+    """Return the names of a feature's numbers; they are made up if the feature lists no names."""
     names = feature.get("names")
     if isinstance(names, dict):
         names = next(iter(names.values()), None)

@@ -1,4 +1,4 @@
-"""The statistics that LeRobot keeps of each feature, for every episode and for the dataset."""
+"""The statistics of each feature that LeRobot stores, per episode and for the whole dataset."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +9,17 @@ from core import import_optional
 from core.episodes import Statistics
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-# number of rows in a block
+# minimum number of rows in a block
 ROWS = 65_536
-# number of blocks that are kept before they are merged into one
+# number of blocks at which all blocks are merged into one block
 BLOCKS = 64
 
-# {"min", "max", "mean", "std", the quantiles and "count": one value per number of a feature}
+# {name of a statistic: one value for each number of a feature}; "count" has only one value
 Summary = dict[str, list[Any]]
 
 
 def summarise(statistics: Statistics, first: int, stop: int) -> Summary:
-    """Return the ten statistics that LeRobot keeps, for the columns first..stop-1."""
+    """Return the ten statistics that LeRobot stores, of the columns first..stop-1."""
     columns = {
         "min": statistics.min,
         "max": statistics.max,
@@ -34,7 +34,8 @@ def summarise(statistics: Statistics, first: int, stop: int) -> Summary:
 class RunningStatistics:
     """Statistics of a growing number of rows, in little memory.
 
-    They are exact up to ROWS rows. For more rows, they are merged from blocks of ROWS rows or more.
+    For at most ROWS rows, the statistics are exact. More rows are split into blocks of at least
+    ROWS rows, and the blocks' statistics are merged.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class RunningStatistics:
             self._blocks = [Statistics.merge(self._blocks)]
 
     def all_blocks(self) -> list[Statistics]:
-        """Return the blocks, and one more block with the rows that are not yet in any block."""
+        """Return all blocks' statistics; rows that are not yet in a block form the last block."""
         if not self._rows:
             return self._blocks
         return [*self._blocks, Statistics.of(np.concatenate(self._rows))]
@@ -65,8 +66,8 @@ class RunningStatistics:
 class Histogram:
     """How often each value occurs in each channel of a camera's frames.
 
-    frames: number of frames that were counted.
-    counts: how often each value occurs (3 256) int64.
+    frames: number of frames whose values were counted.
+    counts: number of occurrences of each value 0..255 in each channel (3 256) int64.
     """
 
     frames: int

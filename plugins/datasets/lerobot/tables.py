@@ -14,13 +14,13 @@ from plugins.datasets.lerobot.features import FILES_PER_CHUNK, Features
 
 @dataclass(frozen=True)
 class FileNumber:
-    """A file in a numbered series: the index of its folder ("chunk"), and its index there."""
+    """A file in a numbered series: its folder's index ("chunk"), and its index in that folder."""
 
     chunk: int = 0
     file: int = 0
 
     def next(self) -> "FileNumber":
-        """Return the number of the next file."""
+        """Return the indices of the next file."""
         if self.file + 1 == FILES_PER_CHUNK:
             return FileNumber(self.chunk + 1, 0)
         return FileNumber(self.chunk, self.file + 1)
@@ -35,8 +35,8 @@ class FileNumber:
 class TableFiles:
     """Writes tables of one schema, one after the other, into numbered files.
 
-    Each table is a row group. A file becomes larger than about `limit` bytes only if a single table
-    is larger.
+    Each table is a row group. A file exceeds about `limit` bytes only if it holds a single table
+    that exceeds this limit.
     """
 
     def __init__(self, root: Path, template: str, limit: int) -> None:
@@ -45,10 +45,10 @@ class TableFiles:
         self._number = FileNumber()
         self._writer: Any = None
         self._path = Path()
-        self._rows = 0  # in the open file
+        self._rows = 0  # number of rows in the open file
 
     def reserve(self, rows: int) -> FileNumber:
-        """Return the file for the next `rows` rows: a new file if the last would grow too large."""
+        """Return the file for the next `rows` rows; it is a new file if the open file is full."""
         if self._writer is not None:
             size = self._path.stat().st_size
             if size + size / self._rows * rows >= self._limit:
@@ -76,7 +76,7 @@ class TableFiles:
 def frame_schema(features: Features) -> Any:
     """Return the schema of the tables in data/, in LeRobot's types.
 
-    The schema's metadata declare the columns again, for Hugging Face's library `datasets`.
+    The schema's metadata repeat the columns' types for Hugging Face's library `datasets`.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
     types = {"float32": arrow.float32(), "int64": arrow.int64()}
@@ -104,7 +104,7 @@ def frame_schema(features: Features) -> Any:
 def frame_table(schema: Any, columns: Mapping[str, np.ndarray | list[Any]]) -> Any:
     """Make a table of a schema.
 
-    columns: {name: column}, numbers (n) or (n D), or a list of images.
+    columns: {name: column}; a column is an array of numbers (n) or (n D), or a list of images.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
     arrays = []
@@ -121,7 +121,7 @@ def frame_table(schema: Any, columns: Mapping[str, np.ndarray | list[Any]]) -> A
 
 
 def write_tasks(path: Path, tasks: Sequence[str]) -> None:
-    """Write meta/tasks.parquet: the tasks, numbered in this order.
+    """Write meta/tasks.parquet: the tasks, whose indices are their places in this sequence.
 
     LeRobot expects the metadata of a pandas table whose index is the task.
     """

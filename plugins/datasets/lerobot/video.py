@@ -1,6 +1,7 @@
 """LeRobot's videos: read an episode's frames from a video, and append episodes to a video.
 
-A file holds many episodes. Each begins with a key frame, so that it can be cut out again.
+A file holds many episodes. Each episode begins with a key frame, so that it can be decoded without
+the episode before it.
 """
 
 import os
@@ -20,10 +21,10 @@ from plugins.datasets.lerobot.tables import FileNumber
 
 Codec = Literal["av1", "h264"]
 ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's names
-# Longest video. LeRobot compares seconds in float32, and at 29.97 Hz, for example, refuses frames
-# past 1,024 s.
+# Maximum length of a video file. LeRobot compares frame times in float32. At 29.97 Hz, for example,
+# their rounding errors make LeRobot refuse frames after 1,024 s.
 VIDEO_SECONDS = 1_000
-# number of pixels by which a codec's blocks can reach past the image
+# maximum number of pixels by which a codec's blocks extend beyond the image
 EDGE = 256
 
 
@@ -31,22 +32,23 @@ EDGE = 256
 
 
 def decode_video(path: Path, first: float, count: int, fps: float, camera: Camera) -> np.ndarray:
-    """Decode `count` frames from second `first` on -> (count Y X 3) uint8, RGB as FFmpeg gives it.
+    """Decode `count` frames, beginning at second `first` -> RGB (count Y X 3) uint8.
 
-    Raises DataError, which names the file, and the frame if it is missing or of another size.
+    Raises a DataError that names the file. If a frame is missing, the error also gives its index.
     """
     file_size(path)
     frames: dict[int, np.ndarray] = {}
     av = import_optional("av", extra="lerobot")
     try:
-        # the format is fixed, because FFmpeg could take the file for a playlist of other files
+        # the format is given, because FFmpeg might otherwise take a damaged file for a playlist,
+        # which makes FFmpeg open other files
         with av.open(str(path), format="mp4") as container:
             stream = container.streams.video[0]
             _check_size(stream.codec_context, camera)
             most_pixels = (camera.height + EDGE) * (camera.width + EDGE)
             stream.codec_context.options = {"max_pixels": str(most_pixels)}
             begin = max(0.0, first - 0.5 / fps)
-            # seeking goes to the last key frame before that time
+            # `seek` goes to the last key frame at or before `begin`
             container.seek(int(begin / stream.time_base), stream=stream)
             for frame in container.decode(stream):
                 number = round((frame.time - first) * fps)
@@ -67,7 +69,7 @@ def decode_video(path: Path, first: float, count: int, fps: float, camera: Camer
 
 
 def _check_size(frame: Any, camera: Camera) -> None:
-    """Raise ValueError if a frame, or a codec's context, is not of the camera's size."""
+    """Raise ValueError if a frame or a codec's context has another size than the camera."""
     if (frame.height, frame.width) != (camera.height, camera.width):
         raise ValueError(
             f"frames of {frame.height} x {frame.width} pixels, "
@@ -79,9 +81,9 @@ def _check_size(frame: Any, camera: Camera) -> None:
 
 
 class Encoder:
-    """Encodes the frames of an episode into an .mp4 of its own, in memory, as LeRobot does.
+    """Encodes the frames of one episode into one .mp4 in memory, with LeRobot's settings.
 
-    codec: default: the first of ENCODERS that FFmpeg has.
+    codec: None for the first of ENCODERS that FFmpeg has.
     crf: quality, from 0 (best) to 51.
     rate: frames per second.
 
@@ -104,7 +106,7 @@ class Encoder:
         else:
             # without B-frames, packets are in the order of frames and can be appended
             self._options["bf"] = "0"
-        # otherwise SVT-AV1 writes two dozen lines for every episode
+        # without this setting, SVT-AV1 prints two dozen lines for every episode
         os.environ.setdefault("SVT_LOG", "1")
 
     def _has_encoder(self, name: str) -> bool:
@@ -144,7 +146,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """Where an episode is: the file, and the seconds at which it begins and ends."""
+    """Where an episode's video is: the file, and the seconds in it at which the episode is."""
 
     file: FileNumber
     begin: float
@@ -152,9 +154,9 @@ class VideoSpan:
 
 
 class VideoFiles:
-    """Writes one camera's videos: each episode is encoded once and appended to the last file.
+    """Writes one camera's videos: each episode is encoded once and appended to the open file.
 
-    properties: what info.json says about the videos.
+    properties: the videos' entry in info.json.
 
     Raises DataError if frames do not keep their size when they are encoded.
     """
@@ -163,13 +165,13 @@ class VideoFiles:
         self._av = import_optional("av", extra="lerobot")
         self._root, self._template, self._encoder = root, template, encoder
         self._number = FileNumber()
-        self._container: Any = None  # the open file, and its stream
+        self._container: Any = None  # the open file
         self._stream: Any = None
-        self._bytes = self._frames = 0  # in the open file
+        self._bytes = self._frames = 0  # numbers in the open file
         self.properties = self._encode_black(camera)
 
     def _encode_black(self, camera: Camera) -> dict[str, Any]:
-        """Encode one black frame, to check its size and find the properties of the videos."""
+        """Encode a black frame, check that it keeps its size, and return the videos' properties."""
         black = np.zeros((1, camera.height, camera.width, 3), np.uint8)
         with self._av.open(BytesIO(self._encoder.encode(black))) as container:
             stream = container.streams.video[0]
@@ -193,7 +195,7 @@ class VideoFiles:
     def append(self, frames: np.ndarray) -> VideoSpan:
         """Append an episode (n Y X 3) uint8.
 
-        It goes to a new file if the last one would grow too large or too long.
+        The episode begins a new file if the open file would otherwise become too large or too long.
         """
         encoded = self._encoder.encode(frames)
         rate = self._encoder.rate
@@ -212,7 +214,7 @@ class VideoFiles:
         return VideoSpan(self._number, float(begin / rate), float(self._frames / rate))
 
     def _append_packets(self, episode: Any) -> None:
-        """Append an episode's packets, with their times moved to the end of the file."""
+        """Append an episode's packets; their times are shifted by the length of the open file."""
         source = episode.streams.video[0]
         if self._container is None:
             path = self._number.make_path(self._root, self._template)
@@ -222,7 +224,7 @@ class VideoFiles:
             self._bytes = self._frames = 0
         offset = round(self._frames / self._encoder.rate / source.time_base)
         for packet in episode.demux(source):
-            if packet.dts is None:  # the last packet, which is empty
+            if packet.dts is None:  # demux ends with an empty packet
                 continue
             packet.pts += offset
             packet.dts += offset
@@ -237,10 +239,10 @@ class VideoFiles:
 
 
 def as_rate(fps: float) -> Fraction:
-    """Return the frame rate as a fraction, as videos store it: 29.97 becomes 2997/100."""
+    """Return a frame rate as the fraction that a video stores: 29.97 becomes 2997/100."""
     return Fraction(fps).limit_denominator(10_000)
 
 
 def as_json_number(fps: float) -> int | float:
-    """Return the frame rate as LeRobot writes it in JSON: whole numbers as integers."""
+    """Return a frame rate as LeRobot writes it in JSON: as an integer if it is a whole number."""
     return int(fps) if fps.is_integer() else fps

@@ -35,7 +35,7 @@ from plugins.datasets.lerobot.statistics import (
 from plugins.datasets.lerobot.tables import TableFiles, frame_schema, frame_table, write_tasks
 from plugins.datasets.lerobot.video import Codec, Encoder, VideoFiles, as_json_number, as_rate
 
-# number of rows written to the episodes table in one go
+# number of rows of the episodes table that are written together
 ROWS_AT_ONCE = 100
 
 
@@ -44,7 +44,7 @@ class LeRobotWriterConfig:
     """How images are stored, and the robot's name."""
 
     images: Literal["video", "image"] = "video"
-    """"video", small and lossy, or "image", PNG and exact."""
+    """"video" (small, but lossy) or "image" (PNG, lossless)."""
     codec: Codec | None = None
     """codec of videos; default: "av1", as in LeRobot, if FFmpeg can encode it, else "h264"."""
     crf: Annotated[int, Ge(0), Le(51)] = 30
@@ -54,7 +54,7 @@ class LeRobotWriterConfig:
 
 
 class LeRobotWriter:
-    """Writes LeRobot v3.0, in which an episode's task is its instruction.
+    """Writes LeRobot v3.0; the task of a LeRobot episode is the instruction in the store.
 
     meta/joinery.json keeps the facts for which LeRobot's format has no place.
 
@@ -133,7 +133,7 @@ class LeRobotWriter:
             files.close()
 
     def _number_columns(self, episode: Episode) -> dict[str, np.ndarray]:
-        """Return every column of numbers, (n) or (n D)."""
+        """Return {feature: column (n) or (n D)} for all features that are numbers."""
         frame = np.arange(len(episode))
         task = self.tasks.setdefault(episode.instruction, len(self.tasks))
         state = {STATE: episode.proprio} if self.info.proprio else {}
@@ -147,10 +147,10 @@ class LeRobotWriter:
         }
 
     def _image_columns(self, episode: Episode) -> dict[str, list[dict[str, Any]]]:
-        """Return every column of images; none if images are in videos."""
+        """Return {feature: column} for features that are images; {} if images are in videos."""
         if self.videos:
             return {}
-        # encoding PNG takes most of the time, and all cores can share it
+        # encoding PNG takes most of the writer's time, so the images are encoded on all cores
         with ThreadPoolExecutor() as pool:
             return {
                 f"{IMAGES}{name}": [*pool.map(_image_cell, count(), frames)]
@@ -160,7 +160,7 @@ class LeRobotWriter:
     def _add_statistics(
         self, numbers: Mapping[str, np.ndarray], episode: Episode
     ) -> dict[str, Summary]:
-        """Return an episode's statistics, by feature, and add them to the dataset's statistics."""
+        """Return {feature: an episode's statistics}, and add them to the dataset's statistics."""
         rows = np.concatenate(
             [column.reshape(len(episode), -1) for column in numbers.values()], axis=1, dtype=float
         )
@@ -185,7 +185,7 @@ class LeRobotWriter:
         return summaries
 
     def _write_rows(self) -> None:
-        """Write the rows of the episodes table that are not yet written."""
+        """Write the pending rows of the episodes table."""
         if self.rows:
             arrow = import_optional("pyarrow", extra="lerobot")
             file = self.episodes.reserve(len(self.rows))

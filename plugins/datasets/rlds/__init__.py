@@ -1,6 +1,6 @@
 """RLDS (https://github.com/google-research/rlds), which Open X-Embodiment uses.
 
-It is read without TensorFlow.
+Joinery reads it without TensorFlow.
 """
 
 from core import Register, hookimpl

@@ -22,12 +22,12 @@ class StepFeature:
 
     @property
     def width(self) -> int:
-        """Numbers per step."""
+        """Number of values per step."""
         return prod(self.shape)
 
 
 def read_features(folder: Path) -> dict[str, StepFeature]:
-    """Read the features of a step by their names below "steps/", such as "observation/image".
+    """Return {name below "steps/": feature} of a step; a name is for example "observation/image".
 
     Raises DataError if features.json is missing or of another layout.
     """
@@ -48,7 +48,7 @@ def read_features(folder: Path) -> dict[str, StepFeature]:
 
 
 def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, StepFeature]]:
-    """Yield the features in a nested feature, without the kinds that cannot be read."""
+    """Yield the name and the feature of each readable leaf of a nested feature."""
     if "featuresDict" in feature:
         for child_name, child in feature["featuresDict"]["features"].items():
             yield from _leaves(child, f"{name}/{child_name}".lstrip("/"))

@@ -19,10 +19,11 @@ Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 
 def record_offsets(file: Path) -> list[int]:
-    """Return the bytes at which a file's records begin, as far as they can be found.
+    """Return the offsets in bytes of a file's records, as far as they can be found.
 
-    Only the records' lengths are read. Never raises: for a damaged file the list ends at the
-    damaged record, and `read_example` raises when that record is read.
+    Only the headers of the records are read. The function never raises: if a header is damaged or
+    a record is cut off, that record is the last in the list, and `read_example` raises an error for
+    it.
     """
     offsets, at = [0], 0
     try:
@@ -66,9 +67,11 @@ def read_example(file: Path, offset: int) -> Mapping[str, Values]:
 
 
 def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
-    """Read the header at an offset of a file of `size` bytes; return the length of its data.
+    """Read the record header at an offset; return the length of the record's data in bytes.
 
-    The stream is then at the beginning of the data. Raises DataError for a damaged header.
+    size: size of the file in bytes.
+
+    Afterwards, the stream is at the beginning of the data. Raises DataError for a damaged header.
     """
     stream.seek(offset)
     header = stream.read(HEADER.size)
@@ -84,7 +87,7 @@ def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
 
 
 def _masked(data: bytes) -> int:
-    """Return TFRecord's checksum of some bytes, which is their masked CRC32C.
+    """Return the checksum that TFRecord stores for some bytes: their masked CRC32C.
 
     TFRecord rotates the CRC by 15 bits and adds a constant, because a plain CRC is a weak checksum
     for data that already contain CRCs.
@@ -95,7 +98,7 @@ def _masked(data: bytes) -> int:
 
 @cache
 def _example_class() -> Any:
-    """Return the message class Example that TensorFlow's example.proto and feature.proto define."""
+    """Return the class of Example messages, which TensorFlow's example.proto defines."""
     file = descriptor_pb2.FileDescriptorProto(
         name="joinery/example.proto", package="joinery", syntax="proto3"
     )
@@ -127,7 +130,7 @@ def _example_class() -> Any:
 
 
 def _add_field(parent: Any, name: str, number: int, message_name: str, label: int) -> Any:
-    """Add a field that holds a message of the package "joinery"."""
+    """Add a field whose type is a message of the protobuf package "joinery"."""
     return parent.field.add(
         name=name,
         number=number,

@@ -22,7 +22,8 @@ from core.formats import (
 from plugins.datasets.rlds.features import STEPS, StepFeature, read_features
 from plugins.datasets.rlds.records import Values, read_example, record_offsets
 
-# the usual names of the proprioception and of the instruction; the first that exists is read
+# the usual names of two features, the proprioception and the instruction; of each, the first name
+# that exists is read
 STATES = ("observation/state", "observation/proprio")
 INSTRUCTIONS = (
     "language_instruction",
@@ -35,8 +36,8 @@ INSTRUCTIONS = (
 class RldsConfig:
     """Which features of a step hold images, actions, proprioception and instruction.
 
-    A feature is given by its path in the step, "observation/image" for example. The format records
-    no frame rate.
+    A feature is given by its path in the step, for example "observation/image". The format records
+    no frame rate, so `fps` must be given.
     """
 
     fps: Annotated[float, Gt(0)]
@@ -46,13 +47,13 @@ class RldsConfig:
     cameras: Mapping[str, str] = field(default_factory=dict)
     """{name: feature}; default: every colour image, named by the last word of its feature."""
     action: tuple[str, ...] = ("action",)
-    """features that are joined to the action, in this order."""
+    """features that are joined in this order to form the action."""
     proprio: tuple[str, ...] | None = None
-    """features that are joined to the proprioception; default: the state, if there is one."""
+    """features that are joined to form the proprioception; default: the state, if there is one."""
     instruction: str | None = None
-    """the feature that holds the instruction; default: the first of the usual names that exists."""
+    """the feature that holds the instruction; default: the first usual name that exists."""
     meaning: ConventionOverride | None = None
-    """meaning of the actions; default: moves in the robot's base frame, no rotation, no gripper."""
+    """meaning of the actions; default: deltas in the robot's base frame, no rotation or gripper."""
 
 
 class Rlds:
@@ -69,7 +70,7 @@ class Rlds:
             raise DataError(
                 f"{source}: holds no *-{config.split}.tfrecord-* files; say split = ..."
             )
-        self.locations: dict[str, tuple[Path, int]] = {}  # {episode: file and byte of its record}
+        self.locations: dict[str, tuple[Path, int]] = {}  # {episode: (file, byte offset)}
         for file in files:
             shard = file.name.rpartition(".tfrecord-")[2]
             for number, offset in enumerate(record_offsets(file)):
@@ -109,18 +110,18 @@ class Rlds:
         )
 
     def _dimension_names(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Name the numbers of joined features by the last words of the features' names."""
+        """Return names for the numbers of joined features, made from the features' last words."""
         return dimension_names([(key.rpartition("/")[2], self.features[key].width) for key in keys])
 
     def ids(self) -> Sequence[str]:
-        """Name the episodes "<shard>/<record>".
+        """Return the episodes' ids "<shard>/<index of the record>".
 
-        In a damaged shard, the last name stands for the record that cannot be read.
+        In a damaged shard, the last id stands for the record that cannot be found.
         """
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one record; raises DataError with the names of file and feature."""
+        """Read one record; raises a DataError that names the file and the feature."""
         file, offset = self.locations[episode]
         values = read_example(file, offset)
         where = f"{file}, episode {episode}"
@@ -146,7 +147,7 @@ class Rlds:
     def _columns(
         self, values: Mapping[str, Values], keys: Sequence[str], where: str
     ) -> list[np.ndarray]:
-        """Return each feature's numbers (n D), one row per step."""
+        """Return one array (n D) for each feature: its numbers, one row per step."""
         columns = []
         for key in keys:
             flat = np.array(values.get(f"{STEPS}/{key}", ()))
@@ -170,8 +171,8 @@ class Rlds:
 def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
     """Return all features that are colour images, as {camera: feature}.
 
-    A camera has the last word of its feature's name, or the whole name if two features end in the
-    same word.
+    A camera's name is the last word of its feature's name. If several features end in the same
+    word, their cameras have the features' whole names.
     """
     keys = [
         key
@@ -186,5 +187,5 @@ def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
 
 
 def _first(names: Sequence[str], features: Mapping[str, StepFeature]) -> tuple[str, ...]:
-    """Return the first name that a feature has; empty if there is none."""
+    """Return a tuple with the first name that is a feature; an empty tuple if no name is."""
     return next(((name,) for name in names if name in features), ())

@@ -1,13 +1,13 @@
-"""A file that HDF5 can write to even if the disk is full.
+"""A file whose writes never fail for HDF5, even if the disk is full.
 
-HDF5 crashes the process if it cannot write its data when it closes a file.
+HDF5 crashes the process if writing fails while HDF5 closes a file.
 """
 
 from io import SEEK_SET, FileIO, RawIOBase
 
 
 class TolerantFile(RawIOBase):
-    """Keeps the first error in `error` instead of raising it; later writes are dropped."""
+    """Stores the first error in `error` instead of raising it, and ignores all later writes."""
 
     def __init__(self, file: FileIO) -> None:
         super().__init__()
@@ -15,7 +15,7 @@ class TolerantFile(RawIOBase):
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write all of the data, or keep the error."""
+        """Write all of the data, or store the error in `error`."""
         remaining = memoryview(data).cast("B")
         size = len(remaining)
         try:
@@ -26,7 +26,7 @@ class TolerantFile(RawIOBase):
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """Give the file the length that HDF5 wants, or keep the error."""
+        """Change the file's length to `size` bytes, or store the error in `error`."""
         try:
             return self._file.truncate(size)
         except OSError as error:
@@ -34,7 +34,7 @@ class TolerantFile(RawIOBase):
             return size or 0
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """Read back; bytes that were never written are zeros."""
+        """Fill the buffer from the file; bytes beyond the file's end are zeros."""
         view = memoryview(buffer).cast("B")
         total = 0
         while total < len(view) and (count := self._file.readinto(view[total:])):
@@ -43,7 +43,7 @@ class TolerantFile(RawIOBase):
         return len(view)
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move to an offset, which may lie beyond the end."""
+        """Move to an offset, which may be beyond the file's end."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

@@ -15,10 +15,10 @@ from core.formats import check_claimed_size, file_size
 
 @contextmanager
 def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
-    """Open a file; yield its group `data`, and a demonstration in it (None if `demo` is "").
+    """Open a file; yield its group `data`, and the demonstration `demo` (None if `demo` is "").
 
-    If code in the `with` block fails on damaged data, a DataError that names file and demonstration
-    is raised.
+    If code in the `with` block fails on damaged data, the result is a DataError that names the file
+    and the demonstration.
     """
     h5py = import_optional("h5py", extra="robomimic")
     file_size(file)
@@ -34,7 +34,7 @@ def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
 
 
 def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
-    """Read a dataset of numbers; raises DataError if it is missing or not whole."""
+    """Read a dataset of numbers; raises DataError if it is missing or incomplete."""
     if name not in group:
         raise DataError(f"{file}, {group.name}: has no '{name}'{did_you_mean(name, [*group])}")
     dataset, where = group[name], f"{file}, {group.name}/{name}"
@@ -46,9 +46,10 @@ def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
 
 
 def _check_storage(dataset: Any, size: int, where: str) -> None:
-    """Raise DataError if a file of `size` bytes is too small for the dataset or lacks chunks of it.
+    """Raise DataError if a file of `size` bytes cannot hold the dataset or lacks some chunks.
 
-    HDF5 itself would allocate the size that the dataset claims, and read missing chunks as zeros.
+    Without this check, HDF5 would allocate the size that the dataset claims, and would read missing
+    chunks as zeros.
     """
     stored = dataset.id.get_storage_size()
     is_compressed = dataset.id.get_create_plist().get_nfilters() > 0
@@ -69,8 +70,8 @@ def _check_storage(dataset: Any, size: int, where: str) -> None:
 def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
     """Read a JSON object from an attribute; return {} if there is no such attribute.
 
-    The claimed length of the text cannot be checked: the HDF5 library allocates up to 4 GiB for it
-    before it reads.
+    The length that a damaged attribute claims cannot be checked: the HDF5 library allocates that
+    length, up to 4 GiB, before it reads the text.
     """
     if attribute not in node.attrs or node.attrs.get_id(attribute).shape:
         return {}

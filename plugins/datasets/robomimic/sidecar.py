@@ -1,6 +1,6 @@
 """Facts of an episode store for which robomimic's format has no place.
 
-The facts are JSON in an attribute "joinery" of the group `data` and of each demonstration.
+The group `data` and each demonstration have an attribute "joinery", which holds the facts as JSON.
 """
 
 import json
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sidecar:
-    """Facts about all episodes.
+    """Facts that hold for all episodes of a file.
 
-    proprio: the observations that are joined to the proprioception, in this order.
+    proprio: the observations that are joined in this order to form the proprioception.
     """
 
     info: StoreInfo
@@ -37,20 +37,20 @@ class EpisodeSidecar:
 
 
 def write_sidecar(group: Any, sidecar: Sidecar) -> None:
-    """Write the attribute of the group `data`."""
+    """Write the attribute "joinery" of the group `data`."""
     plain = {"info": dump_info(sidecar.info), "proprio": [*sidecar.proprio]}
     group.attrs[ATTRIBUTE] = json.dumps(plain)
 
 
 def write_episode_sidecar(group: Any, sidecar: EpisodeSidecar) -> None:
-    """Write the attribute of a demonstration."""
+    """Write the attribute "joinery" of a demonstration."""
     group.attrs[ATTRIBUTE] = json.dumps(asdict(sidecar))
 
 
 def read_sidecar(group: Any, where: str) -> Sidecar | None:
-    """Read the attribute of `data`, or return None if there is none.
+    """Read the attribute "joinery" of the group `data`; return None if there is no such attribute.
 
-    Raises DataError, which begins with `where`, if it is damaged.
+    Raises DataError if the attribute is damaged; the message begins with `where`.
     """
 
     def make(plain: Any) -> Sidecar:
@@ -61,7 +61,7 @@ def read_sidecar(group: Any, where: str) -> Sidecar | None:
 
 
 def read_episode_sidecar(group: Any, where: str) -> EpisodeSidecar | None:
-    """Read the attribute of a demonstration, as `read_sidecar` does for `data`."""
+    """Read the attribute "joinery" of a demonstration; otherwise the same as `read_sidecar`."""
 
     def make(plain: Any) -> EpisodeSidecar:
         return EpisodeSidecar(str(plain["id"]), str(plain["task"]), str(plain["instruction"]))

@@ -26,18 +26,18 @@ from core.formats import (
 from plugins.datasets.robomimic.hdf5 import open_demonstration, read_dataset, read_json
 from plugins.datasets.robomimic.sidecar import Sidecar, read_episode_sidecar, read_sidecar
 
-# the names of the hand's pose and the fingers in robomimic and LIBERO; the first that exist are
-# read
+# the observations of the hand's pose and the fingers: first their names in robomimic, then in
+# LIBERO; the first names that all exist are read
 PROPRIO = (
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
     ("ee_states", "gripper_states"),
 )
-ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes of `data`, in JSON
+ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes of `data`; they hold JSON
 RATE = 20.0  # Hz, robosuite's default
 POSE = ("x", "y", "z", "rx", "ry", "rz", "gripper")
-# metres and radians that an action of 1.0 means in robosuite's OSC_POSE
+# how many metres or radians an action of 1.0 moves the hand in robosuite's OSC_POSE
 SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)
-Location = tuple[Path, str]  # a file and a demonstration in it
+Location = tuple[Path, str]  # a file, and the name of a demonstration in it
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,26 @@ class RobomimicConfig:
     action: str = "actions"
     """the dataset that holds the actions."""
     proprio: tuple[str, ...] | None = None
-    """observations that are joined to the proprioception; default: as `joinery write` recorded it,
-    or the hand's pose and the fingers.
+    """observations that are joined to form the proprioception; default: those that `joinery write`
+    recorded, or else the hand's pose and the fingers.
     """
     instruction: str | None = None
-    """the instruction of every episode; default: what the file or its name says."""
+    """the instruction of every episode; default: the instruction in the file or in its name."""
     flip: bool | None = None
     """whether to reverse the rows of images; default: yes if the file says that images follow
     OpenGL's convention, as LIBERO's do.
     """
     meaning: ConventionOverride | None = None
-    """meaning of the actions; default: as `joinery write` recorded it, or what the file says about
-    its controller.
+    """meaning of the actions; default: as `joinery write` recorded it, or else as the file
+    describes the robot's controller.
     """
 
 
 class Robomimic:
     """Reads an .hdf5 file, or a folder of them: `data/demo_i` holds actions and observations.
 
-    From a file that `joinery write` wrote, the store's ids, tasks, conventions and origin come
-    back.
+    If `joinery write` wrote the file, the episodes have the ids, tasks, conventions and origin of
+    the store that it was written from.
 
     Raises DataError, naming file and demonstration, for missing or damaged data, and ConfigError
     for datasets that do not exist.
@@ -99,7 +99,7 @@ class Robomimic:
         )
 
     def _read_properties(self, location: Location | DataError) -> "_Properties":
-        """Read from one demonstration what all of them have in common.
+        """Read from one demonstration the properties that all demonstrations share.
 
         Raises ConfigError if the configuration names datasets that the demonstration does not have.
         """
@@ -127,7 +127,7 @@ class Robomimic:
             check_mapping(where, "dataset", {"numbers": [config.action]}, datasets)
             environment = read_json(data, ENVIRONMENT)
             is_upside_down = data.attrs.get("macros_image_convention") == "opengl"
-            # the sidecar and env_args describe the dataset "actions" and no other
+            # the conventions in the sidecar and in env_args are about the dataset "actions" only
             is_default = config.action == RobomimicConfig.action
             rate = float(environment.get("env_kwargs", {}).get("control_freq", RATE))
             width = flat_width(group[config.action].shape)
@@ -143,14 +143,14 @@ class Robomimic:
             )
 
     def ids(self) -> Sequence[str]:
-        """Return the episodes' ids in their store, or "<file>/<demonstration>".
+        """Return the ids that the episodes have in the sidecars, or else "<file>/<demonstration>".
 
-        A file that cannot be read counts as one episode, named after the file.
+        A file that cannot be read counts as one episode, whose id is the name of the file.
         """
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one demonstration; raises DataError with the demonstration's name."""
+        """Read one demonstration; raises a DataError that names the demonstration."""
         config = self.config
         file, demo = _readable(self.locations[episode])
         where = f"{file}, {demo}"
@@ -180,11 +180,12 @@ class Robomimic:
 
 @dataclass(frozen=True)
 class _Properties:
-    """What all demonstrations have in common.
+    """Properties that all demonstrations share.
 
-    shapes: {observation: shape} in one demonstration.
+    shapes: {observation: shape}, read from one demonstration.
     environment: name of the environment.
-    store_info: info of the store that the file was written from, if there was one.
+    store_info: info of the episode store that `joinery write` wrote the file from; None if another
+        program wrote the file.
     """
 
     cameras: Mapping[str, str]
@@ -197,9 +198,9 @@ class _Properties:
 
 
 def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
-    """Return {episode: location}, in the order of files and numbers.
+    """Return {episode: location}, by file and then by the demonstration's index.
 
-    A file that cannot be read is listed under its name, with its error. Raises DataError if two
+    For a file that cannot be read, the entry is {name of the file: error}. Raises DataError if two
     episodes have the same id.
     """
     locations: dict[str, Location | DataError] = {}
@@ -215,12 +216,13 @@ def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
 
 
 def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
-    """Return id and location of each demonstration in a file, or the file's name and its error."""
+    """Return (id, location) of each demonstration in a file, or only (file's name, its error)."""
     try:
         with open_demonstration(file, "") as (data, _):
             demos = sorted(data, key=_natural_order)
-            # Reading a damaged attribute may take gigabytes and seconds. The attribute is therefore
-            # read here, once for the file and not once for each demonstration.
+            # Reading a damaged attribute may take gigabytes of memory and several seconds. The
+            # attributes are therefore tried here, once for the whole file: if they are damaged,
+            # none of its demonstrations is read later.
             for attribute in (ENVIRONMENT, PROBLEM):
                 read_json(data, attribute)
             names = [f"{file.stem}/{demo}" for demo in demos]
@@ -245,7 +247,7 @@ def _check_sidecars_agree(files: Sequence[Path]) -> None:
     """Raise DataError if the files come from stores with different actions, rates or cameras."""
     sidecars: dict[Path, Sidecar | None] = {}
     for file in files:
-        # a damaged file is skipped here: reading its episodes says what is wrong
+        # a damaged file is skipped here, because reading its episodes raises its error
         with suppress(DataError), open_demonstration(file, "") as (data, _):
             sidecar = read_sidecar(data, str(file))
             if sidecar:
@@ -268,18 +270,19 @@ def _readable(location: Location | DataError) -> Location:
 
 
 def _datasets(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the datasets in a group, without the groups in it."""
+    """Return the datasets of a group, but not its subgroups."""
     return {key: node for key, node in group.items() if hasattr(node, "dtype")}
 
 
 def _convention(width: int, environment: Mapping[str, Any], rate: float) -> ActionConvention:
-    """Return the convention of robosuite's OSC_POSE with the settings in `environment`.
+    """Return the action convention of the controller that `environment` describes.
 
-    Other controllers' actions are taken for absolute joint positions, with made-up names.
+    Only robosuite's OSC_POSE is known. The actions of any other controller are taken for absolute
+    joint positions, and their names are made up.
     """
     settings = environment.get("env_kwargs", {}).get("controller_configs")
     controller = settings if isinstance(settings, dict) else {}
-    # robosuite changed the keys in version 1.5
+    # robosuite 1.5 renamed the keys of this dictionary
     since_1_5 = "body_parts" in controller
     controller = controller.get("body_parts", {}).get("right", controller)
     if controller.get("type") != "OSC_POSE" or width != len(POSE):
@@ -304,8 +307,9 @@ def _convention(width: int, environment: Mapping[str, Any], rate: float) -> Acti
 def _instruction(file: Path, data: Any, demo: Any) -> str:
     """Find the instruction of a demonstration; raises DataError if there is none.
 
-    RoboCasa records it for the episode, LIBERO for the task or in the name of the file
-    ("KITCHEN_SCENE1_open_the_bottom_drawer_demo"), others for the environment.
+    RoboCasa records the instruction in each demonstration. LIBERO records it in an attribute of
+    `data` or in the file's name ("KITCHEN_SCENE1_open_the_bottom_drawer_demo"). Other programs
+    record it in env_args.
     """
     name = None
     if file.stem.endswith("_demo"):

@@ -1,4 +1,4 @@
-"""Writes episodes into an HDF5 file as robomimic reads it."""
+"""Writes episodes into an HDF5 file that robomimic can read."""
 
 import json
 import re
@@ -30,15 +30,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RobomimicWriterConfig:
-    """How images are compressed, and settings that a store does not record."""
+    """How images are compressed, and further settings that an episode store does not record."""
 
     compression: Literal["gzip", "lzf", "none"] = "gzip"
-    """lossless compression of images: "gzip", "lzf" (faster and larger) or "none"."""
+    """lossless compression of images: "gzip", "lzf" (faster, but larger files) or "none"."""
     next_obs: bool = False
-    """also write each frame's successor, for offline reinforcement learning; doubles the size."""
+    """whether frames also hold the next frame's observation, for offline RL; doubles the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
-    """the last so many episodes of each task go into the mask "valid" instead of "train"; 0: no
-    masks are written.
+    """number of episodes per task, taken from the task's last episodes, that are listed in the mask
+    "valid"; all others are listed in the mask "train". 0: no masks are written.
     """
     env_args: Mapping[str, Any] = field(default_factory=dict)
     """the settings from which robomimic builds the environment: env_name, type, env_kwargs."""
@@ -49,11 +49,12 @@ class RobomimicWriter:
 
     Attributes named "joinery" keep the facts for which robomimic's format has no place.
 
-    Raises DataError if a camera has the same name as a part of the proprioception.
+    Raises DataError if a camera and an observation of the proprioception have the same name.
     """
 
     def __init__(self, config: RobomimicWriterConfig, *, info: StoreInfo, out: Path) -> None:
-        # HDF5 crashes if it is interrupted, and Ctrl-C interrupts the main thread only
+        # HDF5 crashes if Ctrl-C interrupts it. Ctrl-C interrupts only the main thread, so HDF5 runs
+        # in another thread.
         self._thread = ThreadPoolExecutor(1)
         self._demonstrations = self._run(Demonstrations, config, info, out)
 
@@ -75,7 +76,7 @@ class RobomimicWriter:
 
 
 class Demonstrations:
-    """The file of demonstrations; RobomimicWriter uses it from one thread."""
+    """The file of demonstrations; RobomimicWriter calls all its methods in the same thread."""
 
     def __init__(self, config: RobomimicWriterConfig, info: StoreInfo, out: Path) -> None:
         h5py = import_optional("h5py", extra="robomimic")
@@ -86,8 +87,8 @@ class Demonstrations:
             raise DataError(
                 f"camera '{clashes[0]}': the proprioception has that name, too; rename one"
             )
-        self.tasks: list[str] = []  # the task of each demonstration so far
-        self.total = 0  # frames
+        self.tasks: list[str] = []  # the task of each demonstration that is written
+        self.total = 0  # number of frames
         self.disk = TolerantFile(FileIO(out, "x+"))
         self.file = h5py.File(self.disk, "w")
         self.data = self.file.create_group("data")
@@ -102,7 +103,7 @@ class Demonstrations:
         demo.attrs["ep_meta"] = json.dumps({"lang": episode.instruction})  # as in RoboCasa
         write_episode_sidecar(demo, EpisodeSidecar(episode.id, episode.task, episode.instruction))
         demo["actions"] = episode.actions
-        demo["rewards"] = np.zeros(count)  # a store has no rewards
+        demo["rewards"] = np.zeros(count)  # robomimic expects rewards
         demo["dones"] = (np.arange(count) == count - 1).astype(np.int64)
         frames = np.arange(count)
         self._write_observations(demo.create_group("obs"), episode, frames)
@@ -137,7 +138,7 @@ class Demonstrations:
             raise self.disk.error
 
     def _write_masks(self) -> None:
-        """List the demonstrations for training and those for validation."""
+        """Write the masks: lists of the demonstrations for training and for validation."""
         demos_by_task: dict[str, list[str]] = {}
         for number, task in enumerate(self.tasks):
             demos_by_task.setdefault(task, []).append(_demo_name(number))
@@ -155,10 +156,11 @@ class Demonstrations:
 
 
 def split_names(names: Sequence[str]) -> dict[str, slice]:
-    """Split the names of the proprioception into observations; return {observation: its columns}.
+    """Group the proprioception's columns by name into observations; return {observation: columns}.
 
-    For example, pos_0, pos_1, pos_2 and grip become pos and grip. If no name is numbered, or if a
-    name is not allowed for an observation, all columns are one observation, "proprio".
+    For example, the columns pos_0, pos_1, pos_2 and grip become the observations pos and grip. If
+    no column's name ends in an index, or if robomimic does not allow an observation's name, then
+    all columns are one observation, "proprio".
     """
     columns: dict[str, slice] = {}
     first = 0
@@ -170,7 +172,7 @@ def split_names(names: Sequence[str]) -> dict[str, slice]:
         first = stop
     widths = [(name, span.stop - span.start) for name, span in columns.items()]
     is_numbered = any(width > 1 for _, width in widths)
-    is_exact = dimension_names(widths) == tuple(names)  # joining observations gives these names
+    is_exact = dimension_names(widths) == tuple(names)  # reading restores the names
     are_valid = all(re.fullmatch(r"\w[\w.-]*", name) for name in columns)
     if is_exact and are_valid and is_numbered:
         return columns

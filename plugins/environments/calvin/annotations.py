@@ -1,7 +1,7 @@
 """CALVIN's language annotations: a dictionary that numpy pickled.
 
-A pickle can run any code and allocate any amount of memory. This reader unpickles nothing but plain
-data and arrays, and compares their claimed sizes with the bytes that exist.
+A pickle can run any code and allocate any amount of memory. This reader therefore unpickles only
+plain data and arrays, and compares the sizes that they claim with the number of bytes in the file.
 """
 
 import pickle
@@ -20,7 +20,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def read_annotations(path: Path) -> Any:
-    """Read the dictionary; raises DataError if it is damaged or asks for anything but data."""
+    """Read the dictionary; raises DataError if it is damaged or holds more than plain data."""
     if not path.exists():
         raise DataError(f"{path}: not there; name a split's training or validation folder")
     file_size(path)
@@ -36,12 +36,12 @@ def read_annotations(path: Path) -> Any:
 
 
 def _check_claims(stream: BytesIO) -> None:
-    """Raise ValueError if a pickle claims more bytes, or more memoised objects, than it can hold.
+    """Raise ValueError if a pickle claims more bytes or memoised objects than it has bytes.
 
-    The unpickler would allocate the claimed sizes before it reads.
+    Without this check, the unpickler would allocate the claimed sizes before it reads the data.
     """
     begin, size = stream.tell(), len(stream.getvalue())
-    for operation, argument, _ in genops(stream):  # raises ValueError if bytes are missing
+    for operation, argument, _ in genops(stream):  # genops: ValueError if bytes are missing
         is_memo = operation.name in ("PUT", "LONG_BINPUT")
         if is_memo and isinstance(argument, int) and argument > size:
             raise ValueError(f"it remembers {argument:,} objects in {size:,} bytes")
@@ -49,9 +49,9 @@ def _check_claims(stream: BytesIO) -> None:
 
 
 class _Array(np.ndarray):
-    """An array that is made empty and filled afterwards, as numpy pickles arrays.
+    """An array that is first made empty and then filled, because numpy pickles arrays so.
 
-    The array cannot become larger than the bytes that fill it.
+    Raises ValueError if the array claims more bytes than the pickle holds for it.
     """
 
     def __new__(cls, *_: Any) -> "_Array":
@@ -65,12 +65,12 @@ class _Array(np.ndarray):
 
 
 def _scalar(dtype: np.dtype, content: bytes) -> Any:
-    """Return one of numpy's numbers, from its bytes."""
+    """Return the numpy scalar that some bytes stand for."""
     return np.frombuffer(content, dtype)[0]
 
 
-# {(module, name): the object that the unpickler uses instead}; numpy 1 writes numpy.core, numpy 2
-# writes numpy._core
+# {(module, name) in a pickle: the object that the unpickler uses for it}; numpy 1 writes the module
+# numpy.core, numpy 2 writes numpy._core
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): np.dtype,
@@ -81,14 +81,14 @@ for _package in ("core", "_core"):
 
 
 class _PlainData(pickle.Unpickler):
-    """Unpickles plain data and numpy's arrays and numbers, and nothing that could run code."""
+    """Unpickles only plain data and numpy's arrays and scalars, none of which can run code."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         super().__init__(stream)
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up; raises DataError unless the name stands for plain data."""
+        """Return the object for a name in the pickle; raises DataError if it is not in _ALLOWED."""
         if (module, name) not in _ALLOWED:
             raise DataError(
                 f"{self.path}: asks for {module}.{name}, which is no data and might run code; "

@@ -14,7 +14,8 @@ ROBOT = (
     *(0.02586889, -0.2313129, 0.5712808, 3.09045411, -0.02908596, 1.50013585, 0.07999963),
     *(-1.21779124, 1.03987629, 2.11978254, -2.34205014, -0.87015899, 1.64119093, 0.55344928, 1.0),
 )
-# where blocks are at the start, in metres: at either end of the slider, and on the table
+# positions in metres at which a block can be at the start: the slider's two ends, then two places
+# on the table
 SLIDER = {
     "slider_left": (-2.40851662e-01, 9.24044687e-02, 4.60990009e-01),
     "slider_right": (7.03416330e-02, 9.24044687e-02, 4.60990009e-01),
@@ -29,7 +30,7 @@ TABLE = (
 class Chain:
     """One chain of CALVIN's evaluation.
 
-    start: {thing: its state}; the things are the blocks, the slider, the drawer and the lights.
+    start: {object: its state}; the objects are the blocks, the slider, the drawer and the lights.
     tasks: names of five tasks, in their order.
     """
 
@@ -41,7 +42,8 @@ class Chain:
 def read_chains() -> tuple[Chain, ...]:
     """Return the 1,000 chains in their order.
 
-    The chains are the stored result of CALVIN's `get_sequences(1000)`, which takes minutes.
+    A file holds the chains, because CALVIN's `get_sequences(1000)`, which computes them, takes
+    minutes.
     """
     chains = []
     for line in CHAINS.read_text(encoding="utf-8").splitlines():
@@ -56,10 +58,10 @@ def read_chains() -> tuple[Chain, ...]:
 def scene_state(start: Mapping[str, str | int]) -> np.ndarray:
     """Return CALVIN's `scene_obs` (24) float64 of a chain's start.
 
-    It holds the slider, drawer, button, switch and two lights, and the poses of three blocks. The
-    start says neither the yaw of the blocks nor their order on the table, so both are drawn at
-    random, with a hash of the start as seed. CALVIN's `get_env_state_for_initial_condition` gives
-    the same numbers.
+    The array holds the states of the slider, drawer, button, switch and two lights, and the poses
+    of three blocks. The start determines neither the blocks' yaw angles nor their places on the
+    table, so these are drawn at random. The seed is a hash of the start. CALVIN's function
+    `get_env_state_for_initial_condition` returns the same array.
     """
     random = np.random.RandomState(_fnv1_hash(str(start.values())))
     table = [*TABLE]
@@ -80,7 +82,7 @@ def scene_state(start: Mapping[str, str | int]) -> np.ndarray:
 
 
 def _fnv1_hash(text: str) -> int:
-    """Hash as pyhash's fnv1_32 does: FNV-1 over UTF-16, beginning with 0."""
+    """Return the hash of pyhash's fnv1_32: FNV-1 of the text in UTF-16, with initial value 0."""
     value = 0
     for byte in text.encode("utf-16-le"):
         value = (value * 0x01000193 % 2**32) ^ byte

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 RATE = 30.0  # Hz
-# {Joinery's name: calvin_env's name}
+# {Joinery's name of a camera: calvin_env's name of it}
 CAMERAS = {"static": "static", "wrist": "gripper"}
-# the numbers of CALVIN's `robot_obs`
+# names of the numbers in CALVIN's `robot_obs`
 PROPRIO = (
     *("tcp_x", "tcp_y", "tcp_z", "roll", "pitch", "yaw", "gripper_opening"),
     *(f"joint_{number}" for number in range(1, 8)),
@@ -16,7 +16,7 @@ PROPRIO = (
 
 
 def make_info(cameras: Mapping[str, Camera]) -> StoreInfo:
-    """Describe CALVIN's episodes, with images of these cameras' sizes."""
+    """Describe CALVIN's episodes, whose images have the sizes of these cameras."""
     return StoreInfo(
         fps=RATE,
         cameras=cameras,

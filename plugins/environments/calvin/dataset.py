@@ -1,4 +1,4 @@
-"""Episodes of CALVIN's recordings: a split of play, parts of which have language annotations."""
+"""Episodes of CALVIN's recordings of play; parts of the recordings have language annotations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from plugins.environments.calvin.conventions import CAMERAS, make_info
 ANNOTATIONS = Path("lang_annotations", "auto_lang_ann.npy")
 PLAY = Path("ep_start_end_ids.npy")
 IMAGES = {name: f"rgb_{calvin_name}" for name, calvin_name in CAMERAS.items()}  # {camera: array}
-NUMBERS = ("rel_actions", "robot_obs")  # names of the arrays of actions and proprioception
-# maximum number of frames in an episode; recordings of play last for hours between two resets, so
-# they are cut into stretches of this length
+NUMBERS = ("rel_actions", "robot_obs")  # the arrays that hold actions and proprioception
+# maximum number of frames in an episode; a recording of play may last for hours, so it is cut into
+# stretches of this length
 MAX_LENGTH = 1_000
-# maximum number of frames in a split; file names number the frames with seven digits
+# maximum number of frames in a split: a file's name holds the index of its frame in seven digits
 MAX_FRAMES = 10**7
 
 
 @dataclass(frozen=True)
 class CalvinDataConfig:
-    """Which stretches of the recordings are episodes."""
+    """Which parts ("stretches") of the recordings are episodes."""
 
     episodes: Literal["language", "play"] = "language"
     """"language": the annotated stretches of about 64 frames; "play": all recordings, cut into
@@ -38,7 +38,7 @@ class CalvinDataConfig:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """An episode: its first and last frame, given by the frame numbers in the files' names."""
+    """An episode: the indices of its first and last frame, as in the files' names."""
 
     first: int
     last: int
@@ -67,11 +67,11 @@ class CalvinData:
         self.info = make_info({name: Camera(*frame[key].shape[:2]) for name, key in IMAGES.items()})
 
     def ids(self) -> Sequence[str]:
-        """Return the names of the stretches, unique even if one is annotated twice."""
+        """Return the stretches' names; they are unique even if a stretch is annotated twice."""
         return [*self.stretches]
 
     def read(self, episode: str) -> Episode:
-        """Read one stretch, both ends included; raises DataError that names the frame's file."""
+        """Read one stretch with its last frame; raises a DataError that names the frame's file."""
         stretch = self.stretches[episode]
         length = stretch.last + 1 - stretch.first
         if not 0 < length <= MAX_LENGTH:
@@ -110,7 +110,7 @@ class CalvinData:
 
 
 def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
-    """Return the annotated stretches; each name holds the stretch's index and its frames.
+    """Return {name: annotated stretch}; a name is the annotation's index and first and last frame.
 
     Raises DataError for annotations of another layout.
     """
@@ -122,7 +122,8 @@ def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
         tasks, instructions = annotations["language"]["task"], annotations["language"]["ann"]
         lines = zip(spans, tasks, instructions, strict=True)
         for number, ((first, last), task, instruction) in enumerate(lines):
-            # `str.__str__` refuses other objects, such as arrays, whose text could be endless
+            # `str.__str__` raises TypeError for anything but a string; `str` would accept an array,
+            # whose text could be huge
             stretch = _Stretch(first, last, str.__str__(task), str.__str__(instruction).strip())
             stretches[f"{number:05d}_{first:07d}_{last:07d}"] = stretch
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -133,7 +134,7 @@ def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
 
 
 def _play_stretches(folder: Path, instruction: str) -> dict[str, _Stretch]:
-    """Return all recordings, cut into stretches of at most MAX_LENGTH frames.
+    """Return {name: stretch} of all recordings, cut into stretches of at most MAX_LENGTH frames.
 
     Raises DataError if the list of recordings is damaged.
     """

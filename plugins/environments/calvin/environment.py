@@ -25,17 +25,17 @@ class CalvinConfig:
     """The scene, and how it is drawn."""
 
     dataset: Path | None = None
-    """a CALVIN split's training or validation folder, whose scene and cameras are used; default:
-    calvin_env's own scene D, in which CALVIN evaluates.
+    """the training or validation folder of a CALVIN split; its scene and cameras are used. Default:
+    scene D of calvin_env, in which CALVIN evaluates.
     """
     use_egl: bool = False
-    """draw on a GPU (EGL) instead of the CPU. Textures differ between the two, so choose the device
-    that drew the training data.
+    """whether to draw on a GPU (EGL) instead of the CPU. Textures look different on the GPU and the
+    CPU, so choose the device that drew the training data.
     """
 
 
 class Calvin(Environment):
-    """CALVIN's play table with a Franka arm, its conventions, its oracle and its chains."""
+    """CALVIN's play table with a Franka arm, and CALVIN's conventions, oracle and chains."""
 
     def __init__(self, config: CalvinConfig) -> None:
         module = _import("calvin_env.envs.play_table_env")
@@ -64,7 +64,7 @@ class Calvin(Environment):
             control_freq=int(RATE),
         )
         self._cameras = {camera.name: camera for camera in self._env.cameras}
-        # calvin_env would draw all of its cameras in every step, needed or not
+        # without cameras, calvin_env does not draw images in every step; `observe` draws them
         self._env.cameras = []
         sizes = {name: scene.cameras[calvin_name] for name, calvin_name in CAMERAS.items()}
         self.info = make_info(
@@ -76,7 +76,7 @@ class Calvin(Environment):
         }
 
     def reset(self, task: str, seed: int) -> None:
-        """Arrange the start of one of CALVIN's chains that begin with `task`.
+        """Arrange the start of a chain whose first task is `task`; the seed selects the chain.
 
         Raises DataError if no chain begins with the task.
         """
@@ -91,16 +91,16 @@ class Calvin(Environment):
         self.proceed(task)
 
     def begin_chain(self, seed: int) -> Sequence[str]:
-        """Arrange chain number `seed` modulo 1,000 and return its tasks.
+        """Arrange the chain with index `seed` modulo 1,000, and return its tasks.
 
-        Evaluation seeds thus count CALVIN's chains in their order from 0.
+        The seeds 0, 1, 2, ... of an evaluation are thus CALVIN's chains in their order.
         """
         chain = read_chains()[seed % len(read_chains())]
         self._arrange(chain.start)
         return chain.tasks
 
     def proceed(self, task: str) -> None:
-        """Begin a task; the oracle compares later states of the world with the present one.
+        """Begin a task; the oracle compares later states of the world with the present state.
 
         Raises DataError for an unknown task.
         """
@@ -110,8 +110,8 @@ class Calvin(Environment):
     def step(self, action: np.ndarray) -> bool:
         """Apply an action (7); return whether the task is done, according to CALVIN's oracle.
 
-        The gripper opens above 0 and closes otherwise. Raises DataError for an action that has
-        another shape or is not finite.
+        The gripper opens if its number is above 0, and closes otherwise. Raises DataError for an
+        action that has another shape or is not finite.
         """
         if self._task is None:
             raise DataError("calvin has no task yet; reset or begin_chain and proceed come first")
@@ -122,7 +122,7 @@ class Calvin(Environment):
         return bool(self._oracle.get_task_info_for_set(before, info, {task}))
 
     def observe(self) -> Observation:
-        """Draw both cameras; proprioception is CALVIN's `robot_obs`."""
+        """Draw both cameras' images; the proprioception is CALVIN's `robot_obs`."""
         images = {}
         for name, calvin_name in CAMERAS.items():
             image = self._cameras[calvin_name].render()[0]
@@ -132,7 +132,7 @@ class Calvin(Environment):
     def close(self) -> None:
         """Disconnect from the physics server."""
         self._env.close()
-        # otherwise calvin_env disconnects a second time when its object is freed
+        # without this line, calvin_env disconnects again when its environment is freed
         self._env.ownsPhysicsClient = False
 
     def _check_known(self, task: str) -> None:
@@ -142,11 +142,11 @@ class Calvin(Environment):
             )
 
     def _arrange(self, start: Mapping[str, str | int]) -> None:
-        """Load the world anew and put everything in its place.
+        """Load the world again and put everything in its place.
 
-        The reset of calvin_env alone keeps contacts and the gripper's last action, and the load of
-        calvin_env first drops the blocks at random places. Without the steps below, an episode
-        would depend on earlier ones.
+        calvin_env's `reset` alone keeps contacts and the gripper's last action. calvin_env's `load`
+        drops the blocks at random places. Without the seeds and settings below, an episode would
+        therefore depend on earlier episodes.
         """
         self._env.seed(0)
         self._env.scene.np_random = self._env.np_random
@@ -156,7 +156,7 @@ class Calvin(Environment):
 
 
 def _read_tasks(checkout: Path) -> dict[str, Task]:
-    """Read CALVIN's tasks with its phrasings: many for training, one for evaluation."""
+    """Read CALVIN's tasks; each has many instructions for training and one for evaluation."""
     training = _read_yaml(checkout / ANNOTATIONS.format(""))
     validation = _read_yaml(checkout / ANNOTATIONS.format("_validation"))
     return {
@@ -166,10 +166,10 @@ def _read_tasks(checkout: Path) -> dict[str, Task]:
 
 
 def _read_scene(dataset: Path | None, checkout: Path) -> Any:
-    """Read calvin_env's configuration of a scene, with only the two cameras of CAMERAS."""
+    """Read the configuration of a scene for calvin_env, with only the two cameras of CAMERAS."""
     if dataset is not None:
         scene = _read_yaml(dataset / ".hydra" / "merged_config.yaml")
-        # leave out the tactile camera, which needs another package
+        # this leaves out the tactile camera, which needs another package
         scene.cameras = {name: scene.cameras[name] for name in CAMERAS.values()}
         return scene
     folder = checkout / "calvin_env" / "conf"
