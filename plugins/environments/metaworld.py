@@ -153,7 +153,7 @@ class _Simulation:
 
     def draw(self) -> np.ndarray:
         """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
-        if self.renderer is None:  # an expert alone needs no renderer
+        if self.renderer is None:  # there is no renderer if only the expert acts
             self.renderer = _Renderer(self.environment.model, self.size)
         return self.renderer.draw(self.environment.data)
 
@@ -171,7 +171,7 @@ class _Renderer:
 
     def __init__(self, model: Any, size: int) -> None:
         self.mujoco = mujoco = import_module("mujoco")
-        # MuJoCo reads these settings only when it makes the context
+        # MuJoCo reads these settings only when it creates the rendering context
         model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         camera = model.camera("corner2").id
