@@ -154,8 +154,8 @@ class _Simulation:
         return action.clip(-1, 1).astype(np.float32)
 
     def draw(self) -> np.ndarray:
-        """Draw an upright image (Y X 3) uint8; the OpenGL context must be current."""
-        if self.renderer is None:  # an expert alone needs no renderer
+        """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
+        if self.renderer is None:  # there is no renderer if only the expert acts
             self.renderer = _Renderer(self.environment.model, self.size)
         return self.renderer.draw(self.environment.data)
 
@@ -173,7 +173,7 @@ class _Renderer:
 
     def __init__(self, model: Any, size: int) -> None:
         self.mujoco = mujoco = import_module("mujoco")
-        # MuJoCo reads these settings only when it makes the context
+        # MuJoCo reads these settings only when it creates the rendering context
         model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         camera = model.camera("corner2").id

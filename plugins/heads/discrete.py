@@ -1,4 +1,4 @@
-"""Actions as classes: each continuous dimension of each step falls into one of many equal bins."""
+"""Predicts actions as classes: each continuous dimension's range is divided into equal bins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from core import (
 
 @dataclass(frozen=True)
 class DiscreteConfig:
-    """Equal bins over [-1, 1], as in RT-1, for all dimensions at once.
+    """Equal bins over [-1, 1] for every continuous dimension; all dimensions are decoded at once.
 
     The head has no memory: only the backbone sees the history.
     """
@@ -41,8 +41,8 @@ class DiscreteConfig:
     mlp: tuple[Annotated[int, Gt(0)], ...] = (512,)
     """widths of the hidden layers between the readout and the classes."""
     decode: Literal["argmax", "mean"] = "argmax"
-    """"argmax": the centre of the likeliest bin; "mean": the mean of all centres, weighted by their
-    probabilities, which is finer than a bin.
+    """"argmax": the centre of the likeliest bin; "mean": the mean of all bins' centres, weighted by
+    the bins' probabilities. The mean can lie between two centres.
     """
     gripper_weight: Annotated[float, Ge(0)] = 1.0
     """factor of the binary cross-entropy in the sum of the losses."""
@@ -52,14 +52,14 @@ class DiscreteHead(PolicyHead):
     """Classifies every dimension of a frame's chunk from that frame's readout alone.
 
     As in RT-1 (Brohan et al. 2022), all dimensions are decoded in parallel: a chunk takes one pass
-    of any backbone, and the dimensions are independent given the readout. RoboVLMs' discrete
-    formulation, RT-2 and OpenVLA differ. In these models, the bins are the last tokens in the
-    language model's vocabulary. The model writes one dimension after another, so that each depends
-    on those before it. These models bin the gripper like the other dimensions.
+    of the backbone, and the dimensions are independent given the readout. RoboVLMs' discrete
+    formulation, RT-2 and OpenVLA work differently: there, the bins are the last tokens in the
+    language model's vocabulary. The language model writes one dimension after another, so that each
+    dimension depends on the earlier dimensions. The gripper is binned like the other dimensions.
 
     The head has no memory. With `formulation = "interleaved"` the backbone puts the history into
-    the readout. With "policy_head" every frame stands alone, and a window longer than 1 only adds
-    frames to learn from.
+    the readout. With `formulation = "policy_head"` the actions of a frame depend on that frame
+    alone, and a window longer than 1 only adds frames to learn from.
 
     Raises ConfigError if continuous dimensions have values outside [-1, 1].
     """
@@ -83,7 +83,7 @@ class DiscreteHead(PolicyHead):
         if self.config.decode == "argmax":
             index = logits.argmax(dim=-1)
         else:
-            # The centres are equally spaced: the mean of the indices gives the mean of the centres.
+            # The centres are equally spaced, so the centre of the mean index is the mean centre.
             index = logits.softmax(dim=-1) @ torch.arange(
                 self.config.bins, device=logits.device, dtype=logits.dtype
             )
@@ -92,8 +92,8 @@ class DiscreteHead(PolicyHead):
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the cross-entropies "pose" and "gripper" (already weighted).
 
-        "pose" is left out if there are no continuous dimensions, "gripper" if there are no binary
-        ones.
+        "pose" is left out if there are no continuous dimensions, and "gripper" is left out if there
+        are no binary dimensions.
         """
         if batch.actions is None or batch.action_mask is None:
             raise ValueError(
@@ -115,7 +115,7 @@ class DiscreteHead(PolicyHead):
     def _classify(self, readout: Tensor) -> tuple[Tensor, Tensor]:
         """Readout (B T Q D) -> logits of the bins, and logits of the binary dimensions, float32.
 
-        Their shapes are (B T H A_continuous bins) and (B T H A_binary).
+        The shapes of the logits are (B T H A_continuous bins) and (B T H A_binary).
         """
         outputs = self.mlp(readout.mean(dim=2))
         steps = rearrange(outputs, "b t (h n) -> b t h n", h=self.horizon).float()
@@ -124,7 +124,7 @@ class DiscreteHead(PolicyHead):
 
 
 def bin_of(actions: Tensor, bins: int) -> Tensor:
-    """Return the index of the bin that each action falls into, int64.
+    """Return the index of the bin in which each action lies, int64.
 
     The bins divide [-1, 1], and 1 belongs to the last bin. An action outside [-1, 1] belongs to the
     nearest bin.
@@ -143,7 +143,7 @@ def centre_of(index: Tensor, bins: int) -> Tensor:
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
     """Build linear layers with GELU between them.
 
-    torch's small initial weights make all classes about equally likely.
+    The weights keep torch's small initial values, with which all classes are about equally likely.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

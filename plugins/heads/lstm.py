@@ -45,7 +45,7 @@ POSE_LOSSES = {"huber": masked_huber, "mse": masked_mse, "l1": masked_l1}
 class LSTMConfig:
     """The head of RoboVLMs (Liu et al. 2025).
 
-    The defaults are its published sizes: 41.2 million parameters behind Kosmos-2.
+    The defaults are the published sizes. With them, a head on Kosmos-2 has 41.2 million parameters.
     """
 
     layers: Annotated[int, Gt(0)] = 4
@@ -55,13 +55,13 @@ class LSTMConfig:
     mlp: tuple[Annotated[int, Gt(0)], ...] = (1024, 512, 256)
     """widths of the hidden layers of both MLPs."""
     loss: Literal["huber", "mse", "l1"] = "huber"
-    """loss of the continuous dimensions: "huber" (delta 1, as in RoboVLMs' code), "mse" (as in its
-    paper) or "l1".
+    """loss of the continuous dimensions: "huber" (delta 1, as in RoboVLMs' code), "mse" (as in
+    RoboVLMs' paper) or "l1".
     """
     gripper_weight: Annotated[float, Ge(0)] = 0.01
     """factor of the binary cross-entropy in the sum of the losses."""
     tanh: bool = True
-    """bound the continuous dimensions to [-1, 1]."""
+    """whether a tanh keeps the continuous dimensions in [-1, 1]."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """probability of dropout between the LSTM's layers while training."""
 
@@ -73,7 +73,7 @@ class LSTMConfig:
 
 
 class LSTMHead(PolicyHead):
-    """Regresses the continuous dimensions and classifies the binary ones, at every frame.
+    """Regresses the continuous dimensions and classifies the binary dimensions, at every frame.
 
     `pretrained` takes a RoboVLMs .ckpt.
 
@@ -107,7 +107,7 @@ class LSTMHead(PolicyHead):
         return self._actions(*self._run(context.readout.mean(dim=2)))
 
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return "pose" and, if a dimension is binary, "gripper" (already weighted).
+        """Return the losses "pose" and, if a dimension is binary, "gripper" (already weighted).
 
         Both losses are means over the chunks of all frames.
         """
@@ -125,7 +125,7 @@ class LSTMHead(PolicyHead):
         return terms
 
     def initial_state(self, rows: int) -> State:
-        """Return room for the readouts of the last T frames, oldest first, and their count (B)."""
+        """Return an empty buffer for T frames' readouts, and the number of frames in it (B)."""
         weight: Tensor = self.lstm.all_weights[0][0]
         return {
             "readouts": weight.new_zeros(rows, self.window, self.width),
@@ -190,9 +190,9 @@ def _check_action(config: LSTMConfig, action: ActionSpec) -> None:
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
     """Build linear layers with ReLU between them, initialised after He et al. (2015).
 
-    That initialisation keeps the size of the signal. With torch's default, the LSTM's small outputs
-    shrink about a hundredfold in these layers, and the policy stays a constant for hundreds of
-    steps.
+    That initialisation keeps the scale of the activations from layer to layer. With torch's
+    default, the LSTM's small outputs shrink about a hundredfold in these layers, and the policy
+    stays a constant for hundreds of steps.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

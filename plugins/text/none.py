@@ -1,4 +1,4 @@
-"""No instruction: for policies of a single task, as ACT and Diffusion Policy are."""
+"""A text encoder for policies of a single task, such as ACT: it ignores the instruction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ class NoTextConfig:
 
 
 class NoText(TextEncoder):
-    """Gives no tokens, whatever the instruction is."""
+    """Returns no tokens, whatever the instruction is."""
 
     width = 0
 
     def __init__(self, config: NoTextConfig) -> None:  # noqa: ARG002 (it has no keys)
         super().__init__()
         self.tokens: Tensor
-        # A buffer follows the policy to its device and floating-point type, and so do the tokens.
+        # A buffer moves with the policy to its device and floating-point type, so tokens made from
+        # the buffer have the right device and type.
         self.register_buffer("tokens", torch.empty(0, 0), persistent=False)
 
     def tokenize(self, instruction: str) -> Sequence[int]:  # noqa: ARG002

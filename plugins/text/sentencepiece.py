@@ -1,4 +1,4 @@
-"""SentencePiece tokens, a learned embedding and optionally a small transformer over them."""
+"""SentencePiece tokens, their learned embedding, and optionally a small transformer on top."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ class SentencePieceConfig:
     width: Annotated[int, Gt(0)] = 128
     """width of every token."""
     layers: Annotated[int, Ge(0)] = 0
-    """pre-norm transformer layers over the embeddings; 0 leaves all mixing to the backbone."""
+    """pre-norm transformer layers over the embeddings; with 0, tokens are mixed only in the
+    backbone.
+    """
     heads: Annotated[int, Gt(0)] = 4
     """attention heads per layer; the width must be a multiple of this number."""
     max_tokens: Annotated[int, Gt(0)] = 64
@@ -56,7 +58,7 @@ class SentencePieceEncoder(TextEncoder):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.vocabulary = self.embedding.num_embeddings
         self.layers: nn.TransformerEncoder | None = None
-        # Without transformer layers here, the backbone's positions suffice.
+        # Position embeddings are needed only for the layers here; the backbone has positions, too.
         self.positions: nn.Parameter | None = None
         if config.layers:
             self.layers = _build_layers(config)
@@ -70,7 +72,7 @@ class SentencePieceEncoder(TextEncoder):
         """
         try:
             ids: list[int] = self.processor.encode(instruction)
-        except (RuntimeError, UnicodeError) as error:  # a lone surrogate does not fit into UTF-8
+        except (RuntimeError, UnicodeError) as error:  # UTF-8 cannot encode a lone surrogate
             raise DataError(
                 f"the instruction {instruction[:60]!r} is no valid Unicode; write it again"
             ) from error

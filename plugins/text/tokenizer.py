@@ -66,7 +66,7 @@ def _number_of_pieces(text: str) -> int:
 
 
 def read_instructions(source: str | Path) -> list[str]:
-    """Return the distinct instructions of a text file or an episode store, in their order.
+    """Return the distinct instructions of a text file or an episode store, in their original order.
 
     Raises DataError if the source cannot be read, or holds no instruction.
     """
@@ -91,9 +91,10 @@ def read_instructions(source: str | Path) -> list[str]:
 def train(instructions: Sequence[str], vocabulary: int) -> bytes:
     """Train byte-pair merges (Sennrich et al. 2016) and return the model, as bytes.
 
-    The same instructions give the same bytes. Even from a small corpus, merges turn frequent words
-    into whole pieces; a unigram model would split "red" and "blue". Case is folded, and characters
-    that the instructions lack fall back to bytes, so that no text is unknown.
+    The same instructions give the same bytes. Even from a small corpus, byte-pair merges make
+    frequent words single pieces, while a unigram model would split "red" and "blue" into several
+    pieces. Upper case becomes lower case. A character that occurs in no instruction is later
+    encoded as its bytes, so that every text can be encoded.
 
     Raises DataError if the instructions are too few to fill the vocabulary, if the vocabulary is
     too small for their characters, or if SentencePiece cannot take one of the instructions.
@@ -136,7 +137,7 @@ def _check_instruction(instruction: str) -> None:
 
 
 def _explain(reason: str, count: int, vocabulary: int) -> str:
-    """Turn SentencePiece's message into one that says what to do."""
+    """Turn SentencePiece's error message into a message that says what to do."""
     if limit := re.search(r"value <= (\d+)", reason):
         return (
             f"{count} instructions cannot fill a vocabulary of {vocabulary} pieces; "

@@ -1,4 +1,4 @@
-"""A small convolutional encoder that the instruction modulates: FiLM, keypoints, patch tokens."""
+"""A small convolutional encoder, modulated by the instruction, that gives patches and keypoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ class FiLMConfig:
     channels: Annotated[int, Gt(0)] = 48
     """channels of the feature maps."""
     blocks: Annotated[int, Gt(0)] = 2
-    """residual blocks that the instruction modulates; the first has kernels of 1 x 1, the others of
-    3 x 3.
+    """residual blocks that the instruction modulates; the first block has a kernel of 1 x 1, the
+    other blocks have kernels of 3 x 3.
     """
     keypoints: Annotated[int, Ge(0)] = 32
     """number of keypoints per camera that the instruction picks out of the image; 0: no keypoints.
     """
     grid: Annotated[int, Gt(0)] = 2
-    """rows and columns of patch tokens per camera."""
+    """number of rows, and of columns, in each camera's grid of patch tokens."""
 
     def __post_init__(self) -> None:
         if self.image_size % (STRIDE * self.grid):
@@ -49,11 +49,11 @@ class FiLMConfig:
 class FiLMEncoder(VisionEncoder):
     """Turns each camera's images into a grid of patch tokens and one token of all keypoints.
 
-    Each camera has weights of its own. The instruction scales and shifts every channel of the
-    feature maps (FiLM: Perez et al. 2018). In these maps, colours and places are not yet mixed.
-    Keypoints are the expected places under a softmax over a feature map (Levine et al. 2016). With
-    FiLM and keypoints, the policy learns to bind a word to a place from thousands of samples rather
-    than millions.
+    Cameras share no weights. The instruction scales and shifts every channel of the feature maps
+    (FiLM: Perez et al. 2018). In these maps, a position describes only the image near it. A
+    keypoint is the mean position in a feature map, weighted by a softmax over the map (Levine et
+    al. 2016). With FiLM and keypoints, the policy learns to bind a word to a place from thousands
+    of samples rather than millions.
 
     Raises ConfigError if there is no instruction, or if a camera's name is not allowed as the name
     of a torch module.
@@ -68,7 +68,7 @@ class FiLMEncoder(VisionEncoder):
                 "vision_encoder.name: 'film_cnn' sees by the instruction, and there is none; "
                 "choose another encoder"
             )
-        # a ModuleDict refuses modules with the names of its own attributes
+        # a ModuleDict refuses a module whose name is also the name of an attribute of ModuleDict
         modules = nn.ModuleDict()
         if wrong := [name for name in cameras if not name.isidentifier() or hasattr(modules, name)]:
             raise ConfigError(
@@ -77,7 +77,8 @@ class FiLMEncoder(VisionEncoder):
         self.width = config.width
         self.size = config.image_size
         self.cameras = sorted(cameras)
-        # Embeddings are small at first; the norm gives the instruction unit size from the start.
+        # Embeddings are small when training begins; the norm scales the instruction to unit
+        # variance.
         self.norm = nn.LayerNorm(text_width)
         self.encoders = nn.ModuleDict(
             {name: CameraEncoder(config, text_width) for name in self.cameras}
@@ -147,10 +148,10 @@ class FiLMBlock(nn.Module):
 
 
 def expected_places(logits: Tensor) -> Tensor:
-    """Apply a spatial softmax to K maps (n K Y X) -> expected places and their variances (n 4*K).
+    """Apply a spatial softmax to K maps (n K Y X) -> mean positions and their variances (n 4*K).
 
-    The result holds K rows, the K variances of the rows, K columns, and the K variances of the
-    columns. Rows and columns lie in [-1, 1].
+    The result holds K mean rows, the K variances of the row, K mean columns, and the K variances of
+    the column. Rows and columns are coordinates in [-1, 1].
     """
     weights = rearrange(logits.flatten(2).softmax(-1), "n k (y x) -> n k y x", y=logits.shape[2])
     moments = []
@@ -163,7 +164,7 @@ def expected_places(logits: Tensor) -> Tensor:
 
 
 def _mean(text: TokenGroup) -> Tensor:
-    """Return the mean of the real tokens: (B M D) -> (B D)."""
+    """Return the mean of the tokens (B M D) -> (B D), without padding."""
     if text.mask is None:
         return text.tokens.mean(dim=1)
     real = text.mask.unsqueeze(-1)
@@ -173,7 +174,7 @@ def _mean(text: TokenGroup) -> Tensor:
 def _coordinates(size: int) -> Tensor:
     """Return row and column of each pixel in [-1, 1] (2 size size).
 
-    The encoder adds them to the image as two channels (CoordConv, Liu et al. 2018).
+    The encoder adds row and column to the image as two channels (CoordConv, Liu et al. 2018).
     """
     steps = torch.linspace(-1, 1, size)
     return torch.stack(torch.meshgrid(steps, steps, indexing="ij"))

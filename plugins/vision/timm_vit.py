@@ -33,10 +33,12 @@ class TimmConfig:
     image_size: Annotated[int, Gt(0)] = 224
     """rows and columns to which every camera is resized, pixels."""
     depth: Annotated[int, Gt(0)] | None = None
-    """number of blocks, for models that take a depth; default: the model's own."""
+    """number of blocks, only for models whose depth can be set; default: the depth that timm gives
+    the model.
+    """
     tokens: Literal["all", "patches", "pooled"] = "all"
-    """"all" tokens of the model, "patches" without class and register tokens, or one "pooled" token
-    per camera.
+    """"all": all tokens of the model; "patches": all tokens except class and register tokens;
+    "pooled": one token per camera.
     """
 
 
@@ -44,7 +46,7 @@ class TimmEncoder(VisionEncoder):
     """Runs all cameras and frames as one batch.
 
     A frame's tokens are its cameras' tokens, sorted by camera name. Models with batch normalisation
-    use the statistics of the batch while they train.
+    normalise by the statistics of the batch while they train.
 
     `pretrained` takes a file or folder with all of a timm model's weights; `pretrained = true`
     downloads the weights that timm publishes.
@@ -70,7 +72,8 @@ class TimmEncoder(VisionEncoder):
         self.register_buffer("std", std, persistent=False)
         self.mean: Tensor
         self.std: Tensor
-        # A learned vector tells the cameras apart; one camera needs none.
+        # A learned vector for each camera tells the cameras' tokens apart; a single camera needs no
+        # vector.
         self.camera = (
             nn.Parameter(torch.randn(len(cameras), 1, self.width) * 0.02)
             if len(cameras) > 1
@@ -80,7 +83,7 @@ class TimmEncoder(VisionEncoder):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """The model's repeated blocks: a transformer's, or a convolutional network's stages."""
+        """The repeated blocks: blocks of a transformer, or stages of a convolutional network."""
         for name in ("blocks", "stages", "layers"):
             blocks = getattr(self.model, name, None)
             if isinstance(blocks, nn.Sequential | nn.ModuleList):
@@ -95,7 +98,8 @@ class TimmEncoder(VisionEncoder):
     def separates_cameras(self) -> bool:  # type: ignore[override]
         """Whether each camera's tokens depend on that camera's image alone.
 
-        False while batch normalisation trains, since it mixes statistics across cameras.
+        False while batch normalisation trains, since the statistics of its batch come from all
+        cameras.
         """
         return not any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules()
@@ -113,7 +117,7 @@ class TimmEncoder(VisionEncoder):
         return TokenGroup(rearrange(tokens, "(b t) v n d -> b t (v n) d", b=batch, t=window))
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Load every weight but the classifier's.
+        """Load all weights except the classifier's weights.
 
         Raises ConfigError that lists what does not fit, or says why the download failed.
         """
@@ -143,14 +147,14 @@ class TimmEncoder(VisionEncoder):
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
-        # In some models the last norm follows the pooling; tokens that are not pooled need the
-        # norm, too.
+        # Some models apply the last norm after the pooling. Tokens that are not pooled need it
+        # here.
         norm = getattr(self.model, "fc_norm", None)
         return features[:, prefix:] if norm is None else norm(features[:, prefix:])
 
 
 def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
-    """Build the timm model without its classifier; return it and the names of weights it lacks.
+    """Build the timm model without its classifier; return it and the removed weights' names.
 
     Raises ConfigError if timm has no such model, or cannot build it.
     """
@@ -178,7 +182,7 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
         )
     names = set(model.state_dict())
     if config.tokens != "pooled":
-        model.reset_classifier(0, "")  # removes an attention pool, which would never be trained
+        model.reset_classifier(0, "")  # removes a pooling layer, which would never train
     return model, names - set(model.state_dict())
 
 

@@ -1,4 +1,4 @@
-"""Draws images by casting rays on the CPU, without OpenGL; images are equal on every machine."""
+"""Draws images by casting rays on the CPU, without OpenGL, so they are equal on every machine."""
 
 from functools import cached_property
 from typing import Any
@@ -15,15 +15,15 @@ FARTHEST = 10.0  # metres; nothing in the scene is farther from a camera
 class RayCamera:
     """A pinhole camera with one ray per pixel; the face that the ray hits gives its colour.
 
-    Newer versions of MuJoCo return the normals of faces, older versions do not. The face is
-    therefore found from the point of the geom's box at which the ray ends, so that all versions
-    give the same images.
+    Newer versions of MuJoCo return the normals of faces, older versions do not. So that all
+    versions give the same images, no normals are used: the point at which the ray meets the geom's
+    box tells which face of the box was hit.
 
-    rays: directions (n 3) of length 1 in the camera's axes, row by row from the top left.
+    rays: unit vectors (n 3) in the camera's axes, one for each pixel, row by row from the top left.
     """
 
     def __init__(self, model: Any, size: int, field_of_view: float, floor: str) -> None:
-        """Make a camera that can be anywhere in a model.
+        """Make a camera, which each call of `render` can place anywhere in the model.
 
         size: rows and columns of the image.
         field_of_view: vertical field of view in degrees.
@@ -52,7 +52,7 @@ class RayCamera:
         palette = self._palette(data.geom_xmat.reshape(-1, 3, 3))
         colours = palette[self._geom, TOP]
         colours[self._geom < 0] = BACKGROUND
-        # the rays that hit any other geom than the floor
+        # indices of the rays that hit a geom which is not the floor
         others = np.flatnonzero((self._geom >= 0) & (self._geom != self._floor))
         geoms, hits = self._geom[others], position + rays[others] * self._distance[others, None]
         colours[others] = palette[geoms, self._faces(data, geoms, hits)]
@@ -60,7 +60,7 @@ class RayCamera:
         return image
 
     def cast(self, data: Any, position: np.ndarray, rays: np.ndarray) -> None:
-        """Find the first geom that each ray (n 3) from position (3) hits, and its distance.
+        """Find the first geom that each ray (n 3) from `position` (3) hits, and the distance to it.
 
         Rays and position are in the world's axes.
         """
@@ -71,9 +71,9 @@ class RayCamera:
         )
 
     def _faces(self, data: Any, geoms: np.ndarray, hits: np.ndarray) -> np.ndarray:
-        """Return the index of the box face that each ray hits (m): 0 to 5 for +x -x +y -y +z -z.
+        """Return which box face each ray hits, as an index (m): 0 to 5 for +x -x +y -y +z -z.
 
-        geoms: the geom that each ray hits (m).
+        geoms: index of the geom that each ray hits (m).
         hits: the points at which the rays end (m 3).
         """
         offsets = hits - data.geom_xpos[geoms]
@@ -101,7 +101,7 @@ class RayCamera:
 
         rotation: axes of each geom (geoms 3 3).
         """
-        towards = LIGHT @ rotation  # (geoms 3): how far each axis points to the light
+        towards = LIGHT @ rotation  # (geoms 3): cosine between each axis and the light
         direct = np.stack([towards, -towards], axis=-1).reshape(len(rotation), 6).clip(0)
         brightness = AMBIENT + (1 - AMBIENT) * direct
         colours: np.ndarray = self.model.geom_rgba[:, None, :3] * brightness[..., None] * 255
@@ -111,7 +111,7 @@ class RayCamera:
 def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the axes (3 3) of an upright camera at `position` that looks at `target`.
 
-    Their columns are right, up and backwards.
+    The columns of the result are the camera's right, up and backwards.
     """
     backwards = (position - target) / np.linalg.norm(position - target)
     right = np.cross([0.0, 1.0, 0.0] if abs(backwards[2]) > 0.999 else [0.0, 0.0, 1.0], backwards)

@@ -1,7 +1,8 @@
-"""The environment: tasks on a table, by name and seed.
+"""The environment, in which a task's name and a seed determine an episode on a table.
 
-Actions follow CALVIN (Mees et al. 2022). They are relative, in the world frame, with 2 cm and 0.05
-rad per 1.0; the gripper closes at -1 and opens at +1. Images are drawn by casting rays on the CPU.
+Actions follow CALVIN (Mees et al. 2022). They are relative motions in the world frame. An action of
+1.0 means 2 cm or 0.05 rad; the gripper closes at -1 and opens at +1. Images are drawn by casting
+rays on the CPU.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class TabletopConfig:
     image_size: Annotated[int, Ge(16)] = 64
     """rows and columns of both cameras' images, pixels."""
     cameras: tuple[Literal["static", "wrist"], ...] = ("static", "wrist")
-    """the cameras: "static" looks at the table, "wrist" between the fingers."""
+    """the cameras: "static" looks at the table, "wrist" looks between the fingers."""
     continued: Annotated[float, Ge(0), Le(1)] = 0.0
     """share of episodes that begin right after another task was done, as in a chain of tasks."""
 
@@ -93,7 +94,7 @@ class Tabletop(Environment):
         self._task = _find(task), self.scene.state()
 
     def step(self, action: np.ndarray) -> bool:
-        """Move the gripper for 50 ms; return whether the task is done.
+        """Move the gripper for one control step of 50 ms; return whether the task is done.
 
         Raises DataError for an action that has another shape or is not finite.
         """

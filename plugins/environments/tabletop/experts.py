@@ -1,7 +1,7 @@
 """Scripted experts, which compute the action from the present state alone.
 
-The experts therefore recover from disturbances. The gripper rises before it travels, and comes down
-only when it is near its target. Distances are in metres.
+Because they follow no fixed plan, the experts recover from disturbances. The gripper rises before
+it travels, and comes down only when it is near its target. Distances are in metres.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from plugins.environments.tabletop.scene import (
 Expert = Callable[[State], np.ndarray]
 
 OPEN, CLOSED = 1.0, -1.0
-HOVER = 0.085  # minimum height of the fingertips' middle (tcp) when travelling
+HOVER = 0.085  # minimum height of the tcp when travelling; tcp: the point between the fingertips
 CLEARANCE = 0.045  # minimum height of the tcp above the highest block's centre when travelling
 CARRY = 0.115  # height of the tcp when carrying a block
 NEAR = 0.008  # maximum horizontal distance from the target at which the gripper acts
@@ -39,20 +39,21 @@ def lift(colour: str, state: State) -> np.ndarray:
 def rotate(colour: str, state: State) -> np.ndarray:
     """Grasp a block and turn it counter-clockwise where it stands."""
     if state.held == colour:
-        height = state.blocks[colour].position[2] - HALF_BLOCK  # noise possibly raised the block
+        # the block may have been raised by accident
+        height = state.blocks[colour].position[2] - HALF_BLOCK
         return _move(state, state.tcp - np.array([0, 0, height]), state.euler[2] + 0.1, CLOSED)
     return _grasp(state, colour)
 
 
 def place(colour: str, state: State) -> np.ndarray:
-    """Carry a block to the open drawer and let it go there."""
+    """Carry a block to the open drawer and release it there."""
     if state.held != colour:
         return _grasp(state, colour)
     return _put_down(state, np.array([*DRAWER_ROOM, 0.036]))
 
 
 def stack(colour: str, below: str, state: State) -> np.ndarray:
-    """Carry a block onto another."""
+    """Carry a block onto another block."""
     if state.held != colour:
         return _grasp(state, colour)
     return _put_down(state, state.blocks[below].position + np.array([0, 0, 2 * HALF_BLOCK + 0.003]))
@@ -63,8 +64,8 @@ def push(
 ) -> np.ndarray:
     """Push a thing along a horizontal direction (3) with closed fingers.
 
-    locate: returns where the thing's middle (3) is.
-    gap: how far behind the thing the push begins.
+    locate: function that returns the position of the thing's middle (3).
+    gap: distance behind the thing's middle at which the push begins.
     """
     if state.held is not None:
         return _release(state)
@@ -103,7 +104,7 @@ def press(position: np.ndarray, state: State) -> np.ndarray:
 def pushing(
     locate: Callable[[State], np.ndarray], direction: tuple[float, float, float], gap: float = 0.05
 ) -> Expert:
-    """Return `push` as a function of the state alone."""
+    """Return `push` with fixed arguments, as a function of the state alone."""
     return partial(push, locate, np.array(direction), gap)
 
 
@@ -145,7 +146,7 @@ def _grip(state: State, target: np.ndarray, yaw: float) -> np.ndarray:
 
 
 def _approach(state: State, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
-    """Come to the target (3) from above: rise before travelling, come down only when near."""
+    """Come to the target (3) from above: rise before travelling, descend only near the target."""
     distance = float(np.linalg.norm(state.tcp[:2] - target[:2]))
     yaw_error = float(abs(wrap(yaw - state.euler[2])))
     hover = max(HOVER, max(block.position[2] for block in state.blocks.values()) + CLEARANCE)
@@ -154,13 +155,13 @@ def _approach(state: State, target: np.ndarray, yaw: float, gripper: float) -> n
     )
     goal = np.array([target[0], target[1], height])
     if distance > 0.02:
-        # the closer the fingers are to the things on the table, the slower they travel
+        # fingers that are still too low travel more slowly, so that they do not hit anything
         clear = 1.0
         if state.tcp[2] < height:
             clear = np.clip((state.tcp[2] - hover + 0.04) / 0.025, 0.0, 1.0)
         goal[:2] = state.tcp[:2] + (target[:2] - state.tcp[:2]) * clear
         if clear < 0.5:
-            # a thing is possibly between the fingers or beside them: do not touch it
+            # do not move the fingers: something may be between them or next to them
             gripper = OPEN if state.opening > 0.03 else CLOSED
     return _move(state, goal, yaw, gripper)
 
@@ -186,7 +187,7 @@ def _release(state: State) -> np.ndarray:
 
 
 def _move(state: State, goal: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
-    """Return the action (7) that moves one step towards an upright pose, at a position and yaw."""
+    """Return the action (7) that moves one step towards the upright pose at `goal` with `yaw`."""
     translation = 0.9 * (goal - state.tcp) / TRANSLATION
     rotation = wrap(np.array([0.0, 0.0, yaw]) - state.euler) / ROTATION
     action = np.concatenate([translation, 0.9 * rotation, [gripper]])

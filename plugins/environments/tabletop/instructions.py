@@ -1,7 +1,7 @@
 """The instructions of the tasks: eight for each kind of task.
 
-{c} stands for the colour of the block that is moved, {b} for the colour of the block below. The
-last HELD_OUT instructions of each kind are for evaluation alone.
+{c} stands for the colour of the block that is moved, {b} for the colour of the block on which it is
+stacked. The last HELD_OUT instructions of each kind are for evaluation alone.
 """
 
 HELD_OUT = 2

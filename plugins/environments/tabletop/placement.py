@@ -1,4 +1,4 @@
-"""Draws scenes: the places of all things when an episode or a chain begins, from its seed."""
+"""Draws scenes at random: where everything is when an episode or a chain of tasks begins."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,12 @@ from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
 BLOCK_DISTANCE = 0.09  # minimum distance between two blocks' centres: room for open fingers
-# A block that will be pushed has free space around it. Distances are in metres from its centre.
+# A block that will be pushed has free space around it, a lane. LANE and PUSH_ROOM are distances in
+# metres from the block's centre to the ends of this space.
 LANE = 0.05  # to either side
-PUSH_ROOM = 0.14  # ahead of the block, and behind it for the gripper
-# maximum yaw of a block in radians; near 45 degrees two sides of a cube face the gripper equally
+PUSH_ROOM = 0.14  # ahead of the block; also behind it, as room for the gripper
+# maximum yaw of a block in radians; near 45 degrees it would be unclear which two sides of a cube
+# the gripper should grasp
 LARGEST_YAW = 0.6
 
 
@@ -35,14 +37,14 @@ class Start:
 
 
 def draw_start(tasks: Sequence[str], random: np.random.Generator) -> Start:
-    """Draw a start in which the first task is possible and every push has a free lane."""
+    """Draw a start in which the first task is possible and every pushed block has a free lane."""
     table_tasks = [TASKS[name] for name in tasks]
     fixtures = {
         "drawer": DRAWER_TRAVEL * float(random.random() < 0.5),
         "slider": SLIDER_END * float(random.choice([-1, 1])),
         "lamp": float(random.random() < 0.5),
     }
-    for task in reversed(table_tasks):  # the first task's needs overwrite all others
+    for task in reversed(table_tasks):  # the needs of the first task are set last, so they win
         fixtures |= {name: value for name, value in task.needs.items() if name in fixtures}
     return Start(
         tcp=random.uniform([-0.16, -0.16, 0.09], [0.16, 0.08, 0.17]),
@@ -54,7 +56,7 @@ def draw_start(tasks: Sequence[str], random: np.random.Generator) -> Start:
 
 
 def draw_chain(random: np.random.Generator, length: int = 5) -> list[str]:
-    """Draw tasks that can be done one after the other, each once, like CALVIN's chains."""
+    """Draw different tasks that can be done one after the other, like CALVIN's chains."""
     names: list[str] = []
     while len(names) < length:
         names.append(str(random.choice([name for name in TASKS if is_feasible([*names, name])])))
@@ -67,9 +69,10 @@ def draw_previous_task(task: str, random: np.random.Generator) -> str:
 
 
 def is_feasible(names: Sequence[str]) -> bool:
-    """Return whether there is a scene in which tasks can be done one after the other, each once."""
-    fixtures: dict[str, float] = {"room": 1.0}  # {fixture: state}, without unknown states
-    used_up: set[str] = set()  # blocks that do not stand free
+    """Return whether all tasks differ, and can be done in this order from some scene."""
+    # {fixture: state}; a fixture is absent while its state is unknown
+    fixtures: dict[str, float] = {"room": 1.0}
+    used_up: set[str] = set()  # blocks that no longer stand free on the table
     pushed: set[str] = set()  # blocks that were pushed: a second push might leave the free lane
     for task in map(TASKS.__getitem__, names):
         blocks = {*task.blocks}
@@ -104,7 +107,7 @@ def _draw_blocks(tasks: Sequence[TabletopTask], random: np.random.Generator) -> 
 
 
 def _has_lane(task: TabletopTask, positions: Mapping[str, np.ndarray]) -> bool:
-    """Return whether no other block is in the way of a push and of the gripper behind it."""
+    """Return whether the lane of the pushed block is free of other blocks."""
     (pushed,) = task.blocks
     offsets = [positions[colour] - positions[pushed] for colour in positions if colour != pushed]
     return all(abs(dy) > LANE or abs(dx) > PUSH_ROOM for dx, dy in offsets)

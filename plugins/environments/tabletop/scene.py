@@ -24,10 +24,11 @@ DRAWER = np.array([0.15, 0.10])  # the front of the closed drawer
 DRAWER_TRAVEL = 0.10
 DRAWER_ROOM = np.array([0.15, 0.047])  # the middle of the open part of an open drawer
 SLIDER = np.array([-0.03, 0.15])  # the middle of the rail
-SLIDER_TRAVEL = 0.05  # maximum distance from the middle, on either side
-SLIDER_END = 0.045  # distance from the middle at the start of an episode, on either side
+SLIDER_TRAVEL = 0.05  # maximum distance of the slider from the middle of the rail, on either side
+SLIDER_END = 0.045  # distance of the slider from the middle of the rail when an episode starts
 BUTTON = np.array([-0.17, 0.10])
-# a press acts beyond the first depth; the next press counts after a rise above the second
+# a press switches the lamp when the button is deeper than BUTTON_DOWN; the next press counts only
+# after the button has risen above BUTTON_UP
 BUTTON_DOWN, BUTTON_UP = 0.008, 0.006
 
 _RGBA = {"red": ".85 .12 .12 1", "green": ".12 .65 .2 1", "blue": ".15 .25 .85 1"}
@@ -123,12 +124,13 @@ class Block:
 
 @dataclass(frozen=True)
 class State:
-    """The state of the table; success and the experts' actions depend on it alone.
+    """The state of the table; success and the experts' actions depend on nothing else.
 
-    tcp (3), euler (3): pose of the point between the fingertips; roll, pitch and yaw are 0 when it
-        points down.
+    tcp (3), euler (3): position of the point between the fingertips, and roll, pitch and yaw of the
+        hand. Roll and pitch are 0 when the hand points down.
     opening: distance between the fingers.
-    held: what touches both fingers: a colour, "handle", "slider" or None.
+    held: name of the thing that touches both fingers: a block's colour, "handle" or "slider"; None
+        if nothing does.
     blocks: {colour: Block}.
     drawer: how far the drawer is open.
     slider: position of the slider on the rail, negative to the left.
@@ -237,12 +239,12 @@ class Scene:
         )
 
     def refresh(self) -> None:
-        """Update the poses of all bodies and the lamp's colour before they are drawn."""
+        """Update the poses of all bodies and the lamp's colour, so that the scene can be drawn."""
         self._mujoco.mj_kinematics(self.model, self.data)
         self.model.geom_rgba[self._geom["lamp"]] = LAMP_ON if self.lamp else LAMP_OFF
 
     def _pose(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the hand's position (3) and its roll, pitch and yaw (3)."""
+        """Return the hand's position (3), and the hand's roll, pitch and yaw (3)."""
         i = self._index["hand"]
         w, x, y, z = self.data.qpos[i + 3 : i + 7]
         roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))

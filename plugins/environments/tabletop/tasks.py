@@ -1,4 +1,4 @@
-"""The tasks: for each its conditions, its test of success, its instructions and its expert."""
+"""The tasks, each with conditions, a test of success, instructions and an expert."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,10 +31,10 @@ class TabletopTask:
     task: name and instructions.
     done: returns whether the task is done.
     expert: returns the action that demonstrates the task.
-    needs, leaves: the states of fixtures before and after the task, {"drawer": DRAWER_TRAVEL} for
-        example. Fixtures are "drawer" and "slider", in metres; "lamp"; and "room", whether the
-        drawer has room for a block.
-    blocks: the block that the task moves, and the block on which it is stacked.
+    needs, leaves: the states that fixtures must have before the task, and the states that they have
+        after it, for example {"drawer": DRAWER_TRAVEL}. Fixtures are "drawer" and "slider", in
+        metres; "lamp"; and "room", whether the drawer has room for a block.
+    blocks: the block that the task moves, if any; for stacking, also the block below.
     pushes: whether the task pushes a block. A pushed block needs free space to its sides.
     uses_up: whether the task's blocks no longer stand free on the table afterwards.
     """
@@ -53,18 +53,20 @@ class TabletopTask:
 
 
 def _is_lifted(colour: str, before: State, now: State) -> bool:
-    """Return whether a block is held, and has risen by five centimetres.
+    """Return whether a block is held, and has risen by more than five centimetres.
 
-    For a block that was on another block before, the height is measured from the table.
+    The rise is measured from where a block stands on the table, even if it was on another block
+    before.
     """
     rise = now.blocks[colour].position[2] - min(before.blocks[colour].position[2], HALF_BLOCK)
     return bool(now.held == colour and rise > 0.05)
 
 
 def _is_pushed(colour: str, direction: int, before: State, now: State) -> bool:
-    """Return whether a block has moved by four centimetres, on the table.
+    """Return whether a block has moved by more than four centimetres, on the table.
 
-    A block that is pushed by another block does not count; it has moved less than the other.
+    The block must also have moved further than all other blocks: a block that is merely pushed
+    along by another block moves less than that block and does not count.
     """
     distances = {
         name: direction * (block.position[0] - before.blocks[name].position[0])
@@ -194,7 +196,7 @@ def _switch(name: str, on: bool) -> TabletopTask:
 
 def _all_tasks() -> list[TabletopTask]:
     """Return all tasks; their order must not change, because seeds depend on it."""
-    # each colour is stacked on the next
+    # the block of each colour is stacked on the block of the next colour
     below = dict(zip(COLOURS, (*COLOURS[1:], COLOURS[0]), strict=True))
     return [
         *map(_lift, COLOURS),

@@ -1,4 +1,4 @@
-"""Vision-language models of transformers, each as three parts: vision, words, language model."""
+"""Vision-language models of transformers, each as three parts."""
 
 from core import Register, hookimpl
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone

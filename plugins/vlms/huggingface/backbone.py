@@ -30,27 +30,29 @@ from plugins.vlms.huggingface.model import CPU, build_part, repeated_blocks, rob
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A language model; the recipe's action tokens decide which tokens each token attends to."""
+    """A language model; the recipe's `action_tokens` set which tokens attend to which."""
 
     model: str = field(metadata={"located": True})
     """folder that holds config.json (a relative path starts at the recipe's folder), or the name of
     a model on the Hugging Face hub.
     """
     positions: Literal["index", "grid"] = "index"
-    """"index": a token's index in its sequence; "grid": an image's tokens have rows and columns, as
-    in the training of Qwen2-VL and Qwen2.5-VL; heads that need the layers cannot use "grid".
+    """"index": the position of a token is its index in the sequence; "grid": the position of an
+    image's token contains its row and column, as in the training of Qwen2-VL and Qwen2.5-VL. Heads
+    that need the backbone's layers do not work with "grid".
     """
 
 
 class HuggingFaceBackbone(Backbone):
     """Runs the language model on embeddings, without its output layer.
 
-    It offers its layers to heads, unless a head could not compute with them (see
-    `layers.find_obstacle`). To load the model's published weights, set `pretrained` in the recipe
-    to true, or to the same folder as `model`.
+    It offers the keys, values and hidden states of its layers to heads, if a head can compute with
+    them (see `layers.find_obstacle`). To load the model's published weights, set `pretrained` in
+    the recipe to true, or to the same folder as `model`.
 
-    Raises ConfigError if the model cannot be loaded, if it does not consist of vision encoder,
-    embedding and language model, or if it does not support the configured positions.
+    Raises ConfigError if the model cannot be loaded, if the model does not consist of a vision
+    encoder, an embedding and a language model, or if the model does not support the configured
+    positions.
     """
 
     offers = frozenset({"keys_values", "hidden_states", "extend"})
@@ -66,7 +68,7 @@ class HuggingFaceBackbone(Backbone):
             getattr(module, "is_causal", True) for module in self.model.modules()
         )
         self.longest = getattr(self.model.config, "sliding_window", None)
-        # Attention other than sdpa adds the mask to the scores.
+        # All attention functions except sdpa add the mask to the scores.
         self.additive_mask = self.model.config._attn_implementation != "sdpa"
         self.on_grid = config.positions == "grid"
         if self.on_grid and self.part.config.model_type not in MODELS:
@@ -88,8 +90,8 @@ class HuggingFaceBackbone(Backbone):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
 
-        Raises ConfigError if attention is not causal, and the sequence is longer than the sliding
-        window of some layers.
+        Raises ConfigError if attention is not causal and the sequence is longer than the sliding
+        window of a layer.
         """
         return self._run(sequence, None, None)
 
@@ -116,7 +118,7 @@ class HuggingFaceBackbone(Backbone):
         return rotation_of(self.model, self.blocks)(x, position)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Load the language model without embedding and output layer, strictly.
+        """Load the language model except its embedding and output layer, strictly.
 
         Raises ConfigError that lists what does not fit.
         """
@@ -135,7 +137,7 @@ class HuggingFaceBackbone(Backbone):
         return self.part.description
 
     def _prepare_recording(self) -> str:
-        """Prepare the model for `remember`; return "", or the reason why that is impossible."""
+        """Prepare the model for `remember`; return "", or the reason why `remember` cannot work."""
         if self.on_grid:
             return 'backbone.positions = "grid" gives tokens places that a head does not know'
         record_layers(self.model, self.blocks)
@@ -149,7 +151,7 @@ class HuggingFaceBackbone(Backbone):
     def _run(
         self, sequence: TokenSequence, past: Memory | None, recording: Recording | None
     ) -> Tensor:
-        """Run a sequence that continues the past; return normed hidden states (S L width)."""
+        """Run a sequence that follows `past`; return normed hidden states (S L width)."""
         before = None if past is None else past.sequence
         extra = {} if recording is None else {"recording": recording}
         hidden: Tensor = self.model(
@@ -162,10 +164,11 @@ class HuggingFaceBackbone(Backbone):
         return hidden
 
     def _positions(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
-        """Return positions as the model takes them, (S L) or (3 S L); None if they are indices.
+        """Return the model's argument for positions: (S L), (3 S L), or None for indices.
 
-        The model counts indices itself. If it got indices as an argument, it would look for several
-        sequences in one row.
+        Without the argument, the model itself uses indices as positions. With indices as the
+        argument, the model would assume that a row may hold several sequences, and would search for
+        them.
         """
         if self.on_grid:
             if sequence.grid is None:
@@ -179,7 +182,7 @@ class HuggingFaceBackbone(Backbone):
         return token_positions(sequence, past)
 
     def _mask(self, sequence: TokenSequence, past: TokenSequence | None) -> Tensor | None:
-        """Return the mask as the model takes it (S 1 L P+L); None if it needs no mask."""
+        """Return the model's argument for the mask (S 1 L P+L); None if the model needs no mask."""
         tokens = sequence.tokens
         visible = attention_mask(sequence, past)
         if visible is None and self.causal_without_mask:
@@ -196,7 +199,7 @@ class HuggingFaceBackbone(Backbone):
     def _raise_if_too_long(self, length: int) -> None:
         """Raise ConfigError for a sequence longer than the sliding window.
 
-        Layers with a sliding window ignore the mask.
+        A layer with a sliding window would ignore the mask.
         """
         if self.longest is not None and length > self.longest:
             raise ConfigError(

@@ -10,24 +10,26 @@ MODELS = ("qwen2_vl", "qwen2_5_vl")
 
 
 def token_grid(rows: int, columns: int) -> Tensor:
-    """Return row and column of each token of an image, row after row (rows*columns 2) int64."""
+    """Return the row and column of each token of an image (rows*columns 2) int64, row after row."""
     return torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
 
 
 def grid_positions(grid: Tensor) -> Tensor:
-    """Return the positions of tokens in time, row and column (3 S L) int64.
+    """Return the position of each token on three axes: time, row and column (3 S L) int64.
 
-    A word has the same position on all three axes, and so does the first token of an image. For the
-    other tokens of the image, row and column are added to the positions of the first token. The
-    token after an image comes right after the largest position in the image. A token at row 0,
-    column 0 is taken as the start of a new image, so images may stand back to back without a word
-    between them.
+    A word has the same position on all three axes. The first token of an image also has the same
+    position on all three axes. The position of another token of the image is that of the first
+    token, plus the token's row on the row axis and the token's column on the column axis. The
+    position of the token after an image is the largest position in the image plus 1. A token at row
+    0, column 0 is taken as the start of a new image, so images may stand back to back without a
+    word between them.
 
     grid: row and column of each token in its image (S L 2); -1 for words.
     """
     row, column = grid.unbind(-1)
     is_word = row < 0
-    # The steps of an image add up to rows + columns - shorter side, which is the longer side.
+    # The steps of an image's tokens add up to the image's longer side, which is rows + columns -
+    # shorter side.
     steps = torch.where(
         is_word, 1, (row == 0).long() + (column == 0).long() - (row == column).long()
     )

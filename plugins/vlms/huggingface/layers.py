@@ -1,9 +1,10 @@
 """Records keys and values in every layer of transformers' language models.
 
-A model looks its attention up by name, in transformers' attention interface. Under the name
-"joinery" it finds a function that puts the keys and values of earlier tokens before the new ones,
-records the result, and then does what transformers' own "sdpa" does. The `Recording` comes with
-every call as a keyword argument, so that threads and models share nothing.
+A model finds its attention function by name, in transformers' attention interface. The name
+"joinery" stands for a function that puts the keys and values of earlier tokens before the new ones,
+records the joined keys and values, and then does what transformers' own "sdpa" does. The
+`Recording` is a keyword argument of each call and no global variable, so that threads and models
+share nothing.
 """
 
 import sys
@@ -27,11 +28,12 @@ class Recording:
     """The hidden states, keys and values that one forward pass computes in the layers.
 
     A recording is open until the forward pass is over. Gradient checkpointing runs layers again in
-    the backward pass: the layers then need the same past, but must not record anything. By then the
-    tensors must have left the recording. The autograd graph of the tensors refers to the recording
-    for the later runs. If the recording also referred to the tensors, neither would ever be freed.
+    the backward pass. The layers then need the same past, but must not record anything. When the
+    recording is closed, it drops its tensors. The reason is that their autograd graph refers to the
+    recording, which the layers need when they run again. If the recording still referred to the
+    tensors, this cycle would never be freed.
 
-    past: memory of the earlier tokens.
+    past: keys and values of the earlier tokens.
     keys, values: {layer: (S K P+L d)}.
     hidden_states: (S L D) before the first layer and after each layer.
     """
@@ -43,7 +45,7 @@ class Recording:
     open: bool = True
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the past before a layer's keys and values (S K L d) -> (S K P+L d); record them."""
+        """Put the past before a layer's keys and values (S K L d) -> (S K P+L d), and record it."""
         if self.past is not None:
             keys = torch.cat([self.past.keys[layer], keys], dim=2)
             values = torch.cat([self.past.values[layer], values], dim=2)
@@ -52,7 +54,7 @@ class Recording:
         return keys, values
 
     def close(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Return keys and values, in the order of the layers, and hidden states; keep none."""
+        """Stop recording; return and drop keys, values and hidden states, in the layers' order."""
         order = sorted(self.keys)
         keys, values = [self.keys[i] for i in order], [self.values[i] for i in order]
         hidden_states = self.hidden_states
@@ -61,7 +63,7 @@ class Recording:
 
 
 def record_layers(model: Any, blocks: Sequence[nn.Module]) -> None:
-    """Let a model fill the `recording` of a forward call, if the call has one."""
+    """Make a model fill the argument `recording` of a forward call, if it is given."""
     transformers = import_library("transformers", extra="vlm")
     attention, masks = transformers.AttentionInterface(), transformers.AttentionMaskInterface()
     transformers.AttentionInterface.register(ATTENTION, partial(_attend, attention["sdpa"]))
@@ -80,9 +82,10 @@ def layer_spec(config: Any) -> LayerSpec:
 
 
 def find_obstacle(model: Any) -> str:
-    """Return why a head cannot compute with a language model's keys and values; "" if it can.
+    """Return why a head cannot compute with a language model's keys and values; "" if a head can.
 
-    Only the configuration is read here; `rotates_all_keys_alike` runs the model to test the rest.
+    This function only reads settings; `rotates_all_keys_alike` tests the rotation by running the
+    model.
     """
     config = model.config
     if getattr(config, "attn_logit_softcapping", None) is not None:
@@ -96,11 +99,12 @@ def find_obstacle(model: Any) -> str:
 
 @torch.no_grad()
 def rotates_all_keys_alike(model: Any, blocks: Sequence[nn.Module]) -> bool:
-    """Return whether `rotation_of`, and it alone, rotates the recorded keys of all layers.
+    """Return whether the recorded keys of all layers are rotated exactly as `rotation_of` does.
 
-    The test runs one token at two positions, because a token that sees only itself has the same
-    hidden states at every position. The result is False for models that rotate some layers
-    differently or not at all. Raises ConfigError if running or rotating fails.
+    The test runs one token at position 0 and at position 7, each time alone. A token that sees only
+    itself has the same hidden states at every position, so its keys may differ only by the
+    rotation. The result is False for models that rotate some layers differently or not at all.
+    Raises ConfigError if running or rotating fails.
     """
     token = torch.linspace(-1, 1, model.config.hidden_size, dtype=model.dtype)
     position, recording = torch.tensor([[0], [7]]), Recording(None)
@@ -140,7 +144,7 @@ def rotation_of(model: Any, blocks: Sequence[nn.Module]) -> Callable[[Tensor, Te
 
 
 def _is_close(x: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors are equal within the rounding of bfloat16."""
+    """Return whether two tensors are equal up to the rounding errors of bfloat16."""
     if x.shape != expected.shape:
         return False
     return bool((x - expected).abs().max() <= 0.02 * expected.abs().max())
@@ -156,7 +160,7 @@ def _attend(
     recording: Recording | None = None,
     **settings: Any,
 ) -> Any:
-    """Attend as transformers expects; `settings` are further arguments of its "sdpa"."""
+    """Attend as transformers expects; `settings` are further arguments of transformers' "sdpa"."""
     if recording is not None:
         key, value = recording.extend(module.layer_idx, key, value)
     return sdpa(module, query, key, value, attention_mask, **settings)
@@ -168,7 +172,7 @@ def _record_hidden_states(
     keywords: dict[str, Any],
     output: Any,
 ) -> None:
-    """Record what enters and leaves a block: a hook that gradient checkpointing does not rerun."""
+    """Record a block's input and output, as a hook that gradient checkpointing does not rerun."""
     recording = keywords.get("recording")
     if recording is not None:
         if not recording.hidden_states:

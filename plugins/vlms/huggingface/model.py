@@ -1,8 +1,8 @@
 """A vision-language model of transformers, split into vision, words and language model.
 
-Every weight of the base model belongs to one of three parts, by its name. The token embedding
-belongs to "text", the rest of the language model to "backbone", and all else to "vision". The
-output layer, which turns hidden states into scores of words, is either the token embedding or a
+The name of a weight of the base model decides to which of three parts the weight belongs. The token
+embedding belongs to "text", the rest of the language model to "backbone", and all else to "vision".
+The output layer, which turns hidden states into scores of words, is either the token embedding or a
 fourth part.
 """
 
@@ -27,7 +27,8 @@ SECTION: dict[Role, str] = {
     "backbone": "backbone",
     "output": "text_encoder",
 }
-# a language model with arguments beyond these needs something that embeddings do not hold
+# a language model with arguments that are not listed here needs information that
+# embeddings do not contain
 USUAL_ARGUMENTS = (
     "input_ids",
     "inputs_embeds",
@@ -37,10 +38,10 @@ USUAL_ARGUMENTS = (
     "past_key_values",
     "use_cache",
 )
-# Everything is made on the CPU, whatever the default device; core moves the policy as a whole.
+# Every part is built on the CPU, whatever the default device is; core later moves the whole policy.
 CPU = torch.device("cpu")
 SUPPORTED = "this component joins models like LLaVA, PaliGemma, Qwen2.5-VL, Idefics3 and SmolVLM"
-# what a checkpoint of RoboVLMs puts before Hugging Face's names
+# what stands before Hugging Face's names in a checkpoint of RoboVLMs
 ROBOVLMS_PREFIX = "model.backbone."
 
 
@@ -49,12 +50,12 @@ class VLMLayout:
     """A vision-language model of transformers, and the names of its pieces.
 
     full: the PreTrainedModel.
-    base: the same without the output layer.
-    prefix: what published weights put before the base model's names.
+    base: the same model without the output layer.
+    prefix: what stands before the base model's names in published weights.
     decoder: name of the language model in the base model.
     embedding: name of the token embedding in the base model.
-    output: name of the output layer in the full model; "" if it is the embedding, or if there is
-        none.
+    output: name of the output layer in the full model; "" if the output layer is the embedding, or
+        if there is no output layer.
     """
 
     full: Any
@@ -78,9 +79,9 @@ class VLMLayout:
 
 @dataclass(frozen=True)
 class VLMPart:
-    """One part of a vision-language model, with weights of its own.
+    """One part of a vision-language model; no other part shares its weights.
 
-    prefix: what published weights put before the module's names.
+    prefix: what stands before the module's names in published weights.
     description: what config.json says about the part.
     config: configuration of the whole model.
     tied: whether the output layer is the token embedding.
@@ -97,9 +98,10 @@ class VLMPart:
         return {self.prefix + name: tensor for name, tensor in self.module.state_dict().items()}
 
     def load(self, role: Role, weights: Pretrained) -> None:
-        """Load the role's tensors of a source, strictly.
+        """Load the role's tensors from a source, strictly.
 
-        The tensors become the module's own. No other part uses them, so nothing is copied.
+        The module uses the loaded tensors themselves: as no other part uses them, no copy is
+        needed.
         """
         tensors = weights.once(load_parts).pop(role, {})
         check_state_dict(self.publish(), tensors, weights.source)
@@ -108,13 +110,13 @@ class VLMPart:
 
 
 def build_part(source: str, role: Role) -> VLMPart:
-    """Build one part of the model that a folder or the hub describes, with random weights.
+    """Build one part, with random weights, of a model that a folder or the hub describes.
 
     Raises ConfigError if there is no such model, or if it cannot be split into the parts.
     """
     where = f"{SECTION[role]}.model"
     config = read_config(source, where)
-    # On the meta device nothing takes memory.
+    # On the meta device, weights take no memory.
     with as_config_error(f"{where}: transformers cannot build '{source}'"), torch.device("meta"):
         full = _auto_class().from_config(
             config, dtype=torch.get_default_dtype(), trust_remote_code=False
@@ -137,7 +139,7 @@ def build_part(source: str, role: Role) -> VLMPart:
 def read_config(source: str, where: str) -> Any:
     """Read a model's config.json.
 
-    Raises ConfigError if there is none, or if it describes no vision-language model.
+    Raises ConfigError if there is no config.json, or if it describes no vision-language model.
     """
     transformers = import_library("transformers", extra="vlm")
     with as_config_error(
@@ -157,7 +159,7 @@ def read_config(source: str, where: str) -> Any:
 def split_vlm(full: Any, what: str) -> VLMLayout:
     """Find the pieces of a model.
 
-    what: the model's name in errors.
+    what: the model's name in error messages.
 
     Raises ConfigError if the model lacks one of the pieces.
     """
@@ -231,12 +233,12 @@ def robovlms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def as_config_error(what: str) -> Iterator[None]:
-    """Turn any error of transformers into a ConfigError with one line of text, `what` first."""
+    """Turn any error of transformers into a ConfigError of one line that begins with `what`."""
     try:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # transformers and the files can raise any error here
+    except Exception as error:  # transformers can raise any error here, and so can faulty files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{what}: {reason[:300]}") from error
 
@@ -246,7 +248,7 @@ def _auto_class() -> Any:
 
 
 def _unsupported(layout: VLMLayout) -> str:
-    """Return why a model cannot be split into the parts; "" if it can."""
+    """Return why a model cannot be split into the parts; "" if the model can be split."""
     if not hasattr(layout.base, "get_image_features"):
         return "has no get_image_features"
     if not layout.prefix:
@@ -267,8 +269,8 @@ def _unsupported(layout: VLMLayout) -> str:
 def _cut_out(layout: VLMLayout, role: Role) -> tuple[Any, Any, str]:
     """Remove from a model everything that does not belong to a role.
 
-    Returns the PreTrainedModel that can initialise the rest, the role's module in it, and what
-    stands before the module's names in published weights.
+    Returns the PreTrainedModel that can initialise the remaining weights, the role's module in this
+    PreTrainedModel, and what stands before the module's names in published weights.
     """
     full, base, decoder = layout.full, layout.base, layout.language_model
     if role == "output":
@@ -304,7 +306,7 @@ def _untied_output(full: Any, embedding: Any) -> str:
 
 
 def _describe(full: Any, role: Role) -> dict[str, Any]:
-    """Return what config.json says about the role, as transformers writes it."""
+    """Return what config.json says about the role, in the form that transformers writes."""
     config = json.loads(full.config.to_json_string())
     language = config.pop("text_config", {})
     if role == "output":

@@ -1,4 +1,4 @@
-"""How a model of transformers takes images, according to the arguments of get_image_features."""
+"""Arranges images as a model of transformers takes them, by get_image_features' arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from core import ConfigError, import_library
 
 # side of an image in pixels, for a model that takes any size and has no default
 DEFAULT_SIZE = 224
-Colour = tuple[float, float, float]  # numbers for red, green and blue
+Colour = tuple[float, float, float]  # values for red, green and blue
 GREY: Colour = (0.5, 0.5, 0.5)
 # images (n C Y X) -> arguments of get_image_features
 Arrange = Callable[[Tensor], dict[str, Tensor]]
@@ -39,13 +39,13 @@ def arrangement(model: Any, config: Any) -> Arrange:
 
 
 def as_images(images: Tensor) -> dict[str, Tensor]:
-    """Pass the images one after the other (n C Y X), for LLaVA, PaliGemma and InternVL."""
+    """Pass the images as one batch (n C Y X), for LLaVA, PaliGemma and InternVL."""
     return {"pixel_values": images}
 
 
 def as_lists(images: Tensor) -> dict[str, Tensor]:
     """Pass each image as a list of one image (n 1 C Y X), for Idefics3 and SmolVLM."""
-    # These models mistake an image of zeros for padding, and would give it no tokens.
+    # These models take an image of zeros for padding and give it no tokens, so no pixel may be 0.
     visible = torch.where(images == 0, 1e-7, images)
     return {"pixel_values": rearrange(visible, "n c y x -> n 1 c y x")}
 
@@ -53,11 +53,11 @@ def as_lists(images: Tensor) -> dict[str, Tensor]:
 def as_patches(images: Tensor, patch: int, merge: int, frames: int) -> dict[str, Tensor]:
     """Pass flat patches and the grid that they form, as Qwen-VL takes them.
 
-    The patches that become one token lie side by side.
+    Patches that will be merged into one token follow each other directly.
 
     patch: length of a patch's side in pixels.
     merge: length of a token's side in patches.
-    frames: number of frames in a patch; the image is repeated in all frames.
+    frames: number of frames in a patch; every frame shows the same image.
     """
     rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
     pattern = "n c (y a p) (x b q) -> (n y x a b) (c t p q)"
@@ -80,7 +80,7 @@ def _patch_arrangement(config: Any, model_name: str) -> Arrange:
 
 
 def image_size(requested: int | None, config: Any) -> int:
-    """Return the side of an image in pixels: the requested number, else the model's own, else 224.
+    """Return the side of an image in pixels: as requested, else the model's, else 224.
 
     Raises ConfigError if the model would silently cut off the last rows and columns.
     """
@@ -98,8 +98,9 @@ def image_size(requested: int | None, config: Any) -> int:
 def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Colour, Colour]:
     """Return mean and standard deviation of the pixels.
 
-    They are `mean` and `std`; where these are not given, the model's image processor decides. Both
-    are 0.5 for a folder that has neither processor_config.json nor preprocessor_config.json.
+    `mean` and `std` are returned if they are given; a value that is not given comes from the
+    model's image processor. The default is 0.5 for a folder that has neither processor_config.json
+    nor preprocessor_config.json.
 
     Raises ConfigError if the hub gives no image processor.
     """
@@ -110,7 +111,8 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
         mixin = transformers.ImageProcessingMixin
         settings: dict[str, Any] = mixin.get_image_processor_dict(source)[0]
     except OSError as error:
-        # If the network failed, a default would be silently wrong.
+        # If the image processor could not be downloaded, a default could be wrong without any
+        # notice.
         if not Path(source).is_dir():
             raise ConfigError(
                 f"vision_encoder.model: the hub gives no image processor of '{source}'; set "
@@ -121,6 +123,6 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
 
 
 def _side(size: Any) -> int | None:
-    """Return the height from a size: one number (a square), or height and width."""
+    """Return the height in a size, which is one number (for a square), or height and width."""
     side: int | None = size[0] if isinstance(size, list | tuple) else size
     return side

@@ -26,13 +26,13 @@ class TextConfig:
     """
     prompt: str = "{images}{instruction}"
     """text around "{instruction}"; "{images}" marks where the images stand. Without "{images}", the
-    images come first. No special tokens are added, not even one at the beginning: write special
-    tokens into the prompt, in the model's own spelling.
+    images stand before the text. No special tokens are added, not even one at the beginning: write
+    special tokens into the prompt, in the model's own spelling.
     """
     output: bool = False
-    """load the model's output layer, for policy heads that score words. This has no effect if the
-    output layer is the token embedding. Otherwise, as in LLaVA, the layer takes as much memory as
-    the embedding, and it does not train unless a head uses it.
+    """whether to load the model's output layer, for policy heads that score words. This has no
+    effect if the output layer is the token embedding. Otherwise, as in LLaVA, the layer takes as
+    much memory as the embedding, and it trains only if a head uses it.
     """
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class TextConfig:
 
 
 class HuggingFaceText(TextEncoder):
-    """Embeds the tokens of a prompt, scaled if the model scales them, as Gemma does.
+    """Embeds the tokens of a prompt, and scales the embeddings if the model does, as in Gemma.
 
     To load the model's published weights, set `pretrained` in the recipe to true, or to the same
     folder as `model`.
@@ -80,7 +80,7 @@ class HuggingFaceText(TextEncoder):
     def tokenize(self, instruction: str) -> Sequence[int]:
         """Return the ids of the prompt around an instruction.
 
-        Raises DataError for an instruction that is empty, or has a token without an embedding.
+        Raises DataError for an instruction that is empty, or that has a token without an embedding.
         """
         if not instruction.strip():
             raise DataError(
@@ -114,7 +114,7 @@ class HuggingFaceText(TextEncoder):
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (... width) -> scores of all words (... vocabulary).
 
-        Scores are capped if the model caps them.
+        The scores are capped if the model caps scores.
 
         Raises ConfigError if the output layer was left out, because it is not the embedding and
         `output` is false.
@@ -165,8 +165,8 @@ def _load_tokenizer(source: str) -> tuple[Any, int]:
     """Return the model's tokenizer, and the id that it gives to {images}.
 
     {images} becomes a special token, so that it divides the text as the model's own image token
-    does. No word reaches across {images}. SentencePiece adds a space at the beginning of a text,
-    but not to the text after {images}.
+    does. No token contains text from both sides of {images}. SentencePiece adds a space at the
+    beginning of the whole text, but none at the beginning of the text after {images}.
     """
     transformers = import_library("transformers", extra="vlm")
     with as_config_error(

@@ -34,16 +34,16 @@ class VisionConfig:
     a model on the Hugging Face hub.
     """
     image_size: Annotated[int, Gt(0)] | None = None
-    """rows and columns to which every camera is resized, pixels; default: the model's own, or 224
-    if it has none.
+    """rows and columns to which every camera is resized, pixels; default: the size in the model's
+    configuration, or 224 if the configuration has no size.
     """
     mean: Colour | None = None
     """mean of red, green and blue in [0, 1], which is subtracted from the pixels; default: the mean
     in the model's image processor, or 0.5 if the model has no image processor.
     """
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
-    """standard deviation of red, green and blue, by which the pixels are divided; default: the one
-    in the model's image processor, or 0.5 if the model has no image processor.
+    """standard deviation of red, green and blue, by which the pixels are divided; default: the
+    standard deviation in the model's image processor, or 0.5 if the model has no image processor.
     """
 
 
@@ -55,7 +55,7 @@ class HuggingFaceVision(VisionEncoder):
     published weights, set `pretrained` in the recipe to true, or to the same folder as `model`.
 
     Raises ConfigError if the model cannot be loaded, if it cannot be split into parts, or if it
-    does not take such images.
+    does not take images of the configured size.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class HuggingFaceVision(VisionEncoder):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*N width).
 
-        The result has rows and columns if the model gives image tokens rows and columns.
+        The tokens carry their rows and columns if the model uses rows and columns of image tokens.
         """
         batch, window = images[self.cameras[0]].shape[:2]
         resized = [
@@ -109,7 +109,7 @@ class HuggingFaceVision(VisionEncoder):
         return TokenGroup(frames, grid=self.grid)
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Load vision encoder and projection, strictly.
+        """Load the vision encoder and the projection, strictly.
 
         Raises ConfigError that lists what does not fit.
         """
@@ -133,7 +133,7 @@ class HuggingFaceVision(VisionEncoder):
         return features if isinstance(features, Tensor) else torch.stack(tuple(features))
 
     def _grid(self, count: int) -> Tensor | None:
-        """Return row and column of all cameras' tokens (V*N 2); None if the model has no grid.
+        """Return the row and column of each camera's tokens (V*N 2); None if tokens have no grid.
 
         count: number of tokens in a camera's image (N).
         """
@@ -146,8 +146,8 @@ class HuggingFaceVision(VisionEncoder):
     def _encode_grey_image(self) -> Tensor:
         """Return the tokens of one grey image (1 N D).
 
-        They show how many tokens an image has, how wide the tokens are, and which weights influence
-        them.
+        These tokens show how many tokens an image has, how wide tokens are, and which weights
+        influence tokens.
         """
         shape = (1, 3, self.size, self.size)
         image = torch.full(shape, 0.25, dtype=self.mean.dtype, device=CPU)

@@ -26,7 +26,7 @@ from core import (
 from core.weights import Pretrained
 from plugins.vlms.kosmos2.names import BACKBONE_NAMES, SOURCE, backbone_tensors, robovlms_names
 
-FIRST_POSITION = 2  # position of a sequence's first token; 1 stands for padding, as in fairseq
+FIRST_POSITION = 2  # position of a sequence's first token; as in fairseq, position 1 is for padding
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Kosmos2BackboneConfig:
     depth: Annotated[int, Gt(0)] = 24
     """number of layers."""
     heads: Annotated[int, Gt(0)] = 32
-    """attention heads per layer; they divide the width."""
+    """number of attention heads per layer; the width must be a multiple of this number."""
     mlp_width: Annotated[int, Gt(0)] = 8192
     """width of the MLP's hidden layer."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
-    """probability of dropout while training, on the embedded tokens and on what each layer adds."""
+    """probability of dropout while training, on the embedded tokens and on each layer's outputs of
+    attention and MLP.
+    """
     attention_dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
-    """probability of dropout on the attention while training."""
+    """probability of dropout on the attention weights while training."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
@@ -56,8 +58,9 @@ class Kosmos2BackboneConfig:
 class Kosmos2Backbone(Backbone):
     """Decoder after Magneto (Wang et al. 2022), as in Kosmos-2.
 
-    It multiplies all tokens by sqrt(width): words, image tokens and, as in RoboVLMs, action tokens.
-    `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs .ckpt.
+    It multiplies the embeddings of all tokens by sqrt(width): of words, of image tokens and, as in
+    RoboVLMs, of action tokens. `pretrained` takes Kosmos-2's weights as Hugging Face publishes
+    them, or a RoboVLMs .ckpt.
     """
 
     source = SOURCE
@@ -79,7 +82,7 @@ class Kosmos2Backbone(Backbone):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The layers; a property, because a second attribute would save them twice."""
+        """The layers, as a property: an attribute would put them into the state dict twice."""
         return self.layers
 
     def forward(self, sequence: TokenSequence) -> Tensor:
@@ -92,7 +95,7 @@ class Kosmos2Backbone(Backbone):
     def read(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states of the action tokens (B T Q width).
 
-        The last layer computes no other tokens.
+        The last layer computes only the action tokens.
         """
         x, mask = self._begin(sequence)
         *layers, last = self.layers
@@ -139,7 +142,7 @@ class Kosmos2Backbone(Backbone):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return what Kosmos2Config says about this part: the sizes in text_config."""
+        """Return the part of Kosmos2Config for the backbone: the sizes in text_config."""
         config = self.config
         text = {
             "embed_dim": config.width,
@@ -153,7 +156,7 @@ class Kosmos2Backbone(Backbone):
 
 
 class Layer(nn.Module):
-    """A pre-norm layer: attention, then MLP, each of whose outputs is added to the stream."""
+    """A pre-norm layer: attention, then MLP, each with a residual connection."""
 
     def __init__(self, config: Kosmos2BackboneConfig) -> None:
         super().__init__()
@@ -173,7 +176,8 @@ class Layer(nn.Module):
         """(S L D) -> (S L D), and keys and values of all tokens (S K P+L d).
 
         mask: (S 1 L P+L) bool, or (S 1 R L) with `columns`; None: causal attention.
-        columns: indices of the tokens to compute (S R), which give (S R D); None: all tokens.
+        columns: indices of the tokens to compute (S R); the result is then (S R D). None: all
+            tokens.
         past: keys and values of the earlier tokens (S K P d).
         """
         mixed, keys, values = self.attention(self.attention_norm(x), mask, columns, past)
@@ -212,7 +216,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two-layer MLP with a norm behind its GELU."""
+    """Two-layer MLP with a norm after its GELU."""
 
     def __init__(self, config: Kosmos2BackboneConfig) -> None:
         super().__init__()
@@ -241,10 +245,10 @@ def _mask_rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
 
 
 def sinusoids(position: Tensor, width: int) -> Tensor:
-    """Return sines of falling frequencies, then cosines, of positions (S L) -> (S L D) float32.
+    """Return the sinusoidal embeddings of positions (S L) -> (S L D) float32.
 
-    The formula is that of Vaswani et al. (2017). If all sequences share one row of positions, the
-    result is (1 L D).
+    The frequencies are those of Vaswani et al. (2017); all sines stand before all cosines. If all
+    sequences share one row of positions, the result is (1 L D).
     """
     if position.stride(0) == 0:  # all sequences share one row of positions
         position = position[:1]

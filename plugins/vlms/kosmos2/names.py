@@ -7,11 +7,12 @@ from torch import Tensor
 from core.weights import NameMap, Pretrained, filter_keys, strip_prefix
 
 SOURCE = "microsoft/kosmos-2-patch14-224"
-# what a checkpoint of RoboVLMs puts before Hugging Face's names
+# what stands before Hugging Face's names in a checkpoint of RoboVLMs
 ROBOVLMS_PREFIX = "model.backbone."
 VISION = ("vision_model.", "image_to_text_projection.")
 BACKBONE = ("text_model.model.layers.", "text_model.model.layer_norm.")
-# the output layer, which is the embedding, and constant tables that older versions stored
+# tensors that are skipped: the output layer, which is the same tensor as the embedding, and
+# constant tables that older versions stored
 IGNORED = (
     "text_model.lm_head.weight",
     "text_model.model.embed_positions.weights",
@@ -74,7 +75,7 @@ def backbone_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
 
 
 def text_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Return the token embedding, and tensors of no part, which are then reported as unexpected."""
+    """Return the token embedding, and tensors of no part, which get reported as unexpected."""
     return filter_keys(
         _kosmos_tensors(weights),
         lambda name: not name.startswith((*VISION, *BACKBONE)) and name not in IGNORED,
@@ -87,7 +88,7 @@ def robovlms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _kosmos_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Return every tensor of Kosmos-2 under Hugging Face's names, also from RoboVLMs' files."""
+    """Return all tensors of Kosmos-2 under Hugging Face's names, from either kind of checkpoint."""
     tensors = weights.tensors
     if any(name.startswith(ROBOVLMS_PREFIX) for name in tensors):
         return strip_prefix(tensors, ROBOVLMS_PREFIX)

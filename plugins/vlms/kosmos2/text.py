@@ -1,4 +1,4 @@
-"""Kosmos-2's text encoder: SentencePiece with the ids of Hugging Face, and the embedding table."""
+"""Kosmos-2's text encoder: SentencePiece with Hugging Face's ids, and the embedding table."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ class Kosmos2TextConfig:
     width: Annotated[int, Gt(0)] = 2048
     """width of every token (D)."""
     vocabulary: Annotated[int, Gt(0)] = 65_037
-    """rows of the embedding table."""
+    """number of rows in the embedding table."""
     max_tokens: Annotated[int, Gt(0)] = 256
     """maximum number of tokens in a prompt."""
 
@@ -66,7 +66,8 @@ class Kosmos2Text(TextEncoder):
     indices. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs
     .ckpt.
 
-    Raises DataError if the .model cannot be read, and ConfigError if the table is too small for it.
+    Raises DataError if the .model cannot be read, and ConfigError if the embedding table has too
+    few rows for it.
     """
 
     source = SOURCE
@@ -100,7 +101,7 @@ class Kosmos2Text(TextEncoder):
             )
         try:
             ids = [*self.prefix_ids, *self._ids(self.question.replace(INSTRUCTION, instruction))]
-        except (RuntimeError, UnicodeError) as error:  # a lone surrogate does not fit into UTF-8
+        except (RuntimeError, UnicodeError) as error:  # UTF-8 cannot encode a lone surrogate
             raise DataError(
                 f"the instruction {instruction[:60]!r} is no valid Unicode; write it again"
             ) from error
@@ -131,7 +132,8 @@ class Kosmos2Text(TextEncoder):
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load the token embedding, strictly.
 
-        Tensors of the source that belong to no part are reported here, as unexpected.
+        Tensors of the source that belong to none of the three parts are reported here as
+        unexpected.
         """
         TEXT_NAMES.load(self, text_tensors(weights), weights.source)
 
@@ -144,7 +146,7 @@ class Kosmos2Text(TextEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return what Kosmos2Config says about this part: the kind of model, and the vocabulary."""
+        """Return the part of Kosmos2Config for text: the kind of model, the vocabulary's size."""
         text = {
             "vocab_size": self.config.vocabulary,
             "bos_token_id": 0,
@@ -159,21 +161,21 @@ class Kosmos2Text(TextEncoder):
         }
 
     def _ids(self, text: str) -> Iterator[int]:
-        """Yield the ids of special tokens, and of the pieces of the text between them."""
+        """Yield the ids of special tokens, and the ids of the pieces of the text between them."""
         for word in re.split(f"({'|'.join(map(re.escape, self.special))})", text):
             if word in self.special:
                 yield self.special[word]
             else:
                 for piece in self.processor.encode(word):
-                    # SentencePiece has <unk> at 0 and pieces from 3 on; <pad> moves the pieces by
-                    # one.
+                    # SentencePiece has <unk> at id 0 and pieces from id 3 on; Hugging Face's <pad>
+                    # raises the ids of the pieces by 1.
                     yield piece + 1 if piece else self.special[UNKNOWN]
 
 
 def _special_ids(pieces: int) -> dict[str, int]:
     """Return {token: id} of the special tokens, which are not pieces of SentencePiece.
 
-    pieces: number of pieces of the SentencePiece model, its own <unk>, <s> and </s> included.
+    pieces: number of pieces in the SentencePiece model, including <unk>, <s> and </s>.
     """
     first = {BEGIN: 0, PADDING: 1, END: 2, UNKNOWN: 3}
     return first | {tag: pieces + 1 + i for i, tag in enumerate(("<mask>", *TAGS))}

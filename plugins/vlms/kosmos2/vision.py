@@ -1,4 +1,4 @@
-"""Kosmos-2's vision encoder: CLIP ViT-L/14, then a resampler that makes 64 tokens of an image."""
+"""Kosmos-2's vision encoder: CLIP ViT-L/14, then a resampler that makes 64 tokens per image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from core import TokenGroup, VisionEncoder, import_library, resize_images
 from core.weights import Pretrained
 from plugins.vlms.kosmos2.names import SOURCE, VISION_NAMES, robovlms_names, vision_tensors
 
-# CLIP's statistics of red, green and blue in [0, 1]
+# mean and standard deviation of red, green and blue in CLIP's training, in [0, 1]
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -27,7 +27,7 @@ class Kosmos2VisionConfig:
     width: Annotated[int, Gt(0)] = 2048
     """width of every output token (D), equal to the width of the language model."""
     heads: Annotated[int, Gt(0)] = 32
-    """attention heads of the resampler; they divide the width."""
+    """number of attention heads of the resampler; the width must be a multiple of this number."""
     latents: Annotated[int, Gt(0)] = 64
     """tokens per camera."""
     clip_width: Annotated[int, Gt(0)] = 1024
@@ -35,7 +35,7 @@ class Kosmos2VisionConfig:
     clip_depth: Annotated[int, Gt(0)] = 24
     """number of CLIP's blocks."""
     clip_heads: Annotated[int, Gt(0)] = 16
-    """attention heads of CLIP; they divide clip_width."""
+    """number of attention heads of CLIP; clip_width must be a multiple of this number."""
     image_size: Annotated[int, Gt(0)] = 224
     """rows and columns to which every camera is resized, pixels."""
     patch_size: Annotated[int, Gt(0)] = 14
@@ -57,10 +57,10 @@ class Kosmos2VisionConfig:
 class Kosmos2Vision(VisionEncoder):
     """CLIP (Radford et al. 2021), then the resampler.
 
-    CLIP's last norm acts on all tokens, which are then scaled to length one. A frame's tokens are
-    its cameras' tokens in the order of data.cameras; RoboVLMs has the wrist camera before the
-    static one. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a RoboVLMs
-    .ckpt.
+    CLIP's last norm acts on all tokens, and every token is then scaled to a vector of length 1. A
+    frame's tokens are its cameras' tokens in the order of data.cameras; in RoboVLMs, the static
+    camera comes after the wrist camera. `pretrained` takes Kosmos-2's weights as Hugging Face
+    publishes them, or a RoboVLMs .ckpt.
     """
 
     source = SOURCE
@@ -108,7 +108,7 @@ class Kosmos2Vision(VisionEncoder):
         return robovlms_names(self.publish())
 
     def describe(self) -> dict[str, Any]:
-        """Return what Kosmos2Config says about this part: vision_config and the latents' number."""
+        """Return the part of Kosmos2Config for vision: vision_config and the number of latents."""
         config = self.config
         vision = {
             "hidden_size": config.clip_width,
@@ -127,7 +127,7 @@ class Kosmos2Vision(VisionEncoder):
 
 
 class Resampler(nn.Module):
-    """Learned latents attend to the features and to themselves, without residual and norm."""
+    """Lets learned latents attend to features and latents, without residual connection or norm."""
 
     def __init__(self, config: Kosmos2VisionConfig) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Resampler(nn.Module):
         return self.out_proj(rearrange(mixed, "n h l d -> n l (h d)"))  # type: ignore[no-any-return]
 
     def _with_latents(self, project: nn.Module, features: Tensor) -> Tensor:
-        """Project features (n N D) and latents -> (n N+latents D)."""
+        """Project features (n N D) and latents to keys or values (n N+latents D)."""
         return torch.cat(
             [project(features), project(self.latents).expand(len(features), -1, -1)], dim=1
         )
