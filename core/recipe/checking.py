@@ -16,11 +16,18 @@ from core.system.strict import from_plain
 T = TypeVar("T")
 
 
-def fill(config: type[T], values: Mapping[str, Any], where: str, mistakes: list[str]) -> T | None:
+def fill(
+    config: type[T],
+    values: Mapping[str, Any],
+    where: str,
+    mistakes: list[str],
+    other_keys: Collection[str] = (),
+) -> T | None:
     """Make a dataclass from `values`; if there are mistakes, append a line for each, return None.
 
     where: the dotted path of the section, for the messages.
     mistakes: the list to which the lines are appended.
+    other_keys: further keys of the section, one of which a mistyped key may have meant.
     """
     known_keys = [f.name for f in fields(config)]  # type: ignore[arg-type]
     known_values: dict[str, Any] = {}

@@ -346,8 +346,17 @@ class _Checker:
             heads[label] = part
         return heads
 
-    def choice(self, kind: ComponentKind, table: Mapping[str, Any], where: str) -> Choice | None:
-        """Look up the component that a section names, and make the component's configuration."""
+    def choice(
+        self,
+        kind: ComponentKind,
+        table: Mapping[str, Any],
+        where: str,
+        other_keys: Collection[str] = (),
+    ) -> Choice | None:
+        """Look up the component that a section names, and make the component's configuration.
+
+        other_keys: keys of the section that are not the component's, for the messages.
+        """
         name = table.get("name")
         component = self.catalogue[kind].get(name) if isinstance(name, str) else None
         if component is None:
