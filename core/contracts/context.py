@@ -96,7 +96,7 @@ class Context:
         return hidden, replace(self, memory=memory, extensions=self.extensions + 1)
 
     def attention_mask(self, count: int, block: Tensor | None = None) -> Tensor:
-        """Return which tokens `count` tokens added per frame see: (S 1 F*count L+F*count) bool.
+        """Return the attention mask of `count` extra tokens per frame (S 1 F*count L+F*count) bool.
 
         A head that runs added tokens through the head's layers needs this mask; `extend` applies
         the mask by itself. A row is an added token. The columns are the memory's tokens, then the

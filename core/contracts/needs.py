@@ -24,9 +24,9 @@ RUNS_OTHER_PARTS = frozenset({"extend", "logits"})
 
 
 def declared_needs(build: Callable[..., Any]) -> frozenset[Need] | None:
-    """Return the needs that a head's class declares, or None if only a built head can tell them.
+    """Return the needs that a head's class declares; None if they are known once it is built.
 
-    Only a built head can tell its needs if `build` is a function or if the class computes `needs`.
+    That is the case if `build` is a function, or if the class computes `needs`.
     """
     needs = getattr(build, "needs", None)
     return frozenset(needs) if isinstance(needs, frozenset | set | list | tuple) else None

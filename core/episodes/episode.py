@@ -28,7 +28,8 @@ FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "o
 NAME = r"\w[\w.-]*"  # name of a camera or a feature, which becomes a folder of the store
 RESERVED = ("action", "proprio")  # names that a feature cannot have
 SPARSE = ("depth", "points")  # meanings in which NaN and infinity stand for "no reading"
-VISUAL = ("rgb", "depth", "points")  # meanings that an evaluation hides whenever it hides images
+# an evaluation that hides the images hides features of these meanings, too
+VISUAL = ("rgb", "depth", "points")
 
 
 @dataclass(frozen=True)

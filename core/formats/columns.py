@@ -31,7 +31,7 @@ def check_mapping(
     expected: Mapping[str, Collection[str]],
     known: Mapping[str, ArrayKind],
 ) -> None:
-    """Check that each column that a setting names exists and holds the kind that is needed.
+    """Check that every column named in the settings exists and holds the expected kind of array.
 
     where: the file that holds the columns.
     what: the format's word for a column, "array" for example.

@@ -89,7 +89,7 @@ class Samples(Sequence[Sample]):
         frames = np.minimum(places.starts[:, None] + view.period * steps, last)  # (1 K)
         actions = view.actions(places.episodes, frames)  # (1 K A)
         proprio = view.proprio(places.episodes, frames[:, : windows.window])
-        # an image past the episode's end repeats the window's last image before the end
+        # after the episode's end, the window repeats its last real image
         last_step = (last - start) // view.period
         shown = start + view.period * np.minimum(steps[: windows.window], last_step)
         return Sample(

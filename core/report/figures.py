@@ -194,7 +194,10 @@ def _is_drawable(series: Series, logarithmic: bool) -> bool:
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """Use a logarithmic axis with plain numbers; a short axis gets ticks at 1, 2 and 5."""
+    """Use a logarithmic axis with plain numbers.
+
+    An axis that spans less than a factor of 200 has ticks at 2 and 5 times each power of ten, too.
+    """
     axes.set_yscale("log", nonpositive="mask")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))

@@ -19,9 +19,9 @@ from core.system.files import written_aside
 FOLDER, LIMIT = "JOINERY_CACHE", "JOINERY_CACHE_GB"
 # default of LIMIT
 GIGABYTES = 20.0
-# a minute in nanoseconds; reads update a file's time of last use at most once a minute
+# one minute in nanoseconds: a file's time of last use is updated at most this often
 MINUTE = 60 * 10**9
-# a process measures the folder each time that it has written limit / MEASUREMENTS
+# a process measures the folder's size after every limit / MEASUREMENTS bytes that it writes
 MEASUREMENTS = 20
 
 

@@ -1,4 +1,4 @@
-"""Imports of libraries that use torchvision, even where its compiled operators do not load."""
+"""Imports libraries that need torchvision, even if torchvision's compiled operators do not load."""
 
 import sys
 from importlib import import_module

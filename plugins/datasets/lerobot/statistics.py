@@ -14,7 +14,7 @@ ROWS = 65_536
 # number of blocks at which all blocks are merged into one block
 BLOCKS = 64
 
-# {name of a statistic: one value for each number of a feature}; "count" has only one value
+# {statistic: list with one value per dimension of the feature}; the list of "count" has one value
 Summary = dict[str, list[Any]]
 
 

@@ -167,7 +167,7 @@ class VideoFiles:
         self._number = FileNumber()
         self._container: Any = None  # the open file
         self._stream: Any = None
-        self._bytes = self._frames = 0  # numbers in the open file
+        self._bytes = self._frames = 0  # written to the open file so far
         self.properties = self._encode_black(camera)
 
     def _encode_black(self, camera: Camera) -> dict[str, Any]:
