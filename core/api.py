@@ -46,7 +46,8 @@ def open_store(path: str | Path) -> EpisodeStore:
 
     `len(store)` is the number of episodes, and `store[3]` is the episode with index 3.
 
-    Raises DataError if there is no store at `path`, or if the store is damaged.
+    Raises DataError if there is no store at `path`, or if its metadata are damaged. Damaged frames
+    raise DataError when they are read.
     """
     return EpisodeStore(address(path) if isinstance(path, str) else path)
 
@@ -117,7 +118,7 @@ def load_policy(
     store: name of the store whose units the policy's actions have, if the policy was trained on
         several stores; default: the first store of the recipe.
 
-    Raises CheckpointError, or ConfigError if a plugin is missing.
+    Raises CheckpointError, or ConfigError if a plugin is missing or `store` is unknown.
     """
     return LoadedPolicy(load_actor(Path(run), checkpoint, store))
 
@@ -143,6 +144,6 @@ def evaluate(
 
 
 def _raise_if_text(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a text, whose letters would otherwise count as separate overrides."""
+    """Raise ConfigError if `overrides` is a text: each letter would count as an override."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: expected a list, got a text; write [{overrides!r}]")

@@ -21,7 +21,7 @@ class ConfigError(JoineryError):
 
 
 class PluginError(JoineryError):
-    """Two plugins register the same name."""
+    """Two plugins have the same name, or register the same name."""
 
 
 class DataError(JoineryError):
@@ -37,10 +37,10 @@ class TrainingError(JoineryError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return the end of a message about an unknown word, which suggests known words.
+    """Return the end of a message about an unknown word; it suggests known words.
 
-    It is `; did you mean 'x'?` if a known word is similar. Otherwise it lists the known words. It
-    is empty if no known word is similar and there are more than 30 known words.
+    It is `; did you mean 'x'?` if a known word is similar. Otherwise it lists the known words, or
+    is empty if there are more than 30.
     """
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"; did you mean '{near[0]}'?"

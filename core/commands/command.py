@@ -12,7 +12,7 @@ Main = Callable[..., int]
 
 
 def command(main: Main) -> Main:
-    """Make a command print a line for each mistake and return an exit code: no traceback."""
+    """Make a command print a line for each mistake, not a traceback, and return an exit code."""
 
     @wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ def find_component(
     settings: Sequence[str],
     defaults: Mapping[str, Any] | None = None,
 ) -> tuple[Component, Any]:
-    """Return the component of a name, and its configuration.
+    """Return the component that is called `name`, and its configuration.
 
     settings: texts `key=value`; a setting takes precedence over the default for its key.
 

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> None:
-    """Print what the store holds now, its numbers' statistics, and what the import skipped."""
+    """Print what the store holds now, with statistics, and what the import skipped."""
     from core.report.store_tables import statistics_table
     from core.store.store import EpisodeStore
 

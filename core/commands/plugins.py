@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print_kind(kind: ComponentKind, catalogue: Catalogue) -> None:
-    """Print each component of a kind, and of each setting the name, type, default and meaning."""
+    """Print each component of a kind, with its settings: name, type, default and meaning."""
     print(kind)
     for component in catalogue[kind]:
         summary = (component.build.__doc__ or "").strip().partition("\n")[0]

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.episodes is not None and not writes_files:
         parser.error("--episodes says what --html and --rerun show; name one of them, too")
     if arguments.rerun is not None:
-        import_optional("rerun", extra="rerun")  # an error here saves waiting for the inspection
+        import_optional("rerun", extra="rerun")  # fails before the slow inspection
 
     from rich.console import Console
 

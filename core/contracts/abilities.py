@@ -40,7 +40,7 @@ class HasOutputLayer(Protocol):
 
 @runtime_checkable
 class Loadable(Protocol):
-    """A part that can start from published weights, where a recipe sets `pretrained`.
+    """A part that starts from published weights if a recipe sets `pretrained`.
 
     source: the folder, or the name on the Hugging Face hub, from which `pretrained = true` loads;
         None if the part has no such default.
@@ -54,7 +54,7 @@ class Loadable(Protocol):
     def load_pretrained(self, weights: "Pretrained") -> None:
         """Load the weights that belong to the part.
 
-        Raises ConfigError that lists every missing, unexpected or misshapen tensor.
+        Raises a ConfigError that lists every missing, unexpected or misshapen tensor.
         """
 
 

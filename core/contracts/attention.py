@@ -37,8 +37,8 @@ def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -
 def token_positions(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor:
     """Return each token's position (S L) int64.
 
-    The position of a token is the number of real tokens before it, without the tokens that are
-    private to another frame.
+    A token's position is the number of real tokens before it in its own frame and earlier frames.
+    Tokens that are private to another frame do not count.
     """
     count, length = sequence.tokens.shape[:2]
     if past is None and sequence.private is None:
@@ -96,7 +96,7 @@ def _join(past: TokenSequence, sequence: TokenSequence) -> TokenSequence:
 
 
 def _with_all_labels(sequence: TokenSequence) -> TokenSequence:
-    """Return the sequence with tensors for mask, block and private, also where these were None."""
+    """Return the sequence with tensors for mask, block and private, even if these were None."""
     everything = torch.ones_like(sequence.frame, dtype=torch.bool)
     return replace(
         sequence,

@@ -57,7 +57,7 @@ class Context:
     present: {camera or feature: (B) bool}, as in Batch.
     vision: (B T N D_vision), the vision encoder's tokens; None unless the head needs "vision".
     memory: what the backbone computed from all tokens, in S sequences of B * T / S frames each;
-        None unless the head needs tokens, layers or `extend`.
+        None unless the head needs "tokens", "keys_values", "hidden_states" or "extend".
     extensions: number of calls of `extend` that led to this context.
     backbone: the backbone, which runs the tokens of `extend`.
     words: the layers of the text encoder that compute `embed` and `logits`.
@@ -80,7 +80,7 @@ class Context:
 
         tokens: (B T n D), the new tokens. A new token sees the observed tokens of its frame and of
             the sequence's earlier frames, and the tokens that earlier calls added to its frame. No
-            token of another frame and no earlier token sees a new token.
+            token of another frame sees a new token, and neither does any earlier token.
         block: (n) int64: token i of the n tokens sees token j of them if block(j) <= block(i). None
             means that token i sees token j if j <= i.
 
@@ -98,8 +98,8 @@ class Context:
     def attention_mask(self, count: int, block: Tensor | None = None) -> Tensor:
         """Return the attention mask of `count` extra tokens per frame (S 1 F*count L+F*count) bool.
 
-        A head that runs added tokens through the head's layers needs this mask; `extend` applies
-        the mask by itself. A row is an added token. The columns are the memory's tokens, then the
+        A head needs this mask to run added tokens through its own layers; `extend` applies the
+        mask by itself. Each row is an added token. The columns are the memory's tokens, then the
         added tokens, frame after frame. F = B * T / S is the number of frames in a sequence.
         `block` means the same as in `extend`.
         """

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The first number of a stream's key. Training and validation differ in this number, so they never
-# share a stream.
+# The first number of a stream's key. It gives training and validation different streams.
 TRAINING, VALIDATION = 1, 2
 
 
 class Generator:
-    """Random numbers for a batch; the first dimension of every drawn tensor counts the rows.
+    """Random numbers for a batch; the first dimension of every drawn tensor is the rows.
 
     Training uses `shared`: one stream for all rows, which is fast because it draws on the device.
     Acting uses `by_row`: one stream for each row. A row's numbers then depend neither on the number
@@ -63,7 +62,7 @@ class Generator:
     @cached_property
     def _rows(self) -> list[np.random.Generator]:
         # Philox computes its numbers directly from the key (Salmon et al. 2011). So no two keys
-        # share a stream, and there are no first numbers to throw away.
+        # share a stream, and no stream needs a warm-up.
         return [
             np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
             for key in self._keys

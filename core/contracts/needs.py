@@ -24,9 +24,9 @@ RUNS_OTHER_PARTS = frozenset({"extend", "logits"})
 
 
 def declared_needs(build: Callable[..., Any]) -> frozenset[Need] | None:
-    """Return the needs that a head's class declares; None if they are known once it is built.
+    """Return the needs that a head's class declares; None if only a built head has them.
 
-    That is the case if `build` is a function, or if the class computes `needs`.
+    Only a built head has them if `build` is a function, or if the class computes `needs`.
     """
     needs = getattr(build, "needs", None)
     return frozenset(needs) if isinstance(needs, frozenset | set | list | tuple) else None
@@ -35,7 +35,7 @@ def declared_needs(build: Callable[..., Any]) -> frozenset[Need] | None:
 def unmet_needs(
     needs: frozenset[Need], insulate: bool, backbone: "Backbone | type[Backbone]"
 ) -> Iterator[str]:
-    """Yield why a head cannot work with a backbone; each reason continues "head 'name' ..."."""
+    """Yield each reason why a head cannot work with a backbone, to follow "head 'name' "."""
     if unknown := needs - {*get_args(Need)}:
         yield (
             f"needs {', '.join(sorted(unknown))}, which nothing offers; "

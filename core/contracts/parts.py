@@ -101,8 +101,8 @@ class PolicyHead(nn.Module, ABC):
     ) -> Tensor | None:
         """Return each sample's validation error (B), or None to use the squared error of `forward`.
 
-        Heads that draw random actions override this. A good random action can differ from the
-        recorded action, so the squared error between them says little.
+        Heads that draw random actions override this method. A good random action can differ from
+        the recorded action, so the squared error between them says little.
         """
         return None
 
@@ -188,8 +188,8 @@ class Backbone(nn.Module, ABC):
     mixes: False if no token sees another token.
     both_ways: False if no token can see a later token of the same block, as in recurrent networks.
     offers: what `remember` offers, some of: "keys_values"; "hidden_states"; "extend"; "losses", the
-        backbone's terms of the training loss; "carry", the state of a recurrent backbone, with
-        which an acting policy takes the same time for each frame.
+        backbone's terms of the training loss; "carry", the state of a recurrent backbone, which
+        lets an acting policy take the same time for each frame.
     layer_spec: sizes of the layers; None if the backbone does not offer "keys_values".
     """
 
@@ -229,7 +229,7 @@ class ActionTokens(nn.Module, ABC):
 
     count: Q, number of action tokens per frame; 0 if the head reads other tokens.
     causal: True if no token sees a later token; False for layouts with blocks of several tokens.
-    context: number of frames in one sequence, and number of last frames that are kept while acting.
+    context: number of frames in a sequence; while acting, that many of the latest frames are kept.
     """
 
     count: int

@@ -27,8 +27,8 @@ from core.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 
-# Generous limits, in seconds, on the time to build an environment and on the time of one step. An
-# environment that takes longer counts as hung.
+# Generous limits, in seconds: on the time to build an environment, and on a step's mean time. An
+# environment counts as hung if an attempt takes longer than both limits allow together.
 BUILD_SECONDS, STEP_SECONDS = 60.0, 1.0
 
 
@@ -37,7 +37,7 @@ class TaskSummary:
     """The episodes of one task in a store.
 
     kept: number of the expert's successes.
-    failed: number of attempts in which the expert failed.
+    failed: number of attempts in which the expert failed, or the environment failed twice.
     frames: number of frames in all episodes.
     """
 
@@ -89,7 +89,7 @@ def collect(
     noise: standard deviation of the expert's disturbances, in the units of the action.
     workers: number of processes; default: one for each core. The contents of the store do not
         depend on this number.
-    progress: called with {task: progress} after each attempt.
+    progress: called with {task: progress} at the start and after each attempt.
 
     Raises DataError if a task is unknown, if the environment has no expert or cannot be built, if
     the expert nearly always fails, or if the store has other conventions or another origin.

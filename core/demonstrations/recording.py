@@ -22,7 +22,7 @@ Outcome = Episode | str | None
 
 @dataclass(frozen=True)
 class DemonstrationAttempt:
-    """An attempt at a task with a seed; a retry repeats it after the environment failed."""
+    """An attempt at a task with a seed, or its retry after the environment failed."""
 
     task: str
     seed: int

@@ -25,7 +25,7 @@ class TaskProgress:
     stored: number of successes that are in the store, or that `pop_episode` has returned.
     tried: number of settled attempts. Their seeds are 0 ... tried - 1.
     started: number of attempts that have begun. Their seeds are 0 ... started - 1.
-    frames: number of frames in the episodes that this collection has recorded so far.
+    frames: number of frames in the settled successes of this collection.
     """
 
     name: str
@@ -77,7 +77,7 @@ class TaskProgress:
         return self._unstored.popleft()
 
 
-# called with {task: progress} after each attempt
+# called with {task: progress} at the start and after each attempt
 ProgressCallback = Callable[[Mapping[str, TaskProgress]], None]
 
 
@@ -86,12 +86,12 @@ class DemonstrationSchedule:
 
     The first `episodes` successes of each task are kept, in order of their seeds. The tasks take
     turns: the store begins with the first success of each task, followed by the second success of
-    each task. So a store with fewer episodes, or of an interrupted collection, equals the beginning
-    of a store with more episodes.
+    each task. So the store of a smaller or interrupted collection equals the beginning of the store
+    of a larger collection.
 
     committed: ids of the episodes in the store, "<task>/<seed>". If a task has an episode in the
         store, but a lower seed of the task has none, the attempt with the lower seed has failed.
-    broken: attempts in which the environment failed, "<task>/<seed>: reason".
+    broken: attempts in which the environment failed twice, "<task>/<seed>: reason".
     """
 
     def __init__(self, tasks: Sequence[str], episodes: int, committed: Iterable[str]) -> None:

@@ -198,7 +198,7 @@ def open_workers(spec: EnvironmentSpec, count: int, timeout: float) -> Iterator[
 
 
 def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
-    """Wait until a busy worker has a result or has taken too long; return all such workers."""
+    """Wait until a worker has a result or has taken too long; return all such workers."""
     time_left = min(worker.time_left for worker in workers)
     ready = set(wait([worker.connection for worker in workers], time_left))
     return [worker for worker in workers if worker.connection in ready or worker.time_left == 0]

@@ -26,7 +26,7 @@ class Conversion:
 
     @cached_property
     def has_dimension(self) -> np.ndarray:
-        """Whether the source has each of the target's dimensions, (A) bool."""
+        """For each dimension of the target, whether the source has it, (A) bool."""
         has = np.array([name in self.source.names for name in self.target.names])
         has[self._rotation_columns] = True
         return has
@@ -39,7 +39,7 @@ class Conversion:
 
     @cached_property
     def columns(self) -> list[int] | None:
-        """Index of each source dimension in the target; None if the conversion changes numbers."""
+        """Each source dimension's index in the target; None if numbers are changed or dropped."""
         if self.frame_stride > 1 or self._converts_rotation:
             return None
         if not set(self.source.names) <= set(self.target.names):
@@ -76,8 +76,8 @@ class Conversion:
     def _convert_dimension(self, values: np.ndarray, d: int, column: int) -> np.ndarray:
         """Convert one dimension (n frame_stride) -> (n).
 
-        Relative movements are summed over the frames. Of absolute positions and gripper values, the
-        value of the last frame is taken.
+        Relative movements are summed over the frames. For absolute positions and grippers, the last
+        frame's value is taken.
         """
         source_gripper = gripper_of(self.source, d)
         target_gripper = gripper_of(self.target, column)
@@ -94,7 +94,7 @@ class Conversion:
         """Convert the rotation in actions (n frame_stride A_source) -> (n R), R numbers each.
 
         Relative rotations are composed in the order of the frames, each about the fixed axes.
-        Of absolute rotations, the last frame's rotation is taken.
+        For absolute rotations, the last frame's rotation is taken.
         """
         columns = rotation_columns(self.source)
         numbers = actions[..., columns] * np.array(self.source.scale)[columns]
@@ -262,8 +262,8 @@ def _named_rotation_columns(target: ActionConvention, names: tuple[str, ...] | N
 def merge_conventions(conventions: Sequence[ActionConvention]) -> ActionConvention:
     """Return one convention with all dimensions, beginning with those of the first convention.
 
-    If a convention has another rotation layout than the first convention, its rotation dimensions
-    are not added, because its rotations are converted to the layout of the first convention.
+    The result has the rotation layout of the first convention with a rotation. Conventions with
+    another layout add no rotation dimensions, because their rotations are converted to this layout.
     """
     merged = conventions[0]
     for other in conventions[1:]:

@@ -28,7 +28,7 @@ FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "o
 NAME = r"\w[\w.-]*"  # name of a camera or a feature, which becomes a folder of the store
 RESERVED = ("action", "proprio")  # names that a feature cannot have
 SPARSE = ("depth", "points")  # meanings in which NaN and infinity stand for "no reading"
-# an evaluation that hides the images hides features of these meanings, too
+# an evaluation that hides the images also hides features with these meanings
 VISUAL = ("rgb", "depth", "points")
 
 
@@ -133,13 +133,12 @@ class Feature:
     or `Observation.features` to `Batch.features`, without normalisation. Heads read it
     in `Context.features`. A vision encoder also receives it, if the encoder's build has the
     argument `features`. No built-in part reads features. Built-in parts do read proprioception,
-    which is normalised. So if built-in parts should read a few numbers, store these numbers as
-    proprioception.
+    which is normalised. So store numbers that built-in parts should read as proprioception.
 
     shape: the shape of one frame's observation; () is a single number.
     dtype: numpy's name for the type of the numbers.
     meaning: what the numbers represent:
-        "rgb"     colour image (Y X 3), uint8, that must be stored without loss
+        "rgb"     colour image (Y X 3), uint8, for images that need lossless storage
         "depth"   distance along the optical axis (Y X 1); NaN, infinity or 0 if not measured
         "points"  point cloud (N 3 or more), x y z first; NaN or infinity if not measured
         "force"   force (3), or force followed by torque (6)

@@ -99,7 +99,7 @@ class Normalizer:
             "mean_std"    maps to mean 0 and standard deviation 1
         A constant dimension becomes 0, except with "none" and "clip_range".
 
-        Grippers are mapped by the values that `convention` gives them. A binary gripper's values
+        A gripper is mapped by its closed and open values in `convention`. A binary gripper's values
         become 0 (closed) and 1 (open). A continuous gripper's range [closed, open] is mapped to
         [-1, 1], except with "none", which leaves it as it is.
 

@@ -119,8 +119,8 @@ def _merge_quantiles(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
     counts: (m), number of rows in each set.
     grids: (m 201), each set's quantiles.
 
-    Each of a set's 201 quantiles stands for half a per cent of the set's rows. The first and the
-    last quantile are exceptions: each of them stands for a quarter of a per cent.
+    Each of a set's 201 quantiles stands for half a per cent of the set's rows, but the first and
+    the last stand for a quarter of a per cent each.
     """
     share = np.full(GRID.size, 1.0)
     share[[0, -1]] = 0.5

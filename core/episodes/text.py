@@ -10,8 +10,8 @@ from core.errors import DataError
 def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
     """Encode n texts as UTF-8, each padded with zero bytes -> (n size) uint8.
 
-    Raises DataError for a text that takes more than `size` bytes or is no valid Unicode. It also
-    refuses a text with a zero character, which `decode_text` would not return unchanged.
+    Raises DataError for a text that takes more than `size` bytes or is not valid Unicode, and for
+    a text with a zero character, which `decode_text` might not return unchanged.
     """
     encoded = np.zeros((len(texts), size), np.uint8)
     for number, text in enumerate(texts):
@@ -31,7 +31,7 @@ def encode_text(texts: Sequence[str], size: int) -> np.ndarray:
 
 
 def decode_text(encoded: np.ndarray) -> list[str]:
-    """Decode the result of `encode_text` -> n texts; raises DataError if a row is no UTF-8."""
+    """Decode the result of `encode_text` -> n texts; raises DataError if a row is not UTF-8."""
     texts = []
     for number, row in enumerate(encoded):
         try:
