@@ -66,7 +66,7 @@ def file_size(file: Path) -> int:
 
 
 def check_claimed_size(claimed: int, size: int, where: str) -> None:
-    """Raise DataError if `claimed` bytes are more than `size` compressed bytes may unpack to.
+    """Raise DataError if `claimed` bytes are too many for `size` compressed bytes to unpack to.
 
     Call this function before memory is allocated for the unpacked bytes.
     """

@@ -15,7 +15,7 @@ from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
 
-# maps positions (n) to the indices of members (n), and to the index of a window in each member (n)
+# maps positions (n) to the index of a member (n) and the index of one of its windows (n)
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 

@@ -136,7 +136,7 @@ class Mixture:
         return members, indices - (self._size_ends - self.sizes)[members]
 
     def locate(self, members: np.ndarray, indices: np.ndarray) -> Places:
-        """Return where the windows with these indices (B) within these members (B) lie."""
+        """Return the places of windows, given their members (B) and their indices (B) in them."""
         places = Places(members, np.zeros_like(indices), np.zeros_like(indices))
         for number, member in enumerate(self.members):
             rows = places.of(number)

@@ -205,7 +205,7 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
 
 
 def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[str]) -> None:
-    """Raise DataError if an old name does not exist, is renamed twice, or gets a name in use.
+    """Raise DataError if an old name does not exist or has two new names, or a new name is in use.
 
     old_name: {new name: old name}.
     """

@@ -108,7 +108,7 @@ def _update(
     rows: Tensor,
     sequence: TokenSequence,
 ) -> State:
-    """Write the layers of the tokens that were just run into the cache.
+    """Store in the cache the layers of the tokens that were just run.
 
     layers: (R ... M d), the layers of `tokens`.
     tokens: (R M); the layers of masked tokens are not written.

@@ -35,7 +35,7 @@ class PolicyState:
         return list(zip(self.seed.tolist(), self.step.tolist(), strict=True))
 
     def reset(self, rows: Tensor, initial: Self) -> Self:
-        """Return the state with the chosen rows (B) bool replaced by those of an initial state."""
+        """Return a state in which the chosen rows (B) bool start again, as in `initial`."""
 
         def choose(initial: Tensor, current: Tensor) -> Tensor:
             is_reset = rows.to(initial.device).view(-1, *[1] * (initial.ndim - 1))
