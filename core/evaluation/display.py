@@ -73,7 +73,7 @@ def show(evaluation: Evaluation, console: Console) -> None:
 
 
 def _table(evaluation: Evaluation) -> Table:
-    """Return a row for each task: successes, rate, 95 % interval, and successes of the controls."""
+    """Return the table of success rates: a row for each task, then rows of totals and means."""
     controls = evaluation.conditions[1:]
     headings = [control.replace("_", "\n") for control in controls]
     table = Table(

@@ -95,7 +95,7 @@ def _run_missing_rollouts(
     log: ResultsLog,
     console: Console,
 ) -> None:
-    """Run the rollouts whose results are not in the log, and log each result as it ends."""
+    """Run the rollouts that the log lacks, and log each result when its rollout ends."""
     settings = recipe.evaluate or EvaluateConfig()
     results = [entry.result for entry in log.entries]
     logged_rollouts = {planned_rollout(result) for result in results}

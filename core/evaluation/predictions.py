@@ -60,7 +60,7 @@ def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
 
 
 def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
-    """Sort episodes by turns: the first episode of each task, then the second of each task."""
+    """Order episodes so that tasks alternate: each task's first episode, then each one's second."""
     counts: dict[str, int] = {}
     turns = []
     for episode in episodes.tolist():

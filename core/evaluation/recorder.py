@@ -17,9 +17,8 @@ class RolloutRecorder:
     """Keeps each task's first success and first failure under the standard condition.
 
     "First" means first in the plan, so that the recordings depend neither on the number of rows nor
-    on interruptions. Attempts can end in another order than the plan's. Therefore a recording is
-    written as soon as its attempt ends. It is replaced if an attempt that comes earlier in the plan
-    ends after it.
+    on interruptions. A recording is written as soon as its attempt ends, and is replaced if an
+    attempt that comes earlier in the plan ends later.
 
     folder: where the recordings are written.
     results: results of the attempts that had ended before an interruption; these attempts are

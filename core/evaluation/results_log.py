@@ -29,10 +29,11 @@ class LogEntry:
 class ResultsLog:
     """The file FOLDER/episodes.jsonl: its first line is the identity, each other line a result.
 
-    identity: everything that results depend on, {group: {key: value}} of plain data.
+    identity: what tells the evaluation from others, as plain data {group: {key: value}}.
 
-    An existing log is continued if its identity is the same. Raises DataError if the folder holds
-    another evaluation, if the log is damaged, or if the log cannot be written.
+    An existing log is continued if its identity differs at most in IGNORED_DIFFERENCES. Raises
+    DataError if the folder holds another evaluation, if the log is damaged, or if the log cannot be
+    written.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -56,7 +57,7 @@ class ResultsLog:
     def append(self, entry: LogEntry) -> None:
         """Add a result to the log.
 
-        Raises DataError if another evaluation writes to the log, or if the log cannot be written.
+        Raises DataError if another evaluation has written to the log, or if writing fails.
         """
         line = (json.dumps(asdict(entry)) + "\n").encode()
         with write_errors_as_data_errors(self.path), self.path.open("ab") as file:

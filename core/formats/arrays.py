@@ -81,8 +81,8 @@ def _parse_npy(data: bytes) -> np.ndarray:
 def _read_member(archive: ZipFile, member: ZipInfo, size: int) -> bytes:
     """Return the bytes of one file in a zip archive; zipfile checks them by their checksum.
 
-    Only deflate is allowed as compression, because deflate cannot unpack a file to more than 1,032
-    times the file's `size`.
+    The only compression allowed is deflate, which cannot unpack to more than 1,032 times `size`,
+    the size of the archive.
     """
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise BadZipFile(f"{member.filename} is compressed in a way that numpy does not write")

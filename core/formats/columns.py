@@ -12,7 +12,7 @@ import numpy as np
 
 from core.errors import ConfigError, DataError, did_you_mean
 
-# Maximum of numbers per frame in one column of an action or of the proprioception.
+# A column of an action or of the proprioception may hold at most this many numbers per frame.
 MAX_WIDTH = 10_000
 # "pictures" are colour images; "text" is everything that is neither images nor numbers.
 ArrayKind = Literal["pictures", "numbers", "text"]
@@ -78,9 +78,9 @@ def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.n
 
 
 def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Name the dimensions of joined columns: `name` for a single one, else `name_0`, `name_1` ...
+    """Name the dimensions of joined columns: `name` if a column has one, else `name_0` ...
 
-    Raises DataError if a column has no numbers per frame, or more numbers than any robot needs.
+    Raises DataError if a column has no numbers per frame, or more than MAX_WIDTH.
     """
     dimensions: list[str] = []
     for name, width in names_and_widths:
@@ -94,5 +94,5 @@ def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, .
 
 
 def flat_width(shape: Sequence[int]) -> int:
-    """Return how many numbers each of the n frames has in an array of shape (n ...)."""
+    """Return the number of values per frame in an array of shape (n ...)."""
     return prod(int(length) for length in shape[1:])

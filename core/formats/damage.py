@@ -10,8 +10,8 @@ from core.system.strict import one_line
 
 Place = TypeVar("Place")
 Value = TypeVar("Value")
-# The decompressed size that a file claims may be at most this many times the size of the file.
-# Deflate, the strongest common compression, reaches a factor of 1,032.
+# A file may claim a decompressed size of at most this many times its own size. Deflate, the
+# strongest common compression, reaches a factor of 1,032.
 MAX_INFLATION = 2_000
 # A claimed decompressed size of up to this many bytes is believed, however small the file is. For
 # example, an image of a single colour compresses to almost no bytes.
@@ -27,8 +27,8 @@ def first_readable(places: Iterable[Place], read: Callable[[Place], Value]) -> V
     tried. A single ConfigError does not show that a setting is wrong, because one file may lack
     what the setting names while the other files have it.
 
-    Raises the first ConfigError if three places have raised a ConfigError, or if all places have
-    failed. If all have failed and no place has raised a ConfigError, raises a DataError.
+    Stops at the third ConfigError, and raises the first. If all places fail, raises the first
+    ConfigError, or a DataError if there was no ConfigError.
     """
     errors: list[DataError] = []
     mistakes: list[ConfigError] = []
@@ -66,7 +66,7 @@ def file_size(file: Path) -> int:
 
 
 def check_claimed_size(claimed: int, size: int, where: str) -> None:
-    """Raise DataError if `size` compressed bytes cannot unpack to `claimed` bytes.
+    """Raise DataError if `claimed` bytes are too many for `size` compressed bytes to unpack to.
 
     Call this function before memory is allocated for the unpacked bytes.
     """

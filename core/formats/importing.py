@@ -81,7 +81,7 @@ def import_episodes(
                     skipped[episode] = str(outcome)
                 elif episode in str(outcome):
                     raise outcome
-                else:  # the source names only the file
+                else:  # the error names only the file
                     raise DataError(f"episode {episode!r}: {outcome}")
                 progress(done, len(ids))
         except BaseException:
@@ -122,8 +122,9 @@ def _encode_episodes(
 ) -> Generator[tuple[str, Outcome], None, None]:
     """Yield, in order, each episode's name with the encoded episode or with its error.
 
-    The first readable episode of a new store is encoded in this process, because the writer chooses
-    the codecs by this episode. `jobs` processes encode the other episodes.
+    If `jobs` is 1, this process encodes all episodes. Otherwise it encodes only the first readable
+    episode of a new store, from which the writer chooses the codecs; `jobs` processes encode the
+    rest.
     """
     remaining = deque(episodes)
     while remaining and (jobs == 1 or writer.codecs is None):

@@ -107,7 +107,7 @@ def dump_info(info: StoreInfo) -> dict[str, Any]:
 def load_info(plain: Any, where: str) -> StoreInfo:
     """Read back what `dump_info` returned.
 
-    Raises DataError if `plain` is no such data, or has a later version. The message begins with
+    Raises DataError if `plain` is not such data, or has a later version. The message begins with
     `where`.
     """
     try:

@@ -37,7 +37,7 @@ class BatchBuffer:
         window: number of frames in a sample (T).
         horizon: number of actions in a chunk (H).
         lacking: the cameras and features that a sample may lack.
-        pinned: use memory that a CUDA device can copy from without waiting.
+        pinned: use page-locked memory, which is copied to a CUDA device in the background.
         """
         steps = (size, window)
         self._pinned = pinned
@@ -56,8 +56,8 @@ class BatchBuffer:
         self._present = {name: self._allocate((size,), "bool") for name in lacking}
         self._embodiment = self._allocate((size,), "int64")
         self.frames: dict[str, np.ndarray] = _as_arrays({**self._images, **self._features})
-        # (B T C Y X). These views are made once instead of once per batch, because making a view is
-        # a tensor operation, and a tensor operation releases the GIL. While other threads decode,
+        # These views (B T C Y X) are made once, not for every batch: making a view is a tensor
+        # operation, and a tensor operation releases the GIL. While other threads decode,
         # reacquiring the GIL takes longer than the operation itself.
         self._views = {name: images.movedim(-1, 2) for name, images in self._images.items()}
         self.actions: np.ndarray = self._actions.numpy()

@@ -15,7 +15,7 @@ from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
 
-# maps positions (n) to the indices of members (n), and to the index of a window in each member (n)
+# maps positions (n) to the index of a member (n) and the index of one of its windows (n)
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -25,7 +25,7 @@ class _Job:
 
     episodes: ids of the episodes.
     buffer: the memory of the batch.
-    tasks: the tasks that fill the buffer, in the loader's threads.
+    tasks: the tasks by which the loader's threads fill the buffer.
     """
 
     episodes: Sequence[str]
@@ -94,8 +94,8 @@ class Loader:
     def _run(self, spans: Iterator[range], draw: Draw) -> Generator[Batch, None, None]:
         """Yield a batch for each span of positions, while `prefetch` further batches are prepared.
 
-        Each time the consumer asks for a batch, the consumer's thread submits the tasks that fill a
-        further batch.
+        Each time the consumer's thread asks for a batch, it submits the tasks that fill a later
+        batch.
         """
         free = deque(self._make_buffer() for _ in range(self._prefetch + 1))
         jobs: deque[_Job] = deque()
@@ -126,7 +126,7 @@ class Loader:
     def _submit(
         self, pool: ThreadPoolExecutor, span: range, draw: Draw, buffer: BatchBuffer
     ) -> _Job:
-        """Submit the tasks that fill a batch: numbers and text in one task, images in others."""
+        """Submit a batch's tasks: one for numbers and text, others for images and features."""
         buffer.wait_until_copied()
         places = self.mixture.locate(*draw(np.arange(span.start, span.stop)))
         self.mixture.prepare(places)
@@ -152,7 +152,7 @@ class Loader:
     def _fill_numbers_and_text(
         self, buffer: BatchBuffer, places: Places, instructions: Collection[str]
     ) -> None:
-        """Fill everything except images, and tokenise new instructions; runs in a thread."""
+        """Fill all but images and features, and tokenise new instructions; runs in a thread."""
         self.mixture.fill_numbers(buffer, places)
         for instruction in instructions:
             if instruction in self._ids:

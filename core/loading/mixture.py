@@ -30,12 +30,12 @@ class Member:
     def fill_images(self, buffer: "BatchBuffer", row: int, episode: int, start: int) -> None:
         """Decode a window into a row of a buffer.
 
-        A frame past the episode's end repeats the window's last frame before the end. If the store
-        lacks a camera or a feature, its frames are zero.
+        Past the episode's end, the window's last frame inside the episode is repeated. Frames of a
+        camera or a feature that the store lacks are zero.
         """
         view, window = self.dataset.view, self.windows.window
         remaining = view.store.length.item(episode) - start
-        count = min(window, -(-remaining // view.period))  # frames that lie in the episode
+        count = min(window, -(-remaining // view.period))  # number of frames inside the episode
         for name, rows in buffer.frames.items():
             frames = rows[row]  # (T Y X C) of a camera, (T *shape) of a feature
             if name not in view.recorded:
@@ -95,8 +95,7 @@ class Mixture:
     The number of samples in an epoch is the number of windows of all members together. Without
     weights, an epoch has every window once. With weights, a member's number of samples in an epoch
     is proportional to its weight, rounded by the method of largest remainders. At the end of an
-    epoch, the numbers of times that two windows of the same member have been drawn differ by at
-    most 1.
+    epoch, all windows of a member have been drawn equally often, give or take one.
     """
 
     def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
@@ -137,7 +136,7 @@ class Mixture:
         return members, indices - (self._size_ends - self.sizes)[members]
 
     def locate(self, members: np.ndarray, indices: np.ndarray) -> Places:
-        """Return where the windows with these indices (B) within these members (B) lie."""
+        """Return the places of windows, given their members (B) and their indices (B) in them."""
         places = Places(members, np.zeros_like(indices), np.zeros_like(indices))
         for number, member in enumerate(self.members):
             rows = places.of(number)
@@ -198,7 +197,7 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
     Raises DataError if a share would be zero.
     """
-    relative = np.array(weights, np.float64) / max(weights)  # at most 1 each: a finite sum
+    relative = np.array(weights, np.float64) / max(weights)  # each at most 1, so the sum is finite
     exact = total * (relative / relative.sum())
     shares = np.floor(exact).astype(np.int64)
     largest_remainders = np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]

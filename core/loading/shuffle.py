@@ -12,7 +12,7 @@ ROUNDS = 8  # rounds of the Feistel network
 
 
 def _uint64(values: int | list[int]) -> np.ndarray:
-    """Return an array, even for one number: numpy computes faster with an array than an int."""
+    """Return an array, even for one number: numpy is faster with an array than with an int."""
     return np.array(values, np.uint64)
 
 

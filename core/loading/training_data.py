@@ -35,7 +35,7 @@ def action_spec(normalizer: Normalizer, window: int, horizon: int) -> ActionSpec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The datasets of a recipe, in the recipe's order; the first sets the convention of actions."""
+    """A recipe's datasets, in its order; the first dataset sets the convention of actions."""
 
     recipe: Recipe
     datasets: tuple[Dataset, ...]
@@ -151,8 +151,8 @@ class TrainingData:
         """Return {episode: task}.
 
         With several datasets, an episode's id and a task's name begin with the dataset's label, so
-        each task belongs to one dataset. The errors of a task are in the scale of its dataset's
-        actions, and cannot be compared with the errors of a task of another dataset.
+        each task belongs to one dataset. Errors of predicted actions are in the scale of the
+        dataset's actions, so they cannot be compared between tasks of different datasets.
         """
         return {
             dataset.episode_id(episode): dataset.task_name(episode)
@@ -227,7 +227,7 @@ def _common_views(
     infos: Sequence[StoreInfo],
     mistakes: list[str],
 ) -> list[StoreView]:
-    """View all stores in the same way; append a mistake for each reason why a store misfits.
+    """View all stores in the same way; append a mistake for each reason why a store does not fit.
 
     infos: the descriptions of the stores under the policy's names.
     """

@@ -14,7 +14,7 @@ from core.episodes.statistics import Statistics
 from core.errors import DataError, did_you_mean
 from core.store.store import EpisodeStore
 
-# number of rows of actions whose statistics are computed at once
+# the statistics of about this many actions are computed at once
 ROWS = 2**16
 
 
@@ -57,15 +57,15 @@ class StoreView:
 
     @cached_property
     def proprio_columns(self) -> list[int]:
-        """Index, among the policy's proprioceptive numbers, of each one that the store has."""
+        """For each proprioceptive number of the store, its index among the policy's."""
         return [self.info.proprio.index(name) for name in self.store.info.proprio]
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
         """Statistics of "action" and "proprio", after their conversion to the policy's form.
 
-        Reads all actions of the store if they must be converted. Raises DataError if an action
-        cannot be converted, or if no episode is long enough.
+        Reads all actions of the store if the conversion changes their numbers. Raises DataError if
+        an action cannot be converted, or if no episode is long enough.
         """
         recorded = self.store.statistics
         proprio = recorded["proprio"].scatter(self.proprio_columns, len(self.info.proprio))
@@ -92,7 +92,7 @@ class StoreView:
             spans = spans.swapaxes(1, 2)  # (n period A)
             try:
                 actions_so_far.append(self.conversion(spans))
-            except ValueError as error:  # a quaternion of length zero
+            except ValueError as error:  # raised for a quaternion of length zero
                 where = f"{self.store.path}: episode '{self.store.episode_id(episode)}'"
                 raise DataError(
                     f"{where}: its actions hold no rotation: {error}; import it again"
@@ -163,7 +163,7 @@ class StoreView:
         if self.period == 1:
             self.store.read_frames(name, episode, start, start + len(out), out)
             return
-        # A block of several frames can only be decoded as a whole, so skipped frames are decoded.
+        # A block of several frames can only be decoded whole, which includes the skipped frames.
         if self.store.codecs[name].block_size > 1:
             frames = np.empty(((len(out) - 1) * self.period + 1, *out.shape[1:]), out.dtype)
             self.store.read_frames(name, episode, start, start + len(frames), frames)
@@ -205,7 +205,7 @@ def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, st
 
 
 def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[str]) -> None:
-    """Raise DataError if an old name does not exist, is renamed twice, or gets a name in use.
+    """Raise DataError if an old name does not exist or has two new names, or a new name is in use.
 
     old_name: {new name: old name}.
     """

@@ -42,7 +42,7 @@ class Augmentation(nn.Module):
     def forward(self, images: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         """{camera: (B T C Y X) uint8} -> the same shapes and type; random in training mode only."""
         device = next(iter(images.values())).device.type
-        with torch.autocast(device, enabled=False):  # bfloat16 is too coarse for 224 pixels
+        with torch.autocast(device, enabled=False):  # bfloat16 is too coarse for pixel positions
             return {
                 name: self._change(x, self.largest_shift.get(name, 0), generator)
                 for name, x in images.items()
@@ -76,7 +76,7 @@ class Augmentation(nn.Module):
 
 
 def shift(images: Tensor, offset: Tensor) -> Tensor:
-    """Move images (B T C Y X) by whole pixels (B T' 2), down and right; edges are repeated.
+    """Move images (B T C Y X) down and right by whole pixels (B T' 2); edge pixels are repeated.
 
     T' is T, or 1 to move all frames of a window by the same number of pixels. The method is that of
     Kostrikov et al. 2021 (DrQ).
@@ -142,7 +142,7 @@ def turn_hue(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """(B T 3 Y X) -> (B T 1 Y X) float32."""
+    """Return the brightness of images: (B T 3 Y X) -> (B T 1 Y X) float32."""
     weights = torch.tensor(GREY, device=images.device, dtype=torch.float32).view(3, 1, 1)
     return (images * weights).sum(dim=-3, keepdim=True)
 

@@ -1,8 +1,9 @@
 """Runs the backbone on each row's newest frame only, with a cache of earlier results.
 
 The cache is a mapping of tensors (B ...). For a recurrent backbone, it holds the backbone's state.
-For any other backbone, the cache holds the keys, values and hidden states of every layer, for each
-of the window's L columns; the layout of the window says which column holds which token.
+For any other backbone, it holds every layer's keys, values and (if the policy head reads them)
+hidden states for each of the window's L columns; the window's layout says which token a column
+holds.
 """
 
 from dataclasses import replace
@@ -72,7 +73,7 @@ def _select(sequence: TokenSequence, chosen: Tensor) -> tuple[TokenSequence, Ten
 
 
 def _as_memory(cache: State, sequence: TokenSequence, window: Window) -> Memory:
-    """Return the cache as the memory of a sequence (B L D), with only earlier frames unmasked."""
+    """Return the cache as a memory (B L D) in which only frames before the newest are visible."""
     earlier = sequence.frame < window.newest[:, None]
     cache = _pad_columns(cache, sequence)
     return Memory(
@@ -107,7 +108,7 @@ def _update(
     rows: Tensor,
     sequence: TokenSequence,
 ) -> State:
-    """Write the layers of the tokens that were just run into the cache.
+    """Store in the cache the layers of the tokens that were just run.
 
     layers: (R ... M d), the layers of `tokens`.
     tokens: (R M); the layers of masked tokens are not written.

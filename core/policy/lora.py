@@ -16,7 +16,8 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     settings: which layers get an adapter, and the sizes of the adapters.
     where: the part's section, for messages.
 
-    Raises ConfigError if peft is missing, or if `settings` names no existing linear layer.
+    Raises ConfigError if peft is missing, if `settings` names a linear layer that does not exist,
+    or if the part has no trainable linear layer.
     """
     peft = import_library("peft", extra="lora")
     targets = _find_targets(part, settings.lora_targets, where)
@@ -54,8 +55,8 @@ def has_adapters(part: nn.Module) -> bool:
 def _find_targets(part: nn.Module, last_words: tuple[str, ...] | None, where: str) -> list[str]:
     """Return the full names of the linear layers that get an adapter.
 
-    last_words: the last components of the names of the layers to adapt, such as 'q_proj'; None for
-        all linear layers.
+    last_words: which layers to adapt, by the last component of their names, such as 'q_proj'; None
+        for all linear layers.
     where: the part's section, for messages.
     """
     # A part freezes the weights of layers whose output it does not use; such layers get no adapter.

@@ -288,7 +288,7 @@ class Policy(nn.Module):
             case "layers" if longest is None or sequence.frame.shape[1] <= longest:
                 readout, memory, cache = run_newest_frame(self.backbone, sequence, window, cache)
                 if "hidden_states" not in needs:
-                    # Hidden states are as large as keys and values, and no head reads them.
+                    # Hidden states need much memory, and the policy head does not read them.
                     cache = {name: x for name, x in cache.items() if name != "hidden_states"}
                 return readout, memory, cache
             case "carry":

@@ -40,7 +40,7 @@ def build_projection(settings: EncoderSettings, width: int, target: int) -> nn.M
 
 
 class NoTokens(nn.Module):
-    """Gives the missing tokens of an encoder of width 0 the backbone's width."""
+    """Changes the width of an encoder's empty output from 0 to the backbone's width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ def quantize(part: nn.Module, weights: Set[str], where: str) -> set[str]:
     where: the part's section, for messages.
 
     Returns the names under which the part's state dict now holds these weights and their scales.
-    Raises ConfigError if bitsandbytes is missing, or if no weight belongs to a linear layer.
+    Raises ConfigError if bitsandbytes is missing, or if `weights` names no linear layer.
     """
     layers = import_library("bitsandbytes.nn", extra="quantized")
     # Only layers of the class nn.Linear are replaced, not layers of its subclasses. For example,

@@ -35,7 +35,7 @@ class PolicyState:
         return list(zip(self.seed.tolist(), self.step.tolist(), strict=True))
 
     def reset(self, rows: Tensor, initial: Self) -> Self:
-        """Return the state with the rows (B) bool taken from an initial state."""
+        """Return a state in which the chosen rows (B) bool start again, as in `initial`."""
 
         def choose(initial: Tensor, current: Tensor) -> Tensor:
             is_reset = rows.to(initial.device).view(-1, *[1] * (initial.ndim - 1))
@@ -88,7 +88,7 @@ def add_frame(
     """
     frame = {"tokens": vision.tokens}
     if vision.mask is not None or context > 1:
-        # Some frames of a row may have a mask and others none, so the history masks every frame.
+        # Some frames may have a mask and others none, so the history keeps a mask for every frame.
         frame["mask"] = full_mask(vision)
     if proprio is not None:
         frame["proprio"] = proprio

@@ -27,7 +27,7 @@ def fill(
 
     where: the dotted path of the section, for the messages.
     mistakes: the list to which the lines are appended.
-    other_keys: further keys of the section, one of which a mistyped key may have meant.
+    other_keys: further keys of the section, to be suggested for a mistyped key.
     """
     known_keys = [f.name for f in fields(config)]  # type: ignore[arg-type]
     known_values: dict[str, Any] = {}
@@ -66,8 +66,8 @@ def read_toml(path: Path, label: str) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """Read a value from the command line as TOML, or as a string if it is not TOML.
 
-    A bare word is not valid TOML, so it is read as a string. Users need not write TOML's quotes
-    inside the shell's quotes.
+    A bare word is read as a string, so users need not write TOML's quotes inside the shell's
+    quotes.
     """
     try:
         table = tomllib.loads(f"value = {text.strip()}")
@@ -79,7 +79,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
-    """Read `key=value` pairs from the command line; append a mistake for each other word."""
+    """Read `key=value` pairs from the command line; append a mistake for anything else."""
     values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")

@@ -119,7 +119,7 @@ class Recipe:
 
 
 def _plain(value: Any) -> Any:
-    """Return a configuration, or a value, as plain TOML data: paths as text, no key for None."""
+    """Return a configuration, or a value, as plain TOML data: paths as text, None left out."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):
