@@ -118,7 +118,7 @@ def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
 
 
 def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
-    """Return the arguments, except config, that `build` requires but `offered` lacks, by name."""
+    """Name the arguments, except config, that `build` requires but `offered` lacks."""
     _, *parameters = signature(build).parameters.values()
     return [
         p.name
