@@ -281,7 +281,7 @@ class _Checker:
     def section(
         self, name: str, config: type[T], tables: Mapping[str, Mapping[str, Any]]
     ) -> T | None:
-        """Make a section's dataclass; return None for mistakes, or if there is no such section."""
+        """Make a section's dataclass; return None if it is missing or has mistakes."""
         return fill(config, tables[name], name, self.mistakes) if name in tables else None
 
     def part(

@@ -42,7 +42,7 @@ class TrainConfig:
     steps of training; between the warm-up and these steps, the learning rate is constant.
     """
     gradient_clip: Amount = 1.0
-    """maximum norm of the gradient of all parts together; 0 does not clip."""
+    """maximum norm of the gradient of all parts together; 0 means no clipping."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     """number format of the weights and of the computation, by its name in Lightning Fabric."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -60,8 +60,7 @@ class TrainConfig:
     keep_last: Positive = 2
     """number of newest checkpoints to keep, in addition to the best checkpoint."""
     log_every: Positive = 10
-    """steps between entries of the losses in the log; each entry makes the program wait for the
-    device.
+    """steps between log entries of the losses; each entry makes the program wait for the device.
     """
     joint_table_every: Positive = 100
     """steps between measurements of the joint-training table; the first step is always measured."""
@@ -166,9 +165,9 @@ class ActionConfig:
     clip_range: tuple[float, float] = (-1.0, 1.0)
     """lowest and highest action value, for normalization = "clip_range"."""
     mode: Mode | None = None
-    """expected mode; a store with the other mode is refused."""
+    """expected mode of the actions; a store with the other mode is refused."""
     frame: Frame | None = None
-    """expected coordinates; a store with other coordinates is refused."""
+    """expected coordinate frame of the actions; a store with another frame is refused."""
     rotation: Rotation | None = None
     """expected representation of rotations; a store with another representation is refused."""
     gripper: Literal["binary", "continuous", "none"] | None = None
@@ -206,13 +205,13 @@ class AugmentationConfig:
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
     """maximum change, as a share of the colour circle."""
     per_frame: bool = False
-    """true: each frame of a window gets its random change; false: all frames get the same change.
+    """true: each frame of a window is changed differently; false: all frames get the same change.
     """
 
 
 @dataclass(frozen=True)
 class DemonstrationsConfig:
-    """What the environment's expert demonstrates; a run records it if `data.path` lacks it."""
+    """Demonstrations by the environment's expert; a run records those that `data.path` lacks."""
 
     tasks: tuple[str, ...] = ()
     """which tasks to demonstrate, by name; an empty list means all."""
@@ -251,7 +250,7 @@ class EvaluateConfig:
     timeout: Annotated[float, Gt(0)] = 60.0
     """seconds after which an environment that does not answer is restarted."""
     controls: tuple[Literal["blank_images", "swapped_words"], ...] = ()
-    """control conditions under which success is measured, too: black images ("blank_images"), or
+    """conditions under which success is measured for comparison: black images ("blank_images"), or
     other words in the instruction ("swapped_words").
     """
     swap: tuple[str, ...] = ()

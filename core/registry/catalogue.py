@@ -126,7 +126,7 @@ def _load_plugin(
     plugin: Plugin,
     load: Callable[[], ModuleType],
 ) -> None:
-    """Import a plugin's module and register its hooks; note the failure if this fails."""
+    """Import a plugin's module and register its hooks; if either fails, note why."""
     if other := catalogue.plugins.get(plugin.name):
         raise PluginError(f"two plugins have the same name: {other} and {plugin}: uninstall one")
     catalogue.plugins[plugin.name] = plugin

@@ -53,7 +53,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Component:
-    """A component that a plugin registered; `build(config, ...)` makes an object of it."""
+    """A component that a plugin registered; `build(config, ...)` makes an instance of it."""
 
     kind: ComponentKind
     name: str
@@ -109,7 +109,7 @@ class Registry:
 
 
 def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
-    """Call `build` with its config and with those offered arguments that its signature names."""
+    """Call `build` with its config and with those offered arguments that it accepts."""
     parameters = signature(build).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
@@ -118,7 +118,7 @@ def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
 
 
 def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
-    """Return the names of the arguments, except config, that `build` requires but nobody offers."""
+    """Name the arguments, except config, that `build` requires but `offered` lacks."""
     _, *parameters = signature(build).parameters.values()
     return [
         p.name
@@ -130,7 +130,7 @@ def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
 
 
 def parameters_of(config: type) -> list[Parameter]:
-    """List a dataclass's fields; the docstring below each field says what it means."""
+    """List a dataclass's fields; the docstring below a field is taken as its meaning."""
     meanings: dict[str, str] = {}  # {field: meaning}, with the fields of base classes
     for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
         # The source of a class may be missing. It may also fail to parse, because the lines of a
@@ -148,7 +148,7 @@ def parameters_of(config: type) -> list[Parameter]:
 
 
 def _type_name(annotation: Any) -> str:
-    """Write a type in short, for example `int > 0`, `'rms' | 'layer'` or `path | unset`."""
+    """Write a type briefly, for example `int > 0`, `'rms' | 'layer'` or `path | unset`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         limits = [limit for limit in arguments[1:] if isinstance(limit, BaseMetadata)]

@@ -71,7 +71,7 @@ class PartSettings:
 
     @property
     def keeps_pretrained_weights(self) -> bool:
-        """Whether training leaves the weights that `pretrained` loaded unchanged.
+        """Whether the weights from `pretrained` stay the same throughout training.
 
         Checkpoints leave out such weights, since the weights can be loaded from `pretrained` again.
         """

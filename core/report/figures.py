@@ -16,13 +16,13 @@ from core.report.svg import INK, MUTED, SERIES, draw_svg
 DASHED = (0, (4, 1.5))
 # Width and height, in inches, of a large chart, of a small chart, and of a small chart with labels.
 WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)
-# A curve of many more points is divided into this many buckets; each bucket is drawn as a mean and
-# a range.
+# A curve of far more points than this is divided into this many buckets; each bucket is drawn as a
+# mean and a range.
 BUCKETS = 240
 # A curve of at most this many points gets a dot at each point. Without a dot, a curve of a single
 # point would be invisible.
 MAX_DOTS = 12
-# About this many of the predicted chunks of an episode are drawn, or fewer.
+# At most about this many of the predicted chunks of an episode are drawn.
 MAX_CHUNKS = 14
 
 
@@ -48,7 +48,7 @@ class Chart:
 def curves(
     title: str, series: Mapping[str, Series | None], *, logarithmic: bool = False
 ) -> Chart | None:
-    """Draw several series over the training steps; None if none of them can be drawn.
+    """Draw several series over the training steps; None if no series can be drawn.
 
     The n-th series has the n-th colour, even if an earlier series cannot be drawn. On a page about
     several runs, a run therefore has the same colour in every chart.

@@ -10,8 +10,8 @@ from simplejpeg import encode_jpeg  # type: ignore[attr-defined]
 
 # Maximum length in pixels of an image's longer side; larger images are shrunk by a whole number.
 MAX_SIDE = 160
-# About the maximum number of steps that are shown. If there are more steps, only every second step
-# (or every third, and so on) and the last step are shown.
+# At most about this many steps are shown. If there are more steps, only every second step (or every
+# third, and so on) and the last step are shown.
 MAX_FRAMES = 120
 # JPEG compresses square blocks; each side of a block has this many pixels. Pixels of one block
 # affect each other, so no block should hold pixels of two frames.

@@ -112,7 +112,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def highlight_toml(text: str) -> str:
-    """Turn TOML into HTML, in which the CSS class of each word is the kind of the word."""
+    """Turn TOML into HTML; the CSS class of each word says which kind of word it is."""
     pieces, end = [], 0
     for word in TOML.finditer(text):
         pieces.append(escape(text[end : word.start()]))

@@ -20,7 +20,7 @@ from core.recipe.former import rename_former_keys
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 
-# Errors of numpy and zipfile for a file that is truncated, overwritten or not an .npz file.
+# Errors that numpy and zipfile raise for a file that is truncated, overwritten or not an .npz file.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -31,7 +31,7 @@ DAMAGED = (
     KeyError,
     RuntimeError,
 )
-# Letters that numpy uses for kinds of types, such as "f" for floats.
+# Letters by which numpy denotes kinds of data types, such as "f" for floats.
 TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
 
 
@@ -200,7 +200,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _get_array(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str
 ) -> np.ndarray:
-    """Return the named array; raises DataError for a wrong number of dimensions or kind."""
+    """Return the named array; raises DataError if it is missing, or of a wrong rank or kind."""
     array = arrays.get(name)
     if array is None or array.ndim != dimensions or array.dtype.kind not in kinds:
         actual = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import DataError
 
-# A series whose name contains no slash is a term of the loss, except the series with these names.
+# A series whose name contains no slash is a term of the loss, unless it has one of these names.
 NOT_TERMS = ("loss", "gradient_norm", "learning_rate_factor")
 # Columns of the joint-training table that hold counts, and columns that hold measurements.
 COUNTS = ("parameters", "trainable")
@@ -20,7 +20,7 @@ MEASUREMENTS = ("learning_rate", "gradient_norm", "update")
 class Series:
     """The values of a measured quantity over the training steps.
 
-    steps: the steps at which the number was measured, in ascending order (n).
+    steps: the steps at which the quantity was measured, in ascending order (n).
     values: the measurements (n).
     """
 
@@ -51,7 +51,7 @@ class JointRow:
 
     @property
     def trains(self) -> str:
-        """Return the word of the table that says whether the part is trained."""
+        """Return the table's word for a part that is trained, is frozen, or has no parameters."""
         return "yes" if self.trainable else "frozen" if self.parameters else "-"
 
 
@@ -157,8 +157,8 @@ def joint_table(metrics: Metrics) -> JointTable | None:
 def _to_number(name: str, value: float) -> float:
     """Return a value as a float, or as an int if it is a count.
 
-    Raises ValueError for what no page can show: a count that is not a number, or a name with a
-    lone surrogate, which is half a character: JSON can hold it, but UTF-8 cannot.
+    Raises ValueError if a count is NaN, or if the name holds a lone surrogate: half a character,
+    which JSON can hold but UTF-8 cannot.
     """
     name.encode()
     if name.rpartition("/")[2] in COUNTS:

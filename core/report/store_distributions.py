@@ -1,4 +1,4 @@
-"""Measures how a store's numbers are distributed: a histogram and a unit per dimension."""
+"""Measures how a store's numbers are distributed: a histogram for each dimension."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,8 +76,9 @@ def measure_dimensions(store: EpisodeStore) -> list[Dimension]:
 def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[float, float]]:
     """Return the range (low, high) over which each dimension is drawn.
 
-    The range reaches from the least to the greatest value. If some values are outliers, it is the
-    range of the middle 98 % instead, extended on either side by half of its width.
+    The range reaches from the least to the greatest finite value. If some values are outliers, it
+    is the range of the middle 98 % instead, extended on either side by half of its width, but not
+    beyond the least and the greatest value.
     """
     statistics = store.statistics[feature]
     quantiles = zip(

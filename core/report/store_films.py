@@ -14,7 +14,7 @@ from core.store.store import EpisodeStore
 
 # By default, one episode of each task is shown, but at most this many episodes in all.
 MAX_EPISODES = 24
-# If the store has fewer tasks than this, several episodes of each task are shown, so that this many
+# If the store has fewer tasks than this, further episodes of the tasks are shown, until this many
 # episodes are shown in all.
 MIN_EPISODES = 8
 # A trace has at most this many points. A longer episode is divided into groups of neighbouring

@@ -137,7 +137,7 @@ def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:
 
 
 def _suspicious_episodes(store: EpisodeStore) -> Iterator[str]:
-    """Name episodes of one frame, idle episodes, and episodes that have the same actions."""
+    """Name episodes of one frame, idle episodes, and episodes that repeat another's actions."""
     statistics = store.statistics["action"]
     idle_range = IDLE_SHARE * (statistics.quantile(0.99) - statistics.quantile(0.01))
     first_episodes: dict[bytes, str] = {}  # {digest of the actions: id of the episode}

@@ -157,7 +157,7 @@ def conventions(store: EpisodeStore) -> Mapping[str, object]:
 def _with_thumbnails(
     store: EpisodeStore, summaries: Sequence[TaskSummary], max_bytes: int
 ) -> Iterator[Task]:
-    """Yield the tasks; the first tasks get thumbnails, of at most `max_bytes` as text together."""
+    """Yield the tasks; the first tasks get thumbnails, at most `max_bytes` of text in all."""
     task_count = min(len(summaries), MAX_THUMBNAIL_TASKS)
     image_bytes = max_bytes // (task_count * len(store.info.cameras))
     for number, summary in enumerate(summaries):

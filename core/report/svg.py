@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Placeholder colours, which occur nowhere else. Matplotlib draws with them; each of them is then
-# replaced by a variable of the style sheet, which defines it for light and for dark pages.
+# replaced by a CSS variable that the style sheet defines for light and for dark pages.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {

@@ -33,7 +33,7 @@ CACHED_INSTRUCTIONS = 256
 
 @dataclass(frozen=True)
 class Actor:
-    """A policy in evaluation mode, with the normalisers that convert its units and the dataset's.
+    """A policy in evaluation mode, and normalisers between its units and those of the dataset.
 
     info: cameras, features, proprioception and action convention of the training data.
     horizon: actions per chunk (H).
@@ -140,7 +140,7 @@ def load_actor(
 ) -> Actor:
     """Build the policy of a run with a checkpoint's weights, for acting.
 
-    The policy acts on a GPU, unless there is none or the recipe trains on the CPU.
+    The policy acts on a GPU, unless there is none, the recipe trains on the CPU, or `exact` is set.
 
     store: label of the store whose normalisers are used; default: the first store of the recipe.
     exact: load every weight on the CPU at full precision, neither quantised nor in bfloat16.
@@ -211,7 +211,8 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
     environment: info of the environment.
     learner: what the lines call the side that `trained` describes, "the policy" for example.
 
-    Cameras, features and proprioception that only the environment has do not matter.
+    Cameras and features that only the environment has do not matter. If `trained` has no
+    proprioception, the environment's proprioception does not matter.
     """
     pairs: dict[str, tuple[object, object]] = {"fps": (trained.fps, environment.fps)}
     for key in (field.name for field in fields(trained.action)):

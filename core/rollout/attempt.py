@@ -40,7 +40,8 @@ class Attempt:
 
     seed: seed of the policy's random draws.
     max_steps: control steps after which the attempt has failed.
-    blank: None, or names of features: the policy then sees black images, and these as zeros.
+    blank: None, or names of features; the policy then sees black images, and zeros for these
+        features.
     recording: whether `frames` and `commands` are collected.
     observation: the newest observation, as the policy sees it.
     success: whether the task is done.

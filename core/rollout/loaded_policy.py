@@ -60,14 +60,14 @@ class LoadedPolicy:
     def step(
         self, observation: Observation, instruction: str, state: PolicyState
     ) -> tuple[np.ndarray, PolicyState]:
-        """Return the next actions (H A), as `act` does, and the state after them."""
+        """Return the next actions (H A), as `act` does, and the next state."""
         self._check(observation)
         chunks, state = self._actor.step([observation], [instruction], state)
         chunk: np.ndarray = chunks[0]
         return chunk, state
 
     def _check(self, observation: Observation) -> None:
-        """Raise DataError if a camera or the proprioception is missing, or unlike in training."""
+        """Raise DataError if a camera or the proprioception is missing or differs from training."""
         names = list(observation.images)
         for name, camera in self.info.cameras.items():
             image = observation.images.get(name)

@@ -33,7 +33,7 @@ class Queue:
             group.setdefault(_task(planned), deque()).append(planned)
 
     def pop(self, previous: PlannedRollout | None) -> PlannedRollout | None:
-        """Return the next rollout for a row after `previous`; None if the queue is empty."""
+        """Return the rollout that follows `previous` in a row; None if the queue is empty."""
         if not self._groups:
             return None
         rank, group = next(iter(self._groups.items()))

@@ -167,7 +167,7 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
 
 
 def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
-    """Return one line for each field in which the info of new episodes differs from a store's.
+    """Return one line for each field in which new episodes differ from a store.
 
     The field `origin` is not compared.
     """
