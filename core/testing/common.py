@@ -112,7 +112,7 @@ def checks_of(
 
 
 def gradients_reach_every_parameter(part: PartUnderTest) -> None:
-    """Every parameter that requires a gradient gets a gradient in training."""
+    """Every parameter that requires a gradient gets a gradient that is not zero."""
     module = part.build()
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return
