@@ -35,9 +35,9 @@ class Cache:
     Each process measures the size of the folder at its first write. After that, it measures the
     folder again each time that it has written a twentieth of the limit. If the folder is larger
     than nine tenths of the limit, the process removes files until the folder is no larger than four
-    fifths of the limit. So two processes together never exceed the limit. Each further process may
-    add a twentieth of the limit between two measurements. A file can be removed while a reader has
-    it open or mapped: the reader can still read the contents.
+    fifths of the limit. So two processes together exceed the limit by at most their last file each.
+    Each further process may add a twentieth of the limit between two measurements. A file can be
+    removed while a reader has it open or mapped: the reader can still read the contents.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -96,7 +96,7 @@ class Cache:
         return file
 
     def write(self, key: str, data: bytes) -> Path:
-        """Store data under a key and return its file; raises DataError if the disk refuses."""
+        """Store data under a key and return its file; raises DataError if writing fails."""
         file = self.path_for(key)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Codecs of frames: JPEG for noisy or moving cameras, lossless zstd for everything else.
+"""Codecs of frames: lossless zstd, and JPEG for cameras where JPEG needs fewer bytes.
 
 A codec works on a *block* of consecutive frames of one episode, (n Y X C) uint8. Each block can be
 decoded alone. The frames of a named feature are viewed as bytes and encoded by the lossless codec.
@@ -115,7 +115,7 @@ class Jpeg:
 class Zstd:
     """Lossless zstd compression of raw frames.
 
-    Content that repeats between the frames of a block costs almost nothing.
+    Content that all frames of a block share takes hardly more bytes than in one frame.
     """
 
     name: ClassVar[CodecName] = "zstd"
@@ -181,7 +181,7 @@ def _scratch(shape: tuple[int, ...]) -> np.ndarray:
     """Return scratch memory (uint8) of the calling thread; the thread's next call reuses it.
 
     Reading windows is 6 % faster if each call decodes into the same memory, in huge pages, than if
-    it allocates new memory.
+    it allocates new memory. Memory of more than MAX_SCRATCH bytes is not kept.
     """
     size = prod(shape)
     if size > MAX_SCRATCH:
@@ -204,7 +204,7 @@ LOSSLESS, FULL, HALF = Zstd(), Jpeg(), Jpeg(chroma="4:2:0")  # the candidates fo
 
 @dataclass(frozen=True)
 class Cost:
-    """What a codec costs: bytes per frame, and the mean squared error of a value (0 to 255)."""
+    """What a codec costs: bytes per frame, and mean squared error of pixel values (0 to 255)."""
 
     size: float
     error: float
@@ -248,8 +248,8 @@ def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
 def feature_codec(feature: Feature) -> Zstd:
     """Return the lossless codec of a named feature, with about 32 KiB of frames in a block.
 
-    Features with large frames get blocks of eight frames, as losslessly encoded cameras do. Within
-    a block, content that does not change costs almost nothing.
+    Features with large frames get blocks of eight frames, as losslessly encoded cameras do. Content
+    that all frames of a block share takes hardly more bytes than in one frame.
     """
     frames_that_fit = FEATURE_BLOCK_BYTES // feature.frame_bytes
     return Zstd(min(MAX_FEATURE_BLOCK, max(LOSSLESS.block_size, frames_that_fit)))

@@ -143,7 +143,8 @@ def _probe_commits(path: RemotePath) -> list[RemotePath]:
     """Find the commits on a server that cannot list files, by asking for the file of each index.
 
     The server is asked for PROBES_AT_ONCE consecutive indices at a time, until none of these
-    commits exists. So a missing commit between existing commits is noticed, as it is in a folder.
+    commits exists. So a gap between existing commits is noticed, unless one whole group of indices
+    is missing.
     """
     files: list[RemotePath] = []
     exists, first = [True], 0

@@ -31,7 +31,7 @@ CLIENT = {
     "allow_http": True,  # needed if the URL or the endpoint begins with http://
 }
 RETRIES = {
-    # each pause is twice as long as the last; all pauses together take half a minute
+    # a pause is at most twice as long as the previous one; all pauses together take at most 23 s
     "max_retries": 8,
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
@@ -49,7 +49,7 @@ _process: list[int] = []
 
 
 class Objects:
-    """The objects whose URLs begin with one given URL; the rest of an object's URL is its key.
+    """All objects whose URLs begin with a given URL; the rest of an object's URL is its key.
 
     Thread-safe; a pickled copy makes its own connections. Reading raises FileNotFoundError for a
     missing object, and DataError, which names the object, for any other problem. The constructor
@@ -112,7 +112,7 @@ class Objects:
         return self.cache.drop(f"{self.url}/{key}")
 
     def submit(self, read: Callable[..., R], *arguments: Any) -> Future[R]:
-        """Call `read` in a thread, as soon as fewer than `in_flight` calls are running.
+        """Call `read` in a thread; the call starts when fewer than `in_flight` others are running.
 
         `read` must not wait for the result of another `submit`, which might never get a free
         thread.
@@ -287,8 +287,8 @@ def _translate(where: str, error: Exception) -> Exception:
             "no permission; check the credentials in the environment, AWS_ACCESS_KEY_ID for example"
         )
     elif "/latest/api/token" in text or "/computeMetadata/" in text:
-        # this error comes without credentials: obstore then asks the servers that give credentials
-        # to machines in the cloud
+        # without credentials, obstore asks a server that gives credentials to machines in the
+        # cloud; this error means that this attempt failed
         reason = (
             "no credentials; put them into the environment, or AWS_SKIP_SIGNATURE=true where none "
             "are needed"

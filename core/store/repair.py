@@ -54,7 +54,7 @@ def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
     then takes the old list's place. The old list and the damaged segments are moved aside, not
     removed. No other process may write to the store while it is repaired.
 
-    Raises DataError if the disk refuses.
+    Raises DataError if writing fails.
     """
     info, codecs = read_attributes(path)
     damaged_numbers = {damage.number for damage in damages}
@@ -87,7 +87,7 @@ def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
 def whole_episodes(
     segment: Path, commit: Commit, paths: Mapping[str, str], block_sizes: Mapping[str, int]
 ) -> Iterator[EncodedEpisode]:
-    """Yield the episodes of a segment whose frames all pass their checksums.
+    """Yield each episode of a segment if all frames of the episode pass their checksums.
 
     If the actions, the proprioception or the arrays of offsets of the segment are damaged, no
     episode of the segment can be saved.

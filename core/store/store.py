@@ -288,11 +288,11 @@ class EpisodeStore:
         The function opens the segment if it is not open yet. The segments that were used last stay
         open.
 
-        An open segment keeps one file open for each camera and each feature, and two files for the
-        actions and the proprioception. All open segments together keep at most a quarter of the
-        files open that the process may open (`ulimit -n`), because other stores and other readers
-        need open files, too. A segment that is dropped from the open segments is closed when its
-        last reader has finished.
+        An open segment keeps at most one file open for each camera and each feature, and two files
+        for the actions and the proprioception. Segments stay open only while they need at most a
+        quarter of the open files that the process may have (`ulimit -n`), because other stores and
+        other readers need open files, too. A segment that is dropped from the open segments is
+        closed when its last reader has finished.
         """
         limit, _ = getrlimit(RLIMIT_NOFILE)
         most = OPEN_SEGMENTS

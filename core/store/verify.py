@@ -18,7 +18,7 @@ from core.store.layout import (
 )
 from core.store.location import Location, stream
 
-# number of bytes that one read asks for
+# number of bytes to read at once
 PIECE_BYTES = 2**24
 
 

@@ -20,7 +20,7 @@ from core.store.layout import Commit, publish, read_commits, segment_folder, str
 from core.store.segment import EncodedEpisode, PendingSegment
 from core.system.files import remove, sync, written_aside
 
-# size of the encoded frames at which a segment is committed
+# a segment is committed when its encoded frames reach this number of bytes
 SEGMENT_BYTES = 64 * 2**20
 
 
@@ -110,7 +110,7 @@ class StoreWriter:
     def commit(self) -> None:
         """Publish the episodes appended so far.
 
-        Raises DataError if the disk refuses; in that case, the store holds none of these episodes.
+        Raises DataError if writing fails; in that case, the store holds none of these episodes.
         """
         if self._pending is None:
             return

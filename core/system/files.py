@@ -24,7 +24,7 @@ def written_aside(
     keep_suffix: give the hidden path the suffix of `path`, for libraries that look at a file's
         suffix.
 
-    Raises OSError if the disk refuses, or if `path` is a folder that is not empty.
+    Raises OSError if writing fails, or if `path` is a folder that is not empty.
     """
     unique = uuid4().hex
     aside = path.with_name(f".{unique}.{path.name}" if keep_suffix else f".{path.name}.{unique}")
@@ -41,9 +41,10 @@ def written_aside(
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the hidden files that killed processes left of `written_aside(path)`.
+    """Remove hidden files of `written_aside(path)` that killed processes left behind.
 
-    No other process may be writing `path` now, because its hidden file would be removed, too.
+    Hidden files made with `keep_suffix` stay. No other process may be writing `path` now,
+    because its hidden file would be removed, too.
     """
     for leftover in path.parent.glob(f".{escape(path.name)}.*"):
         remove(leftover)

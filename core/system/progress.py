@@ -24,8 +24,8 @@ class Progress:
     activity: what is being done, "importing" for example.
     unit: what is counted, "episodes" for example.
     total: number of units; None if the first `update` will give this number.
-    completed: number of units that were done before this object was created; it is used only if
-        `total` is given.
+    completed: number of units that were done before this object was created; if `total` is None,
+        the speed is measured from the first `update` instead.
     transient: remove the bar from the terminal at the end.
     """
 

@@ -59,7 +59,7 @@ def read_in_type(strategy: ActionTokens, dtype: torch.dtype, setup: Setup) -> Te
 
 
 def sequence_is_well_formed(strategy: ActionTokens, setup: Setup) -> None:
-    """Sequences have the right shapes and types, tokens of frames in order, and a valid readout."""
+    """Sequences have the right shapes and types, their frames in order, and a valid readout."""
     sequence = strategy.layout(*inputs(setup), None, generator())
     expect_shape(sequence.tokens, (None, None, setup.width), "sequence.tokens")
     _expect_labels(sequence)
@@ -124,7 +124,7 @@ def _expect_readout(sequence: TokenSequence, mask: Tensor, shape: tuple[int, int
 
 @torch.no_grad()
 def samples_are_independent(strategy: ActionTokens, setup: Setup) -> None:
-    """A sample gives the same readout alone, without padded text, as in a padded batch."""
+    """Alone and without padding, a sample gives the same readout as in a padded batch."""
     vision, text, proprio = inputs(setup)
     together = readout(strategy, vision, text, proprio)
     for i, words in enumerate(TEXT_LENGTHS):
@@ -210,9 +210,9 @@ def readout(
 ) -> Tensor:
     """Lay out sequences, mix their tokens, and return the mixed action tokens (B T Q D).
 
-    There is no backbone. Instead, each token is added to the mean of all tokens that it may see,
-    weighted by the positions of these tokens. So a wrong mask, frame, block or position changes the
-    result.
+    There is no backbone. Instead, a weighted mean of all tokens that a token may see is added to
+    it; the weights grow with the positions of the seen tokens. So a wrong mask, frame, block or
+    position changes the result.
     """
     sequence = strategy.layout(vision, text, proprio, None, generator([0] * len(vision.tokens)))
     tokens, length = sequence.tokens, sequence.tokens.shape[1]

@@ -68,7 +68,7 @@ def shape_is_kept(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def samples_are_independent(backbone: Backbone, window: int) -> None:
-    """A sequence gives the same hidden states alone, without padding, as in a padded batch."""
+    """Alone and without padding, a sequence gives the same hidden states as in a padded batch."""
     together = sequence(backbone.width, window)
     hidden = backbone(together)
     for i in range(BATCH):
@@ -227,7 +227,7 @@ def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
-    """A sequence gives the same hidden states if it is run in two pieces as if it is run whole."""
+    """A sequence that is run in two pieces gives the same hidden states as the whole sequence."""
     if not backbone.offers & {"extend", "carry"}:
         return
     for causal in (True, False) if backbone.both_ways else (True,):

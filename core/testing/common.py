@@ -28,8 +28,8 @@ class Setup:
     vision_width: width of the vision tokens that a policy head may read before the backbone; at
         most `width`.
     proprio_dim: number of dimensions of the proprioception.
-    text_prefix: number of tokens at the start of every instruction that must stand before the image
-        tokens.
+    text_prefix: at the start of every instruction, this number of tokens must stand before the
+        image tokens.
     tokens: number of action tokens that a policy head reads in each frame.
     embodiments: names of the stores that a policy is trained on.
     features: {name: feature}, the named features that a vision encoder or a policy head may read.
@@ -112,7 +112,7 @@ def checks_of(
 
 
 def gradients_reach_every_parameter(part: PartUnderTest) -> None:
-    """Every parameter that requires a gradient gets a gradient in training."""
+    """Every parameter that requires a gradient gets a gradient that is not zero."""
     module = part.build()
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return

@@ -177,8 +177,8 @@ def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
     """`act`, called frame by frame, returns the same actions as `forward` for the whole window.
 
     This is checked for both layouts: a window is one sequence, or each frame is a separate
-    sequence. Every frame of a row gets the same noise, so the shape of every random draw must be (B
-    T ...).
+    sequence. Every frame of a row gets the same noise, so every random draw must have the shape
+    (B T ...).
     """
     for interleaved in (True, False):
         context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)

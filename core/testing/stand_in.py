@@ -130,9 +130,9 @@ def context_of(
 
 
 def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
-    """Return the memory with only the fields that `needs` names.
+    """Return the memory; its keys, values and hidden states are dropped unless `needs` names them.
 
-    So a head that reads another field fails.
+    So a head that reads a dropped field fails. "extend" keeps all fields.
     """
     if not needs & (LAYERS | {"tokens"}):
         return None
@@ -170,7 +170,7 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
 
 
 class Steady(Generator):
-    """Gives every frame of a row the same noise, so that a test can compare window and frame."""
+    """Gives each frame of a row the same noise, so that tests can compare window and frames."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(torch.device("cpu"), None, [(row, 0) for row in rows])

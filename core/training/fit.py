@@ -92,10 +92,10 @@ def fit(run: Run, first: int) -> int:
             if run.stop.requested(fabric, ask=done % config.log_every == 0):
                 break
             step = done + 1  # the number of the step that begins here
-            # The order of the data and all random numbers depend only on the recipe and the step,
-            # so that a run can resume at any step without a saved random state. Parts draw from
-            # `generator`; only PyTorch's dropout layers draw from the global generator, which is
-            # seeded here.
+            # The order of the data and all random numbers depend only on the recipe, the step and
+            # the process's rank, so that a run can resume at any step without a saved random state.
+            # Parts draw from `generator`; only PyTorch's dropout layers draw from the global
+            # generator, which is seeded here.
             seed_everything((config.seed * 1_000_003 + done * world + rank) % 2**32, verbose=False)
             learning_rate_factor = set_learning_rate(optimizer.optimizer, done, config)
             is_due = _joint_table_is_due(step, config)
@@ -157,8 +157,8 @@ def _report_joint_table(run: Run) -> None:
 def _report_losses(run: Run) -> None:
     """Read the pending losses, write them to the metrics, and show the newest losses.
 
-    Raises TrainingError if a loss is not finite. The error is raised before any weights that this
-    loss has changed are saved.
+    Raises TrainingError if a loss is not finite. Weights that such a loss has changed are never
+    saved.
     """
     # the precision 16-mixed scales the loss, and finds the right scale by letting gradients
     # overflow

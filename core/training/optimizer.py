@@ -66,9 +66,9 @@ def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainConfig) -> float:
-    """Set the learning rates after `step` done steps; return the factor of the schedule.
+    """Set the learning rates to use after `step` steps; return the factor of the schedule.
 
-    The schedule depends only on the number of done steps, so it has no state to save.
+    The schedule depends only on the number of steps, so it has no state to save.
     """
     factor = schedule_factor(step, train)
     for group in optimizer.param_groups:
@@ -80,8 +80,8 @@ def schedule_factor(step: int, train: TrainConfig) -> float:
     """Return the factor, in [0, 1], of the learning rate after `step` steps.
 
     The factor rises linearly to 1 during the warm-up, then stays at 1, and at the end falls to 0
-    along a line or a cosine. With a short decay, the schedule is that of Hu et al. 2024
-    (warmup-stable-decay).
+    along a line or a cosine, unless the schedule is constant. With a short decay, the schedule is
+    that of Hu et al. 2024 (warmup-stable-decay).
     """
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps

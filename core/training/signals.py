@@ -1,6 +1,6 @@
 """SIGTERM or SIGINT ends a run after the current step, with a checkpoint.
 
-A second signal ends the run at once.
+A second signal of the same kind ends the run at once.
 """
 
 import signal
@@ -35,8 +35,8 @@ class StopSignal:
     def requested(self, fabric: Fabric, ask: bool) -> bool:
         """Return whether the run must stop now; all processes of a run stop after the same step.
 
-        ask: whether a run of several processes asks all of them for stop signals; asking waits for
-            the device. If it does not ask, the run continues.
+        ask: in a run of several processes, whether to ask all of them for stop signals; asking
+            waits for the device. A run that does not ask continues.
         """
         if fabric.world_size == 1:
             return self.received is not None
@@ -48,5 +48,5 @@ class StopSignal:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = number
-        # a second signal then acts as if this class did not exist
+        # a second signal of the same kind then acts as if this class did not exist
         signal.signal(number, self.previous[number])

@@ -93,8 +93,8 @@ def _strategy(recipe: Recipe) -> str:
 
     Insulated heads, and heads that read layers or vision, leave some weights of the backbone
     without a gradient. A run of several processes must then find out which weights have gradients
-    before it exchanges the gradients, and this search costs time. It is not needed if all heads
-    read only the readout.
+    before it exchanges the gradients, and this search costs time. It is not needed if no head is
+    insulated and all heads read only the readout.
     """
     heads = [recipe.parts["policy_head"], *recipe.auxiliary.values()]
     some_gradients_are_missing = any(

@@ -6,7 +6,7 @@ state.json holds the step, the validation error, and what acting needs in additi
 (see `_inference_state` in core/training/train.py).
 
 A folder is written under a hidden name and renamed, so that it is never half written. It holds
-safetensors and JSON only, so that loading runs no code.
+safetensors and JSON only, so loading executes no code from it.
 """
 
 import json
