@@ -155,12 +155,12 @@ def check_state_dict(
 
 
 def filter_keys(tensors: Mapping[str, Tensor], keep: Callable[[str], bool]) -> Mapping[str, Tensor]:
-    """Select tensors without reading them: those for whose names `keep` returns True."""
+    """Return the tensors for which `keep(name)` is true, without reading them."""
     return _LazyTensors({name: name for name in tensors if keep(name)}, tensors.__getitem__)
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    """Return, unread, the tensors whose names begin with `prefix`, which is removed."""
+    """Return the tensors whose names begin with `prefix`, and cut it off; no tensor is read."""
     names = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
     return _LazyTensors(names, tensors.__getitem__)
 
@@ -221,7 +221,7 @@ def _open(path: Path) -> Mapping[str, Tensor]:
 
 
 def _open_shards(index: Path) -> Mapping[str, Tensor]:
-    """Open the files that an index lists; each must hold the tensors that the index says."""
+    """Open the files that an index lists; each must hold all tensors that are listed for it."""
     try:
         files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = {file: _open_file(index.parent / file) for file in sorted(set(files.values()))}

@@ -113,7 +113,7 @@ class MetaWorld(Environment):
 
 
 class _Simulation:
-    """The simulation of one task, with its expert; drawing the first image makes the renderer."""
+    """The simulation of one task, with its expert; the first `draw` makes the renderer."""
 
     def __init__(self, metaworld: Any, task: str, size: int) -> None:
         # these environments include the goal in the state, because the experts need the goal

@@ -37,8 +37,8 @@ class RobomimicWriterConfig:
     next_obs: bool = False
     """whether frames also hold the next frame's observation, for offline RL; doubles the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
-    """number of each task's last episodes that go into the mask "valid"; all others go into the mask
-    "train". 0: no masks are written.
+    """number of each task's last episodes that go into the mask "valid"; all others go into
+    the mask "train". 0: no masks are written.
     """
     env_args: Mapping[str, Any] = field(default_factory=dict)
     """the settings from which robomimic builds the environment: env_name, type, env_kwargs."""
