@@ -57,11 +57,12 @@ def save_checkpoint(
     keep_last: int,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
 ) -> Path:
-    """Write a checkpoint in one step, then remove old checkpoints.
+    """Write a checkpoint, whole or not at all, then remove old checkpoints.
 
     The newest `keep_last` checkpoints and the best checkpoint are kept.
     frozen: weights that are not saved; the checkpoint holds the checksum of these weights instead.
-    Raises CheckpointError if the disk refuses; earlier checkpoints then stay as they are.
+    Raises CheckpointError if writing fails, and keeps all earlier checkpoints in that case; also
+    raises it if an old checkpoint cannot be removed.
     """
     folder = checkpoint_folder(run, state["step"])
     weights = {

@@ -50,7 +50,7 @@ class Pretrained:
         return _unwrap(_open(self.path))
 
     def once(self, make: Callable[[Path], T]) -> T:
-        """Return make(path); `make` is called only once, and a policy's parts share its result."""
+        """Return make(path), which is computed only once and shared by a policy's parts."""
         if make not in self._results:
             self._results[make] = make(self.path)
         return cast(T, self._results[make])
@@ -81,7 +81,7 @@ class NameMap:
 
     @torch.no_grad()
     def load(self, part: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Fill a part with published tensors of exactly the names and shapes that it expects.
+        """Fill a part with published tensors; all names and shapes must be as the part expects.
 
         source: name of the source, for error messages. Raises a ConfigError that lists all names
         and shapes that do not fit.
@@ -155,12 +155,12 @@ def check_state_dict(
 
 
 def filter_keys(tensors: Mapping[str, Tensor], keep: Callable[[str], bool]) -> Mapping[str, Tensor]:
-    """Return the tensors whose names `keep` accepts, without reading them."""
+    """Return the tensors for which `keep(name)` is true, without reading them."""
     return _LazyTensors({name: name for name in tensors if keep(name)}, tensors.__getitem__)
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, under names without it, unread."""
+    """Return the tensors whose names begin with `prefix`, and cut it off; no tensor is read."""
     names = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
     return _LazyTensors(names, tensors.__getitem__)
 
@@ -221,7 +221,7 @@ def _open(path: Path) -> Mapping[str, Tensor]:
 
 
 def _open_shards(index: Path) -> Mapping[str, Tensor]:
-    """Open the files that an index lists; each file must hold the tensors that it is listed for."""
+    """Open the files that an index lists; each must hold all tensors that are listed for it."""
     try:
         files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = {file: _open_file(index.parent / file) for file in sorted(set(files.values()))}

@@ -1,4 +1,4 @@
-"""Learned action tokens, as RoboVLMs' [LRN] and Octo's readout tokens."""
+"""Learned action tokens, like RoboVLMs' [LRN] and Octo's readout tokens."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -55,7 +55,7 @@ class LearnedConfig:
 
 
 class LearnedTokens(ActionTokens):
-    """Lays out image tokens i, instruction x, proprioception p and action tokens a.
+    """Lays out the tokens of images (i), instruction (x), proprioception (p) and actions (a).
 
     Each letter is a token, and a digit after it is the index of the token's frame:
 
@@ -65,8 +65,8 @@ class LearnedTokens(ActionTokens):
                                                        text_image_action    x x i0 i0 p0 a0 i1 ...
 
     In both layouts, the text encoder's prefix, for example <s>, is at the beginning of a sequence.
-    RoboVLMs compares the same three formulations. It calls "policy_head" "post" and "interleaved"
-    "pre".
+    RoboVLMs compares the same three formulations. Its name for "policy_head" is "post", and its
+    name for "interleaved" is "pre".
 
     `pretrained` must name a .ckpt of RoboVLMs.
 
@@ -134,7 +134,7 @@ class LearnedTokens(ActionTokens):
         return pack(group, frame, kind, readout, self._blocks(frame, is_action), group.grid)
 
     def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the frame (L) and kind (L) of each token of `span` frames, the words left out."""
+        """Return the frame (L) and kind (L) of each token of `span` frames, except the words."""
         rest = [TokenKind.PROPRIO] * (self.proprio is not None) + [TokenKind.ACTION] * self.count
         kind = torch.full((images + len(rest),), TokenKind.VISION, device=device)
         for i, label in enumerate(rest, images):
@@ -209,7 +209,7 @@ def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
 
 
 def _insert_label(labels: Tensor, label: int, text: TokenGroup, at: int) -> Tensor:
-    """Insert `label` M times into labels (N), where `_insert` puts the text (S M D) -> (N+M)."""
+    """Insert M labels into labels (N) at the place of the text (S M D) in `_insert` -> (N+M)."""
     return torch.cat([labels[:at], labels.new_full((text.tokens.shape[1],), label), labels[at:]])
 
 
@@ -219,7 +219,7 @@ def _action_indices(is_action: Tensor, count: int, sequences: int) -> Tensor:
     is_action: whether each token of a sequence is an action token (L).
     count: number of action tokens per sequence.
 
-    The indices of a sequence ascend.
+    The indices of a sequence are in ascending order.
     """
     # The stable sort puts action tokens first and keeps their order. Unlike `nonzero`, sorting does
     # not wait for the device.

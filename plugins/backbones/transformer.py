@@ -35,19 +35,19 @@ class TransformerConfig:
     heads: Annotated[int, Gt(0)] = 6
     """number of attention heads per block; must be a divisor of the width."""
     mlp_ratio: Annotated[float, Gt(0)] = 4.0
-    """hidden width of the MLP, divided by `width`; with "swiglu", the hidden width is two thirds of
-    that, so that the MLP has as many weights as with "gelu".
+    """hidden width of the MLP as a multiple of `width`; "swiglu" uses only two thirds of this
+    hidden width, so that the MLP has as many weights as with "gelu".
     """
     norm: Literal["rms", "layer"] = "rms"
     """"rms" (Zhang and Sennrich 2019) or "layer"."""
     activation: Literal["swiglu", "gelu"] = "swiglu"
     """"swiglu" (Shazeer 2020) or "gelu"."""
     positions: Literal["rotary", "learned"] = "rotary"
-    """"rotary" (Su et al. 2021), for any length, or "learned", for max_tokens positions."""
+    """"rotary" (Su et al. 2021; any length) or "learned" (at most `max_tokens` positions)."""
     max_tokens: Annotated[int, Gt(0)] = 1024
     """number of learned positions; has no effect on rotary positions."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """dropout probability in training: attention weights, first block's input, blocks' updates."""
+    """dropout probability for attention weights, the first block's input and blocks' updates."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -64,7 +64,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """The attention mask and the rotary angles of one pass, which all blocks use."""
+    """The attention mask and the rotary angles that all blocks use in one forward pass."""
 
     # (S 1 L P+L) bool, True where the token of a row may attend to the token of a column; None if
     # the attention is causal
@@ -99,7 +99,7 @@ class Transformer(Backbone):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
 
-        Raises ConfigError if a position of the sequence has no learned position.
+        Raises ConfigError if the sequence reaches beyond the last learned position.
         """
         x, inputs = self._begin(sequence, None)
         # `remember` would give the same hidden states. It is not called here, because it keeps the
@@ -111,7 +111,7 @@ class Transformer(Backbone):
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
         """(S L width) -> hidden states, keys and values of every block.
 
-        Raises ConfigError if a position of the sequence has no learned position.
+        Raises ConfigError if the sequence reaches beyond the last learned position.
         """
         x, inputs = self._begin(sequence, past)
         hidden_states, keys, values = [x], [], []
@@ -143,7 +143,7 @@ class Transformer(Backbone):
         """Look up positions (S L); `length` is the number of tokens of a sequence with its past.
 
         Private tokens share positions, so a sequence may have more tokens than there are learned
-        positions. Only for such a sequence is the largest position read, because reading it waits
+        positions. The largest position is read only for such a sequence, because reading it waits
         for the device.
         """
         assert self.positions is not None
@@ -156,7 +156,7 @@ class Transformer(Backbone):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP; both read the normed stream and add their output to the stream."""
+    """Attention, then an MLP; each reads the normed stream and adds its output to the stream."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention, with its projections of inputs and outputs."""
+    """Multi-head attention, including the projections of its inputs and outputs."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ class FeatureArray:
 
     array: name of the array in the files.
     meaning: "rgb", "depth", "points", "force", "reward", "text" or "other".
-    unit: unit of the array's numbers, for example "mm" or "N".
+    unit: unit of the array's values, for example "mm" or "N".
     """
 
     array: str
@@ -66,8 +66,8 @@ class NpzConfig:
 class Npz:
     """Reads the .npz files of a folder, in the order of their names.
 
-    Arrays of images have the shape (n Y X 3), and arrays of numbers have the shape (n ...); n is
-    the number of frames. Raises DataError, naming the file, for missing or damaged data, and
+    Arrays of images have the shape (n Y X 3), and numeric arrays have the shape (n ...); n is the
+    number of frames. Raises DataError, naming the file, for missing or damaged data, and
     ConfigError for arrays that do not exist.
     """
 
@@ -172,7 +172,7 @@ def _text(file: Path, array: np.ndarray) -> str:
 
 
 def _in_native_order(array: np.ndarray) -> np.ndarray:
-    """Return the array with its numbers in this machine's byte order."""
+    """Return the array in this machine's byte order."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -1,4 +1,4 @@
-"""Meta-World: fifty tasks of a Sawyer arm at a table, drawn by OpenGL.
+"""Meta-World: fifty tasks of a Sawyer arm at a table, with images drawn by OpenGL.
 
 Yu et al. 2019, https://arxiv.org/abs/1910.10897. As in LeRobot, the camera is Meta-World's corner2
 and images are upright. The camera's position is from Seo et al. 2022.
@@ -84,7 +84,7 @@ class MetaWorld(Environment):
     def step(self, action: np.ndarray) -> bool:
         """Apply an action (4): move the hand by (x, y, z) cm, and drive the gripper.
 
-        Each number is clipped to [-1, 1]. Raises DataError for an action that has another shape or
+        Each value is clipped to [-1, 1]. Raises DataError for an action that has another shape or
         is not finite.
         """
         self.info.action.check(action)
@@ -113,7 +113,7 @@ class MetaWorld(Environment):
 
 
 class _Simulation:
-    """The simulation of one task, with its expert; its renderer is made for the first image."""
+    """The simulation of one task, with its expert; the first `draw` makes the renderer."""
 
     def __init__(self, metaworld: Any, task: str, size: int) -> None:
         # these environments include the goal in the state, because the experts need the goal
@@ -154,7 +154,7 @@ class _Simulation:
         return action.clip(-1, 1).astype(np.float32)
 
     def draw(self) -> np.ndarray:
-        """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
+        """Draw an upright image (Y X 3) uint8; the OpenGL context must be current."""
         if self.renderer is None:  # there is no renderer if only the expert acts
             self.renderer = _Renderer(self.environment.model, self.size)
         return self.renderer.draw(self.environment.data)
@@ -166,7 +166,7 @@ class _Simulation:
 
 
 class _Renderer:
-    """Draws one model, without shadows, reflections or anti-aliasing.
+    """Draws one MuJoCo model, without shadows, reflections or anti-aliasing.
 
     On a CPU, drawing with all three would take thirteen times as long.
     """

@@ -90,7 +90,7 @@ class DiffusionPolicy:
         )
 
     def _read_bounds(self, names: Sequence[str]) -> np.ndarray:
-        """Return the first frame of each episode, then the end of the last episode (episodes + 1).
+        """Return (episodes + 1) indices: each episode's first frame, then the last episode's end.
 
         names: the arrays that the episodes need.
 
@@ -116,14 +116,14 @@ class DiffusionPolicy:
         return np.concatenate([[0], ends])
 
     def _is_unit_range(self, key: str) -> bool:
-        """Return whether an array's images are floats in [0, 1], by its first readable episode."""
+        """Return whether images are floats in [0, 1], judging by the first readable episode."""
         if self.buffer.arrays[key].dtype.kind != "f":
             return False
         spans = pairwise(self.bounds.tolist())
         return is_unit_range(first_readable(spans, lambda span: self.buffer.read(key, *span)))
 
     def ids(self) -> Sequence[str]:
-        """Return the episodes' indices, as six digits."""
+        """Return the episodes' indices, each as six digits."""
         return [f"{number:06d}" for number in range(len(self.bounds) - 1)]
 
     def read(self, episode: str) -> Episode:

@@ -33,7 +33,7 @@ IMAGE_DTYPES = ("video", "image")
 class LeRobotConfig:
     """Which features hold images, actions and proprioception, and what the actions mean.
 
-    LeRobot records the name of each number of an action, but not its meaning.
+    LeRobot records the name of each dimension of an action, but not its meaning.
     """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class LeRobot:
         """Return {episode's id: key of its location}, in the order of the episodes' indices.
 
         The ids are taken from the sidecar. If LeRobot added an episode after the sidecar was
-        written, the episode's id is its index. Raises DataError if the sidecar is about another
+        written, the episode's id is its index. Raises DataError if the sidecar belongs to another
         dataset.
         """
         locations = self.layout.locations
@@ -212,7 +212,7 @@ class LeRobot:
     def _numbers(
         self, location: EpisodeLocation, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
     ) -> np.ndarray:
-        """Join the numbers of several features, row by row -> (n D) float32."""
+        """Join the values of several features, row by row -> (n D) float32."""
         where = f"{location.table}: {', '.join(keys)}"
         try:
             columns = [np.array([row[key] for row in rows]) for key in keys]
@@ -243,7 +243,7 @@ def _image_size(key: str, feature: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _number_names(key: str, feature: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of a feature's numbers; they are made up if the feature lists no names."""
+    """Return the names of a feature's dimensions; they are made up if the feature lists none."""
     names = feature.get("names")
     if isinstance(names, dict):
         names = next(iter(names.values()), None)

@@ -1,4 +1,4 @@
-"""The statistics of each feature that LeRobot stores, per episode and for the whole dataset."""
+"""LeRobot's statistics of each feature, per episode and for the whole dataset."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ Summary = dict[str, list[Any]]
 
 
 def summarise(statistics: Statistics, first: int, stop: int) -> Summary:
-    """Return the ten statistics that LeRobot stores, of the columns first..stop-1."""
+    """Return LeRobot's ten statistics of the columns first..stop-1."""
     columns = {
         "min": statistics.min,
         "max": statistics.max,

@@ -45,10 +45,10 @@ class TableFiles:
         self._number = FileNumber()
         self._writer: Any = None
         self._path = Path()
-        self._rows = 0  # number of rows in the open file
+        self._rows = 0  # number of rows written to the open file
 
     def reserve(self, rows: int) -> FileNumber:
-        """Return the file for the next `rows` rows; it is a new file if the open file is full."""
+        """Return the file for the next `rows` rows: a new file if the open file lacks room."""
         if self._writer is not None:
             size = self._path.stat().st_size
             if size + size / self._rows * rows >= self._limit:
@@ -76,7 +76,7 @@ class TableFiles:
 def frame_schema(features: Features) -> Any:
     """Return the schema of the tables in data/, in LeRobot's types.
 
-    The schema's metadata repeat the columns' types for Hugging Face's library `datasets`.
+    The schema's metadata also holds the columns' types, for Hugging Face's library `datasets`.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
     types = {"float32": arrow.float32(), "int64": arrow.int64()}
@@ -104,7 +104,7 @@ def frame_schema(features: Features) -> Any:
 def frame_table(schema: Any, columns: Mapping[str, np.ndarray | list[Any]]) -> Any:
     """Make a table of a schema.
 
-    columns: {name: column}; a column is an array of numbers (n) or (n D), or a list of images.
+    columns: {name: column}; a column is a numeric array (n) or (n D), or a list of images.
     """
     arrow = import_optional("pyarrow", extra="lerobot")
     arrays = []

@@ -69,7 +69,7 @@ def decode_video(path: Path, first: float, count: int, fps: float, camera: Camer
 
 
 def _check_size(frame: Any, camera: Camera) -> None:
-    """Raise ValueError if a frame or a codec's context has another size than the camera."""
+    """Raise ValueError if a frame or a codec's context does not have the camera's image size."""
     if (frame.height, frame.width) != (camera.height, camera.width):
         raise ValueError(
             f"frames of {frame.height} x {frame.width} pixels, "
@@ -146,7 +146,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """Where an episode's video is: the file, and the seconds in it at which the episode is."""
+    """Where an episode's video is: the file, and when the episode begins and ends, in seconds."""
 
     file: FileNumber
     begin: float
@@ -167,7 +167,7 @@ class VideoFiles:
         self._number = FileNumber()
         self._container: Any = None  # the open file
         self._stream: Any = None
-        self._bytes = self._frames = 0  # written to the open file so far
+        self._bytes = self._frames = 0  # how much was written to the open file
         self.properties = self._encode_black(camera)
 
     def _encode_black(self, camera: Camera) -> dict[str, Any]:

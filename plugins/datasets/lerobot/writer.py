@@ -133,7 +133,7 @@ class LeRobotWriter:
             files.close()
 
     def _number_columns(self, episode: Episode) -> dict[str, np.ndarray]:
-        """Return {feature: column (n) or (n D)} for all features that are numbers."""
+        """Return {feature: column (n) or (n D)} for all numeric features."""
         frame = np.arange(len(episode))
         task = self.tasks.setdefault(episode.instruction, len(self.tasks))
         state = {STATE: episode.proprio} if self.info.proprio else {}
@@ -175,7 +175,7 @@ class LeRobotWriter:
         return summaries
 
     def _split(self, statistics: Statistics) -> dict[str, Summary]:
-        """Split the statistics of all columns of numbers into those of each feature."""
+        """Split the statistics of all numeric columns by feature."""
         summaries, first = {}, 0
         for key, feature in self.features.items():
             if feature["dtype"] not in ("video", "image"):

@@ -22,8 +22,8 @@ from core.formats import (
 from plugins.datasets.rlds.features import STEPS, StepFeature, read_features
 from plugins.datasets.rlds.records import Values, read_example, record_offsets
 
-# the usual names of two features, the proprioception and the instruction; of each, the first name
-# that exists is read
+# the usual names of two features, the proprioception and the instruction; for each, the first
+# existing name is used
 STATES = ("observation/state", "observation/proprio")
 INSTRUCTIONS = (
     "language_instruction",
@@ -110,13 +110,13 @@ class Rlds:
         )
 
     def _dimension_names(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Return names for the numbers of joined features, made from the features' last words."""
+        """Name the dimensions of joined features, using the last words of the features' names."""
         return dimension_names([(key.rpartition("/")[2], self.features[key].width) for key in keys])
 
     def ids(self) -> Sequence[str]:
         """Return the episodes' ids "<shard>/<index of the record>".
 
-        In a damaged shard, the last id stands for the record that cannot be found.
+        A shard's ids end at a record with a damaged header: later records cannot be found.
         """
         return [*self.locations]
 
@@ -147,7 +147,7 @@ class Rlds:
     def _columns(
         self, values: Mapping[str, Values], keys: Sequence[str], where: str
     ) -> list[np.ndarray]:
-        """Return one array (n D) for each feature: its numbers, one row per step."""
+        """Return one array (n D) for each feature, with one row per step."""
         columns = []
         for key in keys:
             flat = np.array(values.get(f"{STEPS}/{key}", ()))
@@ -187,5 +187,5 @@ def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
 
 
 def _first(names: Sequence[str], features: Mapping[str, StepFeature]) -> tuple[str, ...]:
-    """Return a tuple with the first name that is a feature; an empty tuple if no name is."""
+    """Return a tuple of the first name that is a feature, or () if none of the names is."""
     return next(((name,) for name in names if name in features), ())

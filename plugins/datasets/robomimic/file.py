@@ -1,4 +1,4 @@
-"""A file whose writes never fail for HDF5, even if the disk is full.
+"""A file that hides write errors, for example of a full disk, from HDF5.
 
 HDF5 crashes the process if writing fails while HDF5 closes a file.
 """

@@ -1,4 +1,4 @@
-"""Reads HDF5 files, and checks that they hold as many bytes as a dataset claims."""
+"""Reads HDF5 files, and checks that they are large enough for the sizes that datasets claim."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from core.formats import check_claimed_size, file_size
 def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
     """Open a file; yield its group `data`, and the demonstration `demo` (None if `demo` is "").
 
-    If code in the `with` block fails on damaged data, the result is a DataError that names the file
+    If code in the `with` block fails on damaged data, this raises a DataError that names the file
     and the demonstration.
     """
     h5py = import_optional("h5py", extra="robomimic")
@@ -34,7 +34,7 @@ def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
 
 
 def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
-    """Read a dataset of numbers; raises DataError if it is missing or incomplete."""
+    """Read a numeric dataset; raises DataError if it is missing or incomplete."""
     if name not in group:
         raise DataError(f"{file}, {group.name}: has no '{name}'{did_you_mean(name, [*group])}")
     dataset, where = group[name], f"{file}, {group.name}/{name}"

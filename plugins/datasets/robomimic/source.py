@@ -27,7 +27,7 @@ from plugins.datasets.robomimic.hdf5 import open_demonstration, read_dataset, re
 from plugins.datasets.robomimic.sidecar import Sidecar, read_episode_sidecar, read_sidecar
 
 # the observations of the hand's pose and the fingers: first their names in robomimic, then in
-# LIBERO; the first names that all exist are read
+# LIBERO; the first tuple whose names all exist is used
 PROPRIO = (
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
     ("ee_states", "gripper_states"),

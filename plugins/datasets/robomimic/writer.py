@@ -37,8 +37,8 @@ class RobomimicWriterConfig:
     next_obs: bool = False
     """whether frames also hold the next frame's observation, for offline RL; doubles the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
-    """number of episodes per task, taken from the task's last episodes, that are listed in the mask
-    "valid"; all others are listed in the mask "train". 0: no masks are written.
+    """number of each task's last episodes that go into the mask "valid"; all others go into
+    the mask "train". 0: no masks are written.
     """
     env_args: Mapping[str, Any] = field(default_factory=dict)
     """the settings from which robomimic builds the environment: env_name, type, env_kwargs."""
@@ -76,7 +76,7 @@ class RobomimicWriter:
 
 
 class Demonstrations:
-    """The file of demonstrations; RobomimicWriter calls all its methods in the same thread."""
+    """The file of demonstrations; RobomimicWriter calls all methods of this class in one thread."""
 
     def __init__(self, config: RobomimicWriterConfig, info: StoreInfo, out: Path) -> None:
         h5py = import_optional("h5py", extra="robomimic")
@@ -158,9 +158,9 @@ class Demonstrations:
 def split_names(names: Sequence[str]) -> dict[str, slice]:
     """Group the proprioception's columns by name into observations; return {observation: columns}.
 
-    For example, the columns pos_0, pos_1, pos_2 and grip become the observations pos and grip. If
-    no column's name ends in an index, or if robomimic does not allow an observation's name, then
-    all columns are one observation, "proprio".
+    For example, the columns pos_0, pos_1, pos_2 and grip become the observations pos and grip. All
+    columns become one observation, "proprio", if each group would be a single column, if robomimic
+    does not allow a group's name, or if a reader could not restore the columns' names.
     """
     columns: dict[str, slice] = {}
     first = 0

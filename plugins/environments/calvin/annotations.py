@@ -36,7 +36,7 @@ def read_annotations(path: Path) -> Any:
 
 
 def _check_claims(stream: BytesIO) -> None:
-    """Raise ValueError if a pickle claims more bytes or memoised objects than it has bytes.
+    """Raise ValueError if a pickle is too short for the data or memoised objects that it claims.
 
     Without this check, the unpickler would allocate the claimed sizes before it reads the data.
     """
@@ -49,7 +49,7 @@ def _check_claims(stream: BytesIO) -> None:
 
 
 class _Array(np.ndarray):
-    """An array that is first made empty and then filled, because numpy pickles arrays so.
+    """An array that is made empty and filled later, which is how numpy unpickles arrays.
 
     Raises ValueError if the array claims more bytes than the pickle holds for it.
     """

@@ -14,7 +14,7 @@ ROBOT = (
     *(0.02586889, -0.2313129, 0.5712808, 3.09045411, -0.02908596, 1.50013585, 0.07999963),
     *(-1.21779124, 1.03987629, 2.11978254, -2.34205014, -0.87015899, 1.64119093, 0.55344928, 1.0),
 )
-# positions in metres at which a block can be at the start: the slider's two ends, then two places
+# possible positions of a block at the start, in metres: the slider's two ends, then two places
 # on the table
 SLIDER = {
     "slider_left": (-2.40851662e-01, 9.24044687e-02, 4.60990009e-01),

@@ -7,7 +7,7 @@ from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 RATE = 30.0  # Hz
 # {Joinery's name of a camera: calvin_env's name of it}
 CAMERAS = {"static": "static", "wrist": "gripper"}
-# names of the numbers in CALVIN's `robot_obs`
+# names of the dimensions of CALVIN's `robot_obs`
 PROPRIO = (
     *("tcp_x", "tcp_y", "tcp_z", "roll", "pitch", "yaw", "gripper_opening"),
     *(f"joint_{number}" for number in range(1, 8)),

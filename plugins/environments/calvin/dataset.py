@@ -71,7 +71,7 @@ class CalvinData:
         return [*self.stretches]
 
     def read(self, episode: str) -> Episode:
-        """Read one stretch with its last frame; raises a DataError that names the frame's file."""
+        """Read a stretch, including its last frame; a DataError names the frame's file."""
         stretch = self.stretches[episode]
         length = stretch.last + 1 - stretch.first
         if not 0 < length <= MAX_LENGTH:
@@ -97,7 +97,7 @@ class CalvinData:
         return Episode(episode, stretch.task, stretch.instruction, images, actions, proprio)
 
     def _read_frame(self, number: int) -> Mapping[str, np.ndarray]:
-        """Read the arrays of a frame that a policy needs, and check their shapes."""
+        """Read the arrays that a policy needs from a frame, and check their shapes."""
         file = self.folder / f"episode_{number:07d}.npz"
         frame = read_npz(file, (*IMAGES.values(), *NUMBERS))
         shapes = {key: array.shape for key, array in frame.items()}
@@ -110,7 +110,7 @@ class CalvinData:
 
 
 def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
-    """Return {name: annotated stretch}; a name is the annotation's index and first and last frame.
+    """Return {name: annotated stretch}; a name holds the annotation's index, first and last frame.
 
     Raises DataError for annotations of another layout.
     """

@@ -110,8 +110,8 @@ class Calvin(Environment):
     def step(self, action: np.ndarray) -> bool:
         """Apply an action (7); return whether the task is done, according to CALVIN's oracle.
 
-        The gripper opens if its number is above 0, and closes otherwise. Raises DataError for an
-        action that has another shape or is not finite.
+        The gripper opens if the last value is above 0, and closes otherwise. Raises DataError for
+        an action that has another shape or is not finite.
         """
         if self._task is None:
             raise DataError("calvin has no task yet; reset or begin_chain and proceed come first")
