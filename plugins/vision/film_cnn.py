@@ -29,8 +29,8 @@ class FiLMConfig:
     channels: Annotated[int, Gt(0)] = 48
     """number of feature maps."""
     blocks: Annotated[int, Gt(0)] = 2
-    """number of residual blocks that the instruction modulates; the first block has a 1 x 1 kernel, the
-    other blocks have 3 x 3 kernels.
+    """number of residual blocks that the instruction modulates; the first block has a 1 x 1 kernel,
+    the other blocks have 3 x 3 kernels.
     """
     keypoints: Annotated[int, Ge(0)] = 32
     """number of keypoints per camera that the instruction picks out of the image; 0: no keypoints.
