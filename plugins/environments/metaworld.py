@@ -134,7 +134,7 @@ class _Simulation:
         # `reset` arranges the scene twice, both times with the placement that was just drawn
         self.environment._freeze_rand_vec = True
         self.state, _ = self.environment.reset()
-        # Meta-World moves the goal after it computes the positions that are drawn. Without this
+        # Meta-World moves the goal after it computes the positions for the renderer. Without this
         # line, the first image would show the previous episode's goal.
         mujoco.mj_kinematics(self.environment.model, self.environment.data)
 
@@ -154,8 +154,8 @@ class _Simulation:
         return action.clip(-1, 1).astype(np.float32)
 
     def draw(self) -> np.ndarray:
-        """Draw an upright image (Y X 3) uint8; the OpenGL context must be current."""
-        if self.renderer is None:  # there is no renderer if only the expert acts
+        """Draw (Y X 3) uint8, upright; the OpenGL context must be current."""
+        if self.renderer is None:  # the first image needs a renderer
             self.renderer = _Renderer(self.environment.model, self.size)
         return self.renderer.draw(self.environment.data)
 
@@ -195,7 +195,7 @@ class _Renderer:
         """
         mujoco, viewport = self.mujoco, self.viewport
         image = np.empty((viewport.height, viewport.width, 3), np.uint8)
-        mujoco.mj_camlight(self.model, data)  # the camera may have moved since the last step
+        mujoco.mj_camlight(self.model, data)  # `__init__` may have moved the camera
         mujoco.mjv_updateScene(
             self.model,
             data,
@@ -205,7 +205,7 @@ class _Renderer:
             mujoco.mjtCatBit.mjCAT_ALL,
             self.scene,
         )
-        # the buffer of another renderer may be bound
+        # another renderer may have bound its own buffer
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         mujoco.mjr_render(viewport, self.scene, self.context)
         mujoco.mjr_readPixels(image, None, viewport, self.context)

@@ -55,7 +55,7 @@ class DiscreteHead(PolicyHead):
     of the backbone, and the dimensions are independent given the readout. RoboVLMs' discrete
     formulation, RT-2 and OpenVLA work differently: there, the bins are the last tokens in the
     language model's vocabulary. The language model writes one dimension after another, so that each
-    dimension depends on the earlier dimensions. The gripper is binned like the other dimensions.
+    dimension depends on the earlier dimensions. Those models bin the gripper, too.
 
     The head has no memory. With `formulation = "interleaved"` the backbone puts the history into
     the readout. With `formulation = "policy_head"` the actions of a frame depend on that frame
@@ -83,7 +83,7 @@ class DiscreteHead(PolicyHead):
         if self.config.decode == "argmax":
             index = logits.argmax(dim=-1)
         else:
-            # The centres are equally spaced, so the centre of the mean index is the mean centre.
+            # The centres are equally spaced, so the mean index gives the mean of the centres.
             index = logits.softmax(dim=-1) @ torch.arange(
                 self.config.bins, device=logits.device, dtype=logits.dtype
             )

@@ -133,7 +133,7 @@ class LSTMHead(PolicyHead):
         }
 
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
-        """Return the actions (B H A) of one frame, and the next state.
+        """Return the actions (B H A) of the newest frame, and the next state.
 
         Every step runs the whole window from a fresh LSTM state, as training does. RoboVLMs instead
         carries the LSTM's state for the first T steps, and runs the last T features anew at every
@@ -141,7 +141,7 @@ class LSTMHead(PolicyHead):
         """
         readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
         newest = state["count"].clamp(max=self.window - 1)
-        # (B T H A); the entries after the newest frame are meaningless
+        # (B T H A); the actions of frames after the newest are meaningless
         actions = self._actions(*self._run(readouts))
         rows = torch.arange(len(newest), device=newest.device)
         return actions[rows, newest], {"readouts": readouts, "count": newest + 1}
@@ -191,8 +191,8 @@ def _mlp(widths: Sequence[int]) -> nn.Sequential:
     """Build linear layers with ReLU between them, initialised after He et al. (2015).
 
     That initialisation keeps the scale of the activations from layer to layer. With torch's
-    default, the LSTM's small outputs shrink about a hundredfold in these layers, and the policy
-    stays a constant for hundreds of steps.
+    default, the LSTM's small outputs shrink about a hundredfold in these layers, and for hundreds
+    of training steps the policy gives the same actions for all inputs.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

@@ -26,11 +26,11 @@ class SentencePieceConfig:
     width: Annotated[int, Gt(0)] = 128
     """width of every token."""
     layers: Annotated[int, Ge(0)] = 0
-    """pre-norm transformer layers over the embeddings; with 0, tokens are mixed only in the
-    backbone.
+    """number of pre-norm transformer layers over the embeddings; with 0, only the backbone mixes
+    tokens.
     """
     heads: Annotated[int, Gt(0)] = 4
-    """attention heads per layer; the width must be a multiple of this number."""
+    """number of attention heads per layer; the width must be a multiple of this number."""
     max_tokens: Annotated[int, Gt(0)] = 64
     """maximum number of tokens in an instruction."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from core import ConfigError, Register, TokenGroup, VisionEncoder, hookimpl, resize_images
 
-STRIDE = 4  # pixels per cell of the feature map
+STRIDE = 4  # side of a feature map's cell, in pixels
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class FiLMConfig:
     width: Annotated[int, Gt(0)] = 128
     """width of every token."""
     channels: Annotated[int, Gt(0)] = 48
-    """channels of the feature maps."""
+    """number of feature maps."""
     blocks: Annotated[int, Gt(0)] = 2
-    """residual blocks that the instruction modulates; the first block has a kernel of 1 x 1, the
-    other blocks have kernels of 3 x 3.
+    """number of residual blocks that the instruction modulates; the first block has a 1 x 1 kernel,
+    the other blocks have 3 x 3 kernels.
     """
     keypoints: Annotated[int, Ge(0)] = 32
     """number of keypoints per camera that the instruction picks out of the image; 0: no keypoints.
@@ -47,13 +47,13 @@ class FiLMConfig:
 
 
 class FiLMEncoder(VisionEncoder):
-    """Turns each camera's images into a grid of patch tokens and one token of all keypoints.
+    """Turns each camera's images into a grid of patch tokens and one token for all keypoints.
 
     Cameras share no weights. The instruction scales and shifts every channel of the feature maps
-    (FiLM: Perez et al. 2018). In these maps, a position describes only the image near it. A
-    keypoint is the mean position in a feature map, weighted by a softmax over the map (Levine et
-    al. 2016). With FiLM and keypoints, the policy learns to bind a word to a place from thousands
-    of samples rather than millions.
+    (FiLM: Perez et al. 2018). Apart from the norms, each cell of a map depends only on the image
+    near it. A keypoint is the mean position in a feature map, weighted by a softmax over the map
+    (Levine et al. 2016). With FiLM and keypoints, the policy learns to bind a word to a place from
+    thousands of samples rather than millions.
 
     Raises ConfigError if there is no instruction, or if a camera's name is not allowed as the name
     of a torch module.
@@ -150,8 +150,8 @@ class FiLMBlock(nn.Module):
 def expected_places(logits: Tensor) -> Tensor:
     """Apply a spatial softmax to K maps (n K Y X) -> mean positions and their variances (n 4*K).
 
-    The result holds K mean rows, the K variances of the row, K mean columns, and the K variances of
-    the column. Rows and columns are coordinates in [-1, 1].
+    The result holds K means of the row, K variances of the row, K means of the column and K
+    variances of the column, in this order. Rows and columns are coordinates in [-1, 1].
     """
     weights = rearrange(logits.flatten(2).softmax(-1), "n k (y x) -> n k y x", y=logits.shape[2])
     moments = []

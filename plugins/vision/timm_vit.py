@@ -117,7 +117,7 @@ class TimmEncoder(VisionEncoder):
         return TokenGroup(rearrange(tokens, "(b t) v n d -> b t (v n) d", b=batch, t=window))
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Load all weights except the classifier's weights.
+        """Load the weights of the timm model, without its classifier.
 
         Raises ConfigError that lists what does not fit, or says why the download failed.
         """

@@ -27,7 +27,7 @@ class RayCamera:
 
         size: rows and columns of the image.
         field_of_view: vertical field of view in degrees.
-        floor: name of a geom; only the top of this geom is visible.
+        floor: name of a geom that has the colour of its top face everywhere.
         """
         import mujoco
 
@@ -65,7 +65,7 @@ class RayCamera:
         Rays and position are in the world's axes.
         """
         results = (self._geom, self._distance, *self._normals)
-        # None: geoms of all groups; 1: also static geoms; -1: geoms of all bodies
+        # None: include all groups of geoms; 1: include static geoms; -1: exclude no body
         self._multi_ray(
             self.model, data, position, rays.ravel(), None, 1, -1, *results, len(rays), FARTHEST
         )
@@ -85,7 +85,7 @@ class RayCamera:
 
     @cached_property
     def _extent(self) -> np.ndarray:
-        """Half the size of each geom's box (geoms 3)."""
+        """Half the side lengths of each geom's box (geoms 3)."""
         import mujoco
 
         size, kind = self.model.geom_size.copy(), self.model.geom_type[:, None]

@@ -35,7 +35,7 @@ class TabletopTask:
         after it, for example {"drawer": DRAWER_TRAVEL}. Fixtures are "drawer" and "slider", in
         metres; "lamp"; and "room", whether the drawer has room for a block.
     blocks: the block that the task moves, if any; for stacking, also the block below.
-    pushes: whether the task pushes a block. A pushed block needs free space to its sides.
+    pushes: whether the task pushes a block. A pushed block needs free space on all four sides.
     uses_up: whether the task's blocks no longer stand free on the table afterwards.
     """
 
@@ -63,10 +63,12 @@ def _is_lifted(colour: str, before: State, now: State) -> bool:
 
 
 def _is_pushed(colour: str, direction: int, before: State, now: State) -> bool:
-    """Return whether a block has moved by more than four centimetres, on the table.
+    """Return whether a block on the table has moved more than four centimetres in `direction`.
 
-    The block must also have moved further than all other blocks: a block that is merely pushed
-    along by another block moves less than that block and does not count.
+    No other block may have moved further: a block that is merely pushed along by another block
+    moves less than that block and does not count.
+
+    direction: 1 for right, -1 for left.
     """
     distances = {
         name: direction * (block.position[0] - before.blocks[name].position[0])
@@ -78,7 +80,7 @@ def _is_pushed(colour: str, direction: int, before: State, now: State) -> bool:
 
 
 def _is_rotated(colour: str, before: State, now: State) -> bool:
-    """Return whether a block has turned by 35 degrees counter-clockwise, on the table."""
+    """Return whether a block on the table has turned counter-clockwise by more than 35 degrees."""
     turn = wrap(now.blocks[colour].yaw - before.blocks[colour].yaw)
     return bool(turn > np.radians(35) and now.blocks[colour].position[2] < 1.5 * HALF_BLOCK)
 

@@ -30,7 +30,7 @@ from plugins.vlms.huggingface.model import CPU, build_part, repeated_blocks, rob
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A language model; the recipe's `action_tokens` set which tokens attend to which."""
+    """A language model and its positions; the recipe's `action_tokens` section defines the mask."""
 
     model: str = field(metadata={"located": True})
     """folder that holds config.json (a relative path starts at the recipe's folder), or the name of
@@ -68,7 +68,7 @@ class HuggingFaceBackbone(Backbone):
             getattr(module, "is_causal", True) for module in self.model.modules()
         )
         self.longest = getattr(self.model.config, "sliding_window", None)
-        # All attention functions except sdpa add the mask to the scores.
+        # sdpa takes a boolean mask; eager attention adds a mask of numbers to the scores.
         self.additive_mask = self.model.config._attn_implementation != "sdpa"
         self.on_grid = config.positions == "grid"
         if self.on_grid and self.part.config.model_type not in MODELS:
@@ -199,7 +199,7 @@ class HuggingFaceBackbone(Backbone):
     def _raise_if_too_long(self, length: int) -> None:
         """Raise ConfigError for a sequence longer than the sliding window.
 
-        A layer with a sliding window would ignore the mask.
+        The mask that is passed to the model replaces the mask that limits attention to the window.
         """
         if self.longest is not None and length > self.longest:
             raise ConfigError(

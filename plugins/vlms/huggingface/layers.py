@@ -3,7 +3,7 @@
 A model finds its attention function by name, in transformers' attention interface. The name
 "joinery" stands for a function that puts the keys and values of earlier tokens before the new ones,
 records the joined keys and values, and then does what transformers' own "sdpa" does. The
-`Recording` is a keyword argument of each call and no global variable, so that threads and models
+`Recording` is a keyword argument of each call, not a global variable, so that threads and models
 share nothing.
 """
 
@@ -45,7 +45,7 @@ class Recording:
     open: bool = True
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the past before a layer's keys and values (S K L d) -> (S K P+L d), and record it."""
+        """Put the past before keys and values (S K L d) -> (S K P+L d), and record the result."""
         if self.past is not None:
             keys = torch.cat([self.past.keys[layer], keys], dim=2)
             values = torch.cat([self.past.values[layer], values], dim=2)
@@ -99,11 +99,11 @@ def find_obstacle(model: Any) -> str:
 
 @torch.no_grad()
 def rotates_all_keys_alike(model: Any, blocks: Sequence[nn.Module]) -> bool:
-    """Return whether the recorded keys of all layers are rotated exactly as `rotation_of` does.
+    """Return whether every layer rotates its recorded keys as `rotation_of` would.
 
     The test runs one token at position 0 and at position 7, each time alone. A token that sees only
     itself has the same hidden states at every position, so its keys may differ only by the
-    rotation. The result is False for models that rotate some layers differently or not at all.
+    rotation. The result is False for models in which some layers rotate differently or not at all.
     Raises ConfigError if running or rotating fails.
     """
     token = torch.linspace(-1, 1, model.config.hidden_size, dtype=model.dtype)
@@ -172,7 +172,7 @@ def _record_hidden_states(
     keywords: dict[str, Any],
     output: Any,
 ) -> None:
-    """Record a block's input and output, as a hook that gradient checkpointing does not rerun."""
+    """Record each block's output and the first block's input; checkpointing reruns no hook."""
     recording = keywords.get("recording")
     if recording is not None:
         if not recording.hidden_states:

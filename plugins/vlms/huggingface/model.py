@@ -1,6 +1,6 @@
 """A vision-language model of transformers, split into vision, words and language model.
 
-The name of a weight of the base model decides to which of three parts the weight belongs. The token
+A weight's name in the base model decides which of three parts the weight belongs to. The token
 embedding belongs to "text", the rest of the language model to "backbone", and all else to "vision".
 The output layer, which turns hidden states into scores of words, is either the token embedding or a
 fourth part.
@@ -191,8 +191,8 @@ def repeated_blocks(module: nn.Module) -> list[nn.Module]:
 def load_parts(path: Path) -> dict[Role, dict[str, Tensor]]:
     """Load a folder as transformers does, and sort its tensors: {role: {published name: tensor}}.
 
-    No code in the folder is run. Raises ConfigError that lists tensors that are missing, unexpected
-    or of another shape; an output layer may be missing.
+    No code in the folder is run. Raises a ConfigError that lists missing and unexpected tensors and
+    wrong shapes; an output layer may be missing.
     """
     if not path.is_dir():
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Arranges images as a model of transformers takes them, by get_image_features' arguments."""
+"""Arranges images for a model's get_image_features, whose arguments decide how."""
 
 import inspect
 from collections.abc import Callable
@@ -111,8 +111,7 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
         mixin = transformers.ImageProcessingMixin
         settings: dict[str, Any] = mixin.get_image_processor_dict(source)[0]
     except OSError as error:
-        # If the image processor could not be downloaded, a default could be wrong without any
-        # notice.
+        # If the download failed, the default could be wrong, and nobody would notice.
         if not Path(source).is_dir():
             raise ConfigError(
                 f"vision_encoder.model: the hub gives no image processor of '{source}'; set "

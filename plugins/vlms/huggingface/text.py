@@ -116,8 +116,7 @@ class HuggingFaceText(TextEncoder):
 
         The scores are capped if the model caps scores.
 
-        Raises ConfigError if the output layer was left out, because it is not the embedding and
-        `output` is false.
+        Raises ConfigError if `output` is false and the output layer is not the embedding.
         """
         if self.output is None and not self.part.tied:
             raise ConfigError(
@@ -152,7 +151,7 @@ class HuggingFaceText(TextEncoder):
         return self.part.description
 
     def _ids(self, instruction: str) -> list[int]:
-        """Return the ids of the whole prompt, which include the marker for the images."""
+        """Return the ids of the whole prompt, including the id that marks the images."""
         text = self.prompt.replace(INSTRUCTION, instruction)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids

@@ -97,7 +97,7 @@ class HuggingFaceVision(VisionEncoder):
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T V*N width).
 
-        The tokens carry their rows and columns if the model uses rows and columns of image tokens.
+        For Qwen2-VL and Qwen2.5-VL, the result includes each token's row and column.
         """
         batch, window = images[self.cameras[0]].shape[:2]
         resized = [

@@ -58,9 +58,9 @@ class Kosmos2BackboneConfig:
 class Kosmos2Backbone(Backbone):
     """Decoder after Magneto (Wang et al. 2022), as in Kosmos-2.
 
-    It multiplies the embeddings of all tokens by sqrt(width): of words, of image tokens and, as in
-    RoboVLMs, of action tokens. `pretrained` takes Kosmos-2's weights as Hugging Face publishes
-    them, or a RoboVLMs .ckpt.
+    It multiplies all embeddings by sqrt(width): those of words, image tokens and, as in RoboVLMs,
+    action tokens. `pretrained` takes Kosmos-2's weights as Hugging Face publishes them, or a
+    RoboVLMs .ckpt.
     """
 
     source = SOURCE
@@ -95,7 +95,7 @@ class Kosmos2Backbone(Backbone):
     def read(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states of the action tokens (B T Q width).
 
-        The last layer computes only the action tokens.
+        The last layer computes its outputs for the action tokens alone.
         """
         x, mask = self._begin(sequence)
         *layers, last = self.layers
@@ -247,8 +247,8 @@ def _mask_rows(mask: Tensor | None, columns: Tensor, length: int) -> Tensor:
 def sinusoids(position: Tensor, width: int) -> Tensor:
     """Return the sinusoidal embeddings of positions (S L) -> (S L D) float32.
 
-    The frequencies are those of Vaswani et al. (2017); all sines stand before all cosines. If all
-    sequences share one row of positions, the result is (1 L D).
+    As in fairseq, the frequencies fall from 1 to exactly 1/10000, and all sines stand before all
+    cosines. If all sequences share one row of positions, the result is (1 L D).
     """
     if position.stride(0) == 0:  # all sequences share one row of positions
         position = position[:1]
