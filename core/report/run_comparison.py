@@ -96,7 +96,7 @@ def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Char
 
 
 def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
-    """Return how many keys have the same value in all recipes, and a row for each other key.
+    """Return how many keys have the same value in all recipes, and a row for each of the others.
 
     Runs without a recipe are left out of the comparison.
     """

@@ -95,7 +95,7 @@ class Actor:
             name: np.stack([observation.images[name] for observation in observations])
             for name in self.info.cameras
         }
-        proprio = None  # the policy was trained without proprioception
+        proprio = None  # stays None if the policy was trained without proprioception
         if self.info.proprio:
             measurements = np.stack([observation.proprio for observation in observations])
             normalized = self.proprio_normalizer.normalize(measurements.astype(np.float32))

@@ -194,9 +194,10 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`remember` returns the tokens that `forward` returns, and all that `offers` names.
+    """`remember` returns the same tokens as `forward`, and what `offers` promises of the layers.
 
-    For every layer, it returns the keys and values, or the hidden states, if `offers` names them.
+    It returns every layer's keys and values if `offers` contains "keys_values", and every layer's
+    hidden states if it contains "hidden_states".
     """
     if not backbone.offers & {"keys_values", "hidden_states", "extend", "losses", "carry"}:
         return
@@ -272,7 +273,7 @@ def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None
 
 def other_tokens(whole: TokenSequence) -> Tensor:
     """Return tokens (S L width) that differ from the tokens of the sequences."""
-    # The tokens are random: a constant that is added to a token would be removed by a layer norm.
+    # Draw new tokens. Adding a constant to the old ones would not do: a layer norm removes it.
     return normal(*whole.tokens.shape, seed=16) * 3
 
 

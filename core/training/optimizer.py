@@ -4,7 +4,7 @@ The optimiser is AdamW; no plugin can replace it. Other code relies on two prope
 optimiser:
 - Each parameter group has the keys `part` and `full_lr`. core/training/joint_table.py reads `part`,
   and `set_learning_rate` below reads `full_lr`.
-- Its whole state consists of tensors, each of which belongs to one parameter.
+- The optimiser's state consists of tensors, each of which belongs to one parameter.
   core/weights/checkpoint.py saves and loads only such tensors.
 """
 
