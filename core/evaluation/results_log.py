@@ -71,7 +71,7 @@ class ResultsLog:
         self.entries.append(entry)
 
     def _check_identity(self, line: str, identity: Mapping[str, Any]) -> None:
-        """Raise DataError if the first line of the log holds the identity of another evaluation."""
+        """Raise DataError if the log's first line is damaged or identifies another evaluation."""
         try:
             old, new = _flat(json.loads(line)), _flat(identity)
         except (ValueError, AttributeError):

@@ -78,7 +78,7 @@ def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.n
 
 
 def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Name the dimensions of joined columns: `name` if a column has one, else `name_0` ...
+    """Name the dimensions of joined columns: `name` for a column of width 1, else `name_0` ...
 
     Raises DataError if a column has no numbers per frame, or more than MAX_WIDTH.
     """

@@ -32,9 +32,8 @@ class EpisodeSink(Protocol):
     """A dataset in another format, which is written episode by episode.
 
     Built as `build(config, *, info: StoreInfo, out: Path)`. Nothing exists at `out` yet; the sink
-    makes a file or a folder there. `out` is a temporary path: a finished dataset is moved from it
-    to the path that the user chose, and an unfinished dataset is removed. So nobody mistakes a part
-    of a dataset for the whole dataset.
+    makes a file or a folder there. `out` is a temporary path: a finished dataset is moved to the
+    path that the user chose, and an unfinished dataset is removed.
 
     A class that can write named features declares `holds_features = True`. Every other class
     receives `info` and the episodes without features.

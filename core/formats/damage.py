@@ -27,8 +27,8 @@ def first_readable(places: Iterable[Place], read: Callable[[Place], Value]) -> V
     tried. A single ConfigError does not show that a setting is wrong, because one file may lack
     what the setting names while the other files have it.
 
-    Stops at the third ConfigError, and raises the first. If all places fail, raises the first
-    ConfigError, or a DataError if there was no ConfigError.
+    The third ConfigError ends the search, and the first ConfigError is raised. If all places fail,
+    raises the first ConfigError, or a DataError if there was no ConfigError.
     """
     errors: list[DataError] = []
     mistakes: list[ConfigError] = []
@@ -66,7 +66,7 @@ def file_size(file: Path) -> int:
 
 
 def check_claimed_size(claimed: int, size: int, where: str) -> None:
-    """Raise DataError if `claimed` bytes are too many for `size` compressed bytes to unpack to.
+    """Raise DataError if `size` compressed bytes cannot unpack to as many as `claimed` bytes.
 
     Call this function before memory is allocated for the unpacked bytes.
     """

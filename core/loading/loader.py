@@ -94,8 +94,8 @@ class Loader:
     def _run(self, spans: Iterator[range], draw: Draw) -> Generator[Batch, None, None]:
         """Yield a batch for each span of positions, while `prefetch` further batches are prepared.
 
-        Each time the consumer's thread asks for a batch, it submits the tasks that fill a later
-        batch.
+        When the consumer asks for a batch, the consumer's thread submits the tasks that fill later
+        batches.
         """
         free = deque(self._make_buffer() for _ in range(self._prefetch + 1))
         jobs: deque[_Job] = deque()

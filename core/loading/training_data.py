@@ -125,7 +125,7 @@ class TrainingData:
         return loader(self.training), loader(self.validation)
 
     def describe(self) -> Iterator[str]:
-        """Yield a line for each dataset: its share of the samples, and what the dataset lacks."""
+        """Yield a line for each dataset: its share of the samples, its gaps, its conversions."""
         for dataset, share in zip(self.datasets, self.training.shares, strict=True):
             view = dataset.view
             recorded_actions = zip(

@@ -57,7 +57,7 @@ class StoreView:
 
     @cached_property
     def proprio_columns(self) -> list[int]:
-        """For each proprioceptive number of the store, its index among the policy's."""
+        """For each proprioceptive number of the store, its index in the policy's proprioception."""
         return [self.info.proprio.index(name) for name in self.store.info.proprio]
 
     @cached_property
@@ -227,10 +227,10 @@ def common_info(
 ) -> StoreInfo:
     """Return what a policy that is trained on several stores sees.
 
-    The policy has the first store's conventions and frame rate. It has every camera, every action
-    dimension and every proprioceptive number that at least one store has. The size of a camera is
-    taken from the first store that has the camera; the description of a feature is taken from the
-    first store that has the feature.
+    The policy has the first store's conventions and frame rate. It has the chosen cameras and
+    features, and every action dimension and proprioceptive number that at least one store has. The
+    size of a camera is taken from the first store that has the camera; the description of a feature
+    is taken from the first store that has the feature.
 
     cameras: names of the cameras to use; default: all.
     features: names of the features to use.

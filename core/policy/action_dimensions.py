@@ -10,7 +10,8 @@ class ActionDimensions(nn.Module):
     """Splits actions into continuous and binary dimensions, and joins them in the action's order.
 
     This class is a module, so that PyTorch moves its indices to the head's device. If the indices
-    were lists, they would be copied to the device at every step. Checkpoints do not hold them.
+    were lists, they would be copied to the device at every step. Checkpoints do not hold the
+    indices.
     """
 
     def __init__(self, action: ActionSpec) -> None:

@@ -190,7 +190,7 @@ def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered:
 
     where: what messages call the part; default: the kind of the part.
 
-    Raises ConfigError that names the plugin if the part follows another edition of the contract.
+    Raises ConfigError, naming the plugin, if the part follows another edition of the contract.
     """
     component, (contract, methods) = part.component, CONTRACTS[kind]
     name = f"{where or kind}.name: '{component.name}' of plugin {component.plugin}"

@@ -1,9 +1,8 @@
 """Runs the backbone on each row's newest frame only, with a cache of earlier results.
 
 The cache is a mapping of tensors (B ...). For a recurrent backbone, it holds the backbone's state.
-For any other backbone, it holds every layer's keys, values and (if the policy head reads them)
-hidden states for each of the window's L columns; the window's layout says which token a column
-holds.
+For any other backbone, it holds a column for each of the window's L tokens: the backbone's output,
+every layer's keys and values, and the hidden states if the policy head reads them.
 """
 
 from dataclasses import replace

@@ -246,8 +246,8 @@ class Policy(nn.Module):
         images = self.encode_images(batch, text, generator)
         context_length = self.action_tokens.context
         # If layers are kept, a full window drops half of its frames at once. After each drop, the
-        # remaining frames must be run again. Dropping one frame at every step would therefore be
-        # too slow.
+        # remaining frames must be run again, so it would be too slow to drop one frame at every
+        # step.
         keep = context_length // 2 if self.keeps == "layers" else context_length - 1
         window = add_frame(state.history, images.projected, batch.proprio, context_length, keep)
         sequence = self.action_tokens.layout(

@@ -83,8 +83,7 @@ def add_frame(
 
     history: the `history` of the previous `Window`; empty at first.
     context: number of frames that a sequence spans (C).
-    keep: when a row of the batch is full (C frames), how many of its latest frames are kept before
-        the new frame is added.
+    keep: number of latest frames that stay when a frame is added to a full row (C frames).
     """
     frame = {"tokens": vision.tokens}
     if vision.mask is not None or context > 1:

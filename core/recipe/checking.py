@@ -23,7 +23,7 @@ def fill(
     mistakes: list[str],
     other_keys: Collection[str] = (),
 ) -> T | None:
-    """Make a dataclass from `values`; if there are mistakes, append a line for each, return None.
+    """Make a dataclass from `values`, or append a line for each mistake and return None.
 
     where: the dotted path of the section, for the messages.
     mistakes: the list to which the lines are appended.
@@ -91,7 +91,7 @@ def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
 
 
 def _unsupported_values(path: str, value: Any) -> list[str]:
-    """Return a line for each value that TOML allows but no key takes: dates, infinities and NaN."""
+    """Return a line for each value that TOML allows but recipes do not: dates, infinities, NaN."""
     if isinstance(value, list | dict):
         entries = value.items() if isinstance(value, dict) else enumerate(value)
         lines: list[str] = []

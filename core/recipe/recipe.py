@@ -135,8 +135,8 @@ def load_recipe(
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
     overrides: `section.key=value` pairs from the command line.
-    environment: name of an environment that replaces the recipe's environment; the recipe's tasks
-        are then dropped.
+    environment: name of an environment that replaces the recipe's environment; the recipe's
+        `evaluate.tasks` and [demonstrations] are then dropped.
     """
     values = read_toml(path, "the recipe")
     rename_former_keys(values)
@@ -155,9 +155,8 @@ def load_recipe_of_run(
 ) -> Recipe:
     """Load the recipe of a trained run, to evaluate it.
 
-    Only `evaluate.*` and `environment.*` may be overridden, because the trained weights depend on
-    everything else.
-    Raises ConfigError with every mistake, one per line.
+    Only `evaluate.*` and `environment.*` may be overridden; the other keys describe how the policy
+    was built and trained. Raises ConfigError with every mistake, one per line.
     """
     mistakes = [
         f"override '{override}': only evaluate.* and environment.* may change now"
@@ -173,7 +172,7 @@ def load_recipe_of_run(
 
 
 def _replace_environment(values: dict[str, Any], name: str) -> None:
-    """Put another environment into `values`; drop the old environment's settings and tasks."""
+    """Replace the environment in `values`; drop its settings, the tasks and [demonstrations]."""
     own = values.get("environment")
     if isinstance(own, dict) and own.get("name") == name:
         return
