@@ -280,7 +280,7 @@ class _Checker:
     def section(
         self, name: str, config: type[T], tables: Mapping[str, Mapping[str, Any]]
     ) -> T | None:
-        """Make a section's dataclass; return None if it is missing or has mistakes."""
+        """Make a section's dataclass; return None if the section is missing or has mistakes."""
         return fill(config, tables[name], name, self.mistakes) if name in tables else None
 
     def part(
@@ -292,8 +292,8 @@ class _Checker:
     ) -> Part | None:
         """Make a part: sort the keys of its section into three groups, and check each group.
 
-        The groups are the keys that every part has, the keys that only parts of this kind have, and
-        the keys of the component.
+        The groups are the keys that every part can have, the keys that only parts of this kind can
+        have, and the keys of the component.
 
         where: the section's name in messages.
         kind_settings_type: the dataclass of the keys that only this kind of part has.
@@ -354,7 +354,7 @@ class _Checker:
     ) -> Choice | None:
         """Look up the component that a section names, and make the component's configuration.
 
-        other_keys: keys of the section that are not the component's, for the messages.
+        other_keys: further keys that the section may have, for the messages.
         """
         name = table.get("name")
         component = self.catalogue[kind].get(name) if isinstance(name, str) else None
@@ -427,8 +427,8 @@ class _Paths:
     def of_config(self, config: T, section: str, start: Path | None = None) -> T:
         """Return a configuration with absolute paths.
 
-        start: the folder to which all paths of the configuration are relative; default: the folder
-            that `start_of` returns for each key.
+        start: the folder to which each value of type Path is relative; default: the folder that
+            `start_of` returns for its key.
         """
         changes: dict[str, Any] = {}
         for f in fields(config):  # type: ignore[arg-type]

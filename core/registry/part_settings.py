@@ -73,7 +73,7 @@ class PartSettings:
     def keeps_pretrained_weights(self) -> bool:
         """Whether the weights from `pretrained` stay the same throughout training.
 
-        Checkpoints leave out such weights, since the weights can be loaded from `pretrained` again.
+        Checkpoints leave out such weights, since these can be loaded from `pretrained` again.
         """
         return bool(self.pretrained) and self.train is not True
 

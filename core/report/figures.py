@@ -127,8 +127,7 @@ def action_chunks(episode: PredictedEpisode) -> list[Chart]:
     starts = np.arange(0, length, max(1, horizon // 2, ceil(length / MAX_CHUNKS)))
     steps = starts[:, None] + np.arange(horizon)  # (chunks H)
     inside = steps < length
-    # NaN after the last action of each chunk ends the line of the chunk. One call of `plot` can
-    # therefore draw all chunks.
+    # One call of `plot` draws all chunks; a NaN after each chunk separates its line from the next.
     gap = np.full((len(starts), 1), np.nan)
     times = np.append(np.where(inside, steps, 0), np.zeros((len(starts), 1), int), axis=1)
 

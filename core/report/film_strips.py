@@ -100,8 +100,8 @@ def shrink(frames: np.ndarray, max_side: int) -> np.ndarray:
         return frames
     height, width = (max(1, side // factor) for side in frames.shape[1:3])
     down, across = (min(factor, side) for side in frames.shape[1:3])
-    # Half of the divisor is added before the division, which rounds down; the result is therefore
-    # rounded to the nearest integer.
+    # `//` rounds down; since half of the divisor is added first, the result is rounded to the
+    # nearest integer.
     total = np.full((len(frames), height, width, 3), down * across // 2, np.uint32)
     for y, x in np.ndindex(down, across):
         total += frames[:, y : height * down : down, x : width * across : across]
@@ -116,9 +116,9 @@ def _every(step: int, length: int) -> list[int]:
 def _tile(cameras: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
     """Tile the images (n Y X 3) of all cameras into an image (Y X 3) that is about square.
 
-    In each frame, the cameras' images lie side by side. Each image is padded to whole JPEG
-    blocks by repeating its last row and column. Returns the large image, and the number of frames
-    in each of its rows.
+    In each frame, the cameras' images lie side by side. Each image is padded to whole JPEG blocks
+    and to the height of the tallest image, by repeating its last row and column. Returns the
+    large image, and the number of frames in each of its rows.
     """
     height = max(_whole_blocks(frames.shape[1]) for frames in cameras)
     padded = []

@@ -37,8 +37,8 @@ class Fact:
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Fill in a template of core/report/templates; all text in `values` is escaped.
 
-    The page's Content-Security-Policy forbids every request. It allows only the page's own script,
-    identified by a checksum.
+    The page's Content-Security-Policy forbids every request, and every script except the page's
+    own, which it identifies by a checksum.
     """
     loader = PackageLoader("core.report")
     environment = Environment(

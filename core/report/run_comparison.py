@@ -59,7 +59,7 @@ def run_names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
-    """Return {name of a fact: its value for each run}; None if the run did not measure it.
+    """Return {name of a fact: its value for each run}; None for a run that did not measure it.
 
     The facts are success, controls, average chain length and validation errors.
     """
@@ -96,7 +96,7 @@ def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Char
 
 
 def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
-    """Return how many keys have the same value in all recipes, and a row for each of the others.
+    """Return the number of keys on which all recipes agree, and a row for each key that differs.
 
     Runs without a recipe are left out of the comparison.
     """

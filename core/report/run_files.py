@@ -1,7 +1,7 @@
 """Reads the files of a run's folder; a file may be missing, but a damaged file is an error.
 
-This needs only numpy and the standard library, so that runs of other machines and versions can be
-read.
+This module needs only numpy and the standard library, so that runs of other machines and versions
+can be read.
 """
 
 import struct

@@ -157,8 +157,8 @@ def joint_table(metrics: Metrics) -> JointTable | None:
 def _to_number(name: str, value: float) -> float:
     """Return a value as a float, or as an int if it is a count.
 
-    Raises ValueError if a count is NaN, or if the name holds a lone surrogate: half a character,
-    which JSON can hold but UTF-8 cannot.
+    Raises ValueError or OverflowError if a count is not finite, and ValueError if the name holds a
+    lone surrogate: half a character, which JSON can hold but UTF-8 cannot.
     """
     name.encode()
     if name.rpartition("/")[2] in COUNTS:

@@ -76,9 +76,10 @@ def measure_dimensions(store: EpisodeStore) -> list[Dimension]:
 def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[float, float]]:
     """Return the range (low, high) over which each dimension is drawn.
 
-    The range reaches from the least to the greatest finite value. If some values are outliers, it
-    is the range of the middle 98 % instead, extended on either side by half of its width, but not
-    beyond the least and the greatest value.
+    Without outliers, the range reaches from the least to the greatest value. With outliers, it is
+    the range of the middle 98 %, extended on either side by half of its width, but not beyond the
+    least and the greatest value. If one of these numbers is not finite, the range reaches from the
+    least to the greatest finite value.
     """
     statistics = store.statistics[feature]
     quantiles = zip(

@@ -47,7 +47,7 @@ def write_recording(store: EpisodeStore, episodes: Sequence[int], path: Path) ->
 
 
 def application_name(store: EpisodeStore) -> str:
-    """Return the store's name without the characters that Rerun refuses, dots for example."""
+    """Return the store's name, shortened, with dashes instead of dots and other characters."""
     return re.sub("[^A-Za-z0-9_ -]+", "-", store.name)[:64] or "store"
 
 

@@ -39,7 +39,7 @@ class Attempt:
     """The state of an attempt at a task; in a chain, every task is a separate attempt.
 
     seed: seed of the policy's random draws.
-    max_steps: control steps after which the attempt has failed.
+    max_steps: an attempt fails if its task is not done after this many control steps.
     blank: None, or names of features; the policy then sees black images, and zeros for these
         features.
     recording: whether `frames` and `commands` are collected.
@@ -78,7 +78,7 @@ class Attempt:
             (self.success, count), observation = yield call
             self.steps += count
             if self.recording:
-                # if the task is done earlier, the last actions of the chunk are not applied
+                # only the first `count` actions were applied: the task may be done before the last
                 last = actions[count - 1]
                 self.commands += [last] if self.commands else [actions[0], last]
             self._observe(observation)

@@ -60,7 +60,7 @@ def plan_attempts(
 ) -> list[PlannedAttempt]:
     """Return all attempts, condition by condition; within a condition, seed by seed.
 
-    The control that swaps words leaves out attempts whose instruction holds none of these words.
+    The control that swaps words leaves out attempts whose instruction holds no word to swap.
     """
     attempts = []
     for condition in (STANDARD, *settings.controls):

@@ -20,9 +20,9 @@ class Queue:
     success ends a standard attempt early.
 
     Among rollouts of the same rank, a row stays with the task of its previous attempt, because its
-    environment has loaded the scene of that task already. If the task has no attempts left, the row
-    takes the task with the most attempts left. Attempts at one task under one condition begin in
-    the order of the plan.
+    environment has loaded the scene of that task already. If the task has no attempts of this rank
+    left, the row takes the task with the most of them left. Attempts at one task under one
+    condition begin in the order of the plan.
     """
 
     def __init__(self, plan: Sequence[PlannedRollout], tasks: Mapping[str, Task]) -> None:

@@ -34,7 +34,7 @@ def run_rollouts(
     queue: Queue,
     start: Callable[[PlannedRollout], Rollout],
 ) -> Iterator[tuple[FinishedRollout, Timing]]:
-    """Run all rollouts of the queue; yield each rollout when it ends.
+    """Run all rollouts of the queue; yield each rollout, with its timing, when it ends.
 
     workers: the processes of the environments, one for each row in use; at most `num_rows`.
     num_rows: number of rows of the policy's batch.
@@ -121,7 +121,7 @@ class Row:
 def _policy_inputs(
     info: StoreInfo, attempts: Mapping[int, Attempt], num_rows: int
 ) -> tuple[list[Observation], list[str]]:
-    """Return every row's observation and instruction; rows without an attempt see zeros."""
+    """Return every row's observation and instruction; without an attempt, a row sees zeros."""
     blank = Observation(
         {
             name: np.zeros((camera.height, camera.width, 3), np.uint8)
@@ -130,8 +130,8 @@ def _policy_inputs(
         np.zeros(len(info.proprio), np.float32),
         {name: np.zeros(feature.shape, feature.dtype) for name, feature in info.features.items()},
     )
-    # Rows without an attempt get the instruction of another row. A different, longer instruction
-    # would add padding to the batch.
+    # Rows without an attempt get the instruction of an attempt in another row, which adds no
+    # padding to the batch.
     filler = next(iter(attempts.values())).instruction
     rows = [attempts.get(i) for i in range(num_rows)]
     return (

@@ -21,8 +21,9 @@ VERSION_WITHOUT_FEATURES = 1  # the schema of stores without named features
 def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any]:
     """Return the attributes of a store's root group.
 
-    A store with named features requires a reader of the second schema, because an older version
-    would append episodes without the features. Every version can read a store without features.
+    A store without named features has the first schema, which every version of Joinery can read. A
+    store with named features has the second schema, so that older versions refuse it: they would
+    append episodes without the features.
     """
     version = VERSION if info.features else VERSION_WITHOUT_FEATURES
     cameras = {}

@@ -29,15 +29,16 @@ class Cache:
     """A folder that holds one file for each key; threads and processes may share the folder.
 
     A file is written under a temporary name and renamed, so a killed process leaves no half-written
-    file under a key. A crash of the machine may truncate or damage files. A reader knows the size
-    or the checksum of the file that it reads, so it must notice such damage and `drop` the key.
+    file under a key. A crash of the machine may truncate or damage files. A reader must therefore
+    check the size or the checksum of a file, and `drop` its key if the file is damaged.
 
     Each process measures the size of the folder at its first write. After that, it measures the
     folder again each time that it has written a twentieth of the limit. If the folder is larger
     than nine tenths of the limit, the process removes files until the folder is no larger than four
-    fifths of the limit. So two processes together exceed the limit by at most their last file each.
-    Each further process may add a twentieth of the limit between two measurements. A file can be
-    removed while a reader has it open or mapped: the reader can still read the contents.
+    fifths of the limit. So if two processes write, the folder exceeds the limit by at most the last
+    file of each. Each further process may add a twentieth of the limit between two measurements. A
+    file can be removed while a reader has it open or mapped: the reader can still read the
+    contents.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
