@@ -1,4 +1,4 @@
-"""One immutable segment of a store: it is written whole, and readers see it when a commit names it."""
+"""One immutable segment of a store; readers see it when a commit names it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
