@@ -115,7 +115,7 @@ class Jpeg:
 class Zstd:
     """Lossless zstd compression of raw frames.
 
-    Content that all frames of a block share takes hardly more bytes than in one frame.
+    Content that every frame of a block repeats needs hardly more bytes than if it occurred once.
     """
 
     name: ClassVar[CodecName] = "zstd"
@@ -150,9 +150,8 @@ class Zstd:
         """Decode directly into `out` if `out` takes all frames of the blocks.
 
         Otherwise the frames are decoded into scratch memory, and the requested frames are copied to
-        `out`.
-        If the blocks do not all fit into the scratch memory, they are decoded one by one. So a long
-        sequence of frames is never in memory twice.
+        `out`. If the blocks do not all fit into the scratch memory, they are decoded one by one. So
+        a long sequence of frames is never in memory twice.
         """
         shape = (count, *out.shape[1:])
         if len(out) == count:
@@ -235,9 +234,9 @@ def _cost(codec: Codec, frames: np.ndarray) -> Cost:
 def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
     """Return the codec to use, given what each candidate costs.
 
-    The lossless codec is chosen unless JPEG needs fewer bytes. JPEG 4:2:0 is chosen over JPEG 4:4:4
-    if its squared error is at most twice as large (a loss of 3 dB). Photographs and videos lose
-    less than 3 dB, since most of them were stored as 4:2:0 before they were imported. Rendered
+    The lossless codec is chosen unless JPEG 4:4:4 needs fewer bytes. JPEG 4:2:0 is chosen over
+    JPEG 4:4:4 if its squared error is at most twice as large (a loss of 3 dB). Most photographs and
+    videos lose less than 3 dB, since they were stored as 4:2:0 before they were imported. Rendered
     images with sharp edges lose 7 dB.
     """
     if costs[LOSSLESS].size <= costs[FULL].size:
@@ -248,8 +247,9 @@ def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:
 def feature_codec(feature: Feature) -> Zstd:
     """Return the lossless codec of a named feature, with about 32 KiB of frames in a block.
 
-    Features with large frames get blocks of eight frames, as losslessly encoded cameras do. Content
-    that all frames of a block share takes hardly more bytes than in one frame.
+    Every block has at least eight frames, as in losslessly encoded cameras, and at most
+    MAX_FEATURE_BLOCK. Content that every frame of a block repeats needs hardly more bytes than if
+    it occurred once.
     """
     frames_that_fit = FEATURE_BLOCK_BYTES // feature.frame_bytes
     return Zstd(min(MAX_FEATURE_BLOCK, max(LOSSLESS.block_size, frames_that_fit)))

@@ -83,7 +83,7 @@ class ArrayRecord:
 class Commit:
     """What one segment holds.
 
-    segment: the name of the segment's folder; the key on disk is "part".
+    segment: the name of the segment's folder; in the commit's file, this key is "part".
     frames: number of frames.
     episodes: the episodes' ids, in the order of the frames.
     tasks: the tasks of the segment; the array `episode/task` holds indices into them.
@@ -142,9 +142,9 @@ def _list_commits(path: RemotePath) -> list[RemotePath]:
 def _probe_commits(path: RemotePath) -> list[RemotePath]:
     """Find the commits on a server that cannot list files, by asking for the file of each index.
 
-    The server is asked for PROBES_AT_ONCE consecutive indices at a time, until none of these
-    commits exists. So a gap between existing commits is noticed, unless one whole group of indices
-    is missing.
+    The indices are probed in groups of PROBES_AT_ONCE; the search ends after the first group that
+    contains no commit. So a missing commit before the last one is noticed, unless a whole group is
+    missing.
     """
     files: list[RemotePath] = []
     exists, first = [True], 0

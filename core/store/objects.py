@@ -287,8 +287,8 @@ def _translate(where: str, error: Exception) -> Exception:
             "no permission; check the credentials in the environment, AWS_ACCESS_KEY_ID for example"
         )
     elif "/latest/api/token" in text or "/computeMetadata/" in text:
-        # without credentials, obstore asks a server that gives credentials to machines in the
-        # cloud; this error means that this attempt failed
+        # if the environment holds no credentials, obstore asks a server that gives credentials to
+        # machines in the cloud; the error comes from this request
         reason = (
             "no credentials; put them into the environment, or AWS_SKIP_SIGNATURE=true where none "
             "are needed"

@@ -1,4 +1,4 @@
-"""One immutable segment of a store: written whole, and read once a commit names it."""
+"""One immutable segment of a store; readers see it when a commit names it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -193,13 +193,13 @@ class FrameStream:
         return data, bounds
 
     def _read_again(self, block: int) -> bytes:
-        """Read a block; if the cache's copy is damaged, read the block from the file itself."""
+        """Read a block; if the cache's copy is damaged, fetch the block once more."""
         start, stop = self.end[block], self.end[block + 1]
         for _ in range(2):
             data = self._ranges.read(start, stop)
             if checksum(data) == self.crc[block]:
                 return data
-            # if the remote file is repaired later, the next read then gets the repaired bytes
+            # drop the damaged copy, so that the next read fetches the block from the remote file
             self._ranges.drop(start, stop)
         raise DamagedBlock(block)
 

@@ -60,7 +60,7 @@ def remove(path: Path) -> None:
 
 
 def sync(*paths: Path) -> None:
-    """Return when all data of the given files and folders is on the disk."""
+    """Wait until all data of the given files and folders is on the disk."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

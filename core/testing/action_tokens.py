@@ -210,9 +210,9 @@ def readout(
 ) -> Tensor:
     """Lay out sequences, mix their tokens, and return the mixed action tokens (B T Q D).
 
-    There is no backbone. Instead, a weighted mean of all tokens that a token may see is added to
-    it; the weights grow with the positions of the seen tokens. So a wrong mask, frame, block or
-    position changes the result.
+    There is no backbone. Instead, each token is replaced by its sum with a weighted mean of all
+    tokens that it may see; a seen token's weight grows with its position. So a wrong mask, frame,
+    block or position changes the result.
     """
     sequence = strategy.layout(vision, text, proprio, None, generator([0] * len(vision.tokens)))
     tokens, length = sequence.tokens, sequence.tokens.shape[1]

@@ -194,7 +194,7 @@ def blocks_are_seen_both_ways(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def memory_is_what_forward_gives(backbone: Backbone, window: int) -> None:
-    """`remember` returns the same tokens as `forward`, and what `offers` promises of the layers.
+    """`remember` returns the same tokens as `forward`, and also the layers if `offers` says so.
 
     It returns every layer's keys and values if `offers` contains "keys_values", and every layer's
     hidden states if it contains "hidden_states".
@@ -247,7 +247,10 @@ def later_tokens_continue_a_memory(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None:
-    """Tokens that are added to a frame ignore later frames and padding."""
+    """Tokens that are added to a frame do not depend on later frames or on padding.
+
+    Adding two tokens one by one gives the same result as adding both at once.
+    """
     if "extend" not in backbone.offers:
         return
     whole = sequence(backbone.width, window)
@@ -273,7 +276,7 @@ def extensions_are_rows_of_their_frames(backbone: Backbone, window: int) -> None
 
 def other_tokens(whole: TokenSequence) -> Tensor:
     """Return tokens (S L width) that differ from the tokens of the sequences."""
-    # Draw new tokens. Adding a constant to the old ones would not do: a layer norm removes it.
+    # These are new random tokens: a layer norm would remove a constant added to the old tokens.
     return normal(*whole.tokens.shape, seed=16) * 3
 
 

@@ -20,7 +20,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Setup:
-    """The policy around a part under test, as core would describe it when it builds the part.
+    """The policy around a part under test, as core describes that policy to the part.
 
     cameras: {camera: (C, Y, X)}.
     text_width: width of the text tokens that a vision encoder may condition on.
@@ -28,7 +28,7 @@ class Setup:
     vision_width: width of the vision tokens that a policy head may read before the backbone; at
         most `width`.
     proprio_dim: number of dimensions of the proprioception.
-    text_prefix: at the start of every instruction, this number of tokens must stand before the
+    text_prefix: number of tokens at the start of every instruction that must stand before the
         image tokens.
     tokens: number of action tokens that a policy head reads in each frame.
     embodiments: names of the stores that a policy is trained on.

@@ -132,7 +132,8 @@ def context_of(
 def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
     """Return the memory; its keys, values and hidden states are dropped unless `needs` names them.
 
-    So a head that reads a dropped field fails. "extend" keeps all fields.
+    So a head that reads a dropped field fails. If `needs` names "extend", all fields are kept.
+    Returns None if `needs` names nothing that is in the memory.
     """
     if not needs & (LAYERS | {"tokens"}):
         return None

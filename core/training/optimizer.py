@@ -79,9 +79,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainC
 def schedule_factor(step: int, train: TrainConfig) -> float:
     """Return the factor, in [0, 1], of the learning rate after `step` steps.
 
-    The factor rises linearly to 1 during the warm-up, then stays at 1, and at the end falls to 0
-    along a line or a cosine, unless the schedule is constant. With a short decay, the schedule is
-    that of Hu et al. 2024 (warmup-stable-decay).
+    The factor rises linearly to 1 during the warm-up and stays at 1 until the decay begins. It then
+    falls to 0 along a line or a cosine; in a constant schedule, it does not fall. With a short
+    decay, the schedule is that of Hu et al. 2024 (warmup-stable-decay).
     """
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps

@@ -36,7 +36,7 @@ class StopSignal:
         """Return whether the run must stop now; all processes of a run stop after the same step.
 
         ask: in a run of several processes, whether to ask all of them for stop signals; asking
-            waits for the device. A run that does not ask continues.
+            waits for the device. If `ask` is false, such a run continues.
         """
         if fabric.world_size == 1:
             return self.received is not None

@@ -1,7 +1,7 @@
 """Validation on held-out episodes, compared with the best constant action of each task.
 
-A constant action needs no observation. So a policy whose error is not lower than that of these
-actions has not shown that it uses its observations.
+A constant action needs no observation. So only a policy with a lower error than these actions has
+shown that it uses its observations.
 """
 
 from collections.abc import Iterable, Mapping
