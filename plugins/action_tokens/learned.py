@@ -209,7 +209,7 @@ def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
 
 
 def _insert_label(labels: Tensor, label: int, text: TokenGroup, at: int) -> Tensor:
-    """Insert M labels into labels (N) at the place of the text (S M D) in `_insert` -> (N+M)."""
+    """Insert M labels into labels (N) where `_insert` inserts the text (S M D) -> (N+M)."""
     return torch.cat([labels[:at], labels.new_full((text.tokens.shape[1],), label), labels[at:]])
 
 
