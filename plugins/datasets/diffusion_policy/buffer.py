@@ -19,8 +19,8 @@ from core import DataError, one_line
 from core.formats import check_claimed_size
 
 ENDS = "meta/episode_ends"
-# the header of a Blosc chunk holds the sizes, in bytes, of the decompressed chunk, of a block and of
-# the compressed chunk
+# the header of a Blosc chunk holds the sizes, in bytes, of the decompressed chunk, of a block, and
+# of the compressed chunk
 BLOSC_HEADER = Struct("<4xIII")
 
 

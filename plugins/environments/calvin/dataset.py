@@ -33,7 +33,7 @@ class CalvinDataConfig:
     episodes of at most 1,000 frames.
     """
     instruction: str = "play"
-    """the instruction of every episode if `episodes` is "play"; these have no annotations."""
+    """the instruction of every episode if `episodes` is "play"; play has no annotations."""
 
 
 @dataclass(frozen=True)
