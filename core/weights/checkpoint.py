@@ -30,8 +30,8 @@ from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 class Checkpoint:
     """The state of a run that was saved after one step.
 
-    state: the contents of state.json: the step, its validation error, and what acting needs in
-        addition to the weights.
+    state: the contents of state.json, which are the step, its validation error, and what acting
+        needs in addition to the weights.
     """
 
     folder: Path
@@ -145,10 +145,10 @@ def load_checkpoint(
 def load_weights(
     checkpoint: Checkpoint, model: nn.Module, frozen: FrozenWeights = NO_FROZEN_WEIGHTS
 ) -> None:
-    """Load a checkpoint's weights; raises CheckpointError, which lists all keys that do not fit.
+    """Load a checkpoint's weights; raises a CheckpointError that lists the keys that do not fit.
 
-    frozen: weights that the model holds already and that the checkpoint does not hold. The checksum
-        of these weights must equal the checksum in the checkpoint.
+    frozen: weights that the model holds already and that the checkpoint does not hold. Raises
+        CheckpointError unless their checksum equals the checksum in the checkpoint.
     """
     weights = _read(checkpoint.folder / "model.safetensors")
     try:
@@ -188,8 +188,8 @@ def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _prune(run: Path, keep_last: int) -> None:
     """Remove all checkpoints but the newest `keep_last` and the one with the lowest error.
 
-    Each folder that is removed gets a hidden name first. So if the process is killed while it
-    removes a folder, no incomplete checkpoint is left.
+    Each folder that is removed gets a hidden name first. If the process is killed while it
+    removes a folder, the rest of that folder is therefore not taken for a checkpoint.
     """
     existing = checkpoints(run)
     best = min(existing, key=lambda checkpoint: checkpoint.error)

@@ -46,7 +46,7 @@ class Pretrained:
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
-        """All tensors by their published names; each is read when it is looked up."""
+        """All tensors by their published names; safetensors are read when they are looked up."""
         return _unwrap(_open(self.path))
 
     def once(self, make: Callable[[Path], T]) -> T:
@@ -83,8 +83,8 @@ class NameMap:
     def load(self, part: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
         """Fill a part with published tensors; all names and shapes must be as the part expects.
 
-        source: name of the source, for error messages. Raises a ConfigError that lists all names
-        and shapes that do not fit.
+        source: name of the source, for error messages. Raises ConfigError if a name or shape does
+        not fit, as `check_state_dict` does.
         """
         weights = self.publish(part.state_dict())  # views: writing to them fills the part
         check_state_dict(weights, tensors, source)
@@ -138,7 +138,8 @@ def check_state_dict(
 ) -> None:
     """Raise ConfigError unless `tensors` has the names and shapes of `expected`.
 
-    The error lists the first few tensors that are missing, unexpected or misshapen.
+    The error lists the first few missing, the first few unexpected and the first few misshapen
+    tensors.
     """
     misfits: dict[str, list[str]] = {
         "missing": [name for name in expected if name not in tensors],
@@ -160,13 +161,13 @@ def filter_keys(tensors: Mapping[str, Tensor], keep: Callable[[str], bool]) -> M
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, and cut it off; no tensor is read."""
+    """Return the tensors whose names begin with `prefix`, without the prefix; no tensor is read."""
     names = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
     return _LazyTensors(names, tensors.__getitem__)
 
 
 class _LazyTensors(Mapping[str, Tensor]):
-    """Tensors that are read when they are looked up.
+    """Tensors for which `read` is called when they are looked up.
 
     names: {name in this mapping: name in the source}.
     read: reads a tensor by its name in the source.

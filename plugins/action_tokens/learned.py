@@ -44,9 +44,9 @@ class LearnedConfig:
     layout: Literal["image_text_action", "text_image_action"] = "image_text_action"
     """order of a frame's tokens."""
     attention: Attention = "causal"
-    """"causal": a token sees only the tokens before it; "prefix": in addition, the tokens of a
-    frame's images, words and proprioception all see one another; "bidirectional": all tokens of a
-    frame see one another. No token ever sees a later frame.
+    """"causal": a token sees itself and the tokens before it; "prefix": in addition, the tokens of
+    a frame's images, words and proprioception all see one another; "bidirectional": in addition,
+    all tokens of a frame see one another. No token ever sees a later frame.
     """
     proprio: bool = False
     """whether each frame has a token that is projected from the proprioception."""
@@ -209,7 +209,7 @@ def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
 
 
 def _insert_label(labels: Tensor, label: int, text: TokenGroup, at: int) -> Tensor:
-    """Insert M labels into labels (N) at the place of the text (S M D) in `_insert` -> (N+M)."""
+    """Insert M labels into labels (N) where `_insert` inserts the text (S M D) -> (N+M)."""
     return torch.cat([labels[:at], labels.new_full((text.tokens.shape[1],), label), labels[at:]])
 
 

@@ -1,7 +1,7 @@
 """Meta-World: fifty tasks of a Sawyer arm at a table, with images drawn by OpenGL.
 
-Yu et al. 2019, https://arxiv.org/abs/1910.10897. As in LeRobot, the camera is Meta-World's corner2
-and images are upright. The camera's position is from Seo et al. 2022.
+Yu et al. 2019, https://arxiv.org/abs/1910.10897. As in LeRobot, the camera is Meta-World's corner2,
+moved to the position of Seo et al. 2022, and images are upright.
 """
 
 import os
@@ -284,8 +284,8 @@ def _import_metaworld(size: int) -> tuple[Any, Any, str]:
 def _backend() -> str:
     """Choose MuJoCo's module for OpenGL contexts.
 
-    If MUJOCO_GL is set, it decides. Otherwise, on Linux, the choice is a module that needs no
-    display.
+    The environment variable MUJOCO_GL decides. If it is not set, the choice on Linux is a module
+    that needs no display.
     """
     name = os.environ.get("MUJOCO_GL", "").lower()
     if name in ("egl", "osmesa"):

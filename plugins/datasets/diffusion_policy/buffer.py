@@ -19,7 +19,7 @@ from core import DataError, one_line
 from core.formats import check_claimed_size
 
 ENDS = "meta/episode_ends"
-# the header of a Blosc chunk holds three sizes in bytes: of the decompressed chunk, of a block, and
+# the header of a Blosc chunk holds the sizes, in bytes, of the decompressed chunk, of a block, and
 # of the compressed chunk
 BLOSC_HEADER = Struct("<4xIII")
 
@@ -27,8 +27,8 @@ BLOSC_HEADER = Struct("<4xIII")
 class ReplayBuffer:
     """The array ENDS and the arrays in data/, in a folder name.zarr or an archive name.zarr.zip.
 
-    A pickled copy of this object opens the files again. Raises a DataError that names the array; if
-    a chunk is damaged, the error also names the chunk.
+    A pickled copy of this object opens the files again. Raises a DataError that names the array,
+    or the damaged chunk if that is found.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +66,7 @@ class ReplayBuffer:
         check_claimed_size(array.nbytes, stored, f"{self.path}, {array.path}")
 
     def read(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Read the rows begin..end-1 of an array; raises DataError if a chunk is missing."""
+        """Read the rows begin..end-1 of an array; a missing or damaged chunk raises DataError."""
         array = self.arrays[name]
         try:
             for index in _chunk_indices(array, begin, end):
@@ -160,7 +160,10 @@ def _chunk_file(array: Any, index: Sequence[int]) -> str:
 
 
 def _first_unreadable(array: Any, begin: int, end: int) -> str:
-    """Return the name of the first unreadable chunk, or of the array if each chunk can be read."""
+    """Return the name of the first unreadable chunk, or of the array if no such chunk is found.
+
+    The chunks of an array with shards are not tried.
+    """
     for index in () if array.shards else _chunk_indices(array, begin, end):
         try:
             array.get_block_selection(index)

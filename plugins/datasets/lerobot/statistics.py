@@ -9,7 +9,7 @@ from core import import_optional
 from core.episodes import Statistics
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-# minimum number of rows in a block
+# minimum number of rows in a block, except in the last block
 ROWS = 65_536
 # number of blocks at which all blocks are merged into one block
 BLOCKS = 64
@@ -35,7 +35,7 @@ class RunningStatistics:
     """Statistics of a growing number of rows, in little memory.
 
     For at most ROWS rows, the statistics are exact. More rows are split into blocks of at least
-    ROWS rows, and the blocks' statistics are merged.
+    ROWS rows (the last block may have fewer), and the blocks' statistics are merged.
     """
 
     def __init__(self) -> None:

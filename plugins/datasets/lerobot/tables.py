@@ -35,8 +35,8 @@ class FileNumber:
 class TableFiles:
     """Writes tables of one schema, one after the other, into numbered files.
 
-    Each table is a row group. A file exceeds about `limit` bytes only if it holds a single table
-    that exceeds this limit.
+    Each table is a row group. A file has at most about `limit` bytes, unless its only table is
+    larger.
     """
 
     def __init__(self, root: Path, template: str, limit: int) -> None:

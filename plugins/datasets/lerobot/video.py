@@ -22,7 +22,7 @@ from plugins.datasets.lerobot.tables import FileNumber
 Codec = Literal["av1", "h264"]
 ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's names
 # Maximum length of a video file. LeRobot compares frame times in float32. At 29.97 Hz, for example,
-# their rounding errors make LeRobot refuse frames after 1,024 s.
+# rounding errors of these times make LeRobot refuse frames after 1,024 s.
 VIDEO_SECONDS = 1_000
 # maximum number of pixels by which a codec's blocks extend beyond the image
 EDGE = 256

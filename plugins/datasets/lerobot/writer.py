@@ -54,7 +54,7 @@ class LeRobotWriterConfig:
 
 
 class LeRobotWriter:
-    """Writes LeRobot v3.0; the task of a LeRobot episode is the instruction in the store.
+    """Writes LeRobot v3.0; an episode's instruction in the store becomes its task in LeRobot.
 
     meta/joinery.json keeps the facts for which LeRobot's format has no place.
 

@@ -71,7 +71,8 @@ def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
 
     size: size of the file in bytes.
 
-    Afterwards, the stream is at the beginning of the data. Raises DataError for a damaged header.
+    Afterwards, the stream is at the beginning of the data. Raises DataError if the header
+    is damaged or the record is cut off.
     """
     stream.seek(offset)
     header = stream.read(HEADER.size)

@@ -121,7 +121,7 @@ class Rlds:
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one record; raises a DataError that names the file and the feature."""
+        """Read one record; raises a DataError that names the file."""
         file, offset = self.locations[episode]
         values = read_example(file, offset)
         where = f"{file}, episode {episode}"
@@ -187,5 +187,5 @@ def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
 
 
 def _first(names: Sequence[str], features: Mapping[str, StepFeature]) -> tuple[str, ...]:
-    """Return a tuple of the first name that is a feature, or () if none of the names is."""
+    """Return the first name that is a feature, as a tuple of one name; () if there is none."""
     return next(((name,) for name in names if name in features), ())

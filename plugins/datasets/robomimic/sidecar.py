@@ -61,7 +61,7 @@ def read_sidecar(group: Any, where: str) -> Sidecar | None:
 
 
 def read_episode_sidecar(group: Any, where: str) -> EpisodeSidecar | None:
-    """Read the attribute "joinery" of a demonstration; otherwise the same as `read_sidecar`."""
+    """Read the attribute "joinery" of a demonstration, in the same way as `read_sidecar`."""
 
     def make(plain: Any) -> EpisodeSidecar:
         return EpisodeSidecar(str(plain["id"]), str(plain["task"]), str(plain["instruction"]))

@@ -150,7 +150,7 @@ class Robomimic:
         return [*self.locations]
 
     def read(self, episode: str) -> Episode:
-        """Read one demonstration; raises a DataError that names the demonstration."""
+        """Read one demonstration; raises a DataError that names the file."""
         config = self.config
         file, demo = _readable(self.locations[episode])
         where = f"{file}, {demo}"
@@ -216,7 +216,7 @@ def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
 
 
 def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
-    """Return (id, location) of each demonstration in a file, or only (file's name, its error)."""
+    """Return (id, location) of each demonstration; only (name, error) for an unreadable file."""
     try:
         with open_demonstration(file, "") as (data, _):
             demos = sorted(data, key=_natural_order)
@@ -244,7 +244,7 @@ def _natural_order(name: str) -> list[int | str]:
 
 
 def _check_sidecars_agree(files: Sequence[Path]) -> None:
-    """Raise DataError if the files come from stores with different actions, rates or cameras."""
+    """Raise DataError if sidecars differ in more than the origin, or only some files have one."""
     sidecars: dict[Path, Sidecar | None] = {}
     for file in files:
         # a damaged file is skipped here, because reading its episodes raises its error

@@ -36,7 +36,7 @@ def read_annotations(path: Path) -> Any:
 
 
 def _check_claims(stream: BytesIO) -> None:
-    """Raise ValueError if a pickle is too short for the data or memoised objects that it claims.
+    """Raise ValueError if a pickle claims more data or memoised objects than it has bytes.
 
     Without this check, the unpickler would allocate the claimed sizes before it reads the data.
     """

@@ -59,8 +59,8 @@ def scene_state(start: Mapping[str, str | int]) -> np.ndarray:
     """Return CALVIN's `scene_obs` (24) float64 of a chain's start.
 
     The array holds the states of the slider, drawer, button, switch and two lights, and the poses
-    of three blocks. The start determines neither the blocks' yaw angles nor their places on the
-    table, so these are drawn at random. The seed is a hash of the start. CALVIN's function
+    of three blocks. The start gives neither the blocks' yaw angles nor their places on the table.
+    These are drawn at random, with a hash of the start as the seed. CALVIN's function
     `get_env_state_for_initial_condition` returns the same array.
     """
     random = np.random.RandomState(_fnv1_hash(str(start.values())))
@@ -82,7 +82,7 @@ def scene_state(start: Mapping[str, str | int]) -> np.ndarray:
 
 
 def _fnv1_hash(text: str) -> int:
-    """Return the hash of pyhash's fnv1_32: FNV-1 of the text in UTF-16, with initial value 0."""
+    """Return the same hash as pyhash's fnv1_32: FNV-1 of the text in UTF-16, begun at 0."""
     value = 0
     for byte in text.encode("utf-16-le"):
         value = (value * 0x01000193 % 2**32) ^ byte

@@ -33,12 +33,12 @@ class CalvinDataConfig:
     episodes of at most 1,000 frames.
     """
     instruction: str = "play"
-    """the instruction of every episode of play, which has no annotations."""
+    """the instruction of every episode if `episodes` is "play"; play has no annotations."""
 
 
 @dataclass(frozen=True)
 class _Stretch:
-    """An episode: the indices of its first and last frame, as in the files' names."""
+    """An episode; first, last: indices of its first and last frame, as in the files' names."""
 
     first: int
     last: int
@@ -71,7 +71,7 @@ class CalvinData:
         return [*self.stretches]
 
     def read(self, episode: str) -> Episode:
-        """Read a stretch, including its last frame; a DataError names the frame's file."""
+        """Read a stretch, including its last frame; raises DataError if a frame is damaged."""
         stretch = self.stretches[episode]
         length = stretch.last + 1 - stretch.first
         if not 0 < length <= MAX_LENGTH:

@@ -144,7 +144,7 @@ class Calvin(Environment):
     def _arrange(self, start: Mapping[str, str | int]) -> None:
         """Load the world again and put everything in its place.
 
-        calvin_env's `reset` alone keeps contacts and the gripper's last action. calvin_env's `load`
+        calvin_env's `reset` clears neither contacts nor the gripper's last action, and its `load`
         drops the blocks at random places. Without the seeds and settings below, an episode would
         therefore depend on earlier episodes.
         """
