@@ -44,7 +44,8 @@ def draw_start(tasks: Sequence[str], random: np.random.Generator) -> Start:
         "slider": SLIDER_END * float(random.choice([-1, 1])),
         "lamp": float(random.random() < 0.5),
     }
-    for task in reversed(table_tasks):  # the needs of the first task are set last, so they win
+    # in reverse order: an earlier task's needs replace those of later tasks
+    for task in reversed(table_tasks):
         fixtures |= {name: value for name, value in task.needs.items() if name in fixtures}
     return Start(
         tcp=random.uniform([-0.16, -0.16, 0.09], [0.16, 0.08, 0.17]),
