@@ -131,7 +131,7 @@ class _Simulation:
         self.environment.np_random = np.random.default_rng([crc32(self.task.encode()), seed])
         self.environment._freeze_rand_vec = False
         self.environment.reset_model()  # draws a possible placement
-        # Meta-World's `reset` draws no placement while frozen, and keeps the one that was just drawn
+        # while frozen, Meta-World's `reset` keeps the placement that was just drawn
         self.environment._freeze_rand_vec = True
         self.state, _ = self.environment.reset()
         # Meta-World moves the goal after it computes the positions for the renderer. Without this

@@ -147,7 +147,7 @@ class TimmEncoder(VisionEncoder):
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
-        # Some models apply the last norm only after pooling; tokens that are not pooled get it here.
+        # Some models apply the last norm only after pooling; unpooled tokens get it here.
         norm = getattr(self.model, "fc_norm", None)
         return features[:, prefix:] if norm is None else norm(features[:, prefix:])
 
