@@ -29,8 +29,9 @@ class Recording:
 
     A recording is open until the forward pass is over. Gradient checkpointing runs layers again in
     the backward pass. The layers then need the same past, but must not record anything. A closed
-    recording keeps no tensors: their autograd graph refers to the recording, for the layers that
-    run again, and a reference back to the tensors would make a cycle that is never freed.
+    recording keeps none of the tensors that it recorded: their autograd graph refers to the
+    recording, for the layers that run again, and a reference back to the tensors would make a cycle
+    that is never freed.
 
     past: keys and values of the earlier tokens.
     keys, values: {layer: (S K P+L d)}.
