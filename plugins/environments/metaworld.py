@@ -25,8 +25,8 @@ from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 TASKS = Path(__file__).with_name("metaworld_tasks.toml")
 MAX_STEPS = 500  # Meta-World's own limit
-# Meta-World's camera is called "corner2". The name here differs, because Meta-World's images are
-# upside down and its camera is at another position.
+# Meta-World calls its camera "corner2". The name here differs, because these images are upright and
+# the camera is at another position.
 CAMERA = "corner2_upright"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # metres, in the world's frame
 # Maximum number of simulations in memory. A simulation with its renderer takes 50 to 150 MB, and
@@ -131,7 +131,7 @@ class _Simulation:
         self.environment.np_random = np.random.default_rng([crc32(self.task.encode()), seed])
         self.environment._freeze_rand_vec = False
         self.environment.reset_model()  # draws a possible placement
-        # `reset` arranges the scene twice, both times with the placement that was just drawn
+        # while frozen, Meta-World's `reset` keeps the placement that was just drawn
         self.environment._freeze_rand_vec = True
         self.state, _ = self.environment.reset()
         # Meta-World moves the goal after it computes the positions for the renderer. Without this
@@ -195,7 +195,8 @@ class _Renderer:
         """
         mujoco, viewport = self.mujoco, self.viewport
         image = np.empty((viewport.height, viewport.width, 3), np.uint8)
-        mujoco.mj_camlight(self.model, data)  # `__init__` may have moved the camera
+        # `data` may still hold the position that the camera had before `__init__` moved it
+        mujoco.mj_camlight(self.model, data)
         mujoco.mjv_updateScene(
             self.model,
             data,

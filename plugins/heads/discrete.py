@@ -133,7 +133,7 @@ def bin_of(actions: Tensor, bins: int) -> Tensor:
 
 
 def centre_of(index: Tensor, bins: int) -> Tensor:
-    """Return the centre in [-1, 1] of a bin, given its index or a mean of indices, float32.
+    """Turn a bin's index, or a mean of indices, into a centre in [-1, 1], float32.
 
     An action in [-1, 1] is at most 1 / bins away from the centre of its bin.
     """
@@ -143,7 +143,7 @@ def centre_of(index: Tensor, bins: int) -> Tensor:
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
     """Build linear layers with GELU between them.
 
-    The weights keep torch's small initial values, with which all classes are about equally likely.
+    The weights keep torch's small initial values, so all classes begin about equally likely.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

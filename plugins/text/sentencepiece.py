@@ -58,7 +58,7 @@ class SentencePieceEncoder(TextEncoder):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.vocabulary = self.embedding.num_embeddings
         self.layers: nn.TransformerEncoder | None = None
-        # Position embeddings are needed only for the layers here; the backbone has positions, too.
+        # Only the layers here need position embeddings; the backbone has its own positions.
         self.positions: nn.Parameter | None = None
         if config.layers:
             self.layers = _build_layers(config)

@@ -50,10 +50,10 @@ class FiLMEncoder(VisionEncoder):
     """Turns each camera's images into a grid of patch tokens and one token for all keypoints.
 
     Cameras share no weights. The instruction scales and shifts every channel of the feature maps
-    (FiLM: Perez et al. 2018). Apart from the norms, each cell of a map depends only on the image
-    near it. A keypoint is the mean position in a feature map, weighted by a softmax over the map
-    (Levine et al. 2016). With FiLM and keypoints, the policy learns to bind a word to a place from
-    thousands of samples rather than millions.
+    (FiLM: Perez et al. 2018). Apart from the norms, each cell of a map depends only on the
+    instruction and on the image near the cell. A keypoint is the mean position in a feature map,
+    weighted by a softmax over the map (Levine et al. 2016). With FiLM and keypoints, the policy
+    learns to bind a word to a place from thousands of samples rather than millions.
 
     Raises ConfigError if there is no instruction, or if a camera's name is not allowed as the name
     of a torch module.

@@ -45,8 +45,8 @@ class TimmConfig:
 class TimmEncoder(VisionEncoder):
     """Runs all cameras and frames as one batch.
 
-    A frame's tokens are its cameras' tokens, sorted by camera name. Models with batch normalisation
-    normalise by the statistics of the batch while they train.
+    A frame's tokens are its cameras' tokens, sorted by camera name. While training, models with
+    batch normalisation use the statistics of the batch.
 
     `pretrained` takes a file or folder with all of a timm model's weights; `pretrained = true`
     downloads the weights that timm publishes.
@@ -147,8 +147,7 @@ class TimmEncoder(VisionEncoder):
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
         prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
-        # Some models apply the last norm after the pooling. Tokens that are not pooled need it
-        # here.
+        # Some models apply the last norm only after pooling; unpooled tokens get it here.
         norm = getattr(self.model, "fc_norm", None)
         return features[:, prefix:] if norm is None else norm(features[:, prefix:])
 

@@ -13,11 +13,11 @@ FARTHEST = 10.0  # metres; nothing in the scene is farther from a camera
 
 
 class RayCamera:
-    """A pinhole camera with one ray per pixel; the face that the ray hits gives its colour.
+    """A pinhole camera with one ray per pixel; the face that a ray hits gives the pixel's colour.
 
     Newer versions of MuJoCo return the normals of faces, older versions do not. So that all
-    versions give the same images, no normals are used: the point at which the ray meets the geom's
-    box tells which face of the box was hit.
+    versions give the same images, no normals are used: the point that the ray hits tells which
+    face of the geom's box was hit.
 
     rays: unit vectors (n 3) in the camera's axes, one for each pixel, row by row from the top left.
     """
@@ -27,7 +27,7 @@ class RayCamera:
 
         size: rows and columns of the image.
         field_of_view: vertical field of view in degrees.
-        floor: name of a geom that has the colour of its top face everywhere.
+        floor: name of a geom that is drawn everywhere in the colour of its top face.
         """
         import mujoco
 

@@ -16,8 +16,8 @@ from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
 BLOCK_DISTANCE = 0.09  # minimum distance between two blocks' centres: room for open fingers
-# A block that will be pushed has free space around it, a lane. LANE and PUSH_ROOM are distances in
-# metres from the block's centre to the ends of this space.
+# A block that will be pushed has a lane, in which no other block's centre lies. LANE and PUSH_ROOM
+# are distances in metres from the block's centre to the ends of the lane.
 LANE = 0.05  # to either side
 PUSH_ROOM = 0.14  # ahead of the block; also behind it, as room for the gripper
 # maximum yaw of a block in radians; near 45 degrees it would be unclear which two sides of a cube
@@ -44,7 +44,8 @@ def draw_start(tasks: Sequence[str], random: np.random.Generator) -> Start:
         "slider": SLIDER_END * float(random.choice([-1, 1])),
         "lamp": float(random.random() < 0.5),
     }
-    for task in reversed(table_tasks):  # the needs of the first task are set last, so they win
+    # in reverse order: an earlier task's needs replace those of later tasks
+    for task in reversed(table_tasks):
         fixtures |= {name: value for name, value in task.needs.items() if name in fixtures}
     return Start(
         tcp=random.uniform([-0.16, -0.16, 0.09], [0.16, 0.08, 0.17]),

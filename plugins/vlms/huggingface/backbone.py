@@ -90,8 +90,8 @@ class HuggingFaceBackbone(Backbone):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
 
-        Raises ConfigError if attention is not causal and the sequence is longer than the sliding
-        window of a layer.
+        Raises ConfigError if the model needs a mask and the sequence is longer than its sliding
+        window.
         """
         return self._run(sequence, None, None)
 
@@ -199,7 +199,7 @@ class HuggingFaceBackbone(Backbone):
     def _raise_if_too_long(self, length: int) -> None:
         """Raise ConfigError for a sequence longer than the sliding window.
 
-        The mask that is passed to the model replaces the mask that limits attention to the window.
+        A mask passed to the model replaces the model's own mask, which would apply the window.
         """
         if self.longest is not None and length > self.longest:
             raise ConfigError(

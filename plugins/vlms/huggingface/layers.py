@@ -28,10 +28,10 @@ class Recording:
     """The hidden states, keys and values that one forward pass computes in the layers.
 
     A recording is open until the forward pass is over. Gradient checkpointing runs layers again in
-    the backward pass. The layers then need the same past, but must not record anything. When the
-    recording is closed, it drops its tensors. The reason is that their autograd graph refers to the
-    recording, which the layers need when they run again. If the recording still referred to the
-    tensors, this cycle would never be freed.
+    the backward pass. The layers then need the same past, but must not record anything. A closed
+    recording keeps none of the tensors that it recorded: their autograd graph refers to the
+    recording, for the layers that run again, and a reference back to the tensors would make a cycle
+    that is never freed.
 
     past: keys and values of the earlier tokens.
     keys, values: {layer: (S K P+L d)}.

@@ -99,8 +99,8 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
     """Return mean and standard deviation of the pixels.
 
     `mean` and `std` are returned if they are given; a value that is not given comes from the
-    model's image processor. The default is 0.5 for a folder that has neither processor_config.json
-    nor preprocessor_config.json.
+    model's image processor. It is 0.5 if the processor does not set it, or if a folder has neither
+    processor_config.json nor preprocessor_config.json.
 
     Raises ConfigError if the hub gives no image processor.
     """
@@ -111,7 +111,7 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
         mixin = transformers.ImageProcessingMixin
         settings: dict[str, Any] = mixin.get_image_processor_dict(source)[0]
     except OSError as error:
-        # If the download failed, the default could be wrong, and nobody would notice.
+        # After a failed download, a default could be wrong without anybody noticing.
         if not Path(source).is_dir():
             raise ConfigError(
                 f"vision_encoder.model: the hub gives no image processor of '{source}'; set "

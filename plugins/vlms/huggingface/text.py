@@ -80,7 +80,8 @@ class HuggingFaceText(TextEncoder):
     def tokenize(self, instruction: str) -> Sequence[int]:
         """Return the ids of the prompt around an instruction.
 
-        Raises DataError for an instruction that is empty, or that has a token without an embedding.
+        Raises DataError for an instruction that is empty, contains {images}, or has a token without
+        an embedding.
         """
         if not instruction.strip():
             raise DataError(

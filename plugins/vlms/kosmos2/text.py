@@ -67,7 +67,7 @@ class Kosmos2Text(TextEncoder):
     .ckpt.
 
     Raises DataError if the .model cannot be read, and ConfigError if the embedding table has too
-    few rows for it.
+    few rows for all ids.
     """
 
     source = SOURCE
@@ -173,7 +173,7 @@ class Kosmos2Text(TextEncoder):
 
 
 def _special_ids(pieces: int) -> dict[str, int]:
-    """Return {token: id} of the special tokens; SentencePiece gives them other ids, or none.
+    """Return {token: id} of the special tokens; SentencePiece gives most of them other or no ids.
 
     pieces: number of pieces in the SentencePiece model, including <unk>, <s> and </s>.
     """
