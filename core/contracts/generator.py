@@ -16,8 +16,8 @@ class Generator:
     """Random numbers for a batch; the first dimension of every drawn tensor is the rows.
 
     Training uses `shared`: one stream for all rows, which is fast because it draws on the device.
-    Acting uses `by_row`: one stream for each row. A row's numbers then depend neither on the number
-    of other rows nor on what the other rows draw.
+    Acting uses `by_row`: one stream for each row. A row's numbers then do not depend on the other
+    rows.
     """
 
     def __init__(

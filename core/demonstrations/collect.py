@@ -22,7 +22,7 @@ from core.environments.workers import (
 from core.errors import DataError, did_you_mean
 
 # A worker process first imports the script that started it, and thereby this module. Only then does
-# the worker limit the number of threads of numpy, which must not be imported earlier than that. So
+# the worker limit the number of threads of numpy, and only after that may numpy be imported. So
 # modules that need numpy are imported inside the functions, not at the top of this module.
 if TYPE_CHECKING:
     from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback

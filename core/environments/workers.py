@@ -149,7 +149,10 @@ class Worker:
         self._start()
 
     def close(self) -> None:
-        """End the process: at once if it is busy, otherwise once it has closed its environment."""
+        """End the process: at once if it is busy, otherwise GRACE seconds from now at the latest.
+
+        An idle process closes its environment first.
+        """
         self.connection.close()
         if self._deadline is None:
             self._process.join(GRACE)
