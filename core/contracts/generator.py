@@ -61,8 +61,8 @@ class Generator:
 
     @cached_property
     def _rows(self) -> list[np.random.Generator]:
-        # Philox computes its numbers directly from the key (Salmon et al. 2011). So no two keys
-        # share a stream, and no stream needs a warm-up.
+        # Philox computes its numbers directly from the key (Salmon et al. 2011). So each key has
+        # its own stream, and no stream needs a warm-up.
         return [
             np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
             for key in self._keys

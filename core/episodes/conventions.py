@@ -33,7 +33,7 @@ class Conversion:
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether an action has the same numbers in both conventions."""
+        """Whether nothing is converted: the conventions differ in their rates at most."""
         meaning = replace(self.source, rate=self.target.rate)
         return self.frame_stride == 1 and meaning == self.target
 
