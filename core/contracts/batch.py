@@ -48,8 +48,8 @@ class TokenKind(IntEnum):
 class TokenSequence:
     """The backbone's input: packed sequences, with real tokens first and padding at the end.
 
-    The index of a real token is therefore also its position. core/contracts/attention.py says which token
-    sees which other tokens.
+    The index of a real token is therefore also its position. core/contracts/attention.py says
+    which token sees which other tokens.
 
     tokens: (S L D).
     mask: (S L) bool, True where real; None means no padding.

@@ -59,8 +59,8 @@ def disturbances(
     """Return the disturbances of all actions, (steps A) float32; those of grippers are zero.
 
     The disturbances follow a stationary first-order autoregressive process and depend on the
-    arguments alone. Successive disturbances are correlated; independent ones would average out
-    within a few steps, and the expert would have nothing to correct.
+    arguments alone. Independent disturbances (white noise) would average out within a few steps,
+    and the expert would have nothing to correct.
     """
     generator = np.random.default_rng([crc32(task.encode()), seed])
     white_noise = generator.standard_normal((steps, convention.dim))

@@ -210,7 +210,7 @@ def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
 def _process_context() -> Any:
     """Return the context that starts processes: as forks of a fork server, or else from scratch.
 
-    A fork of this process could hang, because its threads may hold locks. The fork server has
+    This process has threads that may hold locks, so a fork of it could hang. The fork server has
     neither threads nor locks, but not every operating system offers it.
     """
     if "forkserver" not in get_all_start_methods():

@@ -33,7 +33,7 @@ class Conversion:
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether nothing is converted: the conventions differ in their rates at most."""
+        """Whether actions stay as they are: the stride is 1, and at most the rates differ."""
         meaning = replace(self.source, rate=self.target.rate)
         return self.frame_stride == 1 and meaning == self.target
 
