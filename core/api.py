@@ -62,8 +62,8 @@ def training_samples(
     """Return the samples that a policy is trained on: `training_samples(recipe)[17]` is one sample.
 
     source: a recipe or a store. A recipe sets cameras, conventions, normalisation, window and
-        horizon. Without a recipe, the samples have the store's cameras and conventions, and their
-        actions are not normalised.
+        horizon. Without a recipe, the samples have the store's cameras and conventions. Their
+        actions are then not normalised, except that a gripper with two states becomes 0 or 1.
     window: number of frames of history (T); only for a store; default: 1.
     horizon: number of actions in a chunk (H); only for a store; default: 1.
     split: "training" selects the episodes that the recipe trains on; "validation" selects the
@@ -128,15 +128,15 @@ def evaluate(
 ) -> Evaluation:
     """Let a run's policy act in the environment of its recipe, and count its successes.
 
-    A second call with the same overrides returns the results of the first call. Environments run
-    in separate processes, and each of these processes imports the calling script. So a script must
-    call this function below `if __name__ == "__main__":`.
+    A second call with the same checkpoint and overrides returns the results of the first call.
+    Environments run in separate processes, and each of these processes imports the calling script.
+    So a script must call this function below `if __name__ == "__main__":`.
 
     overrides: changes to the recipe's [evaluate] and [environment], "evaluate.episodes=5" for
         example.
     output: folder of the results; default: RUN/evaluation.
 
-    Raises ConfigError or DataError.
+    Raises ConfigError, DataError or CheckpointError.
     """
     _raise_if_text(overrides)
     recipe = load_recipe_of_run(Path(run), overrides, load_plugins())
@@ -144,6 +144,6 @@ def evaluate(
 
 
 def _raise_if_text(overrides: Sequence[str]) -> None:
-    """Raise ConfigError if `overrides` is a text: each letter would count as an override."""
+    """Raise ConfigError if `overrides` is one text instead of a list of texts."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: expected a list, got a text; write [{overrides!r}]")

@@ -1,8 +1,8 @@
 """`joinery export`: write a policy's weights in the layout in which its parts were published.
 
-OUT is a folder that Hugging Face's transformers loads, with adapters merged. Its file
-policy.safetensors holds the weights that transformers does not know. If OUT ends in .ckpt, it is a
-training checkpoint in the format of RoboVLMs.
+If OUT ends in .ckpt, it is a training checkpoint in the format of RoboVLMs. Otherwise it is a
+folder that Hugging Face's transformers loads, with adapters merged; the folder's file
+policy.safetensors holds the weights that transformers does not know.
 """
 
 import argparse

@@ -79,8 +79,8 @@ class Context:
         """Run n more tokens per frame -> their hidden states (B T n D), and the longer context.
 
         tokens: (B T n D), the new tokens. A new token sees the observed tokens of its frame and of
-            the sequence's earlier frames, and the tokens that earlier calls added to its frame. No
-            token of another frame sees a new token, and neither does any earlier token.
+            the sequence's earlier frames, and the tokens that earlier calls added to its frame.
+            Neither earlier tokens nor tokens of other frames see a new token.
         block: (n) int64: token i of the n tokens sees token j of them if block(j) <= block(i). None
             means that token i sees token j if j <= i.
 

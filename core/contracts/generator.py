@@ -16,8 +16,8 @@ class Generator:
     """Random numbers for a batch; the first dimension of every drawn tensor is the rows.
 
     Training uses `shared`: one stream for all rows, which is fast because it draws on the device.
-    Acting uses `by_row`: one stream for each row. A row's numbers then depend neither on the number
-    of other rows nor on what the other rows draw.
+    Acting uses `by_row`: one stream for each row. A row's numbers then do not depend on the other
+    rows.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Generator:
 
     @cached_property
     def _rows(self) -> list[np.random.Generator]:
-        # Philox computes its numbers directly from the key (Salmon et al. 2011). So no two keys
-        # share a stream, and no stream needs a warm-up.
+        # Philox computes its numbers directly from the key (Salmon et al. 2011). So each key has
+        # its own stream, and no stream needs a warm-up.
         return [
             np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
             for key in self._keys

@@ -26,7 +26,7 @@ RUNS_OTHER_PARTS = frozenset({"extend", "logits"})
 def declared_needs(build: Callable[..., Any]) -> frozenset[Need] | None:
     """Return the needs that a head's class declares; None if only a built head has them.
 
-    Only a built head has them if `build` is a function, or if the class computes `needs`.
+    That is so if `build` is a function, or if the class computes `needs` for each instance.
     """
     needs = getattr(build, "needs", None)
     return frozenset(needs) if isinstance(needs, frozenset | set | list | tuple) else None

@@ -206,7 +206,7 @@ class Backbone(nn.Module, ABC):
         """(S L width) -> hidden states (S L width), masked as core/contracts/attention.py says."""
 
     def read(self, sequence: TokenSequence) -> Tensor:
-        """(S L width) -> hidden states of the action tokens (B T Q width), read by most heads."""
+        """(S L width) -> hidden states of the action tokens (B T Q width); most heads read them."""
         hidden: Tensor = self(sequence)
         return hidden.flatten(0, 1)[sequence.readout]
 

@@ -22,13 +22,13 @@ from core.environments.workers import (
 from core.errors import DataError, did_you_mean
 
 # A worker process first imports the script that started it, and thereby this module. Only then does
-# the worker limit the number of threads of numpy, which must not be imported earlier than that. So
+# the worker limit the number of threads of numpy, and only after that may numpy be imported. So
 # modules that need numpy are imported inside the functions, not at the top of this module.
 if TYPE_CHECKING:
     from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 
-# Generous limits, in seconds: on the time to build an environment, and on a step's mean time. An
-# environment counts as hung if an attempt takes longer than both limits allow together.
+# Generous limits, in seconds, for building an environment and for each step. An environment counts
+# as hung if an attempt takes longer than BUILD_SECONDS + STEP_SECONDS * (number of steps allowed).
 BUILD_SECONDS, STEP_SECONDS = 60.0, 1.0
 
 
@@ -87,8 +87,8 @@ def collect(
     out: path of the store, which need not exist.
     tasks: names of the tasks; if empty, all tasks of the environment.
     noise: standard deviation of the expert's disturbances, in the units of the action.
-    workers: number of processes; default: one for each core. The contents of the store do not
-        depend on this number.
+    workers: maximum number of processes; default: one for each core. The contents of the store
+        do not depend on this number.
     progress: called with {task: progress} at the start and after each attempt.
 
     Raises DataError if a task is unknown, if the environment has no expert or cannot be built, if

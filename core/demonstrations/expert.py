@@ -1,8 +1,8 @@
 """One demonstration: an expert acts under disturbances, and its undisturbed actions are recorded.
 
-The mistakes of a trained policy lead to states like those after a disturbance. From such episodes,
-the policy learns how to return from these states (DART: Laskey et al., "Noise Injection for Robust
-Imitation Learning", 2017).
+The mistakes of a trained policy lead to states like those after a disturbance. The expert's actions
+in these states show the policy how to return to the task (DART: Laskey et al., "Noise Injection for
+Robust Imitation Learning", 2017).
 """
 
 from zlib import crc32
@@ -59,8 +59,8 @@ def disturbances(
     """Return the disturbances of all actions, (steps A) float32; those of grippers are zero.
 
     The disturbances follow a stationary first-order autoregressive process and depend on the
-    arguments alone. White noise would average out within a few steps, so the expert would have
-    nothing to correct.
+    arguments alone. Independent disturbances (white noise) would average out within a few steps,
+    and the expert would have nothing to correct.
     """
     generator = np.random.default_rng([crc32(task.encode()), seed])
     white_noise = generator.standard_normal((steps, convention.dim))

@@ -1,7 +1,7 @@
 """Decides which demonstration to attempt next, and which episode to store next.
 
-Both choices depend on the outcomes of the attempts alone: not on the number of workers, nor on
-which worker is faster, nor on whether the collection was interrupted.
+The stored episodes and their order depend on the outcomes of the attempts alone: not on the number
+of workers, nor on which worker is faster, nor on whether the collection was interrupted.
 """
 
 from collections import deque

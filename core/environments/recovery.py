@@ -61,8 +61,8 @@ class RecoveringEnvironment:
     """A worker's environment in one rollout; it is restored if its process dies, hangs or raises.
 
     The state of an environment depends on its task, seed and actions alone. So a fresh process can
-    repeat all calls of the rollout and thus reach the lost state. This happens at most once in a
-    rollout.
+    repeat all calls of the rollout and thus reach the lost state. An environment is restored at
+    most once in a rollout.
     """
 
     def __init__(self, worker: Worker) -> None:

@@ -149,7 +149,10 @@ class Worker:
         self._start()
 
     def close(self) -> None:
-        """End the process: at once if it is busy, otherwise once it has closed its environment."""
+        """End the process: at once if it is busy, otherwise GRACE seconds from now at the latest.
+
+        An idle process closes its environment first.
+        """
         self.connection.close()
         if self._deadline is None:
             self._process.join(GRACE)
@@ -207,8 +210,8 @@ def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
 def _process_context() -> Any:
     """Return the context that starts processes: as forks of a fork server, or else from scratch.
 
-    This process has threads that may hold locks, so a fork of this process could hang. The fork
-    server has neither threads nor locks, but not every operating system offers a fork server.
+    This process has threads that may hold locks, so a fork of it could hang. The fork server has
+    neither threads nor locks, but not every operating system offers it.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")

@@ -33,7 +33,7 @@ class Conversion:
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether an action has the same numbers in both conventions."""
+        """Whether actions stay as they are: the stride is 1, and at most the rates differ."""
         meaning = replace(self.source, rate=self.target.rate)
         return self.frame_stride == 1 and meaning == self.target
 
@@ -231,8 +231,8 @@ def gripper_of(convention: ActionConvention, dimension: int) -> Gripper | None:
 def rotation_columns(convention: ActionConvention) -> list[int]:
     """Return the rotation dimensions' indices, or an empty list if they cannot be identified.
 
-    Leave out the dimensions that drive a gripper. If the action has a position, it is the first
-    three of the others; the rest are rotation dimensions.
+    The dimensions that do not drive a gripper must be the rotation alone, or a position (three
+    dimensions) followed by the rotation.
     """
     gripper_columns = {gripper.dimension for gripper in convention.grippers}
     arm_columns = [d for d in range(convention.dim) if d not in gripper_columns]

@@ -132,8 +132,8 @@ class Feature:
     If the recipe names a feature in `data.features`, the feature is copied from `Episode.features`
     or `Observation.features` to `Batch.features`, without normalisation. Heads read it
     in `Context.features`. A vision encoder also receives it, if the encoder's build has the
-    argument `features`. No built-in part reads features. Built-in parts do read proprioception,
-    which is normalised. So store numbers that built-in parts should read as proprioception.
+    argument `features`. No built-in part reads features. If built-in parts should read a number,
+    add it to the proprioception instead, which is normalised.
 
     shape: the shape of one frame's observation; () is a single number.
     dtype: numpy's name for the type of the numbers.

@@ -97,7 +97,7 @@ class Normalizer:
             "min_max"     maps the observed range to [-1, 1]
             "quantile"    maps the 1 % and 99 % quantiles to -1 and 1, without clipping (openpi)
             "mean_std"    maps to mean 0 and standard deviation 1
-        A constant dimension becomes 0, except with "none" and "clip_range".
+        With the last three methods, a constant dimension becomes 0.
 
         A gripper is mapped by its closed and open values in `convention`. A binary gripper's values
         become 0 (closed) and 1 (open). A continuous gripper's range [closed, open] is mapped to

@@ -18,8 +18,8 @@ class Statistics:
 
     count: number of rows, n.
     means: (D), the mean of each dimension.
-    deviations: (D), for each dimension, the sum of squared deviations from its mean. Sums of
-        squares of the values themselves would lose precision if the mean is far from zero.
+    deviations: (D), for each dimension, the sum of squared deviations from its mean. (A
+        sum of squared values would be less precise if the mean is far from zero.)
     quantiles: (D 201), for each dimension, its quantiles at the probabilities GRID. The first is
         the minimum, and the last is the maximum.
     """
@@ -119,8 +119,8 @@ def _merge_quantiles(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
     counts: (m), number of rows in each set.
     grids: (m 201), each set's quantiles.
 
-    Each of a set's 201 quantiles stands for half a per cent of the set's rows, but the first and
-    the last stand for a quarter of a per cent each.
+    The first and the last of a set's 201 quantiles each stand for a quarter of a per cent of the
+    set's rows, and every other quantile for half a per cent.
     """
     share = np.full(GRID.size, 1.0)
     share[[0, -1]] = 0.5
