@@ -115,8 +115,8 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load the policy of a run, ready to act.
 
-    store: name of the store whose units the policy's actions have, if the policy was trained on
-        several stores; default: the first store of the recipe.
+    store: for a policy that was trained on several stores, the name of one of them; the policy's
+        actions are in that store's units. Default: the first store of the recipe.
 
     Raises CheckpointError, or ConfigError if a plugin is missing or `store` is unknown.
     """

@@ -20,7 +20,8 @@ def find_component(
 
     settings: texts `key=value`; a setting takes precedence over the default for its key.
 
-    Raises ConfigError if the name is unknown, or with a line for every setting that is wrong.
+    Raises ConfigError if the name is unknown, or if a setting is wrong; the error has one line for
+    each wrong setting.
     """
     catalogue = load_plugins()
     component = catalogue[kind].get(name)

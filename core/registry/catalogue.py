@@ -158,7 +158,7 @@ def _raise_if_wrapper(manager: pluggy.PluginManager, module: ModuleType) -> None
 
 
 def _register_components(implementation: Any, catalogue: Catalogue, kind: ComponentKind) -> None:
-    """Call a hook of a plugin with a `register` that adds components to the catalogue."""
+    """Call a plugin's hook; it receives a function that adds components to the catalogue."""
     plugin = catalogue.plugins[implementation.plugin_name]
 
     def register(name: str, config: type, build: Build) -> None:

@@ -209,7 +209,7 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
 
     trained: info of the data on which a policy was or will be trained.
     environment: info of the environment.
-    learner: what the lines call the side that `trained` describes, "the policy" for example.
+    learner: the name of the owner of `trained` in the returned lines, "the policy" for example.
 
     Cameras and features that only the environment has do not matter. If `trained` has no
     proprioception, the environment's proprioception does not matter.

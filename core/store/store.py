@@ -59,8 +59,8 @@ class EpisodeStore:
         self.length, self.task, self._segment_of = self._read_episodes()
         self.start = np.cumsum(self.length) - self.length
         self._offset = self._starts_in_segment(self.length)
-        # {block size: (episodes), index of each episode's first block in a stream of that block
-        # size}
+        # for each block size, an array with one entry per episode: the index of the episode's first
+        # block, in a stream with blocks of that size
         self._first_block = {
             size: self._starts_in_segment(-(-self.length // size))
             for size in {codec.block_size for codec in self.codecs.values()}

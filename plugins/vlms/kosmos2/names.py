@@ -75,7 +75,10 @@ def backbone_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
 
 
 def text_tensors(weights: Pretrained) -> Mapping[str, Tensor]:
-    """Return the token embedding, and tensors of no part, which loading reports as unexpected."""
+    """Return the token embedding, and all tensors that belong to no part.
+
+    Loading reports the tensors that belong to no part as unexpected.
+    """
     return filter_keys(
         _kosmos_tensors(weights),
         lambda name: not name.startswith((*VISION, *BACKBONE)) and name not in IGNORED,
