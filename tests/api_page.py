@@ -111,9 +111,13 @@ def assigned_name(node: ast.stmt) -> str | None:
 
 
 def public_names() -> Mapping[str, list[PublicName]]:
-    """All public names by module: `core`, and the rooms whose `__init__.py` offers names."""
-    files = [CORE / "__init__.pyi", *sorted(CORE.glob("*/__init__.py"))]
-    modules = {".".join(file.parent.relative_to(ROOT).parts): file for file in files}
+    """All public names by module: `core`, and the rooms whose `__init__` offers names."""
+    files = [CORE / "__init__.py", *sorted(CORE.glob("*/__init__.py"))]
+    stubs = {file: file.with_suffix(".pyi") for file in files}
+    modules = {
+        ".".join(file.parent.relative_to(ROOT).parts): stub if stub.exists() else file
+        for file, stub in stubs.items()
+    }
     names = {
         module: sorted(names_of(module, file), key=by_name) for module, file in modules.items()
     }
@@ -129,7 +133,7 @@ def names_of(module: str, file: Path) -> Iterator[PublicName]:
     """Names that a file offers: `from x import name as name`, and public functions of its own."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
-            home = f"core.{node.module}" if node.level else node.module or ""
+            home = f"{module}.{node.module}" if node.level else node.module or ""
             path = ROOT / f"{home.replace('.', '/')}.py"
             yield from (PublicName(module, a.name, path) for a in node.names if a.asname == a.name)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):

@@ -51,11 +51,17 @@ def names_in(path: Path) -> set[str]:
     return {alias.asname for alias in aliases if alias.asname}
 
 
+def listing_of(room: str) -> Path:
+    """The file that lists a room's names: the stub, if the names are looked up on first use."""
+    stub = ROOT / "core" / room / "__init__.pyi"
+    return stub if stub.exists() else stub.with_suffix(".py")
+
+
 # what plugins and other people's programs import, by module
 PUBLIC_NAMES = {
     "core": names_in(ROOT / "core" / "__init__.pyi"),
     **{
-        f"core.{room}": names_in(ROOT / "core" / room / "__init__.py")
+        f"core.{room}": names_in(listing_of(room))
         for room in ("episodes", "formats", "weights", "environments", "testing")
     },
 }

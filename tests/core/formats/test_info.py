@@ -40,7 +40,7 @@ def test_an_override_replaces_what_it_names_and_nothing_else() -> None:
     [
         ({"cameras": {}}, "here: holds no pictures"),
         ({"fps": 0.0}, "here: fps 0.0 must be finite"),
-        ({"cameras": {"top": (-1, 4)}}, "here: frames of -1 x 4 pixels"),
+        ({"cameras": {"top": (-1, 4)}}, "here: a frame of -1 x 4 pixels"),
         ({"cameras": {"top": (4,)}}, "here: not enough values"),
     ],
 )

@@ -1,0 +1,5 @@
+from .environment import (
+    Environment as Environment,
+    Observation as Observation,
+    Task as Task,
+)
