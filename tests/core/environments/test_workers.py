@@ -255,3 +255,9 @@ def test_importing_the_commands_again_in_each_worker_costs_nothing() -> None:
         "assert not {'numpy', 'torch', 'pluggy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_workers_are_imported_without_numpy() -> None:
+    """The fork server imports them before a process limits the threads of numpy."""
+    code = "import sys, core.environments.workers; assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
