@@ -13,7 +13,7 @@ from core.system.optional_imports import import_optional
 if TYPE_CHECKING:
     from rich.console import Console
 
-# The value of --html or --rerun without a file name; the file is then named after the store.
+# What --html or --rerun means if no file name follows: the file is named after the store.
 DEFAULT_NAME = Path()
 
 

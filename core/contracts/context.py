@@ -99,9 +99,9 @@ class Context:
         """Return the attention mask of `count` extra tokens per frame (S 1 F*count L+F*count) bool.
 
         A head needs this mask to run added tokens through its own layers; `extend` applies the
-        mask by itself. Each row is an added token. The columns are the memory's tokens, then the
-        added tokens, frame after frame. F = B * T / S is the number of frames in a sequence.
-        `block` means the same as in `extend`.
+        mask by itself. The rows are the added tokens, frame after frame. The first L columns are
+        the memory's tokens; the other columns are the added tokens, in the order of the rows.
+        F = B * T / S is the number of frames in a sequence. `block` means the same as in `extend`.
         """
         added = self._extension(self._empty_tokens(count), block)
         mask = attention_mask(added, self._required_memory.sequence)

@@ -169,7 +169,8 @@ class LayerSpec:
 
     depth: number of layers.
     heads: number of heads of the queries.
-    key_heads: K, number of heads of the keys; less than `heads` if several queries share a key.
+    key_heads: K, number of heads of the keys; less than `heads` if several query heads share a key
+        head.
     head_width: d, width of one head.
     """
 
@@ -247,6 +248,6 @@ class ActionTokens(nn.Module, ABC):
     ) -> TokenSequence:
         """Vision (B T N D), text (B M D), proprio (B T P) -> sequences with action tokens.
 
-        batch: in training, the batch, for layouts that depend on its actions, such as ACT's;
-            otherwise None.
+        batch: the batch while the loss is computed, because some layouts, ACT's for example,
+            depend on the actions; None while the policy predicts or acts.
         """

@@ -39,7 +39,7 @@ from core.rollout.runner import run_rollouts
 
 
 def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = None) -> Evaluation:
-    """Evaluate the policy of a run as [environment] and [evaluate] of its recipe say.
+    """Evaluate the policy of a run; [environment] and [evaluate] of its recipe say how.
 
     If the process was killed, the same call continues the evaluation where it stopped.
 

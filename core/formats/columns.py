@@ -80,7 +80,7 @@ def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.n
 def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, ...]:
     """Name the dimensions of joined columns: `name` for a column of width 1, else `name_0` ...
 
-    Raises DataError if a column has no numbers per frame, or more than MAX_WIDTH.
+    Raises DataError if the width of a column is 0 or larger than MAX_WIDTH.
     """
     dimensions: list[str] = []
     for name, width in names_and_widths:

@@ -131,7 +131,10 @@ class Mixture:
         return members, windows
 
     def at(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the member (n) and its window (n) for indices (n) into all windows, unshuffled."""
+        """Return each window's member (n), and the window's index (n) within that member.
+
+        indices: (n), positions in the unshuffled list of all windows, member after member.
+        """
         members = np.searchsorted(self._size_ends, indices, "right")
         return members, indices - (self._size_ends - self.sizes)[members]
 

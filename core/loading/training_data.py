@@ -81,7 +81,10 @@ class TrainingData:
 
     @cached_property
     def training(self) -> Mixture:
-        """The training windows, one from every frame, drawn by weight."""
+        """The training windows; one begins at every frame of the training episodes.
+
+        If the recipe gives the stores weights, a store's share of the samples follows its weight.
+        """
         members = [
             self._member(dataset, training)
             for dataset, (training, _) in zip(self.datasets, self._splits, strict=True)

@@ -28,8 +28,8 @@ def export_folder(policy: Policy, out: Path) -> None:
     """Write a folder that transformers loads: model.safetensors and config.json.
 
     The weights of action tokens, heads and projections, which no such model has, go into
-    policy.safetensors in the same folder. Raises ConfigError, naming the parts, if parts
-    have no published layout.
+    policy.safetensors in the same folder. Raises the same ConfigErrors as
+    `published_model`.
     """
     merge(policy)
     tensors, description = published_model(policy)
@@ -45,8 +45,9 @@ def export_folder(policy: Policy, out: Path) -> None:
 def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a policy's vision-language model: {published name: weight}, and its config.json.
 
-    The weights are not copied. Raises ConfigError, naming the parts, if parts have no
-    published layout.
+    The weights are not copied. Raises ConfigError if the vision encoder, text encoder and backbone
+    cannot be written as one model: a part belongs to no published model (the message names it),
+    the parts' widths differ, or the parts come from different models.
     """
     _raise_unless_publishable(policy, MODEL, Publishable)
     parts: list[Publishable] = [getattr(policy, kind) for kind in MODEL]

@@ -52,7 +52,10 @@ def fill(
 
 
 def read_toml(path: Path, label: str) -> dict[str, Any]:
-    """Read a TOML file, which messages call `label`; raises ConfigError if it cannot be read."""
+    """Read a TOML file; raises ConfigError if it cannot be read, or is not valid TOML.
+
+    label: what error messages call the file, "the recipe" for example.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -8,13 +8,13 @@ The steps of `load_recipe`, in this order:
 4. apply the overrides of the command line;
 5. move keys that earlier versions had in another section (core/recipe/former.py);
 6. check every section, then check whether the sections fit each other;
-7. make relative paths absolute.
+7. make relative paths absolute (core/recipe/paths.py).
 
 All mistakes of steps 4 and 6 are reported at once, before anything is built.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from core.errors import ConfigError, did_you_mean
 from core.recipe.checking import fill, parse_value, read_toml
 from core.recipe.former import move_attention, present_name, rename_former_keys
 from core.recipe.needs import check_needs
+from core.recipe.paths import with_absolute_paths
 from core.recipe.sections import (
     ENVIRONMENT_SECTIONS,
     SECTIONS,
@@ -147,7 +148,7 @@ def load_recipe(
     recipe = _Checker(catalogue, mistakes).recipe(values)
     if recipe is None:
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
-    return _with_absolute_paths(recipe, path.parent.absolute(), overridden_keys)
+    return with_absolute_paths(recipe, path.parent.absolute(), overridden_keys)
 
 
 def load_recipe_of_run(
@@ -398,73 +399,3 @@ def _contradictions(
             f"got {evaluate.replan_steps}"
         )
     return mistakes
-
-
-# ------------------------------------------------------------------------------------------- paths
-
-
-@dataclass(frozen=True)
-class _Paths:
-    """Makes relative paths absolute.
-
-    folder: the recipe's folder; the paths in the recipe are relative to it.
-    overridden_keys: keys that the command line has set; their paths are relative to the current
-        folder.
-    """
-
-    folder: Path
-    overridden_keys: set[str]
-
-    def start_of(self, key: str) -> Path:
-        """Return the folder to which the path under a key is relative."""
-        return Path.cwd() if key in self.overridden_keys else self.folder
-
-    def hub_or_path(self, name: str, key: str) -> str:
-        """Return `name` as an absolute path if that path exists, else unchanged as a hub name."""
-        path = self.start_of(key) / name
-        return str(path.absolute()) if path.exists() else name
-
-    def of_config(self, config: T, section: str, start: Path | None = None) -> T:
-        """Return a configuration with absolute paths.
-
-        start: the folder to which each value of type Path is relative; default: the folder that
-            `start_of` returns for its key.
-        """
-        changes: dict[str, Any] = {}
-        for f in fields(config):  # type: ignore[arg-type]
-            key, value = f"{section}.{f.name}", getattr(config, f.name)
-            key_start = start or self.start_of(key)
-            if isinstance(value, Path):
-                changes[f.name] = key_start / value
-            elif isinstance(value, str) and f.metadata.get("located"):
-                changes[f.name] = self.hub_or_path(value, key)
-            elif isinstance(value, tuple) and any(is_dataclass(entry) for entry in value):
-                changes[f.name] = tuple(self.of_config(entry, key, key_start) for entry in value)
-        return replace(config, **changes)  # type: ignore[type-var]
-
-    def of_part(self, part: Part, section: str) -> Part:
-        """Return a part with absolute paths in its configuration and in `pretrained`."""
-        settings = part.settings
-        if isinstance(settings.pretrained, str):
-            source = self.hub_or_path(settings.pretrained, f"{section}.pretrained")
-            settings = replace(settings, pretrained=source)
-        return replace(part, config=self.of_config(part.config, section), settings=settings)
-
-
-def _with_absolute_paths(recipe: Recipe, folder: Path, overridden_keys: set[str]) -> Recipe:
-    """Return the recipe with absolute paths; see `_Paths` for the other two arguments."""
-    paths = _Paths(folder, overridden_keys)
-    environment = recipe.environment
-    if environment is not None:
-        config = paths.of_config(environment.config, "environment")
-        environment = replace(environment, config=config)
-    return replace(
-        recipe,
-        data=paths.of_config(recipe.data, "data"),
-        parts={kind: paths.of_part(part, kind) for kind, part in recipe.parts.items()},
-        auxiliary={
-            label: paths.of_part(part, f"auxiliary.{label}")
-            for label, part in recipe.auxiliary.items()
-        },
-        environment=environment,
-    )

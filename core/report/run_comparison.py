@@ -61,7 +61,9 @@ def run_names(records: Sequence[RunRecord]) -> list[str]:
 def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
     """Return {name of a fact: its value for each run}; None for a run that did not measure it.
 
-    The facts are success, controls, average chain length and validation errors.
+    The facts are the success rate, the success rate under each control (blank images, for
+    example), the average chain length, and the validation errors of the policy and of the best
+    constant action per task.
     """
     error_names = {
         "validation/error": "validation error",

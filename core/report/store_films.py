@@ -80,7 +80,8 @@ class Thumbnails:
 def choose_episodes(store: EpisodeStore, ids: Sequence[str] | None) -> list[int]:
     """Return the indices of the episodes to show.
 
-    ids: ids of the episodes to show; default: the first episodes of each task.
+    ids: ids of the episodes to show; default: the first episode of each task, then the second of
+        each task, and so on until there are enough.
 
     Raises ConfigError for ids that the store does not hold.
     """

@@ -29,8 +29,8 @@ def write_recording(store: EpisodeStore, episodes: Sequence[int], path: Path) ->
     """Write episodes to an .rrd file; each episode becomes a recording with the episode's id.
 
     In a recording, camera/NAME holds the frames as JPEG, action/NAME and proprio/NAME hold a scalar
-    each, and `instruction` holds a text. The timelines are `frame` and `seconds`. The application
-    of the recordings is named after the store.
+    each, and `instruction` holds a text. The timelines are `frame` and `seconds`. Rerun's
+    application id is the store's name, for all recordings of a store.
 
     Raises DataError for a damaged frame, and ConfigError if rerun-sdk is not installed. After an
     error, an older file stays as it was.

@@ -22,7 +22,8 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
     colour: f"--series-{i}" for i, colour in enumerate(SERIES, 1)
 }
 STYLE: dict[Any, Any] = {
-    # text stays text, not curves: it is small, selectable, and in the page's font
+    # keep text as text, not as curves: it takes fewer bytes, can be selected, and gets the page's
+    # font
     "svg.fonttype": "none",
     "svg.hashsalt": "joinery",  # a fixed salt, so that the same input gives the same page
     "text.parse_math": False,
@@ -52,7 +53,8 @@ def draw_svg(label: str, size: tuple[float, float], paint: Callable[[Axes], None
     """Return a chart as an SVG element.
 
     label: the text that a screen reader reads out instead of the chart.
-    size: width and height in inches, which set the proportions; the page sets the size.
+    size: width and height in inches. The page scales the chart, so they only set its proportions,
+        and how large its text and lines are in comparison.
     paint: draws on the axes.
     """
     stream = StringIO()

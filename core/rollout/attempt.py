@@ -40,8 +40,8 @@ class Attempt:
 
     seed: seed of the policy's random draws.
     max_steps: an attempt fails if its task is not done after this many control steps.
-    blank: None, or names of features; the policy then sees black images, and zeros for these
-        features.
+    blank: names of features, possibly none; the policy sees black images, and zeros for these
+        features. If `blank` is None, the policy sees everything.
     recording: whether `frames` and `commands` are collected.
     observation: the newest observation, as the policy sees it.
     success: whether the task is done.
@@ -109,7 +109,7 @@ def start_rollout(
     should_record: Callable[[PlannedAttempt], bool],
     visual: Collection[str],
 ) -> Rollout:
-    """Return the generator of a planned attempt or chain.
+    """Return the Python generator that carries out a planned attempt or chain.
 
     replan_steps: actions of each chunk that are executed before the policy acts again.
     should_record: whether an attempt's frames and commands are collected.

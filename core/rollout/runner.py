@@ -38,7 +38,7 @@ def run_rollouts(
 
     workers: the processes of the environments, one for each row in use; at most `num_rows`.
     num_rows: number of rows of the policy's batch.
-    start: returns the generator of a planned rollout.
+    start: returns the Python generator that carries out a planned rollout.
 
     The timing of a rollout covers the time since the previous rollout ended. Raises DataError if an
     environment raised DataError.
@@ -130,8 +130,8 @@ def _policy_inputs(
         np.zeros(len(info.proprio), np.float32),
         {name: np.zeros(feature.shape, feature.dtype) for name, feature in info.features.items()},
     )
-    # Rows without an attempt get the instruction of an attempt in another row, which adds no
-    # padding to the batch.
+    # A row without an attempt still needs an instruction. It gets the instruction of another row,
+    # because a longer one could make the batch need more padding.
     filler = next(iter(attempts.values())).instruction
     rows = [attempts.get(i) for i in range(num_rows)]
     return (

@@ -24,7 +24,7 @@ class URL(str):
 
 
 def address(text: object) -> Path | URL:
-    """Return a string as the address of a store: a path or a URL.
+    """Turn a string into the address of a store: a path or a URL.
 
     Raises ValueError if `text` is not a string that can be such an address.
     """

@@ -187,10 +187,10 @@ class EpisodeStore:
         codec.decode(data, bounds, count, start - first, frames)
 
     def prepare(self, names: Sequence[str], starts: Iterable[tuple[int, int]], count: int) -> None:
-        """Begin to fetch many runs of `count` consecutive frames in parallel; do not wait for them.
+        """Begin to fetch many sequences of `count` frames in parallel; do not wait for them.
 
         names: the cameras and features to read.
-        starts: (episode, first frame) of each run.
+        starts: (episode, first frame) of each sequence.
 
         For a local store, this method does nothing, and does not iterate over `starts`.
         """

@@ -75,7 +75,7 @@ class Progress:
 
         text: further information, losses for example.
         """
-        # measure the speed from here, since earlier runs may have done these units
+        # measure the speed from here, since an earlier run may have done the units before
         if self._initial is None:
             self._initial, self._start_time = completed, time.perf_counter()
         total = self._total = total or self._total or completed

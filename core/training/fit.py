@@ -92,7 +92,7 @@ def fit(run: Run, first: int) -> int:
             if run.stop.requested(fabric, ask=done % config.log_every == 0):
                 break
             step = done + 1  # the number of the step that begins here
-            # The order of the data and all random numbers depend only on the recipe, the step and
+            # All random numbers, and the order of the data, depend only on the recipe, the step and
             # the process's rank, so that a run can resume at any step without a saved random state.
             # Parts draw from `generator`; only PyTorch's dropout layers draw from the global
             # generator, which is seeded here.

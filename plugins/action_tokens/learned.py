@@ -119,7 +119,8 @@ class LearnedTokens(ActionTokens):
         span = window if self.interleaved else 1  # number of frames per sequence
         actions = TokenGroup(self.action.expand(*vision.tokens.shape[:2], -1, -1))  # (B T Q D)
         frames = concatenate([vision, *self._proprio(proprio), actions])  # (B T n D)
-        # the text is inserted before this index of a sequence's tokens
+        # The words are inserted before the token of `frames` with this index. The text's prefix is
+        # inserted before all other tokens.
         at = 0 if self.text_first else images
         prefix, words = _split(_repeat(text, window // span), self.text_prefix)
         group = _insert(prefix, _insert(words, _join(frames, span), at), 0)  # (S L D)
@@ -189,7 +190,7 @@ def _join(frames: TokenGroup, span: int) -> TokenGroup:
 
 
 def _repeat(text: TokenGroup, times: int) -> TokenGroup:
-    """Repeat each instruction of (B M D) for its `times` sequences -> (B*times M D)."""
+    """Repeat each sample's instruction (B M D), once for each sequence -> (B*times M D)."""
     mask = None if text.mask is None else text.mask.repeat_interleave(times, dim=0)
     return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
 

@@ -192,7 +192,7 @@ def _image_size_settings(timm: ModuleType, config: TimmConfig) -> dict[str, int]
 
 
 def _download(config: TimmConfig) -> Mapping[str, Tensor]:
-    """Download the weights that timm publishes; timm adapts them to another image size."""
+    """Download the weights that timm publishes; timm adapts them to the recipe's image size."""
     timm = import_library("timm")
     if not timm.get_pretrained_cfg(config.model).has_weights:
         raise ConfigError(

@@ -127,7 +127,7 @@ class DiffusionPolicy:
         return [f"{number:06d}" for number in range(len(self.bounds) - 1)]
 
     def read(self, episode: str) -> Episode:
-        """Read one episode; raises a DataError that names the array."""
+        """Read one episode; raises DataError, naming the file, for missing or damaged data."""
         begin, end = (int(bound) for bound in self.bounds[int(episode) : int(episode) + 2])
         config, where = self.config, f"{self.path}, episode {episode}"
         images = {}

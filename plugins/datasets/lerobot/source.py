@@ -93,9 +93,9 @@ class LeRobot:
     def _keys_by_id(self) -> dict[str, str]:
         """Return {episode's id: key of its location}, in the order of the episodes' indices.
 
-        The ids are taken from the sidecar. If LeRobot added an episode after the sidecar was
-        written, the episode's id is its index. Raises DataError if the sidecar belongs to another
-        dataset.
+        The ids are taken from the sidecar, if there is one. An episode that the sidecar does not
+        list, because LeRobot added it later, has its index as id. Raises DataError if the sidecar
+        belongs to another dataset.
         """
         locations = self.layout.locations
         has_errors = any(isinstance(location, DataError) for location in locations.values())
