@@ -89,8 +89,9 @@ class DemonstrationSchedule:
     each task. So the store of a smaller or interrupted collection equals the beginning of the store
     of a larger collection.
 
-    committed: ids of the episodes in the store, "<task>/<seed>". If a task has an episode in the
-        store, but a lower seed of the task has none, the attempt with the lower seed has failed.
+    committed: ids of the episodes in the store, "<task>/<seed>". Episodes are stored in the order
+        of their seeds. So if the store has the seeds 0 and 2 of a task but not 1, the attempt with
+        seed 1 has failed.
     broken: attempts in which the environment failed twice, "<task>/<seed>: reason".
     """
 

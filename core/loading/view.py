@@ -159,7 +159,10 @@ class StoreView:
         )
 
     def _decode(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
-        """Decode frames start, start + period ...; name: the store's name."""
+        """Decode frames start, start + period ... of a camera or feature.
+
+        name: the name of the camera or feature in the store.
+        """
         if self.period == 1:
             self.store.read_frames(name, episode, start, start + len(out), out)
             return

@@ -65,8 +65,8 @@ class Timing:
 
     seconds: the time between the two ends.
     inference_ms: duration in milliseconds of each policy step in that time.
-    busy_rows: number of rows of the policy's batch in which a rollout went on, summed over these
-        policy steps.
+    busy_rows: number of rows of the policy's batch that had a rollout, summed over these policy
+        steps.
     """
 
     seconds: float
@@ -111,8 +111,7 @@ class Evaluation:
     tiers: {task: tier}.
     time: what differs when an evaluation is repeated: {"inference_ms": median milliseconds of a
         policy step, "policy_steps": number of policy steps, "rows_busy": share of the policy's rows
-        in which a rollout went on, "steps_per_second": control steps per second, "seconds": total
-        time}.
+        that had a rollout, "steps_per_second": control steps per second, "seconds": total time}.
     """
 
     policy: Mapping[str, Any]

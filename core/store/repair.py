@@ -1,4 +1,4 @@
-"""`joinery repair STORE.zarr`: drop damaged segments, and save the undamaged episodes in them."""
+"""`joinery repair STORE.zarr`: replace damaged segments by their undamaged episodes."""
 
 import os
 import shutil

@@ -107,7 +107,7 @@ def no_mask_is_a_full_mask(backbone: Backbone, window: int) -> None:
 
 @torch.no_grad()
 def later_frames_are_not_seen(backbone: Backbone, window: int) -> None:
-    """Changing one frame does not change the hidden states of earlier frames."""
+    """Changing a frame and all later frames does not change the states of earlier frames."""
     before = sequence(backbone.width, window)
     assert before.mask is not None
     for t in range(1, window):

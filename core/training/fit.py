@@ -204,7 +204,7 @@ def _save(run: Run, step: int) -> None:
         return
     if run.readings.pending:
         _report_losses(run)
-    if run.metrics is None:  # the first process saves; if saving fails, it ends all processes
+    if run.metrics is None:  # only the first process saves
         run.last_checkpoint = checkpoint_folder(run.folder, step)
         return
     raise_if_weights_broken(run.policy, step, run.last_checkpoint)

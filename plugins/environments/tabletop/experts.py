@@ -161,7 +161,7 @@ def _approach(state: State, target: np.ndarray, yaw: float, gripper: float) -> n
             clear = np.clip((state.tcp[2] - hover + 0.04) / 0.025, 0.0, 1.0)
         goal[:2] = state.tcp[:2] + (target[:2] - state.tcp[:2]) * clear
         if clear < 0.5:
-            # neither open nor close: something may be between the fingers or next to them
+            # leave the fingers as they are: something may be between them or next to them
             gripper = OPEN if state.opening > 0.03 else CLOSED
     return _move(state, goal, yaw, gripper)
 

@@ -74,7 +74,9 @@ def is_feasible(names: Sequence[str]) -> bool:
     # {fixture: state}; a fixture is absent while its state is unknown
     fixtures: dict[str, float] = {"room": 1.0}
     used_up: set[str] = set()  # blocks that no longer stand free on the table
-    pushed: set[str] = set()  # blocks that were pushed: a second push might leave the free lane
+    # Blocks that were pushed. No block is pushed twice, because a second push might move the block
+    # out of the lane that is free of other blocks.
+    pushed: set[str] = set()
     for task in map(TASKS.__getitem__, names):
         blocks = {*task.blocks}
         needs_are_met = all(

@@ -269,8 +269,9 @@ def _unsupported(layout: VLMLayout) -> str:
 def _cut_out(layout: VLMLayout, role: Role) -> tuple[Any, Any, str]:
     """Remove from a model everything that does not belong to a role.
 
-    Returns the PreTrainedModel that can initialise the remaining weights, the role's module in this
-    PreTrainedModel, and what stands before the module's names in published weights.
+    Returns three things: the PreTrainedModel that can initialise the remaining weights; the role's
+    module, which is this model or a part of it; and the prefix that makes the name of a weight in
+    that module its published name.
     """
     full, base, decoder = layout.full, layout.base, layout.language_model
     if role == "output":
