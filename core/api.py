@@ -95,8 +95,8 @@ def training_samples(
 def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
     """Train the policy of a recipe, and return the run's folder, `output`.
 
-    If the store lacks demonstrations that the recipe asks for, they are recorded first. A recipe
-    for several devices starts the calling program again for each further device (Fabric's "ddp"). A
+    If the store lacks demonstrations that the recipe asks for, they are recorded first. Training
+    on several devices starts the calling program again for each further device (Fabric's "ddp"). A
     notebook cannot be started again, so override `train.devices=1` there. Environments run in
     separate processes, and each of these processes imports the calling script. So a script must
     call this function below `if __name__ == "__main__":`.

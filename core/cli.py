@@ -1,4 +1,4 @@
-"""The command `joinery COMMAND ...`: it calls `main` of the module that COMMANDS names.
+"""The program `joinery`: `joinery NAME ...` calls `main` of the module that COMMANDS[NAME] names.
 
 `joinery import`, for example, begins in core/commands/import_.py. Plugins can add commands.
 """

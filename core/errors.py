@@ -21,7 +21,7 @@ class ConfigError(JoineryError):
 
 
 class PluginError(JoineryError):
-    """Two plugins have the same name, or register the same name."""
+    """Two plugins have the same name, or register components of the same kind and name."""
 
 
 class DataError(JoineryError):

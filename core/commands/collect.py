@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Imported here and not at the top, because each environment's process imports this file again.
+    # Not at the top: environments' processes import this file, and must not import numpy so early.
     from core.recipe.sections import DemonstrationsConfig
 
     defaults = DemonstrationsConfig()

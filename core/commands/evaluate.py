@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _options_as_overrides(arguments: argparse.Namespace) -> list[str]:
-    """Return the options as overrides of the recipe, which are checked together with the recipe."""
+    """Return the options as overrides, so that they are checked together with the recipe."""
     overrides = []
     if arguments.tasks:
         overrides.append(f"evaluate.tasks={json.dumps(arguments.tasks.split(','))}")

@@ -13,7 +13,7 @@ from core.system.optional_imports import import_optional
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What --html or --rerun means if no file name follows: the file is named after the store.
+# The value of --html or --rerun if no file name follows; the file is then named after the store.
 DEFAULT_NAME = Path()
 
 
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.episodes is not None and not writes_files:
         parser.error("--episodes says what --html and --rerun show; name one of them, too")
     if arguments.rerun is not None:
-        import_optional("rerun", extra="rerun")  # fails before the slow inspection
+        import_optional("rerun", extra="rerun")  # if missing, fail before the slow inspection
 
     from rich.console import Console
 

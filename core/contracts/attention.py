@@ -15,12 +15,13 @@ from core.contracts.batch import Memory, TokenSequence
 
 
 def attention_mask(sequence: TokenSequence, past: TokenSequence | None = None) -> Tensor | None:
-    """Return whether a token (row) sees another (column): (S 1 L P+L) bool; None if purely causal.
+    """Return whether a token (row) sees another (column): (S 1 L P+L) bool, or None if causal.
 
     past: the P tokens that the backbone ran before the sequence. Their columns come first.
 
-    If this function returns None, a backbone can use the causal mode of a fused kernel. In a mask,
-    a padding token sees itself, because softmax gives NaN for a row without a visible token.
+    For a causal sequence without a past, this function returns None, so that a backbone can use the
+    causal mode of a fused kernel. In a mask, a padding token sees itself, because softmax gives NaN
+    for a row without a visible token.
     """
     if past is None and sequence.block is None and sequence.private is None:
         # Real tokens come first and frames are in order, so a causal mask already hides padding and
@@ -86,7 +87,7 @@ def make_memory(
 
 
 def _join(past: TokenSequence, sequence: TokenSequence) -> TokenSequence:
-    """Append a sequence (S L) to the past (S P) -> (S P+L). It has the past's readout, no grid."""
+    """Append a sequence (S L) to the past (S P) -> (S P+L), with the past's readout and no grid."""
     before, after = _with_all_labels(past), _with_all_labels(sequence)
     columns = ("tokens", "mask", "frame", "kind", "block", "private")
     joined: dict[str, Any] = {

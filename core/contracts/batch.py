@@ -25,7 +25,7 @@ class TokenGroup:
         means the same, but is treated as if there were padding, which is slower.
     grid: (N 2) int64, each token's row and column in its image; -1 for a token without a place in
         an image.
-    losses: {name: scalar}, terms that the part that made the tokens adds to the training loss.
+    losses: {name: scalar}, terms of the training loss from the part that made the tokens.
     """
 
     tokens: Tensor
@@ -48,8 +48,8 @@ class TokenKind(IntEnum):
 class TokenSequence:
     """The backbone's input: packed sequences, with real tokens first and padding at the end.
 
-    The index of a real token is therefore also its position. core/contracts/attention.py says
-    which token sees which other tokens.
+    So if no token is private, the index of a real token is also its position.
+    core/contracts/attention.py says which token sees which other tokens.
 
     tokens: (S L D).
     mask: (S L) bool, True where real; None means no padding.

@@ -29,7 +29,7 @@ class ContextSpec:
     action_tokens: number of action tokens per frame (Q).
     vision_width: width of context.vision.
     proprio_dim: number of proprioceptive values (P).
-    layers: sizes of the backbone's layers; None if the backbone keeps none.
+    layers: sizes of the backbone's layers; None if the backbone does not offer "keys_values".
     vocabulary: number of tokens that context.logits scores; 0 if there is no output layer.
     embodiments: names of the stores; context.embodiment holds indices into this tuple.
     features: {name: feature}, the type of each entry of context.features.

@@ -35,7 +35,7 @@ def declared_needs(build: Callable[..., Any]) -> frozenset[Need] | None:
 def unmet_needs(
     needs: frozenset[Need], insulate: bool, backbone: "Backbone | type[Backbone]"
 ) -> Iterator[str]:
-    """Yield each reason why a head cannot work with a backbone, to follow "head 'name' "."""
+    """Yield each reason why a head cannot work with a backbone, as the end of "head 'name' ..."."""
     if unknown := needs - {*get_args(Need)}:
         yield (
             f"needs {', '.join(sorted(unknown))}, which nothing offers; "

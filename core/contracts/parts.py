@@ -11,9 +11,9 @@ keyword arguments that core offers; a build function or class receives the argum
 signature names. core/contracts/batch.py defines what flows between the parts.
 core/contracts/abilities.py defines what a part can offer beyond its contract.
 
-No part keeps hidden state or draws from a global random generator, and no sample's result depends
-on other samples of the batch or on padding; `core.testing` checks this. To write a simple policy
-head, read `ActionSpec`, `PolicyHead` and `Context.readout` (core/contracts/context.py).
+No part keeps state between calls or draws from a global random generator, and no sample's result
+depends on other samples of the batch or on padding; `core.testing` checks this. To write a simple
+policy head, read `ActionSpec`, `PolicyHead` and `Context.readout` (core/contracts/context.py).
 """
 
 from abc import ABC, abstractmethod
@@ -62,7 +62,7 @@ class PolicyHead(nn.Module, ABC):
 
     needs: what the head reads from the context in addition to the readout. Core computes an entry
         of the context only if a head of the policy needs it.
-        "tokens": `context.memory.tokens`, the last hidden states of all tokens (any backbone);
+        "tokens": `context.memory.tokens`, the last hidden states of all tokens, from any backbone;
         "keys_values": the keys and values of every layer, in `context.memory`;
         "hidden_states": the hidden states of every layer, in `context.memory`;
         "extend": `context.extend`, to run further tokens after the tokens of the observations;
@@ -89,7 +89,7 @@ class PolicyHead(nn.Module, ABC):
         return {}
 
     def act(self, context: "Context", state: State, generator: "Generator") -> tuple[Tensor, State]:
-        """Context of one new frame (T = 1), previous state -> actions (B H A), next state."""
+        """Context of one new frame (T = 1) and previous state -> actions (B H A) and next state."""
         actions: Tensor = self(context, generator)
         return actions[:, -1], state
 

@@ -92,8 +92,8 @@ def collect(
     progress: called with {task: progress} at the start and after each attempt.
 
     Raises DataError if a task is unknown, if the environment has no expert or cannot be built, if
-    the expert nearly always fails, or if the store has other conventions or another origin.
-    Episodes that were committed before the error stay in the store.
+    the expert nearly always fails, or if the store's conventions or origin differ from those of
+    this collection. Episodes that were committed before the error stay in the store.
     """
     from core.demonstrations.recording import record, run_attempts
     from core.demonstrations.schedule import DemonstrationSchedule

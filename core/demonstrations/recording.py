@@ -88,7 +88,7 @@ def run_attempts(
                     start(worker, replace(attempt, is_retry=True))
                     continue
                 outcome = str(failure)
-            # Start before the yield: the worker is then busy while the caller stores the episode.
+            # Start the next attempt first: the worker is busy while the caller stores the episode.
             start(worker, _next_attempt(schedule))
             yield attempt, outcome
 

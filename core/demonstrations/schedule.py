@@ -112,8 +112,7 @@ class DemonstrationSchedule:
     def next_attempt(self) -> tuple[str, int] | None:
         """Return (task, seed) of the next attempt, for the task with the fewest expected successes.
 
-        Returns None if no further attempt is needed, provided that all attempts that have begun
-        succeed.
+        Returns None if `expected` of every task has reached `episodes`.
         """
         progress = min(self.tasks.values(), key=lambda progress: progress.expected)
         if progress.expected >= self.episodes:

@@ -1,7 +1,7 @@
-"""Environments in which a policy acts: what a plugin that adds an environment needs."""
+"""Environments in which a policy acts: the classes for plugins that add an environment."""
 
 import lazy_loader
 
-# Names are looked up on first use: a worker process imports this package before it limits the
-# threads of numpy, which must not be imported earlier than that.
+# Names are looked up on first use, so that this package does not import numpy: a worker process
+# imports this package, then limits the threads of numpy, and only then imports numpy.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

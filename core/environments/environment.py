@@ -35,7 +35,7 @@ class Task:
     tier: str = ""
 
     def instruction(self, split: Split, seed: int) -> str:
-        """Return the instruction of an episode; it depends on the seed alone."""
+        """Return the instruction of an episode; it depends on the split and the seed alone."""
         phrasings = self.held_out if split == "evaluation" and self.held_out else self.instructions
         return phrasings[seed % len(phrasings)]
 

@@ -71,7 +71,7 @@ class RecoveringEnvironment:
         self._restarted = False
 
     def submit(self, call: EnvironmentCall) -> None:
-        """Start a call and then an observation; call `result` before the next `submit`."""
+        """Start a call, followed by an observation; `result` must come before the next `submit`."""
         self._calls.append(call)
         self._worker.submit(call_and_observe, call.function, *call.arguments)
 

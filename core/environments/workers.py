@@ -194,7 +194,7 @@ def open_workers(spec: EnvironmentSpec, count: int, timeout: float) -> Iterator[
         yield workers
     finally:
         for worker in workers:
-            # All idle processes are told to end before the first is waited for, to save time.
+            # All connections are closed first, so that the idle processes end at the same time.
             worker.connection.close()
         for worker in workers:
             worker.close()

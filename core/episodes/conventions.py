@@ -33,7 +33,7 @@ class Conversion:
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether actions stay as they are: the stride is 1, and at most the rates differ."""
+        """Whether actions stay as they are: the stride is 1, and only the rates may differ."""
         meaning = replace(self.source, rate=self.target.rate)
         return self.frame_stride == 1 and meaning == self.target
 

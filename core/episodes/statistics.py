@@ -45,8 +45,8 @@ class Statistics:
         Means and deviations are exact (Chan, Golub and LeVeque, 1983). The probability
         of each quantile is off by at most one step of the grid.
         """
-        # The tuples of each set are replaced by arrays before the next set is read. Tuples take
-        # four times the memory, and a store can have thousands of segments, with one set each.
+        # Each set's tuples are replaced by arrays before the next set is read. Tuples take four
+        # times the memory of arrays, and a store can have thousands of sets, one per segment.
         arrays = [
             (
                 statistics.count,
@@ -120,7 +120,7 @@ def _merge_quantiles(counts: np.ndarray, grids: np.ndarray) -> np.ndarray:
     grids: (m 201), each set's quantiles.
 
     The first and the last of a set's 201 quantiles each stand for a quarter of a per cent of the
-    set's rows, and every other quantile for half a per cent.
+    set's rows, and each quantile between them for half a per cent.
     """
     share = np.full(GRID.size, 1.0)
     share[[0, -1]] = 0.5

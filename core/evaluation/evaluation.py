@@ -75,7 +75,7 @@ def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = 
 
 
 def _write_predictions(actor: Actor, recipe: Recipe, path: Path, console: Console) -> None:
-    """Write predictions.npz, or print why not; no other step of an evaluation needs the data."""
+    """Write predictions.npz, or print why not: only this step needs the recipe's stores."""
     if path.exists():
         return
     try:

@@ -23,8 +23,8 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     """Write true actions (n A) and predicted chunks (n H A) of up to six validation episodes.
 
     Actions are in the units of the data. The file holds `names` (A), the names of the action's
-    dimensions. For the episode with index i it holds `i/task`, `i/instruction`, `i/true` and
-    `i/predicted`.
+    dimensions. For each of these episodes, numbered i = 0, 1, 2, ..., the file holds `i/task`,
+    `i/instruction`, `i/true` and `i/predicted`.
 
     Raises DataError or ConfigError if the data are missing or differ from those that the policy was
     trained on.
@@ -60,7 +60,7 @@ def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
 
 
 def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
-    """Order episodes so that tasks alternate: each task's first episode, then each one's second."""
+    """Order episodes so that tasks alternate: first each task's first episode, then its second."""
     counts: dict[str, int] = {}
     turns = []
     for episode in episodes.tolist():

@@ -47,8 +47,8 @@ def prepare(recipe: Recipe, console: Console) -> None:
 def describe_environment(recipe: Recipe) -> Description:
     """Build the recipe's environment in a worker and return its attributes.
 
-    Raises ConfigError if the environment lacks tasks, chains or words to swap that the recipe
-    names, and DataError if the environment cannot be built.
+    Raises ConfigError if the recipe names tasks, chains or words to swap that the environment does
+    not have, and DataError if the environment cannot be built.
     """
     settings = recipe.evaluate or EvaluateConfig()
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()

@@ -16,13 +16,13 @@ from core.rollout.results import STANDARD, EpisodeResult, Result
 class RolloutRecorder:
     """Keeps each task's first success and first failure under the standard condition.
 
-    "First" means first in the plan, so that the recordings depend neither on the number of rows nor
-    on interruptions. A recording is written as soon as its attempt ends, and is replaced if an
-    attempt that comes earlier in the plan ends later.
+    "First" means first in the plan, so that the recordings depend neither on the number of parallel
+    attempts nor on interruptions. A recording is written as soon as its attempt ends, and is
+    replaced if an attempt that comes earlier in the plan ends later.
 
     folder: where the recordings are written.
-    results: results of the attempts that had ended before an interruption; these attempts are
-        recorded already.
+    results: results of the attempts that had ended before an interruption; if one of them had to
+        be recorded, its recording exists already.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class LogEntry:
 class ResultsLog:
     """The file FOLDER/episodes.jsonl: its first line is the identity, each other line a result.
 
-    identity: what tells the evaluation from others, as plain data {group: {key: value}}.
+    identity: what distinguishes this evaluation from others, as plain data {group: {key: value}}.
 
     An existing log is continued if its identity differs at most in IGNORED_DIFFERENCES. Raises
     DataError if the folder holds another evaluation, if the log is damaged, or if the log cannot be
