@@ -21,9 +21,9 @@ HEADER_READERS = {
 def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz file, or the arrays in `names`; the result is read-only.
 
-    Raises DataError, naming the file, if the file is missing, damaged or cut off (each array has a
-    checksum), or if the file lacks an array. Also raises DataError for an array of Python objects,
-    because reading such an array would unpickle it, and unpickling can run any code.
+    Raises DataError, naming the file, if the file is missing, damaged or cut off, or if it lacks an
+    array in `names`. Also raises DataError for an array of Python objects, because reading such an
+    array would unpickle it, and unpickling can run any code.
     """
     size = file_size(file)
     try:

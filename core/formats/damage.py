@@ -16,7 +16,7 @@ MAX_INFLATION = 2_000
 # A claimed decompressed size of up to this many bytes is believed, however small the file is. For
 # example, an image of a single colour compresses to almost no bytes.
 ALWAYS_ALLOWED = 2**24
-# If this many places lack what a setting names, the setting counts as wrong.
+# After this many ConfigErrors, `first_readable` takes the setting to be wrong, and stops.
 CONFIRMATIONS = 3
 
 

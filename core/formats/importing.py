@@ -63,9 +63,10 @@ def import_episodes(
     skip_bad: skip damaged episodes instead of stopping; the next import tries these episodes again.
     segment_bytes: as in StoreWriter.
 
-    Raises DataError if an episode is damaged, or if the source has other conventions than the
-    store. Even if the import ends with an error, the episodes that it has appended are committed.
-    The same call then continues after these episodes.
+    Raises DataError if an episode is damaged and `skip_bad` is False, if the store would stay
+    empty, or if the source has other conventions than the store. Even if the import ends with an
+    error, the episodes that it has appended are committed. The same call then continues after these
+    episodes.
     """
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
@@ -122,9 +123,9 @@ def _encode_episodes(
 ) -> Generator[tuple[str, Outcome], None, None]:
     """Yield, in order, each episode's name with the encoded episode or with its error.
 
-    If `jobs` is 1, this process encodes all episodes. Otherwise it encodes only the first readable
-    episode of a new store, from which the writer chooses the codecs; `jobs` processes encode the
-    rest.
+    If `jobs` is 1, this process encodes all episodes. If `jobs` is larger, `jobs` other processes
+    encode the episodes. But if the store is new, this process encodes the first readable episode,
+    so that the writer can choose the codecs.
     """
     remaining = deque(episodes)
     while remaining and (jobs == 1 or writer.codecs is None):

@@ -39,7 +39,7 @@ class ConventionOverride:
     rotation: Rotation | None = None
     """layout of the rotation dimensions; "none" if there are none."""
     scale: tuple[float, ...] | None = None
-    """how many metres or radians the value 1.0 means, for each dimension."""
+    """for each dimension, how many metres or radians the value 1.0 stands for."""
     rate: float | None = None
     """control rate in Hz."""
     grippers: tuple[Gripper, ...] | None = None

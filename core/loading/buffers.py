@@ -13,7 +13,7 @@ from core.episodes.episode import StoreInfo
 class BatchBuffer:
     """Memory for one batch: threads fill its arrays, and the tensors of `batch` are views of them.
 
-    frames: {camera: (B T Y X C) uint8, feature: (B T *shape)}, in the order of decoding.
+    frames: {camera: (B T Y X C) uint8, feature: (B T *shape)}; decoders write the channels last.
     actions, action_mask: (B T H A), as in Batch.
     proprio: (B T P), as in Batch.
     present: {camera or feature: (B)}, as in Batch.
@@ -99,7 +99,7 @@ class BatchBuffer:
         return copy
 
     def wait_until_copied(self) -> None:
-        """Wait until the last call of `copy` has read this buffer; returns at once on the CPU."""
+        """Wait until the last copy that `copy` began is complete; no-op if it began none."""
         if self._end_of_copy is not None:
             self._end_of_copy.synchronize()
 

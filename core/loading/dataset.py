@@ -1,4 +1,4 @@
-"""A dataset: one store in the form in which a policy is trained on it, with its normalisers."""
+"""A dataset: one store as the policy sees it, and the normalisers fitted to the store."""
 
 from dataclasses import dataclass
 

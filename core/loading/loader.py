@@ -70,9 +70,10 @@ class Loader:
     def batches(
         self, seed: int, first: int = 0, rank: int = 0, world: int = 1
     ) -> Generator[Batch, None, None]:
-        """Yield shuffled batches without end, from global step `first`.
+        """Yield shuffled batches without end.
 
-        `world` processes share the windows of each step; `rank` is the index of this process.
+        `world` processes take the batches in turn; `rank` is the index of this process. `first` is
+        the number of batches that each process skips at the beginning.
         """
         size = self.batch_size
         begins = count((first * world + rank) * size, size * world)

@@ -117,11 +117,11 @@ class Mixture:
         epochs, offsets = np.divmod(positions, len(self))
         slots = permute(offsets, len(self), seed, epochs)
         members = np.searchsorted(self._ends, slots, "right")
-        # In each epoch, a member's number of slots is its share, the number of samples that it
-        # gives. If the share equals the number of the member's windows, a slot's index within the
-        # member is the index of a window. Otherwise the member's slots are numbered across all
-        # epochs, and a slot's number is a position in an endless stream of the member's shuffled
-        # windows.
+        # `share` is the number of slots (samples) that a member has in each epoch. `windows` first
+        # holds each slot's index among the slots of its member. If the member has as many windows
+        # as slots, this index is also the index of a window. If not, the member's slots are
+        # numbered across all epochs, and a slot's number is a position in an endless stream of the
+        # member's shuffled windows.
         windows = slots - (self._ends - self.shares)[members]
         for number, (share, size) in enumerate(zip(self.shares, self.sizes, strict=True)):
             if share != size:
@@ -139,7 +139,7 @@ class Mixture:
         return members, indices - (self._size_ends - self.sizes)[members]
 
     def locate(self, members: np.ndarray, indices: np.ndarray) -> Places:
-        """Return the places of windows, given their members (B) and their indices (B) in them."""
+        """Return the places of windows, given each window's member (B) and index in it (B)."""
         places = Places(members, np.zeros_like(indices), np.zeros_like(indices))
         for number, member in enumerate(self.members):
             rows = places.of(number)

@@ -22,8 +22,8 @@ class Sample:
     task: str
     instruction: str
     frames: np.ndarray
-    """(T) int64, index of each image's frame in its episode; past the episode's end, the index of
-    the last frame is repeated."""
+    """(T) int64, index of each image's frame in its episode; past the episode's end, the window's
+    last index inside the episode is repeated."""
     images: Mapping[str, np.ndarray]
     """{camera: (T Y X 3) uint8}, of the cameras that the episode's store has."""
     features: Mapping[str, np.ndarray]

@@ -70,7 +70,7 @@ class TrainingData:
 
     @property
     def embodiments(self) -> tuple[str, ...]:
-        """Names of the datasets, by their index in Batch.embodiment; a single dataset has none."""
+        """Label of each dataset, by its index in Batch.embodiment; "" for a single dataset."""
         return tuple(dataset.label for dataset in self.datasets)
 
     @cached_property
@@ -128,7 +128,7 @@ class TrainingData:
         return loader(self.training), loader(self.validation)
 
     def describe(self) -> Iterator[str]:
-        """Yield a line for each dataset: its share of the samples, its gaps, its conversions."""
+        """Yield a line per dataset: its share of the samples, what it lacks, what is converted."""
         for dataset, share in zip(self.datasets, self.training.shares, strict=True):
             view = dataset.view
             recorded_actions = zip(

@@ -20,11 +20,11 @@ ROWS = 2**16
 
 @dataclass(frozen=True)
 class StoreView:
-    """An open store whose data are converted to what `info` describes when they are read.
+    """An open store; its data are converted, when they are read, to what `info` describes.
 
     info: what the policy sees: cameras, features, proprioception, convention of actions, frames per
         second.
-    cameras: {the policy's name: the store's name}, without the cameras that the store lacks.
+    cameras: {name for the policy: name in the store} of the cameras that the store has.
     conversion: converts the store's actions to the policy's actions.
     """
 
@@ -50,7 +50,7 @@ class StoreView:
 
     @cached_property
     def recorded(self) -> Mapping[str, str]:
-        """{the policy's name: the store's name} of the cameras and features that the store has."""
+        """{name for the policy: name in the store} of the cameras and features in the store."""
         store_features = self.store.info.features
         features = {name: name for name in self.info.features if name in store_features}
         return {**self.cameras, **features}
@@ -65,7 +65,7 @@ class StoreView:
         """Statistics of "action" and "proprio", after their conversion to the policy's form.
 
         Reads all actions of the store if the conversion changes their numbers. Raises DataError if
-        an action cannot be converted, or if no episode is long enough.
+        an action cannot be converted, or if every episode is too short for one converted action.
         """
         recorded = self.store.statistics
         proprio = recorded["proprio"].scatter(self.proprio_columns, len(self.info.proprio))
@@ -135,7 +135,7 @@ class StoreView:
     def read_frames(self, name: str, episode: int, start: int, out: np.ndarray) -> None:
         """Decode frames start, start + period ... of a camera or a feature that the store has.
 
-        name: the policy's name of the camera or the feature.
+        name: the name of the camera or the feature for the policy.
         out: (n Y X C) uint8 for a camera, whose images are resized if the sizes differ; (n *shape)
             for a feature.
         """
@@ -273,12 +273,13 @@ def view_of(
 
     Actions, proprioception and frames are converted to the policy's conventions and rate.
 
-    source: the store's description under the policy's names.
-    camera_names: {the policy's name: the store's name} of the cameras that were renamed.
+    source: the store's description, in which cameras and actions have their names for the policy.
+    camera_names: {name for the policy: name in the store} of the cameras that were renamed.
     info: what the policy sees.
     rotation_dimensions: names of the policy's action dimensions that are a rotation.
 
-    Raises DataError, with a line for each reason, if the conversion cannot be exact.
+    Raises DataError, with a line for each reason, if the conversion cannot be exact, or if the
+    store has none of the policy's cameras.
     """
     ratio = source.fps / info.fps
     reasons = list(incompatibilities(source.action, info.action, ratio, rotation_dimensions))

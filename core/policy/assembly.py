@@ -60,9 +60,9 @@ def build_policy(
     features: {name: feature} of the features that encoders and heads can read in addition to
         images.
     embodiments: names of the stores that the policy is trained on.
-    from_checkpoint: whether a checkpoint will be loaded next; if so, the only published weights
-        that are read are those that checkpoints leave out.
-    quantized: False keeps every weight as it was published, whatever the recipe says.
+    from_checkpoint: whether a checkpoint will be loaded next; if so, this function loads only
+        published weights that checkpoints leave out.
+    quantized: False quantises no weights, whatever the recipe says.
 
     Raises ConfigError for parts that do not fit together, or that refuse their configuration.
     """
@@ -186,7 +186,7 @@ def _build_heads(
 
 
 def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered: Any) -> Any:
-    """Build a part; its `build` receives those of the offered arguments that its signature names.
+    """Build a part; `build` receives only the offered arguments that its signature names.
 
     where: what messages call the part; default: the kind of the part.
 
@@ -303,7 +303,7 @@ def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
 
 
 def _quantize(policy: Policy, recipe: Recipe) -> None:
-    """Quantise frozen weights of parts with `quantize`; add their new names to `frozen_weights`."""
+    """Quantise frozen weights of parts that set `quantize`; update the names of frozen weights."""
     for kind, part in recipe.parts.items():
         if part.settings.quantize is None:
             continue

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 def resize_images(
     images: Tensor, size: int, method: Literal["bilinear", "bicubic"] = "bilinear"
 ) -> Tensor:
-    """Resize images (n C Y X) to squares -> (n C size size) float32, on the images' own scale.
+    """Resize images (n C Y X) to squares -> (n C size size) float32; pixel values are not scaled.
 
     Shrinking averages pixels instead of skipping some of them (antialiasing). Images that already
     have this size are only converted to float32. Bicubic interpolation overshoots at edges, so

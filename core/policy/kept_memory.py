@@ -25,8 +25,9 @@ def run_newest_frame(
     sequence: the tokens of whole windows (B L D).
     cache: the cache that this function returned for the previous frame; empty at first.
 
-    If a full window has dropped its oldest frames, the remaining frames are run again, because
-    their cached layers depend on the dropped frames.
+    If the cache is empty, a row's earlier frames are run, too. If a full window has dropped its
+    oldest frames, the remaining frames are run again, because their cached layers depend on the
+    dropped frames.
     """
     sequence = replace(sequence, block=blocks_of(sequence))
     stale = (window.is_shifted if cache else window.newest > 0).nonzero().flatten()  # rows
@@ -63,7 +64,7 @@ def carry_newest_frame(
 
 
 def _select(sequence: TokenSequence, chosen: Tensor) -> tuple[TokenSequence, Tensor]:
-    """Move the chosen tokens (S L) bool to the front; return (S M) and their old columns (S M)."""
+    """Return the tokens (S M) that `chosen` (S L) bool selects, and their former columns (S M)."""
     if sequence.mask is not None:
         chosen = chosen & sequence.mask
     columns = (~chosen).long().argsort(dim=1, stable=True)[:, : int(chosen.sum(dim=1).max())]
@@ -94,7 +95,7 @@ def _stack_layers(memory: Memory) -> dict[str, Tensor]:
 
 
 def _pad_columns(cache: State, sequence: TokenSequence) -> State:
-    """Pad the cache to the length of the window, which grows with the longest instruction."""
+    """Pad the cache to the window's length; a longer instruction makes the window longer."""
     missing = sequence.frame.shape[1] - cache["tokens"].shape[-2]
     return {name: torch.nn.functional.pad(x, (0, 0, 0, missing)) for name, x in cache.items()}
 

@@ -41,7 +41,7 @@ def fill(
                 f"{where}.{key}: unknown key{did_you_mean(key, [*known_keys, *other_keys])}"
             )
     mistakes += unsupported
-    if unsupported:  # pydantic checks the values as JSON, which cannot hold these
+    if unsupported:  # pydantic checks values as JSON, which cannot hold unsupported values
         return None
     try:
         result = from_plain(config, known_values)

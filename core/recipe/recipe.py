@@ -136,8 +136,8 @@ def load_recipe(
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
     overrides: `section.key=value` pairs from the command line.
-    environment: name of an environment that replaces the recipe's environment; the recipe's
-        `evaluate.tasks` and [demonstrations] are then dropped.
+    environment: name of an environment that replaces the recipe's environment. If the two differ,
+        the recipe's `evaluate.tasks` and [demonstrations] are dropped.
     """
     values = read_toml(path, "the recipe")
     rename_former_keys(values)

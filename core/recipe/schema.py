@@ -59,7 +59,7 @@ def _component(
 ) -> dict[str, Any]:
     """Return the schema of a section that names a component, with a variant for each component.
 
-    shared: the keys that such a section has whichever component it names.
+    shared: {key: schema} of the keys that the section can have with every component.
     """
     variants: list[Any] = []
     for component in catalogue[kind]:

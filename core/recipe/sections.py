@@ -211,7 +211,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class DemonstrationsConfig:
-    """Demonstrations by the environment's expert; a run records those that `data.path` lacks."""
+    """Demonstrations by the environment's expert; those that `data.path` lacks are recorded."""
 
     tasks: tuple[str, ...] = ()
     """which tasks to demonstrate, by name; an empty list means all."""
@@ -245,7 +245,7 @@ class EvaluateConfig:
     """
     num_envs: Positive = 16
     """number of environments that run at once, each in a process. It is also the policy's batch
-    size, on which rounding depends; another number can therefore change the results.
+    size. Rounding depends on the batch size, so changing this number can change the results.
     """
     timeout: Annotated[float, Gt(0)] = 60.0
     """seconds after which an environment that does not answer is restarted."""
