@@ -109,12 +109,12 @@ class AuxiliarySettings:
     weight: Annotated[float, Gt(0)] = 1.0
     """factor by which the head's loss is multiplied in the sum of the losses."""
     label: str | None = None
-    """the head's name among the losses and the weights; default: the name of its component."""
+    """the head's name in the names of its losses and weights; default: its component's name."""
     insulate: bool = False
     """keep the gradient of this head's loss out of the backbone."""
 
 
-# {kind of part: the settings that only this kind has}; "auxiliary": a head in [[auxiliary]]
+# {kind of part: class of its further settings}; "auxiliary": a head in [[auxiliary]]
 SETTINGS_OF_KIND: Mapping[str, type] = {
     "vision_encoder": EncoderSettings,
     "text_encoder": EncoderSettings,

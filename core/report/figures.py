@@ -16,8 +16,8 @@ from core.report.svg import INK, MUTED, SERIES, draw_svg
 DASHED = (0, (4, 1.5))
 # Width and height, in inches, of a large chart, of a small chart, and of a small chart with labels.
 WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)
-# A curve of far more points than this is divided into this many buckets; each bucket is drawn as a
-# mean and a range.
+# A curve of more than 1.5 times this many points is divided into this many buckets; each bucket is
+# drawn as a mean and a range.
 BUCKETS = 240
 # A curve of at most this many points gets a dot at each point. Without a dot, a curve of a single
 # point would be invisible.
@@ -82,9 +82,9 @@ def curves(
 def validation_curves(
     error: Series, constant: Series | None, by_task: Mapping[str, Series]
 ) -> Chart:
-    """Draw the error on held-out episodes, and the error of each task's best constant action.
+    """Draw the errors of the policy and of the best constant action per task on held-out episodes.
 
-    by_task: {task: the error on its held-out episodes}, drawn in the background.
+    by_task: {task: the policy's error on its held-out episodes}, drawn in the background.
     """
     title = "Error on held-out episodes"
 

@@ -8,7 +8,7 @@ from math import ceil, sqrt
 import numpy as np
 from simplejpeg import encode_jpeg  # type: ignore[attr-defined]
 
-# Maximum length in pixels of an image's longer side; larger images are shrunk by a whole number.
+# Maximum length in pixels of an image's longer side; larger images are shrunk by a whole factor.
 MAX_SIDE = 160
 # At most about this many steps are shown. If there are more steps, only every second step (or every
 # third, and so on) and the last step are shown.

@@ -37,8 +37,8 @@ class Fact:
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Fill in a template of core/report/templates; all text in `values` is escaped.
 
-    The page's Content-Security-Policy forbids every request, and every script except the page's
-    own, which it identifies by a checksum.
+    The page's Content-Security-Policy forbids all requests. It also forbids all scripts except the
+    page's own script, whose checksum it contains.
     """
     loader = PackageLoader("core.report")
     environment = Environment(
@@ -72,10 +72,10 @@ def write_page(path: Path, text: str) -> None:
 
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; the file that the block writes there is then moved to `path`.
+    """Yield a temporary path; the file that the `with` block writes is then moved to `path`.
 
-    Raises an OSError that names `path`. If `path` is a folder, or if no file can be written in its
-    folder, the error is raised before the block runs.
+    Raises an OSError that names `path`. If `path` is a folder, or if no file can be written in the
+    folder that contains `path`, the error is raised before the `with` block runs.
     """
     if path.is_dir():
         raise IsADirectoryError(EISDIR, "is a folder; name a file", str(path))

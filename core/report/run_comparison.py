@@ -116,7 +116,7 @@ def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
 
 
 def part_sizes(records: Sequence[RunRecord]) -> list[Line]:
-    """Return the numbers of parameters: in each part, in all parts, and trained in all parts."""
+    """Return rows that count parameters: one per part, one for all, one for all that train."""
     tables = [joint_table(record.metrics or {}) for record in records]
     parts: list[Mapping[str, JointRow]] = [
         {row.part: row for row in table.rows} if table else {} for table in tables

@@ -1,7 +1,7 @@
 """Reads the files of a run's folder; a file may be missing, but a damaged file is an error.
 
-This module needs only numpy and the standard library, so that runs of other machines and versions
-can be read.
+This module imports neither torch nor plugins, so that it can also read runs of other machines and
+of other versions of Joinery.
 """
 
 import struct
@@ -41,7 +41,7 @@ class RunRecord:
 
     recipe: the text of recipe.toml.
     settings: the contents of recipe.toml, {section: {key: value}}; keys of earlier versions
-        are given their present names.
+        are given their present names. Empty if recipe.toml is missing.
     """
 
     folder: Path

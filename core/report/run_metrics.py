@@ -51,7 +51,7 @@ class JointRow:
 
     @property
     def trains(self) -> str:
-        """Return the table's word for a part that is trained, is frozen, or has no parameters."""
+        """Return "yes" if the part is trained, "frozen" if it is not, "-" without parameters."""
         return "yes" if self.trainable else "frozen" if self.parameters else "-"
 
 

@@ -1,4 +1,4 @@
-"""Makes tables of success rates: rows are tasks, tiers and means; columns are evaluations."""
+"""Makes tables of success rates: a row per task, chain length or mean; a column per evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -78,8 +78,8 @@ def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[
 
     Without outliers, the range reaches from the least to the greatest value. With outliers, it is
     the range of the middle 98 %, extended on either side by half of its width, but not beyond the
-    least and the greatest value. If one of these numbers is not finite, the range reaches from the
-    least to the greatest finite value.
+    least and the greatest value. If one of these values or an end of the middle 98 % is not finite,
+    the range reaches from the least to the greatest finite value.
     """
     statistics = store.statistics[feature]
     quantiles = zip(

@@ -22,8 +22,8 @@ DECODED_EPISODES = 16
 STRETCHES, STRETCH_FRAMES = 32, 8
 # A camera is suspicious if more than this share of its frames are equal to the previous frame.
 REPEATED_SHARE = 0.1
-# A frame is of a single colour if no channel (0 to 255) differs between any two pixels by more than
-# this. JPEG changes the pixels of a single-coloured frame by less.
+# A frame is of a single colour if the greatest and the least value of each channel (0 to 255)
+# differ by at most this. JPEG changes the pixels of a single-coloured frame by less.
 SINGLE_COLOUR_RANGE = 8
 
 

@@ -1,4 +1,4 @@
-"""Reads the numbers of a store (actions and proprioception) for all pages."""
+"""Reads the numbers of a store, which are its actions and its proprioception."""
 
 from collections.abc import Mapping
 from typing import Literal

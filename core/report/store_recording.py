@@ -29,8 +29,8 @@ def write_recording(store: EpisodeStore, episodes: Sequence[int], path: Path) ->
     """Write episodes to an .rrd file; each episode becomes a recording with the episode's id.
 
     In a recording, camera/NAME holds the frames as JPEG, action/NAME and proprio/NAME hold a scalar
-    each, and `instruction` holds a text. The timelines are `frame` and `seconds`. Rerun's
-    application id is the store's name, for all recordings of a store.
+    each, and `instruction` holds a text. The timelines are `frame` and `seconds`. All
+    recordings of a store have the same application id in Rerun: see `application_name`.
 
     Raises DataError for a damaged frame, and ConfigError if rerun-sdk is not installed. After an
     error, an older file stays as it was.
@@ -47,7 +47,7 @@ def write_recording(store: EpisodeStore, episodes: Sequence[int], path: Path) ->
 
 
 def application_name(store: EpisodeStore) -> str:
-    """Return the store's name, shortened, with dashes instead of dots and other characters."""
+    """Return the store's name, shortened, with dashes in place of dots and special characters."""
     return re.sub("[^A-Za-z0-9_ -]+", "-", store.name)[:64] or "store"
 
 

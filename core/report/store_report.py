@@ -22,7 +22,7 @@ from core.store.store import EpisodeStore
 # Maximum number of bytes of a page.
 PAGE_BYTES = 20_000_000
 # Shares of a page's bytes for film strips and for thumbnails. The bytes of film strips are counted
-# before they become text, which takes a third more bytes; thumbnails are counted as text.
+# before base64 encoding, which adds a third; the bytes of thumbnails are counted after it.
 FILM_SHARE, THUMBNAIL_SHARE = 0.5, 0.1
 # Maximum number of bytes of one film strip, even if the page has room for more.
 FILM_BYTES = 1_000_000
@@ -119,7 +119,7 @@ def films(
 ) -> list[EpisodeFilm]:
     """Make film strips of episodes; all strips together have at most about `max_bytes`.
 
-    If there are few episodes, the maximum side of their images is twice as long.
+    If there are few episodes, the maximum side of their images is twice MAX_SIDE.
     """
     max_side = MAX_SIDE if len(episodes) > MIN_EPISODES else 2 * MAX_SIDE
     film_bytes = min(FILM_BYTES, max_bytes // len(episodes))

@@ -1,6 +1,6 @@
 """Draw one chart as an SVG element in the colours of the page.
 
-Matplotlib draws only numbers and axes; titles and legends are HTML, which the browser lays out.
+Matplotlib draws the axes and what is on them; titles and legends are HTML outside the SVG.
 """
 
 import re
@@ -53,8 +53,8 @@ def draw_svg(label: str, size: tuple[float, float], paint: Callable[[Axes], None
     """Return a chart as an SVG element.
 
     label: the text that a screen reader reads out instead of the chart.
-    size: width and height in inches. The page scales the chart, so they only set its proportions,
-        and how large its text and lines are in comparison.
+    size: width and height in inches. The page scales the chart, so the size only sets its
+        proportions, and how large text and lines are relative to the chart.
     paint: draws on the axes.
     """
     stream = StringIO()

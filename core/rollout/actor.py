@@ -209,7 +209,7 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
 
     trained: info of the data on which a policy was or will be trained.
     environment: info of the environment.
-    learner: the name of the owner of `trained` in the returned lines, "the policy" for example.
+    learner: what the returned lines call the source of `trained`, "the policy" for example.
 
     Cameras and features that only the environment has do not matter. If `trained` has no
     proprioception, the environment's proprioception does not matter.

@@ -1,9 +1,9 @@
-"""A rollout (an attempt or a chain) is a generator that `runner.py` resumes again and again.
+"""A rollout (attempt or chain) is a Python generator that `runner.py` resumes again and again.
 
 A rollout yields what it needs next and receives the answer:
 
 - For an `EnvironmentCall` it receives (result of the call, observation after the call). If the
-  environment could not be restored, EnvironmentFailed is raised in the rollout instead.
+  environment failed and could not be restored, EnvironmentFailed is raised in the rollout instead.
 - For an `Attempt` it receives the action chunk (H A) that the policy predicts from the attempt's
   last observation.
 
@@ -40,8 +40,8 @@ class Attempt:
 
     seed: seed of the policy's random draws.
     max_steps: an attempt fails if its task is not done after this many control steps.
-    blank: names of features, possibly none; the policy sees black images, and zeros for these
-        features. If `blank` is None, the policy sees everything.
+    blank: if None, the policy sees everything; if a collection of names, the policy sees black
+        images, and zeros for the features with these names.
     recording: whether `frames` and `commands` are collected.
     observation: the newest observation, as the policy sees it.
     success: whether the task is done.
@@ -68,7 +68,7 @@ class Attempt:
         """Let the policy act until the task is done, or until `max_steps` control steps were made.
 
         observation: the observation of the scene in which the attempt begins.
-        replan_steps: actions of each chunk that are executed before the policy acts again.
+        replan_steps: number of actions of each chunk that are executed before the next chunk.
         """
         self._observe(observation)
         while not self.success and self.steps < self.max_steps:
@@ -111,7 +111,7 @@ def start_rollout(
 ) -> Rollout:
     """Return the Python generator that carries out a planned attempt or chain.
 
-    replan_steps: actions of each chunk that are executed before the policy acts again.
+    replan_steps: number of actions of each chunk that are executed before the next chunk.
     should_record: whether an attempt's frames and commands are collected.
     visual: features that are made blank together with the images; see `visual_features`.
     """

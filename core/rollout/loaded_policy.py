@@ -67,7 +67,10 @@ class LoadedPolicy:
         return chunk, state
 
     def _check(self, observation: Observation) -> None:
-        """Raise DataError if a camera or the proprioception is missing or differs from training."""
+        """Raise DataError if a camera or the proprioception is missing or differs from training.
+
+        The same error is raised if the proprioception is not finite.
+        """
         names = list(observation.images)
         for name, camera in self.info.cameras.items():
             image = observation.images.get(name)

@@ -14,7 +14,7 @@ from core.errors import did_you_mean
 from core.recipe.sections import EvaluateConfig
 from core.rollout.results import STANDARD, ChainResult, Result
 
-# the controls; each of them is a condition, as STANDARD is
+# the control conditions, called controls; the only other condition is STANDARD
 BLANK, SWAPPED = "blank_images", "swapped_words"
 
 
@@ -29,7 +29,7 @@ class PlannedAttempt:
 
     @property
     def policy_seed(self) -> int:
-        """Seed of the policy's random draws; a control has the seed of its standard attempt."""
+        """Seed of the policy's random draws; it does not depend on the condition."""
         return crc32(f"attempt {self.seed} at {self.task}".encode())
 
 
@@ -60,7 +60,7 @@ def plan_attempts(
 ) -> list[PlannedAttempt]:
     """Return all attempts, condition by condition; within a condition, seed by seed.
 
-    The control that swaps words leaves out attempts whose instruction holds no word to swap.
+    Attempts with swapped words are planned only for instructions that hold a word to swap.
     """
     attempts = []
     for condition in (STANDARD, *settings.controls):
@@ -85,7 +85,7 @@ def evaluation_seeds(count: int) -> range:
 
 
 def swap_words(instruction: str, words: Sequence[str]) -> str:
-    """Replace each word by the next word in the list, and the last word by the first.
+    """Replace each of `words` in the instruction by the next of them, and the last by the first.
 
     Only whole words are replaced; upper and lower case do not matter.
     """

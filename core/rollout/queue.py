@@ -16,13 +16,13 @@ class Queue:
     A row of the policy's batch idles only at the end, when the queue is empty and rollouts in other
     rows still go on. The last rollouts should therefore be short: chains begin first, and attempts
     follow, in descending order of the `max_steps` of their task. If tasks have the same
-    `max_steps`, controls begin before standard attempts: most controls use all their steps, while
-    success ends a standard attempt early.
+    `max_steps`, attempts under a control condition begin before standard attempts: most of them use
+    all their steps, while success ends a standard attempt early.
 
-    Among rollouts of the same rank, a row stays with the task of its previous attempt, because its
-    environment has loaded the scene of that task already. If the task has no attempts of this rank
-    left, the row takes the task with the most of them left. Attempts at one task under one
-    condition begin in the order of the plan.
+    The next rollout is one of those with the lowest rank. Among these, a row stays with the task of
+    its previous attempt, because its environment has loaded the scene of that task already. If none
+    of these is at that task, the row takes the task with the most of them. Attempts at one task
+    under one condition begin in the order of the plan.
     """
 
     def __init__(self, plan: Sequence[PlannedRollout], tasks: Mapping[str, Task]) -> None:
@@ -33,7 +33,7 @@ class Queue:
             group.setdefault(_task(planned), deque()).append(planned)
 
     def pop(self, previous: PlannedRollout | None) -> PlannedRollout | None:
-        """Return the rollout that follows `previous` in a row; None if the queue is empty."""
+        """Take the next rollout for the row that ran `previous`; None if the queue is empty."""
         if not self._groups:
             return None
         rank, group = next(iter(self._groups.items()))

@@ -159,7 +159,7 @@ class Evaluation:
         return fmean(chain.done for chain in self.chains) if self.chains else None
 
     def chain_rates(self) -> list[float]:
-        """Return the shares of chains that completed at least 1, 2, 3 ... tasks, as CALVIN does."""
+        """Return the shares of chains with at least 1, 2, 3 ... tasks done, as in CALVIN."""
         longest = max((len(chain.tasks) for chain in self.chains), default=0)
         return [
             sum(chain.done >= count for chain in self.chains) / len(self.chains)

@@ -35,8 +35,8 @@ class Cache:
     Each process measures the size of the folder at its first write. After that, it measures the
     folder again each time that it has written a twentieth of the limit. If the folder is larger
     than nine tenths of the limit, the process removes files until the folder is no larger than four
-    fifths of the limit. So if two processes write, the folder exceeds the limit by at most the last
-    file of each. Each further process may add a twentieth of the limit between two measurements. A
+    fifths of the limit. Between two measurements, each process may add a twentieth of the limit and
+    one file more. So if two processes write, the folder exceeds the limit by at most two files. A
     file can be removed while a reader has it open or mapped: the reader can still read the
     contents.
     """

@@ -60,7 +60,8 @@ class Codec(Protocol):
         """Decode frames first..first+m-1 of consecutive blocks of one episode into `out`.
 
         data: the encoded blocks back to back.
-        bounds: byte offsets in the stream: where each block begins, and where the last block ends.
+        bounds: where each block begins, and where the last block ends: byte offsets in the stored
+            stream from which `data` was read.
         count: number of frames in all these blocks together.
         first: index of the first frame to decode, counted from the first frame of these blocks.
         out: (m Y X C) uint8, C-contiguous.
