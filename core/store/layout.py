@@ -1,14 +1,14 @@
 """The layout of an episode store on disk: its commits, and the names of its files.
 
-    store.zarr/                zarr v3 group, its attributes as in `attributes`
+    store.zarr/                zarr v3 group; core/store/attributes.py describes its attributes
       parts/<uuid>/            a segment: an immutable zarr v3 group; invisible without a commit
         cam/<name>/data        uint8: encoded blocks of frames back to back, one uncompressed chunk
-        cam/<name>/end         uint32: where each block ends in the stream
+        cam/<name>/end         uint32: the offset in `data` at which each block ends
         cam/<name>/crc         uint32: crc32c of each block
         feature/<name>/...     the same three arrays for a named feature
         action, proprio        float32 (n, d), one uncompressed chunk each, which is memory-mapped
-        episode/end, task      int32: where each episode ends, and its index into the commit's tasks
-      commits/<sequence>.json  what the segment holds, with checksums; readers trust commits alone
+        episode/end, task      int32: where each episode ends; index of its task in the commit
+      commits/<index>.json     what one segment holds, with checksums; readers see no other segments
 
 All frames of a block belong to the same episode. On disk, segments are called parts.
 """

@@ -114,8 +114,8 @@ class Objects:
     def submit(self, read: Callable[..., R], *arguments: Any) -> Future[R]:
         """Call `read` in a thread; the call starts when fewer than `in_flight` others are running.
 
-        `read` must not wait for the result of another `submit`, which might never get a free
-        thread.
+        `read` must not wait for the result of another `submit`: there might never be a free thread
+        for that one.
         """
         _raise_if_forked(self.url)
         return self._pool.submit(read, *arguments)
@@ -273,7 +273,7 @@ def _raise_if_forked(url: str) -> None:
 def _translate(where: str, error: Exception) -> Exception:
     """Return a FileNotFoundError or DataError for an error of obstore.
 
-    Its message is one line and says what the user can do.
+    The message of a DataError is one line and says what the user can do.
     """
     text, kind = str(error), type(error).__name__
     if "NoSuchBucket" in text:

@@ -47,12 +47,12 @@ class RepairResult:
 
 
 def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
-    """Save the undamaged episodes of damaged segments in new segments; drop the damaged segments.
+    """Save the undamaged episodes of damaged segments in new segments; move damaged ones aside.
 
     Undamaged segments stay as they are. In the repaired store, the saved episodes come after the
     episodes of the undamaged segments. The new list of commits is written beside the old list and
-    then takes the old list's place. The old list and the damaged segments are moved aside, not
-    removed. No other process may write to the store while it is repaired.
+    then takes the old list's place. The old list is moved aside, too, not removed. No other process
+    may write to the store while it is repaired.
 
     Raises DataError if writing fails.
     """
@@ -89,8 +89,7 @@ def whole_episodes(
 ) -> Iterator[EncodedEpisode]:
     """Yield each episode of a segment if all frames of the episode pass their checksums.
 
-    If the actions, the proprioception or the arrays of offsets of the segment are damaged, no
-    episode of the segment can be saved.
+    If any array other than the encoded frames is damaged, no episode of the segment can be saved.
 
     paths: {camera or feature: path of its stream inside the segment}.
     block_sizes: {camera or feature: number of frames in a block}.

@@ -137,7 +137,7 @@ def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
             chunks=tuple(max(1, length) for length in array.shape),
             dtype=array.dtype,
             compressors=None,
-            # otherwise an array of zeros would have no file, and readers would call it missing
+            # by default, zarr writes no file for an array of zeros; readers would report it missing
             config={"write_empty_chunks": True},
         )
         if array.size:

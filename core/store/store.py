@@ -1,6 +1,7 @@
 """Reads an episode store.
 
-Actions and proprioception are memory-mapped. Frames are read from the file and verified each time.
+Actions and proprioception are memory-mapped. Frames are not kept in memory: every call that asks
+for frames reads and verifies them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,9 +45,9 @@ class EpisodeStore:
     start: (episodes) int64, index of each episode's first frame among all frames of the store.
     task: (episodes) int64, index of each episode's task in `tasks`.
 
-    Opening a store reads no frames. Opening a remote store copies all its other files into the
-    cache. The store is thread-safe, and a pickled copy opens its own files. Every method raises
-    DataError, which names the file, for missing or damaged data.
+    Opening a store reads no frames. Opening a remote store copies all other arrays of its segments
+    into the cache. The store is thread-safe, and a pickled copy opens its own files. Every method
+    raises DataError, which names the file, for missing or damaged data.
     """
 
     def __init__(self, path: str | Location) -> None:
@@ -220,7 +221,7 @@ class EpisodeStore:
         )
 
     def _locate(self, episode: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the index of the episode's segment, and of the episode's first frame in it."""
+        """Return (index of the episode's segment, index of the episode's first frame in it)."""
         if not 0 <= start <= stop <= self.length.item(episode):
             raise IndexError(f"frames {start}..{stop} of an episode of {self.length[episode]}")
         return self._segment_of.item(episode), self._offset.item(episode)

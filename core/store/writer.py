@@ -38,7 +38,8 @@ class StoreWriter:
     codecs: {camera or feature: codec}; None until the store has an episode.
     codec_costs: {camera: {codec: cost}} if this writer chose the codecs; otherwise empty.
 
-    Raises DataError if the store exists and has another info, or if a camera's name is invalid.
+    Raises DataError if the store exists and its info differs from `info`, if a camera's name is
+    invalid, or if `path` is a broken link.
     """
 
     def __init__(self, path: Path, info: StoreInfo, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -119,7 +120,7 @@ class StoreWriter:
         try:
             self._publish(pending.write(folder))
         except BaseException as error:
-            # Ctrl-C may have come right after the commit was published; then the segment must stay
+            # if Ctrl-C came right after the commit was published, the segment must stay
             new_commits = read_commits(self.path, self._commits)
             if not any(commit.segment == folder.name for commit in new_commits):
                 remove(folder)
@@ -237,7 +238,10 @@ def check_episode(episode: Episode, info: StoreInfo) -> None:
 
 
 def _check_feature(name: str, array: np.ndarray, feature: Feature, length: int, where: str) -> None:
-    """Raise DataError for a wrong shape or type, numbers that are not finite, or invalid text."""
+    """Raise DataError for a wrong shape or type, numbers that are not finite, or invalid text.
+
+    Features whose meaning is in SPARSE may hold numbers that are not finite.
+    """
     _check_array(array, (length, *feature.shape), feature.dtype, f"{where}, feature '{name}'")
     if array.dtype.kind == "f" and feature.meaning not in SPARSE and not np.isfinite(array).all():
         frame, *index = np.argwhere(~np.isfinite(array))[0].tolist()

@@ -43,8 +43,8 @@ def written_aside(
 def remove_leftovers(path: Path) -> None:
     """Remove hidden files of `written_aside(path)` that killed processes left behind.
 
-    Hidden files made with `keep_suffix` stay. No other process may be writing `path` now,
-    because its hidden file would be removed, too.
+    Hidden files made with `keep_suffix` stay. Call this function only while no other process
+    writes `path`: the hidden file of that process would be removed, too.
     """
     for leftover in path.parent.glob(f".{escape(path.name)}.*"):
         remove(leftover)

@@ -9,9 +9,9 @@ from core.errors import ConfigError
 def import_optional(module: str, extra: str | None = None) -> ModuleType:
     """Import a library that may not be installed.
 
-    extra: the name of the extra of this package that installs the library, "lora" for example. If
-        an extra is given, a failed import raises ConfigError, which says how to install the extra.
-        If `extra` is None, a failed import raises ImportError.
+    extra: the extra of Joinery that installs the library, "lora" for example. If an extra is given,
+        a failed import raises ConfigError, which says how to install the extra. If `extra` is None,
+        a failed import raises ImportError.
     """
     try:
         return import_module(module)

@@ -24,8 +24,8 @@ class Progress:
     activity: what is being done, "importing" for example.
     unit: what is counted, "episodes" for example.
     total: number of units; None if the first `update` will give this number.
-    completed: number of units that were done before this object was created; if `total` is None,
-        the speed is measured from the first `update` instead.
+    completed: number of units that were done before this object was created. The speed is measured
+        from then on or, if `total` is None, from the first `update` on.
     transient: remove the bar from the terminal at the end.
     """
 
@@ -75,7 +75,7 @@ class Progress:
 
         text: further information, losses for example.
         """
-        # measure the speed from here, since an earlier run may have done the units before
+        # measure the speed from this update on: an earlier process may have done these units
         if self._initial is None:
             self._initial, self._start_time = completed, time.perf_counter()
         total = self._total = total or self._total or completed

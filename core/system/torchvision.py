@@ -20,7 +20,7 @@ def import_library(module: str, extra: str | None = None) -> ModuleType:
 
 
 def _make_torchvision_importable() -> None:
-    """Import torchvision; if its compiled operators do not load, declare the two it looks up.
+    """Import torchvision; if its compiled operators do not load, declare two of them.
 
     If torchvision comes from PyPI and torch is a CPU-only build, torchvision cannot load its
     compiled operators. The import of torchvision then fails at the first operator that it looks up

@@ -1,4 +1,4 @@
-"""Contract tests of action-token strategies; a weighted mean of tokens replaces the backbone."""
+"""Contract tests of action-token strategies; `readout` mixes tokens in place of a backbone."""
 
 from dataclasses import replace
 from functools import partial
@@ -154,7 +154,7 @@ def padding_is_not_seen(strategy: ActionTokens, setup: Setup) -> None:
 
 @torch.no_grad()
 def later_frames_are_not_seen(strategy: ActionTokens, setup: Setup) -> None:
-    """Changing one frame does not change the readouts of earlier frames."""
+    """Changing a frame and all later frames does not change the readouts of earlier frames."""
     vision, text, proprio = inputs(setup)
     before = readout(strategy, vision, text, proprio)
     for t in range(1, setup.action.window):
@@ -192,7 +192,7 @@ def observation_and_instruction_are_seen(strategy: ActionTokens, setup: Setup) -
 
 @torch.no_grad()
 def window_is_frame_by_frame(strategy: ActionTokens, setup: Setup) -> None:
-    """The last `context` frames give the same readout as the whole training window."""
+    """The last `context` frames up to a frame give it the same readout as the whole window."""
     vision, text, proprio = inputs(setup)
     window = readout(strategy, vision, text, proprio)
     for t in range(setup.action.window):
@@ -210,9 +210,9 @@ def readout(
 ) -> Tensor:
     """Lay out sequences, mix their tokens, and return the mixed action tokens (B T Q D).
 
-    There is no backbone. Instead, each token is replaced by its sum with a weighted mean of all
-    tokens that it may see; a seen token's weight grows with its position. So a wrong mask, frame,
-    block or position changes the result.
+    There is no backbone. Instead, a weighted mean of all tokens that a token may see is added to
+    it; a seen token's weight grows with its position. So a wrong mask, frame, block or position
+    changes the result.
     """
     sequence = strategy.layout(vision, text, proprio, None, generator([0] * len(vision.tokens)))
     tokens, length = sequence.tokens, sequence.tokens.shape[1]

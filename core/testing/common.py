@@ -25,8 +25,8 @@ class Setup:
     cameras: {camera: (C, Y, X)}.
     text_width: width of the text tokens that a vision encoder may condition on.
     width: width of the backbone.
-    vision_width: width of the vision tokens that a policy head may read before the backbone; at
-        most `width`.
+    vision_width: width of the vision encoder's tokens, which a policy head may read; at most
+        `width`.
     proprio_dim: number of dimensions of the proprioception.
     text_prefix: number of tokens at the start of every instruction that must stand before the
         image tokens.

@@ -82,9 +82,9 @@ def context_for(head: PolicyHead, setup: Setup) -> Context:
 
 
 def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (called as the others)
-    """`needs` names only fields of a context.
+    """`needs` names only what a context can give.
 
-    In the other tests, the context has only the fields that `needs` names.
+    In the other tests, the context has vision, memory and words only if the head needs them.
     """
     unknown = sorted(set(head.needs) - EVERYTHING)
     expect(not unknown, "needs", f"names among {sorted(EVERYTHING)}", f"{unknown}")
@@ -152,7 +152,7 @@ def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
     noise = 7 * normal(*observation.shape, seed=19)
     tokens[:, :, :OBSERVATION_TOKENS] = torch.where(padding()[:, None, :, None], noise, observation)
     context = context_of(setup, tokens, needs=head.needs)
-    # Here, the vision tokens before the backbone have no padding, so do not change them.
+    # In these tests, `context.vision` has no padding, so it must stay as it was.
     vision = context_for(head, setup).vision
     expect_close(
         head(replace(context, vision=vision), generator()),
@@ -163,7 +163,7 @@ def padding_is_not_seen(head: PolicyHead, setup: Setup) -> None:
 
 @torch.no_grad()
 def later_frames_are_not_seen(head: PolicyHead, setup: Setup) -> None:
-    """Changing one frame does not change the actions of earlier frames."""
+    """Changing a frame and all later frames does not change the actions of earlier frames."""
     before = head(context_for(head, setup), generator())
     for t in range(1, setup.action.window):
         tokens = windows(setup)
@@ -177,8 +177,8 @@ def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
     """`act`, called frame by frame, returns the same actions as `forward` for the whole window.
 
     This is checked for both layouts: a window is one sequence, or each frame is a separate
-    sequence. Every frame of a row gets the same noise, so every random draw must have the shape
-    (B T ...).
+    sequence. Every frame of a row gets the same noise; for this, the head must draw all random
+    numbers in the shape (B T ...).
     """
     for interleaved in (True, False):
         context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)

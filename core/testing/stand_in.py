@@ -171,7 +171,7 @@ def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
 
 
 class Steady(Generator):
-    """Gives each frame of a row the same noise, so that tests can compare window and frames."""
+    """Gives each frame of a row the same noise, to compare single frames with a whole window."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(torch.device("cpu"), None, [(row, 0) for row in rows])

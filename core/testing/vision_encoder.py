@@ -55,7 +55,7 @@ def encode(encoder: VisionEncoder, images: Images, text: TokenGroup) -> Tensor:
 
 
 def encode_in_type(encoder: VisionEncoder, dtype: torch.dtype, setup: Setup) -> Tensor:
-    """Return the tokens of the test images and of test text in a floating-point type."""
+    """Return the tokens of the test images and the test text; the text is of type `dtype`."""
     words = text(setup)
     return encode(encoder, images(setup), replace(words, tokens=words.tokens.to(dtype)))
 
@@ -106,7 +106,7 @@ def frames_are_independent(encoder: VisionEncoder, setup: Setup) -> None:
 
 @torch.no_grad()
 def cameras_are_apart(encoder: VisionEncoder, setup: Setup) -> None:
-    """A camera's image changes only that camera's tokens, which are in the order of `cameras`."""
+    """A camera's image changes only that camera's tokens; tokens are in the order of `cameras`."""
     if not encoder.separates_cameras:
         return
     names = list(getattr(encoder, "cameras", ()))

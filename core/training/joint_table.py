@@ -37,7 +37,7 @@ class JointRow:
 
 
 class JointTable:
-    """Measures one optimiser step for each part.
+    """Measures the gradient and the update of each part in one optimiser step.
 
     During a measured step, a copy of the trainable weights is held in memory.
 

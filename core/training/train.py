@@ -91,8 +91,8 @@ def _launch(recipe: Recipe) -> Fabric:
 def _strategy(recipe: Recipe) -> str:
     """Return the name of Fabric's strategy for the run.
 
-    Insulated heads, and heads that read layers or vision, leave some weights of the backbone
-    without a gradient. A run of several processes must then find out which weights have gradients
+    If a head is insulated, or reads layers or vision, some weights of the backbone may get no
+    gradient. In that case, a run of several processes must find out which weights have gradients
     before it exchanges the gradients, and this search costs time. It is not needed if no head is
     insulated and all heads read only the readout.
     """
@@ -140,9 +140,9 @@ def _prepare_folder(
 
 
 def _check_same_recipe(recipe: Recipe, path: Path) -> None:
-    """Raise ConfigError, with all differences, if a recipe differs from a started run's recipe.
+    """Raise ConfigError, with all differences, if a started run cannot resume with this recipe.
 
-    Only the keys that affect the weights must have the same values.
+    It can resume if every key that affects the weights still has the same value.
 
     path: path of the recipe.toml in the folder of the run.
     """
@@ -167,8 +167,8 @@ def _check_same_recipe(recipe: Recipe, path: Path) -> None:
 def _values_by_key(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as {"section.key": value}; a list of tables in the recipe becomes one value.
 
-    A store is represented by its name and not by its path, so that a store may be moved between two
-    runs.
+    A store is represented by its label and not by its path, so that it may be moved before a run is
+    resumed.
     """
     values: dict[str, Any] = {}
     for name, section in tomllib.loads(recipe.as_toml()).items():

@@ -112,7 +112,7 @@ def _moments(prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def _summarise(moments: Tensor, tasks: list[str]) -> Validation:
-    """Compute the errors from the sums of all samples of each task, (tasks 4 A).
+    """Compute the errors from the four sums over each task's samples, (tasks 4 A).
 
     The best constant action is the mean of the targets, and its error is the variance of the
     targets.
