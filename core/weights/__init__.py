@@ -1,4 +1,4 @@
-"""Published weights, for parts that start from pretrained weights; and the checkpoints of runs."""
+"""Published weights, from which parts of a policy may start, and the checkpoints of runs."""
 
 from core.weights.pretrained import (
     NameMap as NameMap,

@@ -28,7 +28,7 @@ from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run that was saved after one step.
+    """The state of a run, saved after one of its steps.
 
     state: the contents of state.json, which are the step, its validation error, and what acting
         needs in addition to the weights.
@@ -44,7 +44,7 @@ class Checkpoint:
 
     @property
     def error(self) -> float:
-        """Validation error after the saved step; infinite if there was no validation then."""
+        """Validation error after the saved step; infinite if that step had no validation."""
         error = self.state.get("validation_error")
         return math.inf if error is None else float(error)
 

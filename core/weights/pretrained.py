@@ -46,7 +46,7 @@ class Pretrained:
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
-        """All tensors by their published names; safetensors are read when they are looked up."""
+        """{published name: tensor}; a tensor in .safetensors is read only when it is looked up."""
         return _unwrap(_open(self.path))
 
     def once(self, make: Callable[[Path], T]) -> T:
@@ -60,8 +60,8 @@ class Pretrained:
 class NameMap:
     """The names of a part's tensors in a published checkpoint.
 
-    table: {name of the part's module or tensor: published name}; "*" stands for a layer's index in
-        both names. If the value is a tuple of published names, the part's tensor is the
+    table: {name of a module or tensor of the part: published name}; in both names, "*" stands for
+        a layer's index. If the value is a tuple of published names, the part's tensor is the
         concatenation of the published tensors along their first axis.
     squeeze: names of the part's tensors that are published without their axes of length one.
     """
@@ -94,8 +94,8 @@ class NameMap:
     def _published_names(self, name: str) -> tuple[str, ...]:
         """Return the published names of a tensor of the part.
 
-        The names come from the table's entry for the tensor. If there is none, they come from the
-        entry for the tensor's module.
+        The names come from the table's entry for the tensor. If there is no such entry, they come
+        from the entry for the tensor's module.
         """
         words = name.split(".")
         number = next((word for word in words if word.isdigit()), "")
@@ -167,7 +167,7 @@ def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Ten
 
 
 class _LazyTensors(Mapping[str, Tensor]):
-    """Tensors for which `read` is called when they are looked up.
+    """Tensors that `read` reads only when they are looked up.
 
     names: {name in this mapping: name in the source}.
     read: reads a tensor by its name in the source.
@@ -188,13 +188,13 @@ class _LazyTensors(Mapping[str, Tensor]):
 
 
 def _download(name: str) -> Path:
-    """Return the folder of a hub repository's weights and configuration, downloaded or cached."""
+    """Download a hub repository's weights and configuration unless cached; return the folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
-        if not list(folder.glob("*.safetensors")):  # many repositories hold both formats
+        if not list(folder.glob("*.safetensors")):  # one format is enough
             snapshot_download(
                 name, allow_patterns=["*.bin", "*.bin.index.json"], ignore_patterns=["*/*"]
             )

@@ -119,8 +119,8 @@ class LearnedTokens(ActionTokens):
         span = window if self.interleaved else 1  # number of frames per sequence
         actions = TokenGroup(self.action.expand(*vision.tokens.shape[:2], -1, -1))  # (B T Q D)
         frames = concatenate([vision, *self._proprio(proprio), actions])  # (B T n D)
-        # The words are inserted before the token of `frames` with this index. The text's prefix is
-        # inserted before all other tokens.
+        # The words are inserted before the token of `frames` with the index `at`. The text's prefix
+        # is inserted before all other tokens.
         at = 0 if self.text_first else images
         prefix, words = _split(_repeat(text, window // span), self.text_prefix)
         group = _insert(prefix, _insert(words, _join(frames, span), at), 0)  # (S L D)
@@ -135,7 +135,7 @@ class LearnedTokens(ActionTokens):
         return pack(group, frame, kind, readout, self._blocks(frame, is_action), group.grid)
 
     def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the frame (L) and kind (L) of each token of `span` frames, except the words."""
+        """Return frame (N) and kind (N) of the tokens of `span` frames, before text is inserted."""
         rest = [TokenKind.PROPRIO] * (self.proprio is not None) + [TokenKind.ACTION] * self.count
         kind = torch.full((images + len(rest),), TokenKind.VISION, device=device)
         for i, label in enumerate(rest, images):
@@ -182,7 +182,7 @@ class LearnedTokens(ActionTokens):
 
 
 def _join(frames: TokenGroup, span: int) -> TokenGroup:
-    """Join each `span` successive frames into a sequence: (B T n D) -> (B*T/span, span*n, D)."""
+    """Join every `span` successive frames into one sequence: (B T n D) -> (B*T/span, span*n, D)."""
     pattern = "b (s f) n ... -> (b s) (f n) ..."
     mask = None if frames.mask is None else rearrange(frames.mask, pattern, f=span)
     grid = None if frames.grid is None else frames.grid.repeat(span, 1)
@@ -190,7 +190,7 @@ def _join(frames: TokenGroup, span: int) -> TokenGroup:
 
 
 def _repeat(text: TokenGroup, times: int) -> TokenGroup:
-    """Repeat each sample's instruction (B M D), once for each sequence -> (B*times M D)."""
+    """Copy the instruction of each sample (B M D) to each of its sequences -> (B*times M D)."""
     mask = None if text.mask is None else text.mask.repeat_interleave(times, dim=0)
     return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
 
@@ -210,7 +210,7 @@ def _insert(text: TokenGroup, frames: TokenGroup, at: int) -> TokenGroup:
 
 
 def _insert_label(labels: Tensor, label: int, text: TokenGroup, at: int) -> Tensor:
-    """Insert M labels into labels (N) where `_insert` inserts the text (S M D) -> (N+M)."""
+    """Insert `label` M times into labels (N), where `_insert` inserts text (S M D) -> (N+M)."""
     return torch.cat([labels[:at], labels.new_full((text.tokens.shape[1],), label), labels[at:]])
 
 

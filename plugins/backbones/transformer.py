@@ -47,7 +47,9 @@ class TransformerConfig:
     max_tokens: Annotated[int, Gt(0)] = 1024
     """number of learned positions; has no effect on rotary positions."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """dropout probability for attention weights, the first block's input and blocks' updates."""
+    """dropout probability of attention weights, the first block's input, and the outputs of every
+    attention and MLP.
+    """
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -236,7 +238,7 @@ def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate each pair (i, i + d/2) of x (S heads L d) by its position's angle.
+    """Rotate each pair (i, i + d/2) of x (S heads L d) by its angle at the token's position.
 
     The rotation is computed in float32, and the result is converted to the dtype of x.
     """

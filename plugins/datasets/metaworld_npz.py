@@ -1,4 +1,4 @@
-"""Meta-World demonstrations: a folder with one .npz per task, which holds several episodes."""
+"""Meta-World demonstrations: a folder of .npz files, each with several episodes of one task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

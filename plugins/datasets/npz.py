@@ -131,7 +131,7 @@ class Npz:
         return cameras, arrays
 
     def ids(self) -> Sequence[str]:
-        """Return the files' names."""
+        """Return the files' names without ".npz"."""
         return [*self.files]
 
     def read(self, episode: str) -> Episode:

@@ -27,8 +27,8 @@ BLOSC_HEADER = Struct("<4xIII")
 class ReplayBuffer:
     """The array ENDS and the arrays in data/, in a folder name.zarr or an archive name.zarr.zip.
 
-    A pickled copy of this object opens the files again. Raises a DataError that names the array,
-    or the damaged chunk if that is found.
+    A pickled copy of this object opens the files again. Damaged data raise a DataError that
+    names the damaged chunk, or only the array if no such chunk is found.
     """
 
     def __init__(self, path: Path) -> None:

@@ -42,8 +42,8 @@ class Layout:
     fps: frames per second.
     features: {name: entry in info.json}.
     robot: name of the robot.
-    locations: {episode: where it is stored}, and in addition {file: error} for each unreadable file
-        that should list episodes.
+    locations: {episode: where it is stored}, and in addition {file: error} for each unreadable or
+        incomplete list of episodes.
     tasks: {index of the task: instruction}.
     """
 
@@ -142,7 +142,8 @@ def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
             locations[file.relative_to(root).as_posix()] = error
     tasks = {}
     for row in read_table(root / "meta" / "tasks.parquet", []):
-        # the other column is the table's index in pandas; its name is "task" or a default of pandas
+        # the column besides task_index is the index of a pandas table; its name is "task" or
+        # pandas' default name
         task = next(value for key, value in row.items() if key != "task_index")
         tasks[int(row["task_index"])] = str(task)
     return locations, tasks

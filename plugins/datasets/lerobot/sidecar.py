@@ -17,10 +17,10 @@ FILE = "meta/joinery.json"
 
 @dataclass(frozen=True)
 class EpisodeEntry:
-    """An episode's id and task in its store, and its number of frames.
+    """An episode's id and task in the store that it was written from, and its number of frames.
 
-    If the dataset's episode has another number of frames, then meta/joinery.json belongs to another
-    dataset.
+    If the episode's length in the dataset differs from `frames`, meta/joinery.json belongs to
+    another dataset.
     """
 
     id: str

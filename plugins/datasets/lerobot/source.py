@@ -117,7 +117,11 @@ class LeRobot:
         return {name: key for key, name in ids.items()}
 
     def _convention(self) -> ActionConvention:
-        """Return the sidecar's convention for the feature "action", or else joint positions."""
+        """Return the convention of the actions.
+
+        It is the sidecar's if there is a sidecar and the feature is "action"; in all other cases,
+        the actions are taken for absolute joint positions.
+        """
         key = self.config.action
         if self.sidecar and key == ACTION:
             return self.sidecar.info.action

@@ -84,9 +84,9 @@ class Histogram:
         return Histogram(self.frames + other.frames, self.counts + other.counts)
 
     def summary(self) -> Summary:
-        """Return the ten statistics of the values, scaled to [0, 1], each of the shape (3 1 1).
+        """Return LeRobot's ten statistics of the values, which are scaled from 0..255 to [0, 1].
 
-        "count" is the number of frames.
+        Each has the shape (3 1 1), except "count": it is the number of frames.
         """
         values, total = np.arange(256) / 255, self.counts.sum(axis=1)
         mean = self.counts @ values / total

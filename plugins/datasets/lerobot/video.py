@@ -40,8 +40,8 @@ def decode_video(path: Path, first: float, count: int, fps: float, camera: Camer
     frames: dict[int, np.ndarray] = {}
     av = import_optional("av", extra="lerobot")
     try:
-        # the format is given, because FFmpeg might otherwise take a damaged file for a playlist,
-        # which makes FFmpeg open other files
+        # without the argument `format`, FFmpeg might take a damaged file for a playlist and open
+        # the files that it lists
         with av.open(str(path), format="mp4") as container:
             stream = container.streams.video[0]
             _check_size(stream.codec_context, camera)

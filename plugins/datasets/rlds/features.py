@@ -27,9 +27,9 @@ class StepFeature:
 
 
 def read_features(folder: Path) -> dict[str, StepFeature]:
-    """Return {name below "steps/": feature} of a step; a name is for example "observation/image".
+    """Return {name: feature} of a step; a name is a path such as "observation/image".
 
-    Raises DataError if features.json is missing or of another layout.
+    Raises DataError if features.json is missing or does not describe steps.
     """
     path = folder / "features.json"
     if not path.exists():

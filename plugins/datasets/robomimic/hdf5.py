@@ -68,7 +68,7 @@ def _check_storage(dataset: Any, size: int, where: str) -> None:
 
 
 def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
-    """Read a JSON object from an attribute; return {} if there is no attribute or no object.
+    """Read a JSON object from an attribute; return {} if it is missing or holds no object.
 
     The length that a damaged attribute claims cannot be checked: the HDF5 library allocates that
     length, up to 4 GiB, before it reads the text.

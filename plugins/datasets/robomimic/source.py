@@ -198,7 +198,7 @@ class _Properties:
 
 
 def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
-    """Return {episode: location}, by file and then by the demonstration's index.
+    """Return {episode: location}, sorted by file and then by the demonstration's index.
 
     For a file that cannot be read, the entry is {name of the file: error}. Raises DataError if two
     episodes have the same id.
@@ -216,7 +216,10 @@ def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
 
 
 def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
-    """Return (id, location) of each demonstration; only (name, error) for an unreadable file."""
+    """Return (id, location) of each demonstration.
+
+    For a file that cannot be read, return only (name of the file, error).
+    """
     try:
         with open_demonstration(file, "") as (data, _):
             demos = sorted(data, key=_natural_order)

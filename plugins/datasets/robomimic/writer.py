@@ -159,8 +159,9 @@ def split_names(names: Sequence[str]) -> dict[str, slice]:
     """Group the proprioception's columns by name into observations; return {observation: columns}.
 
     For example, the columns pos_0, pos_1, pos_2 and grip become the observations pos and grip. All
-    columns become one observation, "proprio", if each group would be a single column, if robomimic
-    does not allow a group's name, or if a reader could not restore the columns' names.
+    columns become one observation, "proprio", if each observation would have a single column, if
+    robomimic does not allow an observation's name, or if a reader could not restore the columns'
+    names.
     """
     columns: dict[str, slice] = {}
     first = 0

@@ -31,6 +31,7 @@ class Chain:
     """One chain of CALVIN's evaluation.
 
     start: {object: its state}; the objects are the blocks, the slider, the drawer and the lights.
+        In addition, "grasped" is 0.
     tasks: names of five tasks, in their order.
     """
 

@@ -110,9 +110,10 @@ class CalvinData:
 
 
 def _annotated_stretches(folder: Path) -> dict[str, _Stretch]:
-    """Return {name: annotated stretch}; a name holds the annotation's index, first and last frame.
+    """Return {name: annotated stretch}; a name holds three indices.
 
-    Raises DataError for annotations of another layout.
+    They are the index of the annotation and those of its first and last frame. Raises DataError if
+    the annotations do not have CALVIN's layout.
     """
     path = folder / ANNOTATIONS
     annotations = read_annotations(path)

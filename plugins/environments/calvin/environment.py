@@ -91,7 +91,7 @@ class Calvin(Environment):
         self.proceed(task)
 
     def begin_chain(self, seed: int) -> Sequence[str]:
-        """Arrange the chain with index `seed` modulo 1,000, and return its tasks.
+        """Arrange the start of the chain with index `seed` modulo 1,000, and return its tasks.
 
         The seeds 0, 1, 2, ... of an evaluation are thus CALVIN's chains in their order.
         """
