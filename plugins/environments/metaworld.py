@@ -25,8 +25,8 @@ from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 TASKS = Path(__file__).with_name("metaworld_tasks.toml")
 MAX_STEPS = 500  # Meta-World's own limit
-# Meta-World calls its camera "corner2". The name here differs, because these images are upright and
-# the camera is at another position.
+# Meta-World's name for this camera is "corner2". Joinery moves the camera and turns its images
+# upright, so the camera has another name here.
 CAMERA = "corner2_upright"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # metres, in the world's frame
 # Maximum number of simulations in memory. A simulation with its renderer takes 50 to 150 MB, and
@@ -217,7 +217,7 @@ class _Renderer:
 
 
 def read_tasks() -> dict[str, Task]:
-    """Read all fifty tasks, with Joinery's instructions and published tiers of difficulty."""
+    """Read all fifty tasks, with instructions by Joinery and tiers of difficulty by Seo et al."""
     tasks = tomllib.loads(TASKS.read_text(encoding="utf-8"))
     return {
         name: Task(
@@ -273,7 +273,7 @@ def _import_metaworld(size: int) -> tuple[Any, Any, str]:
         raise DataError(
             f"Meta-World is not installed ({error}); pip install 'joinery[metaworld]'"
         ) from None
-    except Exception as error:  # noqa: BLE001 - each way of having no OpenGL raises something else
+    except Exception as error:  # noqa: BLE001 - without OpenGL, many types of error are raised
         reason = " ".join(str(error).split())
         raise DataError(
             f"Meta-World is drawn by OpenGL, which mujoco.{backend} cannot open ({reason}); "

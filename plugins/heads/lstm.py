@@ -77,7 +77,8 @@ class LSTMHead(PolicyHead):
 
     `pretrained` takes a RoboVLMs .ckpt.
 
-    Raises ConfigError if no dimension is continuous, or if actions lie outside the range of tanh.
+    Raises ConfigError if no dimension is continuous, or if `tanh` is true and actions can lie
+    outside [-1, 1].
     """
 
     source = None  # `pretrained = true` is refused: this part has no default checkpoint
@@ -135,9 +136,8 @@ class LSTMHead(PolicyHead):
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of the newest frame, and the next state.
 
-        Every step runs the whole window from a fresh LSTM state, as training does. RoboVLMs instead
-        carries the LSTM's state for the first T steps, and runs the last T features anew at every
-        later step.
+        Every step runs the whole window from a fresh LSTM state, as training does. In the first T
+        steps, RoboVLMs instead continues from the LSTM state of the step before.
         """
         readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
         newest = state["count"].clamp(max=self.window - 1)

@@ -98,8 +98,8 @@ class TimmEncoder(VisionEncoder):
     def separates_cameras(self) -> bool:  # type: ignore[override]
         """Whether each camera's tokens depend on that camera's image alone.
 
-        False while batch normalisation trains, since the statistics of its batch come from all
-        cameras.
+        False while a model with batch normalisation trains: its statistics then come from the
+        images of all cameras.
         """
         return not any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules()
@@ -153,7 +153,9 @@ class TimmEncoder(VisionEncoder):
 
 
 def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
-    """Build the timm model without its classifier; return it and the removed weights' names.
+    """Build the timm model without its classifier.
+
+    Returns the model, and the names of the weights that were removed with its pooling layer.
 
     Raises ConfigError if timm has no such model, or cannot build it.
     """

@@ -1,8 +1,8 @@
 """The environment, in which a task's name and a seed determine an episode on a table.
 
-Actions follow CALVIN (Mees et al. 2022). They are relative motions in the world frame. An action of
-1.0 means 2 cm or 0.05 rad; the gripper closes at -1 and opens at +1. Images are drawn by casting
-rays on the CPU.
+Actions follow CALVIN (Mees et al. 2022). They are relative motions in the world frame. A value of
+1.0 moves the hand by 2 cm or turns it by 0.05 rad; the gripper closes at -1 and opens at +1. Images
+are drawn by casting rays on the CPU.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,10 @@ class Tabletop(Environment):
         self._task: tuple[TabletopTask, State] | None = None
 
     def reset(self, task: str, seed: int) -> None:
-        """Draw a new scene in which the task can be done; raises DataError for an unknown task."""
+        """Arrange a random scene in which the task is possible.
+
+        Raises DataError for an unknown task.
+        """
         _find(task)
         random = np.random.default_rng([seed, list(TASKS).index(task)])
         if random.random() < self._continued:
@@ -83,7 +86,7 @@ class Tabletop(Environment):
         self.proceed(task)
 
     def begin_chain(self, seed: int) -> Sequence[str]:
-        """Draw five tasks that are possible one after the other, and a scene for them."""
+        """Choose five random tasks that can be done in this order, and arrange a scene for them."""
         random = np.random.default_rng([seed, len(TASKS)])
         tasks = draw_chain(random)
         self._arrange(draw_start(tasks, random))

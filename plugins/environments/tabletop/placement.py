@@ -17,7 +17,7 @@ from plugins.environments.tabletop.tasks import TASKS, TabletopTask
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
 BLOCK_DISTANCE = 0.09  # minimum distance between two blocks' centres: room for open fingers
 # A block that will be pushed has a lane, in which no other block's centre lies. LANE and PUSH_ROOM
-# are distances in metres from the block's centre to the ends of the lane.
+# are distances in metres from the block's centre to the edges of the lane.
 LANE = 0.05  # to either side
 PUSH_ROOM = 0.14  # ahead of the block; also behind it, as room for the gripper
 # maximum yaw of a block in radians; near 45 degrees it would be unclear which two sides of a cube

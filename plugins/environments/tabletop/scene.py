@@ -1,4 +1,4 @@
-"""The simulated table: a MuJoCo model of primitives, the gripper that moves in it, and its state.
+"""The simulated table and its gripper as a MuJoCo model of primitives, and the table's state.
 
 World frame: x to the right, y away from the viewer, z up, in metres and radians. The table's
 surface is z = 0.
@@ -14,7 +14,7 @@ COLOURS = ("red", "green", "blue")
 HALF_BLOCK = 0.02
 RATE = 20.0  # control steps per second
 SUBSTEPS = 10  # physics steps of 5 ms per control step
-# what an action of 1.0 means, in metres and radians, as in CALVIN
+# motion for an action of 1.0, in metres and radians, as in CALVIN
 TRANSLATION, ROTATION = 0.02, 0.05
 # limits of the gripper's target positions
 LOW, HIGH = np.array([-0.26, -0.24, 0.016]), np.array([0.26, 0.22, 0.25])

@@ -55,8 +55,8 @@ class TabletopTask:
 def _is_lifted(colour: str, before: State, now: State) -> bool:
     """Return whether a block is held, and has risen by more than five centimetres.
 
-    The rise is measured from where the block began, or from the table's height if the block began
-    on top of another block.
+    The rise is measured from the height of a block that stands on the table, even if the lifted
+    block began on top of another block.
     """
     rise = now.blocks[colour].position[2] - min(before.blocks[colour].position[2], HALF_BLOCK)
     return bool(now.held == colour and rise > 0.05)
@@ -65,8 +65,7 @@ def _is_lifted(colour: str, before: State, now: State) -> bool:
 def _is_pushed(colour: str, direction: int, before: State, now: State) -> bool:
     """Return whether a block on the table has moved more than four centimetres in `direction`.
 
-    No other block may have moved further, so that a block which another block merely pushed along
-    does not count.
+    The result is False if another block has moved further: that block may have pushed this one.
 
     direction: 1 for right, -1 for left.
     """

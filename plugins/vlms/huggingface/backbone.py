@@ -90,16 +90,16 @@ class HuggingFaceBackbone(Backbone):
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).
 
-        Raises ConfigError if the model needs a mask and the sequence is longer than its sliding
-        window.
+        Raises ConfigError if the attention needs a mask and the sequence is longer than the model's
+        sliding window.
         """
         return self._run(sequence, None, None)
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """(S L width) -> normed hidden states, and hidden states, keys and values of every layer.
+        """(S L width) -> normed hidden states; hidden states, keys and values of every layer.
 
-        Raises ConfigError if a head could not compute with the layers of this model, or if the
-        sequence is longer than a sliding window.
+        Raises ConfigError if a head could not compute with the layers of this model, or if `past`
+        and the sequence together are longer than the model's sliding window.
         """
         self._raise_if_obstructed()
         past_length = 0 if past is None else past.tokens.shape[1]

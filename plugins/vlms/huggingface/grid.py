@@ -28,8 +28,8 @@ def grid_positions(grid: Tensor) -> Tensor:
     """
     row, column = grid.unbind(-1)
     is_word = row < 0
-    # The steps of an image's tokens add up to the image's longer side, which is rows + columns -
-    # shorter side.
+    # The steps of an image's tokens add up to columns + rows - shorter side. This is the image's
+    # longer side.
     steps = torch.where(
         is_word, 1, (row == 0).long() + (column == 0).long() - (row == column).long()
     )

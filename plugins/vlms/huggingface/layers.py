@@ -30,8 +30,8 @@ class Recording:
     A recording is open until the forward pass is over. Gradient checkpointing runs layers again in
     the backward pass. The layers then need the same past, but must not record anything. A closed
     recording keeps none of the tensors that it recorded: their autograd graph refers to the
-    recording, for the layers that run again, and a reference back to the tensors would make a cycle
-    that is never freed.
+    recording, because the layers need it when they run again, and a reference back to the tensors
+    would make a cycle that is never freed.
 
     past: keys and values of the earlier tokens.
     keys, values: {layer: (S K P+L d)}.
@@ -63,7 +63,7 @@ class Recording:
 
 
 def record_layers(model: Any, blocks: Sequence[nn.Module]) -> None:
-    """Make a model fill the argument `recording` of a forward call, if it is given."""
+    """Make a model's forward pass fill a `Recording`, if it gets one as argument `recording`."""
     transformers = import_library("transformers", extra="vlm")
     attention, masks = transformers.AttentionInterface(), transformers.AttentionMaskInterface()
     transformers.AttentionInterface.register(ATTENTION, partial(_attend, attention["sdpa"]))

@@ -41,7 +41,7 @@ USUAL_ARGUMENTS = (
 # Every part is built on the CPU, whatever the default device is; core later moves the whole policy.
 CPU = torch.device("cpu")
 SUPPORTED = "this component joins models like LLaVA, PaliGemma, Qwen2.5-VL, Idefics3 and SmolVLM"
-# what stands before Hugging Face's names in a checkpoint of RoboVLMs
+# a tensor's name in a checkpoint of RoboVLMs is this prefix plus Hugging Face's name
 ROBOVLMS_PREFIX = "model.backbone."
 
 
@@ -51,7 +51,7 @@ class VLMLayout:
 
     full: the PreTrainedModel.
     base: the same model without the output layer.
-    prefix: what stands before the base model's names in published weights.
+    prefix: a weight's published name is this prefix plus its name in the base model.
     decoder: name of the language model in the base model.
     embedding: name of the token embedding in the base model.
     output: name of the output layer in the full model; "" if the output layer is the embedding, or
@@ -81,7 +81,7 @@ class VLMLayout:
 class VLMPart:
     """One part of a vision-language model; no other part shares its weights.
 
-    prefix: what stands before the module's names in published weights.
+    prefix: a weight's published name is this prefix plus its name in the module.
     description: what config.json says about the part.
     config: configuration of the whole model.
     tied: whether the output layer is the token embedding.
@@ -324,7 +324,7 @@ def _describe(full: Any, role: Role) -> dict[str, Any]:
 
 
 def _raise_unless_complete(tensors: dict[str, Tensor], report: dict[str, Any], path: Path) -> None:
-    """Raise ConfigError if a folder's tensors do not fit the model, as transformers reports."""
+    """Raise ConfigError if transformers reports that a folder's tensors do not fit the model."""
     in_folder = {
         name: tensor for name, tensor in tensors.items() if name not in report["missing_keys"]
     }

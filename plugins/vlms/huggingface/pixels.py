@@ -1,4 +1,4 @@
-"""Arranges images for a model's get_image_features, whose arguments decide how."""
+"""Turns images into the arguments that a model's get_image_features takes."""
 
 import inspect
 from collections.abc import Callable

@@ -31,8 +31,8 @@ class TextConfig:
     """
     output: bool = False
     """whether to load the model's output layer, for policy heads that score words. This has no
-    effect if the output layer is the token embedding. Otherwise, as in LLaVA, the layer takes as
-    much memory as the embedding, and it trains only if a head uses it.
+    effect if the output layer is the token embedding. A separate output layer, as in LLaVA, takes
+    as much memory as the embedding, and it trains only if a head uses it.
     """
 
     def __post_init__(self) -> None:

@@ -50,9 +50,10 @@ class VisionConfig:
 class HuggingFaceVision(VisionEncoder):
     """Runs all cameras and frames as one batch.
 
-    A frame's tokens are its cameras' tokens, sorted by camera name. Weights that influence no
-    token, such as the layers after LLaVA's feature layer, do not train. To load the model's
-    published weights, set `pretrained` in the recipe to true, or to the same folder as `model`.
+    A frame's tokens are its cameras' tokens, sorted by camera name. Weights that influence no token
+    do not train: LLaVA, for example, does not use the outputs of the last layers. To load the
+    model's published weights, set `pretrained` in the recipe to true, or to the same folder as
+    `model`.
 
     Raises ConfigError if the model cannot be loaded, if it cannot be split into parts, or if it
     does not take images of the configured size.

@@ -42,8 +42,8 @@ class Kosmos2BackboneConfig:
     mlp_width: Annotated[int, Gt(0)] = 8192
     """width of the MLP's hidden layer."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
-    """probability of dropout while training, on the embedded tokens and on each layer's outputs of
-    attention and MLP.
+    """probability of dropout while training, on the embedded tokens, and on the outputs of
+    attention and of MLP in each layer.
     """
     attention_dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     """probability of dropout on the attention weights while training."""
@@ -108,7 +108,7 @@ class Kosmos2Backbone(Backbone):
         return readout.view(*sequence.readout.shape, self.width)
 
     def remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
-        """(S L width) -> hidden states, keys and values of every layer, normed hidden states."""
+        """(S L width) -> normed hidden states; hidden states, keys and values of every layer."""
         x, mask = self._begin(sequence, past)
         hidden_states, keys, values = [x], [], []
         for i, layer in enumerate(self.layers):

@@ -7,12 +7,12 @@ from torch import Tensor
 from core.weights import NameMap, Pretrained, filter_keys, strip_prefix
 
 SOURCE = "microsoft/kosmos-2-patch14-224"
-# what stands before Hugging Face's names in a checkpoint of RoboVLMs
+# a tensor's name in a checkpoint of RoboVLMs is this prefix plus Hugging Face's name
 ROBOVLMS_PREFIX = "model.backbone."
 VISION = ("vision_model.", "image_to_text_projection.")
 BACKBONE = ("text_model.model.layers.", "text_model.model.layer_norm.")
 # tensors that are skipped: the output layer, which is the same tensor as the embedding, and
-# constant tables that older versions stored
+# constant tables that older versions of transformers stored
 IGNORED = (
     "text_model.lm_head.weight",
     "text_model.model.embed_positions.weights",

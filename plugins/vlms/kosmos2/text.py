@@ -173,7 +173,7 @@ class Kosmos2Text(TextEncoder):
 
 
 def _special_ids(pieces: int) -> dict[str, int]:
-    """Return {token: id} of the special tokens; SentencePiece gives most of them other or no ids.
+    """Return {token: id} of the special tokens; SentencePiece gives most of them other ids or none.
 
     pieces: number of pieces in the SentencePiece model, including <unk>, <s> and </s>.
     """
