@@ -56,9 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from core.training.train import train
 
-    threads = (
-        torch.get_num_threads()
-    )  # read now, since Fabric later divides the threads among the processes
+    # read now, since Fabric later divides the threads among the processes
+    threads = torch.get_num_threads()
     rank_zero_only(_prepare)(recipe)
     code = train(recipe, folder, resume=arguments.resume)
     if code == 0 and recipe.evaluate:
