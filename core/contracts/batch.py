@@ -96,7 +96,10 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a backbone computed from sequences, layer by layer, so that more tokens can follow.
+    """What a backbone computed, layer by layer, from the tokens that it has run.
+
+    Heads read the memory. As the `past` of `Backbone.remember`, it lets the backbone run further
+    tokens without running the earlier tokens again.
 
     sequence: all tokens that the backbone has run.
     tokens: (S L D), hidden states after the last norm.

@@ -18,8 +18,9 @@ DESCRIPTIONS = {
     "hidden_states": "the hidden states of every layer",
     "extend": "to run further tokens through the backbone",
 }
-# A head with one of these needs runs layers of the backbone or of the text encoder. So its
-# gradients reach the weights of these layers, even if the context itself passes no gradient back.
+# A head with one of these needs itself runs layers of the backbone or of the text encoder. So the
+# head's loss sends gradients to the weights of these layers even if the head is insulated:
+# `insulate` only detaches the tensors of the context.
 RUNS_OTHER_PARTS = frozenset({"extend", "logits"})
 
 

@@ -248,6 +248,6 @@ class ActionTokens(nn.Module, ABC):
     ) -> TokenSequence:
         """Vision (B T N D), text (B M D), proprio (B T P) -> sequences with action tokens.
 
-        batch: the batch while the loss is computed, because some layouts, ACT's for example,
-            depend on the actions; None while the policy predicts or acts.
+        batch: given only while the loss is computed, for layouts that depend on the actions, such
+            as ACT's; None while the policy predicts or acts.
         """

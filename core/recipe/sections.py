@@ -38,8 +38,8 @@ class TrainConfig:
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """how the learning rate falls; cosine and linear end at zero."""
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """share of the steps after the warm-up in which the learning rate falls. These are the last
-    steps of training; between the warm-up and these steps, the learning rate is constant.
+    """length of the last phase of training, in which the learning rate falls, as a share of all
+    steps after the warm-up; between the warm-up and this phase, the learning rate is constant.
     """
     gradient_clip: Amount = 1.0
     """maximum norm of the gradient of all parts together; 0 means no clipping."""

@@ -124,7 +124,7 @@ def _expect_readout(sequence: TokenSequence, mask: Tensor, shape: tuple[int, int
 
 @torch.no_grad()
 def samples_are_independent(strategy: ActionTokens, setup: Setup) -> None:
-    """Alone and without padding, a sample gives the same readout as in a padded batch."""
+    """A sample gives the same readout alone, without padding, as in a padded batch."""
     vision, text, proprio = inputs(setup)
     together = readout(strategy, vision, text, proprio)
     for i, words in enumerate(TEXT_LENGTHS):

@@ -64,7 +64,7 @@ class LearnedTokens(ActionTokens):
     interleaved             one sequence per window    image_text_action    i0 i0 x x p0 a0 i1 ...
                                                        text_image_action    x x i0 i0 p0 a0 i1 ...
 
-    In both layouts, the text encoder's prefix, for example <s>, is at the beginning of a sequence.
+    The text encoder's prefix, for example <s>, is always at the beginning of a sequence.
     RoboVLMs compares the same three formulations. Its name for "policy_head" is "post", and its
     name for "interleaved" is "pre".
 
