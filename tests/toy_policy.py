@@ -103,6 +103,7 @@ class ScriptedActor:
     noise: standard deviation of its random errors, which depend on a row's seed and step.
     batch_sizes: the number of rows in each step.
     resets: of each reset, the number of steps before it and {row: seed}.
+    forgotten: the rows whose memory was emptied before a step, in the order of the steps.
     """
 
     def __init__(self, horizon: int = 2, noise: float = 0.0) -> None:
@@ -110,6 +111,7 @@ class ScriptedActor:
         self.horizon, self.noise = horizon, noise
         self.batch_sizes: list[int] = []
         self.resets: list[tuple[int, dict[int, int]]] = []
+        self.forgotten: list[list[int]] = []
 
     def start(self, rows: int) -> tuple[Memory | None, ...]:
         return (None,) * rows
@@ -121,6 +123,12 @@ class ScriptedActor:
         return tuple(
             (seeds[row], 0) if row in seeds else memory for row, memory in enumerate(state)
         )
+
+    def forget(
+        self, state: tuple[Memory | None, ...], rows: Sequence[int]
+    ) -> tuple[Memory | None, ...]:
+        self.forgotten.append(list(rows))
+        return state
 
     def step(
         self,

@@ -249,9 +249,10 @@ class EvaluateConfig:
     """
     timeout: Annotated[float, Gt(0)] = 60.0
     """seconds after which an environment that does not answer is restarted."""
-    controls: tuple[Literal["blank_images", "swapped_words"], ...] = ()
-    """conditions under which success is measured for comparison: black images ("blank_images"), or
-    other words in the instruction ("swapped_words").
+    controls: tuple[Literal["blank_images", "swapped_words", "blank_history"], ...] = ()
+    """conditions under which success is measured for comparison: black images ("blank_images"),
+    other words in the instruction ("swapped_words"), or a policy that forgets all earlier
+    observations before each of its steps ("blank_history").
     """
     swap: tuple[str, ...] = ()
     """the words that "swapped_words" replaces: each word by the next word of this list, and the

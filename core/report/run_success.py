@@ -10,6 +10,7 @@ CONDITION_NAMES = {
     STANDARD: "policy",
     "blank_images": "images blanked",
     "swapped_words": "words swapped",
+    "blank_history": "history blanked",
 }
 
 

@@ -5,7 +5,7 @@ weights that training left unchanged are read from their source.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +65,13 @@ class Actor:
         for row, seed in seeds.items():
             rows[row], row_seeds[row] = True, seed
         return self.policy.reset(state, rows, row_seeds)
+
+    def forget(self, state: PolicyState, rows: Sequence[int]) -> PolicyState:
+        """Empty the memory of some rows; their random draws go on as if nothing had happened."""
+        chosen = torch.zeros_like(state.seed, dtype=torch.bool)
+        chosen[list(rows)] = True
+        emptied = self.policy.reset(state, chosen, state.seed)
+        return replace(emptied, step=state.step)
 
     def step(
         self, observations: Sequence[Observation], instructions: Sequence[str], state: PolicyState

@@ -15,7 +15,7 @@ from core.recipe.sections import EvaluateConfig
 from core.rollout.results import STANDARD, ChainResult, Result
 
 # the control conditions, called controls; the only other condition is STANDARD
-BLANK, SWAPPED = "blank_images", "swapped_words"
+BLANK, SWAPPED, FORGETTING = "blank_images", "swapped_words", "blank_history"
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,8 @@ def test_another_environment_brings_its_own_tasks(tmp_path):
         ("demonstrations.tasks=['a', 'a']", "demonstrations: tasks names one twice: a"),
         (
             "evaluate.controls=['blank']",
-            "evaluate.controls.0: expected 'blank_images' or 'swapped_words', got 'blank'",
+            "evaluate.controls.0: expected 'blank_images', 'swapped_words' or 'blank_history', got "
+            "'blank'",
         ),
         (
             "evaluate.swap=['red']",

@@ -94,6 +94,18 @@ def test_a_row_forgets_when_it_is_reset_and_the_others_remember(trained):
     assert not actor.policy.training
 
 
+def test_a_row_that_forgets_acts_as_at_the_start_and_its_draws_go_on(trained):
+    actor, (first, second) = load_actor(trained), observations(2, steps=2)
+    without_memory, _ = actor.step(second, ["red", "red"], actor.start(2))
+    _, state = actor.step(first, ["red", "red"], actor.reset(actor.start(2), {0: 7, 1: 8}))
+    with_memory, _ = actor.step(second, ["red", "red"], state)
+    forgetful = actor.forget(state, [0])
+    mixed, _ = actor.step(second, ["red", "red"], forgetful)
+    np.testing.assert_array_equal(mixed[0], without_memory[0])
+    np.testing.assert_array_equal(mixed[1], with_memory[1])
+    assert forgetful.keys == state.keys == [(7, 1), (8, 1)]
+
+
 def test_an_instruction_is_encoded_once(trained):
     actor, steps = load_actor(trained), observations(3, steps=3)
     calls, encoder = [], actor.policy.text_encoder

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from core.rollout.plan import BLANK, PlannedAttempt, PlannedChain, planned_rollout
+from core.rollout.plan import BLANK, FORGETTING, PlannedAttempt, PlannedChain, planned_rollout
 from tests.core.rollout.factories import (
     ATTEMPTS,
     FIRST_SEED,
@@ -67,6 +67,14 @@ def test_rows_are_reset_exactly_when_an_attempt_or_a_task_of_a_chain_begins(scri
         if isinstance(planned, PlannedAttempt) and planned.condition == BLANK:
             # the next attempt in the row begins as soon as this one has ended
             assert result.steps == MAX_STEPS in lengths[planned.policy_seed]
+
+
+def test_the_policy_forgets_before_each_step_of_a_forgetful_attempt_alone(scripted_actor):
+    plan = [*attempts(1, FORGETTING), *attempts(1)]
+    results = run_plan(scripted_actor, plan).results
+    steps = sum(result.steps for result in results if result.condition == FORGETTING)
+    assert 0 < sum(map(len, scripted_actor.forgotten)) == steps
+    assert all(len(rows) <= 2 for rows in scripted_actor.forgotten)
 
 
 def test_a_free_row_begins_the_next_attempt_before_the_next_step(scripted_actor):
