@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core import ConfigError, Register, TokenGroup, VisionEncoder, hookimpl, resize_images
+from plugins.vision.conditioning import expected_places, mean_token
 
 STRIDE = 4  # side of a feature map's cell, in pixels
 
@@ -90,7 +91,8 @@ class FiLMEncoder(VisionEncoder):
         N = V * (grid * grid + 1), or V * grid * grid without keypoints.
         """
         batch, window = images[self.cameras[0]].shape[:2]
-        instruction = self.norm(_mean(text)).repeat_interleave(window, dim=0)  # (B*T text_width)
+        instruction = self.norm(mean_token(text))  # (B text_width)
+        instruction = instruction.repeat_interleave(window, dim=0)  # (B*T text_width)
         tokens = []
         for name in self.cameras:
             scaled = images[name].flatten(0, 1).float() / 127.5 - 1  # (B*T C Y X) in [-1, 1]
@@ -145,30 +147,6 @@ class FiLMBlock(nn.Module):
         """(n C Y X), (n text_width) -> (n C Y X)."""
         scale, shift = rearrange(self.film(instruction), "n (two c) -> two n c 1 1", two=2)
         return x + F.relu(self.norm(self.look(x)) * (1 + scale) + shift)
-
-
-def expected_places(logits: Tensor) -> Tensor:
-    """Apply a spatial softmax to K maps (n K Y X) -> mean positions and their variances (n 4*K).
-
-    The result holds K means of the row, K variances of the row, K means of the column and K
-    variances of the column, in this order. Rows and columns are coordinates in [-1, 1].
-    """
-    weights = rearrange(logits.flatten(2).softmax(-1), "n k (y x) -> n k y x", y=logits.shape[2])
-    moments = []
-    for marginal in (weights.sum(dim=3), weights.sum(dim=2)):  # (n K Y), (n K X)
-        steps = marginal.shape[-1]
-        place = torch.linspace(-1, 1, steps, device=logits.device, dtype=logits.dtype)
-        mean = marginal @ place
-        moments += [mean, marginal @ place**2 - mean**2]
-    return torch.cat(moments, dim=1)
-
-
-def _mean(text: TokenGroup) -> Tensor:
-    """Return the mean of the tokens (B M D) -> (B D), without padding."""
-    if text.mask is None:
-        return text.tokens.mean(dim=1)
-    real = text.mask.unsqueeze(-1)
-    return text.tokens.where(real, 0).sum(dim=1) / real.sum(dim=1)
 
 
 def _coordinates(size: int) -> Tensor:

@@ -1,8 +1,10 @@
 """Any timm model as vision encoder: a Vision Transformer, or a network with feature maps."""
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,15 @@ from core import (
     resize_images,
 )
 from core.weights import Pretrained, check_state_dict, filter_keys
+from plugins.vision.conditioning import FiLM, Summary
+
+# keys that change the network, and timm's names for them
+TIMM_ARGUMENTS = {
+    "depth": "depth",
+    "width": "embed_dim",
+    "heads": "num_heads",
+    "patch_size": "patch_size",
+}
 
 
 @dataclass(frozen=True)
@@ -36,10 +47,25 @@ class TimmConfig:
     """number of blocks, only for models whose depth can be set; default: the depth that timm gives
     the model.
     """
-    tokens: Literal["all", "patches", "pooled"] = "all"
-    """"all": all tokens of the model; "patches": all tokens except class and register tokens;
-    "pooled": one token per camera.
+    width: Annotated[int, Gt(0)] | None = None
+    """width of the tokens, only for models whose width can be set; default: timm's."""
+    heads: Annotated[int, Gt(0)] | None = None
+    """number of attention heads, only for models where it can be set; default: timm's."""
+    patch_size: Annotated[int, Gt(0)] | None = None
+    """side of a patch in pixels, only for models whose patches can be set; default: timm's."""
+    film: bool = False
+    """whether the instruction scales and shifts the input of every block (FiLM); only for Vision
+    Transformers.
     """
+    tokens: Literal["all", "patches", "pooled", "summary"] = "all"
+    """"all": all tokens of the model; "patches": all tokens except class and register tokens;
+    "pooled": one token per camera; "summary": for each camera, a grid of `grid` x `grid` tokens
+    into which the patches are merged, and one token for all keypoints.
+    """
+    grid: Annotated[int, Gt(0)] = 2
+    """number of rows, and of columns, of the grid of "summary"."""
+    keypoints: Annotated[int, Gt(0)] = 32
+    """number of keypoints per camera of "summary"."""
 
 
 class TimmEncoder(VisionEncoder):
@@ -48,13 +74,19 @@ class TimmEncoder(VisionEncoder):
     A frame's tokens are its cameras' tokens, sorted by camera name. While training, models with
     batch normalisation use the statistics of the batch.
 
+    `film` lets the instruction act on the image in every block, as in RT-1 and OpenVLA-OFT. With
+    `film` and the keypoints of "summary", a small model learns from scratch, from a hundred
+    thousand frames, which place in the image a word means.
+
     `pretrained` takes a file or folder with all of a timm model's weights; `pretrained = true`
     downloads the weights that timm publishes.
 
     Raises ConfigError if timm has no such model, or cannot build it with these settings.
     """
 
-    def __init__(self, config: TimmConfig, *, cameras: Mapping[str, tuple[int, int, int]]) -> None:
+    def __init__(
+        self, config: TimmConfig, *, cameras: Mapping[str, tuple[int, int, int]], text_width: int
+    ) -> None:
         super().__init__()
         self.config = config
         self.source = f"timm's {config.model}"
@@ -65,6 +97,8 @@ class TimmEncoder(VisionEncoder):
         self.width = int(
             self.model.head_hidden_size if config.tokens == "pooled" else self.model.num_features
         )
+        self.film = _build_film(config, self.model, text_width) if config.film else None
+        self.summary = _build_summary(config, self.model) if config.tokens == "summary" else None
         mean, std = (
             torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std")
         )
@@ -79,7 +113,9 @@ class TimmEncoder(VisionEncoder):
             if len(cameras) > 1
             else None
         )
-        self.extra_parameters = () if self.camera is None else ("camera",)
+        self.extra_parameters = tuple(
+            name for name, _ in self.named_parameters() if not name.startswith("model.")
+        )
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -105,12 +141,13 @@ class TimmEncoder(VisionEncoder):
             isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules()
         )
 
-    def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
+    def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
         """{camera: (B T C Y X) uint8} -> (B T V*N width)."""
         batch, window = images[self.cameras[0]].shape[:2]
         resized = [resize_images(images[name].flatten(0, 1), self.size) for name in self.cameras]
         pixels = (torch.stack(resized, dim=1) / 255 - self.mean) / self.std  # (B*T V C Y X)
-        tokens = self._encode(pixels.flatten(0, 1).to(self.mean.dtype))
+        with self._instructed(text, window * len(self.cameras)):
+            tokens = self._encode(pixels.flatten(0, 1).to(self.mean.dtype))
         tokens = rearrange(tokens, "(bt v) n d -> bt v n d", v=len(self.cameras))
         if self.camera is not None:
             tokens = tokens + self.camera
@@ -135,6 +172,25 @@ class TimmEncoder(VisionEncoder):
             tensors, lambda name: name.rpartition(".")[0] not in layers and name not in self.dropped
         )
 
+    @contextmanager
+    def _instructed(self, text: TokenGroup, images: int) -> Iterator[None]:
+        """Let the instructions (B M text_width) act on the model's blocks, within the context.
+
+        images: number of successive images for which an instruction counts.
+        """
+        if self.film is None:
+            yield
+            return
+        hooks = []
+        for block, (scale, shift) in zip(self.blocks, self.film(text), strict=True):
+            change = 1 + scale.repeat_interleave(images, 0), shift.repeat_interleave(images, 0)
+            hooks.append(block.register_forward_pre_hook(partial(_modulate, change)))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _encode(self, pixels: Tensor) -> Tensor:
         """(n C size size) -> (n N D)."""
         features: Tensor = self.model.forward_features(pixels)  # (n N D), (n D Y X) or (n Y X D)
@@ -146,10 +202,11 @@ class TimmEncoder(VisionEncoder):
             return rearrange(
                 features, "n y x d -> n (y x) d" if channels_last else "n d y x -> n (y x) d"
             )
-        prefix = getattr(self.model, "num_prefix_tokens", 0) if self.tokens == "patches" else 0
+        prefix = 0 if self.tokens == "all" else getattr(self.model, "num_prefix_tokens", 0)
         # Some models apply the last norm only after pooling; unpooled tokens get it here.
         norm = getattr(self.model, "fc_norm", None)
-        return features[:, prefix:] if norm is None else norm(features[:, prefix:])
+        tokens = features[:, prefix:] if norm is None else norm(features[:, prefix:])
+        return tokens if self.summary is None else self.summary(tokens)
 
 
 def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
@@ -166,8 +223,9 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
             f"vision_encoder.model: timm {timm.__version__} has no model '{config.model}'{hint}"
         )
     sizes = _image_size_settings(timm, config)
-    if config.depth is not None:
-        sizes["depth"] = config.depth
+    for key, argument in TIMM_ARGUMENTS.items():
+        if (value := getattr(config, key)) is not None:
+            sizes[argument] = value
     try:
         model = timm.create_model(config.model, pretrained=False, num_classes=0, **sizes)
     except (TypeError, ValueError, AssertionError) as error:
@@ -187,6 +245,52 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
     return model, names - set(model.state_dict())
 
 
+def _build_film(config: TimmConfig, model: Any, text_width: int) -> FiLM:
+    """Build FiLM for the model's blocks; raises ConfigError if it cannot act on them."""
+    width, blocks = getattr(model, "embed_dim", None), getattr(model, "blocks", None)
+    if not isinstance(width, int) or blocks is None:
+        raise ConfigError(
+            f"vision_encoder.film: the blocks of '{config.model}' do not all pass on tokens of one "
+            "width, as a Vision Transformer's do; set film = false, or choose another model"
+        )
+    if not text_width:
+        raise ConfigError(
+            "vision_encoder.film: the image is seen by the instruction, and there is none; set "
+            "film = false"
+        )
+    return FiLM(text_width, width, len(blocks))
+
+
+def _build_summary(config: TimmConfig, model: Any) -> Summary:
+    """Build the tokens of "summary"; raises ConfigError if the patches do not fit the grid."""
+    rows, columns = getattr(getattr(model, "patch_embed", None), "grid_size", (0, 0))
+    if not rows or rows != columns:
+        raise ConfigError(
+            f"vision_encoder.tokens: 'summary' needs a square map of patches, and '{config.model}' "
+            "has none; choose 'all', 'patches' or 'pooled'"
+        )
+    if rows % config.grid:
+        raise ConfigError(
+            f"vision_encoder.grid: {rows} x {rows} patches cannot be merged to {config.grid} x "
+            f"{config.grid} tokens; choose a divisor of {rows}"
+        )
+    return Summary(model.num_features, rows, config.grid, config.keypoints)
+
+
+def _modulate(
+    change: tuple[Tensor, Tensor],
+    block: nn.Module,  # noqa: ARG001 (a hook gets the block, too)
+    inputs: tuple[Any, ...],
+) -> tuple[Any, ...]:
+    """Scale and shift the tokens (n N D) that a block is about to receive.
+
+    change: factor and summand (n 1 D). The function is a forward pre-hook of PyTorch.
+    """
+    tokens, *others = inputs
+    factor, summand = change
+    return tokens * factor + summand, *others
+
+
 def _image_size_settings(timm: ModuleType, config: TimmConfig) -> dict[str, int]:
     """Return the argument that sets a model's image size; empty for models that take any size."""
     fixed = timm.get_pretrained_cfg(config.model).fixed_input_size
@@ -200,10 +304,10 @@ def _download(config: TimmConfig) -> Mapping[str, Tensor]:
         raise ConfigError(
             f"pretrained: timm publishes no weights for '{config.model}'; name a file"
         )
-    if config.depth is not None:
+    if changed := [key for key in TIMM_ARGUMENTS if getattr(config, key) is not None]:
         raise ConfigError(
-            "pretrained: depth changes the network, so timm's published weights do not fit; "
-            "drop one"
+            f"pretrained: {', '.join(changed)} would change the network, so timm's published "
+            "weights would not fit; drop one of the two"
         )
     sizes = _image_size_settings(timm, config)
     try:

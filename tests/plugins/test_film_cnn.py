@@ -1,14 +1,13 @@
-"""The FiLM encoder: its contract, keypoints against numpy, and the effect of the instruction."""
+"""The FiLM encoder: its contract, and the effect of the instruction."""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from core import ConfigError, TokenGroup
 from core.testing import Setup, checks_for
-from plugins.vision.film_cnn import FiLMConfig, FiLMEncoder, expected_places
+from plugins.vision.film_cnn import FiLMConfig, FiLMEncoder
 
 SMALL = FiLMConfig(image_size=32, width=24, channels=16, keypoints=4)
 CONFIGS = [
@@ -26,26 +25,6 @@ CHECKS = [
 @pytest.mark.parametrize("check", CHECKS)
 def test_contract(check):
     check()
-
-
-def test_expected_places_against_numpy():
-    logits = torch.randn(2, 3, 5, 7, dtype=torch.float64)
-    weights = np.exp(logits.numpy())
-    weights /= weights.sum(axis=(2, 3), keepdims=True)
-    y, x = np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 7), indexing="ij")
-    mean_y, mean_x = (weights * y).sum((2, 3)), (weights * x).sum((2, 3))
-    var_y = (weights * (y - mean_y[..., None, None]) ** 2).sum((2, 3))
-    var_x = (weights * (x - mean_x[..., None, None]) ** 2).sum((2, 3))
-    expected = np.concatenate([mean_y, var_y, mean_x, var_x], axis=1)
-    np.testing.assert_allclose(expected_places(logits), expected, atol=1e-12)
-
-
-def test_a_peak_is_found_where_it_is():
-    logits = torch.zeros(1, 1, 9, 9)
-    logits[0, 0, 2, 6] = 50.0
-    y, var_y, x, var_x = expected_places(logits)[0].tolist()
-    assert (y, x) == pytest.approx((-0.5, 0.5), abs=1e-4)
-    assert (var_y, var_x) == pytest.approx((0, 0), abs=1e-4)
 
 
 def test_the_instruction_changes_every_cameras_tokens():

@@ -15,6 +15,7 @@ from core import ConfigError, TokenGroup, import_library
 from core.policy.recomputation import recompute_blocks
 from core.testing import Setup, checks_for
 from core.weights import Pretrained
+from plugins.vision.conditioning import expected_places
 from plugins.vision.timm_vit import TimmConfig, TimmEncoder
 
 timm = import_library("timm")
@@ -26,6 +27,7 @@ CONFIGS = [
     (replace(VIT, model="test_vit4"), Setup()),  # norms after pooling, and has register tokens
     (replace(VIT, model="test_resnet"), Setup()),
     (replace(VIT, model="test_resnet", tokens="pooled"), Setup()),
+    (replace(VIT, film=True, tokens="summary", keypoints=4), Setup()),
 ]
 CHECKS = [
     pytest.param(check, id=f"{config.model}-{config.tokens}-{check}")
@@ -45,7 +47,7 @@ ONE = {"front": (3, 32, 32)}
 
 def make(config=VIT, cameras=ONE):
     torch.manual_seed(0)
-    return TimmEncoder(config, cameras=cameras).eval()
+    return TimmEncoder(config, cameras=cameras, text_width=4).eval()
 
 
 def images(*cameras, window=2, rows=32, columns=32):
@@ -140,9 +142,80 @@ def test_feature_maps_become_rows_of_tokens(model, count):
             torch.testing.assert_close(tokens[:, 0, 2 * row + column], place, atol=1e-5, rtol=1e-5)
 
 
-def test_depth_makes_a_smaller_model():
+def test_depth_width_heads_and_patches_change_the_model():
     assert len(make(replace(VIT, depth=1)).model.blocks) == 1
     assert len(make().model.blocks) > 1
+    encoder = make(replace(VIT, width=48, heads=3, patch_size=8, tokens="patches"))
+    assert encoder.model.blocks[0].attn.num_heads == 3
+    assert encoder(images("front"), TEXT).tokens.shape == (2, 2, 16, 48)
+
+
+@torch.no_grad()
+def test_film_begins_by_changing_nothing():
+    plain, filmed = make(), make(replace(VIT, film=True))
+    filmed.model.load_state_dict(plain.model.state_dict())
+    frames, text = images("front"), TokenGroup(torch.randn(2, 3, 4))
+    torch.testing.assert_close(filmed(frames, text).tokens, plain(frames, text).tokens)
+
+
+@torch.no_grad()
+def test_film_scales_and_shifts_the_input_of_every_block_by_the_instruction():
+    encoder, frames = make(replace(VIT, film=True)), images("front", window=3)
+    for parameter in encoder.film.layers.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    text = TokenGroup(torch.randn(2, 3, 4), mask)
+    tokens = encoder(frames, text).tokens
+    model, words = encoder.model, text.tokens.double().numpy()
+    for row, mean in enumerate((words[0].mean(axis=0), words[1, 0])):
+        norm = (mean - mean.mean()) / np.sqrt(mean.var() + encoder.film.norm.eps)
+        pixels = (frames["front"][row] / 255 - encoder.mean) / encoder.std
+        x = model.norm_pre(model._pos_embed(model.patch_embed(pixels)))
+        for block, layer in zip(model.blocks, encoder.film.layers, strict=True):
+            weight, bias = (p.double().numpy() for p in (layer.weight, layer.bias))
+            scale, shift = np.split((weight @ norm + bias).astype(np.float32), 2)
+            x = block(x * (1 + torch.from_numpy(scale)) + torch.from_numpy(shift))
+        torch.testing.assert_close(tokens[row], model.norm(x), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_hooks_of_film_are_gone_after_a_forward_pass_that_failed():
+    encoder = make(replace(VIT, film=True))
+    encoder.model.norm = None  # the pass fails after the blocks have run
+    with pytest.raises(TypeError):
+        encoder(images("front"), TEXT)
+    assert not any(block._forward_pre_hooks for block in encoder.blocks)
+
+
+@torch.no_grad()
+def test_a_summary_is_a_grid_of_patches_and_their_keypoints():
+    config = replace(VIT, patch_size=8, tokens="patches")
+    encoder, whole = make(replace(config, tokens="summary", keypoints=3)), make(config)
+    whole.model.load_state_dict(encoder.model.state_dict())
+    frames = images("front")
+    patches = whole(frames, TEXT).tokens[0, 0]  # (16 D)
+    *grid, places = encoder(frames, TEXT).tokens[0, 0]
+    summary = encoder.summary
+    for token, (row, column) in zip(grid, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        square = patches.view(4, 4, -1)[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        merged = torch.einsum("yxd,edyx->e", square, summary.merge.weight) + summary.merge.bias
+        torch.testing.assert_close(token, merged, atol=1e-4, rtol=1e-4)
+    maps = summary.keypoints(patches).T.view(1, 3, 4, 4)
+    torch.testing.assert_close(places, summary.places(expected_places(maps))[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text_width", "mistake"),
+    [
+        ({"model": "test_resnet", "film": True}, 4, "film: the blocks of 'test_resnet' do not all"),
+        ({"film": True}, 0, "film: the image is seen by the instruction, and there is none"),
+        ({"model": "test_resnet", "tokens": "summary"}, 4, "'summary' needs a square map"),
+        ({"tokens": "summary", "grid": 3}, 4, "2 x 2 patches cannot be merged to 3 x 3 tokens"),
+    ],
+)
+def test_film_and_summary_are_refused_where_they_cannot_be(changes, text_width, mistake):
+    with pytest.raises(ConfigError, match=mistake):
+        TimmEncoder(replace(VIT, **changes), cameras=ONE, text_width=text_width)
 
 
 def test_gradient_checkpointing_changes_no_gradient():
@@ -305,9 +378,7 @@ __version__ = "stand-in"
 
 def test_batch_normalisation_mixes_cameras_while_it_trains():
     cameras = {"static": (3, 32, 32), "wrist": (3, 32, 32)}
-    encoder = TimmEncoder(TimmConfig(model="test_resnet", image_size=32), cameras=cameras)
+    encoder = make(TimmConfig(model="test_resnet", image_size=32), cameras)
     assert not encoder.train().separates_cameras
     assert encoder.eval().separates_cameras
-    assert TimmEncoder(
-        TimmConfig(model="test_vit", image_size=32), cameras=cameras
-    ).separates_cameras
+    assert make(VIT, cameras).separates_cameras
