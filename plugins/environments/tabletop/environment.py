@@ -16,6 +16,7 @@ from core import DataError, did_you_mean
 from core.environments import Environment, Observation
 from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 from plugins.environments.tabletop.camera import RayCamera, look_at
+from plugins.environments.tabletop.definition import TabletopTask
 from plugins.environments.tabletop.placement import (
     Start,
     draw_chain,
@@ -23,7 +24,7 @@ from plugins.environments.tabletop.placement import (
     draw_start,
 )
 from plugins.environments.tabletop.scene import RATE, ROTATION, TRANSLATION, Scene, State
-from plugins.environments.tabletop.tasks import TASKS, TabletopTask
+from plugins.environments.tabletop.tasks import TASKS
 
 # Where the cameras are, and the points they look at, in metres; "wrist" is in the hand's frame.
 STATIC_POSITION, STATIC_TARGET = np.array([0.0, -0.36, 0.52]), np.array([0.0, -0.01, 0.0])

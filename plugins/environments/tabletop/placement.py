@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plugins.environments.tabletop.definition import TabletopTask
 from plugins.environments.tabletop.scene import (
     COLOURS,
     DRAWER_TRAVEL,
@@ -12,7 +13,7 @@ from plugins.environments.tabletop.scene import (
     SLIDER_END,
     Block,
 )
-from plugins.environments.tabletop.tasks import TASKS, TabletopTask
+from plugins.environments.tabletop.tasks import TASKS
 
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
 BLOCK_DISTANCE = 0.09  # minimum distance between two blocks' centres: room for open fingers
