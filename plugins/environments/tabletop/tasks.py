@@ -6,6 +6,7 @@ from functools import partial
 from core.environments import Task
 from plugins.environments.tabletop import experts, oracles
 from plugins.environments.tabletop.definition import TabletopTask, worded
+from plugins.environments.tabletop.memory_tasks import memory_tasks
 from plugins.environments.tabletop.scene import BUTTON, COLOURS, DRAWER_TRAVEL, SLIDER_END
 
 
@@ -104,6 +105,7 @@ def _all_tasks() -> list[TabletopTask]:
         _slide("right", 1),
         _switch("switch_on", True),
         _switch("switch_off", False),
+        *memory_tasks(),
     ]
 
 
