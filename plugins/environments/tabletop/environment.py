@@ -6,7 +6,7 @@ are drawn by casting rays on the CPU.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,19 +16,34 @@ from core import DataError, did_you_mean
 from core.environments import Environment, Observation
 from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 from plugins.environments.tabletop.camera import RayCamera, look_at
+from plugins.environments.tabletop.definition import TabletopTask
 from plugins.environments.tabletop.placement import (
-    Start,
     draw_chain,
     draw_previous_task,
     draw_start,
 )
-from plugins.environments.tabletop.scene import RATE, ROTATION, TRANSLATION, Scene, State
-from plugins.environments.tabletop.tasks import TASKS, TabletopTask
+from plugins.environments.tabletop.scene import (
+    RATE,
+    ROTATION,
+    TRANSLATION,
+    Scene,
+    Start,
+    State,
+)
+from plugins.environments.tabletop.shows import Past, Show
+from plugins.environments.tabletop.tasks import TASKS
 
 # Where the cameras are, and the points they look at, in metres; "wrist" is in the hand's frame.
 STATIC_POSITION, STATIC_TARGET = np.array([0.0, -0.36, 0.52]), np.array([0.0, -0.01, 0.0])
 WRIST_POSITION, WRIST_TARGET = np.array([0.0, -0.075, 0.03]), np.array([0.0, 0.012, -0.012])
 STATIC_VIEW, WRIST_VIEW = 50.0, 75.0  # fields of view, degrees
+
+# {task or CHAINS: number}; the number and a seed determine what is drawn, so no number may change.
+# The tasks that need memory were added last, so they come after the chains.
+CHAINS = "chains"
+_PLAIN = [name for name, task in TASKS.items() if task.memory is None]
+_MEMORY = [name for name, task in TASKS.items() if task.memory is not None]
+STREAMS = {name: number for number, name in enumerate([*_PLAIN, CHAINS, *_MEMORY])}
 
 
 @dataclass(frozen=True)
@@ -70,14 +85,19 @@ class Tabletop(Environment):
         self._continued = config.continued
         # the current task, and the state in which it began
         self._task: tuple[TabletopTask, State] | None = None
+        self._past = Past()  # of the current task
 
     def reset(self, task: str, seed: int) -> None:
         """Arrange a random scene in which the task is possible.
 
-        Raises DataError for an unknown task.
+        A task that needs memory never begins right after another one. Raises DataError for an
+        unknown task.
         """
-        _find(task)
-        random = np.random.default_rng([seed, list(TASKS).index(task)])
+        memory = _find(task).memory
+        random = np.random.default_rng([seed, STREAMS[task]])
+        if memory is not None:
+            self.begin(task, *memory.prepare(draw_start([task], random), random))
+            return
         if random.random() < self._continued:
             while not self._do_previous_task(task, random):
                 pass
@@ -85,16 +105,32 @@ class Tabletop(Environment):
             self._arrange(draw_start([task], random))
         self.proceed(task)
 
+    def begin(self, task: str, start: Start, show: Show) -> None:
+        """Begin a task that needs memory, in a given scene and with a given show.
+
+        Raises DataError for an unknown task.
+        """
+        found = _find(task)
+        self._arrange(start)
+        self._begin(found, show)
+
     def begin_chain(self, seed: int) -> Sequence[str]:
         """Choose five random tasks that can be done in this order, and arrange a scene for them."""
-        random = np.random.default_rng([seed, len(TASKS)])
+        random = np.random.default_rng([seed, STREAMS[CHAINS]])
         tasks = draw_chain(random)
         self._arrange(draw_start(tasks, random))
         return tasks
 
     def proceed(self, task: str) -> None:
-        """Begin a task in the present state; raises DataError for an unknown task."""
-        self._task = _find(task), self.scene.state()
+        """Begin a task in the present state.
+
+        Raises DataError for an unknown task, and for one that needs memory, because its show needs
+        a scene of its own.
+        """
+        found = _find(task)
+        if found.memory is not None:
+            raise DataError(f"'{task}' needs memory and begins only with reset, not in a chain")
+        self._begin(found, Show())
 
     def step(self, action: np.ndarray) -> bool:
         """Move the gripper for one control step of 50 ms; return whether the task is done.
@@ -104,7 +140,10 @@ class Tabletop(Environment):
         task, before = self._current_task()
         self.info.action.check(action)
         self.scene.act(action)
-        return task.done(before, self.scene.state())
+        if task.memory is not None:
+            self._past = task.memory.follow(self.state(), self.scene.presses)
+            self.scene.perform(self._past.show, self._past.moment)
+        return task.done(before, self.state())
 
     def observe(self) -> Observation:
         """Render the cameras, and read the gripper's pose and opening."""
@@ -126,7 +165,16 @@ class Tabletop(Environment):
     def expert(self) -> np.ndarray:
         """Return the action of the task's scripted expert."""
         task, _ = self._current_task()
-        return task.expert(self.scene.state())
+        return task.expert(self.state())
+
+    def state(self) -> State:
+        """Return the present state, with what has happened since the task began."""
+        return replace(self.scene.state(), past=self._past)
+
+    def _begin(self, task: TabletopTask, show: Show) -> None:
+        self._past = Past(show)
+        self.scene.perform(show, 0)
+        self._task = task, self.state()
 
     def _current_task(self) -> tuple[TabletopTask, State]:
         """Return the current task, and the state in which it began."""

@@ -1,15 +1,18 @@
 """Scripted experts, which compute the action from the present state alone.
 
+The state contains `past`, which cameras do not show: what a task depends on that has happened.
+
 Because they follow no fixed plan, the experts recover from disturbances. The gripper rises before
 it travels, and comes down only when it is near its target. Distances are in metres.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 
 from plugins.environments.tabletop.scene import (
+    BUTTON,
     BUTTON_DOWN,
     DRAWER_ROOM,
     HALF_BLOCK,
@@ -26,6 +29,15 @@ HOVER = 0.085  # minimum height of the tcp when travelling; tcp: the point betwe
 CLEARANCE = 0.045  # minimum height of the tcp above the highest block's centre when travelling
 CARRY = 0.115  # height of the tcp when carrying a block
 NEAR = 0.008  # maximum horizontal distance from the target at which the gripper acts
+# where the hand waits during a show: in a corner, in which it hides nothing from the cameras
+WAITING = np.array([0.18, -0.18, 0.13])
+# where a block comes from and is put back, and the middle between these places (2)
+PLACES: Mapping[str, np.ndarray] = {
+    "left": np.array([-0.12, -0.12]),
+    "right": np.array([0.12, -0.12]),
+}
+MIDDLE = np.array([0.0, -0.12])
+AWAY = np.array([-0.02, 0.0, 0.13])  # where the hand goes when it leaves the button
 ALIGNED = 0.08  # maximum difference from the target's yaw, in radians, at which the gripper acts
 
 
@@ -123,7 +135,68 @@ def slider_post(state: State) -> np.ndarray:
     return state.post
 
 
+# -------------------------------------------------------------------------- tasks that need memory
+
+
+def press_three_times(state: State) -> np.ndarray:
+    """Press the button three times and leave it.
+
+    After each press the hand slides off the button towards the viewer and rises there. So its place
+    shows whether it is on the way down or up, but not how often it has pressed.
+    """
+    if state.held is not None:
+        return _release(state)
+    beside = np.array([BUTTON[0], BUTTON[1] - 0.04])
+    distance = np.linalg.norm(state.tcp[:2] - BUTTON)
+    if state.button > BUTTON_DOWN - 0.001:
+        return _move(state, np.array([*beside, state.tcp[2]]), 0.0, CLOSED)
+    if distance > 0.012 and state.tcp[2] < 0.075:
+        return _move(state, np.array([*beside, 0.1]), 0.0, CLOSED)
+    if state.past.presses >= 3:
+        return _move(state, AWAY, 0.0, CLOSED)
+    if distance > 0.012:
+        return _approach(state, np.array([*BUTTON, HOVER]), 0.0, CLOSED)
+    return _move(state, np.array([*BUTTON, 0.03]), 0.0, CLOSED)
+
+
+def lift_shown(state: State) -> np.ndarray:
+    """Wait, then lift the block whose colour the lamp has shown."""
+    if state.past.is_waiting:
+        return _wait(state)
+    return lift(state.past.show.answer, state)
+
+
+def put_back(state: State) -> np.ndarray:
+    """Hold the red block above the middle, then put it back on its side."""
+    if state.held != "red":
+        return _grasp(state, "red")
+    if state.past.is_waiting:
+        return _carry(state, MIDDLE)
+    place = PLACES[state.past.show.answer]
+    return _put_down(state, np.array([*place, HALF_BLOCK + 0.003]))
+
+
+def move_first_again(state: State) -> np.ndarray:
+    """Wait, then move the fixture that has moved first."""
+    if state.past.is_waiting:
+        return _wait(state)
+    if state.past.show.answer == "open_drawer":
+        return pull(state)
+    direction = 1.0 if state.past.show.answer == "slide_right" else -1.0
+    return push(slider_post, np.array([direction, 0.0, 0.0]), 0.045, state)
+
+
+def press_after_show(state: State) -> np.ndarray:
+    """Wait, then press the button."""
+    return _wait(state) if state.past.is_waiting else press(BUTTON, state)
+
+
 # ---------------------------------------------------------------------------------------- movements
+
+
+def _wait(state: State) -> np.ndarray:
+    """Go to the place where the hand waits, or stay there."""
+    return _move(state, WAITING, 0.0, OPEN)
 
 
 def _grasp(state: State, colour: str) -> np.ndarray:
@@ -173,8 +246,13 @@ def _put_down(state: State, target: np.ndarray) -> np.ndarray:
         return _move(state, state.tcp, 0.0, OPEN)
     if distance < NEAR:
         return _move(state, target, 0.0, CLOSED)
+    return _carry(state, target[:2])
+
+
+def _carry(state: State, position: np.ndarray) -> np.ndarray:
+    """Carry the held block above a position (2): rise before travelling."""
     clear = np.clip((state.tcp[2] - 0.085) / 0.02, 0.0, 1.0)
-    goal = np.array([*(state.tcp[:2] + (target[:2] - state.tcp[:2]) * clear), CARRY])
+    goal = np.array([*(state.tcp[:2] + (position - state.tcp[:2]) * clear), CARRY])
     return _move(state, goal, 0.0, CLOSED)
 
 

@@ -1,18 +1,19 @@
 """Draws scenes at random: where everything is when an episode or a chain of tasks begins."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from plugins.environments.tabletop.definition import TabletopTask
 from plugins.environments.tabletop.scene import (
     COLOURS,
     DRAWER_TRAVEL,
     HALF_BLOCK,
     SLIDER_END,
     Block,
+    Start,
 )
-from plugins.environments.tabletop.tasks import TASKS, TabletopTask
+from plugins.environments.tabletop.tasks import TASKS
 
 REGION = np.array([[-0.13, -0.19], [0.13, -0.05]])  # where blocks stand
 BLOCK_DISTANCE = 0.09  # minimum distance between two blocks' centres: room for open fingers
@@ -23,17 +24,6 @@ PUSH_ROOM = 0.14  # ahead of the block; also behind it, as room for the gripper
 # maximum yaw of a block in radians; near 45 degrees it would be unclear which two sides of a cube
 # the gripper should grasp
 LARGEST_YAW = 0.6
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where everything is at the start; the fields are the arguments of `Scene.arrange`."""
-
-    tcp: np.ndarray
-    yaw: float
-    open_gripper: bool
-    blocks: Mapping[str, Block]
-    fixtures: Mapping[str, float]
 
 
 def draw_start(tasks: Sequence[str], random: np.random.Generator) -> Start:
@@ -65,12 +55,17 @@ def draw_chain(random: np.random.Generator, length: int = 5) -> list[str]:
 
 
 def draw_previous_task(task: str, random: np.random.Generator) -> str:
-    """Draw a task after which `task` is possible."""
+    """Draw a task after which `task` is possible, which must not be one that needs memory."""
     return str(random.choice([name for name in TASKS if is_feasible([name, task])]))
 
 
 def is_feasible(names: Sequence[str]) -> bool:
-    """Return whether all tasks differ, and can be done in this order from some scene."""
+    """Return whether all tasks differ, and can be done in this order from some scene.
+
+    No task that needs memory can be among them, not even alone.
+    """
+    if any(TASKS[name].memory for name in names):
+        return False  # a show needs a scene of its own
     # {fixture: state}; a fixture is absent while its state is unknown
     fixtures: dict[str, float] = {"room": 1.0}
     used_up: set[str] = set()  # blocks that no longer stand free on the table

@@ -5,10 +5,12 @@ surface is z = 0.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from plugins.environments.tabletop.shows import Past, Show
 
 COLOURS = ("red", "green", "blue")
 HALF_BLOCK = 0.02
@@ -32,7 +34,13 @@ BUTTON = np.array([-0.17, 0.10])
 BUTTON_DOWN, BUTTON_UP = 0.008, 0.006
 
 _RGBA = {"red": ".85 .12 .12 1", "green": ".12 .65 .2 1", "blue": ".15 .25 .85 1"}
-LAMP_ON, LAMP_OFF = (1.0, 0.9, 0.25, 1.0), (0.25, 0.25, 0.22, 1.0)
+LAMP_COLOURS = {
+    "bright": (1.0, 0.9, 0.25, 1.0),
+    "dark": (0.25, 0.25, 0.22, 1.0),
+    "red": (1.0, 0.1, 0.1, 1.0),
+    "green": (0.1, 1.0, 0.2, 1.0),
+    "blue": (0.2, 0.35, 1.0, 1.0),
+}
 
 _BLOCK = """
     <body name="{name}" pos="0 0 {half}"><freejoint name="{name}"/>
@@ -123,6 +131,17 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where everything is at the start; the fields are the arguments of `Scene.arrange`."""
+
+    tcp: np.ndarray
+    yaw: float
+    open_gripper: bool
+    blocks: Mapping[str, Block]
+    fixtures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class State:
     """The state of the table; success and the experts' actions depend on nothing else.
 
@@ -135,7 +154,8 @@ class State:
     drawer: how far the drawer is open.
     slider: position of the slider on the rail, negative to the left.
     button: how deep the button is pressed.
-    lamp: whether the lamp is on.
+    lamp: whether the button has switched the lamp on; a show can let the lamp look otherwise.
+    past: what has happened since the task began, and is not visible any more.
     """
 
     tcp: np.ndarray
@@ -147,6 +167,7 @@ class State:
     slider: float
     button: float
     lamp: bool
+    past: Past = field(default_factory=Past)
 
     @property
     def handle(self) -> np.ndarray:
@@ -170,13 +191,17 @@ class Scene:
         self.model: Any = mujoco.MjModel.from_xml_string(_model_xml())
         self.data: Any = mujoco.MjData(self.model)
         self.lamp = False
+        self.presses = 0  # since the scene was arranged
         self._armed = True  # False from a press until the button is up again
+        self._colour: str | None = None  # the lamp's colour in a show
         geoms = (*COLOURS, "handle", "slider", "left", "right", "lamp")
         self._geom = {name: self.model.geom(name).id for name in geoms}
         self._geom_name = {number: name for name, number in self._geom.items()}
         joints = (*COLOURS, "drawer", "slider", "button", "hand", "left", "right")
         # the index in MuJoCo's qpos at which each joint's values begin
         self._index = {name: int(self.model.joint(name).qposadr[0]) for name in joints}
+        # the index in MuJoCo's qvel at which each joint's velocities begin
+        self._velocity = {name: int(self.model.joint(name).dofadr[0]) for name in joints}
 
     def arrange(
         self,
@@ -200,6 +225,7 @@ class Scene:
         q[self._index["drawer"]] = fixtures["drawer"]
         q[self._index["slider"]] = fixtures["slider"]
         self.lamp, self._armed = bool(fixtures["lamp"]), True
+        self.presses, self._colour = 0, None
         self._command(tcp, np.array([0.0, 0.0, yaw]), open_gripper)
         self._mujoco.mj_step(self.model, self.data, SUBSTEPS)  # contacts settle
 
@@ -215,8 +241,17 @@ class Scene:
         depth = self.data.qpos[self._index["button"]]
         if self._armed and depth > BUTTON_DOWN:
             self.lamp, self._armed = not self.lamp, False
+            self.presses += 1
         elif depth < BUTTON_UP:
             self._armed = True
+
+    def perform(self, show: Show, moment: int) -> None:
+        """Let the lamp and the fixtures do what a show has for this moment."""
+        self._colour = show.colour(moment)
+        for fixture, positions in show.motions.items():
+            if moment < len(positions):
+                self.data.qpos[self._index[fixture]] = positions[moment]
+                self.data.qvel[self._velocity[fixture]] = 0.0
 
     def state(self) -> State:
         """Read the present state."""
@@ -241,7 +276,8 @@ class Scene:
     def refresh(self) -> None:
         """Update the poses of all bodies and the lamp's colour, so that the scene can be drawn."""
         self._mujoco.mj_kinematics(self.model, self.data)
-        self.model.geom_rgba[self._geom["lamp"]] = LAMP_ON if self.lamp else LAMP_OFF
+        colour = self._colour or ("bright" if self.lamp else "dark")
+        self.model.geom_rgba[self._geom["lamp"]] = LAMP_COLOURS[colour]
 
     def _pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the hand's position (3), and the hand's roll, pitch and yaw (3)."""
