@@ -35,8 +35,10 @@ class TrainConfig:
     """decay rates of AdamW's running averages of the gradient and of the squared gradient."""
     warmup_steps: Annotated[int, Ge(0)] = 100
     """steps over which the learning rate rises linearly to its full value."""
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """how the learning rate falls; cosine and linear end at zero."""
+    schedule: Literal["constant", "cosine", "linear", "rsqrt"] = "cosine"
+    """how the learning rate falls; "cosine" and "linear" end at zero, and "rsqrt" falls with the
+    inverse square root of the step (Vaswani et al. 2017).
+    """
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """length of the last phase of training, in which the learning rate falls, as a share of all
     steps after the warm-up; between the warm-up and this phase, the learning rate is constant.

@@ -8,7 +8,6 @@ optimiser:
   core/weights/checkpoint.py saves and loads only such tensors.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe
 from core.recipe.sections import TrainConfig
 from core.registry.part_settings import PartSettings
+from core.training.schedule import schedule_factor
 
 
 def modules_of(policy: Policy) -> dict[str, nn.Module]:
@@ -74,23 +74,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainC
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
     return factor
-
-
-def schedule_factor(step: int, train: TrainConfig) -> float:
-    """Return the factor, in [0, 1], of the learning rate after `step` steps.
-
-    The factor rises linearly to 1 during the warm-up and stays at 1 until the decay begins. It then
-    falls to 0 along a line or a cosine; in a constant schedule, it does not fall. With a short
-    decay, the schedule is that of Hu et al. 2024 (warmup-stable-decay).
-    """
-    if step < train.warmup_steps:
-        return (step + 1) / train.warmup_steps
-    decay_steps = train.decay * max(1, train.steps - train.warmup_steps)
-    progress = max(0.0, 1.0 - (train.steps - step) / decay_steps)
-    match train.schedule:
-        case "constant":
-            return 1.0
-        case "linear":
-            return 1.0 - progress
-        case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * progress))

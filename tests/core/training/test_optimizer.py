@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from core.errors import ConfigError
 from core.loading.training_data import open_data
 from core.policy.assembly import build_policy
-from core.training.optimizer import build_optimizer, modules_of, schedule_factor, set_learning_rate
+from core.training.optimizer import build_optimizer, modules_of, set_learning_rate
 
 
 def policy_of(recipe):
@@ -41,28 +40,6 @@ def test_modules_are_the_five_parts_and_the_projections(load):
     policy = policy_of(load())
     counted = sum(p.numel() for module in modules_of(policy).values() for p in module.parameters())
     assert counted == sum(p.numel() for p in policy.parameters())
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466]),
-    ],
-)
-def test_schedules(load, schedule, expected):
-    train = load(f"train.schedule={schedule}").train
-    assert [schedule_factor(step, train) for step in range(6)] == pytest.approx(expected)
-
-
-def test_the_rate_may_fall_late(load):
-    train = load("train.schedule=linear", "train.decay=0.5").train
-    assert [schedule_factor(step, train) for step in range(6)] == pytest.approx(
-        [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
-    )
-    with pytest.raises(ConfigError, match="decay has no effect"):
-        load("train.schedule=constant", "train.decay=0.5")
 
 
 def test_the_rate_is_a_function_of_the_step(load):
