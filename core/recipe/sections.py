@@ -30,9 +30,13 @@ class TrainConfig:
     learning_rate: Rate = 3e-4
     """learning rate after the warm-up, for every part that sets no `learning_rate`."""
     weight_decay: Amount = 0.01
-    """weight decay of AdamW on matrices, for every part that sets no `weight_decay`."""
+    """weight decay of weights with two or more dimensions, for every part that sets no
+    `weight_decay`; biases and the weights of norms have none.
+    """
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """decay rates of AdamW's running averages of the gradient and of the squared gradient."""
+    """decay rates of AdamW's running averages of the gradient and of the squared gradient; for
+    optimisers with AdamW in them.
+    """
     warmup_steps: Annotated[int, Ge(0)] = 100
     """steps over which the learning rate rises linearly to its full value."""
     schedule: Literal["constant", "cosine", "linear", "rsqrt"] = "cosine"
@@ -310,6 +314,8 @@ SECTIONS: Mapping[str, type] = {
     "augmentation": AugmentationConfig,
     "action": ActionConfig,
 }
+# the optimiser of a recipe that names none
+DEFAULT_OPTIMIZER = "adamw"
 # the sections that need an environment; a `Recipe` holds None for a section that is missing
 ENVIRONMENT_SECTIONS: Mapping[str, type] = {
     "demonstrations": DemonstrationsConfig,

@@ -62,17 +62,14 @@ def save_checkpoint(
     The newest `keep_last` checkpoints and the best checkpoint are kept.
     frozen: weights that are not saved; the checkpoint holds the checksum of these weights instead.
     Raises CheckpointError if writing fails, and keeps all earlier checkpoints in that case; also
-    raises it if an old checkpoint cannot be removed.
+    raises it if an old checkpoint cannot be removed, or if the optimiser's state is not all tensors
+    of parameters.
     """
     folder = checkpoint_folder(run, state["step"])
     weights = {
         name: tensor for name, tensor in model.state_dict().items() if name not in frozen.names
     }
-    optimizer_state = {
-        f"{name}/{entry}": value.detach().contiguous()
-        for name, parameter in model.named_parameters()
-        for entry, value in optimizer.state.get(parameter, {}).items()
-    }
+    optimizer_state = _optimizer_state(model, optimizer)
     state_text = json.dumps({**state, "left_out": frozen.checksum}, indent=2, allow_nan=False)
     try:
         for leftover in folder.parent.glob(".step_*"):  # hidden folders of killed processes
@@ -167,6 +164,23 @@ def load_weights(
             f"{checkpoint.folder}: the weights that `pretrained` names are no longer those "
             "it was trained on; restore that source"
         )
+
+
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return {name of a parameter, slash, name of an entry: tensor} of the optimiser's state.
+
+    Raises CheckpointError for an entry that is no tensor: such an optimiser could not be resumed.
+    """
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, Tensor):
+                raise CheckpointError(
+                    f"optimiser {type(optimizer).__name__}: its state '{entry}' of '{name}' is a "
+                    f"{type(value).__name__}, and checkpoints hold tensors; keep it as a tensor"
+                )
+            tensors[f"{name}/{entry}"] = value.detach().contiguous()
+    return tensors
 
 
 def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -112,6 +112,14 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
         )
 
 
+def test_an_optimizer_whose_state_is_no_tensor_is_named(tmp_path):
+    model, optimizer = stepped()
+    optimizer.state[model.first.weight]["count"] = 3
+    with pytest.raises(CheckpointError, match=r"AdamW: its state 'count' of 'first.weight' is a"):
+        save_checkpoint(tmp_path, model, optimizer, {"step": 1}, 2)
+    assert checkpoints(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_truncated_file_is_named(tmp_path, name):
     path = save(tmp_path, 1) / name
