@@ -47,6 +47,11 @@ class TrainConfig:
     """length of the last phase of training, in which the learning rate falls, as a share of all
     steps after the warm-up; between the warm-up and this phase, the learning rate is constant.
     """
+    ema: Share = 0.0
+    """decay of an exponential moving average of the weights, 0.999 for example; 0 means no average.
+    With it, the averaged weights are validated and used for acting, and training goes on with the
+    weights themselves.
+    """
     gradient_clip: Amount = 1.0
     """maximum norm of the gradient of all parts together; 0 means no clipping."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"

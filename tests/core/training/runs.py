@@ -26,11 +26,11 @@ def train(recipe_file, folder, *overrides, resume=False):
     )
 
 
-def run_two_processes(recipe_file, folder, *settings):
+def run_two_processes(recipe_file, folder, *settings, module="core.run"):
     command = [
         sys.executable,
         "-m",
-        "core.run",
+        module,
         str(recipe_file),
         *settings,
         "train.devices=2",
