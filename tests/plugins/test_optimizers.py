@@ -11,6 +11,7 @@ from core.system.strict import from_plain
 from plugins.optimizers.adamw import AdamWConfig, build_adamw
 from plugins.optimizers.muon import MuonConfig, build_muon
 from plugins.optimizers.sgd import SGDConfig, build_sgd
+from tests.core.training.runs import needs_muon
 
 BETAS = (0.8, 0.95)
 
@@ -112,6 +113,7 @@ def references(model):
     return [muon, adamw]
 
 
+@needs_muon
 def test_muon_is_pytorchs_for_matrices_and_adamw_for_the_rest(toys):
     ours, theirs = toys
     optimizer = build_muon(MuonConfig(), groups=groups_of(ours), betas=BETAS)
@@ -125,6 +127,7 @@ def test_muon_is_pytorchs_for_matrices_and_adamw_for_the_rest(toys):
     assert_equal(ours, theirs)
 
 
+@needs_muon
 def test_muons_groups_keep_their_keys_and_its_state_is_one(toys):
     model, _ = toys
     optimizer = build_muon(MuonConfig(), groups=groups_of(model), betas=BETAS)
@@ -135,6 +138,7 @@ def test_muons_groups_keep_their_keys_and_its_state_is_one(toys):
     assert optimizer.state[model.kernel.weight].keys() == {"step", "exp_avg", "exp_avg_sq"}
 
 
+@needs_muon
 def test_muon_goes_on_from_a_state_dict(toys):
     ours, theirs = toys
     optimizer = build_muon(MuonConfig(), groups=groups_of(ours), betas=BETAS)
@@ -149,6 +153,7 @@ def test_muon_goes_on_from_a_state_dict(toys):
     assert_equal(ours, theirs)
 
 
+@needs_muon
 def test_muon_computes_the_loss_of_a_closure_once(toys):
     model, _ = toys
     optimizer = build_muon(MuonConfig(), groups=groups_of(model), betas=BETAS)
@@ -163,6 +168,7 @@ def test_muon_computes_the_loss_of_a_closure_once(toys):
     assert len(losses) == 1
 
 
+@needs_muon
 def test_muon_alone_if_everything_is_a_matrix(toys):
     model, _ = toys
     groups = [{**groups_of(model)[1], "params": [model.layer.weight]}]
@@ -170,13 +176,16 @@ def test_muon_alone_if_everything_is_a_matrix(toys):
     assert [type(inner) for inner in optimizer.optimizers] == [torch.optim.Muon]
 
 
-def test_muon_without_matrices_or_with_an_old_pytorch_is_one_line(toys, monkeypatch):
-    groups = groups_of(toys[0])
+@needs_muon
+def test_muon_without_matrices_is_one_line(toys):
     with pytest.raises(ConfigError, match="no matrix trains"):
-        build_muon(MuonConfig(), groups=groups[::2], betas=BETAS)
-    monkeypatch.delattr(torch.optim, "Muon")
+        build_muon(MuonConfig(), groups=groups_of(toys[0])[::2], betas=BETAS)
+
+
+def test_muon_with_an_old_pytorch_is_one_line(toys, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(ConfigError, match=r"'muon' needs PyTorch 2.9, and .* is installed"):
-        build_muon(MuonConfig(), groups=groups, betas=BETAS)
+        build_muon(MuonConfig(), groups=groups_of(toys[0]), betas=BETAS)
 
 
 def test_nesterov_needs_momentum():

@@ -5,7 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
+
 from core import run
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs PyTorch 2.9")
 
 
 def metrics(folder):

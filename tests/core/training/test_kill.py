@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.weights.checkpoint import checkpoints
-from tests.core.training.runs import metrics
+from tests.core.training.runs import metrics, needs_muon
 
 KILLS = 10
 STEPS = 40
@@ -79,7 +79,9 @@ def nursery(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("optimizer.name=muon", "train.ema=0.9")])
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("optimizer.name=muon", "train.ema=0.9"), marks=needs_muon)]
+)
 def test_ten_kills_in_a_row_change_nothing(recipe_file, tmp_path, nursery, more):
     settings = [f"train.steps={STEPS}", "train.checkpoint_every=3", "train.validate_every=10"]
     settings += more

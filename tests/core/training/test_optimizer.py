@@ -18,7 +18,7 @@ from core.training.optimizer import (
 )
 from core.weights.checkpoint import checkpoints
 from tests import lion
-from tests.core.training.runs import metrics, train
+from tests.core.training.runs import metrics, needs_muon, train
 
 
 def policy_of(recipe):
@@ -103,7 +103,7 @@ def test_betas_that_no_one_uses_are_refused(load):
         load("optimizer.name=sgd", "train.betas=[0.8, 0.9]")
 
 
-@pytest.mark.parametrize("name", ["muon", "sgd"])
+@pytest.mark.parametrize("name", [pytest.param("muon", marks=needs_muon), "sgd"])
 def test_resuming_continues_bit_for_bit(recipe_file, tmp_path, name):
     settings = [f"optimizer.name={name}", "train.learning_rate=0.01"]
     whole, halves = tmp_path / "whole", tmp_path / "halves"
