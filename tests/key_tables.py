@@ -38,7 +38,7 @@ def tables() -> Iterator[tuple[str, str, type]]:
     for name, config in {**SECTIONS, **ENVIRONMENT_SECTIONS}.items():
         yield "recipes.md", f"## [{name}]", config
     yield "recipes.md", "## The five parts", PartSettings
-    for kind in PARTS:
+    for kind in (*PARTS, "optimizer"):
         for component in built_in(kind):
             yield "recipes.md", f'## [{kind}] name = "{component.name}"', component.config
     yield "mixtures.md", "", StoreConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from core.recipe.recipe import Part, Recipe
+    from core.recipe.recipe import Choice, Part, Recipe
 
 T = TypeVar("T")
 
@@ -49,6 +49,10 @@ class RecipePaths:
                 changes[f.name] = tuple(self.of_config(entry, key, key_start) for entry in value)
         return replace(config, **changes)  # type: ignore[type-var]
 
+    def of_choice(self, choice: "Choice", section: str) -> "Choice":
+        """Return a component, for example an environment, with absolute paths in its settings."""
+        return replace(choice, config=self.of_config(choice.config, section))
+
     def of_part(self, part: "Part", section: str) -> "Part":
         """Return a part with absolute paths in its configuration and in `pretrained`."""
         settings = part.settings
@@ -63,11 +67,11 @@ def with_absolute_paths(recipe: "Recipe", folder: Path, overridden_keys: set[str
     paths = RecipePaths(folder, overridden_keys)
     environment = recipe.environment
     if environment is not None:
-        config = paths.of_config(environment.config, "environment")
-        environment = replace(environment, config=config)
+        environment = paths.of_choice(environment, "environment")
     return replace(
         recipe,
         data=paths.of_config(recipe.data, "data"),
+        optimizer=paths.of_choice(recipe.optimizer, "optimizer"),
         parts={kind: paths.of_part(part, kind) for kind, part in recipe.parts.items()},
         auxiliary={
             label: paths.of_part(part, f"auxiliary.{label}")

@@ -26,6 +26,7 @@ from core.recipe.former import move_attention, present_name, rename_former_keys
 from core.recipe.needs import check_needs
 from core.recipe.paths import with_absolute_paths
 from core.recipe.sections import (
+    DEFAULT_OPTIMIZER,
     ENVIRONMENT_SECTIONS,
     SECTIONS,
     ActionConfig,
@@ -36,7 +37,7 @@ from core.recipe.sections import (
     TrainConfig,
 )
 from core.registry.catalogue import Catalogue
-from core.registry.components import KEYS_OF_EVERY_PART, NAME, Component
+from core.registry.components import KEYS_OF_EVERY_PART, NAME, Component, accepts_argument
 from core.registry.hookspecs import ComponentKind
 from core.registry.part_settings import SETTINGS_OF_KIND, AuxiliarySettings, PartSettings
 
@@ -59,6 +60,10 @@ class Choice:
     component: Component
     config: Any
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return every key with its value, nested like the tables of the TOML file."""
+        return {"name": self.component.name, **_plain(self.config)}
+
 
 @dataclass(frozen=True)
 class Part(Choice):
@@ -74,11 +79,10 @@ class Part(Choice):
 
     def as_dict(self) -> dict[str, Any]:
         """Return every key with its value, nested like the tables of the TOML file."""
-        values = {"name": self.component.name, **_plain(self.settings)}
-        if self.kind_settings is not None:
-            values.update(_plain(self.kind_settings))
-        values.update(_plain(self.config))
-        return values
+        own_values = super().as_dict()
+        kind_values = {} if self.kind_settings is None else _plain(self.kind_settings)
+        name = {"name": self.component.name}
+        return {**name, **_plain(self.settings), **kind_values, **own_values}
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Recipe:
     data: DataConfig
     augmentation: AugmentationConfig
     action: ActionConfig
+    optimizer: Choice
     parts: Mapping[ComponentKind, Part] = field(default_factory=dict)
     auxiliary: Mapping[str, Part] = field(default_factory=dict)
     environment: Choice | None = None
@@ -102,13 +107,13 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Return every key with its value, nested like the tables of the TOML file."""
         sections: dict[str, Any] = {name: _plain(getattr(self, name)) for name in SECTIONS}
+        sections["optimizer"] = self.optimizer.as_dict()
         for kind, part in self.parts.items():
             sections[kind] = part.as_dict()
         if self.auxiliary:
             sections["auxiliary"] = [part.as_dict() for part in self.auxiliary.values()]
         if self.environment is not None:
-            name = self.environment.component.name
-            sections["environment"] = {"name": name, **_plain(self.environment.config)}
+            sections["environment"] = self.environment.as_dict()
         for name in ENVIRONMENT_SECTIONS:
             if getattr(self, name) is not None:
                 sections[name] = _plain(getattr(self, name))
@@ -228,6 +233,8 @@ class _Checker:
         data = self.section("data", DataConfig, tables)
         augmentation = self.section("augmentation", AugmentationConfig, tables)
         action = self.section("action", ActionConfig, tables)
+        optimizer_table = {"name": DEFAULT_OPTIMIZER, **tables["optimizer"]}
+        optimizer = self.choice("optimizer", optimizer_table, "optimizer")
         parts: dict[ComponentKind, Part] = {}
         for kind in PARTS:
             part = self.part(kind, tables[kind], kind, SETTINGS_OF_KIND.get(kind))
@@ -242,14 +249,16 @@ class _Checker:
 
         self.mistakes.extend(_sections_without_environment(tables))
         self.mistakes.extend(_contradictions(data, action, demonstrations, evaluate))
+        self.mistakes.extend(_keys_without_effect(train, optimizer))
         self.mistakes.extend(check_needs(parts, auxiliary, self.catalogue))
-        if self.mistakes or not (train and data and augmentation and action):
+        if self.mistakes or not (train and data and augmentation and action and optimizer):
             return None
         return Recipe(
             train=train,
             data=data,
             augmentation=augmentation,
             action=action,
+            optimizer=optimizer,
             parts=parts,
             auxiliary=auxiliary,
             environment=environment,
@@ -263,7 +272,7 @@ class _Checker:
         A section that every recipe has, such as [train], is empty if the file leaves it out. Any
         other section is returned only if the file has it.
         """
-        always = [*SECTIONS, *PARTS]
+        always = [*SECTIONS, "optimizer", *PARTS]
         if_written = ["environment", *ENVIRONMENT_SECTIONS]
         known_names = [*always, "auxiliary", *if_written]
         for name in values:
@@ -376,6 +385,19 @@ def _sections_without_environment(tables: Mapping[str, object]) -> list[str]:
         for name in ENVIRONMENT_SECTIONS
         if name in tables
     ]
+
+
+def _keys_without_effect(train: TrainConfig | None, optimizer: Choice | None) -> list[str]:
+    """Return a line for a key of [train] that the optimiser does not use.
+
+    A section is None if it holds mistakes.
+    """
+    if not train or not optimizer or train.betas == TrainConfig.betas:
+        return []
+    if accepts_argument(optimizer.component.build, "betas"):
+        return []
+    name = optimizer.component.name
+    return [f"train.betas: the optimizer '{name}' has no betas; drop the key"]
 
 
 def _contradictions(

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from core.recipe.recipe import ALWAYS_TRAINED, PARTS
-from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS
+from core.recipe.sections import DEFAULT_OPTIMIZER, ENVIRONMENT_SECTIONS, SECTIONS
 from core.registry.catalogue import Catalogue
 from core.registry.components import parameters_of
 from core.registry.hookspecs import ComponentKind
@@ -16,6 +16,7 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema (draft 2020-12) of every recipe that these components allow."""
     definitions: dict[str, Any] = {}
     sections = {name: _object(config, definitions) for name, config in SECTIONS.items()}
+    sections["optimizer"] = _component("optimizer", catalogue, definitions, {}, DEFAULT_OPTIMIZER)
     for kind in PARTS:
         sections[kind] = _part(kind, catalogue, definitions, SETTINGS_OF_KIND.get(kind))
     auxiliary = _part("policy_head", catalogue, definitions, SETTINGS_OF_KIND["auxiliary"])
@@ -55,11 +56,16 @@ def _part(
 
 
 def _component(
-    kind: ComponentKind, catalogue: Catalogue, definitions: dict[str, Any], shared: dict[str, Any]
+    kind: ComponentKind,
+    catalogue: Catalogue,
+    definitions: dict[str, Any],
+    shared: dict[str, Any],
+    default: str | None = None,
 ) -> dict[str, Any]:
     """Return the schema of a section that names a component, with a variant for each component.
 
     shared: {key: schema} of the keys that the section can have with every component.
+    default: the component of a section without a name; None if a name is required.
     """
     variants: list[Any] = []
     for component in catalogue[kind]:
@@ -69,7 +75,8 @@ def _component(
             **shared,
             **variant["properties"],
         }
-        variant["required"] = ["name", *variant.get("required", [])]
+        if component.name != default:
+            variant["required"] = ["name", *variant.get("required", [])]
         variants.append(variant)
     # if no component of this kind is registered, no section of this kind is valid
     return {"type": "object", "oneOf": variants or [False]}

@@ -30,16 +30,27 @@ class TrainConfig:
     learning_rate: Rate = 3e-4
     """learning rate after the warm-up, for every part that sets no `learning_rate`."""
     weight_decay: Amount = 0.01
-    """weight decay of AdamW on matrices, for every part that sets no `weight_decay`."""
+    """weight decay of weights with two or more dimensions, for every part that sets no
+    `weight_decay`; biases and the weights of norms have none.
+    """
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """decay rates of AdamW's running averages of the gradient and of the squared gradient."""
+    """decay rates of AdamW's running averages of the gradient and of the squared gradient; for
+    optimisers with AdamW in them.
+    """
     warmup_steps: Annotated[int, Ge(0)] = 100
     """steps over which the learning rate rises linearly to its full value."""
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """how the learning rate falls; cosine and linear end at zero."""
+    schedule: Literal["constant", "cosine", "linear", "rsqrt"] = "cosine"
+    """how the learning rate falls; "cosine" and "linear" end at zero, and "rsqrt" falls with the
+    inverse square root of the step (Vaswani et al. 2017).
+    """
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """length of the last phase of training, in which the learning rate falls, as a share of all
     steps after the warm-up; between the warm-up and this phase, the learning rate is constant.
+    """
+    ema: Share = 0.0
+    """decay of an exponential moving average of the weights, 0.999 for example; 0 means no average.
+    With it, the averaged weights are validated and used for acting, and training goes on with the
+    weights themselves.
     """
     gradient_clip: Amount = 1.0
     """maximum norm of the gradient of all parts together; 0 means no clipping."""
@@ -308,6 +319,8 @@ SECTIONS: Mapping[str, type] = {
     "augmentation": AugmentationConfig,
     "action": ActionConfig,
 }
+# the optimiser of a recipe that names none
+DEFAULT_OPTIMIZER = "adamw"
 # the sections that need an environment; a `Recipe` holds None for a section that is missing
 ENVIRONMENT_SECTIONS: Mapping[str, type] = {
     "demonstrations": DemonstrationsConfig,

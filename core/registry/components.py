@@ -110,11 +110,14 @@ class Registry:
 
 def call_build(build: Build, config: Any, offered: Mapping[str, Any]) -> Any:
     """Call `build` with its config and with those offered arguments that it accepts."""
-    parameters = signature(build).parameters.values()
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    names = {parameter.name for parameter in parameters}
-    arguments = {name: value for name, value in offered.items() if takes_all or name in names}
+    arguments = {name: value for name, value in offered.items() if accepts_argument(build, name)}
     return build(config, **arguments)
+
+
+def accepts_argument(build: Build, name: str) -> bool:
+    """Whether `build` names this argument, or takes all arguments."""
+    parameters = signature(build).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:

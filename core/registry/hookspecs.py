@@ -1,4 +1,4 @@
-"""The eight hooks that a plugin can have.
+"""The nine hooks that a plugin can have.
 
 Each hook receives `register(name, config, build)` and calls `register` once per component.
 """
@@ -14,6 +14,7 @@ ComponentKind = Literal[
     "backbone",
     "action_tokens",
     "policy_head",
+    "optimizer",
     "dataset",
     "exporter",
     "environment",
@@ -62,6 +63,11 @@ def register_action_tokens(register: Register) -> None:
 @hookspec
 def register_policy_heads(register: Register) -> None:
     """Register policy heads, which turn the readout into actions, and compute the loss."""
+
+
+@hookspec
+def register_optimizers(register: Register) -> None:
+    """Register optimisers, which change the weights of all parts in each training step."""
 
 
 @hookspec

@@ -21,6 +21,7 @@ from core.loading.loader import Loader
 from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
 from core.recipe.sections import TrainConfig
+from core.training.averages import WeightAverages
 from core.training.joint_table import JointTable, render
 from core.training.optimizer import set_learning_rate
 from core.training.reporting import (
@@ -44,6 +45,7 @@ class Run:
     action_dim: number of action dimensions (A).
     inference: what a checkpoint holds for acting in addition to the weights: normalisers,
         conventions.
+    averages: moving averages of the weights, which are validated and act; None if `train.ema` is 0.
     metrics: the log that the first process writes; None in all other processes.
     newest_validation: the result of the validation after the newest step; None if there was no
         validation after that step.
@@ -61,6 +63,7 @@ class Run:
     action_dim: int
     inference: Mapping[str, Any]
     joint_table: JointTable
+    averages: WeightAverages | None
     metrics: MetricsLog | None
     display: Display
     console: Console
@@ -116,6 +119,8 @@ def fit(run: Run, first: int) -> int:
             with joint_table:
                 optimizer.step()
             optimizer.zero_grad()
+            if run.averages is not None:
+                run.averages.update(step)
             # --------------------------------------------------------------------------------------
             run.readings.record(step, micro_batches, gradient_norm, learning_rate_factor)
             after_step(run, step)
@@ -177,7 +182,8 @@ def _validate(run: Run, step: int) -> Validation:
     """Validate the policy on the held-out episodes; write and print the validation errors."""
     fabric = run.fabric
     batches = run.validation.once(fabric.global_rank, fabric.world_size)
-    validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
+    with run.averages.in_place_of_weights() if run.averages else nullcontext():
+        validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
     metrics = {"validation/error": validation.error, "validation/constant": validation.constant}
     if validation.head_error is not None:
         metrics["validation/own"] = validation.head_error
@@ -219,6 +225,7 @@ def _save(run: Run, step: int) -> None:
         {"step": step, "validation_error": error, **run.inference},
         run.recipe.train.keep_last,
         run.policy.frozen_weights,
+        run.averages.by_name() if run.averages else {},
     )
 
 

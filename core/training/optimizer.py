@@ -1,23 +1,30 @@
 """One optimiser for all parts; each part may have its own learning rate and weight decay.
 
-The optimiser is AdamW; no plugin can replace it. Other code relies on two properties of the
-optimiser:
-- Each parameter group has the keys `part` and `full_lr`. core/training/joint_table.py reads `part`,
-  and `set_learning_rate` below reads `full_lr`.
-- The optimiser's state consists of tensors, each of which belongs to one parameter.
-  core/weights/checkpoint.py saves and loads only such tensors.
+A plugin builds it, by the name in the recipe's section [optimizer]. The contract of an optimiser:
+- It is a torch.optim.Optimizer that holds each parameter of the given groups once.
+- Its groups have the keys of the given groups, as they have if it takes these groups or splits
+  them. core/training/joint_table.py reads `part`, and `set_learning_rate` below reads `full_lr` and
+  sets `lr` before each step.
+- Its state consists of tensors, each of which belongs to one parameter, and of nothing else.
+  core/weights/checkpoint.py saves and loads these tensors.
 """
 
-import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import nn
 
+from core.errors import ConfigError
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe
 from core.recipe.sections import TrainConfig
+from core.registry.components import call_build, missing_arguments
 from core.registry.part_settings import PartSettings
+from core.training.roles import roles_of
+from core.training.schedule import schedule_factor
 
 
 def modules_of(policy: Policy) -> dict[str, nn.Module]:
@@ -31,10 +38,37 @@ def modules_of(policy: Policy) -> dict[str, nn.Module]:
     return modules | {f"auxiliary {label}": head for label, head in policy.auxiliary.items()}
 
 
-def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW for all trainable parameters.
+def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for all trainable parameters.
 
-    As usual, weight decay applies to matrices and not to vectors (biases, weights of norms).
+    Raises ConfigError, naming the plugin, if the optimiser breaks the contract above.
+    """
+    component = recipe.optimizer.component
+    groups = parameter_groups(policy, recipe)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    offered = {"groups": groups, "betas": recipe.train.betas}
+    where = f"optimizer.name: '{component.name}' of plugin {component.plugin}"
+    if missing := missing_arguments(component.build, offered):
+        raise ConfigError(
+            f"{where}: its build asks for {', '.join(missing)}, and Joinery offers "
+            f"{', '.join(offered)}; choose another optimizer, or change the plugin"
+        )
+    optimizer = call_build(component.build, recipe.optimizer.config, offered)
+    if problem := _find_problem(optimizer, parameters):
+        raise ConfigError(f"{where}: {problem}; choose another optimizer, or change the plugin")
+    built: torch.optim.Optimizer = optimizer
+    return built
+
+
+def parameter_groups(policy: Policy, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the trainable parameters in groups of one part, one role and one weight decay.
+
+    As usual, weight decay applies to parameters with two or more dimensions, and not to vectors
+    (biases, weights of norms).
+
+    The order of the parameters is that of the groups of version 0.1: part by part, and in each part
+    all parameters with weight decay first. The rounding of the gradient's norm depends on the
+    order. A part may therefore have several groups with the same role.
     """
     train = recipe.train
     settings_of: dict[str, PartSettings] = {
@@ -48,21 +82,39 @@ def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.AdamW:
         settings = settings_of.get(name, PartSettings())
         rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
         decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
+        roles = roles_of(module)
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        matrices = [parameter for parameter in trainable if parameter.ndim > 1]
+        decayed = [parameter for parameter in trainable if parameter.ndim > 1]
         vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
-        for parameters, weight_decay in ((matrices, decay), (vectors, 0.0)):
-            if parameters:
+        for parameters, weight_decay in ((decayed, decay), (vectors, 0.0)):
+            for role, neighbours in groupby(parameters, roles.__getitem__):
                 groups.append(
                     {
                         "part": name,
-                        "params": parameters,
+                        "role": role,
+                        "params": list(neighbours),
                         "lr": rate,
                         "full_lr": rate,
                         "weight_decay": weight_decay,
                     }
                 )
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas)
+    return groups
+
+
+def _find_problem(optimizer: object, parameters: Sequence[nn.Parameter]) -> str | None:
+    """Return how a plugin's optimiser breaks the contract; None if it keeps it.
+
+    parameters: those that the optimiser was given.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return f"it built a {type(optimizer).__name__}, which is no torch.optim.Optimizer"
+    groups = optimizer.param_groups
+    counts = Counter(id(parameter) for group in groups for parameter in group["params"])
+    if counts != Counter(map(id, parameters)):
+        return "it does not hold each parameter once"
+    if any(key not in group for group in groups for key in ("part", "lr", "full_lr")):
+        return "its groups lack the keys of the groups that it was given: part, lr, full_lr"
+    return None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainConfig) -> float:
@@ -74,23 +126,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, train: TrainC
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
     return factor
-
-
-def schedule_factor(step: int, train: TrainConfig) -> float:
-    """Return the factor, in [0, 1], of the learning rate after `step` steps.
-
-    The factor rises linearly to 1 during the warm-up and stays at 1 until the decay begins. It then
-    falls to 0 along a line or a cosine; in a constant schedule, it does not fall. With a short
-    decay, the schedule is that of Hu et al. 2024 (warmup-stable-decay).
-    """
-    if step < train.warmup_steps:
-        return (step + 1) / train.warmup_steps
-    decay_steps = train.decay * max(1, train.steps - train.warmup_steps)
-    progress = max(0.0, 1.0 - (train.steps - step) / decay_steps)
-    match train.schedule:
-        case "constant":
-            return 1.0
-        case "linear":
-            return 1.0 - progress
-        case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * progress))

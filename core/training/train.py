@@ -22,6 +22,7 @@ from core.recipe.recipe import PARTS, Recipe, load_recipe
 from core.recipe.sections import EvaluateConfig, StoreConfig
 from core.registry.catalogue import load_plugins
 from core.system.files import remove_leftovers, written_aside
+from core.training.averages import WeightAverages
 from core.training.fit import Run, fit
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer
@@ -199,10 +200,12 @@ def _set_up(
     training, validation = data.loaders(policy.text_encoder.tokenize, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
+    averages = WeightAverages(policy, config.ema) if config.ema else None
     inference = _inference_state(data)
     if newest:
         _check_same_data(newest, inference, recipe)
-        load_checkpoint(newest, policy, optimizer, policy.frozen_weights)
+        averages_by_name = averages.by_name() if averages else {}
+        load_checkpoint(newest, policy, optimizer, policy.frozen_weights, averages_by_name)
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
     if recipe.data.stores:
@@ -220,6 +223,7 @@ def _set_up(
         action_dim=data.action_spec.dim,
         inference=inference,
         joint_table=JointTable(policy, optimizer),
+        averages=averages,
         metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,
         display=Display(config.steps, first, config.batch_size, console=console),
         console=console,

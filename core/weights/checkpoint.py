@@ -2,6 +2,9 @@
 
 RUN/checkpoints/step_00000200/model.safetensors, optimizer.safetensors, state.json
 
+model.safetensors holds the weights for acting. If training keeps moving averages of the weights,
+these are the averages, and training.safetensors holds the weights with which training goes on.
+
 state.json holds the step, the validation error, and what acting needs in addition to the weights
 (see `_inference_state` in core/training/train.py).
 
@@ -14,6 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,6 +28,8 @@ from torch import Tensor, nn
 from core.errors import CheckpointError
 from core.system.files import remove, written_aside
 from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
+
+NO_AVERAGES: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -56,23 +62,28 @@ def save_checkpoint(
     state: Mapping[str, Any],
     keep_last: int,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
+    averages: Mapping[str, Tensor] = NO_AVERAGES,
 ) -> Path:
     """Write a checkpoint, whole or not at all, then remove old checkpoints.
 
     The newest `keep_last` checkpoints and the best checkpoint are kept.
     frozen: weights that are not saved; the checkpoint holds the checksum of these weights instead.
+    averages: {name of a weight: its moving average, for acting}; empty if there are no averages.
     Raises CheckpointError if writing fails, and keeps all earlier checkpoints in that case; also
-    raises it if an old checkpoint cannot be removed.
+    raises it if an old checkpoint cannot be removed, or if the optimiser's state is not all tensors
+    of parameters.
     """
     folder = checkpoint_folder(run, state["step"])
     weights = {
         name: tensor for name, tensor in model.state_dict().items() if name not in frozen.names
     }
-    optimizer_state = {
-        f"{name}/{entry}": value.detach().contiguous()
-        for name, parameter in model.named_parameters()
-        for entry, value in optimizer.state.get(parameter, {}).items()
+    files = {
+        "model.safetensors": _without_shared_memory({**weights, **averages}),
+        "optimizer.safetensors": _optimizer_state(model, optimizer),
     }
+    if averages:
+        training = {name: weights[name] for name in averages}
+        files["training.safetensors"] = _without_shared_memory(training)
     state_text = json.dumps({**state, "left_out": frozen.checksum}, indent=2, allow_nan=False)
     try:
         for leftover in folder.parent.glob(".step_*"):  # hidden folders of killed processes
@@ -80,8 +91,8 @@ def save_checkpoint(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(folder, durable=True) as aside:
             aside.mkdir()
-            save_file(_without_shared_memory(weights), aside / "model.safetensors")
-            save_file(optimizer_state, aside / "optimizer.safetensors")
+            for name, tensors in files.items():
+                save_file(tensors, aside / name)
             (aside / "state.json").write_text(state_text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -122,12 +133,18 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
+    averages: Mapping[str, Tensor] = NO_AVERAGES,
 ) -> None:
-    """Load a checkpoint's weights and optimiser state.
+    """Load a checkpoint's weights and optimiser state, to go on training.
+
+    averages: {name of a weight: tensor for its moving average}, which is filled in place; empty if
+        training keeps no averages.
 
     Raises CheckpointError if a key does not fit, as `load_weights` does.
     """
     load_weights(checkpoint, model, frozen)
+    if averages:
+        _load_averages(checkpoint, model, averages)
     tensors = _read(checkpoint.folder / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
@@ -140,6 +157,25 @@ def load_checkpoint(
         # on the CPU
         device = parameters[name].device if tensor.ndim else tensor.device
         optimizer.state[parameters[name]][entry] = tensor.to(device)
+
+
+def _load_averages(
+    checkpoint: Checkpoint, model: nn.Module, averages: Mapping[str, Tensor]
+) -> None:
+    """Fill the averages, then replace them in the model by the weights that training goes on with.
+
+    model: a model that holds the checkpoint's averages, which may be rounded there.
+    """
+    averaged = _read(checkpoint.folder / "model.safetensors")
+    weights = _read(checkpoint.folder / "training.safetensors")
+    if weights.keys() != averages.keys():
+        raise CheckpointError(
+            f"{checkpoint.folder}/training.safetensors: other weights train there than in the "
+            "recipe; continue with the recipe that the run was started with"
+        )
+    for name, average in averages.items():
+        average.copy_(averaged[name])
+    model.load_state_dict(weights, strict=False)
 
 
 def load_weights(
@@ -167,6 +203,23 @@ def load_weights(
             f"{checkpoint.folder}: the weights that `pretrained` names are no longer those "
             "it was trained on; restore that source"
         )
+
+
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return {name of a parameter, slash, name of an entry: tensor} of the optimiser's state.
+
+    Raises CheckpointError for an entry that is no tensor: such an optimiser could not be resumed.
+    """
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, Tensor):
+                raise CheckpointError(
+                    f"optimiser {type(optimizer).__name__}: its state '{entry}' of '{name}' is a "
+                    f"{type(value).__name__}, and checkpoints hold tensors; keep it as a tensor"
+                )
+            tensors[f"{name}/{entry}"] = value.detach().contiguous()
+    return tensors
 
 
 def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -63,6 +63,21 @@ def test_a_minimal_recipe_takes_the_defaults(tmp_path):
     assert recipe.data.path == tmp_path / "episodes.zarr"
 
 
+def test_a_recipe_names_its_optimizer_or_has_adamw(tmp_path):
+    def optimizer_of(text, *overrides):
+        return load_recipe(written(tmp_path, text), overrides, load_plugins()).optimizer.as_dict()
+
+    assert optimizer_of(MINIMAL) == {"name": "adamw", "eps": 1e-8}
+    assert optimizer_of(MINIMAL, "optimizer.eps=1e-6") == {"name": "adamw", "eps": 1e-6}
+    sgd = MINIMAL + '[optimizer]\nname = "sgd"\nmomentum = 0.5\n'
+    assert optimizer_of(sgd) == {"name": "sgd", "momentum": 0.5, "nesterov": False}
+    unknown = mistakes_of(written(tmp_path, MINIMAL), "optimizer.name=adam")
+    assert unknown == ["optimizer.name: no optimizer is called 'adam'; did you mean 'adamw'?"]
+    for key in ("momentum=0.9", "learning_rate=0.1"):
+        (mistake,) = mistakes_of(written(tmp_path, MINIMAL), f"optimizer.{key}")
+        assert mistake.startswith(f"optimizer.{key.partition('=')[0]}: unknown key")
+
+
 def test_all_mistakes_come_at_once(tmp_path):
     text = MINIMAL.replace('name = "transformer"', 'name = "transfromer"').replace(
         'name = "lstm"', 'name = "lstm"\nhiden_size = 3\nlayers = "two"\ntrain = false'

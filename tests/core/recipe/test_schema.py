@@ -45,3 +45,13 @@ def test_a_part_offers_every_component_with_the_keys_of_every_part():
 def test_parts_that_always_train_cannot_be_frozen():
     head = recipe_schema(load_plugins())["properties"]["policy_head"]
     assert all(variant["properties"]["train"] == {"const": True} for variant in head["oneOf"])
+
+
+def test_the_optimizer_may_be_named_or_left_out():
+    schema = recipe_schema(load_plugins())
+    recipe = tomllib.loads(MINIMAL)
+    for section in ({}, {"eps": 1e-7}, {"name": "adamw"}, {"name": "muon", "ns_steps": 3}):
+        jsonschema.validate({**recipe, "optimizer": section}, schema)
+    for section in ({"momentum": 0.9}, {"name": "adamw", "momentum": 0.9}, {"name": "adam"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**recipe, "optimizer": section}, schema)

@@ -56,6 +56,7 @@ def test_built_ins_come_through_the_same_door():
     assert offered["backbone"] == ["huggingface", "identity", "kosmos2", "transformer"]
     assert offered["action_tokens"] == ["learned"]
     assert offered["policy_head"] == ["discrete", "lstm"]
+    assert offered["optimizer"] == ["adamw", "muon", "sgd"]
     formats = ["calvin", "diffusion_policy", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
     assert offered["dataset"] == formats
     assert offered["exporter"] == ["lerobot", "robomimic"]

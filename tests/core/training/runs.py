@@ -5,7 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
+
 from core import run
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs PyTorch 2.9")
 
 
 def metrics(folder):
@@ -26,11 +31,11 @@ def train(recipe_file, folder, *overrides, resume=False):
     )
 
 
-def run_two_processes(recipe_file, folder, *settings):
+def run_two_processes(recipe_file, folder, *settings, module="core.run"):
     command = [
         sys.executable,
         "-m",
-        "core.run",
+        module,
         str(recipe_file),
         *settings,
         "train.devices=2",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.weights.checkpoint import checkpoints
-from tests.core.training.runs import metrics
+from tests.core.training.runs import metrics, needs_muon
 
 KILLS = 10
 STEPS = 40
@@ -79,8 +79,12 @@ def nursery(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_kills_in_a_row_change_nothing(recipe_file, tmp_path, nursery):
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("optimizer.name=muon", "train.ema=0.9"), marks=needs_muon)]
+)
+def test_ten_kills_in_a_row_change_nothing(recipe_file, tmp_path, nursery, more):
     settings = [f"train.steps={STEPS}", "train.checkpoint_every=3", "train.validate_every=10"]
+    settings += more
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     began = time.monotonic()
     nursery.start(str(recipe_file), *settings, "--output", str(whole))
@@ -104,5 +108,7 @@ def test_ten_kills_in_a_row_change_nothing(recipe_file, tmp_path, nursery):
     assert nursery.wait() == 0, (tmp_path / "errors.log").read_text()
     assert metrics(killed) == metrics(whole)
     last = [checkpoints(folder)[-1].folder for folder in (whole, killed)]
-    for name in ("model.safetensors", "optimizer.safetensors"):
+    names = [path.name for path in last[0].glob("*.safetensors")]
+    assert ("training.safetensors" in names) == bool(more)
+    for name in names:
         assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()

@@ -8,7 +8,7 @@ from torch import nn
 
 from core.errors import CheckpointError
 from core.system import files
-from core.weights.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from core.weights.checkpoint import checkpoints, load_checkpoint, load_weights, save_checkpoint
 
 
 class Tied(nn.Module):
@@ -110,6 +110,47 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
             nn.Linear(3, 3),
             torch.optim.AdamW([nn.Parameter(torch.zeros(1))]),
         )
+
+
+def averages_of(value):
+    """An average for each name of a weight of `Tied`, the same number everywhere."""
+    shared = torch.full((3, 3), value)
+    biases = {f"{layer}.bias": torch.full((3,), value) for layer in ("first", "second")}
+    return {"first.weight": shared, "second.weight": shared, **biases}
+
+
+def test_averages_act_and_training_goes_on_with_the_weights(tmp_path):
+    saved = stepped(0)
+    save_checkpoint(tmp_path, *saved, {"step": 1}, 2, averages=averages_of(7.0))
+    (checkpoint,) = checkpoints(tmp_path)
+    acting = Tied()
+    load_weights(checkpoint, acting)
+    assert {float(x) for p in acting.parameters() for x in p.detach().flatten()} == {7.0}
+    resumed, averages = stepped(1), averages_of(0.0)
+    load_checkpoint(checkpoint, *resumed, averages=averages)
+    assert all(torch.equal(average, torch.full_like(average, 7)) for average in averages.values())
+    for name, tensor in saved[0].state_dict().items():
+        assert torch.equal(resumed[0].state_dict()[name], tensor)
+
+
+def test_a_file_of_weights_that_does_not_fit_the_averages_is_named(tmp_path):
+    folder = save_checkpoint(tmp_path, *stepped(), {"step": 1}, 2, averages=averages_of(7.0))
+    (checkpoint,) = checkpoints(tmp_path)
+    fewer = averages_of(0.0)
+    del fewer["first.bias"]
+    with pytest.raises(CheckpointError, match=r"training.safetensors: other weights train there"):
+        load_checkpoint(checkpoint, *stepped(), averages=fewer)
+    (folder / "training.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"training.safetensors: cannot read it"):
+        load_checkpoint(checkpoint, *stepped(), averages=averages_of(0.0))
+
+
+def test_an_optimizer_whose_state_is_no_tensor_is_named(tmp_path):
+    model, optimizer = stepped()
+    optimizer.state[model.first.weight]["count"] = 3
+    with pytest.raises(CheckpointError, match=r"AdamW: its state 'count' of 'first.weight' is a"):
+        save_checkpoint(tmp_path, model, optimizer, {"step": 1}, 2)
+    assert checkpoints(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])

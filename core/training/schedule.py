@@ -1,0 +1,31 @@
+"""Schedules: how the learning rate rises and falls, as a function of the step alone."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from core.recipe.sections import TrainConfig
+
+# {name: function of two numbers that returns the factor of the learning rate while it falls}; the
+# first number is the progress of the fall, from 0 to 1, and the second is the length of the fall,
+# in units of the warm-up
+SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
+    "constant": lambda _progress, _length: 1.0,
+    "linear": lambda progress, _length: 1.0 - progress,
+    "cosine": lambda progress, _length: 0.5 * (1.0 + math.cos(math.pi * progress)),
+    "rsqrt": lambda progress, length: (1.0 + progress * length) ** -0.5,
+}
+
+
+def schedule_factor(step: int, train: TrainConfig) -> float:
+    """Return the factor, in [0, 1], of the learning rate after `step` steps.
+
+    The factor rises linearly to 1 during the warm-up and stays at 1 until the fall begins. It then
+    falls as the schedule says. With a short fall (`decay` below 1), the schedule is that of Hu et
+    al. 2024 (warmup-stable-decay). If "rsqrt" falls from the end of the warm-up on, its factor is
+    sqrt(warmup_steps / step) (Vaswani et al. 2017).
+    """
+    if step < train.warmup_steps:
+        return (step + 1) / train.warmup_steps
+    decay_steps = train.decay * max(1, train.steps - train.warmup_steps)
+    progress = max(0.0, 1.0 - (train.steps - step) / decay_steps)
+    return SCHEDULES[train.schedule](progress, decay_steps / max(1, train.warmup_steps))
