@@ -2,6 +2,7 @@
 
 RUN/checkpoints/step_00000200/model.safetensors, optimizer.safetensors, state.json
 
+If the policy head's state is carried from step to step, there is also carried.safetensors.
 state.json holds the step, the validation error, and what acting needs in addition to the weights
 (see `_inference_state` in core/training/train.py).
 
@@ -56,11 +57,14 @@ def save_checkpoint(
     state: Mapping[str, Any],
     keep_last: int,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
+    carried: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint, whole or not at all, then remove old checkpoints.
 
     The newest `keep_last` checkpoints and the best checkpoint are kept.
     frozen: weights that are not saved; the checkpoint holds the checksum of these weights instead.
+    carried: state of the policy head (R ...), a row for each row of an optimiser step; None if
+        every window begins afresh.
     Raises CheckpointError if writing fails, and keeps all earlier checkpoints in that case; also
     raises it if an old checkpoint cannot be removed.
     """
@@ -82,6 +86,8 @@ def save_checkpoint(
             aside.mkdir()
             save_file(_without_shared_memory(weights), aside / "model.safetensors")
             save_file(optimizer_state, aside / "optimizer.safetensors")
+            if carried is not None:
+                save_file(dict(carried), aside / "carried.safetensors")
             (aside / "state.json").write_text(state_text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -140,6 +146,22 @@ def load_checkpoint(
         # on the CPU
         device = parameters[name].device if tensor.ndim else tensor.device
         optimizer.state[parameters[name]][entry] = tensor.to(device)
+
+
+def load_carried(checkpoint: Checkpoint, initial: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Load the carried state of the policy head (R ...).
+
+    initial: the head's initial state (R ...); the carried state comes to its device.
+
+    Raises CheckpointError if its names or shapes are not those of the initial state.
+    """
+    path = checkpoint.folder / "carried.safetensors"
+    carried = _read(path)
+    if {n: x.shape for n, x in carried.items()} != {n: x.shape for n, x in initial.items()}:
+        raise CheckpointError(
+            f"{path}: does not fit the policy head's state; start a new run with --output"
+        )
+    return {name: x.to(initial[name].device) for name, x in carried.items()}
 
 
 def load_weights(
