@@ -184,7 +184,7 @@ def _validate(run: Run, step: int) -> Validation:
     fabric = run.fabric
     batches = run.validation.once(fabric.global_rank, fabric.world_size)
     carries = run.recipe.data.sampling == "episodes"
-    validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim, carries=carries)
+    validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim, carries)
     metrics = {"validation/error": validation.error, "validation/constant": validation.constant}
     if validation.head_error is not None:
         metrics["validation/own"] = validation.head_error

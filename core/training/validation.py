@@ -53,7 +53,6 @@ def validate(
     batches: Iterable[Batch],
     task_of: Mapping[str, str],
     action_dim: int,
-    *,
     carries: bool = False,
 ) -> Validation:
     """Return the errors of the policy on the batches of all processes together.
