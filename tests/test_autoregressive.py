@@ -113,7 +113,7 @@ def test_teacher_forcing_is_one_causal_pass_over_observation_and_targets(case):
     policy, batch = case
     head = policy.policy_head
     generator = Generator.shared((0,), torch.device("cpu"))
-    received = policy(batch, generator)["token"]
+    received = policy(batch, generator).losses["token"]
     gradient = torch.autograd.grad(received, list(policy.backbone.parameters()))
     target = head.target(batch)
     hidden = plain_pass(policy, observations(policy, batch), head.inputs(target[..., :-1]))

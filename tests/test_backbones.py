@@ -73,7 +73,7 @@ def test_a_head_trains_and_acts(tmp_path, head, backbone, formulation):
     batch = batch_of(policy, window=2)
     before = {name: weight.detach().clone() for name, weight in policy.named_parameters()}
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
-    losses = policy(batch, Generator.shared((0,), torch.device("cpu")))
+    losses = policy(batch, Generator.shared((0,), torch.device("cpu"))).losses
     losses["total"].backward()
     optimizer.step()
     changed_parts = {

@@ -135,6 +135,7 @@ class Batch:
     present: {camera or feature: (B) bool}, False for samples that lack the camera or feature. If a
         camera or feature is not in this mapping, every sample has it.
     embodiment: (B) int64: for each sample, the index of its store in the recipe's list of stores.
+    begins: (B) bool, whether the sample's first frame is the first of its episode.
     """
 
     images: Mapping[str, Tensor]
@@ -148,6 +149,7 @@ class Batch:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     present: Mapping[str, Tensor] = field(default_factory=dict)
     embodiment: Tensor | None = None
+    begins: Tensor | None = None
 
     def to(self, where: device) -> Self:
         """Copy every tensor to a device, without waiting for the copies to finish."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.contracts.attention import attention_mask, token_positions
-from core.contracts.batch import Memory, TokenGroup, TokenKind, TokenSequence
+from core.contracts.batch import Memory, State, TokenGroup, TokenKind, TokenSequence
 from core.contracts.parts import Backbone, LayerSpec
 from core.episodes.episode import Feature
 from core.errors import JoineryError
@@ -61,6 +61,9 @@ class Context:
     extensions: number of calls of `extend` that led to this context.
     backbone: the backbone, which runs the tokens of `extend`.
     words: the layers of the text encoder that compute `embed` and `logits`.
+    state: the head's state before the window's first frame, tensors (B ...), for a head that
+        carries; None: the window begins with the initial state. While acting it is None, because
+        the state is an argument of `act`.
     """
 
     readout: Tensor
@@ -74,6 +77,7 @@ class Context:
     extensions: int = 0
     backbone: Backbone | None = None
     words: "Words | None" = None
+    state: State | None = None
 
     def extend(self, tokens: Tensor, block: Tensor | None = None) -> tuple[Tensor, Self]:
         """Run n more tokens per frame -> their hidden states (B T n D), and the longer context.

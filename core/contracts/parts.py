@@ -71,10 +71,13 @@ class PolicyHead(nn.Module, ABC):
         "logits": `context.embed` and `context.logits`, which use the text encoder.
     needs_actions: whether `loss` reads `batch.actions`. If True, core does not call `loss` for
         batches without actions.
+    carries: whether the head's state reaches from one training window to the next. Such a head
+        reads `context.state` in `forward` and `loss`, and has `next_state`.
     """
 
     needs: frozenset[Need] = frozenset()
     needs_actions: bool = True
+    carries: bool = False
 
     @abstractmethod
     def forward(self, context: "Context", generator: "Generator") -> Tensor:
@@ -87,6 +90,16 @@ class PolicyHead(nn.Module, ABC):
     def initial_state(self, rows: int) -> State:  # noqa: ARG002 (most heads remember nothing)
         """Return the head's state at the start of an episode: tensors with `rows` rows."""
         return {}
+
+    def next_state(self, context: "Context") -> State:
+        """Return the state after the window's last frame, for a head that carries.
+
+        The window begins with `context.state`, or with the initial state if that is None. The
+        state is the same as after `act` for each frame. Core calls this without gradients.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} carries no state from one window to the next"
+        )
 
     def act(self, context: "Context", state: State, generator: "Generator") -> tuple[Tensor, State]:
         """Context of one new frame (T = 1) and previous state -> actions (B H A) and next state."""

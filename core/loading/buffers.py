@@ -18,6 +18,7 @@ class BatchBuffer:
     proprio: (B T P), as in Batch.
     present: {camera or feature: (B)}, as in Batch.
     embodiment: (B), as in Batch.
+    begins: (B), as in Batch.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class BatchBuffer:
         self._proprio = self._allocate((*steps, len(info.proprio)), "float32")
         self._present = {name: self._allocate((size,), "bool") for name in lacking}
         self._embodiment = self._allocate((size,), "int64")
+        self._begins = self._allocate((size,), "bool")
         self.frames: dict[str, np.ndarray] = _as_arrays({**self._images, **self._features})
         # These views (B T C Y X) are made once, not for every batch: making a view is a tensor
         # operation, and a tensor operation releases the GIL. While other threads decode,
@@ -65,6 +67,7 @@ class BatchBuffer:
         self.proprio: np.ndarray = self._proprio.numpy()
         self.present: dict[str, np.ndarray] = _as_arrays(self._present)
         self.embodiment: np.ndarray = self._embodiment.numpy()
+        self.begins: np.ndarray = self._begins.numpy()
 
     def batch(
         self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]
@@ -89,6 +92,7 @@ class BatchBuffer:
             features={name: _first(count, frames) for name, frames in self._features.items()},
             present={name: _first(count, mask) for name, mask in self._present.items()},
             embodiment=_first(count, self._embodiment),
+            begins=_first(count, self._begins),
         )
 
     def copy(self, batch: Batch, where: device) -> Batch:

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from threading import Lock
 from time import perf_counter
 
@@ -14,9 +13,7 @@ import torch
 from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
-
-# maps positions (n) to the index of a member (n) and the index of one of its windows (n)
-Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+from core.loading.order import Order, ShuffledWindows
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class Loader:
     before you ask for the next batch, or clone what you keep. On CUDA the buffers are pinned, and
     the batch is a copy on the device.
 
+    order: which windows each batch holds; default: shuffled windows of the mixture.
     tokenize: called once per distinct instruction, in a decoding thread.
     threads: number of decoding threads.
     prefetch: number of batches that are prepared ahead.
@@ -56,8 +54,10 @@ class Loader:
         threads: int,
         prefetch: int,
         device: torch.device,
+        order: Order | None = None,
     ) -> None:
         self.mixture = mixture
+        self.order: Order = order or ShuffledWindows(mixture)
         self.batch_size = batch_size
         self.waited = 0.0
         self._tokenize = tokenize
@@ -70,30 +70,22 @@ class Loader:
     def batches(
         self, seed: int, first: int = 0, rank: int = 0, world: int = 1
     ) -> Generator[Batch, None, None]:
-        """Yield shuffled batches without end.
+        """Yield batches for training without end, in the loader's order.
 
         `world` processes take the batches in turn; `rank` is the index of this process. `first` is
         the number of batches that each process skips at the beginning.
         """
-        size = self.batch_size
-        begins = count((first * world + rank) * size, size * world)
-        spans = (range(begin, begin + size) for begin in begins)
-        return self._run(spans, lambda positions: self.mixture.draw(positions, seed))
+        return self._run(self.order.endless(self.batch_size, seed, first, rank, world))
 
     def once(self, rank: int = 0, world: int = 1) -> Generator[Batch, None, None]:
-        """Yield every window once, in order; the last batch may be smaller.
+        """Yield every window once, in the loader's order; batches may be smaller.
 
         `world` processes take the batches in turn; `rank` is the index of this process.
         """
-        size, total = self.batch_size, self.mixture.window_count
-        spans = (
-            range(begin, min(begin + size, total))
-            for begin in range(rank * size, total, size * world)
-        )
-        return self._run(spans, self.mixture.at)
+        return self._run(self.order.once(self.batch_size, rank, world))
 
-    def _run(self, spans: Iterator[range], draw: Draw) -> Generator[Batch, None, None]:
-        """Yield a batch for each span of positions, while `prefetch` further batches are prepared.
+    def _run(self, batches: Iterator[Places]) -> Generator[Batch, None, None]:
+        """Yield a batch of windows at these places, while `prefetch` further ones are prepared.
 
         When the consumer asks for a batch, the consumer's thread submits the tasks that fill later
         batches.
@@ -103,8 +95,8 @@ class Loader:
         pool = ThreadPoolExecutor(self._threads, "loader")
         try:
             while True:
-                while free and (span := next(spans, None)) is not None:
-                    jobs.append(self._submit(pool, span, draw, free.popleft()))
+                while free and (places := next(batches, None)) is not None:
+                    jobs.append(self._submit(pool, places, free.popleft()))
                 if not jobs:
                     return
                 job = jobs.popleft()
@@ -124,12 +116,9 @@ class Loader:
             pinned=self._device.type == "cuda",
         )
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, span: range, draw: Draw, buffer: BatchBuffer
-    ) -> _Job:
+    def _submit(self, pool: ThreadPoolExecutor, places: Places, buffer: BatchBuffer) -> _Job:
         """Submit a batch's tasks: one for numbers and text, others for images and features."""
         buffer.wait_until_copied()
-        places = self.mixture.locate(*draw(np.arange(span.start, span.stop)))
         self.mixture.prepare(places)
         episodes, instructions = self.mixture.episodes_and_instructions(places)
         tasks = [pool.submit(self._fill_numbers_and_text, buffer, places, set(instructions))]

@@ -84,6 +84,10 @@ class Places:
     def __len__(self) -> int:
         return len(self.members)
 
+    def take(self, rows: np.ndarray) -> "Places":
+        """Return the places of some rows (n), given by their indices."""
+        return Places(self.members[rows], self.episodes[rows], self.starts[rows])
+
     def of(self, member: int) -> np.ndarray:
         """Return which rows of the batch hold windows of the member with index `member`."""
         return np.flatnonzero(self.members == member)
@@ -164,9 +168,11 @@ class Mixture:
     def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
         """Fill in the masks, actions and proprioception of a batch.
 
-        For each row, `buffer.embodiment` receives the index of the row's dataset.
+        For each row, `buffer.embodiment` receives the index of the row's dataset, and
+        `buffer.begins` whether the row's window begins its episode.
         """
         buffer.embodiment[: len(places)] = places.members
+        buffer.begins[: len(places)] = places.starts == 0
         for number, member in enumerate(self.members):
             if len(rows := places.of(number)):
                 member.fill_numbers(buffer, rows, places.episodes[rows], places.starts[rows])

@@ -15,6 +15,7 @@ from core.errors import ConfigError, DataError, did_you_mean
 from core.loading.dataset import Dataset
 from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture
+from core.loading.order import EpisodeStreams, Order, ShuffledWindows
 from core.loading.view import StoreView, common_info, rename, view_of
 from core.loading.windows import Windows, split_by_task
 from core.recipe.recipe import Recipe
@@ -84,29 +85,65 @@ class TrainingData:
         """The training windows; one begins at every frame of the training episodes.
 
         If the recipe gives the stores weights, a store's share of the samples follows its weight.
+        With `data.sampling = "episodes"`, the windows do not overlap, and the weights are those of
+        the episodes, which `_streams` draws.
         """
+        if self.recipe.data.sampling == "episodes":
+            return self._without_overlap(self._training_episodes)
         members = [
-            self._member(dataset, training)
-            for dataset, (training, _) in zip(self.datasets, self._splits, strict=True)
+            self._member(dataset, episodes, stride=1)
+            for dataset, episodes in zip(self.datasets, self._training_episodes, strict=True)
         ]
-        # the recipe gives a weight to all stores or to none
-        weights = [
-            config.weight for config in self.recipe.data.store_configs if config.weight is not None
-        ]
-        return Mixture(members, weights or None)
+        return Mixture(members, self._weights)
 
     @cached_property
     def validation(self) -> Mixture:
         """The held-out windows, without overlap: each held-out frame is in exactly one window."""
+        return self._without_overlap(self._held_out_episodes)
+
+    @cached_property
+    def _streams(self) -> EpisodeStreams:
+        """The training episodes, one in each row; a store's share of them follows its weight."""
+        episodes = self._one_window_each(self._training_episodes, self._weights)
+        return EpisodeStreams(episodes, self.recipe.train.accumulation)
+
+    @property
+    def _weights(self) -> list[float] | None:
+        """The weights of the stores; the recipe gives one to all stores or to none."""
+        configs = self.recipe.data.store_configs
+        return [config.weight for config in configs if config.weight is not None] or None
+
+    @property
+    def _training_episodes(self) -> list[np.ndarray]:
+        return [training for training, _ in self._splits]
+
+    @property
+    def _held_out_episodes(self) -> list[np.ndarray]:
+        return [held_out for _, held_out in self._splits]
+
+    def _without_overlap(self, episodes: Sequence[np.ndarray]) -> Mixture:
+        """Return windows without overlap of some episodes of each dataset."""
         window = self.recipe.data.window
         return Mixture(
             [
-                self._member(dataset, held_out, stride=window * dataset.view.period)
-                for dataset, (_, held_out) in zip(self.datasets, self._splits, strict=True)
+                self._member(dataset, chosen, stride=window * dataset.view.period)
+                for dataset, chosen in zip(self.datasets, episodes, strict=True)
             ]
         )
 
-    def _member(self, dataset: Dataset, episodes: np.ndarray, stride: int = 1) -> Member:
+    def _one_window_each(
+        self, episodes: Sequence[np.ndarray], weights: Sequence[float] | None = None
+    ) -> Mixture:
+        """Return the first window of some episodes of each dataset."""
+        return Mixture(
+            [
+                self._member(dataset, chosen, stride=int(dataset.view.store.length.max()))
+                for dataset, chosen in zip(self.datasets, episodes, strict=True)
+            ],
+            weights,
+        )
+
+    def _member(self, dataset: Dataset, episodes: np.ndarray, stride: int) -> Member:
         window, horizon = self.recipe.data.window, self.recipe.action.horizon
         return Member(dataset, Windows(dataset.view.store, episodes, window, horizon, stride))
 
@@ -115,21 +152,28 @@ class TrainingData:
     ) -> tuple[Loader, Loader]:
         """Return the loader of the training windows and the loader of the held-out windows."""
 
-        def loader(mixture: Mixture) -> Loader:
+        def loader(order: Order) -> Loader:
             return Loader(
-                mixture,
+                order.mixture,
                 batch_size=micro_batch,
                 tokenize=tokenize,
                 threads=self.recipe.data.threads,
                 prefetch=self.recipe.data.prefetch,
                 device=device,
+                order=order,
             )
 
-        return loader(self.training), loader(self.validation)
+        if self.recipe.data.sampling == "episodes":
+            held_out = EpisodeStreams(self._one_window_each(self._held_out_episodes))
+            return loader(self._streams), loader(held_out)
+        return loader(ShuffledWindows(self.training)), loader(ShuffledWindows(self.validation))
 
     def describe(self) -> Iterator[str]:
-        """Yield a line per dataset: its share of the samples, what it lacks, what is converted."""
-        for dataset, share in zip(self.datasets, self.training.shares, strict=True):
+        """Yield a line per dataset: its share, what it lacks, and what is converted."""
+        drawn, noun = self.training, "samples"
+        if self.recipe.data.sampling == "episodes":
+            drawn, noun = self._streams.mixture, "episodes"
+        for dataset, share in zip(self.datasets, drawn.shares, strict=True):
             view = dataset.view
             recorded_actions = zip(
                 view.info.action.names, view.conversion.has_dimension, strict=True
@@ -142,7 +186,7 @@ class TrainingData:
                     name for name in view.info.proprio if name not in view.store.info.proprio
                 ],
             }
-            notes = [f"{dataset.label}: {share / len(self.training):.1%} of the samples"]
+            notes = [f"{dataset.label}: {share / len(drawn):.1%} of the {noun}"]
             notes += [f"no {kind} {', '.join(names)}" for kind, names in lacking.items() if names]
             if view.conversion.columns is None:
                 notes.append("actions converted")

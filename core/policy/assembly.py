@@ -67,6 +67,7 @@ def build_policy(
     Raises ConfigError for parts that do not fit together, or that refuse their configuration.
     """
     policy = _join_parts(recipe, cameras, action, proprio_dim, features or {}, embodiments)
+    _check_sampling(recipe, policy.policy_head)
     _load_pretrained(policy, recipe, from_checkpoint)
     for kind, part in recipe.parts.items():
         if part.settings.train is False:
@@ -259,6 +260,16 @@ def _check_needs(
         )
     if reasons:
         raise ConfigError([f"{where}: '{part.component.name}' {reason}" for reason in reasons])
+
+
+def _check_sampling(recipe: Recipe, head: PolicyHead) -> None:
+    """Raise ConfigError if a head is to be trained on episodes and carries no state."""
+    if recipe.data.sampling == "episodes" and not head.carries:
+        raise ConfigError(
+            f"data.sampling: policy_head '{recipe.parts['policy_head'].component.name}' carries no "
+            'state from window to window; set it to "windows", or choose a head that does ("lstm" '
+            'with memory = "episode")'
+        )
 
 
 def _parts_and_heads(policy: Policy, recipe: Recipe) -> Iterator[tuple[str, nn.Module, Part]]:

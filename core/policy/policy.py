@@ -5,7 +5,7 @@ The module core/policy/assembly.py makes a policy from a recipe.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,18 @@ class Objective:
 
     weight: float = 1.0
     insulate: bool = False
+
+
+class TrainingOutput(NamedTuple):
+    """What `Policy.forward` returns; a tuple, because wrappers for several processes open tuples.
+
+    losses: {name: scalar}, the terms of the loss, and their sum as "total".
+    next_state: the policy head's state after the windows, tensors (B ...) without gradients; None
+        if none was given.
+    """
+
+    losses: dict[str, Tensor]
+    next_state: State | None
 
 
 class Policy(nn.Module):
@@ -82,8 +94,13 @@ class Policy(nn.Module):
 
     # ------------------------------------------------------------------------------------- training
 
-    def forward(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        """Return the named terms of the loss, and their sum as "total"; all are scalars.
+    def forward(
+        self, batch: Batch, generator: Generator, state: State | None = None
+    ) -> TrainingOutput:
+        """Return the named terms of the loss with their sum, and the policy head's next state.
+
+        state: the policy head's state before the windows, for a head that carries; None: every
+            window begins afresh. Auxiliary heads always begin afresh.
 
         Terms of the policy head keep their names. The name of any other term begins with the part
         that returns the term: "vision_encoder/..." or "auxiliary/<label>/...".
@@ -100,7 +117,9 @@ class Policy(nn.Module):
         for name, head in heads.items():
             objective = self.objectives.get(name, Objective())
             head_context = context.detached() if objective.insulate else context
-            prefix = "" if name == "policy_head" else f"auxiliary/{name}/"
+            prefix = f"auxiliary/{name}/"
+            if name == "policy_head":
+                head_context, prefix = replace(head_context, state=state), ""
             for term, loss in head.loss(head_context, batch, generator).items():
                 terms[prefix + term] = objective.weight * loss
         if not terms:
@@ -108,7 +127,14 @@ class Policy(nn.Module):
                 "the batch has no actions, and no head or part has a loss without them; "
                 "give actions, or add a head with needs_actions = False"
             )
-        return {"total": torch.stack(list(terms.values())).sum(), **terms}
+        losses = {"total": torch.stack(list(terms.values())).sum(), **terms}
+        if state is None:
+            return TrainingOutput(losses, None)
+        # After the losses, because mixed precision keeps the first copy that it makes of a weight:
+        # a copy made without gradients must not be one that a loss reads.
+        with torch.no_grad():
+            next_state = self.policy_head.next_state(replace(context, state=state))
+        return TrainingOutput(losses, next_state)
 
     def predict(self, batch: Batch, generator: Generator) -> Tensor:
         """Return normalised actions (B T H A) for every frame of the window."""

@@ -133,6 +133,11 @@ class DataConfig:
     """several stores, instead of `path`; each store is a table [[data.stores]]."""
     window: Positive = 8
     """frames of history per sample (T)."""
+    sampling: Literal["windows", "episodes"] = "windows"
+    """which windows a batch holds: "windows": random ones; "episodes": each row reads an episode
+    from its first frame to its last, in consecutive windows, and the policy head's state is carried
+    from each window to the next.
+    """
     cameras: tuple[str, ...] = ()
     """which cameras to use, by name; an empty list means all."""
     features: tuple[str, ...] = ()

@@ -145,26 +145,36 @@ def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
 
 
 def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
-    """Return the context of frame t alone, as a head gets it while a robot acts.
+    """Return the context of frame t alone, as a head gets it while a robot acts."""
+    return some_frames(context, slice(t, t + 1), interleaved)
 
-    If each frame is a separate sequence, the context has only the memory of frame t. If the whole
-    window is one sequence, the context has the memory of the whole window: attention is causal, so
-    the later frames in the memory do not affect frame t.
+
+def some_frames(context: Context, chosen: slice, interleaved: bool) -> Context:
+    """Return the context of some consecutive frames of a window.
+
+    If each frame is a separate sequence, the context has only the memory of these frames. If the
+    whole window is one sequence, the context has the memory of the whole window: attention is
+    causal, so the later frames in the memory do not affect the chosen frames.
     """
-    frame = slice(t, t + 1)
     window = context.frame.shape[1]
     vision, memory = context.vision, context.memory
     if vision is not None:
-        vision = replace(vision, tokens=vision.tokens[:, frame])
+        vision = replace(vision, tokens=vision.tokens[:, chosen])
     if memory is not None and not interleaved:
         sequences = len(memory.tokens)
-        memory = map_tensors(memory, lambda x: x[t::window] if len(x) == sequences else x)
+
+        def choose(x: Tensor) -> Tensor:
+            if len(x) != sequences:
+                return x
+            return x.reshape(-1, window, *x.shape[1:])[:, chosen].flatten(0, 1)
+
+        memory = map_tensors(memory, choose)
     return replace(
         context,
-        readout=context.readout[:, frame],
-        frame=context.frame[:, frame],
-        proprio=None if context.proprio is None else context.proprio[:, frame],
-        features={name: x[:, frame] for name, x in context.features.items()},
+        readout=context.readout[:, chosen],
+        frame=context.frame[:, chosen],
+        proprio=None if context.proprio is None else context.proprio[:, chosen],
+        features={name: x[:, chosen] for name, x in context.features.items()},
         vision=vision,
         memory=memory,
     )

@@ -16,12 +16,14 @@ from lightning_fabric.utilities.seed import seed_everything
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from rich.console import Console
 
+from core.contracts.batch import State
 from core.contracts.generator import TRAINING, Generator
 from core.loading.loader import Loader
 from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
 from core.recipe.sections import TrainConfig
 from core.training.averages import WeightAverages
+from core.training.carrying import gather, state_before
 from core.training.joint_table import JointTable, render
 from core.training.optimizer import set_learning_rate
 from core.training.reporting import (
@@ -49,6 +51,8 @@ class Run:
     metrics: the log that the first process writes; None in all other processes.
     newest_validation: the result of the validation after the newest step; None if there was no
         validation after that step.
+    carried: for each micro-batch, the policy head's state after the newest step (B ...), with which
+        the rows' next windows begin; None if every window begins afresh.
     """
 
     fabric: Fabric
@@ -68,6 +72,7 @@ class Run:
     display: Display
     console: Console
     stop: StopSignal
+    carried: list[State | None]
     readings: Readings = field(default_factory=Readings)
     last_checkpoint: Path | None = None
     newest_validation: Validation | None = None
@@ -109,8 +114,9 @@ def fit(run: Run, first: int) -> int:
                 batch = next(batches)
                 key = (TRAINING, config.seed, done, rank, micro)
                 generator = Generator.shared(key, fabric.device)
+                state = state_before(run.policy.policy_head, run.carried[micro], batch)
                 with fabric.no_backward_sync(run.module, enabled=micro < config.accumulation - 1):
-                    losses = run.module(batch, generator)
+                    losses, run.carried[micro] = run.module(batch, generator, state)
                     fabric.backward(losses["total"] / config.accumulation)
                 micro_batches.append((losses, batch.episodes))
             gradient_norm = fabric.clip_gradients(
@@ -182,8 +188,9 @@ def _validate(run: Run, step: int) -> Validation:
     """Validate the policy on the held-out episodes; write and print the validation errors."""
     fabric = run.fabric
     batches = run.validation.once(fabric.global_rank, fabric.world_size)
+    carries = run.recipe.data.sampling == "episodes"
     with run.averages.in_place_of_weights() if run.averages else nullcontext():
-        validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim)
+        validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim, carries)
     metrics = {"validation/error": validation.error, "validation/constant": validation.constant}
     if validation.head_error is not None:
         metrics["validation/own"] = validation.head_error
@@ -210,6 +217,7 @@ def _save(run: Run, step: int) -> None:
         return
     if run.readings.pending:
         _report_losses(run)
+    carried = gather(run.fabric, run.carried)
     if run.metrics is None:  # only the first process saves
         run.last_checkpoint = checkpoint_folder(run.folder, step)
         return
@@ -226,6 +234,7 @@ def _save(run: Run, step: int) -> None:
         run.recipe.train.keep_last,
         run.policy.frozen_weights,
         run.averages.by_name() if run.averages else {},
+        carried,
     )
 
 

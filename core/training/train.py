@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.seed import seed_everything
 from rich.console import Console
 
+from core.contracts.batch import State
 from core.errors import CheckpointError, ConfigError
 from core.loading.training_data import TrainingData, open_data
 from core.policy.assembly import build_policy
@@ -23,12 +24,13 @@ from core.recipe.sections import EvaluateConfig, StoreConfig
 from core.registry.catalogue import load_plugins
 from core.system.files import remove_leftovers, written_aside
 from core.training.averages import WeightAverages
+from core.training.carrying import share_of_process
 from core.training.fit import Run, fit
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer
 from core.training.reporting import Display, MetricsLog
 from core.training.signals import StopSignal
-from core.weights.checkpoint import Checkpoint, checkpoints, load_checkpoint
+from core.weights.checkpoint import Checkpoint, checkpoints, load_carried, load_checkpoint
 
 # keys that may change when a run is resumed, because the weights do not depend on them
 FREE_ON_RESUME = {
@@ -206,6 +208,12 @@ def _set_up(
         _check_same_data(newest, inference, recipe)
         averages_by_name = averages.by_name() if averages else {}
         load_checkpoint(newest, policy, optimizer, policy.frozen_weights, averages_by_name)
+    carried: list[State | None] = [None] * config.accumulation
+    if recipe.data.sampling == "episodes":
+        # every row begins an episode at the first step, and a run that resumes goes on
+        initial = policy.policy_head.initial_state(config.batch_size)
+        whole = load_carried(newest, initial) if newest else initial
+        carried = list(share_of_process(fabric, whole, config.accumulation))
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
     if recipe.data.stores:
@@ -228,6 +236,7 @@ def _set_up(
         display=Display(config.steps, first, config.batch_size, console=console),
         console=console,
         stop=stop,
+        carried=carried,
         last_checkpoint=newest.folder if newest else None,
     )
 

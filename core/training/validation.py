@@ -15,6 +15,7 @@ from core.contracts.batch import Batch
 from core.contracts.generator import VALIDATION, Generator
 from core.errors import JoineryError
 from core.policy.policy import Policy
+from core.training.carrying import state_before
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,14 @@ def validate(
     batches: Iterable[Batch],
     task_of: Mapping[str, str],
     action_dim: int,
+    carries: bool = False,
 ) -> Validation:
     """Return the errors of the policy on the batches of all processes together.
 
     task_of: {episode id: task name}.
     action_dim: number of action dimensions (A).
+    carries: whether each row's state is carried from batch to batch; the batches are then those of
+        `EpisodeStreams.once`.
 
     Raises JoineryError if `validation_error` of the head does not return one error for each sample.
     """
@@ -66,6 +70,7 @@ def validate(
     # device
     moments = torch.zeros(len(tasks), 4, action_dim, device=fabric.device)
     head_sum_and_count = torch.zeros(2, device=fabric.device)
+    state = policy.policy_head.initial_state(0) if carries else None
     for number, batch in enumerate(batches):
         samples = len(batch.episodes)
         task_index = [tasks.index(task_of[episode]) for episode in batch.episodes]
@@ -77,6 +82,9 @@ def validate(
         # too
         with fabric.autocast():
             context = policy.context(batch, generator)
+            if state is not None:
+                context = replace(context, state=state_before(policy.policy_head, state, batch))
+                state = policy.policy_head.next_state(context)
             prediction = policy.policy_head(context, generator)
             head_errors = policy.policy_head.validation_error(context, batch, generator)
         rows = torch.tensor(task_index, device=fabric.device)

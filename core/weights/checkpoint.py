@@ -3,7 +3,8 @@
 RUN/checkpoints/step_00000200/model.safetensors, optimizer.safetensors, state.json
 
 model.safetensors holds the weights for acting. If training keeps moving averages of the weights,
-these are the averages, and training.safetensors holds the weights with which training goes on.
+these are the averages, and training.safetensors holds the weights with which training goes on. If
+the policy head's state is carried from step to step, carried.safetensors holds that state.
 
 state.json holds the step, the validation error, and what acting needs in addition to the weights
 (see `_inference_state` in core/training/train.py).
@@ -63,12 +64,15 @@ def save_checkpoint(
     keep_last: int,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
     averages: Mapping[str, Tensor] = NO_AVERAGES,
+    carried: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint, whole or not at all, then remove old checkpoints.
 
     The newest `keep_last` checkpoints and the best checkpoint are kept.
     frozen: weights that are not saved; the checkpoint holds the checksum of these weights instead.
     averages: {name of a weight: its moving average, for acting}; empty if there are no averages.
+    carried: state of the policy head (R ...), a row for each row of an optimiser step; None if
+        every window begins afresh.
     Raises CheckpointError if writing fails, and keeps all earlier checkpoints in that case; also
     raises it if an old checkpoint cannot be removed, or if the optimiser's state is not all tensors
     of parameters.
@@ -84,6 +88,8 @@ def save_checkpoint(
     if averages:
         training = {name: weights[name] for name in averages}
         files["training.safetensors"] = _without_shared_memory(training)
+    if carried is not None:
+        files["carried.safetensors"] = dict(carried)
     state_text = json.dumps({**state, "left_out": frozen.checksum}, indent=2, allow_nan=False)
     try:
         for leftover in folder.parent.glob(".step_*"):  # hidden folders of killed processes
@@ -176,6 +182,22 @@ def _load_averages(
     for name, average in averages.items():
         average.copy_(averaged[name])
     model.load_state_dict(weights, strict=False)
+
+
+def load_carried(checkpoint: Checkpoint, initial: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Load the carried state of the policy head (R ...).
+
+    initial: the head's initial state (R ...); the carried state comes to its device.
+
+    Raises CheckpointError if its names or shapes are not those of the initial state.
+    """
+    path = checkpoint.folder / "carried.safetensors"
+    carried = _read(path)
+    if {n: x.shape for n, x in carried.items()} != {n: x.shape for n, x in initial.items()}:
+        raise CheckpointError(
+            f"{path}: does not fit the policy head's state; start a new run with --output"
+        )
+    return {name: x.to(initial[name].device) for name, x in carried.items()}
 
 
 def load_weights(

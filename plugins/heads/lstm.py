@@ -38,6 +38,8 @@ ROBOVLMS_NAMES = NameMap(
         "gripper.*": "model.act_head.gripper.mlp.*",
     }
 )
+# the two tensors of an LSTM's state: its output, and its cells
+STATE = ("h", "c")
 POSE_LOSSES = {"huber": masked_huber, "mse": masked_mse, "l1": masked_l1}
 
 
@@ -64,6 +66,10 @@ class LSTMConfig:
     """whether a tanh keeps the continuous dimensions in [-1, 1]."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """probability of dropout between the LSTM's layers while training."""
+    memory: Literal["window", "episode"] = "window"
+    """how far the LSTM remembers: "window": the last T frames; "episode": all frames since the
+    episode began, if `data.sampling = "episodes"` trains it so.
+    """
 
     def __post_init__(self) -> None:
         if self.dropout and self.layers == 1:
@@ -74,6 +80,11 @@ class LSTMConfig:
 
 class LSTMHead(PolicyHead):
     """Regresses the continuous dimensions and classifies the binary dimensions, at every frame.
+
+    With memory = "window", the LSTM begins every window from zeros, in training and while acting.
+    With memory = "episode", its state (h, c) is carried from window to window and, while acting,
+    from frame to frame. RoboVLMs trains on windows from zeros; while acting it carries the LSTM's
+    state for the first T steps, and then runs the last T features from zeros at each step.
 
     `pretrained` takes a RoboVLMs .ckpt.
 
@@ -87,6 +98,7 @@ class LSTMHead(PolicyHead):
         super().__init__()
         _check_action(config, action)
         self.width, self.window, self.horizon = context.width, action.window, action.horizon
+        self.carries = config.memory == "episode"
         self.gripper_weight = config.gripper_weight
         self.pose_loss = POSE_LOSSES[config.loss]
         self.lstm = nn.LSTM(
@@ -105,7 +117,8 @@ class LSTMHead(PolicyHead):
 
     def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002
         """Return actions (B T H A): normalised numbers, and probabilities for binary dimensions."""
-        return self._actions(*self._run(context.readout.mean(dim=2)))
+        pose, logits, _ = self._run(context.readout.mean(dim=2), context.state)
+        return self._actions(pose, logits)
 
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the losses "pose" and, if a dimension is binary, "gripper" (already weighted).
@@ -116,7 +129,7 @@ class LSTMHead(PolicyHead):
             raise ValueError(
                 "the loss compares with batch.actions and batch.action_mask, and the batch has none"
             )
-        pose, logits = self._run(context.readout.mean(dim=2))
+        pose, logits, _ = self._run(context.readout.mean(dim=2), context.state)
         pose_target, gripper_target = self.dimensions.split(batch.actions)
         pose_mask, gripper_mask = self.dimensions.split(batch.action_mask)
         terms = {"pose": self.pose_loss(pose, pose_target, pose_mask)}
@@ -125,9 +138,23 @@ class LSTMHead(PolicyHead):
             terms["gripper"] = self.gripper_weight * bce
         return terms
 
+    def next_state(self, context: Context) -> State:
+        """Return the LSTM's state after the window's last frame.
+
+        In training, dropout drops other units here than in `loss`.
+        """
+        return self._run_lstm(context.readout.mean(dim=2), context.state)[1]
+
     def initial_state(self, rows: int) -> State:
-        """Return an empty buffer for T frames' readouts, and the number of frames in it (B)."""
+        """Return the state at the start of an episode; its contents depend on `memory`.
+
+        "window": an empty buffer for T frames' readouts, and the number of frames in it (B).
+        "episode": the LSTM's state h and c, zeros (B layers hidden_size).
+        """
         weight: Tensor = self.lstm.all_weights[0][0]
+        if self.carries:
+            shape = (rows, self.lstm.num_layers, self.lstm.hidden_size)
+            return {"h": weight.new_zeros(shape), "c": weight.new_zeros(shape)}
         return {
             "readouts": weight.new_zeros(rows, self.window, self.width),
             "count": torch.zeros(rows, dtype=torch.int64, device=weight.device),
@@ -136,13 +163,17 @@ class LSTMHead(PolicyHead):
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of the newest frame, and the next state.
 
-        Every step runs the whole window from a fresh LSTM state, as training does. In the first T
-        steps, RoboVLMs instead continues from the LSTM state of the step before.
+        With memory = "episode", the LSTM makes one step. With memory = "window", it runs the whole
+        window from a fresh state, as training does.
         """
+        if self.carries:
+            pose, logits, state = self._run(context.readout.mean(dim=2), state)
+            return self._actions(pose, logits)[:, -1], state
         readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
         newest = state["count"].clamp(max=self.window - 1)
         # (B T H A); the actions of frames after the newest are meaningless
-        actions = self._actions(*self._run(readouts))
+        pose, logits, _ = self._run(readouts, None)
+        actions = self._actions(pose, logits)
         rows = torch.arange(len(newest), device=newest.device)
         return actions[rows, newest], {"readouts": readouts, "count": newest + 1}
 
@@ -155,20 +186,30 @@ class LSTMHead(PolicyHead):
         """Name the weights as a checkpoint of RoboVLMs does."""
         return ROBOVLMS_NAMES.publish(self.state_dict())
 
-    def _run(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B T D) -> pose (B T H A_continuous) and gripper logits (B T H A_binary)."""
-        device = features.device.type
-        # On a CPU the LSTM never runs in mixed precision, because not every CPU supports it.
-        is_mixed = torch.is_autocast_enabled(device) and device != "cpu"
-        with torch.autocast(device, enabled=is_mixed):
-            hidden, _ = self.lstm(
-                features if is_mixed else features.to(next(self.lstm.parameters()).dtype)
-            )
+    def _run(self, features: Tensor, state: State | None) -> tuple[Tensor, Tensor | None, State]:
+        """(B T D) -> pose (B T H A_continuous), gripper logits (B T H A_binary), LSTM state.
+
+        state: the LSTM's state before the first frame; None: zeros.
+        """
+        hidden, state = self._run_lstm(features, state)
         chunks = "b t (h a) -> b t h a"
         pose = self.bound(rearrange(self.pose(hidden), chunks, h=self.horizon))
         if self.gripper is None:
-            return pose, None
-        return pose, rearrange(self.gripper(hidden), chunks, h=self.horizon)
+            return pose, None, state
+        return pose, rearrange(self.gripper(hidden), chunks, h=self.horizon), state
+
+    def _run_lstm(self, features: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """(B T D) -> hidden states (B T hidden_size), and the LSTM's state after the last frame."""
+        device, dtype = features.device.type, next(self.lstm.parameters()).dtype
+        # On a CPU the LSTM never runs in mixed precision, because not every CPU supports it.
+        is_mixed = torch.is_autocast_enabled(device) and device != "cpu"
+        before = None
+        if state is not None:  # (layers B hidden_size), as torch has it
+            before = tuple(state[name].to(dtype).transpose(0, 1).contiguous() for name in STATE)
+        with torch.autocast(device, enabled=is_mixed):
+            hidden, after = self.lstm(features if is_mixed else features.to(dtype), before)
+        pairs = zip(STATE, after, strict=True)
+        return hidden, {name: x.transpose(0, 1).to(dtype) for name, x in pairs}
 
     def _actions(self, pose: Tensor, logits: Tensor | None) -> Tensor:
         """Turn the results of `_run` into actions (B T H A)."""

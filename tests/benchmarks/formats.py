@@ -189,7 +189,8 @@ def waiting(path: Path, steps: int) -> tuple[float, float]:
         for step in range(-3, steps):  # the first ones start threads and touch memory
             if step == 0:
                 began, before = perf_counter(), loader.waited
-            policy(next(batches), Generator.shared((0,), torch.device("cpu")))["total"].backward()
+            generator = Generator.shared((0,), torch.device("cpu"))
+            policy(next(batches), generator).losses["total"].backward()
             optimizer.step()
             optimizer.zero_grad()
         elapsed = perf_counter() - began

@@ -130,7 +130,7 @@ def memory(kind: str) -> None:
     optimizer = build_optimizer(policy, recipe)
     started = time.perf_counter()
     with Float32Products(), sdpa_kernel(SDPBackend.MATH):
-        policy(batch_of(policy, 1, 2, recipe.data.cameras), generator())["total"].backward()
+        policy(batch_of(policy, 1, 2, recipe.data.cameras), generator()).losses["total"].backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
     with JointTable(policy, optimizer).measure(1):
         optimizer.step()

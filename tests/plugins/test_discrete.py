@@ -166,7 +166,7 @@ def test_a_policy_overfits_a_batch(tmp_path, formulation):
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        policy(batch, noise())["total"].backward()
+        policy(batch, noise()).losses["total"].backward()
         optimizer.step()
     with torch.no_grad():
         actions = policy.eval().predict(batch, noise())

@@ -20,6 +20,8 @@ SETTINGS = [
     (replace(SMALL, loss="mse", tanh=False), replace(MIXED, bounded=False)),
     (replace(SMALL, layers=1, mlp=()), CONTINUOUS),
     (replace(SMALL, dropout=0.3), replace(MIXED, window=2)),
+    (replace(SMALL, memory="episode"), MIXED),
+    (replace(SMALL, memory="episode", layers=1), CONTINUOUS),
 ]
 CHECKS = [
     pytest.param(check, id=f"{i}-{check}")
@@ -135,6 +137,25 @@ def test_acting_forgets_what_lies_before_the_window():
         assert state["count"].tolist() == [min(t + 1, 3)] * 2
         window = head(context_from(readout[:, max(0, t - 2) : t + 1]), noise())
         torch.testing.assert_close(actions, window[:, -1])
+
+
+def test_with_an_episode_for_memory_acting_forgets_nothing():
+    head, readout = make(replace(SMALL, memory="episode")), torch.randn(2, 7, 2, 6)
+    whole = head(context_from(readout), noise())
+    state = head.initial_state(2)
+    assert {name: x.shape for name, x in state.items()} == {"h": (2, 2, 16), "c": (2, 2, 16)}
+    for t in range(7):
+        actions, state = head.act(context_from(readout[:, t : t + 1]), state, noise())
+        torch.testing.assert_close(actions, whole[:, t])
+
+
+def test_without_a_carried_state_both_memories_compute_the_same():
+    readout = torch.randn(2, 3, 2, 6)
+    actions = [
+        make(replace(SMALL, memory=memory))(context_from(readout), noise())
+        for memory in ("window", "episode")
+    ]
+    assert torch.equal(*actions)
 
 
 def test_a_row_that_begins_anew_forgets_and_the_others_remember():

@@ -40,7 +40,7 @@ def test_a_policy_learns_and_acts_without_words(tmp_path, formulation, layout):
     )
     batch = batch_of(policy, 3, horizon=MIXED.horizon, dim=MIXED.dim)
     assert batch.text_ids.shape == (3, 0)
-    policy(batch, noise())["total"].backward()
+    policy(batch, noise()).losses["total"].backward()
     assert all(p.grad is not None for p in policy.parameters())
     policy.eval()
     with torch.no_grad():

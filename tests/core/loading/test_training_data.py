@@ -71,6 +71,26 @@ def test_training_and_held_out_windows_share_no_episode(
     assert (training.windows.stride, held_out.windows.stride) == (1, 3)
 
 
+def test_in_episodes_windows_do_not_overlap_and_weights_count_episodes(
+    stores: list[EpisodeStore], tmp_path: Path
+) -> None:
+    data = opened(tmp_path, two_stores(stores), "data.sampling=episodes")
+    assert [member.windows.stride for member in data.training.members] == [2, 2]
+    loaders = data.loaders(lambda text: [1], 4, torch.device("cpu"))
+    for loader, mixture in zip(loaders, (data.training, data.validation), strict=True):
+        episodes = [set(member.windows.episodes.tolist()) for member in mixture.members]
+        drawn = loader.mixture.members
+        assert [set(member.windows.episodes.tolist()) for member in drawn] == episodes
+        assert [len(member.windows) for member in drawn] == [len(chosen) for chosen in episodes]
+    shares = loaders[0].mixture.shares
+    ours, lab = data.describe()
+    assert ours.startswith(f"ours: {shares[0] / sum(shares):.1%} of the episodes")
+    assert lab.startswith(f"lab: {shares[1] / sum(shares):.1%} of the episodes")
+    frames = sum(int(batch.action_mask[:, :, 0, 0].sum()) for batch in loaders[1].once())  # type: ignore[index]
+    held_out = [member.windows for member in data.validation.members]
+    assert frames == sum(int(w.store.length[w.episodes].sum()) for w in held_out)
+
+
 def test_several_stores_are_weighed_and_described(
     stores: list[EpisodeStore], tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ def mistakes_of(folder, more: str) -> list[str]:
 
 
 def losses_of(policy: Policy) -> dict[str, torch.Tensor]:
-    return policy(batch_of(policy), Generator.shared((0,), torch.device("cpu")))
+    return policy(batch_of(policy), Generator.shared((0,), torch.device("cpu"))).losses
 
 
 def gradients_of(policy: Policy, part: str = "backbone") -> list[torch.Tensor]:
@@ -45,6 +45,16 @@ def gradients_of(policy: Policy, part: str = "backbone") -> list[torch.Tensor]:
     losses_of(policy)["total"].backward()
     parameters = getattr(policy, part).parameters()
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+
+
+def test_an_auxiliary_head_carries_nothing(tmp_path):
+    carrying = LSTM + '\nmemory = "episode"'
+    policy = build(tmp_path, carrying, more=f"[[auxiliary]]\nlabel = 'other'\n{carrying}")
+    batch, noise = batch_of(policy), Generator.shared((0,), torch.device("cpu"))
+    losses, state = policy(batch, noise, policy.policy_head.initial_state(len(batch.episodes)))
+    later, _ = policy(batch, noise, state)
+    assert later["pose"] != losses["pose"]
+    assert later["auxiliary/other/pose"] == losses["auxiliary/other/pose"]
 
 
 def test_terms_carry_the_heads_name_and_are_weighted(tmp_path):

@@ -93,6 +93,22 @@ def batch_of(policy: Policy, window: int, instructions=INSTRUCTIONS, horizon=3, 
     )
 
 
+@pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])
+def test_the_loss_goes_on_from_a_carried_state(tmp_path, formulation):
+    memory = "policy_head.memory=episode"
+    policy = build(tmp_path, formulation, "causal", "image_text_action", memory).eval()
+    batch = batch_of(policy, 3)
+    losses, nothing = policy(batch, noise())
+    assert nothing is None
+    begun, state = policy(batch, noise(), policy.policy_head.initial_state(len(batch.episodes)))
+    assert begun == losses
+    assert not any(x.requires_grad for x in state.values())
+    going_on, later = policy(batch, noise(), state)
+    assert going_on["pose"] != losses["pose"]
+    assert not torch.equal(later["h"], state["h"])
+    going_on["total"].backward()
+
+
 def read(policy: Policy, batch: Batch, seed: int = 0) -> torch.Tensor:
     return policy.context(batch, noise(seed)).readout
 
@@ -143,7 +159,7 @@ def test_acting_frame_by_frame_equals_the_window(tmp_path, formulation, attentio
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved", "one_step"])
 def test_one_backward_reaches_all_five_parts(tmp_path, formulation):
     policy = build(tmp_path, formulation)
-    losses = policy(batch_of(policy, window_of(formulation)), noise())
+    losses = policy(batch_of(policy, window_of(formulation)), noise()).losses
     assert losses.keys() == {"total", "pose", "gripper"}
     torch.testing.assert_close(losses["total"], losses["pose"] + losses["gripper"])
     losses["total"].backward()
@@ -166,7 +182,7 @@ def test_the_instruction_and_the_image_change_the_action(tmp_path):
 def test_a_frozen_part_gets_no_gradient_and_no_dropout(tmp_path):
     policy = build(tmp_path, "policy_head", "causal", "image_text_action", "backbone.train=false")
     policy.train()
-    policy(batch_of(policy, 3), noise())["total"].backward()
+    policy(batch_of(policy, 3), noise()).losses["total"].backward()
     assert not policy.backbone.training
     assert all(p.grad is None for p in policy.backbone.parameters())
     assert any(p.grad is not None for p in policy.vision_encoder.parameters())

@@ -203,6 +203,61 @@ class HeadValidatesBatches(HeadValidatesSamples):
         return error - error.mean()
 
 
+class CarryingHead(Head):
+    """Goes on summing in the next window."""
+
+    carries = True
+
+    def totals(self, context):
+        total = context.readout.mean(2).cumsum(1)
+        return total if context.state is None else total + context.state["total"][:, None]
+
+    def forward(self, context, generator):
+        return self.actions(self.totals(context))
+
+    def next_state(self, context):
+        return {"total": self.totals(context)[:, -1]}
+
+
+class CarryingHeadStartsAfresh(CarryingHead):
+    def forward(self, context, generator):
+        return self.actions(self.history(context.readout))
+
+    def loss(self, context, batch, generator):
+        actions = self.actions(self.totals(context))
+        return {"action": masked_mse(actions, batch.actions, batch.action_mask)}
+
+
+class CarryingHeadLearnsAfresh(CarryingHead):
+    def loss(self, context, batch, generator):
+        actions = self.actions(self.history(context.readout))
+        return {"action": masked_mse(actions, batch.actions, batch.action_mask)}
+
+
+class CarryingHeadForgetsTheWindowBeforeLast(CarryingHead):
+    def next_state(self, context):
+        return {"total": self.history(context.readout)[:, -1]}
+
+
+class CarryingHeadActsOnItsOwn(CarryingHead):
+    def act(self, context, state, generator):
+        actions, state = super().act(context, {"total": state["count"][:, 1:]}, generator)
+        return actions, {"count": torch.cat([state["total"][:, :1], state["total"]], dim=1)}
+
+    def initial_state(self, rows):
+        return {"count": self.project.weight.new_zeros(rows, 1 + self.width)}
+
+
+class CarryingHeadMixesRows(CarryingHead):
+    def totals(self, context):
+        total = self.history(context.readout)
+        return total if context.state is None else total + context.state["total"].sum(0)
+
+
+class CarryingHeadLacksNextState(Head):
+    carries = True
+
+
 BROKEN = [
     (HeadAcrossSamples, {"samples_are_independent", "state_is_rows"}),
     (HeadSeesLaterFrames, {"later_frames_are_not_seen", "window_is_frame_by_frame"}),
@@ -222,12 +277,25 @@ BROKEN = [
     (HeadForgetsToSave, {"state_dict_round_trip"}),
     (HeadOverflowsInBfloat16, {"bfloat16_is_finite"}),
     (HeadOfOneFrame, {"actions_have_their_shape"}),
+    (
+        CarryingHeadStartsAfresh,
+        {"windows_with_carried_state_are_one_window"},
+    ),
+    (CarryingHeadLearnsAfresh, {"loss_reads_the_carried_state"}),
+    (
+        CarryingHeadForgetsTheWindowBeforeLast,
+        {"windows_with_carried_state_are_one_window"},
+    ),
+    (
+        CarryingHeadMixesRows,
+        {"windows_with_carried_state_are_one_window", "carried_state_is_reset_by_row"},
+    ),
 ]
 # What these compute is so wrong that other checks fail as well.
 FAIL_OTHERS_TOO = {HeadHidesState, HeadOfOneFrame, HeadDrawsGlobally}
 
 
-@pytest.mark.parametrize("build", [Head, NoisyHead, TokensHead, HeadValidatesSamples])
+@pytest.mark.parametrize("build", [Head, NoisyHead, TokensHead, HeadValidatesSamples, CarryingHead])
 def test_a_sound_head_passes_every_check(build):
     assert not failures("policy_head", build)
 
@@ -239,6 +307,15 @@ def test_a_head_can_read_no_more_than_it_declares_in_needs():
 def test_a_state_that_changes_its_keys_fails():
     errors = failures("policy_head", HeadLosesState)
     assert "expected the keys ['total'], received []" in str(errors["state_is_rows"])
+
+
+def test_a_carried_state_must_be_the_state_of_act():
+    assert "carried_state_is_reset_by_row" in failures("policy_head", CarryingHeadActsOnItsOwn)
+
+
+def test_a_head_that_carries_must_say_its_next_state():
+    errors = failures("policy_head", CarryingHeadLacksNextState)
+    assert "carries no state" in str(errors["windows_with_carried_state_are_one_window"])
 
 
 @pytest.mark.parametrize(("build", "expected"), BROKEN)

@@ -17,7 +17,7 @@ def measured(load):
     policy = build_policy(recipe, data.image_shapes, data.action_spec, data.proprio_dim)
     optimizer = build_optimizer(policy, recipe)
     training, _ = data.loaders(policy.text_encoder.tokenize, 4, torch.device("cpu"))
-    policy(next(training.batches(0)), noise())["total"].backward()
+    policy(next(training.batches(0)), noise()).losses["total"].backward()
     before = {
         name: [p.detach().clone().double() for p in m.parameters()]
         for name, m in modules_of(policy).items()

@@ -160,7 +160,7 @@ def test_one_batch_is_learned_by_the_weights_that_train(training, model, folder_
     trained = [x for x in policy.train().parameters() if x.requires_grad]
     optimizer, losses = torch.optim.AdamW(trained, lr=1e-2), []
     for _ in range(100 if training == "frozen" else 30):
-        losses.append(policy(batch, generator())["total"])
+        losses.append(policy(batch, generator()).losses["total"])
         losses[-1].backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -182,7 +182,7 @@ def test_gradient_checkpointing_changes_no_gradient(model, folder_of, tmp_path):
             for part in ("backbone", "vision_encoder")
         ]
         policy = build(tmp_path, folder_of(model), *keys).train()
-        policy(make_batch(policy, 2), generator())["total"].backward()
+        policy(make_batch(policy, 2), generator()).losses["total"].backward()
         gradients.append(
             {name: x.grad for name, x in policy.named_parameters() if x.grad is not None}
         )

@@ -158,7 +158,7 @@ def test_gradient_checkpointing_changes_no_gradient(formulation):
         policy = make(formulation=formulation).train()
         for part in ("vision_encoder", "backbone") if recomputing else ():
             recompute_blocks(getattr(policy, part), part)
-        policy(batch_of(policy), generator())["total"].backward()
+        policy(batch_of(policy), generator()).losses["total"].backward()
         gradients.append({name: p.grad for name, p in policy.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
