@@ -48,7 +48,7 @@ def step_of(name: str, *, averaged: bool, batch_size: int) -> Callable[[], None]
     generator = Generator.shared((0,), torch.device("cpu"))
 
     def step() -> None:
-        policy(batch, generator)["total"].backward()
+        policy(batch, generator).losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), recipe.train.gradient_clip)
         optimizer.step()
         optimizer.zero_grad()
