@@ -6,7 +6,7 @@ Each seed runs the whole recipe once, by the public command in a fresh process, 
 is still empty: recording, training with all of the recipe's steps, and one evaluation at the end,
 on placements that no demonstration used and without controls. The time is that of the whole
 command. It passes if the share of successful attempts is at least the target. The record of several
-seeds is the median time and the lowest success.
+seeds is the median time and the lowest success. The exit code is 0 if it passes, else 1.
 
 A checkpoint in the middle of a run is not what a shorter run gives, since the learning rate falls
 with the number of steps. So the success of checkpoints (--every) does not count, and is evaluated
@@ -35,7 +35,6 @@ import torch
 from core.evaluation.preparation import describe_environment
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
-from core.rollout.plan import task_names
 from core.rollout.results import Rate, read_evaluation
 from core.weights.checkpoint import checkpoint_folder
 from tests.benchmarks.step_profile import STEPS, WAITING, StepProfile, table as step_table
@@ -192,10 +191,9 @@ def _python(*words: str | Path) -> None:
 
 def common_overrides(options: argparse.Namespace, recipe: Recipe) -> list[str]:
     """Return the overrides of all runs: the user's, then those that the measurement needs."""
-    environment = describe_environment(recipe)
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
     evaluated = recipe.evaluate.tasks if recipe.evaluate else ()
-    tasks = task_names(evaluated, demonstrated, environment.tasks)
+    tasks = evaluated or demonstrated or tuple(describe_environment(recipe).tasks)
     measured = [
         f"evaluate.episodes={math.ceil(options.attempts / len(tasks))}",
         "evaluate.chains=0",
@@ -303,7 +301,12 @@ def as_json(
         "target": options.target,
         "machine": machine,
         "trials": [{**asdict(trial), "total": trial.total} for trial in trials],
-        "record": {**asdict(record), "total": record.trial.total},
+        "record": {
+            **asdict(record),
+            "total": record.trial.total,
+            "rate": record.success.rate,
+            "interval": record.success.interval,
+        },
         "time": shares_of_time(record.trial, step),
         "step": asdict(step) if step else None,
     }

@@ -20,6 +20,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
@@ -38,7 +39,7 @@ MATRIX, CONVOLUTIONS, ATTENTION = "matrix products", "convolutions", "attention"
 ELEMENTWISE, COPIES = "elementwise and reductions", "copies and look-ups"
 OPTIMISER, EXCHANGE, OTHER = "optimiser", "exchange between processes", "other operators"
 WAITING = "data (waiting for the loader)"
-REST = "the rest (Python, autograd, waiting for other processes)"
+REST = "the rest (Python, waiting for other processes)"
 GROUPS = (MATRIX, CONVOLUTIONS, ATTENTION, ELEMENTWISE, OPTIMISER, COPIES, EXCHANGE, OTHER)
 # Names of operators, without variants such as in place or backward. An operator that is in none of
 # these lists computes each element, or a reduction: of these there are hundreds.
@@ -151,10 +152,12 @@ def summarise(
     groups: Counter[str] = Counter()
     operators: dict[str, Counter[str]] = {}
     for event in events:
-        if event.device_type != torch.autograd.DeviceType.CPU:
+        if event.device_type != DeviceType.CPU:
             continue  # a kernel; its operator has the kernel's time, too
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         group = group_of(list(_names(event)))
+        if group == OTHER and event.is_user_annotation:
+            continue  # Python between operators, of a whole forward pass for example
         groups[group] += microseconds / 1e3 / steps
         operators.setdefault(group, Counter())[event.name] += microseconds / 1e3 / steps
     return StepProfile(
@@ -215,7 +218,7 @@ def profile_training(recipe: Recipe, steps: int) -> StepProfile | None:
             run.close()
     if not fabric.is_global_zero:
         return None
-    events = list(readings.profiler.events() or [])
+    events = list(readings.profiler.events() or [])  # type: ignore[no-untyped-call]
     on_gpu = fabric.device.type == "cuda"
     return summarise(events, readings.timed, readings.profiled, steps, on_gpu=on_gpu)
 
