@@ -38,7 +38,7 @@ from .contracts.parts import (
     TextEncoder as TextEncoder,
     VisionEncoder as VisionEncoder,
 )
-from .contracts.tokens import concatenate as concatenate, pack as pack
+from .contracts.tokens import concatenate as concatenate, mean_token as mean_token, pack as pack
 from .errors import (
     CheckpointError as CheckpointError,
     ConfigError as ConfigError,
@@ -51,6 +51,7 @@ from .errors import (
 from .policy.action_dimensions import ActionDimensions as ActionDimensions
 from .policy.attention import attend as attend
 from .policy.images import resize_images as resize_images
+from .policy.keypoints import expected_places as expected_places
 from .policy.losses import (
     masked_bce as masked_bce,
     masked_huber as masked_huber,

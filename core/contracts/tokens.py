@@ -90,3 +90,11 @@ def select_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Select M tokens of each sequence: x (S L ...), index (S M) int64 -> (S M ...)."""
     index = index.view(*index.shape, *[1] * (x.ndim - 2))
     return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+
+def mean_token(text: TokenGroup) -> Tensor:
+    """Return the mean of the tokens (B M D) -> (B D), without padding."""
+    if text.mask is None:
+        return text.tokens.mean(dim=1)
+    real = text.mask.unsqueeze(-1)
+    return text.tokens.where(real, 0).sum(dim=1) / real.sum(dim=1)

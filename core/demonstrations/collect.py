@@ -97,6 +97,7 @@ def collect(
     """
     from core.demonstrations.recording import record, run_attempts
     from core.demonstrations.schedule import DemonstrationSchedule
+    from core.environments.environment import default_tasks
     from core.store.writer import StoreWriter
 
     description = _describe_environment(spec)
@@ -105,7 +106,7 @@ def collect(
         raise DataError(
             "\n".join(f"no task is called '{name}'{did_you_mean(name, known)}" for name in unknown)
         )
-    names = list(dict.fromkeys(tasks)) or known
+    names = list(dict.fromkeys(tasks)) or default_tasks(description.tasks)
     origin = _origin(spec, description, noise)
     writer = StoreWriter(out, replace(description.info, origin=origin))
     _check_origin(out, origin)

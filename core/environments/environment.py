@@ -26,6 +26,7 @@ class Task:
     held_out: phrasings for evaluation alone; if empty, evaluation uses `instructions`.
     tier: name of the task's group, "easy" for example; "" for no group. Results report the mean
         success rate of each group.
+    by_default: whether the task is among those of a recipe or a command that names no tasks.
     """
 
     name: str
@@ -33,11 +34,17 @@ class Task:
     max_steps: int
     held_out: tuple[str, ...] = ()
     tier: str = ""
+    by_default: bool = True
 
     def instruction(self, split: Split, seed: int) -> str:
         """Return the instruction of an episode; it depends on the split and the seed alone."""
         phrasings = self.held_out if split == "evaluation" and self.held_out else self.instructions
         return phrasings[seed % len(phrasings)]
+
+
+def default_tasks(tasks: Mapping[str, Task]) -> list[str]:
+    """Return the names of the tasks that a recipe or a command has if it names none."""
+    return [name for name, task in tasks.items() if task.by_default]
 
 
 @dataclass(frozen=True)

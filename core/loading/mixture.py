@@ -213,7 +213,7 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     shares[largest_remainders] += 1
     if not shares.all():
         raise DataError(
-            f"data.stores: weights {list(weights)} leave a store without any of {total} windows; "
+            f"data.stores: weights {list(weights)} leave a store without any of {total} samples; "
             "raise the smallest"
         )
     return [int(share) for share in shares]

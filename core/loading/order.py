@@ -62,8 +62,8 @@ class EpisodeStreams:
     The i-th episode of row r is the episode at position r + R * i of the mixture's endless stream
     of shuffled episodes. Its windows follow one another in the row, and then comes episode i + 1.
 
-    A row so keeps the state of one episode from step to step, as when language models are trained
-    on consecutive segments of a text (Williams and Peng 1990; Dai et al. 2019).
+    So a row keeps to one episode from step to step, as when language models are trained on
+    consecutive segments of a text (Dai et al. 2019).
 
     mixture: a mixture with one window for each episode (`TrainingData` makes it).
     micro_batches: number of batches in an optimiser step of one process.

@@ -263,12 +263,19 @@ def _check_needs(
 
 
 def _check_sampling(recipe: Recipe, head: PolicyHead) -> None:
-    """Raise ConfigError if a head is to be trained on episodes and carries no state."""
-    if recipe.data.sampling == "episodes" and not head.carries:
+    """Raise ConfigError if a head is to be trained on episodes and cannot carry its state."""
+    if recipe.data.sampling != "episodes":
+        return
+    name = f"data.sampling: policy_head '{recipe.parts['policy_head'].component.name}'"
+    if not head.carries:
         raise ConfigError(
-            f"data.sampling: policy_head '{recipe.parts['policy_head'].component.name}' carries no "
-            'state from window to window; set it to "windows", or choose a head that does ("lstm" '
-            'with memory = "episode")'
+            f'{name} carries no state from window to window; set it to "windows", or choose a head '
+            'that does ("lstm" with memory = "episode")'
+        )
+    if type(head).next_state is PolicyHead.next_state or not head.initial_state(1):
+        raise ConfigError(
+            f"{name} says that it carries its state, and lacks a state or the method next_state; "
+            'change the plugin, or set data.sampling = "windows"'
         )
 
 

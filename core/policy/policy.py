@@ -39,7 +39,9 @@ class Objective:
 
 
 class TrainingOutput(NamedTuple):
-    """What `Policy.forward` returns; a tuple, because wrappers for several processes open tuples.
+    """What `Policy.forward` returns.
+
+    It is a tuple because DistributedDataParallel looks for tensors in tuples.
 
     losses: {name: scalar}, the terms of the loss, and their sum as "total".
     next_state: the policy head's state after the windows, tensors (B ...) without gradients; None

@@ -397,7 +397,9 @@ def _keys_without_effect(train: TrainConfig | None, optimizer: Choice | None) ->
     if accepts_argument(optimizer.component.build, "betas"):
         return []
     name = optimizer.component.name
-    return [f"train.betas: the optimizer '{name}' has no betas; drop the key"]
+    return [
+        f"train.betas: the optimizer '{name}' has no betas; drop the key, or choose another one"
+    ]
 
 
 def _contradictions(

@@ -30,7 +30,7 @@ from core.environments.recovery import (
 )
 from core.environments.workers import EnvironmentFailed
 from core.episodes.episode import VISUAL, StoreInfo
-from core.rollout.plan import BLANK, FORGETTING, PlannedAttempt, PlannedChain, PlannedRollout
+from core.rollout.plan import BLANK, BLANK_HISTORY, PlannedAttempt, PlannedChain, PlannedRollout
 from core.rollout.results import ChainResult, EpisodeResult, Result
 
 
@@ -42,7 +42,7 @@ class Attempt:
     max_steps: an attempt fails if its task is not done after this many control steps.
     blank: if None, the policy sees everything; if a collection of names, the policy sees black
         images, and zeros for the features with these names.
-    forgets: whether the policy forgets all earlier observations before each of its steps.
+    blank_history: whether the policy forgets all earlier observations before each of its steps.
     recording: whether `frames` and `commands` are collected.
     observation: the newest observation, as the policy sees it.
     success: whether the task is done.
@@ -56,7 +56,7 @@ class Attempt:
     seed: int
     max_steps: int
     blank: Collection[str] | None = None
-    forgets: bool = False
+    blank_history: bool = False
     recording: bool = False
     observation: Observation = field(init=False)
     success: bool = False
@@ -124,7 +124,7 @@ def start_rollout(
         planned.policy_seed,
         tasks[planned.task].max_steps,
         blank=visual if planned.condition == BLANK else None,
-        forgets=planned.condition == FORGETTING,
+        blank_history=planned.condition == BLANK_HISTORY,
         recording=should_record(planned),
     )
     return _roll_out_attempt(planned, attempt, replan_steps)

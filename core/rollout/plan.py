@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from zlib import crc32
 
-from core.environments.environment import EVALUATION_SEEDS, Task
+from core.environments.environment import EVALUATION_SEEDS, Task, default_tasks
 from core.errors import did_you_mean
 from core.recipe.sections import EvaluateConfig
 from core.rollout.results import STANDARD, ChainResult, Result
 
 # the control conditions, called controls; the only other condition is STANDARD
-BLANK, SWAPPED, FORGETTING = "blank_images", "swapped_words", "blank_history"
+BLANK, SWAPPED, BLANK_HISTORY = "blank_images", "swapped_words", "blank_history"
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def planned_rollout(result: Result) -> PlannedRollout:
 def task_names(
     evaluated: Sequence[str], demonstrated: Sequence[str], tasks: Mapping[str, Task]
 ) -> list[str]:
-    """Return the tasks of [evaluate], else the tasks of [demonstrations], else all tasks."""
-    return list(evaluated or demonstrated or tasks)
+    """Return the tasks of [evaluate], else those of [demonstrations], else those by default."""
+    return list(evaluated or demonstrated) or default_tasks(tasks)
 
 
 def recipe_mistakes(

@@ -19,8 +19,8 @@ STANDARD = "standard"
 class EpisodeResult:
     """The result of one attempt.
 
-    condition: "standard", or the name of the control under which the policy acted: "blank_images"
-        or "swapped_words".
+    condition: "standard", or the name of the control under which the policy acted: "blank_images",
+        "swapped_words" or "blank_history".
     success: whether the task was done.
     steps: control steps until the attempt ended.
     failure: None, or why the environment failed; the attempt then counts as failed.

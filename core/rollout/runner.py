@@ -57,7 +57,7 @@ def run_rollouts(
             return
         if seeds := {i: attempt.seed for i, attempt in attempts.items() if attempt.steps == 0}:
             state = actor.reset(state, seeds)
-        if forgetful := [i for i, attempt in attempts.items() if attempt.forgets]:
+        if forgetful := [i for i, attempt in attempts.items() if attempt.blank_history]:
             state = actor.forget(state, forgetful)
         observations, instructions = _policy_inputs(actor.info, attempts, num_rows)
         with stopwatch.policy_step(busy_rows=len(attempts)):

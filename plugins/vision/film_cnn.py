@@ -10,8 +10,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import ConfigError, Register, TokenGroup, VisionEncoder, hookimpl, resize_images
-from plugins.vision.conditioning import expected_places, mean_token
+from core import (
+    ConfigError,
+    Register,
+    TokenGroup,
+    VisionEncoder,
+    expected_places,
+    hookimpl,
+    mean_token,
+    resize_images,
+)
 
 STRIDE = 4  # side of a feature map's cell, in pixels
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core import ConfigError, TokenGroup, import_library
+from core import ConfigError, TokenGroup, expected_places, import_library
 from core.policy.recomputation import recompute_blocks
 from core.testing import Setup, checks_for
 from core.weights import Pretrained
-from plugins.vision.conditioning import expected_places
-from plugins.vision.timm_vit import TimmConfig, TimmEncoder
+from plugins.vision.timm_vit.encoder import TimmConfig, TimmEncoder
 
 timm = import_library("timm")
 VIT = TimmConfig(model="test_vit", image_size=32)
@@ -204,12 +203,22 @@ def test_a_summary_is_a_grid_of_patches_and_their_keypoints():
     torch.testing.assert_close(places, summary.places(expected_places(maps))[0])
 
 
+def test_settings_of_the_summary_are_refused_without_it():
+    with pytest.raises(ValueError, match="grid and keypoints: no effect without tokens"):
+        replace(VIT, grid=4, keypoints=8)
+
+
 @pytest.mark.parametrize(
     ("changes", "text_width", "mistake"),
     [
         ({"model": "test_resnet", "film": True}, 4, "film: the blocks of 'test_resnet' do not all"),
-        ({"film": True}, 0, "film: the image is seen by the instruction, and there is none"),
+        ({"film": True}, 0, "film: the instruction scales and shifts the image's features"),
         ({"model": "test_resnet", "tokens": "summary"}, 4, "'summary' needs a square map"),
+        (
+            {"model": "swin_tiny_patch4_window7_224", "image_size": 64, "tokens": "summary"},
+            4,
+            "'summary' needs a square map",
+        ),
         ({"tokens": "summary", "grid": 3}, 4, "2 x 2 patches cannot be merged to 3 x 3 tokens"),
     ],
 )

@@ -11,6 +11,8 @@ from plugins.environments.tabletop.instructions import HELD_OUT, INSTRUCTIONS
 from plugins.environments.tabletop.scene import Start, State
 from plugins.environments.tabletop.shows import Past, Show
 
+MEMORY = "memory"  # tier of the tasks that need memory; a recipe has them only if it names them
+
 # returns whether a task is done, given the state at its beginning and the present state
 Oracle = Callable[[State, State], bool]
 
@@ -67,7 +69,7 @@ class TabletopTask:
     memory: MemoryRules | None = None
 
 
-def worded(
+def make_task(
     kind: str, name: str, max_steps: int, tier: str, colour: str = "", below: str = ""
 ) -> Task:
     """Return a task with the instructions of its kind, some of them for evaluation alone.
@@ -75,4 +77,11 @@ def worded(
     colour, below: colours of the block that is moved, and of the block below it.
     """
     texts = tuple(text.format(c=colour, b=below) for text in INSTRUCTIONS[kind])
-    return Task(name, texts[:-HELD_OUT], max_steps, held_out=texts[-HELD_OUT:], tier=tier)
+    return Task(
+        name,
+        texts[:-HELD_OUT],
+        max_steps,
+        held_out=texts[-HELD_OUT:],
+        tier=tier,
+        by_default=tier != MEMORY,
+    )

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from plugins.environments.tabletop import experts, oracles
-from plugins.environments.tabletop.definition import MemoryRules, TabletopTask, worded
+from plugins.environments.tabletop.definition import MEMORY, MemoryRules, TabletopTask, make_task
 from plugins.environments.tabletop.scene import (
     BUTTON,
     COLOURS,
@@ -76,7 +76,7 @@ def _press_three_times() -> TabletopTask:
     """
     rules = MemoryRules(prepare=_without_show, choose=_never)
     return TabletopTask(
-        worded("press_three_times", "press_three_times", 120, "memory"),
+        make_task("press_three_times", "press_three_times", 120, MEMORY),
         _is_pressed_three_times,
         experts.press_three_times,
         memory=rules,
@@ -108,7 +108,7 @@ def _lift_shown() -> TabletopTask:
     """
     rules = MemoryRules(prepare=_show_colour, choose=_lifted_block)
     return TabletopTask(
-        worded("lift_shown", "lift_shown", 120, "memory"),
+        make_task("lift_shown", "lift_shown", 120, MEMORY),
         _is_answered,
         experts.lift_shown,
         memory=rules,
@@ -140,7 +140,7 @@ def _put_back() -> TabletopTask:
     """
     rules = MemoryRules(prepare=_take_side, choose=_chosen_side, goes_on=_is_held_in_the_middle)
     return TabletopTask(
-        worded("put_back", "put_back", 140, "memory"), _is_put_back, experts.put_back, memory=rules
+        make_task("put_back", "put_back", 140, MEMORY), _is_put_back, experts.put_back, memory=rules
     )
 
 
@@ -204,7 +204,7 @@ def _move_first_again() -> TabletopTask:
     """
     rules = MemoryRules(prepare=_show_motions, choose=_moved_fixture)
     return TabletopTask(
-        worded("move_first_again", "move_first_again", 120, "memory"),
+        make_task("move_first_again", "move_first_again", 120, MEMORY),
         _is_moved_again,
         experts.move_first_again,
         needs={"drawer": 0.0},
@@ -263,7 +263,7 @@ def _press_after_second_blink() -> TabletopTask:
     rules = MemoryRules(prepare=_show_blinks, choose=_press_of_the_button)
     longest = 2 * (LONGEST_GAP + BLINK) + PRESS_TIME
     return TabletopTask(
-        worded("press_after_second_blink", "press_after_second_blink", longest, "memory"),
+        make_task("press_after_second_blink", "press_after_second_blink", longest, MEMORY),
         _is_answered,
         experts.press_after_show,
         memory=rules,

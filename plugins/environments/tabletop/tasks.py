@@ -5,13 +5,13 @@ from functools import partial
 
 from core.environments import Task
 from plugins.environments.tabletop import experts, oracles
-from plugins.environments.tabletop.definition import TabletopTask, worded
+from plugins.environments.tabletop.definition import TabletopTask, make_task
 from plugins.environments.tabletop.memory_tasks import memory_tasks
 from plugins.environments.tabletop.scene import BUTTON, COLOURS, DRAWER_TRAVEL, SLIDER_END
 
 
 def _task(kind: str, name: str, max_steps: int, colour: str = "", below: str = "") -> Task:
-    return worded(kind, name, max_steps, kind, colour, below)
+    return make_task(kind, name, max_steps, kind, colour, below)
 
 
 def _lift(colour: str) -> TabletopTask:

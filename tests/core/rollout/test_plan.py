@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
-from core.environments.environment import EVALUATION_SEEDS
+from core.environments.environment import EVALUATION_SEEDS, Task
 from core.recipe.sections import EvaluateConfig
 from core.rollout.plan import (
     BLANK,
@@ -116,6 +116,9 @@ def test_tasks_are_those_of_evaluate_or_of_demonstrations_or_all():
     assert task_names(["a"], ["b"], TASKS) == ["a"]
     assert task_names([], ["b"], TASKS) == ["b"]
     assert task_names([], [], TASKS) == NAMES
+    named_only = {**TASKS, "hard": Task("hard", ("do it",), 9, by_default=False)}
+    assert task_names([], [], named_only) == NAMES
+    assert task_names(["hard"], [], named_only) == ["hard"]
 
 
 def test_each_mistake_of_the_recipe_is_a_line():

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from core.rollout.plan import BLANK, FORGETTING, PlannedAttempt, PlannedChain, planned_rollout
+from core.rollout.plan import BLANK, BLANK_HISTORY, PlannedAttempt, PlannedChain, planned_rollout
 from tests.core.rollout.factories import (
     ATTEMPTS,
     FIRST_SEED,
@@ -70,9 +70,9 @@ def test_rows_are_reset_exactly_when_an_attempt_or_a_task_of_a_chain_begins(scri
 
 
 def test_the_policy_forgets_before_each_step_of_a_forgetful_attempt_alone(scripted_actor):
-    plan = [*attempts(1, FORGETTING), *attempts(1)]
+    plan = [*attempts(1, BLANK_HISTORY), *attempts(1)]
     results = run_plan(scripted_actor, plan).results
-    steps = sum(result.steps for result in results if result.condition == FORGETTING)
+    steps = sum(result.steps for result in results if result.condition == BLANK_HISTORY)
     assert 0 < sum(map(len, scripted_actor.forgotten)) == steps
     assert all(len(rows) <= 2 for rows in scripted_actor.forgotten)
 

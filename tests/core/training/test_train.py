@@ -256,7 +256,7 @@ def test_stores_that_do_not_go_together_are_refused_in_a_line_each(mixed_file, t
 def test_an_encoder_that_mixes_cameras_refuses_a_store_that_lacks_one(
     mixed_file, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("plugins.vision.timm_vit.TimmEncoder.separates_cameras", False)
+    monkeypatch.setattr("plugins.vision.timm_vit.encoder.TimmEncoder.separates_cameras", False)
     assert train(mixed_file, tmp_path / "run") != 0
     assert (
         "'timm_vit' mixes cameras, and not every store has all; set data.cameras"

@@ -1,10 +1,10 @@
-"""Keypoints against numpy; FiLM and the summary are tested with the encoders."""
+"""Keypoints against numpy."""
 
 import numpy as np
 import pytest
 import torch
 
-from plugins.vision.conditioning import expected_places
+from core import expected_places
 
 
 def test_expected_places_against_numpy():
@@ -17,6 +17,17 @@ def test_expected_places_against_numpy():
     var_x = (weights * (x - mean_x[..., None, None]) ** 2).sum((2, 3))
     expected = np.concatenate([mean_y, var_y, mean_x, var_x], axis=1)
     np.testing.assert_allclose(expected_places(logits), expected, atol=1e-12)
+
+
+def test_half_precision_keeps_the_variance_of_a_sharp_map():
+    logits = torch.randn(2, 3, 8, 8).bfloat16() * 4
+    expected = expected_places(logits.double())
+    received = expected_places(logits)
+    assert received.dtype == torch.bfloat16
+    torch.testing.assert_close(received.double(), expected, rtol=1e-2, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        received = expected_places(logits.float())
+    torch.testing.assert_close(received.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_peak_is_found_where_it_is():

@@ -15,16 +15,14 @@ from torch import Tensor, nn
 
 from core import (
     ConfigError,
-    Register,
     TokenGroup,
     VisionEncoder,
     did_you_mean,
-    hookimpl,
     import_library,
     resize_images,
 )
 from core.weights import Pretrained, check_state_dict, filter_keys
-from plugins.vision.conditioning import FiLM, Summary
+from plugins.vision.timm_vit.conditioning import FiLM, Summary
 
 # keys that change the network, and timm's names for them
 TIMM_ARGUMENTS = {
@@ -55,7 +53,7 @@ class TimmConfig:
     """side of a patch in pixels, only for models whose patches can be set; default: timm's."""
     film: bool = False
     """whether the instruction scales and shifts the input of every block (FiLM); only for Vision
-    Transformers.
+    Transformers that train (train = true), because FiLM begins by changing nothing.
     """
     tokens: Literal["all", "patches", "pooled", "summary"] = "all"
     """"all": all tokens of the model; "patches": all tokens except class and register tokens;
@@ -67,6 +65,16 @@ class TimmConfig:
     keypoints: Annotated[int, Gt(0)] = 32
     """number of keypoints per camera of "summary"."""
 
+    def __post_init__(self) -> None:
+        changed = [
+            key for key in ("grid", "keypoints") if getattr(self, key) != getattr(TimmConfig, key)
+        ]
+        if changed and self.tokens != "summary":
+            raise ValueError(
+                f"{' and '.join(changed)}: no effect without tokens = 'summary'; drop the key, or "
+                "set tokens"
+            )
+
 
 class TimmEncoder(VisionEncoder):
     """Runs all cameras and frames as one batch.
@@ -75,8 +83,8 @@ class TimmEncoder(VisionEncoder):
     batch normalisation use the statistics of the batch.
 
     `film` lets the instruction act on the image in every block, as in RT-1 and OpenVLA-OFT. With
-    `film` and the keypoints of "summary", a small model learns from scratch, from a hundred
-    thousand frames, which place in the image a word means.
+    `film` and the keypoints of "summary", a small model learns from scratch which place in the
+    image a word means (docs/results.md).
 
     `pretrained` takes a file or folder with all of a timm model's weights; `pretrained = true`
     downloads the weights that timm publishes.
@@ -176,15 +184,16 @@ class TimmEncoder(VisionEncoder):
     def _instructed(self, text: TokenGroup, images: int) -> Iterator[None]:
         """Let the instructions (B M text_width) act on the model's blocks, within the context.
 
-        images: number of successive images for which an instruction counts.
+        images: number of consecutive images that share one instruction (T V).
         """
         if self.film is None:
             yield
             return
         hooks = []
         for block, (scale, shift) in zip(self.blocks, self.film(text), strict=True):
-            change = 1 + scale.repeat_interleave(images, 0), shift.repeat_interleave(images, 0)
-            hooks.append(block.register_forward_pre_hook(partial(_modulate, change)))
+            factor = 1 + scale.repeat_interleave(images, dim=0)
+            summand = shift.repeat_interleave(images, dim=0)
+            hooks.append(block.register_forward_pre_hook(partial(_modulate, factor, summand)))
         try:
             yield
         finally:
@@ -230,7 +239,8 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
         model = timm.create_model(config.model, pretrained=False, num_classes=0, **sizes)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
-            f"vision_encoder: timm cannot build '{config.model}' with {sizes}: {error}"
+            f"vision_encoder: timm cannot build '{config.model}' with {sizes}: {error}; change "
+            f"these settings (here called {', '.join(TIMM_ARGUMENTS)}), or choose another model"
         ) from error
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if patch and any(config.image_size % side for side in patch):
@@ -247,24 +257,23 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
 
 def _build_film(config: TimmConfig, model: Any, text_width: int) -> FiLM:
     """Build FiLM for the model's blocks; raises ConfigError if it cannot act on them."""
-    width, blocks = getattr(model, "embed_dim", None), getattr(model, "blocks", None)
-    if not isinstance(width, int) or blocks is None:
+    if not _is_vision_transformer(model):
         raise ConfigError(
             f"vision_encoder.film: the blocks of '{config.model}' do not all pass on tokens of one "
             "width, as a Vision Transformer's do; set film = false, or choose another model"
         )
     if not text_width:
         raise ConfigError(
-            "vision_encoder.film: the image is seen by the instruction, and there is none; set "
-            "film = false"
+            "vision_encoder.film: the instruction scales and shifts the image's features, and this "
+            "text encoder gives none; set film = false, or choose another text encoder"
         )
-    return FiLM(text_width, width, len(blocks))
+    return FiLM(text_width, model.embed_dim, len(model.blocks))
 
 
 def _build_summary(config: TimmConfig, model: Any) -> Summary:
     """Build the tokens of "summary"; raises ConfigError if the patches do not fit the grid."""
     rows, columns = getattr(getattr(model, "patch_embed", None), "grid_size", (0, 0))
-    if not rows or rows != columns:
+    if not _is_vision_transformer(model) or not rows or rows != columns:
         raise ConfigError(
             f"vision_encoder.tokens: 'summary' needs a square map of patches, and '{config.model}' "
             "has none; choose 'all', 'patches' or 'pooled'"
@@ -277,17 +286,24 @@ def _build_summary(config: TimmConfig, model: Any) -> Summary:
     return Summary(model.num_features, rows, config.grid, config.keypoints)
 
 
+def _is_vision_transformer(model: Any) -> bool:
+    """Return whether all blocks pass on tokens (n N D) of one width."""
+    return isinstance(getattr(model, "embed_dim", None), int) and hasattr(model, "blocks")
+
+
 def _modulate(
-    change: tuple[Tensor, Tensor],
+    factor: Tensor,
+    summand: Tensor,
     block: nn.Module,  # noqa: ARG001 (a hook gets the block, too)
     inputs: tuple[Any, ...],
 ) -> tuple[Any, ...]:
     """Scale and shift the tokens (n N D) that a block is about to receive.
 
-    change: factor and summand (n 1 D). The function is a forward pre-hook of PyTorch.
+    factor, summand: (n 1 D).
+
+    The function is a forward pre-hook of PyTorch.
     """
     tokens, *others = inputs
-    factor, summand = change
     return tokens * factor + summand, *others
 
 
@@ -307,7 +323,7 @@ def _download(config: TimmConfig) -> Mapping[str, Tensor]:
     if changed := [key for key in TIMM_ARGUMENTS if getattr(config, key) is not None]:
         raise ConfigError(
             f"pretrained: {', '.join(changed)} would change the network, so timm's published "
-            "weights would not fit; drop one of the two"
+            "weights would not fit; drop them, or drop pretrained"
         )
     sizes = _image_size_settings(timm, config)
     try:
@@ -319,9 +335,3 @@ def _download(config: TimmConfig) -> Mapping[str, Tensor]:
     if config.tokens != "pooled":
         model.reset_classifier(0, "")
     return model.state_dict()  # type: ignore[no-any-return]
-
-
-@hookimpl
-def register_vision_encoders(register: Register) -> None:
-    """Register "timm_vit"."""
-    register("timm_vit", TimmConfig, TimmEncoder)

@@ -1,10 +1,10 @@
-"""What the built-in vision encoders share: FiLM by the instruction, and keypoints."""
+"""What lets a small Vision Transformer bind words to places: FiLM, and a summary by keypoints."""
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from core import TokenGroup
+from core import TokenGroup, expected_places, mean_token
 
 
 class FiLM(nn.Module):
@@ -30,14 +30,6 @@ class FiLM(nn.Module):
         return [tuple(layer(instruction).chunk(2, dim=-1)) for layer in self.layers]
 
 
-def mean_token(text: TokenGroup) -> Tensor:
-    """Return the mean of the tokens (B M D) -> (B D), without padding."""
-    if text.mask is None:
-        return text.tokens.mean(dim=1)
-    real = text.mask.unsqueeze(-1)
-    return text.tokens.where(real, 0).sum(dim=1) / real.sum(dim=1)
-
-
 class Summary(nn.Module):
     """Summarises a square map of patches by a small grid of tokens and one token for keypoints.
 
@@ -60,19 +52,3 @@ class Summary(nn.Module):
         tokens = rearrange(self.merge(square), "n d y x -> n (y x) d")
         maps = rearrange(self.keypoints(patches), "n (y x) k -> n k y x", y=self.side)
         return torch.cat([tokens, self.places(expected_places(maps)).unsqueeze(1)], dim=1)
-
-
-def expected_places(logits: Tensor) -> Tensor:
-    """Apply a spatial softmax to K maps (n K Y X) -> mean positions and their variances (n 4*K).
-
-    The result holds K means of the row, K variances of the row, K means of the column and K
-    variances of the column, in this order. Rows and columns are coordinates in [-1, 1].
-    """
-    weights = rearrange(logits.flatten(2).softmax(-1), "n k (y x) -> n k y x", y=logits.shape[2])
-    moments = []
-    for marginal in (weights.sum(dim=3), weights.sum(dim=2)):  # (n K Y), (n K X)
-        steps = marginal.shape[-1]
-        place = torch.linspace(-1, 1, steps, device=logits.device, dtype=logits.dtype)
-        mean = marginal @ place
-        moments += [mean, marginal @ place**2 - mean**2]
-    return torch.cat(moments, dim=1)
