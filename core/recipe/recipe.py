@@ -136,15 +136,23 @@ def _plain(value: Any) -> Any:
 
 
 def load_recipe(
-    path: Path, overrides: Iterable[str], catalogue: Catalogue, environment: str | None = None
+    path: Path,
+    overrides: Iterable[str],
+    catalogue: Catalogue,
+    environment: str | None = None,
+    for_acting: bool = False,
 ) -> Recipe:
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
     overrides: `section.key=value` pairs from the command line.
     environment: name of an environment that replaces the recipe's environment. If the two differ,
         the recipe's `evaluate.tasks` and [demonstrations] are dropped.
+    for_acting: whether the recipe's policy will only act. [optimizer] is then ignored, because the
+        plugin of the optimiser need not be installed where a policy acts.
     """
     values = read_toml(path, "the recipe")
+    if for_acting:
+        values.pop("optimizer", None)
     rename_former_keys(values)
     if environment is not None:
         _replace_environment(values, environment)
@@ -171,7 +179,7 @@ def load_recipe_of_run(
     ]
     if mistakes:
         raise ConfigError(mistakes)
-    return load_recipe(run / "recipe.toml", overrides, catalogue, environment)
+    return load_recipe(run / "recipe.toml", overrides, catalogue, environment, for_acting=True)
 
 
 # ------------------------------------------------------------------- from a file to plain tables

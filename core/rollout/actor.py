@@ -155,7 +155,7 @@ def load_actor(
     Raises CheckpointError, and ConfigError if the recipe does not fit the installed plugins.
     """
     source = choose_checkpoint(run, checkpoint)
-    recipe = load_recipe(run / "recipe.toml", [], load_plugins())
+    recipe = load_recipe(run / "recipe.toml", [], load_plugins(), for_acting=True)
     info, action_normalizer, proprio_normalizer = _read_state(source, store)
     shapes = {name: (3, camera.height, camera.width) for name, camera in info.cameras.items()}
     policy = build_policy(

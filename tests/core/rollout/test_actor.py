@@ -162,6 +162,14 @@ def test_the_best_checkpoint_has_the_lowest_error(trained):
     assert choose_checkpoint(trained, "last").step == load_actor(trained).checkpoint.step == 7
 
 
+def test_acting_needs_no_plugin_of_the_optimiser(trained):
+    recipe = trained / "recipe.toml"
+    text = recipe.read_text(encoding="utf-8")
+    assert 'name = "adamw"' in text
+    recipe.write_text(text.replace('name = "adamw"', 'name = "elsewhere"'), encoding="utf-8")
+    assert load_actor(trained).horizon > 0
+
+
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="holds no checkpoint; name the folder of a run"):
         load_actor(tmp_path)
