@@ -207,6 +207,16 @@ def test_a_head_that_carries_nothing_is_refused(recipe_file, tmp_path, capsys):
     assert "data.sampling: policy_head 'lstm' carries no state from window to window" in shown
 
 
+def test_a_head_that_only_says_that_it_carries_is_refused(
+    recipe_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delattr("plugins.heads.lstm.LSTMHead.next_state")
+    assert train(recipe_file, tmp_path / "run", *EPISODES) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "says that it carries its state, and lacks a state or the method next_state" in shown
+
+
 def test_a_carried_state_of_another_shape_is_refused(recipe_file, tmp_path, capsys):
     folder = tmp_path / "run"
     assert train(recipe_file, folder, *EPISODES, "train.steps=2") == 0
