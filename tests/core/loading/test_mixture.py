@@ -52,7 +52,7 @@ def test_weights_may_be_as_large_as_numbers_are() -> None:
 
 
 def test_a_weight_that_gives_no_window_is_refused() -> None:
-    with pytest.raises(DataError, match="leave a store without any of 10 windows"):
+    with pytest.raises(DataError, match="leave a store without any of 10 samples"):
         apportion(10, [1.0, 1e6])
 
 
