@@ -7,7 +7,8 @@
 
 STORE holds the demonstrations of the recipe, recipes/data/tabletop_colours.zarr for example. RUN
 is the folder of a trained run that both checkouts can read: train it with the older one. Each
-checkout reads its own copy of the recipe, and may have other module names than this one.
+checkout reads its own copy of the recipe, and may have other module names than this one. If the
+main recipe is not the same in both, choose one that is, with --recipe.
 
 A round measures both checkouts, one after the other, each in a fresh process; the order changes
 from round to round. A ratio is this checkout's speed over the other's in the same round.
