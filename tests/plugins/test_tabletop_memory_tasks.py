@@ -166,8 +166,8 @@ def test_a_block_held_in_the_middle_does_not_tell_where_it_came_from(table: Tabl
         frames.append(frames_while_waiting(table)[-WINDOW:])
         assert np.linalg.norm(table.state().tcp[:2] - MIDDLE) < 1e-3
     for one, other in zip(*frames, strict=True):
-        # In MuJoCo 3.3.0 the hand's place differs by 0.1 mm between the sides, and its pitch by 0.001
-        # rad. The noise with which demonstrations are recorded is several times larger.
+        # In MuJoCo 3.3.0 the hand's place differs by 0.1 mm between the sides, and its pitch by
+        # 0.001 rad. The noise with which demonstrations are recorded is several times larger.
         np.testing.assert_allclose(one.proprio[:3], other.proprio[:3], atol=3e-4)
         np.testing.assert_allclose(one.proprio[3:6], other.proprio[3:6], atol=3e-3)
         np.testing.assert_allclose(one.proprio[6:], other.proprio[6:], atol=1e-4)
