@@ -45,6 +45,8 @@ class Loadable(Protocol):
     source: the folder, or the name on the Hugging Face hub, from which `pretrained = true` loads;
         None if the part has no such default.
 
+    Without this ability, a part can only start from the checkpoint of a run.
+
     An optional attribute `extra_parameters` names the parameters that no published weights contain;
     checkpoints always include these parameters.
     """

@@ -31,6 +31,7 @@ from core.recipe.sections import AugmentationConfig
 from core.registry.components import call_build, missing_arguments
 from core.registry.hookspecs import ComponentKind
 from core.weights.pretrained import FrozenWeights, Pretrained, checksum
+from core.weights.run_weights import RunWeights, is_run
 
 # {kind of part: its abstract class, and the number of arguments of each method}; a plugin whose
 # method takes another number of arguments was written for another edition of the contract
@@ -54,14 +55,14 @@ def build_policy(
     from_checkpoint: bool = False,
     quantized: bool = True,
 ) -> Policy:
-    """Build the policy that a recipe describes, with published weights loaded.
+    """Build the policy that a recipe describes, with pretrained weights loaded.
 
     cameras: {name: (C, Y, X)}.
     features: {name: feature} of the features that encoders and heads can read in addition to
         images.
     embodiments: names of the stores that the policy is trained on.
     from_checkpoint: whether a checkpoint will be loaded next; if so, this function loads only
-        published weights that checkpoints leave out.
+        pretrained weights that checkpoints leave out.
     quantized: False quantises no weights, whatever the recipe says.
 
     Raises ConfigError for parts that do not fit together, or that refuse their configuration.
@@ -77,9 +78,9 @@ def build_policy(
     policy.frozen_weights = _find_frozen_weights(policy, recipe)
     if quantized:
         _quantize(policy, recipe)
-    for where, module, part in _parts_and_heads(policy, recipe):
+    for where, name, part in _parts_and_heads(recipe):
         if part.settings.gradient_checkpointing:
-            recompute_blocks(module, where)
+            recompute_blocks(policy.get_submodule(name), where)
     return policy
 
 
@@ -279,35 +280,61 @@ def _check_sampling(recipe: Recipe, head: PolicyHead) -> None:
         )
 
 
-def _parts_and_heads(policy: Policy, recipe: Recipe) -> Iterator[tuple[str, nn.Module, Part]]:
-    """Yield for each part and head: its name in messages, its module, its section of the recipe."""
+def _parts_and_heads(recipe: Recipe) -> Iterator[tuple[str, str, Part]]:
+    """Yield for each part and head: its name in messages, its name in the policy, its section."""
     for kind, part in recipe.parts.items():
-        yield kind, getattr(policy, kind), part
+        yield kind, kind, part
     for label, part in recipe.auxiliary.items():
-        yield f"auxiliary '{label}'", policy.auxiliary[label], part
+        yield f"auxiliary '{label}'", f"auxiliary.{label}", part
 
 
 def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> None:
-    """Load the published weights that the recipe names for each part; open each source once."""
-    sources: dict[str, Pretrained] = {}
-    for where, module, part in _parts_and_heads(policy, recipe):
-        settings = part.settings
-        if not settings.pretrained or (from_checkpoint and not settings.keeps_pretrained_weights):
+    """Load the weights that the recipe names for each part; open each source once."""
+    runs: dict[str, RunWeights] = {}
+    published: dict[str, Pretrained] = {}
+    for where, name, part in _parts_and_heads(recipe):
+        source = part.settings.pretrained
+        if not source or (from_checkpoint and not part.settings.keeps_pretrained_weights):
             continue
-        name = f"{where}.pretrained: '{part.component.name}'"
-        if not isinstance(module, Loadable):
-            raise ConfigError(f"{name} has no published weights to load; drop it")
-        source = module.source if settings.pretrained is True else settings.pretrained
-        if source is None:
-            raise ConfigError(f"{name} names no source; write a folder or a name")
         try:
-            module.load_pretrained(sources.setdefault(source, Pretrained(source)))
+            if isinstance(source, str) and is_run(source):
+                modules = _with_projection(policy, name)
+                runs.setdefault(source, RunWeights(source)).load(modules)
+            else:
+                _load_published(policy.get_submodule(name), part, published)
         except ConfigError as error:
             raise ConfigError([f"{where}.{line}" for line in error.mistakes]) from None
 
 
+def _with_projection(policy: Policy, name: str) -> dict[str, nn.Module]:
+    """Return a part and, if it is an encoder, the projection of its tokens; each by its name."""
+    modules = {name: policy.get_submodule(name)}
+    modality = name.removesuffix("_encoder")
+    if modality in policy.projections:
+        modules[f"projections.{modality}"] = policy.projections[modality]
+    return modules
+
+
+def _load_published(module: nn.Module, part: Part, sources: dict[str, Pretrained]) -> None:
+    """Load published weights into a part.
+
+    sources: {source: its weights} of the sources that are open already; a further one is added.
+    """
+    name, pretrained = part.component.name, part.settings.pretrained
+    if not isinstance(module, Loadable):
+        no_run = "" if pretrained is True else f", and '{pretrained}' is no folder of a run"
+        raise ConfigError(
+            f"pretrained: '{name}' has no published weights to load{no_run}; name the folder of a "
+            "run (with recipe.toml and checkpoints), or drop it"
+        )
+    source = module.source if pretrained is True else str(pretrained)
+    if source is None:
+        raise ConfigError(f"pretrained: '{name}' names no source; write a folder or a name")
+    module.load_pretrained(sources.setdefault(source, Pretrained(source)))
+
+
 def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
-    """Find the published weights that are not trained, so that checkpoints can leave them out."""
+    """Find the pretrained weights that are not trained, so that checkpoints can leave them out."""
     weights: dict[str, Tensor] = {}
     for kind, part in recipe.parts.items():
         if not part.settings.keeps_pretrained_weights:

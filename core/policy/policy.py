@@ -66,7 +66,7 @@ class Policy(nn.Module):
     auxiliary: {label: auxiliary head}.
     objectives: {label: objective} of all heads; the policy head's label is "policy_head".
     frozen_parts: parts that `freeze` has frozen; they stay in evaluation mode.
-    frozen_weights: published weights that checkpoints leave out.
+    frozen_weights: pretrained weights that checkpoints leave out.
     """
 
     def __init__(

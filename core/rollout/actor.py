@@ -1,6 +1,6 @@
 """A trained policy that acts: it turns observations and instructions into actions.
 
-Loading the policy needs the run's folder, but neither the data nor the environment. Published
+Loading the policy needs the run's folder, but neither the data nor the environment. Pretrained
 weights that training left unchanged are read from their source.
 """
 

@@ -171,7 +171,7 @@ def _values_by_key(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as {"section.key": value}; a list of tables in the recipe becomes one value.
 
     A store is represented by its label and not by its path, so that it may be moved before a run is
-    resumed.
+    resumed. For the same reason, auxiliary heads are without the source of their first weights.
     """
     values: dict[str, Any] = {}
     for name, section in tomllib.loads(recipe.as_toml()).items():
@@ -184,6 +184,8 @@ def _values_by_key(recipe: Recipe) -> dict[str, Any]:
         label = StoreConfig(Path(store["path"]), store.get("name")).label
         stores.append({**store, "path": None, "name": label})
     values["data.stores"] = stores
+    heads = values.get("auxiliary", [])
+    values["auxiliary"] = [{**head, "pretrained": None} for head in heads]
     return values
 
 

@@ -221,9 +221,11 @@ def load_weights(
             f"{checkpoint.folder}: the weights do not fit the recipe's parts: {'; '.join(problems)}"
         )
     if checkpoint.state.get("left_out", 0) != frozen.checksum:
+        parts = ", ".join(sorted({name.partition(".")[0] for name in frozen.names}))
         raise CheckpointError(
-            f"{checkpoint.folder}: the weights that `pretrained` names are no longer those "
-            "it was trained on; restore that source"
+            f"{checkpoint.folder}: the weights that `pretrained` names for {parts} are no longer "
+            "those it was trained on; restore that source (of a run, the checkpoint that was the "
+            "newest then), or start a new run with --output"
         )
 
 

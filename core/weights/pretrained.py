@@ -217,7 +217,7 @@ def _open(path: Path) -> Mapping[str, Tensor]:
             return _open_shards(path / f"{name}.index.json")
     raise ConfigError(
         f"pretrained: {path} holds no weights: expected {' or '.join(WEIGHT_FILES)}, "
-        "or an index of shards"
+        "or an index of shards; a run's folder holds recipe.toml"
     )
 
 

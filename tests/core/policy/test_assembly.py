@@ -1,4 +1,4 @@
-"""From a recipe to a policy: heads whose needs are not met, and parts of another edition."""
+"""From a recipe to a policy: needs that are not met, other editions, and weights from a run."""
 
 from dataclasses import dataclass, replace
 
@@ -17,13 +17,16 @@ from core import (
     VisionEncoder,
 )
 from core.policy.assembly import build_policy
-from core.recipe.recipe import Recipe, load_recipe
+from core.policy.policy import Policy
+from core.recipe.recipe import PARTS as KINDS, Recipe, load_recipe
 from core.registry.components import Component, Plugin
+from core.weights.checkpoint import save_checkpoint
 from plugins.backbones.transformer import Transformer
 from tests.strangers import CAMERAS, PARTS, batch_of, catalogue
 
 ACTION = ActionSpec(window=1, horizon=2, dim=3)
 STRANGER = Plugin("stranger", "joinery-stranger", "1.2")
+MLP = '[[auxiliary]]\nname = "mlp"\nhidden_size = 8'
 LSTM = 'name = "lstm"\nhidden_size = 8\nlayers = 1\nmlp = [8]'
 
 
@@ -232,3 +235,159 @@ def test_a_backbone_of_the_first_edition_is_told_what_to_read(tmp_path):
     policy = build(with_part(load(tmp_path), "backbone", FirstEditionBackbone))
     with pytest.raises(ConfigError, match=r"is_action, which is gone: sequence\.kind says"):
         policy(batch_of(policy, 1), None)
+
+
+# --------------------------------------------------------------------------------- weights of a run
+
+
+class Loudness(Backbone):
+    """A third party's backbone, which cannot load published weights."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.width = 32
+        self.loudness = nn.Parameter(torch.rand(32))
+        self.register_buffer("offset", torch.rand(32))
+
+    def forward(self, sequence: TokenSequence):
+        return sequence.tokens * self.loudness + self.offset
+
+
+def saved_run(folder, recipe: Recipe) -> Policy:
+    """Write a run of one checkpoint into a folder; return its policy, which no other one equals."""
+    torch.manual_seed(1)
+    policy = build(recipe)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+    save_checkpoint(folder, policy, optimizer, {"step": 5}, 1, policy.frozen_weights)
+    (folder / "recipe.toml").write_text(recipe.as_toml())
+    return policy
+
+
+def starting_from(recipe: Recipe, source, *names: str) -> Recipe:
+    """Return the recipe with `pretrained = source` for the kinds and labels in `names`."""
+
+    def parts(group):
+        return {
+            name: replace(part, settings=replace(part.settings, pretrained=str(source)))
+            if name in names
+            else part
+            for name, part in group.items()
+        }
+
+    return replace(recipe, parts=parts(recipe.parts), auxiliary=parts(recipe.auxiliary))
+
+
+def equal_names(left: Policy, right: Policy) -> set[str]:
+    """Return the names of the weights that are the same in two policies."""
+    others = right.state_dict()
+    return {name for name, x in left.state_dict().items() if torch.equal(x, others[name])}
+
+
+@pytest.mark.parametrize(
+    ("part", "prefixes"),
+    [
+        ("vision_encoder", ("vision_encoder.", "projections.vision.")),
+        ("text_encoder", ("text_encoder.", "projections.text.")),
+        ("backbone", ("backbone.",)),
+        ("action_tokens", ("action_tokens.",)),
+        ("policy_head", ("policy_head.",)),
+        ("mlp", ("auxiliary.mlp.",)),
+    ],
+)
+def test_a_part_starts_with_the_weights_of_a_run(tmp_path, part, prefixes):
+    recipe = load(tmp_path, f"{LSTM}\n{MLP}")
+    source = saved_run(tmp_path / "run", recipe)
+    torch.manual_seed(0)
+    fresh = build(recipe)
+    torch.manual_seed(0)
+    started = build(starting_from(recipe, tmp_path / "run", part))
+    own = {name for name in source.state_dict() if name.startswith(prefixes)}
+    assert own
+    assert all(any(name.startswith(prefix) for name in own) for prefix in prefixes)
+    assert own - equal_names(source, fresh), "these weights are random without the run"
+    assert own <= equal_names(source, started)
+    assert source.state_dict().keys() - own <= equal_names(fresh, started)
+
+
+def test_all_parts_can_start_from_one_run(tmp_path):
+    recipe = load(tmp_path, f"{LSTM}\n{MLP}")
+    source = saved_run(tmp_path / "run", recipe)
+    started = build(starting_from(recipe, tmp_path / "run", *KINDS, "mlp"))
+    assert equal_names(source, started) == source.state_dict().keys()
+
+
+def test_a_part_of_a_third_party_that_loads_nothing_itself_starts_from_a_run(tmp_path):
+    recipe = with_part(load(tmp_path), "backbone", Loudness)
+    source = saved_run(tmp_path / "run", recipe)
+    started = build(starting_from(recipe, tmp_path / "run", "backbone"))
+    assert {"backbone.loudness", "backbone.offset"} <= equal_names(source, started)
+
+
+def test_from_a_checkpoint_only_frozen_parts_are_read_from_the_run(tmp_path):
+    recipe = load(tmp_path)
+    saved_run(tmp_path / "run", recipe)
+    recipe = starting_from(recipe, tmp_path / "run", "backbone")
+    (tmp_path / "run").rename(tmp_path / "gone")
+    build_policy(recipe, CAMERAS, ACTION, 5, from_checkpoint=True)
+    part = recipe.parts["backbone"]
+    part = replace(part, settings=replace(part.settings, train=False))
+    frozen = replace(recipe, parts={**recipe.parts, "backbone": part})
+    with pytest.raises(ConfigError, match=rf"and '{tmp_path / 'run'}' is no folder of a run; name"):
+        build_policy(frozen, CAMERAS, ACTION, 5, from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        (
+            "backbone",
+            ("depth = 2", "depth = 1"),
+            r"^backbone\.pretrained: '.*/step_00000005' does not fit; unexpected: backbone\.",
+        ),
+        (
+            "text_encoder",
+            ("width = 32", "width = 24"),
+            r"^text_encoder\.pretrained: .*; unexpected: projections\.text\.bias, projections\.",
+        ),
+        (
+            "other",
+            ('name = "mlp"', 'name = "mlp"\nlabel = "other"'),
+            r"^auxiliary 'other'\.pretrained: .*; missing: auxiliary\.other\.",
+        ),
+    ],
+)
+def test_a_part_that_does_not_fit_the_run_is_one_line(tmp_path, part, change, message):
+    saved_run(tmp_path / "run", load(tmp_path, f"{LSTM}\n{MLP}"))
+    recipe = load(tmp_path, f"{LSTM}\n{MLP}", change)
+    with pytest.raises(ConfigError, match=message) as caught:
+        build(starting_from(recipe, tmp_path / "run", part))
+    assert len(caught.value.mistakes) == 1
+
+
+@pytest.mark.parametrize("train", ["false", '"lora"'])
+def test_weights_that_the_run_took_from_elsewhere_are_taken_from_there(tmp_path, train):
+    saved_run(tmp_path / "first", load(tmp_path))
+    keys = f'name = "transformer"\ntrain = {train}\npretrained = "{tmp_path / "first"}"'
+    saved_run(tmp_path / "second", load(tmp_path, LSTM, ('name = "transformer"', keys)))
+    with pytest.raises(ConfigError) as caught:
+        build(starting_from(load(tmp_path), tmp_path / "second", "backbone"))
+    (line,) = caught.value.mistakes
+    assert line.startswith(f"backbone.pretrained: the run '{tmp_path / 'second'}' ")
+    reason = f'pretrained = "{tmp_path / "first"}"' if train == "false" else "joinery export"
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (True, "backbone.pretrained: 'transformer' has no published weights to load; name the"),
+        ("empty", "to load, and '{folder}/empty' is no folder of a run; name the folder of a run"),
+    ],
+)
+def test_a_part_that_loads_nothing_itself_asks_for_a_run(tmp_path, source, message):
+    (tmp_path / "empty").mkdir()
+    value = "true" if source is True else f'"{source}"'
+    change = 'name = "transformer"', f'name = "transformer"\npretrained = {value}'
+    with pytest.raises(ConfigError) as caught:
+        build(load(tmp_path, LSTM, change))
+    assert message.format(folder=tmp_path) in str(caught.value)

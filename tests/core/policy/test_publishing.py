@@ -159,7 +159,8 @@ def test_other_published_weights_than_before_are_noticed(home, tmp_path, capsys)
     hub["text_model.model.layers.0.ffn.fc1.bias"] += 1
     save_file(hub, moved / "hub" / "model.safetensors", metadata={"format": "pt"})
     assert export.main([str(moved / "run"), str(tmp_path / "out")]) == 1
-    assert "no longer those it was trained on; restore that source" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "for backbone, vision_encoder are no longer those it was trained on; restore" in shown
 
 
 def test_an_export_has_the_adapters_merged_and_transformers_loads_it(home, tmp_path):

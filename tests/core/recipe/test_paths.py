@@ -4,6 +4,11 @@ from pathlib import Path
 import pytest
 
 from core.recipe.paths import RecipePaths
+from core.recipe.recipe import Part
+from core.registry.components import Component, Plugin
+from core.registry.part_settings import PartSettings
+
+KEYS = {"backbone.pretrained"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,16 @@ def test_paths_of_the_command_line_start_at_the_current_folder(folder):
     assert config.path == Path.cwd() / "data.zarr"
     assert config.model == str(Path.cwd() / "someone" / "model")
     assert config.entries == (Entry(Path.cwd() / "a"),)
+
+
+@pytest.mark.parametrize(("overridden_keys", "start"), [(set(), "recipes"), (KEYS, "current")])
+def test_the_source_of_weights_starts_where_other_paths_do(
+    folder, tmp_path, overridden_keys, start
+):
+    component = Component("backbone", "any", Config, Config, Plugin("any", "any", "1"))
+    part = Part(component, Config(), PartSettings(pretrained="someone/model"))
+    settings = RecipePaths(folder, overridden_keys).of_part(part, "backbone").settings
+    assert settings.pretrained == str(tmp_path / start / "someone" / "model")
 
 
 def test_a_name_without_a_folder_stays_a_name_on_a_hub(folder):

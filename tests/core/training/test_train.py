@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import import_library
-from core.errors import ConfigError
+from core.errors import CheckpointError, ConfigError
 from core.rollout.actor import load_actor
 from core.weights.checkpoint import checkpoints
 from tests.core.training.runs import metrics, train
@@ -51,6 +51,88 @@ def test_published_weights_are_trained_acted_with_and_resumed(
     shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
     settings[0] = f"vision_encoder.pretrained={moved}"
     assert train(recipe_file, tmp_path / "run", *settings, resume=True) == 0
+
+
+@pytest.fixture
+def source(recipe_file, tmp_path):
+    """A finished run of the small recipe."""
+    assert train(recipe_file, tmp_path / "source", "train.seed=5") == 0
+    return tmp_path / "source"
+
+
+def weights_of(run):
+    return load_file(checkpoints(run)[-1].folder / "model.safetensors")
+
+
+def train_on(run):
+    """Save a later checkpoint with other weights, as if the run had trained on."""
+    newest = checkpoints(run)[-1]
+    later = shutil.copytree(newest.folder, newest.folder.with_name("step_00000099"))
+    save_file({name: 2 * x for name, x in weights_of(run).items()}, later / "model.safetensors")
+
+
+def test_a_part_from_a_run_trains_and_goes_on_without_it(
+    recipe_file, source, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    setting = "backbone.pretrained=source"  # relative to the current folder
+    still = "train.learning_rate=0.0"
+    assert train(recipe_file, tmp_path / "run", setting, still) == 0
+    before, after = weights_of(source), weights_of(tmp_path / "run")
+    same = {name for name, x in before.items() if torch.equal(after[name], x)}
+    assert {name for name in before if name.startswith("backbone.")} <= same
+    assert "action_tokens.action" in before.keys() - same
+    shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
+    shutil.rmtree(source)
+    assert load_actor(tmp_path / "run")
+    assert train(recipe_file, tmp_path / "run", setting, still, resume=True) == 0
+
+
+def test_a_frozen_part_from_a_run_is_left_out_resumed_and_acted_with(recipe_file, source, tmp_path):
+    settings = [f"backbone.pretrained={source}", "backbone.train=false"]
+    assert train(recipe_file, tmp_path / "run", *settings) == 0
+    newest = checkpoints(tmp_path / "run")[-1]
+    assert not [name for name in weights_of(tmp_path / "run") if name.startswith("backbone.")]
+    expected = {n: x for n, x in weights_of(source).items() if n.startswith("backbone.")}
+    policy = load_actor(tmp_path / "run").policy
+    assert all(torch.equal(policy.state_dict()[name], x) for name, x in expected.items())
+    model = (newest.folder / "model.safetensors").read_bytes()
+    shutil.rmtree(newest.folder)
+    moved = source.rename(tmp_path / "moved")
+    settings[0] = f"backbone.pretrained={moved}"
+    assert train(recipe_file, tmp_path / "run", *settings, resume=True) == 0
+    assert (newest.folder / "model.safetensors").read_bytes() == model
+
+
+def test_a_frozen_part_notices_that_its_run_is_another_one(recipe_file, source, tmp_path, capsys):
+    run, settings = tmp_path / "run", [f"backbone.pretrained={source}", "backbone.train=false"]
+    assert train(recipe_file, run, *settings) == 0
+    newest = checkpoints(run)[-1].folder
+    message = f"{newest}: the weights that `pretrained` names for backbone are no longer those"
+    train_on(source)
+    with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
+        load_actor(run)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(source / "checkpoints" / "step_00000099")
+    assert load_actor(run), "the former checkpoint is the newest again"
+    shutil.rmtree(source / "checkpoints")
+    with pytest.raises(ConfigError, match=r"^backbone\.pretrained: the run '.*' has no checkpoint"):
+        load_actor(run)
+    capsys.readouterr()
+    assert train(recipe_file, run, *settings, resume=True) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_auxiliary_head_from_a_run_goes_on_without_it(recipe_file, tmp_path):
+    head = '[[auxiliary]]\nname = "lstm"\nhidden_size = 8\nlayers = 1\nmlp = [8]\n'
+    text = recipe_file.read_text()
+    recipe_file.write_text(text + head)
+    assert train(recipe_file, tmp_path / "source") == 0
+    recipe_file.write_text(f'{text}{head}pretrained = "source"\n')  # relative to the recipe
+    assert train(recipe_file, tmp_path / "run") == 0
+    shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
+    shutil.rmtree(tmp_path / "source")
+    assert train(recipe_file, tmp_path / "run", resume=True) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""Weights from a run: its newest checkpoint, what fits, and why something is not there."""
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import ConfigError
+from core.weights.checkpoint import checkpoint_folder, save_checkpoint
+from core.weights.run_weights import RunWeights, is_run
+
+
+class Parts(nn.Module):
+    """Two parts with names as in a policy; one has a buffer."""
+
+    def __init__(self, seed: int, width: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.backbone = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
+        self.backbone[1].running_mean += seed
+        self.projections = nn.ModuleDict({"vision": nn.Linear(2, 3)})
+
+    def load(self, weights: RunWeights) -> None:
+        vision = self.projections["vision"]
+        weights.load({"backbone": self.backbone, "projections.vision": vision})
+
+
+def save(run, step, model, averages=None):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_checkpoint(run, model, optimizer, {"step": step}, 9, averages=averages or {})
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with two checkpoints; the weights of each depend on its step."""
+    for step in (1, 2):
+        save(tmp_path / "run", step, Parts(seed=step))
+    (tmp_path / "run" / "recipe.toml").touch()
+    return tmp_path / "run"
+
+
+def is_equal(left: nn.Module, right: nn.Module) -> bool:
+    states = left.state_dict(), right.state_dict()
+    assert states[0].keys() == states[1].keys()
+    return all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_the_newest_checkpoint_fills_parameters_and_buffers(run):
+    model = Parts(seed=0)
+    model.load(RunWeights(str(run)))
+    assert is_equal(model, Parts(seed=2))
+
+
+def test_only_the_named_modules_are_filled(run):
+    model = Parts(seed=0)
+    RunWeights(str(run)).load({"backbone": model.backbone})
+    assert is_equal(model.backbone, Parts(seed=2).backbone)
+    assert is_equal(model.projections, Parts(seed=0).projections)
+
+
+def test_all_parts_take_the_same_checkpoint_while_the_run_trains_on(run):
+    weights, model = RunWeights(str(run)), Parts(seed=0)
+    weights.load({"backbone": model.backbone})
+    save(run, 3, Parts(seed=3))
+    weights.load({"projections.vision": model.projections["vision"]})
+    assert is_equal(model, Parts(seed=2))
+
+
+def test_averages_are_taken_where_the_run_kept_them(run):
+    average = torch.full((4, 3), 7.0)
+    save(run, 3, Parts(seed=3), {"backbone.0.weight": average})
+    model = Parts(seed=0)
+    model.load(RunWeights(str(run)))
+    assert torch.equal(model.backbone[0].weight, average)
+    assert torch.equal(model.backbone[0].bias, Parts(seed=3).backbone[0].bias)
+
+
+def test_what_does_not_fit_is_listed_and_nothing_is_filled(run):
+    model, untouched = Parts(seed=0, width=5), Parts(seed=0, width=5)
+    model.projections["vision"] = nn.Linear(2, 3, bias=False)
+    with pytest.raises(ConfigError) as caught:
+        model.load(RunWeights(str(run)))
+    (line,) = caught.value.mistakes
+    folder = checkpoint_folder(run, 2)
+    assert line.startswith(f"pretrained: '{folder}' does not fit; unexpected: projections.vision.")
+    assert "misshapen: backbone.0.weight (4, 3) instead of (5, 3), backbone.0.bias" in line
+    assert is_equal(model.backbone, untouched.backbone)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            'train = false\npretrained = "/models/vlm"',
+            "the run '{run}' did not train its backbone, and its checkpoints leave out these "
+            'weights; name the source that it took them from: pretrained = "/models/vlm"',
+        ),
+        ("train = false\npretrained = true", "took them from: pretrained = true"),
+        (
+            'train = "lora"\npretrained = true',
+            "the run '{run}' trained adapters of its backbone, which do not fit a part without "
+            "them; write them into its weights by `joinery export {run} OUT` and name OUT",
+        ),
+        ("train = false\npretrained = false", "does not fit; missing: backbone.1.weight"),
+        ("train = true", "does not fit; missing: backbone.1.weight"),
+        ("train = ", "cannot read '{run}/recipe.toml'"),
+    ],
+)
+def test_the_reason_is_given_where_the_run_has_not_saved_the_weights(run, section, message):
+    model = Parts(seed=3)
+    model.backbone = nn.Sequential(model.backbone[0])
+    save(run, 3, model)
+    (run / "recipe.toml").write_text(f"[backbone]\n{section}\n")
+    with pytest.raises(ConfigError) as caught:
+        Parts(seed=0).load(RunWeights(str(run)))
+    (line,) = caught.value.mistakes
+    assert line.startswith("pretrained: ")
+    assert message.format(run=run) in line
+
+
+def test_a_run_without_a_checkpoint_is_named(tmp_path):
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(ConfigError, match=rf"the run '{tmp_path}' has no checkpoint; let it train"):
+        Parts(seed=0).load(RunWeights(str(tmp_path)))
+
+
+def test_a_run_is_a_folder_with_a_recipe_and_no_weights_beside_it(run, monkeypatch):
+    assert is_run(str(run))
+    assert not is_run(str(run.parent))
+    assert not is_run(str(run / "recipe.toml"))
+    monkeypatch.chdir(run.parent)
+    assert not is_run("run"), "it is a name on the hub"
+    (run / "model.safetensors.index.json").touch()
+    assert not is_run(str(run)), "these are published weights"
