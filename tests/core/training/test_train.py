@@ -88,14 +88,20 @@ def test_a_part_from_a_run_trains_and_goes_on_without_it(
     assert train(recipe_file, tmp_path / "run", setting, still, resume=True) == 0
 
 
-def test_a_frozen_part_from_a_run_is_left_out_resumed_and_acted_with(recipe_file, source, tmp_path):
-    settings = [f"backbone.pretrained={source}", "backbone.train=false"]
+@pytest.mark.parametrize("train_backbone", ["false", "lora"])
+def test_a_frozen_part_from_a_run_is_left_out_resumed_and_acted_with(
+    recipe_file, source, tmp_path, train_backbone
+):
+    settings = [f"backbone.pretrained={source}", f"backbone.train={train_backbone}"]
     assert train(recipe_file, tmp_path / "run", *settings) == 0
     newest = checkpoints(tmp_path / "run")[-1]
-    assert not [name for name in weights_of(tmp_path / "run") if name.startswith("backbone.")]
+    saved = [name for name in weights_of(tmp_path / "run") if name.startswith("backbone.")]
+    assert all(".lora_" in name for name in saved)
+    assert bool(saved) == (train_backbone == "lora")
+    state = load_actor(tmp_path / "run").policy.state_dict()
+    acting = {name.replace(".base_layer", ""): x for name, x in state.items()}
     expected = {n: x for n, x in weights_of(source).items() if n.startswith("backbone.")}
-    policy = load_actor(tmp_path / "run").policy
-    assert all(torch.equal(policy.state_dict()[name], x) for name, x in expected.items())
+    assert all(torch.equal(acting[name], x) for name, x in expected.items())
     model = (newest.folder / "model.safetensors").read_bytes()
     shutil.rmtree(newest.folder)
     moved = source.rename(tmp_path / "moved")
