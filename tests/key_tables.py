@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.formats import ConventionOverride
 from core.recipe.recipe import PARTS
-from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS, StoreConfig
+from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS, StageConfig, StoreConfig
 from core.registry.catalogue import load_plugins
 from core.registry.components import Component, Parameter, parameters_of
 from core.registry.hookspecs import ComponentKind
@@ -37,6 +37,7 @@ def tables() -> Iterator[tuple[str, str, type]]:
     """(page, heading, configuration) of every table that stands in the docs."""
     for name, config in {**SECTIONS, **ENVIRONMENT_SECTIONS}.items():
         yield "recipes.md", f"## [{name}]", config
+    yield "recipes.md", "## [[train.stages]]", StageConfig
     yield "recipes.md", "## The five parts", PartSettings
     for kind in (*PARTS, "optimizer"):
         for component in built_in(kind):

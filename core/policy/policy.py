@@ -3,7 +3,7 @@
 The module core/policy/assembly.py makes a policy from a recipe.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self
 
@@ -97,37 +97,55 @@ class Policy(nn.Module):
     # ------------------------------------------------------------------------------------- training
 
     def forward(
-        self, batch: Batch, generator: Generator, state: State | None = None
+        self,
+        batch: Batch,
+        generator: Generator,
+        state: State | None = None,
+        counted: Collection[str] = (),
     ) -> TrainingOutput:
         """Return the named terms of the loss with their sum, and the policy head's next state.
 
         state: the policy head's state before the windows, for a head that carries; None: every
             window begins afresh. Auxiliary heads always begin afresh.
+        counted: whose terms are returned: "policy_head", "auxiliary/<label>", or a part with terms
+            of its own; empty: all.
 
         Terms of the policy head keep their names. The name of any other term begins with the part
         that returns the term: "vision_encoder/..." or "auxiliary/<label>/...".
 
-        Raises JoineryError if the batch has no actions and every term needs actions.
+        Raises JoineryError if no term is left: the batch has no actions and every term needs them,
+        or `counted` names only parts without terms.
         """
         heads = {
             name: head
             for name, head in self._heads().items()
-            if batch.actions is not None or not head.needs_actions
+            if (batch.actions is not None or not head.needs_actions)
+            and (not counted or _owner(name) in counted)
         }
-        needs = frozenset[Need]().union(*(head.needs for head in heads.values()))
-        context, terms = self._observe(batch, needs, generator, targets=batch)
+        readers = [*heads.values(), *([] if state is None else [self.policy_head])]
+        needs = frozenset[Need]().union(*(head.needs for head in readers))
+        context, part_terms = self._observe(batch, needs, generator, targets=batch)
+        terms = {
+            name: loss
+            for name, loss in part_terms.items()
+            if not counted or name.partition("/")[0] in counted
+        }
         for name, head in heads.items():
             objective = self.objectives.get(name, Objective())
             head_context = context.detached() if objective.insulate else context
-            prefix = f"auxiliary/{name}/"
+            prefix = f"{_owner(name)}/"
             if name == "policy_head":
                 head_context, prefix = replace(head_context, state=state), ""
             for term, loss in head.loss(head_context, batch, generator).items():
                 terms[prefix + term] = objective.weight * loss
         if not terms:
+            if batch.actions is None:
+                raise JoineryError(
+                    "the batch has no actions, and no head or part has a loss without them; "
+                    "give actions, or add a head with needs_actions = False"
+                )
             raise JoineryError(
-                "the batch has no actions, and no head or part has a loss without them; "
-                "give actions, or add a head with needs_actions = False"
+                f"no loss counts: {', '.join(counted)} returned none; name a head in `losses`"
             )
         losses = {"total": torch.stack(list(terms.values())).sum(), **terms}
         if state is None:
@@ -339,3 +357,8 @@ class Policy(nn.Module):
         for part in self.frozen_parts:
             part.eval()
         return self
+
+
+def _owner(head: str) -> str:
+    """Return the name of a head in the names of its terms, from its name in the policy."""
+    return head if head == "policy_head" else f"auxiliary/{head}"

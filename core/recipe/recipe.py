@@ -36,6 +36,7 @@ from core.recipe.sections import (
     EvaluateConfig,
     TrainConfig,
 )
+from core.recipe.stages import check_stages
 from core.registry.catalogue import Catalogue
 from core.registry.components import KEYS_OF_EVERY_PART, NAME, Component, accepts_argument
 from core.registry.hookspecs import ComponentKind
@@ -259,6 +260,8 @@ class _Checker:
         self.mistakes.extend(_contradictions(data, action, demonstrations, evaluate))
         self.mistakes.extend(_keys_without_effect(train, optimizer))
         self.mistakes.extend(check_needs(parts, auxiliary, self.catalogue))
+        if train:
+            self.mistakes.extend(check_stages(train.stages, parts, auxiliary))
         if self.mistakes or not (train and data and augmentation and action and optimizer):
             return None
         return Recipe(

@@ -17,6 +17,30 @@ from core.store.location import Address
 MOST_DEMONSTRATIONS = 100_000
 
 
+# `fill` finds unknown keys in a section, and pydantic finds unknown keys in a table inside it
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class StageConfig:
+    """One of several stages of training."""
+
+    steps: Positive
+    """optimiser steps of the stage."""
+    parts: tuple[str, ...]
+    """which parts train: names of their sections, "projections" for the layers between encoders and
+    backbone, and "auxiliary/LABEL" for an auxiliary head. All other parts keep their weights.
+    """
+    losses: tuple[str, ...] = ()
+    """whose losses count: "policy_head", "auxiliary/LABEL", or a part that has a loss of its own;
+    an empty list means all.
+    """
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("parts names none, so nothing would train; name one")
+        _raise_if_repeated(self.parts, "parts")
+        _raise_if_repeated(self.losses, "losses")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How the parts are trained together."""
@@ -75,10 +99,20 @@ class TrainConfig:
     """
     joint_table_every: Positive = 100
     """steps between measurements of the joint-training table; the first step is always measured."""
+    stages: tuple[StageConfig, ...] = ()
+    """stages of training, each a table [[train.stages]]. They follow each other, and begin again
+    until `steps` are done. Without stages, all parts train together in every step.
+    """
 
     def __post_init__(self) -> None:
         if self.schedule == "constant" and self.decay != 1.0:
             raise ValueError('decay has no effect with schedule = "constant"; drop one of the two')
+        round_steps = sum(stage.steps for stage in self.stages)
+        if self.stages and self.steps % round_steps:
+            raise ValueError(
+                f"steps {self.steps} must be a multiple of the steps of all stages together "
+                f"= {round_steps}"
+            )
         if self.batch_size % (self.accumulation * self.devices):
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of accumulation x devices "
@@ -86,8 +120,7 @@ class TrainConfig:
             )
 
 
-# `fill` finds unknown keys in a section, and pydantic finds unknown keys in a table inside it
-@with_config(ConfigDict(extra="forbid"))
+@with_config(ConfigDict(extra="forbid"))  # as for StageConfig
 @dataclass(frozen=True)
 class StoreConfig:
     """One of several stores to train on together."""

@@ -33,7 +33,9 @@ from core.training.reporting import (
     raise_if_not_finite,
     raise_if_weights_broken,
 )
+from core.training.schedule import begins_stage
 from core.training.signals import StopSignal
+from core.training.stages import StagedTraining
 from core.training.validation import Validation, validate
 from core.weights.checkpoint import checkpoint_folder, save_checkpoint
 
@@ -66,6 +68,7 @@ class Run:
     task_of: Mapping[str, str]
     action_dim: int
     inference: Mapping[str, Any]
+    stages: StagedTraining
     joint_table: JointTable
     averages: WeightAverages | None
     metrics: MetricsLog | None
@@ -106,6 +109,7 @@ def fit(run: Run, first: int) -> int:
             # generator, which is seeded here.
             seed_everything((config.seed * 1_000_003 + done * world + rank) % 2**32, verbose=False)
             learning_rate_factor = set_learning_rate(optimizer.optimizer, done, config)
+            counted_losses = run.stages.enter(done)
             is_due = _joint_table_is_due(step, config)
             joint_table = run.joint_table.measure(step) if is_due else nullcontext()
             micro_batches = []
@@ -116,7 +120,8 @@ def fit(run: Run, first: int) -> int:
                 generator = Generator.shared(key, fabric.device)
                 state = state_before(run.policy.policy_head, run.carried[micro], batch)
                 with fabric.no_backward_sync(run.module, enabled=micro < config.accumulation - 1):
-                    losses, run.carried[micro] = run.module(batch, generator, state)
+                    losses, run.carried[micro] = run.module(batch, generator, state, counted_losses)
+                    run.stages.check(done, losses["total"])
                     fabric.backward(losses["total"] / config.accumulation)
                 micro_batches.append((losses, batch.episodes))
             gradient_norm = fabric.clip_gradients(
@@ -150,18 +155,22 @@ def after_step(run: Run, step: int) -> None:
 
 
 def _joint_table_is_due(step: int, config: TrainConfig) -> bool:
-    return step in (1, config.steps) or step % config.joint_table_every == 0
+    return _joint_table_is_printed(step, config) or step % config.joint_table_every == 0
+
+
+def _joint_table_is_printed(step: int, config: TrainConfig) -> bool:
+    return step in (1, config.steps) or begins_stage(step - 1, config)
 
 
 def _report_joint_table(run: Run) -> None:
-    """Write the newest joint-training table; print the table at the first and the last step."""
+    """Write the newest joint-training table; print the first and last one, and one per stage."""
     table = run.joint_table
     for row in table.rows:
         values = asdict(row)
         part = values.pop("part")
         metrics = {f"joint/{part}/{name}": float(value) for name, value in values.items()}
         _write(run, table.step, metrics)
-    if table.step in (1, run.recipe.train.steps):
+    if _joint_table_is_printed(table.step, run.recipe.train):
         run.console.print(render(table))
 
 

@@ -85,7 +85,8 @@ class JointTable:
             for old, new in zip(before, after, strict=True)
         ]
         change = torch.stack(changes).norm() if changes else torch.zeros(())
-        rates = [group["lr"] for group in self.optimizer.param_groups if group["part"] == name]
+        groups = self.optimizer.param_groups if after else []
+        rates = [group["lr"] for group in groups if group["part"] == name]
         return JointRow(
             part=name,
             parameters=sum(parameter_count(p) for p in module.parameters()),

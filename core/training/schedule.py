@@ -1,4 +1,4 @@
-"""Schedules: how the learning rate rises and falls, as a function of the step alone."""
+"""Schedules: the learning rate and the stage of training, as functions of the step alone."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,9 +23,37 @@ def schedule_factor(step: int, train: TrainConfig) -> float:
     falls as the schedule says. With a short fall (`decay` below 1), the schedule is that of Hu et
     al. 2024 (warmup-stable-decay). If "rsqrt" falls from the end of the warm-up on, its factor is
     sqrt(warmup_steps / step) (Vaswani et al. 2017).
+
+    If the recipe goes through its stages once, each stage has such a schedule of its own. If the
+    stages take turns, there is one schedule for the whole run.
     """
+    steps = train.steps
+    if steps == sum(stage.steps for stage in train.stages):
+        number, begin = stage_at(step, train)
+        step, steps = step - begin, train.stages[number].steps
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps
-    decay_steps = train.decay * max(1, train.steps - train.warmup_steps)
-    progress = max(0.0, 1.0 - (train.steps - step) / decay_steps)
+    decay_steps = train.decay * max(1, steps - train.warmup_steps)
+    progress = max(0.0, 1.0 - (steps - step) / decay_steps)
     return SCHEDULES[train.schedule](progress, decay_steps / max(1, train.warmup_steps))
+
+
+def stage_at(done: int, train: TrainConfig) -> tuple[int, int]:
+    """Return which stage follows `done` steps, and how many steps were done when it began.
+
+    Stages follow each other, and the first one follows the last.
+    """
+    round_steps = sum(stage.steps for stage in train.stages)
+    begin = done - done % round_steps
+    for number, stage in enumerate(train.stages):
+        if done < begin + stage.steps:
+            return number, begin
+        begin += stage.steps
+    raise AssertionError("a round of stages covers all its steps")
+
+
+def begins_stage(done: int, train: TrainConfig) -> bool:
+    """Return whether a stage begins after `done` steps for the first time."""
+    if not train.stages or done >= sum(stage.steps for stage in train.stages):
+        return False
+    return stage_at(done, train)[1] == done

@@ -30,6 +30,7 @@ from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer
 from core.training.reporting import Display, MetricsLog
 from core.training.signals import StopSignal
+from core.training.stages import StagedTraining
 from core.weights.checkpoint import Checkpoint, checkpoints, load_carried, load_checkpoint
 
 # keys that may change when a run is resumed, because the weights do not depend on them
@@ -95,15 +96,15 @@ def _strategy(recipe: Recipe) -> str:
     """Return the name of Fabric's strategy for the run.
 
     If a head is insulated, or reads layers or vision, some weights of the backbone may get no
-    gradient. In that case, a run of several processes must find out which weights have gradients
-    before it exchanges the gradients, and this search costs time. It is not needed if no head is
-    insulated and all heads read only the readout.
+    gradient, and in a stage, the weights of the parts that rest get none. In these cases, a run of
+    several processes must find out which weights have gradients before it exchanges the gradients,
+    and this search costs time. Otherwise it is not needed.
     """
     heads = [recipe.parts["policy_head"], *recipe.auxiliary.values()]
     some_gradients_are_missing = any(
         getattr(head.component.build, "needs", True) or head.kind_settings.insulate
         for head in heads
-    )
+    ) or bool(recipe.train.stages)
     if some_gradients_are_missing and recipe.train.devices > 1:
         return "ddp_find_unused_parameters_true"
     return recipe.train.strategy
@@ -232,6 +233,7 @@ def _set_up(
         task_of=data.task_of(),
         action_dim=data.action_spec.dim,
         inference=inference,
+        stages=StagedTraining(policy, config),
         joint_table=JointTable(policy, optimizer),
         averages=averages,
         metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,

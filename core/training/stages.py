@@ -1,0 +1,65 @@
+"""Stages of training: which parts train in a step, and whose losses count."""
+
+from torch import Tensor
+
+from core.errors import ConfigError
+from core.policy.policy import Policy
+from core.recipe.sections import StageConfig, TrainConfig
+from core.training.optimizer import modules_of
+from core.training.schedule import stage_at
+
+
+class StagedTraining:
+    """Lets the parts of each step's stage train, and all other parts rest.
+
+    A part that rests keeps its weights, gets no gradient, and has no dropout. Without stages, all
+    parts train in every step, except those that the recipe freezes.
+
+    policy: a policy whose trainable parameters are those that train in any stage.
+    """
+
+    def __init__(self, policy: Policy, train: TrainConfig) -> None:
+        self.policy = policy
+        self.train = train
+        self._modules = {name.replace(" ", "/"): part for name, part in modules_of(policy).items()}
+        self._always_frozen = tuple(policy.frozen_parts)
+        self._trainable = {
+            name: [p for p in module.parameters() if p.requires_grad]
+            for name, module in self._modules.items()
+        }
+        self._current: StageConfig | None = None
+
+    def enter(self, done: int) -> tuple[str, ...]:
+        """Let the parts of the stage that follows `done` steps train; return whose losses count.
+
+        An empty result means that all losses count.
+        """
+        if not self.train.stages:
+            return ()
+        stage = self.train.stages[stage_at(done, self.train)[0]]
+        if stage != self._current:
+            self._let_train(stage)
+            self._current = stage
+        return stage.losses
+
+    def check(self, done: int, loss: Tensor) -> None:
+        """Raise ConfigError if the loss of the step after `done` steps moves no part."""
+        if self.train.stages and not loss.requires_grad:
+            number, _ = stage_at(done, self.train)
+            raise ConfigError(
+                f"train.stages.{number}: the losses that count move none of its parts "
+                f"({', '.join(self.train.stages[number].parts)}); change losses or parts"
+            )
+
+    def _let_train(self, stage: StageConfig) -> None:
+        """Let only the parts of `stage` train."""
+        resting = [module for name, module in self._modules.items() if name not in stage.parts]
+        self.policy.frozen_parts = [*self._always_frozen, *resting]
+        self.policy.train()
+        for parameters in self._trainable.values():
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+        # last, because a parameter may belong to a part that trains and to one that rests
+        for name in stage.parts:
+            for parameter in self._trainable[name]:
+                parameter.requires_grad_(True)

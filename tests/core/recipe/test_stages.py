@@ -1,0 +1,48 @@
+"""Mistakes in the stages of a recipe, one line each."""
+
+import pytest
+
+from core.errors import ConfigError
+from core.recipe.recipe import load_recipe
+from core.registry.catalogue import load_plugins
+from tests.core.training.conftest import RECIPE
+
+
+def mistakes_of(tmp_path, stages, *overrides):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    with pytest.raises(ConfigError) as error:
+        load_recipe(path, [f"train.stages={stages}", *overrides], load_plugins())
+    return [line.removeprefix(f"{path}: ") for line in error.value.mistakes]
+
+
+@pytest.mark.parametrize(
+    ("stages", "mistake"),
+    [
+        ('[{steps=6, parts=["backbon"]}]', "parts: 'backbon' is no part of this recipe; did you"),
+        ('[{steps=6, parts=["backbone"], losses=["x"]}]', "losses: 'x' is no part of this recipe"),
+        ('[{steps=6, parts=["auxiliary/x"]}]', "parts: 'auxiliary/x' is no part of this recipe"),
+        ('[{steps=6, parts=["policy_head"], losses=["backbone"]}]', "parts: 'policy_head' cannot"),
+        ("[{steps=6, parts=[]}]", "parts names none"),
+        ('[{steps=6, parts=["backbone", "backbone"]}]', " parts names one twice: backbone"),
+        ('[{steps=6, part=["backbone"]}]', "part"),
+    ],
+)
+def test_mistakes_in_a_stage(tmp_path, stages, mistake):
+    assert any(
+        line.startswith("train.stages.0") and mistake in line
+        for line in mistakes_of(tmp_path, stages)
+    )
+
+
+def test_a_frozen_part_cannot_train_in_a_stage(tmp_path):
+    lines = mistakes_of(tmp_path, '[{steps=6, parts=["backbone"]}]', "backbone.train=false")
+    assert lines == [
+        "train.stages.0.parts: 'backbone' has train = false in its section; drop the key there, "
+        "or the name here"
+    ]
+
+
+def test_the_steps_of_a_run_are_whole_rounds_of_its_stages(tmp_path):
+    lines = mistakes_of(tmp_path, '[{steps=4, parts=["backbone"]}]')
+    assert lines == ["train: steps 6 must be a multiple of the steps of all stages together = 4"]

@@ -1,0 +1,124 @@
+"""Stages: which weights move in which step, whose losses count, and that a run can be resumed."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.weights.checkpoint import checkpoint_folder
+from tests.core.training.runs import metrics, run_two_processes, train
+
+AUXILIARY = '[[auxiliary]]\nname = "discrete"\nlabel = "bins"\nbins = 8\nmlp = [16]\n'
+BODY = ["vision_encoder", "text_encoder", "projections", "backbone", "action_tokens"]
+EVERY_STEP = ("train.checkpoint_every=1", "train.keep_last=9", "backbone.dropout=0.1")
+
+
+@pytest.fixture
+def staged(recipe_file: Path) -> Path:
+    """A recipe of six steps with an auxiliary head that predicts bins of actions."""
+    text = recipe_file.read_text().replace("horizon = 2", 'horizon = 2\nnormalization = "min_max"')
+    recipe_file.write_text(text + AUXILIARY)
+    return recipe_file
+
+
+def stages(*tables: tuple[int, list[str], list[str]]) -> str:
+    """The override that gives a recipe these stages: (steps, parts, losses)."""
+    written = [f"{{steps={n}, parts={parts}, losses={losses}}}" for n, parts, losses in tables]
+    return f"train.stages=[{', '.join(written)}]"
+
+
+FIRST_BODY_THEN_HEAD = stages(
+    (4, [*BODY, "auxiliary/bins"], ["auxiliary/bins"]), (2, ["policy_head"], ["policy_head"])
+)
+TAKING_TURNS = stages((1, BODY, []), (1, ["policy_head", "auxiliary/bins"], []))
+
+
+def changed_parts(folder: Path, before: int, after: int) -> set[str]:
+    """The parts whose weights differ between two checkpoints."""
+    early, late = (
+        load_file(checkpoint_folder(folder, step) / "model.safetensors") for step in (before, after)
+    )
+    changed = [name for name in early if not torch.equal(early[name], late[name])]
+    return {name.replace("auxiliary.", "auxiliary/").partition(".")[0] for name in changed}
+
+
+def test_parts_that_train_one_after_another(staged, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(staged, folder, FIRST_BODY_THEN_HEAD, *EVERY_STEP) == 0
+    assert changed_parts(folder, 1, 4) == {*BODY, "auxiliary/bins"}
+    assert changed_parts(folder, 4, 6) == {"policy_head"}
+    losses = metrics(folder)
+    assert "auxiliary/bins/pose" in losses[4]
+    assert "pose" not in losses[4]
+    assert "pose" in losses[5]
+    assert "auxiliary/bins/pose" not in losses[5]
+    # each stage has a warm-up of two steps and a fall of its own
+    factors = [losses[step]["learning_rate_factor"] for step in range(1, 7)]
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.5, 1.0])
+    shown = capsys.readouterr().out
+    assert all(f"joint training, step {step}" in shown for step in (1, 5, 6))
+
+
+def test_parts_that_take_turns(staged, tmp_path):
+    folder = tmp_path / "run"
+    assert train(staged, folder, TAKING_TURNS, *EVERY_STEP) == 0
+    for done in (1, 3):
+        assert changed_parts(folder, done, done + 1) == {"policy_head", "auxiliary/bins"}
+        assert changed_parts(folder, done + 1, done + 2) == {*BODY}
+    # the schedule is that of the whole run
+    factors = [metrics(folder)[step]["learning_rate_factor"] for step in range(1, 7)]
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466])
+
+
+def test_one_stage_of_all_parts_is_joint_training(staged, tmp_path):
+    whole = stages((6, [*BODY, "policy_head", "auxiliary/bins"], []))
+    assert train(staged, tmp_path / "stage") == 0
+    assert train(staged, tmp_path / "joint", whole) == 0
+    assert metrics(tmp_path / "stage") == metrics(tmp_path / "joint")
+
+
+@pytest.mark.parametrize("override", [FIRST_BODY_THEN_HEAD, TAKING_TURNS])
+@pytest.mark.parametrize("stop", [3, 5])
+def test_a_resumed_run_is_the_undisturbed_one(staged, tmp_path, stop, override, monkeypatch):
+    from core.training import fit as fit_module
+
+    settings = (override, "train.checkpoint_every=1", "train.ema=0.5")
+    assert train(staged, tmp_path / "whole", *settings) == 0
+
+    def stopped(run, step, original=fit_module.after_step):
+        original(run, step)
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "after_step", stopped)
+        assert train(staged, tmp_path / "run", *settings) == 128 + signal.SIGTERM
+    assert train(staged, tmp_path / "run", *settings, resume=True) == 0
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    for name in ("model", "training", "optimizer"):
+        saved = [
+            checkpoint_folder(tmp_path / folder, 6) / f"{name}.safetensors"
+            for folder in ("run", "whole")
+        ]
+        assert saved[0].read_bytes() == saved[1].read_bytes()
+
+
+def test_two_processes_train_the_same_stages(staged, tmp_path):
+    settings = ("backbone.dropout=0.0", "data.window=1", "action.horizon=1")
+    assert train(staged, tmp_path / "one", TAKING_TURNS, *settings) == 0
+    result = run_two_processes(staged, tmp_path / "two", TAKING_TURNS, *settings)
+    assert result.returncode == 0, result.stderr
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    for step in one:
+        assert two[step]["loss"] == pytest.approx(one[step]["loss"], rel=1e-3)
+        assert two[step]["gradient_norm"] == pytest.approx(one[step]["gradient_norm"], rel=1e-3)
+
+
+def test_losses_that_move_no_part_are_refused(staged, tmp_path, capsys):
+    staged.write_text(staged.read_text() + "insulate = true\n")
+    override = stages((6, BODY, ["auxiliary/bins"]))
+    assert train(staged, tmp_path / "run", override) == 2
+    assert "train.stages.0: the losses that count move none of its parts" in capsys.readouterr().err
