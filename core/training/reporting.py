@@ -108,18 +108,12 @@ class Readings:
         """
         if not self.pending:
             return []
-        stacked = torch.stack(
-            [
-                torch.stack([value.detach().float() for value in reading.values.values()])
-                for reading in self.pending
-            ]
-        )
-        rows = torch.as_tensor(fabric.all_reduce(stacked, reduce_op="mean")).tolist()
+        # one row of values for all steps, because steps of two stages may have different losses
+        values = [value for reading in self.pending for value in reading.values.values()]
+        row = torch.stack([value.detach().float() for value in values])
+        numbers = iter(torch.as_tensor(fabric.all_reduce(row, reduce_op="mean")).tolist())
         readings, self.pending = self.pending, []
-        return [
-            (reading, dict(zip(reading.values, row, strict=True)))
-            for reading, row in zip(readings, rows, strict=True)
-        ]
+        return [(reading, {name: next(numbers) for name in reading.values}) for reading in readings]
 
 
 def raise_if_not_finite(

@@ -52,6 +52,16 @@ def test_readings_are_read_together_and_once():
     assert readings.read(fabric) == []
 
 
+def test_steps_of_two_stages_may_have_different_losses():
+    readings, fabric = Readings(), Fabric(accelerator="cpu", devices=1)
+    readings.record(1, [({"total": tensor(3.0), "pose": tensor(2.0)}, [])], tensor(0.5), 1.0)
+    readings.record(2, [({"total": tensor(4.0)}, [])], None, 1.0)
+    assert [read for _, read in readings.read(fabric)] == [
+        {"total": 3.0, "pose": 2.0, "gradient_norm": 0.5},
+        {"total": 4.0},
+    ]
+
+
 def test_without_a_terminal_the_display_prints_lines():
     out = io.StringIO()
     display = Display(100, 0, 8, console=Console(file=out))
