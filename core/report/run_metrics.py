@@ -140,7 +140,8 @@ def joint_table(metrics: Metrics) -> JointTable | None:
         JointRow(
             part=part,
             parameters=int(columns["parameters"].last),
-            trainable=int(columns["trainable"].last),
+            # in stages, a part may train in some steps only
+            trainable=int(max(columns["trainable"].values)),
             first={key: float(columns[key].values[0]) for key in MEASUREMENTS},
             last={key: columns[key].last for key in MEASUREMENTS},
         )

@@ -1,5 +1,7 @@
 """metrics.jsonl becomes series and the joint-training table."""
 
+import json
+
 import pytest
 
 from core.errors import DataError
@@ -64,6 +66,18 @@ def test_a_part_trains_or_is_frozen(tmp_path, parameters, trainable, expected):
     table = joint_table(read_metrics(tmp_path / "m"))
     assert table is not None
     assert [row.trains for row in table.rows] == [expected]
+
+
+def test_a_part_that_rests_in_the_last_stage_is_not_frozen(tmp_path):
+    keys = {"parameters": 5, "learning_rate": 0, "gradient_norm": 0, "update": 0}
+    lines = [
+        {"step": step, **{f"joint/backbone/{k}": v for k, v in (keys | {"trainable": n}).items()}}
+        for step, n in ((1, 5), (2, 0))
+    ]
+    (tmp_path / "m").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = joint_table(read_metrics(tmp_path / "m"))
+    assert table is not None
+    assert [row.trains for row in table.rows] == ["yes"]
 
 
 def test_an_interrupted_first_measurement_is_no_table(tmp_path):
