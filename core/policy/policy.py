@@ -17,7 +17,7 @@ from core.contracts.generator import Generator
 from core.contracts.needs import LAYERS, Need
 from core.contracts.parts import ActionTokens, Backbone, PolicyHead, TextEncoder, VisionEncoder
 from core.contracts.tokens import hide_cameras
-from core.errors import JoineryError
+from core.errors import ConfigError, JoineryError
 from core.policy.augmentation import Augmentation
 from core.policy.encoded import EncodedImages, EncodedText
 from core.policy.kept_memory import carry_newest_frame, run_newest_frame
@@ -65,7 +65,8 @@ class Policy(nn.Module):
     augmentation: changes the images before the vision encoder; None leaves the images unchanged.
     auxiliary: {label: auxiliary head}.
     objectives: {label: objective} of all heads; the policy head's label is "policy_head".
-    frozen_parts: parts that `freeze` has frozen; they stay in evaluation mode.
+    frozen_parts: parts that do not train at present; they stay in evaluation mode. `freeze` adds a
+        part for good, and core/training/stages.py the parts that rest in a stage.
     frozen_weights: pretrained weights that checkpoints leave out.
     """
 
@@ -113,8 +114,8 @@ class Policy(nn.Module):
         Terms of the policy head keep their names. The name of any other term begins with the part
         that returns the term: "vision_encoder/..." or "auxiliary/<label>/...".
 
-        Raises JoineryError if no term is left: the batch has no actions and every term needs them,
-        or `counted` names only parts without terms.
+        Raises JoineryError if no term is left, because the batch has no actions and every term
+        needs them. Raises ConfigError if `counted` names a part that returned no term.
         """
         heads = {
             name: head
@@ -125,11 +126,7 @@ class Policy(nn.Module):
         readers = [*heads.values(), *([] if state is None else [self.policy_head])]
         needs = frozenset[Need]().union(*(head.needs for head in readers))
         context, part_terms = self._observe(batch, needs, generator, targets=batch)
-        terms = {
-            name: loss
-            for name, loss in part_terms.items()
-            if not counted or name.partition("/")[0] in counted
-        }
+        terms = self._counted_terms(part_terms, counted)
         for name, head in heads.items():
             objective = self.objectives.get(name, Objective())
             head_context = context.detached() if objective.insulate else context
@@ -139,13 +136,9 @@ class Policy(nn.Module):
             for term, loss in head.loss(head_context, batch, generator).items():
                 terms[prefix + term] = objective.weight * loss
         if not terms:
-            if batch.actions is None:
-                raise JoineryError(
-                    "the batch has no actions, and no head or part has a loss without them; "
-                    "give actions, or add a head with needs_actions = False"
-                )
             raise JoineryError(
-                f"no loss counts: {', '.join(counted)} returned none; name a head in `losses`"
+                "the batch has no actions, and no head or part has a loss without them; "
+                "give actions, or add a head with needs_actions = False"
             )
         losses = {"total": torch.stack(list(terms.values())).sum(), **terms}
         if state is None:
@@ -164,6 +157,24 @@ class Policy(nn.Module):
     def context(self, batch: Batch, generator: Generator) -> Context:
         """Return the context that the policy head reads for a batch of windows."""
         return self._observe(batch, self.policy_head.needs, generator, targets=None)[0]
+
+    def _counted_terms(
+        self, part_terms: Mapping[str, Tensor], counted: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Return the terms of those parts that `counted` names, or all if it is empty.
+
+        Raises ConfigError if `counted` names a part that is no head and has no term.
+        """
+        if not counted:
+            return dict(part_terms)
+        part_of = {term: term.partition("/")[0] for term in part_terms}
+        known = {*part_of.values(), *map(_owner, self._heads())}
+        if silent := [name for name in counted if name not in known]:
+            raise ConfigError(
+                f"train.stages: losses names {', '.join(silent)}, without a loss of its own in this"
+                " stage; drop the name, or name a head"
+            )
+        return {term: loss for term, loss in part_terms.items() if part_of[term] in counted}
 
     def _heads(self) -> dict[str, PolicyHead]:
         """Return the policy head as "policy_head", and the auxiliary heads by label."""

@@ -260,7 +260,7 @@ class _Checker:
         self.mistakes.extend(_contradictions(data, action, demonstrations, evaluate))
         self.mistakes.extend(_keys_without_effect(train, optimizer))
         self.mistakes.extend(check_needs(parts, auxiliary, self.catalogue))
-        if train:
+        if train and not self.mistakes:  # a part whose section has mistakes would be unknown there
             self.mistakes.extend(check_stages(train.stages, parts, auxiliary))
         if self.mistakes or not (train and data and augmentation and action and optimizer):
             return None

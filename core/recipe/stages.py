@@ -18,30 +18,46 @@ def check_stages(
 ) -> Iterator[str]:
     """Yield a line for each mistake in the stages.
 
-    parts: {kind: part}, without the parts whose sections have mistakes.
+    parts: {kind: part}, the five parts of the policy.
     auxiliary: {label: auxiliary head}.
     """
-    heads = ["policy_head", *(f"auxiliary/{label}" for label in auxiliary)]
-    names = list(dict.fromkeys([*parts, "projections", *heads]))
-    frozen = [kind for kind, part in parts.items() if part.settings.train is False]
+    heads = {"policy_head": parts["policy_head"]}
+    heads |= {f"auxiliary/{label}": head for label, head in auxiliary.items()}
+    known: dict[str, Part] = dict(parts.items()) | heads
     for number, stage in enumerate(stages):
         where = f"train.stages.{number}"
-        yield from _unknown_names(stage.parts, names, f"{where}.parts")
-        yield from _unknown_names(stage.losses, names, f"{where}.losses")
+        yield from _unknown_names(stage.parts, [*known, "projections"], f"{where}.parts")
+        if "projections" in stage.losses:
+            yield f"{where}.losses: 'projections' have no loss of their own; drop the name"
+        others = [name for name in stage.losses if name != "projections"]
+        yield from _unknown_names(others, known, f"{where}.losses")
         for name in stage.parts:
-            if name in frozen:
+            if name in known and known[name].settings.train is False:
                 yield (
                     f"{where}.parts: '{name}' has train = false in its section; drop the key there,"
                     " or the name here"
                 )
-            if name in heads and stage.losses and name not in stage.losses:
-                yield (
-                    f"{where}.parts: '{name}' cannot train, because losses leaves its loss out; "
-                    "add it there, or drop it here"
-                )
+            elif reason := _why_no_loss_moves(name, stage, heads):
+                yield f"{where}.parts: '{name}' cannot train, because {reason}, or drop it here"
 
 
 def _unknown_names(named: Sequence[str], known: Collection[str], where: str) -> Iterator[str]:
     for name in named:
         if name not in known:
             yield f"{where}: '{name}' is no part of this recipe{did_you_mean(name, list(known))}"
+
+
+def _why_no_loss_moves(name: str, stage: StageConfig, heads: Mapping[str, "Part"]) -> str | None:
+    """Return why no loss that counts in a stage moves a part, and a remedy; None: one may move it.
+
+    heads: {name in a stage: head}, all heads of the recipe.
+    """
+    if not stage.losses:
+        return None
+    if name in heads:
+        is_left_out = name not in stage.losses
+        return "losses leaves its loss out; add it there" if is_left_out else None
+    counted = [heads.get(loss) for loss in stage.losses]
+    if all(head and head.kind_settings and head.kind_settings.insulate for head in counted):
+        return "all heads in losses have insulate = true; add a head without it there"
+    return None

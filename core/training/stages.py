@@ -16,6 +16,8 @@ class StagedTraining:
     parts train in every step, except those that the recipe freezes.
 
     policy: a policy whose trainable parameters are those that train in any stage.
+
+    Raises ConfigError if the parts of a stage have no weights that could train.
     """
 
     def __init__(self, policy: Policy, train: TrainConfig) -> None:
@@ -28,6 +30,12 @@ class StagedTraining:
             for name, module in self._modules.items()
         }
         self._current: StageConfig | None = None
+        for number, stage in enumerate(train.stages):
+            if not any(self._trainable[name] for name in stage.parts):
+                raise ConfigError(
+                    f"train.stages.{number}.parts: without weights in this recipe: "
+                    f"{', '.join(stage.parts)}; name another part, too"
+                )
 
     def enter(self, done: int) -> tuple[str, ...]:
         """Let the parts of the stage that follows `done` steps train; return whose losses count.
@@ -56,10 +64,6 @@ class StagedTraining:
         resting = [module for name, module in self._modules.items() if name not in stage.parts]
         self.policy.frozen_parts = [*self._always_frozen, *resting]
         self.policy.train()
-        for parameters in self._trainable.values():
+        for name, parameters in self._trainable.items():
             for parameter in parameters:
-                parameter.requires_grad_(False)
-        # last, because a parameter may belong to a part that trains and to one that rests
-        for name in stage.parts:
-            for parameter in self._trainable[name]:
-                parameter.requires_grad_(True)
+                parameter.requires_grad_(name in stage.parts)

@@ -39,6 +39,28 @@ def losses_of(policy: Policy) -> dict[str, torch.Tensor]:
     return policy(batch_of(policy), Generator.shared((0,), torch.device("cpu"))).losses
 
 
+def test_only_the_counted_losses_are_returned_and_the_state_moves_on(tmp_path):
+    policy = build(tmp_path, LSTM + '\nmemory = "episode"', more=MLP)
+    policy.text_encoder.register_forward_hook(
+        lambda _module, _arguments, tokens: replace(tokens, losses={"size": tokens.tokens.mean()})
+    )
+    batch, noise = batch_of(policy), Generator.shared((0,), torch.device("cpu"))
+    before = policy.policy_head.initial_state(len(batch.episodes))
+    whole, after = policy(batch, noise, before)
+    for counted in (["policy_head"], ["auxiliary/mlp"], ["text_encoder", "auxiliary/mlp"]):
+        losses, state = policy(batch, noise, before, counted)
+        terms = {
+            name: loss
+            for name, loss in whole.items()
+            if name.startswith(tuple(counted))
+            or (name in ("pose", "gripper") and "policy_head" in counted)
+        }
+        assert losses == {"total": sum(terms.values()), **terms}
+        assert all(torch.equal(state[name], after[name]) for name in after)
+    with pytest.raises(ConfigError, match="losses names backbone, without a loss of its own"):
+        policy(batch, noise, before, ["policy_head", "backbone"])
+
+
 def gradients_of(policy: Policy, part: str = "backbone") -> list[torch.Tensor]:
     """Return each parameter's gradient of one training step; zeros where there is none."""
     policy.zero_grad()

@@ -23,6 +23,7 @@ def mistakes_of(tmp_path, stages, *overrides):
         ('[{steps=6, parts=["backbone"], losses=["x"]}]', "losses: 'x' is no part of this recipe"),
         ('[{steps=6, parts=["auxiliary/x"]}]', "parts: 'auxiliary/x' is no part of this recipe"),
         ('[{steps=6, parts=["policy_head"], losses=["backbone"]}]', "parts: 'policy_head' cannot"),
+        ('[{steps=6, parts=["backbone"], losses=["projections"]}]', "losses: 'projections' have"),
         ("[{steps=6, parts=[]}]", "parts names none"),
         ('[{steps=6, parts=["backbone", "backbone"]}]', " parts names one twice: backbone"),
         ('[{steps=6, part=["backbone"]}]', "part"),
@@ -46,3 +47,16 @@ def test_a_frozen_part_cannot_train_in_a_stage(tmp_path):
 def test_the_steps_of_a_run_are_whole_rounds_of_its_stages(tmp_path):
     lines = mistakes_of(tmp_path, '[{steps=4, parts=["backbone"]}]')
     assert lines == ["train: steps 6 must be a multiple of the steps of all stages together = 4"]
+
+
+def test_an_insulated_loss_trains_no_part_below_its_head(tmp_path):
+    stages = '[{steps=6, parts=["backbone", "policy_head"], losses=["policy_head"]}]'
+    assert mistakes_of(tmp_path, stages, "policy_head.insulate=true") == [
+        "train.stages.0.parts: 'backbone' cannot train, because all heads in losses have insulate ="
+        " true; add a head without it there, or drop it here"
+    ]
+
+
+def test_a_part_with_a_mistake_in_its_section_is_known_to_the_stages(tmp_path):
+    lines = mistakes_of(tmp_path, '[{steps=6, parts=["backbone"]}]', "backbone.heads=-1")
+    assert lines == ["backbone.heads: expected greater than 0, got -1"]

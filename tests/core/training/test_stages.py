@@ -73,6 +73,14 @@ def test_parts_that_take_turns(staged, tmp_path):
     assert factors == pytest.approx([0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466])
 
 
+def test_stages_that_take_turns_may_differ_in_their_losses(staged, tmp_path):
+    turns = stages((1, BODY, ["auxiliary/bins"]), (1, ["policy_head"], []))
+    assert train(staged, tmp_path / "run", turns, "train.log_every=4") == 0
+    losses = metrics(tmp_path / "run")
+    assert ["pose" in losses[step] for step in range(1, 7)] == [False, True] * 3
+    assert all("auxiliary/bins/pose" in losses[step] for step in range(1, 7))
+
+
 def test_one_stage_of_all_parts_is_joint_training(staged, tmp_path):
     whole = stages((6, [*BODY, "policy_head", "auxiliary/bins"], []))
     assert train(staged, tmp_path / "stage") == 0
@@ -107,10 +115,12 @@ def test_a_resumed_run_is_the_undisturbed_one(staged, tmp_path, stop, override, 
 
 
 def test_two_processes_train_the_same_stages(staged, tmp_path):
-    settings = ("backbone.dropout=0.0", "data.window=1", "action.horizon=1")
+    settings = (*EVERY_STEP, "backbone.dropout=0.0", "data.window=1", "action.horizon=1")
     assert train(staged, tmp_path / "one", TAKING_TURNS, *settings) == 0
     result = run_two_processes(staged, tmp_path / "two", TAKING_TURNS, *settings)
     assert result.returncode == 0, result.stderr
+    assert changed_parts(tmp_path / "two", 1, 2) == {"policy_head", "auxiliary/bins"}
+    assert changed_parts(tmp_path / "two", 2, 3) == {*BODY}
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     for step in one:
         assert two[step]["loss"] == pytest.approx(one[step]["loss"], rel=1e-3)
@@ -119,6 +129,22 @@ def test_two_processes_train_the_same_stages(staged, tmp_path):
 
 def test_losses_that_move_no_part_are_refused(staged, tmp_path, capsys):
     staged.write_text(staged.read_text() + "insulate = true\n")
-    override = stages((6, BODY, ["auxiliary/bins"]))
-    assert train(staged, tmp_path / "run", override) == 2
+    override = stages((6, BODY, []))
+    assert train(staged, tmp_path / "run", override, "policy_head.insulate=true") == 2
     assert "train.stages.0: the losses that count move none of its parts" in capsys.readouterr().err
+
+
+def test_a_loss_that_no_part_returns_is_refused(staged, tmp_path, capsys):
+    override = stages((6, BODY, ["policy_head", "vision_encoder"]))
+    assert train(staged, tmp_path / "run", override) == 2
+    line = "train.stages: losses names vision_encoder, without a loss of its own in this stage"
+    assert line in capsys.readouterr().err
+
+
+def test_a_stage_of_parts_without_weights_is_refused_before_training(staged, tmp_path, capsys):
+    override = stages((5, BODY, []), (1, ["projections"], []))
+    same_width = ("vision_encoder.width=16", "vision_encoder.heads=2")
+    assert train(staged, tmp_path / "run", override, *same_width) == 2
+    captured = capsys.readouterr()
+    assert "train.stages.1.parts: without weights in this recipe: projections" in captured.err
+    assert "step 1" not in captured.out
