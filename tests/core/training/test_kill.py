@@ -17,6 +17,11 @@ from tests.core.training.runs import metrics, needs_muon
 
 KILLS = 10
 STEPS = 40
+TURNS = "[{steps=3,parts=['vision_encoder','backbone']},{steps=2,parts=['policy_head']}]"
+# settings under which a run has more state between its steps
+AVERAGED = ("optimizer.name=muon", "train.ema=0.9")
+CARRIED = ("data.sampling=episodes", "policy_head.memory=episode")
+EVERYTHING = (*AVERAGED, *CARRIED, "train.accumulation=2", f"train.stages={TURNS}")
 
 # Imports everything once and then forks each attempt, so that an attempt's seconds are spent on
 # training.
@@ -80,7 +85,9 @@ def nursery(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more", [(), pytest.param(("optimizer.name=muon", "train.ema=0.9"), marks=needs_muon)]
+    "more",
+    [(), *(pytest.param(settings, marks=needs_muon) for settings in (AVERAGED, EVERYTHING))],
+    ids=["plain", "averaged", "everything"],
 )
 def test_ten_kills_in_a_row_change_nothing(recipe_file, tmp_path, nursery, more):
     settings = [f"train.steps={STEPS}", "train.checkpoint_every=3", "train.validate_every=10"]
@@ -110,5 +117,6 @@ def test_ten_kills_in_a_row_change_nothing(recipe_file, tmp_path, nursery, more)
     last = [checkpoints(folder)[-1].folder for folder in (whole, killed)]
     names = [path.name for path in last[0].glob("*.safetensors")]
     assert ("training.safetensors" in names) == bool(more)
+    assert ("carried.safetensors" in names) == (more == EVERYTHING)
     for name in names:
         assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()
