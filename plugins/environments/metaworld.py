@@ -248,12 +248,12 @@ def _merge_vertices(model: Any, mesh: int, cell: float) -> None:
 
     The remaining triangles move to the front of the mesh's arrays; their normals do not change.
     """
-    first_vertex, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
-    vertices = model.mesh_vert[first_vertex : first_vertex + count]
+    first = model.mesh_vertadr[mesh]
+    vertices = model.mesh_vert[first : first + model.mesh_vertnum[mesh]]
     _, cells = np.unique(np.floor(vertices / cell), axis=0, return_inverse=True)
     cells = cells.ravel()  # numpy 2.0 returns a column
-    centre = np.stack([np.bincount(cells, axis) for axis in vertices.T], axis=-1)
-    centre /= np.bincount(cells)[:, None]
+    count = np.bincount(cells)
+    centre = np.stack([np.bincount(cells, axis) / count for axis in vertices.T], axis=-1)
     # the vertex nearest to the centre of its cell's vertices stands for all of them
     order = np.lexsort((((vertices - centre[cells]) ** 2).sum(axis=-1), cells))
     chosen = order[np.unique(cells[order], return_index=True)[1]]
