@@ -1,6 +1,7 @@
 """Runs attempts of the expert in several worker processes, and writes its episodes to a store."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from core.demonstrations.expert import demonstrate
@@ -65,16 +66,18 @@ def run_attempts(
     An attempt in which the environment failed is made once more in a fresh environment.
     """
     busy: dict[Worker, DemonstrationAttempt] = {}
+    made: dict[Worker, Counter[str]] = {worker: Counter() for worker in workers}
 
     def start(worker: Worker, attempt: DemonstrationAttempt | None) -> None:
         if attempt is not None:
             worker.submit(demonstrate, attempt.task, attempt.seed, noise)
             busy[worker] = attempt
+            made[worker][attempt.task] += 1
 
     while True:
         for worker in workers:
             if worker not in busy:
-                start(worker, _next_attempt(schedule))
+                start(worker, _next_attempt(schedule, made[worker]))
         if not busy:
             return
         for worker in wait_for_any(list(busy)):
@@ -89,10 +92,12 @@ def run_attempts(
                     continue
                 outcome = str(failure)
             # Start the next attempt first: the worker is busy while the caller stores the episode.
-            start(worker, _next_attempt(schedule))
+            start(worker, _next_attempt(schedule, made[worker]))
             yield attempt, outcome
 
 
-def _next_attempt(schedule: DemonstrationSchedule) -> DemonstrationAttempt | None:
-    task_and_seed = schedule.next_attempt()
+def _next_attempt(
+    schedule: DemonstrationSchedule, made: Mapping[str, int]
+) -> DemonstrationAttempt | None:
+    task_and_seed = schedule.next_attempt(made)
     return DemonstrationAttempt(*task_and_seed) if task_and_seed else None

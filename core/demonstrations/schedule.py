@@ -109,12 +109,19 @@ class DemonstrationSchedule:
         """Number of episodes that are still to be stored."""
         return sum(max(0, self.episodes - progress.stored) for progress in self.tasks.values())
 
-    def next_attempt(self) -> tuple[str, int] | None:
-        """Return (task, seed) of the next attempt, for the task with the fewest expected successes.
+    def next_attempt(self, made: Mapping[str, int]) -> tuple[str, int] | None:
+        """Return (task, seed) of the next attempt, for a task with the fewest expected successes.
+
+        If there are several such tasks, the worker gets the one that it has done most often,
+        because its environment may still hold that task's scene.
+
+        made: {task: number of attempts} of the worker that makes the next attempt.
 
         Returns None if `expected` of every task has reached `episodes`.
         """
-        progress = min(self.tasks.values(), key=lambda progress: progress.expected)
+        progress = min(
+            self.tasks.values(), key=lambda task: (task.expected, -made.get(task.name, 0))
+        )
         if progress.expected >= self.episodes:
             return None
         progress.started += 1

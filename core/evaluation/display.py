@@ -91,11 +91,22 @@ def _table(evaluation: Evaluation) -> Table:
     table.add_row("all", *_cells(evaluation.overall()), *cells)
     cells = [f"{evaluation.mean(control):.1%}" for control in controls]
     table.add_row("mean of tasks", "", f"{evaluation.mean():.1%}", "", *cells)
-    control_means = [evaluation.by_tier(control) for control in controls]
-    for tier, mean in evaluation.by_tier().items():
-        cells = [f"{means[tier]:.1%}" if tier in means else "-" for means in control_means]
-        table.add_row(f"mean of {escape(tier)}", "", f"{mean:.1%}", "", *cells)
+    _add_tiers(table, evaluation, controls)
     return table
+
+
+def _add_tiers(table: Table, evaluation: Evaluation, controls: Sequence[str]) -> None:
+    """Add a row for the mean of the tiers' means, and a row for each tier."""
+    if (mean := evaluation.mean_of_tiers()) is not None:
+        means = [evaluation.mean_of_tiers(control) for control in controls]
+        cells = ["-" if value is None else f"{value:.1%}" for value in means]
+        table.add_row("mean of tiers", "", f"{mean:.1%}", "", *cells)
+    means_by_control = [evaluation.by_tier(control) for control in controls]
+    attempts = evaluation.attempts_by_tier()
+    for tier, mean in evaluation.by_tier().items():
+        cells = [f"{means[tier]:.1%}" if tier in means else "-" for means in means_by_control]
+        successes, _, interval = _cells(attempts[tier])
+        table.add_row(f"mean of {escape(tier)}", successes, f"{mean:.1%}", interval, *cells)
 
 
 def _lines_below_table(evaluation: Evaluation) -> list[str]:

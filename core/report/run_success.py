@@ -33,7 +33,7 @@ class Column:
 class Cell:
     """A success rate.
 
-    outcome: the counts of attempts and successes; None if the rate is a mean of rates.
+    outcome: the counts of attempts and successes, if the page shows them beside the rate.
     """
 
     rate: float
@@ -98,16 +98,18 @@ def success_table(columns: Sequence[Column]) -> SuccessTable | None:
     if not columns:
         return None
     tasks = [column.evaluation.by_task(column.condition) for column in columns]
-    tiers = [column.evaluation.by_tier(column.condition) for column in columns]
+    tiers = [_tier_cells(column) for column in columns]
     overall = [column.evaluation.overall(column.condition) for column in columns]
     rows = [
         Row(task, [_outcome_cell(outcomes.get(task)) for outcomes in tasks])
         for task in _all_keys(tasks)
     ]
     averages = [
-        Row(f"mean, {tier}", [_mean_cell(rates.get(tier)) for rates in tiers])
-        for tier in _all_keys(tiers)
+        Row(f"mean, {tier}", [cells.get(tier) for cells in tiers]) for tier in _all_keys(tiers)
     ]
+    if len(averages) > 1:
+        means = [column.evaluation.mean_of_tiers(column.condition) for column in columns]
+        averages.append(Row("mean of tiers", [_mean_cell(mean) for mean in means]))
     averages.append(Row("mean of tasks", [_mean_cell(column.mean) for column in columns]))
     averages.append(Row("all attempts", [_outcome_cell(outcome) for outcome in overall]))
     return SuccessTable("task", columns, rows, averages)
@@ -129,6 +131,13 @@ def chain_table(columns: Sequence[Column]) -> SuccessTable | None:
 
 def _all_keys(mappings: Sequence[Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _tier_cells(column: Column) -> dict[str, Cell]:
+    """Return {tier: mean of its tasks' rates, with the counts of its attempts}."""
+    attempts = column.evaluation.attempts_by_tier(column.condition)
+    means = column.evaluation.by_tier(column.condition)
+    return {tier: Cell(mean, attempts[tier]) for tier, mean in means.items()}
 
 
 def _outcome_cell(outcome: Rate | None) -> Cell | None:

@@ -1,6 +1,6 @@
 """Results of an evaluation: RUN/evaluation/results.json holds an `Evaluation`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
@@ -97,6 +97,10 @@ class Rate:
         half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         return max(0.0, centre - half), min(1.0, centre + half)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, with the derived rate and interval."""
+        return {**asdict(self), "rate": self.rate, "interval": self.interval}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -138,8 +142,7 @@ class Evaluation:
 
     def overall(self, condition: str = STANDARD) -> Rate:
         """Return the success rate over the attempts at all tasks."""
-        rates = self.by_task(condition).values()
-        return Rate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates))
+        return _pooled(self.by_task(condition).values())
 
     def mean(self, condition: str = STANDARD) -> float:
         """Return the mean of the tasks' success rates; every task has the same weight."""
@@ -152,6 +155,22 @@ class Evaluation:
             if tier := self.tiers.get(task):
                 tiers.setdefault(tier, []).append(rate.rate)
         return {tier: fmean(rates) for tier, rates in tiers.items()}
+
+    def attempts_by_tier(self, condition: str = STANDARD) -> dict[str, Rate]:
+        """Return {tier: success rate over the attempts at all its tasks}.
+
+        If all tasks of a tier have the same number of attempts, this rate is that of `by_tier`.
+        """
+        tasks = self.by_task(condition)
+        return {
+            tier: _pooled(rate for task, rate in tasks.items() if self.tiers.get(task) == tier)
+            for tier in self.by_tier(condition)
+        }
+
+    def mean_of_tiers(self, condition: str = STANDARD) -> float | None:
+        """Return the mean of the tiers' means, or None if there are fewer than two tiers."""
+        means = self.by_tier(condition).values()
+        return fmean(means) if len(means) > 1 else None
 
     @property
     def chain_length(self) -> float | None:
@@ -171,22 +190,24 @@ class Evaluation:
         summary = {
             condition: {
                 "mean": self.mean(condition),
+                "mean_of_tiers": self.mean_of_tiers(condition),
                 "tiers": self.by_tier(condition),
-                "tasks": {
-                    task: {
-                        "successes": rate.successes,
-                        "episodes": rate.episodes,
-                        "rate": rate.rate,
-                        "interval": rate.interval,
-                    }
-                    for task, rate in self.by_task(condition).items()
+                "attempts_by_tier": {
+                    tier: rate.to_json() for tier, rate in self.attempts_by_tier(condition).items()
                 },
+                "tasks": {task: rate.to_json() for task, rate in self.by_task(condition).items()},
             }
             for condition in self.conditions
         }
         chains = {"average_length": self.chain_length, "rates": self.chain_rates()}
         derived = {"summary": summary, "chains_summary": chains}
         return {"format": "joinery-evaluation", "version": 1, **derived, **asdict(self)}
+
+
+def _pooled(rates: Iterable[Rate]) -> Rate:
+    """Return the success rate over all attempts that the rates count."""
+    counts = [(rate.successes, rate.episodes) for rate in rates]
+    return Rate(sum(successes for successes, _ in counts), sum(episodes for _, episodes in counts))
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -12,6 +12,7 @@ import pytest
 
 from core.environments.environment import EVALUATION_SEEDS
 from core.errors import DataError
+from plugins.environments import metaworld
 from plugins.environments.metaworld import (
     CAMERA,
     CAMERA_POSITION,
@@ -229,6 +230,28 @@ def test_looking_changes_nothing(world: MetaWorld) -> None:
                 world.observe()
             digest.update(world._current.state.tobytes())
     assert with_images.digest() == without_images.digest()
+
+
+@pytest.mark.simulator
+def test_a_coarser_arm_looks_nearly_the_same_and_leaves_the_model_as_it_was(
+    world: MetaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.reset("push-v3", 3)
+    model, data = world._current.environment.model, world._current.environment.data
+    triangles, corners = model.mesh_facenum.copy(), model.mesh_face.copy()
+    with metaworld._coarse_meshes(model, cell=0.75 / 96):
+        assert model.mesh_facenum.sum() < triangles.sum() / 3
+        assert model.mesh_facenum.min() > 0
+    coarse = metaworld._Renderer(model, 96)
+    np.testing.assert_array_equal(model.mesh_facenum, triangles)
+    np.testing.assert_array_equal(model.mesh_face, corners)
+    monkeypatch.setattr(metaworld, "ARM_MESHES", ())
+    fine = metaworld._Renderer(model, 96)
+    difference = np.abs(coarse.draw(data).astype(int) - fine.draw(data))
+    for renderer in (coarse, fine):
+        renderer.close()
+    assert 0 < difference.mean() < 1
+    assert (difference.max(axis=-1) > 32).mean() < 0.02
 
 
 @pytest.mark.simulator

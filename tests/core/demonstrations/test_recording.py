@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -93,3 +94,20 @@ def test_a_failed_expert_is_no_episode_and_no_retry() -> None:
     with open_workers(spec, 1, 60.0) as workers:
         attempt, outcome = next(run_attempts(workers, schedule, noise=0.0))
     assert (attempt.is_retry, outcome) == (False, None)
+
+
+def test_the_schedule_learns_which_attempts_a_worker_has_made(monkeypatch) -> None:
+    made: list[Counter[str]] = []
+
+    def next_attempt(schedule: DemonstrationSchedule, counts: Mapping[str, int]):
+        made.append(Counter(counts))
+        return original(schedule, counts)
+
+    original = DemonstrationSchedule.next_attempt
+    monkeypatch.setattr(DemonstrationSchedule, "next_attempt", next_attempt)
+    spec = EnvironmentSpec("toy", ToyEnvironment, ToyConfig())
+    schedule = DemonstrationSchedule(["reach_red", "reach_blue"], 1, ())
+    with open_workers(spec, 1, 60.0) as workers:
+        assert len(list(run_attempts(workers, schedule, noise=0.0))) == 2
+    both = Counter(reach_red=1, reach_blue=1)
+    assert made[:3] == [Counter(), Counter(reach_red=1), both]

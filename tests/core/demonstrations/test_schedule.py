@@ -25,10 +25,16 @@ def attempt(task: str, seed: int, pattern: list[list[bool]]) -> Episode | None:
 def run(
     schedule: DemonstrationSchedule, pattern: list[list[bool]], workers: int, order: random.Random
 ) -> Iterator[str]:
-    """Run `workers` attempts at a time, let them end in any order, and yield the stored ids."""
+    """Run `workers` attempts at a time, let them end in any order, and yield the stored ids.
+
+    Any worker may make the next attempt, so the attempts that it has made are drawn at random.
+    """
     running: list[tuple[str, int]] = []
     while True:
-        while len(running) < workers and (next_attempt := schedule.next_attempt()) is not None:
+        while len(running) < workers:
+            made = {task: order.randrange(3) for task in TASKS}
+            if (next_attempt := schedule.next_attempt(made)) is None:
+                break
             running.append(next_attempt)
         if not running:
             return
@@ -64,11 +70,21 @@ def test_an_interrupted_store_is_continued(
     assert whole[:committed] + list(run(schedule, pattern, workers, order)) == whole
 
 
+def test_a_worker_stays_with_its_tasks_as_long_as_no_other_task_is_behind() -> None:
+    schedule = DemonstrationSchedule(TASKS, 2, ())
+    made = {"reach": 3, "open": 1}
+    tasks = [schedule.next_attempt(made) for _ in range(6)]
+    assert tasks == [
+        *(("reach", 0), ("open", 0), ("push", 0)),
+        *(("reach", 1), ("open", 1), ("push", 1)),
+    ]
+
+
 def test_failures_before_the_newest_success_are_not_tried_again() -> None:
     schedule = DemonstrationSchedule(["push"], 3, ["push/1", "push/4"])
     assert (schedule.tasks["push"].kept, schedule.tasks["push"].failed) == (2, 3)
-    assert schedule.next_attempt() == ("push", 5)
-    assert schedule.next_attempt() is None
+    assert schedule.next_attempt({}) == ("push", 5)
+    assert schedule.next_attempt({}) is None
 
 
 def test_a_collection_ends_if_the_expert_fails_nearly_always() -> None:
@@ -76,7 +92,7 @@ def test_a_collection_ends_if_the_expert_fails_nearly_always() -> None:
     with pytest.raises(  # noqa: PT012
         DataError, match=r"'push': the expert succeeded in 4 of 50 episodes; lower the noise"
     ):
-        while (next_attempt := schedule.next_attempt()) is not None:
+        while (next_attempt := schedule.next_attempt({})) is not None:
             tries += 1
             schedule.add_outcome(
                 *next_attempt, attempt(*next_attempt, [[seed % 13 == 0 for seed in range(100)]])
@@ -89,5 +105,5 @@ def test_failures_of_the_environment_are_named_as_the_reason() -> None:
     with pytest.raises(  # noqa: PT012
         DataError, match=r"0 of 50 episodes; 50 broke, the last one push/49: died \(SIGSEGV\)"
     ):
-        while (next_attempt := schedule.next_attempt()) is not None:
+        while (next_attempt := schedule.next_attempt({})) is not None:
             schedule.add_outcome(*next_attempt, "died (SIGSEGV)")

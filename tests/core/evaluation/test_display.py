@@ -26,6 +26,23 @@ def test_square_brackets_in_names_and_reasons_are_printed():
     assert shown[-1] == f"standard {task}/7: {reason}; counted as failed"
 
 
+def test_each_tier_has_an_interval_and_tiers_have_a_mean():
+    episodes = [
+        EpisodeResult(condition, task, seed, "do it", success and condition == STANDARD, 3)
+        for condition in (STANDARD, "blank_images")
+        for task, success in (("lift", True), ("push", False))
+        for seed in range(10)
+    ]
+    time = {"inference_ms": 1.0, "rows_busy": 1.0, "steps_per_second": 1.0, "seconds": 3.0}
+    tiers = {"lift": "easy", "push": "hard"}
+    console = Console(file=StringIO(), width=100)
+    show(Evaluation({}, {}, {"lanes": 1}, tiers, episodes, [], time), console)
+    shown = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "mean of tiers 50.0% 0.0%" in shown
+    assert "mean of easy 10/10 100.0% 72.2% - 100.0% 0.0%" in shown
+    assert "mean of hard 0/10 0.0% 0.0% - 27.8% 0.0%" in shown
+
+
 def test_without_a_terminal_there_is_a_line_now_and_then():
     """Also if some results existed before. The standard condition always comes first."""
     blank = [EpisodeResult("blank_images", "lift", seed, "lift it", False, 9) for seed in range(10)]

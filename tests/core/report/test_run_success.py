@@ -10,7 +10,7 @@ from core.report.run_success import (
     headline,
     success_table,
 )
-from core.rollout.results import ChainResult, EpisodeResult
+from core.rollout.results import ChainResult, EpisodeResult, Rate
 from tests.core.report.factories import make_evaluation
 
 
@@ -36,12 +36,22 @@ def test_conditions_are_columns_and_tasks_rows():
     assert list(rows) == ["a", "b", "mean, easy", "mean of tasks", "all attempts"]
     assert [cell.rate for cell in rows["a"] if cell] == [0.5, 0]
     assert rows["b"][1] is None
-    assert rows["mean, easy"] == [Cell(0.5), Cell(0)]
+    assert rows["mean, easy"] == [Cell(0.5, Rate(1, 2)), Cell(0, Rate(0, 1))]
     assert rows["mean of tasks"] == [Cell(0.75), Cell(0)]
     overall = rows["all attempts"][0]
     assert overall is not None
     assert overall.outcome is not None
     assert (overall.outcome.successes, overall.outcome.episodes) == (2, 3)
+
+
+def test_several_tiers_have_a_mean_of_their_means():
+    outcomes = [("standard", "a", True), ("standard", "b", True), ("standard", "c", False)]
+    measured = evaluation(*outcomes, tiers={"a": "easy", "b": "easy", "c": "hard"})
+    table = success_table(condition_columns(measured))
+    assert table is not None
+    rows = {row.name: row.cells for row in table.averages}
+    assert rows["mean of tiers"] == [Cell(0.5)]
+    assert rows["mean, easy"] == [Cell(1, Rate(2, 2))]
 
 
 def test_nothing_measured_is_no_table():

@@ -56,6 +56,9 @@ def test_rates_are_those_of_one_condition() -> None:
 def test_the_mean_weighs_tasks_and_a_tier_averages_its_own() -> None:
     assert EVALUATION.mean() == pytest.approx((0.75 + 1 + 0 + 1) / 4)
     assert EVALUATION.by_tier() == {"easy": pytest.approx(0.875), "hard": 0.0}
+    assert EVALUATION.attempts_by_tier() == {"easy": Rate(4, 5), "hard": Rate(0, 1)}
+    assert EVALUATION.mean_of_tiers() == pytest.approx(0.875 / 2)
+    assert EVALUATION.mean_of_tiers("blank_images") is None  # only one tier was attempted
 
 
 def test_chains_are_counted_as_calvin_counts_them() -> None:
@@ -67,7 +70,12 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(EVALUATION.to_json()))
     assert read_evaluation(path) == EVALUATION
-    assert json.loads(path.read_text())["summary"][STANDARD]["tasks"]["push"]["rate"] == 1.0
+    summary = json.loads(path.read_text())["summary"][STANDARD]
+    assert summary["tasks"]["push"]["rate"] == 1.0
+    assert summary["mean_of_tiers"] == EVALUATION.mean_of_tiers()
+    easy = summary["attempts_by_tier"]["easy"]
+    assert (easy["successes"], easy["episodes"]) == (4, 5)
+    assert tuple(easy["interval"]) == Rate(4, 5).interval
 
 
 def test_a_missing_or_damaged_file_is_one_line(tmp_path: Path) -> None:
