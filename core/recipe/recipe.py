@@ -4,8 +4,8 @@ The steps of `load_recipe`, in this order:
 
 1. read the file;
 2. give keys of earlier versions their present names (core/recipe/former.py);
-3. replace the environment, if the caller names another environment;
-4. apply the overrides of the command line;
+3. replace the environment, if the caller names another environment (core/recipe/overrides.py);
+4. apply the overrides of the command line (core/recipe/overrides.py);
 5. move keys that earlier versions had in another section (core/recipe/former.py);
 6. check every section, then check whether the sections fit each other;
 7. make relative paths absolute (core/recipe/paths.py).
@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 import tomli_w
 
 from core.errors import ConfigError, did_you_mean
-from core.recipe.checking import fill, parse_value, read_toml
-from core.recipe.former import move_attention, present_name, rename_former_keys
+from core.recipe.checking import fill, read_toml
+from core.recipe.former import move_attention, rename_former_keys
 from core.recipe.needs import check_needs
+from core.recipe.overrides import override, replace_environment
 from core.recipe.paths import with_absolute_paths
 from core.recipe.sections import (
     DEFAULT_OPTIMIZER,
@@ -156,8 +157,8 @@ def load_recipe(
         values.pop("optimizer", None)
     rename_former_keys(values)
     if environment is not None:
-        _replace_environment(values, environment)
-    overridden_keys, mistakes = _override(values, overrides)
+        replace_environment(values, environment)
+    overridden_keys, mistakes = override(values, overrides)
     move_attention(values, catalogue)
     recipe = _Checker(catalogue, mistakes).recipe(values)
     if recipe is None:
@@ -181,44 +182,6 @@ def load_recipe_of_run(
     if mistakes:
         raise ConfigError(mistakes)
     return load_recipe(run / "recipe.toml", overrides, catalogue, environment, for_acting=True)
-
-
-# ------------------------------------------------------------------- from a file to plain tables
-
-
-def _replace_environment(values: dict[str, Any], name: str) -> None:
-    """Replace the environment in `values`; drop its settings, the tasks and [demonstrations]."""
-    own = values.get("environment")
-    if isinstance(own, dict) and own.get("name") == name:
-        return
-    values["environment"] = {"name": name}
-    values.pop("demonstrations", None)
-    if isinstance(evaluate := values.get("evaluate"), dict):
-        evaluate.pop("tasks", None)
-
-
-def _override(values: dict[str, Any], overrides: Iterable[str]) -> tuple[set[str], list[str]]:
-    """Write `section.key=value` pairs into `values`; return their keys, and all mistakes."""
-    overridden_keys: set[str] = set()
-    mistakes: list[str] = []
-    for pair in overrides:
-        path, equals, text = pair.partition("=")
-        section, dot, key = path.strip().partition(".")
-        if section == "auxiliary":
-            mistakes.append(
-                f"override '{pair}': tables [[auxiliary]] cannot be overridden; "
-                "change them in the recipe"
-            )
-            continue
-        if not (equals and dot and key and isinstance(values.setdefault(section, {}), dict)):
-            mistakes.append(
-                f"override '{pair}': expected section.key=value, for example train.steps=100"
-            )
-            continue
-        key = present_name(section, key)
-        values[section][key] = parse_value(text)
-        overridden_keys.add(f"{section}.{key}")
-    return overridden_keys, mistakes
 
 
 # -------------------------------------------------------- from plain tables to checked dataclasses
