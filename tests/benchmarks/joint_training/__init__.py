@@ -1,0 +1,1 @@
+"""What joint training is worth: all parts at once, against parts frozen or trained in turn."""
