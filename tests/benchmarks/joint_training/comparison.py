@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval (Student's t; each seed is one observation)."""
+    """A mean over seeds with its 95 % confidence interval (Student's t; a seed is a sample)."""
 
     mean: float
     low: float
@@ -58,7 +58,8 @@ def compare(baseline: Sequence[float], others: Mapping[str, Sequence[float]]) ->
     """
     comparisons = []
     for key, rates in others.items():
-        differences = [rate - base for rate, base in zip(rates, baseline, strict=True)]
+        # rounded, because equal differences of rates may differ in their last binary digit
+        differences = [round(rate - base, 9) for rate, base in zip(rates, baseline, strict=True)]
         # equal differences have no spread, and the test would divide by zero
         if len(set(differences)) == 1:
             p = 1.0 if differences[0] == 0 else 0.0

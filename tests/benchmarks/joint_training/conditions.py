@@ -76,7 +76,7 @@ class Experiment:
 
 
 def experiments() -> tuple[Experiment, Experiment]:
-    """Return the two experiments: from random weights, and from parts that know other tasks."""
+    """Return the two experiments: from random weights, and from parts pretrained on other tasks."""
     in_turn = (
         Stage(0.5, (*BODY, CLASSES), (CLASSES,)),
         Stage(0.5, (HEAD,), (HEAD,)),
@@ -84,7 +84,7 @@ def experiments() -> tuple[Experiment, Experiment]:
     first = Experiment(
         key="from_random",
         title="From random weights",
-        baseline=Condition("joint", "all parts jointly", "random"),
+        baseline=Condition("joint", "joint training", "random"),
         others=(
             *_frozen("random"),
             Condition(
@@ -95,7 +95,7 @@ def experiments() -> tuple[Experiment, Experiment]:
             ),
             Condition(
                 "alternating",
-                "alternating steps: the other parts, the policy head",
+                "alternating steps of the other parts and the policy head",
                 "random",
                 (Stage(0.5, BODY), Stage(0.5, (HEAD,))),
                 alternates=True,
@@ -106,14 +106,14 @@ def experiments() -> tuple[Experiment, Experiment]:
     )
     second = Experiment(
         key="from_pretrained",
-        title="From parts that know other tasks",
-        baseline=Condition("joint", "all parts jointly", "pretrained"),
+        title="From parts pretrained on other tasks",
+        baseline=Condition("joint", "joint training, from pretrained parts", "pretrained"),
         others=(
             *_frozen("pretrained"),
             Condition(
                 "head_only", "only the policy head trains", "pretrained", (Stage(1, (HEAD,)),)
             ),
-            Condition("from_random", "all parts jointly, from random weights", "random"),
+            Condition("from_random", "joint training, from random weights", "random"),
         ),
         demonstrations=10,
         steps=100,

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 
 import tomli_w
 
+from core.errors import DataError, JoineryError
 from core.rollout.results import Evaluation, read_evaluation
 from tests.benchmarks.joint_training.conditions import (
     NEW_TASKS,
@@ -120,22 +123,55 @@ def needs_own_budget(cost: float) -> bool:
 
 
 def run_all(plans: Sequence[Plan], jobs: int) -> list[Result]:
-    """Train and evaluate every plan, `jobs` at a time; return the results in the same order."""
+    """Train and evaluate every plan, `jobs` at a time; return the results in the same order.
+
+    Raises DataError if a folder holds the run of another plan, and JoineryError if a run fails;
+    runs that have begun then end first, and no other begins.
+    """
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(partial(_run, total=len(plans)), plans, range(1, len(plans) + 1)))
 
 
 def _run(plan: Plan, number: int, total: int) -> Result:
     """Train and evaluate one plan, go on where it was interrupted, or read what it reached."""
-    results = plan.folder / "evaluation" / "results.json"
-    if not results.exists():
+    results, recipe = plan.folder / "evaluation" / "results.json", plan.folder / "planned.toml"
+    if results.exists():
+        _check_planned(plan, recipe)
+    else:
         print(f"{number} of {total}: {plan.folder}", flush=True)
         plan.folder.mkdir(parents=True, exist_ok=True)
-        recipe = plan.folder / "planned.toml"
         recipe.write_text(tomli_w.dumps(plan.recipe), encoding="utf-8")
         resume = ["--resume"] if (plan.folder / "checkpoints").exists() else []
         _python("-m", "core.run", str(recipe), "--output", str(plan.folder), *resume)
     return Result(plan, read_evaluation(results), _curve(plan.folder))
+
+
+def _check_planned(plan: Plan, path: Path) -> None:
+    """Raise DataError if a finished run had another recipe than the study now plans for it.
+
+    path: the recipe of the finished run.
+    """
+    old = _without_folders(tomllib.loads(path.read_text(encoding="utf-8")))
+    new = _without_folders(plan.recipe)
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if changed:
+        raise DataError(
+            f"{plan.folder}: holds a run of another recipe, which differs in "
+            f"{', '.join(changed)}: remove that folder, or name another --output"
+        )
+
+
+def _without_folders(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe with the mere names of the folders in it: the output may have been moved."""
+    return {
+        name: {
+            key: Path(value).name if key in ("path", "pretrained") and value else value
+            for key, value in section.items()
+        }
+        if isinstance(section, Mapping)
+        else section
+        for name, section in recipe.items()
+    }
 
 
 def _curve(folder: Path) -> dict[int, float]:
@@ -149,11 +185,20 @@ def _curve(folder: Path) -> dict[int, float]:
 def _python(*words: str) -> None:
     """Run Python with one thread, so that the result does not depend on the number of cores.
 
-    Raises RuntimeError with the last lines of its output if it fails.
+    Raises JoineryError with the last lines of its output if it fails.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         lines = (done.stdout + done.stderr).strip().splitlines()
-        raise RuntimeError("\n".join([f"{' '.join(command)} failed:", *lines[-5:]]))
+        raise JoineryError(
+            "\n".join(
+                [
+                    f"exit code {done.returncode} of: {shlex.join(command)}",
+                    *lines[-10:],
+                    "give that command yourself to see all it says; when its cause is mended, "
+                    "begin the study again: it keeps what is finished",
+                ]
+            )
+        )

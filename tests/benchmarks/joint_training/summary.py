@@ -1,6 +1,7 @@
 """The figures of the study as plain data, and the page and the picture that show them."""
 
 import platform
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,14 +35,16 @@ def summarise(
     costs: {experiment: {condition: processor time of a step over the baseline's}}.
     pretraining: the runs on the old tasks, one for each seed.
     """
-    environment = results[0].evaluation.environment
+    base = tomllib.loads(BASE.read_text(encoding="utf-8"))["train"]
     return {
         "seeds": [result.plan.seed for result in pretraining],
         "base": BASE.name,
+        "base_steps": base["steps"],
+        "batch_size": base["batch_size"],
         "old_tasks": list(OLD_TASKS),
         "new_tasks": list(NEW_TASKS),
         "attempts": results[0].evaluation.overall().episodes,
-        "versions": {**environment["versions"], "machine": platform.machine()},
+        "versions": {**_versions([*pretraining, *results]), "machine": platform.machine()},
         "pretraining": {
             "demonstrations": PRETRAINING_DEMONSTRATIONS,
             "steps": PRETRAINING_STEPS,
@@ -56,6 +59,12 @@ def summarise(
             for experiment in experiments
         ],
     }
+
+
+def _versions(results: Sequence[Result]) -> dict[str, str]:
+    """Return {package: its version}, or all its versions if the runs had several."""
+    of_runs = [result.evaluation.environment["versions"] for result in results]
+    return {name: " and ".join(sorted({run[name] for run in of_runs})) for name in of_runs[0]}
 
 
 def _summarise_experiment(
@@ -95,7 +104,10 @@ def _row(
     costs: Mapping[str, float],
     runs: Mapping[tuple[str, str], Sequence[Result]],
 ) -> dict[str, Any]:
-    """Return a comparison as plain data, with the steps of its runs and the cost of a step."""
+    """Return a comparison as plain data, with the steps of its runs and the cost of a step.
+
+    The budget is "both" if as many samples need nearly as much processor time as the baseline.
+    """
     condition, budget = comparison.key.split("/")
     own_budget = (condition, "compute") in runs
     return {
@@ -132,15 +144,16 @@ def write_page(summary: Mapping[str, Any], path: Path, json_name: str, picture: 
 
 
 def _percent(value: Mapping[str, float]) -> str:
-    """Return a mean with its interval, in per cent, which are between 0 and 100."""
+    """Return a mean with its interval, in per cent; the interval is cut at 0 and 100 %."""
     low, high = max(0.0, value["low"]), min(1.0, value["high"])
     return f"{value['mean']:.0%} ({low:.0%} to {high:.0%})"
 
 
 def _points(value: Mapping[str, float]) -> str:
     """Return a difference with its interval, in percentage points."""
-    mean, low, high = (100 * value[name] for name in ("mean", "low", "high"))
-    return f"{mean:+.0f} ({low:+.0f} to {high:+.0f})"
+    rounded = [round(100 * value[name]) for name in ("mean", "low", "high")]
+    mean, low, high = (f"{points:+d}" if points else "0" for points in rounded)
+    return f"{mean} ({low} to {high})"
 
 
 def _p_value(p: float) -> str:
