@@ -88,6 +88,12 @@ def experiments() -> tuple[Experiment, Experiment]:
         others=(
             *_frozen("random"),
             Condition(
+                "joint_with_classes",
+                "all parts jointly, with the auxiliary head's loss",
+                "random",
+                (Stage(1, (*PARTS, CLASSES)),),
+            ),
+            Condition(
                 "one_after_another",
                 "first the other parts, then the policy head",
                 "random",
