@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 
 from core.contracts.batch import Batch
-from core.contracts.context import Context, ContextSpec
+from core.contracts.context import ContextSpec
 from core.contracts.parts import PolicyHead
 from core.registry.components import call_build
 from core.registry.hookspecs import Build
+from core.testing.carried_state import (
+    acting_continues_from_carried_state,
+    carried_state_is_reset_by_row,
+    loss_reads_the_carried_state,
+    windows_with_carried_state_are_one_window,
+)
 from core.testing.common import (
     BATCH,
     Check,
@@ -30,10 +36,12 @@ from core.testing.stand_in import (
     SPEC,
     VOCABULARY,
     Steady,
+    batch,
+    context_for,
     context_of,
+    mask_all,
     newest_frame,
     padding,
-    some_frames,
     windows,
 )
 
@@ -79,11 +87,6 @@ def actions_and_loss(head: PolicyHead, dtype: torch.dtype, setup: Setup) -> Tens
     terms = head.loss(context, batch(setup), generator()).values()
     actions: Tensor = head(context, generator())
     return torch.cat([actions.flatten().float(), *(term.flatten().float() for term in terms)])
-
-
-def context_for(head: PolicyHead, setup: Setup) -> Context:
-    """Return the context of the test windows, with only the fields that the head needs."""
-    return context_of(setup, windows(setup), needs=head.needs)
 
 
 def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (called as the others)
@@ -231,106 +234,6 @@ def state_is_rows(head: PolicyHead, setup: Setup) -> None:
 
 
 @torch.no_grad()
-def windows_with_carried_state_are_one_window(head: PolicyHead, setup: Setup) -> None:
-    """For a head that carries: two windows, the second with carried state, equal one long window.
-
-    Every frame of a row gets the same noise, as in `window_is_frame_by_frame`.
-    """
-    for interleaved, t in _splits(head, setup):
-        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
-        together = head(context, Steady(range(BATCH)))
-        first, second = _two_windows(head, context, t, interleaved)
-        parts = [head(part, Steady(range(BATCH))) for part in (first, second)]
-        where = f"actions of {t} frames and then the others with carried state, against one window"
-        expect_close(torch.cat(parts, dim=1), together, where)
-        initial = replace(first, state=head.initial_state(BATCH))
-        expect_close(
-            head(initial, Steady(range(BATCH))),
-            parts[0],
-            "actions with the initial state, against those without a state",
-        )
-        for name, whole in head.next_state(context).items():
-            where = f"next_state['{name}'] after two windows, against one window"
-            expect_close(head.next_state(second)[name], whole, where)
-
-
-@torch.no_grad()
-def acting_continues_from_carried_state(head: PolicyHead, setup: Setup) -> None:
-    """For a head that carries: `act` goes on from the state after a window as `forward` does."""
-    for interleaved, t in _splits(head, setup):
-        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
-        together = head(context, Steady(range(BATCH)))
-        state = _two_windows(head, context, t, interleaved)[1].state
-        assert state is not None
-        for i in range(t, setup.action.window):
-            frame = newest_frame(context, i, interleaved)
-            actions, state = head.act(frame, state, Steady(range(BATCH)))
-            expect_close(
-                actions, together[:, i], f"actions of step {i}, from the state after {t} frames"
-            )
-
-
-@torch.no_grad()
-def carried_state_is_reset_by_row(head: PolicyHead, setup: Setup) -> None:
-    """For a head that carries: a row with the initial state begins anew, and the others go on."""
-    for interleaved, t in _splits(head, setup):
-        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
-        _, second = _two_windows(head, context, t, interleaved)
-        initial = head.initial_state(BATCH)
-        assert second.state is not None
-        expect(
-            set(second.state) == set(initial),
-            "next_state",
-            f"the keys {sorted(initial)}",
-            f"{sorted(second.state)}",
-        )
-        mixed = {n: torch.cat([initial[n][:1], x[1:]]) for n, x in second.state.items()}
-        fresh, going_on, received = (
-            head(replace(second, state=state), Steady(range(BATCH)))
-            for state in (None, second.state, mixed)
-        )
-        expect_close(received[:1], fresh[:1], "actions of a row that begins anew")
-        expect_close(received[1:], going_on[1:], "actions of the other rows, which go on")
-
-
-@torch.no_grad()
-def loss_reads_the_carried_state(head: PolicyHead, setup: Setup) -> None:
-    """For a head that carries: the loss of a window depends on the state before the window."""
-    if not head.carries:
-        return
-    context, targets = context_for(head, setup), batch(setup)
-    losses = []
-    for state in (None, head.next_state(context)):
-        terms = head.loss(replace(context, state=state), targets, generator())
-        losses.append(torch.stack(list(terms.values())))
-    expect(
-        not torch.equal(losses[0], losses[1]),
-        "loss with a carried state",
-        "another than without one",
-        "the same",
-    )
-
-
-def _splits(head: PolicyHead, setup: Setup) -> list[tuple[bool, int]]:
-    """Return the ways to split the test window in two, for both layouts; none if nothing carries.
-
-    Each is (whether the window is one sequence, number of frames of the first part).
-    """
-    if not head.carries:
-        return []
-    return [(layout, t) for layout in (True, False) for t in range(1, setup.action.window)]
-
-
-def _two_windows(
-    head: PolicyHead, context: Context, t: int, interleaved: bool
-) -> tuple[Context, Context]:
-    """Split a window: its first t frames, and the others with the state after these."""
-    first = some_frames(context, slice(None, t), interleaved)
-    second = some_frames(context, slice(t, None), interleaved)
-    return first, replace(second, state=head.next_state(first))
-
-
-@torch.no_grad()
 def validation_error_is_a_figure_per_sample(head: PolicyHead, setup: Setup) -> None:
     """If a head defines `validation_error`, it returns one finite error for each sample.
 
@@ -361,30 +264,3 @@ def validation_error_is_a_figure_per_sample(head: PolicyHead, setup: Setup) -> N
         error = head.validation_error(alone, own_targets, generator([i]))
         assert error is not None
         expect_close(error, errors[row], f"validation_error of sample {i} alone, against the batch")
-
-
-def batch(setup: Setup) -> Batch:
-    """Return a batch that holds actions and their mask (B T H A), and no observations."""
-    action = setup.action
-    lead = (BATCH, action.window)
-    actions = normal(*lead, action.horizon, action.dim, seed=9).clamp(-1, 1)
-    actions[..., list(action.binary)] = (actions[..., list(action.binary)] > 0).float()
-    mask = torch.ones(*lead, action.horizon, action.dim, dtype=torch.bool)
-    mask[0, -1, 1:] = False
-    mask[-1, :, -1] = False
-    mask[-1, ..., 0] = False  # the robot of the last sample lacks this action dimension
-    return Batch(
-        images={},
-        instructions=[""] * BATCH,
-        text_ids=torch.zeros(BATCH, 1, dtype=torch.int64),
-        text_mask=None,
-        proprio=None,
-        actions=actions,
-        action_mask=mask,
-    )
-
-
-def mask_all(targets: Batch) -> Batch:
-    """Return a copy of the batch in which every action is masked."""
-    assert targets.action_mask is not None
-    return replace(targets, action_mask=torch.zeros_like(targets.action_mask))

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.contracts.attention import attention_mask, make_memory, token_positions
-from core.contracts.batch import Memory, TokenGroup, TokenKind, TokenSequence
+from core.contracts.batch import Batch, Memory, TokenGroup, TokenKind, TokenSequence
 from core.contracts.context import Context, Words, map_tensors
 from core.contracts.generator import Generator
 from core.contracts.needs import LAYERS, Need
-from core.contracts.parts import Backbone, LayerSpec
+from core.contracts.parts import Backbone, LayerSpec, PolicyHead
 from core.contracts.tokens import pack
 from core.testing.common import BATCH, Setup, features, normal
 
@@ -218,3 +218,35 @@ def _sequence(
         ..., count - action_tokens :
     ]
     return pack(group, frame, kind, readout, 2 * frame + is_action)
+
+
+def context_for(head: PolicyHead, setup: Setup) -> Context:
+    """Return the context of the test windows, with only the fields that the head needs."""
+    return context_of(setup, windows(setup), needs=head.needs)
+
+
+def batch(setup: Setup) -> Batch:
+    """Return a batch that holds actions and their mask (B T H A), and no observations."""
+    action = setup.action
+    lead = (BATCH, action.window)
+    actions = normal(*lead, action.horizon, action.dim, seed=9).clamp(-1, 1)
+    actions[..., list(action.binary)] = (actions[..., list(action.binary)] > 0).float()
+    mask = torch.ones(*lead, action.horizon, action.dim, dtype=torch.bool)
+    mask[0, -1, 1:] = False
+    mask[-1, :, -1] = False
+    mask[-1, ..., 0] = False  # the robot of the last sample lacks this action dimension
+    return Batch(
+        images={},
+        instructions=[""] * BATCH,
+        text_ids=torch.zeros(BATCH, 1, dtype=torch.int64),
+        text_mask=None,
+        proprio=None,
+        actions=actions,
+        action_mask=mask,
+    )
+
+
+def mask_all(targets: Batch) -> Batch:
+    """Return a copy of the batch in which every action is masked."""
+    assert targets.action_mask is not None
+    return replace(targets, action_mask=torch.zeros_like(targets.action_mask))
