@@ -31,6 +31,13 @@ class MuonConfig:
     eps: Annotated[float, Gt(0)] = 1e-8
     """number added to the denominator of each of AdamW's updates."""
 
+    def __post_init__(self) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(
+                f"'muon' needs PyTorch 2.9, and {torch.__version__} is installed: upgrade it "
+                '(pip install "torch>=2.9"), or set optimizer.name = "adamw"'
+            )
+
 
 class JoinedOptimizers(torch.optim.Optimizer):
     """Several optimisers, each for other weights, that look like one.
@@ -83,13 +90,8 @@ def build_muon(
         split into one group for Muon and one for AdamW.
     betas: decay rates of AdamW.
 
-    Raises ConfigError if PyTorch has no Muon, or if no weight is a matrix.
+    Raises ConfigError if no weight is a matrix.
     """
-    if not hasattr(torch.optim, "Muon"):
-        raise ConfigError(
-            f"optimizer.name: 'muon' needs PyTorch 2.9, and {torch.__version__} is installed: "
-            'upgrade it (pip install "torch>=2.9"), or set optimizer.name = "adamw"'
-        )
     matrices, others = _split(groups)
     if not matrices:
         raise ConfigError(
