@@ -13,7 +13,7 @@ from core import ActionSpec, ConfigError, ContextSpec
 from core.policy.assembly import build_policy
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
-from core.testing import Setup, checks_for, policy_head
+from core.testing import Setup, checks_for, stand_in
 from core.testing.stand_in import context_of, windows
 from plugins.heads.discrete import DiscreteConfig, DiscreteHead, bin_of, centre_of
 from tests.contexts import context_from, noise
@@ -113,7 +113,7 @@ def test_actions_equal_numpy(decode):
 
 def test_losses_equal_torchs_cross_entropy():
     head, given = make(replace(SMALL, gripper_weight=0.25)), Setup(width=6, action=MIXED)
-    context, batch = context_of(given, windows(given)), policy_head.batch(given)
+    context, batch = context_of(given, windows(given)), stand_in.batch(given)
     logits, binary = by_hand(head, context.readout)
     actions, mask = batch.actions.double(), batch.action_mask
     target = torch.from_numpy(np.digitize(actions[..., [0, 2, 4]], np.linspace(-1, 1, 17)[1:-1]))
@@ -130,7 +130,7 @@ def test_losses_equal_torchs_cross_entropy():
 
 def test_losses_are_zero_where_all_is_masked():
     head, given = make(), Setup(width=6, action=MIXED)
-    batch = policy_head.batch(given)
+    batch = stand_in.batch(given)
     nothing = replace(batch, action_mask=torch.zeros_like(batch.action_mask))
     terms = head.loss(context_of(given, windows(given)), nothing, noise())
     assert all(term == 0 for term in terms.values())
@@ -142,7 +142,7 @@ def test_each_kind_of_dimension_has_its_term(action, names):
     assert (
         set(
             make(action=action).loss(
-                context_of(given, windows(given)), policy_head.batch(given), noise()
+                context_of(given, windows(given)), stand_in.batch(given), noise()
             )
         )
         == names
@@ -152,7 +152,7 @@ def test_each_kind_of_dimension_has_its_term(action, names):
 def test_training_begins_with_all_bins_about_equally_likely():
     given = Setup(width=64, action=MIXED)
     head = make(DiscreteConfig(), width=64)
-    pose = head.loss(context_of(given, windows(given)), policy_head.batch(given), noise())["pose"]
+    pose = head.loss(context_of(given, windows(given)), stand_in.batch(given), noise())["pose"]
     assert pose.item() == pytest.approx(math.log(256), rel=0.02)
 
 
@@ -211,6 +211,6 @@ def test_loss_without_actions_says_so():
     with pytest.raises(ValueError, match=r"batch\.actions"):
         make().loss(
             context_of(given, windows(given)),
-            replace(policy_head.batch(given), actions=None),
+            replace(stand_in.batch(given), actions=None),
             noise(),
         )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core import ActionSpec, ConfigError, ContextSpec
-from core.testing import Setup, checks_for, policy_head
+from core.testing import Setup, checks_for, stand_in
 from core.testing.stand_in import context_of, windows
 from plugins.heads.lstm import LSTMConfig, LSTMHead
 from tests.contexts import context_from, noise
@@ -77,7 +77,7 @@ def test_actions_equal_an_lstm_by_hand():
 def test_losses_equal_numpy(loss):
     head = make(replace(SMALL, loss=loss, gripper_weight=0.25))
     given = Setup(width=6, action=MIXED)
-    context, batch = context_of(given, windows(given)), policy_head.batch(given)
+    context, batch = context_of(given, windows(given)), stand_in.batch(given)
     batch = replace(batch, actions=batch.actions * 3)  # beyond Huber's knee at 1
     pose, logits = by_hand(head, context.readout)
     target, mask = batch.actions.double().numpy(), batch.action_mask.numpy()
@@ -98,7 +98,7 @@ def test_losses_equal_numpy(loss):
 def test_every_frame_is_supervised():
     head, given = make(), Setup(width=6, action=MIXED)
     readout = torch.randn(3, 3, 2, 6, requires_grad=True)
-    batch = policy_head.batch(given)
+    batch = stand_in.batch(given)
     for t in range(3):
         mask = torch.zeros_like(batch.action_mask)
         mask[:, t] = True
@@ -110,7 +110,7 @@ def test_every_frame_is_supervised():
 
 def test_without_binary_dimensions_there_is_no_gripper():
     head, given = make(action=CONTINUOUS), Setup(width=6, action=CONTINUOUS)
-    terms = head.loss(context_of(given, windows(given)), policy_head.batch(given), noise())
+    terms = head.loss(context_of(given, windows(given)), stand_in.batch(given), noise())
     assert set(terms) == {"pose"}
     assert not [name for name in head.state_dict() if name.startswith("gripper")]
 
@@ -201,6 +201,6 @@ def test_loss_without_actions_says_so():
     with pytest.raises(ValueError, match=r"batch\.actions"):
         make().loss(
             context_of(given, windows(given)),
-            replace(policy_head.batch(given), actions=None),
+            replace(stand_in.batch(given), actions=None),
             noise(),
         )
