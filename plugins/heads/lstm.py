@@ -1,5 +1,6 @@
 """RoboVLMs' policy head: an LSTM over the window, then one MLP for pose and one for gripper."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,6 +67,15 @@ class LSTMConfig:
     """whether a tanh keeps the continuous dimensions in [-1, 1]."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """probability of dropout between the LSTM's layers while training."""
+    span: Annotated[int, Ge(3)] | None = None
+    """number of frames that the LSTM can remember when training begins: its cells forget over 2 to
+    `span` frames (Tallec and Ollivier 2018). Default: PyTorch's initialisation, with which every
+    cell forgets half of its contents in each frame.
+    """
+    skip: bool = False
+    """whether the MLPs read the frame's readout beside the LSTM's output, so that the LSTM need
+    only remember. Cells that forget slowly also take in slowly what the frame shows.
+    """
     memory: Literal["window", "episode"] = "window"
     """how far the LSTM remembers: "window": the last T frames; "episode": all frames since the
     episode began, if `data.sampling = "episodes"` trains it so.
@@ -108,11 +118,15 @@ class LSTMHead(PolicyHead):
             batch_first=True,
             dropout=config.dropout,
         )
+        if config.span is not None:
+            _set_span(self.lstm, config.span)
+        self.skip = config.skip
+        inputs = config.hidden_size + (context.width if config.skip else 0)
         outputs = action.horizon * len(action.continuous)
-        self.pose = _mlp([config.hidden_size, *config.mlp, outputs])
+        self.pose = _mlp([inputs, *config.mlp, outputs])
         self.bound = nn.Tanh() if config.tanh else nn.Identity()
         outputs = action.horizon * len(action.binary)
-        self.gripper = _mlp([config.hidden_size, *config.mlp, outputs]) if action.binary else None
+        self.gripper = _mlp([inputs, *config.mlp, outputs]) if action.binary else None
         self.dimensions = ActionDimensions(action)
 
     def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002
@@ -192,6 +206,8 @@ class LSTMHead(PolicyHead):
         state: the LSTM's state before the first frame; None: zeros.
         """
         hidden, state = self._run_lstm(features, state)
+        if self.skip:
+            hidden = torch.cat([hidden, features.to(hidden.dtype)], dim=-1)
         chunks = "b t (h a) -> b t h a"
         pose = self.bound(rearrange(self.pose(hidden), chunks, h=self.horizon))
         if self.gripper is None:
@@ -226,6 +242,23 @@ def _check_action(config: LSTMConfig, action: ActionSpec) -> None:
             "policy_head.tanh: actions leave [-1, 1] under this action.normalization and tanh "
             "cannot follow; set policy_head.tanh = false or choose a bounded action.normalization"
         )
+
+
+@torch.no_grad()
+def _set_span(lstm: nn.LSTM, span: int) -> None:
+    """Let the cells forget over 2 to `span` frames, as many cells in each octave.
+
+    A cell with the forget gate f keeps its contents for about 1 / (1 - f) frames, so the gate's
+    bias is log(frames - 1). The input gate's bias is the opposite: a cell that keeps its contents
+    for long adds little to them in each frame (Tallec and Ollivier 2018).
+    """
+    size = lstm.hidden_size
+    for layer in lstm.all_weights:
+        frames = torch.empty(size).uniform_(math.log(2), math.log(span)).exp()
+        bias = (frames - 1).log()
+        # the gates' order is: input, forget, cell, output; PyTorch adds up the two biases
+        layer[2][: 2 * size] = torch.cat([-bias, bias])
+        layer[3][: 2 * size] = 0
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:

@@ -22,6 +22,7 @@ SETTINGS = [
     (replace(SMALL, dropout=0.3), replace(MIXED, window=2)),
     (replace(SMALL, memory="episode"), MIXED),
     (replace(SMALL, memory="episode", layers=1), CONTINUOUS),
+    (replace(SMALL, memory="episode", span=20, skip=True), MIXED),
 ]
 CHECKS = [
     pytest.param(check, id=f"{i}-{check}")
@@ -55,15 +56,19 @@ def by_hand(head, readout):
     lstm.load_state_dict(
         {name: weight.detach().clone() for name, weight in head.lstm.state_dict().items()}
     )
-    hidden = lstm.double()(readout.double().mean(2))[0].detach().numpy()
+    features = readout.double().mean(2)
+    hidden = lstm.double()(features)[0].detach().numpy()
+    if head.skip:
+        hidden = np.concatenate([hidden, features.detach().numpy()], axis=-1)
     shape = (*hidden.shape[:2], 4, -1)
     return np.tanh(perceptron(head.pose, hidden).reshape(shape)), perceptron(
         head.gripper, hidden
     ).reshape(shape)
 
 
-def test_actions_equal_an_lstm_by_hand():
-    head, readout = make(), torch.randn(2, 3, 2, 6)
+@pytest.mark.parametrize("skip", [False, True])
+def test_actions_equal_an_lstm_by_hand(skip):
+    head, readout = make(replace(SMALL, skip=skip)), torch.randn(2, 3, 2, 6)
     pose, logits = by_hand(head, readout)
     expected = np.zeros((2, 3, 4, 5))
     expected[..., [0, 2, 4]] = pose
@@ -71,6 +76,27 @@ def test_actions_equal_an_lstm_by_hand():
     np.testing.assert_allclose(
         head(context_from(readout), noise()).detach().numpy(), expected, atol=1e-6
     )
+
+
+def kept_after(frames, span):
+    """Shares of the contents of 256 cells that remain after frames without any input."""
+    head = make(replace(SMALL, layers=1, hidden_size=256, span=span))
+    state = {"h": torch.zeros(1, 1, 256), "c": torch.ones(1, 1, 256)}
+    zeros = torch.zeros_like(head.lstm.weight_hh_l0)
+    with torch.no_grad():
+        head.lstm.weight_hh_l0.copy_(zeros)  # otherwise a cell also hears the others
+        head.lstm.bias_hh_l0[512:768] = head.lstm.bias_ih_l0[512:768] = 0  # nothing new comes in
+        _, after = head._run_lstm(torch.zeros(1, frames, 6), state)
+    return after["c"].flatten()
+
+
+def test_span_lets_cells_remember():
+    assert kept_after(20, None).max() < 1e-4
+    kept = kept_after(20, 100)
+    # with 1 / e left after the cell's span: about log(100 / 20) / log(100 / 2) of the cells
+    assert 0.3 < (kept > np.exp(-1)).float().mean() < 0.5
+    assert kept.max() < np.exp(-20 / 100) + 0.01
+    assert (kept < 1e-4).float().mean() > 0.1  # and some forget at once
 
 
 @pytest.mark.parametrize("loss", ["huber", "mse", "l1"])
