@@ -213,3 +213,14 @@ def test_the_page_shows_every_comparison(tmp_path):
     assert "- Better than joint training, from pretrained parts: none." in page
     assert "| vision encoder frozen | both | 200 | 1.00 | 53% (46% to 61%) | 0 (0 to 0) |" in page
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
+
+
+def test_the_page_shows_the_figures_in_its_json():
+    docs = Path(__file__).parents[1] / "docs"
+    summary = json.loads((docs / "joint_training.json").read_text())
+    page = (docs / "joint_training.md").read_text()
+    for experiment in summary["experiments"]:
+        for row in experiment["comparisons"]:
+            assert row["title"] in page
+            assert f"{row['success']['mean']:.0%}" in page
+    assert len(summary["seeds"]) >= 5
