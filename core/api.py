@@ -16,8 +16,8 @@ from core.evaluation.evaluation import evaluate as evaluate_run
 from core.evaluation.preparation import prepare
 from core.loading.dataset import Dataset
 from core.loading.mixture import Member, Mixture
+from core.loading.opening import open_data
 from core.loading.samples import Samples
-from core.loading.training_data import open_data
 from core.loading.view import StoreView
 from core.loading.windows import Windows
 from core.recipe.recipe import Recipe, load_recipe as load_checked_recipe, load_recipe_of_run
@@ -78,6 +78,8 @@ def training_samples(
         if window is not None or horizon is not None:
             raise ConfigError("window, horizon: a recipe sets them; override data.window instead")
         data = open_data(source)
+        if split == "validation" and not data.validation.window_count:
+            raise ConfigError("split: the recipe holds nothing out; set data.validation_episodes")
         return Samples(data.training if split == "training" else data.validation)
     if split != "training":
         raise ConfigError("split: a store alone has no held-out episodes; give a recipe")

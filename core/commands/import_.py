@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> None:
-    """Print what the store holds now, with statistics, and what the import skipped."""
+    """Print what the store holds now, what looks wrong about its numbers, and what was skipped."""
+    from core.episodes.plausibility import implausible_numbers
     from core.report.store_tables import statistics_table
     from core.store.store import EpisodeStore
 
@@ -81,7 +82,10 @@ def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> No
     )
     for camera, codec in summary.codecs.items():
         console.print(f"  camera {camera}: {codec}", highlight=False, markup=False)
-    console.print(statistics_table(EpisodeStore(out)))
+    store = EpisodeStore(out)
+    console.print(statistics_table(store))
+    for line in implausible_numbers(store.info, store.statistics):
+        console.print(f"suspicious: {line}", highlight=False, markup=False)
     if summary.skipped:
         console.print(f"skipped {len(summary.skipped)}:")
         for episode, reason in summary.skipped.items():

@@ -1,8 +1,10 @@
 """Episodes and what their numbers mean: typed metadata that is checked when it is created."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from math import isfinite, prod
 from typing import Literal, get_args
 
@@ -30,6 +32,22 @@ RESERVED = ("action", "proprio")  # names that a feature cannot have
 SPARSE = ("depth", "points")  # meanings in which NaN and infinity stand for "no reading"
 # an evaluation that hides the images also hides features with these meanings
 VISUAL = ("rgb", "depth", "points")
+
+
+def number_repeated(names: Sequence[str]) -> tuple[str, ...]:
+    """Make names unique: "gripper", "gripper" become "gripper_0", "gripper_1"; the others stay.
+
+    Numbers are found by their names, so two numbers of one name would be taken for the same.
+    """
+    occurrences, taken = Counter(names), set(names)
+    unique = []
+    for name in names:
+        if occurrences[name] > 1:
+            numbered = (f"{name}_{number}" for number in count())
+            name = next(candidate for candidate in numbered if candidate not in taken)
+            taken.add(name)
+        unique.append(name)
+    return tuple(unique)
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,8 @@ class Gripper:
 class ActionConvention:
     """What the numbers of an action mean.
 
-    names: one name per dimension, "x" or "gripper" for example.
+    names: one name per dimension, "x" or "gripper" for example. A name that occurs more than once
+        is numbered: "gripper_0", "gripper_1".
     mode: "delta" if an action is a movement from where the robot is, "absolute" if it is a target.
     frame: the coordinates in which the action is given: "world", "base", "tool" or "joint".
     rotation: layout of the rotation dimensions; "none" if there are none.
@@ -79,6 +98,7 @@ class ActionConvention:
     grippers: tuple[Gripper, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", number_repeated(self.names))
         if len(self.scale) != len(self.names):
             raise ValueError(
                 f"scale has {len(self.scale)} entries for the {len(self.names)} dimensions "
@@ -184,7 +204,8 @@ class StoreInfo:
     fps: frames per second.
     cameras: {name: camera}.
     action: the convention of the actions.
-    proprio: names of the proprioceptive numbers, possibly none.
+    proprio: names of the proprioceptive numbers, possibly none; a name that occurs more than once
+        is numbered.
     origin: where the data comes from, and its licence.
     features: {name: feature}, further observations; no camera may have the same name.
     """
@@ -197,6 +218,7 @@ class StoreInfo:
     features: Mapping[str, Feature] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "proprio", number_repeated(self.proprio))
         if not self.cameras:
             raise ValueError("no cameras; name at least one")
         if not (isfinite(self.fps) and self.fps > 0):

@@ -1,10 +1,11 @@
 """Normalisation of actions and proprioception, and its inverse; checkpoints hold normalisers.
 
-Normalisers are fitted in core/loading/training_data.py and applied in core/loading/mixture.py.
+Normalisers are fitted in core/loading/opening.py and applied in core/loading/mixture.py.
 While acting, core/rollout/actor.py normalises proprioception and undoes the normalisation of
 actions.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
@@ -17,11 +18,11 @@ from core.episodes.episode import ActionConvention
 from core.episodes.statistics import Statistics
 from core.errors import DataError
 
-Method = Literal["none", "clip_range", "min_max", "quantile", "mean_std"]
+Method = Literal["none", "clip_range", "min_max", "quantile", "quantile_clipped", "mean_std"]
 Array = TypeVar("Array", np.ndarray, Tensor)
 T = TypeVar("T")
 
-BOUNDED: tuple[Method, ...] = ("clip_range", "min_max")
+BOUNDED: tuple[Method, ...] = ("clip_range", "min_max", "quantile_clipped")
 # A dimension whose spread is less than about TINY counts as constant. Its mean is subtracted, but
 # the dimension is not divided by its spread.
 TINY = 1e-6
@@ -88,6 +89,7 @@ class Normalizer:
         convention: ActionConvention,
         method: Method,
         clip_range: tuple[float, float] = (-1.0, 1.0),
+        constant: Sequence[int] = (),
     ) -> Self:
         """Fit to the statistics of a store's actions.
 
@@ -96,8 +98,11 @@ class Normalizer:
             "clip_range"  clips to `clip_range`, which it maps to [-1, 1] (RoboVLMs: -0.65 to 0.65)
             "min_max"     maps the observed range to [-1, 1]
             "quantile"    maps the 1 % and 99 % quantiles to -1 and 1, without clipping (openpi)
+            "quantile_clipped"  does the same, and clips to [-1, 1] (OpenVLA)
             "mean_std"    maps to mean 0 and standard deviation 1
-        With the last three methods, a constant dimension becomes 0.
+        With the last four methods, a constant dimension becomes 0.
+        constant: dimensions whose changes are noise: with every method, their mean is subtracted,
+            and they are not stretched.
 
         A gripper is mapped by its closed and open values in `convention`. A binary gripper's values
         become 0 (closed) and 1 (open). A continuous gripper's range [closed, open] is mapped to
@@ -111,6 +116,7 @@ class Normalizer:
                 f"{convention.dim}; import the data again"
             )
         offset, scale = _fit(statistics, method, clip_range)
+        _leave_unscaled(offset, scale, statistics, constant)
         binary = []
         for gripper in convention.grippers:
             d, span = gripper.dimension, gripper.open - gripper.closed
@@ -159,9 +165,15 @@ class ProprioNormalizer:
     affine: Affine
 
     @classmethod
-    def fit(cls, statistics: Statistics) -> Self:
-        """Fit to the statistics of a store's proprioception, which may have no dimensions."""
-        return cls(Affine.of(*_fit(statistics, "mean_std")))
+    def fit(cls, statistics: Statistics, constant: Sequence[int] = ()) -> Self:
+        """Fit to the statistics of a store's proprioception, which may have no dimensions.
+
+        constant: dimensions whose changes are noise: their mean is subtracted, and they are not
+            stretched.
+        """
+        offset, scale = _fit(statistics, "mean_std")
+        _leave_unscaled(offset, scale, statistics, constant)
+        return cls(Affine.of(offset, scale))
 
     def normalize(self, x: Array) -> Array:
         """(... P) float in the dataset's units -> (... P) normalised."""
@@ -199,7 +211,7 @@ def _fit(
         return np.zeros(dim), np.ones(dim)
     if method == "mean_std":
         std = statistics.std
-        return statistics.mean, np.where(std > TINY, 1 / np.maximum(std, TINY), 1.0)
+        return statistics.mean.copy(), np.where(std > TINY, 1 / np.maximum(std, TINY), 1.0)
     if method == "clip_range":
         low, high = np.full(dim, clip_range[0]), np.full(dim, clip_range[1])
     elif method == "min_max":
@@ -211,3 +223,11 @@ def _fit(
     offset = np.where(varies, (low + high) / 2, statistics.mean)
     scale = np.where(varies, 2 / np.maximum(spread, TINY), 1.0)
     return offset, scale
+
+
+def _leave_unscaled(
+    offset: np.ndarray, scale: np.ndarray, statistics: Statistics, dimensions: Sequence[int]
+) -> None:
+    """Change the affine map of some dimensions, in place: their mean is subtracted, and no more."""
+    chosen = list(dimensions)
+    offset[chosen], scale[chosen] = statistics.mean[chosen], 1.0

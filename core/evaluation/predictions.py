@@ -9,9 +9,9 @@ import numpy as np
 from core.environments.environment import Observation
 from core.errors import ConfigError
 from core.evaluation.files import write_arrays
-from core.loading.training_data import open_views
+from core.loading.held_out import hold_out
+from core.loading.opening import open_views
 from core.loading.view import StoreView
-from core.loading.windows import split_by_task
 from core.recipe.recipe import Recipe
 from core.rollout.actor import Actor, disagreements
 from core.store.store import EpisodeStore
@@ -29,7 +29,7 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     Raises DataError or ConfigError if the data are missing or differ from those that the policy was
     trained on.
     """
-    view = _view_of_evaluated_store(recipe)
+    view, label = _view_of_evaluated_store(recipe)
     store = view.store
     if mistakes := disagreements(actor.info, view.info, "the policy"):
         raise ConfigError(mistakes)
@@ -38,7 +38,9 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
         raise ConfigError(
             f"predictions: store {store.path} has no {', '.join(missing)}; name another store"
         )
-    _, held_out = split_by_task(store, recipe.data.validation_episodes)
+    held_out = hold_out(store, recipe.data, label).held_out
+    if not len(held_out):
+        raise ConfigError("data.validation_episodes: the recipe holds nothing out")
     arrays = {"names": np.array(actor.info.action.names)}
     for number, episode in enumerate(_order_by_turns(store, held_out)[:MAX_EPISODES]):
         arrays[f"{number}/task"] = np.array(store.task_name(episode))
@@ -49,14 +51,18 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     write_arrays(path, arrays)
 
 
-def _view_of_evaluated_store(recipe: Recipe) -> StoreView:
-    """Return a view of the store that `evaluate.store` names; by default, of the first store."""
-    label = recipe.evaluate.store if recipe.evaluate else None
+def _view_of_evaluated_store(recipe: Recipe) -> tuple[StoreView, str]:
+    """Return a view of the store that `evaluate.store` names, by default the first, and its label.
+
+    The label is empty if the recipe has a single store.
+    """
     views = open_views(recipe)
-    for view, source in zip(views, recipe.data.store_configs, strict=True):
-        if source.label == label:
-            return view
-    return views[0]
+    if not recipe.data.stores:
+        return views[0], ""
+    labels = [source.label for source in recipe.data.store_configs]
+    chosen = recipe.evaluate.store if recipe.evaluate else None
+    number = labels.index(chosen) if chosen in labels else 0
+    return views[number], labels[number]
 
 
 def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:

@@ -19,7 +19,7 @@ from core.environments.workers import (
     open_workers,
 )
 from core.errors import ConfigError, DataError
-from core.loading.training_data import open_views
+from core.loading.opening import open_views
 from core.recipe.recipe import Choice, Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import disagreements

@@ -6,6 +6,7 @@ from core.formats.columns import (
     array_kind as array_kind,
     check_mapping as check_mapping,
     dimension_names as dimension_names,
+    distinct_names as distinct_names,
     flat_width as flat_width,
     join_columns as join_columns,
 )

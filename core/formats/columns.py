@@ -3,6 +3,7 @@
 A column is an array (n ...) with one entry for each frame.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from core.episodes.episode import number_repeated
 from core.errors import ConfigError, DataError, did_you_mean
 
 # A column of an action or of the proprioception may hold at most this many numbers per frame.
@@ -75,6 +77,20 @@ def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.n
     with np.errstate(over="ignore"):
         parts = [column.reshape(length, -1).astype(np.float32) for column in columns]
     return np.concatenate([np.empty((length, 0), np.float32), *parts], axis=1)
+
+
+def distinct_names(short_names: Mapping[str, str], separator: str) -> dict[str, str]:
+    """Return {column: name}: the short name if no other column has it, else the column's own name.
+
+    short_names: {column: short name}.
+    separator: separates the words of a column's name; it becomes "_".
+    """
+    occurrences = Counter(short_names.values())
+    names = [
+        short if occurrences[short] == 1 else column.replace(separator, "_")
+        for column, short in short_names.items()
+    ]
+    return dict(zip(short_names, number_repeated(names), strict=True))
 
 
 def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Opens the stores that a recipe's [data] names, and makes the loaders of batches."""
+"""The data that a recipe trains on: training and held-out windows, and loaders of batches."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,17 @@ import numpy as np
 import torch
 
 from core.contracts.parts import ActionSpec
-from core.episodes.conventions import rotation_names
-from core.episodes.episode import ActionConvention, Feature, StoreInfo
-from core.episodes.normalization import BOUNDED, Normalizer, ProprioNormalizer
-from core.errors import ConfigError, DataError, did_you_mean
+from core.episodes.episode import Feature, StoreInfo
+from core.episodes.normalization import BOUNDED, Normalizer
+from core.errors import ConfigError, did_you_mean
 from core.loading.dataset import Dataset
+from core.loading.held_out import Split, episode_ids, hold_out
 from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture
 from core.loading.order import EpisodeStreams, Order, ShuffledWindows
-from core.loading.view import StoreView, common_info, rename, view_of
-from core.loading.windows import Windows, split_by_task
+from core.loading.value_checks import doubtful_normalization
+from core.loading.windows import Windows
 from core.recipe.recipe import Recipe
-from core.recipe.sections import ActionConfig
-from core.store.store import EpisodeStore
 
 
 def action_spec(normalizer: Normalizer, window: int, horizon: int) -> ActionSpec:
@@ -75,10 +73,23 @@ class TrainingData:
         return tuple(dataset.label for dataset in self.datasets)
 
     @cached_property
-    def _splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Training and held-out episodes of each dataset."""
-        held_out = self.recipe.data.validation_episodes
-        return [split_by_task(dataset.view.store, held_out) for dataset in self.datasets]
+    def _splits(self) -> list[Split]:
+        """Training and held-out episodes of each dataset.
+
+        Raises ConfigError for an episode of `data.validation_ids` that no store has.
+        """
+        config = self.recipe.data
+        stores = [(dataset.view.store, dataset.label) for dataset in self.datasets]
+        if config.validation_ids:
+            known = [name for store, label in stores for name in episode_ids(store, label)]
+            mistakes = [
+                f"data.validation_ids: no episode '{name}'{did_you_mean(name, known)}"
+                for name in config.validation_ids
+                if name not in known
+            ]
+            if mistakes:
+                raise ConfigError(mistakes)
+        return [hold_out(store, config, label) for store, label in stores]
 
     @cached_property
     def training(self) -> Mixture:
@@ -98,7 +109,10 @@ class TrainingData:
 
     @cached_property
     def validation(self) -> Mixture:
-        """The held-out windows, without overlap: each held-out frame is in exactly one window."""
+        """The held-out windows, without overlap: each held-out frame is in exactly one window.
+
+        There are none if the recipe holds nothing out.
+        """
         return self._without_overlap(self._held_out_episodes)
 
     @cached_property
@@ -115,11 +129,11 @@ class TrainingData:
 
     @property
     def _training_episodes(self) -> list[np.ndarray]:
-        return [training for training, _ in self._splits]
+        return [split.training for split in self._splits]
 
     @property
     def _held_out_episodes(self) -> list[np.ndarray]:
-        return [held_out for _, held_out in self._splits]
+        return [split.held_out for split in self._splits]
 
     def _without_overlap(self, episodes: Sequence[np.ndarray]) -> Mixture:
         """Return windows without overlap of some episodes of each dataset."""
@@ -149,8 +163,8 @@ class TrainingData:
 
     def loaders(
         self, tokenize: Callable[[str], Sequence[int]], micro_batch: int, device: torch.device
-    ) -> tuple[Loader, Loader]:
-        """Return the loader of the training windows and the loader of the held-out windows."""
+    ) -> tuple[Loader, Loader | None]:
+        """Return the loader of the training windows, and that of the held-out windows, if any."""
 
         def loader(order: Order) -> Loader:
             return Loader(
@@ -163,10 +177,12 @@ class TrainingData:
                 order=order,
             )
 
+        training: Order = ShuffledWindows(self.training)
+        held_out: Order = ShuffledWindows(self.validation)
         if self.recipe.data.sampling == "episodes":
+            training = self._streams
             held_out = EpisodeStreams(self._one_window_each(self._held_out_episodes))
-            return loader(self._streams), loader(held_out)
-        return loader(ShuffledWindows(self.training)), loader(ShuffledWindows(self.validation))
+        return loader(training), loader(held_out) if self.validation.window_count else None
 
     def describe(self) -> Iterator[str]:
         """Yield a line per dataset: its share, what it lacks, and what is converted."""
@@ -194,6 +210,26 @@ class TrainingData:
                 notes.append(f"one frame in {view.period}")
             yield "; ".join(notes)
 
+    def doubts(self) -> Iterator[str]:
+        """Yield a line for each dimension that the recipe's normalisation does not suit."""
+        for dataset in self.datasets:
+            where = f"{dataset.label}: " if dataset.label else ""
+            for line in doubtful_normalization(dataset):
+                yield f"warning: {where}{line}"
+
+    def describe_held_out(self) -> str:
+        """Say how many episodes of how many tasks are held out."""
+        counts = [len(episodes) for episodes in self._held_out_episodes]
+        total = sum(len(dataset.view.store) for dataset in self.datasets)
+        if not any(counts):
+            return f"validation: none of the {total} episodes is held out"
+        tasks = {
+            dataset.task_name(episode)
+            for dataset, episodes in zip(self.datasets, self._held_out_episodes, strict=True)
+            for episode in episodes.tolist()
+        }
+        return f"validation: {sum(counts)} of {total} episodes, of {len(tasks)} tasks"
+
     def task_of(self) -> dict[str, str]:
         """Return {episode: task}.
 
@@ -206,111 +242,3 @@ class TrainingData:
             for dataset in self.datasets
             for episode in range(len(dataset.view.store))
         }
-
-
-def open_data(recipe: Recipe) -> TrainingData:
-    """Open a recipe's stores and fit the normalisers.
-
-    Raises DataError for damaged data, and ConfigError if the recipe and the stores disagree.
-    """
-    views = open_views(recipe)
-    configs = recipe.data.store_configs
-    if mistakes := _unexpected_conventions(recipe.action, views[0].info.action):
-        raise ConfigError([f"{mistake} (store {configs[0].path})" for mistake in mistakes])
-    datasets = []
-    for config, view in zip(configs, views, strict=True):
-        action_normalizer = Normalizer.fit(
-            view.statistics["action"],
-            view.info.action,
-            recipe.action.normalization,
-            recipe.action.clip_range,
-        )
-        proprio_normalizer = ProprioNormalizer.fit(view.statistics["proprio"])
-        # a single store gets no label, so that the store may be moved or renamed between runs
-        label = config.label if recipe.data.stores else ""
-        datasets.append(Dataset(view, action_normalizer, proprio_normalizer, label))
-    return TrainingData(recipe, tuple(datasets))
-
-
-def open_views(recipe: Recipe) -> list[StoreView]:
-    """Open a recipe's stores and view each as the policy sees it.
-
-    Raises DataError for damaged data, and ConfigError with every disagreement between the recipe
-    and the stores.
-    """
-    configs = recipe.data.store_configs
-    stores = [EpisodeStore(config.path) for config in configs]
-    mistakes: list[str] = []
-    infos = []  # descriptions of the stores, under the policy's names
-    for store, config in zip(stores, configs, strict=True):
-        try:
-            infos.append(rename(store.info, config.cameras, config.actions))
-        except DataError as error:
-            mistakes.append(f"data.stores, '{config.label}': {error} (store {config.path})")
-            infos.append(store.info)
-    paths = f"(store {', '.join(str(config.path) for config in configs)})"
-    cameras = sorted({name for info in infos for name in info.cameras})
-    features = sorted({name for info in infos for name in info.features})
-    mistakes += _unknown_names("camera", recipe.data.cameras, cameras, paths)
-    mistakes += _unknown_names("feature", recipe.data.features, features, paths)
-    views = [] if mistakes else _common_views(recipe, stores, infos, mistakes)
-    if mistakes:
-        raise ConfigError(mistakes)
-    return views
-
-
-def _unknown_names(kind: str, names: Sequence[str], known: Sequence[str], paths: str) -> list[str]:
-    """Return a mistake for each camera or feature that the recipe names but no store has."""
-    return [
-        f"data.{kind}s: no {kind} '{name}'{did_you_mean(name, known)} {paths}"
-        for name in names
-        if name not in known
-    ]
-
-
-def _common_views(
-    recipe: Recipe,
-    stores: Sequence[EpisodeStore],
-    infos: Sequence[StoreInfo],
-    mistakes: list[str],
-) -> list[StoreView]:
-    """View all stores in the same way; append a mistake for each reason why a store does not fit.
-
-    infos: the descriptions of the stores under the policy's names.
-    """
-    configs = recipe.data.store_configs
-    try:
-        common = common_info(infos, recipe.data.cameras, recipe.data.features)
-    except DataError as error:
-        mistakes.append(f"data.{error}")
-        return []
-    views = []
-    rotation_dimensions = rotation_names([info.action for info in infos])
-    for store, info, config in zip(stores, infos, configs, strict=True):
-        try:
-            views.append(view_of(store, info, config.cameras, common, rotation_dimensions))
-        except DataError as error:
-            pair = f"'{config.label}' does not fit '{configs[0].label}'"
-            mistakes += [f"data.stores: {pair}: {reason}" for reason in str(error).splitlines()]
-    return views
-
-
-def _unexpected_conventions(expected: ActionConfig, recorded: ActionConvention) -> list[str]:
-    """Return a mistake for each difference between the actions and what the recipe expects."""
-    gripper_kinds = sorted({gripper.kind for gripper in recorded.grippers})
-    conventions: Mapping[str, object] = {
-        "mode": recorded.mode,
-        "frame": recorded.frame,
-        "rotation": recorded.rotation,
-        "gripper": "/".join(gripper_kinds) or "none",
-        "rate": recorded.rate,
-    }
-    mistakes = []
-    for key, convention in conventions.items():
-        expectation = getattr(expected, key)
-        if expectation is not None and expectation != convention:
-            mistakes.append(
-                f"action.{key}: the recipe expects {expectation!r}, "
-                f"the store's actions are {convention!r}"
-            )
-    return mistakes

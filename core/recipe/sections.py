@@ -178,8 +178,25 @@ class DataConfig:
     encoder reads them if its `build` has an argument `features`; a policy head reads them from
     `context.features`. None of the built-in parts reads them.
     """
-    validation_episodes: Positive = 1
-    """how many episodes of each task are held out for validation: the last episodes of the task."""
+    constant_proprio: tuple[str, ...] = ()
+    """proprioceptive numbers whose changes are mere noise, by name; the normalisation does not
+    stretch them.
+    """
+    validation_episodes: Annotated[int, Ge(0)] = 1
+    """how many episodes of each task are held out for validation: the last episodes of the task. A
+    task with no more episodes than that is trained on as a whole; if all tasks are so small, the
+    episodes are taken from all. With 0, nothing is held out, and nothing validated.
+    """
+    validation_share: Share = 0.0
+    """share of each task's episodes that is held out, 0.05 for example; instead of a number."""
+    validation_over: Literal["tasks", "all"] = "tasks"
+    """"tasks": the number or share is that of each task; "all": it is that of all episodes of a
+    store together, spread evenly over the store, whatever their tasks.
+    """
+    validation_ids: tuple[str, ...] = ()
+    """the very episodes to hold out, by id, instead of a number or a share; with several stores, an
+    id is "STORE/ID".
+    """
     threads: Positive = 2
     """number of threads that decode frames."""
     prefetch: Positive = 3
@@ -188,6 +205,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         _raise_if_repeated(self.cameras, "cameras")
         _raise_if_repeated(self.features, "features")
+        _raise_if_repeated(self.constant_proprio, "constant_proprio")
+        _raise_if_repeated(self.validation_ids, "validation_ids")
+        if self.validation_ids and (self.validation_share or self.validation_over == "all"):
+            raise ValueError(
+                "validation_ids names the episodes, so validation_share and validation_over have "
+                "no effect; drop them"
+            )
         if (self.path is None) == (not self.stores):
             raise ValueError("name either one store with path, or several with [[data.stores]]")
         _raise_if_repeated(tuple(store.label for store in self.stores), "stores (set name)")
@@ -209,10 +233,14 @@ class ActionConfig:
 
     horizon: Positive = 10
     """actions per chunk (H)."""
-    normalization: Literal["none", "clip_range", "min_max", "quantile", "mean_std"] = "min_max"
+    normalization: Literal[
+        "none", "clip_range", "min_max", "quantile", "quantile_clipped", "mean_std"
+    ] = "min_max"
     """how actions are scaled for the network; grippers are mapped by their own convention."""
     clip_range: tuple[float, float] = (-1.0, 1.0)
     """lowest and highest action value, for normalization = "clip_range"."""
+    constant: tuple[str, ...] = ()
+    """dimensions whose changes are mere noise, by name; the normalisation does not stretch them."""
     mode: Mode | None = None
     """expected mode of the actions; a store with the other mode is refused."""
     frame: Frame | None = None
@@ -225,6 +253,7 @@ class ActionConfig:
     """expected control rate, in Hz; a store with another rate is refused."""
 
     def __post_init__(self) -> None:
+        _raise_if_repeated(self.constant, "constant")
         low, high = self.clip_range
         if low >= high:
             raise ValueError(f"clip_range must rise, got {low} to {high}")

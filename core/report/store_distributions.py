@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.episodes.episode import ActionConvention
-from core.report.store_numbers import NumberFeature, has_outliers, names_by_feature
+from core.episodes.plausibility import has_outliers
+from core.report.store_numbers import NumberFeature, names_by_feature
 from core.store.store import EpisodeStore
 
 BINS = 40

@@ -9,7 +9,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from core.report.store_numbers import has_outliers, names_by_feature, read_numbers
+from core.episodes.plausibility import implausible_numbers
+from core.report.store_numbers import names_by_feature, read_numbers
 from core.store.store import EpisodeStore
 
 # An episode is idle if no action dimension moves by more than this share of its usual range, which
@@ -81,7 +82,7 @@ def inspect(store: EpisodeStore) -> Inspection:
     # A store that another program wrote may hold infinities, whose differences are NaN.
     with np.errstate(invalid="ignore"):
         suspicions = [
-            *_suspicious_dimensions(store),
+            *implausible_numbers(store.info, store.statistics),
             *_dimensions_not_finite(store),
             *_suspicious_episodes(store),
             *_suspicious_cameras(store, episodes),
@@ -107,20 +108,6 @@ def _summarise_tasks(store: EpisodeStore) -> Iterator[TaskSummary]:
 
 
 # ------------------------------------------------------------------------------------------ numbers
-
-
-def _suspicious_dimensions(store: EpisodeStore) -> Iterator[str]:
-    """Name the dimensions that never change, and the dimensions with outliers."""
-    for feature, names in names_by_feature(store.info).items():
-        s = store.statistics[feature]
-        for name, least, low, high, most in zip(
-            names, s.min, s.quantile(0.01), s.quantile(0.99), s.max, strict=True
-        ):
-            if least == most:
-                yield f"{feature} {name} is {least:g} throughout"
-            elif has_outliers(least, low, high, most):
-                usual = f"98 % of it from {low:.4g} to {high:.4g}"
-                yield f"{feature} {name} reaches from {least:.4g} to {most:.4g}, {usual}"
 
 
 def _dimensions_not_finite(store: EpisodeStore) -> Iterator[str]:

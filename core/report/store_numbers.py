@@ -9,9 +9,6 @@ from core.episodes.episode import StoreInfo
 from core.store.store import EpisodeStore
 
 NumberFeature = Literal["action", "proprio"]
-# A value is an outlier if its distance from the range of the middle 98 % of values is more than
-# this many times the width of that range.
-OUTLIER_SPANS = 5.0
 
 
 def names_by_feature(info: StoreInfo) -> Mapping[NumberFeature, tuple[str, ...]]:
@@ -26,8 +23,3 @@ def read_numbers(store: EpisodeStore, episode: int) -> Mapping[NumberFeature, np
         "action": store.actions(episode, 0, length),
         "proprio": store.proprio(episode, 0, length),
     }
-
-
-def has_outliers(least: float, low: float, high: float, most: float) -> bool:
-    """Return whether a dimension has outliers; its middle 98 % reaches from `low` to `high`."""
-    return high > low and max(most - high, low - least) > OUTLIER_SPANS * (high - low)

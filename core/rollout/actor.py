@@ -7,6 +7,7 @@ weights that training left unchanged are read from their source.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,8 +198,8 @@ def load_actor(
 def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
     """Return the last checkpoint of a run, or the one with the lowest validation error.
 
-    Raises CheckpointError if the run has no checkpoint, or if `which` is neither "last" nor
-    "best".
+    Raises CheckpointError if the run has no checkpoint, if `which` is neither "last" nor "best", or
+    if it is "best" and no checkpoint was validated.
     """
     if which not in ("last", "best"):
         raise CheckpointError(f"checkpoint: expected 'last' or 'best', got {which!r}")
@@ -208,7 +209,12 @@ def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
         )
     if which == "last":
         return available[-1]
-    return min(reversed(available), key=lambda checkpoint: checkpoint.error)
+    best = min(reversed(available), key=lambda checkpoint: checkpoint.error)
+    if not isfinite(best.error):
+        raise CheckpointError(
+            f"{run}: none of its checkpoints was validated, so none is the best; choose 'last'"
+        )
+    return best
 
 
 def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> list[str]:

@@ -51,6 +51,7 @@ class Run:
         conventions.
     averages: moving averages of the weights, which are validated and act; None if `train.ema` is 0.
     metrics: the log that the first process writes; None in all other processes.
+    validation: loads the held-out windows; None if nothing is held out.
     newest_validation: the result of the validation after the newest step; None if there was no
         validation after that step.
     carried: for each micro-batch, the policy head's state after the newest step (B ...), with which
@@ -64,7 +65,7 @@ class Run:
     module: _FabricModule
     optimizer: _FabricOptimizer
     training: Loader
-    validation: Loader
+    validation: Loader | None
     task_of: Mapping[str, str]
     action_dim: int
     inference: Mapping[str, Any]
@@ -148,8 +149,9 @@ def after_step(run: Run, step: int) -> None:
         _report_joint_table(run)
     if is_last or step % config.log_every == 0:
         _report_losses(run)
-    validation_is_due = is_last or step % config.validate_every == 0
-    run.newest_validation = _validate(run, step) if validation_is_due else None
+    run.newest_validation = None
+    if run.validation is not None and (is_last or step % config.validate_every == 0):
+        run.newest_validation = _validate(run, run.validation, step)
     if is_last or step % config.checkpoint_every == 0:
         _save(run, step)
 
@@ -193,10 +195,10 @@ def _report_losses(run: Run) -> None:
     _write(run, newest_step, timings)
 
 
-def _validate(run: Run, step: int) -> Validation:
+def _validate(run: Run, held_out: Loader, step: int) -> Validation:
     """Validate the policy on the held-out episodes; write and print the validation errors."""
     fabric = run.fabric
-    batches = run.validation.once(fabric.global_rank, fabric.world_size)
+    batches = held_out.once(fabric.global_rank, fabric.world_size)
     carries = run.recipe.data.sampling == "episodes"
     with run.averages.in_place_of_weights() if run.averages else nullcontext():
         validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim, carries)

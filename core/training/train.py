@@ -16,7 +16,8 @@ from rich.console import Console
 
 from core.contracts.batch import State
 from core.errors import CheckpointError, ConfigError
-from core.loading.training_data import TrainingData, open_data
+from core.loading.opening import open_data
+from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe, load_recipe
@@ -219,8 +220,9 @@ def _set_up(
         carried = list(share_of_process(fabric, whole, config.accumulation))
     first = newest.step if newest else 0
     console = Console(quiet=not fabric.is_global_zero)
-    if recipe.data.stores:
-        console.print("\n".join(data.describe()), soft_wrap=True, markup=False, highlight=False)
+    lines = [*(data.describe() if recipe.data.stores else ()), data.describe_held_out()]
+    lines += data.doubts()
+    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return Run(
         fabric=fabric,
         recipe=recipe,

@@ -25,7 +25,7 @@ from torch import multiprocessing
 from torch.utils.data import Dataset
 
 from core.contracts.generator import Generator
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.loading.windows import Windows
 from core.policy.assembly import build_policy
 from core.recipe.recipe import load_recipe

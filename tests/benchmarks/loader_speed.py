@@ -13,7 +13,7 @@ from time import perf_counter
 import torch
 
 try:
-    from core.loading.training_data import open_data
+    from core.loading.opening import open_data
     from core.recipe.recipe import load_recipe
     from core.registry.catalogue import load_plugins
 except ModuleNotFoundError:  # an older checkout, in which core was not divided into rooms

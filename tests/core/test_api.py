@@ -7,7 +7,7 @@ import torch
 
 import core
 from core.environments import Observation
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.recipe.recipe import Recipe
 from core.rollout.actor import load_actor
 from core.store.store import EpisodeStore

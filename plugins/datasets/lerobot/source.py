@@ -16,6 +16,7 @@ from core.formats import (
     check_mapping,
     decode_images,
     dimension_names,
+    distinct_names,
     file_size,
     join_columns,
     override_convention,
@@ -67,11 +68,7 @@ class LeRobot:
         self.sidecar = read_sidecar(source)
         self.keys = self._keys_by_id()
         features = self.layout.features
-        self.cameras = dict(config.cameras) or {
-            key.removeprefix("observation.").removeprefix("images."): key
-            for key, feature in features.items()
-            if feature["dtype"] in IMAGE_DTYPES
-        }
+        self.cameras = dict(config.cameras) or _all_cameras(features)
         default_proprio = (STATE,) if STATE in features else ()
         self.proprio = config.proprio if config.proprio is not None else default_proprio
         check_mapping(
@@ -223,6 +220,16 @@ class LeRobot:
         except ValueError as error:
             raise DataError(f"{where}: {error}; every row must hold as many numbers") from None
         return join_columns(columns, len(rows), where)
+
+
+def _all_cameras(features: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return all videos and images, as {camera: feature}."""
+    short_names = {
+        key: key.removeprefix("observation.").removeprefix("images.")
+        for key, feature in features.items()
+        if feature["dtype"] in IMAGE_DTYPES
+    }
+    return {name: key for key, name in distinct_names(short_names, ".").items()}
 
 
 def _array_kind(feature: Mapping[str, Any]) -> ArrayKind:

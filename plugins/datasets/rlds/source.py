@@ -15,6 +15,7 @@ from core.formats import (
     check_mapping,
     decode_images,
     dimension_names,
+    distinct_names,
     join_columns,
     override_convention,
     source_info,
@@ -111,7 +112,8 @@ class Rlds:
 
     def _dimension_names(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Name the dimensions of joined features, using the last words of the features' names."""
-        return dimension_names([(key.rpartition("/")[2], self.features[key].width) for key in keys])
+        names = _last_words(keys)
+        return dimension_names([(names[key], self.features[key].width) for key in keys])
 
     def ids(self) -> Sequence[str]:
         """Return the episodes' ids "<shard>/<index of the record>".
@@ -169,21 +171,18 @@ class Rlds:
 
 
 def _colour_cameras(features: Mapping[str, StepFeature]) -> dict[str, str]:
-    """Return all features that are colour images, as {camera: feature}.
-
-    A camera's name is the last word of its feature's name. If several features end in the same
-    word, their cameras have the features' whole names.
-    """
+    """Return all features that are colour images, as {camera: feature}."""
     keys = [
         key
         for key, feature in features.items()
         if feature.kind == "pictures" and len(feature.shape) == 3 and feature.shape[2] == 3
     ]
-    last_words = [key.rpartition("/")[2] for key in keys]
-    cameras = {}
-    for key, word in zip(keys, last_words, strict=True):
-        cameras[word if last_words.count(word) == 1 else key.replace("/", "_")] = key
-    return cameras
+    return {name: key for key, name in _last_words(keys).items()}
+
+
+def _last_words(keys: Sequence[str]) -> dict[str, str]:
+    """Return {feature: last word of its name, or its whole name if another ends in that word}."""
+    return distinct_names({key: key.rpartition("/")[2] for key in keys}, "/")
 
 
 def _first(names: Sequence[str], features: Mapping[str, StepFeature]) -> tuple[str, ...]:

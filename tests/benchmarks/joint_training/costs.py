@@ -9,7 +9,7 @@ import tomli_w
 import torch
 
 from core.contracts.generator import TRAINING, Generator
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.policy.assembly import build_policy
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins

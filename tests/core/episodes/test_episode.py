@@ -1,9 +1,10 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from core.episodes.episode import ActionConvention, Feature
+from core.episodes.episode import ActionConvention, Feature, number_repeated
 from core.errors import DataError
 from tests.factories import FEATURES, make_info
 
@@ -50,3 +51,27 @@ def test_what_is_no_feature(feature: tuple[object, ...], message: str) -> None:
 def test_names_that_a_feature_cannot_have(name: str) -> None:
     with pytest.raises(ValueError, match=f"feature '{name}': .* rename it"):
         make_info(features={name: FEATURES["force"]})
+
+
+@pytest.mark.parametrize(
+    ("names", "unique"),
+    [
+        (("x", "y"), ("x", "y")),
+        (("x", "gripper", "gripper"), ("x", "gripper_0", "gripper_1")),
+        (("x", "x_0", "x"), ("x_1", "x_0", "x_2")),
+        (("", ""), ("_0", "_1")),
+        ((), ()),
+    ],
+)
+def test_names_that_occur_more_than_once_are_numbered(
+    names: tuple[str, ...], unique: tuple[str, ...]
+) -> None:
+    assert number_repeated(names) == unique
+    assert number_repeated(unique) == unique
+
+
+def test_two_numbers_never_have_one_name() -> None:
+    names = ("x", "gripper", "gripper")
+    action = ActionConvention(names, "absolute", "joint", "none", (1.0, 1.0, 1.0), rate=10.0)
+    info = replace(make_info(), proprio=names)
+    assert action.names == info.proprio == ("x", "gripper_0", "gripper_1")

@@ -26,6 +26,7 @@ REFERENCE = {
     "clip_range": np.clip(EXACT, -0.65, 0.65) / 0.65,
     "min_max": 2 * (EXACT - EXACT.min(0)) / (EXACT.max(0) - EXACT.min(0)) - 1,
     "quantile": 2 * (EXACT - LOW) / (HIGH - LOW + 1e-6) - 1,
+    "quantile_clipped": np.clip(2 * (EXACT - LOW) / (HIGH - LOW + 1e-6) - 1, -1, 1),
     "mean_std": (EXACT - EXACT.mean(0)) / EXACT.std(0),
 }
 METHODS = list(REFERENCE)
@@ -47,7 +48,8 @@ def test_pose_and_grippers_equal_numpy(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_round_trips_for_numpy_and_torch(method: str, convention: object) -> None:
     normalizer = Normalizer.fit(STATISTICS, convention, method, (-0.65, 0.65))  # type: ignore[arg-type]
-    expected = np.clip(ACTIONS, -0.65, 0.65) if method == "clip_range" else ACTIONS.copy()
+    limits = {"clip_range": (-0.65, 0.65), "quantile_clipped": (LOW, HIGH)}
+    expected = np.clip(ACTIONS, *limits[method]) if method in limits else ACTIONS.copy()
     expected[:, 3] = ACTIONS[:, 3]
     back = normalizer.unnormalize(normalizer.normalize(ACTIONS))
     np.testing.assert_allclose(back, expected, rtol=1e-5, atol=1e-5)

@@ -25,7 +25,7 @@ from core.environments.workers import EnvironmentSpec, open_workers
 from core.episodes.episode import Feature
 from core.errors import CheckpointError, ConfigError, DataError
 from core.evaluation.predictions import write_predictions
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.registry.components import Component, Plugin

@@ -8,6 +8,7 @@ from core.formats.columns import (
     array_kind,
     check_mapping,
     dimension_names,
+    distinct_names,
     flat_width,
     join_columns,
 )
@@ -75,3 +76,17 @@ def test_a_column_of_another_length_or_of_text_is_refused() -> None:
 
 def test_the_width_counts_all_numbers_of_a_frame() -> None:
     assert [flat_width(shape) for shape in [(9,), (9, 2), (9, 2, 3)]] == [1, 2, 6]
+
+
+def test_short_names_that_two_columns_would_share_are_left_whole() -> None:
+    short_names = {"action/left/pose": "pose", "action/right/pose": "pose", "gripper": "gripper"}
+    assert distinct_names(short_names, "/") == {
+        "action/left/pose": "action_left_pose",
+        "action/right/pose": "action_right_pose",
+        "gripper": "gripper",
+    }
+
+
+def test_whole_names_that_are_alike_are_numbered() -> None:
+    short_names = {"a/b_c": "c", "a_b/c": "c"}
+    assert distinct_names(short_names, "/") == {"a/b_c": "a_b_c_0", "a_b/c": "a_b_c_1"}

@@ -8,7 +8,8 @@ import torch
 
 from core.episodes.normalization import Normalizer
 from core.errors import ConfigError
-from core.loading.training_data import TrainingData, action_spec, open_data
+from core.loading.opening import open_data
+from core.loading.training_data import TrainingData, action_spec
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.store.store import EpisodeStore
@@ -46,7 +47,7 @@ def test_the_spec_says_what_is_binary_and_bounded(method: str) -> None:
     normalizer = Normalizer.fit(STATISTICS, BINARY, method)
     spec = action_spec(normalizer, window=8, horizon=10)
     assert (spec.window, spec.horizon, spec.dim, spec.binary) == (8, 10, 4, (3,))
-    assert spec.bounded == (method in ("clip_range", "min_max"))
+    assert spec.bounded == (method in ("clip_range", "min_max", "quantile_clipped"))
     assert spec.bounded == (np.abs(normalizer.normalize(3 * ACTIONS)).max() <= 1)
 
 

@@ -9,7 +9,7 @@ import torch
 from core.environments.environment import Observation
 from core.episodes.episode import Camera, Gripper
 from core.errors import CheckpointError, ConfigError
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.rollout.actor import choose_checkpoint, load_actor
 from core.weights.checkpoint import checkpoints
 from tests.contexts import noise

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.contracts.batch import Batch
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.policy.assembly import build_policy
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.policy.assembly import build_policy
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer, modules_of

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.errors import ConfigError
-from core.loading.training_data import open_data
+from core.loading.opening import open_data
 from core.policy.assembly import build_policy
 from core.registry.components import Component, Plugin
 from core.training.optimizer import (

@@ -1,0 +1,85 @@
+"""What looks wrong about the numbers of a store, judging by their statistics alone."""
+
+from collections.abc import Iterator, Mapping
+from math import pi, tau
+
+import numpy as np
+
+from core.episodes.conventions import gripper_of, rotation_columns
+from core.episodes.episode import ActionConvention, StoreInfo
+from core.episodes.statistics import Statistics
+
+# A value is an outlier if its distance from the range of the middle 98 % of values is more than
+# this many times the width of that range.
+OUTLIER_SPANS = 5.0
+# A dimension jitters if the range of its middle 98 % is below this share of the median range of
+# the dimensions that change.
+JITTER_SHARE = 1e-3
+# The largest angles and distances that are believed: a joint that turns twice in each direction, a
+# rotation of one turn (with a margin for rounding), and a hand ten metres away.
+MOST_JOINT, MOST_ROTATION, MOST_DISTANCE = 2 * tau, 1.01 * tau, 10.0
+
+
+def implausible_numbers(info: StoreInfo, statistics: Mapping[str, Statistics]) -> Iterator[str]:
+    """Yield a line for each dimension that never changes, jitters, has outliers or a wrong unit.
+
+    statistics: of "action" and "proprio".
+    """
+    names = {"action": info.action.names, "proprio": info.proprio}
+    for feature in ("action", "proprio"):
+        numbers = statistics[feature]
+        if not numbers.dim:
+            continue
+        jitter = jittering(numbers)
+        low, high = numbers.quantile(0.01), numbers.quantile(0.99)
+        for d, name in enumerate(names[feature]):
+            least, most = numbers.min[d], numbers.max[d]
+            if least == most:
+                yield f"{feature} {name} is {least:g} throughout"
+            elif jitter[d]:
+                yield f"{feature} {name} hardly changes: from {least:.6g} to {most:.6g}"
+            elif has_outliers(least, low[d], high[d], most):
+                usual = f"98 % of it from {low[d]:.4g} to {high[d]:.4g}"
+                yield f"{feature} {name} reaches from {least:.4g} to {most:.4g}, {usual}"
+    yield from _impossible_units(info.action, statistics["action"])
+
+
+def has_outliers(least: float, low: float, high: float, most: float) -> bool:
+    """Return whether a dimension has outliers; its middle 98 % reaches from `low` to `high`."""
+    return high > low and max(most - high, low - least) > OUTLIER_SPANS * (high - low)
+
+
+def jittering(statistics: Statistics) -> np.ndarray:
+    """Return which dimensions (D) change by no more than noise, compared with the others.
+
+    Sensors and encoders add such noise to what stands still.
+    """
+    ranges = statistics.quantile(0.99) - statistics.quantile(0.01)
+    moving = ranges[ranges > 0]
+    if not len(moving):
+        return np.zeros(statistics.dim, bool)
+    jitters: np.ndarray = (ranges > 0) & (ranges < JITTER_SHARE * np.median(moving))
+    return jitters
+
+
+def _impossible_units(action: ActionConvention, statistics: Statistics) -> Iterator[str]:
+    """Yield a line for each dimension whose unit, by `scale`, cannot be a metre or a radian."""
+    rotation = rotation_columns(action) if action.rotation in ("euler_xyz", "axis_angle") else []
+    low, high = np.abs(statistics.quantile(0.01)), np.abs(statistics.quantile(0.99))
+    largest = np.maximum(low, high)
+    for d, name in enumerate(action.names):
+        if gripper_of(action, d) is not None:
+            continue
+        value = largest[d] * abs(action.scale[d])
+        if action.frame == "joint" or d in rotation:
+            most = MOST_JOINT if action.frame == "joint" else MOST_ROTATION
+            if value > most:
+                yield (
+                    f"action {name} reaches {value:.4g} rad, {value / tau:.3g} turns; if the data "
+                    f"are in degrees, meaning.scale is {pi / 180:.6f} there"
+                )
+        elif value > MOST_DISTANCE:
+            yield (
+                f"action {name} reaches {value:.4g} m; if the data are in millimetres, "
+                "meaning.scale is 0.001 there"
+            )

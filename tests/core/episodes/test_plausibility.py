@@ -1,0 +1,73 @@
+"""What looks wrong about a store's numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.episodes.episode import ActionConvention, Gripper
+from core.episodes.plausibility import has_outliers, implausible_numbers, jittering
+from core.episodes.statistics import Statistics
+from tests.factories import make_info
+
+RANDOM = np.random.default_rng(0)
+NONE = Statistics.of(np.zeros((10, 0)))
+
+
+def lines(action: ActionConvention, actions: np.ndarray, proprio: Statistics = NONE) -> list[str]:
+    names = tuple(f"p{d}" for d in range(proprio.dim))
+    info = replace(make_info(), action=action, proprio=names)
+    return [*implausible_numbers(info, {"action": Statistics.of(actions), "proprio": proprio})]
+
+
+def joints(scale: float = 1.0) -> ActionConvention:
+    names = ("a", "b", "gripper")
+    gripper = (Gripper(2, "continuous", closed=0.0, open=100.0),)
+    return ActionConvention(names, "absolute", "joint", "none", (scale, scale, 1.0), 30.0, gripper)
+
+
+def test_outliers_lie_more_than_five_spans_away() -> None:
+    assert has_outliers(0, 0, 1, 6.1)
+    assert has_outliers(-5.1, 0, 1, 1)
+    assert not has_outliers(-5, 0, 1, 6)
+    assert not has_outliers(0, 1, 1, 9)  # a dimension that hardly ever changes has no span
+
+
+def test_sound_numbers_are_not_suspected() -> None:
+    actions = np.stack([*RANDOM.uniform(-3, 3, (2, 500)), RANDOM.uniform(0, 100, 500)], axis=1)
+    assert lines(joints(), actions) == []
+
+
+def test_degrees_that_are_taken_for_radians() -> None:
+    actions = np.stack([*RANDOM.uniform(-190, 190, (2, 500)), np.arange(500) / 5], axis=1)
+    first, second = lines(joints(), actions)
+    assert first.startswith("action a reaches 18")
+    assert "rad, 29." in first or "rad, 30" in first
+    assert "meaning.scale is 0.017453 there" in first
+    assert second.startswith("action b reaches ")
+    assert lines(joints(scale=np.pi / 180), actions) == []
+
+
+def test_millimetres_that_are_taken_for_metres() -> None:
+    action = ActionConvention(("x", "y"), "absolute", "world", "none", (1.0, 1.0), 30.0)
+    actions = np.stack([RANDOM.uniform(0, 600, 500), RANDOM.uniform(0, 0.6, 500)], axis=1)
+    (line,) = lines(action, actions)
+    assert line.startswith("action x reaches 59")
+    assert "meaning.scale is 0.001 there" in line
+
+
+def test_what_stands_still_and_what_jitters() -> None:
+    numbers = RANDOM.uniform(-1, 1, (500, 4))
+    numbers[:, 1] = 0.5
+    numbers[:, 2] = 7 + RANDOM.normal(0, 1e-5, 500)
+    proprio = Statistics.of(numbers)
+    assert jittering(proprio).tolist() == [False, False, True, False]
+    constant, jitter = lines(joints(), RANDOM.uniform(-1, 1, (500, 3)), proprio)
+    assert constant == "proprio p1 is 0.5 throughout"
+    assert jitter.startswith("proprio p2 hardly changes: from 6.9999")
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_nothing_to_compare_with(dim: int) -> None:
+    assert not jittering(Statistics.of(np.full((9, dim), 2.0))).any()
+    assert not jittering(Statistics.of(np.arange(9.0 * dim).reshape(9, dim))).any()
