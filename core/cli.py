@@ -30,6 +30,10 @@ COMMANDS = {
         "core.commands.show",
         "show what a store holds, what its numbers mean, and what looks wrong",
     ),
+    "edit": (
+        "core.commands.edit",
+        "correct what a store says about its numbers, instructions and tasks",
+    ),
     "verify": ("core.commands.verify", "check every checksum of a store, and name what is damaged"),
     "repair": (
         "core.commands.repair",

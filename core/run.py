@@ -34,7 +34,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Check the recipe, prepare its data, train; evaluate and report if there is [evaluate].
+    """Check the recipe, prepare its data, train; evaluate and report.
+
+    With [evaluate], the policy acts in the environment. Without an [environment], its predictions
+    are compared with held-out episodes.
 
     In training with several processes, each process runs this function, but only the first
     process prepares the data and evaluates.
@@ -62,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     code = train(recipe, folder, resume=arguments.resume)
     if code == 0 and recipe.evaluate:
         rank_zero_only(_evaluate)(recipe, folder, threads)
+    elif code == 0 and recipe.environment is None and recipe.data.holds_out:
+        rank_zero_only(_evaluate_offline)(recipe, folder, threads)
     return code
 
 
@@ -86,6 +91,22 @@ def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     console = Console()
     show(evaluate(folder, recipe, console), console)
+    console.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
+
+
+def _evaluate_offline(recipe: "Recipe", folder: Path, threads: int) -> None:
+    """Compare the policy's predictions with held-out episodes, and write the report."""
+    import torch
+    from rich.console import Console
+
+    from core.evaluation.offline import evaluate_offline
+    from core.report.run_held_out import show_held_out
+    from core.report.run_report import write_report
+
+    torch.set_num_threads(threads)
+    console = Console()
+    evaluate_offline(folder, recipe)
+    show_held_out(folder / "evaluation", console)
     console.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
 
 

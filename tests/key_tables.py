@@ -6,16 +6,17 @@ python -m tests.key_tables        rewrites the tables of all pages in place
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import MISSING
+from dataclasses import MISSING, fields
 from pathlib import Path
 
-from core.formats import ConventionOverride
+from core.formats import ConventionOverride, SourceMapping
 from core.recipe.recipe import PARTS
 from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS, StageConfig, StoreConfig
 from core.registry.catalogue import load_plugins
 from core.registry.components import Component, Parameter, parameters_of
 from core.registry.hookspecs import ComponentKind
 from core.registry.part_settings import PartSettings
+from core.store.edits import Edit
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEADER = "| key | type | default | meaning |\n|---|---|---|---|\n"
@@ -44,6 +45,8 @@ def tables() -> Iterator[tuple[str, str, type]]:
             yield "recipes.md", f'## [{kind}] name = "{component.name}"', component.config
     yield "mixtures.md", "", StoreConfig
     yield "importing.md", "", ConventionOverride
+    yield "importing.md", "## The mapping", SourceMapping
+    yield "episode-store.md", "## Corrections", Edit
     for page, format_kind in (("importing.md", "dataset"), ("exporting.md", "exporter")):
         for component in built_in(format_kind):  # type: ignore[arg-type]
             yield page, f"## {component.name}", component.config
@@ -52,13 +55,20 @@ def tables() -> Iterator[tuple[str, str, type]]:
         yield page, "" if component.name == "calvin" else f"## {component.name}", component.config
 
 
+def own_parameters(config: type) -> list[Parameter]:
+    """The keys of a configuration, without those that all formats share."""
+    is_format = issubclass(config, SourceMapping) and config is not SourceMapping
+    shared = {f.name for f in fields(SourceMapping)} if is_format else set()
+    return [parameter for parameter in parameters_of(config) if parameter.name not in shared]
+
+
 def with_tables(page: str, text: str) -> str:
     """The page's text with every row of its tables as the code has it, in the order of the fields.
 
     Rows of other tables, and of fields that a table leaves out, stay as they are.
     """
     for name, heading, config in tables():
-        if name != page or not (parameters := parameters_of(config)):
+        if name != page or not (parameters := own_parameters(config)):
             continue
         begin = text.index(f"\n{heading}\n") + len(heading) + 1 if heading else 0
         end = text.find("\n## ", begin + 1) if heading else -1

@@ -1,4 +1,7 @@
-"""`joinery evaluate RUN`: let a trained policy act in an environment, and count its successes."""
+"""`joinery evaluate RUN`: let a trained policy act in an environment, and count its successes.
+
+Without an environment, the policy's predictions are compared with held-out episodes.
+"""
 
 import argparse
 import json
@@ -45,8 +48,15 @@ def main(argv: list[str] | None = None) -> int:
 
     from core.evaluation.display import show
     from core.evaluation.evaluation import evaluate
+    from core.evaluation.offline import evaluate_offline
+    from core.report.run_held_out import show_held_out
 
     console = Console()
+    if recipe.environment is None:
+        folder = arguments.output or arguments.run / "evaluation"
+        evaluate_offline(arguments.run, recipe, folder)
+        show_held_out(folder, console)
+        return 0
     show(evaluate(arguments.run, recipe, console, arguments.output), console)
     return 0
 

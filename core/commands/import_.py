@@ -5,7 +5,6 @@ the work; the readers of the formats are in plugins/datasets.
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,10 @@ def _parser() -> argparse.ArgumentParser:
         "--mapping", type=Path, metavar="FILE.toml", help="settings of the format, in a file"
     )
     parser.add_argument(
-        "--jobs", type=positive, default=os.cpu_count() or 1, help="processes that read and encode"
+        "--jobs",
+        type=positive,
+        help="processes that read and encode; default: one for each core, if there are 2 GB for "
+        "each",
     )
     parser.add_argument(
         "--skip-bad",
@@ -55,16 +57,23 @@ def main(argv: list[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from core.formats.importing import import_episodes
+    from core.formats.importing import import_episodes, usual_jobs
     from core.report.store_tables import show_info
     from core.system.progress import Progress
 
     console = Console(soft_wrap=True)
     console.print(f"{arguments.source}: {len(source.ids())} episodes", markup=False)
     show_info(source.info, console)
+    for note in getattr(source, "notes", ()):
+        console.print(f"  {note}", highlight=False, markup=False)
     with Progress("importing", "episodes", None, Console(stderr=True)) as progress:
         summary = import_episodes(
-            source, arguments.out, progress.update, jobs=arguments.jobs, skip_bad=arguments.skip_bad
+            source,
+            arguments.out,
+            progress.update,
+            name=arguments.source.resolve().name,
+            jobs=arguments.jobs or usual_jobs(),
+            skip_bad=arguments.skip_bad,
         )
     _show_summary(summary, arguments.out, console)
     return 0
@@ -80,6 +89,13 @@ def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> No
         f"{out}: {summary.added} episodes imported; {summary.episodes} episodes, "
         f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB"
     )
+    if summary.prefix:
+        console.print(
+            f"  the store held other episodes of the same names, so these are called "
+            f"{summary.prefix}...",
+            highlight=False,
+            markup=False,
+        )
     for camera, codec in summary.codecs.items():
         console.print(f"  camera {camera}: {codec}", highlight=False, markup=False)
     store = EpisodeStore(out)

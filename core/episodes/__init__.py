@@ -12,5 +12,6 @@ from core.episodes.episode import (
     Rotation as Rotation,
     StoreInfo as StoreInfo,
 )
+from core.episodes.frames import Frames as Frames, Images as Images, images_of as images_of
 from core.episodes.statistics import Statistics as Statistics
 from core.episodes.text import decode_text as decode_text, encode_text as encode_text

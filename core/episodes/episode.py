@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from core.episodes.frames import Images
 from core.errors import DataError, did_you_mean
 
 Mode = Literal["absolute", "delta"]
@@ -208,6 +209,8 @@ class StoreInfo:
         is numbered.
     origin: where the data comes from, and its licence.
     features: {name: feature}, further observations; no camera may have the same name.
+    assumed: {"mode", "frame" or another property of the actions or images: why it is a guess}, for
+        what the data's source does not record.
     """
 
     fps: float
@@ -216,6 +219,7 @@ class StoreInfo:
     proprio: tuple[str, ...] = ()
     origin: str = ""
     features: Mapping[str, Feature] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proprio", number_repeated(self.proprio))
@@ -239,7 +243,7 @@ class Episode:
         store.
     task: the task's name.
     instruction: the command given to the robot, in natural language.
-    images: {camera: (n, Y, X, 3) uint8}.
+    images: {camera: (n, Y, X, 3) uint8}, as an array, or as `Frames` if they are long.
     actions: (n, A) float32, in the units of `StoreInfo.action`.
     proprio: (n, P) float32.
     features: {feature: (n, *shape)}, with the shape and dtype in `StoreInfo.features`.
@@ -248,7 +252,7 @@ class Episode:
     id: str
     task: str
     instruction: str
-    images: Mapping[str, np.ndarray]
+    images: Mapping[str, Images]
     actions: np.ndarray
     proprio: np.ndarray
     features: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -53,6 +53,8 @@ def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = 
     environment = describe_environment(recipe)
     actor = load_actor(run, settings.checkpoint, settings.store)
     actor.check(environment.info)
+    if assumed := actor.info.assumed:
+        console.print(f"warning: assumed about the training data: {', '.join(assumed)}")
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
     names = task_names(settings.tasks, demonstrated, environment.tasks)
     protocol = describe_protocol(settings, names)

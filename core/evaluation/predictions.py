@@ -1,6 +1,7 @@
 """Predicted and true actions on validation episodes, for the report's plots."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
@@ -16,18 +17,42 @@ from core.recipe.recipe import Recipe
 from core.rollout.actor import Actor, disagreements
 from core.store.store import EpisodeStore
 
-MAX_EPISODES = 6
+# the report shows the curves of at most this many episodes
+SHOWN_EPISODES = 6
 
 
-def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
-    """Write true actions (n A) and predicted chunks (n H A) of up to six validation episodes.
+@dataclass(frozen=True)
+class HeldOutErrors:
+    """How far the predicted actions of held-out episodes lie from those that were done.
+
+    names: names of the action's dimensions (A).
+    episodes, frames: number of held-out episodes, and of the frames at which chunks were predicted.
+    errors: (H A) mean absolute errors of the chunks' actions, by step of the chunk, in the units of
+        the data. Steps after the end of an episode do not count; a step that no episode has is NaN.
+    constant: (A) mean absolute error of the best constant action of all these episodes, which
+        needs no observation.
+    """
+
+    names: tuple[str, ...]
+    episodes: int
+    frames: int
+    errors: np.ndarray
+    constant: np.ndarray
+
+
+def write_predictions(
+    actor: Actor, recipe: Recipe, path: Path, most: int = SHOWN_EPISODES
+) -> HeldOutErrors:
+    """Predict the actions of held-out episodes, and write those of up to six of them.
+
+    most: how many episodes are predicted, at most; they are taken of each task in turn.
 
     Actions are in the units of the data. The file holds `names` (A), the names of the action's
     dimensions. For each of these episodes, numbered i = 0, 1, 2, ..., the file holds `i/task`,
-    `i/instruction`, `i/true` and `i/predicted`.
+    `i/instruction`, true actions `i/true` (n A) and predicted chunks `i/predicted` (n H A).
 
     Raises DataError or ConfigError if the data are missing or differ from those that the policy was
-    trained on.
+    trained on, or if the recipe holds nothing out.
     """
     view, label = _view_of_evaluated_store(recipe)
     store = view.store
@@ -42,13 +67,49 @@ def write_predictions(actor: Actor, recipe: Recipe, path: Path) -> None:
     if not len(held_out):
         raise ConfigError("data.validation_episodes: the recipe holds nothing out")
     arrays = {"names": np.array(actor.info.action.names)}
-    for number, episode in enumerate(_order_by_turns(store, held_out)[:MAX_EPISODES]):
-        arrays[f"{number}/task"] = np.array(store.task_name(episode))
-        arrays[f"{number}/instruction"] = np.array(store.instruction(episode))
+    errors = _ErrorSums()
+    for number, episode in enumerate(_order_by_turns(store, held_out)[:most]):
         frames = np.arange(0, store.length[episode], view.period)
-        arrays[f"{number}/true"] = view.actions(np.array([episode]), frames[None])[0]
-        arrays[f"{number}/predicted"] = _predict_episode(actor, view, episode)
+        true = view.actions(np.array([episode]), frames[None])[0]
+        predicted = _predict_episode(actor, view, episode)
+        errors.add(true, predicted)
+        if number < SHOWN_EPISODES:
+            arrays[f"{number}/task"] = np.array(store.task_name(episode))
+            arrays[f"{number}/instruction"] = np.array(store.instruction(episode))
+            arrays[f"{number}/true"], arrays[f"{number}/predicted"] = true, predicted
     write_arrays(path, arrays)
+    return errors.summary(actor.info.action.names)
+
+
+class _ErrorSums:
+    """Adds up the absolute errors of many episodes."""
+
+    def __init__(self) -> None:
+        self._true: list[np.ndarray] = []
+        self._sums: np.ndarray | float = 0.0
+        self._counts: np.ndarray | float = 0.0
+
+    def add(self, true: np.ndarray, predicted: np.ndarray) -> None:
+        """Add an episode: true actions (n A), and the chunk predicted at each frame (n H A)."""
+        length, horizon, _ = predicted.shape
+        steps = np.arange(length)[:, None] + np.arange(horizon)  # (n H)
+        inside = (steps < length)[..., None]
+        difference = np.abs(predicted - true[np.minimum(steps, length - 1)])
+        self._sums = self._sums + np.where(inside, difference, 0.0).sum(axis=0)
+        self._counts = self._counts + inside.sum(axis=0)
+        self._true.append(true)
+
+    def summary(self, names: tuple[str, ...]) -> HeldOutErrors:
+        """Return the mean errors."""
+        true = np.concatenate(self._true).astype(np.float64)
+        counts = np.asarray(self._counts)
+        return HeldOutErrors(
+            names=names,
+            episodes=len(self._true),
+            frames=len(true),
+            errors=np.where(counts > 0, self._sums / np.maximum(counts, 1), np.nan),
+            constant=np.abs(true - np.median(true, axis=0)).mean(axis=0),
+        )
 
 
 def _view_of_evaluated_store(recipe: Recipe) -> tuple[StoreView, str]:

@@ -5,56 +5,117 @@ from io import BytesIO
 
 import numpy as np
 
+from core.episodes.frames import Images, images_of
 from core.errors import DataError
 from core.formats.damage import check_claimed_size
 from core.system.optional_imports import import_optional
 from core.system.strict import one_line
 
+# the values that may stand for white, in arrays of floats and of integers
+WHITES = {"f": (1.0, 255.0), "u": (255.0, 65535.0), "i": (255.0, 65535.0)}
 
-def as_images(array: np.ndarray, where: str, *, unit: bool) -> np.ndarray:
-    """Convert images (n Y X 3) of any number type to uint8.
+
+def guess_white(array: np.ndarray) -> float:
+    """Return which value stands for white in images: the least that no value exceeds."""
+    if array.dtype.kind not in WHITES or array.dtype == np.uint8:
+        return 255.0
+    usual = WHITES[array.dtype.kind]
+    most = float(array.max()) if array.size else 0.0
+    return next((white for white in usual if most <= white), usual[-1])
+
+
+def as_images(array: Images, where: str, white: float) -> Images:
+    """Convert images (n Y X 3) of any number type to uint8, in stretches if they are long.
 
     where: what error messages call the array.
-    unit: whether floats lie in [0, 1]; if not, they lie in [0, 255].
+    white: the value that becomes 255, as `guess_white` found it in another episode.
 
-    Raises DataError if the array holds no images.
+    Raises DataError if the array holds no images, or if its values contradict `white`. If the
+    images are long, the error is raised while they are read.
     """
-    if array.ndim != 4 or array.shape[3] != 3 or array.dtype.kind not in "uif":
+    kind = array.dtype.kind
+    if array.ndim != 4 or array.shape[3] != 3 or kind not in "uif":
         raise DataError(f"{where}: {array.dtype} {array.shape} are no pictures (n rows columns 3)")
     if array.dtype == np.uint8:
         return array
-    scaled = array * 255.0 if unit and array.dtype.kind == "f" else array
-    if not array.size or not np.isfinite(scaled).all() or scaled.min() < 0 or scaled.max() > 255:
-        raise DataError(f"{where}: values outside [0, {1 if unit else 255}] are no pictures")
-    images: np.ndarray = np.rint(scaled).astype(np.uint8)
-    return images
+    smaller = max((value for value in WHITES[kind] if value < white), default=0.0)
+    brightest = 0.0
+
+    def convert(start: int, stop: int) -> np.ndarray:
+        nonlocal brightest
+        stretch = array[start:stop]
+        if not stretch.size or not np.isfinite(stretch).all() or stretch.min() < 0:
+            raise DataError(f"{where}: values below 0 or not finite are no pictures")
+        brightest = max(brightest, float(stretch.max()))
+        if brightest > white:
+            raise DataError(
+                f"{where}: a value of {brightest:g}, and white is {white:g} in the first episode; "
+                f"say white = {guess_white(stretch):g}, or leave the episode out"
+            )
+        if stop == len(array) and 0 < brightest <= smaller:
+            raise DataError(
+                f"{where}: no value exceeds {brightest:g}, so white seems to be {smaller:g}, and "
+                f"in the first episode it is {white:g}; correct the one or the other, or say white "
+                f"= {white:g} if the episode is that dark"
+            )
+        return np.rint(stretch * (255.0 / white)).astype(np.uint8)
+
+    return images_of(array.shape, convert)
 
 
-def is_unit_range(array: np.ndarray) -> bool:
-    """Return whether an array looks like images of floats in [0, 1]."""
-    return array.dtype.kind == "f" and array.size > 0 and float(array.max()) <= 1.0
-
-
-def decode_images(encoded: Sequence[bytes], rows: int, columns: int, where: str) -> np.ndarray:
+def decode_images(encoded: Sequence[bytes], rows: int, columns: int, where: str) -> Images:
     """Decode compressed images, such as PNG or JPEG, to (n rows columns 3) uint8.
 
-    Raises DataError, naming `where` and the frame, if an image is damaged or has another size.
+    Grey images, palettes and images of 16 bits per channel are converted, too.
+
+    Raises DataError, naming `where` and the frame, if an image is damaged or has another size. If
+    the images are long, the error is raised while they are read.
     """
-    pillow = import_optional("PIL.Image")
+
+    def decode(start: int, stop: int) -> np.ndarray:
+        frames = [
+            _as_rgb(_decode(encoded[number], rows, columns, f"{where}, frame {number}"))
+            for number in range(start, stop)
+        ]
+        return np.stack(frames) if frames else np.empty((0, rows, columns, 3), np.uint8)
+
+    return images_of((len(encoded), rows, columns, 3), decode)
+
+
+def decode_depth(encoded: Sequence[bytes], rows: int, columns: int, where: str) -> np.ndarray:
+    """Decode compressed images of one channel to (n rows columns 1), of the type they have.
+
+    Raises DataError as `decode_images` does, and for an image of several channels.
+    """
     frames = []
     for number, data in enumerate(encoded):
-        try:
-            with pillow.open(BytesIO(data)) as image:
-                if (image.height, image.width) != (rows, columns):
-                    raise ValueError(
-                        f"{image.height} x {image.width} pixels instead of {rows} x {columns}"
-                    )
-                check_claimed_size(3 * rows * columns, len(data), f"{where}, frame {number}")
-                frames.append(np.asarray(image.convert("RGB")))
-        except DataError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a damaged image can make Pillow raise anything
-            raise DataError(
-                f"{where}, frame {number}: cannot be decoded ({one_line(error)})"
-            ) from None
-    return np.stack(frames) if frames else np.empty((0, rows, columns, 3), np.uint8)
+        frame = _decode(data, rows, columns, f"{where}, frame {number}")
+        if frame.ndim != 2:
+            raise DataError(f"{where}, frame {number}: has {frame.shape[2]} channels, expected one")
+        frames.append(frame[..., None])
+    return np.stack(frames)
+
+
+def _decode(data: bytes, rows: int, columns: int, where: str) -> np.ndarray:
+    """Decode one image to (Y X) or (Y X C); a palette becomes its colours."""
+    pillow = import_optional("PIL.Image")
+    try:
+        with pillow.open(BytesIO(data)) as image:
+            if (image.height, image.width) != (rows, columns):
+                raise ValueError(
+                    f"{image.height} x {image.width} pixels instead of {rows} x {columns}"
+                )
+            check_claimed_size(3 * rows * columns, len(data), where)
+            plain = image.mode in ("L", "RGB", "I", "I;16", "I;16B", "I;16L", "F")
+            return np.asarray(image if plain else image.convert("RGB"))
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged image can make Pillow raise anything
+        raise DataError(f"{where}: cannot be decoded ({one_line(error)})") from None
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """Convert an image (Y X) or (Y X 3) to (Y X 3) uint8; wider numbers have 16 bits."""
+    if image.dtype != np.uint8:
+        image = np.rint(image.astype(np.float64) * (255 / 65535)).astype(np.uint8)
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)

@@ -4,18 +4,20 @@ Several processes may read and encode episodes, but only the process that runs t
 store. An import that was interrupted continues where it stopped.
 """
 
+import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.errors import DataError
 from core.formats.contracts import EpisodeSource
+from core.formats.identity import choose_prefix
 from core.store.codecs import Codec
 from core.store.segment import EncodedEpisode
 from core.store.store import EpisodeStore
@@ -24,6 +26,9 @@ from core.system.processes import set_up_worker_process
 from core.system.strict import one_line
 
 Outcome = EncodedEpisode | DataError
+# Memory of the machine for each process that reads. A process takes at most about half of it: the
+# encoded frames of a long episode, and one stretch of its images.
+JOB_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class ImportSummary:
     """What an import did, and what the store holds after it.
 
     added: number of episodes that this import added.
+    prefix: what was put in front of the ids of the source's episodes; usually nothing.
     episodes: number of all episodes in the store.
     frames: number of all frames in the store.
     bytes: size of all files of the store.
@@ -40,6 +46,7 @@ class ImportSummary:
     """
 
     added: int
+    prefix: str
     episodes: int
     frames: int
     bytes: int
@@ -52,38 +59,39 @@ def import_episodes(
     out: Path,
     progress: Callable[[int, int], None],
     *,
+    name: str = "more",
     jobs: int = 1,
     skip_bad: bool = False,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> ImportSummary:
     """Append to a store the episodes of a source that the store does not hold yet.
 
+    name: name of the source; it is put in front of the ids if the store holds episodes of another
+        source under them (`choose_prefix`).
     progress: called after each episode with (number of episodes done, number of all episodes).
     jobs: number of processes that read, each from its own copy of the source.
     skip_bad: skip damaged episodes instead of stopping; the next import tries these episodes again.
     segment_bytes: as in StoreWriter.
 
     Raises DataError if an episode is damaged and `skip_bad` is False, if the store would stay
-    empty, or if the source has other conventions than the store. Even if the import ends with an
-    error, the episodes that it has appended are committed. The same call then continues after these
-    episodes.
+    empty, or if the source has other conventions than the store. The episodes appended before an
+    error are committed, and the same call continues after them.
     """
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
     with StoreWriter(out, source.info, segment_bytes) as writer:
-        missing = [episode for episode in ids if episode not in writer.committed]
-        stored_count, skipped = len(ids) - len(missing), {}
+        prefix = choose_prefix(source, ids, EpisodeStore(out), name) if writer.committed else ""
+        missing = [episode for episode in ids if prefix + episode not in writer.committed]
+        skipped: dict[str, str] = {}
         outcomes = _encode_episodes(source, writer, missing, jobs)
         try:
-            for done, (episode, outcome) in enumerate(outcomes, stored_count + 1):
+            for done, (episode, outcome) in enumerate(outcomes, len(ids) - len(missing) + 1):
                 if isinstance(outcome, EncodedEpisode):
-                    writer.append_encoded(outcome)
+                    writer.append_encoded(replace(outcome, id=prefix + episode))
                 elif skip_bad:
                     skipped[episode] = str(outcome)
-                elif episode in str(outcome):
-                    raise outcome
-                else:  # the error names only the file
-                    raise DataError(f"episode {episode!r}: {outcome}")
+                else:
+                    raise _named(outcome, episode)
                 progress(done, len(ids))
         except BaseException:
             writer.commit()  # before outcomes.close(), which waits for processes to end
@@ -91,21 +99,32 @@ def import_episodes(
         finally:
             outcomes.close()
         writer.commit()
-        codecs = {}
-        if writer.codecs is not None:
-            codecs = {camera: _explain_codec(writer, camera) for camera in source.info.cameras}
+        cameras = source.info.cameras if writer.codecs is not None else ()
+        codecs = {camera: _explain_codec(writer, camera) for camera in cameras}
     if not codecs:
         first = next(iter(skipped.values()))
         raise DataError(f"none of the {len(skipped)} episodes can be read; the first: {first}")
     store = EpisodeStore(out)
     return ImportSummary(
         added=len(missing) - len(skipped),
+        prefix=prefix,
         episodes=len(store),
         frames=store.frame_count,
         bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
         codecs=codecs,
         skipped=skipped,
     )
+
+
+def _named(error: DataError, episode: str) -> DataError:
+    """Return an error that names the episode; some errors name only the file."""
+    return error if episode in str(error) else DataError(f"episode {episode!r}: {error}")
+
+
+def usual_jobs() -> int:
+    """Return how many processes read if the user does not say: as cores and memory allow."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(os.cpu_count() or 1, memory // JOB_BYTES))
 
 
 def _explain_codec(writer: StoreWriter, camera: str) -> str:
@@ -131,12 +150,12 @@ def _encode_episodes(
     while remaining and (jobs == 1 or writer.codecs is None):
         name = remaining.popleft()
         try:
-            episode = source.read(name)
-            check_episode(episode, writer.info)
+            # long images are read while they are encoded, so encoding can find damage, too
+            encoded = writer.encode(source.read(name))
         except DataError as error:
             yield name, error
         else:
-            yield name, writer.encode(episode)
+            yield name, encoded
     if remaining:
         assert writer.codecs is not None
         with TemporaryDirectory(prefix="joinery-") as folder:

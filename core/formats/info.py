@@ -1,65 +1,16 @@
-"""Describe a source: make its StoreInfo, apply the user's corrections, convert to plain data."""
+"""Describe a source: make its StoreInfo, and convert it to plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from core.episodes.episode import (
-    ActionConvention,
-    Camera,
-    Feature,
-    Frame,
-    Gripper,
-    Mode,
-    Rotation,
-    StoreInfo,
-)
+from core.episodes.episode import ActionConvention, Camera, Feature, StoreInfo
 from core.errors import DataError
 from core.system.strict import from_plain, one_line
 
 # Version of the plain data that `dump_info` returns.
 INFO_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ConventionOverride:
-    """The user's corrections to an action convention that a format records wrongly or not at all.
-
-    A field that is left out keeps the value that the format's reader determined.
-    """
-
-    names: tuple[str, ...] | None = None
-    """names of the action's dimensions, "x" or "gripper" for example."""
-    mode: Mode | None = None
-    """"delta" moves relative to where the robot is, "absolute" says where to be."""
-    frame: Frame | None = None
-    """coordinate system of the action: "world", "base", "tool" or "joint"."""
-    rotation: Rotation | None = None
-    """layout of the rotation dimensions; "none" if there are none."""
-    scale: tuple[float, ...] | None = None
-    """for each dimension, how many metres or radians the value 1.0 stands for."""
-    rate: float | None = None
-    """control rate in Hz."""
-    grippers: tuple[Gripper, ...] | None = None
-    """the dimensions that drive a gripper, with the values that close and open it."""
-
-
-def override_convention(
-    convention: ActionConvention, override: ConventionOverride | None
-) -> ActionConvention:
-    """Apply a user's corrections to the convention that a reader determined.
-
-    Raises DataError if the result contradicts itself, for example if `scale` has too few numbers.
-    """
-    if override is None:
-        return convention
-    changes = {name: value for name, value in vars(override).items() if value is not None}
-    try:
-        return replace(convention, **changes)
-    except ValueError as error:
-        raise DataError(f"meaning: {error}") from None
 
 
 def source_info(
@@ -69,10 +20,12 @@ def source_info(
     proprio: Sequence[str],
     origin: str,
     features: Mapping[str, Feature] | None = None,
+    assumed: Mapping[str, str] | None = None,
 ) -> StoreInfo:
     """Make the description of a source.
 
     cameras: {name: (number of rows, number of columns)} of the images.
+    assumed: {what is assumed: why}, as in StoreInfo.
 
     Raises DataError, naming `origin`, if there are no cameras or a value is not valid.
     """
@@ -91,6 +44,7 @@ def source_info(
             proprio=tuple(proprio),
             origin=origin,
             features=features or {},
+            assumed=assumed or {},
         )
     except (ValueError, TypeError) as error:
         raise DataError(f"{origin}: {error}") from None

@@ -211,9 +211,11 @@ class TrainingData:
             yield "; ".join(notes)
 
     def doubts(self) -> Iterator[str]:
-        """Yield a line for each dimension that the recipe's normalisation does not suit."""
+        """Yield a line for what is assumed, and each dimension that normalisation does not suit."""
         for dataset in self.datasets:
             where = f"{dataset.label}: " if dataset.label else ""
+            if assumed := dataset.view.store.info.assumed:
+                yield f"warning: {where}assumed: {', '.join(assumed)}; joinery show says why"
             for line in doubtful_normalization(dataset):
                 yield f"warning: {where}{line}"
 

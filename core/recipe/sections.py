@@ -219,6 +219,11 @@ class DataConfig:
             raise ValueError("stores: give every store a weight, or none")
 
     @property
+    def holds_out(self) -> bool:
+        """Whether any episodes are held out for validation."""
+        return bool(self.validation_ids or self.validation_share or self.validation_episodes)
+
+    @property
     def store_configs(self) -> tuple[StoreConfig, ...]:
         """All stores of the recipe, also if there is only the store at `path`."""
         if self.stores:

@@ -9,6 +9,7 @@ from core.report.figures import Chart
 from core.report.page import flatten, render, write_page
 from core.report.run_files import PredictedEpisode, read_predictions, read_run
 from core.report.run_films import films_by_task
+from core.report.run_held_out import held_out_table
 from core.report.run_metrics import Metrics, joint_table, loss_terms, series_below
 from core.report.run_success import (
     Column,
@@ -49,6 +50,7 @@ def write_report(run: Path) -> Path:
         "curves": loss_charts(metrics),
         "gradients": part_charts(metrics),
         "joint": joint_table(metrics),
+        "held_out": held_out_table(run / "evaluation"),
         "chunks": [
             ChunkCharts(episode, figures.action_chunks(episode))
             for episode in read_predictions(run)

@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from core.episodes.episode import StoreInfo
+from core.episodes.conventions import gripper_of, rotation_columns
+from core.episodes.episode import ActionConvention, StoreInfo
 from core.store.store import EpisodeStore
 
 NumberFeature = Literal["action", "proprio"]
@@ -14,6 +15,23 @@ NumberFeature = Literal["action", "proprio"]
 def names_by_feature(info: StoreInfo) -> Mapping[NumberFeature, tuple[str, ...]]:
     """Return the names of the dimensions of the actions and of the proprioception."""
     return {"action": info.action.names, "proprio": info.proprio}
+
+
+def action_unit(action: ActionConvention, dimension: int) -> str:
+    """Return the unit of an action dimension times its scale: "m", "rad", "m or rad", or none.
+
+    A gripper has none. Of rotations, it may be unclear which of the dimensions they are.
+    """
+    if gripper_of(action, dimension) is not None:
+        return ""
+    if action.frame == "joint":
+        return "rad"
+    if action.rotation == "none":
+        return "m"
+    columns = rotation_columns(action)
+    if not columns:
+        return "m or rad"
+    return "rad" if dimension in columns else "m"
 
 
 def read_numbers(store: EpisodeStore, episode: int) -> Mapping[NumberFeature, np.ndarray]:

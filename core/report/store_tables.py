@@ -5,9 +5,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from core.episodes.episode import StoreInfo
+from core.episodes.episode import ActionConvention, StoreInfo
 from core.report.store_inspection import Inspection, TaskSummary
-from core.report.store_numbers import names_by_feature
+from core.report.store_numbers import action_unit, names_by_feature
 from core.store.store import EpisodeStore
 
 
@@ -39,26 +39,58 @@ def show_info(info: StoreInfo, console: Console) -> None:
         _print_plain(console, f"  camera {name}: {camera.height} x {camera.width}, {info.fps:g} Hz")
     for name, feature in info.features.items():
         _print_plain(console, f"  feature {name}: {feature}")
-    convention = f"{action.mode}, frame {action.frame}, rotation {action.rotation}"
-    console.print(f"  actions: {convention}, {action.rate:g} Hz")
+    convention = {"mode": action.mode, "frame": action.frame, "rotation": action.rotation}
+    parts = [
+        f"{'' if key == 'mode' else f'{key} '}{value}{_doubt(key, info)}"
+        for key, value in convention.items()
+    ]
+    _print_plain(console, f"  actions: {', '.join(parts)}, {action.rate:g} Hz")
     grippers = {gripper.dimension: gripper for gripper in action.grippers}
     for number, (name, scale) in enumerate(zip(action.names, action.scale, strict=True)):
-        line = f"    {number} {name}: 1.0 is {scale:g}"
+        unit = f"{scale:g} {action_unit(action, number)}".rstrip()
+        line = f"    {number} {name}: 1.0 is {unit}"
         if gripper := grippers.get(number):
             line += f", {gripper.kind} gripper: {gripper.closed:g} closed, {gripper.open:g} open"
+        else:
+            line += _doubt("scale", info)
         _print_plain(console, line)
     _print_plain(console, f"  proprioception: {', '.join(info.proprio) or 'none'}")
+    reasons: dict[str, list[str]] = {}
+    for key, reason in info.assumed.items():
+        reasons.setdefault(reason, []).append(key)
+    for reason, keys in reasons.items():
+        _print_plain(console, f"  assumed: {', '.join(keys)} ({reason})")
+    if info.assumed:
+        _print_plain(
+            console, "  correct what is wrong under [meaning] in a mapping, or with joinery edit"
+        )
+
+
+def _doubt(key: str, info: StoreInfo) -> str:
+    """Return a mark for what is assumed instead of recorded."""
+    return " (assumed)" if key in info.assumed else ""
 
 
 def statistics_table(store: EpisodeStore) -> Table:
-    """Return a table of the statistics of a store's numbers, with a row for each dimension."""
+    """Return a table of the statistics of a store's numbers, with a row for each dimension.
+
+    The unit of an action stands beside its name: what its value 1.0 is in metres or radians.
+    """
     table = _make_table("dimension", "least", "1 %", "mean", "std", "99 %", "most")
     for feature, names in names_by_feature(store.info).items():
         s = store.statistics[feature]
         columns = (s.min, s.quantile(0.01), s.mean, s.std, s.quantile(0.99), s.max)
-        for name, *row in zip(names, *columns, strict=True):
-            table.add_row(escape(f"{feature} {name}"), *(f"{value:.4g}" for value in row))
+        for d, (name, *row) in enumerate(zip(names, *columns, strict=True)):
+            unit = f" ({_unit(store.info.action, d)})" if feature == "action" else ""
+            label = f"{feature} {name}{unit}".removesuffix(" ()")
+            table.add_row(escape(label), *(f"{value:.4g}" for value in row))
     return table
+
+
+def _unit(action: ActionConvention, dimension: int) -> str:
+    """Return the unit of an action dimension, "m" or "0.02 m" for example; "" for a gripper."""
+    unit, scale = action_unit(action, dimension), action.scale[dimension]
+    return unit if not unit or scale == 1 else f"{scale:g} {unit}"
 
 
 def _tasks_table(tasks: tuple[TaskSummary, ...]) -> Table:

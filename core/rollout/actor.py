@@ -272,7 +272,8 @@ def _read_state(
     try:
         info: dict[str, Any] = {key: state[key] for key in ("fps", "cameras", "proprio")}
         info["action"] = state["action_convention"]
-        info["features"] = state.get("features", {})  # older checkpoints have none
+        # older checkpoints have neither
+        info["features"], info["assumed"] = state.get("features", {}), state.get("assumed", {})
         normalizers = state if store is None else stores[store]
         return (
             TypeAdapter(StoreInfo).validate_python(info),

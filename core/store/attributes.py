@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -11,11 +12,14 @@ from core.episodes.episode import ActionConvention, Camera, Feature, StoreInfo
 from core.errors import DataError
 from core.store.codecs import Chroma, Codec, make_codec
 from core.store.location import Location
+from core.system.files import written_aside
 from core.system.strict import from_plain, one_line
 
 FORMAT = "joinery-episodes"
-VERSION = 2  # the newest schema that this code reads
+VERSION = 3  # the newest schema that this code reads
 VERSION_WITHOUT_FEATURES = 1  # the schema of stores without named features
+VERSION_WITH_FEATURES = 2
+VERSION_WITH_EDITS = 3  # the schema of stores that were corrected: core/store/edits.py
 
 
 def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
     store with named features has the second schema, so that older versions refuse it: they would
     append episodes without the features.
     """
-    version = VERSION if info.features else VERSION_WITHOUT_FEATURES
+    version = VERSION_WITH_FEATURES if info.features else VERSION_WITHOUT_FEATURES
     cameras = {}
     for name, camera in info.cameras.items():
         codec = codecs[name]
@@ -56,6 +60,8 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
         "action": asdict(info.action),
         "origin": info.origin,
     }
+    if info.assumed:
+        attributes["assumed"] = dict(info.assumed)
     if info.features:
         attributes["named_features"] = {
             name: asdict(feature) | {"codec": codecs[name].name, "group": codecs[name].block_size}
@@ -64,8 +70,10 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
     return attributes
 
 
-def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
-    """Return a store's info, and {camera or feature: its codec}.
+def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec], bool]:
+    """Return a store's info as recorded, {camera or feature: its codec}, and whether it has edits.
+
+    `core.store.edits.edited_info` returns the info after all corrections.
 
     Raises DataError if there is no store, or if this version cannot read it.
     """
@@ -87,12 +95,24 @@ def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec]]:
             "upgrade joinery"
         )
     try:
-        return _from_attributes(attributes)
+        info, codecs = _from_attributes(attributes)
+        return info, codecs, min_version == VERSION_WITH_EDITS
     except ValueError as error:
         raise DataError(
             f"{path / 'zarr.json'}: metadata is damaged ({one_line(error)}); restore it or import "
             "again"
         ) from error
+
+
+def require_reader(path: Path, version: int) -> None:
+    """Let readers older than a version refuse the store; the file is replaced in one step."""
+    file = path / "zarr.json"
+    group = json.loads(file.read_text())
+    if group["attributes"]["min_reader_version"] < version:
+        group["attributes"]["schema_version"] = version
+        group["attributes"]["min_reader_version"] = version
+        with written_aside(file, durable=True) as aside:
+            aside.write_text(json.dumps(group, indent=2))
 
 
 @dataclass(frozen=True)
@@ -135,6 +155,7 @@ class _Attributes:
     cameras: dict[str, _StoredCamera]
     action: ActionConvention
     origin: str
+    assumed: dict[str, str] = field(default_factory=dict)
     named_features: dict[str, _StoredFeature] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,6 +174,7 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
         action=metadata.action,
         proprio=metadata.features["proprio"].names,
         origin=metadata.origin,
+        assumed=metadata.assumed,
         features={
             name: Feature(**{key: getattr(feature, key) for key in feature_fields})
             for name, feature in metadata.named_features.items()
@@ -170,11 +192,16 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
 def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
     """Return one line for each field in which new episodes differ from a store.
 
-    The field `origin` is not compared.
+    Where the data come from, and what is assumed about them, is not compared.
     """
-    new_fields, stored_fields = asdict(new), asdict(stored)
-    return [
-        f"{key}: {stored_fields[key]} there, {new_fields[key]} here"
-        for key in new_fields
-        if key != "origin" and new_fields[key] != stored_fields[key]
+    pairs: Sequence[tuple[Any, Any, str]] = [
+        (new, stored, ""),
+        (new.action, stored.action, "action."),
     ]
+    lines = []
+    for new_part, stored_part, prefix in pairs:
+        for entry in fields(new_part):
+            here, there = getattr(new_part, entry.name), getattr(stored_part, entry.name)
+            if entry.name not in ("origin", "assumed", "action") and here != there:
+                lines.append(f"{prefix}{entry.name}: {there} there, {here} here")
+    return lines

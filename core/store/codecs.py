@@ -16,6 +16,7 @@ from numcodecs.zstd import compress, decompress
 from simplejpeg import decode_jpeg, encode_jpeg  # type: ignore[attr-defined]
 
 from core.episodes.episode import Codec as CodecName, Feature
+from core.episodes.frames import Images
 from core.errors import DataError
 
 Chroma = Literal["4:4:4", "4:2:0"]
@@ -192,7 +193,7 @@ def _scratch(shape: tuple[int, ...]) -> np.ndarray:
     return scratch
 
 
-def split_blocks(frames: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def split_blocks(frames: Images, size: int) -> Iterator[np.ndarray]:
     """Split an episode's frames (n ...) into blocks of `size` frames; the last may be shorter."""
     return (frames[i : i + size] for i in range(0, len(frames), size))
 
@@ -214,22 +215,26 @@ class Cost:
         return f"{self.size / 1e3:.1f} KB a frame{loss}"
 
 
-def try_codecs(frames: np.ndarray) -> dict[Codec, Cost]:
+def try_codecs(frames: Images) -> dict[Codec, Cost]:
     """Return {candidate: its cost} for an episode (n Y X C) uint8; the lossless codec is first."""
     candidates: tuple[Codec, ...] = (LOSSLESS, FULL, HALF)
-    return {codec: _cost(codec, frames) for codec in candidates}
+    sizes, errors = dict.fromkeys(candidates, 0), dict.fromkeys(candidates, 0.0)
+    for stretch in split_blocks(frames, LOSSLESS.block_size):
+        for codec in candidates:
+            for block in split_blocks(stretch, codec.block_size):
+                encoded = codec.encode(block)
+                sizes[codec] += len(encoded)
+                errors[codec] += _error(codec, encoded, block)
+    return {codec: Cost(sizes[codec] / len(frames), errors[codec] / frames.size) for codec in sizes}
 
 
-def _cost(codec: Codec, frames: np.ndarray) -> Cost:
-    size, error = 0, 0.0
-    for block in split_blocks(frames, codec.block_size):
-        encoded = codec.encode(block)
-        size += len(encoded)
-        if codec.quality is not None:
-            decoded = np.empty_like(block, order="C")
-            codec.decode(encoded, [0, len(encoded)], len(block), 0, decoded)
-            error += float(np.square(decoded - block.astype(np.float32)).sum())
-    return Cost(size / len(frames), error / frames.size)
+def _error(codec: Codec, encoded: bytes, block: np.ndarray) -> float:
+    """Return the sum of squared errors of the values of an encoded block."""
+    if codec.quality is None:
+        return 0.0
+    decoded = np.empty_like(block, order="C")
+    codec.decode(encoded, [0, len(encoded)], len(block), 0, decoded)
+    return float(np.square(decoded - block.astype(np.float32)).sum())
 
 
 def choose_codec(costs: Mapping[Codec, Cost]) -> Codec:

@@ -123,7 +123,7 @@ def read_commits(path: Location, first: int = 0) -> Iterator[Commit]:
 def commit_files(path: Location) -> Sequence[Location]:
     """Return the commit files of a store, in order; raises DataError if their folder is missing."""
     if isinstance(path, RemotePath):
-        files = _list_commits(path) if path.objects.can_list else _probe_commits(path)
+        files = list_numbered(path, "commits")
         if not files:  # in an object store, a missing folder looks the same as an empty folder
             raise DataError(f"{path / 'commits'}: holds no commits; upload the whole store")
         return files
@@ -135,21 +135,29 @@ def commit_files(path: Location) -> Sequence[Location]:
     return sorted((path / "commits").glob("[0-9]*.json"))
 
 
-def _list_commits(path: RemotePath) -> list[RemotePath]:
-    return [path / key for key in path.objects.keys("commits") if re.search(r"/\d+\.json$", key)]
+def list_numbered(path: Location, folder: str) -> Sequence[Location]:
+    """Return the files <index>.json in a folder of a store, in order; the folder may be missing."""
+    if isinstance(path, RemotePath):
+        return _list(path, folder) if path.objects.can_list else _probe(path, folder)
+    return sorted((path / folder).glob("[0-9]*.json"))
 
 
-def _probe_commits(path: RemotePath) -> list[RemotePath]:
-    """Find the commits on a server that cannot list files, by asking for the file of each index.
+def _list(path: RemotePath, folder: str) -> list[RemotePath]:
+    return [path / key for key in path.objects.keys(folder) if re.search(r"/\d+\.json$", key)]
+
+
+def _probe(path: RemotePath, folder: str) -> list[RemotePath]:
+    """Find files on a server that cannot list files, by asking for the file of each index.
 
     The indices are probed in groups of PROBES_AT_ONCE; the search ends after the first group that
-    contains no commit. So a missing commit before the last one is noticed, unless a whole group is
+    contains no file. So a missing file before the last one is noticed, unless a whole group is
     missing.
     """
     files: list[RemotePath] = []
     exists, first = [True], 0
     while any(exists):
-        probes = [commit_file(path, n) for n in range(first, first + PROBES_AT_ONCE)]
+        numbers = range(first, first + PROBES_AT_ONCE)
+        probes = [path / folder / f"{number:08d}.json" for number in numbers]
         exists = path.objects.map(path.objects.exists, [file.key for file in probes])
         files += compress(probes, exists)
         first += PROBES_AT_ONCE
@@ -195,22 +203,42 @@ def check_commit(path: Location, info: StoreInfo, number: int, commit: Commit) -
 
 
 def publish(path: Path, number: int, commit: Commit) -> bool:
-    """Write the file of commit `number` in one step; return False if that commit exists already.
+    """Write the file of commit `number` in one step; return False if that commit exists already."""
+    return publish_file(commit_file(path, number), serialise(commit))
+
+
+def publish_file(file: Path, content: str) -> bool:
+    """Write a new file in one step; return False if it exists already.
 
     The file is put in place by a hard link, which, unlike a rename, never overwrites a file. So if
-    two writers try the same number, only one of them gets it.
+    two writers try the same name, only one of them gets it.
     """
-    temporary = path / "commits" / f".{uuid4().hex}"
+    temporary = file.with_name(f".{uuid4().hex}")
     try:
-        temporary.write_text(serialise(commit))
+        temporary.write_text(content)
         sync(temporary)
-        os.link(temporary, commit_file(path, number))
+        os.link(temporary, file)
     except FileExistsError:
         return False
     finally:
         remove(temporary)
-    sync(path / "commits")
+    sync(file.parent)
     return True
+
+
+def checked_json(content: Any) -> str:
+    """Return JSON that holds `content` and its checksum, for a small file of a store."""
+    canonical = _canonical(content)
+    return json.dumps({"content": content, "crc32c": checksum(canonical)}, indent=1)
+
+
+def parse_checked(file: Location) -> bytes:
+    """Return the content of a file of `checked_json`, as JSON; raises ValueError for damage."""
+    parsed = json.loads(file.read_bytes())
+    canonical = _canonical(parsed["content"])
+    if parsed["crc32c"] != checksum(canonical):
+        raise ValueError("it does not match its checksum")
+    return canonical
 
 
 # A commit's file is {"commit": ..., "crc32c": ...}. The checksum is taken over the commit in

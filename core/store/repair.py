@@ -56,7 +56,7 @@ def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
 
     Raises DataError if writing fails.
     """
-    info, codecs = read_attributes(path)
+    info, codecs, _ = read_attributes(path)
     damaged_numbers = {damage.number for damage in damages}
     undamaged = [
         read_commit(commit_file(path, number))

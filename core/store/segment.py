@@ -1,15 +1,18 @@
 """One immutable segment of a store; readers see it when a commit names it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Self, TypeVar
 
+import google_crc32c
 import numpy as np
 
 from core.episodes.episode import Episode
+from core.episodes.frames import Images
 from core.episodes.statistics import Statistics
 from core.errors import DataError
 from core.store.codecs import Codec, as_bytes, split_blocks
@@ -43,7 +46,7 @@ class EncodedEpisode:
     @classmethod
     def of(cls, episode: Episode, codecs: Mapping[str, Codec]) -> Self:
         """Encode the frames of every camera and every feature."""
-        frames = dict(episode.images)
+        frames: dict[str, Images] = dict(episode.images)
         for name, array in episode.features.items():
             frames[name] = as_bytes(np.ascontiguousarray(array))
         streams = {
@@ -91,57 +94,73 @@ class PendingSegment:
         The segment is invisible until that commit is published.
         """
         tasks = tuple(dict.fromkeys(episode.task for episode in self.episodes))
-        arrays = self._arrays(tasks)
-        _write_zarr(folder, arrays)
+        actions = np.concatenate([episode.actions for episode in self.episodes])
+        proprio = np.concatenate([episode.proprio for episode in self.episodes])
+        records = _write_zarr(
+            folder,
+            chain(
+                self._streams(),
+                self._episode_arrays(tasks),
+                [("action", actions), ("proprio", proprio)],
+            ),
+        )
         sync(*tree(folder), folder.parent)
         return Commit(
             segment=folder.name,
-            frames=len(arrays["action"]),
+            frames=len(actions),
             episodes=tuple(episode.id for episode in self.episodes),
             tasks=tasks,
-            arrays={
-                name: ArrayRecord(array.shape, checksum(array.tobytes()))
-                for name, array in arrays.items()
-            },
-            statistics={name: Statistics.of(arrays[name]) for name in ("action", "proprio")},
+            arrays=records,
+            statistics={"action": Statistics.of(actions), "proprio": Statistics.of(proprio)},
         )
 
-    def _arrays(self, tasks: tuple[Task, ...]) -> dict[str, np.ndarray]:
-        """Return {path inside the segment: array}."""
-        arrays = {}
+    def _streams(self) -> Iterator[tuple[str, "_Content"]]:
+        """Yield (path inside the segment, content) of the encoded frames and where they are."""
         for name, path in self._paths.items():
             blocks = [block for episode in self.episodes for block in episode.streams[name]]
-            arrays[f"{path}/data"] = np.frombuffer(b"".join(blocks), np.uint8)
-            arrays[f"{path}/end"] = np.cumsum([len(block) for block in blocks]).astype(np.uint32)
-            arrays[f"{path}/crc"] = np.array([checksum(block) for block in blocks], np.uint32)
+            yield f"{path}/data", blocks
+            yield f"{path}/end", np.cumsum([len(block) for block in blocks]).astype(np.uint32)
+            yield f"{path}/crc", np.array([checksum(block) for block in blocks], np.uint32)
+
+    def _episode_arrays(self, tasks: tuple[Task, ...]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (path inside the segment, array) of where episodes end, and of their tasks."""
         lengths = [len(episode.actions) for episode in self.episodes]
+        yield "episode/end", np.cumsum(lengths).astype(np.int32)
         task_numbers = [tasks.index(episode.task) for episode in self.episodes]
-        return arrays | {
-            "action": np.concatenate([episode.actions for episode in self.episodes]),
-            "proprio": np.concatenate([episode.proprio for episode in self.episodes]),
-            "episode/end": np.cumsum(lengths).astype(np.int32),
-            "episode/task": np.array(task_numbers, np.int32),
-        }
+        yield "episode/task", np.array(task_numbers, np.int32)
 
 
-def _write_zarr(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+# An array, or the bytes of an array of uint8 in pieces, which may take hundreds of megabytes.
+_Content = np.ndarray | Sequence[bytes]
+
+
+def _write_zarr(folder: Path, contents: Iterable[tuple[str, _Content]]) -> dict[str, ArrayRecord]:
+    """Write arrays one after the other; return {path inside the segment: shape and checksum}."""
     import zarr  # imported here because the import takes 0.3 s, and readers do not need zarr
 
-    root = zarr.create_group(folder, zarr_format=3)
-    for name, array in arrays.items():
+    root, records = zarr.create_group(folder, zarr_format=3), {}
+    for name, content in contents:
+        if isinstance(content, np.ndarray):
+            pieces: Sequence[bytes] = [content.tobytes()]
+            shape, dtype = content.shape, content.dtype
+        else:
+            shape, dtype, pieces = (sum(map(len, content)),), np.dtype(np.uint8), content
         parent, _, leaf = name.rpartition("/")
         group = root.require_group(parent) if parent else root
-        zarr_array = group.create_array(
-            leaf,
-            shape=array.shape,
-            chunks=tuple(max(1, length) for length in array.shape),
-            dtype=array.dtype,
-            compressors=None,
-            # by default, zarr writes no file for an array of zeros; readers would report it missing
-            config={"write_empty_chunks": True},
-        )
-        if array.size:
-            zarr_array[...] = array
+        chunks = tuple(max(1, length) for length in shape)
+        group.create_array(leaf, shape=shape, chunks=chunks, dtype=dtype, compressors=None)
+        crc = 0
+        if 0 not in shape:
+            # The array is one uncompressed chunk. zarr would copy it twice to write it, and would
+            # write no file for zeros, which readers would report as missing.
+            file = chunk_file(folder, name, len(shape))
+            file.parent.mkdir(parents=True)
+            with file.open("wb") as stream:
+                for piece in pieces:
+                    stream.write(piece)
+                    crc = google_crc32c.extend(crc, piece)
+        records[name] = ArrayRecord(shape, crc)
+    return records
 
 
 # ------------------------------------------------------------------------------------------ reading

@@ -18,8 +18,10 @@ from core.episodes.statistics import Statistics
 from core.errors import DataError
 from core.store.attributes import read_attributes
 from core.store.codecs import as_bytes
+from core.store.edits import edit_info, edit_words, read_edits
 from core.store.layout import (
     ArrayRecord,
+    Task,
     check_commit,
     chunk_file,
     read_commits,
@@ -44,6 +46,7 @@ class EpisodeStore:
     length: (episodes) int64, each episode's number of frames.
     start: (episodes) int64, index of each episode's first frame among all frames of the store.
     task: (episodes) int64, index of each episode's task in `tasks`.
+    edits: corrections of the store, in order; everything above is as they say.
 
     Opening a store reads no frames. Opening a remote store copies all other arrays of its segments
     into the cache. The store is thread-safe, and a pickled copy opens its own files. Every method
@@ -52,12 +55,14 @@ class EpisodeStore:
 
     def __init__(self, path: str | Location) -> None:
         self.path = locate(path)
-        self.info, self.codecs = read_attributes(self.path)
+        self.info, self.codecs, has_edits = read_attributes(self.path)
+        self.edits = tuple(read_edits(self.path)) if has_edits else ()
         self._stream_paths = stream_paths(self.info)
         self._ids: list[str] = []
         self._segments: list[tuple[Location, Mapping[str, ArrayRecord]]] = []
         self.tasks: list[tuple[str, str]] = []
         self.length, self.task, self._segment_of = self._read_episodes()
+        self._apply_edits()
         self.start = np.cumsum(self.length) - self.length
         self._offset = self._starts_in_segment(self.length)
         # for each block size, an array with one entry per episode: the index of the episode's first
@@ -243,6 +248,19 @@ class EpisodeStore:
         self.tasks = list(numbers)
         length, task, segment_of = np.concatenate(columns, axis=1, dtype=np.int64)
         return length, task, segment_of
+
+    def _apply_edits(self) -> None:
+        """Correct the info, the tasks and the instructions, as the store's edits say."""
+        if not self.edits:
+            return
+        words = [Task(*self.tasks[number]) for number in self.task.tolist()]
+        for dated in self.edits:
+            self.info = edit_info(self.info, dated.edit)
+            words = edit_words(self._ids, words, dated.edit)
+        pairs = [(task.name, task.instruction) for task in words]
+        self.tasks = list(dict.fromkeys(pairs))
+        numbers = {pair: number for number, pair in enumerate(self.tasks)}
+        self.task = np.array([numbers[pair] for pair in pairs], np.int64)
 
     def _read_commits(self) -> list[list[tuple[str, str]]]:
         """Set ids and segments from the commits; return the tasks of each segment.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import google_crc32c
 
 from core.errors import DataError
-from core.store.attributes import read_attributes
+from core.store.edits import edited_info
 from core.store.layout import (
     Commit,
     chunk_file,
@@ -41,7 +41,7 @@ def verify(path: Location, jobs: int) -> list[Damage]:
 
     Raises DataError if the store itself cannot be opened.
     """
-    read_attributes(path)
+    edited_info(path)
     with ThreadPoolExecutor(jobs) as pool:
         results = list(pool.map(lambda number: _check(path, number), commit_numbers(path)))
     return [damage for damage in results if damage is not None]

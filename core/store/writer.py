@@ -12,10 +12,12 @@ from uuid import uuid4
 import numpy as np
 
 from core.episodes.episode import NAME, SPARSE, Episode, Feature, StoreInfo
+from core.episodes.frames import Images
 from core.episodes.text import decode_text
 from core.errors import DataError
 from core.store.attributes import differences, read_attributes, to_attributes
 from core.store.codecs import Codec, Cost, choose_codec, feature_codec, try_codecs
+from core.store.edits import edited_info
 from core.store.layout import Commit, publish, read_commits, segment_folder, stream_paths
 from core.store.segment import EncodedEpisode, PendingSegment
 from core.system.files import remove, sync, written_aside
@@ -153,10 +155,11 @@ class StoreWriter:
 
     def _join(self) -> None:
         """Read the codecs and commits of an existing store, to append to that store."""
-        stored, self.codecs = read_attributes(self.path)
-        if disagreements := differences(self.info, stored):
+        _, self.codecs, _ = read_attributes(self.path)
+        if disagreements := differences(self.info, edited_info(self.path)):
             raise DataError(
-                f"{self.path}: cannot append, the store disagrees: {'; '.join(disagreements)}"
+                f"{self.path}: cannot append, the store disagrees: {'; '.join(disagreements)}; "
+                "correct it with joinery edit, or what you add, or import into a new store"
             )
         self._read_new_commits()
 
@@ -267,6 +270,6 @@ def _check_text(text: str, where: str) -> None:
         ) from error
 
 
-def _check_array(array: np.ndarray, shape: tuple[int, ...], dtype: str, where: str) -> None:
+def _check_array(array: Images, shape: tuple[int, ...], dtype: str, where: str) -> None:
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise DataError(f"{where}: {array.dtype} {array.shape}, expected {dtype} {shape}")

@@ -290,6 +290,8 @@ def _inference_state(data: TrainingData) -> dict[str, Any]:
     state["cameras"] = {name: asdict(camera) for name, camera in info.cameras.items()}
     if info.features:
         state["features"] = {name: asdict(feature) for name, feature in info.features.items()}
+    if info.assumed:
+        state["assumed"] = dict(info.assumed)
     state["proprio"] = list(info.proprio)
     state["fps"] = info.fps
     state["trained_on"] = {

@@ -1,69 +1,37 @@
 """A folder of .npz files, as numpy.savez writes them; each file is one episode."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any, TypeVar
 
 import numpy as np
-from annotated_types import Gt
 
 from core import ConfigError, DataError, Register, hookimpl
-from core.episodes import ActionConvention, Episode, Feature, FeatureMeaning
 from core.formats import (
-    ConventionOverride,
-    array_kind,
-    as_images,
-    check_mapping,
-    dimension_names,
+    Description,
+    Guess,
+    MappedSource,
+    Recording,
+    SourceMapping,
+    array_column,
     first_readable,
-    flat_width,
-    is_unit_range,
-    join_columns,
-    override_convention,
+    guess_white,
     read_npz,
-    source_info,
 )
 
 # the array that holds the instruction
 INSTRUCTION = "instruction"
+GUESS = Guess("absolute", "world", ".npz files do not say what actions mean")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class FeatureArray:
-    """An array with one entry per frame, which an episode store keeps unchanged.
-
-    array: name of the array in the files.
-    meaning: "rgb", "depth", "points", "force", "reward", "text" or "other".
-    unit: unit of the array's values, for example "mm" or "N".
-    """
-
-    array: str
-    meaning: FeatureMeaning
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class NpzConfig:
+@dataclass(frozen=True, kw_only=True)
+class NpzConfig(SourceMapping):
     """Which arrays of a file hold images, actions, proprioception and instruction."""
 
-    fps: Annotated[float, Gt(0)]
-    """frames per second."""
-    cameras: Mapping[str, str] = field(default_factory=dict)
-    """{name: array}; default: every array of images."""
-    action: str = "action"
-    """the array that holds the actions."""
-    proprio: tuple[str, ...] = ()
-    """arrays that are joined in this order to form the proprioception."""
-    features: Mapping[str, FeatureArray] = field(default_factory=dict)
-    """further features: {name of the feature: its array, meaning and unit}."""
-    instruction: str | None = None
-    """the instruction of every episode; default: the string in the array "instruction"."""
-    meaning: ConventionOverride | None = None
-    """meaning of the actions; default: absolute positions in the world, no rotation, no gripper."""
 
-
-class Npz:
+class Npz(MappedSource):
     """Reads the .npz files of a folder, in the order of their names.
 
     Arrays of images have the shape (n Y X 3), and numeric arrays have the shape (n ...); n is the
@@ -72,108 +40,71 @@ class Npz:
     """
 
     def __init__(self, config: NpzConfig, *, source: Path) -> None:
-        self.config = config
-        self.files = {file.stem: file for file in sorted(source.glob("*.npz"))}
+        super().__init__(NpzReader(source), config)
+
+
+class NpzReader:
+    """The arrays of the .npz files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = {file.stem: file for file in sorted(folder.glob("*.npz"))}
         if not self.files:
             raise DataError(
-                f"{source}: holds no .npz files; name a folder with one of them per episode"
+                f"{folder}: holds no .npz files; name a folder with one of them per episode"
             )
-        self.cameras, arrays = first_readable(self.files.values(), self._read_and_check)
-        self.unit_range = {key: is_unit_range(arrays[key]) for key in self.cameras.values()}
-        features = {}
-        for name, entry in config.features.items():
-            array = arrays[entry.array]
-            try:
-                features[name] = Feature(
-                    array.shape[1:],
-                    array.dtype.name,  # type: ignore[arg-type]  # checked by Feature
-                    entry.meaning,
-                    entry.unit,
-                )
-            except ValueError as error:
-                raise DataError(f"{source}, {entry.array}: {error}") from None
-        names = dimension_names([(config.action, flat_width(arrays[config.action].shape))])
-        convention = ActionConvention(
-            names, "absolute", "world", "none", (1.0,) * len(names), config.fps
-        )
-        self.info = source_info(
-            fps=config.fps,
-            cameras={name: arrays[key].shape[1:3] for name, key in self.cameras.items()},
-            action=override_convention(convention, config.meaning),
-            proprio=dimension_names(
-                [(key, flat_width(arrays[key].shape)) for key in config.proprio]
-            ),
-            origin=f"folder {source.name}",
-            features=features,
-        )
 
-    def _read_and_check(self, file: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
-        """Read a file; return {camera: name of its array} and {name: array}.
+    def describe(self, use: Callable[[Description], T]) -> T:
+        """Describe the arrays of the first file that can be read and that the settings fit."""
+        return first_readable(self.files.values(), lambda file: use(self._describe(file)))
 
-        Raises ConfigError if the configuration names arrays that the file does not have.
-        """
-        arrays, config = read_npz(file), self.config
-        kinds = {name: array_kind(array.shape, array.dtype) for name, array in arrays.items()}
-        features = [entry.array for entry in config.features.values()]
-        cameras = dict(config.cameras) or {
-            name: name
-            for name, kind in kinds.items()
-            if kind == "pictures" and name not in features
-        }
-        numbers = [config.action, *config.proprio]
-        numbers += [name for name in features if kinds.get(name) != "pictures"]
-        check_mapping(file, "array", {"pictures": cameras.values(), "numbers": numbers}, kinds)
-        if not config.instruction and kinds.get(INSTRUCTION) != "text":
-            raise ConfigError(
-                f"{file}: no array '{INSTRUCTION}' says what the robot is told; "
-                "say instruction = ..."
-            )
-        return cameras, arrays
+    def _describe(self, file: Path) -> Description:
+        arrays = read_npz(file)
+        columns = {name: array_column(x, guess_white(x)) for name, x in arrays.items()}
+        has_words = INSTRUCTION in columns and columns[INSTRUCTION].kind == "text"
+        return Description(
+            where=str(file),
+            noun="array",
+            columns=columns,
+            cameras={name: name for name, column in columns.items() if column.kind == "pictures"},
+            action=("action",),
+            proprio=(),
+            guess=GUESS,
+            origin=f"folder {self.folder.name}",
+            instruction_column=INSTRUCTION if has_words else None,
+            has_instruction=has_words,
+        )
 
     def ids(self) -> Sequence[str]:
         """Return the files' names without ".npz"."""
         return [*self.files]
 
-    def read(self, episode: str) -> Episode:
+    def facts(self, episode: str) -> Mapping[str, Any]:
+        """Return the file's single numbers and texts."""
+        arrays = read_npz(self.files[episode])
+        return {name: array.item() for name, array in arrays.items() if array.ndim == 0}
+
+    def members(self, mask: str) -> Collection[str]:
+        """Raise ConfigError: a folder of .npz files has no masks."""
+        raise ConfigError(f"mask: .npz files have no '{mask}'; choose with episodes or where")
+
+    def read(self, episode: str, columns: Collection[str]) -> Recording:
         """Read one file; raises DataError with the file's name."""
-        file, config = self.files[episode], self.config
-        features = {name: entry.array for name, entry in config.features.items()}
-        keys = [*self.cameras.values(), config.action, *config.proprio, *features.values()]
-        if not config.instruction:
-            keys.append(INSTRUCTION)
-        arrays = read_npz(file, keys)
-        actions = arrays[config.action]
-        length = len(actions) if actions.ndim else 0
-        instruction = config.instruction or _text(file, arrays[INSTRUCTION])
-        return Episode(
-            id=episode,
-            task=instruction,
-            instruction=instruction,
-            images={
-                name: as_images(arrays[key], f"{file}, {key}", unit=self.unit_range[key])
-                for name, key in self.cameras.items()
-            },
-            actions=join_columns([actions], length, f"{file}, {config.action}"),
-            proprio=join_columns(
-                [arrays[key] for key in config.proprio],
-                length,
-                f"{file}, {', '.join(config.proprio)}",
-            ),
-            features={name: _in_native_order(arrays[key]) for name, key in features.items()},
-        )
+        file = self.files[episode]
+        arrays = read_npz(file, columns)
+        numbers = {name: x for name, x in arrays.items() if x.dtype.kind in "uifb"}
+        length = max((len(x) for x in numbers.values() if x.ndim), default=0)
+        texts = {
+            name: _texts(file, name, x, length) for name, x in arrays.items() if name not in numbers
+        }
+        return Recording(str(file), length, {**numbers, **texts})
 
 
-def _text(file: Path, array: np.ndarray) -> str:
-    if array.dtype.kind != "U" or array.size != 1:
-        raise DataError(
-            f"{file}: {INSTRUCTION} is {array.dtype} {array.shape}, expected one string"
-        )
-    return str(array.item())
-
-
-def _in_native_order(array: np.ndarray) -> np.ndarray:
-    """Return the array in this machine's byte order."""
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def _texts(file: Path, name: str, array: np.ndarray, length: int) -> list[str]:
+    """Return the texts of an array that holds one, or one for each frame."""
+    if array.dtype.kind != "U" or array.size not in (1, length):
+        raise DataError(f"{file}: {name} is {array.dtype} {array.shape}, expected one string")
+    return list(map(str, array.reshape(-1)))
 
 
 @hookimpl

@@ -194,12 +194,12 @@ def test_damaged_altogether(
         (
             "robomimic",
             'proprio=["agentview_image"]',
-            "observation 'agentview_image' holds pictures, and numbers",
+            "dataset 'agentview_image' holds pictures, and numbers",
         ),
         (
             "robomimic",
             'cameras={top="robot0_eef_pos"}',
-            "a.hdf5, demo_0: observation 'robot0_eef_pos' holds numbers",
+            "a.hdf5, demo_0: dataset 'robot0_eef_pos' holds numbers",
         ),
         (
             "rlds",
@@ -208,7 +208,7 @@ def test_damaged_altogether(
         ),
         (
             "rlds",
-            "instruction=observation/state",
+            "instruction_column=observation/state",
             "feature 'observation/state' holds numbers, and text",
         ),
         (

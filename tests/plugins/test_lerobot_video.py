@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.episodes import Camera
+from core.episodes import Camera, Frames
 from core.errors import ConfigError, DataError
 from plugins.datasets.lerobot import video
 from plugins.datasets.lerobot.video import (
@@ -14,12 +14,13 @@ from plugins.datasets.lerobot.video import (
     VideoFiles,
     as_json_number,
     as_rate,
-    decode_video,
+    read_video,
 )
 
 av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 
 CAMERA = Camera(32, 48)
+TOLERANCE = 1e-4
 TEMPLATE = "{chunk_index}-{file_index}.mp4"
 
 
@@ -35,20 +36,56 @@ def test_appended_episodes_are_decoded_by_their_seconds(tmp_path: Path) -> None:
     assert [(span.begin, span.end) for span in spans] == [(0.0, 0.3), (0.3, 0.5)]
     path = tmp_path / "0-0.mp4"
     for span, levels in zip(spans, ([0, 60, 120], [180, 240]), strict=True):
-        frames = decode_video(path, span.begin, len(levels), 10.0, CAMERA)
+        times = span.begin + np.arange(len(levels)) / 10
+        frames = np.asarray(read_video(path, times, CAMERA, TOLERANCE))
         assert frames.shape == (len(levels), 32, 48, 3)
         np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), levels, atol=4)
+
+
+def test_each_row_has_the_image_of_its_time(tmp_path: Path) -> None:
+    """Rows may be trimmed or dropped, and the video may have a higher rate than the table."""
+    files = VideoFiles(tmp_path, TEMPLATE, Encoder(None, 20, Fraction(30)), CAMERA)
+    files.append(grey_frames(*range(0, 240, 8)))
+    files.close()
+    for numbers in ([3, 4, 5], [0, 3, 6, 9], [0, 1, 7, 8], [5, 5, 6], [29]):
+        times = np.array(numbers) / 30
+        frames = np.asarray(read_video(tmp_path / "0-0.mp4", times, CAMERA, TOLERANCE))
+        np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), 8 * np.array(numbers), atol=3)
+
+
+def test_the_nearest_image_within_the_tolerance(tmp_path: Path) -> None:
+    files = VideoFiles(tmp_path, TEMPLATE, Encoder(None, 20, Fraction(10)), CAMERA)
+    files.append(grey_frames(0, 60, 120, 180))
+    files.close()
+    path, times = tmp_path / "0-0.mp4", np.array([0.02, 0.08, 0.21, 0.26])
+    frames = np.asarray(read_video(path, times, CAMERA, 0.045))
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 60, 120, 180], atol=4)
+    message = r"up to 0.0400 s .* \(frame 3 of 4, at 0.260 s\).* say tolerance = 0.0440"
+    with pytest.raises(DataError, match=message):
+        read_video(path, times, CAMERA, TOLERANCE)
+
+
+def test_long_videos_are_read_in_stretches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.episodes.frames.WHOLE_BYTES", 10)
+    files = VideoFiles(tmp_path, TEMPLATE, Encoder(None, 20, Fraction(10)), CAMERA)
+    files.append(grey_frames(*range(0, 200, 20)))
+    files.close()
+    frames = read_video(tmp_path / "0-0.mp4", np.arange(10) / 10, CAMERA, TOLERANCE)
+    assert isinstance(frames, Frames)
+    for start, stop in ((0, 3), (3, 10), (7, 9), (2, 4), (10, 10)):
+        levels = 20 * np.arange(start, stop)
+        np.testing.assert_allclose(frames[start:stop].mean(axis=(1, 2, 3)), levels, atol=4)
 
 
 def test_a_missing_frame_and_another_size_are_errors(tmp_path: Path) -> None:
     files = VideoFiles(tmp_path, TEMPLATE, Encoder(None, 20, Fraction(10)), CAMERA)
     files.append(grey_frames(0, 60))
     files.close()
-    path = tmp_path / "0-0.mp4"
-    with pytest.raises(DataError, match=r"0-0.mp4: lacks frame 2 of 3 from second 0.00 on"):
-        decode_video(path, 0.0, 3, 10.0, CAMERA)
+    path, times = tmp_path / "0-0.mp4", np.arange(3) / 10
+    with pytest.raises(DataError, match=r"last image is at 0.100 s, and frame 2 of 3, at 0.200 s"):
+        read_video(path, times, CAMERA, TOLERANCE)
     with pytest.raises(DataError, match="frames of 32 x 48 pixels, and meta/ says 32 x 50"):
-        decode_video(path, 0.0, 2, 10.0, Camera(32, 50))
+        read_video(path, times[:2], Camera(32, 50), TOLERANCE)
 
 
 def test_an_encoder_that_ffmpeg_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

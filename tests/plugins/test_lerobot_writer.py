@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from core.commands.import_ import main as import_episodes
 from core.commands.write import main
+from core.episodes.correction import ConventionOverride
 from core.episodes.episode import ActionConvention, Camera, Episode, StoreInfo
 from core.errors import ConfigError, DataError
-from core.formats.info import ConventionOverride
 from core.store.store import EpisodeStore
 from plugins.datasets.lerobot import (
     LeRobot,

@@ -5,7 +5,7 @@ Their messages are encoded here, by hand, as protobuf's specification says.
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,7 @@ def test_widths_that_no_step_has(folder: Path, lengths: list[Any]) -> None:
     (folder / "features.json").write_text(json.dumps(metadata))
     with (
         bounded(),
-        pytest.raises(DataError, match=r"'gripper' holds|features.json: describes no episodes"),
+        pytest.raises(DataError, match=r"gripper' holds|features.json: describes no episodes"),
     ):
         read(folder)
 
@@ -280,3 +280,65 @@ def test_records_of_anything_are_an_error_in_one_line(folder: Path, content: byt
     with bounded(), pytest.raises(DataError) as error_info:
         read(folder).read("00000-of-00002/000000")
     assert len(str(error_info.value).splitlines()) == 1
+
+
+def rewrite_steps(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what features.json declares of a step."""
+    metadata = json.loads((folder / "features.json").read_text())
+    steps = metadata["featuresDict"]["features"]["steps"]["sequence"]["feature"]
+    change(steps["featuresDict"]["features"])
+    (folder / "features.json").write_text(json.dumps(metadata))
+
+
+def test_a_dataset_without_words_can_be_given_some(folder: Path) -> None:
+    rewrite_steps(folder, lambda step: step.pop("language_instruction"))
+    with pytest.raises(ConfigError, match=r"does not say what the robot is told; say instruction"):
+        read(folder)
+    found = read(folder, instruction="pick up the cup").read("00001-of-00002/000000")
+    assert found.instruction == "pick up the cup"
+
+
+def test_words_may_be_numbers_of_characters(tmp_path: Path) -> None:
+    """As in language_table of Open X-Embodiment."""
+    folder = tmp_path / "table" / "1.0.0"
+    write(folder, (0,))
+    letters = list(b"push the star".ljust(16, b"\0")) * LENGTHS[0]
+    record = example(
+        {
+            "steps/observation/image": [png(frame) for frame in steps(0)["image"]],
+            "steps/action/world_vector": steps(0)["world_vector"].ravel().tolist(),
+            "steps/action/gripper": steps(0)["gripper"].ravel().tolist(),
+            "steps/observation/words": letters,
+        }
+    )
+    with (folder / "toy-train.tfrecord-00000-of-00001").open("wb") as stream:
+        RecordWriter(stream).write(record)
+
+    def declare(step: dict[str, Any]) -> None:
+        observation = step["observation"]["featuresDict"]["features"]
+        observation["words"] = tensor(16, dtype="int32")
+
+    rewrite_steps(folder, declare)
+    source = read(folder, instruction_column="observation/words", proprio=())
+    assert source.read("00000-of-00001/000000").instruction == "push the star"
+    with pytest.raises(ConfigError, match='say instruction_column = "observation/words"'):
+        read(folder, instruction="observation/words")
+
+
+def test_parts_of_features_and_depth(folder: Path) -> None:
+    source = read(folder, action=("action/gripper", "action/world_vector[0:2]"))
+    written, found = steps(1), source.read("00000-of-00002/000001")
+    np.testing.assert_array_equal(
+        found.actions, np.hstack([written["gripper"], written["world_vector"][:, :2]])
+    )
+    assert source.info.action.names == ("gripper", "world_vector_0", "world_vector_1")
+    assert source.notes == (
+        "left out: observation/depth, depth or another single channel of 6 x 8 x 1",
+    )
+    assert "RLDS does not record" in source.info.assumed["mode"]
+
+
+def test_episodes_are_chosen_by_their_metadata(folder: Path) -> None:
+    assert len(read(folder, where=("file_path == somewhere",)).ids()) == 3
+    with pytest.raises(ConfigError, match="leave none of the 3 episodes"):
+        read(folder, where=("file_path == elsewhere",))

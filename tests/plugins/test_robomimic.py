@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from core.commands.import_ import main
+from core.episodes.correction import ConventionOverride
 from core.errors import ConfigError, DataError
 from core.store.store import EpisodeStore
 from plugins.datasets.robomimic import Robomimic, RobomimicConfig
@@ -175,7 +176,7 @@ def test_a_folder_of_files_is_imported(tmp_path: Path, capsys: pytest.CaptureFix
     ("config", "error", "message"),
     [
         ({"cameras": {"front": "agentview"}}, ConfigError, "did you mean 'agentview_image'"),
-        ({"proprio": ("robot0_joint",)}, ConfigError, "there is no observation 'robot0_joint'"),
+        ({"proprio": ("robot0_joint",)}, ConfigError, "there is no dataset 'robot0_joint'"),
         ({"action": "action"}, ConfigError, "there is no dataset 'action'; did you mean 'actions'"),
     ],
 )
@@ -220,8 +221,8 @@ def test_a_first_file_that_lacks_something_is_no_mistake_in_the_settings(tmp_pat
         file["data/demo_1/obs/agentview_image"] = demonstration(0)["obs/agentview_image"]
     write(tmp_path / "lift.hdf5")
     found = read_all(read(tmp_path, instruction="lift"))
-    assert "a.hdf5, demo_0: cannot be read" in str(found["a/demo_0"])
-    assert "a.hdf5, /data/demo_1: has no 'actions'; known: obs" in str(found["a/demo_1"])
+    assert "a.hdf5, demo_0: has no 'agentview_image'; known: actions" in str(found["a/demo_0"])
+    assert "a.hdf5, demo_1: has no 'actions'; known: agentview_image" in str(found["a/demo_1"])
     assert all(isinstance(found[f"lift/{demo}"], bytes) for demo in DEMOS)
 
 
@@ -240,7 +241,7 @@ def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
         del file["data/demo_2/obs/robot0_eef_pos"]
     source = read(path, instruction="lift")
     with pytest.raises(
-        DataError, match=r"lift.hdf5, /data/demo_2/obs: has no 'robot0_eef_pos'; did you mean"
+        DataError, match=r"lift.hdf5, demo_2: has no 'robot0_eef_pos'; did you mean"
     ):
         source.read("lift/demo_2")
 
@@ -263,7 +264,7 @@ def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
         ),
         ({"shape": (5, 7)}, r"says that it holds 280 bytes, and 0 are there"),
         ({"data": ["left"] * 5}, r"actions: object \(5,\), expected numbers in this file"),
-        ({"data": 1.0}, r"actions: float64 \(\), expected numbers of 0 frames"),
+        ({"data": 1.0}, r"actions: float64 \(\), expected numbers of 6 frames"),
         ({"shape": (5, 7), "external": [("/dev/zero", 0, 280)]}, r"expected numbers in this file"),
     ],
 )
@@ -292,3 +293,70 @@ def test_damage_anywhere_is_an_error_in_one_line(tmp_path: Path, at: float, valu
         except (DataError, ConfigError) as error:
             message = str(error)
     assert len(message.splitlines()) <= 1
+
+
+def test_what_the_file_does_not_say_is_assumed(tmp_path: Path) -> None:
+    """OpenVLA's regenerated LIBERO files have no attributes; their images are upside down."""
+    path = tmp_path / "KITCHEN_SCENE3_turn_on_the_stove_demo.hdf5"
+    with h5py.File(path, "w") as file:
+        file["data/demo_0/actions"] = np.zeros((5, 7))
+        file["data/demo_0/obs/agentview_rgb"] = np.zeros((5, 8, 8, 3), np.uint8)
+    source = read(path)
+    assert {"mode", "frame", "scale", "fps", "rows of images"} <= source.info.assumed.keys()
+    assert "say flip = true or false" in source.info.assumed["rows of images"]
+    told = read(path, flip=True, meaning=ConventionOverride(mode="delta", frame="world"))
+    assert {"mode", "frame", "rows of images"}.isdisjoint(told.info.assumed)
+
+
+def test_two_arms_with_a_known_controller(tmp_path: Path) -> None:
+    path = tmp_path / "two.hdf5"
+    settings = {"control_freq": 20, "controller_configs": {"type": "OSC_POSE"}}
+    with h5py.File(path, "w") as file:
+        file["data/demo_0/actions"] = np.zeros((5, 14))
+        file["data/demo_0/obs/front"] = np.zeros((5, 8, 8, 3), np.uint8)
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": settings})
+    action = read(path, instruction="lift").info.action
+    assert (action.mode, action.frame, action.rate) == ("delta", "world", 20.0)
+    assert [gripper.dimension for gripper in action.grippers] == [6, 13]
+    assert action.names[7] == "robot1_x"
+
+
+def test_floats_in_the_unit_range_are_not_black(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    path = tmp_path / "lift.hdf5"
+    with h5py.File(path, "w") as file:
+        for demo in ("demo_0", "demo_1"):
+            file[f"data/{demo}/actions"] = np.zeros((5, 7))
+            file[f"data/{demo}/obs/front"] = (images / 255).astype(np.float32)
+    source = read(path, instruction="lift")
+    for name in source.ids():
+        np.testing.assert_array_equal(source.read(name).images["front"], images)
+
+
+def test_a_filter_key_and_attributes_choose_the_demonstrations(tmp_path: Path) -> None:
+    path = write(tmp_path / "lift.hdf5")
+    with h5py.File(path, "a") as file:
+        file["mask/valid"] = np.array([b"demo_2", b"demo_0"])
+        for number, demo in enumerate(DEMOS):
+            file[f"data/{demo}"].attrs["success"] = number > 0
+    names = [f"lift/{demo}" for demo in DEMOS]
+    chosen = read(path, instruction="lift", mask="valid").ids()
+    assert chosen == [name for name in names if name in ("lift/demo_0", "lift/demo_2")]
+    assert read(path, instruction="lift", where=("success == true",)).ids() == names[1:]
+    with pytest.raises(ConfigError, match="no file has the filter key 'train'"):
+        read(path, instruction="lift", mask="train")
+
+
+def test_another_layout_names_its_own_format(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "episode_0.hdf5", "w") as file:
+        file["action"] = np.zeros((5, 14))
+        file["observations/qpos"] = np.zeros((5, 14))
+    source_errors = read_all_errors(tmp_path / "episode_0.hdf5")
+    assert "holds action, observations" in source_errors
+    assert "are imported as hdf5" in source_errors
+
+
+def read_all_errors(path: Path) -> str:
+    with pytest.raises(DataError) as error_info:
+        read(path, instruction="lift")
+    return str(error_info.value)

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from core.commands.import_ import main as import_episodes
 from core.commands.write import main
+from core.episodes.correction import ConventionOverride
 from core.episodes.episode import Camera, Episode, StoreInfo
 from core.errors import DataError
 from core.formats.columns import dimension_names
 from core.formats.exporting import export_episodes
-from core.formats.info import ConventionOverride
 from core.store.store import EpisodeStore
 from plugins.datasets.robomimic import (
     Robomimic,

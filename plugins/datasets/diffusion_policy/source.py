@@ -1,56 +1,48 @@
 """Episodes of a replay buffer."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from annotated_types import Gt
 
-from core import DataError
-from core.episodes import ActionConvention, Episode
+from core import ConfigError, DataError
+from core.episodes import images_of
 from core.formats import (
-    ConventionOverride,
-    array_kind,
-    as_images,
-    check_mapping,
-    dimension_names,
+    Column,
+    Description,
+    Guess,
+    MappedSource,
+    Recording,
+    SourceMapping,
+    array_column,
     first_readable,
-    flat_width,
-    is_unit_range,
-    join_columns,
-    override_convention,
-    source_info,
+    guess_white,
 )
 from plugins.datasets.diffusion_policy.buffer import ENDS, ReplayBuffer
 
+FPS = 10.0  # Hz, of the datasets that Diffusion Policy published
+GUESS = Guess("absolute", "world", "a replay buffer does not say what actions mean")
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class DiffusionPolicyConfig:
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionPolicyConfig(SourceMapping):
     """Which arrays hold images, actions and proprioception.
 
-    The format records neither the frame rate nor the instruction, so this configuration gives them.
+    The format records neither the frame rate nor the instruction.
     """
 
-    instruction: str
-    """the instruction of every episode."""
-    fps: Annotated[float, Gt(0)] = 10.0
-    """frames per second."""
-    cameras: Mapping[str, str] = field(default_factory=dict)
-    """{name: array}; default: every array of images."""
-    action: str = "action"
-    """the array that holds the actions."""
-    proprio: tuple[str, ...] = ()
-    """arrays that are joined to form the proprioception; the array "state" often holds facts that a
-    policy must not see.
+    missing_chunks: Literal["refuse", "zeros"] = "refuse"
+    """what a chunk is that has no file: "refuse": a chunk that was lost when the buffer was copied;
+    "zeros": a chunk of zeros, which zarr-python 3 does not write.
     """
-    meaning: ConventionOverride | None = None
-    """meaning of the actions; default: absolute positions in the world, no rotation, no gripper."""
 
 
-class DiffusionPolicy:
+class DiffusionPolicy(MappedSource):
     """Reads a replay buffer: the arrays in data/, cut into episodes at meta/episode_ends.
 
     The source is a folder name.zarr or an archive name.zarr.zip. Raises DataError, naming the
@@ -58,47 +50,49 @@ class DiffusionPolicy:
     """
 
     def __init__(self, config: DiffusionPolicyConfig, *, source: Path) -> None:
-        self.config = config
-        self.path = source
-        self.buffer = ReplayBuffer(source)
-        arrays = self.buffer.arrays
-        kinds = {
-            name: array_kind(array.shape, array.dtype)
-            for name, array in arrays.items()
-            if name != ENDS
-        }
-        self.cameras = dict(config.cameras) or {
-            name: name for name, kind in kinds.items() if kind == "pictures"
-        }
-        numbers = [config.action, *config.proprio]
-        check_mapping(
-            source, "array", {"pictures": self.cameras.values(), "numbers": numbers}, kinds
-        )
-        self.bounds = self._read_bounds([*self.cameras.values(), *numbers])
-        self.unit_range = {key: self._is_unit_range(key) for key in self.cameras.values()}
-        widths = {name: flat_width(arrays[name].shape) for name in numbers}
-        names = dimension_names([(config.action, widths[config.action])])
-        convention = ActionConvention(
-            names, "absolute", "world", "none", (1.0,) * len(names), config.fps
-        )
-        self.info = source_info(
-            fps=config.fps,
-            cameras={name: arrays[key].shape[1:3] for name, key in self.cameras.items()},
-            action=override_convention(convention, config.meaning),
-            proprio=dimension_names([(name, widths[name]) for name in config.proprio]),
-            origin=f"replay buffer {source.name}",
+        super().__init__(BufferReader(source, config.missing_chunks == "zeros"), config)
+
+
+class BufferReader:
+    """The arrays of a replay buffer, and the episodes that they hold back to back."""
+
+    def __init__(self, path: Path, allows_missing: bool) -> None:
+        self.path = path
+        self.buffer = ReplayBuffer(path, allows_missing)
+        self.bounds = self._read_bounds()
+
+    def describe(self, use: Callable[[Description], T]) -> T:
+        """Describe the arrays, except the bounds of the episodes."""
+        columns = {name: self._column(name) for name in self.buffer.arrays if name != ENDS}
+        return use(
+            Description(
+                where=str(self.path),
+                noun="array",
+                columns=columns,
+                cameras={name: name for name, c in columns.items() if c.kind == "pictures"},
+                action=("action",),
+                proprio=(),
+                guess=GUESS,
+                origin=f"replay buffer {self.path.name}",
+                has_instruction=False,
+                fps=FPS,
+                assumed={"fps": "a replay buffer does not record the frame rate"},
+            )
         )
 
-    def _read_bounds(self, names: Sequence[str]) -> np.ndarray:
-        """Return (episodes + 1) indices: each episode's first frame, then the last episode's end.
+    def _column(self, name: str) -> Column:
+        """Describe an array; what stands for white is judged by the first readable episode."""
+        column = array_column(self.buffer.arrays[name])
+        if column.kind != "pictures" or column.dtype == "uint8":
+            return column
+        spans = pairwise(self.bounds.tolist())
+        white = first_readable(spans, lambda span: guess_white(self.buffer.read(name, *span)))
+        return array_column(self.buffer.arrays[name], white)
 
-        names: the arrays that the episodes need.
-
-        Raises DataError if one of these arrays has fewer frames than the episodes together.
-        """
-        arrays, ends = self.buffer.arrays, self.buffer.arrays[ENDS]
-        for name in (*names, ENDS):
-            self.buffer.check_claimed_size(name)
+    def _read_bounds(self) -> np.ndarray:
+        """Return (episodes + 1) indices: each episode's first frame, then the last one's end."""
+        ends = self.buffer.arrays[ENDS]
+        self.buffer.check_claimed_size(ENDS)
         if ends.ndim != 1 or ends.dtype.kind not in "iu" or not ends.size:
             raise DataError(
                 f"{self.path}: {ENDS} is {ends.dtype} {ends.shape}, expected whole numbers"
@@ -108,39 +102,38 @@ class DiffusionPolicy:
             raise DataError(
                 f"{self.path}: {ENDS} must rise, got {ends[:8].tolist()}; record it again"
             )
-        for name in names:
-            if arrays[name].ndim < 1 or arrays[name].shape[0] < ends[-1]:
-                raise DataError(
-                    f"{self.path}: {ENDS} counts {ends[-1]} frames, data/{name} has fewer"
-                )
         return np.concatenate([[0], ends])
-
-    def _is_unit_range(self, key: str) -> bool:
-        """Return whether images are floats in [0, 1], judging by the first readable episode."""
-        if self.buffer.arrays[key].dtype.kind != "f":
-            return False
-        spans = pairwise(self.bounds.tolist())
-        return is_unit_range(first_readable(spans, lambda span: self.buffer.read(key, *span)))
 
     def ids(self) -> Sequence[str]:
         """Return the episodes' indices, each as six digits."""
         return [f"{number:06d}" for number in range(len(self.bounds) - 1)]
 
-    def read(self, episode: str) -> Episode:
+    def facts(self, episode: str) -> Mapping[str, Any]:
+        """Return the numbers that meta/ holds for each episode, its length for example."""
+        number = int(episode)
+        return {"length": int(self.bounds[number + 1] - self.bounds[number])}
+
+    def members(self, mask: str) -> Collection[str]:
+        """Raise ConfigError: a replay buffer has no masks."""
+        raise ConfigError(f"mask: a replay buffer has no '{mask}'; choose with episodes or where")
+
+    def read(self, episode: str, columns: Collection[str]) -> Recording:
         """Read one episode; raises DataError, naming the file, for missing or damaged data."""
         begin, end = (int(bound) for bound in self.bounds[int(episode) : int(episode) + 2])
-        config, where = self.config, f"{self.path}, episode {episode}"
-        images = {}
-        for name, key in self.cameras.items():
-            frames = self.buffer.read(key, begin, end)
-            images[name] = as_images(frames, f"{where}, {key}", unit=self.unit_range[key])
-        actions = [self.buffer.read(config.action, begin, end)]
-        proprio = [self.buffer.read(key, begin, end) for key in config.proprio]
-        return Episode(
-            id=episode,
-            task=config.instruction,
-            instruction=config.instruction,
-            images=images,
-            actions=join_columns(actions, end - begin, f"{where}, {config.action}"),
-            proprio=join_columns(proprio, end - begin, where),
-        )
+        values: dict[str, Any] = {}
+        for name in columns:
+            array = self.buffer.arrays[name]
+            self.buffer.check_claimed_size(name)
+            if array.ndim < 1 or array.shape[0] < self.bounds[-1]:
+                raise DataError(
+                    f"{self.path}: {ENDS} counts {self.bounds[-1]} frames, data/{name} has fewer"
+                )
+            if array.dtype == np.uint8 and array.ndim == 4:
+                read = partial(self._stretch, name, begin)
+                values[name] = images_of((end - begin, *array.shape[1:]), read)
+            else:
+                values[name] = self.buffer.read(name, begin, end)
+        return Recording(f"{self.path}, episode {episode}", end - begin, values)
+
+    def _stretch(self, name: str, begin: int, start: int, stop: int) -> np.ndarray:
+        return self.buffer.read(name, begin + start, begin + stop)

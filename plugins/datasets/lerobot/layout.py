@@ -6,7 +6,7 @@ An episode consists of some rows of a table and, for each camera, of some second
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from string import Formatter
@@ -25,11 +25,13 @@ class EpisodeLocation:
     length: number of the episode's frames.
     table: the parquet file that holds the episode's rows, and perhaps rows of other episodes.
     videos: {feature: (video file, second at which the episode begins in that file)}.
+    facts: {name: number or text}, what meta/ says about the episode.
     """
 
     length: int
     table: Path
     videos: Mapping[str, tuple[Path, float]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 Locations = dict[str, EpisodeLocation | DataError]
@@ -45,6 +47,8 @@ class Layout:
     locations: {episode: where it is stored}, and in addition {file: error} for each unreadable or
         incomplete list of episodes.
     tasks: {index of the task: instruction}.
+    splits: {name of a split: (its first episode, the one after its last)}.
+    shares_tables: whether a table may hold several episodes.
     """
 
     fps: float
@@ -52,6 +56,8 @@ class Layout:
     robot: str
     locations: Mapping[str, EpisodeLocation | DataError]
     tasks: Mapping[int, str]
+    splits: Mapping[str, tuple[int, int]]
+    shares_tables: bool
 
 
 def read_layout(root: Path) -> Layout:
@@ -80,7 +86,15 @@ def read_layout(root: Path) -> Layout:
                 "copy the dataset again"
             )
         robot = str(info.get("robot_type") or "robot")
-        return Layout(float(info["fps"]), info["features"], robot, locations, tasks)
+        return Layout(
+            fps=float(info["fps"]),
+            features=info["features"],
+            robot=robot,
+            locations=locations,
+            tasks=tasks,
+            splits=_splits(info),
+            shares_tables=version == "v3.0",
+        )
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged JSON can say anything
@@ -91,10 +105,10 @@ def read_layout(root: Path) -> Layout:
 
 def read_table(
     path: Path, columns: Sequence[str], episode: int | None = None
-) -> list[dict[str, Any]]:
-    """Read all rows of a parquet file, or the rows of one episode.
+) -> dict[str, list[Any]]:
+    """Read columns of a parquet file: {column: cells of all rows, or of one episode's rows}.
 
-    Checksums are verified if the file has them.
+    columns: names; an empty list means all. Checksums are verified if the file has them.
 
     Raises DataError with the file's name.
     """
@@ -102,28 +116,49 @@ def read_table(
     size = file_size(path)
     try:
         check_claimed_size(parquet.read_metadata(path).num_rows, size, str(path))
-        rows: list[dict[str, Any]] = parquet.read_table(
+        cells: dict[str, list[Any]] = parquet.read_table(
             path,
             columns=list(columns) or None,
             filters=None if episode is None else [("episode_index", "==", episode)],
             use_threads=False,
             page_checksum_verification=True,
-        ).to_pylist()
+        ).to_pydict()
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged bytes make the reader raise almost anything
         raise DataError(f"{path}: cannot be read ({_reason(error)}); copy it again") from None
-    return rows
+    return cells
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of a parquet file's columns; raises DataError with the file's name."""
+    parquet = import_optional("pyarrow.parquet", extra="lerobot")
+    file_size(path)
+    try:
+        return list(parquet.read_schema(path).names)
+    except Exception as error:  # noqa: BLE001 - damaged bytes make the reader raise almost anything
+        raise DataError(f"{path}: cannot be read ({_reason(error)}); copy it again") from None
 
 
 def _check(info: Mapping[str, Any]) -> None:
-    """Raise ValueError or KeyError if info.json lacks fps or features, or if they are wrong."""
+    """Raise ValueError or KeyError if info.json lacks fps or features, or if they are wrong.
+
+    A feature's shape is looked at only if it is read.
+    """
     if not 0 < float(info["fps"]) < inf:
         raise ValueError(f"fps is {info['fps']}")
     for name, feature in info["features"].items():
-        is_shape = all(isinstance(length, int) and length > 0 for length in feature["shape"])
-        if not isinstance(feature["dtype"], str) or not is_shape:
-            raise ValueError(f"feature '{name}' is {feature['dtype']} {feature['shape']}")
+        if not isinstance(feature["dtype"], str):
+            raise ValueError(f"feature '{name}' is {feature['dtype']}")
+
+
+def _splits(info: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the splits that are a range of episodes, "0:50"."""
+    splits = {}
+    for name, text in (info.get("splits") or {}).items():
+        if match := re.fullmatch(r"(\d{1,12}):(\d{1,12})", str(text)):
+            splits[str(name)] = int(match[1]), int(match[2])
+    return splits
 
 
 # ------------------------------------------------------------------------------ lists of episodes
@@ -140,12 +175,11 @@ def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
             locations |= _read_episode_table(root, info, file)
         except DataError as error:
             locations[file.relative_to(root).as_posix()] = error
-    tasks = {}
-    for row in read_table(root / "meta" / "tasks.parquet", []):
-        # the column besides task_index is the index of a pandas table; its name is "task" or
-        # pandas' default name
-        task = next(value for key, value in row.items() if key != "task_index")
-        tasks[int(row["task_index"])] = str(task)
+    table = read_table(root / "meta" / "tasks.parquet", [])
+    # the column besides task_index is the index of a pandas table; its name is "task" or pandas'
+    # default name
+    words = next(cells for key, cells in table.items() if key != "task_index")
+    tasks = {int(i): str(task) for i, task in zip(table["task_index"], words, strict=True)}
     return locations, tasks
 
 
@@ -159,8 +193,13 @@ def _read_episode_table(
         columns += [
             f"videos/{key}/{entry}" for entry in ("chunk_index", "file_index", "from_timestamp")
         ]
+    # what users may have added, a quality for example; statistics are many and never asked for
+    known = column_names(file)
+    columns += [name for name in known if "/" not in name and name not in columns]
+    cells = read_table(file, columns)
     locations = {}
-    for row in read_table(file, columns):
+    for number in range(len(cells["episode_index"])):
+        row = {name: column[number] for name, column in cells.items()}
         table = _fill(
             info["data_path"],
             {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]},
@@ -174,7 +213,10 @@ def _read_episode_table(
             }
             begin = float(row[f"videos/{key}/from_timestamp"])
             videos[key] = (root / _fill(info["video_path"], fields), begin)
-        locations[_episode_name(row)] = EpisodeLocation(int(row["length"]), root / table, videos)
+        facts = {name: value for name, value in row.items() if "/" not in name}
+        locations[_episode_name(row)] = EpisodeLocation(
+            int(row["length"]), root / table, videos, facts
+        )
     return locations
 
 
@@ -189,7 +231,7 @@ def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
             for key in _video_keys(info)
         }
         table = root / _fill(info["data_path"], fields)
-        locations[_episode_name(row)] = EpisodeLocation(int(row["length"]), table, videos)
+        locations[_episode_name(row)] = EpisodeLocation(int(row["length"]), table, videos, row)
     tasks = {
         int(row["task_index"]): str(row["task"])
         for row in _json_lines(root / "meta" / "tasks.jsonl")

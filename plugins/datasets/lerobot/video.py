@@ -5,16 +5,19 @@ the episode before it.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
+from itertools import chain, islice
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from core import ConfigError, DataError, import_optional, one_line
-from core.episodes import Camera
+from core.episodes import Camera, Images, images_of
 from core.formats import file_size
 from plugins.datasets.lerobot.features import VIDEO_MB
 from plugins.datasets.lerobot.tables import FileNumber
@@ -31,41 +34,113 @@ EDGE = 256
 # ------------------------------------------------------------------------------------------ reading
 
 
-def decode_video(path: Path, first: float, count: int, fps: float, camera: Camera) -> np.ndarray:
-    """Decode `count` frames, beginning at second `first` -> RGB (count Y X 3) uint8.
+def read_video(path: Path, times: np.ndarray, camera: Camera, tolerance: float) -> Images:
+    """Return the image nearest to each time (n), in seconds -> RGB (n Y X 3) uint8.
 
-    Raises a DataError that names the file. If a frame is missing, the error also gives its index.
+    As in LeRobot, the video's own rate does not matter: each image is the one that the video shows
+    at the row's time.
+
+    tolerance: largest distance of an image from its time, in seconds.
+
+    Raises a DataError that names the file if the video is damaged, or if an image is too far from
+    its time. If the video is long, the error is raised while it is read.
     """
     file_size(path)
-    frames: dict[int, np.ndarray] = {}
-    av = import_optional("av", extra="lerobot")
-    try:
-        # without the argument `format`, FFmpeg might take a damaged file for a playlist and open
-        # the files that it lists
-        with av.open(str(path), format="mp4") as container:
-            stream = container.streams.video[0]
-            _check_size(stream.codec_context, camera)
-            most_pixels = (camera.height + EDGE) * (camera.width + EDGE)
-            stream.codec_context.options = {"max_pixels": str(most_pixels)}
-            begin = max(0.0, first - 0.5 / fps)
-            # `seek` goes to the last key frame at or before `begin`
-            container.seek(int(begin / stream.time_base), stream=stream)
-            for frame in container.decode(stream):
-                number = round((frame.time - first) * fps)
-                if number >= count:
+    video = _Video(path, times, camera, tolerance)
+    images = images_of((len(times), camera.height, camera.width, 3), video.read)
+    images[:1]  # if they are read later, a video of another size should be noticed now
+    return images
+
+
+class _Video:
+    """Reads the images of an episode in stretches; a stretch goes on where the one before ended."""
+
+    def __init__(self, path: Path, times: np.ndarray, camera: Camera, tolerance: float) -> None:
+        self.path, self.times, self.camera = path, times, camera
+        # times are stored as float32, which is coarser than the tolerance after some minutes
+        latest = float(np.abs(times).max(initial=0.0))
+        self.tolerance = tolerance + 2 * latest * float(np.finfo(np.float32).eps)
+        self._nearest: Iterator[np.ndarray] = iter(())
+        self._next = -1  # index of the image that the iterator yields next
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return the images start..stop-1, (m Y X 3) uint8."""
+        if start != self._next:
+            self._nearest = self._images(start)
+        images = list(islice(self._nearest, stop - start))
+        self._next = stop
+        height, width = self.camera.height, self.camera.width
+        return np.stack(images) if images else np.empty((0, height, width, 3), np.uint8)
+
+    def _images(self, first: int) -> Iterator[np.ndarray]:
+        """Yield the image nearest to each time, from the time with index `first` on."""
+        begin = float(self.times[first]) - self.tolerance
+        decoded = self._decode(max(0.0, begin))
+        second: float = -inf
+        frame: Any = None
+        for index in range(first, len(self.times)):
+            wanted = float(self.times[index])
+            while second < wanted - self.tolerance and (following := next(decoded, None)):
+                if frame is not None and abs(following.time - wanted) > abs(second - wanted):
+                    decoded = chain([following], decoded)  # the next row's time may be nearer
                     break
-                if number >= 0:
-                    _check_size(frame, camera)
+                second, frame = following.time, following
+            if frame is None or abs(second - wanted) > self.tolerance:
+                raise self._gap()
+            yield frame.to_ndarray(format="rgb24")
+
+    def _gap(self) -> DataError:
+        """Say how far at most an image is from the time of its row, without decoding the images."""
+        av = import_optional("av", extra="lerobot")
+        with av.open(str(self.path), format="mp4") as container:
+            packets = container.demux(container.streams.video[0])
+            shown = np.array([float(p.pts * p.time_base) for p in packets if p.pts is not None])
+        if not shown.size:
+            return DataError(f"{self.path}: holds no images; copy it again")
+        gaps = np.abs(self.times[:, None] - shown).min(axis=1)
+        worst = int(gaps.argmax())
+        where = f"frame {worst} of {len(self.times)}, at {self.times[worst]:.3f} s"
+        if self.times[worst] > shown.max():
+            return DataError(
+                f"{self.path}: its last image is at {shown.max():.3f} s, and {where}, comes after "
+                "it; is the video cut off, or fps wrong in meta/info.json?"
+            )
+        return DataError(
+            f"{self.path}: the images are up to {gaps[worst]:.4f} s from the times of their rows "
+            f"({where}); is fps right in meta/info.json? If so, say tolerance = "
+            f"{1.1 * gaps[worst]:.4f}"
+        )
+
+    def _decode(self, begin: float) -> Iterator[Any]:
+        """Yield the video's frames from the second `begin` on, and the one before that."""
+        av = import_optional("av", extra="lerobot")
+        try:
+            # without the argument `format`, FFmpeg might take a damaged file for a playlist and
+            # open the files that it lists
+            with av.open(str(self.path), format="mp4") as container:
+                stream = container.streams.video[0]
+                _check_size(stream.codec_context, self.camera)
+                most_pixels = (self.camera.height + EDGE) * (self.camera.width + EDGE)
+                stream.codec_context.options = {"max_pixels": str(most_pixels)}
+                container.seek(int(begin / stream.time_base), stream=stream)
+                earlier = None
+                for frame in container.decode(stream):
+                    if frame.time < begin:
+                        earlier = frame
+                        continue
+                    if earlier is not None and not earlier.is_corrupt:
+                        yield earlier
+                    earlier = None
+                    _check_size(frame, self.camera)
                     if frame.is_corrupt:
                         raise ValueError(f"a damaged frame at second {frame.time:.2f}")
-                    frames[number] = frame.to_ndarray(format="rgb24")
-    except Exception as error:  # noqa: BLE001 - FFmpeg's errors have no common kind
-        raise DataError(f"{path}: cannot be decoded ({one_line(error)}); copy it again") from None
-    if missing := [number for number in range(count) if number not in frames]:
-        raise DataError(
-            f"{path}: lacks frame {missing[0]} of {count} from second {first:.2f} on; copy it again"
-        )
-    return np.stack([frames[number] for number in range(count)])
+                    yield frame
+                if earlier is not None and not earlier.is_corrupt:
+                    yield earlier
+        except Exception as error:  # noqa: BLE001 - FFmpeg's errors have no common kind
+            raise DataError(
+                f"{self.path}: cannot be decoded ({one_line(error)}); copy it again"
+            ) from None
 
 
 def _check_size(frame: Any, camera: Camera) -> None:

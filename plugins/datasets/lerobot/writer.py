@@ -93,7 +93,7 @@ class LeRobotWriter:
             "dataset_to_index": self.total_frames + len(episode),
         }
         for name, files in self.videos.items():
-            span, key = files.append(episode.images[name]), f"videos/{IMAGES}{name}"
+            span, key = files.append(np.asarray(episode.images[name])), f"videos/{IMAGES}{name}"
             row[f"{key}/chunk_index"] = span.file.chunk
             row[f"{key}/file_index"] = span.file.file
             row[f"{key}/from_timestamp"] = span.begin
@@ -153,7 +153,7 @@ class LeRobotWriter:
         # encoding PNG takes most of the writer's time, so the images are encoded on all cores
         with ThreadPoolExecutor() as pool:
             return {
-                f"{IMAGES}{name}": [*pool.map(_image_cell, count(), frames)]
+                f"{IMAGES}{name}": [*pool.map(_image_cell, count(), np.asarray(frames))]
                 for name, frames in episode.images.items()
             }
 
@@ -167,7 +167,7 @@ class LeRobotWriter:
         self.running.add(rows)
         summaries = self._split(Statistics.of(rows))
         for name, frames in episode.images.items():
-            key, histogram = f"{IMAGES}{name}", Histogram.of(frames)
+            key, histogram = f"{IMAGES}{name}", Histogram.of(np.asarray(frames))
             summaries[key] = histogram.summary()
             if key in self.histograms:
                 histogram = self.histograms[key] + histogram

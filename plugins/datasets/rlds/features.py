@@ -2,31 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from core import DataError, one_line
-from core.formats import ArrayKind, file_size
+from core.formats import Column, file_size
 
-STEPS = "steps"
-
-
-@dataclass(frozen=True)
-class StepFeature:
-    """A feature that every step has: the kind and the shape of one step's value."""
-
-    kind: ArrayKind
-    shape: tuple[int, ...]
-
-    @property
-    def width(self) -> int:
-        """Number of values per step."""
-        return prod(self.shape)
+STEPS, EPISODE = "steps", "episode_metadata"
+# the types that a feature of numbers may declare and that a store can hold
+NUMBERS = ("bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float64")
 
 
-def read_features(folder: Path) -> dict[str, StepFeature]:
+def read_features(folder: Path) -> dict[str, Column]:
     """Return {name: feature} of a step; a name is a path such as "observation/image".
 
     Raises DataError if features.json is missing or does not describe steps.
@@ -47,18 +34,27 @@ def read_features(folder: Path) -> dict[str, StepFeature]:
         ) from None
 
 
-def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, StepFeature]]:
+def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Column]]:
     """Yield the name and the feature of each readable leaf of a nested feature."""
     if "featuresDict" in feature:
         for child_name, child in feature["featuresDict"]["features"].items():
             yield from _leaves(child, f"{name}/{child_name}".lstrip("/"))
     elif "text" in feature:
-        yield name, StepFeature("text", ())
+        yield name, Column("text", (), "string")
     elif "image" in feature:
-        yield name, StepFeature("pictures", _shape(feature["image"]))
+        shape = _shape(feature["image"])
+        is_colour = len(shape) == 3 and shape[2] in (3, 4)
+        if is_colour:
+            yield name, Column("pictures", (*shape[:2], 3), "uint8")
+        else:
+            yield name, Column("depth", shape, str(feature["image"].get("dtype", "uint8")))
     elif "tensor" in feature and feature["tensor"].get("encoding", "none") in ("none", "NONE"):
-        is_text = feature["tensor"].get("dtype") in ("string", "object", "str")
-        yield name, StepFeature("text" if is_text else "numbers", _shape(feature["tensor"]))
+        dtype = str(feature["tensor"].get("dtype"))
+        if dtype in ("string", "object", "str"):
+            yield name, Column("text", (), "string")
+        else:
+            dtype = dtype if dtype in NUMBERS else "float32"
+            yield name, Column("numbers", _shape(feature["tensor"]), dtype)
 
 
 def _shape(declaration: Mapping[str, Any]) -> tuple[int, ...]:

@@ -14,34 +14,50 @@ from core.formats import check_claimed_size, file_size
 
 
 @contextmanager
-def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
-    """Open a file; yield its group `data`, and the demonstration `demo` (None if `demo` is "").
+def open_file(file: Path, within: str = "") -> Iterator[Any]:
+    """Open a file and yield its root.
 
     If code in the `with` block fails on damaged data, this raises a DataError that names the file
-    and the demonstration.
+    and what is read `within` it.
     """
     h5py = import_optional("h5py", extra="robomimic")
     file_size(file)
     try:
         with h5py.File(file, "r") as root:
-            data = root["data"]
-            yield data, data[demo] if demo else None
+            yield root
     except (DataError, ConfigError):
         raise
     except Exception as error:  # noqa: BLE001 - h5py raises almost anything for damaged bytes
-        where = f"{file}, {demo}" if demo else f"{file}"
+        where = f"{file}, {within}" if within else f"{file}"
         raise DataError(f"{where}: cannot be read ({one_line(error)}); copy it again") from None
 
 
-def read_dataset(file: Path, group: Any, name: str) -> np.ndarray:
-    """Read a numeric dataset; raises DataError if it is missing or incomplete."""
+@contextmanager
+def open_demonstration(file: Path, demo: str) -> Iterator[tuple[Any, Any]]:
+    """Open a file; yield its group `data`, and the demonstration `demo` (None if `demo` is "").
+
+    Raises DataError as `open_file` does, and if the file is not laid out as robomimic's.
+    """
+    with open_file(file, demo) as root:
+        if "data" not in root:
+            raise DataError(
+                f"{file}: has no group 'data' with demonstrations, so it is not robomimic's; it "
+                f"holds {', '.join([*root][:8]) or 'nothing'}; files that are one episode each, as "
+                "ACT and ALOHA write them, are imported as hdf5"
+            )
+        data = root["data"]
+        yield data, data[demo] if demo else None
+
+
+def read_dataset(file: Path, group: Any, name: str, rows: slice = slice(None)) -> np.ndarray:
+    """Read some rows of a numeric dataset; raises DataError if it is missing or incomplete."""
     if name not in group:
         raise DataError(f"{file}, {group.name}: has no '{name}'{did_you_mean(name, [*group])}")
     dataset, where = group[name], f"{file}, {group.name}/{name}"
     if dataset.dtype.kind not in "uifb" or dataset.external:
         raise DataError(f"{where}: {dataset.dtype} {dataset.shape}, expected numbers in this file")
     _check_storage(dataset, file.stat().st_size, where)
-    array: np.ndarray = dataset[()]
+    array: np.ndarray = dataset[rows] if dataset.ndim else dataset[()]
     return array
 
 
@@ -77,3 +93,12 @@ def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
         return {}
     content = json.loads(node.attrs[attribute])
     return content if isinstance(content, dict) else {}
+
+
+def read_attributes(node: Any) -> Mapping[str, Any]:
+    """Return the attributes of a group that are single numbers or texts."""
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in node.attrs.items()
+        if isinstance(value, str | int | float | np.generic)
+    }

@@ -1,29 +1,35 @@
 """Episodes of robomimic's and LIBERO's files."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from core import DataError
-from core.episodes import ActionConvention, Episode, Frame, Gripper, Mode, StoreInfo
+from core import ConfigError, DataError, did_you_mean
+from core.episodes import images_of
 from core.formats import (
-    ConventionOverride,
-    array_kind,
-    as_images,
-    check_mapping,
-    dimension_names,
+    Column,
+    Description,
+    Guess,
+    MappedSource,
+    Recording,
+    SourceMapping,
+    array_column,
     first_readable,
-    flat_width,
-    join_columns,
-    override_convention,
-    source_info,
+    guess_white,
 )
-from plugins.datasets.robomimic.hdf5 import open_demonstration, read_dataset, read_json
+from plugins.datasets.robomimic.controller import Controller, read_controller
+from plugins.datasets.robomimic.hdf5 import (
+    open_demonstration,
+    read_attributes,
+    read_dataset,
+    read_json,
+)
 from plugins.datasets.robomimic.sidecar import Sidecar, read_episode_sidecar, read_sidecar
 
 # the observations of the hand's pose and the fingers: first their names in robomimic, then in
@@ -32,39 +38,29 @@ PROPRIO = (
     ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
     ("ee_states", "gripper_states"),
 )
+ACTION = "actions"
 ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes of `data`; they hold JSON
-RATE = 20.0  # Hz, robosuite's default
-POSE = ("x", "y", "z", "rx", "ry", "rz", "gripper")
-# how many metres or radians an action of 1.0 moves the hand in robosuite's OSC_POSE
-SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)
+IMAGE_CONVENTION = "macros_image_convention"  # an attribute of `data`; "opengl" is upside down
+ROWS = "rows of images"
+GUESS = Guess("absolute", "joint", "the file does not describe one arm's OSC_POSE controller")
 Location = tuple[Path, str]  # a file, and the name of a demonstration in it
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class RobomimicConfig:
-    """Which datasets of a demonstration hold images, actions and proprioception."""
+@dataclass(frozen=True, kw_only=True)
+class RobomimicConfig(SourceMapping):
+    """Which datasets of a demonstration hold images, actions and proprioception.
 
-    cameras: Mapping[str, str] = field(default_factory=dict)
-    """{name: observation}; default: every observation that is an image."""
-    action: str = "actions"
-    """the dataset that holds the actions."""
-    proprio: tuple[str, ...] | None = None
-    """observations that are joined to form the proprioception; default: those that `joinery write`
-    recorded, or else the hand's pose and the fingers.
+    Datasets beside `obs` and in `obs` are given by their names; "obs/NAME" if both have the name.
     """
-    instruction: str | None = None
-    """the instruction of every episode; default: the instruction in the file or in its name."""
+
     flip: bool | None = None
     """whether to reverse the rows of images; default: yes if the file says that images follow
     OpenGL's convention, as LIBERO's do.
     """
-    meaning: ConventionOverride | None = None
-    """meaning of the actions; default: as `joinery write` recorded it, or else as the file
-    describes the robot's controller.
-    """
 
 
-class Robomimic:
+class Robomimic(MappedSource):
     """Reads an .hdf5 file, or a folder of them: `data/demo_i` holds actions and observations.
 
     If `joinery write` wrote the file, the episodes have the ids, tasks, conventions and origin of
@@ -75,7 +71,13 @@ class Robomimic:
     """
 
     def __init__(self, config: RobomimicConfig, *, source: Path) -> None:
-        self.config = config
+        super().__init__(DemonstrationReader(source, config.flip), config)
+
+
+class DemonstrationReader:
+    """The datasets of the demonstrations in one or several files."""
+
+    def __init__(self, source: Path, flip: bool | None) -> None:
         files = (
             [source] if source.is_file() else sorted([*source.glob("*.hdf5"), *source.glob("*.h5")])
         )
@@ -83,64 +85,46 @@ class Robomimic:
             raise DataError(
                 f"{source}: holds no demonstrations; name an .hdf5 file, or a folder of them"
             )
+        self.flip = flip
         self.locations = _locate_episodes(files)
         _check_sidecars_agree(files)
-        common = first_readable(self.locations.values(), self._read_properties)
-        self.cameras, self.proprio, self.flip = common.cameras, common.proprio, common.flip
-        info = common.store_info
-        self.has_sidecar = info is not None
-        names = dimension_names([(key, flat_width(common.shapes[key])) for key in self.proprio])
-        self.info = source_info(
-            fps=info.fps if info else common.convention.rate,
-            cameras={name: common.shapes[key][1:3] for name, key in self.cameras.items()},
-            action=override_convention(common.convention, config.meaning),
-            proprio=info.proprio if info and config.proprio is None else names,
-            origin=info.origin if info else f"robomimic file of {common.environment}",
+
+    def describe(self, use: Callable[[Description], T]) -> T:
+        """Describe the datasets of the first demonstration that the settings fit."""
+        return first_readable(
+            self.locations.values(), lambda location: use(self._describe(_readable(location)))
         )
 
-    def _read_properties(self, location: Location | DataError) -> "_Properties":
-        """Read from one demonstration the properties that all demonstrations share.
-
-        Raises ConfigError if the configuration names datasets that the demonstration does not have.
-        """
-        config = self.config
-        file, demo = _readable(location)
-        where = f"{file}, {demo}"
+    def _describe(self, location: Location) -> Description:
+        file, demo = location
         with open_demonstration(file, demo) as (data, group):
-            observations = _datasets(group.get("obs", {}))
-            kinds = {key: array_kind(x.shape, x.dtype) for key, x in observations.items()}
+            paths = _dataset_paths(group)
+            columns = {name: _column(file, group, path) for name, path in paths.items()}
             sidecar = read_sidecar(data, str(file))
-            images = [key for key, kind in kinds.items() if kind == "pictures"]
-            cameras = dict(config.cameras) or {
-                key: key for key in (sidecar.info.cameras if sidecar else images)
-            }
-            if config.proprio is not None:
-                proprio = config.proprio
-            elif sidecar:
-                proprio = tuple(sidecar.proprio)
-            else:
-                proprio = next((keys for keys in PROPRIO if {*keys} <= observations.keys()), ())
-            check_mapping(
-                where, "observation", {"pictures": cameras.values(), "numbers": proprio}, kinds
-            )
-            datasets = {key: array_kind(x.shape, x.dtype) for key, x in _datasets(group).items()}
-            check_mapping(where, "dataset", {"numbers": [config.action]}, datasets)
             environment = read_json(data, ENVIRONMENT)
-            is_upside_down = data.attrs.get("macros_image_convention") == "opengl"
-            # the conventions in the sidecar and in env_args are about the dataset "actions" only
-            is_default = config.action == RobomimicConfig.action
-            rate = float(environment.get("env_kwargs", {}).get("control_freq", RATE))
-            width = flat_width(group[config.action].shape)
-            convention = _convention(width, environment if is_default else {}, rate)
-            return _Properties(
-                cameras=cameras,
-                proprio=proprio,
-                shapes={key: x.shape for key, x in observations.items()},
-                flip=is_upside_down if config.flip is None else config.flip,
-                convention=sidecar.info.action if sidecar and is_default else convention,
-                environment=str(environment.get("env_name", file.stem)),
-                store_info=sidecar.info if sidecar else None,
-            )
+            says_which_is_top = IMAGE_CONVENTION in data.attrs
+        assumed = {}
+        if not says_which_is_top and self.flip is None and sidecar is None:
+            assumed[ROWS] = "the file does not say which is the top; say flip = true or false"
+        controller = _controller(columns, environment)
+        images = [name for name, column in columns.items() if column.kind == "pictures"]
+        usual = next((keys for keys in PROPRIO if {*keys} <= columns.keys()), ())
+        return Description(
+            where=f"{file}, {demo}",
+            noun="dataset",
+            columns=columns,
+            cameras={key: key for key in (sidecar.info.cameras if sidecar else images)},
+            action=(ACTION,),
+            proprio=tuple(sidecar.proprio) if sidecar else usual,
+            guess=GUESS,
+            origin=sidecar.info.origin
+            if sidecar
+            else f"robomimic file of {environment.get('env_name', file.stem)}",
+            fps=sidecar.info.fps if sidecar else controller.rate,
+            convention=sidecar.info.action if sidecar else controller.convention,
+            assumed={**assumed, **(sidecar.info.assumed if sidecar else controller.assumed)},
+            proprio_names=sidecar.info.proprio if sidecar else None,
+        )
 
     def ids(self) -> Sequence[str]:
         """Return the ids that the episodes have in the sidecars, or else "<file>/<demonstration>".
@@ -149,52 +133,84 @@ class Robomimic:
         """
         return [*self.locations]
 
-    def read(self, episode: str) -> Episode:
-        """Read one demonstration; raises a DataError that names the file."""
-        config = self.config
+    def facts(self, episode: str) -> Mapping[str, Any]:
+        """Return the demonstration's attributes that are numbers or texts."""
+        file, demo = _readable(self.locations[episode])
+        with open_demonstration(file, demo) as (_, group):
+            return read_attributes(group)
+
+    def members(self, mask: str) -> Collection[str]:
+        """Return the episodes of a filter key, as robomimic stores them in /mask."""
+        chosen: set[Location] = set()
+        known: set[str] = set()
+        locations = {name: x for name, x in self.locations.items() if isinstance(x, tuple)}
+        for file in sorted({file for file, _ in locations.values()}):
+            with open_demonstration(file, "") as (data, _):
+                masks = data.parent.get("mask", {})
+                known |= {*masks}
+                demos = masks[mask].asstr()[()] if mask in masks else ()
+                chosen |= {(file, str(demo)) for demo in demos}
+        if mask not in known:
+            suggestion = did_you_mean(mask, sorted(known))
+            raise ConfigError(f"mask: no file has the filter key '{mask}'{suggestion}")
+        return [name for name, location in locations.items() if location in chosen]
+
+    def read(self, episode: str, columns: Collection[str]) -> Recording:
+        """Read some datasets of one demonstration; raises a DataError that names the file."""
         file, demo = _readable(self.locations[episode])
         where = f"{file}, {demo}"
+        values: dict[str, Any] = {}
         with open_demonstration(file, demo) as (data, group):
-            actions, observations = read_dataset(file, group, config.action), group["obs"]
-            frames = {
-                name: read_dataset(file, observations, key) for name, key in self.cameras.items()
-            }
-            proprio = [read_dataset(file, observations, key) for key in self.proprio]
-            sidecar = read_episode_sidecar(group, where) if self.has_sidecar else None
-            instruction = config.instruction or (sidecar.instruction if sidecar else None)
-            instruction = instruction or _instruction(file, data, group)
-        length = len(actions) if actions.ndim else 0
-        images = {}
-        for name, array in frames.items():
-            rows = as_images(array, f"{where}, camera {name}", unit=False)
-            images[name] = np.ascontiguousarray(rows[:, ::-1]) if self.flip else rows
-        return Episode(
-            id=episode,
-            task=sidecar.task if sidecar else file.stem.removesuffix("_demo"),
-            instruction=instruction,
-            images=images,
-            actions=join_columns([actions], length, f"{where}, {config.action}"),
-            proprio=join_columns(proprio, length, f"{where}, {', '.join(self.proprio)}"),
-        )
+            paths = _dataset_paths(group)
+            is_upside_down = data.attrs.get(IMAGE_CONVENTION) == "opengl"
+            flip = is_upside_down if self.flip is None else self.flip
+            for name in columns:
+                path = paths.get(name)
+                if path is None:
+                    raise DataError(f"{where}: has no '{name}'{did_you_mean(name, [*paths])}")
+                dataset = group[path]
+                shape = dataset.shape
+                if len(shape) == 4 and shape[3] == 3:
+                    read = partial(_read_frames, file, demo, path, flip)
+                    is_plain = dataset.dtype == np.uint8
+                    values[name] = images_of(shape, read) if is_plain else read(0, shape[0])
+                else:
+                    values[name] = read_dataset(file, group, path)
+            sidecar = read_episode_sidecar(group, where)
+            words = sidecar.instruction if sidecar else _instruction(file, data, group)
+        lengths = [len(x) for x in values.values() if getattr(x, "ndim", 0)]
+        task = sidecar.task if sidecar else file.stem.removesuffix("_demo")
+        return Recording(where, max(lengths, default=0), values, words, task)
 
 
-@dataclass(frozen=True)
-class _Properties:
-    """Properties that all demonstrations share.
+def _read_frames(file: Path, demo: str, path: str, flip: bool, start: int, stop: int) -> np.ndarray:
+    """Read a stretch of images; the file is opened for each, so that it can be read later."""
+    with open_demonstration(file, demo) as (_, group):
+        frames = read_dataset(file, group, path, slice(start, stop))
+    return np.ascontiguousarray(frames[:, ::-1]) if flip else frames
 
-    shapes: {observation: shape}, read from one demonstration.
-    environment: name of the environment.
-    store_info: info of the episode store that `joinery write` wrote the file from; None if another
-        program wrote the file.
-    """
 
-    cameras: Mapping[str, str]
-    proprio: tuple[str, ...]
-    shapes: Mapping[str, tuple[int, ...]]
-    flip: bool
-    convention: ActionConvention
-    environment: str
-    store_info: StoreInfo | None
+def _dataset_paths(group: Any) -> dict[str, str]:
+    """Return {name: path} of a demonstration's datasets, and of those in its group `obs`."""
+    beside = {name: name for name in _datasets(group)}
+    observations = _datasets(group.get("obs", {}))
+    return beside | {
+        (name if name not in beside else f"obs/{name}"): f"obs/{name}" for name in observations
+    }
+
+
+def _column(file: Path, group: Any, path: str) -> Column:
+    """Describe a dataset; images of another type than uint8 are read to know what white is."""
+    dataset = group[path]
+    column = array_column(dataset)
+    if column.kind == "pictures" and column.dtype != "uint8":
+        return array_column(dataset, guess_white(read_dataset(file, group, path)))
+    return column
+
+
+def _controller(columns: Mapping[str, Column], environment: Mapping[str, Any]) -> Controller:
+    width = columns[ACTION].width if ACTION in columns else 0
+    return read_controller(width, environment)
 
 
 def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:
@@ -235,7 +251,7 @@ def _list_file(file: Path) -> list[tuple[str, Location | DataError]]:
                     if sidecar:
                         names[number] = sidecar.id
         if not demos:
-            raise DataError(f"{file}: holds no demonstrations; copy it again")
+            raise DataError(f"{file}: holds no demonstrations; leave it out")
     except DataError as error:
         return [(file.name, error)]
     return [(name, (file, demo)) for name, demo in zip(names, demos, strict=True)]
@@ -277,38 +293,8 @@ def _datasets(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: node for key, node in group.items() if hasattr(node, "dtype")}
 
 
-def _convention(width: int, environment: Mapping[str, Any], rate: float) -> ActionConvention:
-    """Return the action convention of the controller that `environment` describes.
-
-    Only robosuite's OSC_POSE is known. The actions of any other controller are taken for absolute
-    joint positions, and their names are made up.
-    """
-    settings = environment.get("env_kwargs", {}).get("controller_configs")
-    controller = settings if isinstance(settings, dict) else {}
-    # robosuite 1.5 renamed the keys of this dictionary
-    since_1_5 = "body_parts" in controller
-    controller = controller.get("body_parts", {}).get("right", controller)
-    if controller.get("type") != "OSC_POSE" or width != len(POSE):
-        names = dimension_names([("action", width)])
-        return ActionConvention(names, "absolute", "joint", "none", (1.0,) * width, rate)
-    if since_1_5:
-        is_delta = controller.get("input_type", "delta") == "delta"
-    else:
-        is_delta = controller.get("control_delta", True)
-    in_base = since_1_5 and controller.get("input_ref_frame", "base") == "base"
-    frame: Frame = "base" if in_base else "world"
-    mode: Mode = "delta" if is_delta else "absolute"
-    scale = np.ones(6)
-    if is_delta:
-        scale = np.broadcast_to(np.asarray(controller.get("output_max", SCALE), float), 6)
-    gripper = Gripper(6, "binary", closed=1.0, open=-1.0)
-    return ActionConvention(
-        POSE, mode, frame, "axis_angle", (*scale.tolist(), 1.0), rate, (gripper,)
-    )
-
-
-def _instruction(file: Path, data: Any, demo: Any) -> str:
-    """Find the instruction of a demonstration; raises DataError if there is none.
+def _instruction(file: Path, data: Any, demo: Any) -> str | None:
+    """Find the instruction of a demonstration; None if there is none.
 
     RoboCasa records the instruction in each demonstration. LIBERO records it in an attribute of
     `data` or in the file's name ("KITCHEN_SCENE1_open_the_bottom_drawer_demo"). Other programs
@@ -326,6 +312,4 @@ def _instruction(file: Path, data: Any, demo: Any) -> str:
     instruction = next((text for text in candidates if text), None)
     if isinstance(instruction, list | tuple):
         instruction = " ".join(map(str, instruction))
-    if not instruction:
-        raise DataError(f"{file}: does not say what the robot is told; say instruction = ...")
-    return str(instruction).strip().strip('"')
+    return str(instruction).strip().strip('"') if instruction else None

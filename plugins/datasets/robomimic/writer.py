@@ -120,7 +120,7 @@ class Demonstrations:
         options = {} if compression == "none" else {"compression": compression}
         for name, images in episode.images.items():
             group.create_dataset(
-                name, data=images[frames], chunks=(1, *images.shape[1:]), **options
+                name, data=np.asarray(images)[frames], chunks=(1, *images.shape[1:]), **options
             )
         for name, columns in self.proprio.items():
             group[name] = episode.proprio[frames, columns]

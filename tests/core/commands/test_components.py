@@ -22,5 +22,5 @@ def test_an_unknown_name_is_explained() -> None:
 
 def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as failure:
-        find_component("dataset", "npz", ["fps", "colour=1"])
-    assert len(failure.value.mistakes) == 3  # no key=value, an unknown key, and fps is required
+        find_component("dataset", "npz", ["fps", "colour=1", "mask=3"])
+    assert len(failure.value.mistakes) == 3  # no key=value, an unknown key, and a wrong value

@@ -11,9 +11,9 @@ def test_components_are_listed_with_their_settings(capsys: pytest.CaptureFixture
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "dataset"
     assert any(line.startswith("  npz  [") for line in lines)
-    assert "      fps: float > 0 (required)" in lines
+    assert "      fps: float > 0 | unset = unset" in lines
     assert "      instruction: str | unset = unset" in lines
-    assert "      action: str = 'action'" in lines
+    assert "      action: str | tuple[str, ...] | unset = unset" in lines
     assert not any(line in KINDS for line in lines[1:])
 
 

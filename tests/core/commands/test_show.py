@@ -27,7 +27,9 @@ def test_a_store_and_its_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert ["reach", "3", "39", "11", "15", "1"] in rows
     assert ["push", "3", "37", "11", "14", "1"] in rows
     mean = store.statistics["action"].mean[0]
-    assert any(row[:2] == ["action", "x"] and row[4] == f"{mean:.4g}" for row in rows)
+    assert any(
+        row[:4] == ["action", "x", "(0.02", "m)"] and row[6] == f"{mean:.4g}" for row in rows
+    )
 
 
 def test_an_empty_place_and_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.episodes.frames import Frames
 from core.errors import DataError
-from core.formats.images import as_images, decode_images, is_unit_range
+from core.formats.images import as_images, decode_depth, decode_images, guess_white
 from tests.damage import bounded
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
@@ -20,16 +21,19 @@ def png(frame: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("array", "unit"),
+    ("array", "white"),
     [
-        (IMAGES, False),
-        (IMAGES.astype(np.int64), True),
-        (IMAGES.astype(np.float32), False),
-        (IMAGES.astype(np.float64) / 255, True),
+        (IMAGES, 255),
+        (IMAGES.astype(np.int64), 255),
+        (IMAGES.astype(np.float32), 255),
+        (IMAGES.astype(np.float64) / 255, 1),
+        (IMAGES.astype(np.uint16) * 257, 65535),
+        (IMAGES.astype(np.int32) * 257, 65535),
     ],
 )
-def test_images_of_any_number_type(array: np.ndarray, unit: bool) -> None:
-    np.testing.assert_array_equal(as_images(array, "here", unit=unit), IMAGES)
+def test_images_of_any_number_type(array: np.ndarray, white: float) -> None:
+    assert guess_white(array) == white
+    np.testing.assert_array_equal(as_images(array, "here", white), IMAGES)
 
 
 def test_an_encoded_image_of_another_size_is_named() -> None:
@@ -52,15 +56,57 @@ def test_an_image_that_claims_too_many_pixels_is_refused() -> None:
         decode_images([tall], 6_000, 6_000, "here")
 
 
-def test_only_floats_up_to_one_look_like_a_unit_range() -> None:
-    assert is_unit_range(IMAGES / 255)
-    assert not is_unit_range(IMAGES.astype(float))
-    assert not is_unit_range(IMAGES // 255)
-    assert not is_unit_range(np.empty((0, 4, 5, 3)))
+def test_nothing_shows_what_white_is() -> None:
+    assert guess_white(np.empty((0, 4, 5, 3))) == 1
+    assert guess_white(np.array(["a"])) == 255
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
-def test_values_outside_of_the_range_are_refused(value: float) -> None:
+@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
+def test_values_that_are_no_brightness_are_refused(value: float) -> None:
     images = np.full((1, 2, 2, 3), value)
-    with pytest.raises(DataError, match=r"here: values outside \[0, 1\] are no pictures"):
-        as_images(images, "here", unit=True)
+    with pytest.raises(DataError, match="here: values below 0 or not finite are no pictures"):
+        as_images(images, "here", 1)
+
+
+def test_an_episode_that_contradicts_the_first_is_refused() -> None:
+    """Floats in [0, 1] would become black pictures."""
+    unit = IMAGES / 255
+    with pytest.raises(DataError, match=r"here: a value of 248, and white is 1 in the first"):
+        as_images(255 * unit, "here", 1)
+    with pytest.raises(DataError, match=r"no value exceeds .*, so white seems to be 1, .* 255"):
+        as_images(unit, "here", 255)
+    with pytest.raises(DataError, match=r"so white seems to be 255, .* 65535"):
+        as_images(IMAGES.astype(np.uint16), "here", 65535)
+    dark = np.zeros((2, 4, 5, 3), np.float32)
+    np.testing.assert_array_equal(as_images(dark, "here", 255), dark)
+
+
+def test_long_episodes_are_converted_in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.episodes.frames.WHOLE_BYTES", 10)
+    converted = as_images(IMAGES / 255, "here", 1)
+    assert isinstance(converted, Frames)
+    np.testing.assert_array_equal(converted[1:2], IMAGES[1:2])
+    np.testing.assert_array_equal(converted, IMAGES)
+    contradiction = as_images(IMAGES / 255, "here", 255)
+    assert contradiction[:1].max() <= 1
+    with pytest.raises(DataError, match="white seems to be 1"):
+        contradiction[1:]
+
+
+def test_encoded_images_of_other_kinds_are_converted_by_what_they_are() -> None:
+    grey = IMAGES[0, ..., 0]
+    for frame, expected in (
+        (grey, np.repeat(grey[..., None], 3, axis=2)),
+        (grey.astype(np.uint16) * 257, np.repeat(grey[..., None], 3, axis=2)),
+        (np.concatenate([IMAGES[0], IMAGES[0, ..., :1]], axis=2), IMAGES[0]),  # with alpha
+    ):
+        np.testing.assert_array_equal(decode_images([png(frame)], 4, 5, "here"), expected[None])
+
+
+def test_depth_keeps_its_type() -> None:
+    depth = IMAGES[..., 0].astype(np.uint16) * 30
+    decoded = decode_depth([png(frame) for frame in depth], 4, 5, "here")
+    assert decoded.dtype == np.uint16
+    np.testing.assert_array_equal(decoded, depth[..., None])
+    with pytest.raises(DataError, match="here, frame 0: has 3 channels, expected one"):
+        decode_depth([png(IMAGES[0])], 4, 5, "here")

@@ -67,7 +67,8 @@ def test_an_import_adds_only_what_is_new(tmp_path: Path) -> None:
     import_episodes(Source(3), tmp_path / "a.zarr", ignore)
     source = Source(5)
     summary = import_episodes(source, tmp_path / "a.zarr", ignore)
-    assert source.reads == ["push/3", "reach/4"]
+    compared = ["reach/0", "push/1", "reach/2"]  # with those in the store
+    assert source.reads == [*compared, "push/3", "reach/4"]
     assert (summary.added, summary.episodes) == (2, 5)
 
 
@@ -101,7 +102,7 @@ def test_a_skipped_episode_is_tried_again(tmp_path: Path) -> None:
     import_episodes(Source(4, ["reach/2"]), tmp_path / "a.zarr", ignore, skip_bad=True)
     still_broken = Source(4, ["reach/2"])
     summary = import_episodes(still_broken, tmp_path / "a.zarr", ignore, skip_bad=True)
-    assert still_broken.reads == ["reach/2"]
+    assert still_broken.reads[-1] == "reach/2"
     assert (summary.added, summary.episodes, [*summary.skipped]) == (0, 3, ["reach/2"])
     summary = import_episodes(Source(4), tmp_path / "a.zarr", ignore, skip_bad=True)
     assert (summary.added, summary.episodes, summary.skipped) == (1, 4, {})

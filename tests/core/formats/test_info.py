@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
+from core.episodes.correction import ConventionOverride, override_convention
 from core.episodes.episode import Gripper
 from core.errors import DataError
-from core.formats.info import (
-    ConventionOverride,
-    dump_info,
-    load_info,
-    override_convention,
-    source_info,
-)
+from core.formats.info import dump_info, load_info, source_info
 from tests.factories import make_info
 
 CONVENTION = make_info().action

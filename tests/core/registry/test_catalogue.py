@@ -57,8 +57,8 @@ def test_built_ins_come_through_the_same_door():
     assert offered["action_tokens"] == ["learned"]
     assert offered["policy_head"] == ["discrete", "lstm"]
     assert offered["optimizer"] == ["adamw", "muon", "sgd"]
-    formats = ["calvin", "diffusion_policy", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
-    assert offered["dataset"] == formats
+    files = ["hdf5", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
+    assert offered["dataset"] == ["calvin", "diffusion_policy", *files]
     assert offered["exporter"] == ["lerobot", "robomimic"]
     assert offered["environment"] == ["calvin", "metaworld", "tabletop"]
 

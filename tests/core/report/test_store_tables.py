@@ -30,12 +30,21 @@ def test_a_description_is_printed_line_by_line(console: Console) -> None:
         "  camera wrist: 32 x 32, 10 Hz",
         f"  feature force: {FEATURES['force']}",
         "  actions: delta, frame world, rotation none, 10 Hz",
-        "    0 x: 1.0 is 0.02",
-        "    1 y: 1.0 is 0.02",
-        "    2 z: 1.0 is 0.02",
+        "    0 x: 1.0 is 0.02 m",
+        "    1 y: 1.0 is 0.02 m",
+        "    2 z: 1.0 is 0.02 m",
         "    3 gripper: 1.0 is 1, binary gripper: -1 closed, 1 open",
         "  proprioception: none",
     ]
+
+
+def test_what_is_assumed_is_marked_and_explained(console: Console) -> None:
+    assumed = {"frame": "nobody wrote it down", "scale": "nobody wrote it down"}
+    show_info(replace(make_info(), assumed=assumed), console)
+    text = text_of(console)
+    assert "actions: delta, frame world (assumed), rotation none, 10 Hz" in text
+    assert "0 x: 1.0 is 0.02 m (assumed)" in text
+    assert "assumed: frame, scale (nobody wrote it down)" in text
 
 
 def test_square_brackets_in_names_are_no_markup(console: Console) -> None:

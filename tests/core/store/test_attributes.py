@@ -26,7 +26,7 @@ def test_what_is_no_store_or_too_new(tmp_path: Path, store: EpisodeStore) -> Non
     file = store.path / "zarr.json"
     content = json.loads(file.read_text())
     for change, message in (
-        ({"min_reader_version": 99}, "readers of version 99, this one reads 2; upgrade"),
+        ({"min_reader_version": 99}, "readers of version 99, this one reads 3; upgrade"),
         ({"format": "something"}, "no episode store"),
         ({"action": {"names": ["x"]}}, "metadata is damaged"),
         (
@@ -159,7 +159,7 @@ def test_attributes_come_back_as_they_were_written(tmp_path: Path) -> None:
     attributes = to_attributes(INFO, codecs)
     assert attributes["cameras"]["wrist"]["group"] == 3
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
-    assert read_attributes(tmp_path) == (INFO, codecs)
+    assert read_attributes(tmp_path) == (INFO, codecs, False)
 
 
 def test_differences_are_named_but_the_origin_may_differ() -> None:

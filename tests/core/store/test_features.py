@@ -424,9 +424,9 @@ def test_a_folder_of_npz_files_has_features(tmp_path: Path) -> None:
 fps = 10
 instruction = "go"
 [features]
-depth = { array = "d", meaning = "depth", unit = "mm" }
-force = { array = "f", meaning = "force", unit = "N" }
-wide = { array = "extra", meaning = "rgb" }
+depth = { column = "d", meaning = "depth", unit = "mm" }
+force = { column = "f", meaning = "force", unit = "N" }
+wide = { column = "extra", meaning = "rgb" }
 """)
     words = [
         "npz",

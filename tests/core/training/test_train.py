@@ -235,7 +235,10 @@ def test_resuming_nothing_is_an_error(recipe_file, tmp_path, capsys):
         (["data.cameras=['wirst']"], "data.cameras: no camera 'wirst'; did you mean 'wrist'?"),
         (["data.features=['depth']"], "data.features: no feature 'depth'; known: none (store "),
         (["data.validation_episodes=99"], "would all be held out for validation"),
-        (["data.validation_ids=['no such']"], "data.validation_ids: no episode 'no such'; did you"),
+        (
+            ["data.validation_ids=['no such']"],
+            "validation_ids: no episode 'no such'; known",
+        ),
         (["text_encoder.max_tokens=1"], "max_tokens"),
         (["text_encoder.model=/nowhere/x.model"], "/nowhere/x.model"),
         (["action.normalization=mean_std"], "policy_head.tanh"),

@@ -1,0 +1,95 @@
+"""HDF5 files that are one episode each, in ACT's and ALOHA's layout."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.commands.import_ import main
+from core.errors import ConfigError, DataError
+from core.store.store import EpisodeStore
+
+h5py = pytest.importorskip("h5py", reason="needs h5py (pip install -e '.[robomimic]')")
+from plugins.datasets.robomimic.single import Hdf5, Hdf5Config  # noqa: E402
+
+LENGTHS = {"episode_2": 5, "episode_10": 4}
+
+
+def frames(length: int) -> np.ndarray:
+    return np.random.default_rng(length).integers(0, 256, (length, 12, 16, 3), dtype=np.uint8)
+
+
+def write(folder: Path, compressed: bool = False, **attributes: Any) -> Path:
+    folder.mkdir()
+    for name, length in LENGTHS.items():
+        with h5py.File(folder / f"{name}.hdf5", "w") as file:
+            file["action"] = np.arange(length * 14, dtype=np.float32).reshape(length, 14)
+            file["observations/qpos"] = -np.arange(length * 14, dtype=float).reshape(length, 14)
+            images = padded(frames(length)) if compressed else frames(length)
+            file["observations/images/cam_high"] = images
+            file.attrs.update(attributes)
+    return folder
+
+
+def padded(images: np.ndarray) -> np.ndarray:
+    """PNG files, padded with zeros to one length."""
+    files = []
+    for image in images:
+        Image.fromarray(image).save(stream := BytesIO(), "png")
+        files.append(stream.getvalue())
+    longest = max(map(len, files))
+    rows = [np.frombuffer(file.ljust(longest, b"\0"), np.uint8) for file in files]
+    return np.stack(rows)
+
+
+def read(folder: Path, **config: Any) -> Hdf5:
+    return Hdf5(Hdf5Config(**{"fps": 50.0, "instruction": "open it", **config}), source=folder)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_files_are_read_as_written(tmp_path: Path, compressed: bool) -> None:
+    source = read(write(tmp_path / "aloha", compressed))
+    assert source.ids() == ["episode_2", "episode_10"]
+    assert (source.info.fps, source.info.action.mode, source.info.action.frame) == (
+        50.0,
+        "absolute",
+        "joint",
+    )
+    assert "HDF5 files do not say" in source.info.assumed["mode"]
+    for name, episode in zip(LENGTHS, map(source.read, source.ids()), strict=True):
+        length = LENGTHS[name]
+        np.testing.assert_array_equal(episode.images["cam_high"], frames(length))
+        np.testing.assert_array_equal(episode.actions.ravel(), np.arange(length * 14))
+        np.testing.assert_array_equal(episode.proprio.ravel(), -np.arange(length * 14))
+
+
+def test_attributes_give_rate_and_words(tmp_path: Path) -> None:
+    folder = write(tmp_path / "aloha", fps=30, instruction="fold the shirt", success=True)
+    source = Hdf5(Hdf5Config(where=("success == true",)), source=folder)
+    assert source.info.fps == 30
+    assert source.read("episode_2").instruction == "fold the shirt"
+
+
+def test_the_command(tmp_path: Path) -> None:
+    folder, out = write(tmp_path / "aloha"), tmp_path / "out.zarr"
+    assert (
+        main(["hdf5", str(folder), str(out), "fps=50", "instruction=open it", "--jobs", "1"]) == 0
+    )
+    assert EpisodeStore(out).length.tolist() == [*LENGTHS.values()]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "aloha")
+    with pytest.raises(ConfigError, match="does not say the frame rate"):
+        read(folder, fps=None)
+    with pytest.raises(ConfigError, match="there is no dataset 'actions'; did you mean 'action'"):
+        read(folder, action="actions")
+    source = read(folder)
+    (folder / "episode_2.hdf5").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"episode_2.hdf5: cannot be read"):
+        source.read("episode_2")
+    with pytest.raises(DataError, match="holds no episodes"):
+        read(tmp_path)
