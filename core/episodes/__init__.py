@@ -9,6 +9,7 @@ from core.episodes.episode import (
     Frame as Frame,
     Gripper as Gripper,
     Mode as Mode,
+    Number as Number,
     Rotation as Rotation,
     StoreInfo as StoreInfo,
 )

@@ -69,6 +69,8 @@ def renamed(names: Sequence[str], new_names: Mapping[str, str], key: str) -> tup
     if mistakes:
         raise ConfigError(mistakes)
     new_of = {old: new for new, old in new_names.items()}
+    if len(new_of) < len(new_names):
+        raise ConfigError(f"{key}: gives one number two names; leave one out")
     result = tuple(new_of.get(name, name) for name in names)
     if len({*result}) < len(result):
         raise ConfigError(f"{key}: two of {', '.join(result)} would have one name; choose others")

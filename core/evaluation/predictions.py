@@ -65,7 +65,7 @@ def write_predictions(
         )
     held_out = hold_out(store, recipe.data, label).held_out
     if not len(held_out):
-        raise ConfigError("data.validation_episodes: the recipe holds nothing out")
+        raise ConfigError(f"data.validation_...: the recipe holds nothing of {store.path} out")
     arrays = {"names": np.array(actor.info.action.names)}
     errors = _ErrorSums()
     for number, episode in enumerate(_order_by_turns(store, held_out)[:most]):

@@ -65,7 +65,7 @@ def _parse(condition: str) -> tuple[str, Callable[[Any, Any], bool], Any]:
     if not match:
         raise ConfigError(f"where: '{condition}' is no condition; write it like \"quality >= 0.5\"")
     try:
-        value = json.loads(match[3])
+        value = json.loads(match[3].lower() if match[3].lower() in ("true", "false") else match[3])
     except ValueError:
         value = match[3]
     return match[1], OPERATORS[match[2]], value
@@ -87,6 +87,8 @@ def _meets(
             f"where: episode '{episode}' has nothing called '{name}'{did_you_mean(name, [*facts])}"
         )
     try:
+        if isinstance(facts[name], str) != isinstance(value, str):
+            raise TypeError
         return bool(operator(facts[name], value))
     except TypeError:
         raise ConfigError(

@@ -61,15 +61,25 @@ def _differing(
 
     index_of: {id of the source: index in the store of the episode with that name, if any}.
     """
-    differing = []
-    for name in _spread([name for name in ids if index_of[name] is not None], COMPARED):
+    common = [name for name in ids if index_of[name] is not None]
+    differing, compared, first_error = [], 0, None
+    for name in [*_spread(common, COMPARED), *common]:
+        if compared == min(COMPARED, len(common)):
+            break
         try:
             episode = source.read(name)
-        except DataError:
-            continue  # the import itself says what is damaged
+        except DataError as error:
+            first_error = first_error or error
+            continue
+        compared += 1
         index = index_of[name]
         if index is not None and not _is_at(episode, store, index):
             differing.append(episode)
+    if first_error and not compared:
+        raise DataError(
+            f"{store.path}: holds episodes of the same names, and whether they are this source's "
+            f"cannot be told: none of them can be read here ({first_error})"
+        )
     return differing
 
 

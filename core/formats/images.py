@@ -13,6 +13,8 @@ from core.system.strict import one_line
 
 # the values that may stand for white, in arrays of floats and of integers
 WHITES = {"f": (1.0, 255.0), "u": (255.0, 65535.0), "i": (255.0, 65535.0)}
+# Floats may exceed white by this share, since resizing overshoots at edges; they are then clipped.
+OVERSHOOT = 1.25
 
 
 def guess_white(array: np.ndarray) -> float:
@@ -21,14 +23,15 @@ def guess_white(array: np.ndarray) -> float:
         return 255.0
     usual = WHITES[array.dtype.kind]
     most = float(array.max()) if array.size else 0.0
-    return next((white for white in usual if most <= white), usual[-1])
+    return next((white for white in usual if most <= _limit(array, white)), usual[-1])
 
 
-def as_images(array: Images, where: str, white: float) -> Images:
+def as_images(array: Images, where: str, white: float, *, told: bool = False) -> Images:
     """Convert images (n Y X 3) of any number type to uint8, in stretches if they are long.
 
     where: what error messages call the array.
     white: the value that becomes 255, as `guess_white` found it in another episode.
+    told: whether the user has said what white is, so that a dark episode contradicts nothing.
 
     Raises DataError if the array holds no images, or if its values contradict `white`. If the
     images are long, the error is raised while they are read.
@@ -44,23 +47,31 @@ def as_images(array: Images, where: str, white: float) -> Images:
     def convert(start: int, stop: int) -> np.ndarray:
         nonlocal brightest
         stretch = array[start:stop]
-        if not stretch.size or not np.isfinite(stretch).all() or stretch.min() < 0:
-            raise DataError(f"{where}: values below 0 or not finite are no pictures")
-        brightest = max(brightest, float(stretch.max()))
-        if brightest > white:
+        if not stretch.size or not np.isfinite(stretch).all():
+            raise DataError(f"{where}: values that are not finite are no pictures")
+        least, most = float(stretch.min()), float(stretch.max())
+        brightest = max(brightest, most)
+        if least < white - _limit(stretch, white):
+            raise DataError(f"{where}: a value of {least:g}, below 0, is in no picture")
+        if most > _limit(stretch, white):
             raise DataError(
-                f"{where}: a value of {brightest:g}, and white is {white:g} in the first episode; "
-                f"say white = {guess_white(stretch):g}, or leave the episode out"
+                f"{where}: a value of {most:g}, and white is {white:g} in the first episode; say "
+                f"white = {guess_white(stretch):g}, or leave the episode out"
             )
-        if stop == len(array) and 0 < brightest <= smaller:
+        if stop == len(array) and not told and 0 < brightest <= smaller:
             raise DataError(
                 f"{where}: no value exceeds {brightest:g}, so white seems to be {smaller:g}, and "
                 f"in the first episode it is {white:g}; correct the one or the other, or say white "
                 f"= {white:g} if the episode is that dark"
             )
-        return np.rint(stretch * (255.0 / white)).astype(np.uint8)
+        return np.rint(stretch.clip(0, white) * (255.0 / white)).astype(np.uint8)
 
     return images_of(array.shape, convert)
+
+
+def _limit(array: np.ndarray, white: float) -> float:
+    """Return the largest value of images in which `white` is white."""
+    return white * OVERSHOOT if array.dtype.kind == "f" else white
 
 
 def decode_images(encoded: Sequence[bytes], rows: int, columns: int, where: str) -> Images:
@@ -93,6 +104,8 @@ def decode_depth(encoded: Sequence[bytes], rows: int, columns: int, where: str) 
         if frame.ndim != 2:
             raise DataError(f"{where}, frame {number}: has {frame.shape[2]} channels, expected one")
         frames.append(frame[..., None])
+    if not frames:
+        raise DataError(f"{where}: holds no images")
     return np.stack(frames)
 
 

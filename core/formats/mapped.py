@@ -87,7 +87,10 @@ class MappedSource:
             instruction=instruction,
             images={
                 name: as_images(
-                    _images(recording, key), f"{recording.where}, {key}", plan.whites[key]
+                    _images(recording, key),
+                    f"{recording.where}, {key}",
+                    plan.whites[key],
+                    told=self.mapping.white is not None,
                 )
                 for name, key in plan.cameras.items()
             },
@@ -161,9 +164,9 @@ def _words(recording: Recording, key: str) -> str:
             return values.strip()
         first = values[0] if isinstance(values, list | tuple) else np.asarray(values)[0]
         if isinstance(first, np.ndarray):
-            return bytes(first[first != 0].astype(np.uint8)).decode().strip()
+            return bytes(first[first != 0].tolist()).decode().strip()
         return str(first).strip()
-    except (IndexError, ValueError, UnicodeDecodeError):
+    except (IndexError, TypeError, ValueError):  # a character above 255, or no UTF-8
         raise DataError(f"{recording.where}, {key}: holds no text") from None
 
 
@@ -216,10 +219,13 @@ def _kind(columns: Mapping[str, Column], name: str) -> ArrayKind | None:
 
 
 def _holds_letters(column: Column | None) -> bool:
-    """Return whether a column's numbers may be those of characters."""
-    if column is None or column.kind != "numbers":
+    """Return whether a column's numbers may be those of characters: several integers a frame."""
+    if column is None or column.kind != "numbers" or column.width < 2:
         return False
-    return np.issubdtype(np.dtype(column.dtype), np.integer)
+    try:
+        return bool(np.issubdtype(np.dtype(column.dtype), np.integer))
+    except TypeError:  # a type that numpy does not know
+        return False
 
 
 def _instruction_column(description: Description, mapping: SourceMapping) -> str | None:
@@ -292,6 +298,8 @@ def _convention(
         others = {key: why for key, why in description.assumed.items() if key not in GUESSED}
         assumed |= others
     assumed = without_told(assumed, mapping.meaning)
+    if mapping.fps is not None:
+        assumed.pop("fps", None)
     convention = override_convention(convention, mapping.meaning)
     names = renamed(convention.names, mapping.action_names, "action_names")
     return replace(convention, names=names), assumed

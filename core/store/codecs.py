@@ -25,6 +25,8 @@ Chroma = Literal["4:4:4", "4:2:0"]
 # is above 4 MiB, because numpy asks for huge pages only for arrays of at least 4 MiB.
 MIN_SCRATCH, MAX_SCRATCH = 2**23, 2**25
 
+# Number of frames that are read at once if they are not in memory.
+STRETCH_FRAMES = 32
 # Target number of bytes in one block of a feature. It is small, because reading one frame decodes
 # the frame's whole block.
 FEATURE_BLOCK_BYTES = 2**15
@@ -194,8 +196,14 @@ def _scratch(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def split_blocks(frames: Images, size: int) -> Iterator[np.ndarray]:
-    """Split an episode's frames (n ...) into blocks of `size` frames; the last may be shorter."""
-    return (frames[i : i + size] for i in range(0, len(frames), size))
+    """Split an episode's frames (n ...) into blocks of `size` frames; the last may be shorter.
+
+    Frames that are read when they are needed are read some blocks at a time.
+    """
+    step = size if isinstance(frames, np.ndarray) else size * -(-STRETCH_FRAMES // size)
+    for begin in range(0, len(frames), step):
+        stretch = frames[begin : begin + step]
+        yield from (stretch[i : i + size] for i in range(0, len(stretch), size))
 
 
 # ------------------------------------------------------------------------------ choosing a codec

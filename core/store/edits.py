@@ -88,7 +88,7 @@ def edit_info(info: StoreInfo, edit: Edit) -> StoreInfo:
     try:
         return replace(
             info,
-            fps=edit.fps or info.fps,
+            fps=info.fps if edit.fps is None else edit.fps,
             action=replace(action, names=names),
             proprio=renamed(info.proprio, edit.proprio_names, "proprio_names"),
             origin=info.origin if edit.origin is None else edit.origin,
@@ -162,14 +162,15 @@ def add_edit(path: Path, edit: Edit, words: Sequence[Task], ids: Sequence[str]) 
 def _check_words(edit: Edit, words: Sequence[Task], ids: Sequence[str]) -> None:
     """Raise ConfigError for instructions and episodes that the store does not have."""
     known = list(dict.fromkeys(task.instruction for task in words))
-    told = {*known, *edit.instructions.values()}
+    told = {edit.instructions.get(text, text) for text in known}
+    told |= {own.instruction for own in edit.episodes.values() if own.instruction}
     mistakes = [
         f"instructions: no episode is told '{text}'{did_you_mean(text, known)}"
         for text in edit.instructions
         if text not in known
     ]
     mistakes += [
-        f"tasks: no episode is told '{text}'{did_you_mean(text, known)}"
+        f"tasks: no episode is told '{text}'{did_you_mean(text, sorted(told))}"
         for texts in edit.tasks.values()
         for text in texts
         if text not in told

@@ -93,3 +93,19 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         source.read("episode_2")
     with pytest.raises(DataError, match="holds no episodes"):
         read(tmp_path)
+
+
+def test_cameras_and_files_of_one_name_are_not_lost(tmp_path: Path) -> None:
+    folder = write(tmp_path / "aloha")
+    for name in LENGTHS:
+        with h5py.File(folder / f"{name}.hdf5", "a") as file:
+            file["left/rgb"] = file["right/rgb"] = frames(LENGTHS[name])
+            file["words"], file["success"] = "pick it up", 1.0
+    source = read(folder, instruction=None, instruction_column="words")
+    assert set(source.info.cameras) == {"left_rgb", "right_rgb", "cam_high"}
+    assert source.read("episode_2").instruction == "pick it up"
+    with pytest.raises(DataError, match="expected numbers of 5 frames"):
+        read(folder, proprio="success").read("episode_2")
+    (folder / "episode_2.h5").write_bytes((folder / "episode_2.hdf5").read_bytes())
+    with pytest.raises(DataError, match="two files have one name"):
+        read(folder)

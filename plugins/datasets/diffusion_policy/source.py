@@ -109,7 +109,7 @@ class BufferReader:
         return [f"{number:06d}" for number in range(len(self.bounds) - 1)]
 
     def facts(self, episode: str) -> Mapping[str, Any]:
-        """Return the numbers that meta/ holds for each episode, its length for example."""
+        """Return the episode's length."""
         number = int(episode)
         return {"length": int(self.bounds[number + 1] - self.bounds[number])}
 

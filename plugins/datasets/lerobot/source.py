@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
 from annotated_types import Gt
 
 from core import ConfigError, DataError, did_you_mean, one_line
-from core.episodes import Camera
+from core.episodes import Camera, Number
 from core.formats import (
     Column,
     Description,
@@ -159,7 +159,7 @@ class LeRobotReader:
 
         If they name several, return the error.
         """
-        known = {number for number in tasks if number in self.layout.tasks}
+        known = {number for number in np.ravel(tasks).tolist() if number in self.layout.tasks}
         if len(known) > 1:
             return DataError(
                 f"{where}: has the tasks {sorted(known)}: expected one; say instruction = ..., or "
@@ -213,7 +213,8 @@ def _short_name(key: str) -> str:
 
 def _column(key: str, feature: Mapping[str, Any]) -> Column:
     """Describe a feature by its entry in info.json."""
-    shape = tuple(feature.get("shape") or (1,))
+    given = feature.get("shape") or (1,)
+    shape = tuple(given) if isinstance(given, list | tuple) else (given,)
     if not all(isinstance(length, int) and length > 0 for length in shape):
         return Column("text", (), "string")  # cannot be read, unless nobody asks for it
     if feature["dtype"] in IMAGE_DTYPES:
@@ -249,7 +250,7 @@ def _image_column(feature: Mapping[str, Any], shape: tuple[int, ...]) -> Column:
 def _array(cells: Sequence[Any], where: str, column: Column) -> Any:
     """Return a feature's values: (n ...) numbers, or a list of texts."""
     if column.kind == "text":
-        return [str(cell) for cell in cells]
+        return ["" if cell is None else str(cell) for cell in cells]
     try:
         array = np.array(cells)
     except ValueError as error:
@@ -258,4 +259,4 @@ def _array(cells: Sequence[Any], where: str, column: Column) -> Any:
         raise DataError(f"{where}: {array.dtype} {array.shape}, expected numbers")
     if column.width and array.size == len(cells) * column.width:
         array = array.reshape(len(cells), *column.shape)
-    return array.astype(column.dtype) if column.dtype in ("bool", "uint8", "float64") else array
+    return array.astype(column.dtype) if column.dtype in get_args(Number) else array

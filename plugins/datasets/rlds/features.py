@@ -53,7 +53,7 @@ def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Column
         if dtype in ("string", "object", "str"):
             yield name, Column("text", (), "string")
         else:
-            dtype = dtype if dtype in NUMBERS else "float32"
+            dtype = {"uint32": "int64"}.get(dtype, dtype if dtype in NUMBERS else "float32")
             yield name, Column("numbers", _shape(feature["tensor"]), dtype)
 
 

@@ -34,7 +34,7 @@ def read_controller(width: int, environment: Mapping[str, Any]) -> Controller:
 
     width: number of action dimensions.
     """
-    settings = environment.get("env_kwargs", {})
+    settings = environment.get("env_kwargs") or {}
     rate = settings.get("control_freq")
     assumed = {} if rate else {"fps": f"the file does not say the rate; {RATE:g} is robosuite's"}
     configs = settings.get("controller_configs")
@@ -42,7 +42,7 @@ def read_controller(width: int, environment: Mapping[str, Any]) -> Controller:
     controller = first if isinstance(first, dict) else {}
     # robosuite 1.5 renamed the keys of this dictionary
     since_1_5 = "body_parts" in controller
-    controller = controller.get("body_parts", {}).get("right", controller)
+    controller = (controller.get("body_parts") or {}).get("right", controller)
     arms, rest = divmod(width, len(POSE))
     convention = None
     if controller.get("type") == "OSC_POSE" and not rest and 1 <= arms <= MOST_ARMS:

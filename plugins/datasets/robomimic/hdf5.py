@@ -61,6 +61,16 @@ def read_dataset(file: Path, group: Any, name: str, rows: slice = slice(None)) -
     return array
 
 
+def read_texts(file: Path, group: Any, name: str) -> list[str]:
+    """Read a dataset of texts: one, or one for each frame; raises DataError for anything else."""
+    dataset = group[name]
+    try:
+        check_claimed_size(dataset.nbytes, file.stat().st_size, f"{file}, {name}")
+        return [str(text) for text in np.atleast_1d(dataset.asstr()[()]).reshape(-1)]
+    except TypeError:
+        raise DataError(f"{file}, {name}: {dataset.dtype} is neither numbers nor text") from None
+
+
 def _check_storage(dataset: Any, size: int, where: str) -> None:
     """Raise DataError if a file of `size` bytes cannot hold the dataset or lacks some chunks.
 
@@ -98,7 +108,12 @@ def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
 def read_attributes(node: Any) -> Mapping[str, Any]:
     """Return the attributes of a group that are single numbers or texts."""
     return {
-        name: value.item() if isinstance(value, np.generic) else value
+        name: _plain(value)
         for name, value in node.attrs.items()
-        if isinstance(value, str | int | float | np.generic)
+        if isinstance(value, str | int | float | bytes | np.generic)
     }
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

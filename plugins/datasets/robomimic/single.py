@@ -20,10 +20,16 @@ from core.formats import (
     SourceMapping,
     array_column,
     decode_images,
+    distinct_names,
     first_readable,
     guess_white,
 )
-from plugins.datasets.robomimic.hdf5 import open_file, read_attributes, read_dataset
+from plugins.datasets.robomimic.hdf5 import (
+    open_file,
+    read_attributes,
+    read_dataset,
+    read_texts,
+)
 
 ACTION, STATE = "action", "observations/qpos"
 WORDS = ("instruction", "language_instruction", "task")  # attributes; the first one counts
@@ -59,6 +65,10 @@ class Hdf5Reader:
     def __init__(self, source: Path) -> None:
         found = [source] if source.is_file() else [*source.glob("*.hdf5"), *source.glob("*.h5")]
         self.files = {file.stem: file for file in sorted(found, key=_natural_order)}
+        if len(self.files) < len(found):
+            raise DataError(
+                f"{source}: two files have one name and differ in their ending alone; rename one"
+            )
         if not self.files:
             raise DataError(f"{source}: holds no episodes; name an .hdf5 file, or a folder of them")
 
@@ -71,15 +81,16 @@ class Hdf5Reader:
             columns = {path: _column(file, root, path) for path in _paths(root)}
             facts = read_attributes(root)
         fps = facts.get("fps")
+        short_names = {
+            path: path.rpartition("/")[2]
+            for path, column in columns.items()
+            if column.kind == "pictures"
+        }
         return Description(
             where=str(file),
             noun="dataset",
             columns=columns,
-            cameras={
-                path.rpartition("/")[2]: path
-                for path, column in columns.items()
-                if column.kind == "pictures"
-            },
+            cameras={name: path for path, name in distinct_names(short_names).items()},
             action=(ACTION,),
             proprio=(STATE,) if STATE in columns else (),
             guess=GUESS,
@@ -108,7 +119,9 @@ class Hdf5Reader:
         with open_file(file) as root:
             for path in columns:
                 column = _column(file, root, path)
-                if column.kind != "pictures":
+                if column.kind == "text":
+                    values[path] = read_texts(file, root, path)
+                elif column.kind != "pictures":
                     values[path] = read_dataset(file, root, path)
                 elif root[path].ndim == 2:
                     rows = [row.tobytes() for row in read_dataset(file, root, path)]
@@ -121,7 +134,8 @@ class Hdf5Reader:
                     values[path] = images_of(shape, read) if is_plain else read(0, shape[0])
             facts = read_attributes(root)
         words = next((facts[name] for name in WORDS if isinstance(facts.get(name), str)), None)
-        length = max((len(x) for x in values.values()), default=0)
+        arrays = [x for x in values.values() if getattr(x, "ndim", 0)]
+        length = max(map(len, arrays), default=0)
         return Recording(str(file), length, values, words)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from core import ConfigError, DataError, did_you_mean
+from core import ConfigError, DataError, did_you_mean, one_line
 from core.episodes import images_of
 from core.formats import (
     Column,
@@ -29,6 +29,7 @@ from plugins.datasets.robomimic.hdf5 import (
     read_attributes,
     read_dataset,
     read_json,
+    read_texts,
 )
 from plugins.datasets.robomimic.sidecar import Sidecar, read_episode_sidecar, read_sidecar
 
@@ -106,7 +107,7 @@ class DemonstrationReader:
         assumed = {}
         if not says_which_is_top and self.flip is None and sidecar is None:
             assumed[ROWS] = "the file does not say which is the top; say flip = true or false"
-        controller = _controller(columns, environment)
+        controller = _controller(columns, environment, f"{file}, {demo}")
         images = [name for name, column in columns.items() if column.kind == "pictures"]
         usual = next((keys for keys in PROPRIO if {*keys} <= columns.keys()), ())
         return Description(
@@ -170,7 +171,9 @@ class DemonstrationReader:
                     raise DataError(f"{where}: has no '{name}'{did_you_mean(name, [*paths])}")
                 dataset = group[path]
                 shape = dataset.shape
-                if len(shape) == 4 and shape[3] == 3:
+                if dataset.dtype.kind not in "uifb":
+                    values[name] = read_texts(file, group, path)
+                elif len(shape) == 4 and shape[3] == 3:
                     read = partial(_read_frames, file, demo, path, flip)
                     is_plain = dataset.dtype == np.uint8
                     values[name] = images_of(shape, read) if is_plain else read(0, shape[0])
@@ -208,9 +211,18 @@ def _column(file: Path, group: Any, path: str) -> Column:
     return column
 
 
-def _controller(columns: Mapping[str, Column], environment: Mapping[str, Any]) -> Controller:
+def _controller(
+    columns: Mapping[str, Column], environment: Mapping[str, Any], where: str
+) -> Controller:
+    """Read the controller; raises DataError if env_args contradicts itself."""
     width = columns[ACTION].width if ACTION in columns else 0
-    return read_controller(width, environment)
+    try:
+        return read_controller(width, environment)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: {ENVIRONMENT} describes no controller ({one_line(error)}); correct the "
+            "attribute or remove it"
+        ) from None
 
 
 def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:

@@ -82,3 +82,20 @@ def test_two_datasets_of_one_name(tmp_path: Path) -> None:
         add(Numbered([0, 1], day), out, "run")
     with pytest.raises(DataError, match=r"holds other episodes called run/...; rename the source"):
         add(Numbered([0, 1], day=2), out, "run")
+
+
+class Damaged(Numbered):
+    """A source whose first episodes cannot be read."""
+
+    def read(self, episode: str) -> Episode:
+        if episode != "3":
+            raise DataError(f"{episode}: damaged")
+        return self.episodes[episode]
+
+
+def test_whether_damaged_episodes_are_the_same_cannot_be_told(tmp_path: Path) -> None:
+    out = tmp_path / "all.zarr"
+    add(Numbered([0, 1, 2]), out, "monday")
+    with pytest.raises(DataError, match=r"cannot be told: none of them .* \(0: damaged\)"):
+        add(Damaged([0, 1, 2, 3], day=1), out, "tuesday")
+    assert ids(out) == ["0", "1", "2"]

@@ -53,7 +53,7 @@ def test_an_image_that_claims_too_many_pixels_is_refused() -> None:
         bounded(),
         pytest.raises(DataError, match=r"here, frame 0: says that it holds 108,000,000 bytes"),
     ):
-        decode_images([tall], 6_000, 6_000, "here")
+        decode_images([tall], 6_000, 6_000, "here")[:]
 
 
 def test_nothing_shows_what_white_is() -> None:
@@ -61,11 +61,33 @@ def test_nothing_shows_what_white_is() -> None:
     assert guess_white(np.array(["a"])) == 255
 
 
-@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
-def test_values_that_are_no_brightness_are_refused(value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (-0.5, "a value of -0.5, below 0"),
+        (np.nan, "values that are not finite"),
+        (np.inf, "values that are not finite"),
+    ],
+)
+def test_values_that_are_no_brightness_are_refused(value: float, message: str) -> None:
     images = np.full((1, 2, 2, 3), value)
-    with pytest.raises(DataError, match="here: values below 0 or not finite are no pictures"):
+    with pytest.raises(DataError, match=f"here: {message}"):
         as_images(images, "here", 1)
+
+
+def test_floats_may_overshoot_a_little() -> None:
+    """Resizing does so at edges; the images must not become black."""
+    images = np.linspace(-0.02, 1.02, 12, dtype=np.float32).reshape(1, 2, 2, 3)
+    white = guess_white(images)
+    assert white == 1
+    assert np.ravel(as_images(images, "here", white))[[0, -1]].tolist() == [0, 255]
+
+
+def test_a_dark_episode_is_taken_if_white_was_told() -> None:
+    dark = IMAGES.astype(np.uint16)
+    np.testing.assert_array_equal(
+        as_images(dark, "here", 65535, told=True), np.rint(dark / 257).astype(np.uint8)
+    )
 
 
 def test_an_episode_that_contradicts_the_first_is_refused() -> None:

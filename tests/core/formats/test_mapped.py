@@ -152,6 +152,7 @@ def test_instructions_are_grouped_to_tasks() -> None:
         ({"episodes": ("c", ":1")}, "ac"),
         ({"mask": "train"}, "ab"),
         ({"where": ("success == true",)}, "ac"),
+        ({"where": ("success != False",)}, "ac"),
         ({"where": ("quality >= 0.5", "who != bert")}, "bc"),
         ({"mask": "train", "where": ("success == false",)}, "b"),
     ],
@@ -180,6 +181,9 @@ def test_episodes_are_chosen(settings: dict[str, Any], episodes: str) -> None:
             "'who' is 'anna' in episode '.', which cannot be",
         ),
         ({"where": ("quality > 9",)}, "leave none of the 3 episodes"),
+        ({"where": ("success == yes",)}, "'success' is True in episode"),
+        ({"action_names": {"a": "x", "b": "x"}}, "gives one number two names"),
+        ({"instruction_column": "state"}, "column 'state' holds numbers, and text are needed"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], message: str) -> None:
@@ -199,3 +203,9 @@ def test_what_a_dataset_does_not_say_must_be_said() -> None:
     blind = replace(DESCRIPTION, cameras={})
     with pytest.raises(DataError, match="here: holds no pictures"):
         source(blind)
+
+
+def test_what_is_told_is_no_longer_assumed() -> None:
+    guessed = replace(DESCRIPTION, assumed={"fps": "nobody knows"})
+    assert source(guessed).info.assumed == {"fps": "nobody knows"}
+    assert source(guessed, fps=7.0).info.assumed == {}
