@@ -65,11 +65,14 @@ class MappedSource:
         self.plan = reader.describe(lambda description: make_plan(description, mapping))
         self.info, self.notes = self.plan.info, self.plan.notes
         self._ids = choose_episodes(reader, mapping)
-        self._task_of = {
-            instruction: task
-            for task, instructions in mapping.tasks.items()
-            for instruction in instructions
-        }
+        self._task_of: dict[str, str] = {}
+        for task, instructions in mapping.tasks.items():
+            for instruction in instructions:
+                if self._task_of.setdefault(instruction, task) != task:
+                    raise ConfigError(
+                        f"tasks: '{instruction}' belongs to {self._task_of[instruction]} and to "
+                        f"{task}; drop it from one"
+                    )
 
     def ids(self) -> Sequence[str]:
         """Return the names of the chosen episodes."""
@@ -114,15 +117,16 @@ class MappedSource:
         return words
 
     def _feature(self, recording: Recording, name: str) -> np.ndarray:
-        """Return a named feature (n *shape) in this machine's byte order."""
+        """Return a named feature (n *shape) of its type, if that loses nothing."""
         feature, key = self.info.features[name], self.plan.features[name]
         array = np.asarray(recording.columns[key])
-        if array.shape != (recording.length, *feature.shape):
+        fits = np.can_cast(array.dtype, feature.dtype, "safe")
+        if array.shape != (recording.length, *feature.shape) or not fits:
             raise DataError(
                 f"{recording.where}, {key}: {array.dtype} {array.shape}, expected "
                 f"{feature.dtype} {(recording.length, *feature.shape)}"
             )
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+        return array.astype(feature.dtype, copy=False)
 
 
 def _images(recording: Recording, key: str) -> Images:

@@ -342,3 +342,13 @@ def test_episodes_are_chosen_by_their_metadata(folder: Path) -> None:
     assert len(read(folder, where=("file_path == somewhere",)).ids()) == 3
     with pytest.raises(ConfigError, match="leave none of the 3 episodes"):
         read(folder, where=("file_path == elsewhere",))
+
+
+def test_numbers_that_are_not_of_the_declared_type_are_refused(folder: Path) -> None:
+    def declare(step: dict[str, Any]) -> None:
+        actions = step["action"]["featuresDict"]["features"]
+        actions["gripper"] = tensor(1, dtype="uint8")  # it holds floats, some of them negative
+
+    rewrite_steps(folder, declare)
+    with pytest.raises(DataError, match="action/gripper holds numbers that are no uint8"):
+        read(folder).read("00000-of-00002/000000")

@@ -152,7 +152,11 @@ def _numbers(content: Values | tuple[()], column: Column, where: str) -> np.ndar
     if flat.dtype.kind not in "fiu" or not flat.size or flat.size % column.width:
         raise DataError(f"{where} holds {flat.size} values, expected a multiple of {column.width}")
     # a record holds integers as int64 and floats as float32, whatever the feature's type
-    return flat.reshape(-1, *column.shape).astype(column.dtype, copy=False)
+    values = flat.reshape(-1, *column.shape)
+    cast = values.astype(column.dtype, copy=False)
+    if cast.dtype.kind in "iu" and not np.array_equal(cast, values):
+        raise DataError(f"{where} holds numbers that are no {column.dtype}, as it declares")
+    return cast
 
 
 def _texts(content: Values | tuple[()], where: str) -> list[str]:

@@ -182,6 +182,7 @@ def test_episodes_are_chosen(settings: dict[str, Any], episodes: str) -> None:
         ),
         ({"where": ("quality > 9",)}, "leave none of the 3 episodes"),
         ({"where": ("success == yes",)}, "'success' is True in episode"),
+        ({"tasks": {"a": ("x",), "b": ("x",)}}, "tasks: 'x' belongs to a and to b"),
         ({"action_names": {"a": "x", "b": "x"}}, "gives one number two names"),
         ({"instruction_column": "state"}, "column 'state' holds numbers, and text are needed"),
     ],
