@@ -42,13 +42,18 @@ def show(browser: Any, page: Path, width: int = 1280, *, dark: bool = False) -> 
 
 
 def requests(browser: Any) -> list[str]:
-    """The addresses that the page has asked for."""
+    """The addresses that the page has asked for.
+
+    On a busy machine, the browser's own first page is still loading; no file can ask for those
+    addresses.
+    """
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
+    addresses = [
         m["params"]["request"]["url"]
         for m in messages
         if m["method"] == "Network.requestWillBeSent"
     ]
+    return [address for address in addresses if not address.startswith("chrome:")]
 
 
 def complaints(browser: Any) -> list[str]:
