@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         ids = [store.episode_id(episode) for episode in range(len(store))]
         add_edit(arguments.store, edit, words, ids)
         store = EpisodeStore(arguments.store)
-    console.print(f"{arguments.store}: {len(store.edits)} corrections", markup=False)
+    console.print(f"{arguments.store}: corrections so far: {len(store.edits)}", markup=False)
     for dated in store.edits:
         console.print(_describe(dated), highlight=False, markup=False)
     show_info(store.info, console)

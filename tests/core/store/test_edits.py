@@ -134,7 +134,7 @@ def test_episodes_can_be_added_to_an_edited_store(path: Path) -> None:
 def test_the_command_corrects_and_shows(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(path), "meaning={mode = 'absolute'}", "confirm=['frame']"]) == 0
     out = capsys.readouterr().out
-    assert "1 corrections" in out
+    assert "corrections so far: 1" in out
     assert "actions: absolute, frame world, rotation none, 10 Hz" in out
     assert "assumed: scale (nobody knows)" in out
     assert main([str(path)]) == 0
