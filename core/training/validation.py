@@ -25,7 +25,7 @@ class Validation:
     error: error of the policy over all tasks.
     constant: error of the best constant action of each task; this action is fitted to the same
         held-out episodes.
-    by_task: {task: error of the policy on that task}.
+    by_task: {task: error of the policy on that task}, for the tasks of held-out episodes.
     head_error: mean of `PolicyHead.validation_error`; None if the head does not define
         `validation_error`.
     """
@@ -131,5 +131,11 @@ def _summarise(moments: Tensor, tasks: list[str]) -> Validation:
     return Validation(
         error=float(squared_error.sum() / entries.sum()),
         constant=float(variance.sum() / entries.sum()),
-        by_task=dict(zip(tasks, by_task.tolist(), strict=True)),
+        by_task={
+            task: error
+            for task, error, count in zip(
+                tasks, by_task.tolist(), entries.sum(-1).tolist(), strict=True
+            )
+            if count
+        },
     )

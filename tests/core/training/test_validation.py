@@ -88,3 +88,12 @@ def test_a_head_that_returns_no_error_per_sample_is_named():
             TASK_OF,
             action_dim=4,
         )
+
+
+def test_a_task_of_which_nothing_is_held_out_has_no_error():
+    """An error of zero would look like a perfect policy."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    validation = validate(
+        fabric, Constant(), [random_batch(0, ["a0", "a1"])], TASK_OF, action_dim=4
+    )
+    assert list(validation.by_task) == ["a"]
