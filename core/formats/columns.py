@@ -57,7 +57,7 @@ class Selected:
 
     def of(self, array: np.ndarray) -> np.ndarray:
         """Take the numbers from the column's array (n ...) -> (n D)."""
-        return array.reshape(len(array), -1)[:, self.first : self.stop]
+        return array.reshape(len(array), prod(array.shape[1:]))[:, self.first : self.stop]
 
 
 def array_kind(shape: Sequence[int], dtype: np.dtype) -> ArrayKind:
@@ -148,7 +148,9 @@ def selected_names(selection: Sequence[Selected], columns: Mapping[str, Column])
     If two columns have a name in common, it gets the column's name in front, so that no two numbers
     have one name.
     """
-    short = distinct_names({part.column: _short_name(part.column, columns) for part in selection})
+    short = distinct_names(
+        {part.column: columns[part.column].short_name or part.column for part in selection}
+    )
     own = [_names_within(part, columns, short) for part in selection]
     owners: dict[str, set[str]] = {}
     for part, names in zip(selection, own, strict=True):
@@ -179,10 +181,6 @@ def dimension_names(names_and_widths: Sequence[tuple[str, int]]) -> tuple[str, .
     return tuple(dimensions)
 
 
-def _short_name(name: str, columns: Mapping[str, Column]) -> str:
-    return columns[name].short_name or name
-
-
 def distinct_names(short_names: Mapping[str, str]) -> dict[str, str]:
     """Return {column: name}: the short name if no other column has it, else the column's own name.
 
@@ -208,5 +206,7 @@ def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.n
             )
     # Numbers too large for float32 become infinite here; a store refuses infinite numbers later.
     with np.errstate(over="ignore"):
-        parts = [column.reshape(length, -1).astype(np.float32) for column in columns]
+        parts = [
+            column.reshape(length, prod(column.shape[1:])).astype(np.float32) for column in columns
+        ]
     return np.concatenate([np.empty((length, 0), np.float32), *parts], axis=1)

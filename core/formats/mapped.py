@@ -12,7 +12,7 @@ from core.episodes.episode import (
     Feature,
     StoreInfo,
 )
-from core.episodes.frames import Images
+from core.episodes.frames import Frames, Images
 from core.errors import ConfigError, DataError, did_you_mean
 from core.formats.choosing import choose_episodes
 from core.formats.columns import (
@@ -88,15 +88,7 @@ class MappedSource:
             id=episode,
             task=task,
             instruction=instruction,
-            images={
-                name: as_images(
-                    _images(recording, key),
-                    f"{recording.where}, {key}",
-                    plan.whites[key],
-                    told=self.mapping.white is not None,
-                )
-                for name, key in plan.cameras.items()
-            },
+            images={name: self._images(recording, key) for name, key in plan.cameras.items()},
             actions=_join(recording, plan.action),
             proprio=_join(recording, plan.proprio),
             features={name: self._feature(recording, name) for name in plan.features},
@@ -116,6 +108,14 @@ class MappedSource:
             )
         return words
 
+    def _images(self, recording: Recording, key: str) -> Images:
+        """Return a camera's images (n Y X 3) uint8."""
+        images, where = recording.columns[key], f"{recording.where}, {key}"
+        if isinstance(images, np.ndarray | Frames):
+            told = self.mapping.white is not None
+            return as_images(images, where, self.plan.whites[key], told=told)
+        raise DataError(f"{where}: holds text, expected pictures")
+
     def _feature(self, recording: Recording, name: str) -> np.ndarray:
         """Return a named feature (n *shape) of its type, if that loses nothing."""
         feature, key = self.info.features[name], self.plan.features[name]
@@ -127,12 +127,6 @@ class MappedSource:
                 f"{feature.dtype} {(recording.length, *feature.shape)}"
             )
         return array.astype(feature.dtype, copy=False)
-
-
-def _images(recording: Recording, key: str) -> Images:
-    images = recording.columns[key]
-    assert not isinstance(images, str | list | tuple)
-    return images  # type: ignore[return-value]
 
 
 def _join(recording: Recording, selection: Sequence[Selected]) -> np.ndarray:

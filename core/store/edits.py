@@ -1,6 +1,6 @@
 """Corrections of a store, which leave what was recorded as it is.
 
-    edits/<index>.json  {"edit": ..., "crc32c": ...}: one correction; the later ones come last
+    edits/<index>.json  {"content": ..., "crc32c": ...}: one correction, with its date
 
 Readers apply all edits in order. A store with edits requires readers that know them.
 """
@@ -116,10 +116,15 @@ def edit_words(ids: Sequence[str], words: Iterable[Task], edit: Edit) -> list[Ta
 def read_edits(path: Location) -> list[DatedEdit]:
     """Return all edits of a store, in order; raises DataError if one is damaged or missing."""
     edits = []
-    for file in list_numbered(path, FOLDER):
+    for number, file in enumerate(list_numbered(path, FOLDER)):
+        if file.name != f"{number:08d}.json":
+            raise DataError(
+                f"{path / FOLDER / f'{number:08d}.json'}: missing, though {file.name} exists; "
+                "restore it"
+            )
         try:
             edits.append(from_plain(DatedEdit, json.loads(parse_checked(file))))
-        except (OSError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{file}: edit is unreadable ({one_line(error)}); restore the file"
             ) from None

@@ -233,7 +233,10 @@ def checked_json(content: Any) -> str:
 
 
 def parse_checked(file: Location) -> bytes:
-    """Return the content of a file of `checked_json`, as JSON; raises ValueError for damage."""
+    """Return the content of a file of `checked_json`, as JSON.
+
+    Raises OSError, KeyError, TypeError or ValueError for a damaged file.
+    """
     parsed = json.loads(file.read_bytes())
     canonical = _canonical(parsed["content"])
     if parsed["crc32c"] != checksum(canonical):

@@ -67,6 +67,7 @@ def test_one_instruction_for_all(folder: Path) -> None:
             r"bright: values that are not finite",
         ),
         ({"angle": np.zeros(4)}, r"take1.npz, angle: float64 \(4,\), expected numbers of 5 frames"),
+        ({"front": np.array(["a"] * 5)}, r"take1.npz, front: holds text, expected pictures"),
         ({"action": np.array(["a"] * 5)}, r"take1.npz, action: holds text, expected numbers"),
         ({"action": np.array(1.0)}, r"take1.npz, action: .*expected numbers of 5 frames"),
     ],

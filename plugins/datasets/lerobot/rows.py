@@ -44,13 +44,13 @@ class RowReader:
 
         Raises DataError if the rows are not as many as meta/ says, or if a feature is missing.
         """
-        table = self._read_table(location.table, episode, features)
-        if len(table[0]) != location.length and self.layout.shares_tables:
+        columns = self._read_table(location.table, episode, features)
+        if _count(columns) != location.length and self.layout.shares_tables:
             files = self._files_of.get(episode, [])
             if files and files != [location.table]:
                 parts = [self._read_table(file, episode, features) for file in files]
-                table = _concatenate(parts)
-        count, columns = len(table[0]), table[1]
+                columns = {key: [x for part in parts for x in part[key]] for key in parts[0]}
+        count = _count(columns)
         if count != location.length:
             raise DataError(
                 f"{location.table}: episode {episode} has {count} rows, and meta/ says "
@@ -70,8 +70,8 @@ class RowReader:
 
     def _read_table(
         self, file: Path, episode: int, features: Sequence[str]
-    ) -> tuple[Sequence[int], dict[str, list[Any]]]:
-        """Return (index of each row, {column: its cells}) of an episode's rows in one file."""
+    ) -> dict[str, list[Any]]:
+        """Return {column: its cells} of an episode's rows in one file."""
         known = column_names(file)
         if missing := [key for key in features if key not in known]:
             raise DataError(
@@ -84,9 +84,7 @@ class RowReader:
             raise DataError(
                 f"{file}: holds several episodes and no column {EPISODE}, which says whose a row is"
             )
-        columns = read_table(file, wanted, by_episode)
-        count = len(next(iter(columns.values()), []))
-        return range(count), columns
+        return read_table(file, wanted, by_episode)
 
     @cached_property
     def _files_of(self) -> dict[int, list[Path]]:
@@ -105,8 +103,6 @@ class RowReader:
         return list(range(count))
 
 
-def _concatenate(
-    parts: Sequence[tuple[Sequence[int], dict[str, list[Any]]]],
-) -> tuple[Sequence[int], dict[str, list[Any]]]:
-    joined = {key: [cell for _, part in parts for cell in part[key]] for key in parts[0][1]}
-    return range(sum(len(rows) for rows, _ in parts)), joined
+def _count(columns: Mapping[str, Sequence[Any]]) -> int:
+    """Return the number of rows."""
+    return len(next(iter(columns.values()), ()))

@@ -24,6 +24,8 @@ def test_columns_are_joined_and_named() -> None:
     joined = join_columns([np.arange(3), np.ones((3, 2))], 3, "here")
     assert (joined.dtype, joined.tolist()) == (np.float32, [[0, 1, 1], [1, 1, 1], [2, 1, 1]])
     assert join_columns([], 3, "here").shape == (3, 0)
+    assert join_columns([np.zeros((0, 2, 4))], 0, "here").shape == (0, 8)
+    assert Selected("state", 1, 4).of(np.zeros((0, 2, 4))).shape == (0, 3)
     assert dimension_names([("angle", 1), ("force", 2)]) == ("angle", "force_0", "force_1")
 
 

@@ -121,6 +121,22 @@ def test_what_was_recorded_stays_and_older_readers_refuse(path: Path) -> None:
         EpisodeStore(path)
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", "", '{"content": {}, "crc32c": 1}'])
+def test_a_damaged_edit_is_an_error_in_one_line(path: Path, content: str) -> None:
+    edit(path, Edit(origin="our lab"))
+    (path / "edits" / "00000000.json").write_text(content)
+    with pytest.raises(DataError, match=r"00000000.json: edit is unreadable .*; restore the file"):
+        EpisodeStore(path)
+
+
+def test_a_missing_edit_is_noticed(path: Path) -> None:
+    for origin in ("our lab", "their lab"):
+        edit(path, Edit(origin=origin))
+    (path / "edits" / "00000000.json").unlink()
+    with pytest.raises(DataError, match=r"00000000.json: missing, though 00000001.json exists"):
+        EpisodeStore(path)
+
+
 def test_episodes_can_be_added_to_an_edited_store(path: Path) -> None:
     edit(path, Edit(meaning=ConventionOverride(mode="absolute")))
     with pytest.raises(DataError, match="the store disagrees"):
