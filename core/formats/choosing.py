@@ -27,17 +27,18 @@ def choose_episodes(reader: Reader, mapping: SourceMapping) -> list[str]:
     setting names what the dataset does not have, or if it leaves no episode.
     """
     every = list(reader.ids())
-    chosen = set(_listed(every, mapping.episodes)) if mapping.episodes else set(every)
+    listed = set(_listed(every, mapping.episodes)) if mapping.episodes else set(every)
     if mapping.mask is not None:
-        chosen &= set(reader.members(mapping.mask))
+        listed &= set(reader.members(mapping.mask))
+    chosen = [episode for episode in every if episode in listed]
     for condition in mapping.where:
         name, operator, value = _parse(condition)
-        chosen = {episode for episode in chosen if _meets(reader, episode, name, operator, value)}
+        chosen = [episode for episode in chosen if _meets(reader, episode, name, operator, value)]
     if every and not chosen:
         raise ConfigError(
             f"episodes, mask, where: leave none of the {len(every)} episodes; choose others"
         )
-    return [episode for episode in every if episode in chosen]
+    return chosen
 
 
 def _listed(every: Sequence[str], entries: Sequence[str | int]) -> list[str]:
