@@ -6,7 +6,7 @@ A column is an array (n ...) with one entry for each frame.
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ class Column:
     names: the names of the numbers, if the dataset has one for each; else empty.
     short_name: the column's name without what all columns have in common; default: its name.
     white: the value that stands for white in images.
+    texts: {number: text}, if the column's numbers stand for texts that the dataset lists elsewhere.
     """
 
     kind: ArrayKind
@@ -40,6 +41,7 @@ class Column:
     names: tuple[str, ...] = ()
     short_name: str = ""
     white: float = 255.0
+    texts: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def width(self) -> int:

@@ -40,6 +40,7 @@ class Plan:
 
     columns: every column that is read.
     whites: {column of images: the value that stands for white}.
+    texts: {number: text}, if the instruction column holds numbers that stand for texts.
     """
 
     info: StoreInfo
@@ -50,6 +51,7 @@ class Plan:
     proprio: tuple[Selected, ...]
     features: Mapping[str, str]
     instruction_column: str | None
+    texts: Mapping[int, str]
     notes: tuple[str, ...]
 
 
@@ -99,7 +101,7 @@ class MappedSource:
         if self.mapping.instruction:
             return self.mapping.instruction
         key = self.plan.instruction_column
-        words = _words(recording, key) if key else recording.instruction
+        words = _words(recording, key, self.plan.texts) if key else recording.instruction
         if isinstance(words, DataError):
             raise words
         if not words:
@@ -154,17 +156,22 @@ def _join(recording: Recording, selection: Sequence[Selected]) -> np.ndarray:
     return join_columns(chosen, recording.length, where)
 
 
-def _words(recording: Recording, key: str) -> str:
-    """Return the text of an episode's first frame; numbers are those of characters, as UTF-8."""
+def _words(recording: Recording, key: str, texts: Mapping[int, str]) -> str:
+    """Return the text of an episode's first frame.
+
+    Several numbers are those of characters, as UTF-8; a single number stands for one of `texts`.
+    """
     values = recording.columns[key]
     try:
         if isinstance(values, str):
             return values.strip()
         first = values[0] if isinstance(values, list | tuple) else np.asarray(values)[0]
+        if texts:
+            return texts[np.asarray(first).item()].strip()
         if isinstance(first, np.ndarray):
             return bytes(first[first != 0].tolist()).decode().strip()
         return str(first).strip()
-    except (IndexError, TypeError, ValueError):  # a character above 255, or no UTF-8
+    except (LookupError, TypeError, ValueError):  # no such text, or no UTF-8
         raise DataError(f"{recording.where}, {key}: holds no text") from None
 
 
@@ -186,7 +193,7 @@ def make_plan(description: Description, mapping: SourceMapping) -> Plan:
     ]
     expected: dict[str, Sequence[str]] = {"pictures": [*cameras.values()], "numbers": numbers}
     words = _instruction_column(description, mapping)
-    if words and not _holds_letters(columns.get(words)):
+    if words and not _holds_words(columns.get(words)):
         expected["text"] = [words]
     kinds: dict[str, ArrayKind] = {name: column.kind for name, column in columns.items()}
     check_mapping(description.where, description.noun, expected, kinds)
@@ -202,6 +209,7 @@ def make_plan(description: Description, mapping: SourceMapping) -> Plan:
         proprio=proprio_parts,
         features=features,
         instruction_column=words,
+        texts=columns[words].texts if words else {},
         notes=(*description.notes, *_left_out(description, read)),
     )
 
@@ -216,8 +224,13 @@ def _kind(columns: Mapping[str, Column], name: str) -> ArrayKind | None:
     return columns[name].kind if name in columns else None
 
 
-def _holds_letters(column: Column | None) -> bool:
-    """Return whether a column's numbers may be those of characters: several integers a frame."""
+def _holds_words(column: Column | None) -> bool:
+    """Return whether a column's numbers may be words.
+
+    They stand for texts, or are those of characters: several integers a frame.
+    """
+    if column is not None and column.texts:
+        return True
     if column is None or column.kind != "numbers" or column.width < 2:
         return False
     try:

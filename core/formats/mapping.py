@@ -53,8 +53,9 @@ class SourceMapping:
     instruction: str | None = None
     """the words that the robot is told in every episode; default: those of the dataset."""
     instruction_column: str | None = None
-    """the column that holds the words, as text or as the numbers of characters; those of an
-    episode's first frame count; default: the format's usual column.
+    """the column that holds the words: text, the numbers of characters, or the number of a text
+    that the dataset lists; those of an episode's first frame count; default: the format's usual
+    column.
     """
     tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """tasks, and the instructions that belong to each: {task: instructions}; default: the dataset's

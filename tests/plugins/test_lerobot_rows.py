@@ -91,6 +91,33 @@ def test_task_index_is_not_needed_if_the_instruction_is_given(copy: Path) -> Non
         read(copy).read("000001")
 
 
+def test_an_annotation_is_the_number_of_a_text(copy: Path) -> None:
+    """GR00T's schema: any annotation may be what the robot is told, and it counts as words."""
+    key = "annotation.human.action.task_description"
+    entry = {"dtype": "int64", "shape": [1]}
+
+    def annotate(table: Table) -> Table:
+        number = pyarrow.array((np.array(table["task_index"]) + 1) % 3)
+        return table.append_column(key, number).drop_columns(["task_index"])
+
+    rewrite_tables(copy, annotate)
+    rewrite_info(copy, lambda info: info["features"].update({key: entry}))
+    source = read(copy, instruction_column=key)
+    told = [source.read(name).instruction for name in source.ids()]
+    assert told == [TASKS[1], TASKS[2], TASKS[0], TASKS[1]]
+    kept = read(copy, instruction="tidy up", features={"said": FeatureColumn(key, "other")})
+    np.testing.assert_array_equal(kept.read("000002").features["said"], np.zeros((37, 1)))
+
+    rewrite_tables(
+        copy,
+        lambda table: table.set_column(
+            table.column_names.index(key), key, pyarrow.array([7] * len(table))
+        ),
+    )
+    with pytest.raises(DataError, match=rf"{key}: holds no text"):
+        source.read("000000")
+
+
 @pytest.mark.parametrize("kept", [slice(3, None), slice(None, None, 3)], ids=["trimmed", "thinned"])
 def test_rows_that_were_dropped_stay_with_their_images(copy: Path, kept: slice) -> None:
     """The video still has all frames; a row's time says which of them is its own."""

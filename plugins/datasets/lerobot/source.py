@@ -1,7 +1,7 @@
 """Episodes of a LeRobot dataset."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -26,7 +26,7 @@ from core.formats import (
 )
 from plugins.datasets.lerobot.features import ACTION, STATE
 from plugins.datasets.lerobot.layout import EpisodeLocation, read_layout
-from plugins.datasets.lerobot.rows import RowReader
+from plugins.datasets.lerobot.rows import TASK, RowReader
 from plugins.datasets.lerobot.sidecar import FILE, read_sidecar
 from plugins.datasets.lerobot.video import read_video
 
@@ -97,7 +97,13 @@ class LeRobotReader:
     @cached_property
     def columns(self) -> dict[str, Column]:
         """{feature: column}; a feature of an odd shape can be listed, but not read."""
-        return {key: _column(key, feature) for key, feature in self.layout.features.items()}
+        columns = {key: _column(key, feature) for key, feature in self.layout.features.items()}
+        for key, column in columns.items():
+            # like task_index, GR00T's annotations are indices of meta/tasks
+            is_annotation = key == TASK or key.startswith("annotation.")
+            if is_annotation and column.kind == "numbers" and column.width == 1:
+                columns[key] = replace(column, texts=self.layout.tasks)
+        return columns
 
     def ids(self) -> Sequence[str]:
         """Return the ids that the episodes have in the sidecar, or their indices without a sidecar.

@@ -25,6 +25,7 @@ VALUES: Mapping[str, Any] = {
     "state": np.arange(20, dtype=np.float64).reshape(4, 5),
     "words": ["push it"] * 4,
     "letters": np.tile(np.frombuffer(b"pull it\0\0", np.uint8), (4, 1)).astype(np.int32),
+    "annotation": np.array([1, 1, 0, 0]),
 }
 COLUMNS = {
     "front": Column("pictures", (6, 8, 3), "uint8"),
@@ -34,6 +35,7 @@ COLUMNS = {
     "state": Column("numbers", (5,), "float64"),
     "words": Column("text", (), "string"),
     "letters": Column("numbers", (9,), "int32"),
+    "annotation": Column("numbers", (1,), "int64", texts={0: "drop it", 1: "turn it "}),
 }
 CONVENTION = ActionConvention(
     ("x", "y", "grip"), "delta", "tool", "none", (0.1, 0.1, 1.0), rate=5.0
@@ -131,6 +133,7 @@ def test_features_are_kept_as_they_are() -> None:
         ({"instruction": "fold it"}, "fold it"),
         ({"instruction_column": "letters"}, "pull it"),
         ({"instruction_column": "words"}, "push it"),
+        ({"instruction_column": "annotation"}, "turn it"),
     ],
 )
 def test_where_the_words_come_from(settings: dict[str, Any], instruction: str) -> None:
