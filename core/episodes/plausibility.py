@@ -63,23 +63,29 @@ def jittering(statistics: Statistics) -> np.ndarray:
 
 
 def _impossible_units(action: ActionConvention, statistics: Statistics) -> Iterator[str]:
-    """Yield a line for each dimension whose unit, by `scale`, cannot be a metre or a radian."""
+    """Yield a line for the dimensions that cannot be radians by `scale`, and one for metres."""
     rotation = rotation_columns(action) if action.rotation in ("euler_xyz", "axis_angle") else []
     low, high = np.abs(statistics.quantile(0.01)), np.abs(statistics.quantile(0.99))
-    largest = np.maximum(low, high)
+    values = np.maximum(low, high) * np.abs(action.scale)
+    radians, metres = {}, {}
     for d, name in enumerate(action.names):
         if gripper_of(action, d) is not None:
             continue
-        value = largest[d] * abs(action.scale[d])
         if action.frame == "joint" or d in rotation:
-            most = MOST_JOINT if action.frame == "joint" else MOST_ROTATION
-            if value > most:
-                yield (
-                    f"action {name} reaches {value:.4g} rad, {value / tau:.3g} turns; if the data "
-                    f"are in degrees, meaning.scale is {pi / 180:.6f} there"
-                )
-        elif value > MOST_DISTANCE:
-            yield (
-                f"action {name} reaches {value:.4g} m; if the data are in millimetres, "
-                "meaning.scale is 0.001 there"
-            )
+            if values[d] > (MOST_JOINT if action.frame == "joint" else MOST_ROTATION):
+                radians[name] = values[d]
+        elif values[d] > MOST_DISTANCE:
+            metres[name] = values[d]
+    if radians:
+        turns = max(radians.values()) / tau
+        yield (
+            f"{_reach(radians)} rad, {turns:.3g} turns; if the data are in degrees, meaning.scale "
+            f"is {pi / 180:.6f} there, and a gripper belongs under meaning.grippers"
+        )
+    if metres:
+        yield f"{_reach(metres)} m; if the data are in millimetres, meaning.scale is 0.001 there"
+
+
+def _reach(values: Mapping[str, float]) -> str:
+    verb = "reaches" if len(values) == 1 else "reach up to"
+    return f"action {', '.join(values)} {verb} {max(values.values()):.4g}"

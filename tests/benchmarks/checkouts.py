@@ -1,9 +1,11 @@
-"""Compare the speed of this checkout with another one: training, loading or evaluation.
+"""Compare the speed of this checkout with another one: training, loading, evaluation or import.
 
     git worktree add ../before v0.1
     python -m tests.benchmarks.checkouts training ../before --store STORE
     python -m tests.benchmarks.checkouts loader ../before --store STORE
     python -m tests.benchmarks.checkouts evaluation ../before --run RUN
+    python -m tests.benchmarks.checkouts import ../before --format lerobot --source SOURCE
+    python -m tests.benchmarks.checkouts show ../before --store STORE
 
 STORE holds the demonstrations of the recipe, recipes/data/tabletop_colours.zarr for example. RUN
 is the folder of a trained run that both checkouts can read: train it with the older one. Each
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 import tomli_w
 
@@ -87,6 +90,25 @@ def evaluation_speed(checkout: Path, options: argparse.Namespace) -> float:
     return float(results["time"]["steps_per_second"])
 
 
+def import_speed(checkout: Path, options: argparse.Namespace) -> float:
+    """Return how many imports of the source a minute has room for, each with its start."""
+    with TemporaryDirectory() as folder:
+        out = Path(folder, "out.zarr")
+        words = [options.format, options.source, out, *options.settings]
+        return _runs_per_minute(checkout, "import", *words)
+
+
+def show_speed(checkout: Path, options: argparse.Namespace) -> float:
+    """Return how often a minute has room for `joinery show STORE`, each with its start."""
+    return _runs_per_minute(checkout, "show", options.store)
+
+
+def _runs_per_minute(checkout: Path, *words: str | Path) -> float:
+    start = perf_counter()
+    run_in(checkout, "-m", "core.cli", *words)
+    return 60 / (perf_counter() - start)
+
+
 def compare(
     speed: Callable[[Path, argparse.Namespace], float], unit: str, options: argparse.Namespace
 ) -> None:
@@ -98,7 +120,7 @@ def compare(
         speeds = {checkout: speed(checkout, options) for checkout in order}
         here, other = speeds[HERE], speeds[options.other]
         ratios.append(here / other)
-        print(f"| {number} | {here:,.0f} | {other:,.0f} | {here / other:.3f} |", flush=True)
+        print(f"| {number} | {here:,.4g} | {other:,.4g} | {here / other:.3f} |", flush=True)
     print(f"\nmedian ratio {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
@@ -110,11 +132,17 @@ def _parser() -> argparse.ArgumentParser:
     training = commands.add_parser("training", help="the training step of a recipe")
     loader = commands.add_parser("loader", help="the batches of a recipe, without training")
     evaluation = commands.add_parser("evaluation", help="the rollouts of a trained run")
-    for command in (training, loader, evaluation):
+    importing = commands.add_parser("import", help="an import, with the start of the program")
+    show = commands.add_parser("show", help="what a store holds, with the start of the program")
+    for command in (training, loader, evaluation, importing, show):
         command.add_argument("other", type=Path, help="folder of the other checkout")
         command.add_argument("--rounds", type=int, default=7, help="default: 7")
-    for command in (training, loader):
+    for command in (training, loader, show):
         command.add_argument("--store", type=Path, required=True, help="the demonstrations")
+    importing.add_argument("--format", required=True, help="lerobot, for example")
+    importing.add_argument("--source", type=Path, required=True, help="the dataset")
+    importing.add_argument("--settings", nargs="*", default=[], help="key=value of both checkouts")
+    for command in (training, loader):
         command.add_argument(
             "--recipe",
             default="recipes/kosmos_lstm.toml",
@@ -127,18 +155,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+SPEEDS = {
+    "training": (training_speed, "samples/s"),
+    "loader": (loader_speed, "windows/s"),
+    "evaluation": (evaluation_speed, "steps/s"),
+    "import": (import_speed, "imports/min"),
+    "show": (show_speed, "times/min"),
+}
+
+
 def main() -> None:
     options = _parser().parse_args()
-    options.other = options.other.absolute()
-    if options.command == "training":
-        options.store = options.store.absolute()
-        compare(training_speed, "samples/s", options)
-    elif options.command == "loader":
-        options.store = options.store.absolute()
-        compare(loader_speed, "windows/s", options)
-    else:
-        options.run = options.run.absolute()
-        compare(evaluation_speed, "steps/s", options)
+    for name in ("other", "store", "run", "source"):
+        if name in options:
+            setattr(options, name, getattr(options, name).absolute())
+    compare(*SPEEDS[options.command], options)
 
 
 if __name__ == "__main__":

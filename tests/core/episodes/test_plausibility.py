@@ -40,11 +40,12 @@ def test_sound_numbers_are_not_suspected() -> None:
 
 def test_degrees_that_are_taken_for_radians() -> None:
     actions = np.stack([*RANDOM.uniform(-190, 190, (2, 500)), np.arange(500) / 5], axis=1)
-    first, second = lines(joints(), actions)
-    assert first.startswith("action a reaches 18")
-    assert "rad, 29." in first or "rad, 30" in first
-    assert "meaning.scale is 0.017453 there" in first
-    assert second.startswith("action b reaches ")
+    (line,) = lines(joints(), actions)
+    assert line.startswith("action a, b reach up to 18")
+    assert "rad, 29." in line or "rad, 30" in line
+    assert "meaning.scale is 0.017453 there" in line
+    (line,) = lines(joints(), actions * [1, 0, 1])[1:]  # the other joint stands still
+    assert line.startswith("action a reaches 18")
     assert lines(joints(scale=np.pi / 180), actions) == []
 
 
