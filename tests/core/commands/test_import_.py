@@ -86,6 +86,21 @@ def test_an_instruction_of_a_task_that_no_episode_has(folder, tmp_path, capsys):
     assert "suspicious: tasks" not in capsys.readouterr().out
 
 
+def test_a_meaning_that_was_forgotten_is_corrected_without_a_new_import(folder, tmp_path, capsys):
+    out, mapping = tmp_path / "out.zarr", tmp_path / "mapping.toml"
+    words = ["npz", str(folder), str(out), "fps=5", "--jobs", "1"]
+    assert main(words) == 0
+    mapping.write_text("[meaning]\nscale = [0.5, 1.0]")
+    capsys.readouterr()
+    assert main([*words, "--mapping", str(mapping)]) == 1
+    error = capsys.readouterr().err
+    assert "action.scale: (1.0, 1.0) there, (0.5, 1.0) here; correct it with joinery edit" in error
+    assert edit([str(out), "--mapping", str(mapping)]) == 0
+    assert EpisodeStore(out).info.action.scale == (0.5, 1.0)
+    assert main([*words, "--mapping", str(mapping)]) == 0
+    assert "0 episodes imported" in capsys.readouterr().out
+
+
 def test_a_second_dataset_is_called_by_its_folder(folder, tmp_path, capsys):
     """Most formats number episodes, so those of two days have the same names."""
     out, tuesday = tmp_path / "all.zarr", tmp_path / "tuesday"
