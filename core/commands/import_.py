@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from core.commands.command import command, local_path, positive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from rich.console import Console
 
     from core.formats.contracts import EpisodeSource
@@ -76,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
             skip_bad=arguments.skip_bad,
         )
     _show_summary(summary, arguments.out, console)
+    if hasattr(source, "doubts"):
+        _show_doubts(source.doubts, arguments.out, console)
     return 0
 
 
@@ -106,6 +110,23 @@ def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> No
         console.print(f"skipped {len(summary.skipped)}:")
         for episode, reason in summary.skipped.items():
             console.print(f"  {episode}: {reason}", highlight=False, markup=False)
+
+
+def _show_doubts(
+    doubts: "Callable[[set[str]], Iterable[str]]", out: Path, console: "Console"
+) -> None:
+    """Print which settings no episode fits, and how to correct that without a new import."""
+    from core.store.store import EpisodeStore
+
+    lines = list(doubts({instruction for _, instruction in EpisodeStore(out).tasks}))
+    for line in lines:
+        console.print(f"suspicious: {line}", highlight=False, markup=False)
+    if lines:
+        console.print(
+            f"  joinery edit {out} tasks=... groups instructions to tasks, too",
+            highlight=False,
+            markup=False,
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -20,6 +19,7 @@ from core.environments.workers import (
     open_workers,
 )
 from core.errors import DataError, did_you_mean
+from core.system.processes import core_count
 
 # A worker process first imports the script that started it, and thereby this module. Only then does
 # the worker limit the number of threads of numpy, and only after that may numpy be imported. So
@@ -119,11 +119,6 @@ def collect(
         with open_workers(spec, count, timeout) as open_processes:
             record(writer, schedule, run_attempts(open_processes, schedule, noise), progress)
     return _summary(out, schedule, len(writer.committed) - episodes_before)
-
-
-def core_count() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _describe_environment(spec: EnvironmentSpec) -> Description:

@@ -143,7 +143,7 @@ def incompatibilities(
     if source.frame != target.frame:
         yield (
             f"frame: {source.frame} here, {target.frame} there; converting them needs the "
-            "robot's pose at every frame"
+            "robot's pose at every frame, so import the same frame from both"
         )
     yield from _rate_incompatibilities(source, target, ratio)
     columns = _named_rotation_columns(target, rotation_names)
@@ -164,7 +164,7 @@ def _rate_incompatibilities(
     elif abs(source.rate - target.rate * round(ratio)) > 1e-6 * source.rate:
         yield (
             f"rate: {source.rate:g} Hz here and {target.rate:g} Hz there do not agree with "
-            f"{ratio:g} frames here for one there"
+            f"{ratio:g} frames here for one there; correct meaning.rate or fps with joinery edit"
         )
     if round(ratio) > 1 and (source.mode, source.frame) == ("delta", "tool"):
         yield (
@@ -184,7 +184,7 @@ def _rotation_incompatibilities(
         yield (
             f"rotation: {source.rotation} here, {target.rotation} there, {ratio:g} frames here for "
             "one there; a movement in Euler angles may be a turn or a difference of angles, and "
-            "the data do not say which"
+            "the data do not say which; import the same layout at the same rate from both"
         )
     if any(target.scale[column] == 0 for column in target_columns):
         yield "scale: a rotation has scale 0 there; import it with its real scale"
@@ -193,7 +193,8 @@ def _rotation_incompatibilities(
             yield (
                 f"rotation: {convention.rotation} takes {SIZES[convention.rotation]} dimensions, "
                 f"and it is not clear which of {', '.join(convention.names)} these are: they must "
-                "be all that drive no gripper, or follow the three of the position"
+                "be all that drive no gripper, or follow the three of the position; declare the "
+                "grippers with joinery edit, or select these dimensions when you import"
             )
 
 

@@ -1,29 +1,30 @@
 """Images that are read when they are needed, so that long episodes fit into memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 
 import numpy as np
 
 # An episode whose images take at most this many bytes is read whole, which saves time.
 WHOLE_BYTES = 2**26
+UINT8 = np.dtype(np.uint8)
 Read = Callable[[int, int], np.ndarray]
 
 
 class Frames:
-    """Images (n Y X 3) uint8 that are read in stretches: `frames[10:20]` reads ten of them.
+    """Images (n Y X 3) that are read in stretches: `frames[10:20]` reads ten of them.
 
     A writer asks for stretches in order, so a reader that decodes a video can go on where the
     stretch before ended.
 
-    read: returns the images from one index up to another, (m Y X 3) uint8.
+    read: returns the images from one index up to another, (m Y X 3).
+    dtype: uint8, or how a format holds them before they are converted.
     """
 
-    dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, shape: tuple[int, ...], read: Read) -> None:
-        self.shape = shape
+    def __init__(self, shape: tuple[int, ...], read: Read, dtype: np.dtype = UINT8) -> None:
+        self.shape, self.dtype = shape, dtype
         self._read = read
 
     def __len__(self) -> int:
@@ -48,6 +49,15 @@ Images = np.ndarray | Frames
 """Images of one camera in an episode, (n Y X 3) uint8: an array, or images that are read later."""
 
 
-def images_of(shape: tuple[int, ...], read: Read) -> Images:
+def images_of(shape: tuple[int, ...], read: Read, dtype: np.dtype = UINT8) -> Images:
     """Return images (n Y X 3) as an array if they take little memory, and else as `Frames`."""
-    return read(0, shape[0]) if prod(shape) <= WHOLE_BYTES else Frames(shape, read)
+    is_small = prod(shape) * dtype.itemsize <= WHOLE_BYTES
+    return read(0, shape[0]) if is_small else Frames(shape, read, dtype)
+
+
+def stretches_of(images: Images) -> Iterator[np.ndarray]:
+    """Yield all images in order, in stretches (m Y X 3) that take little memory each."""
+    frame_bytes = max(1, prod(images.shape[1:]) * images.dtype.itemsize)
+    step = max(1, WHOLE_BYTES // frame_bytes)
+    for start in range(0, len(images), step):
+        yield images[start : start + step]

@@ -18,10 +18,13 @@ JITTER_SHARE = 1e-3
 # The largest angles and distances that are believed: a joint that turns twice in each direction, a
 # rotation of one turn (with a margin for rounding), and a hand ten metres away.
 MOST_JOINT, MOST_ROTATION, MOST_DISTANCE = 2 * tau, 1.01 * tau, 10.0
+# The middle 98 % of a gripper's values may exceed the values that close and open it by this share
+# of their distance.
+GRIPPER_MARGIN = 0.25
 
 
 def implausible_numbers(info: StoreInfo, statistics: Mapping[str, Statistics]) -> Iterator[str]:
-    """Yield a line for each dimension that never changes, jitters, has outliers or a wrong unit.
+    """Yield a line for each dimension that never changes, jitters, has outliers or a wrong meaning.
 
     statistics: of "action" and "proprio".
     """
@@ -41,7 +44,13 @@ def implausible_numbers(info: StoreInfo, statistics: Mapping[str, Statistics]) -
             elif has_outliers(least, low[d], high[d], most):
                 usual = f"98 % of it from {low[d]:.4g} to {high[d]:.4g}"
                 yield f"{feature} {name} reaches from {least:.4g} to {most:.4g}, {usual}"
-    yield from _impossible_units(info.action, statistics["action"])
+    yield from impossible_meanings(info.action, statistics["action"])
+
+
+def impossible_meanings(action: ActionConvention, statistics: Statistics) -> Iterator[str]:
+    """Yield a line for each action dimension that cannot mean what the convention says."""
+    yield from _impossible_units(action, statistics)
+    yield from _impossible_grippers(action, statistics)
 
 
 def has_outliers(least: float, low: float, high: float, most: float) -> bool:
@@ -84,6 +93,23 @@ def _impossible_units(action: ActionConvention, statistics: Statistics) -> Itera
         )
     if metres:
         yield f"{_reach(metres)} m; if the data are in millimetres, meaning.scale is 0.001 there"
+
+
+def _impossible_grippers(action: ActionConvention, statistics: Statistics) -> Iterator[str]:
+    """Yield a line for each gripper whose values are not between those that close and open it.
+
+    Such a gripper would be taken for open or closed throughout.
+    """
+    low, high = statistics.quantile(0.01), statistics.quantile(0.99)
+    for gripper in action.grippers:
+        d, (least, most) = gripper.dimension, sorted((gripper.closed, gripper.open))
+        margin = GRIPPER_MARGIN * (most - least)
+        if low[d] < least - margin or high[d] > most + margin:
+            yield (
+                f"action {action.names[d]} reaches from {low[d]:.4g} to {high[d]:.4g}, and as a "
+                f"gripper it is closed at {gripper.closed:g} and open at {gripper.open:g}; correct "
+                "meaning.grippers"
+            )
 
 
 def _reach(values: Mapping[str, float]) -> str:

@@ -4,7 +4,11 @@ from core.episodes.correction import (
     ConventionOverride as ConventionOverride,
     override_convention as override_convention,
 )
-from core.formats.arrays import read_npy as read_npy, read_npz as read_npz
+from core.formats.arrays import (
+    npz_names as npz_names,
+    read_npy as read_npy,
+    read_npz as read_npz,
+)
 from core.formats.columns import (
     ArrayKind as ArrayKind,
     Column as Column,
@@ -31,6 +35,7 @@ from core.formats.images import (
     as_images as as_images,
     decode_depth as decode_depth,
     decode_images as decode_images,
+    encoded_size as encoded_size,
     guess_white as guess_white,
 )
 from core.formats.info import (

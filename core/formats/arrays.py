@@ -18,12 +18,23 @@ HEADER_READERS = {
 }
 
 
+class _PythonObjectsError(Exception):
+    """An array holds Python objects: reading it would unpickle them, which can run any code."""
+
+
+REFUSED = (
+    "holds Python objects, which might run code and are not loaded; save it as numbers or text"
+)
+
+
 def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz file, or the arrays in `names`; the result is read-only.
 
-    Raises DataError, naming the file, if the file is missing, damaged or cut off, or if it lacks an
-    array in `names`. Also raises DataError for an array of Python objects, because reading such an
-    array would unpickle it, and unpickling can run any code.
+    An array of Python objects is left out, since reading it would unpickle it, and unpickling can
+    run any code.
+
+    Raises DataError, naming the file, if the file is missing, damaged or cut off, or if an array in
+    `names` is missing or holds Python objects.
     """
     size = file_size(file)
     try:
@@ -37,10 +48,14 @@ def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.n
                 if name not in members:
                     suggestion = did_you_mean(name, [*members])
                     raise DataError(f"{file}: has no array '{name}'{suggestion}")
-            return {
-                name: _parse_npy(_read_member(archive, members[name], size))
-                for name in names or members
-            }
+            arrays = {}
+            for name in names or members:
+                try:
+                    arrays[name] = _parse_npy(_read_member(archive, members[name], size))
+                except _PythonObjectsError:
+                    if names:
+                        raise DataError(f"{file}: '{name}' {REFUSED}") from None
+            return arrays
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damage can make zipfile and numpy raise anything
@@ -49,11 +64,26 @@ def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.n
         ) from None
 
 
+def npz_names(file: Path) -> list[str]:
+    """Return the names of all arrays in an .npz file, also of those that `read_npz` leaves out."""
+    file_size(file)
+    try:
+        with ZipFile(file) as archive:
+            names = archive.namelist()
+    except Exception as error:  # noqa: BLE001 - damage can make zipfile raise anything
+        raise DataError(
+            f"{file}: damaged or no .npz file ({one_line(error)}); copy it again"
+        ) from None
+    return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+
+
 def read_npy(file: Path) -> np.ndarray:
     """Read the array of an .npy file, read-only; raises DataError as `read_npz` does."""
     file_size(file)
     try:
         return _parse_npy(file.read_bytes())
+    except _PythonObjectsError:
+        raise DataError(f"{file}: {REFUSED}") from None
     except Exception as error:  # noqa: BLE001 - damage makes numpy raise almost anything
         raise DataError(
             f"{file}: damaged or no .npy file ({one_line(error)}); copy it again"
@@ -63,7 +93,8 @@ def read_npy(file: Path) -> np.ndarray:
 def _parse_npy(data: bytes) -> np.ndarray:
     """Return the array in the bytes of an .npy file, as a view of these bytes.
 
-    Raises ValueError if the bytes are more or fewer than the header says.
+    Raises ValueError if the bytes are more or fewer than the header says, and
+    _PythonObjectsError for an array of Python objects.
     """
     stream = BytesIO(data)
     version = np.lib.format.read_magic(stream)
@@ -71,7 +102,7 @@ def _parse_npy(data: bytes) -> np.ndarray:
         raise ValueError(f"version {version} of numpy's format")
     shape, fortran_order, dtype = HEADER_READERS[version](stream)
     if dtype.hasobject:
-        raise ValueError("Python objects, which might run code, are not loaded")
+        raise _PythonObjectsError
     claimed, available = prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if claimed != available:
         raise ValueError(f"{dtype} {shape} take {claimed:,} bytes, and {available:,} are there")

@@ -125,10 +125,11 @@ def select_numbers(entry: str, columns: Mapping[str, Column]) -> Selected:
     Raises ConfigError if the numbers in brackets are no numbers of the column.
     """
     name = column_of(entry, columns)
-    width = columns[name].width
-    if not 1 <= width <= MAX_WIDTH:
+    shape, width = columns[name].shape, columns[name].width
+    if min(shape, default=1) < 1 or width > MAX_WIDTH:
+        numbers = " x ".join(f"{length:,}" for length in shape)
         raise DataError(
-            f"'{name}' holds {width:,} numbers a frame, expected 1 to {MAX_WIDTH:,}; name another"
+            f"'{name}' holds {numbers} numbers a frame, expected 1 to {MAX_WIDTH:,}; name another"
         )
     if entry == name:
         return Selected(name, 0, width)
@@ -204,7 +205,8 @@ def join_columns(columns: Sequence[np.ndarray], length: int, where: str) -> np.n
     for column in columns:
         if column.dtype.kind not in "uifb" or column.ndim < 1 or len(column) != length:
             raise DataError(
-                f"{where}: {column.dtype} {column.shape}, expected numbers of {length} frames"
+                f"{where}: {column.dtype} {column.shape}, expected numbers of {length} frames; "
+                "name another"
             )
     # Numbers too large for float32 become infinite here; a store refuses infinite numbers later.
     with np.errstate(over="ignore"):

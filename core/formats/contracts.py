@@ -23,7 +23,9 @@ class EpisodeSource(Protocol):
     pickled copy of the source, and open files cannot be pickled. So a source holds only paths and
     positions in files, and opens the files in `read`.
 
-    A source may also have `notes`, lines to show before the import: what is left out, for example.
+    A source may also have `notes`, lines to show before the import: what is left out, for example;
+    and `doubts(instructions)`, which returns lines to show after it, given the instructions of all
+    episodes: settings that no episode fits, for example.
     """
 
     info: StoreInfo

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from core.episodes.episode import Episode
+from core.episodes.spread import spread_evenly
 from core.errors import DataError
 from core.formats.contracts import EpisodeSource
 from core.store.store import EpisodeStore
@@ -63,7 +64,8 @@ def _differing(
     """
     common = [name for name in ids if index_of[name] is not None]
     differing, compared, first_error = [], 0, None
-    for name in [*_spread(common, COMPARED), *common]:
+    some = [common[index] for index in spread_evenly(len(common), COMPARED)]
+    for name in [*some, *common]:
         if compared == min(COMPARED, len(common)):
             break
         try:
@@ -78,7 +80,8 @@ def _differing(
     if first_error and not compared:
         raise DataError(
             f"{store.path}: holds episodes of the same names, and whether they are this source's "
-            f"cannot be told: none of them can be read here ({first_error})"
+            f"cannot be told: none of them can be read here ({first_error}); repair the source, "
+            "or import it into a new store"
         )
     return differing
 
@@ -102,9 +105,3 @@ def _is_at(episode: Episode, store: EpisodeStore, index: int) -> bool:
         and np.array_equal(episode.actions, store.actions(index, 0, length))
         and np.array_equal(episode.proprio, store.proprio(index, 0, length))
     )
-
-
-def _spread(episodes: Sequence[str], count: int) -> list[str]:
-    """Return at most `count` of the episodes, spread evenly, the first and the last among them."""
-    chosen = np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)
-    return [episodes[index] for index in dict.fromkeys(chosen.tolist())]

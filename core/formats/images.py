@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 
-from core.episodes.frames import Images, images_of
+from core.episodes.frames import Images, images_of, stretches_of
 from core.errors import DataError
 from core.formats.damage import check_claimed_size
 from core.system.optional_imports import import_optional
@@ -17,13 +17,15 @@ WHITES = {"f": (1.0, 255.0), "u": (255.0, 65535.0), "i": (255.0, 65535.0)}
 OVERSHOOT = 1.25
 
 
-def guess_white(array: np.ndarray) -> float:
+def guess_white(array: Images) -> float:
     """Return which value stands for white in images: the least that no value exceeds."""
-    if array.dtype.kind not in WHITES or array.dtype == np.uint8:
+    kind = array.dtype.kind
+    if kind not in WHITES or array.dtype == np.uint8:
         return 255.0
-    usual = WHITES[array.dtype.kind]
-    most = float(array.max()) if array.size else 0.0
-    return next((white for white in usual if most <= _limit(array, white)), usual[-1])
+    usual = WHITES[kind]
+    stretches = stretches_of(array) if array.ndim else [np.asarray(array)]
+    most = max((float(stretch.max()) for stretch in stretches if stretch.size), default=0.0)
+    return next((white for white in usual if most <= _limit(kind, white)), usual[-1])
 
 
 def as_images(array: Images, where: str, white: float, *, told: bool = False) -> Images:
@@ -38,7 +40,10 @@ def as_images(array: Images, where: str, white: float, *, told: bool = False) ->
     """
     kind = array.dtype.kind
     if array.ndim != 4 or array.shape[3] != 3 or kind not in "uif":
-        raise DataError(f"{where}: {array.dtype} {array.shape} are no pictures (n rows columns 3)")
+        raise DataError(
+            f"{where}: {array.dtype} {array.shape} are no pictures (n rows columns 3); name others "
+            "under cameras"
+        )
     if array.dtype == np.uint8:
         return array
     smaller = max((value for value in WHITES[kind] if value < white), default=0.0)
@@ -48,12 +53,15 @@ def as_images(array: Images, where: str, white: float, *, told: bool = False) ->
         nonlocal brightest
         stretch = array[start:stop]
         if not stretch.size or not np.isfinite(stretch).all():
-            raise DataError(f"{where}: values that are not finite are no pictures")
+            raise DataError(f"{where}: values that are not finite are no pictures; correct them")
         least, most = float(stretch.min()), float(stretch.max())
         brightest = max(brightest, most)
-        if least < white - _limit(stretch, white):
-            raise DataError(f"{where}: a value of {least:g}, below 0, is in no picture")
-        if most > _limit(stretch, white):
+        if least < white - _limit(kind, white):
+            raise DataError(
+                f"{where}: a value of {least:g}, and a picture's are from 0 to {white:g}; shift "
+                "and scale them before you import"
+            )
+        if most > _limit(kind, white):
             raise DataError(
                 f"{where}: a value of {most:g}, and white is {white:g} in the first episode; say "
                 f"white = {guess_white(stretch):g}, or leave the episode out"
@@ -69,9 +77,19 @@ def as_images(array: Images, where: str, white: float, *, told: bool = False) ->
     return images_of(array.shape, convert)
 
 
-def _limit(array: np.ndarray, white: float) -> float:
-    """Return the largest value of images in which `white` is white."""
-    return white * OVERSHOOT if array.dtype.kind == "f" else white
+def _limit(kind: str, white: float) -> float:
+    """Return the largest value of images, of a kind of number, in which `white` is white."""
+    return white * OVERSHOOT if kind == "f" else white
+
+
+def encoded_size(data: bytes, where: str) -> tuple[int, int]:
+    """Return the number of rows and of columns of a compressed image, without decoding it."""
+    pillow = import_optional("PIL.Image")
+    try:
+        with pillow.open(BytesIO(data)) as image:
+            return int(image.height), int(image.width)
+    except Exception as error:  # noqa: BLE001 - a damaged image can make Pillow raise anything
+        raise _undecodable(where, error) from None
 
 
 def decode_images(encoded: Sequence[bytes], rows: int, columns: int, where: str) -> Images:
@@ -85,7 +103,10 @@ def decode_images(encoded: Sequence[bytes], rows: int, columns: int, where: str)
 
     def decode(start: int, stop: int) -> np.ndarray:
         frames = [
-            _as_rgb(_decode(encoded[number], rows, columns, f"{where}, frame {number}"))
+            _as_rgb(
+                _decode(encoded[number], rows, columns, f"{where}, frame {number}"),
+                f"{where}, frame {number}",
+            )
             for number in range(start, stop)
         ]
         return np.stack(frames) if frames else np.empty((0, rows, columns, 3), np.uint8)
@@ -102,10 +123,13 @@ def decode_depth(encoded: Sequence[bytes], rows: int, columns: int, where: str) 
     for number, data in enumerate(encoded):
         frame = _decode(data, rows, columns, f"{where}, frame {number}")
         if frame.ndim != 2:
-            raise DataError(f"{where}, frame {number}: has {frame.shape[2]} channels, expected one")
+            raise DataError(
+                f"{where}, frame {number}: has {frame.shape[2]} channels, expected one; name it "
+                "under cameras"
+            )
         frames.append(frame[..., None])
     if not frames:
-        raise DataError(f"{where}: holds no images")
+        raise DataError(f"{where}: holds no images; leave it out")
     return np.stack(frames)
 
 
@@ -115,8 +139,9 @@ def _decode(data: bytes, rows: int, columns: int, where: str) -> np.ndarray:
     try:
         with pillow.open(BytesIO(data)) as image:
             if (image.height, image.width) != (rows, columns):
-                raise ValueError(
-                    f"{image.height} x {image.width} pixels instead of {rows} x {columns}"
+                raise DataError(
+                    f"{where}: has {image.height} x {image.width} pixels, expected {rows} x "
+                    f"{columns}; correct the size that the dataset declares, or resize the images"
                 )
             check_claimed_size(3 * rows * columns, len(data), where)
             plain = image.mode in ("L", "RGB", "I", "I;16", "I;16B", "I;16L", "F")
@@ -124,11 +149,23 @@ def _decode(data: bytes, rows: int, columns: int, where: str) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged image can make Pillow raise anything
-        raise DataError(f"{where}: cannot be decoded ({one_line(error)})") from None
+        raise _undecodable(where, error) from None
 
 
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """Convert an image (Y X) or (Y X 3) to (Y X 3) uint8; wider numbers have 16 bits."""
+def _undecodable(where: str, error: Exception) -> DataError:
+    return DataError(f"{where}: cannot be decoded ({one_line(error)}); copy it again")
+
+
+def _as_rgb(image: np.ndarray, where: str) -> np.ndarray:
+    """Convert an image (Y X) or (Y X 3) to (Y X 3) uint8; wider integers have 16 bits.
+
+    Raises DataError for other numbers, of which nothing says what white is.
+    """
     if image.dtype != np.uint8:
+        if image.dtype.kind == "f" or image.min() < 0 or image.max() > 65535:
+            raise DataError(
+                f"{where}: {image.dtype} from {image.min():g} to {image.max():g}, expected 8 or 16 "
+                "bits; keep it as a depth feature, or convert it before you import"
+            )
         image = np.rint(image.astype(np.float64) * (255 / 65535)).astype(np.uint8)
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)

@@ -4,7 +4,6 @@ Several processes may read and encode episodes, but only the process that runs t
 store. An import that was interrupted continues where it stopped.
 """
 
-import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -22,11 +21,11 @@ from core.store.codecs import Codec
 from core.store.segment import EncodedEpisode
 from core.store.store import EpisodeStore
 from core.store.writer import SEGMENT_BYTES, StoreWriter, check_episode
-from core.system.processes import set_up_worker_process
+from core.system.processes import core_count, set_up_worker_process, usable_memory
 from core.system.strict import one_line
 
 Outcome = EncodedEpisode | DataError
-# Memory of the machine for each process that reads. A process takes at most about half of it: the
+# Usable memory for each process that reads. A process takes at most about half of it: the
 # encoded frames of a long episode, and one stretch of its images.
 JOB_BYTES = 2**31
 
@@ -91,7 +90,7 @@ def import_episodes(
                 elif skip_bad:
                     skipped[episode] = str(outcome)
                 else:
-                    raise _named(outcome, episode)
+                    raise _named(outcome, episode, has_others=done > 1)
                 progress(done, len(ids))
         except BaseException:
             writer.commit()  # before outcomes.close(), which waits for processes to end
@@ -116,15 +115,19 @@ def import_episodes(
     )
 
 
-def _named(error: DataError, episode: str) -> DataError:
-    """Return an error that names the episode; some errors name only the file."""
-    return error if episode in str(error) else DataError(f"episode {episode!r}: {error}")
+def _named(error: DataError, episode: str, *, has_others: bool) -> DataError:
+    """Return an error that names the episode, since some name only the file, and a way past it.
+
+    has_others: whether another episode could be read. If not, all may have the same fault.
+    """
+    where = "" if episode in str(error) else f"episode {episode!r}: "
+    way = "; --skip-bad imports the others" if has_others else ""
+    return DataError(f"{where}{error}{way}")
 
 
 def usual_jobs() -> int:
     """Return how many processes read if the user does not say: as cores and memory allow."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(os.cpu_count() or 1, memory // JOB_BYTES))
+    return max(1, min(core_count(), usable_memory() // JOB_BYTES))
 
 
 def _explain_codec(writer: StoreWriter, camera: str) -> str:

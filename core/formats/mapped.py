@@ -1,6 +1,6 @@
 """Makes episodes of a dataset's columns, by the settings that all formats share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,6 +96,17 @@ class MappedSource:
             features={name: self._feature(recording, name) for name in plan.features},
         )
 
+    def doubts(self, instructions: Collection[str]) -> Iterator[str]:
+        """Yield a line for each instruction of `tasks` that no episode has.
+
+        instructions: those of all episodes. They are known after an import, since most formats hold
+            them in their episodes.
+        """
+        for instruction, task in self._task_of.items():
+            if instruction not in instructions:
+                suggestion = did_you_mean(instruction, sorted(instructions))
+                yield f"tasks.{task}: no episode is told '{instruction}'{suggestion}"
+
     def _instruction(self, recording: Recording) -> str:
         """Return the words of an episode; raises DataError if there are none."""
         if self.mapping.instruction:
@@ -126,7 +137,8 @@ class MappedSource:
         if array.shape != (recording.length, *feature.shape) or not fits:
             raise DataError(
                 f"{recording.where}, {key}: {array.dtype} {array.shape}, expected "
-                f"{feature.dtype} {(recording.length, *feature.shape)}"
+                f"{feature.dtype} {(recording.length, *feature.shape)}; leave the episode out, or "
+                f"the feature '{name}'"
             )
         return array.astype(feature.dtype, copy=False)
 
@@ -144,14 +156,14 @@ def _join(recording: Recording, selection: Sequence[Selected]) -> np.ndarray:
         if array.ndim < 1 or len(array) != recording.length:
             raise DataError(
                 f"{where}: {array.dtype} {array.shape}, expected numbers of {recording.length} "
-                "frames"
+                "frames; name another, or leave the episode out"
             )
     chosen = [part.of(arrays[part.column]) for part in selection]
     for part, array in zip(selection, chosen, strict=True):
         if array.shape[1] != part.stop - part.first:
             raise DataError(
-                f"{where}: {array.shape[1]} numbers a frame, and {part.stop - part.first} in the "
-                "first episode"
+                f"{where}: {array.shape[1]} numbers a frame, expected {part.stop - part.first}; "
+                "leave the episode out, or import it into another store"
             )
     return join_columns(chosen, recording.length, where)
 
@@ -171,8 +183,11 @@ def _words(recording: Recording, key: str, texts: Mapping[int, str]) -> str:
         if isinstance(first, np.ndarray):
             return bytes(first[first != 0].tolist()).decode().strip()
         return str(first).strip()
-    except (LookupError, TypeError, ValueError):  # no such text, or no UTF-8
-        raise DataError(f"{recording.where}, {key}: holds no text") from None
+    except (LookupError, TypeError, ValueError):  # no such text, a character above 255, or no UTF-8
+        raise DataError(
+            f"{recording.where}, {key}: holds no text; name another instruction_column, or say "
+            "instruction = ..."
+        ) from None
 
 
 # ------------------------------------------------------------------------------------ the plan
@@ -196,6 +211,11 @@ def make_plan(description: Description, mapping: SourceMapping) -> Plan:
     if words and not _holds_words(columns.get(words)):
         expected["text"] = [words]
     kinds: dict[str, ArrayKind] = {name: column.kind for name, column in columns.items()}
+    if mapping.action is None and (missing := [key for key in action if key not in columns]):
+        raise ConfigError(
+            f"{description.where}: there is no {description.noun} '{missing[0]}'"
+            f"{did_you_mean(missing[0], [*columns])}; say action = ..."
+        )
     check_mapping(description.where, description.noun, expected, kinds)
     action_parts = tuple(select_numbers(entry, columns) for entry in action)
     proprio_parts = tuple(select_numbers(entry, columns) for entry in proprio)
@@ -299,6 +319,8 @@ def _convention(
     recorded, guess = description.convention, description.guess
     if recorded is not None and _is_whole(action, description.action, description.columns):
         convention, assumed = recorded, dict(description.assumed)
+        if convention.rate == description.fps:
+            convention = replace(convention, rate=fps)  # which the user may have corrected
     else:
         names = selected_names(action, description.columns)
         if not names:

@@ -145,6 +145,7 @@ def _unexpected_conventions(expected: ActionConfig, recorded: ActionConvention) 
         if expectation is not None and expectation != convention:
             mistakes.append(
                 f"action.{key}: the recipe expects {expectation!r}, "
-                f"the store's actions are {convention!r}"
+                f"the store's actions are {convention!r}; correct the recipe, or what is wrong in "
+                "the store with joinery edit"
             )
     return mistakes

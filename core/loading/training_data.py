@@ -10,6 +10,7 @@ import torch
 from core.contracts.parts import ActionSpec
 from core.episodes.episode import Feature, StoreInfo
 from core.episodes.normalization import BOUNDED, Normalizer
+from core.episodes.plausibility import impossible_meanings
 from core.errors import ConfigError, did_you_mean
 from core.loading.dataset import Dataset
 from core.loading.held_out import Split, episode_ids, hold_out
@@ -211,11 +212,17 @@ class TrainingData:
             yield "; ".join(notes)
 
     def doubts(self) -> Iterator[str]:
-        """Yield a line for what is assumed, and each dimension that normalisation does not suit."""
+        """Yield a line for what is assumed, and for each dimension that looks wrong.
+
+        Its unit or its gripper cannot be, or normalisation does not suit its values.
+        """
         for dataset in self.datasets:
             where = f"{dataset.label}: " if dataset.label else ""
             if assumed := dataset.view.store.info.assumed:
                 yield f"warning: {where}assumed: {', '.join(assumed)}; joinery show says why"
+            action = dataset.view.info.action
+            for line in impossible_meanings(action, dataset.view.statistics["action"]):
+                yield f"warning: {where}{line}; joinery edit corrects it"
             for line in doubtful_normalization(dataset):
                 yield f"warning: {where}{line}"
 

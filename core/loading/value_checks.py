@@ -16,6 +16,9 @@ MOST_CLIPPED, MUCH_CLIPPED = 0.5, 0.05
 # With "min_max", the middle 98 % of a dimension's values should fill at least this share of
 # [-1, 1].
 LEAST_FILLED = 0.1
+# Without clipping, no value should be further from 0 than this after normalisation, which leaves
+# usual values within 1 or a few deviations.
+MOST_NORMALISED = 50.0
 
 
 def meaningless_normalization(dataset: Dataset) -> Iterator[str]:
@@ -31,6 +34,7 @@ def doubtful_normalization(dataset: Dataset) -> Iterator[str]:
         if share > MUCH_CLIPPED:
             yield _clipping(name, share, reach)
     yield from _squeezed(dataset)
+    yield from _far_out(dataset)
     numbers, normalizer = dataset.view.statistics["action"], dataset.action_normalizer
     if normalizer.method not in ("none", "clip_range"):
         yield from _stretched("action", dataset.view.info.action.names, numbers, normalizer)
@@ -74,6 +78,21 @@ def _squeezed(dataset: Dataset) -> Iterator[str]:
             yield (
                 f"action.normalization: with min_max, 98 % of action {name} fill only "
                 f'{usual[d] / whole[d]:.1%} of [-1, 1]; choose "quantile_clipped"'
+            )
+
+
+def _far_out(dataset: Dataset) -> Iterator[str]:
+    """Yield a line for each action dimension whose outliers are huge targets for the network."""
+    normalizer, numbers = dataset.action_normalizer, dataset.view.statistics["action"]
+    if normalizer.method not in ("quantile", "mean_std"):
+        return
+    extremes = np.stack([numbers.min, numbers.max]).astype(np.float32)
+    farthest = np.abs(normalizer.normalize(extremes)).max(axis=0)
+    for d, name in enumerate(dataset.view.info.action.names):
+        if farthest[d] > MOST_NORMALISED:
+            yield (
+                f"action.normalization: with {normalizer.method}, outliers of action {name} are "
+                f'{farthest[d]:,.0f}, and usual values about 1; choose "quantile_clipped"'
             )
 
 

@@ -77,7 +77,7 @@ class StoreView:
         if not blocks:
             raise DataError(
                 f"{self.store.path}: no episode has {self.period} frames, "
-                "which make one of the policy's"
+                "which make one of the policy's; leave the store out, or name it first"
             )
         return {"action": Statistics.merge(blocks), "proprio": proprio}
 
@@ -221,7 +221,7 @@ def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[
     if names_clash or renamed_twice:
         raise DataError(
             f"{kind}s: two of {', '.join(recorded)} would have the same name, or one would have "
-            "two names"
+            "two names; choose others"
         )
 
 

@@ -10,6 +10,7 @@ from hashlib import blake2b
 import numpy as np
 
 from core.episodes.plausibility import implausible_numbers
+from core.episodes.spread import spread_evenly
 from core.report.store_numbers import names_by_feature, read_numbers
 from core.store.store import EpisodeStore
 
@@ -78,7 +79,7 @@ class _FrameCheck:
 
 def inspect(store: EpisodeStore) -> Inspection:
     """Inspect a store's tasks, its numbers, and some of its images; raises DataError for damage."""
-    episodes = _spread(len(store), DECODED_EPISODES)
+    episodes = spread_evenly(len(store), DECODED_EPISODES)
     # A store that another program wrote may hold infinities, whose differences are NaN.
     with np.errstate(invalid="ignore"):
         suspicions = [
@@ -179,7 +180,7 @@ def _check_frames(store: EpisodeStore, camera: str, episode: int) -> _FrameCheck
     shape, length = store.info.cameras[camera], int(store.length[episode])
     starts = np.arange(0, length, STRETCH_FRAMES)
     frame_count = pairs = repeated = single_colour = 0
-    for start in starts[_spread(len(starts), STRETCHES)].tolist():
+    for start in starts[spread_evenly(len(starts), STRETCHES)].tolist():
         count = min(STRETCH_FRAMES, length - start)
         frames = np.empty((count, shape.height, shape.width, 3), np.uint8)
         store.read_frames(camera, episode, start, start + count, frames)
@@ -200,12 +201,6 @@ def _is_single_colour(frame: np.ndarray) -> bool:
         np.ptp(pixels.reshape(-1, 3), axis=0).max() <= SINGLE_COLOUR_RANGE
         for pixels in (frame[::8, ::8], frame)
     )
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """Return at most `count` indices below `length`, spread evenly."""
-    indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
-    return list(np.unique(indices).tolist())
 
 
 def _first_names(names: Sequence[str], count: int = 5) -> str:

@@ -6,6 +6,7 @@ Readers apply all edits in order. A store with edits requires readers that know 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from core.episodes.correction import (
     renamed,
     without_told,
 )
-from core.episodes.episode import StoreInfo
+from core.episodes.episode import ActionConvention, StoreInfo
 from core.errors import ConfigError, DataError, did_you_mean
 from core.store.attributes import VERSION_WITH_EDITS, read_attributes, require_reader
 from core.store.layout import Task, checked_json, list_numbered, parse_checked, publish_file
@@ -52,7 +53,7 @@ class Edit:
     confirm: tuple[str, ...] = ()
     """properties that are assumed and right, "mode" for example; they then count as recorded."""
     fps: float | None = None
-    """frames per second."""
+    """frames per second; a control rate that was the same changes with it."""
     origin: str | None = None
     """where the data come from, and their licence."""
     instructions: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +77,10 @@ def edit_info(info: StoreInfo, edit: Edit) -> StoreInfo:
 
     Raises ConfigError or DataError for names or values that do not fit.
     """
-    action = override_convention(info.action, edit.meaning)
+    action = info.action
+    if edit.fps is not None and action.rate == info.fps:
+        action = _with_rate(action, edit.fps)
+    action = override_convention(action, edit.meaning)
     names = renamed(action.names, edit.action_names, "action_names")
     assumed = without_told(info.assumed, edit.meaning)
     if unknown := [key for key in edit.confirm if key not in assumed]:
@@ -96,6 +100,13 @@ def edit_info(info: StoreInfo, edit: Edit) -> StoreInfo:
         )
     except ValueError as error:
         raise DataError(f"edit: {error}") from None
+
+
+def _with_rate(action: ActionConvention, rate: float) -> ActionConvention:
+    try:
+        return replace(action, rate=rate)
+    except ValueError as error:
+        raise DataError(f"edit: fps: {error}") from None
 
 
 def edit_words(ids: Sequence[str], words: Iterable[Task], edit: Edit) -> list[Task]:
@@ -179,6 +190,12 @@ def _check_words(edit: Edit, words: Sequence[Task], ids: Sequence[str]) -> None:
         for texts in edit.tasks.values()
         for text in texts
         if text not in told
+    ]
+    repeated = Counter(text for texts in edit.tasks.values() for text in texts)
+    mistakes += [
+        f"tasks: '{text}' belongs to several; drop it from all but one"
+        for text, count in repeated.items()
+        if count > 1
     ]
     mistakes += [
         f"episodes: there is no episode '{name}'{did_you_mean(name, ids)}"

@@ -1,9 +1,32 @@
-"""Setup of worker processes."""
+"""Worker processes: how many the machine allows, and their setup."""
 
 import os
 import signal
 import threading
 from multiprocessing import parent_process
+from pathlib import Path
+
+# where Linux says how much memory a container may use, in its second and first version of cgroups
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def core_count() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_memory() -> int:
+    """Return the memory that this process may use: the machine's, or less in a container."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in MEMORY_LIMITS:
+        try:
+            memory = min(memory, int(file.read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return memory
 
 
 def set_up_worker_process() -> None:

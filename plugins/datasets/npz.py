@@ -17,6 +17,7 @@ from core.formats import (
     array_column,
     first_readable,
     guess_white,
+    npz_names,
     read_npz,
 )
 
@@ -61,6 +62,7 @@ class NpzReader:
     def _describe(self, file: Path) -> Description:
         arrays = read_npz(file)
         columns = {name: array_column(x, guess_white(x)) for name, x in arrays.items()}
+        left_out = [name for name in npz_names(file) if name not in arrays]
         has_words = INSTRUCTION in columns and columns[INSTRUCTION].kind == "text"
         return Description(
             where=str(file),
@@ -73,6 +75,7 @@ class NpzReader:
             origin=f"folder {self.folder.name}",
             instruction_column=INSTRUCTION if has_words else None,
             has_instruction=has_words,
+            notes=tuple(f"left out: {name}, Python objects" for name in left_out),
         )
 
     def ids(self) -> Sequence[str]:
@@ -103,7 +106,10 @@ class NpzReader:
 def _texts(file: Path, name: str, array: np.ndarray, length: int) -> list[str]:
     """Return the texts of an array that holds one, or one for each frame."""
     if array.dtype.kind != "U" or array.size not in (1, length):
-        raise DataError(f"{file}: {name} is {array.dtype} {array.shape}, expected one string")
+        raise DataError(
+            f"{file}: {name} is {array.dtype} {array.shape}, expected one string, or one for each "
+            "frame; say instruction = ..."
+        )
     return list(map(str, array.reshape(-1)))
 
 

@@ -143,6 +143,7 @@ def test_the_first_frame_that_can_be_read_describes_the_others(split: Path) -> N
     [
         ([(0, 10**15)], "lists frames 0 to 1000000000000000, which cannot be"),
         ([(0, 9_000_000), (0, 9_000_000)], "which cannot be"),
+        ([(0, 10**7)], "which cannot be"),  # the last of them has a number of eight digits
         ([(5, 3)], "lists frames 5 to 3"),
         ([1, 2], r"int64 \(2,\), expected the first and the last frame"),
         ([(0.5, 2.5)], r"float64 \(1, 2\), expected"),
@@ -151,6 +152,19 @@ def test_the_first_frame_that_can_be_read_describes_the_others(split: Path) -> N
 def test_recordings_that_cannot_be(split: Path, spans: Any, message: str) -> None:
     np.save(split / "ep_start_end_ids.npy", np.array(spans))
     with bounded(), pytest.raises(DataError, match=f"ep_start_end_ids.npy: .*{message}"):
+        read(split, episodes="play")
+
+
+def test_a_recording_is_cut_into_stretches_that_hold_each_frame_once(
+    split: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last frame of a recording belongs to it, and a full split has 10,000,000 frames."""
+    monkeypatch.setattr("plugins.environments.calvin.dataset.MAX_LENGTH", 4)
+    monkeypatch.setattr("plugins.environments.calvin.dataset.MAX_FRAMES", LAST + 1 - FIRST)
+    source = read(split, episodes="play")
+    assert [len(source.read(name)) for name in source.ids()] == [4, 4, 1, 4, 4, 3]
+    monkeypatch.setattr("plugins.environments.calvin.dataset.MAX_FRAMES", LAST - FIRST)
+    with pytest.raises(DataError, match="lists frames 100 to 119, which cannot be"):
         read(split, episodes="play")
 
 

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from core.commands.import_ import main
+from core.episodes import Frames
 from core.errors import ConfigError, DataError
 from core.store.store import EpisodeStore
 
 h5py = pytest.importorskip("h5py", reason="needs h5py (pip install -e '.[robomimic]')")
+from plugins.datasets.robomimic import single  # noqa: E402
 from plugins.datasets.robomimic.single import Hdf5, Hdf5Config  # noqa: E402
 
 LENGTHS = {"episode_2": 5, "episode_10": 4}
@@ -66,6 +68,21 @@ def test_files_are_read_as_written(tmp_path: Path, compressed: bool) -> None:
         np.testing.assert_array_equal(episode.proprio.ravel(), -np.arange(length * 14))
 
 
+def test_colours_of_compressed_images_may_have_been_exchanged(tmp_path: Path) -> None:
+    """OpenCV takes the first channel for blue, both when it writes and when it reads."""
+    folder = write(tmp_path / "aloha", compressed=True)
+    assert (
+        "say swap_red_blue = true or false" in read(folder).info.assumed["red and blue of images"]
+    )
+    source = read(folder, swap_red_blue=True)
+    assert "red and blue of images" not in source.info.assumed
+    found = source.read("episode_2").images["cam_high"]
+    np.testing.assert_array_equal(found, frames(5)[..., ::-1])
+    plain = read(write(tmp_path / "plain"), swap_red_blue=True)  # these say what they are
+    np.testing.assert_array_equal(plain.read("episode_2").images["cam_high"], frames(5))
+    assert "red and blue of images" not in read(tmp_path / "plain").info.assumed
+
+
 def test_attributes_give_rate_and_words(tmp_path: Path) -> None:
     folder = write(tmp_path / "aloha", fps=30, instruction="fold the shirt", success=True)
     source = Hdf5(Hdf5Config(where=("success == true",)), source=folder)
@@ -93,6 +110,31 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         source.read("episode_2")
     with pytest.raises(DataError, match="holds no episodes"):
         read(tmp_path)
+
+
+def test_images_of_floats_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are also read in stretches, if they are long."""
+    folder = write(tmp_path / "aloha")
+    for name, length in LENGTHS.items():
+        with h5py.File(folder / f"{name}.hdf5", "a") as file:
+            del file["observations/images/cam_high"]
+            images = (frames(length) / 255).astype(np.float32)
+            file["observations/images/cam_high"] = images
+    monkeypatch.setattr("core.episodes.frames.WHOLE_BYTES", 1_000)
+    source = read(folder)
+    seen: list[str] = []
+    original = single.read_dataset
+
+    def count(file: Path, group: Any, path: str, *rows: slice) -> np.ndarray:
+        seen.append(path)
+        return original(file, group, path, *rows)
+
+    monkeypatch.setattr(single, "read_dataset", count)
+    images = source.read("episode_2").images["cam_high"]
+    assert seen.count("observations/images/cam_high") == 0
+    assert isinstance(images, Frames)
+    np.testing.assert_array_equal(images, frames(5))
+    assert seen.count("observations/images/cam_high") == 1
 
 
 def test_cameras_and_files_of_one_name_are_not_lost(tmp_path: Path) -> None:

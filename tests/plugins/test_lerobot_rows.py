@@ -14,6 +14,7 @@ from PIL import Image
 from core.errors import ConfigError, DataError
 from core.formats import FeatureColumn
 from plugins.datasets.lerobot import LeRobot, LeRobotConfig
+from plugins.datasets.lerobot.source import _column
 from tests.plugins.test_lerobot import DATASETS, LENGTHS, TASKS, VIDEO
 
 av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
@@ -118,6 +119,59 @@ def test_an_annotation_is_the_number_of_a_text(copy: Path) -> None:
         source.read("000000")
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_list_of_tasks_is_not_needed_if_the_instruction_is_given(
+    copy: Path, damaged: bool
+) -> None:
+    (path,) = (copy / "meta").glob("tasks.*")
+    if damaged:
+        path.write_text("[]")
+    else:
+        path.unlink()
+    assert read(copy, instruction="tidy up").read("000001").instruction == "tidy up"
+    with pytest.raises(DataError, match=rf"{path.name}: .*copy it again, or say instruction = "):
+        read(copy).read("000001")
+
+
+def test_two_numbers_of_one_name_stay_two_numbers(copy: Path) -> None:
+    """As in LIBERO's datasets: both fingers are called "gripper"."""
+
+    def rename(info: dict[str, Any]) -> None:
+        for key, others in (("observation.state", "abcdef"), ("action", "abcde")):
+            info["features"][key]["names"] = {"motors": [*others, "gripper", "gripper"]}
+
+    rewrite_info(copy, rename)
+    source = read(copy)
+    assert source.info.proprio == (*"abcdef", "gripper_0", "gripper_1")
+    assert source.info.action.names == (*"abcde", "gripper_0", "gripper_1")
+    assert_equal_to_the_original(source, copy.name)
+
+
+def test_an_action_that_lies_in_several_features(copy: Path) -> None:
+    """As in AgiBot World: positions of joints and of the hand, and no action."""
+    original = read(DATASETS / copy.name).read("000001")
+
+    def split(table: Table) -> Table:
+        whole = np.stack(table["action"].to_pylist())
+        for name, part in (("arm", whole[:, :5]), ("hand", whole[:, 5:])):
+            table = table.append_column(f"actions.{name}.position", pyarrow.array([*part]))
+        return table.drop_columns(["action"])
+
+    def describe(info: dict[str, Any]) -> None:
+        width = info["features"].pop("action")["shape"][0]
+        for name, count in (("arm", 5), ("hand", width - 5)):
+            entry = {"dtype": "float32", "shape": [count], "names": None}
+            info["features"][f"actions.{name}.position"] = entry
+
+    rewrite_tables(copy, split)
+    rewrite_info(copy, describe)
+    with pytest.raises(ConfigError, match=r"no feature 'action'.*; say action = \.\.\."):
+        read(copy)
+    source = read(copy, action=("actions.arm.position", "actions.hand.position"))
+    np.testing.assert_array_equal(source.read("000001").actions, original.actions)
+    assert len({*source.info.action.names}) == original.actions.shape[1]
+
+
 @pytest.mark.parametrize("kept", [slice(3, None), slice(None, None, 3)], ids=["trimmed", "thinned"])
 def test_rows_that_were_dropped_stay_with_their_images(copy: Path, kept: slice) -> None:
     """The video still has all frames; a row's time says which of them is its own."""
@@ -201,6 +255,40 @@ def test_cameras_whose_short_names_are_equal_keep_their_own(copy: Path) -> None:
     assert list(source.info.cameras) == ["observation.images.top", "wrist", "observation.top"]
     found = source.read("000000")
     np.testing.assert_array_equal(found.images["observation.top"], found.images["wrist"])
+
+
+def test_a_video_that_meta_does_not_place_matters_only_if_it_is_asked_for(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(DATASETS / "v3.0", tmp_path / "v3.0"))
+
+    def add(info: dict[str, Any]) -> None:
+        info["features"]["observation.images.new"] = info["features"]["observation.images.top"]
+
+    rewrite_info(root, add)
+    cameras = {"top": "observation.images.top"}
+    assert read(root, cameras=cameras).read("000001").instruction == TASKS[1]
+    with pytest.raises(DataError, match=r"has no column observation.images.new, .*meta/episodes"):
+        read(root).read("000001")
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "kind", "expected"),
+    [
+        ([480, 640, 3], ["height", "width", "channels"], "pictures", (480, 640, 3)),
+        ([3, 480, 640], ["channels", "height", "width"], "pictures", (480, 640, 3)),
+        ([3, 480, 640], ["height", "width", "channels"], "pictures", (480, 640, 3)),
+        ([480, 640, 3], ["channels", "height", "width"], "pictures", (480, 640, 3)),
+        ([480, 640, 4], None, "pictures", (480, 640, 3)),
+        ([3, 4, 3], ["channels", "height", "width"], "pictures", (4, 3, 3)),
+        ([480, 640, 1], None, "depth", (480, 640, 1)),
+        ([1, 480, 640], None, "depth", (480, 640, 1)),
+        ([480, 640], None, "depth", (480, 640, 1)),
+    ],
+)
+def test_which_axis_holds_the_channels(
+    shape: list[int], names: list[str] | None, kind: str, expected: tuple[int, ...]
+) -> None:
+    column = _column("top", {"dtype": "video", "shape": shape, "names": names})
+    assert (column.kind, column.shape) == (kind, expected)
 
 
 def test_splits_and_columns_of_the_episodes_choose(copy: Path) -> None:

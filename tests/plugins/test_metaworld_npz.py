@@ -86,7 +86,7 @@ def test_the_conventions_are_metaworlds(tmp_path: Path) -> None:
         ({"episode_ends": np.array([9, 9])}, r"'episode_ends' \[9, 9\] must rise to the frames"),
         (
             {"instruction": np.array({"a": 1}, dtype=object)},
-            "Python objects, which might run code, are not loaded",
+            "'instruction' holds Python objects, which might run code and are not loaded",
         ),
     ],
 )

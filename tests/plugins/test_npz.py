@@ -87,7 +87,7 @@ def test_damaged_incomplete_and_missing_files(folder: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"take1.npz: has no array 'action'; known: bright, front"):
         source.read("take1")
     np.savez(folder / "take1.npz", **{**episode(1), "action": np.array([object()])})
-    with pytest.raises(DataError, match=r"take1.npz: damaged or no .npz file"):
+    with pytest.raises(DataError, match=r"take1.npz: 'action' holds Python objects, .*; save"):
         source.read("take1")
     (folder / "take1.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"take1.npz: damaged or no .npz file"):
@@ -106,6 +106,29 @@ def test_damaged_incomplete_and_missing_files(folder: Path, tmp_path: Path) -> N
         read(folder, action="actions")
     with pytest.raises(DataError, match=r"holds no .npz files"):
         read(tmp_path / "elsewhere")
+
+
+def test_python_objects_that_nobody_asks_for_are_left_out_with_a_word(folder: Path) -> None:
+    """numpy saves a dictionary, or rows of several lengths, as pickled objects."""
+    for number in range(2):
+        settings = np.array({"lab": "ours"}, dtype=object)
+        np.savez(folder / f"take{number}.npz", **episode(number), settings=settings)
+    source = read(folder, where=("instruction == do thing 1",))
+    assert source.ids() == ["take1"]
+    assert source.notes == ("left out: settings, Python objects",)
+    np.testing.assert_array_equal(source.read("take1").images["front"], episode(1)["front"])
+
+
+def test_an_episode_whose_floats_have_another_range_is_refused(folder: Path) -> None:
+    """The first episode's floats are in [0, 1]; those of another in [0, 255], or the reverse."""
+    for first, second, message in ((1, 255, "and white is 1 in"), (255, 1, "white seems to be 1,")):
+        for number, scale in enumerate((first, second)):
+            arrays = {**episode(number), "bright": scale * episode(number)["bright"]}
+            np.savez(folder / f"take{number}.npz", **arrays)
+        source = read(folder)
+        assert source.read("take0").images["bright"].max() == 255
+        with pytest.raises(DataError, match=rf"take1.npz, bright: .*{message}"):
+            source.read("take1")
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:

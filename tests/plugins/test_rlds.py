@@ -18,6 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from core.commands.import_ import main
 from core.errors import ConfigError, DataError
+from core.formats import FeatureColumn
 from core.store.store import EpisodeStore
 from plugins.datasets.rlds import Rlds, RldsConfig
 from plugins.datasets.rlds.records import _masked
@@ -325,6 +326,20 @@ def test_words_may_be_numbers_of_characters(tmp_path: Path) -> None:
         read(folder, instruction="observation/words")
 
 
+def test_images_whose_size_is_left_open(folder: Path) -> None:
+    """As tfds.features.Image() declares them; the first image says it."""
+
+    def declare(step: dict[str, Any]) -> None:
+        observation = step["observation"]["featuresDict"]["features"]
+        observation["image"] = {"image": {"shape": {"dimensions": ["-1", "-1", "3"]}}}
+
+    rewrite_steps(folder, declare)
+    source = read(folder)
+    assert (source.info.cameras["image"].height, source.info.cameras["image"].width) == (6, 8)
+    found = source.read("00000-of-00002/000001").images["image"]
+    np.testing.assert_array_equal(found, steps(1)["image"])
+
+
 def test_parts_of_features_and_depth(folder: Path) -> None:
     source = read(folder, action=("action/gripper", "action/world_vector[0:2]"))
     written, found = steps(1), source.read("00000-of-00002/000001")
@@ -342,6 +357,25 @@ def test_episodes_are_chosen_by_their_metadata(folder: Path) -> None:
     assert len(read(folder, where=("file_path == somewhere",)).ids()) == 3
     with pytest.raises(ConfigError, match="leave none of the 3 episodes"):
         read(folder, where=("file_path == elsewhere",))
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "uint32", "int64"])
+def test_large_integers_keep_every_digit(folder: Path, dtype: str) -> None:
+    """As float32, a clock's nanoseconds would be off by half a second."""
+    clock = [2**53 + 1 + step for step in range(LENGTHS[2])]
+    record = {
+        "steps/observation/image": [png(frame) for frame in steps(2)["image"]],
+        "steps/action/world_vector": steps(2)["world_vector"].ravel().tolist(),
+        "steps/action/gripper": steps(2)["gripper"].ravel().tolist(),
+        "steps/language_instruction": [b"wait"] * LENGTHS[2],
+        "steps/clock": clock,
+    }
+    with (folder / "toy-train.tfrecord-00001-of-00002").open("wb") as stream:
+        RecordWriter(stream).write(example(record))
+    rewrite_steps(folder, lambda step: step.update(clock=tensor(dtype=dtype)))
+    source = read(folder, proprio=(), features={"clock": FeatureColumn("clock", "other", "ns")})
+    found = source.read("00001-of-00002/000000").features["clock"]
+    assert (found.dtype, found.tolist()) == (np.int64, clock)
 
 
 def test_numbers_that_are_not_of_the_declared_type_are_refused(folder: Path) -> None:

@@ -308,6 +308,35 @@ def test_what_the_file_does_not_say_is_assumed(tmp_path: Path) -> None:
     assert {"mode", "frame", "rows of images"}.isdisjoint(told.info.assumed)
 
 
+def test_a_controller_that_contradicts_itself_is_unknown(tmp_path: Path) -> None:
+    """It is no reason to refuse the file: `meaning` and `fps` say what it means."""
+    odd = {"env_kwargs": {"control_freq": "fast", "controller_configs": OSC}}
+    info = read(write(tmp_path / "lift.hdf5", odd), instruction="lift").info
+    assert "env_args describes no controller (could not convert" in info.assumed["mode"]
+    assert "env_args describes no controller" in info.assumed["fps"]
+    meaning = ConventionOverride(mode="delta")
+    told = read(tmp_path / "lift.hdf5", instruction="lift", fps=10.0, meaning=meaning).info
+    assert (told.action.mode, told.action.rate) == ("delta", 10.0)
+    assert {"mode", "fps"}.isdisjoint(told.assumed)
+
+
+def test_an_attribute_that_is_no_json_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "lift.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["env_args"] = "{'env_name': 'Lift'}"
+    with pytest.raises(DataError, match=r"lift.hdf5, /data: the attribute 'env_args' is no JSON"):
+        read(path, instruction="lift")
+    with h5py.File(path, "a") as file:
+        del file["data"].attrs["env_args"]
+    assert len(read(path, instruction="lift").read("lift/demo_0")) == 5
+
+
+def test_the_rate_of_a_known_controller_can_be_corrected(tmp_path: Path) -> None:
+    silent = {"env_kwargs": {"controller_configs": OSC}}
+    info = read(write(tmp_path / "lift.hdf5", silent), instruction="lift", fps=12.0).info
+    assert (info.fps, info.action.rate, "fps" in info.assumed) == (12.0, 12.0, False)
+
+
 def test_two_arms_with_a_known_controller(tmp_path: Path) -> None:
     path = tmp_path / "two.hdf5"
     settings = {"control_freq": 20, "controller_configs": {"type": "OSC_POSE"}}

@@ -43,5 +43,5 @@ def test_files_of_others_have_none(group: Any) -> None:
 def test_a_damaged_sidecar_is_named(group: Any, content: str) -> None:
     group.attrs["joinery"] = content
     for read in (read_sidecar, read_episode_sidecar):
-        with pytest.raises(DataError, match=r"^a.hdf5: its note is damaged"):
+        with pytest.raises(DataError, match=r"^a.hdf5: the attribute 'joinery' is damaged"):
             read(group, "a.hdf5")

@@ -188,7 +188,7 @@ def test_a_damaged_sidecar(tmp_path: Path, where: str, content: str) -> None:
     path = write(tmp_path / "out.hdf5", info, make_episodes(2, info))
     with h5py.File(path, "a") as file:
         file[where].attrs["joinery"] = content
-    with pytest.raises(DataError, match=r"out.hdf5.*note is damaged"):
+    with pytest.raises(DataError, match=r"out.hdf5.*attribute 'joinery' is damaged"):
         read(path)
 
 
@@ -230,6 +230,26 @@ def test_masks_hold_out_the_last_of_each_task(tmp_path: Path) -> None:
         training = [name.decode() for name in file["mask/train"]]
     assert held_out == ["demo_10", "demo_11"]
     assert training == [f"demo_{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "held_out"),
+    [
+        (("reach", "push", "push", "open"), ["demo_2"]),
+        (("reach", "push", "open"), ["demo_2"]),  # the last of all
+        (("reach",), []),
+    ],
+)
+def test_masks_leave_something_to_train_on(
+    tmp_path: Path, tasks: tuple[str, ...], held_out: list[str]
+) -> None:
+    """With free annotations, nearly every episode is a task of its own."""
+    info = make_info()
+    episodes = make_episodes(len(tasks), info, tasks)
+    path = write(tmp_path / "out.hdf5", info, episodes, validation_episodes=1)
+    with h5py.File(path) as file:
+        assert [name.decode() for name in file["mask/valid"]] == held_out
+        assert len(file["mask/train"]) == len(tasks) - len(held_out)
 
 
 def test_a_store_without_proprioception(tmp_path: Path) -> None:

@@ -42,17 +42,24 @@ class ReplayBuffer:
         """{name: array}; the contents are not read yet."""
         group = _open(self.path)
         try:
+            if "data" not in group or ENDS not in group:
+                names = ", ".join(sorted(group)[:8]) or "nothing"
+                raise DataError(
+                    f"{self.path}: has no data/ or no {ENDS}, so it is no replay buffer; it holds "
+                    f"{names}"
+                )
             arrays = {**dict(sorted(group["data"].arrays())), ENDS: group[ENDS]}
             for name, array in arrays.items():
-                if "pickle" in _codecs(array):
-                    raise ValueError(f"{name} is pickled, which might run code")
                 if 0 in array.chunks:
                     raise ValueError(f"the chunks of {name} hold nothing")
             return arrays
+        except DataError:
+            raise
         except Exception as error:  # noqa: BLE001 - each codec fails in its own way
             raise DataError(
                 f"{self.path}: its arrays cannot be opened ({one_line(error)}); copy it again, "
-                "or where a codec is missing, pip install imagecodecs"
+                "or where a codec is missing, pip install imagecodecs, or where an array holds "
+                "Python objects, remove it"
             ) from None
 
     @cached_property
@@ -73,8 +80,16 @@ class ReplayBuffer:
         check_claimed_size(array.nbytes, stored, f"{self.path}, {array.path}")
 
     def read(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Read the rows begin..end-1 of an array; a missing or damaged chunk raises DataError."""
+        """Read the rows begin..end-1 of an array.
+
+        Raises DataError for a missing or damaged chunk, and for an array that was pickled.
+        """
         array = self.arrays[name]
+        if "pickle" in _codecs(array):
+            raise DataError(
+                f"{self.path}: {array.path} is pickled, and unpickling it might run code; write it "
+                "as numbers or text, or name another array"
+            )
         try:
             for index in _chunk_indices(array, begin, end):
                 self._check_chunk(array, _chunk_file(array, index))

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from core import ConfigError, DataError
-from core.episodes import images_of
+from core.episodes import Images, images_of
 from core.formats import (
     Column,
     Description,
@@ -86,7 +86,7 @@ class BufferReader:
         if column.kind != "pictures" or column.dtype == "uint8":
             return column
         spans = pairwise(self.bounds.tolist())
-        white = first_readable(spans, lambda span: guess_white(self.buffer.read(name, *span)))
+        white = first_readable(spans, lambda span: guess_white(self._images(name, *span)))
         return array_column(self.buffer.arrays[name], white)
 
     def _read_bounds(self) -> np.ndarray:
@@ -95,12 +95,14 @@ class BufferReader:
         self.buffer.check_claimed_size(ENDS)
         if ends.ndim != 1 or ends.dtype.kind not in "iu" or not ends.size:
             raise DataError(
-                f"{self.path}: {ENDS} is {ends.dtype} {ends.shape}, expected whole numbers"
+                f"{self.path}: {ENDS} is {ends.dtype} {ends.shape}, expected whole numbers, one "
+                "for each episode; write it again"
             )
         ends = self.buffer.read(ENDS, 0, ends.size).astype(np.int64)
         if (np.diff(ends, prepend=0) <= 0).any():
             raise DataError(
-                f"{self.path}: {ENDS} must rise, got {ends[:8].tolist()}; record it again"
+                f"{self.path}: {ENDS} says {ends[:8].tolist()}, and an episode ends after the one "
+                "before; correct it, without episodes of no frames"
             )
         return np.concatenate([[0], ends])
 
@@ -126,14 +128,19 @@ class BufferReader:
             self.buffer.check_claimed_size(name)
             if array.ndim < 1 or array.shape[0] < self.bounds[-1]:
                 raise DataError(
-                    f"{self.path}: {ENDS} counts {self.bounds[-1]} frames, data/{name} has fewer"
+                    f"{self.path}: {ENDS} counts {self.bounds[-1]} frames, data/{name} has fewer; "
+                    "copy it again, or name another array"
                 )
-            if array.dtype == np.uint8 and array.ndim == 4:
-                read = partial(self._stretch, name, begin)
-                values[name] = images_of((end - begin, *array.shape[1:]), read)
-            else:
-                values[name] = self.buffer.read(name, begin, end)
+            values[name] = self._images(name, begin, end)
         return Recording(f"{self.path}, episode {episode}", end - begin, values)
+
+    def _images(self, name: str, begin: int, end: int) -> Images:
+        """Return the rows begin..end-1 of an array; those of long images are read later."""
+        array = self.buffer.arrays[name]
+        if array.ndim != 4:
+            return self.buffer.read(name, begin, end)
+        read = partial(self._stretch, name, begin)
+        return images_of((end - begin, *array.shape[1:]), read, array.dtype)
 
     def _stretch(self, name: str, begin: int, start: int, stop: int) -> np.ndarray:
         return self.buffer.read(name, begin + start, begin + stop)

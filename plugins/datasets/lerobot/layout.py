@@ -46,7 +46,7 @@ class Layout:
     robot: name of the robot.
     locations: {episode: where it is stored}, and in addition {file: error} for each unreadable or
         incomplete list of episodes.
-    tasks: {index of the task: instruction}.
+    tasks: {index of the task: instruction}, or why they cannot be read.
     splits: {name of a split: (its first episode, the one after its last)}.
     shares_tables: whether a table may hold several episodes.
     """
@@ -55,7 +55,7 @@ class Layout:
     features: Mapping[str, Mapping[str, Any]]
     robot: str
     locations: Mapping[str, EpisodeLocation | DataError]
-    tasks: Mapping[int, str]
+    tasks: Mapping[int, str] | DataError
     splits: Mapping[str, tuple[int, int]]
     shares_tables: bool
 
@@ -77,13 +77,13 @@ def read_layout(root: Path) -> Layout:
             )
         _check(info)
         read_episodes = _read_episodes_v3 if version == "v3.0" else _read_episodes_v2
-        locations, tasks = read_episodes(root, info)
+        locations = read_episodes(root, info)
         count = int(info.get("total_episodes", 0))
         has_errors = any(isinstance(location, DataError) for location in locations.values())
         if len(locations) < count and not has_errors:
             locations[f"meta/{path.name}"] = DataError(
                 f"{path}: counts {count} episodes, and {len(locations)} are listed beside it; "
-                "copy the dataset again"
+                "copy the dataset again, or correct total_episodes"
             )
         robot = str(info.get("robot_type") or "robot")
         return Layout(
@@ -91,7 +91,7 @@ def read_layout(root: Path) -> Layout:
             features=info["features"],
             robot=robot,
             locations=locations,
-            tasks=tasks,
+            tasks=_read_tasks(root, version),
             splits=_splits(info),
             shares_tables=version == "v3.0",
         )
@@ -99,7 +99,8 @@ def read_layout(root: Path) -> Layout:
         raise
     except Exception as error:  # noqa: BLE001 - damaged JSON can say anything
         raise DataError(
-            f"{root / 'meta'}: damaged or incomplete ({_reason(error)}); copy the dataset again"
+            f"{root / 'meta'}: damaged or incomplete ({_reason(error)}); correct it, or copy the "
+            "dataset again"
         ) from None
 
 
@@ -164,7 +165,7 @@ def _splits(info: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 # ------------------------------------------------------------------------------ lists of episodes
 
 
-def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
+def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> Locations:
     """Read the list of episodes in version 3.0: parquet tables with many episodes each."""
     files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
@@ -175,26 +176,24 @@ def _read_episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
             locations |= _read_episode_table(root, info, file)
         except DataError as error:
             locations[file.relative_to(root).as_posix()] = error
-    table = read_table(root / "meta" / "tasks.parquet", [])
-    # the column besides task_index is the index of a pandas table; its name is "task" or pandas'
-    # default name
-    words = next(cells for key, cells in table.items() if key != "task_index")
-    tasks = {int(i): str(task) for i, task in zip(table["task_index"], words, strict=True)}
-    return locations, tasks
+    return locations
 
 
 def _read_episode_table(
     root: Path, info: Mapping[str, Any], file: Path
 ) -> dict[str, EpisodeLocation]:
-    """Return the locations of the episodes that one table of meta/episodes lists."""
-    video_keys = _video_keys(info)
+    """Return the locations of the episodes that one table of meta/episodes lists.
+
+    A video of which the table does not say where it is may be one that nobody asks for.
+    """
+    known = column_names(file)
+    video_keys = [key for key in _video_keys(info) if f"videos/{key}/file_index" in known]
     columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     for key in video_keys:
         columns += [
             f"videos/{key}/{entry}" for entry in ("chunk_index", "file_index", "from_timestamp")
         ]
     # what users may have added, a quality for example; statistics are many and never asked for
-    known = column_names(file)
     columns += [name for name in known if "/" not in name and name not in columns]
     cells = read_table(file, columns)
     locations = {}
@@ -220,7 +219,7 @@ def _read_episode_table(
     return locations
 
 
-def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[Locations, dict[int, str]]:
+def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> Locations:
     """Read the list of episodes in version 2: JSON lines; each episode has files of its own."""
     locations: Locations = {}
     for row in _json_lines(root / "meta" / "episodes.jsonl"):
@@ -232,11 +231,30 @@ def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[Locations, d
         }
         table = root / _fill(info["data_path"], fields)
         locations[_episode_name(row)] = EpisodeLocation(int(row["length"]), table, videos, row)
-    tasks = {
-        int(row["task_index"]): str(row["task"])
-        for row in _json_lines(root / "meta" / "tasks.jsonl")
-    }
-    return locations, tasks
+    return locations
+
+
+def _read_tasks(root: Path, version: str) -> dict[int, str] | DataError:
+    """Return {index of the task: instruction}.
+
+    If the list cannot be read, return the error, which matters only if the user gives no
+    instruction.
+    """
+    path = root / "meta" / ("tasks.parquet" if version == "v3.0" else "tasks.jsonl")
+    try:
+        if version != "v3.0":
+            return {int(row["task_index"]): str(row["task"]) for row in _json_lines(path)}
+        table = read_table(path, [])
+        # the column besides task_index is the index of a pandas table; its name is "task" or
+        # pandas' default name
+        words = next(cells for key, cells in table.items() if key != "task_index")
+        return {int(i): str(task) for i, task in zip(table["task_index"], words, strict=True)}
+    except DataError as error:
+        return DataError(f"{error}, or say instruction = ...")
+    except Exception as error:  # noqa: BLE001 - damaged JSON can say anything
+        return DataError(
+            f"{path}: damaged ({_reason(error)}); copy it again, or say instruction = ..."
+        )
 
 
 def _episode_name(row: Mapping[str, Any]) -> str:

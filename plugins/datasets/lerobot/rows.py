@@ -61,7 +61,10 @@ class RowReader:
         if TIME in columns:
             times = np.array(columns[TIME], np.float64).reshape(-1)[order]
             if not np.isfinite(times).all():
-                raise DataError(f"{location.table}: episode {episode} has rows without a time")
+                raise DataError(
+                    f"{location.table}: episode {episode} has rows without a time; fill in the "
+                    f"column {TIME}, or drop it if frames come at a steady rate"
+                )
         return Rows(
             {key: [columns[key][i] for i in order] for key in features},
             times,
@@ -76,13 +79,15 @@ class RowReader:
         if missing := [key for key in features if key not in known]:
             raise DataError(
                 f"{file}: has no column {', '.join(missing)}, which meta/info.json lists; "
-                "name other features, or write the table anew"
+                "name other features, or write the table anew (a video's place is in "
+                "meta/episodes)"
             )
         wanted = [*dict.fromkeys([*features, *(k for k in (FRAME, TASK, TIME) if k in known)])]
         by_episode = episode if EPISODE in known else None
         if by_episode is None and self.layout.shares_tables:
             raise DataError(
-                f"{file}: holds several episodes and no column {EPISODE}, which says whose a row is"
+                f"{file}: holds several episodes and no column {EPISODE}, which says whose a row "
+                "is; add it, or copy the table again"
             )
         return read_table(file, wanted, by_episode)
 

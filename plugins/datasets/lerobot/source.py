@@ -31,6 +31,7 @@ from plugins.datasets.lerobot.sidecar import FILE, read_sidecar
 from plugins.datasets.lerobot.video import read_video
 
 IMAGE_DTYPES = ("video", "image")
+CHANNELS = (1, 3, 4)  # how many an image may have: grey or depth, colour, colour and alpha
 GUESS = Guess("absolute", "joint", "LeRobot does not record what actions mean")
 T = TypeVar("T")
 
@@ -98,6 +99,8 @@ class LeRobotReader:
     def columns(self) -> dict[str, Column]:
         """{feature: column}; a feature of an odd shape can be listed, but not read."""
         columns = {key: _column(key, feature) for key, feature in self.layout.features.items()}
+        if isinstance(self.layout.tasks, DataError):
+            return columns
         for key, column in columns.items():
             # like task_index, GR00T's annotations are indices of meta/tasks
             is_annotation = key == TASK or key.startswith("annotation.")
@@ -165,6 +168,8 @@ class LeRobotReader:
 
         If they name several, return the error.
         """
+        if isinstance(self.layout.tasks, DataError):
+            return self.layout.tasks
         known = {number for number in np.ravel(tasks).tolist() if number in self.layout.tasks}
         if len(known) > 1:
             return DataError(
@@ -183,7 +188,8 @@ class LeRobotReader:
             return file.read_bytes()
         except (OSError, TypeError, KeyError, ValueError) as error:
             raise DataError(
-                f"{where}: a picture is neither in the table nor in a file ({one_line(error)})"
+                f"{where}: a picture is neither in the table nor in a file ({one_line(error)}); "
+                "copy the dataset again"
             ) from None
 
     def _keys_by_id(self) -> dict[str, str]:
@@ -237,17 +243,18 @@ def _column(key: str, feature: Mapping[str, Any]) -> Column:
 
 
 def _image_column(feature: Mapping[str, Any], shape: tuple[int, ...]) -> Column:
-    """Describe images, whose shape is (Y X C) or (C Y X)."""
-    names = feature.get("names")
+    """Describe images, whose shape is (Y X C) or (C Y X).
+
+    The names of the axes count only if the shape leaves it open, since LeRobot itself ignores them,
+    and some datasets have them in the wrong order.
+    """
     if len(shape) == 3:
-        if isinstance(names, list):
-            is_first = bool(names) and names[0] in ("channel", "channels")
-        else:
-            is_first = shape[0] in (1, 3) and shape[2] not in (1, 3)
-        if is_first:
+        names = feature.get("names")
+        says_first = isinstance(names, list) and names[:1] in (["channel"], ["channels"])
+        if shape[0] in CHANNELS and (shape[2] not in CHANNELS or says_first):
             shape = (*shape[1:], shape[0])
-    if len(shape) == 3 and shape[2] == 3:
-        return Column("pictures", shape, "uint8")
+    if len(shape) == 3 and shape[2] in (3, 4):  # an alpha channel is dropped
+        return Column("pictures", (*shape[:2], 3), "uint8")
     if len(shape) == 2:
         shape = (*shape, 1)
     return Column("depth", shape, "uint16")
@@ -262,7 +269,9 @@ def _array(cells: Sequence[Any], where: str, column: Column) -> Any:
     except ValueError as error:
         raise DataError(f"{where}: {error}; every row must hold as many numbers") from None
     if array.dtype.kind not in "uifb":
-        raise DataError(f"{where}: {array.dtype} {array.shape}, expected numbers")
+        raise DataError(
+            f"{where}: {array.dtype} {array.shape}, expected numbers; name another feature"
+        )
     if column.width and array.size == len(cells) * column.width:
         array = array.reshape(len(cells), *column.shape)
     return array.astype(column.dtype) if column.dtype in get_args(Number) else array

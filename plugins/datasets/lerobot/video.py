@@ -29,6 +29,8 @@ ENCODERS: dict[Codec, str] = {"av1": "libsvtav1", "h264": "h264"}  # FFmpeg's na
 VIDEO_SECONDS = 1_000
 # maximum number of pixels by which a codec's blocks extend beyond the image
 EDGE = 256
+# what the time of a row comes from
+TIMES = "the column timestamp (or without one, fps in meta/info.json)"
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -103,12 +105,11 @@ class _Video:
         if self.times[worst] > shown.max():
             return DataError(
                 f"{self.path}: its last image is at {shown.max():.3f} s, and {where}, comes after "
-                "it; is the video cut off, or fps wrong in meta/info.json?"
+                f"it; is the video cut off? If not, correct {TIMES}"
             )
         return DataError(
             f"{self.path}: the images are up to {gaps[worst]:.4f} s from the times of their rows "
-            f"({where}); is fps right in meta/info.json? If so, say tolerance = "
-            f"{1.1 * gaps[worst]:.4f}"
+            f"({where}); correct {TIMES}, or say tolerance = {1.1 * gaps[worst]:.2g}"
         )
 
     def _decode(self, begin: float) -> Iterator[Any]:
@@ -119,7 +120,7 @@ class _Video:
             # open the files that it lists
             with av.open(str(self.path), format="mp4") as container:
                 stream = container.streams.video[0]
-                _check_size(stream.codec_context, self.camera)
+                self._check_size(stream.codec_context)
                 most_pixels = (self.camera.height + EDGE) * (self.camera.width + EDGE)
                 stream.codec_context.options = {"max_pixels": str(most_pixels)}
                 container.seek(int(begin / stream.time_base), stream=stream)
@@ -131,25 +132,27 @@ class _Video:
                     if earlier is not None and not earlier.is_corrupt:
                         yield earlier
                     earlier = None
-                    _check_size(frame, self.camera)
+                    self._check_size(frame)
                     if frame.is_corrupt:
                         raise ValueError(f"a damaged frame at second {frame.time:.2f}")
                     yield frame
                 if earlier is not None and not earlier.is_corrupt:
                     yield earlier
+        except DataError:
+            raise
         except Exception as error:  # noqa: BLE001 - FFmpeg's errors have no common kind
             raise DataError(
                 f"{self.path}: cannot be decoded ({one_line(error)}); copy it again"
             ) from None
 
-
-def _check_size(frame: Any, camera: Camera) -> None:
-    """Raise ValueError if a frame or a codec's context does not have the camera's image size."""
-    if (frame.height, frame.width) != (camera.height, camera.width):
-        raise ValueError(
-            f"frames of {frame.height} x {frame.width} pixels, "
-            f"and meta/ says {camera.height} x {camera.width}"
-        )
+    def _check_size(self, frame: Any) -> None:
+        """Raise DataError if a frame, or a codec's context, has another size than the camera."""
+        height, width = self.camera.height, self.camera.width
+        if (frame.height, frame.width) != (height, width):
+            raise DataError(
+                f"{self.path}: frames of {frame.height} x {frame.width} pixels, and meta/ says "
+                f"{height} x {width}; correct the shape in meta/info.json, or leave the camera out"
+            )
 
 
 # ------------------------------------------------------------------------------------------ writing

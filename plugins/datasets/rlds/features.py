@@ -11,6 +11,8 @@ from core.formats import Column, file_size
 STEPS, EPISODE = "steps", "episode_metadata"
 # the types that a feature of numbers may declare and that a store can hold
 NUMBERS = ("bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float64")
+# a store has no such types, and a record holds every integer as int64
+WIDER = {"uint32": "int64", "uint64": "int64"}
 
 
 def read_features(folder: Path) -> dict[str, Column]:
@@ -53,7 +55,7 @@ def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Column
         if dtype in ("string", "object", "str"):
             yield name, Column("text", (), "string")
         else:
-            dtype = {"uint32": "int64"}.get(dtype, dtype if dtype in NUMBERS else "float32")
+            dtype = WIDER.get(dtype, dtype if dtype in NUMBERS else "float32")
             yield name, Column("numbers", _shape(feature["tensor"]), dtype)
 
 

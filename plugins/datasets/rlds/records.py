@@ -58,7 +58,10 @@ def read_example(file: Path, offset: int) -> Mapping[str, Values]:
     try:
         example.ParseFromString(data)
     except message.DecodeError:
-        raise DataError(f"{file}: the record at byte {offset:,} is no Example message") from None
+        raise DataError(
+            f"{file}: the record at byte {offset:,} is no Example message, as tensorflow-datasets "
+            "writes them; write the dataset with it"
+        ) from None
     values: dict[str, Values] = {}
     for name, feature in example.features.feature.items():
         kind = feature.WhichOneof("kind")
@@ -79,7 +82,7 @@ def _data_length(file: Path, stream: IO[bytes], offset: int, size: int) -> int:
     if len(header) != HEADER.size or HEADER.unpack(header)[1] != _masked(header[:8]):
         raise DataError(
             f"{file}: no record begins at byte {offset:,}, so that what follows cannot be found; "
-            "it is damaged or no TFRecord file"
+            "it is damaged or no TFRecord file; copy it again"
         )
     length = int(HEADER.unpack(header)[0])
     if offset + HEADER.size + length + FOOTER.size > size:

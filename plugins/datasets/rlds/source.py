@@ -18,6 +18,8 @@ from core.formats import (
     decode_depth,
     decode_images,
     distinct_names,
+    encoded_size,
+    first_readable,
 )
 from plugins.datasets.rlds.features import EPISODE, STEPS, read_features
 from plugins.datasets.rlds.records import Values, read_example, record_offsets
@@ -80,7 +82,7 @@ class RldsReader:
 
     def describe(self, use: Callable[[Description], T]) -> T:
         """Describe the features that features.json declares."""
-        columns = self.columns
+        columns = self.columns = {key: self._sized(key, c) for key, c in self.columns.items()}
         short = {key: c.short_name for key, c in columns.items() if c.kind == "pictures"}
         words = _first(INSTRUCTIONS, columns)
         return use(
@@ -97,6 +99,20 @@ class RldsReader:
                 has_instruction=bool(words),
             )
         )
+
+    def _sized(self, key: str, column: Column) -> Column:
+        """Describe images whose size features.json leaves open (-1) by the first of them."""
+        if column.kind != "pictures" or min(column.shape) > 0:
+            return column
+
+        def first_size(place: tuple[Path, int]) -> tuple[int, int]:
+            images = read_example(*place).get(f"{STEPS}/{key}", ())
+            where = f"{place[0]}, the record at byte {place[1]:,}: {key}"
+            if not images or not isinstance(images[0], bytes):
+                raise DataError(f"{where} holds no images; name another feature")
+            return encoded_size(images[0], where)
+
+        return replace(column, shape=(*first_readable(self.locations.values(), first_size), 3))
 
     def ids(self) -> Sequence[str]:
         """Return the episodes' ids "<shard>/<index of the record>".
@@ -150,12 +166,17 @@ def _numbers(content: Values | tuple[()], column: Column, where: str) -> np.ndar
     """Return one feature's values (n ...), with one row per step."""
     flat = np.array(content)
     if flat.dtype.kind not in "fiu" or not flat.size or flat.size % column.width:
-        raise DataError(f"{where} holds {flat.size} values, expected a multiple of {column.width}")
+        raise DataError(
+            f"{where} holds {flat.size} values, expected a multiple of {column.width}; correct its "
+            "shape in features.json, or name another feature"
+        )
     # a record holds integers as int64 and floats as float32, whatever the feature's type
     values = flat.reshape(-1, *column.shape)
     cast = values.astype(column.dtype, copy=False)
     if cast.dtype.kind in "iu" and not np.array_equal(cast, values):
-        raise DataError(f"{where} holds numbers that are no {column.dtype}, as it declares")
+        raise DataError(
+            f"{where} holds numbers that are no {column.dtype}; correct its dtype in features.json"
+        )
     return cast
 
 
@@ -163,7 +184,9 @@ def _texts(content: Values | tuple[()], where: str) -> list[str]:
     try:
         return [value.decode().strip() for value in content]  # type: ignore[union-attr]
     except (AttributeError, UnicodeDecodeError):
-        raise DataError(f"{where} holds no text") from None
+        raise DataError(
+            f"{where} holds no text; name another feature, or say instruction = ..."
+        ) from None
 
 
 def _plain(value: Any) -> Any:

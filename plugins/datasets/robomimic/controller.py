@@ -20,11 +20,13 @@ class Controller:
     """The control rate in Hz, and the convention of the actions if the controller is known.
 
     assumed: {part of the convention, or "fps": why it is a guess}.
+    unknown: why the controller cannot be read; "" if it can.
     """
 
     rate: float
     convention: ActionConvention | None
     assumed: Mapping[str, str] = field(default_factory=dict)
+    unknown: str = ""
 
 
 def read_controller(width: int, environment: Mapping[str, Any]) -> Controller:

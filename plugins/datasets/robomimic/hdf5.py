@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from core import ConfigError, DataError, did_you_mean, import_optional, one_line
-from core.formats import check_claimed_size, file_size
+from core.episodes import images_of
+from core.formats import Column, check_claimed_size, file_size, guess_white
 
 
 @contextmanager
@@ -61,6 +63,21 @@ def read_dataset(file: Path, group: Any, name: str, rows: slice = slice(None)) -
     return array
 
 
+def with_white(file: Path, group: Any, path: str, column: Column) -> Column:
+    """Describe a dataset with the value that stands for white, if it holds images.
+
+    Only images of another type than uint8 are read.
+    """
+    if column.kind != "pictures" or column.dtype == "uint8":
+        return column
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return read_dataset(file, group, path, slice(start, stop))
+
+    dataset = group[path]
+    return replace(column, white=guess_white(images_of(dataset.shape, read, dataset.dtype)))
+
+
 def read_texts(file: Path, group: Any, name: str) -> list[str]:
     """Read a dataset of texts: one, or one for each frame; raises DataError for anything else."""
     dataset = group[name]
@@ -68,7 +85,9 @@ def read_texts(file: Path, group: Any, name: str) -> list[str]:
         check_claimed_size(dataset.nbytes, file.stat().st_size, f"{file}, {name}")
         return [str(text) for text in np.atleast_1d(dataset.asstr()[()]).reshape(-1)]
     except TypeError:
-        raise DataError(f"{file}, {name}: {dataset.dtype} is neither numbers nor text") from None
+        raise DataError(
+            f"{file}, {name}: {dataset.dtype} is neither numbers nor text; name another dataset"
+        ) from None
 
 
 def _check_storage(dataset: Any, size: int, where: str) -> None:
@@ -90,18 +109,29 @@ def _check_storage(dataset: Any, size: int, where: str) -> None:
         count = prod(-(-length // step) for length, step in zip(dataset.shape, chunk, strict=True))
         missing = count - dataset.id.get_num_chunks()
         if missing > 0:
-            raise DataError(f"{where}: lacks {missing:,} of {count:,} chunks; copy it again")
+            raise DataError(
+                f"{where}: lacks {missing:,} of {count:,} chunks; copy it again, or write the rows "
+                "that were never written: HDF5 would take them for zeros"
+            )
 
 
 def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
     """Read a JSON object from an attribute; return {} if it is missing or holds no object.
+
+    Raises DataError if it holds no JSON.
 
     The length that a damaged attribute claims cannot be checked: the HDF5 library allocates that
     length, up to 4 GiB, before it reads the text.
     """
     if attribute not in node.attrs or node.attrs.get_id(attribute).shape:
         return {}
-    content = json.loads(node.attrs[attribute])
+    try:
+        content = json.loads(node.attrs[attribute])
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{node.file.filename}, {node.name}: the attribute '{attribute}' is no JSON "
+            f"({one_line(error)}); correct or remove it, or copy the file again"
+        ) from None
     return content if isinstance(content, dict) else {}
 
 

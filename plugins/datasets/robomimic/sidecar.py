@@ -75,5 +75,6 @@ def _read(group: Any, where: str, make: Callable[[Any], T]) -> T | None:
         return None if plain is None else make(plain)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{where}: its note is damaged ({one_line(error)}); copy it again"
+            f"{where}: the attribute '{ATTRIBUTE}' is damaged ({one_line(error)}); copy the file "
+            "again, or remove the attribute"
         ) from None

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from core import ConfigError, DataError, import_optional
-from core.episodes import images_of
+from core import ConfigError, DataError, did_you_mean
+from core.episodes import Images, images_of
 from core.formats import (
     Column,
     Description,
@@ -21,19 +20,21 @@ from core.formats import (
     array_column,
     decode_images,
     distinct_names,
+    encoded_size,
     first_readable,
-    guess_white,
 )
 from plugins.datasets.robomimic.hdf5 import (
     open_file,
     read_attributes,
     read_dataset,
     read_texts,
+    with_white,
 )
 
 ACTION, STATE = "action", "observations/qpos"
 WORDS = ("instruction", "language_instruction", "task")  # attributes; the first one counts
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG")  # how JPEG and PNG files begin
+COLOURS = "red and blue of images"
 GUESS = Guess("absolute", "joint", "HDF5 files do not say what actions mean")
 T = TypeVar("T")
 
@@ -43,6 +44,11 @@ class Hdf5Config(SourceMapping):
     """Which datasets of a file hold images, actions, proprioception and instruction.
 
     Datasets are given by their paths, "observations/images/cam_high" for example.
+    """
+
+    swap_red_blue: bool | None = None
+    """whether to exchange red and blue in compressed images: OpenCV writes an RGB image as if it
+    were BGR, and many programs do not mind, since OpenCV also reads it so; default: no.
     """
 
 
@@ -56,13 +62,14 @@ class Hdf5(MappedSource):
     """
 
     def __init__(self, config: Hdf5Config, *, source: Path) -> None:
-        super().__init__(Hdf5Reader(source), config)
+        super().__init__(Hdf5Reader(source, config.swap_red_blue), config)
 
 
 class Hdf5Reader:
     """The datasets of HDF5 files, each of which is an episode."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, swap_red_blue: bool | None) -> None:
+        self.swap_red_blue = swap_red_blue
         found = [source] if source.is_file() else [*source.glob("*.hdf5"), *source.glob("*.h5")]
         self.files = {file.stem: file for file in sorted(found, key=_natural_order)}
         if len(self.files) < len(found):
@@ -78,8 +85,18 @@ class Hdf5Reader:
 
     def _describe(self, file: Path) -> Description:
         with open_file(file) as root:
-            columns = {path: _column(file, root, path) for path in _paths(root)}
+            columns = {
+                path: with_white(file, root, path, _column(file, root, path))
+                for path in _paths(root)
+            }
             facts = read_attributes(root)
+            are_compressed = any(
+                column.kind == "pictures" and root[path].ndim == 2
+                for path, column in columns.items()
+            )
+        assumed = {}
+        if are_compressed and self.swap_red_blue is None:
+            assumed[COLOURS] = "OpenCV may have exchanged them; say swap_red_blue = true or false"
         fps = facts.get("fps")
         short_names = {
             path: path.rpartition("/")[2]
@@ -97,6 +114,7 @@ class Hdf5Reader:
             origin=f"HDF5 files {file.parent.name}",
             has_instruction=any(isinstance(facts.get(name), str) for name in WORDS),
             fps=float(fps) if isinstance(fps, int | float) and fps > 0 else None,
+            assumed=assumed,
         )
 
     def ids(self) -> Sequence[str]:
@@ -126,17 +144,25 @@ class Hdf5Reader:
                 elif root[path].ndim == 2:
                     rows = [row.tobytes() for row in read_dataset(file, root, path)]
                     height, width = column.shape[:2]
-                    values[path] = decode_images(rows, height, width, f"{file}, {path}")
+                    images = decode_images(rows, height, width, f"{file}, {path}")
+                    values[path] = _swapped(images) if self.swap_red_blue else images
                 else:
                     read = partial(_read_frames, file, path)
-                    is_plain = column.dtype == "uint8"
-                    shape = root[path].shape
-                    values[path] = images_of(shape, read) if is_plain else read(0, shape[0])
+                    values[path] = images_of(root[path].shape, read, root[path].dtype)
             facts = read_attributes(root)
         words = next((facts[name] for name in WORDS if isinstance(facts.get(name), str)), None)
         arrays = [x for x in values.values() if getattr(x, "ndim", 0)]
         length = max(map(len, arrays), default=0)
         return Recording(str(file), length, values, words)
+
+
+def _swapped(images: Images) -> Images:
+    """Exchange red and blue."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.ascontiguousarray(images[start:stop][..., ::-1])
+
+    return images_of(images.shape, read)
 
 
 def _read_frames(file: Path, path: str, start: int, stop: int) -> np.ndarray:
@@ -153,19 +179,15 @@ def _paths(root: Any) -> list[str]:
 
 
 def _column(file: Path, root: Any, path: str) -> Column:
-    """Describe a dataset; raises DataError if it is missing."""
+    """Describe a dataset, apart from what stands for white; raises DataError if it is missing."""
     if path not in root:
-        raise DataError(f"{file}: has no dataset '{path}'")
+        raise DataError(f"{file}: has no dataset '{path}'{did_you_mean(path, _paths(root))}")
     dataset = root[path]
     if dataset.ndim == 2 and dataset.dtype == np.uint8 and len(dataset):
         first = read_dataset(file, root, path, slice(0, 1))[0].tobytes()
         if first.startswith(MAGIC):
-            with import_optional("PIL.Image").open(BytesIO(first)) as image:
-                return Column("pictures", (image.height, image.width, 3), "uint8")
-    column = array_column(dataset)
-    if column.kind == "pictures" and column.dtype != "uint8":
-        return array_column(dataset, guess_white(read_dataset(file, root, path)))
-    return column
+            return Column("pictures", (*encoded_size(first, f"{file}, {path}"), 3), "uint8")
+    return array_column(dataset)
 
 
 def _natural_order(file: Path) -> tuple[int, str]:

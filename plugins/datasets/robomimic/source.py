@@ -21,15 +21,15 @@ from core.formats import (
     SourceMapping,
     array_column,
     first_readable,
-    guess_white,
 )
-from plugins.datasets.robomimic.controller import Controller, read_controller
+from plugins.datasets.robomimic.controller import RATE, Controller, read_controller
 from plugins.datasets.robomimic.hdf5 import (
     open_demonstration,
     read_attributes,
     read_dataset,
     read_json,
     read_texts,
+    with_white,
 )
 from plugins.datasets.robomimic.sidecar import Sidecar, read_episode_sidecar, read_sidecar
 
@@ -43,7 +43,7 @@ ACTION = "actions"
 ENVIRONMENT, PROBLEM = "env_args", "problem_info"  # attributes of `data`; they hold JSON
 IMAGE_CONVENTION = "macros_image_convention"  # an attribute of `data`; "opengl" is upside down
 ROWS = "rows of images"
-GUESS = Guess("absolute", "joint", "the file does not describe one arm's OSC_POSE controller")
+GUESS = Guess("absolute", "joint", "the file does not describe an OSC_POSE controller")
 Location = tuple[Path, str]  # a file, and the name of a demonstration in it
 T = TypeVar("T")
 
@@ -100,14 +100,17 @@ class DemonstrationReader:
         file, demo = location
         with open_demonstration(file, demo) as (data, group):
             paths = _dataset_paths(group)
-            columns = {name: _column(file, group, path) for name, path in paths.items()}
+            columns = {
+                name: with_white(file, group, path, array_column(group[path]))
+                for name, path in paths.items()
+            }
             sidecar = read_sidecar(data, str(file))
             environment = read_json(data, ENVIRONMENT)
             says_which_is_top = IMAGE_CONVENTION in data.attrs
         assumed = {}
         if not says_which_is_top and self.flip is None and sidecar is None:
             assumed[ROWS] = "the file does not say which is the top; say flip = true or false"
-        controller = _controller(columns, environment, f"{file}, {demo}")
+        controller = _controller(columns, environment)
         images = [name for name, column in columns.items() if column.kind == "pictures"]
         usual = next((keys for keys in PROPRIO if {*keys} <= columns.keys()), ())
         return Description(
@@ -117,7 +120,7 @@ class DemonstrationReader:
             cameras={key: key for key in (sidecar.info.cameras if sidecar else images)},
             action=(ACTION,),
             proprio=tuple(sidecar.proprio) if sidecar else usual,
-            guess=GUESS,
+            guess=replace(GUESS, reason=controller.unknown) if controller.unknown else GUESS,
             origin=sidecar.info.origin
             if sidecar
             else f"robomimic file of {environment.get('env_name', file.stem)}",
@@ -175,8 +178,7 @@ class DemonstrationReader:
                     values[name] = read_texts(file, group, path)
                 elif len(shape) == 4 and shape[3] == 3:
                     read = partial(_read_frames, file, demo, path, flip)
-                    is_plain = dataset.dtype == np.uint8
-                    values[name] = images_of(shape, read) if is_plain else read(0, shape[0])
+                    values[name] = images_of(shape, read, dataset.dtype)
                 else:
                     values[name] = read_dataset(file, group, path)
             sidecar = read_episode_sidecar(group, where)
@@ -202,27 +204,14 @@ def _dataset_paths(group: Any) -> dict[str, str]:
     }
 
 
-def _column(file: Path, group: Any, path: str) -> Column:
-    """Describe a dataset; images of another type than uint8 are read to know what white is."""
-    dataset = group[path]
-    column = array_column(dataset)
-    if column.kind == "pictures" and column.dtype != "uint8":
-        return array_column(dataset, guess_white(read_dataset(file, group, path)))
-    return column
-
-
-def _controller(
-    columns: Mapping[str, Column], environment: Mapping[str, Any], where: str
-) -> Controller:
-    """Read the controller; raises DataError if env_args contradicts itself."""
+def _controller(columns: Mapping[str, Column], environment: Mapping[str, Any]) -> Controller:
+    """Read the controller; it is unknown if env_args contradicts itself."""
     width = columns[ACTION].width if ACTION in columns else 0
     try:
         return read_controller(width, environment)
     except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{where}: {ENVIRONMENT} describes no controller ({one_line(error)}); correct the "
-            "attribute or remove it"
-        ) from None
+        why = f"{ENVIRONMENT} describes no controller ({one_line(error)})"
+        return Controller(RATE, None, {"fps": why}, why)
 
 
 def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:

@@ -38,7 +38,8 @@ class RobomimicWriterConfig:
     """whether frames also hold the next frame's observation, for offline RL; doubles the size."""
     validation_episodes: Annotated[int, Ge(0)] = 0
     """number of each task's last episodes that go into the mask "valid"; all others go into
-    the mask "train". 0: no masks are written.
+    the mask "train", as do those of a task that has no more episodes. If all tasks are so small,
+    the last of all episodes are "valid". 0: no masks are written.
     """
     env_args: Mapping[str, Any] = field(default_factory=dict)
     """the settings from which robomimic builds the environment: env_name, type, env_kwargs."""
@@ -142,12 +143,16 @@ class Demonstrations:
         demos_by_task: dict[str, list[str]] = {}
         for number, task in enumerate(self.tasks):
             demos_by_task.setdefault(task, []).append(_demo_name(number))
-        valid: set[str] = set()
-        for demos in demos_by_task.values():
-            valid.update(demos[-self.config.validation_episodes :])
         demos = [_demo_name(number) for number in range(len(self.tasks))]
+        valid = {demo for of_task in demos_by_task.values() for demo in self._last(of_task)}
+        valid = valid or {*self._last(demos)}
         self.file["mask/train"] = np.array([demo for demo in demos if demo not in valid], "S")
         self.file["mask/valid"] = np.array([demo for demo in demos if demo in valid], "S")
+
+    def _last(self, demos: Sequence[str]) -> Sequence[str]:
+        """Return the demonstrations to hold out; none if no others would be left."""
+        count = self.config.validation_episodes
+        return demos[-count:] if len(demos) > count else ()
 
     def close(self) -> None:
         """Close the file."""

@@ -91,7 +91,7 @@ class _PlainData(pickle.Unpickler):
         """Return the object for a name in the pickle; raises DataError if it is not in _ALLOWED."""
         if (module, name) not in _ALLOWED:
             raise DataError(
-                f"{self.path}: asks for {module}.{name}, which is no data and might run code; "
-                "not loaded"
+                f"{self.path}: asks for {module}.{name}, which is no data and might run code, so "
+                "it is not loaded; write the annotations as plain data and arrays"
             )
         return _ALLOWED[module, name]

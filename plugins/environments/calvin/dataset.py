@@ -61,7 +61,10 @@ class CalvinData:
             else _play_stretches(source, config.instruction)
         )
         if not self.stretches:
-            raise DataError(f"{source}: lists no episodes")
+            raise DataError(
+                f"{source}: lists no episodes; name a split's training or validation folder, or "
+                "choose the other `episodes`"
+            )
         first_frames = dict.fromkeys(stretch.first for stretch in self.stretches.values())
         frame = first_readable(first_frames, self._read_frame)
         self.info = make_info({name: Camera(*frame[key].shape[:2]) for name, key in IMAGES.items()})
@@ -77,7 +80,7 @@ class CalvinData:
         if not 0 < length <= MAX_LENGTH:
             raise DataError(
                 f"{self.folder}: episode {episode} has {length:,} frames, "
-                f"expected 1 to {MAX_LENGTH:,}"
+                f"expected 1 to {MAX_LENGTH:,}; correct the annotations"
             )
         frames = [self._read_frame(number) for number in range(stretch.first, stretch.last + 1)]
         try:
@@ -87,7 +90,8 @@ class CalvinData:
             }
         except ValueError:
             raise DataError(
-                f"{self.folder}: the frames of episode {episode} have different sizes"
+                f"{self.folder}: the frames of episode {episode} have different sizes; copy them "
+                "again"
             ) from None
         actions, proprio = (
             join_columns([columns[key]], length, f"{self.folder}, episode {episode}, {key}")
@@ -144,11 +148,11 @@ def _play_stretches(folder: Path, instruction: str) -> dict[str, _Stretch]:
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
         raise DataError(
             f"{path}: {array.dtype} {array.shape}, expected the first and the last frame "
-            "of each recording"
+            "of each recording; copy it again"
         )
     recordings = [(int(first), int(last)) for first, last in array]
     are_ordered = all(0 <= first <= last for first, last in recordings)
-    if not are_ordered or sum(last - first for first, last in recordings) > MAX_FRAMES:
+    if not are_ordered or sum(last + 1 - first for first, last in recordings) > MAX_FRAMES:
         raise DataError(
             f"{path}: lists frames {recordings[0][0]} to {recordings[-1][1]}, "
             "which cannot be; copy it again"

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.commands.edit import main as edit
 from core.commands.import_ import main
 from core.store.store import EpisodeStore
 
@@ -63,6 +64,56 @@ def test_the_plan_comes_before_the_work_and_the_numbers_after(folder, tmp_path, 
         assert expected in summary
     assert "importing 3/3 episodes" in shown.err
     assert EpisodeStore(out).info.action.grippers[0].open == 1.0
+
+
+def test_an_instruction_of_a_task_that_no_episode_has(folder, tmp_path, capsys):
+    out, mapping = tmp_path / "out.zarr", tmp_path / "mapping.toml"
+    mapping.write_text("[tasks]\nfolding = ['fold teh towel', 'wave']\nwaving = ['wave goodbye']")
+    words = ["npz", str(folder), str(out), "fps=5", "--jobs", "1", "--mapping", str(mapping)]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "suspicious: tasks.folding: no episode is told 'fold teh towel'; did you mean 'fold the "
+        "towel'?" in shown
+    )
+    assert "suspicious: tasks.waving: no episode is told 'wave goodbye'; known: fold" in shown
+    # the way out that it names
+    assert f"joinery edit {out} tasks=" in shown
+    assert edit([str(out), "tasks={folding = ['fold the towel']}"]) == 0
+    assert EpisodeStore(out).task_name(0) == "folding"
+    mapping.write_text("[tasks]\nfolding = ['fold the towel']")
+    assert main(words) == 0
+    assert "suspicious: tasks" not in capsys.readouterr().out
+
+
+def test_a_meaning_that_was_forgotten_is_corrected_without_a_new_import(folder, tmp_path, capsys):
+    out, mapping = tmp_path / "out.zarr", tmp_path / "mapping.toml"
+    words = ["npz", str(folder), str(out), "fps=5", "--jobs", "1"]
+    assert main(words) == 0
+    mapping.write_text("[meaning]\nscale = [0.5, 1.0]")
+    capsys.readouterr()
+    assert main([*words, "--mapping", str(mapping)]) == 1
+    error = capsys.readouterr().err
+    assert "action.scale: (1.0, 1.0) there, (0.5, 1.0) here; correct it with joinery edit" in error
+    assert edit([str(out), "--mapping", str(mapping)]) == 0
+    assert EpisodeStore(out).info.action.scale == (0.5, 1.0)
+    assert main([*words, "--mapping", str(mapping)]) == 0
+    assert "0 episodes imported" in capsys.readouterr().out
+
+
+def test_a_second_dataset_is_called_by_its_folder(folder, tmp_path, capsys):
+    """Most formats number episodes, so those of two days have the same names."""
+    out, tuesday = tmp_path / "all.zarr", tmp_path / "tuesday"
+    tuesday.mkdir()
+    for number in range(3):
+        arrays = dict(np.load(folder / f"e{number}.npz"))
+        np.savez(tuesday / f"e{number}.npz", **{**arrays, "action": arrays["action"] + 1})
+    for day in (folder, tuesday):
+        assert main(["npz", str(day), str(out), "fps=5", "--jobs", "1"]) == 0
+    assert "so these are called tuesday/..." in capsys.readouterr().out
+    store = EpisodeStore(out)
+    names = [store.episode_id(episode) for episode in range(len(store))]
+    assert names == ["e0", "e1", "e2", "tuesday/e0", "tuesday/e1", "tuesday/e2"]
 
 
 def test_bad_episodes_are_skipped_when_asked_and_listed(folder, tmp_path, capsys):

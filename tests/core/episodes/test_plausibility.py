@@ -57,6 +57,32 @@ def test_millimetres_that_are_taken_for_metres() -> None:
     assert "meaning.scale is 0.001 there" in line
 
 
+@pytest.mark.parametrize(
+    ("closed", "opened", "is_doubted"),
+    [
+        (-1.0, 1.0, False),
+        (1.0, -1.0, False),
+        (0.0, 1.0, True),
+        (0.0, 100.0, False),
+        (-1.2, 1.1, False),
+    ],
+)
+def test_a_gripper_whose_values_are_others(closed: float, opened: float, is_doubted: bool) -> None:
+    """Clipped to its range, a gripper that reaches far beyond it would seem to be always open."""
+    grippers = (Gripper(1, "binary", closed, opened),)
+    action = ActionConvention(("x", "grip"), "delta", "base", "none", (0.1, 1.0), 10.0, grippers)
+    actions = np.stack([RANDOM.uniform(-1, 1, 500), np.sign(RANDOM.normal(size=500))], axis=1)
+    if opened == 100:
+        actions[:, 1] = 50 + 50 * actions[:, 1]
+    found = lines(action, actions)
+    assert len(found) == is_doubted
+    for line in found:
+        assert line.startswith(
+            "action grip reaches from -1 to 1, and as a gripper it is closed at 0"
+        )
+        assert "correct meaning.grippers" in line
+
+
 def test_what_stands_still_and_what_jitters() -> None:
     numbers = RANDOM.uniform(-1, 1, (500, 4))
     numbers[:, 1] = 0.5

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 
 from core.errors import DataError
-from core.formats.arrays import read_npy, read_npz
+from core.formats.arrays import npz_names, read_npy, read_npz
 from tests.damage import bounded
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -132,5 +132,14 @@ def test_a_file_without_permission_is_named(
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(DataError, match="Python objects, which might run code, are not loaded"):
+    message = "holds Python objects, which might run code and are not loaded; save it as numbers"
+    with pytest.raises(DataError, match=f"a.npy: {message}"):
         read_npy(tmp_path / "a.npy")
+    np.savez(tmp_path / "a.npz", front=IMAGES, ragged=np.array([{}]))
+    assert [*read_npz(tmp_path / "a.npz")] == ["front"]
+    assert npz_names(tmp_path / "a.npz") == ["front", "ragged"]
+    with pytest.raises(DataError, match=f"a.npz: 'ragged' {message}"):
+        read_npz(tmp_path / "a.npz", ["ragged"])
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"a.npz: damaged or no .npz file"):
+        npz_names(tmp_path / "a.npz")

@@ -29,12 +29,21 @@ def test_columns_are_joined_and_named() -> None:
     assert dimension_names([("angle", 1), ("force", 2)]) == ("angle", "force_0", "force_1")
 
 
-@pytest.mark.parametrize("width", [0, 10**12])
-def test_impossible_widths_are_refused(width: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "numbers"),
+    [
+        ((0,), "0"),
+        ((10**12,), "1,000,000,000,000"),
+        ((-1, -1), "-1 x -1"),
+        ((200, 200), "200 x 200"),
+    ],
+)
+def test_impossible_widths_are_refused(shape: tuple[int, ...], numbers: str) -> None:
+    """A length that is not fixed is declared as -1."""
     with pytest.raises(
-        DataError, match=f"'force' holds {width:,} numbers a frame, expected 1 to 10,000"
+        DataError, match=f"'force' holds {numbers} numbers a frame, expected 1 to 10,000"
     ):
-        select_numbers("force", {"force": Column("numbers", (width,))})
+        select_numbers("force", {"force": Column("numbers", shape)})
 
 
 STATE = Column("numbers", (2, 4))

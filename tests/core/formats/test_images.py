@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.episodes.frames import Frames
+from core.episodes.frames import Frames, images_of
 from core.errors import DataError
 from core.formats.images import as_images, decode_depth, decode_images, guess_white
 from tests.damage import bounded
@@ -40,7 +40,7 @@ def test_an_encoded_image_of_another_size_is_named() -> None:
     encoded = [png(frame) for frame in IMAGES]
     np.testing.assert_array_equal(decode_images(encoded, 4, 5, "here"), IMAGES)
     with pytest.raises(
-        DataError, match=r"here, frame 1: cannot be decoded \(4 x 5 pixels instead of 5 x 4"
+        DataError, match=r"here, frame 1: has 4 x 5 pixels, expected 5 x 4; correct the size that"
     ):
         decode_images([png(IMAGES[0].swapaxes(0, 1)), encoded[1]], 5, 4, "here")
 
@@ -64,7 +64,7 @@ def test_nothing_shows_what_white_is() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (-0.5, "a value of -0.5, below 0"),
+        (-0.5, "a value of -0.5, and a picture's are from 0 to 1; shift"),
         (np.nan, "values that are not finite"),
         (np.inf, "values that are not finite"),
     ],
@@ -123,6 +123,32 @@ def test_encoded_images_of_other_kinds_are_converted_by_what_they_are() -> None:
         (np.concatenate([IMAGES[0], IMAGES[0, ..., :1]], axis=2), IMAGES[0]),  # with alpha
     ):
         np.testing.assert_array_equal(decode_images([png(frame)], 4, 5, "here"), expected[None])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_encoded_images_of_which_nothing_says_what_white_is(dtype: type) -> None:
+    """As 16 bits, floats in [0, 1] would become black, and large numbers would wrap around."""
+    frame = np.linspace(0, 1 if dtype == np.float32 else 10**6, 20).reshape(4, 5).astype(dtype)
+    Image.fromarray(frame).save(stream := BytesIO(), "tiff")
+    with pytest.raises(DataError, match=r"frame 0: \w+ from 0 to .*, expected 8 or 16 bits"):
+        decode_images([stream.getvalue()], 4, 5, "here")
+
+
+def test_white_is_guessed_in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.episodes.frames.WHOLE_BYTES", 10)
+    bright = np.zeros((5, 4, 5, 3), np.uint16)
+    bright[3] = 300
+    read: list[tuple[int, int]] = []
+
+    def stretch(start: int, stop: int) -> np.ndarray:
+        read.append((start, stop))
+        return bright[start:stop]
+
+    images = images_of(bright.shape, stretch, bright.dtype)
+    assert isinstance(images, Frames)
+    assert guess_white(images) == 65535
+    assert read == [(number, number + 1) for number in range(5)]
+    np.testing.assert_array_equal(as_images(images, "here", 65535)[3:4], [[[[1] * 3] * 5] * 4])
 
 
 def test_depth_keeps_its_type() -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import IO
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 from core.episodes.episode import Episode
+from core.episodes.frames import Frames
 from core.errors import DataError
 from core.formats.importing import import_episodes
 from core.store.store import EpisodeStore
-from tests.factories import contents, make_episodes, make_info
+from tests.damage import bounded
+from tests.factories import contents, make_episode, make_episodes, make_info
 
 
 class Source:
@@ -118,8 +121,48 @@ class Vague(Source):
 
 
 def test_the_episode_is_named_where_the_source_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^episode 'reach/2': videos/file-000.mp4: damaged"):
+    message = r"^episode 'reach/2': videos/file-000.mp4: damaged; --skip-bad imports the others$"
+    with pytest.raises(DataError, match=message):
         import_episodes(Vague(4, ["reach/2"]), tmp_path / "a.zarr", ignore)
+
+
+def test_a_fault_that_all_episodes_may_have_is_not_to_be_skipped(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^reach/0: damaged$"):
+        import_episodes(Source(4, ["reach/0"]), tmp_path / "a.zarr", ignore)
+
+
+class Long(Source):
+    """An episode whose images are made when they are needed."""
+
+    def __init__(self, length: int) -> None:
+        self.info = make_info(("front",), size=256)
+        self.length = length
+
+    def ids(self) -> Sequence[str]:
+        return ["long"]
+
+    def read(self, episode: str) -> Episode:
+        short = make_episode(0, self.info, length=2)
+
+        def images(start: int, stop: int) -> np.ndarray:
+            return np.repeat(short.images["front"][:1], stop - start, axis=0)
+
+        frames = Frames((self.length, 256, 256, 3), images)
+        return replace(
+            short,
+            id=episode,
+            images={"front": frames},
+            actions=np.repeat(short.actions[:1], self.length, axis=0),
+            proprio=np.repeat(short.proprio[:1], self.length, axis=0),
+        )
+
+
+def test_memory_does_not_grow_with_the_length_of_an_episode(tmp_path: Path) -> None:
+    """Decoded, the images of the longer episode take 315 MB."""
+    import_episodes(Long(40), tmp_path / "short.zarr", ignore)  # loads what is needed once
+    with bounded(48):
+        import_episodes(Long(1_600), tmp_path / "long.zarr", ignore)
+    assert EpisodeStore(tmp_path / "long.zarr").length.tolist() == [1_600]
 
 
 def test_nothing_but_damaged_episodes(tmp_path: Path) -> None:

@@ -147,6 +147,29 @@ def test_instructions_are_grouped_to_tasks() -> None:
     assert source(tasks={"moving": ("shove it",)}).read("a").task == "push it"
 
 
+def test_an_instruction_of_a_task_that_no_episode_has() -> None:
+    grouped = source(tasks={"moving": ("push it", "pull it")})
+    assert list(grouped.doubts({"push it", "pull it"})) == []
+    (line,) = grouped.doubts({"push it"})
+    assert line.startswith("tasks.moving: no episode is told 'pull it'")
+
+
+def test_the_control_rate_follows_a_rate_that_is_corrected() -> None:
+    told = source(fps=8.0).info
+    assert (told.fps, told.action.rate) == (8.0, 8.0)
+    slow_control = replace(DESCRIPTION, convention=replace(CONVENTION, rate=1.0))
+    assert source(slow_control, fps=8.0).info.action.rate == 1.0
+    kept = source(fps=8.0, meaning=ConventionOverride(rate=4.0)).info
+    assert kept.action.rate == 4.0
+
+
+def test_a_dataset_without_the_usual_action_names_the_setting() -> None:
+    other = replace(DESCRIPTION, action=("action",))
+    with pytest.raises(ConfigError, match=r"no column 'action'; known: .*; say action = \.\.\."):
+        source(other)
+    assert source(other, action="left").info.action.dim == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "episodes"),
     [

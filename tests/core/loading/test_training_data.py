@@ -1,5 +1,6 @@
 """From a recipe to its datasets, mixtures and loaders, and what is refused on the way."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,17 @@ from core.loading.training_data import TrainingData, action_spec
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.store.store import EpisodeStore
+from core.store.writer import StoreWriter
 from tests.core.episodes.test_normalization import ACTIONS, BINARY, METHODS, STATISTICS
 from tests.core.recipe.test_recipe import MINIMAL
-from tests.factories import MOVING, STILL
+from tests.factories import (
+    MOVING,
+    STILL,
+    make_episodes,
+    make_info,
+    make_store,
+    with_actions,
+)
 
 
 def opened(folder: Path, data: str, *overrides: str) -> TrainingData:
@@ -121,6 +130,35 @@ def test_every_disagreement_of_recipe_and_stores_is_said(
     assert mistakes[2].startswith("data.features: no feature 'depth'")
 
 
+def test_a_range_that_clips_nearly_everything_is_refused(tmp_path: Path) -> None:
+    """Joint positions in degrees, beside a range of [-1, 1]."""
+    info = make_info()
+    scale = np.array([90, 90, 90, 1], np.float32)
+    with StoreWriter(tmp_path / "store.zarr", info) as writer:
+        for episode in make_episodes(4, info):
+            writer.append(with_actions(episode, episode.actions * scale))
+    data = f'path = "{tmp_path / "store.zarr"}"'
+    with pytest.raises(ConfigError, match=r"clip_range would clip \d+% of action x") as failed:
+        opened(tmp_path, data, "action.normalization=clip_range")
+    assert len(failed.value.mistakes) == 3
+    # both ways out that it names
+    opened(tmp_path, data, "action.normalization=quantile_clipped")
+    opened(tmp_path, data, "action.normalization=clip_range", "action.clip_range=[-300.0, 300.0]")
+
+
+def test_units_that_cannot_be_are_doubted_before_training(tmp_path: Path) -> None:
+    info = make_info()
+    grippers = (replace(info.action.grippers[0], closed=10.0, open=20.0),)
+    action = replace(info.action, frame="joint", scale=(90.0, 1.0, 1.0, 1.0), grippers=grippers)
+    make_store(tmp_path / "store.zarr", info=replace(info, action=action, assumed={"frame": "why"}))
+    doubts = [*opened(tmp_path, f'path = "{tmp_path / "store.zarr"}"').doubts()]
+    assert doubts[0] == "warning: assumed: frame; joinery show says why"
+    assert doubts[1].startswith("warning: action x reaches ")
+    assert "turns; if the data are in degrees" in doubts[1]
+    assert doubts[2].startswith("warning: action gripper reaches from -1 to 1, and as a gripper")
+    assert doubts[2].endswith("joinery edit corrects it")
+
+
 def test_actions_that_the_recipe_does_not_expect_are_refused(
     stores: list[EpisodeStore], tmp_path: Path
 ) -> None:
@@ -128,7 +166,10 @@ def test_actions_that_the_recipe_does_not_expect_are_refused(
         opened(tmp_path, f'path = "{stores[0].path}"', "action.mode=absolute", "action.rate=7.0")
     where = f"(store {stores[0].path})"
     recorded = stores[0].info.action
+    way = "correct the recipe, or what is wrong in the store with joinery edit"
     assert caught.value.mistakes == [
-        f"action.mode: the recipe expects 'absolute', the store's actions are 'delta' {where}",
-        f"action.rate: the recipe expects 7.0, the store's actions are {recorded.rate} {where}",
+        "action.mode: the recipe expects 'absolute', the store's actions are 'delta'; "
+        f"{way} {where}",
+        f"action.rate: the recipe expects 7.0, the store's actions are {recorded.rate}; {way} "
+        f"{where}",
     ]

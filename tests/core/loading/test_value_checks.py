@@ -81,6 +81,14 @@ def test_outliers_squeeze_the_usual_values(tmp_path: Path) -> None:
     ] == []
 
 
+def test_outliers_are_huge_targets_without_clipping(tmp_path: Path) -> None:
+    numbers = actions()
+    numbers[7, 2] = 1_000
+    (line,) = doubtful_normalization(dataset(tmp_path / "a.zarr", numbers, "quantile"))
+    assert "with quantile, outliers of action z are 1,0" in line
+    assert 'choose "quantile_clipped"' in line
+
+
 def test_noise_is_not_to_be_stretched(tmp_path: Path) -> None:
     numbers = actions()
     numbers[:, 0] = 3 + RANDOM.normal(0, 1e-5, LENGTH)

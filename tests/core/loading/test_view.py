@@ -101,6 +101,27 @@ def test_statistics_of_a_store_that_only_lacks_something_are_its_own(
     assert views_of(stores)[1].conversion.columns is None
 
 
+def test_the_second_arm_keeps_its_own_actions_at_another_rate(tmp_path: Path) -> None:
+    """Both arms' numbers have the same names; the last of each two frames counts."""
+    one_arm = make_info().action
+    action = replace(
+        one_arm,
+        names=one_arm.names * 2,
+        scale=one_arm.scale * 2,
+        mode="absolute",
+        frame="joint",
+        grippers=(),
+    )
+    slow = replace(make_info(), action=action)
+    fast = replace(slow, fps=20.0, action=replace(action, rate=20.0))
+    common = common_info([slow, fast], ())
+    assert len(common.action.names) == 8
+    store = make_store(tmp_path / "fast.zarr", info=fast)
+    view = view_of(store, fast, {}, common, ())
+    found = view.actions(np.array([0]), np.array([[0, 4]]))[0]
+    np.testing.assert_array_equal(found, store.actions(0, 0, 6)[[1, 5]])
+
+
 @pytest.mark.parametrize("camera", [STILL, MOVING])
 def test_slower_frames_of_either_codec(tmp_path: Path, camera: str) -> None:
     info = make_info()

@@ -52,6 +52,15 @@ def test_meaning_and_names_are_corrected_and_numbers_stay(path: Path) -> None:
     np.testing.assert_array_equal(after.actions(0, 0, length), before.actions(0, 0, length))
 
 
+def test_the_control_rate_follows_the_frame_rate_if_they_were_the_same(path: Path) -> None:
+    assert edit(path, Edit(fps=15.0)).info.action.rate == 15.0
+    slow = edit(path, Edit(meaning=ConventionOverride(rate=5.0)))
+    assert (slow.info.fps, slow.info.action.rate) == (15.0, 5.0)
+    assert edit(path, Edit(fps=30.0)).info.action.rate == 5.0
+    with pytest.raises(DataError, match=r"edit: .*must be finite"):
+        edit(path, Edit(fps=-1.0))
+
+
 def test_instructions_and_tasks_are_corrected(path: Path) -> None:
     name = EpisodeStore(path).episode_id(5)
     after = edit(
@@ -86,6 +95,10 @@ def test_later_edits_build_on_earlier_ones(path: Path) -> None:
             "no episode is told 'push the pug'; did",
         ),
         (Edit(tasks={"a": ("b",)}), "tasks: no episode is told 'b'"),
+        (
+            Edit(tasks={"a": ("push the puck",), "b": ("push the puck",)}),
+            "tasks: 'push the puck' belongs to several; drop it",
+        ),
         (Edit(episodes={"nobody": Words("a")}), "episodes: there is no episode 'nobody'"),
         (Edit(action_names={"a": "xx"}), "action_names: no number is called 'xx'"),
         (

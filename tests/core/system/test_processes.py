@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from core.system import processes
+from core.system.processes import usable_memory
+
 PROGRAM = """
 import os, sys, time
 from multiprocessing import get_context
@@ -53,6 +56,33 @@ def ends_within(process: int, seconds: float) -> bool:
     while is_running(process) and time.monotonic() < end:
         time.sleep(0.02)
     return not is_running(process)
+
+
+def test_memory_is_what_a_container_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    file = tmp_path / "memory.max"
+    monkeypatch.setattr(processes, "MEMORY_LIMITS", (tmp_path / "nothing", file))
+    assert usable_memory() == machine
+    for content, expected in (("max", machine), (str(2**62), machine), ("3000000000", 3 * 10**9)):
+        file.write_text(content)
+        assert usable_memory() == min(expected, machine)
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    program = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "from core.system.processes import core_count; print(core_count())"
+    )
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("only Linux binds processes to cores")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1\n"
 
 
 def test_a_worker_ends_with_a_parent_that_is_killed(parent: subprocess.Popen[str]) -> None:

@@ -255,6 +255,14 @@ def test_what_recipe_and_store_disagree_on_is_said_in_a_line(
     assert "Traceback" not in shown
 
 
+def test_instructions_that_occur_once_can_be_trained_on(recipe_file, tmp_path, capsys):
+    """In Bridge, DROID and other free annotations, nearly every episode has its own words."""
+    shutil.rmtree(tmp_path / "episodes.zarr")
+    make_store(tmp_path / "episodes.zarr", 3, tasks=("reach", "push", "open"))
+    assert train(recipe_file, tmp_path / "run", "train.steps=2") == 0
+    assert "validation: 1 of 3 episodes, of 1 tasks" in capsys.readouterr().out
+
+
 def test_an_instruction_of_ten_thousand_characters_is_one_line(
     recipe_file, tmp_path, capsys, monkeypatch
 ):
