@@ -213,8 +213,8 @@ def make_plan(description: Description, mapping: SourceMapping) -> Plan:
     kinds: dict[str, ArrayKind] = {name: column.kind for name, column in columns.items()}
     if mapping.action is None and (missing := [key for key in action if key not in columns]):
         raise ConfigError(
-            f"{description.where}: there is no {description.noun} '{missing[0]}'"
-            f"{did_you_mean(missing[0], [*columns])}; say action = ..."
+            f"{description.where}: there is no {description.noun} '{missing[0]}'; say action = ..."
+            f"{did_you_mean(missing[0], [*columns])}"
         )
     check_mapping(description.where, description.noun, expected, kinds)
     action_parts = tuple(select_numbers(entry, columns) for entry in action)

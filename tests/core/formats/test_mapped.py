@@ -165,7 +165,7 @@ def test_the_control_rate_follows_a_rate_that_is_corrected() -> None:
 
 def test_a_dataset_without_the_usual_action_names_the_setting() -> None:
     other = replace(DESCRIPTION, action=("action",))
-    with pytest.raises(ConfigError, match=r"no column 'action'; known: .*; say action = \.\.\."):
+    with pytest.raises(ConfigError, match=r"no column 'action'; say action = \.\.\.; did you"):
         source(other)
     assert source(other, action="left").info.action.dim == 3
 
