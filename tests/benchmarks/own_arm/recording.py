@@ -1,6 +1,7 @@
 """Writes demonstrations as a LeRobot dataset of version 2.1, the way a desk arm is recorded."""
 
 import json
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.benchmarks.own_arm.arm import (
     Scene,
     demonstrate,
     follow,
-    place_things as place,
+    place_things,
     skeleton,
 )
 from tests.benchmarks.own_arm.drawing import COLOURS, HEIGHT, WIDTH, draw
@@ -32,12 +33,12 @@ def record(root: Path, episodes: int, seed: int) -> None:
     lengths = []
     for number in range(episodes):
         random = np.random.default_rng([seed, number])
-        scene = place(random, tuple(COLOURS))
+        scene = place_things(random, tuple(COLOURS))
         task = number % len(tasks)
         colour = [*COLOURS][task]
         commands = demonstrate(scene, colour, random)
         joints = follow(commands)
-        images = _film(scene, colour, joints, random.uniform(0.8, 1.1))
+        images = list(film(scene, colour, joints, random.uniform(0.8, 1.1)))
         for camera in CAMERAS:
             _write_video(_path(root, number, camera), [frame[camera] for frame in images])
         _write_table(_path(root, number), number, task, commands, joints, sum(lengths))
@@ -45,22 +46,21 @@ def record(root: Path, episodes: int, seed: int) -> None:
     _write_description(root, tasks, lengths)
 
 
-def _film(
+def film(
     scene: Scene, colour: str, joints: np.ndarray, light: float
-) -> list[dict[str, np.ndarray]]:
-    """Draw every frame; the cube moves with the fingertips while the gripper is closed on it."""
+) -> Iterator[dict[str, np.ndarray]]:
+    """Draw frame after frame; the cube moves with the fingertips while the gripper holds it."""
     centres = {name: np.array([*place, CUBE / 2]) for name, place in scene.cubes.items()}
-    frames, held = [], False
+    is_held = False
     for now in joints:
         tip = skeleton(now)[0][-1]
-        near = np.linalg.norm(tip - centres[colour]) < 0.03
-        held = now[5] < 30 and (held or bool(near))
-        if held:
+        is_near = np.linalg.norm(tip - centres[colour]) < 0.03
+        is_held = now[5] < 30 and (is_held or bool(is_near))
+        if is_held:
             centres[colour] = tip.copy()
-        elif near:  # let go: it falls onto the table
+        elif is_near:  # let go: it falls onto the table
             centres[colour][2] = CUBE / 2
-        frames.append(draw(scene, centres, now, light))
-    return frames
+        yield draw(scene, centres, now, light)
 
 
 def _path(root: Path, number: int, camera: str = "") -> Path:
@@ -72,14 +72,14 @@ def _path(root: Path, number: int, camera: str = "") -> Path:
 
 def _write_video(path: Path, images: list[np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=RATE, options={"crf": "23", "preset": "veryfast"})
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=RATE, options={"crf": "23", "preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode())
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
 
 
 def _write_table(
