@@ -116,9 +116,13 @@ def _show_doubts(
     doubts: "Callable[[set[str]], Iterable[str]]", out: Path, console: "Console"
 ) -> None:
     """Print which settings no episode fits, and how to correct that without a new import."""
+    from core.store.edits import read_edits
     from core.store.store import EpisodeStore
 
-    lines = list(doubts({instruction for _, instruction in EpisodeStore(out).tasks}))
+    instructions = {instruction for _, instruction in EpisodeStore(out).tasks}
+    for dated in read_edits(out):  # the dataset still has the words that an edit replaced
+        instructions |= dated.edit.instructions.keys()
+    lines = list(doubts(instructions))
     for line in lines:
         console.print(f"suspicious: {line}", highlight=False, markup=False)
     if lines:

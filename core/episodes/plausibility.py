@@ -89,22 +89,25 @@ def _impossible_units(action: ActionConvention, statistics: Statistics) -> Itera
         turns = max(radians.values()) / tau
         yield (
             f"{_reach(radians)} rad, {turns:.3g} turns; if the data are in degrees, meaning.scale "
-            f"is {pi / 180:.6f} there, and a gripper belongs under meaning.grippers"
+            f"is {pi / 180:.6f} for all angles, and a gripper belongs under meaning.grippers"
         )
     if metres:
         yield f"{_reach(metres)} m; if the data are in millimetres, meaning.scale is 0.001 there"
 
 
 def _impossible_grippers(action: ActionConvention, statistics: Statistics) -> Iterator[str]:
-    """Yield a line for each gripper whose values are not between those that close and open it.
+    """Yield a line for each gripper whose values do not fit those that close and open it.
 
-    Such a gripper would be taken for open or closed throughout.
+    They lie outside, or a binary gripper changes without ever passing the middle, so that it would
+    be taken for open, or for closed, throughout.
     """
     low, high = statistics.quantile(0.01), statistics.quantile(0.99)
     for gripper in action.grippers:
         d, (least, most) = gripper.dimension, sorted((gripper.closed, gripper.open))
-        margin = GRIPPER_MARGIN * (most - least)
-        if low[d] < least - margin or high[d] > most + margin:
+        margin, middle = GRIPPER_MARGIN * (most - least), (least + most) / 2
+        is_outside = low[d] < least - margin or high[d] > most + margin
+        is_on_one_side = low[d] < high[d] and (high[d] <= middle or low[d] >= middle)
+        if is_outside or (gripper.kind == "binary" and is_on_one_side):
             yield (
                 f"action {action.names[d]} reaches from {low[d]:.4g} to {high[d]:.4g}, and as a "
                 f"gripper it is closed at {gripper.closed:g} and open at {gripper.open:g}; correct "

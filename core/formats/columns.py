@@ -104,7 +104,7 @@ def check_mapping(
                 mistakes.append(f"{where}: there is no {what} '{name}'{suggestion}")
             elif known[name] != needed:
                 mistakes.append(
-                    f"{where}: {what} '{name}' holds {known[name]}, and {needed} are needed"
+                    f"{where}: {what} '{name}' holds {known[name]}, not {needed}"
                     f"{did_you_mean(name, candidates)}"
                 )
     if mistakes:

@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 
-from core.episodes.frames import Images, images_of, stretches_of
+from core.episodes.frames import Frames, Images, images_of, stretches_of
 from core.errors import DataError
 from core.formats.damage import check_claimed_size
 from core.system.optional_imports import import_optional
@@ -62,9 +62,11 @@ def as_images(array: Images, where: str, white: float, *, told: bool = False) ->
                 "and scale them before you import"
             )
         if most > _limit(kind, white):
+            # another white would make the first episode black if its values are fractions
+            way = "scale" if kind == "f" else f"say white = {guess_white(stretch):g}, or scale"
             raise DataError(
-                f"{where}: a value of {most:g}, and white is {white:g} in the first episode; say "
-                f"white = {guess_white(stretch):g}, or leave the episode out"
+                f"{where}: a value of {most:g}, and white is {white:g} in the first episode; {way} "
+                "the one or the other before you import, or leave the episode out"
             )
         if stop == len(array) and not told and 0 < brightest <= smaller:
             raise DataError(
@@ -74,6 +76,8 @@ def as_images(array: Images, where: str, white: float, *, told: bool = False) ->
             )
         return np.rint(stretch.clip(0, white) * (255.0 / white)).astype(np.uint8)
 
+    if isinstance(array, Frames):  # the images as they are were long, so these are read later, too
+        return Frames(array.shape, convert)
     return images_of(array.shape, convert)
 
 
@@ -124,8 +128,8 @@ def decode_depth(encoded: Sequence[bytes], rows: int, columns: int, where: str) 
         frame = _decode(data, rows, columns, f"{where}, frame {number}")
         if frame.ndim != 2:
             raise DataError(
-                f"{where}, frame {number}: has {frame.shape[2]} channels, expected one; name it "
-                "under cameras"
+                f"{where}, frame {number}: has {frame.shape[2]} channels, expected one; "
+                "correct the shape that the dataset declares, or leave the feature out"
             )
         frames.append(frame[..., None])
     if not frames:
@@ -153,7 +157,10 @@ def _decode(data: bytes, rows: int, columns: int, where: str) -> np.ndarray:
 
 
 def _undecodable(where: str, error: Exception) -> DataError:
-    return DataError(f"{where}: cannot be decoded ({one_line(error)}); copy it again")
+    # Pillow's message for other files has an address in it
+    is_other = type(error).__name__ == "UnidentifiedImageError"
+    reason = "no kind of image that Pillow knows" if is_other else one_line(error)
+    return DataError(f"{where}: cannot be decoded ({reason}); copy it again")
 
 
 def _as_rgb(image: np.ndarray, where: str) -> np.ndarray:

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from core.episodes.episode import ActionConvention
 from core.errors import DataError
 from core.formats.contracts import EpisodeSource
 from core.formats.identity import choose_prefix
@@ -79,7 +80,11 @@ def import_episodes(
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
     with StoreWriter(out, source.info, segment_bytes) as writer:
-        prefix = choose_prefix(source, ids, EpisodeStore(out), name) if writer.committed else ""
+        prefix = ""
+        if writer.committed:
+            store = EpisodeStore(out)
+            _check_assumed(out, store.info.assumed, source.info.assumed)
+            prefix = choose_prefix(source, ids, store, name)
         missing = [episode for episode in ids if prefix + episode not in writer.committed]
         skipped: dict[str, str] = {}
         outcomes = _encode_episodes(source, writer, missing, jobs)
@@ -113,6 +118,21 @@ def import_episodes(
         codecs=codecs,
         skipped=skipped,
     )
+
+
+def _check_assumed(out: Path, recorded: Mapping[str, str], coming: Mapping[str, str]) -> None:
+    """Raise DataError if one of the two assumes what images mean, and the other knows it.
+
+    The numbers of images do not tell, so a store might mix two meanings unnoticed. What is assumed
+    about actions is compared by its values.
+    """
+    conventions = {"fps", *(field.name for field in fields(ActionConvention))}
+    for what in (recorded.keys() ^ coming.keys()) - conventions:
+        here, there = ("assumed", "known") if what in recorded else ("known", "assumed")
+        raise DataError(
+            f"{out}: {what} are {here} in this store and {there} of these episodes "
+            f"({ {**recorded, **coming}[what] }); import into another store, or as before"
+        )
 
 
 def _named(error: DataError, episode: str, *, has_others: bool) -> DataError:

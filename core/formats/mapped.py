@@ -183,7 +183,12 @@ def _words(recording: Recording, key: str, texts: Mapping[int, str]) -> str:
         if isinstance(first, np.ndarray):
             return bytes(first[first != 0].tolist()).decode().strip()
         return str(first).strip()
-    except (LookupError, TypeError, ValueError):  # no such text, a character above 255, or no UTF-8
+    except KeyError as error:
+        raise DataError(
+            f"{recording.where}, {key}: {error} is the number of no text that the dataset lists; "
+            "name another instruction_column, or say instruction = ..."
+        ) from None
+    except (IndexError, TypeError, ValueError):  # a character above 255, or no UTF-8
         raise DataError(
             f"{recording.where}, {key}: holds no text; name another instruction_column, or say "
             "instruction = ..."

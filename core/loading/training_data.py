@@ -220,8 +220,8 @@ class TrainingData:
             where = f"{dataset.label}: " if dataset.label else ""
             if assumed := dataset.view.store.info.assumed:
                 yield f"warning: {where}assumed: {', '.join(assumed)}; joinery show says why"
-            action = dataset.view.info.action
-            for line in impossible_meanings(action, dataset.view.statistics["action"]):
+            store = dataset.view.store  # what a mixture makes of it may lack dimensions
+            for line in impossible_meanings(store.info.action, store.statistics["action"]):
                 yield f"warning: {where}{line}; joinery edit corrects it"
             for line in doubtful_normalization(dataset):
                 yield f"warning: {where}{line}"

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Gt
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from core.episodes.correction import (
@@ -21,7 +22,7 @@ from core.episodes.correction import (
     renamed,
     without_told,
 )
-from core.episodes.episode import ActionConvention, StoreInfo
+from core.episodes.episode import StoreInfo
 from core.errors import ConfigError, DataError, did_you_mean
 from core.store.attributes import VERSION_WITH_EDITS, read_attributes, require_reader
 from core.store.layout import Task, checked_json, list_numbered, parse_checked, publish_file
@@ -52,7 +53,7 @@ class Edit:
     """proprioceptive numbers to rename: {new name: present name}."""
     confirm: tuple[str, ...] = ()
     """properties that are assumed and right, "mode" for example; they then count as recorded."""
-    fps: float | None = None
+    fps: Annotated[float, Gt(0)] | None = None
     """frames per second; a control rate that was the same changes with it."""
     origin: str | None = None
     """where the data come from, and their licence."""
@@ -77,10 +78,7 @@ def edit_info(info: StoreInfo, edit: Edit) -> StoreInfo:
 
     Raises ConfigError or DataError for names or values that do not fit.
     """
-    action = info.action
-    if edit.fps is not None and action.rate == info.fps:
-        action = _with_rate(action, edit.fps)
-    action = override_convention(action, edit.meaning)
+    action = override_convention(info.action, edit.meaning)
     names = renamed(action.names, edit.action_names, "action_names")
     assumed = without_told(info.assumed, edit.meaning)
     if unknown := [key for key in edit.confirm if key not in assumed]:
@@ -100,13 +98,6 @@ def edit_info(info: StoreInfo, edit: Edit) -> StoreInfo:
         )
     except ValueError as error:
         raise DataError(f"edit: {error}") from None
-
-
-def _with_rate(action: ActionConvention, rate: float) -> ActionConvention:
-    try:
-        return replace(action, rate=rate)
-    except ValueError as error:
-        raise DataError(f"edit: fps: {error}") from None
 
 
 def edit_words(ids: Sequence[str], words: Iterable[Task], edit: Edit) -> list[Task]:
@@ -158,7 +149,9 @@ def add_edit(path: Path, edit: Edit, words: Sequence[Task], ids: Sequence[str]) 
     Raises ConfigError or DataError if the edit does not fit the store, or if it cannot be written.
     """
     _check_words(edit, words, ids)
-    edit_info(edited_info(path), edit)
+    info = edited_info(path)
+    edit = _with_control_rate(edit, info)
+    edit_info(info, edit)
     time = datetime.now(UTC).isoformat(timespec="seconds")
     plain: Any = TypeAdapter(DatedEdit).dump_python(DatedEdit(time, edit), mode="json")
     content = checked_json(plain)
@@ -173,6 +166,17 @@ def add_edit(path: Path, edit: Edit, words: Sequence[Task], ids: Sequence[str]) 
         raise DataError(
             f"{error.filename or path}: cannot write ({error.strerror}); nothing was changed"
         ) from None
+
+
+def _with_control_rate(edit: Edit, info: StoreInfo) -> Edit:
+    """Correct the control rate with the frame rate if they were the same.
+
+    The rate is written into the edit, so that edits of before keep their meaning.
+    """
+    meaning = edit.meaning or ConventionOverride()
+    if edit.fps is None or meaning.rate is not None or info.action.rate != info.fps:
+        return edit
+    return replace(edit, meaning=replace(meaning, rate=edit.fps))
 
 
 def _check_words(edit: Edit, words: Sequence[Task], ids: Sequence[str]) -> None:
@@ -191,7 +195,7 @@ def _check_words(edit: Edit, words: Sequence[Task], ids: Sequence[str]) -> None:
         for text in texts
         if text not in told
     ]
-    repeated = Counter(text for texts in edit.tasks.values() for text in texts)
+    repeated = Counter(text for texts in edit.tasks.values() for text in set(texts))
     mistakes += [
         f"tasks: '{text}' belongs to several; drop it from all but one"
         for text, count in repeated.items()

@@ -9,6 +9,7 @@ import numpy as np
 
 from core import ConfigError, DataError, Register, hookimpl
 from core.formats import (
+    Column,
     Description,
     Guess,
     MappedSource,
@@ -63,6 +64,7 @@ class NpzReader:
         arrays = read_npz(file)
         columns = {name: array_column(x, guess_white(x)) for name, x in arrays.items()}
         left_out = [name for name in npz_names(file) if name not in arrays]
+        columns |= {name: Column("text") for name in left_out}  # whose reading says what they hold
         has_words = INSTRUCTION in columns and columns[INSTRUCTION].kind == "text"
         return Description(
             where=str(file),

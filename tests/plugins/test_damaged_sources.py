@@ -180,21 +180,21 @@ def test_damaged_altogether(
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("npz", "action=front", "take0.npz: array 'front' holds pictures, and numbers are needed"),
+        ("npz", "action=front", "take0.npz: array 'front' holds pictures, not numbers"),
         (
             "npz",
             'cameras={top="angle"}',
-            "array 'angle' holds numbers, and pictures are needed; known: bright",
+            "array 'angle' holds numbers, not pictures; known: bright",
         ),
         (
             "npz",
             'proprio=["instruction"]',
-            "array 'instruction' holds text, and numbers are needed",
+            "array 'instruction' holds text, not numbers",
         ),
         (
             "robomimic",
             'proprio=["agentview_image"]',
-            "dataset 'agentview_image' holds pictures, and numbers",
+            "dataset 'agentview_image' holds pictures, not numbers",
         ),
         (
             "robomimic",
@@ -209,7 +209,7 @@ def test_damaged_altogether(
         (
             "rlds",
             "instruction_column=observation/state",
-            "feature 'observation/state' holds numbers, and text",
+            "feature 'observation/state' holds numbers, not text",
         ),
         (
             "lerobot",
@@ -219,12 +219,12 @@ def test_damaged_altogether(
         (
             "lerobot",
             'cameras={top="action"}',
-            "holds numbers, and pictures are needed; known: observation.images.t",
+            "holds numbers, not pictures; known: observation.images.t",
         ),
         (
             "diffusion_policy",
             "action=img",
-            "source.zarr: array 'img' holds pictures, and numbers are needed; known: action",
+            "source.zarr: array 'img' holds pictures, not numbers; known: action",
         ),
         (
             "diffusion_policy",

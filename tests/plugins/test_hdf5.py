@@ -11,6 +11,7 @@ from PIL import Image
 from core.commands.import_ import main
 from core.episodes import Frames
 from core.errors import ConfigError, DataError
+from core.formats.importing import import_episodes
 from core.store.store import EpisodeStore
 
 h5py = pytest.importorskip("h5py", reason="needs h5py (pip install -e '.[robomimic]')")
@@ -81,6 +82,17 @@ def test_colours_of_compressed_images_may_have_been_exchanged(tmp_path: Path) ->
     plain = read(write(tmp_path / "plain"), swap_red_blue=True)  # these say what they are
     np.testing.assert_array_equal(plain.read("episode_2").images["cam_high"], frames(5))
     assert "red and blue of images" not in read(tmp_path / "plain").info.assumed
+
+
+def test_images_of_two_meanings_are_not_mixed(tmp_path: Path) -> None:
+    folder, out = write(tmp_path / "aloha", compressed=True), tmp_path / "out.zarr"
+    settings = [str(folder), str(out), "fps=50", "instruction=open it", "--jobs", "1"]
+    assert main(["hdf5", *settings]) == 0
+    assert main(["hdf5", *settings]) == 0
+    with pytest.raises(DataError, match=r"images are assumed in this store and known of these"):
+        import_episodes(
+            read(folder, swap_red_blue=True, fps=50.0, instruction="open it"), out, lambda *_: None
+        )
 
 
 def test_attributes_give_rate_and_words(tmp_path: Path) -> None:

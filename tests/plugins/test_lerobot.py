@@ -248,7 +248,7 @@ IMAGE = {"dtype": "image", "shape": [96, 96, 3]}
         ),
         (
             {"features": {"action": {"dtype": "float32", "shape": ["x"]}, "top": IMAGE}},
-            "feature 'action' holds text, and numbers are needed",
+            "feature 'action' holds text, not numbers",
         ),
         ({"features": ["action"]}, "meta: damaged"),
     ],

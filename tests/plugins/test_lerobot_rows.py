@@ -115,7 +115,7 @@ def test_an_annotation_is_the_number_of_a_text(copy: Path) -> None:
             table.column_names.index(key), key, pyarrow.array([7] * len(table))
         ),
     )
-    with pytest.raises(DataError, match=rf"{key}: holds no text"):
+    with pytest.raises(DataError, match=rf"{key}: 7 is the number of no text that the dataset"):
         source.read("000000")
 
 
@@ -131,6 +131,34 @@ def test_the_list_of_tasks_is_not_needed_if_the_instruction_is_given(
     assert read(copy, instruction="tidy up").read("000001").instruction == "tidy up"
     with pytest.raises(DataError, match=rf"{path.name}: .*copy it again, or say instruction = "):
         read(copy).read("000001")
+
+
+def test_what_else_the_list_of_tasks_holds_does_not_matter(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(DATASETS / "v3.0", tmp_path / "v3.0"))
+    path = root / "meta" / "tasks.parquet"
+    table = parquet.read_table(path)
+    (words,) = (name for name in table.column_names if name != "task_index")
+    told = [None, *table[words].to_pylist()[1:]]
+    columns = {"difficulty": ["easy"] * len(table), "task_index": table["task_index"], "task": told}
+    parquet.write_table(pyarrow.table(columns), path)
+    assert read(root).read("000001").instruction == TASKS[1]
+    with pytest.raises(DataError, match="does not say what the robot is told"):
+        read(root).read("000000")
+
+
+def test_an_episode_may_lack_a_video_that_nobody_asks_for(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(DATASETS / "v3.0", tmp_path / "v3.0"))
+    (path,) = (root / "meta" / "episodes").rglob("*.parquet")
+    table = parquet.read_table(path)
+    name = "videos/observation.images.wrist/file_index"
+    indices = [None, *table[name].to_pylist()[1:]]
+    place = table.column_names.index(name)
+    parquet.write_table(table.set_column(place, name, pyarrow.array(indices, "int64")), path)
+    source = read(root, cameras={"top": "observation.images.top"})
+    assert [*source.read("000000").images] == ["top"]
+    with pytest.raises(DataError, match=r"observation\.images\.wrist"):
+        read(root).read("000000")
+    read(root).read("000001")
 
 
 def test_two_numbers_of_one_name_stay_two_numbers(copy: Path) -> None:

@@ -65,6 +65,22 @@ def test_the_nearest_image_within_the_tolerance(tmp_path: Path) -> None:
         read_video(path, times, CAMERA, TOLERANCE)
 
 
+@pytest.mark.parametrize("tolerance", [0.06, 0.25])
+def test_a_generous_tolerance_moves_no_image(tmp_path: Path, tolerance: float) -> None:
+    """The nearest image counts, though images of another episode are near enough, too."""
+    files = VideoFiles(tmp_path, TEMPLATE, Encoder(None, 20, Fraction(10)), CAMERA)
+    spans = [files.append(grey_frames(*range(0, 50, 10))), files.append(grey_frames(60, 90, 120))]
+    files.close()
+    path = tmp_path / "0-0.mp4"
+    for times, levels in (
+        (spans[0].begin + np.array([0.0, 0.1, 0.24, 0.3]), [0, 10, 20, 30]),
+        (spans[1].begin + np.arange(3) / 10, [60, 90, 120]),
+        (spans[1].begin + np.array([0.04, 0.16]), [60, 120]),
+    ):
+        frames = np.asarray(read_video(path, times, CAMERA, tolerance))
+        np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), levels, atol=3)
+
+
 def test_the_tolerance_that_is_advised_suffices(tmp_path: Path) -> None:
     """A video of 29.97 Hz beside times of 30 Hz: the gap grows from image to image."""
     files = VideoFiles(tmp_path, TEMPLATE, Encoder(None, 20, Fraction(30_000, 1_001)), CAMERA)

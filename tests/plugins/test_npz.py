@@ -116,6 +116,10 @@ def test_python_objects_that_nobody_asks_for_are_left_out_with_a_word(folder: Pa
     source = read(folder, where=("instruction == do thing 1",))
     assert source.ids() == ["take1"]
     assert source.notes == ("left out: settings, Python objects",)
+    with pytest.raises(ConfigError, match=r"array 'settings' holds text, not numbers"):
+        read(folder, action="settings")
+    with pytest.raises(DataError, match=r"'settings' holds Python objects, .*; save it as numbers"):
+        read(folder, instruction_column="settings").read("take0")
     np.testing.assert_array_equal(source.read("take1").images["front"], episode(1)["front"])
 
 

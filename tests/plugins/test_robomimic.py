@@ -309,15 +309,24 @@ def test_what_the_file_does_not_say_is_assumed(tmp_path: Path) -> None:
 
 
 def test_a_controller_that_contradicts_itself_is_unknown(tmp_path: Path) -> None:
-    """It is no reason to refuse the file: `meaning` and `fps` say what it means."""
-    odd = {"env_kwargs": {"control_freq": "fast", "controller_configs": OSC}}
+    """It is no reason to refuse the file: `meaning` says what it means, and its rate counts."""
+    odd = {"env_kwargs": {"control_freq": 25, "controller_configs": {**OSC, "output_max": "far"}}}
     info = read(write(tmp_path / "lift.hdf5", odd), instruction="lift").info
     assert "env_args describes no controller (could not convert" in info.assumed["mode"]
-    assert "env_args describes no controller" in info.assumed["fps"]
+    assert (info.fps, "fps" in info.assumed) == (25.0, False)
     meaning = ConventionOverride(mode="delta")
-    told = read(tmp_path / "lift.hdf5", instruction="lift", fps=10.0, meaning=meaning).info
-    assert (told.action.mode, told.action.rate) == ("delta", 10.0)
-    assert {"mode", "fps"}.isdisjoint(told.assumed)
+    told = read(tmp_path / "lift.hdf5", instruction="lift", meaning=meaning).info
+    assert (told.action.mode, told.action.rate) == ("delta", 25.0)
+    assert "mode" not in told.assumed
+
+
+@pytest.mark.parametrize("rate", ["fast", -5, 0, float("inf"), float("nan")])
+def test_a_control_rate_that_cannot_be_is_assumed(tmp_path: Path, rate: object) -> None:
+    odd = {"env_kwargs": {"control_freq": rate, "controller_configs": OSC}}
+    info = read(write(tmp_path / "lift.hdf5", odd), instruction="lift").info
+    assert f"the file says a rate of {rate!r}; 20 is robosuite's" in info.assumed["fps"]
+    assert (info.fps, info.action.mode) == (20.0, "delta")
+    assert read(tmp_path / "lift.hdf5", instruction="lift", fps=10.0).info.action.rate == 10.0
 
 
 def test_an_attribute_that_is_no_json_is_named(tmp_path: Path) -> None:

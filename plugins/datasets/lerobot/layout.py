@@ -205,13 +205,11 @@ def _read_episode_table(
         )
         videos = {}
         for key in video_keys:
-            fields = {
-                "video_key": key,
-                "chunk_index": row[f"videos/{key}/chunk_index"],
-                "file_index": row[f"videos/{key}/file_index"],
-            }
-            begin = float(row[f"videos/{key}/from_timestamp"])
-            videos[key] = (root / _fill(info["video_path"], fields), begin)
+            entries = ("chunk_index", "file_index", "from_timestamp")
+            chunk, index, begin = (row[f"videos/{key}/{entry}"] for entry in entries)
+            if None not in (chunk, index, begin):
+                fields = {"video_key": key, "chunk_index": chunk, "file_index": index}
+                videos[key] = (root / _fill(info["video_path"], fields), float(begin))
         facts = {name: value for name, value in row.items() if "/" not in name}
         locations[_episode_name(row)] = EpisodeLocation(
             int(row["length"]), root / table, videos, facts
@@ -243,12 +241,14 @@ def _read_tasks(root: Path, version: str) -> dict[int, str] | DataError:
     path = root / "meta" / ("tasks.parquet" if version == "v3.0" else "tasks.jsonl")
     try:
         if version != "v3.0":
-            return {int(row["task_index"]): str(row["task"]) for row in _json_lines(path)}
-        table = read_table(path, [])
-        # the column besides task_index is the index of a pandas table; its name is "task" or
-        # pandas' default name
-        words = next(cells for key, cells in table.items() if key != "task_index")
-        return {int(i): str(task) for i, task in zip(table["task_index"], words, strict=True)}
+            rows = [(row["task_index"], row["task"]) for row in _json_lines(path)]
+        else:
+            table = read_table(path, [])
+            # the words are the index of a pandas table; its name is "task" or pandas' default name
+            others = [key for key in table if key != "task_index"]
+            words = next((key for key in ("task", "__index_level_0__") if key in table), others[0])
+            rows = list(zip(table["task_index"], table[words], strict=True))
+        return {int(index): str(task) for index, task in rows if task is not None}
     except DataError as error:
         return DataError(f"{error}, or say instruction = ...")
     except Exception as error:  # noqa: BLE001 - damaged JSON can say anything

@@ -269,8 +269,10 @@ def _array(cells: Sequence[Any], where: str, column: Column) -> Any:
     except ValueError as error:
         raise DataError(f"{where}: {error}; every row must hold as many numbers") from None
     if array.dtype.kind not in "uifb":
+        number = next((i for i, cell in enumerate(cells) if cell is None), None)
+        found = f"{array.dtype} {array.shape}" if number is None else f"row {number} has no value"
         raise DataError(
-            f"{where}: {array.dtype} {array.shape}, expected numbers; name another feature"
+            f"{where}: {found}, expected numbers; name another feature, or leave the episode out"
         )
     if column.width and array.size == len(cells) * column.width:
         array = array.reshape(len(cells), *column.shape)

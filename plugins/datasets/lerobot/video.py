@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
-from itertools import chain, islice
-from math import inf
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +60,8 @@ class _Video:
         self.path, self.times, self.camera = path, times, camera
         # times are stored as float32, which is coarser than the tolerance after some minutes
         latest = float(np.abs(times).max(initial=0.0))
-        self.tolerance = tolerance + 2 * latest * float(np.finfo(np.float32).eps)
+        self.rounding = 2 * latest * float(np.finfo(np.float32).eps)
+        self.tolerance = tolerance + self.rounding
         self._nearest: Iterator[np.ndarray] = iter(())
         self._next = -1  # index of the image that the iterator yields next
 
@@ -78,16 +78,16 @@ class _Video:
         """Yield the image nearest to each time, from the time with index `first` on."""
         begin = float(self.times[first]) - self.tolerance
         decoded = self._decode(max(0.0, begin))
-        second: float = -inf
-        frame: Any = None
+        frame, following = next(decoded, None), None
         for index in range(first, len(self.times)):
             wanted = float(self.times[index])
-            while second < wanted - self.tolerance and (following := next(decoded, None)):
-                if frame is not None and abs(following.time - wanted) > abs(second - wanted):
-                    decoded = chain([following], decoded)  # the next row's time may be nearer
+            # an image at the very time is the nearest, so what follows need not be decoded
+            while frame is not None and frame.time < wanted - self.rounding:
+                following = following or next(decoded, None)
+                if following is None or following.time - wanted >= wanted - frame.time:
                     break
-                second, frame = following.time, following
-            if frame is None or abs(second - wanted) > self.tolerance:
+                frame, following = following, None
+            if frame is None or abs(frame.time - wanted) > self.tolerance:
                 raise self._gap()
             yield frame.to_ndarray(format="rgb24")
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
 
+from core import one_line
 from core.episodes import ActionConvention, Frame, Gripper, Mode
 
 RATE = 20.0  # Hz, robosuite's default
@@ -36,20 +38,39 @@ def read_controller(width: int, environment: Mapping[str, Any]) -> Controller:
 
     width: number of action dimensions.
     """
-    settings = environment.get("env_kwargs") or {}
-    rate = settings.get("control_freq")
-    assumed = {} if rate else {"fps": f"the file does not say the rate; {RATE:g} is robosuite's"}
-    configs = settings.get("controller_configs")
+    rate, assumed = _read_rate(environment)
+    try:
+        return Controller(rate, _read_convention(width, environment, rate), assumed)
+    except (AttributeError, TypeError, ValueError) as error:
+        unknown = f"env_args describes no controller ({one_line(error)})"
+        return Controller(rate, None, assumed, unknown)
+
+
+def _read_rate(environment: Mapping[str, Any]) -> tuple[float, dict[str, str]]:
+    """Return the control rate in Hz, and {"fps": why} if it is a guess."""
+    settings = environment.get("env_kwargs")
+    rate = settings.get("control_freq") if isinstance(settings, dict) else None
+    if rate is None:
+        return RATE, {"fps": f"the file does not say the rate; {RATE:g} is robosuite's"}
+    if not isinstance(rate, int | float) or not 0 < rate < inf:
+        return RATE, {"fps": f"the file says a rate of {rate!r}; {RATE:g} is robosuite's"}
+    return float(rate), {}
+
+
+def _read_convention(
+    width: int, environment: Mapping[str, Any], rate: float
+) -> ActionConvention | None:
+    """Return the convention of OSC_POSE; None for other controllers."""
+    configs = (environment.get("env_kwargs") or {}).get("controller_configs")
     first = configs[0] if isinstance(configs, list) and configs else configs
     controller = first if isinstance(first, dict) else {}
     # robosuite 1.5 renamed the keys of this dictionary
     since_1_5 = "body_parts" in controller
     controller = (controller.get("body_parts") or {}).get("right", controller)
     arms, rest = divmod(width, len(POSE))
-    convention = None
-    if controller.get("type") == "OSC_POSE" and not rest and 1 <= arms <= MOST_ARMS:
-        convention = _osc_pose(controller, arms, float(rate or RATE), since_1_5)
-    return Controller(float(rate or RATE), convention, assumed)
+    if controller.get("type") != "OSC_POSE" or rest or not 1 <= arms <= MOST_ARMS:
+        return None
+    return _osc_pose(controller, arms, rate, since_1_5)
 
 
 def _osc_pose(

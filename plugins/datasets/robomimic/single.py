@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,8 +48,8 @@ class Hdf5Config(SourceMapping):
     """
 
     swap_red_blue: bool | None = None
-    """whether to exchange red and blue in compressed images: OpenCV writes an RGB image as if it
-    were BGR, and many programs do not mind, since OpenCV also reads it so; default: no.
+    """whether to exchange red and blue in compressed images. Programs that give OpenCV an RGB image
+    write files with the two exchanged: skin looks blue then in `joinery show --html`; default: no.
     """
 
 
@@ -96,7 +97,10 @@ class Hdf5Reader:
             )
         assumed = {}
         if are_compressed and self.swap_red_blue is None:
-            assumed[COLOURS] = "OpenCV may have exchanged them; say swap_red_blue = true or false"
+            assumed[COLOURS] = (
+                "OpenCV may have exchanged them; say swap_red_blue = true or false when you import "
+                "into a new store"
+            )
         fps = facts.get("fps")
         short_names = {
             path: path.rpartition("/")[2]
@@ -113,7 +117,7 @@ class Hdf5Reader:
             guess=GUESS,
             origin=f"HDF5 files {file.parent.name}",
             has_instruction=any(isinstance(facts.get(name), str) for name in WORDS),
-            fps=float(fps) if isinstance(fps, int | float) and fps > 0 else None,
+            fps=float(fps) if isinstance(fps, int | float) and 0 < fps < inf else None,
             assumed=assumed,
         )
 

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from core import ConfigError, DataError, did_you_mean, one_line
+from core import ConfigError, DataError, did_you_mean
 from core.episodes import images_of
 from core.formats import (
-    Column,
     Description,
     Guess,
     MappedSource,
@@ -22,7 +21,7 @@ from core.formats import (
     array_column,
     first_readable,
 )
-from plugins.datasets.robomimic.controller import RATE, Controller, read_controller
+from plugins.datasets.robomimic.controller import read_controller
 from plugins.datasets.robomimic.hdf5 import (
     open_demonstration,
     read_attributes,
@@ -110,7 +109,8 @@ class DemonstrationReader:
         assumed = {}
         if not says_which_is_top and self.flip is None and sidecar is None:
             assumed[ROWS] = "the file does not say which is the top; say flip = true or false"
-        controller = _controller(columns, environment)
+        width = columns[ACTION].width if ACTION in columns else 0
+        controller = read_controller(width, environment)
         images = [name for name, column in columns.items() if column.kind == "pictures"]
         usual = next((keys for keys in PROPRIO if {*keys} <= columns.keys()), ())
         return Description(
@@ -202,16 +202,6 @@ def _dataset_paths(group: Any) -> dict[str, str]:
     return beside | {
         (name if name not in beside else f"obs/{name}"): f"obs/{name}" for name in observations
     }
-
-
-def _controller(columns: Mapping[str, Column], environment: Mapping[str, Any]) -> Controller:
-    """Read the controller; it is unknown if env_args contradicts itself."""
-    width = columns[ACTION].width if ACTION in columns else 0
-    try:
-        return read_controller(width, environment)
-    except (AttributeError, TypeError, ValueError) as error:
-        why = f"{ENVIRONMENT} describes no controller ({one_line(error)})"
-        return Controller(RATE, None, {"fps": why}, why)
 
 
 def _locate_episodes(files: Sequence[Path]) -> dict[str, Location | DataError]:

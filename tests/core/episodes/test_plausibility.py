@@ -43,7 +43,7 @@ def test_degrees_that_are_taken_for_radians() -> None:
     (line,) = lines(joints(), actions)
     assert line.startswith("action a, b reach up to 18")
     assert "rad, 29." in line or "rad, 30" in line
-    assert "meaning.scale is 0.017453 there" in line
+    assert "meaning.scale is 0.017453 for all angles" in line
     (line,) = lines(joints(), actions * [1, 0, 1])[1:]  # the other joint stands still
     assert line.startswith("action a reaches 18")
     assert lines(joints(scale=np.pi / 180), actions) == []
@@ -81,6 +81,16 @@ def test_a_gripper_whose_values_are_others(closed: float, opened: float, is_doub
             "action grip reaches from -1 to 1, and as a gripper it is closed at 0"
         )
         assert "correct meaning.grippers" in line
+
+
+@pytest.mark.parametrize(("closed", "opened", "is_doubted"), [(1, -1, True), (0, 1, False)])
+def test_a_binary_gripper_that_never_passes_the_middle(
+    closed: float, opened: float, is_doubted: bool
+) -> None:
+    grippers = (Gripper(1, "binary", closed, opened),)
+    action = ActionConvention(("x", "grip"), "delta", "base", "none", (0.1, 1.0), 10.0, grippers)
+    actions = np.stack([RANDOM.uniform(-1, 1, 500), RANDOM.integers(0, 2, 500)], axis=1)
+    assert len(lines(action, actions)) == is_doubted
 
 
 def test_what_stands_still_and_what_jitters() -> None:

@@ -119,9 +119,9 @@ def test_every_wrong_name_gets_a_line() -> None:
         )
     assert failed.value.mistakes == [
         "here: there is no array 'frond'; did you mean 'front'?",
-        "here: array 'actions' holds numbers, and pictures are needed; known: front",
-        "here: array 'front' holds pictures, and numbers are needed; known: actions",
-        "here: array 'words' holds text, and numbers are needed; known: actions",
+        "here: array 'actions' holds numbers, not pictures; known: front",
+        "here: array 'front' holds pictures, not numbers; known: actions",
+        "here: array 'words' holds text, not numbers; known: actions",
     ]
 
 

@@ -192,8 +192,8 @@ def test_episodes_are_chosen(settings: dict[str, Any], episodes: str) -> None:
     [
         ({"action": "lift"}, "here: there is no column 'lift'; did you mean 'left'"),
         ({"action": "left[3]"}, "'left' holds the numbers 0 to 2"),
-        ({"cameras": {"eye": "depth"}}, "column 'depth' holds depth, and pictures are needed"),
-        ({"proprio": ("words",)}, "column 'words' holds text, and numbers are needed"),
+        ({"cameras": {"eye": "depth"}}, "column 'depth' holds depth, not pictures"),
+        ({"proprio": ("words",)}, "column 'words' holds text, not numbers"),
         ({"action": ()}, "action: names no column"),
         ({"action_names": {"a": "b"}}, "action_names: no number is called 'b'"),
         ({"action_names": {"x": "y"}}, "two of x, x, grip would have one name"),
@@ -207,7 +207,7 @@ def test_episodes_are_chosen(settings: dict[str, Any], episodes: str) -> None:
         ({"where": ("success == yes",)}, "'success' is True in episode 'a'"),
         ({"tasks": {"a": ("x",), "b": ("x",)}}, "tasks: 'x' belongs to a and to b"),
         ({"action_names": {"a": "x", "b": "x"}}, "gives one number two names"),
-        ({"instruction_column": "state"}, "column 'state' holds numbers, and text are needed"),
+        ({"instruction_column": "state"}, "column 'state' holds numbers, not text"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], message: str) -> None:
