@@ -1,6 +1,7 @@
 """Read numpy's files, and check that each holds as many bytes as its header claims."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -18,13 +19,13 @@ HEADER_READERS = {
 }
 
 
-class _PythonObjectsError(Exception):
-    """An array holds Python objects: reading it would unpickle them, which can run any code."""
-
-
 REFUSED = (
     "holds Python objects, which might run code and are not loaded; save it as numbers or text"
 )
+
+
+class _PythonObjectsError(Exception):
+    """An array holds Python objects: reading it would unpickle them, which can run any code."""
 
 
 def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
@@ -33,10 +34,38 @@ def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.n
     An array of Python objects is left out, since reading it would unpickle it, and unpickling can
     run any code.
 
+    names: default: all arrays.
+
     Raises DataError, naming the file, if the file is missing, damaged or cut off, or if an array in
     `names` is missing or holds Python objects.
     """
     size = file_size(file)
+    with _open_npz(file) as (archive, members):
+        arrays = {}
+        for name in members if names is None else names:
+            if name not in members:
+                raise DataError(f"{file}: has no array '{name}'{did_you_mean(name, [*members])}")
+            try:
+                arrays[name] = _parse_npy(_read_member(archive, members[name], size))
+            except _PythonObjectsError:
+                if names is not None:
+                    raise DataError(f"{file}: '{name}' {REFUSED}") from None
+    return arrays
+
+
+def npz_names(file: Path) -> list[str]:
+    """Return the names of all arrays in an .npz file, also of those that `read_npz` leaves out.
+
+    Raises DataError, naming the file, if the file is missing, damaged or cut off.
+    """
+    file_size(file)
+    with _open_npz(file) as (_, members):
+        return [*members]
+
+
+@contextmanager
+def _open_npz(file: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
+    """Open an .npz file, with {array: its place}; raises DataError for damage inside the block."""
     try:
         with ZipFile(file) as archive:
             members = {
@@ -44,37 +73,13 @@ def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.n
                 for member in archive.infolist()
                 if member.filename.endswith(".npy")
             }
-            for name in names or ():
-                if name not in members:
-                    suggestion = did_you_mean(name, [*members])
-                    raise DataError(f"{file}: has no array '{name}'{suggestion}")
-            arrays = {}
-            for name in names or members:
-                try:
-                    arrays[name] = _parse_npy(_read_member(archive, members[name], size))
-                except _PythonObjectsError:
-                    if names:
-                        raise DataError(f"{file}: '{name}' {REFUSED}") from None
-            return arrays
+            yield archive, members
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damage can make zipfile and numpy raise anything
         raise DataError(
             f"{file}: damaged or no .npz file ({one_line(error)}); copy it again"
         ) from None
-
-
-def npz_names(file: Path) -> list[str]:
-    """Return the names of all arrays in an .npz file, also of those that `read_npz` leaves out."""
-    file_size(file)
-    try:
-        with ZipFile(file) as archive:
-            names = archive.namelist()
-    except Exception as error:  # noqa: BLE001 - damage can make zipfile raise anything
-        raise DataError(
-            f"{file}: damaged or no .npz file ({one_line(error)}); copy it again"
-        ) from None
-    return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
 
 
 def read_npy(file: Path) -> np.ndarray:

@@ -332,9 +332,13 @@ def test_images_whose_size_is_left_open(folder: Path) -> None:
     def declare(step: dict[str, Any]) -> None:
         observation = step["observation"]["featuresDict"]["features"]
         observation["image"] = {"image": {"shape": {"dimensions": ["-1", "-1", "3"]}}}
+        observation["wrist"] = observation["image"]  # which no step has
 
     rewrite_steps(folder, declare)
     source = read(folder)
+    assert [*source.info.cameras] == ["image"]
+    note = next(line for line in source.notes if "observation/wrist" in line)
+    assert note.startswith("left out: observation/wrist, whose size is not declared (")
     assert (source.info.cameras["image"].height, source.info.cameras["image"].width) == (6, 8)
     found = source.read("00000-of-00002/000001").images["image"]
     np.testing.assert_array_equal(found, steps(1)["image"])

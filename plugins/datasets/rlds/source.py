@@ -70,7 +70,7 @@ class RldsReader:
 
     def __init__(self, folder: Path, split: str) -> None:
         self.folder = folder
-        self.columns = _with_short_names(read_features(folder))
+        declared = _with_short_names(read_features(folder))
         files = sorted(folder.glob(f"*-{split}.tfrecord-*"))
         if not files:
             raise DataError(f"{folder}: holds no *-{split}.tfrecord-* files; say split = ...")
@@ -79,10 +79,17 @@ class RldsReader:
             shard = file.name.rpartition(".tfrecord-")[2]
             for number, offset in enumerate(record_offsets(file)):
                 self.locations[f"{shard}/{number:06d}"] = (file, offset)
+        self.columns: dict[str, Column] = {}
+        self.notes: tuple[str, ...] = ()
+        for key, column in declared.items():
+            try:
+                self.columns[key] = self._sized(key, column)
+            except DataError as error:
+                self.notes += (f"left out: {key}, whose size is not declared ({error})",)
 
     def describe(self, use: Callable[[Description], T]) -> T:
         """Describe the features that features.json declares."""
-        columns = self.columns = {key: self._sized(key, c) for key, c in self.columns.items()}
+        columns = self.columns
         short = {key: c.short_name for key, c in columns.items() if c.kind == "pictures"}
         words = _first(INSTRUCTIONS, columns)
         return use(
@@ -97,6 +104,7 @@ class RldsReader:
                 origin=f"RLDS dataset {self.folder.parent.name} {self.folder.name}",
                 instruction_column=words[0] if words else None,
                 has_instruction=bool(words),
+                notes=self.notes,
             )
         )
 
@@ -109,7 +117,7 @@ class RldsReader:
             images = read_example(*place).get(f"{STEPS}/{key}", ())
             where = f"{place[0]}, the record at byte {place[1]:,}: {key}"
             if not images or not isinstance(images[0], bytes):
-                raise DataError(f"{where} holds no images; name another feature")
+                raise DataError(f"{where} holds no images")
             return encoded_size(images[0], where)
 
         return replace(column, shape=(*first_readable(self.locations.values(), first_size), 3))
