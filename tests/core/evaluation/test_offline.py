@@ -57,6 +57,8 @@ def test_one_command_trains_and_compares(recipe_file, tmp_path, capsys):
     page = (folder / "report.html").read_text()
     assert "2 held-out episodes" in page
     assert "There is no environment to act in" in page
+    assert "Compared with recordings alone" in page
+    assert "Not evaluated yet" not in page
     for _, cells in table.rows:
         assert all(f'<td class="number">{cell}</td>' in page for cell in cells)
 
