@@ -129,9 +129,10 @@ def _check_assumed(out: Path, recorded: Mapping[str, str], coming: Mapping[str, 
     conventions = {"fps", *(field.name for field in fields(ActionConvention))}
     for what in (recorded.keys() ^ coming.keys()) - conventions:
         here, there = ("assumed", "known") if what in recorded else ("known", "assumed")
+        why = recorded.get(what) or coming[what]
         raise DataError(
-            f"{out}: {what} are {here} in this store and {there} of these episodes "
-            f"({ {**recorded, **coming}[what] }); import into another store, or as before"
+            f"{out}: {what} are {here} in this store and {there} of these episodes ({why}); import "
+            "into another store, or as before"
         )
 
 
