@@ -80,11 +80,7 @@ def import_episodes(
     if not (ids := source.ids()):
         raise DataError("the source holds no episodes; name another file or folder")
     with StoreWriter(out, source.info, segment_bytes) as writer:
-        prefix = ""
-        if writer.committed:
-            store = EpisodeStore(out)
-            _check_assumed(out, store.info.assumed, source.info.assumed)
-            prefix = choose_prefix(source, ids, store, name)
+        prefix = _match_with_store(source, ids, out, name) if writer.committed else ""
         missing = [episode for episode in ids if prefix + episode not in writer.committed]
         skipped: dict[str, str] = {}
         outcomes = _encode_episodes(source, writer, missing, jobs)
@@ -118,6 +114,16 @@ def import_episodes(
         codecs=codecs,
         skipped=skipped,
     )
+
+
+def _match_with_store(source: EpisodeSource, ids: Sequence[str], out: Path, name: str) -> str:
+    """Return what to put in front of the ids of a source so that a store can hold both.
+
+    Raises DataError if the store's images, or its episodes, contradict the source's.
+    """
+    store = EpisodeStore(out)
+    _check_assumed(out, store.info.assumed, source.info.assumed)
+    return choose_prefix(source, ids, store, name)
 
 
 def _check_assumed(out: Path, recorded: Mapping[str, str], coming: Mapping[str, str]) -> None:
