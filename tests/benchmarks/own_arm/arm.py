@@ -93,9 +93,9 @@ def demonstrate(scene: Scene, colour: str, random: np.random.Generator) -> np.nd
         smooth = share**3 * (10 - 15 * share + 6 * share**2)  # without jerk, as hands move
         commands.append(last + smooth * (goal - last))
         last = goal
-    tremor = random.normal(0, 1, (sum(map(len, commands)), 6))
-    smooth = np.stack([np.convolve(column, np.ones(9) / 9, "same") for column in tremor.T], axis=-1)
-    return np.concatenate(commands) + 0.6 * smooth
+    noise = random.normal(0, 1, (sum(map(len, commands)), 6))
+    tremor = np.stack([np.convolve(column, np.ones(9) / 9, "same") for column in noise.T], axis=-1)
+    return np.concatenate(commands) + 0.6 * tremor
 
 
 def follow(commands: np.ndarray) -> np.ndarray:
