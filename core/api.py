@@ -113,10 +113,14 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
 
 
 def load_policy(
-    run: str | Path, checkpoint: Literal["last", "best"] = "last", store: str | None = None
+    run: str | Path,
+    checkpoint: Literal["last", "best"] | int = "last",
+    store: str | None = None,
 ) -> LoadedPolicy:
     """Load the policy of a run, ready to act.
 
+    checkpoint: the newest ("last"), that with the lowest validation error ("best"), or the step
+        after which it was saved, 2000 for example.
     store: for a policy that was trained on several stores, the name of one of them; the policy's
         actions are in that store's units. Default: the first store of the recipe.
 

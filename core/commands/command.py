@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Literal
 
 from core.errors import JoineryError
 
@@ -38,6 +39,15 @@ def positive(text: str) -> int:
     """Parse an argument that is a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"expected a whole number above zero, got '{text}'")
+    return int(text)
+
+
+def checkpoint_name(text: str) -> Literal["last", "best"] | int:
+    """Parse an argument that chooses one of a run's checkpoints: last, best, or its step."""
+    if text in ("last", "best"):
+        return text
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"expected last, best, or the step of a checkpoint, got '{text}'")
     return int(text)
 
 

@@ -5,9 +5,10 @@ Without an environment, the policy's predictions are compared with held-out epis
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from core.commands.command import command
+from core.commands.command import checkpoint_name, command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +27,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--chains", type=int, help="chains of tasks; default: the recipe's, or none"
     )
-    parser.add_argument("--checkpoint", help="last or best; default: the recipe's, or last")
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint_name,
+        metavar="NAME",
+        help="last, best, or its step; default: the recipe's, or last",
+    )
     parser.add_argument(
         "--output", type=Path, help="folder of the results; default: RUN/evaluation"
     )
@@ -40,9 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [*arguments.overrides, *_options_as_overrides(arguments)]
 
     from core.recipe.recipe import load_recipe_of_run
+    from core.recipe.sections import EvaluateConfig
     from core.registry.catalogue import load_plugins
 
     recipe = load_recipe_of_run(arguments.run, overrides, load_plugins(), arguments.environment)
+    checkpoint = arguments.checkpoint
 
     from rich.console import Console
 
@@ -54,9 +62,14 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
     if recipe.environment is None:
         folder = arguments.output or arguments.run / "evaluation"
-        evaluate_offline(arguments.run, recipe, folder)
+        evaluate_offline(
+            arguments.run, recipe, folder, "last" if checkpoint is None else checkpoint
+        )
         show_held_out(folder, console)
         return 0
+    if checkpoint is not None:
+        settings = recipe.evaluate or EvaluateConfig()
+        recipe = replace(recipe, evaluate=replace(settings, checkpoint=checkpoint))
     show(evaluate(arguments.run, recipe, console, arguments.output), console)
     return 0
 
@@ -66,7 +79,7 @@ def _options_as_overrides(arguments: argparse.Namespace) -> list[str]:
     overrides = []
     if arguments.tasks:
         overrides.append(f"evaluate.tasks={json.dumps(arguments.tasks.split(','))}")
-    for key in ("episodes", "chains", "checkpoint"):
+    for key in ("episodes", "chains"):
         value = getattr(arguments, key)
         if value is not None:
             overrides.append(f"evaluate.{key}={value}")

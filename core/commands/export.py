@@ -8,7 +8,7 @@ policy.safetensors holds the weights that transformers does not know.
 import argparse
 from pathlib import Path
 
-from core.commands.command import command
+from core.commands.command import checkpoint_name, command
 from core.errors import JoineryError
 
 
@@ -22,9 +22,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--checkpoint",
-        choices=("last", "best"),
+        type=checkpoint_name,
         default="last",
-        help="which of the run's checkpoints",
+        metavar="NAME",
+        help="which of the run's checkpoints: last, best, or its step; default: last",
     )
     return parser
 

@@ -6,6 +6,7 @@ is all that recordings can tell.
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,18 +20,24 @@ FILE = "held_out.json"
 MOST_EPISODES = 64
 
 
-def evaluate_offline(run: Path, recipe: Recipe, output: Path | None = None) -> HeldOutErrors:
+def evaluate_offline(
+    run: Path,
+    recipe: Recipe,
+    output: Path | None = None,
+    checkpoint: Literal["last", "best"] | int = "last",
+) -> HeldOutErrors:
     """Predict the actions of held-out episodes, and write predictions.npz and held_out.json.
 
     Of more than MOST_EPISODES, those of each task in turn are taken.
 
     output: folder for the files; default: RUN/evaluation.
+    checkpoint: which of the run's checkpoints predicts: "last", "best", or the step of one.
 
     Raises ConfigError if the recipe holds nothing out, and DataError for missing or damaged data.
     """
     folder = output or run / "evaluation"
     errors = write_predictions(
-        load_actor(run), recipe, folder / "predictions.npz", most=MOST_EPISODES
+        load_actor(run, checkpoint), recipe, folder / "predictions.npz", most=MOST_EPISODES
     )
     plain = {
         "names": list(errors.names),

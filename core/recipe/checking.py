@@ -2,15 +2,17 @@
 
 import math
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from core.errors import ConfigError, did_you_mean
+from core.registry.components import parameters_of
 from core.system.strict import from_plain
 
 T = TypeVar("T")
@@ -46,7 +48,7 @@ def fill(
     try:
         result = from_plain(config, known_values)
     except ValidationError as error:
-        mistakes += [_line(where, details) for details in error.errors(include_url=False)]
+        mistakes += _lines(config, where, error.errors(include_url=False))
         return None
     return result if len(known_values) == len(values) else None
 
@@ -106,6 +108,31 @@ def _unsupported_values(path: str, value: Any) -> list[str]:
     if not isinstance(value, str | int | float):
         return [f"{path}: expected a string, a number or a list, got {value}"]
     return []
+
+
+def _lines(config: type, where: str, errors: Sequence[ErrorDetails]) -> list[str]:
+    """Write pydantic's errors in Joinery's words; a value of several types gets one line.
+
+    For a key that takes values of several types, pydantic has an error for each type.
+    """
+    hints = get_type_hints(config)
+    lines = []
+    for details in errors:
+        key = str(details["loc"][0]) if details["loc"] else ""
+        kinds = [kind for kind in _members(hints.get(key)) if kind is not NoneType]
+        if len(kinds) > 1 and details["type"] != "value_error":
+            values = [error["input"] for error in errors if error["loc"][:1] == (key,)]
+            (types,) = (p.type for p in parameters_of(config) if p.name == key)
+            expected = types.replace(" | ", " or ")
+            lines.append(f"{where}.{key}: expected {expected}, got {values[0]!r}")
+        else:
+            lines.append(_line(where, details))
+    return list(dict.fromkeys(lines))
+
+
+def _members(annotation: object) -> tuple[object, ...]:
+    """Return the types of a union; nothing for any other annotation."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
 
 
 def _line(where: str, details: ErrorDetails) -> str:

@@ -11,6 +11,8 @@ from core.episodes.episode import Frame, Mode, Rotation
 from core.registry.part_settings import Amount, Positive, Rate, Share
 from core.store.location import Address
 
+# a checkpoint of a run: the newest, that with the lowest validation error, or that of a step
+CheckpointName = Literal["last", "best"] | Annotated[int, Ge(0)]
 # The maximum number of demonstrations of a task. Each attempt of the expert uses up one seed
 # below one million, and evaluation uses the seeds from one million upwards. With this maximum, the
 # expert does not run out of seeds even if only one attempt in ten succeeds.
@@ -343,8 +345,9 @@ class EvaluateConfig:
     """
     control_episodes: Positive | None = None
     """number of attempts at each task under each control; default: the value of `episodes`."""
-    checkpoint: Literal["last", "best"] = "last"
-    """which checkpoint to evaluate: the newest, or the checkpoint with the lowest validation error.
+    checkpoint: CheckpointName = "last"
+    """which checkpoint to evaluate: "last", the newest; "best", the checkpoint with the lowest
+    validation error; or the step after which it was saved, 2000 for example.
     """
     store: str | None = None
     """for a policy that was trained on several stores: the name of the store whose normalisation of

@@ -7,7 +7,6 @@ weights that training left unchanged are read from their source.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,7 @@ from core.policy.policy import Policy
 from core.policy.state import PolicyState
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
-from core.weights.checkpoint import Checkpoint, checkpoints, load_weights
+from core.weights.checkpoint import Checkpoint, choose_checkpoint, load_weights
 
 CACHED_INSTRUCTIONS = 256
 
@@ -141,7 +140,7 @@ class Actor:
 
 def load_actor(
     run: Path,
-    checkpoint: Literal["last", "best"] = "last",
+    checkpoint: Literal["last", "best"] | int = "last",
     store: str | None = None,
     *,
     exact: bool = False,
@@ -150,6 +149,7 @@ def load_actor(
 
     The policy acts on a GPU, unless there is none, the recipe trains on the CPU, or `exact` is set.
 
+    checkpoint: "last", "best" (by validation error), or the step after which it was saved.
     store: label of the store whose normalisers are used; default: the first store of the recipe.
     exact: load every weight on the CPU at full precision, neither quantised nor in bfloat16.
 
@@ -193,28 +193,6 @@ def load_actor(
         device,
         embodiment,
     )
-
-
-def choose_checkpoint(run: Path, which: Literal["last", "best"]) -> Checkpoint:
-    """Return the last checkpoint of a run, or the one with the lowest validation error.
-
-    Raises CheckpointError if the run has no checkpoint, if `which` is neither "last" nor "best", or
-    if it is "best" and no checkpoint was validated.
-    """
-    if which not in ("last", "best"):
-        raise CheckpointError(f"checkpoint: expected 'last' or 'best', got {which!r}")
-    if not (available := checkpoints(run)):
-        raise CheckpointError(
-            f"{run}: holds no checkpoint; name the folder of a run, runs/kosmos_lstm for example"
-        )
-    if which == "last":
-        return available[-1]
-    best = min(reversed(available), key=lambda checkpoint: checkpoint.error)
-    if not isfinite(best.error):
-        raise CheckpointError(
-            f"{run}: none of its checkpoints was validated, so none is the best; choose 'last'"
-        )
-    return best
 
 
 def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> list[str]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -132,6 +132,35 @@ def checkpoints(run: Path) -> list[Checkpoint]:
                 f"{path}: cannot read it ({error}): remove this checkpoint"
             ) from None
     return result
+
+
+def choose_checkpoint(run: Path, which: Literal["last", "best"] | int) -> Checkpoint:
+    """Return a checkpoint of a run: the last, that with the lowest validation error, or by step.
+
+    which: "last", "best", or the number of optimiser steps after which it was saved.
+
+    Raises CheckpointError if the run has no such checkpoint; the error lists those that it has.
+    """
+    if not (available := checkpoints(run)):
+        raise CheckpointError(
+            f"{run}: holds no checkpoint; name the folder of a run, runs/kosmos_lstm for example"
+        )
+    if which == "last":
+        return available[-1]
+    best = min(reversed(available), key=lambda checkpoint: checkpoint.error)
+    if which == "best" and math.isfinite(best.error):
+        return best
+    if which == "best":
+        raise CheckpointError(
+            f"{run}: none of its checkpoints was validated, so none is the best; choose 'last'"
+        )
+    steps = {checkpoint.step: checkpoint for checkpoint in available}
+    if which not in steps:
+        raise CheckpointError(
+            f"checkpoint: {run} has none of step {which!r}; choose 'last', 'best', or one of "
+            f"the steps {', '.join(map(str, steps))}"
+        )
+    return steps[which]
 
 
 def load_checkpoint(

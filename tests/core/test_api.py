@@ -148,7 +148,7 @@ def test_arguments_that_do_not_apply_are_refused(
         core.training_samples(store, split="validation")
     with pytest.raises(core.ConfigError, match="window, horizon: a recipe sets them"):
         core.training_samples(recipe, window=4)
-    with pytest.raises(core.CheckpointError, match="expected 'last' or 'best', got 'worst'"):
+    with pytest.raises(core.CheckpointError, match="has none of step 'worst'; choose 'last'"):
         core.load_policy(trained, "worst")  # type: ignore[arg-type]
     with pytest.raises(core.ConfigError, match="overrides: expected a list"):
         core.load_recipe(trained / "recipe.toml", "train.steps=3")

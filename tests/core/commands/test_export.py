@@ -19,9 +19,10 @@ def test_an_existing_file_is_never_touched(
     assert (tmp_path / "file.ckpt").read_text() == "mine"
 
 
-def test_only_two_checkpoints_have_names(
+def test_a_checkpoint_has_a_name_or_a_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         main([str(tmp_path / "run"), str(tmp_path / "out"), "--checkpoint", "first"])
-    assert "invalid choice: 'first'" in capsys.readouterr().err
+    message = "argument --checkpoint: expected last, best, or the step of a checkpoint, got 'first'"
+    assert message in capsys.readouterr().err

@@ -406,9 +406,14 @@ def test_another_environment_takes_the_recipes_place(command, trained):
             "recipe.toml: evaluate: episodes = 0 and chains = 0 leave nothing to try",
         ),
         (
-            ["--checkpoint", "first"],
+            ["evaluate.checkpoint=first"],
             2,
-            "recipe.toml: evaluate.checkpoint: expected 'last' or 'best', got 'first'",
+            "evaluate.checkpoint: expected 'last' or 'best' or int >= 0, got 'first'",
+        ),
+        (
+            ["--checkpoint", "3"],
+            1,
+            "run has none of step 3; choose 'last', 'best', or one of the steps 2, 4",
         ),
         (
             ["evaluate.replan_steps=9"],

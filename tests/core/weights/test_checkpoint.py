@@ -8,7 +8,13 @@ from torch import nn
 
 from core.errors import CheckpointError
 from core.system import files
-from core.weights.checkpoint import checkpoints, load_checkpoint, load_weights, save_checkpoint
+from core.weights.checkpoint import (
+    checkpoints,
+    choose_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 
 
 class Tied(nn.Module):
@@ -205,3 +211,26 @@ def test_a_disk_that_is_really_full(small_disk):
     for checkpoint in survivors:
         load_checkpoint(checkpoint, *stepped())
     assert not list((small_disk / "checkpoints").glob(".*"))
+
+
+def test_a_checkpoint_is_chosen_by_name_or_by_step(tmp_path):
+    for step, error in [(5, 0.1), (6, 0.3), (7, None)]:
+        save(tmp_path, step, error, keep_last=9)
+    assert choose_checkpoint(tmp_path, "last").step == 7
+    assert choose_checkpoint(tmp_path, "best").step == 5
+    assert choose_checkpoint(tmp_path, 6).step == 6
+
+
+@pytest.mark.parametrize("which", [8, "first"])
+def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(tmp_path, which):
+    save(tmp_path, 5)
+    save(tmp_path, 7)
+    message = f"has none of step {which!r}; choose 'last', 'best', or one of the steps 5, 7"
+    with pytest.raises(CheckpointError, match=message):
+        choose_checkpoint(tmp_path, which)
+
+
+def test_without_validation_no_checkpoint_is_the_best(tmp_path):
+    save(tmp_path, 5)
+    with pytest.raises(CheckpointError, match="none of its checkpoints was validated"):
+        choose_checkpoint(tmp_path, "best")
