@@ -11,6 +11,7 @@ A plugin builds it, by the name in the recipe's section [optimizer]. The contrac
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -23,6 +24,7 @@ from core.recipe.recipe import PARTS, Recipe
 from core.recipe.sections import TrainConfig
 from core.registry.components import call_build, missing_arguments
 from core.registry.part_settings import PartSettings
+from core.training.master_weights import MasterWeights
 from core.training.roles import roles_of
 from core.training.schedule import schedule_factor
 
@@ -41,10 +43,19 @@ def modules_of(policy: Policy) -> dict[str, nn.Module]:
 def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser for all trainable parameters.
 
+    With `train.precision = "bf16-true"`, it changes float32 copies of the parameters.
+
     Raises ConfigError, naming the plugin, if the optimiser breaks the contract above.
     """
-    component = recipe.optimizer.component
     groups = parameter_groups(policy, recipe)
+    if recipe.train.precision == "bf16-true":
+        return MasterWeights(partial(_build, recipe), groups)
+    return _build(recipe, groups)
+
+
+def _build(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for parameter groups; raises ConfigError, see above."""
+    component = recipe.optimizer.component
     parameters = [parameter for group in groups for parameter in group["params"]]
     offered = {"groups": groups, "betas": recipe.train.betas}
     where = f"optimizer.name: '{component.name}' of plugin {component.plugin}"
