@@ -11,6 +11,7 @@ from .contracts.abilities import (
     CheckpointPublishable as CheckpointPublishable,
     HasBlocks as HasBlocks,
     HasOutputLayer as HasOutputLayer,
+    HasUnknownToken as HasUnknownToken,
     Loadable as Loadable,
     Publishable as Publishable,
 )

@@ -39,6 +39,17 @@ class HasOutputLayer(Protocol):
 
 
 @runtime_checkable
+class HasUnknownToken(Protocol):
+    """A text encoder with a token for all words that it does not know.
+
+    unknown_id: id of that token; None if every text consists of known tokens. Training says how
+        many tokens of the instructions are unknown.
+    """
+
+    unknown_id: int | None
+
+
+@runtime_checkable
 class Loadable(Protocol):
     """A part that starts from published weights if a recipe sets `pretrained`.
 

@@ -154,7 +154,8 @@ class VisionEncoder(nn.Module, ABC):
 class TextEncoder(nn.Module, ABC):
     """Instructions -> tokens. Built as `build(config)`.
 
-    An encoder with an output layer also has the attributes of `HasOutputLayer`.
+    An encoder with an output layer also has the attributes of `HasOutputLayer`, and one with a
+    token for unknown words those of `HasUnknownToken`.
 
     width: width of the tokens.
     prefix: number of leading tokens of every instruction that must stand before the images, such as
@@ -168,7 +169,8 @@ class TextEncoder(nn.Module, ABC):
     def tokenize(self, instruction: str) -> Sequence[int]:
         """Return the token ids of one instruction.
 
-        Core calls this method once for each different instruction, in a thread that loads data.
+        Core calls this method once for each different instruction of the training data, before
+        the first step. Raise a DataError for an instruction that the encoder cannot take.
         """
 
     @abstractmethod

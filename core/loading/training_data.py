@@ -69,6 +69,11 @@ class TrainingData:
         return len(self.info.proprio)
 
     @property
+    def instructions(self) -> set[str]:
+        """The different instructions of all episodes, those of the held-out ones included."""
+        return {text for dataset in self.datasets for _, text in dataset.view.store.tasks}
+
+    @property
     def embodiments(self) -> tuple[str, ...]:
         """Label of each dataset, by its index in Batch.embodiment; "" for a single dataset."""
         return tuple(dataset.label for dataset in self.datasets)

@@ -21,6 +21,7 @@ from core.contracts.parts import (
 from core.episodes.episode import Feature
 from core.errors import ConfigError
 from core.policy.augmentation import Augmentation
+from core.policy.initial_weights import check_parts_of_one_model
 from core.policy.lora import add_adapters
 from core.policy.policy import Objective, Policy
 from core.policy.projections import build_projection
@@ -69,6 +70,7 @@ def build_policy(
     """
     policy = _join_parts(recipe, cameras, action, proprio_dim, features or {}, embodiments)
     _check_sampling(recipe, policy.policy_head)
+    check_parts_of_one_model(policy, recipe)
     _load_pretrained(policy, recipe, from_checkpoint)
     for kind, part in recipe.parts.items():
         if part.settings.train is False:

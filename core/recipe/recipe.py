@@ -23,6 +23,7 @@ import tomli_w
 from core.errors import ConfigError, did_you_mean
 from core.recipe.checking import fill, read_toml
 from core.recipe.former import move_attention, rename_former_keys
+from core.recipe.initial_weights import check_initial_weights
 from core.recipe.needs import check_needs
 from core.recipe.overrides import override, replace_environment
 from core.recipe.paths import with_absolute_paths
@@ -225,6 +226,7 @@ class _Checker:
         self.mistakes.extend(check_needs(parts, auxiliary, self.catalogue))
         if train and not self.mistakes:  # a part whose section has mistakes would be unknown there
             self.mistakes.extend(check_stages(train.stages, parts, auxiliary))
+            self.mistakes.extend(check_initial_weights(train.stages, parts, auxiliary))
         if self.mistakes or not (train and data and augmentation and action and optimizer):
             return None
         return Recipe(

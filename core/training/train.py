@@ -16,9 +16,11 @@ from rich.console import Console
 
 from core.contracts.batch import State
 from core.errors import CheckpointError, ConfigError
+from core.loading.instructions import doubtful_tokens, tokenize_instructions
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
+from core.policy.initial_weights import describe_initial_weights
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe, load_recipe
 from core.recipe.sections import EvaluateConfig, StoreConfig
@@ -202,8 +204,9 @@ def _set_up(
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
     policy = _build_policy(recipe, data, from_checkpoint=newest is not None)
+    tokens = tokenize_instructions(data.instructions, policy.text_encoder)
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
-    training, validation = data.loaders(policy.text_encoder.tokenize, micro_batch, fabric.device)
+    training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
     averages = WeightAverages(policy, config.ema) if config.ema else None
@@ -222,6 +225,9 @@ def _set_up(
     console = Console(quiet=not fabric.is_global_zero)
     lines = [*(data.describe() if recipe.data.stores else ()), data.describe_held_out()]
     lines += data.doubts()
+    lines += [f"warning: {line}" for line in doubtful_tokens(tokens, policy.text_encoder)]
+    if newest is None:
+        lines.append(describe_initial_weights(policy, recipe))
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return Run(
         fabric=fabric,

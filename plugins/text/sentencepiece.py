@@ -57,6 +57,7 @@ class SentencePieceEncoder(TextEncoder):
         self.embedding = nn.Embedding(self.processor.get_piece_size(), config.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.vocabulary = self.embedding.num_embeddings
+        self.unknown_id = self.processor.unk_id()
         self.layers: nn.TransformerEncoder | None = None
         # Only the layers here need position embeddings; the backbone has its own positions.
         self.positions: nn.Parameter | None = None

@@ -28,12 +28,16 @@ def variants(frames: int) -> list[Variant]:
 
     frames: per optimiser step, whatever the window; a multiple of 8.
     """
+
+    def frozen(part: str) -> tuple[str, ...]:
+        return (f"{part}.train=false", f"{part}.pretrained=false")  # random weights are meant
+
     eight = (f"train.batch_size={frames // 8}", "data.window=8")
     return [
         Variant("all parts jointly, history 1"),
-        Variant("vision encoder frozen", ("vision_encoder.train=false",)),
-        Variant("text encoder frozen", ("text_encoder.train=false",)),
-        Variant("backbone frozen", ("backbone.train=false",)),
+        Variant("vision encoder frozen", frozen("vision_encoder")),
+        Variant("text encoder frozen", frozen("text_encoder")),
+        Variant("backbone frozen", frozen("backbone")),
         Variant("history 8, policy head", eight),
         Variant("history 8, interleaved", (*eight, "action_tokens.formulation=interleaved")),
     ]

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from core import ActionSpec, Batch, Generator, import_library
 from core.policy.assembly import build_policy
 from core.policy.policy import Policy
-from core.policy.publishing import published_model
+from core.policy.publishing import MODEL, published_model
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
 from core.training.joint_table import JointTable
@@ -119,6 +119,7 @@ def memory(kind: str) -> None:
     kind: "full" trains all weights, "lora" trains adapters on the decoder and freezes the rest.
     """
     adapters = ["backbone.train=lora", "vision_encoder.train=false", "text_encoder.train=false"]
+    adapters += [f"{kind}.pretrained=false" for kind in MODEL]  # the memory is the same
     recipe = recipe_with(
         "data.window=2", "train.precision=bf16-true", *(adapters if kind == "lora" else [])
     )

@@ -101,6 +101,12 @@ class HuggingFaceText(TextEncoder):
         return TokenGroup(self.embedding(ids), mask)
 
     @property
+    def unknown_id(self) -> int | None:
+        """Id of the token for words that the tokenizer does not know; None if there is none."""
+        unknown: int | None = self.tokenizer.unk_token_id
+        return unknown
+
+    @property
     def vocabulary(self) -> int:
         """Number of words that `logits` scores; 0 if the output layer was left out."""
         if self.output is not None:
@@ -173,5 +179,20 @@ def _load_tokenizer(source: str) -> tuple[Any, int]:
         f"text_encoder.model: '{source}' has no tokenizer that transformers can load"
     ):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        _check_vocabulary(tokenizer, source)
         tokenizer.add_tokens([transformers.AddedToken(IMAGES, normalized=False, special=True)])
     return tokenizer, int(tokenizer.convert_tokens_to_ids(IMAGES))
+
+
+def _check_vocabulary(tokenizer: Any, source: str) -> None:
+    """Raise ConfigError if a tokenizer has no words.
+
+    For some models, transformers makes an empty tokenizer if a folder has no files of one. It turns
+    every text into no tokens.
+    """
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ConfigError(
+            f"text_encoder.model: the tokenizer in '{source}' has no words; put the tokenizer's "
+            "files (tokenizer.json and tokenizer_config.json, for example) there, from the folder "
+            "or the repository that the model came from"
+        )

@@ -89,6 +89,7 @@ class Kosmos2Text(TextEncoder):
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.vocabulary = config.vocabulary
+        self.unknown_id = self.special[UNKNOWN]
 
     def tokenize(self, instruction: str) -> Sequence[int]:
         """Return the ids of the prompt around an instruction.

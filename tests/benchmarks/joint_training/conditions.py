@@ -157,6 +157,9 @@ def recipe_of(
     if condition.start == "pretrained":
         for kind in PARTS:
             recipe[kind]["pretrained"] = str(pretrained.absolute())
+    else:
+        for kind in PARTS:
+            recipe[kind]["pretrained"] = False  # random weights are meant, also in frozen parts
     if condition.stages:
         recipe["train"]["stages"] = [
             {

@@ -47,6 +47,7 @@ FORMULATIONS = [
         ("image_text_action", "text_image_action"),
     )
 ]
+FROZEN = ("backbone.train=false", "backbone.pretrained=false")
 INSTRUCTIONS = ("open the drawer", "push the puck to the goal and then come back", "lift")
 
 
@@ -180,7 +181,7 @@ def test_the_instruction_and_the_image_change_the_action(tmp_path):
 
 
 def test_a_frozen_part_gets_no_gradient_and_no_dropout(tmp_path):
-    policy = build(tmp_path, "policy_head", "causal", "image_text_action", "backbone.train=false")
+    policy = build(tmp_path, "policy_head", "causal", "image_text_action", *FROZEN)
     policy.train()
     policy(batch_of(policy, 3), noise()).losses["total"].backward()
     assert not policy.backbone.training
@@ -189,7 +190,7 @@ def test_a_frozen_part_gets_no_gradient_and_no_dropout(tmp_path):
 
 
 def test_a_frozen_part_has_no_dropout_from_the_first_step_on(tmp_path):
-    policy = build(tmp_path, "policy_head", "causal", "image_text_action", "backbone.train=false")
+    policy = build(tmp_path, "policy_head", "causal", "image_text_action", *FROZEN)
     assert not policy.backbone.training
     assert policy.vision_encoder.training
 

@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import ConfigError
-from core.recipe.recipe import load_recipe
+from core.recipe.recipe import PARTS, load_recipe
 from core.registry.catalogue import load_plugins
 from tests.core.training.conftest import RECIPE
 
@@ -37,7 +37,8 @@ def test_mistakes_in_a_stage(tmp_path, stages, mistake):
 
 
 def test_a_frozen_part_cannot_train_in_a_stage(tmp_path):
-    lines = mistakes_of(tmp_path, '[{steps=6, parts=["backbone"]}]', "backbone.train=false")
+    frozen = ("backbone.train=false", *(f"{kind}.pretrained=false" for kind in PARTS))
+    lines = mistakes_of(tmp_path, '[{steps=6, parts=["backbone"]}]', *frozen)
     assert lines == [
         "train.stages.0.parts: 'backbone' has train = false in its section; drop the key there, "
         "or the name here"
@@ -51,7 +52,8 @@ def test_the_steps_of_a_run_are_whole_rounds_of_its_stages(tmp_path):
 
 def test_an_insulated_loss_trains_no_part_below_its_head(tmp_path):
     stages = '[{steps=6, parts=["backbone", "policy_head"], losses=["policy_head"]}]'
-    assert mistakes_of(tmp_path, stages, "policy_head.insulate=true") == [
+    random = [f"{kind}.pretrained=false" for kind in PARTS]
+    assert mistakes_of(tmp_path, stages, *random, "policy_head.insulate=true") == [
         "train.stages.0.parts: 'backbone' cannot train, because all heads in losses have insulate ="
         " true; add a head without it there, or drop it here"
     ]

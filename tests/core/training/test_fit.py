@@ -60,7 +60,8 @@ def test_accumulated_micro_batches_are_the_same_windows(recipe_file, tmp_path):
 
 
 def test_a_frozen_part_does_not_change(recipe_file, tmp_path):
-    assert train(recipe_file, tmp_path / "run", "backbone.train=false", "train.keep_last=9") == 0
+    settings = ("backbone.train=false", "backbone.pretrained=false", "train.keep_last=9")
+    assert train(recipe_file, tmp_path / "run", *settings) == 0
     early, late = (
         load_file(c.folder / "model.safetensors")
         for c in (checkpoints(tmp_path / "run")[i] for i in (0, -1))

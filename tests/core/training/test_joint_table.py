@@ -11,7 +11,9 @@ from tests.contexts import noise
 @pytest.fixture
 def measured(load):
     """A policy, its optimiser, and the table of one step; the text encoder is frozen."""
-    recipe = load("text_encoder.train=false", "train.weight_decay=0")
+    recipe = load(
+        "text_encoder.train=false", "text_encoder.pretrained=false", "train.weight_decay=0"
+    )
     torch.manual_seed(0)
     data = open_data(recipe)
     policy = build_policy(recipe, data.image_shapes, data.action_spec, data.proprio_dim)

@@ -11,8 +11,15 @@ from safetensors.torch import load_file
 from core.weights.checkpoint import checkpoint_folder
 from tests.core.training.runs import metrics, run_two_processes, train
 
-AUXILIARY = '[[auxiliary]]\nname = "discrete"\nlabel = "bins"\nbins = 8\nmlp = [16]\n'
+AUXILIARY = """[[auxiliary]]
+name = "discrete"
+label = "bins"
+pretrained = false
+bins = 8
+mlp = [16]
+"""
 BODY = ["vision_encoder", "text_encoder", "projections", "backbone", "action_tokens"]
+RANDOM_HEAD = "policy_head.pretrained=false"  # random weights are meant in a head that rests
 EVERY_STEP = ("train.checkpoint_every=1", "train.keep_last=9", "backbone.dropout=0.1")
 
 
@@ -130,13 +137,13 @@ def test_two_processes_train_the_same_stages(staged, tmp_path):
 def test_losses_that_move_no_part_are_refused(staged, tmp_path, capsys):
     staged.write_text(staged.read_text() + "insulate = true\n")
     override = stages((6, BODY, []))
-    assert train(staged, tmp_path / "run", override, "policy_head.insulate=true") == 2
+    assert train(staged, tmp_path / "run", override, RANDOM_HEAD, "policy_head.insulate=true") == 2
     assert "train.stages.0: the losses that count move none of its parts" in capsys.readouterr().err
 
 
 def test_a_loss_that_no_part_returns_is_refused(staged, tmp_path, capsys):
     override = stages((6, BODY, ["policy_head", "vision_encoder"]))
-    assert train(staged, tmp_path / "run", override) == 2
+    assert train(staged, tmp_path / "run", override, RANDOM_HEAD) == 2
     line = "train.stages: losses names vision_encoder, without a loss of its own in this stage"
     assert line in capsys.readouterr().err
 
@@ -144,7 +151,7 @@ def test_a_loss_that_no_part_returns_is_refused(staged, tmp_path, capsys):
 def test_a_stage_of_parts_without_weights_is_refused_before_training(staged, tmp_path, capsys):
     override = stages((5, BODY, []), (1, ["projections"], []))
     same_width = ("vision_encoder.width=16", "vision_encoder.heads=2")
-    assert train(staged, tmp_path / "run", override, *same_width) == 2
+    assert train(staged, tmp_path / "run", override, RANDOM_HEAD, *same_width) == 2
     captured = capsys.readouterr()
     assert "train.stages.1.parts: without weights in this recipe: projections" in captured.err
     assert "step 1" not in captured.out

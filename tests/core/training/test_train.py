@@ -363,3 +363,11 @@ def test_an_encoder_that_mixes_cameras_refuses_a_store_that_lacks_one(
         in capsys.readouterr().err
     )
     assert train(mixed_file, tmp_path / "run", 'data.cameras=["front"]', "train.steps=1") == 0
+
+
+def test_a_run_refuses_a_long_instruction_before_its_first_step(recipe_file, tmp_path, capsys):
+    assert train(recipe_file, tmp_path / "run", "text_encoder.max_tokens=2") == 1
+    shown = capsys.readouterr().err
+    assert "raise text_encoder.max_tokens" in shown
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert train(recipe_file, tmp_path / "run", "train.steps=1", "train.warmup_steps=0") == 0

@@ -150,6 +150,24 @@ def test_a_model_without_tokenizer_is_named(tmp_path, folder_of):
     single_line(caught)
 
 
+def test_a_tokenizer_without_words_is_refused(tmp_path, folder_of):
+    """transformers makes an empty tokenizer for a Qwen2.5-VL without the tokenizer's files."""
+    folder = folder_of("qwen2_5_vl")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(ConfigError, match="has no words; put the tokenizer's files") as caught:
+        build_text(tmp_path)
+    single_line(caught)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((folder / file).read_bytes())
+    assert words_of(build_text(tmp_path)) == words_of(build_text(folder))
+
+
+def test_unknown_words_are_told(folder_of):
+    encoder = build_text(folder_of("smolvlm"))
+    assert words_of(encoder, "lift gadget")[-1] == "<unk>"
+    assert encoder.tokenize("lift gadget")[-1] == encoder.unknown_id
+
+
 @torch.no_grad()
 def test_scores_of_words_are_transformers_own(family, folder_of):
     folder = folder_of(family.name)
