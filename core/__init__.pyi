@@ -46,6 +46,7 @@ from .errors import (
     DataError as DataError,
     JoineryError as JoineryError,
     PluginError as PluginError,
+    PolicyError as PolicyError,
     TrainingError as TrainingError,
     did_you_mean as did_you_mean,
 )

@@ -32,6 +32,10 @@ class CheckpointError(JoineryError):
     """A checkpoint is missing, damaged, does not fit the recipe, or cannot be written."""
 
 
+class PolicyError(JoineryError):
+    """A part of a policy returned what its contract does not allow, or actions that are NaN."""
+
+
 class TrainingError(JoineryError):
     """Training cannot continue, for example because a loss is not finite."""
 

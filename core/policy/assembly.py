@@ -21,6 +21,7 @@ from core.contracts.parts import (
 from core.episodes.episode import Feature
 from core.errors import ConfigError
 from core.policy.augmentation import Augmentation
+from core.policy.boundary import Boundary
 from core.policy.initial_weights import check_parts_of_one_model
 from core.policy.lora import add_adapters
 from core.policy.policy import Objective, Policy
@@ -113,11 +114,7 @@ def _join_parts(
         proprio_dim=proprio_dim,
         text_prefix=text_encoder.prefix,
     )
-    if not backbone.both_ways and not action_tokens.causal:
-        raise ConfigError(
-            f"action_tokens.attention: backbone '{parts['backbone'].component.name}' lets no "
-            'token see a later one; set it to "causal"'
-        )
+    _check_attention(recipe, backbone, action_tokens)
     spec = ContextSpec(
         width=backbone.width,
         action_tokens=action_tokens.count,
@@ -145,7 +142,27 @@ def _join_parts(
         augmentation=Augmentation(recipe.augmentation, cameras) if changes_images else None,
         auxiliary=heads,
         objectives=_objectives(recipe),
+        boundary=Boundary(_components(recipe), action),
     )
+
+
+def _check_attention(recipe: Recipe, backbone: Backbone, action_tokens: ActionTokens) -> None:
+    """Raise ConfigError if the layout has blocks that the backbone cannot see both ways."""
+    if not backbone.both_ways and not action_tokens.causal:
+        raise ConfigError(
+            f"action_tokens.attention: backbone '{recipe.parts['backbone'].component.name}' lets "
+            'no token see a later one; set it to "causal"'
+        )
+
+
+def _components(recipe: Recipe) -> dict[str, str]:
+    """Return what messages call the component of each part and head, with its plugin."""
+    sections: dict[str, Part] = {**recipe.parts}
+    sections |= {f"auxiliary/{label}": part for label, part in recipe.auxiliary.items()}
+    return {
+        name: f"'{part.component.name}' of plugin {part.component.plugin}"
+        for name, part in sections.items()
+    }
 
 
 def _objectives(recipe: Recipe) -> dict[str, Objective]:

@@ -5,6 +5,7 @@ For any other backbone, it holds a column for each of the window's L tokens: the
 every layer's keys and values, and the hidden states if the policy head reads them.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from core.contracts.attention import blocks_of
 from core.contracts.batch import Memory, State, TokenSequence
-from core.contracts.parts import Backbone
 from core.contracts.tokens import select_tokens
 from core.policy.state import Window
 
+# `Backbone.remember`: runs sequences after a past, if any -> the memory of both
+Remember = Callable[[TokenSequence, Memory | None], Memory]
+
 
 def run_newest_frame(
-    backbone: Backbone, sequence: TokenSequence, window: Window, cache: State
+    remember: Remember, sequence: TokenSequence, window: Window, cache: State
 ) -> tuple[Tensor, Memory, State]:
     """Run each row's newest frame; return the readout (B 1 Q D), the memory and the next cache.
 
@@ -34,10 +37,10 @@ def run_newest_frame(
     if len(stale):
         is_earlier = sequence.frame[stale] < window.newest[stale, None]
         earlier, columns = _select(sequence.map_columns(lambda x: x[stale]), is_earlier)
-        layers = _stack_layers(backbone.remember(earlier))
+        layers = _stack_layers(remember(earlier, None))
         cache = _update(cache, layers, earlier, columns, stale, sequence)
     frame, columns = _select(sequence, sequence.frame == window.newest[:, None])
-    memory = backbone.remember(frame, _as_memory(cache, sequence, window) if cache else None)
+    memory = remember(frame, _as_memory(cache, sequence, window) if cache else None)
     rows = torch.arange(len(columns), device=columns.device)
     count = columns.shape[1]
     layers = {
@@ -48,7 +51,7 @@ def run_newest_frame(
 
 
 def carry_newest_frame(
-    backbone: Backbone, sequence: TokenSequence, window: Window, cache: State
+    remember: Remember, sequence: TokenSequence, window: Window, cache: State
 ) -> tuple[Tensor, Memory, State]:
     """Do what `run_newest_frame` does, but with a recurrent backbone, in constant time."""
     frame, columns = _select(sequence, sequence.frame == window.newest[:, None])
@@ -59,7 +62,7 @@ def carry_newest_frame(
             for name, x in cache.items()
         }
         past = Memory(frame, frame.tokens, carry=carry)
-    memory = backbone.remember(frame, past)
+    memory = remember(frame, past)
     return _readout(memory, sequence, window, columns), memory, memory.carry
 
 

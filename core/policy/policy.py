@@ -19,6 +19,7 @@ from core.contracts.parts import ActionTokens, Backbone, PolicyHead, TextEncoder
 from core.contracts.tokens import hide_cameras
 from core.errors import ConfigError, JoineryError
 from core.policy.augmentation import Augmentation
+from core.policy.boundary import Boundary
 from core.policy.encoded import EncodedImages, EncodedText
 from core.policy.kept_memory import carry_newest_frame, run_newest_frame
 from core.policy.state import PolicyState, Window, add_frame
@@ -68,6 +69,7 @@ class Policy(nn.Module):
     frozen_parts: parts that do not train at present; they stay in evaluation mode. `freeze` adds a
         part for good, and core/training/stages.py the parts that rest in a stage.
     frozen_weights: pretrained weights that checkpoints leave out.
+    boundary: calls the parts, and checks what they return.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class Policy(nn.Module):
         augmentation: Augmentation | None = None,
         auxiliary: Mapping[str, PolicyHead] | None = None,
         objectives: Mapping[str, Objective] | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         super().__init__()
+        self.boundary = boundary or Boundary()
         self.augmentation = augmentation
         self.vision_encoder = vision_encoder
         self.text_encoder = text_encoder
@@ -133,26 +137,27 @@ class Policy(nn.Module):
             prefix = f"{_owner(name)}/"
             if name == "policy_head":
                 head_context, prefix = replace(head_context, state=state), ""
-            for term, loss in head.loss(head_context, batch, generator).items():
+            losses = self.boundary.loss(_owner(name), head, head_context, batch, generator)
+            for term, loss in losses.items():
                 terms[prefix + term] = objective.weight * loss
         if not terms:
             raise JoineryError(
                 "the batch has no actions, and no head or part has a loss without them; "
                 "give actions, or add a head with needs_actions = False"
             )
-        losses = {"total": torch.stack(list(terms.values())).sum(), **terms}
+        total = {"total": torch.stack(list(terms.values())).sum()}
         if state is None:
-            return TrainingOutput(losses, None)
+            return TrainingOutput(total | terms, None)
         # After the losses, because mixed precision keeps the first copy that it makes of a weight:
         # a copy made without gradients must not be one that a loss reads.
         with torch.no_grad():
-            next_state = self.policy_head.next_state(replace(context, state=state))
-        return TrainingOutput(losses, next_state)
+            next_state = self.boundary.next_state(self.policy_head, replace(context, state=state))
+        return TrainingOutput(total | terms, next_state)
 
     def predict(self, batch: Batch, generator: Generator) -> Tensor:
         """Return normalised actions (B T H A) for every frame of the window."""
-        actions: Tensor = self.policy_head(self.context(batch, generator), generator)
-        return actions
+        context = self.context(batch, generator)
+        return self.boundary.predict(self.policy_head, context, generator)
 
     def context(self, batch: Batch, generator: Generator) -> Context:
         """Return the context that the policy head reads for a batch of windows."""
@@ -195,9 +200,7 @@ class Policy(nn.Module):
         """
         text = self.encode_text(batch.text_ids, batch.text_mask)
         images = self.encode_images(batch, text, generator)
-        sequence = self.action_tokens.layout(
-            images.projected, text.projected, batch.proprio, targets, generator
-        )
+        sequence = self._lay_out(images.projected, text, batch.proprio, targets, generator)
         readout, memory = self._run_backbone(sequence, needs)
         batch_size, window = readout.shape[:2]
         frame = torch.arange(window, device=readout.device).expand(batch_size, -1)
@@ -218,7 +221,7 @@ class Policy(nn.Module):
 
     def encode_text(self, ids: Tensor, mask: Tensor | None) -> EncodedText:
         """Instructions (B N) int64, mask (B N) bool -> tokens (B N D)."""
-        text: TokenGroup = self.text_encoder(ids, mask)
+        text = self.boundary.encode_text(self.text_encoder, ids, mask)
         return EncodedText(text, replace(text, tokens=self.projections["text"](text.tokens)))
 
     def encode_images(self, batch: Batch, text: EncodedText, generator: Generator) -> EncodedImages:
@@ -226,7 +229,9 @@ class Policy(nn.Module):
         images = batch.images
         if self.augmentation is not None:
             images = self.augmentation(images, generator)
-        vision: TokenGroup = self.vision_encoder({**images, **batch.features}, text.encoded)
+        vision = self.boundary.encode_images(
+            self.vision_encoder, {**images, **batch.features}, text.encoded
+        )
         cameras = self.vision_encoder.cameras
         if not batch.present.keys().isdisjoint(cameras):
             always = torch.ones(len(vision.tokens), dtype=torch.bool, device=vision.tokens.device)
@@ -235,16 +240,39 @@ class Policy(nn.Module):
         projected = replace(vision, tokens=self.projections["vision"](vision.tokens))
         return EncodedImages(vision, projected)
 
+    def _lay_out(
+        self,
+        vision: TokenGroup,
+        text: EncodedText,
+        proprio: Tensor | None,
+        targets: Batch | None,
+        generator: Generator,
+    ) -> TokenSequence:
+        """Arrange vision (B T N D), text and proprio (B T P) in sequences with action tokens."""
+        return self.boundary.lay_out(
+            self.action_tokens,
+            self.backbone.width,
+            vision,
+            text.projected,
+            proprio,
+            targets,
+            generator,
+        )
+
+    def _remember(self, sequence: TokenSequence, past: Memory | None = None) -> Memory:
+        """Run the backbone on sequences after the past, and return the memory of both."""
+        return self.boundary.remember(self.backbone, sequence, past)
+
     def _run_backbone(
         self, sequence: TokenSequence, needs: frozenset[Need]
     ) -> tuple[Tensor, Memory | None]:
         """Run the backbone; return the readout (B T Q D), and the memory if anything needs it."""
         if needs & LAYERS or "losses" in self.backbone.offers:
-            memory = self.backbone.remember(sequence)
+            memory = self._remember(sequence)
         elif "tokens" in needs:
-            memory = Memory(sequence, self.backbone(sequence))
+            memory = Memory(sequence, self.boundary.run(self.backbone, sequence))
         else:
-            return self.backbone.read(sequence), None
+            return self.boundary.read(self.backbone, sequence), None
         return memory.tokens.flatten(0, 1)[sequence.readout], memory
 
     def _make_context(
@@ -307,14 +335,12 @@ class Policy(nn.Module):
         # step.
         keep = context_length // 2 if self.keeps == "layers" else context_length - 1
         window = add_frame(state.history, images.projected, batch.proprio, context_length, keep)
-        sequence = self.action_tokens.layout(
-            window.vision, text.projected, window.proprio, None, generator
-        )
+        sequence = self._lay_out(window.vision, text, window.proprio, None, generator)
         readout, memory, cache = self._run_newest(sequence, window, state.memory)
         context = self._make_context(
             batch, images, readout, window.newest[:, None], memory, self.policy_head.needs
         )
-        actions, head = self.policy_head.act(context, state.head, generator)
+        actions, head = self.boundary.act(self.policy_head, context, state.head, generator)
         return actions, PolicyState(state.seed, state.step + 1, window.history, head, cache)
 
     @property
@@ -343,13 +369,13 @@ class Policy(nn.Module):
         longest, needs = self.backbone.longest, self.policy_head.needs
         match self.keeps:
             case "layers" if longest is None or sequence.frame.shape[1] <= longest:
-                readout, memory, cache = run_newest_frame(self.backbone, sequence, window, cache)
+                readout, memory, cache = run_newest_frame(self._remember, sequence, window, cache)
                 if "hidden_states" not in needs:
                     # Hidden states need much memory, and the policy head does not read them.
                     cache = {name: x for name, x in cache.items() if name != "hidden_states"}
                 return readout, memory, cache
             case "carry":
-                return carry_newest_frame(self.backbone, sequence, window, cache)
+                return carry_newest_frame(self._remember, sequence, window, cache)
         whole_readout, whole_memory = self._run_backbone(sequence, needs)
         rows = torch.arange(len(window.newest), device=whole_readout.device)
         return whole_readout[rows, window.newest].unsqueeze(1), whole_memory, {}

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from core.contracts.batch import Batch
 from core.contracts.generator import VALIDATION, Generator
-from core.errors import JoineryError
 from core.policy.policy import Policy
 from core.training.carrying import state_before
 
@@ -62,15 +61,16 @@ def validate(
     carries: whether each row's state is carried from batch to batch; the batches are then those of
         `EpisodeStreams.once`.
 
-    Raises JoineryError if `validation_error` of the head does not return one error for each sample.
+    Raises PolicyError if a part breaks its contract.
     """
     policy.eval()
+    head, boundary = policy.policy_head, policy.boundary
     tasks = sorted(set(task_of.values()))
     # created on the device, because a process without any batch must also have these sums on its
     # device
     moments = torch.zeros(len(tasks), 4, action_dim, device=fabric.device)
     head_sum_and_count = torch.zeros(2, device=fabric.device)
-    state = policy.policy_head.initial_state(0) if carries else None
+    state = head.initial_state(0) if carries else None
     for number, batch in enumerate(batches):
         samples = len(batch.episodes)
         task_index = [tasks.index(task_of[episode]) for episode in batch.episodes]
@@ -83,18 +83,13 @@ def validate(
         with fabric.autocast():
             context = policy.context(batch, generator)
             if state is not None:
-                context = replace(context, state=state_before(policy.policy_head, state, batch))
-                state = policy.policy_head.next_state(context)
-            prediction = policy.policy_head(context, generator)
-            head_errors = policy.policy_head.validation_error(context, batch, generator)
+                context = replace(context, state=state_before(head, state, batch))
+                state = boundary.next_state(head, context)
+            prediction = boundary.predict(head, context, generator)
+            head_errors = boundary.validation_error(head, context, batch, generator)
         rows = torch.tensor(task_index, device=fabric.device)
         moments.index_add_(0, rows, _moments(prediction, batch))
         if head_errors is not None:
-            if head_errors.shape != (samples,):
-                raise JoineryError(
-                    f"policy_head: validation_error gave {tuple(head_errors.shape)} for {samples} "
-                    "samples; one figure for each is expected: mend the plugin"
-                )
             count = head_errors.new_tensor(samples, dtype=torch.float32)
             head_sum_and_count += torch.stack([head_errors.float().sum(), count])
     policy.train()

@@ -83,3 +83,16 @@ def test_a_samples_mean_is_over_its_own_unmasked_entries(seed, share):
         for v, m in zip(values, mask, strict=True)
     ]
     np.testing.assert_allclose(received.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [masked_mse, masked_l1, masked_huber, masked_bce])
+def test_nothing_is_stretched(loss):
+    """PyTorch would repeat the one predicted step for every step of the chunk."""
+    predicted, target = torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 3, 4)
+    mask = torch.ones_like(target, dtype=torch.bool)
+    message = r"^(predicted|logits) \(2, 1, 1, 4\) and target \(2, 1, 3, 4\) must have the same"
+    with pytest.raises(ValueError, match=message):
+        loss(predicted, target, mask)
+    for mean in (masked_mean, masked_mean_per_sample):
+        with pytest.raises(ValueError, match=r"^values \(2, 1, 3, 4\) and mask \(2, 1, 3, 1\)"):
+            mean(target, mask[..., :1])

@@ -3,15 +3,16 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from core import Batch
-from core.errors import JoineryError
+from core import Batch, PolicyError
+from core.policy.boundary import Boundary
 from core.training.validation import validate
+from tests.contexts import context_from
 
 TASK_OF = {"a0": "a", "a1": "a", "b0": "b"}
 
 
 class Constant(torch.nn.Module):
-    """A policy whose head is given the batch as its context and always predicts 0.25.
+    """A policy whose head always predicts 0.25.
 
     head_error: the head's `validation_error`, a function of the generator.
     """
@@ -19,9 +20,10 @@ class Constant(torch.nn.Module):
     def __init__(self, head_error=lambda generator: None):
         super().__init__()
         self.policy_head = ConstantHead(head_error)
+        self.boundary = Boundary()
 
     def context(self, batch, generator):
-        return batch
+        return context_from(torch.zeros(*batch.actions.shape[:2], 1, 1))
 
 
 class ConstantHead(torch.nn.Module):
@@ -30,7 +32,7 @@ class ConstantHead(torch.nn.Module):
         self.head_error = head_error
 
     def forward(self, context, generator):
-        return torch.full_like(context.actions, 0.25)
+        return torch.full((*context.frame.shape, 2, 4), 0.25)
 
     def validation_error(self, context, batch, generator):
         return self.head_error(generator)
@@ -80,7 +82,8 @@ def test_a_head_may_bring_a_figure_of_its_own_and_draws_the_same_noise_every_tim
 
 def test_a_head_that_returns_no_error_per_sample_is_named():
     policy = Constant(lambda generator: torch.zeros(3))
-    with pytest.raises(JoineryError, match=r"policy_head: validation_error gave \(3,\) for 2 sam"):
+    message = r"^policy_head: validation_error returned float32 \(3,\); .* \(B\) = \(2,\)"
+    with pytest.raises(PolicyError, match=message):
         validate(
             Fabric(accelerator="cpu", devices=1),
             policy,
