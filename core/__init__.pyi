@@ -30,6 +30,11 @@ from .contracts.batch import (
 )
 from .contracts.context import Context as Context, ContextSpec as ContextSpec
 from .contracts.generator import Generator as Generator
+from .contracts.monitoring import (
+    Callback as Callback,
+    Logger as Logger,
+    Outcome as Outcome,
+)
 from .contracts.parts import (
     ActionSpec as ActionSpec,
     ActionTokens as ActionTokens,

@@ -43,6 +43,8 @@ def tables() -> Iterator[tuple[str, str, type]]:
     for kind in (*PARTS, "optimizer"):
         for component in built_in(kind):
             yield "recipes.md", f'## [{kind}] name = "{component.name}"', component.config
+    for component in built_in("logger"):
+        yield "recipes.md", f'## The logger "{component.name}"', component.config
     yield "mixtures.md", "", StoreConfig
     yield "importing.md", "", ConventionOverride
     yield "importing.md", "## The mapping", SourceMapping

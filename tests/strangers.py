@@ -1,4 +1,4 @@
-"""The policy heads of tests/third_party, as if they were installed; and small policies to test."""
+"""The packages of tests/third_party, as if they were installed; and small policies to test."""
 
 import importlib.util
 import sys
@@ -55,7 +55,11 @@ def package(name: str) -> Path:
 @cache
 def module_of(name: str) -> ModuleType:
     """Return the package's one module, imported as if it were installed."""
-    spec = importlib.util.spec_from_file_location(f"{name}_head", package(name) / f"{name}_head.py")
+    return import_file(package(name) / f"{name}_head.py")
+
+
+def import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -72,7 +76,7 @@ def head_and_config(name: str) -> tuple[type, Any]:
 
 @cache
 def catalogue() -> Catalogue:
-    """Return all components that there are when the four packages are installed."""
+    """Return all components that there are when the packages are installed."""
     entries = [
         SimpleNamespace(
             name=f"{name}_head",
@@ -82,6 +86,14 @@ def catalogue() -> Catalogue:
         )
         for name in HEADS
     ]
+    entries.append(
+        SimpleNamespace(
+            name="watch",
+            value="watch",
+            dist=SimpleNamespace(name="joinery-watch", version="0.3.0"),
+            load=partial(import_file, THIRD_PARTY / "joinery-watch" / "watch.py"),
+        )
+    )
     # Others look for entry points too: pydantic for plugins of its own.
     real_entry_points = metadata.entry_points
     with pytest.MonkeyPatch.context() as patch:
@@ -91,6 +103,13 @@ def catalogue() -> Catalogue:
             lambda group: entries if group == "joinery" else real_entry_points(group=group),
         )
         return load_plugins.__wrapped__()
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    """Let every recipe find the packages' components."""
+    with_packages = catalogue()
+    for module in ("core.registry.catalogue", "core.training.train", "core.rollout.actor"):
+        patch.setattr(f"{module}.load_plugins", lambda: with_packages)
 
 
 def build(

@@ -196,7 +196,7 @@ def test_hooks_page_has_every_exact_signature() -> None:
     page = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
     specs = ast.parse(Path(hookspecs.__file__).read_text(encoding="utf-8"))
     functions = [node for node in specs.body if isinstance(node, ast.FunctionDef)]
-    assert len(functions) == 9
+    assert len(functions) == 11
     for node in functions:
         returns = ast.unparse(node.returns or ast.Constant(None))
         assert f"## `{node.name}({ast.unparse(node.args)}) -> {returns}`" in page
@@ -249,6 +249,7 @@ def test_every_public_module_has_a_page_of_reference(module: str) -> None:
         (GUIDE, "joinery-mlp-head/mlp_head.py"),
         (GUIDE, "joinery-mlp-head/pyproject.toml"),
         (GUIDE, "joinery-flow-head/flow_head.py"),
+        (GUIDE, "joinery-watch/watch.py"),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else value,
 )

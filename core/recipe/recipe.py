@@ -53,6 +53,8 @@ PARTS: tuple[ComponentKind, ...] = (
     "action_tokens",
     "policy_head",
 )
+# {key of [train]: kind of component that it lists}
+MONITORS: Mapping[str, ComponentKind] = {"loggers": "logger", "callbacks": "callback"}
 ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
 
 
@@ -93,6 +95,7 @@ class Recipe:
     """An experiment: the data, the policy's five parts, its training and its evaluation.
 
     auxiliary: {label: auxiliary head}.
+    loggers, callbacks: those that `train.loggers` and `train.callbacks` name.
     environment, demonstrations, evaluate: None if the recipe has no such section.
     """
 
@@ -103,6 +106,8 @@ class Recipe:
     optimizer: Choice
     parts: Mapping[ComponentKind, Part] = field(default_factory=dict)
     auxiliary: Mapping[str, Part] = field(default_factory=dict)
+    loggers: tuple[Choice, ...] = ()
+    callbacks: tuple[Choice, ...] = ()
     environment: Choice | None = None
     demonstrations: DemonstrationsConfig | None = None
     evaluate: EvaluateConfig | None = None
@@ -150,12 +155,15 @@ def load_recipe(
     overrides: `section.key=value` pairs from the command line.
     environment: name of an environment that replaces the recipe's environment. If the two differ,
         the recipe's `evaluate.tasks` and [demonstrations] are dropped.
-    for_acting: whether the recipe's policy will only act. [optimizer] is then ignored, because the
-        plugin of the optimiser need not be installed where a policy acts.
+    for_acting: whether the recipe's policy will only act. [optimizer], `train.loggers` and
+        `train.callbacks` are then ignored, because their plugins need not be installed where a
+        policy acts.
     """
     values = read_toml(path, "the recipe")
     if for_acting:
         values.pop("optimizer", None)
+        if isinstance(values.get("train"), dict):
+            values["train"] = {k: v for k, v in values["train"].items() if k not in MONITORS}
     rename_former_keys(values)
     if environment is not None:
         replace_environment(values, environment)
@@ -202,6 +210,7 @@ class _Checker:
     def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
         """Check each section, then check whether the sections fit each other."""
         tables = self.tables(values)
+        monitors = {key: self.monitors(key, kind, tables) for key, kind in MONITORS.items()}
         train = self.section("train", TrainConfig, tables)
         data = self.section("data", DataConfig, tables)
         augmentation = self.section("augmentation", AugmentationConfig, tables)
@@ -237,6 +246,7 @@ class _Checker:
             optimizer=optimizer,
             parts=parts,
             auxiliary=auxiliary,
+            **monitors,
             environment=environment,
             demonstrations=demonstrations,
             evaluate=evaluate,
@@ -330,6 +340,28 @@ class _Checker:
                 )
             heads[label] = part
         return heads
+
+    def monitors(
+        self, key: str, kind: ComponentKind, tables: dict[str, dict[str, Any]]
+    ) -> tuple[Choice, ...]:
+        """Check a list of components in [train], and spell out their keys there.
+
+        key: the key of [train] that lists them by name, or by tables of a name and keys.
+        """
+        entries = tables["train"].get(key, getattr(TrainConfig, key))
+        if not isinstance(entries, list | tuple):
+            self.mistakes.append(f"train.{key}: expected a list, got {entries!r}")
+            entries = []
+        choices = []
+        for number, entry in enumerate(entries):
+            table = entry if isinstance(entry, dict) else {"name": entry}
+            choices.append(self.choice(kind, table, f"train.{key}.{number}"))
+        chosen = tuple(choice for choice in choices if choice is not None)
+        names = [choice.component.name for choice in chosen]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            self.mistakes.append(f"train.{key}: names one twice: {', '.join(repeated)}")
+        tables["train"] = {**tables["train"], key: [choice.as_dict() for choice in chosen]}
+        return chosen
 
     def choice(
         self,

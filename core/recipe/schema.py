@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from core.recipe.recipe import ALWAYS_TRAINED, PARTS
+from core.recipe.recipe import ALWAYS_TRAINED, MONITORS, PARTS
 from core.recipe.sections import DEFAULT_OPTIMIZER, ENVIRONMENT_SECTIONS, SECTIONS
 from core.registry.catalogue import Catalogue
 from core.registry.components import parameters_of
@@ -16,6 +16,10 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema (draft 2020-12) of every recipe that these components allow."""
     definitions: dict[str, Any] = {}
     sections = {name: _object(config, definitions) for name, config in SECTIONS.items()}
+    for key, kind in MONITORS.items():
+        named = {"enum": [component.name for component in catalogue[kind]]}
+        tables = _component(kind, catalogue, definitions, {})
+        sections["train"]["properties"][key]["items"] = {"anyOf": [named, tables]}
     sections["optimizer"] = _component("optimizer", catalogue, definitions, {}, DEFAULT_OPTIMIZER)
     for kind in PARTS:
         sections[kind] = _part(kind, catalogue, definitions, SETTINGS_OF_KIND.get(kind))

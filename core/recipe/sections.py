@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, with_config
@@ -101,6 +101,14 @@ class TrainConfig:
     """
     joint_table_every: Positive = 100
     """steps between measurements of the joint-training table; the first step is always measured."""
+    loggers: tuple[str | Mapping[str, Any], ...] = ("tensorboard",)
+    """where else the figures of metrics.jsonl go: names of loggers, or tables of a name and the
+    logger's keys, {name = "wandb", project = "arm"} for example.
+    """
+    callbacks: tuple[str | Mapping[str, Any], ...] = ()
+    """plugins' own code that training calls: names of callbacks, or tables [[train.callbacks]] of a
+    name and the callback's keys.
+    """
     stages: tuple[StageConfig, ...] = ()
     """stages of training, each a table [[train.stages]]. They follow each other, and begin again
     until `steps` are done. Without stages, all parts train together in every step.

@@ -44,6 +44,10 @@ BUILT_INS = (
     "plugins.environments.tabletop",
     "plugins.environments.metaworld",
     "plugins.environments.calvin",
+    "plugins.loggers.tensorboard",
+    "plugins.loggers.csv",
+    "plugins.loggers.wandb",
+    "plugins.loggers.mlflow",
 )
 HOOKS: Mapping[str, ComponentKind] = {
     "register_vision_encoders": "vision_encoder",
@@ -55,6 +59,8 @@ HOOKS: Mapping[str, ComponentKind] = {
     "register_datasets": "dataset",
     "register_exporters": "exporter",
     "register_environments": "environment",
+    "register_loggers": "logger",
+    "register_callbacks": "callback",
 }
 
 

@@ -1,4 +1,4 @@
-"""The nine hooks that a plugin can have.
+"""The eleven hooks that a plugin can have.
 
 Each hook receives `register(name, config, build)` and calls `register` once per component.
 """
@@ -18,6 +18,8 @@ ComponentKind = Literal[
     "dataset",
     "exporter",
     "environment",
+    "logger",
+    "callback",
 ]
 Build = Callable[..., Any]
 
@@ -83,3 +85,13 @@ def register_exporters(register: Register) -> None:
 @hookspec
 def register_environments(register: Register) -> None:
     """Register environments, in which a policy acts."""
+
+
+@hookspec
+def register_loggers(register: Register) -> None:
+    """Register loggers, which get the figures of a training."""
+
+
+@hookspec
+def register_callbacks(register: Register) -> None:
+    """Register callbacks, which are called at fixed moments of a training."""

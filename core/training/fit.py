@@ -18,6 +18,7 @@ from rich.console import Console
 
 from core.contracts.batch import State
 from core.contracts.generator import TRAINING, Generator
+from core.contracts.monitoring import Outcome
 from core.loading.loader import Loader
 from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
@@ -25,6 +26,7 @@ from core.recipe.sections import TrainConfig
 from core.training.averages import WeightAverages
 from core.training.carrying import gather, state_before
 from core.training.joint_table import JointTable, render
+from core.training.monitors import NO_CALLBACKS, Callbacks
 from core.training.optimizer import set_learning_rate
 from core.training.reporting import (
     Display,
@@ -50,7 +52,8 @@ class Run:
     inference: what a checkpoint holds for acting in addition to the weights: normalisers,
         conventions.
     averages: moving averages of the weights, which are validated and act; None if `train.ema` is 0.
-    metrics: the log that the first process writes; None in all other processes.
+    metrics: the log that the first process writes; None in all other processes, which save nothing.
+    callbacks: those of the recipe; none in all other processes.
     validation: loads the held-out windows; None if nothing is held out.
     newest_validation: the result of the validation after the newest step; None if there was no
         validation after that step.
@@ -72,20 +75,21 @@ class Run:
     stages: StagedTraining
     joint_table: JointTable
     averages: WeightAverages | None
-    metrics: MetricsLog | None
     display: Display
     console: Console
     stop: StopSignal
     carried: list[State | None]
+    metrics: MetricsLog | None = None
+    callbacks: Callbacks = NO_CALLBACKS
     readings: Readings = field(default_factory=Readings)
     last_checkpoint: Path | None = None
     newest_validation: Validation | None = None
 
-    def close(self) -> None:
-        """Close files and the display."""
+    def close(self, outcome: Outcome) -> None:
+        """Close files, loggers and the display."""
         self.display.close()
         if self.metrics is not None:
-            self.metrics.close()
+            self.metrics.close(outcome)
 
 
 def fit(run: Run, first: int) -> int:
@@ -134,7 +138,8 @@ def fit(run: Run, first: int) -> int:
             if run.averages is not None:
                 run.averages.update(step)
             # --------------------------------------------------------------------------------------
-            run.readings.record(step, micro_batches, gradient_norm, learning_rate_factor)
+            values = run.readings.record(step, micro_batches, gradient_norm, learning_rate_factor)
+            run.callbacks.after_step(step, values)
             after_step(run, step)
             done = step
     _save(run, done)
@@ -208,6 +213,7 @@ def _validate(run: Run, held_out: Loader, step: int) -> Validation:
     for task, error in validation.by_task.items():
         metrics[f"validation/error/{task}"] = error
     _write(run, step, metrics)
+    _write(run, step, run.callbacks.after_validation(step, metrics))
     side = "below" if validation.improvement > 0 else "above"
     line = (
         f"step {step}: validation error {validation.error:.4f}, best constant action per task "
@@ -247,8 +253,9 @@ def _save(run: Run, step: int) -> None:
         run.averages.by_name() if run.averages else {},
         carried,
     )
+    _write(run, step, run.callbacks.after_checkpoint(step, run.last_checkpoint))
 
 
 def _write(run: Run, step: int, values: Mapping[str, float]) -> None:
-    if run.metrics is not None:
+    if run.metrics is not None and values:
         run.metrics.write(step, values)

@@ -1,4 +1,4 @@
-"""Reports on a run: writes metrics.jsonl and TensorBoard files, and shows a progress display."""
+"""Reports on a run: writes metrics.jsonl, and shows a progress display."""
 
 import json
 import math
@@ -12,36 +12,37 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
+from core.contracts.monitoring import Outcome
 from core.errors import CheckpointError, TrainingError
 from core.system.files import complete_lines, remove_leftovers, written_aside
 from core.system.progress import Progress
+from core.training.monitors import Loggers
 
 
 class MetricsLog:
-    """Writes RUN/metrics.jsonl, with one JSON object per measurement, and RUN/tensorboard.
+    """Writes RUN/metrics.jsonl, with one JSON object per measurement, and feeds the loggers.
 
     If two runs have the same recipe and data, only values whose keys begin with "time/" differ.
 
     first: number of steps done before this process began. Lines of later steps, which an
         interrupted run wrote, are dropped, since the resumed run does these steps again.
+    loggers: those of the recipe, which get all figures, too.
     """
 
-    def __init__(self, run: Path, first: int) -> None:
+    def __init__(self, run: Path, first: int, loggers: Loggers) -> None:
         path = run / "metrics.jsonl"
         lines = [line for line in complete_lines(path) if json.loads(line)["step"] <= first]
         remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text("".join(lines), encoding="utf-8")
         self.file = path.open("a", encoding="utf-8")
-        self.tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=first + 1)
+        self.loggers = loggers
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line to metrics.jsonl, and add one TensorBoard scalar for each value."""
+        """Append one line to metrics.jsonl, and give the values to the loggers."""
         self.file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.tensorboard.add_scalar(name, value, step)
+        self.loggers.log(step, values)
 
     def flush(self) -> None:
         """Write all buffered lines to the disk; raises CheckpointError if the disk is full."""
@@ -52,15 +53,16 @@ class MetricsLog:
                 f"{self.file.name}: cannot write the metrics: {error.strerror}; "
                 "the checkpoints are intact: make room, then continue with --resume"
             ) from None
+        self.loggers.save()
 
-    def close(self) -> None:
-        """Close metrics.jsonl and TensorBoard.
+    def close(self, outcome: Outcome) -> None:
+        """Close metrics.jsonl and the loggers.
 
         If the disk is full, the last lines are lost, but the resumed run writes them again.
         """
         with suppress(OSError):
             self.file.close()
-        self.tensorboard.close()
+        self.loggers.close(outcome)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class Readings:
         micro_batches: Sequence[tuple[Mapping[str, Tensor], Sequence[str]]],
         gradient_norm: Tensor | None,
         learning_rate_factor: float,
-    ) -> None:
-        """Keep a step's losses, averaged over its micro-batches, until they are read.
+    ) -> Mapping[str, Tensor]:
+        """Keep a step's losses, averaged over its micro-batches, until they are read; return them.
 
         micro_batches: (losses, episode ids) of each micro-batch.
         gradient_norm: norm of the gradient; None if it is unknown.
@@ -100,6 +102,7 @@ class Readings:
         if gradient_norm is not None:
             values["gradient_norm"] = gradient_norm
         self.pending.append(Reading(step, values, learning_rate_factor, episodes))
+        return values
 
     def read(self, fabric: Fabric) -> list[tuple[Reading, dict[str, float]]]:
         """Return the values of all pending steps, averaged over the processes.

@@ -6,6 +6,8 @@ and calls `fit`.
 
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from lightning_fabric.utilities.seed import seed_everything
 from rich.console import Console
 
 from core.contracts.batch import State
-from core.errors import CheckpointError, ConfigError
+from core.contracts.monitoring import Outcome
+from core.errors import CheckpointError, ConfigError, TrainingError
 from core.loading.instructions import doubtful_tokens, tokenize_instructions
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
@@ -30,6 +33,7 @@ from core.training.averages import WeightAverages
 from core.training.carrying import share_of_process
 from core.training.fit import Run, fit
 from core.training.joint_table import JointTable
+from core.training.monitors import Callbacks, Loggers
 from core.training.optimizer import build_optimizer
 from core.training.reporting import Display, MetricsLog
 from core.training.signals import StopSignal
@@ -43,6 +47,8 @@ FREE_ON_RESUME = {
     "train.validate_every",
     "train.checkpoint_every",
     "train.joint_table_every",
+    "train.loggers",
+    "train.callbacks",
     "data.path",
     "data.threads",
     "data.prefetch",
@@ -62,16 +68,40 @@ def train(recipe: Recipe, folder: Path, *, resume: bool) -> int:
     newest = _prepare_folder(fabric, recipe, folder, resume)
     with StopSignal() as stop:
         run = _set_up(fabric, recipe, folder, newest, stop)
-        try:
-            done = fit(run, newest.step if newest else 0)
-        finally:
-            run.close()
+        first = newest.step if newest else 0
+        with _watched(run, first):
+            done = fit(run, first)
     steps = recipe.train.steps
     outcome = "finished" if done == steps else "stopped"
     run.console.print(f"{outcome} at step {done} of {steps}: {folder}", soft_wrap=True)
     if done < steps:
         run.console.print("continue with the same command and --resume", soft_wrap=True)
     return 0 if done == steps or stop.received is None else 128 + stop.received
+
+
+@contextmanager
+def _watched(run: Run, first: int) -> Iterator[None]:
+    """Let the recipe's loggers and callbacks watch the training inside the `with` block.
+
+    first: number of steps done before this process began.
+    """
+    outcome: Outcome = "failed"
+    try:
+        if run.fabric.is_global_zero:
+            loggers = Loggers.start(run.recipe, run.folder, first, run.console)
+            run.metrics = MetricsLog(run.folder, first, loggers)
+            run.callbacks = Callbacks.start(run.recipe.callbacks, run.folder)
+        run.callbacks.on_start(first)
+        yield
+        outcome = "success" if run.stop.received is None else "aborted"
+        run.callbacks.on_end(outcome)
+    except BaseException:
+        if outcome == "failed":
+            with suppress(TrainingError):  # the error that ended training is the one to show
+                run.callbacks.on_end(outcome)
+        raise
+    finally:
+        run.close(outcome)
 
 
 def _launch(recipe: Recipe) -> Fabric:
@@ -244,7 +274,6 @@ def _set_up(
         stages=StagedTraining(policy, config),
         joint_table=JointTable(policy, optimizer),
         averages=averages,
-        metrics=MetricsLog(folder, first) if fabric.is_global_zero else None,
         display=Display(config.steps, first, config.batch_size, console=console),
         console=console,
         stop=stop,

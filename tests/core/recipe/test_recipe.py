@@ -389,3 +389,37 @@ def test_a_mistyped_key_may_have_meant_one_of_every_part(tmp_path):
         "backbone.trian: unknown key; did you mean 'train'?",
         "policy_head.insulat: unknown key; did you mean 'insulate'?",
     ]
+
+
+def test_train_lists_loggers_by_name_or_with_their_keys(tmp_path):
+    def loggers_of(*overrides):
+        recipe = load_recipe(written(tmp_path, MINIMAL), overrides, load_plugins())
+        return recipe.as_dict()["train"]["loggers"]
+
+    assert loggers_of() == [{"name": "tensorboard"}]
+    assert loggers_of("train.loggers=[]") == []
+    assert loggers_of('train.loggers=["csv", {name="wandb", offline=true}]') == [
+        {"name": "csv"},
+        {"name": "wandb", "offline": True},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "mistake"),
+    [
+        ('"csv"', "train.loggers: expected a list, got 'csv'"),
+        ('["tensorbord"]', "train.loggers.0.name: no logger is called 'tensorbord'; did you mean"),
+        ("[3]", "train.loggers.0.name: expected the name of a logger"),
+        ('["csv", "csv"]', "train.loggers: names one twice: csv"),
+        ('[{name="wandb", projct="a"}]', "train.loggers.0.projct: unknown key; did you mean"),
+    ],
+)
+def test_mistakes_in_lists_of_loggers(tmp_path, value, mistake):
+    (found,) = mistakes_of(written(tmp_path, MINIMAL), f"train.loggers={value}")
+    assert found.startswith(mistake)
+
+
+def test_loggers_need_not_be_installed_where_a_policy_acts(tmp_path):
+    text = f"{MINIMAL}[train]\nloggers = ['gone']\n"
+    recipe = load_recipe(written(tmp_path, text), [], load_plugins(), for_acting=True)
+    assert [choice.component.name for choice in recipe.loggers] == ["tensorboard"]

@@ -61,6 +61,8 @@ def test_built_ins_come_through_the_same_door():
     assert offered["dataset"] == ["calvin", "diffusion_policy", *files]
     assert offered["exporter"] == ["lerobot", "robomimic"]
     assert offered["environment"] == ["calvin", "metaworld", "tabletop"]
+    assert offered["logger"] == ["csv", "mlflow", "tensorboard", "wandb"]
+    assert offered["callback"] == []
 
 
 def test_every_built_in_key_says_what_it_means():

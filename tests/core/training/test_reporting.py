@@ -8,6 +8,7 @@ from rich.console import Console
 from torch import tensor
 
 from core.errors import CheckpointError
+from core.training.monitors import Loggers
 from core.training.reporting import Display, MetricsLog, Readings
 
 
@@ -19,16 +20,16 @@ def test_what_an_interrupted_run_wrote_past_its_checkpoint_is_dropped(tmp_path):
         '{"step": 4, "lo',
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    log = MetricsLog(tmp_path, first=2)
+    log = MetricsLog(tmp_path, first=2, loggers=Loggers({}, Console()))
     log.write(3, {"loss": 1.5})
-    log.close()
+    log.close("success")
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert written == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.5}]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_line(tmp_path):
-    log = MetricsLog(tmp_path, first=0)
+    log = MetricsLog(tmp_path, first=0, loggers=Loggers({}, Console()))
     log.file.close()
     log.file = open("/dev/full", "a")  # noqa: SIM115 (the log closes it)
     log.write(1, {"loss": 1.0})
@@ -36,7 +37,7 @@ def test_a_full_disk_is_one_line(tmp_path):
         CheckpointError, match=r"cannot write the metrics: No space left on device.*--resume"
     ):
         log.flush()
-    log.close()
+    log.close("success")
 
 
 def test_readings_are_read_together_and_once():

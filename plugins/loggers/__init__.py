@@ -1,0 +1,5 @@
+"""Loggers, which get the figures of a training.
+
+A new built-in component must also be listed in BUILT_INS of core/registry/catalogue.py; installed
+packages use the entry-point group "joinery" instead.
+"""
