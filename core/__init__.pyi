@@ -9,7 +9,9 @@ from .api import (
 from .commands.command import command as command
 from .contracts.abilities import (
     CheckpointPublishable as CheckpointPublishable,
+    HasAssumptions as HasAssumptions,
     HasBlocks as HasBlocks,
+    HasFiles as HasFiles,
     HasOutputLayer as HasOutputLayer,
     HasUnknownToken as HasUnknownToken,
     Loadable as Loadable,

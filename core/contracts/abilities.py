@@ -5,6 +5,7 @@ from the Protocol.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -80,6 +81,24 @@ class Publishable(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return the entries of the published config.json that describe the part."""
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A publishable part that needs further files beside the weights and config.json."""
+
+    def publish_files(self, folder: Path) -> None:
+        """Write the files: those of a tokenizer, or the statistics of pixels, for example."""
+
+
+@runtime_checkable
+class HasAssumptions(Protocol):
+    """A part that had to assume something that its files or its section should say.
+
+    assumptions: a sentence for each assumption, which training prints.
+    """
+
+    assumptions: Sequence[str]
 
 
 @runtime_checkable

@@ -1,11 +1,12 @@
 """Where the first weights of a policy's parts come from: parts of one model, and a line to read."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 
-from core.contracts.abilities import Loadable
+from core.contracts.abilities import HasAssumptions, Loadable
 from core.errors import ConfigError
 from core.policy.policy import Policy
-from core.recipe.recipe import Part, Recipe
+from core.recipe.recipe import PARTS, Part, Recipe
 from core.registry.hookspecs import ComponentKind
 
 
@@ -30,6 +31,14 @@ def check_parts_of_one_model(policy: Policy, recipe: Recipe) -> None:
     ]
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def assumptions_of(policy: Policy) -> Iterator[str]:
+    """Yield a line for what each part had to assume."""
+    for kind in PARTS:
+        part = getattr(policy, kind)
+        if isinstance(part, HasAssumptions):
+            yield from (f"{kind}: {line}" for line in part.assumptions)
 
 
 def describe_initial_weights(policy: Policy, recipe: Recipe) -> str:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.contracts.abilities import CheckpointPublishable, Publishable
+from core.contracts.abilities import CheckpointPublishable, HasFiles, Publishable
 from core.errors import ConfigError
 from core.policy.lora import merge_adapters
 from core.policy.policy import Policy
@@ -25,10 +25,11 @@ MODEL: tuple[ComponentKind, ...] = ("vision_encoder", "text_encoder", "backbone"
 
 
 def export_folder(policy: Policy, out: Path) -> None:
-    """Write a folder that transformers loads: model.safetensors and config.json.
+    """Write a folder that transformers loads: model.safetensors, config.json, and further files.
 
-    The weights of action tokens, heads and projections, which no such model has, go into
-    policy.safetensors in the same folder. Raises the same ConfigErrors as
+    The further files are those of the tokenizer and of the image processor, so that the folder can
+    be the `model` of another recipe. The weights of action tokens, heads and projections, which no
+    such model has, go into policy.safetensors in the same folder. Raises the same ConfigErrors as
     `published_model`.
     """
     merge(policy)
@@ -40,6 +41,10 @@ def export_folder(policy: Policy, out: Path) -> None:
     save_file(_copy_to_cpu(tensors), out / "model.safetensors", metadata={"format": "pt"})
     save_file(_copy_to_cpu(rest), out / "policy.safetensors")
     (out / "config.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
+    for kind in MODEL:
+        part = getattr(policy, kind)
+        if isinstance(part, HasFiles):
+            part.publish_files(out)
 
 
 def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -23,7 +23,7 @@ from core.loading.instructions import doubtful_tokens, tokenize_instructions
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
-from core.policy.initial_weights import describe_initial_weights
+from core.policy.initial_weights import assumptions_of, describe_initial_weights
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe, load_recipe
 from core.recipe.sections import EvaluateConfig, StoreConfig
@@ -255,7 +255,8 @@ def _set_up(
     console = Console(quiet=not fabric.is_global_zero)
     lines = [*(data.describe() if recipe.data.stores else ()), data.describe_held_out()]
     lines += data.doubts()
-    lines += [f"warning: {line}" for line in doubtful_tokens(tokens, policy.text_encoder)]
+    doubts = (*doubtful_tokens(tokens, policy.text_encoder), *assumptions_of(policy))
+    lines += [f"warning: {line}" for line in doubts]
     if newest is None:
         lines.append(describe_initial_weights(policy, recipe))
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)

@@ -1,7 +1,8 @@
 """Turns images into the arguments that a model's get_image_features takes."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,17 +96,52 @@ def image_size(requested: int | None, config: Any) -> int:
     return size
 
 
-def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Colour, Colour]:
+@dataclass(frozen=True)
+class PixelStatistics:
+    """How pixels in [0, 1] become a model's input: (pixels - mean) / std.
+
+    settings: those of the model's image processor; empty if the model has none.
+    is_assumed: whether neither the recipe nor an image processor gives one of the two.
+    """
+
+    mean: Colour
+    std: Colour
+    settings: Mapping[str, Any]
+    is_assumed: bool
+
+    def as_processor_config(self) -> dict[str, Any]:
+        """Return the contents of preprocessor_config.json."""
+        normalization = {
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+        return {**self.settings, **normalization}
+
+
+def statistics(mean: Colour | None, std: Colour | None, source: str) -> PixelStatistics:
     """Return mean and standard deviation of the pixels.
 
-    `mean` and `std` are returned if they are given; a value that is not given comes from the
-    model's image processor. It is 0.5 if the processor does not set it, or if a folder has neither
+    `mean` and `std` are used if they are given; a value that is not given comes from the model's
+    image processor. It is 0.5 if the processor does not set it, or if a folder has neither
     processor_config.json nor preprocessor_config.json.
 
     Raises ConfigError if the hub gives no image processor.
     """
-    if mean is not None and std is not None:
-        return mean, std
+    settings = {} if mean is not None and std is not None else _processor_settings(source)
+    processor_mean, processor_std = _processor_statistics(settings)
+    return PixelStatistics(
+        mean or processor_mean or GREY,
+        std or processor_std or GREY,
+        settings,
+        is_assumed=not (mean or processor_mean) or not (std or processor_std),
+    )
+
+
+def _processor_settings(source: str) -> dict[str, Any]:
+    """Return the settings of a model's image processor; empty if a folder has none."""
     transformers = import_library("transformers", extra="vlm")
     try:
         mixin = transformers.ImageProcessingMixin
@@ -117,8 +153,32 @@ def statistics(mean: Colour | None, std: Colour | None, source: str) -> tuple[Co
                 f"vision_encoder.model: the hub gives no image processor of '{source}'; set "
                 "vision_encoder.mean and std"
             ) from error
-        settings = {}
-    return mean or settings.get("image_mean") or GREY, std or settings.get("image_std") or GREY
+        return {}
+    return settings
+
+
+def _processor_statistics(settings: Mapping[str, Any]) -> tuple[Colour | None, Colour | None]:
+    """Return the mean and std that an image processor applies to pixels in [0, 1].
+
+    A processor multiplies pixels in [0, 255] by a factor, then subtracts the mean and divides by
+    the standard deviation; it can leave out either. (255 f x - m) / s = (x - m / 255 f) / (s / 255
+    f).
+    """
+    if not settings:
+        return None, None
+    rescales, normalizes = (settings.get(f"do_{step}", True) for step in ("rescale", "normalize"))
+    factor = 255 * settings.get("rescale_factor", 1 / 255) if rescales else 255
+    mean, std = settings.get("image_mean"), settings.get("image_std")
+    if not normalizes:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return _scaled(mean, factor), _scaled(std, factor)
+
+
+def _scaled(colour: Any, factor: float) -> Colour | None:
+    if colour is None:
+        return None
+    red, green, blue = (round(value / factor, 12) for value in colour)
+    return red, green, blue
 
 
 def _side(size: Any) -> int | None:

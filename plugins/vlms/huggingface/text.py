@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,6 +157,16 @@ class HuggingFaceText(TextEncoder):
     def describe(self) -> dict[str, Any]:
         """Return what config.json says about the text part: the size of the vocabulary."""
         return self.part.description
+
+    def publish_files(self, folder: Path) -> None:
+        """Write the tokenizer's files, as transformers does."""
+        transformers = import_library("transformers", extra="vlm")
+        with as_config_error(f"text_encoder.model: cannot write the tokenizer of '{self.source}'"):
+            # read again, because `self.tokenizer` has a further word, {images}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self.source, trust_remote_code=False
+            )
+            tokenizer.save_pretrained(folder)
 
     def _ids(self, instruction: str) -> list[int]:
         """Return the ids of the whole prompt, including the id that marks the images."""

@@ -1,8 +1,10 @@
 """The vision encoder of a vision-language model, with its projection to the words' width."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -79,9 +81,10 @@ class HuggingFaceVision(VisionEncoder):
         self.arrange = arrangement(self.model, self.part.config)
         self.mean: Tensor
         self.std: Tensor
-        for name, values in zip(
-            ("mean", "std"), statistics(config.mean, config.std, config.model), strict=True
-        ):
+        self.statistics = statistics(config.mean, config.std, config.model)
+        assumption = f"mean and std of the pixels are 0.5: '{config.model}' has no image processor"
+        self.assumptions = (assumption,) if self.statistics.is_assumed else ()
+        for name, values in (("mean", self.statistics.mean), ("std", self.statistics.std)):
             buffer = torch.tensor(values, dtype=torch.get_default_dtype(), device=CPU).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
         tokens = self._encode_grey_image()
@@ -127,6 +130,11 @@ class HuggingFaceVision(VisionEncoder):
     def describe(self) -> dict[str, Any]:
         """Return the model's configuration without the language model's configuration."""
         return self.part.description
+
+    def publish_files(self, folder: Path) -> None:
+        """Write the image processor's settings, with the mean and std that the policy uses."""
+        settings = json.dumps(self.statistics.as_processor_config(), indent=2)
+        (folder / "preprocessor_config.json").write_text(settings, encoding="utf-8")
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """(n C size size) -> (n N D)."""

@@ -1,6 +1,7 @@
 """Kosmos-2's text encoder: SentencePiece with Hugging Face's ids, and the embedding table."""
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,10 @@ class Kosmos2Text(TextEncoder):
     def publish_checkpoint(self) -> dict[str, Tensor]:
         """Name the weights as a checkpoint of RoboVLMs does."""
         return robovlms_names(self.publish())
+
+    def publish_files(self, folder: Path) -> None:
+        """Copy the SentencePiece model under the name that it has in Kosmos-2's repository."""
+        shutil.copyfile(self.config.model, folder / "sentencepiece.bpe.model")
 
     def describe(self) -> dict[str, Any]:
         """Return the part of Kosmos2Config for text: the kind of model, the vocabulary's size."""

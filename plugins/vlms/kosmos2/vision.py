@@ -1,8 +1,10 @@
 """Kosmos-2's vision encoder: CLIP ViT-L/14, then a resampler that makes 64 tokens per image."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -106,6 +108,19 @@ class Kosmos2Vision(VisionEncoder):
     def publish_checkpoint(self) -> dict[str, Tensor]:
         """Name the weights as a checkpoint of RoboVLMs does."""
         return robovlms_names(self.publish())
+
+    def publish_files(self, folder: Path) -> None:
+        """Write the settings of CLIP's image processor."""
+        size = self.config.image_size
+        settings = {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"height": size, "width": size},
+            "do_center_crop": False,
+            "image_mean": MEAN,
+            "image_std": STD,
+        }
+        text = json.dumps(settings, indent=2)
+        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
     def describe(self) -> dict[str, Any]:
         """Return the part of Kosmos2Config for vision: vision_config and the number of latents."""

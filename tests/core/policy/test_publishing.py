@@ -177,6 +177,10 @@ def test_an_export_has_the_adapters_merged_and_transformers_loads_it(home, tmp_p
         delta = fc1.lora_B.default.weight @ fc1.lora_A.default.weight * 2  # alpha / rank
         torch.testing.assert_close(merged.detach(), fc1.base_layer.weight + delta)
         assert delta.any()
+    processor = transformers.CLIPImageProcessor.from_pretrained(tmp_path / "out")
+    assert torch.tensor(processor.image_mean).allclose(policy.vision_encoder.mean.flatten())
+    pieces = policy.text_encoder.config.model.read_bytes()
+    assert (tmp_path / "out" / "sentencepiece.bpe.model").read_bytes() == pieces
     rest = load_file(tmp_path / "out" / "policy.safetensors")
     assert {name.partition(".")[0] for name in rest} == {"action_tokens", "policy_head"}
 

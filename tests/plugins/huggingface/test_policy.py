@@ -15,6 +15,7 @@ from tests.plugins.huggingface.families import (
     COUNT,
     FAMILIES,
     IMAGE,
+    INSTRUCTIONS,
     SPARE,
     Family,
     build,
@@ -24,6 +25,7 @@ from tests.plugins.huggingface.families import (
     put_action_tokens_into_the_vocabulary,
     read,
     rope_index,
+    transformers,
 )
 
 
@@ -201,9 +203,16 @@ def test_what_was_loaded_comes_back_the_same(family, folder_of, tmp_path):
     assert all(torch.equal(tensor, published[name]) for name, tensor in exported.items())
     tied = after.lm_head.weight.data_ptr() == after.get_input_embeddings().weight.data_ptr()
     assert tied == (family.name != "llava")
-    again = build(tmp_path, tmp_path / "export", f"text_encoder.model={folder}")
-    state = build(tmp_path, folder).state_dict()
+    again, policy = build(tmp_path, tmp_path / "export"), build(tmp_path, folder)
+    state = policy.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.state_dict().items())
+    assert torch.equal(again.vision_encoder.mean, policy.vision_encoder.mean)
+    assert torch.equal(again.vision_encoder.std, policy.vision_encoder.std)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "export")
+    assert "{images}" not in tokenizer.get_vocab()
+    for instruction in INSTRUCTIONS:
+        ids = policy.text_encoder.tokenize(instruction)
+        assert again.text_encoder.tokenize(instruction) == ids
 
 
 def test_a_checkpoint_has_robovlms_prefix_before_the_published_names(folder_of, tmp_path):
@@ -226,12 +235,7 @@ def test_merged_adapters_are_published_as_weights(folder_of, tmp_path):
     with torch.no_grad():
         expected = read(policy, batch)
         export_folder(policy, tmp_path / "export")
-        again = build(
-            tmp_path,
-            tmp_path / "export",
-            f"text_encoder.model={folder}",
-            f"vision_encoder.model={folder}",
-        )
+        again = build(tmp_path, tmp_path / "export")
         torch.testing.assert_close(read(again, batch), expected, atol=1e-5, rtol=1e-5)
 
 
