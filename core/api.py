@@ -94,7 +94,9 @@ def training_samples(
     return Samples(Mixture([Member(dataset, windows)]))
 
 
-def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
+def train(
+    recipe: Recipe, output: str | Path, *, resume: bool = False, with_changes: bool = False
+) -> Path:
     """Train the policy of a recipe, and return the run's folder, `output`.
 
     If the store lacks demonstrations that the recipe asks for, they are recorded first. Training
@@ -103,11 +105,14 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False) -> Path:
     separate processes, and each of these processes imports the calling script. So a script must
     call this function below `if __name__ == "__main__":`.
 
+    resume: go on from the newest checkpoint in `output`, as if nothing had interrupted the run.
+    with_changes: go on although the recipe or the data have changed; the run records what did.
+
     Raises ConfigError, DataError, CheckpointError or TrainingError.
     """
     folder = Path(output)
     prepare(recipe, Console())
-    if train_recipe(recipe, folder, resume=resume) != 0:
+    if train_recipe(recipe, folder, resume=resume, with_changes=with_changes) != 0:
         raise TrainingError(f"{folder}: stopped by a signal; go on with resume=True")
     return folder
 

@@ -29,6 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in the output folder"
     )
+    parser.add_argument(
+        "--with-changes",
+        action="store_true",
+        help="with --resume: the recipe or the data may have changed; the run records what did",
+    )
     return parser
 
 
@@ -42,7 +47,10 @@ def main(argv: list[str] | None = None) -> int:
     In training with several processes, each process runs this function, but only the first
     process prepares the data and evaluates.
     """
-    arguments = _parser().parse_intermixed_args(argv)
+    parser = _parser()
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.with_changes and not arguments.resume:
+        parser.error("--with-changes: a run that goes on can change; add --resume")
 
     # Libraries are imported only now, so that --help is quick. Fabric is imported even later, after
     # the recipe has been checked, so that a mistake in the recipe is reported sooner.
@@ -62,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     # read now, since Fabric later divides the threads among the processes
     threads = torch.get_num_threads()
     rank_zero_only(_prepare)(recipe)
-    code = train(recipe, folder, resume=arguments.resume)
+    code = train(recipe, folder, resume=arguments.resume, with_changes=arguments.with_changes)
     if code == 0 and recipe.evaluate:
         rank_zero_only(_evaluate)(recipe, folder, threads)
     elif code == 0 and recipe.environment is None and recipe.data.holds_out:

@@ -64,5 +64,5 @@ def install(patch: pytest.MonkeyPatch) -> None:
         lambda group: [entry] if group == "joinery" else real_entry_points(group=group),
     )
     with_lion = catalogue.load_plugins.__wrapped__()
-    for module in ("core.registry.catalogue", "core.training.train", "core.rollout.actor"):
+    for module in ("core.registry.catalogue", "core.training.run_folder", "core.rollout.actor"):
         patch.setattr(f"{module}.load_plugins", lambda: with_lion)

@@ -108,7 +108,7 @@ def catalogue() -> Catalogue:
 def install(patch: pytest.MonkeyPatch) -> None:
     """Let every recipe find the packages' components."""
     with_packages = catalogue()
-    for module in ("core.registry.catalogue", "core.training.train", "core.rollout.actor"):
+    for module in ("core.registry.catalogue", "core.training.run_folder", "core.rollout.actor"):
         patch.setattr(f"{module}.load_plugins", lambda: with_packages)
 
 

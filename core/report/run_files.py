@@ -8,7 +8,7 @@ import struct
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from core.errors import DataError
 from core.recipe.former import rename_former_keys
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
+from core.training.continuations import Continuation, read_continuations
 
 # Errors that numpy and zipfile raise for a file that is truncated, overwritten or not an .npz file.
 DAMAGED = (
@@ -42,6 +43,7 @@ class RunRecord:
     recipe: the text of recipe.toml.
     settings: the contents of recipe.toml, {section: {key: value}}; keys of earlier versions
         are given their present names. Empty if recipe.toml is missing.
+    continuations: how the recipe has changed during the run; empty if it has not.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class RunRecord:
     settings: Mapping[str, Any]
     metrics: Metrics | None
     evaluation: Evaluation | None
+    continuations: Sequence[Continuation] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def read_run(folder: Path) -> RunRecord:
         settings=settings,
         metrics=read_metrics(metrics) if metrics else None,
         evaluation=read_evaluation(results) if results else None,
+        continuations=read_continuations(folder),
     )
 
 

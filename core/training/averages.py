@@ -33,6 +33,10 @@ class WeightAverages:
             if parameter in numbers
         }
 
+    def restart(self) -> None:
+        """Let the averages begin as the parameters' present values."""
+        _copy([p.detach() for p in self.parameters], self.averages)
+
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the averages towards the weights that `step` optimiser steps have made.

@@ -4,13 +4,9 @@ This module opens the data, builds the policy and its optimiser, loads a checkpo
 and calls `fit`.
 """
 
-import json
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.seed import seed_everything
@@ -18,59 +14,44 @@ from rich.console import Console
 
 from core.contracts.batch import State
 from core.contracts.monitoring import Outcome
-from core.errors import CheckpointError, ConfigError, TrainingError
+from core.errors import ConfigError, TrainingError
 from core.loading.instructions import doubtful_tokens, tokenize_instructions
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
 from core.policy.initial_weights import assumptions_of, describe_initial_weights
 from core.policy.policy import Policy
-from core.recipe.recipe import PARTS, Recipe, load_recipe
-from core.recipe.sections import EvaluateConfig, StoreConfig
-from core.registry.catalogue import load_plugins
-from core.system.files import remove_leftovers, written_aside
+from core.recipe.recipe import Recipe
 from core.training.averages import WeightAverages
 from core.training.carrying import share_of_process
+from core.training.continuations import comparable_from
 from core.training.fit import Run, fit
+from core.training.inference_state import inference_state
 from core.training.joint_table import JointTable
 from core.training.monitors import Callbacks, Loggers
 from core.training.optimizer import build_optimizer
 from core.training.reporting import Display, MetricsLog
+from core.training.restoring import carried_state, check_data, restore
+from core.training.run_folder import Start, claim, describe_changes, find_start, record_start
 from core.training.signals import StopSignal
 from core.training.stages import StagedTraining
-from core.weights.checkpoint import Checkpoint, checkpoints, load_carried, load_checkpoint
-
-# keys that may change when a run is resumed, because the weights do not depend on them
-FREE_ON_RESUME = {
-    "train.keep_last",
-    "train.log_every",
-    "train.validate_every",
-    "train.checkpoint_every",
-    "train.joint_table_every",
-    "train.loggers",
-    "train.callbacks",
-    "data.path",
-    "data.threads",
-    "data.prefetch",
-    *(f"evaluate.{field.name}" for field in fields(EvaluateConfig)),
-    # the path of pretrained weights may change, because a checkpoint holds these weights or their
-    # checksum
-    *(f"{kind}.pretrained" for kind in PARTS),
-}
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool) -> int:
+def train(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool = False) -> int:
     """Train, with all outputs in `folder`; return the exit code of the command.
 
     The exit code is 0, or 128 + the number of the signal that stopped the run.
+
+    resume: go on from the newest checkpoint in the folder, bit for bit.
+    with_changes: go on although the recipe or the data differ, and record the changes.
     """
-    fabric = _launch(recipe)
-    newest = _prepare_folder(fabric, recipe, folder, resume)
-    with StopSignal() as stop:
-        run = _set_up(fabric, recipe, folder, newest, stop)
-        first = newest.step if newest else 0
-        with _watched(run, first):
-            done = fit(run, first)
+    with claim(folder, resume=resume):
+        fabric = _launch(recipe)
+        start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
+        with StopSignal() as stop:
+            run = _set_up(fabric, recipe, folder, start, stop)
+            with _watched(run, start.step):
+                done = fit(run, start.step)
     steps = recipe.train.steps
     outcome = "finished" if done == steps else "stopped"
     run.console.print(f"{outcome} at step {done} of {steps}: {folder}", soft_wrap=True)
@@ -143,122 +124,41 @@ def _strategy(recipe: Recipe) -> str:
     return recipe.train.strategy
 
 
-# ------------------------------------------------------------------------------- the run's folder
-
-
-def _prepare_folder(
-    fabric: Fabric, recipe: Recipe, folder: Path, resume: bool
-) -> Checkpoint | None:
-    """Write the recipe into the run's folder; return the checkpoint from which to resume.
-
-    Raises CheckpointError if `resume` is false and the folder holds a run, or if `resume` is true
-    and the folder holds no run. Raises ConfigError if the run was started with another recipe.
-    """
-    newest = next(reversed(checkpoints(folder)), None)
-    if newest and not resume:
-        raise CheckpointError(
-            f"{folder}: holds a run already, at step {newest.step}: continue it with --resume, "
-            "or name another folder with --output"
-        )
-    path = folder / "recipe.toml"
-    if resume and not path.exists():
-        raise CheckpointError(
-            f"{folder}: no run to resume: leave out --resume, or name its folder with --output"
-        )
-    if resume:
-        _check_same_recipe(recipe, path)
-    fabric.barrier()
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
-        with written_aside(path) as aside:
-            aside.write_text(recipe.as_toml(), encoding="utf-8")
-    return newest
-
-
-def _check_same_recipe(recipe: Recipe, path: Path) -> None:
-    """Raise ConfigError, with all differences, if a started run cannot resume with this recipe.
-
-    It can resume if every key that affects the weights still has the same value.
-
-    path: path of the recipe.toml in the folder of the run.
-    """
-    # load the file as a recipe: a key that did not exist when the run started then gets its default
-    old = _values_by_key(load_recipe(path, [], load_plugins()))
-    new = _values_by_key(recipe)
-    keys = old.keys() | new.keys()
-    free = set(FREE_ON_RESUME)
-    if not any(key.startswith("demonstrations.") for key in keys):
-        # the environment may change, because it gives no training data
-        free |= {key for key in keys if key.startswith("environment.")}
-    differences = [
-        f"{key}: the run in {path.parent} was started with {old.get(key)!r}, "
-        f"the recipe now says {new.get(key)!r}"
-        for key in sorted(keys - free)
-        if old.get(key) != new.get(key)
-    ]
-    if differences:
-        raise ConfigError(differences)
-
-
-def _values_by_key(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as {"section.key": value}; a list of tables in the recipe becomes one value.
-
-    A store is represented by its label and not by its path, so that it may be moved before a run is
-    resumed. For the same reason, auxiliary heads are without the source of their first weights.
-    """
-    values: dict[str, Any] = {}
-    for name, section in tomllib.loads(recipe.as_toml()).items():
-        if isinstance(section, dict):
-            values.update({f"{name}.{key}": value for key, value in section.items()})
-        else:
-            values[name] = section
-    stores = []
-    for store in values.get("data.stores", []):
-        label = StoreConfig(Path(store["path"]), store.get("name")).label
-        stores.append({**store, "path": None, "name": label})
-    values["data.stores"] = stores
-    heads = values.get("auxiliary", [])
-    values["auxiliary"] = [{**head, "pretrained": None} for head in heads]
-    return values
-
-
 # ------------------------------------------------------------------------- data, policy, optimiser
 
 
-def _set_up(
-    fabric: Fabric, recipe: Recipe, folder: Path, newest: Checkpoint | None, stop: StopSignal
-) -> Run:
-    """Open the data, build the policy and its optimiser, and load the newest checkpoint."""
+def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: StopSignal) -> Run:
+    """Open the data, build the policy and its optimiser, and load the checkpoint to go on from."""
     config = recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
-    policy = _build_policy(recipe, data, from_checkpoint=newest is not None)
+    policy = _build_policy(recipe, data, from_checkpoint=start.checkpoint is not None)
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
     training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
     averages = WeightAverages(policy, config.ema) if config.ema else None
-    inference = _inference_state(data)
-    if newest:
-        _check_same_data(newest, inference, recipe)
-        averages_by_name = averages.by_name() if averages else {}
-        load_checkpoint(newest, policy, optimizer, policy.frozen_weights, averages_by_name)
+    inference = inference_state(data)
+    check_data(start, inference, recipe)
+    restore(start, policy, optimizer, averages, recipe)
     carried: list[State | None] = [None] * config.accumulation
     if recipe.data.sampling == "episodes":
         # every row begins an episode at the first step, and a run that resumes goes on
         initial = policy.policy_head.initial_state(config.batch_size)
-        whole = load_carried(newest, initial) if newest else initial
+        whole = carried_state(start, initial, inference)
         carried = list(share_of_process(fabric, whole, config.accumulation))
-    first = newest.step if newest else 0
+    continuations = record_start(fabric, recipe, folder, start, inference)
+    comparable = comparable_from(continuations)
+    comparability = {"comparable_from": comparable} if comparable else {}
     console = Console(quiet=not fabric.is_global_zero)
     lines = [*(data.describe() if recipe.data.stores else ()), data.describe_held_out()]
     lines += data.doubts()
     doubts = (*doubtful_tokens(tokens, policy.text_encoder), *assumptions_of(policy))
     lines += [f"warning: {line}" for line in doubts]
-    if newest is None:
+    if start.checkpoint is None:
         lines.append(describe_initial_weights(policy, recipe))
+    lines += describe_changes(start, continuations)
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return Run(
         fabric=fabric,
@@ -271,15 +171,15 @@ def _set_up(
         validation=validation,
         task_of=data.task_of(),
         action_dim=data.action_spec.dim,
-        inference=inference,
+        inference=inference | comparability,
         stages=StagedTraining(policy, config),
         joint_table=JointTable(policy, optimizer),
         averages=averages,
-        display=Display(config.steps, first, config.batch_size, console=console),
+        display=Display(config.steps, start.step, config.batch_size, console=console),
         console=console,
         stop=stop,
         carried=carried,
-        last_checkpoint=newest.folder if newest else None,
+        last_checkpoint=start.checkpoint.folder if start.checkpoint else None,
     )
 
 
@@ -305,48 +205,3 @@ def _build_policy(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) 
             "set data.cameras"
         )
     return policy
-
-
-def _inference_state(data: TrainingData) -> dict[str, Any]:
-    """Return what acting needs in addition to the weights; every checkpoint holds a copy."""
-    info = data.info
-    stores = [dataset.view.store for dataset in data.datasets]
-    normalizers = [
-        {
-            "action_normalizer": dataset.action_normalizer.to_json(),
-            "proprio_normalizer": dataset.proprio_normalizer.to_json(),
-        }
-        for dataset in data.datasets
-    ]
-    state: dict[str, Any] = dict(normalizers[0])
-    if data.recipe.data.stores:
-        labels = [dataset.label for dataset in data.datasets]
-        state["stores"] = dict(zip(labels, normalizers, strict=True))
-    state["action_convention"] = asdict(info.action)
-    state["cameras"] = {name: asdict(camera) for name, camera in info.cameras.items()}
-    if info.features:
-        state["features"] = {name: asdict(feature) for name, feature in info.features.items()}
-    if info.assumed:
-        state["assumed"] = dict(info.assumed)
-    state["proprio"] = list(info.proprio)
-    state["fps"] = info.fps
-    state["trained_on"] = {
-        "episodes": sum(map(len, stores)),
-        "frames": sum(store.frame_count for store in stores),
-    }
-    return state
-
-
-def _check_same_data(checkpoint: Checkpoint, inference: dict[str, Any], recipe: Recipe) -> None:
-    """Raise CheckpointError if the data's statistics or conventions differ from the checkpoint's.
-
-    The paths of the stores are not compared, because the stores may have been moved.
-    """
-    state = json.loads(json.dumps(inference))
-    if changes := [key for key in state if checkpoint.state.get(key) != state[key]]:
-        stores = ", ".join(str(config.path) for config in recipe.data.store_configs)
-        raise CheckpointError(
-            f"{stores}: not the data that {checkpoint.folder} was trained on: "
-            f"{', '.join(changes)} changed; bring back that data, "
-            "or start a new run with --output"
-        )

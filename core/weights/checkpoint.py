@@ -7,7 +7,7 @@ these are the averages, and training.safetensors holds the weights with which tr
 the policy head's state is carried from step to step, carried.safetensors holds that state.
 
 state.json holds the step, the validation error, and what acting needs in addition to the weights
-(see `_inference_state` in core/training/train.py).
+(see core/training/inference_state.py).
 
 A folder is written under a hidden name and renamed, so that it is never half written. It holds
 safetensors and JSON only, so loading executes no code from it.
@@ -15,8 +15,9 @@ safetensors and JSON only, so loading executes no code from it.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -55,6 +56,14 @@ class Checkpoint:
         error = self.state.get("validation_error")
         return math.inf if error is None else float(error)
 
+    @property
+    def comparable_from(self) -> int:
+        """The step after which errors of the run may be compared with this one.
+
+        It is 0 unless the run went on with other data or another policy after some step.
+        """
+        return int(self.state.get("comparable_from", 0))
+
 
 def save_checkpoint(
     run: Path,
@@ -68,7 +77,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, whole or not at all, then remove old checkpoints.
 
-    The newest `keep_last` checkpoints and the best checkpoint are kept.
+    The newest `keep_last` checkpoints and the best checkpoint are kept. If the run went on with
+    changes after which errors cannot be compared, the best of before stays, too.
     frozen: weights that are not saved; the checkpoint holds the checksum of these weights instead.
     averages: {name of a weight: its moving average, for acting}; empty if there are no averages.
     carried: state of the policy head (R ...), a row for each row of an optimiser step; None if
@@ -147,10 +157,9 @@ def choose_checkpoint(run: Path, which: Literal["last", "best"] | int) -> Checkp
         )
     if which == "last":
         return available[-1]
-    best = min(reversed(available), key=lambda checkpoint: checkpoint.error)
-    if which == "best" and math.isfinite(best.error):
-        return best
     if which == "best":
+        if best := best_of(available):
+            return best
         raise CheckpointError(
             f"{run}: none of its checkpoints was validated, so none is the best; choose 'last'"
         )
@@ -166,20 +175,25 @@ def choose_checkpoint(run: Path, which: Literal["last", "best"] | int) -> Checkp
 def load_checkpoint(
     checkpoint: Checkpoint,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
     averages: Mapping[str, Tensor] = NO_AVERAGES,
+    advice: str | None = None,
 ) -> None:
     """Load a checkpoint's weights and optimiser state, to go on training.
 
+    optimizer: None, if its state is to begin anew.
     averages: {name of a weight: tensor for its moving average}, which is filled in place; empty if
         training keeps no averages.
+    advice: what to do if the weights do not fit, for the message.
 
     Raises CheckpointError if a key does not fit, as `load_weights` does.
     """
-    load_weights(checkpoint, model, frozen)
+    load_weights(checkpoint, model, frozen, advice)
     if averages:
         _load_averages(checkpoint, model, averages)
+    if optimizer is None:
+        return
     tensors = _read(checkpoint.folder / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
@@ -230,12 +244,16 @@ def load_carried(checkpoint: Checkpoint, initial: Mapping[str, Tensor]) -> dict[
 
 
 def load_weights(
-    checkpoint: Checkpoint, model: nn.Module, frozen: FrozenWeights = NO_FROZEN_WEIGHTS
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
+    advice: str | None = None,
 ) -> None:
     """Load a checkpoint's weights; raises a CheckpointError that lists the keys that do not fit.
 
     frozen: weights that the model holds already and that the checkpoint does not hold. Raises
         CheckpointError unless their checksum equals the checksum in the checkpoint.
+    advice: what to do if keys do not fit, for the message.
     """
     weights = _read(checkpoint.folder / "model.safetensors")
     try:
@@ -247,7 +265,8 @@ def load_weights(
         problems = [line.strip() for line in str(error).splitlines()[1:]]
     if problems:
         raise CheckpointError(
-            f"{checkpoint.folder}: the weights do not fit the recipe's parts: {'; '.join(problems)}"
+            f"{checkpoint.folder}: the weights do not fit the recipe's parts: "
+            f"{'; '.join([*problems, *([advice] if advice else [])])}"
         )
     if checkpoint.state.get("left_out", 0) != frozen.checksum:
         parts = ", ".join(sorted({name.partition(".")[0] for name in frozen.names}))
@@ -291,19 +310,33 @@ def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return separate
 
 
+def best_of(available: Sequence[Checkpoint]) -> Checkpoint | None:
+    """Return the checkpoint with the lowest error, of equal ones the newest; None if none has one.
+
+    Only those count whose errors may be compared with that of the newest checkpoint.
+
+    available: checkpoints of a run, oldest first.
+    """
+    comparable = [c for c in available if c.comparable_from == available[-1].comparable_from]
+    best = min(reversed(comparable), key=lambda checkpoint: checkpoint.error, default=None)
+    return best if best and math.isfinite(best.error) else None
+
+
 def _prune(run: Path, keep_last: int) -> None:
-    """Remove all checkpoints but the newest `keep_last` and the one with the lowest error.
+    """Remove all checkpoints but the newest `keep_last` and the best of those that compare.
 
     Each folder that is removed gets a hidden name first. If the process is killed while it
     removes a folder, the rest of that folder is therefore not taken for a checkpoint.
     """
     existing = checkpoints(run)
-    best = min(existing, key=lambda checkpoint: checkpoint.error)
-    for checkpoint in existing[:-keep_last]:
-        if checkpoint.folder == best.folder and not math.isinf(best.error):
-            continue
-        hidden_name = f".{checkpoint.folder.name}.deleting"
-        remove(checkpoint.folder.rename(checkpoint.folder.with_name(hidden_name)))
+    kept = {checkpoint.folder for checkpoint in existing[-keep_last:]}
+    for _, comparable in groupby(existing, lambda checkpoint: checkpoint.comparable_from):
+        if best := best_of(list(comparable)):
+            kept.add(best.folder)
+    for checkpoint in existing:
+        if checkpoint.folder not in kept:
+            hidden_name = f".{checkpoint.folder.name}.deleting"
+            remove(checkpoint.folder.rename(checkpoint.folder.with_name(hidden_name)))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

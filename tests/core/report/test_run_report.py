@@ -13,6 +13,7 @@ from core import cli
 from core.errors import DataError
 from core.report.run_report import write_report
 from core.rollout.results import EpisodeResult
+from core.training.continuations import Continuation, write_continuations
 from tests.core.report.factories import make_evaluation, write_evaluation, write_rollout
 
 HOSTILE = "<script>alert('$1')</script>&\"'"
@@ -51,6 +52,16 @@ def test_a_report_asks_for_nothing_else(run):
     assert "default-src 'none'" in text
     links = re.findall(r'(?:src|href)="([^"]+)"|url\(([^)]+)\)|@import', text)
     assert {re.split(r"[:,\w]", link[0] or link[1])[0] or "data" for link in links} <= {"#", "data"}
+
+
+def test_a_report_shows_what_changed_during_the_run(run):
+    before = sections(page(run))["Recipe"]
+    assert "<li>" not in before
+    change = Continuation(400, {"data.validation_episodes": [1, 2]}, ["trained_on"], {})
+    write_continuations(run, [change])
+    shown = sections(page(run))["Recipe"]
+    assert "changed after step 400: data.validation_episodes: 1 -&gt; 2; other data" in shown
+    assert "cannot be compared" in shown
 
 
 def test_the_same_run_gives_the_same_page(run, tmp_path):

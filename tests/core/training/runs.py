@@ -25,10 +25,10 @@ def metrics(folder):
     return merged
 
 
-def train(recipe_file, folder, *overrides, resume=False):
-    return run.main(
-        [str(recipe_file), *overrides, "--output", str(folder), *(["--resume"] if resume else [])]
-    )
+def train(recipe_file, folder, *overrides, resume=False, with_changes=False):
+    flags = ["--resume"] if resume or with_changes else []
+    flags += ["--with-changes"] if with_changes else []
+    return run.main([str(recipe_file), *overrides, "--output", str(folder), *flags])
 
 
 def run_two_processes(recipe_file, folder, *settings, module="core.run"):

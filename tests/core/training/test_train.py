@@ -207,7 +207,8 @@ def test_resuming_with_another_recipe_lists_the_differences(recipe_file, tmp_pat
     changed = ("train.seed=3", "backbone.depth=2", "train.log_every=1")
     assert train(recipe_file, tmp_path / "run", *changed, resume=True) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[1].strip() for line in lines] == ["backbone.depth", "train.seed"]
+    assert [line.split(":")[1].strip() for line in lines[:-1]] == ["backbone.depth", "train.seed"]
+    assert lines[-1].endswith("add --with-changes")
 
 
 def test_resuming_on_a_store_that_has_grown_is_refused(recipe_file, tmp_path, capsys):

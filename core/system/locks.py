@@ -1,0 +1,50 @@
+"""A lock that one process holds on a folder while it works there."""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.errors import JoineryError
+
+# what file systems answer that have no locks
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+class LockedError(JoineryError):
+    """Another process works in a folder; the message names that process."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock FOLDER/.lock inside the `with` block; make the folder if there is none.
+
+    The operating system releases the lock when the process ends, even after kill -9. The file
+    stays: removing it would let two processes hold locks on two files of the same name.
+
+    The lock (flock) holds among the processes of one machine, and among the machines of a network
+    file system that passes locks on, as NFS does. On a file system without locks, nothing is
+    locked.
+
+    Raises LockedError if another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise LockedError(
+                f"{folder}: {holder} is at work there: wait for it, stop it, or name another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

@@ -1,0 +1,47 @@
+"""What acting needs in addition to the weights; every checkpoint holds a copy in state.json."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from core.loading.training_data import TrainingData
+
+
+def inference_state(data: TrainingData) -> dict[str, Any]:
+    """Return the normalisers, conventions and names of the data, as JSON holds them."""
+    info = data.info
+    stores = [dataset.view.store for dataset in data.datasets]
+    normalizers = [
+        {
+            "action_normalizer": dataset.action_normalizer.to_json(),
+            "proprio_normalizer": dataset.proprio_normalizer.to_json(),
+        }
+        for dataset in data.datasets
+    ]
+    state: dict[str, Any] = dict(normalizers[0])
+    if data.recipe.data.stores:
+        labels = [dataset.label for dataset in data.datasets]
+        state["stores"] = dict(zip(labels, normalizers, strict=True))
+    state["action_convention"] = asdict(info.action)
+    state["cameras"] = {name: asdict(camera) for name, camera in info.cameras.items()}
+    if info.features:
+        state["features"] = {name: asdict(feature) for name, feature in info.features.items()}
+    if info.assumed:
+        state["assumed"] = dict(info.assumed)
+    state["proprio"] = list(info.proprio)
+    state["fps"] = info.fps
+    state["trained_on"] = {
+        "episodes": sum(map(len, stores)),
+        "frames": sum(store.frame_count for store in stores),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(state))
+    return plain
+
+
+def changed_data(former: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in which entries the new state differs; the paths of the stores are none of them.
+
+    former: empty if nothing is known of it.
+    """
+    return [key for key in new if former and former.get(key) != new[key]]

@@ -1,0 +1,135 @@
+"""The folder of a run: who works in it, and with which recipe its training begins or goes on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from core.errors import CheckpointError, ConfigError
+from core.recipe.differences import differences
+from core.recipe.recipe import Recipe, load_recipe
+from core.registry.catalogue import load_plugins
+from core.system.files import remove_leftovers, written_aside
+from core.system.locks import locked
+from core.training.continuations import (
+    Continuation,
+    continued,
+    read_continuations,
+    write_continuations,
+)
+from core.training.inference_state import changed_data
+from core.weights.checkpoint import Checkpoint, checkpoints
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training begins, in a folder that is checked and not yet changed.
+
+    checkpoint: the one from which the run goes on; None: training begins with the first step.
+    with_changes: whether the recipe and the data may differ from those of the run so far.
+    changes: {key of the recipe: (its former value, its new value)}, which affect the weights.
+    continuations: the earlier changes of the run.
+    """
+
+    checkpoint: Checkpoint | None
+    with_changes: bool
+    changes: Mapping[str, tuple[Any, Any]]
+    continuations: tuple[Continuation, ...]
+
+    @property
+    def step(self) -> int:
+        """Number of steps that were done before."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+    @property
+    def former_data(self) -> Mapping[str, Any]:
+        """What acting needs, as the data gave it so far; without a checkpoint, nothing is known."""
+        if self.continuations and self.continuations[-1].step >= self.step:
+            return self.continuations[-1].data
+        return self.checkpoint.state if self.checkpoint else {}
+
+
+def claim(folder: Path, *, resume: bool) -> AbstractContextManager[None]:
+    """Keep other runs out of a folder inside the `with` block; the first process does it for all.
+
+    Raises LockedError if another run is at work there, and CheckpointError if `resume` is true and
+    there is no run.
+    """
+    if resume and not (folder / "recipe.toml").exists():
+        raise CheckpointError(
+            f"{folder}: no run to resume: leave out --resume, or name its folder with --output"
+        )
+    is_first = getattr(rank_zero_only, "rank", 0) == 0  # as Fabric finds out, before it starts any
+    return locked(folder) if is_first else nullcontext()
+
+
+def find_start(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool) -> Start:
+    """Return where training begins in a folder.
+
+    Raises CheckpointError if `resume` is false and the folder holds a run. Raises ConfigError, with
+    all differences, if `with_changes` is false and the run was started with another recipe.
+    """
+    newest = next(reversed(checkpoints(folder)), None)
+    if not resume:
+        if newest:
+            raise CheckpointError(
+                f"{folder}: holds a run already, at step {newest.step}: continue it with --resume, "
+                "or name another folder with --output"
+            )
+        return Start(None, with_changes=False, changes={}, continuations=())
+    # load the file as a recipe: a key that did not exist when the run started then gets its default
+    changes = differences(load_recipe(folder / "recipe.toml", [], load_plugins()), recipe)
+    if changes and not with_changes:
+        lines = [
+            f"{key}: the run in {folder} was started with {former!r}, the recipe now says {new!r}"
+            for key, (former, new) in changes.items()
+        ]
+        raise ConfigError([*lines, "restore these keys, or go on with the new: add --with-changes"])
+    if newest and newest.step > recipe.train.steps:
+        raise ConfigError(
+            f"train.steps: the run in {folder} has done {newest.step} steps, and the recipe asks "
+            f"for {recipe.train.steps}; ask for more"
+        )
+    return Start(newest, with_changes, changes, tuple(read_continuations(folder)))
+
+
+def record_start(
+    fabric: Fabric, recipe: Recipe, folder: Path, start: Start, data: Mapping[str, Any]
+) -> list[Continuation]:
+    """Write recipe.toml, and record what has changed in the run; return all its continuations.
+
+    data: what acting needs, as the data give it now.
+    """
+    entries = list(start.continuations)
+    if start.checkpoint:
+        data_changes = changed_data(start.former_data, data)
+        entries = continued(entries, Continuation(start.step, start.changes, data_changes, data))
+    fabric.barrier()  # until all processes have read the former recipe
+    if fabric.is_global_zero:
+        if entries or start.continuations:
+            write_continuations(folder, entries)
+        path = folder / "recipe.toml"
+        remove_leftovers(path)
+        with written_aside(path) as aside:
+            aside.write_text(recipe.as_toml(), encoding="utf-8")
+    return entries
+
+
+def describe_changes(start: Start, continuations: Sequence[Continuation]) -> Iterator[str]:
+    """Yield lines about what has changed since the checkpoint from which the run goes on.
+
+    continuations: those of the run, the newest one included.
+    """
+    if not (start.with_changes and continuations and continuations[-1].step == start.step):
+        return
+    newest = continuations[-1]
+    yield newest.describe()
+    if not newest.keeps_errors_comparable:
+        yield (
+            f"validation errors after step {start.step} are not compared with earlier ones: "
+            "the best checkpoint is chosen among those that follow"
+        )
