@@ -8,6 +8,7 @@ from .api import (
 )
 from .commands.command import command as command
 from .contracts.abilities import (
+    Adaptable as Adaptable,
     CheckpointPublishable as CheckpointPublishable,
     HasAssumptions as HasAssumptions,
     HasBlocks as HasBlocks,

@@ -44,8 +44,10 @@ def positive(text: str) -> int:
 
 def checkpoint_name(text: str) -> Literal["last", "best"] | int:
     """Parse an argument that chooses one of a run's checkpoints: last, best, or its step."""
-    if text in ("last", "best"):
-        return text
+    if text == "last":
+        return "last"
+    if text == "best":
+        return "best"
     if not text.isdecimal():
         raise ArgumentTypeError(f"expected last, best, or the step of a checkpoint, got '{text}'")
     return int(text)

@@ -4,9 +4,9 @@ A part has an ability if it has the attributes of the ability's Protocol. The pa
 from the Protocol.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -69,6 +69,25 @@ class Loadable(Protocol):
         """Load the weights that belong to the part.
 
         Raises a ConfigError that lists every missing, unexpected or misshapen tensor.
+        """
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A part that can begin with weights of the same component with other settings.
+
+    Without this ability, a weight of another shape begins anew, if [start] in the recipe says so.
+    """
+
+    def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of another run's part as this part can use them.
+
+        former: that part, for example with other cameras or another vocabulary.
+        tensors: its weights, {name: weight}.
+
+        The result has the weights that carry over, under this part's names, each as it is or
+        adapted; a weight that only this part has may be its own, random one. Names and shapes that
+        still do not fit are reported to the user.
         """
 
 

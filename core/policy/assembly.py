@@ -1,13 +1,15 @@
 """Make a policy from a recipe: build and join the parts, load weights, choose what trains."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from core.contracts.abilities import HasOutputLayer, Loadable
+from core.contracts.abilities import HasOutputLayer
 from core.contracts.context import ContextSpec
 from core.contracts.needs import Need, declared_needs, unmet_needs
 from core.contracts.parts import (
@@ -20,20 +22,30 @@ from core.contracts.parts import (
 )
 from core.episodes.episode import Feature
 from core.errors import ConfigError
+from core.loading.training_data import action_spec
 from core.policy.augmentation import Augmentation
 from core.policy.boundary import Boundary
+from core.policy.first_weights import (
+    KEPT,
+    keeps_first_weights,
+    load_first_weights,
+    load_frozen_weights,
+    parts_and_heads,
+)
 from core.policy.initial_weights import check_parts_of_one_model
-from core.policy.lora import add_adapters
+from core.policy.lora import add_adapters, merge_adapters
 from core.policy.policy import Objective, Policy
 from core.policy.projections import build_projection
 from core.policy.quantization import quantize
 from core.policy.recomputation import recompute_blocks
-from core.recipe.recipe import Part, Recipe
+from core.policy.trained_state import read_state
+from core.recipe.recipe import PARTS, Part, Recipe, load_recipe
 from core.recipe.sections import AugmentationConfig
+from core.registry.catalogue import load_plugins
 from core.registry.components import call_build, missing_arguments
 from core.registry.hookspecs import ComponentKind
-from core.weights.pretrained import FrozenWeights, Pretrained, checksum
-from core.weights.run_weights import RunWeights, is_run
+from core.weights.checkpoint import Checkpoint, load_weights
+from core.weights.pretrained import FrozenWeights, checksum
 
 # {kind of part: its abstract class, and the number of arguments of each method}; a plugin whose
 # method takes another number of arguments was written for another edition of the contract
@@ -54,17 +66,17 @@ def build_policy(
     *,
     features: Mapping[str, Feature] | None = None,
     embodiments: tuple[str, ...] = ("",),
-    from_checkpoint: bool = False,
+    resumed_run: Path | None = None,
     quantized: bool = True,
 ) -> Policy:
-    """Build the policy that a recipe describes, with pretrained weights loaded.
+    """Build the policy that a recipe describes, with its first weights loaded.
 
     cameras: {name: (C, Y, X)}.
     features: {name: feature} of the features that encoders and heads can read in addition to
         images.
     embodiments: names of the stores that the policy is trained on.
-    from_checkpoint: whether a checkpoint will be loaded next; if so, this function loads only
-        pretrained weights that checkpoints leave out.
+    resumed_run: folder of the run of which a checkpoint will be loaded next; if there is one, this
+        function loads only weights that its checkpoints leave out.
     quantized: False quantises no weights, whatever the recipe says.
 
     Raises ConfigError for parts that do not fit together, or that refuse their configuration.
@@ -72,7 +84,10 @@ def build_policy(
     policy = _join_parts(recipe, cameras, action, proprio_dim, features or {}, embodiments)
     _check_sampling(recipe, policy.policy_head)
     check_parts_of_one_model(policy, recipe)
-    _load_pretrained(policy, recipe, from_checkpoint)
+    if resumed_run is None:
+        load_first_weights(policy, recipe, _restore)
+    else:
+        load_frozen_weights(policy, recipe, _restore, resumed_run / KEPT)
     for kind, part in recipe.parts.items():
         if part.settings.train is False:
             policy.freeze(kind)
@@ -81,9 +96,44 @@ def build_policy(
     policy.frozen_weights = _find_frozen_weights(policy, recipe)
     if quantized:
         _quantize(policy, recipe)
-    for where, name, part in _parts_and_heads(recipe):
+    for where, name, part in parts_and_heads(recipe):
         if part.settings.gradient_checkpointing:
             recompute_blocks(policy.get_submodule(name), where)
+    return policy
+
+
+def restore_policy(recipe: Recipe, checkpoint: Checkpoint, *, exact: bool = False) -> Policy:
+    """Build the policy of a run as it acts with a checkpoint's weights.
+
+    recipe: the run's recipe.
+    exact: build it at full precision, neither quantised nor in bfloat16.
+
+    Raises ConfigError for parts that do not fit together, and CheckpointError for a checkpoint that
+    is damaged or does not fit.
+    """
+    info, action_normalizer, _ = read_state(checkpoint)
+    policy = build_policy(
+        recipe,
+        {name: (3, camera.height, camera.width) for name, camera in info.cameras.items()},
+        action_spec(action_normalizer, recipe.data.window, recipe.action.horizon),
+        proprio_dim=len(info.proprio),
+        features=info.features,
+        embodiments=tuple(checkpoint.state.get("stores", [""])),
+        resumed_run=checkpoint.folder.parent.parent,
+        quantized=not exact,
+    )
+    if recipe.train.precision == "bf16-true" and not exact:
+        policy.to(torch.bfloat16)  # the policy acts with the precision of training
+    load_weights(checkpoint, policy, policy.frozen_weights)
+    return policy
+
+
+def _restore(run: Path, checkpoint: Checkpoint) -> Policy:
+    """Build the policy of another run, with adapters merged into its weights."""
+    recipe = load_recipe(run / "recipe.toml", [], load_plugins(), for_acting=True)
+    policy = restore_policy(recipe, checkpoint, exact=True)
+    for kind in PARTS:
+        merge_adapters(getattr(policy, kind))
     return policy
 
 
@@ -299,64 +349,11 @@ def _check_sampling(recipe: Recipe, head: PolicyHead) -> None:
         )
 
 
-def _parts_and_heads(recipe: Recipe) -> Iterator[tuple[str, str, Part]]:
-    """Yield for each part and head: its name in messages, its name in the policy, its section."""
-    for kind, part in recipe.parts.items():
-        yield kind, kind, part
-    for label, part in recipe.auxiliary.items():
-        yield f"auxiliary '{label}'", f"auxiliary.{label}", part
-
-
-def _load_pretrained(policy: Policy, recipe: Recipe, from_checkpoint: bool) -> None:
-    """Load the weights that the recipe names for each part; open each source once."""
-    runs: dict[str, RunWeights] = {}
-    published: dict[str, Pretrained] = {}
-    for where, name, part in _parts_and_heads(recipe):
-        source = part.settings.pretrained
-        if not source or (from_checkpoint and not part.settings.keeps_pretrained_weights):
-            continue
-        try:
-            if isinstance(source, str) and is_run(source):
-                modules = _with_projection(policy, name)
-                runs.setdefault(source, RunWeights(source)).load(modules)
-            else:
-                _load_published(policy.get_submodule(name), part, published)
-        except ConfigError as error:
-            raise ConfigError([f"{where}.{line}" for line in error.mistakes]) from None
-
-
-def _with_projection(policy: Policy, name: str) -> dict[str, nn.Module]:
-    """Return a part and, if it is an encoder, the projection of its tokens; each by its name."""
-    modules = {name: policy.get_submodule(name)}
-    modality = name.removesuffix("_encoder")
-    if modality in policy.projections:
-        modules[f"projections.{modality}"] = policy.projections[modality]
-    return modules
-
-
-def _load_published(module: nn.Module, part: Part, sources: dict[str, Pretrained]) -> None:
-    """Load published weights into a part.
-
-    sources: {source: its weights} of the sources that are open already; a further one is added.
-    """
-    name, pretrained = part.component.name, part.settings.pretrained
-    if not isinstance(module, Loadable):
-        no_run = "" if pretrained is True else f", and '{pretrained}' is no folder of a run"
-        raise ConfigError(
-            f"pretrained: '{name}' has no published weights to load{no_run}; name the folder of a "
-            "run (with recipe.toml and checkpoints), or drop it"
-        )
-    source = module.source if pretrained is True else str(pretrained)
-    if source is None:
-        raise ConfigError(f"pretrained: '{name}' names no source; write a folder or a name")
-    module.load_pretrained(sources.setdefault(source, Pretrained(source)))
-
-
 def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
     """Find the pretrained weights that are not trained, so that checkpoints can leave them out."""
     weights: dict[str, Tensor] = {}
     for kind, part in recipe.parts.items():
-        if not part.settings.keeps_pretrained_weights:
+        if not keeps_first_weights(recipe, kind, part):
             continue
         module: nn.Module = getattr(policy, kind)
         extra_parameters = getattr(module, "extra_parameters", ())

@@ -18,7 +18,8 @@ def check_parts_of_one_model(policy: Policy, recipe: Recipe) -> None:
     kinds_of: dict[str, list[ComponentKind]] = defaultdict(list)
     for kind in recipe.parts:
         module = getattr(policy, kind)
-        if isinstance(module, Loadable) and module.source is not None:
+        begins_with_run = not recipe.start.begins_anew(kind)
+        if isinstance(module, Loadable) and module.source is not None and not begins_with_run:
             kinds_of[module.source].append(kind)
     pretrained = {kind: part.settings.pretrained for kind, part in recipe.parts.items()}
     mistakes = [
@@ -48,7 +49,9 @@ def describe_initial_weights(policy: Policy, recipe: Recipe) -> str:
     names_of: dict[str, list[str]] = defaultdict(list)
     for name, part in parts.items():
         source: object = part.settings.pretrained
-        if source is True:
+        if not recipe.start.begins_anew(name.replace("/", ".")):
+            source = recipe.start.run
+        elif source is True:
             source = policy.get_submodule(name.replace("/", ".")).source
         names_of[f"of {source}" if source else "random"].append(name)
     return "first weights: " + "; ".join(f"{', '.join(n)} {s}" for s, n in names_of.items())

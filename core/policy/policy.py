@@ -70,6 +70,7 @@ class Policy(nn.Module):
         part for good, and core/training/stages.py the parts that rest in a stage.
     frozen_weights: pretrained weights that checkpoints leave out.
     boundary: calls the parts, and checks what they return.
+    origin: lines that say which run the first weights come from; none if they come from no run.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Policy(nn.Module):
         self.objectives = objectives or {}
         self.frozen_parts: list[nn.Module] = []
         self.frozen_weights: FrozenWeights = NO_FROZEN_WEIGHTS
+        self.origin: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------------------------- training
 

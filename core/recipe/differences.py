@@ -24,6 +24,7 @@ FREE_ON_RESUME = {
     # the path of pretrained weights may change, because a checkpoint holds these weights or their
     # checksum
     *(f"{kind}.pretrained" for kind in PARTS),
+    "start.run",
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from core.recipe.sections import StageConfig
+from core.recipe.start import StartConfig
 from core.registry.hookspecs import ComponentKind
 from core.registry.part_settings import PartSettings
 
@@ -19,16 +20,20 @@ def check_initial_weights(
     stages: Sequence[StageConfig],
     parts: Mapping[ComponentKind, "Part"],
     auxiliary: Mapping[str, "Part"],
+    start: StartConfig | None = None,
 ) -> Iterator[str]:
     """Yield a line for each part whose first weights stay and whose section has no `pretrained`.
 
     parts: {kind: part}, the five parts of the policy.
     auxiliary: {label: auxiliary head}.
+    start: the run that parts without `pretrained` begin with, if any.
     """
+    start = start or StartConfig()
     trained_in_stages = {name for stage in stages for name in stage.parts}
     named = dict(parts.items()) | {f"auxiliary/{label}": head for label, head in auxiliary.items()}
     for name, part in named.items():
-        if part.settings.pretrained is not None:
+        begins_with_run = not start.begins_anew(name.replace("/", "."))
+        if part.settings.pretrained is not None or begins_with_run:
             continue
         rests = bool(stages) and name not in trained_in_stages
         reason = "no stage names the part, which" if rests else _why_weights_stay(part.settings)

@@ -71,6 +71,7 @@ def with_absolute_paths(recipe: "Recipe", folder: Path, overridden_keys: set[str
     return replace(
         recipe,
         data=paths.of_config(recipe.data, "data"),
+        start=paths.of_config(recipe.start, "start"),
         optimizer=paths.of_choice(recipe.optimizer, "optimizer"),
         parts={kind: paths.of_part(part, kind) for kind, part in recipe.parts.items()},
         auxiliary={

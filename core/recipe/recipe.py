@@ -39,6 +39,7 @@ from core.recipe.sections import (
     TrainConfig,
 )
 from core.recipe.stages import check_stages
+from core.recipe.start import StartConfig
 from core.registry.catalogue import Catalogue
 from core.registry.components import KEYS_OF_EVERY_PART, NAME, Component, accepts_argument
 from core.registry.hookspecs import ComponentKind
@@ -96,6 +97,7 @@ class Recipe:
 
     auxiliary: {label: auxiliary head}.
     loggers, callbacks: those that `train.loggers` and `train.callbacks` name.
+    start: the run with whose weights training begins, if any.
     environment, demonstrations, evaluate: None if the recipe has no such section.
     """
 
@@ -108,6 +110,7 @@ class Recipe:
     auxiliary: Mapping[str, Part] = field(default_factory=dict)
     loggers: tuple[Choice, ...] = ()
     callbacks: tuple[Choice, ...] = ()
+    start: StartConfig = field(default_factory=StartConfig)
     environment: Choice | None = None
     demonstrations: DemonstrationsConfig | None = None
     evaluate: EvaluateConfig | None = None
@@ -215,6 +218,7 @@ class _Checker:
         data = self.section("data", DataConfig, tables)
         augmentation = self.section("augmentation", AugmentationConfig, tables)
         action = self.section("action", ActionConfig, tables)
+        start = self.section("start", StartConfig, tables)
         optimizer_table = {"name": DEFAULT_OPTIMIZER, **tables["optimizer"]}
         optimizer = self.choice("optimizer", optimizer_table, "optimizer")
         parts: dict[ComponentKind, Part] = {}
@@ -235,8 +239,10 @@ class _Checker:
         self.mistakes.extend(check_needs(parts, auxiliary, self.catalogue))
         if train and not self.mistakes:  # a part whose section has mistakes would be unknown there
             self.mistakes.extend(check_stages(train.stages, parts, auxiliary))
-            self.mistakes.extend(check_initial_weights(train.stages, parts, auxiliary))
-        if self.mistakes or not (train and data and augmentation and action and optimizer):
+            self.mistakes.extend(check_initial_weights(train.stages, parts, auxiliary, start))
+        if self.mistakes or not (
+            train and data and augmentation and action and start and optimizer
+        ):
             return None
         return Recipe(
             train=train,
@@ -247,6 +253,7 @@ class _Checker:
             parts=parts,
             auxiliary=auxiliary,
             **monitors,
+            start=start,
             environment=environment,
             demonstrations=demonstrations,
             evaluate=evaluate,

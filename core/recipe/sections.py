@@ -8,11 +8,10 @@ from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, with_config
 
 from core.episodes.episode import Frame, Mode, Rotation
+from core.recipe.start import CheckpointName, StartConfig
 from core.registry.part_settings import Amount, Positive, Rate, Share
 from core.store.location import Address
 
-# a checkpoint of a run: the newest, that with the lowest validation error, or that of a step
-CheckpointName = Literal["last", "best"] | Annotated[int, Ge(0)]
 # The maximum number of demonstrations of a task. Each attempt of the expert uses up one seed
 # below one million, and evaluation uses the seeds from one million upwards. With this maximum, the
 # expert does not run out of seeds even if only one attempt in ten succeeds.
@@ -401,6 +400,7 @@ SECTIONS: Mapping[str, type] = {
     "data": DataConfig,
     "augmentation": AugmentationConfig,
     "action": ActionConfig,
+    "start": StartConfig,
 }
 # the optimiser of a recipe that names none
 DEFAULT_OPTIMIZER = "adamw"

@@ -30,11 +30,11 @@ class PartSettings:
     """weight decay of this part; default: the weight decay in [train]."""
     pretrained: bool | str | None = None
     """source of the weights with which training begins: a file or folder, relative to the recipe's
-    folder, or a name on the Hugging Face hub. The folder of a run: the weights of this part in the
-    newest checkpoint of that run, which must stay its newest if the part is frozen here, because
-    acting and resuming read it again. true: the source that the component names. false: the weights
-    are random. Unset: random, too, but refused if these weights would never train, or if other
-    parts of the same model are pretrained.
+    folder, or a name on the Hugging Face hub. The folder of a run, or of one of its checkpoints:
+    the weights of this part in the run's newest, or in that checkpoint. true: the source that the
+    component names. false: the weights are random. Unset: random, too, but refused if these weights
+    would never train, or if other parts of the same model are pretrained. A run in [start] counts
+    more than this key.
     """
     quantize: Literal["nf4"] | None = None
     """"nf4" stores the weights of the part's frozen, pretrained linear layers in four bits each

@@ -8,25 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from core.contracts.batch import Batch
 from core.environments.environment import Observation
 from core.episodes.episode import StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
-from core.errors import CheckpointError, ConfigError, DataError, did_you_mean
-from core.loading.training_data import action_spec
-from core.policy.assembly import build_policy
+from core.errors import ConfigError, DataError, did_you_mean
+from core.policy.assembly import restore_policy
 from core.policy.encoded import EncodedText, stack_text
 from core.policy.policy import Policy
 from core.policy.state import PolicyState
+from core.policy.trained_state import read_state
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
-from core.weights.checkpoint import Checkpoint, choose_checkpoint, load_weights
+from core.weights.checkpoint import Checkpoint, choose_checkpoint
 
 CACHED_INSTRUCTIONS = 256
 
@@ -156,22 +155,9 @@ def load_actor(
     Raises CheckpointError, and ConfigError if the recipe does not fit the installed plugins.
     """
     source = choose_checkpoint(run, checkpoint)
+    info, action_normalizer, proprio_normalizer = read_state(source, store)
     recipe = load_recipe(run / "recipe.toml", [], load_plugins(), for_acting=True)
-    info, action_normalizer, proprio_normalizer = _read_state(source, store)
-    shapes = {name: (3, camera.height, camera.width) for name, camera in info.cameras.items()}
-    policy = build_policy(
-        recipe,
-        shapes,
-        action_spec(action_normalizer, recipe.data.window, recipe.action.horizon),
-        proprio_dim=len(info.proprio),
-        features=info.features,
-        embodiments=tuple(source.state.get("stores", [""])),
-        from_checkpoint=True,
-        quantized=not exact,
-    )
-    if recipe.train.precision == "bf16-true" and not exact:
-        policy.to(torch.bfloat16)  # the policy acts with the precision of training
-    load_weights(source, policy, policy.frozen_weights)
+    policy = restore_policy(recipe, source, exact=exact)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
     embodiment = list(source.state["stores"]).index(store) if store else 0
@@ -231,39 +217,6 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
             if name not in available
         ]
     return lines
-
-
-def _read_state(
-    checkpoint: Checkpoint, store: str | None
-) -> tuple[StoreInfo, Normalizer, ProprioNormalizer]:
-    """Read from a checkpoint the info of the training data, and the normalisers of one store.
-
-    store: label of the store; None for the first store.
-    """
-    state = checkpoint.state
-    stores = state.get("stores", {})
-    if store is not None and store not in stores:
-        hint = did_you_mean(store, list(stores))
-        if not stores:
-            hint = "; it was trained on one store alone"
-        raise ConfigError(f"evaluate.store: {checkpoint.folder} knows none called '{store}'{hint}")
-    try:
-        info: dict[str, Any] = {key: state[key] for key in ("fps", "cameras", "proprio")}
-        info["action"] = state["action_convention"]
-        # older checkpoints have neither
-        info["features"], info["assumed"] = state.get("features", {}), state.get("assumed", {})
-        normalizers = state if store is None else stores[store]
-        return (
-            TypeAdapter(StoreInfo).validate_python(info),
-            Normalizer.from_json(normalizers["action_normalizer"]),
-            ProprioNormalizer.from_json(normalizers["proprio_normalizer"]),
-        )
-    except (KeyError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{checkpoint.folder / 'state.json'}: does not say how to act ({reason}); "
-            "train again with this version"
-        ) from None
 
 
 def _device(accelerator: str) -> torch.device:

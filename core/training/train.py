@@ -19,6 +19,7 @@ from core.loading.instructions import doubtful_tokens, tokenize_instructions
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
+from core.policy.first_weights import KEPT, keep_frozen_weights
 from core.policy.initial_weights import assumptions_of, describe_initial_weights
 from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
@@ -132,7 +133,9 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
     config = recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
-    policy = _build_policy(recipe, data, from_checkpoint=start.checkpoint is not None)
+    policy = _build_policy(recipe, data, resumed_run=folder if start.checkpoint else None)
+    if start.checkpoint is None and fabric.is_global_zero:
+        keep_frozen_weights(policy, recipe, folder / KEPT)
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
     training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
@@ -157,7 +160,7 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
     doubts = (*doubtful_tokens(tokens, policy.text_encoder), *assumptions_of(policy))
     lines += [f"warning: {line}" for line in doubts]
     if start.checkpoint is None:
-        lines.append(describe_initial_weights(policy, recipe))
+        lines += [describe_initial_weights(policy, recipe), *policy.origin]
     lines += describe_changes(start, continuations)
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return Run(
@@ -183,7 +186,7 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
     )
 
 
-def _build_policy(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) -> Policy:
+def _build_policy(recipe: Recipe, data: TrainingData, *, resumed_run: Path | None) -> Policy:
     """Return the policy that the recipe describes, built for the recipe's data.
 
     Raises ConfigError if a store lacks a camera and the vision encoder mixes the tokens of cameras.
@@ -195,7 +198,7 @@ def _build_policy(recipe: Recipe, data: TrainingData, *, from_checkpoint: bool) 
         data.proprio_dim,
         features=data.feature_specs,
         embodiments=data.embodiments,
-        from_checkpoint=from_checkpoint,
+        resumed_run=resumed_run,
     )
     cameras_are_lacking = not data.info.cameras.keys().isdisjoint(data.training.lacking)
     if cameras_are_lacking and not policy.vision_encoder.separates_cameras:

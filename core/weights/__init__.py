@@ -3,6 +3,7 @@
 from core.weights.pretrained import (
     NameMap as NameMap,
     Pretrained as Pretrained,
+    carry_rows as carry_rows,
     check_state_dict as check_state_dict,
     filter_keys as filter_keys,
     strip_prefix as strip_prefix,

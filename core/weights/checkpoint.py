@@ -272,8 +272,7 @@ def load_weights(
         parts = ", ".join(sorted({name.partition(".")[0] for name in frozen.names}))
         raise CheckpointError(
             f"{checkpoint.folder}: the weights that `pretrained` names for {parts} are no longer "
-            "those it was trained on; restore that source (of a run, the checkpoint that was the "
-            "newest then), or start a new run with --output"
+            "those it was trained on; restore that source, or start a new run with --output"
         )
 
 

@@ -141,6 +141,12 @@ def check_state_dict(
     The error lists the first few missing, the first few unexpected and the first few misshapen
     tensors.
     """
+    if misfits := find_misfits(expected, tensors):
+        raise ConfigError(f"pretrained: '{source}' does not fit; {misfits}")
+
+
+def find_misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """Return which names and shapes of `tensors` are not those of `expected`; "" if all fit."""
     misfits: dict[str, list[str]] = {
         "missing": [name for name in expected if name not in tensors],
         "unexpected": [name for name in tensors if name not in expected],
@@ -150,9 +156,20 @@ def check_state_dict(
             if name in tensors and tensors[name].shape != tensor.shape
         ],
     }
-    lists = [f"{kind}: {_first_few(names)}" for kind, names in misfits.items() if names]
-    if lists:
-        raise ConfigError(f"pretrained: '{source}' does not fit; {'; '.join(lists)}")
+    return "; ".join(f"{kind}: {first_few(names)}" for kind, names in misfits.items() if names)
+
+
+def carry_rows(own: Tensor, former: Tensor) -> Tensor:
+    """Return a copy of `own` (n ...) whose first rows are those of `former` (m ...).
+
+    `former` is returned as it is if the shapes differ beyond the first axis.
+    """
+    if own.shape[1:] != former.shape[1:]:
+        return former
+    rows = min(len(own), len(former))
+    carried = own.detach().clone()
+    carried[:rows] = former[:rows].to(carried.dtype)
+    return carried
 
 
 def filter_keys(tensors: Mapping[str, Tensor], keep: Callable[[str], bool]) -> Mapping[str, Tensor]:
@@ -231,7 +248,7 @@ def _open_shards(index: Path) -> Mapping[str, Tensor]:
     missing = [f"{name} in {file}" for name, file in files.items() if name not in shards[file]]
     if missing:
         raise ConfigError(
-            f"pretrained: '{index}' names tensors that are not there: {_first_few(missing)}"
+            f"pretrained: '{index}' names tensors that are not there: {first_few(missing)}"
         )
     return _LazyTensors({name: name for name in files}, lambda name: shards[files[name]][name])
 
@@ -294,7 +311,7 @@ def _unwrap(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _first_few(names: Sequence[str], count: int = 8) -> str:
+def first_few(names: Sequence[str], count: int = 8) -> str:
     """Join the first `count` names, and say how many more names there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

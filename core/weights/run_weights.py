@@ -1,104 +1,154 @@
-"""Weights of a run's newest checkpoint, from which the parts of another policy may start."""
+"""Weights of a checkpoint of a run, from which the parts of another policy may start."""
 
-import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from core.errors import ConfigError
-from core.weights.checkpoint import checkpoints
+from core.weights.checkpoint import Checkpoint, checkpoints, choose_checkpoint
 from core.weights.pretrained import (
     WEIGHT_FILES,
     Pretrained,
     check_state_dict,
-    filter_keys,
     strip_prefix,
 )
 
+# builds the policy of a run as it acts with a checkpoint's weights, adapters merged into them
+Restore = Callable[[Path, Checkpoint], nn.Module]
+
 
 def is_run(source: str) -> bool:
-    """Whether a source of weights is the folder of a run, which holds its recipe.toml.
+    """Whether a source of weights is the folder of a run, or of one of its checkpoints.
 
-    A folder with weights beside a recipe.toml is no run. Neither is a path that is not absolute,
-    because `Pretrained` takes it for a name on the Hugging Face hub.
+    The folder of a run holds its recipe.toml. A folder with weights beside a recipe.toml is no run.
+    Neither is a path that is not absolute, because `Pretrained` takes it for a name on the Hugging
+    Face hub.
     """
     folder = Path(source)
-    if not folder.is_absolute() or not (folder / "recipe.toml").is_file():
+    if not folder.is_absolute():
+        return False
+    if _is_checkpoint(folder):
+        return True
+    if not (folder / "recipe.toml").is_file():
         return False
     return not any(list(folder.glob(f"{name}*")) for name in WEIGHT_FILES)
 
 
-class RunWeights:
-    """The weights that a run acts with, from its newest checkpoint.
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is RUN/checkpoints/step_N."""
+    return (
+        folder.parent.name == "checkpoints"
+        and (folder / "state.json").is_file()
+        and (folder.parent.parent / "recipe.toml").is_file()
+    )
 
-    The checkpoint is chosen when weights are loaded for the first time. Later calls take the same
+
+class RunWeights:
+    """The weights of one checkpoint of a run.
+
+    The checkpoint is chosen when weights are read for the first time. Later calls take the same
     checkpoint, even if the run has saved another one in the meantime.
+
+    source: the folder of the run, or of one of its checkpoints.
+    restore: builds the run's policy, for weights that the checkpoint itself does not hold.
+    which: the checkpoint, if `source` is the folder of the run.
+    averages: whether to take the averages of the weights, if the run kept averages.
     """
 
-    def __init__(self, run: str) -> None:
-        self.run = Path(run)
+    def __init__(
+        self,
+        source: Path,
+        restore: Restore,
+        which: Literal["last", "best"] | int = "last",
+        *,
+        averages: bool = True,
+    ) -> None:
+        self.run = source.parent.parent if _is_checkpoint(source) else source
+        self._source, self._which = source, which
+        self._restore, self._averages = restore, averages
 
     def load(self, modules: Mapping[str, nn.Module]) -> None:
         """Fill modules of a policy; all names and shapes must be as the modules expect.
 
         modules: {name of a module in the policy, "backbone" for example: the module to fill}.
 
-        Raises ConfigError if the run has no checkpoint, or if a name or shape does not fit; the
-        message gives the reason if the run trained adapters of the module or left out its weights.
+        Raises ConfigError if the run has no checkpoint, or if a name or shape does not fit.
         Raises CheckpointError if a checkpoint is damaged.
         """
-        weights = self._newest
         expected = {
             f"{prefix}.{name}": tensor
             for prefix, module in modules.items()
             for name, tensor in module.state_dict().items()
         }
-        prefixes = tuple(f"{prefix}." for prefix in modules)
-        tensors = filter_keys(weights.tensors, lambda name: name.startswith(prefixes))
-        try:
-            check_state_dict(expected, tensors, weights.source)
-        except ConfigError:
-            for part in modules:
-                self._check_held(part)
-            raise
+        tensors = {
+            f"{prefix}.{name}": tensor
+            for prefix in modules
+            for name, tensor in self.tensors(prefix).items()
+        }
+        check_state_dict(expected, tensors, str(self.checkpoint.folder))
         for prefix, module in modules.items():
             module.load_state_dict(dict(strip_prefix(tensors, f"{prefix}.")))
 
+    def tensors(self, name: str) -> Mapping[str, Tensor]:
+        """Return the tensors of a module of the run's policy, {name in the module: tensor}.
+
+        Adapters are merged into the weights, and weights that the checkpoint leaves out come from
+        where the run has them; for both, the run's policy is built. Empty if there is no such
+        module.
+        """
+        if self._holds(name):
+            return strip_prefix(self._saved, f"{name}.")
+        module = self.module(name)
+        return {} if module is None else module.state_dict()
+
+    def module(self, name: str) -> nn.Module | None:
+        """Return a module of the run's policy, with its weights; None if there is none."""
+        return dict(self._policy.named_modules()).get(name)
+
     @cached_property
-    def _newest(self) -> Pretrained:
-        """The newest checkpoint; its folder has the layout of published weights."""
-        if not (available := checkpoints(self.run)):
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint whose weights are taken."""
+        available = checkpoints(self.run)
+        if not available:
             raise ConfigError(
                 f"pretrained: the run '{self.run}' has no checkpoint; let it train until it has "
                 "saved one, or name another source"
             )
-        return Pretrained(str(available[-1].folder))
+        if self._source != self.run:
+            return next(c for c in available if c.folder.name == self._source.name)
+        return choose_checkpoint(self.run, self._which)
 
-    def _check_held(self, part: str) -> None:
-        """Raise ConfigError if the run's checkpoints do not hold all weights of a part."""
-        settings = self._recipe.get(part, {})
-        if settings.get("train") == "lora":
-            raise ConfigError(
-                f"pretrained: the run '{self.run}' trained adapters of its {part}, which do not "
-                f"fit a part without them; write them into its weights by `joinery export "
-                f"{self.run} OUT` and name OUT, or train that run with {part}.train = true"
-            )
-        if settings.get("train") is False and settings.get("pretrained"):
-            raise ConfigError(
-                f"pretrained: the run '{self.run}' did not train its {part}, and its checkpoints "
-                "leave out these weights; name the source that it took them from: "
-                f"pretrained = {json.dumps(settings['pretrained'])}"
-            )
-
-    @property
-    def _recipe(self) -> dict[str, Any]:
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
         """The run's recipe, {section: {key: value}}, with every default and absolute paths."""
         path = self.run / "recipe.toml"
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"pretrained: cannot read '{path}': {error}") from None
+
+    def _holds(self, name: str) -> bool:
+        """Whether the checkpoint itself holds all weights of a module, without adapters."""
+        section = self.recipe.get(name, {})
+        if not isinstance(section, dict) or section.get("train", True) is True:
+            return True
+        return section["train"] is False and not self.checkpoint.state.get("left_out", 0)
+
+    @cached_property
+    def _saved(self) -> Mapping[str, Tensor]:
+        """The tensors in the checkpoint, {name in the policy: tensor}."""
+        folder = self.checkpoint.folder
+        saved = Pretrained(str(folder)).tensors  # a checkpoint has the layout of published weights
+        weights = folder / "training.safetensors"
+        if self._averages or not weights.exists():
+            return saved
+        return {**saved, **Pretrained(str(weights)).tensors}
+
+    @cached_property
+    def _policy(self) -> nn.Module:
+        """The run's policy as it acts with the checkpoint's weights, adapters merged."""
+        return self._restore(self.run, self.checkpoint)

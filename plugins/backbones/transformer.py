@@ -1,7 +1,8 @@
 """A pre-norm transformer decoder with a choice of norm, activation, positions and attention."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -22,6 +23,7 @@ from core import (
     make_memory,
     token_positions,
 )
+from core.weights import carry_rows
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,13 @@ class Transformer(Backbone):
             if weight.ndim == 2:
                 adds = name.endswith("output.weight")
                 nn.init.normal_(weight, std=0.02 / (2 * config.depth) ** 0.5 if adds else 0.02)
+
+    def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Take the first learned positions, if `max_tokens` differs; further ones stay random."""
+        adapted = dict(tensors)
+        if self.positions is not None and "positions" in tensors:
+            adapted["positions"] = carry_rows(self.positions, tensors["positions"])
+        return adapted
 
     def forward(self, sequence: TokenSequence) -> Tensor:
         """(S L width) -> normed hidden states (S L width).

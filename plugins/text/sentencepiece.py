@@ -1,9 +1,9 @@
 """SentencePiece tokens, their learned embedding, and optionally a small transformer on top."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core import DataError, Register, TextEncoder, TokenGroup, hookimpl
+from core.weights import carry_rows
 
 SHIPPED = Path(__file__).with_name("robot_instructions.model")
 
@@ -110,6 +111,28 @@ class SentencePieceEncoder(TextEncoder):
         The output layer is the embedding table (Press and Wolf 2017).
         """
         return F.linear(hidden, self.embedding.weight)
+
+    @property
+    def pieces(self) -> list[str]:
+        """The pieces of the vocabulary, in the order of their ids."""
+        return [self.processor.id_to_piece(i) for i in range(self.processor.get_piece_size())]
+
+    def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the embedding of each piece that both vocabularies have, and the first positions.
+
+        A piece that is new keeps its random embedding, and so do positions beyond the former ones.
+        """
+        adapted = dict(tensors)
+        rows = {piece: row for row, piece in enumerate(former.pieces)}
+        pairs = [(new, rows[piece]) for new, piece in enumerate(self.pieces) if piece in rows]
+        if pairs and former.width == self.width:
+            embedding = self.embedding.weight.detach().clone()
+            new, old = map(list, zip(*pairs, strict=True))
+            embedding[new] = tensors["embedding.weight"][old].to(embedding.dtype)
+            adapted["embedding.weight"] = embedding
+        if self.positions is not None and "positions" in tensors and former.width == self.width:
+            adapted["positions"] = carry_rows(self.positions, tensors["positions"])
+        return adapted
 
 
 def _build_layers(config: SentencePieceConfig) -> nn.TransformerEncoder:

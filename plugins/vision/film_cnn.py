@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from annotated_types import Ge, Gt
@@ -107,6 +107,14 @@ class FiLMEncoder(VisionEncoder):
             resized = resize_images(scaled, self.size).to(instruction.dtype)
             tokens.append(self.encoders[name](resized, instruction))
         return TokenGroup(rearrange(torch.cat(tokens, dim=1), "(b t) n d -> b t n d", b=batch))
+
+    def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the encoders of the cameras that both have; a further camera's stays random."""
+        gone = tuple(f"encoders.{name}." for name in set(former.cameras) - set(self.cameras))
+        further = tuple(f"encoders.{name}." for name in set(self.cameras) - set(former.cameras))
+        adapted = {name: x for name, x in tensors.items() if not name.startswith(gone)}
+        own = self.state_dict()
+        return adapted | {name: x for name, x in own.items() if name.startswith(further)}
 
 
 class CameraEncoder(nn.Module):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Gt
@@ -21,7 +21,7 @@ from core import (
     import_library,
     resize_images,
 )
-from core.weights import Pretrained, check_state_dict, filter_keys
+from core.weights import Pretrained, check_state_dict, filter_keys, strip_prefix
 from plugins.vision.timm_vit.conditioning import FiLM, Summary
 
 # keys that change the network, and timm's names for them
@@ -169,9 +169,29 @@ class TimmEncoder(VisionEncoder):
         if weights.source == self.source:
             tensors = _download(self.config)
         else:
-            tensors = self._without_classifier(weights.tensors)
+            tensors = _resize(self.model, self._without_classifier(weights.tensors))
         check_state_dict(self.model.state_dict(), tensors, weights.source)
         self.model.load_state_dict(dict(tensors))
+
+    def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Resize the model's weights to this image size, and sort the cameras' vectors by name.
+
+        A camera that is new keeps its random vector. If the former encoder had one camera, and so
+        no vector, that camera's vector is zero.
+        """
+        prefix = "model."
+        model = _resize(self.model, strip_prefix(tensors, prefix))
+        adapted = {name: x for name, x in tensors.items() if not name.startswith(prefix)}
+        adapted |= {prefix + name: x for name, x in model.items()}
+        before = adapted.pop("camera", None)
+        if self.camera is not None:
+            vectors = self.camera.detach().clone()
+            for index, name in enumerate(self.cameras):
+                if name in former.cameras:
+                    row = former.cameras.index(name)
+                    vectors[index] = 0 if before is None else before[row]
+            adapted["camera"] = vectors
+        return adapted
 
     def _without_classifier(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         classifier = self.model.pretrained_cfg.get("classifier") or ()
@@ -311,6 +331,19 @@ def _image_size_settings(timm: ModuleType, config: TimmConfig) -> dict[str, int]
     """Return the argument that sets a model's image size; empty for models that take any size."""
     fixed = timm.get_pretrained_cfg(config.model).fixed_input_size
     return {"img_size": config.image_size} if fixed else {}
+
+
+def _resize(model: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a timm model's weights, of any image size, as they fit a model of another image size.
+
+    Timm's own filter of checkpoints resizes position embeddings and kernels of patches. Weights
+    that fit already are returned as they are.
+    """
+    own = model.state_dict()
+    if all(name not in own or own[name].shape == x.shape for name, x in tensors.items()):
+        return tensors
+    resize = getattr(import_library(type(model).__module__), "checkpoint_filter_fn", None)
+    return tensors if resize is None else dict(resize(dict(tensors), model))
 
 
 def _download(config: TimmConfig) -> Mapping[str, Tensor]:

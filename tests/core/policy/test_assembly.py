@@ -328,12 +328,12 @@ def test_from_a_checkpoint_only_frozen_parts_are_read_from_the_run(tmp_path):
     saved_run(tmp_path / "run", recipe)
     recipe = starting_from(recipe, tmp_path / "run", "backbone")
     (tmp_path / "run").rename(tmp_path / "gone")
-    build_policy(recipe, CAMERAS, ACTION, 5, from_checkpoint=True)
+    build_policy(recipe, CAMERAS, ACTION, 5, resumed_run=tmp_path)
     part = recipe.parts["backbone"]
     part = replace(part, settings=replace(part.settings, train=False))
     frozen = replace(recipe, parts={**recipe.parts, "backbone": part})
     with pytest.raises(ConfigError, match=rf"and '{tmp_path / 'run'}' is no folder of a run; name"):
-        build_policy(frozen, CAMERAS, ACTION, 5, from_checkpoint=True)
+        build_policy(frozen, CAMERAS, ACTION, 5, resumed_run=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -362,19 +362,6 @@ def test_a_part_that_does_not_fit_the_run_is_one_line(tmp_path, part, change, me
     with pytest.raises(ConfigError, match=message) as caught:
         build(starting_from(recipe, tmp_path / "run", part))
     assert len(caught.value.mistakes) == 1
-
-
-@pytest.mark.parametrize("train", ["false", '"lora"'])
-def test_weights_that_the_run_took_from_elsewhere_are_taken_from_there(tmp_path, train):
-    saved_run(tmp_path / "first", load(tmp_path))
-    keys = f'name = "transformer"\ntrain = {train}\npretrained = "{tmp_path / "first"}"'
-    saved_run(tmp_path / "second", load(tmp_path, LSTM, ('name = "transformer"', keys)))
-    with pytest.raises(ConfigError) as caught:
-        build(starting_from(load(tmp_path), tmp_path / "second", "backbone"))
-    (line,) = caught.value.mistakes
-    assert line.startswith(f"backbone.pretrained: the run '{tmp_path / 'second'}' ")
-    reason = f'pretrained = "{tmp_path / "first"}"' if train == "false" else "joinery export"
-    assert reason in line
 
 
 @pytest.mark.parametrize(

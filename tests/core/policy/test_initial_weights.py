@@ -7,6 +7,7 @@ from torch import nn
 
 from core.errors import ConfigError
 from core.policy.initial_weights import check_parts_of_one_model, describe_initial_weights
+from core.recipe.start import StartConfig
 from core.registry.part_settings import PartSettings
 
 
@@ -35,7 +36,7 @@ def policy_and_recipe(**settings):
     }
     for kind, module in modules.items():
         setattr(policy, kind, module)
-    return policy, SimpleNamespace(parts=parts, auxiliary={})
+    return policy, SimpleNamespace(start=StartConfig(), parts=parts, auxiliary={})
 
 
 def test_a_forgotten_part_of_a_pretrained_model_is_refused():

@@ -54,3 +54,10 @@ def test_all_forgotten_parts_are_named_at_once(tmp_path):
 
 def test_random_weights_that_train_need_no_word(tmp_path):
     assert load(tmp_path).parts["backbone"].settings.pretrained is None
+
+
+def test_parts_that_begin_with_a_run_need_no_source_of_their_own(tmp_path):
+    settings = ["backbone.train=false", f"start.run={tmp_path}"]
+    assert load(tmp_path, *settings).start.run == tmp_path
+    with pytest.raises(ConfigError, match=r"backbone\.pretrained: unset, and train = false"):
+        load(tmp_path, *settings, 'start.anew=["backbone"]')
