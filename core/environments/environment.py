@@ -81,7 +81,10 @@ class Environment(ABC):
 
     @abstractmethod
     def reset(self, task: str, seed: int) -> None:
-        """Set up the scene that belongs to (task, seed), in which the task must be possible."""
+        """Set up the scene that belongs to (task, seed), in which the task must be possible.
+
+        Raises DataError for a task that only a chain reaches, so that no episode begins with it.
+        """
 
     @abstractmethod
     def step(self, action: np.ndarray) -> bool:

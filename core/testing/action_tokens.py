@@ -10,20 +10,18 @@ from torch import Tensor
 from core.contracts.attention import attention_mask
 from core.contracts.batch import TokenGroup, TokenKind, TokenSequence
 from core.contracts.parts import ActionTokens
-from core.registry.components import call_build
 from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
-    PartUnderTest,
     Setup,
-    checks_of,
     expect,
     expect_close,
     expect_shape,
     generator,
     normal,
 )
+from core.testing.every_part import PartUnderTest, checks_of
 
 # (vision (B T N D), text (B M D), proprioception (B T P))
 Inputs = tuple[TokenGroup, TokenGroup, Tensor]
@@ -39,9 +37,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         "proprio_dim": setup.proprio_dim,
         "text_prefix": setup.text_prefix,
     }
-    part = PartUnderTest(
-        partial(call_build, build, config, arguments), partial(read_in_type, setup=setup)
-    )
+    part = PartUnderTest(ActionTokens, build, config, arguments, partial(read_in_type, setup=setup))
     tests = (
         sequence_is_well_formed,
         samples_are_independent,

@@ -16,14 +16,13 @@ from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
-    PartUnderTest,
     Setup,
-    checks_of,
     expect,
     expect_close,
     expect_shape,
     normal,
 )
+from core.testing.every_part import PartUnderTest, checks_of
 
 # three observation tokens and one action token
 TOKENS_PER_FRAME = 4
@@ -32,7 +31,7 @@ TOKENS_PER_FRAME = 4
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     """Return the checks of a backbone."""
     window = setup.action.window
-    part = PartUnderTest(partial(build, config), partial(run, window=window))
+    part = PartUnderTest(Backbone, build, config, {}, partial(run, window=window))
     tests = (
         shape_is_kept,
         samples_are_independent,

@@ -1,9 +1,10 @@
-"""What all contract tests use: inputs, comparisons, and the tests for every kind of part."""
+"""What all contract tests use: the checks themselves, inputs and comparisons."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import TypeVar
+from unittest import SkipTest
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from core.contracts.batch import TokenGroup
 from core.contracts.generator import Generator
 from core.contracts.parts import ActionSpec
 from core.episodes.episode import Feature
+
+T = TypeVar("T")
 
 BATCH = 3
 # rounding error of float32 arithmetic, relative to the largest number that is compared
@@ -67,117 +70,41 @@ class Check:
         return self.name
 
 
-@dataclass(frozen=True)
-class PartUnderTest:
-    """How to build a part, and how to run the part on the test inputs for its kind of part.
+def first_then(first: Check, others: Sequence[Check]) -> list[Check]:
+    """Return all checks; if the first one fails, the others are skipped (unittest.SkipTest).
 
-    construct: builds the part.
-    run: runs the part; it is called with the part and the floating-point type of the inputs, and
-        returns all outputs of the part in one tensor.
+    So a component that cannot be built fails one check, and not every check for one reason.
     """
 
-    construct: Callable[[], Any]
-    run: Callable[[Any, torch.dtype], Tensor]
+    @cache
+    def failure() -> Exception | None:
+        try:
+            first()
+        except Exception as error:  # noqa: BLE001 (a plugin can raise anything)
+            return error
+        return None
 
-    def build(self, seed: int = 0) -> Any:
-        """Build the part in evaluation mode, without changing the global random state."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.construct().eval()
+    def run_first() -> None:
+        if (error := failure()) is not None:
+            raise error
 
+    def run(check: Check) -> None:
+        if failure() is not None:
+            raise SkipTest(f"the check '{first}' fails")
+        check()
 
-def checks_of(
-    part: PartUnderTest, tests: Sequence[Callable[..., None]], *arguments: Any
-) -> list[Check]:
-    """Return the checks of one part: the tests for its kind of part, and the tests for every part.
-
-    tests: the tests for this kind of part; each test is called with a newly built part and
-        `arguments`.
-    """
-
-    def build_and_test(test: Callable[..., None]) -> None:
-        test(part.build(), *arguments)
-
-    common_tests = (
-        gradients_reach_every_parameter,
-        state_dict_round_trip,
-        bfloat16_is_finite,
-        output_is_repeatable,
-        nothing_is_drawn_from_the_global_generator,
-    )
-    return [
-        *(Check(test.__name__, partial(build_and_test, test)) for test in tests),
-        *(Check(test.__name__, partial(test, part)) for test in common_tests),
-    ]
+    return [Check(first.name, run_first), *(Check(c.name, partial(run, c)) for c in others)]
 
 
-def gradients_reach_every_parameter(part: PartUnderTest) -> None:
-    """Every parameter that requires a gradient gets a gradient that is not zero."""
-    module = part.build()
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        return
-    # Change all weights a little, because a layer whose weights are zero passes no gradient to the
-    # layers before it.
-    with torch.no_grad():
-        for index, parameter in enumerate(module.parameters()):
-            parameter += 0.02 * normal(*parameter.shape, seed=index).to(parameter.dtype)
-    output = part.run(module, torch.float32)
-    torch.autograd.backward((output * normal(*output.shape, seed=1)).sum())
-    without_gradient = [
-        name
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
-    ]
-    expect(
-        not without_gradient,
-        "gradients",
-        "one that is not zero for every trainable parameter",
-        f"none for {without_gradient}",
-    )
-
-
-@torch.no_grad()
-def state_dict_round_trip(part: PartUnderTest) -> None:
-    """The state dict holds everything that a part has learned."""
-    module, other = part.build(seed=0), part.build(seed=1)
-    other.load_state_dict(module.state_dict(), strict=True)
-    expected, received = part.run(module, torch.float32), part.run(other, torch.float32)
-    expect_equal(received, expected, "output after loading the state dict of another instance")
-
-
-@torch.no_grad()
-def bfloat16_is_finite(part: PartUnderTest) -> None:
-    """A part runs and gives finite outputs if its weights and inputs are bfloat16."""
-    output = part.run(part.build().to(torch.bfloat16), torch.bfloat16)
-    expect(
-        bool(output.isfinite().all()), "output in bfloat16", "finite numbers", "infinities or NaN"
-    )
-
-
-@torch.no_grad()
-def output_is_repeatable(part: PartUnderTest) -> None:
-    """A part keeps no state between calls, and the same seed builds the same network."""
-    module = part.build()
-    first, again = part.run(module, torch.float32), part.run(module, torch.float32)
-    rebuilt = part.run(part.build(), torch.float32)
-    expect_equal(again, first, "output of a second call")
-    expect_equal(rebuilt, first, "output of a part built again from the same seed")
-
-
-@torch.no_grad()
-def nothing_is_drawn_from_the_global_generator(part: PartUnderTest) -> None:
-    """A part draws its random numbers from the generator that it is called with."""
-    module = part.build()
-    outputs = []
-    for seed in (0, 1):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            outputs.append(part.run(module, torch.float32))
-    expect_equal(
-        outputs[1],
-        outputs[0],
-        "output after another torch.manual_seed: draw from the generator argument",
-    )
+def attempt(what: str, expected: str, call: Callable[[], T]) -> T:
+    """Return what `call` returns; if it raises, raise AssertionError with the error's message."""
+    try:
+        return call()
+    except AssertionError:
+        raise
+    except Exception as error:
+        received = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        raise AssertionError(f"{what}: expected {expected}, received {received}") from error
 
 
 def expect(holds: bool, what: str, expected: str, received: str) -> None:
@@ -188,6 +115,7 @@ def expect(holds: bool, what: str, expected: str, received: str) -> None:
 
 def expect_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
     """Check a tensor's shape; None in the expected shape allows every size except zero."""
+    expect(isinstance(x, Tensor), what, "a tensor", f"a {type(x).__name__}")
     is_equal = x.ndim == len(shape) and all(
         n > 0 and n == (m or n) for n, m in zip(x.shape, shape, strict=True)
     )
@@ -243,6 +171,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 def padded(group: TokenGroup) -> Tensor:
     """Return the tokens with padding set to zero, so that only real tokens are compared."""
+    expect(isinstance(group, TokenGroup), "output", "a TokenGroup", type(group).__name__)
     return group.tokens if group.mask is None else group.tokens * group.mask.unsqueeze(-1)
 
 

@@ -1,5 +1,6 @@
 """Contract tests of policy heads."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,9 +9,8 @@ import torch
 from torch import Tensor
 
 from core.contracts.batch import Batch
-from core.contracts.context import ContextSpec
+from core.contracts.context import Context, ContextSpec
 from core.contracts.parts import PolicyHead
-from core.registry.components import call_build
 from core.registry.hookspecs import Build
 from core.testing.carried_state import (
     acting_continues_from_carried_state,
@@ -21,15 +21,14 @@ from core.testing.carried_state import (
 from core.testing.common import (
     BATCH,
     Check,
-    PartUnderTest,
     Setup,
-    checks_of,
     expect,
     expect_close,
     expect_shape,
     generator,
     normal,
 )
+from core.testing.every_part import PartUnderTest, checks_of
 from core.testing.stand_in import (
     EVERYTHING,
     OBSERVATION_TOKENS,
@@ -60,12 +59,17 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     )
     arguments = {"context": spec, "action": setup.action}
     part = PartUnderTest(
-        partial(call_build, build, config, arguments), partial(actions_and_loss, setup=setup)
+        PolicyHead,
+        build,
+        config,
+        arguments,
+        run=partial(actions_and_loss, setup=setup),
+        loss=partial(total_loss, setup=setup),
     )
     tests = (
         needs_are_known,
-        actions_have_their_shape,
         loss_is_scalar_terms,
+        loss_terms_keep_their_names,
         masked_actions_do_not_count,
         samples_are_independent,
         padding_is_not_seen,
@@ -82,11 +86,41 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
 
 
 def actions_and_loss(head: PolicyHead, dtype: torch.dtype, setup: Setup) -> Tensor:
-    """Return the actions and all loss terms in one tensor, for test inputs of type `dtype`."""
+    """Return the actions and all loss terms in one tensor, for test inputs of type `dtype`.
+
+    Raises AssertionError unless `forward` returns actions (B T H A) for every frame of the window.
+    """
+    action = setup.action
     context = context_of(setup, windows(setup), needs=head.needs, dtype=dtype)
-    terms = head.loss(context, batch(setup), generator()).values()
     actions: Tensor = head(context, generator())
-    return torch.cat([actions.flatten().float(), *(term.flatten().float() for term in terms)])
+    expect_shape(actions, (BATCH, action.window, action.horizon, action.dim), "actions")
+    expect(actions.is_floating_point(), "actions", "floating-point numbers", str(actions.dtype))
+    terms = loss_terms(head, context, batch(setup))
+    return torch.cat([x.flatten().float() for x in (actions, *terms.values())])
+
+
+def total_loss(head: PolicyHead, setup: Setup) -> Tensor:
+    """Return the sum of the loss terms for the test inputs."""
+    terms = loss_terms(head, context_for(head, setup), batch(setup))
+    return torch.stack(list(terms.values())).sum()
+
+
+def loss_terms(
+    head: PolicyHead, context: Context, targets: Batch, rows: Sequence[int] = range(BATCH)
+) -> dict[str, Tensor]:
+    """Return the terms of the loss; raise AssertionError unless they are a dict of tensors.
+
+    rows: rows of the test batch, from which the noise follows.
+    """
+    terms = head.loss(context, targets, generator(rows))
+    valid = isinstance(terms, dict) and bool(terms)
+    expect(
+        valid and all(isinstance(term, Tensor) for term in terms.values()),
+        "loss",
+        "a dict of at least one named scalar tensor",
+        repr(terms)[:80],
+    )
+    return terms
 
 
 def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (called as the others)
@@ -98,27 +132,30 @@ def needs_are_known(head: PolicyHead, setup: Setup) -> None:  # noqa: ARG001 (ca
     expect(not unknown, "needs", f"names among {sorted(EVERYTHING)}", f"{unknown}")
 
 
-def actions_have_their_shape(head: PolicyHead, setup: Setup) -> None:
-    """`forward` returns actions (B T H A) for every frame of the window."""
-    action = setup.action
-    actions = head(context_for(head, setup), generator())
-    expect_shape(actions, (BATCH, action.window, action.horizon, action.dim), "actions")
-    expect(actions.is_floating_point(), "actions", "floating-point numbers", str(actions.dtype))
-
-
 def loss_is_scalar_terms(head: PolicyHead, setup: Setup) -> None:
     """`loss` returns named, finite, differentiable scalars."""
-    terms = head.loss(context_for(head, setup), batch(setup), generator())
-    expect(
-        isinstance(terms, dict) and bool(terms),
-        "loss",
-        "a dict of at least one named term",
-        repr(terms),
-    )
-    for name, term in terms.items():
+    for name, term in loss_terms(head, context_for(head, setup), batch(setup)).items():
         expect_shape(term, (), f"loss['{name}']")
         expect(bool(term.isfinite()), f"loss['{name}']", "a finite number", str(term.detach()))
         expect(term.requires_grad, f"loss['{name}']", "a term with a gradient", "one without")
+
+
+def loss_terms_keep_their_names(head: PolicyHead, setup: Setup) -> None:
+    """Every batch gives the same terms, in training and in evaluation, whatever it holds.
+
+    Core adds "total" to them, and puts the names of parts in front of others with a slash.
+    """
+    context, targets = context_for(head, setup), batch(setup)
+    names = set(loss_terms(head, context, targets))
+    reserved = [name for name in names if name == "total" or "/" in name]
+    expect(not reserved, "names of terms", 'others than "total", without a slash', f"{reserved}")
+    others = {
+        "if all actions are masked": loss_terms(head, context, mask_all(targets)),
+        "with other noise": loss_terms(head, context, targets, range(BATCH, 2 * BATCH)),
+        "in training mode": loss_terms(head.train(), context, targets),
+    }
+    for when, terms in others.items():
+        expect(set(terms) == names, f"loss terms {when}", f"{sorted(names)}", f"{sorted(terms)}")
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Contract tests of text encoders."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,15 +9,14 @@ from core.contracts.parts import TextEncoder
 from core.registry.hookspecs import Build
 from core.testing.common import (
     Check,
-    PartUnderTest,
     Setup,
-    checks_of,
     expect,
     expect_close,
     expect_group,
     expect_width,
     padded,
 )
+from core.testing.every_part import PartUnderTest, checks_of
 
 INSTRUCTIONS = (
     "open the drawer",
@@ -29,7 +27,7 @@ INSTRUCTIONS = (
 
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:  # noqa: ARG001 (as other kinds)
     """Return the checks of a text encoder."""
-    part = PartUnderTest(partial(build, config), encode)
+    part = PartUnderTest(TextEncoder, build, config, {}, encode)
     return checks_of(
         part, (tokens_are_ids, shape_is_declared, mask_is_passed_on, padding_is_not_seen)
     )

@@ -9,14 +9,11 @@ from torch import Tensor
 
 from core.contracts.batch import TokenGroup
 from core.contracts.parts import VisionEncoder
-from core.registry.components import call_build
 from core.registry.hookspecs import Build
 from core.testing.common import (
     BATCH,
     Check,
-    PartUnderTest,
     Setup,
-    checks_of,
     expect,
     expect_close,
     expect_group,
@@ -25,6 +22,7 @@ from core.testing.common import (
     normal,
     padded,
 )
+from core.testing.every_part import PartUnderTest, checks_of
 
 Images = dict[str, Tensor]
 
@@ -37,7 +35,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         "features": setup.features,
     }
     part = PartUnderTest(
-        partial(call_build, build, config, arguments), partial(encode_in_type, setup=setup)
+        VisionEncoder, build, config, arguments, partial(encode_in_type, setup=setup)
     )
     tests = (
         shape_is_declared,

@@ -65,7 +65,7 @@ def _build(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimize
             f"{', '.join(offered)}; choose another optimizer, or change the plugin"
         )
     optimizer = call_build(component.build, recipe.optimizer.config, offered)
-    if problem := _find_problem(optimizer, parameters):
+    if problem := find_problem(optimizer, parameters):
         raise ConfigError(f"{where}: {problem}; choose another optimizer, or change the plugin")
     built: torch.optim.Optimizer = optimizer
     return built
@@ -112,7 +112,7 @@ def parameter_groups(policy: Policy, recipe: Recipe) -> list[dict[str, Any]]:
     return groups
 
 
-def _find_problem(optimizer: object, parameters: Sequence[nn.Parameter]) -> str | None:
+def find_problem(optimizer: object, parameters: Sequence[nn.Parameter]) -> str | None:
     """Return how a plugin's optimiser breaks the contract; None if it keeps it.
 
     parameters: those that the optimiser was given.

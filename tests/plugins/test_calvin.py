@@ -15,6 +15,7 @@ from plugins.environments.calvin import Calvin, CalvinConfig
 from plugins.environments.calvin.chains import read_chains, scene_state
 from tests import calvin_stand_in
 from tests.calvin_stand_in import PlayTableSimEnv, StandInCamera
+from tests.core.testing.failing import failures
 
 STILL, OPEN, CLOSED = np.zeros(6, np.float32), 1.0, -1.0
 
@@ -44,6 +45,12 @@ def act(environment: Calvin, gripper: float, **moves: float) -> bool:
 
 def pull_drawer(environment: Calvin, steps: int) -> list[bool]:
     return [act(environment, CLOSED, y=-0.9) for _ in range(steps)]  # 18 mm each
+
+
+@pytest.mark.usefixtures("checkout")
+def test_contract() -> None:
+    """No process is started, as it would lack the stand-in, whose cameras see all scenes alike."""
+    assert set(failures("environment", Calvin, CalvinConfig())) == {"seeds_decide"}
 
 
 # ------------------------------------------------------------------------------------- the protocol

@@ -50,6 +50,11 @@ def write_robomimic(folder: Path) -> Path:
     return folder
 
 
+def write_hdf5(folder: Path) -> Path:
+    hdf5 = pytest.importorskip("tests.plugins.test_hdf5")
+    return Path(hdf5.write(folder))
+
+
 def write_lerobot(folder: Path) -> Path:
     lerobot = pytest.importorskip("tests.plugins.test_lerobot")
     return Path(shutil.copytree(lerobot.DATASETS / "v2.1", folder))
@@ -77,6 +82,12 @@ FORMATS = [
     Format("npz", write_npz, ("fps=5",), ("take0.npz", "take1.npz")),
     Format("metaworld_npz", write_metaworld, (), ("a.npz", "b.npz")),
     Format("robomimic", write_robomimic, ("instruction=lift",), ("a.hdf5", "b.hdf5")),
+    Format(
+        "hdf5",
+        write_hdf5,
+        ("fps=50", "instruction=open it"),
+        ("episode_2.hdf5", "episode_10.hdf5"),
+    ),
     Format("calvin", calvin.write, (), ("episode_0000100.npz", "episode_0000110.npz")),
     Format(
         "rlds",

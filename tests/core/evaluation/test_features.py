@@ -38,6 +38,7 @@ from core.rollout.runner import run_rollouts
 from core.store.store import EpisodeStore
 from core.testing import Check, Setup, checks_for
 from core.weights.checkpoint import checkpoints
+from tests.core.testing.failing import failures
 from tests.toy_policy import RECIPE
 
 PACKAGE = Path(__file__).parents[3] / "tests" / "third_party" / "joinery-depth-force"
@@ -322,6 +323,10 @@ def checks_of_the_third_party_encoder() -> list[Check]:
 @pytest.mark.parametrize("check", checks_of_the_third_party_encoder(), ids=str)
 def test_the_third_party_encoder_keeps_the_contract(check: Check) -> None:
     check()
+
+
+def test_the_third_party_environment_keeps_the_contract(world: ModuleType) -> None:
+    assert not failures("environment", world.Press, world.PressConfig(), slow=True)
 
 
 def test_the_third_party_encoder_says_which_features_it_reads() -> None:

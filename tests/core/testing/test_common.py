@@ -1,19 +1,20 @@
 """What the contract tests share: which checks a part gets, and how outputs are compared."""
 
+from unittest import SkipTest
+
 import pytest
 import torch
-from torch import nn
 
 from core import TokenGroup
 from core.testing import Setup, checks_for
 from core.testing.common import (
     Check,
-    PartUnderTest,
-    checks_of,
+    attempt,
     expect_close,
     expect_equal,
     expect_group,
     expect_shape,
+    first_then,
     normal,
 )
 from tests.core.testing.failing import failures
@@ -47,29 +48,40 @@ def test_checks_leave_the_callers_random_numbers_alone():
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_each_test_gets_a_part_of_its_own_in_evaluation_mode():
-    received = []
+def test_the_others_are_skipped_if_the_first_check_fails():
+    calls = []
 
-    def remember(part, argument):
-        received.append((part, argument))
+    def fail():
+        calls.append("first")
+        raise AssertionError("no")
 
-    part = PartUnderTest(lambda: nn.Dropout(0.5), lambda module, dtype: torch.zeros(1, dtype=dtype))
-    checks = checks_of(part, [remember, remember], "argument")
-    assert [check.name for check in checks[:2]] == ["remember", "remember"]
-    assert len(checks) == 2 + 5
-    checks[0]()
-    checks[1]()
-    (first, argument), (second, _) = received
-    assert argument == "argument"
-    assert first is not second
-    assert not first.training
+    first, other = first_then(Check("first", fail), [Check("other", lambda: calls.append("other"))])
+    with pytest.raises(SkipTest, match="the check 'first' fails"):
+        other()
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="no"):
+            first()
+    assert calls == ["first"]
 
 
-def test_a_seed_builds_the_same_part_every_time():
-    part = PartUnderTest(lambda: nn.Linear(3, 3), lambda module, dtype: module.weight)
-    first, again, other = part.build(0).weight, part.build(0).weight, part.build(1).weight
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_the_others_run_if_the_first_check_holds():
+    calls = []
+    checks = first_then(
+        Check("first", lambda: calls.append("first")),
+        [Check("other", lambda: calls.append("other"))],
+    )
+    for check in reversed(checks):
+        check()
+    assert calls == ["first", "other"]
+    assert [str(check) for check in checks] == ["first", "other"]
+
+
+def test_an_error_becomes_a_line_with_its_cause():
+    with pytest.raises(AssertionError) as caught:
+        attempt("x", "a number", lambda: 1 / 0)
+    assert str(caught.value) == "x: expected a number, received ZeroDivisionError: division by zero"
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert attempt("x", "a number", lambda: 3) == 3
 
 
 def test_a_check_shows_its_name():

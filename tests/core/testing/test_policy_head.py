@@ -119,6 +119,23 @@ class HeadWithDetachedLoss(Head):
         }
 
 
+class HeadWithATermThatComesAndGoes(Head):
+    def loss(self, context, batch, generator):
+        terms = super().loss(context, batch, generator)
+        return terms | ({"decay": 0 * terms["action"]} if batch.action_mask.any() else {})
+
+
+class HeadWithATermInTrainingAlone(Head):
+    def loss(self, context, batch, generator):
+        terms = super().loss(context, batch, generator)
+        return terms | ({"decay": 0 * terms["action"]} if self.training else {})
+
+
+class HeadCallsATermTotal(Head):
+    def loss(self, context, batch, generator):
+        return {"total": super().loss(context, batch, generator)["action"]}
+
+
 class HeadForgetsToSave(Head):
     def __init__(self, config, *, context, action):
         super().__init__(config, context=context, action=action)
@@ -269,14 +286,17 @@ BROKEN = [
     (HeadSharesState, {"window_is_frame_by_frame"}),
     (HeadIgnoresActionMask, {"masked_actions_do_not_count"}),
     (HeadWithUndefinedLoss, {"masked_actions_do_not_count"}),
-    (HeadWithDetachedLoss, {"loss_is_scalar_terms"}),
+    (HeadWithDetachedLoss, {"loss_is_scalar_terms", "loss_falls_in_training"}),
+    (HeadWithATermThatComesAndGoes, {"loss_terms_keep_their_names"}),
+    (HeadWithATermInTrainingAlone, {"loss_terms_keep_their_names"}),
+    (HeadCallsATermTotal, {"loss_terms_keep_their_names"}),
     (TokensHeadSeesPadding, {"padding_is_not_seen"}),
     (HeadMisspellsNeed, {"needs_are_known"}),
     (HeadValidatesFrames, {"validation_error_is_a_figure_per_sample"}),
     (HeadValidatesBatches, {"validation_error_is_a_figure_per_sample"}),
     (HeadForgetsToSave, {"state_dict_round_trip"}),
     (HeadOverflowsInBfloat16, {"bfloat16_is_finite"}),
-    (HeadOfOneFrame, {"actions_have_their_shape"}),
+    (HeadOfOneFrame, {"builds_and_runs"}),
     (
         CarryingHeadStartsAfresh,
         {"windows_with_carried_state_are_one_window"},
@@ -292,7 +312,12 @@ BROKEN = [
     ),
 ]
 # What these compute is so wrong that other checks fail as well.
-FAIL_OTHERS_TOO = {HeadHidesState, HeadOfOneFrame, HeadDrawsGlobally}
+FAIL_OTHERS_TOO = {HeadHidesState, HeadDrawsGlobally}
+
+
+class HeadWithoutTerms(Head):
+    def loss(self, context, batch, generator):
+        return super().loss(context, batch, generator)["action"]
 
 
 @pytest.mark.parametrize("build", [Head, NoisyHead, TokensHead, HeadValidatesSamples, CarryingHead])
@@ -301,7 +326,17 @@ def test_a_sound_head_passes_every_check(build):
 
 
 def test_a_head_can_read_no_more_than_it_declares_in_needs():
-    assert "actions_have_their_shape" in failures("policy_head", TokensHeadDeclaresNothing)
+    errors = failures("policy_head", TokensHeadDeclaresNothing)
+    assert list(errors) == ["builds_and_runs"]
+    message = "the context holds no memory: the head must say in `needs` what it reads of that"
+    assert message in str(errors["builds_and_runs"])
+
+
+def test_a_loss_without_names_is_said_once():
+    errors = failures("policy_head", HeadWithoutTerms)
+    assert list(errors) == ["builds_and_runs"]
+    message = "loss: expected a dict of at least one named scalar tensor, received tensor("
+    assert str(errors["builds_and_runs"]).startswith(message)
 
 
 def test_a_state_that_changes_its_keys_fails():

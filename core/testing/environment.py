@@ -1,0 +1,276 @@
+"""Contract tests of environments."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from core.environments.environment import EVALUATION_SEEDS, Environment, Task
+from core.environments.workers import EnvironmentSpec, Worker, describe
+from core.episodes.episode import StoreInfo
+from core.errors import DataError
+from core.registry.hookspecs import Build
+from core.testing.common import Check, attempt, expect, first_then
+from core.testing.play import (
+    World,
+    copy_of,
+    differences,
+    expect_fits,
+    expect_same,
+    first_and_last,
+    global_generators,
+    has_expert,
+    play,
+    startable_tasks,
+)
+
+SEEDS = (0, 1, 2)
+TIMEOUT = 300.0  # seconds
+
+
+def checks(build: Build, config: Any) -> list[Check]:
+    """Return the checks of an environment."""
+
+    def run(test: Callable[[World], None]) -> None:
+        with closing(World(build, config)) as world:
+            test(world)
+
+    tests = (
+        tasks_are_stable,
+        runs_in_a_process_of_its_own,
+        observations_are_what_info_says,
+        observations_do_not_change_later,
+        observing_changes_nothing,
+        a_used_environment_equals_a_new_one,
+        seeds_decide,
+        step_says_whether_the_task_is_done,
+        expert_obeys_the_action_convention,
+        expert_changes_nothing,
+        expert_succeeds,
+        chains_are_of_known_tasks,
+        closes,
+    )
+    return first_then(
+        Check("builds_and_plays", partial(run, builds_and_plays)),
+        [Check(test.__name__, partial(run, test)) for test in tests],
+    )
+
+
+def builds_and_plays(world: World) -> None:
+    """`build(config)` returns an Environment with its attributes, in which an episode can begin."""
+    environment = attempt("build", "an Environment", world.make)
+    received = type(environment).__name__
+    expect(isinstance(environment, Environment), "build", "an Environment", f"a {received}")
+    for name, kind in (("info", StoreInfo), ("tasks", Mapping), ("versions", Mapping)):
+        value = getattr(environment, name, None)
+        expect(isinstance(value, kind), f"self.{name}", f"a {kind.__name__}", repr(value)[:80])
+    expect(bool(environment.tasks), "self.tasks", "at least one task", "none")
+    names = attempt("reset", "no error", partial(startable_tasks, environment))
+    expect(bool(names), "reset", "a task with which an episode can begin", "DataError for all")
+    task = names[0]
+    attempt(f"an episode of '{task}'", "no error", partial(play, environment, task, 0))
+
+
+def tasks_are_stable(world: World) -> None:
+    """Tasks are named as their keys, have instructions and steps, and are the same every time."""
+    environment, other = world.make(), world.make()
+    for name, task in environment.tasks.items():
+        expect(isinstance(task, Task), f"tasks['{name}']", "a Task", repr(task)[:80])
+        expect(task.name == name, f"tasks['{name}'].name", f"'{name}'", f"'{task.name}'")
+        expect(task.max_steps > 0, f"tasks['{name}'].max_steps", "at least 1", str(task.max_steps))
+        phrasings = (*task.instructions, *task.held_out)
+        expect(
+            bool(task.instructions) and all(isinstance(p, str) and p.strip() for p in phrasings),
+            f"instructions of '{name}'",
+            "a tuple of at least one text, and none that is empty",
+            repr(task.instructions),
+        )
+    for what in ("info", "tasks", "versions"):
+        first, again = getattr(environment, what), getattr(other, what)
+        expect(again == first, f"{what} of an environment that is built again", "the same", "other")
+
+
+def runs_in_a_process_of_its_own(world: World) -> None:
+    """`build`, `config` and the attributes can be pickled, and another process builds the same."""
+    environment = world.make()
+    attempt("pickle.dumps(config)", "no error", partial(pickle.dumps, world.config))
+    spec = EnvironmentSpec("under_test", world.build, world.config)
+    worker = attempt("an environment in another process", "one", partial(Worker, spec, TIMEOUT))
+    try:
+        worker.submit(describe)
+        description = attempt("an environment in another process", "one", worker.result)
+    finally:
+        worker.close()
+    expect(description == describe(environment), "info, tasks, versions there", "as here", "others")
+
+
+def observations_are_what_info_says(world: World) -> None:
+    """Images, proprioception and features have the names, shapes and types of `info`."""
+    environment = world.make()
+    for task in first_and_last(environment):
+        for number, observation in enumerate(play(environment, task, 0).observations):
+            expect_fits(observation, environment.info, f"'{task}' after {number} steps")
+
+
+def observations_do_not_change_later(world: World) -> None:
+    """An observation is a copy: what happens after it does not change its arrays."""
+    environment = world.make()
+    task = startable_tasks(environment)[0]
+    environment.reset(task, 0)
+    before = environment.observe()
+    kept = copy_of(before)
+    for action in play(world.make(), task, 0).actions:
+        environment.step(action)
+        environment.observe()
+    environment.reset(task, 1)
+    environment.observe()
+    expect_same(before, kept, "an observation after later steps (return a copy)")
+
+
+def observing_changes_nothing(world: World) -> None:
+    """`observe` may be called any number of times, and gives the same every time."""
+    environment, other = world.make(), world.make()
+    for task in first_and_last(environment):
+        once = play(environment, task, 0)
+        other.reset(task, 0)
+        for action in once.actions:
+            other.observe()
+            expect_same(other.observe(), other.observe(), "observe() called again")
+            other.step(action)
+        expect_same(
+            other.observe(), once.observations[-1], f"'{task}', observed four times as often"
+        )
+        other.reset(task, 0)
+        for action in once.actions:
+            other.step(action)
+        expect_same(other.observe(), once.observations[-1], f"'{task}', observed at the end alone")
+
+
+def a_used_environment_equals_a_new_one(world: World) -> None:
+    """(task, seed, actions) determine every observation, whatever was done or drawn before."""
+    used = world.make()
+    for seed in (0, EVALUATION_SEEDS):
+        for task in first_and_last(used):
+            for other in first_and_last(used):
+                play(used, other, seed + 1)
+            with global_generators(1):
+                new = play(world.make(), task, seed)
+            with global_generators(2):
+                again = play(used, task, seed, new.actions)
+            for step, (expected, received) in enumerate(
+                zip(new.observations, again.observations, strict=True)
+            ):
+                where = f"'{task}', seed {seed}, after {step} steps"
+                expect_same(received, expected, f"{where}, in a used environment")
+            expect(again.done == new.done, f"'{task}', seed {seed}: step", f"{new.done}", "others")
+
+
+def seeds_decide(world: World) -> None:
+    """Not all seeds of a task give the same scene."""
+    environment = world.make()
+    for task in startable_tasks(environment):
+        scenes = []
+        for seed in SEEDS:
+            environment.reset(task, seed)
+            scenes.append(copy_of(environment.observe()))
+        alike = all(not differences(scene, scenes[0]) for scene in scenes[1:])
+        expect(not alike, f"'{task}' with the seeds {SEEDS}", "scenes that differ", "one scene")
+
+
+def step_says_whether_the_task_is_done(world: World) -> None:
+    """`step` returns a bool."""
+    environment = world.make()
+    for task in startable_tasks(environment):
+        for done in play(environment, task, 0).done:
+            expect(isinstance(done, bool | np.bool_), "step", "a bool", repr(done)[:80])
+
+
+def expert_obeys_the_action_convention(world: World) -> None:
+    """Actions of mode "delta" lie in [-1, 1], and those of grippers between closed and open.
+
+    Core clips disturbed actions of mode "delta" to [-1, 1]. All experts' actions that are played in
+    these tests must be finite and of shape (A).
+    """
+    environment = world.make()
+    if not has_expert(environment):
+        return
+    convention = environment.info.action
+    low = np.full(convention.dim, -1.0 if convention.mode == "delta" else -np.inf)
+    high = -low
+    for gripper in convention.grippers:
+        ends = sorted((gripper.closed, gripper.open))
+        low[gripper.dimension], high[gripper.dimension] = ends
+    for task in startable_tasks(environment):
+        for action in play(environment, task, 0).actions:
+            outside = (action < low - 1e-6) | (action > high + 1e-6)
+            names = [convention.names[d] for d in np.flatnonzero(outside)]
+            expect(
+                not names,
+                f"expert of '{task}', {', '.join(names)}",
+                f"{low[outside]} to {high[outside]}",
+                f"{action[outside]}",
+            )
+
+
+def expert_changes_nothing(world: World) -> None:
+    """The expert's action depends on the present state alone: asked again, it says the same."""
+    environment = world.make()
+    if not has_expert(environment):
+        return
+    for task in first_and_last(environment):
+        played = play(environment, task, 0)
+        environment.reset(task, 0)
+        for step, action in enumerate(played.actions):
+            for _ in range(2):
+                again = np.array(environment.expert(), np.float32)
+                where = f"expert of '{task}' at step {step}, asked again"
+                expect(np.array_equal(again, action), where, f"{action}", f"{again}")
+            environment.step(action)
+        what = f"'{task}', if the expert is asked twice"
+        expect_same(environment.observe(), played.observations[-1], what)
+
+
+def expert_succeeds(world: World) -> None:
+    """The expert does each task in at least one of three scenes, within the task's steps."""
+    environment = world.make()
+    if not has_expert(environment):
+        return
+    for name in startable_tasks(environment):
+        task, done = environment.tasks[name], False
+        for seed in SEEDS:
+            environment.reset(name, seed)
+            for _ in range(task.max_steps):
+                if done := bool(environment.step(np.array(environment.expert(), np.float32))):
+                    break
+            if done:
+                break
+        where = f"the expert at '{name}', with the seeds {SEEDS}"
+        expect(done, where, f"at least one success in {task.max_steps} steps", "none")
+
+
+def chains_are_of_known_tasks(world: World) -> None:
+    """If there are chains, the seed decides on the tasks, and each task can be begun."""
+    environment, other = world.make(), world.make()
+    try:
+        names = list(environment.begin_chain(0))
+    except DataError:
+        return
+    unknown = [name for name in names if name not in environment.tasks]
+    expect(bool(names) and not unknown, "begin_chain(0)", "tasks of self.tasks", f"{names}")
+    play(other, names[0], 1)
+    again = list(other.begin_chain(0))
+    expect(again == names, "begin_chain(0) in a used environment", f"{names}", f"{again}")
+    for name in names[:1]:
+        for each in (environment, other):
+            attempt(f"proceed('{name}')", "no error", partial(each.proceed, name))
+        received = copy_of(other.observe())
+        expect_fits(received, environment.info, f"'{name}' in a chain")
+        expect_same(received, environment.observe(), f"'{name}' in the chain of a used environment")
+
+
+def closes(world: World) -> None:
+    """`close` works in an environment that was never reset; in used ones it is always called."""
+    world.make()

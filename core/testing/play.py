@@ -1,0 +1,177 @@
+"""Episodes of an environment under test: how they are played, and how observations compare."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from core.environments.environment import Environment, Observation
+from core.episodes.episode import StoreInfo
+from core.errors import DataError
+from core.registry.hookspecs import Build
+from core.testing.common import attempt, expect
+
+# control steps of an episode in which observations are compared
+STEPS = 8
+
+
+@dataclass(frozen=True)
+class World:
+    """Builds environments for one check, and closes them after it.
+
+    build, config: as the plugin registers them.
+    """
+
+    build: Build
+    config: Any
+    built: list[Environment] = field(default_factory=list)
+
+    def make(self) -> Environment:
+        """Build another environment."""
+        environment: Environment = self.build(self.config)
+        if isinstance(environment, Environment):
+            self.built.append(environment)
+        return environment
+
+    def close(self) -> None:
+        """Close all environments that were built."""
+        for environment in self.built:
+            attempt("close()", "no error", environment.close)
+
+
+@dataclass(frozen=True)
+class Play:
+    """A few control steps: copies of all observations, the actions, and what `step` returned."""
+
+    observations: list[Observation] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    done: list[object] = field(default_factory=list)
+
+
+def play(
+    environment: Environment, task: str, seed: int, actions: Sequence[np.ndarray] | None = None
+) -> Play:
+    """Begin an episode and make a few control steps, until the task is done.
+
+    actions: those to take; default: the expert's, or random ones if there is no expert.
+    """
+    environment.reset(task, seed)
+    played = Play([copy_of(environment.observe())])
+    generator = np.random.default_rng(seed)
+    for step in range(STEPS if actions is None else len(actions)):
+        action = _natural_action(environment, generator) if actions is None else actions[step]
+        played.actions.append(action)
+        played.done.append(environment.step(action))
+        played.observations.append(copy_of(environment.observe()))
+        if played.done[-1]:
+            break
+    return played
+
+
+def _natural_action(environment: Environment, generator: np.random.Generator) -> np.ndarray:
+    """Return the expert's action (A), or a random one if there is no expert."""
+    convention = environment.info.action
+    try:
+        action = np.array(environment.expert(), np.float32)
+    except DataError:
+        return generator.uniform(-1, 1, convention.dim).astype(np.float32)
+    attempt("the expert", "a valid action", partial(convention.check, action))
+    return action
+
+
+def has_expert(environment: Environment) -> bool:
+    """Begin an episode; return whether the environment has an expert."""
+    environment.reset(startable_tasks(environment)[0], 0)
+    try:
+        environment.expert()
+    except DataError:
+        return False
+    return True
+
+
+def startable_tasks(environment: Environment) -> list[str]:
+    """Return the tasks with which an episode can begin; a chain alone may reach the others."""
+    names = []
+    for name in environment.tasks:
+        with suppress(DataError):
+            environment.reset(name, 0)
+            names.append(name)
+    return names
+
+
+def first_and_last(environment: Environment) -> list[str]:
+    """Return the first and the last of the tasks with which an episode can begin."""
+    names = startable_tasks(environment)
+    return [names[0], *names[1:][-1:]]
+
+
+def _arrays(observation: Observation) -> dict[str, np.ndarray]:
+    """Return all arrays of an observation by the words that messages call them."""
+    return {
+        **{f"image '{name}'": image for name, image in observation.images.items()},
+        "proprio": observation.proprio,
+        **{f"feature '{name}'": array for name, array in observation.features.items()},
+    }
+
+
+def copy_of(observation: Observation) -> Observation:
+    """Return a copy of an observation that the environment cannot change later."""
+    return Observation(
+        {name: np.array(image) for name, image in observation.images.items()},
+        np.array(observation.proprio),
+        {name: np.array(array) for name, array in observation.features.items()},
+    )
+
+
+def differences(first: Observation, second: Observation) -> list[str]:
+    """Name the arrays in which two observations differ."""
+    mine, others = _arrays(first), _arrays(second)
+    return [
+        name
+        for name in {**mine, **others}
+        if name not in mine
+        or name not in others
+        or not np.array_equal(mine[name], others[name], equal_nan=mine[name].dtype.kind == "f")
+    ]
+
+
+def expect_same(received: Observation, expected: Observation, what: str) -> None:
+    """Check that two observations agree bit by bit."""
+    names = differences(received, expected)
+    expect(not names, what, "the same observation", f"another {', '.join(names)}")
+
+
+def expect_fits(observation: Observation, info: StoreInfo, where: str) -> None:
+    """Check names, shapes and types of an observation, and that its numbers are finite."""
+    expected = {
+        **{f"image '{n}'": ((c.height, c.width, 3), "uint8") for n, c in info.cameras.items()},
+        "proprio": ((len(info.proprio),), "float32"),
+        **{f"feature '{name}'": (f.shape, f.dtype) for name, f in info.features.items()},
+    }
+    arrays = _arrays(observation)
+    names = f"{', '.join(expected)}, as `info` says"
+    expect(set(arrays) == set(expected), f"observation of {where}", names, ", ".join(arrays))
+    for name, (shape, dtype) in expected.items():
+        array = arrays[name]
+        received = f"{array.dtype} {array.shape}"
+        fits = (array.shape, array.dtype) == (shape, np.dtype(dtype))
+        expect(fits, f"{name} of {where}", f"{dtype} {shape}, as `info` says", received)
+    finite = bool(np.isfinite(observation.proprio).all())
+    expect(finite, f"proprio of {where}", "finite numbers", f"{observation.proprio}")
+
+
+@contextmanager
+def global_generators(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python and numpy in the block, and restore them after it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
