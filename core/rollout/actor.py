@@ -13,11 +13,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from core.contracts.batch import Batch
 from core.environments.environment import Observation
 from core.episodes.episode import StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
-from core.errors import ConfigError, DataError, did_you_mean
+from core.errors import ConfigError, PolicyError, did_you_mean
 from core.policy.assembly import restore_policy
 from core.policy.encoded import EncodedText, stack_text
 from core.policy.policy import Policy
@@ -25,6 +24,7 @@ from core.policy.state import PolicyState
 from core.policy.trained_state import read_state
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
+from core.rollout.observations import batch_of, raise_unless_fit
 from core.weights.checkpoint import Checkpoint, choose_checkpoint
 
 CACHED_INSTRUCTIONS = 256
@@ -77,14 +77,19 @@ class Actor:
     ) -> tuple[np.ndarray, PolicyState]:
         """Return action chunks (B H A) in units of `info.action`, and the next state.
 
-        There are B observations and B instructions, one for each row. Raises DataError if a feature
-        is missing from an observation, or if its shape or dtype differs from `info.features`.
+        There are B observations and B instructions, one for each row. Raises DataError, with a line
+        for each difference, if an observation is not as in the training data; PolicyError if an
+        action is not finite, so that no robot executes it.
         """
+        raise_unless_fit(observations, instructions, self.info)
         with torch.inference_mode():
-            batch = self._batch(observations, instructions)
-            text = stack_text([self.encode(instruction) for instruction in batch.instructions])
+            batch = batch_of(
+                observations, instructions, self.info, self.proprio_normalizer, self.embodiment
+            ).to(self.device)
+            text = stack_text([self.encode(instruction) for instruction in instructions])
             actions, state = self.policy.act(batch, state, text)
         chunks: np.ndarray = self.action_normalizer.unnormalize(actions.float().cpu().numpy())
+        self._raise_unless_finite(chunks, instructions)
         return chunks, state
 
     def check(self, info: StoreInfo) -> None:
@@ -95,46 +100,18 @@ class Actor:
         if mistakes := disagreements(self.info, info, "the policy"):
             raise ConfigError(mistakes)
 
-    def _batch(self, observations: Sequence[Observation], instructions: Sequence[str]) -> Batch:
-        """Return a batch (B 1 ...): one frame for each row, with normalised proprioception."""
-        images = {
-            name: np.stack([observation.images[name] for observation in observations])
-            for name in self.info.cameras
-        }
-        proprio = None  # stays None if the policy was trained without proprioception
-        if self.info.proprio:
-            measurements = np.stack([observation.proprio for observation in observations])
-            normalized = self.proprio_normalizer.normalize(measurements.astype(np.float32))
-            proprio = torch.from_numpy(normalized)[:, None]
-        batch = Batch(
-            images={
-                name: torch.from_numpy(frames)[:, None].movedim(-1, 2)
-                for name, frames in images.items()
-            },
-            instructions=instructions,
-            # empty, since `step` passes the encoded instructions to the policy separately
-            text_ids=torch.empty(len(observations), 0, dtype=torch.int64),
-            text_mask=None,
-            proprio=proprio,
-            features={name: self._feature(name, observations) for name in self.info.features},
-            embodiment=torch.full((len(observations),), self.embodiment),
+    def _raise_unless_finite(self, chunks: np.ndarray, instructions: Sequence[str]) -> None:
+        """Raise PolicyError if action chunks (B H A) hold NaN or infinity."""
+        is_broken = ~np.isfinite(chunks)
+        if not is_broken.any():
+            return
+        row = int(is_broken.any(axis=(1, 2)).argmax())
+        raise PolicyError(
+            f"{self.policy.boundary.name('policy_head')}: act returned NaN or infinity, in "
+            f"{is_broken[row].sum()} of {chunks[row].size} numbers for '{instructions[row]}'; "
+            f"no action is given out; choose another checkpoint than {self.checkpoint.folder}, "
+            "or mend the plugin"
         )
-        return batch.to(self.device)
-
-    def _feature(self, name: str, observations: Sequence[Observation]) -> torch.Tensor:
-        """Return a feature of all rows (B 1 ...), after checking its shape and dtype."""
-        feature = self.info.features[name]
-        arrays = []
-        for observation in observations:
-            array = observation.features.get(name)
-            if array is None or array.shape != feature.shape or array.dtype != feature.dtype:
-                actual = "nothing" if array is None else f"{array.dtype} {array.shape}"
-                raise DataError(
-                    f"feature '{name}': the environment shows {actual}, its info says {feature}; "
-                    "mend the environment"
-                )
-            arrays.append(array)
-        return torch.from_numpy(np.stack(arrays))[:, None]
 
 
 def load_actor(

@@ -4,7 +4,6 @@ import numpy as np
 
 from core.environments.environment import Observation
 from core.episodes.episode import StoreInfo
-from core.errors import DataError, did_you_mean
 from core.policy.state import PolicyState
 from core.rollout.actor import Actor
 
@@ -48,7 +47,9 @@ class LoadedPolicy:
         Apply the first action and call `act` again. If the robot is faster than the policy, apply
         the first few actions before the next call.
 
-        Raises DataError if the observation does not have the form of the training data.
+        Raises DataError, with a line for each difference, if the observation is not as in the
+        training data; PolicyError if an action is not finite. Nothing is returned then, and the
+        history of the attempt is as before.
         """
         chunk, self._state = self.step(observation, instruction, self._state)
         return chunk
@@ -61,32 +62,6 @@ class LoadedPolicy:
         self, observation: Observation, instruction: str, state: PolicyState
     ) -> tuple[np.ndarray, PolicyState]:
         """Return the next actions (H A), as `act` does, and the next state."""
-        self._check(observation)
         chunks, state = self._actor.step([observation], [instruction], state)
         chunk: np.ndarray = chunks[0]
         return chunk, state
-
-    def _check(self, observation: Observation) -> None:
-        """Raise DataError if a camera or the proprioception is missing or differs from training.
-
-        The same error is raised if the proprioception is not finite.
-        """
-        names = list(observation.images)
-        for name, camera in self.info.cameras.items():
-            image = observation.images.get(name)
-            expected = (camera.height, camera.width, 3)
-            if image is None:
-                raise DataError(f"observation: no camera '{name}'{did_you_mean(name, names)}")
-            if image.shape != expected or image.dtype != np.uint8:
-                raise DataError(
-                    f"observation: camera '{name}' shows {image.dtype} {image.shape}; "
-                    f"the policy was trained on uint8 {expected}"
-                )
-        count = len(self.info.proprio)
-        if count and np.shape(observation.proprio) != (count,):
-            raise DataError(
-                f"observation: proprio has shape {np.shape(observation.proprio)}; the policy was "
-                f"trained on ({count},): {', '.join(self.info.proprio)}"
-            )
-        if count and not np.isfinite(observation.proprio).all():
-            raise DataError(f"observation: proprio is not finite: {observation.proprio}")

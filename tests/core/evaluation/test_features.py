@@ -189,7 +189,7 @@ def test_a_feature_of_another_dtype_is_an_error(world: ModuleType, trained: Path
     wrong = {**observation.features, "depth": observation.features["depth"].astype(np.float32)}
     with pytest.raises(
         DataError,
-        match=r"feature 'depth': the environment shows float32 \(24, 24, 1\), its info says",
+        match=r"^observation: feature 'depth' shows float32 \(24, 24, 1\); .* trained on uint16",
     ):
         actor.step([replace(observation, features=wrong)], ["press"], actor.start(1))
 
@@ -198,7 +198,7 @@ def test_a_feature_that_is_missing_in_one_row_is_an_error(world: ModuleType, tra
     actor, observation = load_actor(trained), observation_of(world)
     lacking = replace(observation, features={"force": observation.features["force"]})
     with pytest.raises(
-        DataError, match=r"feature 'depth': the environment shows nothing, its info says uint16"
+        DataError, match=r"^observation 1: feature 'depth' shows nothing; .* trained on uint16"
     ):
         actor.step([observation, lacking], ["press", "press"], actor.start(2))
 

@@ -7,7 +7,7 @@ import torch
 
 from core.environments.environment import Observation
 from core.episodes.episode import Camera, Gripper
-from core.errors import CheckpointError, ConfigError
+from core.errors import CheckpointError, ConfigError, DataError, PolicyError
 from core.loading.opening import open_data
 from core.rollout.actor import load_actor
 from core.weights.checkpoint import checkpoints, choose_checkpoint
@@ -103,6 +103,33 @@ def test_a_row_that_forgets_acts_as_at_the_start_and_its_draws_go_on(trained):
     np.testing.assert_array_equal(mixed[0], without_memory[0])
     np.testing.assert_array_equal(mixed[1], with_memory[1])
     assert forgetful.keys == state.keys == [(7, 1), (8, 1)]
+
+
+def test_no_action_that_is_not_finite_is_given_out(trained):
+    actor, (first, second) = load_actor(trained), observations(2, steps=2)
+    act = actor.policy.policy_head.act
+
+    def broken(context, state, generator):
+        actions, state = act(context, state, generator)
+        actions[1, 0, 0] = float("nan")
+        return actions, state
+
+    _, state = actor.step(first, ["red", "blue"], actor.start(2))
+    actor.policy.policy_head.act = broken
+    message = (
+        r"^policy_head 'lstm' of plugin 'plugins\.heads\.lstm' \(joinery \S+\): act returned "
+        r"NaN or infinity, in 1 of 9 numbers for 'blue'; no action is given out; .*step_00000004"
+    )
+    with pytest.raises(PolicyError, match=message) as caught:
+        actor.step(second, ["red", "blue"], state)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_of_another_dtype_is_refused(trained):
+    actor, ((first,),) = load_actor(trained), observations(1)
+    pictures = {name: image / np.float32(255) for name, image in first.images.items()}
+    with pytest.raises(DataError, match=r"shows float32 .*multiply it by 255"):
+        actor.step([replace(first, images=pictures)], ["red"], actor.start(1))
 
 
 def test_an_instruction_is_encoded_once(trained):
