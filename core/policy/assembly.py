@@ -207,7 +207,7 @@ def _check_attention(recipe: Recipe, backbone: Backbone, action_tokens: ActionTo
 
 def _components(recipe: Recipe) -> dict[str, str]:
     """Return what messages call the component of each part and head, with its plugin."""
-    sections: dict[str, Part] = {**recipe.parts}
+    sections = {str(kind): part for kind, part in recipe.parts.items()}
     sections |= {f"auxiliary/{label}": part for label, part in recipe.auxiliary.items()}
     return {
         name: f"'{part.component.name}' of plugin {part.component.plugin}"

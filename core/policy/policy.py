@@ -401,3 +401,9 @@ class Policy(nn.Module):
 def _owner(head: str) -> str:
     """Return the name of a head in the names of its terms, from its name in the policy."""
     return head if head == "policy_head" else f"auxiliary/{head}"
+
+
+def owner_of(term: str) -> str:
+    """Return the part that returned a term of the loss: a kind of part, or "auxiliary/<label>"."""
+    *part, _ = term.split("/")
+    return "/".join(part[:2]) if part[:1] == ["auxiliary"] else (part or ["policy_head"])[0]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -155,13 +156,12 @@ def joint_table(metrics: Metrics) -> JointTable | None:
     return JointTable(first_step, last_step, rows)
 
 
-def _to_number(name: str, value: float) -> float:
-    """Return a value as a float, or as an int if it is a count.
+def _to_number(name: str, value: float | None) -> float:
+    """Return a value as a float, or as an int if it is a count; null stands for NaN.
 
     Raises ValueError or OverflowError if a count is not finite, and ValueError if the name holds a
     lone surrogate: half a character, which JSON can hold but UTF-8 cannot.
     """
     name.encode()
-    if name.rpartition("/")[2] in COUNTS:
-        return int(value)
-    return float(value)
+    number = nan if value is None else float(value)
+    return int(number) if name.rpartition("/")[2] in COUNTS else number

@@ -19,7 +19,7 @@ from core.errors import DataError, did_you_mean
 
 
 def raise_unless_fit(
-    observations: Sequence[Observation], instructions: Sequence[str], info: StoreInfo
+    observations: Sequence[Observation], instructions: Sequence[Any], info: StoreInfo
 ) -> None:
     """Raise DataError unless observations and instructions are as in the training data.
 

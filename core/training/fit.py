@@ -28,6 +28,7 @@ from core.training.carrying import gather, state_before
 from core.training.joint_table import JointTable, render
 from core.training.monitors import NO_CALLBACKS, Callbacks
 from core.training.optimizer import set_learning_rate
+from core.training.rehearsal import rehearse
 from core.training.reporting import (
     Display,
     MetricsLog,
@@ -121,12 +122,14 @@ def fit(run: Run, first: int) -> int:
             # -------------------------------------------------------------------- the training step
             for micro in range(config.accumulation):
                 batch = next(batches)
+                if done == first and micro == 0:
+                    rehearse(fabric, run.policy, batch)
                 key = (TRAINING, config.seed, done, rank, micro)
                 generator = Generator.shared(key, fabric.device)
                 state = state_before(run.policy.policy_head, run.carried[micro], batch)
                 with fabric.no_backward_sync(run.module, enabled=micro < config.accumulation - 1):
                     losses, run.carried[micro] = run.module(batch, generator, state, counted_losses)
-                    run.stages.check(done, losses["total"])
+                    run.stages.check(done, losses)
                     fabric.backward(losses["total"] / config.accumulation)
                 micro_batches.append((losses, batch.episodes))
             gradient_norm = fabric.clip_gradients(
@@ -156,7 +159,7 @@ def after_step(run: Run, step: int) -> None:
         _report_losses(run)
     run.newest_validation = None
     if run.validation is not None and (is_last or step % config.validate_every == 0):
-        run.newest_validation = _validate(run, run.validation, step)
+        run.newest_validation = _validate_or_save(run, run.validation, step)
     if is_last or step % config.checkpoint_every == 0:
         _save(run, step)
 
@@ -200,6 +203,19 @@ def _report_losses(run: Run) -> None:
     _write(run, newest_step, timings)
 
 
+def _validate_or_save(run: Run, held_out: Loader, step: int) -> Validation:
+    """Validate the policy; if that fails, save the weights first, since they are good.
+
+    If there are several processes, the others would wait for this one, so nothing is saved.
+    """
+    try:
+        return _validate(run, held_out, step)
+    except Exception:
+        if run.fabric.world_size == 1:
+            _save(run, step)
+        raise
+
+
 def _validate(run: Run, held_out: Loader, step: int) -> Validation:
     """Validate the policy on the held-out episodes; write and print the validation errors."""
     fabric = run.fabric
@@ -214,14 +230,11 @@ def _validate(run: Run, held_out: Loader, step: int) -> Validation:
         metrics[f"validation/error/{task}"] = error
     _write(run, step, metrics)
     _write(run, step, run.callbacks.after_validation(step, metrics))
-    side = "below" if validation.improvement > 0 else "above"
-    line = (
-        f"step {step}: validation error {validation.error:.4f}, best constant action per task "
-        f"{validation.constant:.4f}: {abs(validation.improvement):.0%} {side}"
-    )
-    if validation.head_error is not None:
-        line += f"; the policy head's own figure {validation.head_error:.4f}"
-    run.console.print(line, soft_wrap=True)
+    line = f"step {step}: {validation}"
+    if not math.isfinite(validation.selection_error):
+        head = run.policy.boundary.name("policy_head")
+        line += f"; not finite, so this checkpoint is never the best: look at {head}"
+    run.console.print(line, soft_wrap=True, markup=False)
     return validation
 
 

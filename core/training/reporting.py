@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from lightning_fabric import Fabric
@@ -40,8 +41,12 @@ class MetricsLog:
         self.loggers = loggers
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line to metrics.jsonl, and give the values to the loggers."""
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        """Append one line to metrics.jsonl, and give the values to the loggers.
+
+        JSON has no NaN and no infinity, so null stands for a value that is not finite.
+        """
+        numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self.file.write(json.dumps({"step": step, **numbers}, allow_nan=False) + "\n")
         self.loggers.log(step, values)
 
     def flush(self) -> None:
@@ -111,12 +116,30 @@ class Readings:
         """
         if not self.pending:
             return []
+        _raise_unless_same_terms(fabric, self.pending)
         # one row of values for all steps, because steps of two stages may have different losses
         values = [value for reading in self.pending for value in reading.values.values()]
         row = torch.stack([value.detach().float() for value in values])
         numbers = iter(torch.as_tensor(fabric.all_reduce(row, reduce_op="mean")).tolist())
         readings, self.pending = self.pending, []
         return [(reading, {name: next(numbers) for name in reading.values}) for reading in readings]
+
+
+def _raise_unless_same_terms(fabric: Fabric, readings: Sequence[Reading]) -> None:
+    """Raise TrainingError if the processes have different terms, which cannot be averaged.
+
+    `StagedTraining.check` makes sure that the terms of a process stay the same.
+    """
+    if fabric.world_size == 1:
+        return
+    names = " ".join(f"{reading.step}:{name}" for reading in readings for name in reading.values)
+    own = torch.tensor(crc32(names.encode()), device=fabric.device)
+    if len(set(torch.as_tensor(fabric.all_gather(own)).tolist())) > 1:
+        terms = ", ".join(readings[-1].values)
+        raise TrainingError(
+            f"step {readings[-1].step}: the processes have different terms of the loss, this one "
+            f"{terms}; mend the plugin that returns a term in some batches alone"
+        )
 
 
 def raise_if_not_finite(

@@ -6,6 +6,7 @@ shown that it uses its observations.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import isfinite, nan
 
 import torch
 from lightning_fabric import Fabric
@@ -36,13 +37,28 @@ class Validation:
 
     @property
     def selection_error(self) -> float:
-        """The error that decides which checkpoint is the best: the lowest error wins."""
-        return self.error if self.head_error is None else self.head_error
+        """The error that decides which checkpoint is the best: the lowest error wins.
+
+        It is NaN, which never wins, if one of the errors is not finite.
+        """
+        chosen = self.error if self.head_error is None else self.head_error
+        return chosen if isfinite(self.error) and isfinite(chosen) else nan
 
     @property
     def improvement(self) -> float:
         """How far `error` lies below `constant`, as a fraction of `constant`."""
         return 1.0 - self.error / self.constant if self.constant else 0.0
+
+    def __str__(self) -> str:
+        side = "below" if self.improvement > 0 else "above"
+        line = (
+            f"validation error {self.error:.4f}, best constant action per task {self.constant:.4f}"
+        )
+        if isfinite(self.error):
+            line += f": {abs(self.improvement):.0%} {side}"
+        if self.head_error is not None:
+            line += f"; the policy head's own figure {self.head_error:.4f}"
+        return line
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """metrics.jsonl becomes series and the joint-training table."""
 
 import json
+import math
 
 import pytest
 
@@ -92,3 +93,14 @@ def test_one_term_is_no_list_of_terms(tmp_path):
         '{"step": 1, "loss": 3, "pose": 3, "gradient_norm": 1}\n', encoding="utf-8"
     )
     assert loss_terms(read_metrics(tmp_path / "m")) == {}
+
+
+def test_null_stands_for_a_figure_that_is_not_finite(tmp_path):
+    lines = ['{"step": 1, "validation/error": 0.5}\n', '{"step": 2, "validation/error": null}\n']
+    (tmp_path / "m").write_text("".join(lines))
+    series = read_metrics(tmp_path / "m")["validation/error"]
+    assert series.values[0] == 0.5
+    assert math.isnan(series.last)
+    (tmp_path / "m").write_text('{"step": 1, "joint/backbone/parameters": null}\n')
+    with pytest.raises(DataError, match="no measurement"):
+        read_metrics(tmp_path / "m")

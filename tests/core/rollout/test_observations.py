@@ -107,7 +107,7 @@ def test_all_differences_of_all_rows_are_lines() -> None:
     fits = Observation({"front": image, "wrist": image}, NUMBERS, {"force": force})
     misfit = Observation({"front": image, "wrst": image}, NUMBERS[:1], {"force": force[:3]})
     with pytest.raises(DataError) as caught:
-        raise_unless_fit([fits, misfit], ["reach", None], info)  # type: ignore[list-item]
+        raise_unless_fit([fits, misfit], ["reach", None], info)
     assert [line.partition(";")[0] for line in str(caught.value).splitlines()] == [
         "observation 1: no camera 'wrist'",
         "observation 1: proprio has shape (1,)",

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.errors import PolicyError
 from core.training import fit as fit_module
-from core.weights.checkpoint import checkpoints
+from core.weights.checkpoint import checkpoints, choose_checkpoint
 from tests.core.training.runs import metrics, run_two_processes, train
 
 PARTS = (
@@ -201,3 +202,45 @@ def test_two_processes_train_as_one_does(recipe_file, tmp_path):
     np.testing.assert_allclose(
         together[4]["validation/error"], alone[4]["validation/error"], rtol=0.05
     )
+
+
+def test_a_validation_that_is_not_finite_costs_no_weights_and_is_never_the_best(
+    recipe_file, tmp_path, monkeypatch, capsys
+):
+    from plugins.heads.lstm import LSTMHead
+
+    original, calls = LSTMHead.forward, []
+
+    def poisoned(self, context, generator):
+        actions = original(self, context, generator)
+        if not torch.is_grad_enabled():
+            calls.append(1)
+        return actions * (math.nan if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(LSTMHead, "forward", poisoned)
+    monkeypatch.setattr(fit_module, "rehearse", lambda *_: None)
+    folder = tmp_path / "run"
+    settings = ["train.validate_every=2", "data.validation_episodes=1"]
+    assert train(recipe_file, folder, *settings) == 0
+    errors = {c.step: c.state["validation_error"] for c in checkpoints(folder)}
+    assert errors[6] is None
+    assert errors[2] is not None
+    assert choose_checkpoint(folder, "last").step == 6
+    assert choose_checkpoint(folder, "best").step == 2
+    assert metrics(folder)[6]["validation/error"] is None
+    assert "NaN" not in (folder / "metrics.jsonl").read_text()
+    shown = capsys.readouterr().out
+    assert "step 6: validation error nan" in shown
+    assert "never the best: look at policy_head 'lstm' of plugin" in shown
+    assert "nan%" not in shown
+
+
+def test_a_validation_that_fails_costs_no_weights(recipe_file, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise PolicyError("a fault in validation")
+
+    monkeypatch.setattr(fit_module, "validate", fail)
+    settings = ["train.checkpoint_every=6", "train.validate_every=3"]
+    assert train(recipe_file, tmp_path / "run", *settings) == 1
+    assert [c.step for c in checkpoints(tmp_path / "run")] == [3]
+    assert capsys.readouterr().err == "error: a fault in validation\n"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import tensor
+from torch import stack, tensor
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, TrainingError
 from core.training.monitors import Loggers
 from core.training.reporting import Display, MetricsLog, Readings
 
@@ -83,3 +83,48 @@ def test_on_a_terminal_the_display_is_a_bar():
     display.close()
     assert "50/100" in out.getvalue()
     assert "loss 0.5000" in out.getvalue()
+
+
+def test_metrics_are_json_even_if_a_figure_is_not_finite(tmp_path):
+    log = MetricsLog(tmp_path, 0, Loggers({}, Console(quiet=True)))
+    log.write(1, {"loss": float("nan"), "gradient_norm": float("inf"), "pose": 0.5})
+    log.close("finished")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (tmp_path / "metrics.jsonl").read_text()
+    written = json.loads(text, parse_constant=refuse)
+    assert written == {"step": 1, "loss": None, "gradient_norm": None, "pose": 0.5}
+
+
+class TwoProcesses:
+    """Stands in for Fabric in the first of two processes.
+
+    other: what the second process has gathered.
+    """
+
+    world_size, device = 2, "cpu"
+
+    def __init__(self, other):
+        self.other = other
+
+    def all_gather(self, x):
+        self.own = x
+        return stack([x, x if self.other is None else self.other])
+
+    def all_reduce(self, row, reduce_op):
+        return row
+
+
+def test_processes_with_different_terms_are_refused():
+    def readings_of(names):
+        readings = Readings()
+        readings.record(1, [({name: tensor(1.0) for name in names}, [])], None, 1.0)
+        return readings
+
+    first, second = TwoProcesses(None), TwoProcesses(None)
+    assert readings_of(["total", "action"]).read(first)
+    assert readings_of(["total", "action", "smooth"]).read(second)
+    with pytest.raises(TrainingError, match="step 1: the processes have different terms"):
+        readings_of(["total", "action"]).read(TwoProcesses(second.own))

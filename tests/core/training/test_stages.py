@@ -8,8 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.errors import ConfigError
+from core.training.stages import StagedTraining
 from core.weights.checkpoint import checkpoint_folder
 from tests.core.training.runs import metrics, run_two_processes, train
+from tests.strangers import build
 
 AUXILIARY = """[[auxiliary]]
 name = "discrete"
@@ -155,3 +158,29 @@ def test_a_stage_of_parts_without_weights_is_refused_before_training(staged, tmp
     captured = capsys.readouterr()
     assert "train.stages.1.parts: without weights in this recipe: projections" in captured.err
     assert "step 1" not in captured.out
+
+
+@pytest.mark.parametrize("steps", [(3,), (1, 2)], ids=["comes", "goes"])
+def test_a_term_that_comes_and_goes_is_refused(recipe_file, tmp_path, capsys, monkeypatch, steps):
+    from plugins.heads.lstm import LSTMHead
+
+    original, calls = LSTMHead.loss, []
+
+    def changing(self, context, batch, generator):
+        calls.append(1)
+        terms = original(self, context, batch, generator)
+        return {**terms, "smooth": terms["pose"]} if len(calls) in steps else terms
+
+    monkeypatch.setattr(LSTMHead, "loss", changing)
+    assert train(recipe_file, tmp_path / "run", "train.checkpoint_every=1") == 1
+    state = "new" if steps == (3,) else "missing"
+    shown = capsys.readouterr().err
+    assert f"step 3: the term 'smooth' of the loss is {state}; mend the plugin" in shown
+    assert shown.startswith("error: policy_head 'lstm' of plugin 'plugins.heads.lstm' (joinery ")
+    assert checkpoint_folder(tmp_path / "run", 2).exists()
+
+
+def test_a_policy_that_learns_nothing_is_refused(load, tmp_path):
+    stages = StagedTraining(build(tmp_path, 'name = "mlp"'), load().train)
+    with pytest.raises(ConfigError, match=r"^train: the losses move no part; let a part train"):
+        stages.check(0, {"total": torch.zeros(()), "action": torch.zeros(())})
