@@ -3,7 +3,7 @@
 docs/walkthrough.ipynb walks through it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -121,6 +121,8 @@ def load_policy(
     run: str | Path,
     checkpoint: Literal["last", "best"] | int = "last",
     store: str | None = None,
+    *,
+    moved: Mapping[str, str] | None = None,
 ) -> LoadedPolicy:
     """Load the policy of a run, ready to act.
 
@@ -128,14 +130,20 @@ def load_policy(
         after which it was saved, 2000 for example.
     store: for a policy that was trained on several stores, the name of one of them; the policy's
         actions are in that store's units. Default: the first store of the recipe.
+    moved: {former place of a file or folder that the recipe names: its place now}, if the weights
+        of a frozen part have moved. The data are not needed.
 
     Raises CheckpointError, or ConfigError if a plugin is missing or `store` is unknown.
     """
-    return LoadedPolicy(load_actor(Path(run), checkpoint, store))
+    return LoadedPolicy(load_actor(Path(run), checkpoint, store, moved=moved))
 
 
 def evaluate(
-    run: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    output: str | Path | None = None,
+    moved: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Let a run's policy act in the environment of its recipe, and count its successes.
 
@@ -146,12 +154,14 @@ def evaluate(
     overrides: changes to the recipe's [evaluate] and [environment], "evaluate.episodes=5" for
         example.
     output: folder of the results; default: RUN/evaluation.
+    moved: {former place of a file or folder that the recipe names: its place now}.
 
     Raises ConfigError, DataError or CheckpointError.
     """
     _raise_if_text(overrides)
-    recipe = load_recipe_of_run(Path(run), overrides, load_plugins())
-    return evaluate_run(Path(run), recipe, Console(), Path(output) if output else None)
+    recipe = load_recipe_of_run(Path(run), overrides, load_plugins(), moved=moved)
+    folder = Path(output) if output else None
+    return evaluate_run(Path(run), recipe, Console(), folder, moved)
 
 
 def _raise_if_text(overrides: Sequence[str]) -> None:

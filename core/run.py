@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.commands.command import command
+from core.commands.command import add_moved, command
+from core.errors import ConfigError
 
 if TYPE_CHECKING:
     from core.recipe.recipe import Recipe
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in the output folder"
     )
+    add_moved(parser)
     parser.add_argument(
         "--with-changes",
         action="store_true",
@@ -54,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
     # Libraries are imported only now, so that --help is quick. Fabric is imported even later, after
     # the recipe has been checked, so that a mistake in the recipe is reported sooner.
+    from core.recipe.places import find_places, parse_moved
     from core.recipe.recipe import load_recipe
     from core.registry.catalogue import load_plugins
 
@@ -61,6 +64,10 @@ def main(argv: list[str] | None = None) -> int:
     folder = arguments.output or Path("runs") / arguments.recipe.stem
     if arguments.output is None and arguments.recipe.name == "recipe.toml":
         folder = arguments.recipe.parent  # the recipe is in the folder of a run: continue that run
+    if arguments.resume:
+        recipe = find_places(recipe, folder, parse_moved(arguments.moved))
+    elif arguments.moved:
+        raise ConfigError("moved: places of a run are given with --resume; a recipe names its own")
 
     import torch
     from lightning_fabric.utilities.rank_zero import rank_zero_only

@@ -1,7 +1,7 @@
 """What the commands share: how errors end a command, and types of arguments."""
 
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -40,6 +40,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"expected a whole number above zero, got '{text}'")
     return int(text)
+
+
+def add_moved(parser: ArgumentParser) -> None:
+    """Add the option --moved OLD=NEW, which may be repeated."""
+    parser.add_argument(
+        "--moved",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="where a file or folder that the run's recipe names is now; may be repeated",
+    )
 
 
 def checkpoint_name(text: str) -> Literal["last", "best"] | int:

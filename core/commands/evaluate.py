@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from core.commands.command import checkpoint_name, command
+from core.commands.command import add_moved, checkpoint_name, command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help="folder of the results; default: RUN/evaluation"
     )
+    add_moved(parser)
     return parser
 
 
@@ -45,11 +46,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     overrides = [*arguments.overrides, *_options_as_overrides(arguments)]
 
+    from core.recipe.places import parse_moved
     from core.recipe.recipe import load_recipe_of_run
     from core.recipe.sections import EvaluateConfig
     from core.registry.catalogue import load_plugins
 
-    recipe = load_recipe_of_run(arguments.run, overrides, load_plugins(), arguments.environment)
+    moved = parse_moved(arguments.moved)
+    recipe = load_recipe_of_run(
+        arguments.run, overrides, load_plugins(), arguments.environment, moved
+    )
     checkpoint = arguments.checkpoint
 
     from rich.console import Console
@@ -62,15 +67,13 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
     if recipe.environment is None:
         folder = arguments.output or arguments.run / "evaluation"
-        evaluate_offline(
-            arguments.run, recipe, folder, "last" if checkpoint is None else checkpoint
-        )
+        evaluate_offline(arguments.run, recipe, folder, checkpoint or "last", moved)
         show_held_out(folder, console)
         return 0
     if checkpoint is not None:
         settings = recipe.evaluate or EvaluateConfig()
         recipe = replace(recipe, evaluate=replace(settings, checkpoint=checkpoint))
-    show(evaluate(arguments.run, recipe, console, arguments.output), console)
+    show(evaluate(arguments.run, recipe, console, arguments.output, moved), console)
     return 0
 
 

@@ -8,7 +8,7 @@ policy.safetensors holds the weights that transformers does not know.
 import argparse
 from pathlib import Path
 
-from core.commands.command import checkpoint_name, command
+from core.commands.command import add_moved, checkpoint_name, command
 from core.errors import JoineryError
 
 
@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="which of the run's checkpoints: last, best, or its step; default: last",
     )
+    add_moved(parser)
     return parser
 
 
@@ -38,9 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         raise JoineryError(f"{arguments.out}: is there already; name another or remove it")
 
     from core.policy.publishing import export_checkpoint, export_folder
+    from core.recipe.places import parse_moved
     from core.rollout.actor import load_actor
 
-    policy = load_actor(arguments.run, arguments.checkpoint, exact=True).policy
+    moved = parse_moved(arguments.moved)
+    policy = load_actor(arguments.run, arguments.checkpoint, exact=True, moved=moved).policy
     export = export_checkpoint if arguments.out.suffix == ".ckpt" else export_folder
     export(policy, arguments.out)
     print(f"exported to {arguments.out}")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -38,20 +38,27 @@ from core.rollout.results import ChainResult, EpisodeResult, Evaluation
 from core.rollout.runner import run_rollouts
 
 
-def evaluate(run: Path, recipe: Recipe, console: Console, output: Path | None = None) -> Evaluation:
+def evaluate(
+    run: Path,
+    recipe: Recipe,
+    console: Console,
+    output: Path | None = None,
+    moved: Mapping[str, str] | None = None,
+) -> Evaluation:
     """Evaluate the policy of a run; [environment] and [evaluate] of its recipe say how.
 
     If the process was killed, the same call continues the evaluation where it stopped.
 
     output: folder for results.json, episodes.jsonl, rollouts/ and predictions.npz; default:
         RUN/evaluation.
+    moved: {former place of a file or folder: its place now}, for building the policy.
 
     Raises ConfigError if the environment does not fit the policy or the recipe, and DataError if
     the folder holds another evaluation.
     """
     settings, folder = recipe.evaluate or EvaluateConfig(), output or run / "evaluation"
     environment = describe_environment(recipe)
-    actor = load_actor(run, settings.checkpoint, settings.store)
+    actor = load_actor(run, settings.checkpoint, settings.store, moved=moved)
     actor.check(environment.info)
     if assumed := actor.info.assumed:
         console.print(f"warning: assumed about the training data: {', '.join(assumed)}")

@@ -5,6 +5,7 @@ is all that recordings can tell.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ def evaluate_offline(
     recipe: Recipe,
     output: Path | None = None,
     checkpoint: Literal["last", "best"] | int = "last",
+    moved: Mapping[str, str] | None = None,
 ) -> HeldOutErrors:
     """Predict the actions of held-out episodes, and write predictions.npz and held_out.json.
 
@@ -32,12 +34,16 @@ def evaluate_offline(
 
     output: folder for the files; default: RUN/evaluation.
     checkpoint: which of the run's checkpoints predicts: "last", "best", or the step of one.
+    moved: {former place of a file or folder: its place now}, for building the policy.
 
     Raises ConfigError if the recipe holds nothing out, and DataError for missing or damaged data.
     """
     folder = output or run / "evaluation"
     errors = write_predictions(
-        load_actor(run, checkpoint), recipe, folder / "predictions.npz", most=MOST_EPISODES
+        load_actor(run, checkpoint, moved=moved),
+        recipe,
+        folder / "predictions.npz",
+        most=MOST_EPISODES,
     )
     plain = {
         "names": list(errors.names),

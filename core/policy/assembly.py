@@ -39,7 +39,7 @@ from core.policy.projections import build_projection
 from core.policy.quantization import quantize
 from core.policy.recomputation import recompute_blocks
 from core.policy.trained_state import read_state
-from core.recipe.recipe import PARTS, Part, Recipe, load_recipe
+from core.recipe.recipe import PARTS, Part, Recipe, load_recipe_of_run
 from core.recipe.sections import AugmentationConfig
 from core.registry.catalogue import load_plugins
 from core.registry.components import call_build, missing_arguments
@@ -130,7 +130,7 @@ def restore_policy(recipe: Recipe, checkpoint: Checkpoint, *, exact: bool = Fals
 
 def _restore(run: Path, checkpoint: Checkpoint) -> Policy:
     """Build the policy of another run, with adapters merged into its weights."""
-    recipe = load_recipe(run / "recipe.toml", [], load_plugins(), for_acting=True)
+    recipe = load_recipe_of_run(run, [], load_plugins())
     policy = restore_policy(recipe, checkpoint, exact=True)
     for kind in PARTS:
         merge_adapters(getattr(policy, kind))

@@ -64,22 +64,30 @@ def load_frozen_weights(policy: Policy, recipe: Recipe, restore: Restore, kept: 
         policy.load_state_dict(tensors, strict=False)
         found = {name.partition(".")[0] for name in tensors}
         names = [name for name in names if name not in found]
-    _load_sources(policy, recipe, restore, [n for n in names if recipe.start.begins_anew(n)])
-    if not all(map(recipe.start.begins_anew, names)):
-        _start(policy, recipe, restore)
+    try:
+        _load_sources(policy, recipe, restore, [n for n in names if recipe.start.begins_anew(n)])
+        if not all(map(recipe.start.begins_anew, names)):
+            _start(policy, recipe, restore)
+    except ConfigError as error:
+        advice = "the run's checkpoints leave these weights out: if their source has moved, say so"
+        raise ConfigError(
+            [*error.mistakes, f"{advice} by --moved OLD=NEW (in Python, moved={{OLD: NEW}})"]
+        ) from None
 
 
 def keep_frozen_weights(policy: Policy, recipe: Recipe, kept: Path) -> None:
     """Write a policy's frozen weights that come from another run, so that that run may go.
 
-    Quantised weights are not written: they are read from that run again.
+    With `train.keep_frozen`, those that were published are written, too. Quantised weights are not:
+    they are read from their source again.
     """
     parts = {name: part for _, name, part in parts_and_heads(recipe)}
     state = policy.state_dict()
     tensors = {}
     for name in sorted(policy.frozen_weights.names):
         part = name.partition(".")[0]
-        if _comes_from_run(recipe, part) and parts[part].settings.quantize is None:
+        is_kept = recipe.train.keep_frozen or _comes_from_run(recipe, part)
+        if is_kept and parts[part].settings.quantize is None:
             tensors[name.replace(BASE_LAYER, "")] = state[name].detach().cpu().contiguous().clone()
     if not tensors:
         return

@@ -11,6 +11,7 @@ from core.recipe.sections import EvaluateConfig, StoreConfig
 # keys that may change when a run is resumed, because the weights do not depend on them
 FREE_ON_RESUME = {
     "train.keep_last",
+    "train.keep_frozen",
     "train.log_every",
     "train.validate_every",
     "train.checkpoint_every",

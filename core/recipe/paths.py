@@ -1,6 +1,7 @@
-"""Makes the relative paths of a recipe absolute."""
+"""The files and folders that a recipe names: all of them at once, and relative paths."""
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -8,75 +9,76 @@ if TYPE_CHECKING:
     from core.recipe.recipe import Choice, Part, Recipe
 
 T = TypeVar("T")
+# (key, value) -> value; the value is a Path, or a string that may be a name on the hub instead
+Change = Callable[[str, Path | str], Path | str]
 
 
-@dataclass(frozen=True)
-class RecipePaths:
-    """Makes relative paths absolute.
+def with_absolute_paths(recipe: "Recipe", folder: Path, overridden_keys: set[str]) -> "Recipe":
+    """Return the recipe with absolute paths; see `absolute_from` for the other two arguments."""
+    return change_places(recipe, absolute_from(folder, overridden_keys))
+
+
+def absolute_from(folder: Path, overridden_keys: set[str]) -> Change:
+    """Return the change that makes relative paths absolute.
 
     folder: the recipe's folder; the paths in the recipe are relative to it.
     overridden_keys: keys that the command line has set; their paths are relative to the current
         folder.
     """
 
-    folder: Path
-    overridden_keys: set[str]
+    def absolute(key: str, value: Path | str) -> Path | str:
+        path = (Path.cwd() if key in overridden_keys else folder) / value
+        if isinstance(value, Path):
+            return path
+        return str(path.absolute()) if path.exists() else value
 
-    def start_of(self, key: str) -> Path:
-        """Return the folder to which the path under a key is relative."""
-        return Path.cwd() if key in self.overridden_keys else self.folder
-
-    def hub_or_path(self, name: str, key: str) -> str:
-        """Return `name` as an absolute path if that path exists, else unchanged as a hub name."""
-        path = self.start_of(key) / name
-        return str(path.absolute()) if path.exists() else name
-
-    def of_config(self, config: T, section: str, start: Path | None = None) -> T:
-        """Return a configuration with absolute paths.
-
-        start: the folder to which each value of type Path is relative; default: the folder that
-            `start_of` returns for its key.
-        """
-        changes: dict[str, Any] = {}
-        for f in fields(config):  # type: ignore[arg-type]
-            key, value = f"{section}.{f.name}", getattr(config, f.name)
-            key_start = start or self.start_of(key)
-            if isinstance(value, Path):
-                changes[f.name] = key_start / value
-            elif isinstance(value, str) and f.metadata.get("located"):
-                changes[f.name] = self.hub_or_path(value, key)
-            elif isinstance(value, tuple) and any(is_dataclass(entry) for entry in value):
-                changes[f.name] = tuple(self.of_config(entry, key, key_start) for entry in value)
-        return replace(config, **changes)  # type: ignore[type-var]
-
-    def of_choice(self, choice: "Choice", section: str) -> "Choice":
-        """Return a component, for example an environment, with absolute paths in its settings."""
-        return replace(choice, config=self.of_config(choice.config, section))
-
-    def of_part(self, part: "Part", section: str) -> "Part":
-        """Return a part with absolute paths in its configuration and in `pretrained`."""
-        settings = part.settings
-        if isinstance(settings.pretrained, str):
-            source = self.hub_or_path(settings.pretrained, f"{section}.pretrained")
-            settings = replace(settings, pretrained=source)
-        return replace(part, config=self.of_config(part.config, section), settings=settings)
+    return absolute
 
 
-def with_absolute_paths(recipe: "Recipe", folder: Path, overridden_keys: set[str]) -> "Recipe":
-    """Return the recipe with absolute paths; see `RecipePaths` for the other two arguments."""
-    paths = RecipePaths(folder, overridden_keys)
-    environment = recipe.environment
-    if environment is not None:
-        environment = paths.of_choice(environment, "environment")
+def change_places(recipe: "Recipe", change: Change) -> "Recipe":
+    """Return the recipe with every path, and every name that may be a path, as `change` makes it.
+
+    `change` gets the dotted key, "text_encoder.model" for example, and the value. For a key that
+    holds several tables, such as [[data.stores]], all their paths have the key of the tables.
+    """
+
+    def of_choice(choice: "Choice", section: str) -> "Choice":
+        return replace(choice, config=change_config(choice.config, section, change))
+
     return replace(
         recipe,
-        data=paths.of_config(recipe.data, "data"),
-        start=paths.of_config(recipe.start, "start"),
-        optimizer=paths.of_choice(recipe.optimizer, "optimizer"),
-        parts={kind: paths.of_part(part, kind) for kind, part in recipe.parts.items()},
+        data=change_config(recipe.data, "data", change),
+        start=change_config(recipe.start, "start", change),
+        optimizer=of_choice(recipe.optimizer, "optimizer"),
+        parts={kind: change_part(part, kind, change) for kind, part in recipe.parts.items()},
         auxiliary={
-            label: paths.of_part(part, f"auxiliary.{label}")
+            label: change_part(part, f"auxiliary.{label}", change)
             for label, part in recipe.auxiliary.items()
         },
-        environment=environment,
+        environment=recipe.environment and of_choice(recipe.environment, "environment"),
     )
+
+
+def change_part(part: "Part", section: str, change: Change) -> "Part":
+    """Return a part with changed paths, those of its configuration and `pretrained`."""
+    settings = part.settings
+    if isinstance(settings.pretrained, str):
+        source = str(change(f"{section}.pretrained", settings.pretrained))
+        settings = replace(settings, pretrained=source)
+    return replace(part, config=change_config(part.config, section, change), settings=settings)
+
+
+def change_config(config: T, section: str, change: Change, key: str | None = None) -> T:
+    """Return a configuration with changed paths; `key` is that of a table inside another one."""
+    changes: dict[str, Any] = {}
+    for f in fields(config):  # type: ignore[arg-type]
+        own_key, value = key or f"{section}.{f.name}", getattr(config, f.name)
+        if isinstance(value, Path):
+            changes[f.name] = Path(change(own_key, value))
+        elif isinstance(value, str) and f.metadata.get("located"):
+            changes[f.name] = str(change(own_key, value))
+        elif isinstance(value, tuple) and any(is_dataclass(entry) for entry in value):
+            changes[f.name] = tuple(
+                change_config(entry, section, change, own_key) for entry in value
+            )
+    return replace(config, **changes)  # type: ignore[type-var]

@@ -27,6 +27,7 @@ from core.recipe.initial_weights import check_initial_weights
 from core.recipe.needs import check_needs
 from core.recipe.overrides import override, replace_environment
 from core.recipe.paths import with_absolute_paths
+from core.recipe.places import find_places, use_copies
 from core.recipe.sections import (
     DEFAULT_OPTIMIZER,
     ENVIRONMENT_SECTIONS,
@@ -179,21 +180,31 @@ def load_recipe(
 
 
 def load_recipe_of_run(
-    run: Path, overrides: Sequence[str], catalogue: Catalogue, environment: str | None = None
+    run: Path,
+    overrides: Sequence[str],
+    catalogue: Catalogue,
+    environment: str | None = None,
+    moved: Mapping[str, str] | None = None,
 ) -> Recipe:
-    """Load the recipe of a trained run, to evaluate it.
+    """Load the recipe of a trained run, whose policy will act.
 
     Only `evaluate.*` and `environment.*` may be overridden; the other keys describe how the policy
-    was built and trained. Raises ConfigError with every mistake, one per line.
+    was built and trained.
+
+    moved: {former place of a file or folder: its place now}; see core/recipe/places.py.
+
+    Raises ConfigError with every mistake, one per line.
     """
     mistakes = [
-        f"override '{override}': only evaluate.* and environment.* may change now"
+        f"override '{override}': only evaluate.* and environment.* may change now; where a file or "
+        "folder has moved to is said by --moved OLD=NEW"
         for override in overrides
         if override.partition(".")[0] not in ("evaluate", "environment")
     ]
     if mistakes:
         raise ConfigError(mistakes)
-    return load_recipe(run / "recipe.toml", overrides, catalogue, environment, for_acting=True)
+    recipe = load_recipe(run / "recipe.toml", overrides, catalogue, environment, for_acting=True)
+    return use_copies(find_places(recipe, run, moved or {}), run)
 
 
 # -------------------------------------------------------- from plain tables to checked dataclasses

@@ -95,6 +95,10 @@ class TrainConfig:
     """steps between checkpoints; a checkpoint is always saved after the last step."""
     keep_last: Positive = 2
     """number of newest checkpoints to keep, in addition to the best checkpoint."""
+    keep_frozen: bool = False
+    """whether the run's folder gets a copy of the frozen weights that were published, too, so that
+    the policy acts where their source is not; checkpoints leave them out.
+    """
     log_every: Positive = 10
     """steps between log entries of the losses; each entry makes the program wait for the device.
     """

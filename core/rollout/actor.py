@@ -22,7 +22,7 @@ from core.policy.encoded import EncodedText, stack_text
 from core.policy.policy import Policy
 from core.policy.state import PolicyState
 from core.policy.trained_state import read_state
-from core.recipe.recipe import load_recipe
+from core.recipe.recipe import load_recipe_of_run
 from core.registry.catalogue import load_plugins
 from core.rollout.observations import batch_of, raise_unless_fit
 from core.weights.checkpoint import Checkpoint, choose_checkpoint
@@ -120,6 +120,7 @@ def load_actor(
     store: str | None = None,
     *,
     exact: bool = False,
+    moved: Mapping[str, str] | None = None,
 ) -> Actor:
     """Build the policy of a run with a checkpoint's weights, for acting.
 
@@ -128,12 +129,13 @@ def load_actor(
     checkpoint: "last", "best" (by validation error), or the step after which it was saved.
     store: label of the store whose normalisers are used; default: the first store of the recipe.
     exact: load every weight on the CPU at full precision, neither quantised nor in bfloat16.
+    moved: {former place of a file or folder that the recipe names: its place now}.
 
     Raises CheckpointError, and ConfigError if the recipe does not fit the installed plugins.
     """
     source = choose_checkpoint(run, checkpoint)
     info, action_normalizer, proprio_normalizer = read_state(source, store)
-    recipe = load_recipe(run / "recipe.toml", [], load_plugins(), for_acting=True)
+    recipe = load_recipe_of_run(run, [], load_plugins(), moved=moved)
     policy = restore_policy(recipe, source, exact=exact)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)

@@ -11,6 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from core.errors import CheckpointError, ConfigError
 from core.recipe.differences import differences
+from core.recipe.places import keep_files, use_copies
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
 from core.system.files import remove_leftovers, written_aside
@@ -29,12 +30,14 @@ from core.weights.checkpoint import Checkpoint, checkpoints
 class Start:
     """Where training begins, in a folder that is checked and not yet changed.
 
+    recipe: the recipe, with the run's own copies of the files from which its parts are built.
     checkpoint: the one from which the run goes on; None: training begins with the first step.
     with_changes: whether the recipe and the data may differ from those of the run so far.
     changes: {key of the recipe: (its former value, its new value)}, which affect the weights.
     continuations: the earlier changes of the run.
     """
 
+    recipe: Recipe
     checkpoint: Checkpoint | None
     with_changes: bool
     changes: Mapping[str, tuple[Any, Any]]
@@ -80,9 +83,11 @@ def find_start(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool
                 f"{folder}: holds a run already, at step {newest.step}: continue it with --resume, "
                 "or name another folder with --output"
             )
-        return Start(None, with_changes=False, changes={}, continuations=())
+        return Start(recipe, None, with_changes=False, changes={}, continuations=())
     # load the file as a recipe: a key that did not exist when the run started then gets its default
-    changes = differences(load_recipe(folder / "recipe.toml", [], load_plugins()), recipe)
+    former = load_recipe(folder / "recipe.toml", [], load_plugins())
+    own = use_copies(recipe, folder)
+    changes = differences(use_copies(former, folder), own)
     if changes and not with_changes:
         lines = [
             f"{key}: the run in {folder} was started with {former!r}, the recipe now says {new!r}"
@@ -94,7 +99,7 @@ def find_start(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool
             f"train.steps: the run in {folder} has done {newest.step} steps, and the recipe asks "
             f"for {recipe.train.steps}; ask for more"
         )
-    return Start(newest, with_changes, changes, tuple(read_continuations(folder)))
+    return Start(own, newest, with_changes, changes, tuple(read_continuations(folder)))
 
 
 def record_start(
@@ -116,6 +121,7 @@ def record_start(
         remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text(recipe.as_toml(), encoding="utf-8")
+        keep_files(recipe, start.recipe, folder)
     return entries
 
 

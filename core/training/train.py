@@ -130,12 +130,11 @@ def _strategy(recipe: Recipe) -> str:
 
 def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: StopSignal) -> Run:
     """Open the data, build the policy and its optimiser, and load the checkpoint to go on from."""
+    given, recipe = recipe, start.recipe
     config = recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
     policy = _build_policy(recipe, data, resumed_run=folder if start.checkpoint else None)
-    if start.checkpoint is None and fabric.is_global_zero:
-        keep_frozen_weights(policy, recipe, folder / KEPT)
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
     training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
@@ -151,7 +150,9 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
         initial = policy.policy_head.initial_state(config.batch_size)
         whole = carried_state(start, initial, inference)
         carried = list(share_of_process(fabric, whole, config.accumulation))
-    continuations = record_start(fabric, recipe, folder, start, inference)
+    continuations = record_start(fabric, given, folder, start, inference)
+    if fabric.is_global_zero and not (start.checkpoint and (folder / KEPT).exists()):
+        keep_frozen_weights(policy, recipe, folder / KEPT)
     comparable = comparable_from(continuations)
     comparability = {"comparable_from": comparable} if comparable else {}
     console = Console(quiet=not fabric.is_global_zero)

@@ -204,6 +204,17 @@ class _LazyTensors(Mapping[str, Tensor]):
         return len(self._names)
 
 
+def cached_on_hub(name: str) -> Path | None:
+    """Return the folder of a hub repository's files on this machine; None if there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+
+
 def _download(name: str) -> Path:
     """Download a hub repository's weights and configuration unless cached; return the folder."""
     from huggingface_hub import snapshot_download

@@ -138,7 +138,7 @@ def scripted_policy(trained, monkeypatch) -> ScriptedActor:
     trained_actor, scripted = load_actor(trained), ScriptedActor(noise=0.8)
     for name in ("policy", "checkpoint", "device", "check"):
         setattr(scripted, name, getattr(trained_actor, name))
-    monkeypatch.setattr(evaluation_module, "load_actor", lambda *_: scripted)
+    monkeypatch.setattr(evaluation_module, "load_actor", lambda *_, **__: scripted)
     return scripted
 
 

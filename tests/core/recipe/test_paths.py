@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from core.recipe.paths import RecipePaths
+from core.recipe.paths import absolute_from, change_config, change_part
 from core.recipe.recipe import Part
 from core.registry.components import Component, Plugin
 from core.registry.part_settings import PartSettings
@@ -34,7 +34,9 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_paths_of_the_recipe_start_at_its_folder(folder):
-    config = RecipePaths(folder, set()).of_config(Config(entries=(Entry(Path("a")),)), "data")
+    config = change_config(
+        Config(entries=(Entry(Path("a")),)), "data", absolute_from(folder, set())
+    )
     assert config.path == folder / "data.zarr"
     assert config.model == str(folder / "someone" / "model")
     assert config.entries == (Entry(folder / "a"),)
@@ -43,7 +45,7 @@ def test_paths_of_the_recipe_start_at_its_folder(folder):
 
 def test_paths_of_the_command_line_start_at_the_current_folder(folder):
     keys = {"data.path", "data.model", "data.entries"}
-    config = RecipePaths(folder, keys).of_config(Config(entries=(Entry(Path("a")),)), "data")
+    config = change_config(Config(entries=(Entry(Path("a")),)), "data", absolute_from(folder, keys))
     assert config.path == Path.cwd() / "data.zarr"
     assert config.model == str(Path.cwd() / "someone" / "model")
     assert config.entries == (Entry(Path.cwd() / "a"),)
@@ -55,15 +57,15 @@ def test_the_source_of_weights_starts_where_other_paths_do(
 ):
     component = Component("backbone", "any", Config, Config, Plugin("any", "any", "1"))
     part = Part(component, Config(), PartSettings(pretrained="someone/model"))
-    settings = RecipePaths(folder, overridden_keys).of_part(part, "backbone").settings
+    settings = change_part(part, "backbone", absolute_from(folder, overridden_keys)).settings
     assert settings.pretrained == str(tmp_path / start / "someone" / "model")
 
 
 def test_a_name_without_a_folder_stays_a_name_on_a_hub(folder):
-    config = RecipePaths(folder, set()).of_config(Config(model="nobody/model"), "data")
+    config = change_config(Config(model="nobody/model"), "data", absolute_from(folder, set()))
     assert config.model == "nobody/model"
 
 
 def test_an_absolute_path_stays(folder, tmp_path):
-    config = RecipePaths(folder, set()).of_config(Config(path=tmp_path / "x"), "data")
+    config = change_config(Config(path=tmp_path / "x"), "data", absolute_from(folder, set()))
     assert config.path == tmp_path / "x"
