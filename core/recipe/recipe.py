@@ -14,6 +14,7 @@ All mistakes of steps 4 and 6 are reported at once, before anything is built.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,12 @@ from core.recipe.checking import fill, read_toml
 from core.recipe.former import move_attention, rename_former_keys
 from core.recipe.initial_weights import check_initial_weights
 from core.recipe.needs import check_needs
-from core.recipe.overrides import override, replace_environment
+from core.recipe.overrides import (
+    leftover_keys,
+    override,
+    replace_environment,
+    section_of,
+)
 from core.recipe.paths import with_absolute_paths
 from core.recipe.places import find_places, use_copies
 from core.recipe.sections import (
@@ -156,7 +162,8 @@ def load_recipe(
 ) -> Recipe:
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
-    overrides: `section.key=value` pairs from the command line.
+    overrides: from the command line: `section.key=value`, or `section={key = value}` for a whole
+        section.
     environment: name of an environment that replaces the recipe's environment. If the two differ,
         the recipe's `evaluate.tasks` and [demonstrations] are dropped.
     for_acting: whether the recipe's policy will only act. [optimizer], `train.loggers` and
@@ -171,10 +178,12 @@ def load_recipe(
     rename_former_keys(values)
     if environment is not None:
         replace_environment(values, environment)
+    former, overrides = deepcopy(values), list(overrides)
     overridden_keys, mistakes = override(values, overrides)
     move_attention(values, catalogue)
     recipe = _Checker(catalogue, mistakes).recipe(values)
     if recipe is None:
+        mistakes += leftover_keys(former, overrides, mistakes)
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
     return with_absolute_paths(recipe, path.parent.absolute(), overridden_keys)
 
@@ -199,7 +208,7 @@ def load_recipe_of_run(
         f"override '{override}': only evaluate.* and environment.* may change now; where a file or "
         "folder has moved to is said by --moved OLD=NEW"
         for override in overrides
-        if override.partition(".")[0] not in ("evaluate", "environment")
+        if section_of(override) not in ("evaluate", "environment")
     ]
     if mistakes:
         raise ConfigError(mistakes)

@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 
 from core.errors import ConfigError
-from core.recipe.recipe import load_recipe
+from core.recipe.recipe import load_recipe, load_recipe_of_run
 from core.recipe.schema import recipe_schema
 from core.registry.catalogue import load_plugins
 from tests.toy_command import install_toy
@@ -298,6 +298,57 @@ def test_overrides_are_toml_values_or_bare_words(tmp_path, monkeypatch):
     assert recipe.train.schedule == "linear"
     assert recipe.parts["policy_head"].config.mlp == (8, 4)
     assert recipe.data.path == tmp_path / "here.zarr"  # typed here, so it is meant from here
+
+
+def test_a_whole_section_can_be_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (folder := tmp_path / "elsewhere").mkdir()
+    path = written(folder, MINIMAL + "layers = 3\ntrain = true\n")
+    overrides = ['policy_head={name = "discrete", bins = 8}', "data={path = 'here.zarr'}"]
+    recipe = load_recipe(path, [*overrides, "policy_head.learning_rate=0.5"], load_plugins())
+    head = recipe.parts["policy_head"]
+    assert (head.component.name, head.config.bins) == ("discrete", 8)
+    assert head.settings.learning_rate == 0.5
+    assert recipe.data.path == tmp_path / "here.zarr"  # typed here, so it is meant from here
+
+
+def test_a_replaced_section_may_use_former_names(tmp_path):
+    path = written(tmp_path, MINIMAL + WORLD)
+    recipe = load_recipe(path, ["evaluate={lanes = 3}"], load_plugins())
+    assert recipe.evaluate.num_envs == 3
+
+
+def test_another_component_whose_section_keeps_the_former_keys_is_told_how_to_replace_it(tmp_path):
+    path = written(tmp_path, MINIMAL + "layers = 3\n")
+    mistakes = mistakes_of(path, "policy_head.name=discrete")
+    assert mistakes[0].startswith("policy_head.layers: unknown key")
+    assert mistakes[1:] == [
+        "policy_head.name=discrete alone keeps the section's other keys, which were those of "
+        "'lstm'; to replace the whole section: 'policy_head={name = \"discrete\"}'"
+    ]
+    advised = mistakes[1].rpartition(": ")[2].strip("'")
+    recipe = load_recipe(path, [advised], load_plugins())
+    assert recipe.parts["policy_head"].component.name == "discrete"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("policy_head.name=lstm", "policy_head.size=3"),
+        ('policy_head={name = "discrete", size = 3}',),
+    ],
+)
+def test_a_wrong_key_alone_is_no_reason_to_replace_the_section(tmp_path, overrides):
+    (line,) = mistakes_of(written(tmp_path, MINIMAL), *overrides)
+    assert line.startswith("policy_head.size: unknown key")
+
+
+def test_evaluation_and_environment_of_a_run_may_be_replaced_and_no_other_section(tmp_path):
+    written(tmp_path, MINIMAL + WORLD)
+    recipe = load_recipe_of_run(tmp_path, ["evaluate={episodes = 3}"], load_plugins())
+    assert recipe.evaluate.episodes == 3
+    with pytest.raises(ConfigError, match=r"only evaluate\.\* and environment\.\* may change now"):
+        load_recipe_of_run(tmp_path, ["train={steps = 3}"], load_plugins())
 
 
 STORES = """
