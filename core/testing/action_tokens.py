@@ -44,6 +44,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         padding_is_not_seen,
         later_frames_are_not_seen,
         observation_and_instruction_are_seen,
+        text_prefix_stands_before_the_images,
         window_is_frame_by_frame,
     )
     return checks_of(part, tests, setup)
@@ -184,6 +185,24 @@ def observation_and_instruction_are_seen(strategy: ActionTokens, setup: Setup) -
             "to see the instruction",
             "not all",
         )
+
+
+def text_prefix_stands_before_the_images(strategy: ActionTokens, setup: Setup) -> None:
+    """The first `text_prefix` tokens of the instruction, such as <bos>, come before all images."""
+    vision, text, proprio = inputs(setup)
+    words = text.tokens.clone().requires_grad_()
+    sequence = strategy.layout(vision, replace(text, tokens=words), proprio, None, generator())
+    is_image = sequence.kind == TokenKind.VISION
+    before = torch.arange(is_image.shape[1]) < is_image.int().argmax(1, keepdim=True)  # (S L)
+    numbers = normal(*sequence.tokens.shape, seed=3)
+    torch.autograd.backward((sequence.tokens * before[..., None] * numbers).sum())
+    assert words.grad is not None
+    expect(
+        bool(words.grad[:, : setup.text_prefix].any(-1).all()),
+        "tokens before the first image",
+        f"the first {setup.text_prefix} of the instruction: text.tokens[:, :text_prefix]",
+        "not all of them",
+    )
 
 
 @torch.no_grad()

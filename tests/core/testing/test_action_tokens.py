@@ -83,6 +83,28 @@ class InterleavedIgnoresText(Interleaved):
         return concatenate([TokenGroup(text.tokens * 0, text.mask), frames])
 
 
+class InterleavedTextLast(Interleaved):
+    """Image and action tokens frame by frame, and the text after the images of the first frame."""
+
+    def layout(self, vision, text, proprio, batch, generator):
+        batch_size, window, images = vision.tokens.shape[:3]
+        words, per_frame = text.tokens.shape[1], images + 1
+        first, others = vision.tokens[:, 0], vision.tokens[:, 1:]
+        action = self.action.expand(batch_size, 1, -1)
+        later = torch.cat([others, self.action.expand(batch_size, window - 1, -1, -1)], dim=2)
+        group = concatenate(
+            [TokenGroup(first), text, TokenGroup(torch.cat([action, later.flatten(1, 2)], dim=1))]
+        )
+        length = group.tokens.shape[1]
+        columns = words + per_frame * torch.arange(1, window + 1) - 1
+        kind = torch.full((length,), TokenKind.VISION)
+        kind[images : images + words], kind[columns] = TokenKind.TEXT, TokenKind.ACTION
+        readout = (columns + length * torch.arange(batch_size)[:, None])[..., None]
+        frame = torch.arange(window).repeat_interleave(per_frame)
+        frame = torch.cat([torch.zeros(words, dtype=torch.int64), frame])
+        return self.pack(group, frame, kind, readout)
+
+
 class InterleavedBothWays(Interleaved):
     def pack(self, group, frame, kind, readout):
         return pack(group, frame, kind, readout, 2 * frame + (kind == TokenKind.ACTION))
@@ -99,7 +121,11 @@ BROKEN = [
     (InterleavedBothWays, {"sequence_is_well_formed"}),
     (InterleavedDropsMask, {"padding_is_not_seen", "samples_are_independent"}),
     (InterleavedForgetsContext, {"window_is_frame_by_frame"}),
-    (InterleavedIgnoresText, {"observation_and_instruction_are_seen"}),
+    (InterleavedTextLast, {"text_prefix_stands_before_the_images"}),
+    (
+        InterleavedIgnoresText,
+        {"observation_and_instruction_are_seen", "text_prefix_stands_before_the_images"},
+    ),
 ]
 # What these compute is so wrong that other checks fail as well.
 FAIL_OTHERS_TOO = {InterleavedDraws}
