@@ -32,7 +32,8 @@ from core.policy.first_weights import (
     load_frozen_weights,
     parts_and_heads,
 )
-from core.policy.initial_weights import check_parts_of_one_model
+from core.policy.freezing import freeze_weights, modules_with_fixed_statistics
+from core.policy.initial_weights import check_extra_parameters, check_parts_of_one_model
 from core.policy.lora import add_adapters, merge_adapters
 from core.policy.policy import Objective, Policy
 from core.policy.projections import build_projection
@@ -88,11 +89,10 @@ def build_policy(
         load_first_weights(policy, recipe, _restore)
     else:
         load_frozen_weights(policy, recipe, _restore, resumed_run / KEPT)
-    for kind, part in recipe.parts.items():
-        if part.settings.train is False:
-            policy.freeze(kind)
-        elif part.settings.train == "lora":
-            add_adapters(getattr(policy, kind), part.settings, kind)
+    for where, name, part in parts_and_heads(recipe):
+        _choose_what_trains(policy, where, name, part)
+    if resumed_run is None:
+        check_extra_parameters(policy, recipe)
     policy.frozen_weights = _find_frozen_weights(policy, recipe)
     if quantized:
         _quantize(policy, recipe)
@@ -349,6 +349,21 @@ def _check_sampling(recipe: Recipe, head: PolicyHead) -> None:
         )
 
 
+def _choose_what_trains(policy: Policy, where: str, name: str, part: Part) -> None:
+    """Freeze a part, add adapters to it, or freeze some of its weights, as its section says.
+
+    where, name: the part's name in messages and in the policy.
+    """
+    module = policy.get_submodule(name)
+    if part.settings.train is False:
+        policy.freeze(name)
+    elif part.settings.train == "lora":
+        add_adapters(module, part.settings, where)
+        policy.let_rest(modules_with_fixed_statistics(module))
+    elif part.settings.freeze:
+        policy.let_rest(freeze_weights(module, part.settings.freeze, where))
+
+
 def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
     """Find the pretrained weights that are not trained, so that checkpoints can leave them out."""
     weights: dict[str, Tensor] = {}
@@ -358,7 +373,8 @@ def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
         module: nn.Module = getattr(policy, kind)
         extra_parameters = getattr(module, "extra_parameters", ())
         for name, parameter in module.named_parameters():
-            if not parameter.requires_grad and name not in extra_parameters:
+            published_name = name.replace(".base_layer.", ".")  # in a layer with an adapter
+            if not parameter.requires_grad and published_name not in extra_parameters:
                 weights[f"{kind}.{name}"] = parameter
     return FrozenWeights(frozenset(weights), checksum(weights))
 

@@ -33,7 +33,7 @@ def parts_and_heads(recipe: Recipe) -> Iterator[tuple[str, str, Part]]:
 def keeps_first_weights(recipe: Recipe, name: str, part: Part) -> bool:
     """Whether a part's weights come from a source and stay, so that checkpoints leave them out."""
     has_source = part.settings.pretrained or not recipe.start.begins_anew(name)
-    return bool(has_source) and part.settings.train is not True
+    return bool(has_source) and part.settings.has_frozen_weights
 
 
 def load_first_weights(policy: Policy, recipe: Recipe, restore: Restore) -> None:
@@ -86,7 +86,7 @@ def keep_frozen_weights(policy: Policy, recipe: Recipe, kept: Path) -> None:
     tensors = {}
     for name in sorted(policy.frozen_weights.names):
         part = name.partition(".")[0]
-        is_kept = recipe.train.keep_frozen or _comes_from_run(recipe, part)
+        is_kept = recipe.train.keep_frozen or comes_from_run(recipe, part)
         if is_kept and parts[part].settings.quantize is None:
             tensors[name.replace(BASE_LAYER, "")] = state[name].detach().cpu().contiguous().clone()
     if not tensors:
@@ -108,7 +108,7 @@ def _read_kept(kept: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _comes_from_run(recipe: Recipe, name: str) -> bool:
+def comes_from_run(recipe: Recipe, name: str) -> bool:
     """Whether the first weights of a part are those of another run."""
     if not recipe.start.begins_anew(name):
         return True

@@ -1,10 +1,14 @@
 """Where the first weights of a policy's parts come from: parts of one model, and a line to read."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 
+from torch import nn
+
 from core.contracts.abilities import HasAssumptions, Loadable
 from core.errors import ConfigError
+from core.policy.first_weights import comes_from_run
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Part, Recipe
 from core.registry.hookspecs import ComponentKind
@@ -30,6 +34,39 @@ def check_parts_of_one_model(policy: Policy, recipe: Recipe) -> None:
         for kind in kinds
         if pretrained[kind] is None
     ]
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def check_extra_parameters(policy: Policy, recipe: Recipe) -> None:
+    """Raise ConfigError if a frozen part has weights that nobody publishes and that do not train.
+
+    They would stay as they are drawn, beside the pretrained weights of the part.
+    """
+    mistakes = []
+    for kind, part in recipe.parts.items():
+        # a run holds all weights of a part
+        if comes_from_run(recipe, kind) or not part.settings.keeps_pretrained_weights:
+            continue
+        module: nn.Module = getattr(policy, kind)
+        extra = getattr(module, "extra_parameters", ())
+        trains = {
+            name.replace(".base_layer.", "."): weight.requires_grad  # in a layer with an adapter
+            for name, weight in module.named_parameters()
+        }
+        resting = [name for name in extra if not trains[name]]
+        if not resting:
+            continue
+        names = [name for name in trains if name not in extra]
+        adapted = part.settings.train == "lora"
+        key, weights = ("lora_train", resting) if adapted else ("freeze", names)
+        patterns = list(dict.fromkeys(name.partition(".")[0] for name in weights))
+        advice = f"{key} = {json.dumps(patterns)}" + ("" if adapted else " and train = true")
+        some = ", ".join(resting[:3]) + (" ..." if len(resting) > 3 else "")
+        mistakes.append(
+            f"{kind}.train: {some} would keep the initial values, for no published weights hold "
+            f"them; let them train: {advice}"
+        )
     if mistakes:
         raise ConfigError(mistakes)
 

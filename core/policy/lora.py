@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from core.errors import ConfigError
+from core.policy.freezing import match_weights
 from core.registry.part_settings import PartSettings
 from core.system.torchvision import import_library
 
@@ -13,14 +14,17 @@ RANK = 16
 def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     """Freeze a part, and add trainable adapters to its linear layers, in place.
 
-    settings: which layers get an adapter, and the sizes of the adapters.
+    settings: which layers get an adapter, the sizes of the adapters, and which other weights train.
     where: the part's section, for messages.
 
-    Raises ConfigError if peft is missing, if `settings` names a linear layer that does not exist,
-    or if the part has no trainable linear layer.
+    Raises ConfigError if peft is missing, if `settings` names a linear layer or a weight that
+    does not exist, or if the part has no trainable linear layer.
     """
     peft = import_library("peft", extra="lora")
     targets = _find_targets(part, settings.lora_targets, where)
+    patterns, key = settings.lora_train or (), f"{where}.lora_train"
+    # a part freezes weights that no output depends on; they do not train here either
+    others = [weight for weight in match_weights(part, patterns, key) if weight.requires_grad]
     rank = settings.lora_rank or RANK
     config = peft.LoraConfig(
         r=rank,
@@ -30,6 +34,8 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     )
     part.requires_grad_(False)
     peft.inject_adapter_in_model(config, part)
+    for weight in others:
+        weight.requires_grad_(True)
     for parameter in part.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.get_default_dtype())

@@ -23,7 +23,6 @@ from core.policy.boundary import Boundary
 from core.policy.encoded import EncodedImages, EncodedText
 from core.policy.kept_memory import carry_newest_frame, run_newest_frame
 from core.policy.state import PolicyState, Window, add_frame
-from core.registry.hookspecs import ComponentKind
 from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 
@@ -384,11 +383,17 @@ class Policy(nn.Module):
 
     # ---------------------------------------------------------------------------------- what trains
 
-    def freeze(self, kind: ComponentKind) -> None:
+    def freeze(self, name: str) -> None:
         """Freeze a part: no gradients, and no dropout."""
-        part: nn.Module = getattr(self, kind)
-        part.requires_grad_(False).eval()
-        self.frozen_parts.append(part)
+        part = self.get_submodule(name)
+        part.requires_grad_(False)
+        self.let_rest([part])
+
+    def let_rest(self, modules: Collection[nn.Module]) -> None:
+        """Keep modules in evaluation mode: no dropout, and running statistics that stay."""
+        for module in modules:
+            module.eval()
+        self.frozen_parts += modules
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen parts stay in evaluation mode."""

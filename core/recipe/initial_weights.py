@@ -45,4 +45,6 @@ def _why_weights_stay(settings: PartSettings) -> str:
     """Return which key keeps first weights of a part throughout training; "" if none does."""
     if settings.train is False:
         return "train = false"
-    return 'train = "lora"' if settings.train == "lora" else ""
+    if settings.train == "lora":
+        return 'train = "lora"'
+    return "freeze" if settings.freeze else ""

@@ -340,6 +340,8 @@ class _Checker:
             self.mistakes.append(
                 f"{where}.train: expected true: the action tokens and the policy head always train"
             )
+        if settings and settings.freeze and kind_settings_type is AuxiliarySettings:
+            self.mistakes.append(f"{where}.freeze: an auxiliary head trains as a whole; drop it")
         if choice is None or settings is None:
             return None
         return Part(choice.component, choice.config, settings, kind_settings)

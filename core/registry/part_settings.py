@@ -20,6 +20,10 @@ class PartSettings:
     """false freezes the part; "lora" freezes it and trains low-rank adapters that are added to its
     linear layers.
     """
+    freeze: tuple[str, ...] = ()
+    """which weights of a part with train = true are frozen: patterns of their dotted names, of the
+    ends of these names, or of the modules that hold them; "blocks.[0-3]" or "embed*" for example.
+    """
     gradient_checkpointing: bool = False
     """recompute the activations of the part's blocks in the backward pass; training then takes less
     memory, but about a third more time.
@@ -51,7 +55,17 @@ class PartSettings:
     example; default: all linear layers.
     """
 
+    lora_train: tuple[str, ...] | None = None
+    """which weights train themselves, beside the adapters; patterns as those of `freeze`, "norm*"
+    for example.
+    """
+
     def __post_init__(self) -> None:
+        if self.freeze and self.train is not True:
+            instead = "lora_targets and lora_train say" if self.train == "lora" else "that says"
+            raise ValueError(
+                f"freeze is for parts with train = true; {instead} what trains here; drop it"
+            )
         if self.train is False and (self.learning_rate, self.weight_decay) != (None, None):
             raise ValueError(
                 "learning_rate and weight_decay have no effect on a part with train = false; "
@@ -60,7 +74,7 @@ class PartSettings:
         if self.quantize is not None and not self.keeps_pretrained_weights:
             raise ValueError(
                 "quantize needs pretrained weights that do not train: set pretrained, "
-                'and train = false or "lora"'
+                'and train = false or "lora", or freeze'
             )
         lora_keys = [
             name
@@ -74,11 +88,16 @@ class PartSettings:
 
     @property
     def keeps_pretrained_weights(self) -> bool:
-        """Whether the weights from `pretrained` stay the same throughout training.
+        """Whether weights from `pretrained` stay the same throughout training.
 
         Checkpoints leave out such weights, since these can be loaded from `pretrained` again.
         """
-        return bool(self.pretrained) and self.train is not True
+        return bool(self.pretrained) and self.has_frozen_weights
+
+    @property
+    def has_frozen_weights(self) -> bool:
+        """Whether some weights of the part do not train."""
+        return self.train is not True or bool(self.freeze)
 
 
 @dataclass(frozen=True)

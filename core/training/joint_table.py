@@ -105,7 +105,9 @@ def render(joint_table: JointTable) -> Table:
         is_text = column in ("part", "trains")
         table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
     for row in joint_table.rows:
-        trains = "yes" if row.trainable else "frozen" if row.parameters else "-"
+        trains = "partly" if row.trainable else "frozen" if row.parameters else "-"
+        if row.trainable and row.trainable == row.parameters:
+            trains = "yes"
         numbers = (f"{row.learning_rate:.2e}", f"{row.gradient_norm:.2e}", f"{row.update:.2e}")
         table.add_row(row.part.replace("_", " "), f"{row.parameters:,}", trains, *numbers)
     return table

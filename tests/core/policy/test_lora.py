@@ -63,6 +63,27 @@ def test_targets_are_chosen_by_their_last_word():
     assert adapted == {"blocks.0.attention.qkv", "blocks.1.attention.qkv"}
 
 
+def test_other_weights_train_beside_adapters_and_merging_changes_no_output():
+    settings = PartSettings(
+        train="lora", pretrained=False, lora_rank=3, lora_train=("norm*", "*_norm")
+    )
+    part = transformer(settings)
+    run(part).square().sum().backward()
+    trained = {name for name, p in part.named_parameters() if p.grad is not None and p.grad.any()}
+    norms = {name for name, _ in part.named_parameters() if "norm" in name}
+    assert len(norms) == 2 * 2 + 1
+    assert trained == norms | {name for name, _ in part.named_parameters() if ".lora_" in name}
+    with torch.no_grad():
+        before = run(part)
+        merge_adapters(part)
+        torch.testing.assert_close(run(part), before, atol=1e-5, rtol=1e-5)
+
+
+def test_other_weights_that_do_not_exist_are_refused():
+    with pytest.raises(ConfigError, match=r"backbone\.lora_train: no weight is called 'batchnorm'"):
+        transformer(PartSettings(train="lora", lora_train=("batchnorm",)))
+
+
 def test_layers_whose_weights_torch_reads_past_them_get_none():
     """nn.MultiheadAttention never calls its output projection: an adapter there would not train."""
     torch.manual_seed(0)

@@ -23,6 +23,7 @@ def load(tmp_path, *overrides):
         ("backbone", "backbone.train=false", "train = false"),
         ("text_encoder", "text_encoder.train=false", "train = false"),
         ("backbone", "backbone.train=lora", 'train = "lora"'),
+        ("backbone", "backbone.freeze=['blocks']", "freeze"),
         ("policy_head", HEAD_RESTS, "no stage names the part, which"),
     ],
 )

@@ -10,6 +10,9 @@ from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
     [
         ({"train": False, "learning_rate": 1e-3}, "have no effect on a part with train = false"),
         ({"train": False, "weight_decay": 0.1}, "have no effect on a part with train = false"),
+        ({"train": False, "freeze": ("blocks",)}, "freeze is for parts with train = true; that"),
+        ({"train": "lora", "freeze": ("blocks",)}, "lora_targets and lora_train say what trains"),
+        ({"lora_train": ("norm*",)}, "lora_train: no effect without train"),
         ({"quantize": "nf4"}, "quantize needs pretrained weights that do not train"),
         (
             {"quantize": "nf4", "pretrained": True},
@@ -31,6 +34,7 @@ def test_keys_without_an_effect_are_refused(values, message):
         (False, True, True),
         ("lora", "some/model", True),
         (False, False, False),
+        (False, None, False),
     ],
 )
 def test_the_weights_of_a_part_stay_if_they_are_pretrained_and_not_trained(
@@ -38,6 +42,11 @@ def test_the_weights_of_a_part_stay_if_they_are_pretrained_and_not_trained(
 ):
     settings = PartSettings(train=train, pretrained=pretrained)
     assert settings.keeps_pretrained_weights is expected
+
+
+def test_frozen_weights_of_a_part_that_trains_stay():
+    assert PartSettings(pretrained=True, freeze=("blocks",)).keeps_pretrained_weights
+    assert not PartSettings(pretrained=False, freeze=("blocks",)).keeps_pretrained_weights
 
 
 def test_no_kind_has_a_key_that_every_part_has_already():

@@ -31,26 +31,69 @@ def published(tmp_path):
     return tmp_path / "vit.safetensors"
 
 
-@pytest.mark.parametrize("train_vision", ["false", "lora", "true"])
+@pytest.mark.parametrize(
+    "what_trains",
+    [
+        ["vision_encoder.freeze=['model']"],
+        ["vision_encoder.train=lora", "vision_encoder.lora_train=['camera', 'norm*']"],
+        ["vision_encoder.train=true"],
+    ],
+    ids=["frozen", "lora", "all"],
+)
 def test_published_weights_are_trained_acted_with_and_resumed(
-    recipe_file, published, tmp_path, train_vision
+    recipe_file, published, tmp_path, what_trains
 ):
-    settings = [f"vision_encoder.pretrained={published}", f"vision_encoder.train={train_vision}"]
+    settings = [f"vision_encoder.pretrained={published}", *what_trains]
     assert train(recipe_file, tmp_path / "run", *settings) == 0
     policy = load_actor(tmp_path / "run").policy
     weights = load_file(checkpoints(tmp_path / "run")[-1].folder / "model.safetensors")
     assert "vision_encoder.camera" in weights  # which nobody publishes
     assert torch.equal(policy.vision_encoder.camera, weights["vision_encoder.camera"])
-    own_weights = [
-        name
+    own_weights = {
+        name.removeprefix("vision_encoder.model.")
         for name in weights
         if name.startswith("vision_encoder.model.") and ".lora_" not in name
-    ]
-    assert bool(own_weights) == (train_vision == "true")
+    }
+    all_names = set(load_file(published))
+    saved = {1: set(), 2: {name for name in all_names if "norm" in name}}[len(what_trains)]
+    assert own_weights == (all_names if "vision_encoder.train=true" in what_trains else saved)
     moved = published.rename(tmp_path / "moved.safetensors")
     shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
     settings[0] = f"vision_encoder.pretrained={moved}"
     assert train(recipe_file, tmp_path / "run", *settings, resume=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("what_trains", "advice"),
+    [
+        ("vision_encoder.train=false", 'freeze = ["model"] and train = true'),
+        ("vision_encoder.train=lora", 'lora_train = ["camera"]'),
+    ],
+)
+def test_weights_that_nobody_publishes_and_that_would_not_train_are_refused(
+    recipe_file, published, tmp_path, capsys, what_trains, advice
+):
+    """The test above follows the advice."""
+    settings = (f"vision_encoder.pretrained={published}", what_trains)
+    assert train(recipe_file, tmp_path / "run", *settings) == 2
+    assert capsys.readouterr().err == (
+        "error: vision_encoder.train: camera would keep the initial values, for no published "
+        f"weights hold them; let them train: {advice}\n"
+    )
+    assert train(recipe_file, tmp_path / "run", *settings, "data.cameras=['front']") == 0
+
+
+def test_statistics_of_frozen_modules_stay(recipe_file, tmp_path):
+    vision = 'model = "test_resnet"\nimage_size = 32\npretrained = false\nfreeze = ["bn*"]'
+    text = recipe_file.read_text().replace('model = "test_vit"\nimage_size = 32\ndepth = 1', vision)
+    recipe_file.write_text(text)
+    assert train(recipe_file, tmp_path / "run", "train.checkpoint_every=1", "train.steps=2") == 0
+    first, second = (weights_of(tmp_path / "run", step) for step in (0, 1))
+    moved = {name for name, x in first.items() if not torch.equal(x, second[name])}
+    statistics = {name for name in first if "running_mean" in name}
+    assert {name for name in statistics if ".bn" in name}
+    assert not {name for name in moved if ".bn" in name}
+    assert {name for name in moved & statistics if ".bn" not in name}, "those of others move"
 
 
 @pytest.fixture
@@ -60,8 +103,8 @@ def source(recipe_file, tmp_path):
     return tmp_path / "source"
 
 
-def weights_of(run):
-    return load_file(checkpoints(run)[-1].folder / "model.safetensors")
+def weights_of(run, number=-1):
+    return load_file(checkpoints(run)[number].folder / "model.safetensors")
 
 
 def train_on(run):
