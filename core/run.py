@@ -120,7 +120,8 @@ def _evaluate_offline(recipe: "Recipe", folder: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     console = Console()
-    evaluate_offline(folder, recipe)
+    # early stopping ends a run only after its best checkpoint
+    evaluate_offline(folder, recipe, checkpoint="best" if recipe.train.patience else "last")
     show_held_out(folder / "evaluation", console)
     console.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
 

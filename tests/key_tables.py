@@ -11,7 +11,8 @@ from pathlib import Path
 
 from core.formats import ConventionOverride, SourceMapping
 from core.recipe.recipe import PARTS
-from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS, StageConfig, StoreConfig
+from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS, StoreConfig
+from core.recipe.train_section import StageConfig
 from core.registry.catalogue import load_plugins
 from core.registry.components import Component, Parameter, parameters_of
 from core.registry.hookspecs import ComponentKind

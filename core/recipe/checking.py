@@ -95,6 +95,12 @@ def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
     return values
 
 
+def raise_if_repeated(names: tuple[str, ...], key: str) -> None:
+    """Raise ValueError if a name occurs twice in the list that is the value of `key`."""
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{key} names one twice: {', '.join(repeated)}")
+
+
 def _unsupported_values(path: str, value: Any) -> list[str]:
     """Return a line for each value that TOML allows but recipes do not: dates, infinities, NaN."""
     if isinstance(value, list | dict):

@@ -40,6 +40,8 @@ def differences(former: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     if not any(key.startswith("demonstrations.") for key in keys):
         # the environment may change, because it gives no training data
         free |= {key for key in keys if key.startswith("environment.")}
+    if former.train.patience or new.train.patience:
+        free.remove("train.validate_every")  # it decides when early stopping ends the run
     pairs = {key: (former_values.get(key), new_values.get(key)) for key in sorted(keys - free)}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from core.recipe.sections import StageConfig
 from core.recipe.start import StartConfig
+from core.recipe.train_section import StageConfig
 from core.registry.hookspecs import ComponentKind
 from core.registry.part_settings import PartSettings
 

@@ -43,10 +43,10 @@ from core.recipe.sections import (
     DataConfig,
     DemonstrationsConfig,
     EvaluateConfig,
-    TrainConfig,
 )
 from core.recipe.stages import check_stages
 from core.recipe.start import StartConfig
+from core.recipe.train_section import TrainConfig
 from core.registry.catalogue import Catalogue
 from core.registry.components import KEYS_OF_EVERY_PART, NAME, Component, accepts_argument
 from core.registry.hookspecs import ComponentKind

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, with_config
 
 from core.episodes.episode import Frame, Mode, Rotation
+from core.recipe.checking import raise_if_repeated
 from core.recipe.start import CheckpointName, StartConfig
-from core.registry.part_settings import Amount, Positive, Rate, Share
+from core.recipe.train_section import TrainConfig
+from core.registry.part_settings import Positive, Share
 from core.store.location import Address
 
 # The maximum number of demonstrations of a task. Each attempt of the expert uses up one seed
@@ -20,120 +22,6 @@ MOST_DEMONSTRATIONS = 100_000
 
 # `fill` finds unknown keys in a section, and pydantic finds unknown keys in a table inside it
 @with_config(ConfigDict(extra="forbid"))
-@dataclass(frozen=True)
-class StageConfig:
-    """One of several stages of training."""
-
-    steps: Positive
-    """optimiser steps of the stage."""
-    parts: tuple[str, ...]
-    """which parts train: names of their sections, "projections" for the layers between encoders and
-    backbone, and "auxiliary/LABEL" for an auxiliary head. All other parts keep their weights.
-    """
-    losses: tuple[str, ...] = ()
-    """whose losses count: "policy_head", "auxiliary/LABEL", or a part that has a loss of its own;
-    an empty list means all.
-    """
-
-    def __post_init__(self) -> None:
-        if not self.parts:
-            raise ValueError("parts names none, so nothing would train; name one")
-        _raise_if_repeated(self.parts, "parts")
-        _raise_if_repeated(self.losses, "losses")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the parts are trained together."""
-
-    steps: Positive = 2_000
-    """optimiser steps."""
-    batch_size: Positive = 32
-    """windows per optimiser step, summed over all devices and accumulated micro-batches."""
-    accumulation: Positive = 1
-    """micro-batches per optimiser step."""
-    learning_rate: Rate = 3e-4
-    """learning rate after the warm-up, for every part that sets no `learning_rate`."""
-    weight_decay: Amount = 0.01
-    """weight decay of weights with two or more dimensions, for every part that sets no
-    `weight_decay`; biases and the weights of norms have none.
-    """
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    """decay rates of AdamW's running averages of the gradient and of the squared gradient; for
-    optimisers with AdamW in them.
-    """
-    warmup_steps: Annotated[int, Ge(0)] = 100
-    """steps over which the learning rate rises linearly to its full value."""
-    schedule: Literal["constant", "cosine", "linear", "rsqrt"] = "cosine"
-    """how the learning rate falls; "cosine" and "linear" end at zero, and "rsqrt" falls with the
-    inverse square root of the step (Vaswani et al. 2017).
-    """
-    decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """length of the last phase of training, in which the learning rate falls, as a share of all
-    steps after the warm-up; between the warm-up and this phase, the learning rate is constant.
-    """
-    ema: Share = 0.0
-    """decay of an exponential moving average of the weights, 0.999 for example; 0 means no average.
-    With it, the averaged weights are validated and used for acting, and training goes on with the
-    weights themselves.
-    """
-    gradient_clip: Amount = 1.0
-    """maximum norm of the gradient of all parts together; 0 means no clipping."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
-    """number format of the weights and of the computation, by its name in Lightning Fabric."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """device to train on; "auto" takes a GPU if there is one."""
-    strategy: Literal["auto", "ddp"] = "auto"
-    """how processes share the work, by its name in Lightning Fabric; "ddp" averages gradients."""
-    devices: Positive = 1
-    """number of devices to train on; each device has a process."""
-    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
-    """seed of the initial weights, the order of the data and all random numbers of training."""
-    validate_every: Positive = 200
-    """steps between validations on the held-out episodes; the last step is always validated."""
-    checkpoint_every: Positive = 200
-    """steps between checkpoints; a checkpoint is always saved after the last step."""
-    keep_last: Positive = 2
-    """number of newest checkpoints to keep, in addition to the best checkpoint."""
-    keep_frozen: bool = False
-    """whether the run's folder gets a copy of the frozen weights that were published, too, so that
-    the policy acts where their source is not; checkpoints leave them out.
-    """
-    log_every: Positive = 10
-    """steps between log entries of the losses; each entry makes the program wait for the device.
-    """
-    joint_table_every: Positive = 100
-    """steps between measurements of the joint-training table; the first step is always measured."""
-    loggers: tuple[str | Mapping[str, Any], ...] = ("tensorboard",)
-    """where else the figures of metrics.jsonl go: names of loggers, or tables of a name and the
-    logger's keys, {name = "wandb", project = "arm"} for example.
-    """
-    callbacks: tuple[str | Mapping[str, Any], ...] = ()
-    """plugins' own code that training calls: names of callbacks, or tables [[train.callbacks]] of a
-    name and the callback's keys.
-    """
-    stages: tuple[StageConfig, ...] = ()
-    """stages of training, each a table [[train.stages]]. They follow each other, and begin again
-    until `steps` are done. Without stages, all parts train together in every step.
-    """
-
-    def __post_init__(self) -> None:
-        if self.schedule == "constant" and self.decay != 1.0:
-            raise ValueError('decay has no effect with schedule = "constant"; drop one of the two')
-        round_steps = sum(stage.steps for stage in self.stages)
-        if self.stages and self.steps % round_steps:
-            raise ValueError(
-                f"steps {self.steps} must be a multiple of the steps of all stages together "
-                f"= {round_steps}"
-            )
-        if self.batch_size % (self.accumulation * self.devices):
-            raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of accumulation x devices "
-                f"= {self.accumulation} x {self.devices}"
-            )
-
-
-@with_config(ConfigDict(extra="forbid"))  # as for StageConfig
 @dataclass(frozen=True)
 class StoreConfig:
     """One of several stores to train on together."""
@@ -216,10 +104,10 @@ class DataConfig:
     """how many batches are prepared in advance."""
 
     def __post_init__(self) -> None:
-        _raise_if_repeated(self.cameras, "cameras")
-        _raise_if_repeated(self.features, "features")
-        _raise_if_repeated(self.constant_proprio, "constant_proprio")
-        _raise_if_repeated(self.validation_ids, "validation_ids")
+        raise_if_repeated(self.cameras, "cameras")
+        raise_if_repeated(self.features, "features")
+        raise_if_repeated(self.constant_proprio, "constant_proprio")
+        raise_if_repeated(self.validation_ids, "validation_ids")
         if self.validation_ids and (self.validation_share or self.validation_over == "all"):
             raise ValueError(
                 "validation_ids names the episodes, so validation_share and validation_over have "
@@ -227,7 +115,7 @@ class DataConfig:
             )
         if (self.path is None) == (not self.stores):
             raise ValueError("name either one store with path, or several with [[data.stores]]")
-        _raise_if_repeated(tuple(store.label for store in self.stores), "stores (set name)")
+        raise_if_repeated(tuple(store.label for store in self.stores), "stores (set name)")
         if len({store.weight is None for store in self.stores}) > 1:
             raise ValueError("stores: give every store a weight, or none")
 
@@ -271,7 +159,7 @@ class ActionConfig:
     """expected control rate, in Hz; a store with another rate is refused."""
 
     def __post_init__(self) -> None:
-        _raise_if_repeated(self.constant, "constant")
+        raise_if_repeated(self.constant, "constant")
         low, high = self.clip_range
         if low >= high:
             raise ValueError(f"clip_range must rise, got {low} to {high}")
@@ -319,7 +207,7 @@ class DemonstrationsConfig:
     """
 
     def __post_init__(self) -> None:
-        _raise_if_repeated(self.tasks, "tasks")
+        raise_if_repeated(self.tasks, "tasks")
 
 
 @dataclass(frozen=True)
@@ -367,7 +255,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         for key in ("tasks", "controls", "swap"):
-            _raise_if_repeated(getattr(self, key), key)
+            raise_if_repeated(getattr(self, key), key)
         if not self.episodes and not self.chains:
             raise ValueError(
                 "episodes = 0 and chains = 0 leave nothing to try; raise one of the two"
@@ -390,12 +278,6 @@ class EvaluateConfig:
             )
         if self.control_episodes and not self.controls:
             raise ValueError("control_episodes has no effect without controls; drop it")
-
-
-def _raise_if_repeated(names: tuple[str, ...], key: str) -> None:
-    """Raise ValueError if a name occurs twice in the list that is the value of `key`."""
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{key} names one twice: {', '.join(repeated)}")
 
 
 # the sections that every recipe has, apart from the sections that name a component

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from core.errors import did_you_mean
-from core.recipe.sections import StageConfig
+from core.recipe.train_section import StageConfig
 from core.registry.hookspecs import ComponentKind
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from core.errors import DataError
 
 # A series whose name contains no slash is a term of the loss, unless it has one of these names.
-NOT_TERMS = ("loss", "gradient_norm", "learning_rate_factor")
+NOT_TERMS = ("loss", "gradient_norm", "learning_rate_factor", "skipped", "stopped_early")
 # Columns of the joint-training table that hold counts, and columns that hold measurements.
 COUNTS = ("parameters", "trainable")
 MEASUREMENTS = ("learning_rate", "gradient_norm", "update")
@@ -128,6 +128,22 @@ def loss_terms(metrics: Metrics) -> dict[str, Series]:
         if "/" not in name and name not in NOT_TERMS
     }
     return terms if len(terms) > 1 else {}
+
+
+def training_notes(metrics: Metrics) -> list[str]:
+    """Say whether early stopping ended the run, and which steps were skipped."""
+    notes = []
+    if "stopped_early" in metrics:
+        step = metrics["stopped_early"].steps[-1]
+        notes.append(f"Early stopping ended the run after step {step}.")
+    if "skipped" in metrics:
+        steps = metrics["skipped"].steps.tolist()
+        listed = ", ".join(map(str, steps[:12])) + (" and later ones" if len(steps) > 12 else "")
+        notes.append(
+            f"{len(steps)} steps were skipped, because their loss or gradient was not finite: "
+            f"{listed}."
+        )
+    return notes
 
 
 def joint_table(metrics: Metrics) -> JointTable | None:

@@ -10,7 +10,13 @@ from core.report.page import flatten, render, write_page
 from core.report.run_files import PredictedEpisode, read_predictions, read_run
 from core.report.run_films import films_by_task
 from core.report.run_held_out import held_out_table
-from core.report.run_metrics import Metrics, joint_table, loss_terms, series_below
+from core.report.run_metrics import (
+    Metrics,
+    joint_table,
+    loss_terms,
+    series_below,
+    training_notes,
+)
 from core.report.run_success import (
     Column,
     chain_table,
@@ -47,6 +53,7 @@ def write_report(run: Path) -> Path:
         "success": success_table(columns),
         "chains": chain_table([Column("policy", 1, evaluation)]) if evaluation else None,
         "films": films_by_task(run, list(evaluation.by_task()) if evaluation else []),
+        "notes": training_notes(metrics),
         "curves": loss_charts(metrics),
         "gradients": part_charts(metrics),
         "joint": joint_table(metrics),

@@ -77,6 +77,11 @@ def continued(continuations: Sequence[Continuation], newest: Continuation) -> li
     return kept
 
 
+def change_at(continuations: Sequence[Continuation], step: int) -> Continuation | None:
+    """Return what changes when training goes on after `step` steps; None if nothing does."""
+    return next((entry for entry in continuations if entry.step == step), None)
+
+
 def comparable_from(continuations: Sequence[Continuation]) -> int:
     """Return the step after which all validation errors may be compared; 0: from the first on."""
     steps = [entry.step for entry in continuations if not entry.keeps_errors_comparable]

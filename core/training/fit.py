@@ -22,9 +22,10 @@ from core.contracts.monitoring import Outcome
 from core.loading.loader import Loader
 from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
-from core.recipe.sections import TrainConfig
+from core.recipe.train_section import TrainConfig
 from core.training.averages import WeightAverages
 from core.training.carrying import gather, state_before
+from core.training.early_stopping import EarlyStopping
 from core.training.joint_table import JointTable, render
 from core.training.monitors import NO_CALLBACKS, Callbacks
 from core.training.optimizer import set_learning_rate
@@ -33,11 +34,13 @@ from core.training.reporting import (
     Display,
     MetricsLog,
     Readings,
+    describe_not_finite,
     raise_if_not_finite,
     raise_if_weights_broken,
 )
 from core.training.schedule import begins_stage
 from core.training.signals import StopSignal
+from core.training.skipping import Skipping
 from core.training.stages import StagedTraining
 from core.training.validation import Validation, validate
 from core.weights.checkpoint import checkpoint_folder, save_checkpoint
@@ -75,6 +78,8 @@ class Run:
     inference: Mapping[str, Any]
     stages: StagedTraining
     joint_table: JointTable
+    skipping: Skipping
+    early_stopping: EarlyStopping
     averages: WeightAverages | None
     display: Display
     console: Console
@@ -85,6 +90,17 @@ class Run:
     readings: Readings = field(default_factory=Readings)
     last_checkpoint: Path | None = None
     newest_validation: Validation | None = None
+
+    def counts(self) -> dict[str, Any]:
+        """Return what a checkpoint holds so that a resumed run goes on counting."""
+        counts: dict[str, Any] = {}
+        if self.skipping.total:
+            skipping = {"total": self.skipping.total, "in_a_row": self.skipping.in_a_row}
+            counts["skipped"] = skipping
+        if self.early_stopping.patience and math.isfinite(self.early_stopping.best):
+            stopping = {"best": self.early_stopping.best, "since": self.early_stopping.since}
+            counts["early_stopping"] = stopping
+        return counts
 
     def close(self, outcome: Outcome) -> None:
         """Close files, loggers and the display."""
@@ -105,7 +121,7 @@ def fit(run: Run, first: int) -> int:
     batches = run.training.batches(config.seed, first * config.accumulation, rank, world)
     done = first
     with closing(batches):
-        while done < config.steps:
+        while done < config.steps and not run.early_stopping.is_due:
             if run.stop.requested(fabric, ask=done % config.log_every == 0):
                 break
             step = done + 1  # the number of the step that begins here
@@ -118,6 +134,7 @@ def fit(run: Run, first: int) -> int:
             counted_losses = run.stages.enter(done)
             is_due = _joint_table_is_due(step, config)
             joint_table = run.joint_table.measure(step) if is_due else nullcontext()
+            run.skipping.begin_step()
             micro_batches = []
             # -------------------------------------------------------------------- the training step
             for micro in range(config.accumulation):
@@ -135,8 +152,10 @@ def fit(run: Run, first: int) -> int:
             gradient_norm = fabric.clip_gradients(
                 run.module, optimizer, max_norm=max_norm, error_if_nonfinite=False
             )
+            losses_of_step = [losses for losses, _ in micro_batches]
             with joint_table:
-                optimizer.step()
+                if run.skipping.allows_update(losses_of_step, gradient_norm, run.carried):
+                    optimizer.step()
             optimizer.zero_grad()
             if run.averages is not None:
                 run.averages.update(step)
@@ -160,6 +179,9 @@ def after_step(run: Run, step: int) -> None:
     run.newest_validation = None
     if run.validation is not None and (is_last or step % config.validate_every == 0):
         run.newest_validation = _validate_or_save(run, run.validation, step)
+        run.early_stopping.note(run.newest_validation.selection_error)
+        if run.early_stopping.is_due:
+            _write(run, step, {"stopped_early": 1.0})
     if is_last or step % config.checkpoint_every == 0:
         _save(run, step)
 
@@ -187,17 +209,22 @@ def _report_joint_table(run: Run) -> None:
 def _report_losses(run: Run) -> None:
     """Read the pending losses, write them to the metrics, and show the newest losses.
 
-    Raises TrainingError if a loss is not finite. Weights that such a loss has changed are never
-    saved.
+    Raises TrainingError if a loss is not finite and its step was not skipped. Weights that such a
+    loss has changed are never saved.
     """
-    # the precision 16-mixed scales the loss, and finds the right scale by letting gradients
-    # overflow
-    may_overflow = {"gradient_norm"} if run.recipe.train.precision == "16-mixed" else set()
     for reading, values in run.readings.read(run.fabric):
-        to_check = {name: value for name, value in values.items() if name not in may_overflow}
-        raise_if_not_finite(reading, to_check, run.last_checkpoint)
+        is_skipped = run.skipping.is_skipped(values)
+        if is_skipped:
+            run.console.print(
+                f"step {reading.step}: skipped: {describe_not_finite(reading, values)}"
+            )
+            values = {name: value for name, value in values.items() if math.isfinite(value)}
+        raise_if_not_finite(reading, values, run.last_checkpoint)
+        run.skipping.count(reading.step, is_skipped)
         losses = {("loss" if name == "total" else name): value for name, value in values.items()}
-        _write(run, reading.step, {**losses, "learning_rate_factor": reading.learning_rate_factor})
+        marks = {"skipped": 1.0} if is_skipped else {}
+        factor = {"learning_rate_factor": reading.learning_rate_factor}
+        _write(run, reading.step, {**losses, **factor, **marks})
         newest_step, newest_losses = reading.step, losses
     timings = run.display.update(newest_step, newest_losses, run.training.waited)
     _write(run, newest_step, timings)
@@ -260,7 +287,7 @@ def _save(run: Run, step: int) -> None:
         run.folder,
         run.policy,
         run.optimizer.optimizer,
-        {"step": step, "validation_error": error, **run.inference},
+        {"step": step, "validation_error": error, **run.inference, **run.counts()},
         run.recipe.train.keep_last,
         run.policy.frozen_weights,
         run.averages.by_name() if run.averages else {},

@@ -21,7 +21,7 @@ from torch import nn
 from core.errors import ConfigError
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe
-from core.recipe.sections import TrainConfig
+from core.recipe.train_section import TrainConfig
 from core.registry.components import call_build, missing_arguments
 from core.registry.part_settings import PartSettings
 from core.training.master_weights import MasterWeights

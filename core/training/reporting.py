@@ -142,6 +142,17 @@ def _raise_unless_same_terms(fabric: Fabric, readings: Sequence[Reading]) -> Non
         )
 
 
+# what to do about a step that is not finite
+REMEDIES = (
+    "go on from there with --resume --with-changes and train.not_finite=skip, a lower "
+    "train.learning_rate or a lower train.gradient_clip"
+)
+FIRST_REMEDIES = (
+    "begin again with train.not_finite=skip, a lower train.learning_rate or a lower "
+    "train.gradient_clip"
+)
+
+
 def raise_if_not_finite(
     reading: Reading, values: Mapping[str, float], last_checkpoint: Path | None
 ) -> None:
@@ -149,17 +160,28 @@ def raise_if_not_finite(
 
     The error names the step, the episodes of the batch and the last good checkpoint.
     """
-    broken = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-    if not broken:
+    if all(math.isfinite(value) for value in values.values()):
         return
+    raise TrainingError(
+        f"step {reading.step}: not finite: {describe_not_finite(reading, values)}; "
+        f"{_way_on(last_checkpoint)}, or look at those episodes"
+    )
+
+
+def describe_not_finite(reading: Reading, values: Mapping[str, float]) -> str:
+    """Name the values that are not finite, and the episodes of their batch."""
+    broken = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
     episodes = sorted(set(reading.episodes))
     listed = ", ".join(episodes[:8])
     if len(episodes) > 8:
         listed += f" and {len(episodes) - 8} more"
-    raise TrainingError(
-        f"step {reading.step}: not finite: {', '.join(broken)}; episodes of the batch: {listed}; "
-        f"last good checkpoint: {last_checkpoint or 'none yet'}; "
-        "lower the learning rate, clip gradients, or look at those episodes"
+    return f"{', '.join(broken)}; episodes of the batch: {listed}"
+
+
+def _way_on(last_checkpoint: Path | None) -> str:
+    """Say from where training can go on, and how."""
+    return f"last good checkpoint: {last_checkpoint or 'none yet'}; " + (
+        REMEDIES if last_checkpoint else FIRST_REMEDIES
     )
 
 
@@ -174,8 +196,7 @@ def raise_if_weights_broken(policy: nn.Module, step: int, last_checkpoint: Path 
     if broken:
         raise TrainingError(
             f"step {step}: {len(broken)} weights are not finite, {broken[0]} for one; "
-            f"last good checkpoint: {last_checkpoint or 'none yet'}; "
-            "lower the learning rate or clip gradients"
+            f"{_way_on(last_checkpoint)}"
         )
 
 

@@ -7,17 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch.optim import Optimizer
 
 from core.contracts.batch import State
 from core.errors import CheckpointError
 from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
+from core.recipe.train_section import TrainConfig
 from core.training.averages import WeightAverages
+from core.training.continuations import Continuation
+from core.training.early_stopping import EarlyStopping
 from core.training.inference_state import changed_data
 from core.training.master_weights import MASTER
 from core.training.run_folder import Start
-from core.weights.checkpoint import load_carried, load_checkpoint
+from core.training.skipping import Skipping
+from core.weights.checkpoint import Checkpoint, load_carried, load_checkpoint
+
+NEW_RUN = (
+    "start a new run with --output that begins with these weights: start.run={run}, and start.anew "
+    "names what does not fit"
+)
 
 
 def check_data(start: Start, data: Mapping[str, Any], recipe: Recipe) -> None:
@@ -36,37 +46,73 @@ def check_data(start: Start, data: Mapping[str, Any], recipe: Recipe) -> None:
 
 
 def restore(
-    start: Start,
+    checkpoint: Checkpoint,
+    change: Continuation | None,
     policy: Policy,
     optimizer: Optimizer,
     averages: WeightAverages | None,
     recipe: Recipe,
 ) -> None:
-    """Load the weights, the optimiser's state and the averages of the checkpoint, if there is one.
+    """Load the weights, the optimiser's state and the averages of a checkpoint.
 
     If another optimiser was chosen, its state begins anew; if averages were asked for, they begin
-    as the weights. Raises CheckpointError if the weights do not fit.
+    as the weights.
+
+    change: what changes when training goes on from the checkpoint.
+
+    Raises CheckpointError if the weights do not fit.
     """
-    if start.checkpoint is None:
-        return
-    former_ema, _ = start.changes.get("train.ema", (recipe.train.ema, None))
-    advice = "start a new run with --output, whose parts may begin with these weights (pretrained)"
+    changes = change.changes if change else {}
+    former_ema = changes["train.ema"][0] if "train.ema" in changes else recipe.train.ema
     former_averages = (averages or WeightAverages(policy, former_ema)) if former_ema else None
     load_checkpoint(
-        start.checkpoint,
+        checkpoint,
         policy,
-        None if "optimizer.name" in start.changes else optimizer,
+        None if "optimizer.name" in changes else optimizer,
         policy.frozen_weights,
         former_averages.by_name() if former_averages else {},
-        advice if start.changes else None,
+        NEW_RUN.format(run=checkpoint.folder.parents[1]) if change else None,
     )
-    if "train.precision" in start.changes:
-        _drop_master_weights(optimizer, recipe)
+    if "train.precision" in changes and recipe.train.precision != "bf16-true":
+        _drop_master_weights(optimizer)
     if averages is not None and not former_ema:
         averages.restart()
 
 
-def carried_state(start: Start, initial: State, data: Mapping[str, Any]) -> State:
+def early_stopping(
+    checkpoint: Checkpoint | None, change: Continuation | None, patience: int
+) -> EarlyStopping:
+    """Return the count of validations with which the run goes on.
+
+    With a change, it begins anew, and keeps the lowest error if that still compares.
+    """
+    former = checkpoint.state.get("early_stopping") if checkpoint else None
+    if former is None or (change and not change.keeps_errors_comparable):
+        return EarlyStopping(patience)
+    return EarlyStopping(patience, former["best"], 0 if change else former["since"])
+
+
+def skipping(
+    checkpoint: Checkpoint | None,
+    change: Continuation | None,
+    fabric: Fabric,
+    policy: Policy,
+    train: TrainConfig,
+) -> Skipping:
+    """Return the count of skipped steps with which the run goes on.
+
+    With a change, the count of those in a row begins anew.
+    """
+    former = checkpoint.state.get("skipped") if checkpoint else None
+    if former is None:
+        return Skipping(fabric, policy, train)
+    in_a_row = 0 if change else former["in_a_row"]
+    return Skipping(fabric, policy, train, former["total"], in_a_row)
+
+
+def carried_state(
+    checkpoint: Checkpoint | None, change: Continuation | None, initial: State
+) -> State:
     """Return the policy head's state (R ...) with which the rows of the next step begin.
 
     A run that resumes goes on. If other episodes are in the rows than before, because the order of
@@ -74,18 +120,20 @@ def carried_state(start: Start, initial: State, data: Mapping[str, Any]) -> Stat
 
     initial: the head's initial state (R ...).
     """
-    orders = ("train.batch_size", "train.seed", "data.")
-    is_another = any(key.startswith(orders) for key in start.changes)
-    if start.checkpoint is None or is_another or changed_data(start.former_data, data):
+    if checkpoint is None or (change and _reorders(change)):
         return initial
-    return load_carried(start.checkpoint, initial)
+    return load_carried(checkpoint, initial)
+
+
+def _reorders(change: Continuation) -> bool:
+    """Whether the rows of a step hold other episodes than without the change."""
+    orders = ("train.batch_size", "train.seed", "data.")
+    return bool(change.data_changes) or any(key.startswith(orders) for key in change.changes)
 
 
 @torch.no_grad()
-def _drop_master_weights(optimizer: Optimizer, recipe: Recipe) -> None:
-    """Make the weights what their float32 copies are, if the optimiser keeps copies no longer."""
-    if recipe.train.precision == "bf16-true":
-        return
+def _drop_master_weights(optimizer: Optimizer) -> None:
+    """Make the weights what their float32 copies are, which are kept no longer."""
     for weight, state in optimizer.state.items():
         if MASTER in state:
             weight.copy_(state.pop(MASTER))

@@ -55,6 +55,18 @@ class Start:
             return self.continuations[-1].data
         return self.checkpoint.state if self.checkpoint else {}
 
+    def continuations_with(self, data: Mapping[str, Any]) -> list[Continuation]:
+        """Return all continuations of the run, with what changes now.
+
+        data: what acting needs, as the data give it now.
+        """
+        if self.checkpoint is None:
+            return []
+        data_changes = changed_data(self.former_data, data)
+        return continued(
+            self.continuations, Continuation(self.step, self.changes, data_changes, data)
+        )
+
 
 def claim(folder: Path, *, resume: bool) -> AbstractContextManager[None]:
     """Keep other runs out of a folder inside the `with` block; the first process does it for all.
@@ -103,39 +115,32 @@ def find_start(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool
 
 
 def record_start(
-    fabric: Fabric, recipe: Recipe, folder: Path, start: Start, data: Mapping[str, Any]
-) -> list[Continuation]:
-    """Write recipe.toml, and record what has changed in the run; return all its continuations.
+    fabric: Fabric,
+    recipe: Recipe,
+    folder: Path,
+    start: Start,
+    continuations: Sequence[Continuation],
+) -> None:
+    """Write recipe.toml, and record what has changed in the run so far.
 
-    data: what acting needs, as the data give it now.
+    recipe: the recipe as it was given, with its own files.
     """
-    entries = list(start.continuations)
-    if start.checkpoint:
-        data_changes = changed_data(start.former_data, data)
-        entries = continued(entries, Continuation(start.step, start.changes, data_changes, data))
     fabric.barrier()  # until all processes have read the former recipe
     if fabric.is_global_zero:
-        if entries or start.continuations:
-            write_continuations(folder, entries)
+        if continuations or start.continuations:
+            write_continuations(folder, continuations)
         path = folder / "recipe.toml"
         remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text(recipe.as_toml(), encoding="utf-8")
         keep_files(recipe, start.recipe, folder)
-    return entries
 
 
-def describe_changes(start: Start, continuations: Sequence[Continuation]) -> Iterator[str]:
-    """Yield lines about what has changed since the checkpoint from which the run goes on.
-
-    continuations: those of the run, the newest one included.
-    """
-    if not (start.with_changes and continuations and continuations[-1].step == start.step):
-        return
-    newest = continuations[-1]
-    yield newest.describe()
-    if not newest.keeps_errors_comparable:
+def describe_change(change: Continuation) -> Iterator[str]:
+    """Yield lines about what changes where a run goes on."""
+    yield change.describe()
+    if not change.keeps_errors_comparable:
         yield (
-            f"validation errors after step {start.step} are not compared with earlier ones: "
+            f"validation errors after step {change.step} are not compared with earlier ones: "
             "the best checkpoint is chosen among those that follow"
         )

@@ -1,9 +1,9 @@
 """Schedules: the learning rate and the stage of training, as functions of the step alone."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from core.recipe.sections import TrainConfig
+from core.recipe.train_section import TrainConfig
 
 # {name: function of two numbers that returns the factor of the learning rate while it falls}; the
 # first number is the progress of the fall, from 0 to 1, and the second is the length of the fall,
@@ -36,6 +36,23 @@ def schedule_factor(step: int, train: TrainConfig) -> float:
     decay_steps = train.decay * max(1, steps - train.warmup_steps)
     progress = max(0.0, 1.0 - (steps - step) / decay_steps)
     return SCHEDULES[train.schedule](progress, decay_steps / max(1, train.warmup_steps))
+
+
+def doubtful_warmup(train: TrainConfig) -> Iterator[str]:
+    """Yield a line if the learning rate never reaches its full value, as the warm-up is too long.
+
+    If the recipe goes through its stages once, each of them has a warm-up.
+    """
+    lengths = {"the run": train.steps}
+    if train.steps == sum(stage.steps for stage in train.stages):
+        lengths = {f"stage {n}": stage.steps for n, stage in enumerate(train.stages)}
+    for name, steps in lengths.items():
+        if train.warmup_steps > steps:
+            share = steps / train.warmup_steps
+            yield (
+                f"train.warmup_steps: {train.warmup_steps} are more than the {steps} of {name}, so "
+                f"the learning rate rises to {share:.0%} of its value and no further; lower them"
+            )
 
 
 def stage_at(done: int, train: TrainConfig) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from core.errors import ConfigError, PolicyError
 from core.policy.policy import Policy, owner_of
-from core.recipe.sections import StageConfig, TrainConfig
+from core.recipe.train_section import StageConfig, TrainConfig
 from core.training.optimizer import modules_of
 from core.training.schedule import stage_at
 

@@ -4,7 +4,7 @@ This module opens the data, builds the policy and its optimiser, loads a checkpo
 and calls `fit`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,15 +25,22 @@ from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
 from core.training.averages import WeightAverages
 from core.training.carrying import share_of_process
-from core.training.continuations import comparable_from
+from core.training.continuations import change_at, comparable_from
 from core.training.fit import Run, fit
 from core.training.inference_state import inference_state
 from core.training.joint_table import JointTable
 from core.training.monitors import Callbacks, Loggers
 from core.training.optimizer import build_optimizer
 from core.training.reporting import Display, MetricsLog
-from core.training.restoring import carried_state, check_data, restore
-from core.training.run_folder import Start, claim, describe_changes, find_start, record_start
+from core.training.restoring import (
+    carried_state,
+    check_data,
+    early_stopping,
+    restore,
+    skipping,
+)
+from core.training.run_folder import Start, claim, describe_change, find_start, record_start
+from core.training.schedule import doubtful_warmup
 from core.training.signals import StopSignal
 from core.training.stages import StagedTraining
 
@@ -53,12 +60,29 @@ def train(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool = Fa
             run = _set_up(fabric, recipe, folder, start, stop)
             with _watched(run, start.step):
                 done = fit(run, start.step)
-    steps = recipe.train.steps
-    outcome = "finished" if done == steps else "stopped"
-    run.console.print(f"{outcome} at step {done} of {steps}: {folder}", soft_wrap=True)
-    if done < steps:
-        run.console.print("continue with the same command and --resume", soft_wrap=True)
-    return 0 if done == steps or stop.received is None else 128 + stop.received
+    for line in _outcome(run, done):
+        run.console.print(line, soft_wrap=True)
+    is_complete = done == recipe.train.steps or run.early_stopping.is_due
+    return 0 if is_complete or stop.received is None else 128 + stop.received
+
+
+def _outcome(run: Run, done: int) -> Iterator[str]:
+    """Yield lines about how training ended, after `done` steps."""
+    config, stopping = run.recipe.train, run.early_stopping
+    skipped = f"; {run.skipping.total} of them were skipped" if run.skipping.total else ""
+    where = f"at step {done} of {config.steps}: {run.folder}{skipped}"
+    if done == config.steps:
+        yield f"finished {where}"
+    elif stopping.is_due:
+        yield (
+            f"stopped early {where}; the last {stopping.since} validations brought no error below "
+            f"{stopping.best:.4f}"
+        )
+        if run.recipe.evaluate and run.recipe.evaluate.checkpoint == "last":
+            yield 'the last checkpoint is evaluated; evaluate.checkpoint = "best" takes the best'
+    else:
+        yield f"stopped {where}"
+        yield "continue with the same command and --resume"
 
 
 @contextmanager
@@ -143,26 +167,26 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
     averages = WeightAverages(policy, config.ema) if config.ema else None
     inference = inference_state(data)
     check_data(start, inference, recipe)
-    restore(start, policy, optimizer, averages, recipe)
+    continuations = start.continuations_with(inference)
+    change = change_at(continuations, start.step)
+    if start.checkpoint:
+        restore(start.checkpoint, change, policy, optimizer, averages, recipe)
     carried: list[State | None] = [None] * config.accumulation
     if recipe.data.sampling == "episodes":
         # every row begins an episode at the first step, and a run that resumes goes on
         initial = policy.policy_head.initial_state(config.batch_size)
-        whole = carried_state(start, initial, inference)
+        whole = carried_state(start.checkpoint, change, initial)
         carried = list(share_of_process(fabric, whole, config.accumulation))
-    continuations = record_start(fabric, given, folder, start, inference)
+    record_start(fabric, given, folder, start, continuations)
     if fabric.is_global_zero and not (start.checkpoint and (folder / KEPT).exists()):
         keep_frozen_weights(policy, recipe, folder / KEPT)
-    comparable = comparable_from(continuations)
-    comparability = {"comparable_from": comparable} if comparable else {}
+    if comparable := comparable_from(continuations):
+        inference["comparable_from"] = comparable
     console = Console(quiet=not fabric.is_global_zero)
-    lines = [*(data.describe() if recipe.data.stores else ()), data.describe_held_out()]
-    lines += data.doubts()
-    doubts = (*doubtful_tokens(tokens, policy.text_encoder), *assumptions_of(policy))
-    lines += [f"warning: {line}" for line in doubts]
+    lines = _remarks(recipe, data, policy, tokens)
     if start.checkpoint is None:
         lines += [describe_initial_weights(policy, recipe), *policy.origin]
-    lines += describe_changes(start, continuations)
+    lines += describe_change(change) if change else ()
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return Run(
         fabric=fabric,
@@ -175,9 +199,11 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
         validation=validation,
         task_of=data.task_of(),
         action_dim=data.action_spec.dim,
-        inference=inference | comparability,
+        inference=inference,
         stages=StagedTraining(policy, config),
         joint_table=JointTable(policy, optimizer),
+        skipping=skipping(start.checkpoint, change, fabric, policy, config),
+        early_stopping=early_stopping(start.checkpoint, change, config.patience),
         averages=averages,
         display=Display(config.steps, start.step, config.batch_size, console=console),
         console=console,
@@ -185,6 +211,31 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
         carried=carried,
         last_checkpoint=start.checkpoint.folder if start.checkpoint else None,
     )
+
+
+def _remarks(
+    recipe: Recipe, data: TrainingData, policy: Policy, tokens: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """Return lines about the data, and warnings, to be read before the first step.
+
+    tokens: {instruction: its token ids}.
+    """
+    if recipe.train.patience and not data.validation.window_count:
+        raise ConfigError(
+            "train.patience: no episode is held out, so there is no validation error to stop at; "
+            "drop the key, or hold out episodes (data.validation_episodes)"
+        )
+    doubts = (
+        *doubtful_tokens(tokens, policy.text_encoder),
+        *assumptions_of(policy),
+        *doubtful_warmup(recipe.train),
+    )
+    return [
+        *(data.describe() if recipe.data.stores else ()),
+        data.describe_held_out(),
+        *data.doubts(),
+        *(f"warning: {line}" for line in doubts),
+    ]
 
 
 def _build_policy(recipe: Recipe, data: TrainingData, *, resumed_run: Path | None) -> Policy:

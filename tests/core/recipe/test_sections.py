@@ -8,8 +8,8 @@ from core.recipe.sections import (
     DataConfig,
     EvaluateConfig,
     StoreConfig,
-    TrainConfig,
 )
+from core.recipe.train_section import TrainConfig
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from core.errors import DataError
-from core.report.run_metrics import joint_table, loss_terms, read_metrics
+from core.report.run_metrics import joint_table, loss_terms, read_metrics, training_notes
 from tests.core.report.factories import PARTS, TASKS, write_metrics
 
 
@@ -104,3 +104,17 @@ def test_null_stands_for_a_figure_that_is_not_finite(tmp_path):
     (tmp_path / "m").write_text('{"step": 1, "joint/backbone/parameters": null}\n')
     with pytest.raises(DataError, match="no measurement"):
         read_metrics(tmp_path / "m")
+
+
+def test_skipped_steps_and_early_stopping_are_told(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": step, "skipped": 1.0} for step in range(1, 15)]
+    lines += [{"step": 20, "loss": 2.0, "pose": 1.0, "word": 1.0}, {"step": 20, "stopped_early": 1}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = read_metrics(path)
+    stopped, skipped = training_notes(metrics)
+    assert stopped == "Early stopping ended the run after step 20."
+    assert skipped.startswith("14 steps were skipped")
+    assert skipped.endswith("11, 12 and later ones.")
+    assert loss_terms(metrics).keys() == {"pose", "word"}
+    assert training_notes({}) == []

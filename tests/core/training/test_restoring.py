@@ -99,6 +99,10 @@ def test_another_optimiser_and_averages_begin_anew(recipe_file, run, tmp_path):
     assert entries == {"momentum_buffer"}
     assert (newest / "training.safetensors").exists()
     weights = load_file(newest / "training.safetensors")
+    shutil.rmtree(newest)  # as if it had been killed before its first checkpoint
+    assert train(recipe_file, run, *LONGER, *changes, resume=True) == 0
+    again = load_file(newest / "training.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
     # without averages, training goes on with the weights and not with what acted
     settings = ("train.steps=5", "train.learning_rate=0.0", "optimizer.name=sgd")
     assert train(recipe_file, run, *settings, with_changes=True) == 0
@@ -128,6 +132,8 @@ def test_rows_begin_anew_where_they_hold_other_episodes(recipe_file, tmp_path):
     assert train(recipe_file, folder, *longer, with_changes=True) == 0
     carried = load_file(checkpoints(folder)[-1].folder / "carried.safetensors")
     assert {len(tensor) for tensor in carried.values()} == {6}
+    shutil.rmtree(checkpoints(folder)[-1].folder)  # killed before its first checkpoint
+    assert train(recipe_file, folder, *longer, resume=True) == 0
 
 
 def test_weights_that_cannot_fit_are_refused_with_a_way_out(recipe_file, run, tmp_path, capsys):
@@ -139,10 +145,9 @@ def test_weights_that_cannot_fit_are_refused_with_a_way_out(recipe_file, run, tm
     assert "start a new run with --output" in shown
     assert (run / "recipe.toml").read_bytes() == before
     assert not (run / "continuations.json").exists()
-    parts = ("vision_encoder", "text_encoder", "backbone", "action_tokens")
-    kept = [f"{part}.pretrained={run}" for part in parts]
-    new = tmp_path / "new"
-    assert train(recipe_file, new, *FEW, "policy_head.hidden_size=8", *kept) == 0
+    assert f"start.run={run}, and start.anew" in shown
+    start = (f"start.run={run}", "start.anew=['policy_head']")
+    assert train(recipe_file, tmp_path / "new", *FEW, "policy_head.hidden_size=8", *start) == 0
 
 
 def test_fewer_steps_than_were_done_are_refused(recipe_file, run, capsys):

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from core.errors import ConfigError
-from core.recipe.sections import StageConfig, TrainConfig
-from core.training.schedule import SCHEDULES, begins_stage, schedule_factor, stage_at
+from core.recipe.train_section import StageConfig, TrainConfig
+from core.training.schedule import (
+    SCHEDULES,
+    begins_stage,
+    doubtful_warmup,
+    schedule_factor,
+    stage_at,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +92,15 @@ def test_stages_that_take_turns_share_the_schedule_of_the_run():
     assert [schedule_factor(step, turns) for step in range(12)] == [
         schedule_factor(step, joint) for step in range(12)
     ]
+
+
+def test_a_warmup_longer_than_the_run_or_a_stage_is_told(load):
+    assert list(doubtful_warmup(load().train)) == []
+    (line,) = doubtful_warmup(load("train.warmup_steps=8").train)
+    assert line.startswith("train.warmup_steps: 8 are more than the 6 of the run")
+    assert "75% of its value" in line
+    stages = (StageConfig(1, ("backbone",)), StageConfig(5, ("policy_head",)))
+    (line,) = doubtful_warmup(TrainConfig(steps=6, warmup_steps=2, stages=stages))
+    assert "of stage 0" in line
+    in_turns = TrainConfig(steps=12, warmup_steps=2, stages=stages)
+    assert list(doubtful_warmup(in_turns)) == []
