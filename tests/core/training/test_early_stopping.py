@@ -74,9 +74,9 @@ def test_the_best_checkpoint_is_compared_with_the_held_out_episodes(
 
     chosen = []
 
-    def load_actor(run, checkpoint):
+    def load_actor(run, checkpoint, **others):
         chosen.append(checkpoint)
-        return original(run, checkpoint)
+        return original(run, checkpoint, **others)
 
     original = offline.load_actor
     monkeypatch.setattr(offline, "load_actor", load_actor)
