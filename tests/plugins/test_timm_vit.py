@@ -391,3 +391,20 @@ def test_batch_normalisation_mixes_cameras_while_it_trains():
     assert not encoder.train().separates_cameras
     assert encoder.eval().separates_cameras
     assert make(VIT, cameras).separates_cameras
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_vit4"])
+def test_weights_of_another_image_size_are_resized_as_timm_does(tmp_path, model):
+    small = timm.create_model(model, img_size=32)
+    torch.nn.init.normal_(small.pos_embed)
+    save_file(small.state_dict(), tmp_path / "small.safetensors")
+    cameras = {"front": (3, 64, 64)}
+    config = TimmConfig(model=model, image_size=64)
+    encoder = TimmEncoder(config, cameras=cameras, text_width=8)
+    encoder.load_pretrained(Pretrained(str(tmp_path / "small.safetensors")))
+    expected = import_library("timm.layers").resample_abs_pos_embed(
+        small.pos_embed,
+        encoder.model.patch_embed.grid_size,
+        num_prefix_tokens=0 if small.no_embed_class else small.num_prefix_tokens,
+    )
+    torch.testing.assert_close(encoder.model.pos_embed, expected)

@@ -96,6 +96,18 @@ def image_size(requested: int | None, config: Any) -> int:
     return size
 
 
+def position_options(model: Any, config: Any, size: int) -> dict[str, bool]:
+    """Return the option with which a model resizes its position embeddings to another image size.
+
+    Empty if the images have the size of the model's configuration, or if the model has no such
+    option: then it takes any size, or none but its own.
+    """
+    own = _side(getattr(getattr(config, "vision_config", None), "image_size", None))
+    option = "interpolate_pos_encoding"
+    takes = any(option in inspect.signature(m.forward).parameters for m in model.modules())
+    return {option: True} if takes and own not in (None, size) else {}
+
+
 @dataclass(frozen=True)
 class PixelStatistics:
     """How pixels in [0, 1] become a model's input: (pixels - mean) / std.

@@ -22,7 +22,13 @@ from plugins.vlms.huggingface.model import (
     repeated_blocks,
     robovlms_names,
 )
-from plugins.vlms.huggingface.pixels import Colour, arrangement, image_size, statistics
+from plugins.vlms.huggingface.pixels import (
+    Colour,
+    arrangement,
+    image_size,
+    position_options,
+    statistics,
+)
 
 PositiveNumber = Annotated[float, Gt(0)]
 
@@ -37,7 +43,8 @@ class VisionConfig:
     """
     image_size: Annotated[int, Gt(0)] | None = None
     """rows and columns to which every camera is resized, pixels; default: the size in the model's
-    configuration, or 224 if the configuration has no size.
+    configuration, or 224 if the configuration has no size. For another size, the model resizes its
+    position embeddings, if it can.
     """
     mean: Colour | None = None
     """mean of red, green and blue in [0, 1], which is subtracted from the pixels; default: the mean
@@ -79,6 +86,7 @@ class HuggingFaceVision(VisionEncoder):
         self.model = self.part.module
         self.size = image_size(config.image_size, self.part.config)
         self.arrange = arrangement(self.model, self.part.config)
+        self.position_options = position_options(self.model, self.part.config, self.size)
         self.mean: Tensor
         self.std: Tensor
         self.statistics = statistics(config.mean, config.std, config.model)
@@ -138,7 +146,9 @@ class HuggingFaceVision(VisionEncoder):
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """(n C size size) -> (n N D)."""
-        features = self.model.get_image_features(**self.arrange(pixels)).pooler_output
+        features = self.model.get_image_features(
+            **self.arrange(pixels), **self.position_options
+        ).pooler_output
         return features if isinstance(features, Tensor) else torch.stack(tuple(features))
 
     def _grid(self, count: int) -> Tensor | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from annotated_types import Gt
@@ -98,8 +98,19 @@ class Kosmos2Vision(VisionEncoder):
         return TokenGroup(rearrange(tokens, pattern, b=batch, t=window, v=len(self.cameras)))
 
     def load_pretrained(self, weights: Pretrained) -> None:
-        """Load CLIP's and the resampler's weights, strictly."""
-        VISION_NAMES.load(self, vision_tensors(weights), weights.source)
+        """Load CLIP's and the resampler's weights, strictly.
+
+        CLIP's position embeddings are resized, by timm, if the images have another size.
+        """
+        tensors, name = dict(vision_tensors(weights)), str(VISION_NAMES.table["clip.pos_embed"])
+        if name in tensors:
+            tensors[name] = self._resized(tensors[name].unsqueeze(0))[0]
+        VISION_NAMES.load(self, tensors, weights.source)
+
+    def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Resize CLIP's position embeddings to this image size; cameras share all weights."""
+        name = "clip.pos_embed"
+        return {**tensors, name: self._resized(tensors[name])}
 
     def publish(self) -> dict[str, Tensor]:
         """Name the weights as Hugging Face does."""
@@ -134,6 +145,14 @@ class Kosmos2Vision(VisionEncoder):
             "patch_size": config.patch_size,
         }
         return {"vision_config": vision, "latent_query_num": config.latents}
+
+    def _resized(self, positions: Tensor) -> Tensor:
+        """Position embeddings (1 1+N D) of any image size -> (1 1+M D) of this one."""
+        if positions.shape == self.clip.pos_embed.shape:
+            return positions
+        resize = import_library("timm.layers").resample_abs_pos_embed
+        resized: Tensor = resize(positions, self.clip.patch_embed.grid_size)
+        return resized
 
     def _prepare(self, images: Tensor) -> Tensor:
         """(n C Y X) uint8 -> (n C size size), resized and normalised as in CLIP's training."""

@@ -14,6 +14,7 @@ from tests.plugins.huggingface.families import (
     SETUP,
     SIZE,
     build_vision,
+    full_model,
     run_check,
     save_model,
     single_line,
@@ -68,7 +69,6 @@ def test_an_image_of_zeros_keeps_its_tokens(folder_of):
     [
         ("smolvlm", 36, "36 is no multiple of this model's 8"),
         ("qwen2_5_vl", 36, "36 is no multiple of this model's 8"),
-        ("llava", 64, "does not take images of 64 x 64 pixels"),
         (
             "smolvlm",
             24,
@@ -80,6 +80,24 @@ def test_an_image_size_that_does_not_fit_is_refused(model, size, mistake, folder
     with pytest.raises(ConfigError, match=rf"vision_encoder\.image_size: .*{mistake}") as caught:
         build_vision(folder_of(model), image_size=size)
     single_line(caught)
+
+
+@pytest.mark.parametrize("model", ["llava", "paligemma", "internvl"])
+def test_another_image_size_resizes_the_position_embeddings(model, folder_of):
+    """The tokens are those of transformers' own model, which is asked to resize."""
+    size = 2 * SIZE
+    part = build_vision(folder_of(model), {"front": (3, size, size)}, image_size=size)
+    part.load_pretrained(Pretrained(str(folder_of(model))))
+    own = full_model(folder_of(model)).base_model
+    image = torch.randint(0, 256, (1, 1, 3, size, size), dtype=torch.uint8)
+    pixels = (image[0] / 255 - part.mean) / part.std
+    options = {} if model == "internvl" else {"interpolate_pos_encoding": True}
+    with torch.no_grad():
+        features = own.get_image_features(pixel_values=pixels, **options).pooler_output
+        tokens = part.eval()({"front": image}, TokenGroup(torch.zeros(1, 1, 1))).tokens
+    expected = features[0] if features[0].ndim == 2 else features[0].flatten(0, 1)
+    torch.testing.assert_close(tokens[0, 0], expected)
+    assert tokens.shape[2] > build_vision(folder_of(model))._encode_grey_image().shape[1]
 
 
 def test_cameras_must_have_three_colours(folder_of):
