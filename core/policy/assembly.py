@@ -373,8 +373,7 @@ def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
         module: nn.Module = getattr(policy, kind)
         extra_parameters = getattr(module, "extra_parameters", ())
         for name, parameter in module.named_parameters():
-            published_name = name.replace(".base_layer.", ".")  # in a layer with an adapter
-            if not parameter.requires_grad and published_name not in extra_parameters:
+            if not parameter.requires_grad and name not in extra_parameters:
                 weights[f"{kind}.{name}"] = parameter
     return FrozenWeights(frozenset(weights), checksum(weights))
 

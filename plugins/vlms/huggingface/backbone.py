@@ -68,6 +68,7 @@ class HuggingFaceBackbone(Backbone):
             getattr(module, "is_causal", True) for module in self.model.modules()
         )
         self.longest = getattr(self.model.config, "sliding_window", None)
+        self.positions = getattr(self.model.config, "max_position_embeddings", None)
         # sdpa takes a boolean mask; eager attention adds a mask of numbers to the scores.
         self.additive_mask = self.model.config._attn_implementation != "sdpa"
         self.on_grid = config.positions == "grid"
@@ -153,6 +154,9 @@ class HuggingFaceBackbone(Backbone):
     ) -> Tensor:
         """Run a sequence that follows `past`; return normed hidden states (S L width)."""
         before = None if past is None else past.sequence
+        self._raise_if_beyond_positions(
+            sequence.tokens.shape[1] + (0 if past is None else past.tokens.shape[1])
+        )
         extra = {} if recording is None else {"recording": recording}
         hidden: Tensor = self.model(
             inputs_embeds=sequence.tokens,
@@ -195,6 +199,19 @@ class HuggingFaceBackbone(Backbone):
             return visible
         lowest = torch.finfo(tokens.dtype).min
         return torch.zeros_like(visible, dtype=tokens.dtype).masked_fill(~visible, lowest)
+
+    def _raise_if_beyond_positions(self, length: int) -> None:
+        """Raise ConfigError for a sequence that is longer than the model was made for.
+
+        With rows and columns, the tokens of an image share positions, so nothing is checked.
+        """
+        if self.positions is not None and length > self.positions and not self.on_grid:
+            raise ConfigError(
+                f"backbone.model: a sequence has {length} tokens, and '{self.source}' has "
+                f"{self.positions} positions; use fewer or smaller images "
+                "(data.cameras, vision_encoder.image_size), a shorter data.window, "
+                'or action_tokens.formulation = "policy_head"'
+            )
 
     def _raise_if_too_long(self, length: int) -> None:
         """Raise ConfigError for a sequence longer than the sliding window.

@@ -99,6 +99,18 @@ def test_a_window_that_layers_slide_limits_prefix_attention(tmp_path):
     assert read(causal, make_batch(causal, 2)).isfinite().all()
 
 
+def test_a_sequence_beyond_the_models_positions_is_refused(tmp_path):
+    """transformers itself would compute with positions that the model has never seen."""
+    text = {**LANGUAGE, "model_type": "llama", "max_position_embeddings": 12}
+    config = {**FAMILIES["smolvlm"].config, "text_config": text}
+    folder = save_model(tmp_path / "short", config, weights=False)
+    policy = build(tmp_path, folder, pretrained=False)
+    line = r"backbone.model: a sequence has \d+ tokens, and '.*' has 12 positions; use fewer"
+    with pytest.raises(ConfigError, match=line) as caught:
+        read(policy, make_batch(policy, 2))
+    single_line(caught)
+
+
 def test_weights_have_the_default_type(folder_of):
     torch.set_default_dtype(torch.bfloat16)
     try:
