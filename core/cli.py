@@ -16,6 +16,10 @@ COMMANDS = {
         "core.commands.evaluate",
         "let a trained policy act in an environment and count its successes",
     ),
+    "validate": (
+        "core.commands.validate",
+        "compare the actions that a policy predicts with those of any store",
+    ),
     "collect": (
         "core.commands.collect",
         "let an environment's expert demonstrate its tasks into a store",

@@ -56,7 +56,7 @@ def write_predictions(
     """
     view, label = _view_of_evaluated_store(recipe)
     store = view.store
-    if mistakes := disagreements(actor.info, view.info, "the policy"):
+    if mistakes := disagreements(actor.info, view.info, "the policy", f"store {store.path}"):
         raise ConfigError(mistakes)
     needed = (*actor.info.cameras, *actor.info.features)
     if missing := [name for name in needed if name not in view.recorded]:
@@ -67,11 +67,11 @@ def write_predictions(
     if not len(held_out):
         raise ConfigError(f"data.validation_...: the recipe holds nothing of {store.path} out")
     arrays = {"names": np.array(actor.info.action.names)}
-    errors = _ErrorSums()
-    for number, episode in enumerate(_order_by_turns(store, held_out)[:most]):
+    errors = ErrorSums()
+    for number, episode in enumerate(order_by_turns(store, held_out)[:most]):
         frames = np.arange(0, store.length[episode], view.period)
         true = view.actions(np.array([episode]), frames[None])[0]
-        predicted = _predict_episode(actor, view, episode)
+        predicted = predict_episode(actor, view, episode)
         errors.add(true, predicted)
         if number < SHOWN_EPISODES:
             arrays[f"{number}/task"] = np.array(store.task_name(episode))
@@ -81,7 +81,7 @@ def write_predictions(
     return errors.summary(actor.info.action.names)
 
 
-class _ErrorSums:
+class ErrorSums:
     """Adds up the absolute errors of many episodes."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ def _view_of_evaluated_store(recipe: Recipe) -> tuple[StoreView, str]:
     return views[number], labels[number]
 
 
-def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
+def order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
     """Order episodes so that tasks alternate: first each task's first episode, then its second."""
     counts: dict[str, int] = {}
     turns = []
@@ -137,7 +137,7 @@ def _order_by_turns(store: EpisodeStore, episodes: np.ndarray) -> list[int]:
     return [episode for _, episode in sorted(turns)]
 
 
-def _predict_episode(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
+def predict_episode(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
     """Let the policy act on each frame in turn; return the predicted chunks (n H A)."""
     seed = crc32(f"episode {view.store.episode_id(episode)}".encode())
     instruction = view.store.instruction(episode)

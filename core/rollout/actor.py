@@ -88,8 +88,9 @@ class Actor:
             ).to(self.device)
             text = stack_text([self.encode(instruction) for instruction in instructions])
             actions, state = self.policy.act(batch, state, text)
-        chunks: np.ndarray = self.action_normalizer.unnormalize(actions.float().cpu().numpy())
-        self._raise_unless_finite(chunks, instructions)
+        normalized = actions.float().cpu().numpy()
+        self._raise_unless_finite(normalized, instructions)
+        chunks: np.ndarray = self.action_normalizer.unnormalize(normalized)
         return chunks, state
 
     def check(self, info: StoreInfo) -> None:
@@ -101,7 +102,10 @@ class Actor:
             raise ConfigError(mistakes)
 
     def _raise_unless_finite(self, chunks: np.ndarray, instructions: Sequence[str]) -> None:
-        """Raise PolicyError if action chunks (B H A) hold NaN or infinity."""
+        """Raise PolicyError if normalised action chunks (B H A) hold NaN or infinity.
+
+        Afterwards a gripper's NaN would be gone: it counts as closed.
+        """
         is_broken = ~np.isfinite(chunks)
         if not is_broken.any():
             return
@@ -160,12 +164,15 @@ def load_actor(
     )
 
 
-def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> list[str]:
-    """Return a line for each difference between an environment and the training data.
+def disagreements(
+    trained: StoreInfo, environment: StoreInfo, learner: str, source: str = "the environment"
+) -> list[str]:
+    """Return a line for each difference between an environment, or a store, and the training data.
 
     trained: info of the data on which a policy was or will be trained.
-    environment: info of the environment.
+    environment: info of the environment or store.
     learner: what the returned lines call the source of `trained`, "the policy" for example.
+    source: what the returned lines call the source of `environment`.
 
     Cameras and features that only the environment has do not matter. If `trained` has no
     proprioception, the environment's proprioception does not matter.
@@ -181,7 +188,7 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
         if name in environment.features:
             pairs[f"feature '{name}'"] = str(feature), str(environment.features[name])
     lines = [
-        f"{key}: {learner} has {expected}, the environment {actual}"
+        f"{key}: {learner} has {expected}, {source} {actual}"
         for key, (expected, actual) in pairs.items()
         if expected != actual
     ]
@@ -190,7 +197,7 @@ def disagreements(trained: StoreInfo, environment: StoreInfo, learner: str) -> l
         ("feature", trained.features, list(environment.features)),
     ):
         lines += [
-            f"{kind} '{name}': {learner} needs it, and the environment has none"
+            f"{kind} '{name}': {learner} needs it, and {source} has none"
             f"{did_you_mean(name, available)}"
             for name in needed
             if name not in available

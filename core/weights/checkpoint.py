@@ -161,7 +161,8 @@ def choose_checkpoint(run: Path, which: Literal["last", "best"] | int) -> Checkp
         if best := best_of(available):
             return best
         raise CheckpointError(
-            f"{run}: none of its checkpoints was validated, so none is the best; choose 'last'"
+            f"{run}: none of its checkpoints has a finite validation error, so none is the best; "
+            "choose 'last'"
         )
     steps = {checkpoint.step: checkpoint for checkpoint in available}
     if which not in steps:

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from core.cli import main
+from core.commands import evaluate as evaluate_command
 from core.environments.environment import EVALUATION_SEEDS
 from core.environments.workers import Description
 from core.errors import ConfigError, DataError
@@ -448,3 +449,31 @@ def test_a_folder_that_is_no_run_is_one_line(command, tmp_path):
     code, _, err = command(run=tmp_path)
     assert (code, err.count("\n")) == (2, 1)
     assert "recipe.toml: cannot read the recipe" in err
+
+
+def test_an_action_that_is_not_finite_ends_the_evaluation_and_keeps_what_ended(
+    trained, load, monkeypatch, capsys
+):
+    from plugins.heads.lstm import LSTMHead
+
+    load()  # adds [evaluate] to the run's recipe
+    act, calls = LSTMHead.act, []
+
+    def diverging(self, context, state, generator):
+        actions, state = act(self, context, state, generator)
+        calls.append(len(actions) == 4)  # the four rows of the evaluation
+        return actions * (np.nan if sum(calls) > MAX_STEPS + 2 else 1), state
+
+    monkeypatch.setattr(LSTMHead, "act", diverging)
+    assert evaluate_command.main([str(trained)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: policy_head 'lstm' of plugin 'plugins.heads.lstm' (joinery ")
+    assert "act returned NaN or infinity, in 9 of 9 numbers" in shown
+    assert shown.count("\n") == 1
+    lines = (trained / "evaluation" / "episodes.jsonl").read_text().splitlines()
+    assert len(lines) > 1  # what results depend on, and attempts
+    assert not (trained / "evaluation" / "results.json").exists()
+    monkeypatch.setattr(LSTMHead, "act", act)
+    assert evaluate_command.main([str(trained)]) == 0
+    after = (trained / "evaluation" / "episodes.jsonl").read_text().splitlines()
+    assert after[: len(lines)] == lines

@@ -105,13 +105,14 @@ def test_a_row_that_forgets_acts_as_at_the_start_and_its_draws_go_on(trained):
     assert forgetful.keys == state.keys == [(7, 1), (8, 1)]
 
 
-def test_no_action_that_is_not_finite_is_given_out(trained):
+@pytest.mark.parametrize("dimension", [0, 2], ids=["position", "gripper"])
+def test_no_action_that_is_not_finite_is_given_out(trained, dimension):
     actor, (first, second) = load_actor(trained), observations(2, steps=2)
     act = actor.policy.policy_head.act
 
     def broken(context, state, generator):
         actions, state = act(context, state, generator)
-        actions[1, 0, 0] = float("nan")
+        actions[1, 0, dimension] = float("nan")
         return actions, state
 
     _, state = actor.step(first, ["red", "blue"], actor.start(2))

@@ -232,5 +232,5 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(tmp_path,
 
 def test_without_validation_no_checkpoint_is_the_best(tmp_path):
     save(tmp_path, 5)
-    with pytest.raises(CheckpointError, match="none of its checkpoints was validated"):
+    with pytest.raises(CheckpointError, match="has a finite validation error, so none is"):
         choose_checkpoint(tmp_path, "best")
