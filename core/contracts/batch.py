@@ -136,6 +136,8 @@ class Batch:
         camera or feature is not in this mapping, every sample has it.
     embodiment: (B) int64: for each sample, the index of its store in the recipe's list of stores.
     begins: (B) bool, whether the sample's first frame is the first of its episode.
+    share: in training, the number of the batch's actions that count (`action_mask`), relative to
+        the mean of all batches of the same optimiser step: 1 if the step has a single batch.
     """
 
     images: Mapping[str, Tensor]
@@ -150,6 +152,7 @@ class Batch:
     present: Mapping[str, Tensor] = field(default_factory=dict)
     embodiment: Tensor | None = None
     begins: Tensor | None = None
+    share: float = 1.0
 
     def to(self, where: device) -> Self:
         """Copy every tensor to a device, without waiting for the copies to finish."""

@@ -70,13 +70,18 @@ class BatchBuffer:
         self.begins: np.ndarray = self._begins.numpy()
 
     def batch(
-        self, instructions: Sequence[str], text: Sequence[np.ndarray], episodes: Sequence[str]
+        self,
+        instructions: Sequence[str],
+        text: Sequence[np.ndarray],
+        episodes: Sequence[str],
+        share: float = 1.0,
     ) -> Batch:
         """Return views of the buffer's first rows as a batch, a row for each instruction.
 
         instructions: the instruction of each row.
         text: the token ids of each instruction.
         episodes: the episode id of each row.
+        share: as in Batch.
         """
         text_ids, text_mask = pad(text)
         count = len(instructions)
@@ -93,6 +98,7 @@ class BatchBuffer:
             present={name: _first(count, mask) for name, mask in self._present.items()},
             embodiment=_first(count, self._embodiment),
             begins=_first(count, self._begins),
+            share=share,
         )
 
     def copy(self, batch: Batch, where: device) -> Batch:

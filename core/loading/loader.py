@@ -13,7 +13,7 @@ import torch
 from core.contracts.batch import Batch
 from core.loading.buffers import BatchBuffer
 from core.loading.mixture import Mixture, Places
-from core.loading.order import Order, ShuffledWindows
+from core.loading.order import Order, ShuffledWindows, with_shares
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class _Job:
     """A batch that the loader's threads are filling.
 
     episodes: ids of the episodes.
+    share: the batch's share of the actions that count, as in Batch.
     buffer: the memory of the batch.
     tasks: the tasks by which the loader's threads fill the buffer.
     """
 
     episodes: Sequence[str]
     instructions: Sequence[str]
+    share: float
     buffer: BatchBuffer
     tasks: Sequence[Future[None]]
 
@@ -68,24 +70,29 @@ class Loader:
         self._tokenizing = Lock()
 
     def batches(
-        self, seed: int, first: int = 0, rank: int = 0, world: int = 1
+        self, seed: int, first: int = 0, rank: int = 0, world: int = 1, micro_batches: int = 1
     ) -> Generator[Batch, None, None]:
         """Yield batches for training without end, in the loader's order.
 
         `world` processes take the batches in turn; `rank` is the index of this process. `first` is
-        the number of batches that each process skips at the beginning.
+        the number of batches that each process skips at the beginning. An optimiser step has
+        `micro_batches` batches of each process.
         """
-        return self._run(self.order.endless(self.batch_size, seed, first, rank, world))
+        return self._run(
+            with_shares(self.order, self.batch_size, seed, first, rank, world, micro_batches)
+        )
 
     def once(self, rank: int = 0, world: int = 1) -> Generator[Batch, None, None]:
         """Yield every window once, in the loader's order; batches may be smaller.
 
         `world` processes take the batches in turn; `rank` is the index of this process.
         """
-        return self._run(self.order.once(self.batch_size, rank, world))
+        return self._run((places, 1.0) for places in self.order.once(self.batch_size, rank, world))
 
-    def _run(self, batches: Iterator[Places]) -> Generator[Batch, None, None]:
+    def _run(self, batches: Iterator[tuple[Places, float]]) -> Generator[Batch, None, None]:
         """Yield a batch of windows at these places, while `prefetch` further ones are prepared.
+
+        batches: the places of each batch, and its share of the actions that count.
 
         When the consumer asks for a batch, the consumer's thread submits the tasks that fill later
         batches.
@@ -95,8 +102,8 @@ class Loader:
         pool = ThreadPoolExecutor(self._threads, "loader")
         try:
             while True:
-                while free and (places := next(batches, None)) is not None:
-                    jobs.append(self._submit(pool, places, free.popleft()))
+                while free and (batch := next(batches, None)) is not None:
+                    jobs.append(self._submit(pool, *batch, free.popleft()))
                 if not jobs:
                     return
                 job = jobs.popleft()
@@ -116,7 +123,9 @@ class Loader:
             pinned=self._device.type == "cuda",
         )
 
-    def _submit(self, pool: ThreadPoolExecutor, places: Places, buffer: BatchBuffer) -> _Job:
+    def _submit(
+        self, pool: ThreadPoolExecutor, places: Places, share: float, buffer: BatchBuffer
+    ) -> _Job:
         """Submit a batch's tasks: one for numbers and text, others for images and features."""
         buffer.wait_until_copied()
         self.mixture.prepare(places)
@@ -125,7 +134,7 @@ class Loader:
         for first in range(self._threads):
             rows = slice(first, None, self._threads)
             tasks.append(pool.submit(self.mixture.fill_images, buffer, places, rows))
-        return _Job(episodes, instructions, buffer, tasks)
+        return _Job(episodes, instructions, share, buffer, tasks)
 
     def _finish(self, job: _Job) -> Batch:
         """Wait until the threads have filled a batch, and return the batch on the device."""
@@ -136,7 +145,7 @@ class Loader:
         finally:
             self.waited += perf_counter() - start
         text = [self._ids[instruction] for instruction in job.instructions]
-        batch = job.buffer.batch(job.instructions, text, job.episodes)
+        batch = job.buffer.batch(job.instructions, text, job.episodes, job.share)
         return job.buffer.copy(batch, self._device) if self._device.type == "cuda" else batch
 
     def _fill_numbers_and_text(

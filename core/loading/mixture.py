@@ -53,19 +53,33 @@ class Member:
         Actions past an episode's end repeat the last action and are masked.
         """
         dataset, view = self.dataset, self.dataset.view
-        window, horizon, reach = self.windows.window, self.windows.horizon, self.windows.reach
-        lengths = view.store.length[episodes][:, None]
-        steps = starts[:, None] + view.period * np.arange(window + horizon - 1)  # (n K)
-        frames = np.minimum(steps, lengths - 1)
-        # an action covers `period` frames; it is incomplete if some of them lie past the end
-        complete = (steps + view.period <= lengths)[..., None]  # (n K 1)
-        buffer.action_mask[rows] = (complete & view.conversion.has_dimension).take(reach, axis=1)
+        window, reach = self.windows.window, self.windows.reach
+        steps, complete = self._steps(episodes, starts)
+        frames = np.minimum(steps, view.store.length[episodes][:, None] - 1)
+        has_dimension = view.conversion.has_dimension
+        buffer.action_mask[rows] = (complete[..., None] & has_dimension).take(reach, axis=1)
         for name, present in buffer.present.items():
             present[rows] = name in view.recorded
         actions = dataset.action_normalizer.normalize(view.actions(episodes, frames))  # (n K A)
         buffer.actions[rows] = actions.take(reach, axis=1)
         proprio = view.proprio(episodes, frames[:, :window])
         buffer.proprio[rows] = dataset.proprio_normalizer.normalize(proprio)
+
+    def count_actions(self, episodes: np.ndarray, starts: np.ndarray) -> int:
+        """Return how many entries of the action masks of windows (n) are True."""
+        _, complete = self._steps(episodes, starts)
+        times = np.bincount(self.windows.reach.ravel())  # (K), how often a window has each step
+        return int((complete @ times).sum() * self.dataset.view.conversion.has_dimension.sum())
+
+    def _steps(self, episodes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames (n K) of the windows' actions, and which are complete (n K).
+
+        An action covers `period` frames; it is incomplete if some of them lie past the end.
+        """
+        view = self.dataset.view
+        count = self.windows.window + self.windows.horizon - 1  # K
+        steps = starts[:, None] + view.period * np.arange(count)
+        return steps, steps + view.period <= view.store.length[episodes][:, None]
 
 
 @dataclass(frozen=True)
@@ -176,6 +190,14 @@ class Mixture:
         for number, member in enumerate(self.members):
             if len(rows := places.of(number)):
                 member.fill_numbers(buffer, rows, places.episodes[rows], places.starts[rows])
+
+    def count_actions(self, places: Places) -> int:
+        """Return how many actions of a batch count: True entries of its action mask."""
+        counts = 0
+        for number, member in enumerate(self.members):
+            rows = places.of(number)
+            counts += member.count_actions(places.episodes[rows], places.starts[rows])
+        return counts
 
     def fill_images(self, buffer: "BatchBuffer", places: Places, rows: slice) -> None:
         """Decode the images and features of some rows of a batch."""

@@ -35,6 +35,29 @@ class Order(Protocol):
         """Yield places such that all processes together get every window once."""
 
 
+def with_shares(
+    order: Order, size: int, seed: int, first: int, rank: int, world: int, micro_batches: int
+) -> Iterator[tuple[Places, float]]:
+    """Yield the places of the batches of one process, each with its share of the step's actions.
+
+    The share is the number of the batch's actions that count, divided by the mean of all batches of
+    the same optimiser step. So if the mean over each batch's actions is multiplied by the batch's
+    share, the average of all batches is the mean over all actions of the step.
+
+    micro_batches: number of batches in an optimiser step of one process; `first` is a multiple.
+    """
+    if world * micro_batches == 1:
+        yield from ((places, 1.0) for places in order.endless(size, seed, first, rank, world))
+        return
+    processes = [order.endless(size, seed, first, other, world) for other in range(world)]
+    while True:
+        step = [[next(places) for places in processes] for _ in range(micro_batches)]
+        counts = np.array([[order.mixture.count_actions(p) for p in batches] for batches in step])
+        shares = counts / max(counts.mean(), 1e-9)
+        for micro, batches in enumerate(step):
+            yield batches[rank], float(shares[micro, rank])
+
+
 class ShuffledWindows:
     """Windows of a mixture in a random order; the processes take the batches in turn."""
 

@@ -139,8 +139,9 @@ class Policy(nn.Module):
             if name == "policy_head":
                 head_context, prefix = replace(head_context, state=state), ""
             losses = self.boundary.loss(_owner(name), head, head_context, batch, generator)
+            weight = objective.weight * (batch.share if head.needs_actions else 1.0)
             for term, loss in losses.items():
-                terms[prefix + term] = objective.weight * loss
+                terms[prefix + term] = weight * loss
         if not terms:
             raise JoineryError(
                 "the batch has no actions, and no head or part has a loss without them; "

@@ -118,7 +118,8 @@ def fit(run: Run, first: int) -> int:
     rank, world = fabric.global_rank, fabric.world_size
     # an infinite maximum clips nothing, but the norm of the gradient is still measured
     max_norm = config.gradient_clip or float("inf")
-    batches = run.training.batches(config.seed, first * config.accumulation, rank, world)
+    skipped = first * config.accumulation
+    batches = run.training.batches(config.seed, skipped, rank, world, config.accumulation)
     done = first
     with closing(batches):
         while done < config.steps and not run.early_stopping.is_due:

@@ -2,16 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture, Places
-from core.loading.order import EpisodeStreams
+from core.loading.order import EpisodeStreams, ShuffledWindows, with_shares
 from core.loading.windows import Windows
 from core.store.store import EpisodeStore
 from tests.mixtures import make_member
@@ -197,3 +200,50 @@ def test_batches_say_which_rows_begin_an_episode(store: EpisodeStore) -> None:
             np.testing.assert_allclose(torch.stack(read[row]), expected, rtol=1e-4, atol=1e-5)
             if not inside.all():
                 assert len(read[row]) == len(whole[episode])
+
+
+# ----------------------------------------------------------------- how much each batch counts
+
+
+def loader_of(store: EpisodeStore, micro_batches: int, *, streams: bool) -> Loader:
+    """A loader of shuffled windows, or of episode streams."""
+    member = make_member(store, T, 6)
+    stride = int(store.length.max()) if streams else 1
+    windows = Windows(store, range(len(store)), T, 6, stride)
+    mixture = Mixture([Member(member.dataset, windows)])
+    return Loader(
+        mixture,
+        batch_size=2,
+        tokenize=lambda text: [len(text)],
+        threads=1,
+        prefetch=2,
+        device=torch.device("cpu"),
+        order=EpisodeStreams(mixture, micro_batches) if streams else ShuffledWindows(mixture),
+    )
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(("micro", "world"), [(1, 1), (3, 1), (1, 2), (2, 2)])
+def test_shares_are_those_of_the_actions_that_count(
+    pristine_store: Path, streams: bool, micro: int, world: int
+) -> None:
+    loader = loader_of(EpisodeStore(pristine_store), micro, streams=streams)
+    steps = 4
+    counts, shares = np.zeros((steps, micro, world)), np.zeros((steps, micro, world))
+    for rank in range(world):
+        with closing(loader.batches(7, 0, rank, world, micro)) as batches:
+            for number, batch in enumerate(islice(batches, steps * micro)):
+                assert batch.action_mask is not None
+                place = (*divmod(number, micro), rank)
+                counts[place], shares[place] = batch.action_mask.sum(), batch.share
+    np.testing.assert_allclose(shares, counts / counts.mean((1, 2), keepdims=True))
+    assert micro * world == 1 or (shares != 1).any()
+
+
+def test_shares_go_on_where_a_run_resumes(pristine_store: Path) -> None:
+    order = loader_of(EpisodeStore(pristine_store), 1, streams=False).order
+    whole, rest = (
+        [share for _, share in islice(with_shares(order, 2, 7, first, 1, 2, 3), count)]
+        for first, count in ((0, 12), (6, 6))
+    )
+    assert whole[6:] == rest
