@@ -36,6 +36,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --resume: the recipe or the data may have changed; the run records what did",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build and check everything, do a few steps, say what they cost, and write nothing",
+    )
     return parser
 
 
@@ -72,8 +77,13 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
+    from core.training.dry_run import dry_run
     from core.training.train import train
 
+    if arguments.dry_run:
+        if rank_zero_only(_prepare_dry_run)(recipe) is not False:
+            dry_run(recipe, folder, resume=arguments.resume, with_changes=arguments.with_changes)
+        return 0
     # read now, since Fabric later divides the threads among the processes
     threads = torch.get_num_threads()
     rank_zero_only(_prepare)(recipe)
@@ -92,6 +102,15 @@ def _prepare(recipe: "Recipe") -> None:
     from core.evaluation.preparation import prepare
 
     prepare(recipe, Console())
+
+
+def _prepare_dry_run(recipe: "Recipe") -> bool:
+    """Check the environment; return whether there are data to train on."""
+    from rich.console import Console
+
+    from core.evaluation.preparation import check_only
+
+    return check_only(recipe, Console())
 
 
 def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:

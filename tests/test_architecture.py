@@ -250,11 +250,14 @@ def ways_to_backward(way: list[Function]) -> Iterator[list[Function]]:
 
 def test_the_step_is_four_hops_and_three_files_away() -> None:
     ways = list(ways_to_backward([(ROOT / "core" / "run.py", "main")]))
-    assert len(ways) == 1, "one training step, in one place"
-    (way,) = ways
-    assert [name for _, name in way] == ["main", "train", "fit"]
-    assert len(way) <= 4, "hops: each call on the way, and the one of backward() itself"
-    assert len({path for path, _ in way}) <= 3
+    assert len({way[-1] for way in ways}) == 1, "one training step, in one place"
+    assert sorted([name for _, name in way] for way in ways) == [
+        ["main", "dry_run", "fit"],
+        ["main", "train", "fit"],
+    ]
+    for way in ways:
+        assert len(way) <= 4, "hops: each call on the way, and the one of backward() itself"
+        assert len({path for path, _ in way}) <= 3
 
 
 def test_the_step_stands_in_the_open() -> None:

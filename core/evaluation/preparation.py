@@ -1,5 +1,6 @@
 """Before training: record demonstrations; check that environment, recipe and data fit together."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from core.demonstrations.collect import collect
 from core.demonstrations.progress import live_progress
-from core.environments.environment import EVALUATION_SEEDS
+from core.environments.environment import EVALUATION_SEEDS, default_tasks
 from core.environments.recovery import begin_chain
 from core.environments.workers import (
     Description,
@@ -38,6 +39,47 @@ def prepare(recipe: Recipe, console: Console) -> None:
     environment = describe_environment(recipe)
     if recipe.demonstrations:
         _record_missing_demonstrations(recipe, console)
+    _check_agreement(recipe, environment)
+
+
+def check_only(recipe: Recipe, console: Console) -> bool:
+    """Check what `prepare` checks; record nothing, but say what would be recorded.
+
+    Return whether there are data to train on. Raises what `prepare` raises.
+    """
+    if not (recipe.demonstrations or recipe.evaluate):
+        return True
+    environment = describe_environment(recipe)
+    if recipe.demonstrations:
+        path = _path_of_demonstrations(recipe)
+        missing = _missing_demonstrations(recipe, path, environment)
+        if missing:
+            listed = ", ".join(f"{count} of {task}" for task, count in missing.items())
+            line = f"{path}: demonstrations would be recorded: {listed}"
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        if not (path / "zarr.json").exists():
+            line = "without them there are no data to build the policy for, so this is all for now"
+            console.print(line, soft_wrap=True)
+            return False
+    _check_agreement(recipe, environment)
+    return True
+
+
+def _missing_demonstrations(recipe: Recipe, path: Path, environment: Description) -> dict[str, int]:
+    """Return {task: number of demonstrations that a store lacks}, for tasks that lack any."""
+    config = recipe.demonstrations
+    assert config is not None
+    recorded: Counter[str] = Counter()
+    if (path / "zarr.json").exists():
+        store = EpisodeStore(path)
+        recorded.update(store.task_name(episode) for episode in range(len(store)))
+    names = config.tasks or default_tasks(environment.tasks)
+    missing = {name: config.episodes - recorded[name] for name in names}
+    return {name: count for name, count in missing.items() if count > 0}
+
+
+def _check_agreement(recipe: Recipe, environment: Description) -> None:
+    """Raise ConfigError if the environment does not fit the data."""
     paths = ", ".join(str(source.path) for source in recipe.data.store_configs)
     data_info = open_views(recipe)[0].info
     if mistakes := disagreements(data_info, environment.info, f"the data in {paths}"):
@@ -77,13 +119,8 @@ def environment_spec(recipe: Recipe) -> EnvironmentSpec:
 
 def _record_missing_demonstrations(recipe: Recipe, console: Console) -> None:
     """Record the demonstrations that data.path lacks; quick if all are recorded already."""
-    config, path = recipe.demonstrations, recipe.data.path
+    config, path = recipe.demonstrations, _path_of_demonstrations(recipe)
     assert config is not None
-    if not isinstance(path, Path):
-        raise ConfigError(
-            f"data.path: {path} is a URL, where no [demonstrations] are recorded; "
-            "drop the one or the other"
-        )
     with live_progress(config.episodes, console) as report:
         summary = collect(
             environment_spec(recipe),
@@ -102,6 +139,17 @@ def _record_missing_demonstrations(recipe: Recipe, console: Console) -> None:
             soft_wrap=True,
             markup=False,
         )
+
+
+def _path_of_demonstrations(recipe: Recipe) -> Path:
+    """Return the folder of the store of demonstrations; raises ConfigError for a URL."""
+    path = recipe.data.path
+    if not isinstance(path, Path):
+        raise ConfigError(
+            f"data.path: {path} is a URL, where no [demonstrations] are recorded; "
+            "drop the one or the other"
+        )
+    return path
 
 
 def _call(worker: Worker, function: Callable[..., Any], *arguments: Any) -> Any:

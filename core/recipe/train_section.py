@@ -74,6 +74,11 @@ class TrainConfig:
     """maximum norm of the gradient of all parts together; 0 means no clipping."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     """number format of the weights and of the computation, by its name in Lightning Fabric."""
+    compile: bool = False
+    """let `torch.compile` compile the blocks of the parts; the first step and the first validation
+    then take longer, and later steps less long, mostly on a GPU. Rounding changes, the names of the
+    weights do not.
+    """
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """device to train on; "auto" takes a GPU if there is one."""
     strategy: Literal["auto", "ddp"] = "auto"

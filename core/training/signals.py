@@ -5,7 +5,7 @@ A second signal of the same kind ends the run at once.
 
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +21,7 @@ class StopSignal:
         self.received: int | None = None
         self.previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopSignal":
+    def __enter__(self) -> Self:
         self.previous = {
             number: signal.signal(number, self._receive)
             for number in (signal.SIGINT, signal.SIGTERM)

@@ -4,7 +4,7 @@ This module opens the data, builds the policy and its optimiser, loads a checkpo
 and calls `fit`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from core.contracts.batch import State
 from core.contracts.monitoring import Outcome
 from core.errors import ConfigError, TrainingError
-from core.loading.instructions import doubtful_tokens, tokenize_instructions
+from core.loading.instructions import TokensOf, doubtful_tokens, tokenize_instructions
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
@@ -25,7 +25,8 @@ from core.policy.policy import Policy
 from core.recipe.recipe import Recipe
 from core.training.averages import WeightAverages
 from core.training.carrying import share_of_process
-from core.training.continuations import change_at, comparable_from
+from core.training.compilation import compilation_explained, compile_blocks
+from core.training.continuations import Continuation, change_at, comparable_from
 from core.training.fit import Run, fit
 from core.training.inference_state import inference_state
 from core.training.joint_table import JointTable
@@ -55,11 +56,11 @@ def train(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool = Fa
     with_changes: go on although the recipe or the data differ, and record the changes.
     """
     with claim(folder, resume=resume):
-        fabric = _launch(recipe)
+        fabric = launch(recipe)
         start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
         with StopSignal() as stop:
-            run = _set_up(fabric, recipe, folder, start, stop)
-            with _watched(run, start.step):
+            run = set_up(fabric, recipe, folder, start, stop, writes=True)
+            with _watched(run, start.step), compilation_explained():
                 done = fit(run, start.step)
     for line in _outcome(run, done):
         run.console.print(line, soft_wrap=True)
@@ -111,7 +112,7 @@ def _watched(run: Run, first: int) -> Iterator[None]:
         run.close(outcome)
 
 
-def _launch(recipe: Recipe) -> Fabric:
+def launch(recipe: Recipe) -> Fabric:
     """Start the processes; raises ConfigError for an accelerator that does not exist."""
     config = recipe.train
     try:
@@ -153,13 +154,19 @@ def _strategy(recipe: Recipe) -> str:
 # ------------------------------------------------------------------------- data, policy, optimiser
 
 
-def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: StopSignal) -> Run:
-    """Open the data, build the policy and its optimiser, and load the checkpoint to go on from."""
+def set_up(
+    fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: StopSignal, *, writes: bool
+) -> Run:
+    """Open the data, build the policy and its optimiser, and load the checkpoint to go on from.
+
+    writes: False writes nothing into `folder`, for a dry run.
+    """
     given, recipe = recipe, start.recipe
     config = recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
     policy = _build_policy(recipe, data, resumed_run=folder if start.checkpoint else None)
+    compiled = compile_blocks(policy, fabric.device) if config.compile else {}
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
     training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
@@ -173,21 +180,15 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
     change = change_at(continuations, start.step)
     if start.checkpoint:
         restore(start.checkpoint, change, policy, optimizer, averages, recipe)
-    carried: list[State | None] = [None] * config.accumulation
-    if recipe.data.sampling == "episodes":
-        # every row begins an episode at the first step, and a run that resumes goes on
-        initial = policy.policy_head.initial_state(config.batch_size)
-        whole = carried_state(start.checkpoint, change, initial)
-        carried = list(share_of_process(fabric, whole, config.accumulation))
-    record_start(fabric, given, folder, start, continuations)
-    if fabric.is_global_zero and not (start.checkpoint and (folder / KEPT).exists()):
-        keep_frozen_weights(policy, recipe, folder / KEPT)
+    if writes:
+        record_start(fabric, given, folder, start, continuations)
+        if fabric.is_global_zero and not (start.checkpoint and (folder / KEPT).exists()):
+            keep_frozen_weights(policy, recipe, folder / KEPT)
     if comparable := comparable_from(continuations):
         inference["comparable_from"] = comparable
     console = Console(quiet=not fabric.is_global_zero)
-    lines = _remarks(recipe, data, policy, tokens)
-    if start.checkpoint is None:
-        lines += [describe_initial_weights(policy, recipe), *policy.origin]
+    lines = _remarks(recipe, data, policy, tokens, begins=start.checkpoint is None)
+    lines += [f"compiled: {count} blocks of {part}" for part, count in compiled.items()]
     lines += describe_change(change) if change else ()
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return Run(
@@ -210,17 +211,30 @@ def _set_up(fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: St
         display=Display(config.steps, start.step, config.batch_size, console=console),
         console=console,
         stop=stop,
-        carried=carried,
+        carried=_carried(fabric, recipe, policy, start, change),
         last_checkpoint=start.checkpoint.folder if start.checkpoint else None,
     )
 
 
-def _remarks(
-    recipe: Recipe, data: TrainingData, policy: Policy, tokens: Mapping[str, Sequence[int]]
-) -> list[str]:
-    """Return lines about the data, and warnings, to be read before the first step.
+def _carried(
+    fabric: Fabric, recipe: Recipe, policy: Policy, start: Start, change: Continuation | None
+) -> list[State | None]:
+    """Return the policy head's state before each micro-batch; None: every window begins afresh."""
+    config = recipe.train
+    if recipe.data.sampling == "windows":
+        return [None] * config.accumulation
+    # every row begins an episode at the first step, and a run that resumes goes on
+    initial = policy.policy_head.initial_state(config.batch_size)
+    whole = carried_state(start.checkpoint, change, initial)
+    return list(share_of_process(fabric, whole, config.accumulation))
 
-    tokens: {instruction: its token ids}.
+
+def _remarks(
+    recipe: Recipe, data: TrainingData, policy: Policy, tokens: TokensOf, *, begins: bool
+) -> list[str]:
+    """Return lines about the data and the first weights, and warnings.
+
+    begins: whether training begins with the first step.
     """
     if recipe.train.patience and not data.validation.window_count:
         raise ConfigError(
@@ -237,6 +251,7 @@ def _remarks(
         data.describe_held_out(),
         *data.doubts(),
         *(f"warning: {line}" for line in doubts),
+        *([describe_initial_weights(policy, recipe), *policy.origin] if begins else ()),
     ]
 
 

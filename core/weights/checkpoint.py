@@ -88,18 +88,7 @@ def save_checkpoint(
     of parameters.
     """
     folder = checkpoint_folder(run, state["step"])
-    weights = {
-        name: tensor for name, tensor in model.state_dict().items() if name not in frozen.names
-    }
-    files = {
-        "model.safetensors": _without_shared_memory({**weights, **averages}),
-        "optimizer.safetensors": _optimizer_state(model, optimizer),
-    }
-    if averages:
-        training = {name: weights[name] for name in averages}
-        files["training.safetensors"] = _without_shared_memory(training)
-    if carried is not None:
-        files["carried.safetensors"] = dict(carried)
+    files = checkpoint_tensors(model, optimizer, frozen, averages, carried)
     state_text = json.dumps({**state, "left_out": frozen.checksum}, indent=2, allow_nan=False)
     try:
         for leftover in folder.parent.glob(".step_*"):  # hidden folders of killed processes
@@ -123,6 +112,32 @@ def save_checkpoint(
             "then continue with --resume"
         ) from None
     return folder
+
+
+def checkpoint_tensors(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    frozen: FrozenWeights = NO_FROZEN_WEIGHTS,
+    averages: Mapping[str, Tensor] = NO_AVERAGES,
+    carried: Mapping[str, Tensor] | None = None,
+) -> dict[str, dict[str, Tensor]]:
+    """Return {file: {name: tensor}} of a checkpoint; the arguments are those of `save_checkpoint`.
+
+    Raises CheckpointError if the optimiser's state is not all tensors of parameters.
+    """
+    weights = {
+        name: tensor for name, tensor in model.state_dict().items() if name not in frozen.names
+    }
+    files = {
+        "model.safetensors": _without_shared_memory({**weights, **averages}),
+        "optimizer.safetensors": _optimizer_state(model, optimizer),
+    }
+    if averages:
+        training = {name: weights[name] for name in averages}
+        files["training.safetensors"] = _without_shared_memory(training)
+    if carried is not None:
+        files["carried.safetensors"] = dict(carried)
+    return files
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:

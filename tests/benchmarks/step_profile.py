@@ -29,8 +29,9 @@ from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
 from core.training.fit import fit
 from core.training.reporting import Readings
+from core.training.run_folder import find_start
 from core.training.signals import StopSignal
-from core.training.train import _launch, _set_up
+from core.training.train import launch, set_up
 
 WARM_UP = 5  # steps: threads start, memory is allocated
 STEPS = 10
@@ -207,15 +208,16 @@ class ProfiledReadings(Readings):
 
 def profile_training(recipe: Recipe, steps: int) -> StepProfile | None:
     """Train for some steps; return the times of a step, or None in all processes but the first."""
-    fabric = _launch(recipe)
+    fabric = launch(recipe)
     with TemporaryDirectory() as folder, StopSignal() as stop:
-        run = _set_up(fabric, recipe, Path(folder), None, stop)
+        start = find_start(recipe, Path(folder), resume=False, with_changes=False)
+        run = set_up(fabric, recipe, Path(folder), start, stop, writes=False)
         readings = ProfiledReadings(run.training, steps, fabric.device)
         run.readings = readings
         try:
             fit(run, 0)
         finally:
-            run.close()
+            run.close("success")
     if not fabric.is_global_zero:
         return None
     events = list(readings.profiler.events() or [])  # type: ignore[no-untyped-call]

@@ -5,7 +5,12 @@ from rich.console import Console
 
 from core.environments.workers import Description
 from core.errors import ConfigError, DataError
-from core.evaluation.preparation import describe_environment, environment_spec, prepare
+from core.evaluation.preparation import (
+    check_only,
+    describe_environment,
+    environment_spec,
+    prepare,
+)
 from core.recipe.recipe import Choice
 from core.store.store import EpisodeStore
 from tests.factories import make_store
@@ -29,6 +34,26 @@ def test_missing_demonstrations_are_recorded_once(load, tmp_path, capsys):
     assert "4 episodes recorded" in " ".join(capsys.readouterr().out.split())
     prepare(recipe, Console())
     assert capsys.readouterr().out == ""
+
+
+def test_a_dry_run_says_which_demonstrations_are_missing_and_records_none(load, tmp_path, capsys):
+    path = tmp_path / "new.zarr"
+    recipe = load(f"data.path={path}", "demonstrations.episodes=2")
+    assert not check_only(recipe, Console())
+    assert not path.exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        f"{path}: demonstrations would be recorded: 2 of reach_red, 2 of reach_blue"
+    )
+    assert lines[1].startswith("without them there are no data")
+    prepare(recipe, QUIET)
+    assert check_only(recipe, Console())
+    assert capsys.readouterr().out == ""
+    more = replace(recipe, demonstrations=replace(recipe.demonstrations, episodes=3))
+    assert check_only(more, Console())
+    assert "1 of reach_red, 1 of reach_blue\n" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="is a URL, where no"):
+        check_only(load("data.path=s3://bucket/new.zarr"), QUIET)
 
 
 def test_demonstrations_are_not_recorded_into_a_url(load):

@@ -1,0 +1,137 @@
+"""A dry run: everything is set up as for training, a few steps are done, and nothing is written."""
+
+import resource
+import sys
+import time
+from contextlib import closing
+from itertools import islice, pairwise
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from core.recipe.recipe import Recipe
+from core.training.carrying import gather
+from core.training.compilation import compilation_explained
+from core.training.fit import Run, fit
+from core.training.reporting import raise_if_weights_broken
+from core.training.run_folder import find_start
+from core.training.signals import StopSignal
+from core.training.train import launch, set_up
+from core.training.validation import validate
+from core.weights.checkpoint import checkpoint_tensors
+
+# The first step takes longer than the others: it allocates the optimiser's state, and compiles.
+STEPS = 3
+
+
+class StopAfterSteps(StopSignal):
+    """Stops training after `STEPS` steps, and notes when each of them began and ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def requested(self, fabric: Fabric, ask: bool) -> bool:  # noqa: ARG002
+        """Return whether the steps are done, in all processes alike."""
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize(fabric.device)
+        self.times.append(time.perf_counter())
+        return len(self.times) > STEPS
+
+
+def dry_run(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool) -> None:
+    """Set up what training needs, do a few steps and validate one batch; print what they cost.
+
+    The arguments are those of `train`. Nothing is written, neither into `folder` nor by loggers or
+    callbacks, which are not started.
+
+    Raises what `train` raises before its first checkpoint.
+    """
+    fabric = launch(recipe)
+    start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
+    with StopAfterSteps() as stop:
+        run = set_up(fabric, recipe, folder, start, stop, writes=False)
+        try:
+            with compilation_explained():
+                done = fit(run, start.step)
+                if len(stop.times) <= done - start.step:  # the recipe has fewer steps
+                    stop.requested(fabric, ask=False)
+                _validate_one_batch(run)
+        finally:
+            run.close("aborted")
+    raise_if_weights_broken(run.policy, done, None)
+    lines = [
+        f"dry run: {done - start.step} steps are done, and nothing is written",
+        _memory(fabric),
+        _time(run, stop.times),
+        _disk(run),
+    ]
+    run.console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+
+
+def _validate_one_batch(run: Run) -> None:
+    if run.validation is None:
+        return
+    fabric, carries = run.fabric, run.recipe.data.sampling == "episodes"
+    with closing(run.validation.once(fabric.global_rank, fabric.world_size)) as batches:
+        one = islice(batches, 1)
+        validate(fabric, run.policy, one, run.task_of, run.action_dim, carries)
+
+
+def _memory(fabric: Fabric) -> str:
+    if fabric.device.type == "cuda":
+        allocated = torch.cuda.max_memory_allocated(fabric.device)
+        reserved = torch.cuda.max_memory_reserved(fabric.device)
+        return (
+            f"memory: at most {_gigabytes(allocated)} on the GPU, {_gigabytes(reserved)} with what "
+            "PyTorch keeps in reserve"
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"memory: at most {_gigabytes(peak if sys.platform == 'darwin' else peak * 1024)}"
+
+
+def _time(run: Run, times: list[float]) -> str:
+    """Say how long a step and all steps take.
+
+    times: when training began, and when each of its steps ended.
+    """
+    first, *others = [after - before for before, after in pairwise(times)]
+    seconds = sum(others) / len(others) if others else first
+    steps = run.recipe.train.steps
+    return (
+        f"time: {seconds:.3g} s per step, the first {first:.3g} s; {steps} steps take about "
+        f"{_duration(seconds * steps)}, without validation, checkpoints and evaluation"
+    )
+
+
+def _disk(run: Run) -> str:
+    files = checkpoint_tensors(
+        run.policy,
+        run.optimizer.optimizer,
+        run.policy.frozen_weights,
+        run.averages.by_name() if run.averages else {},
+        gather(run.fabric, run.carried),
+    )
+    size = sum(x.numel() * x.element_size() for tensors in files.values() for x in tensors.values())
+    kept = run.recipe.train.keep_last + 1
+    return (
+        f"disk: {_gigabytes(size)} for each checkpoint, and up to {kept} are kept: the newest and "
+        "the best"
+    )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration in two units: "3 h 20 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
