@@ -134,9 +134,11 @@ class RunWeights:
     def _holds(self, name: str) -> bool:
         """Whether the checkpoint itself holds all weights of a module, without adapters."""
         section = self.recipe.get(name, {})
-        if not isinstance(section, dict) or section.get("train", True) is True:
+        if not isinstance(section, dict):
             return True
-        return section["train"] is False and not self.checkpoint.state.get("left_out", 0)
+        train = section.get("train", True)
+        some_rest = train is False or bool(section.get("freeze"))
+        return train != "lora" and not (some_rest and self.checkpoint.state.get("left_out", 0))
 
     @cached_property
     def _saved(self) -> Mapping[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.episodes.statistics import Statistics
@@ -14,6 +15,7 @@ from core.loading.training_data import action_spec
 from core.policy.assembly import build_policy, restore_policy
 from core.policy.first_weights import KEPT, keep_frozen_weights
 from core.policy.policy import Policy
+from core.recipe.places import find_places
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
 from core.system.torchvision import import_library
@@ -288,4 +290,28 @@ def test_a_run_does_not_need_the_run_that_its_frozen_weights_come_from(tmp_path,
     keep_frozen_weights(policy, recipe, tmp_path / "second" / KEPT)
     (tmp_path / "first").rename(tmp_path / "gone")
     restored = restore_policy(recipe, choose_checkpoint(tmp_path / "second", "last"))
+    assert equal_names(policy, restored) == set(policy.state_dict())
+
+
+@pytest.mark.parametrize("keep_frozen", [True, False])
+def test_published_frozen_weights_are_kept_if_the_recipe_says_so(tmp_path, keep_frozen):
+    one_camera = make_info(("front",))
+    published = build(load(tmp_path / "a"), one_camera).vision_encoder.model.state_dict()
+    save_file(published, tmp_path / "vit.safetensors")
+    frozen = "depth = 1", f'depth = 1\ntrain = false\npretrained = "{tmp_path}/vit.safetensors"'
+    key = "[data]", f"[train]\nkeep_frozen = {str(keep_frozen).lower()}\n[data]"
+    recipe = load(tmp_path / "b", frozen, key)
+    policy = saved_run(tmp_path / "run", recipe, one_camera)
+    keep_frozen_weights(policy, recipe, tmp_path / "run" / KEPT)
+    checkpoint = choose_checkpoint(tmp_path / "run", "last")
+    (tmp_path / "vit.safetensors").rename(tmp_path / "moved.safetensors")
+    if keep_frozen:
+        restored = restore_policy(recipe, checkpoint)
+        assert equal_names(policy, restored) == set(policy.state_dict())
+        return
+    with pytest.raises(ConfigError, match="there is no file or folder") as caught:
+        restore_policy(recipe, checkpoint)
+    assert "--moved OLD=NEW (in Python, moved={OLD: NEW})" in caught.value.mistakes[-1]
+    moved = {f"{tmp_path}/vit.safetensors": f"{tmp_path}/moved.safetensors"}
+    restored = restore_policy(find_places(recipe, tmp_path / "run", moved), checkpoint)
     assert equal_names(policy, restored) == set(policy.state_dict())

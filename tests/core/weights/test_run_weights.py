@@ -94,7 +94,11 @@ def test_what_does_not_fit_is_listed_and_nothing_is_filled(run):
 
 @pytest.mark.parametrize(
     ("section", "left_out"),
-    [('train = "lora"\npretrained = true', 0), ("train = false\npretrained = true", 17)],
+    [
+        ('train = "lora"\npretrained = true', 0),
+        ("train = false\npretrained = true", 17),
+        ('pretrained = true\nfreeze = ["0"]', 17),
+    ],
 )
 def test_weights_that_the_checkpoint_does_not_hold_come_from_the_runs_policy(
     run, section, left_out
