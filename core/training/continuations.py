@@ -107,9 +107,12 @@ def read_continuations(run: Path) -> list[Continuation]:
 
 
 def write_continuations(run: Path, continuations: Sequence[Continuation]) -> None:
-    """Replace a run's record of its continuations."""
+    """Replace a run's record of its continuations; without any, there is no file."""
     path = run / FILE
     remove_leftovers(path)
+    if not continuations:
+        path.unlink(missing_ok=True)
+        return
     with written_aside(path) as aside:
         plain = [asdict(entry) for entry in continuations]
         aside.write_text(json.dumps(plain, indent=1, allow_nan=False), encoding="utf-8")

@@ -216,9 +216,8 @@ def _report_losses(run: Run) -> None:
     for reading, values in run.readings.read(run.fabric):
         is_skipped = run.skipping.is_skipped(values)
         if is_skipped:
-            run.console.print(
-                f"step {reading.step}: skipped: {describe_not_finite(reading, values)}"
-            )
+            line = f"step {reading.step}: skipped: {describe_not_finite(reading, values)}"
+            run.console.print(line, soft_wrap=True, markup=False, highlight=False)
             values = {name: value for name, value in values.items() if math.isfinite(value)}
         raise_if_not_finite(reading, values, run.last_checkpoint)
         run.skipping.count(reading.step, is_skipped)

@@ -127,8 +127,7 @@ def record_start(
     """
     fabric.barrier()  # until all processes have read the former recipe
     if fabric.is_global_zero:
-        if continuations or start.continuations:
-            write_continuations(folder, continuations)
+        write_continuations(folder, continuations)
         path = folder / "recipe.toml"
         remove_leftovers(path)
         with written_aside(path) as aside:

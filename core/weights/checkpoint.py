@@ -288,7 +288,8 @@ def load_weights(
         parts = ", ".join(sorted({name.partition(".")[0] for name in frozen.names}))
         raise CheckpointError(
             f"{checkpoint.folder}: the weights that `pretrained` names for {parts} are no longer "
-            "those it was trained on; restore that source, or start a new run with --output"
+            "those it was trained on; restore that source, or "
+            f"{advice or 'start a new run with --output'}"
         )
 
 

@@ -62,6 +62,8 @@ def test_the_file_holds_what_was_written(tmp_path):
     assert entries[1].describe() == (
         "changed after step 6: data.cameras: ['a'] -> ['b']; other data (trained_on)"
     )
+    write_continuations(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"step": 1}]', '[{"stop": 1}]'])

@@ -150,6 +150,18 @@ def test_weights_that_cannot_fit_are_refused_with_a_way_out(recipe_file, run, tm
     assert train(recipe_file, tmp_path / "new", *FEW, "policy_head.hidden_size=8", *start) == 0
 
 
+def test_a_part_can_be_frozen_on_the_way(recipe_file, run):
+    before = load_file(checkpoints(run)[-1].folder / "model.safetensors")
+    frozen = ("backbone.train=false", "backbone.pretrained=false")
+    assert train(recipe_file, run, *LONGER, *frozen, with_changes=True) == 0
+    after = load_file(checkpoints(run)[-1].folder / "model.safetensors")
+    moved = {
+        name.partition(".")[0] for name, x in before.items() if not torch.equal(after[name], x)
+    }
+    assert "backbone" not in moved
+    assert "policy_head" in moved
+
+
 def test_fewer_steps_than_were_done_are_refused(recipe_file, run, capsys):
     assert train(recipe_file, run, "train.steps=1", with_changes=True) == 2
     assert re.search(r"train\.steps: .* has done 2 steps", capsys.readouterr().err)
