@@ -12,6 +12,7 @@ from core.loading.value_checks import meaningless_normalization
 from core.loading.view import StoreView, common_info, rename, view_of
 from core.recipe.recipe import Recipe
 from core.recipe.sections import ActionConfig
+from core.store.location import Location
 from core.store.store import EpisodeStore
 
 
@@ -58,7 +59,10 @@ def open_views(recipe: Recipe) -> list[StoreView]:
     and the stores.
     """
     configs = recipe.data.store_configs
-    stores = [EpisodeStore(config.path) for config in configs]
+    stores = [
+        _open_store(config.path, "data.path" if recipe.data.path else f"data.stores.{number}.path")
+        for number, config in enumerate(configs)
+    ]
     mistakes: list[str] = []
     infos = []  # descriptions of the stores, under the policy's names
     for store, config in zip(stores, configs, strict=True):
@@ -76,6 +80,14 @@ def open_views(recipe: Recipe) -> list[StoreView]:
     if mistakes:
         raise ConfigError(mistakes)
     return views
+
+
+def _open_store(path: Location, key: str) -> EpisodeStore:
+    """Open a store; an error begins with the key of the recipe that names the store."""
+    try:
+        return EpisodeStore(path)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
 
 
 def _unknown_names(

@@ -1,5 +1,6 @@
 """Makes checked dataclasses from plain data; collects all mistakes, not only the first."""
 
+import json
 import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -148,6 +149,9 @@ def _line(where: str, details: ErrorDetails) -> str:
         return f"{path}: missing; this key has no default"
     if details["type"] == "unexpected_keyword_argument":
         return f"{path}: unknown key"
+    if details["type"] in ("list_type", "tuple_type"):
+        value = details["input"]
+        return f"{path}: expected a list, such as [{json.dumps(value)}], got {value!r}"
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     value = "" if details["type"] == "value_error" else f", got {details['input']!r}"
     return f"{path}: {message}{value}"

@@ -60,7 +60,8 @@ class Rollout:
     """A recorded attempt.
 
     images: {camera: (n Y X 3) uint8}.
-    gripper: opening of the gripper at each image (n), from 0 (closed) to 1 (open).
+    gripper: opening of the gripper at each image (n), from 0 (closed) to 1 (open); None if there is
+        no gripper.
     """
 
     task: str
@@ -68,7 +69,10 @@ class Rollout:
     seed: int
     success: bool
     images: Mapping[str, np.ndarray]
-    gripper: np.ndarray
+    gripper: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.images.values())))
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def rollout_files(folder: Path) -> list[Path]:
 def read_rollout(path: Path) -> Rollout:
     """Read a recorded attempt; raises DataError if the file is damaged."""
     arrays = _read_arrays(path)
-    gripper = _get_array(path, arrays, "gripper", 1, NUMBER)
+    gripper = _get_array(path, arrays, "gripper", 1, NUMBER).astype(np.float64)
     images = {
         name.removeprefix("camera/"): array
         for name, array in arrays.items()
@@ -144,7 +148,7 @@ def read_rollout(path: Path) -> Rollout:
         seed=int(_get_array(path, arrays, "seed", 0, INTEGER)),
         success=bool(_get_array(path, arrays, "success", 0, BOOLEAN)),
         images=images,
-        gripper=np.nan_to_num(gripper.astype(np.float64)).clip(0, 1),
+        gripper=None if np.isnan(gripper).all() else np.nan_to_num(gripper).clip(0, 1),
     )
 
 

@@ -23,7 +23,8 @@ class RolloutFilm:
     Each frame of the strip shows an observation of the policy; the policy observes once every
     `evaluate.replan_steps` control steps.
 
-    gripper: opening of the gripper at each frame of the strip, from 0 (closed) to 1 (open).
+    gripper: opening of the gripper at each frame of the strip, from 0 (closed) to 1 (open); None if
+        there is no gripper.
     """
 
     task: str
@@ -31,7 +32,7 @@ class RolloutFilm:
     seed: int
     success: bool
     strip: FilmStrip
-    gripper: Sequence[float]
+    gripper: Sequence[float] | None
 
     @property
     def layout(self) -> dict[str, object]:
@@ -69,7 +70,7 @@ def films_by_task(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
 
 def make_film(rollout: Rollout, max_bytes: int) -> RolloutFilm:
     """Make a film strip of a recorded attempt, of at most about `max_bytes`."""
-    steps = choose_steps(len(rollout.gripper))
+    steps, gripper = choose_steps(len(rollout)), rollout.gripper
     images = {name: shrink(frames[steps], MAX_SIDE) for name, frames in rollout.images.items()}
     strip = make_strip(images, steps, OBSERVATIONS_PER_SECOND, max_bytes)
     return RolloutFilm(
@@ -78,5 +79,5 @@ def make_film(rollout: Rollout, max_bytes: int) -> RolloutFilm:
         seed=rollout.seed,
         success=rollout.success,
         strip=strip,
-        gripper=[round(float(rollout.gripper[step]), 2) for step in strip.steps],
+        gripper=None if gripper is None else [round(float(gripper[s]), 2) for s in strip.steps],
     )

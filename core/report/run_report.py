@@ -44,6 +44,7 @@ def write_report(run: Path) -> Path:
     record = read_run(run)
     evaluation, metrics = record.evaluation, record.metrics or {}
     columns = condition_columns(evaluation) if evaluation else []
+    films = films_by_task(run, list(evaluation.by_task()) if evaluation else [])
     values = {
         "run": record,
         "evaluation": evaluation,
@@ -52,7 +53,10 @@ def write_report(run: Path) -> Path:
         "unfinished": unfinished_attempts(evaluation) if evaluation else [],
         "success": success_table(columns),
         "chains": chain_table([Column("policy", 1, evaluation)]) if evaluation else None,
-        "films": films_by_task(run, list(evaluation.by_task()) if evaluation else []),
+        "films": films,
+        "has_gripper": any(
+            film.gripper for pair in films for film in (pair.success, pair.failure) if film
+        ),
         "notes": training_notes(metrics),
         "curves": loss_charts(metrics),
         "gradients": part_charts(metrics),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.episodes.normalization import Normalizer
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData, action_spec
 from core.recipe.recipe import load_recipe
@@ -49,6 +49,15 @@ weight = 1.0
 cameras = {{ {STILL} = "side" }}
 actions = {{ gripper = "grip" }}
 """
+
+
+def test_a_store_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^data\.path: .*gone\.zarr: no episode store here"):
+        opened(tmp_path, 'path = "gone.zarr"')
+    store = make_store(tmp_path / "here.zarr", 2)
+    stores = f"""[[data.stores]]\npath = "{store.path}"\n[[data.stores]]\npath = "gone.zarr"\n"""
+    with pytest.raises(DataError, match=r"^data\.stores\.1\.path: .*gone\.zarr: no episode store"):
+        opened(tmp_path, stores)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -34,6 +34,10 @@ def test_a_dataclass_is_filled_with_its_defaults():
         ({"size": "3"}, ["part.size: expected a valid integer, got '3'"]),
         ({"size": 3, "sise": 4}, ["part.sise: unknown key; did you mean 'size'?"]),
         ({"size": 3, "names": ["bad"]}, ["part: names must be good"]),
+        (
+            {"size": 3, "names": "good"},
+            ["part.names: expected a list, such as [\"good\"], got 'good'"],
+        ),
         ({"size": 3, "rate": float("nan")}, ["part.rate: expected a finite number, got nan"]),
         (
             {"size": 3, "names": [date(2020, 1, 1)]},

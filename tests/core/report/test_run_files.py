@@ -26,6 +26,17 @@ def test_a_whole_run_is_read(run):
     assert predictions[0].predicted.shape == (24, 5, 7)
 
 
+def test_an_attempt_without_a_gripper_has_no_opening(run):
+    path = run / "evaluation" / "rollouts" / "lift_red-success.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["gripper"] = np.full_like(arrays["gripper"], np.nan)
+    np.savez(path, **arrays)
+    rollout = read_rollout(path)
+    assert rollout.gripper is None
+    assert len(rollout) == len(arrays["gripper"])
+
+
 def test_missing_files_are_none(run):
     (run / "recipe.toml").unlink()
     (run / "evaluation" / "results.json").unlink()

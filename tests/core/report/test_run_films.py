@@ -1,6 +1,7 @@
 """Recorded attempts as film strips: where frames lie, what is left out, which are shown."""
 
 from base64 import b64decode
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def test_a_long_attempt_keeps_its_last_step():
     assert (film.strip.steps[0], film.strip.steps[-1]) == (0, 3 * MAX_FRAMES)
     assert film.gripper[-1] == 1
     assert len(film.gripper) == len(film.strip.steps)
+
+
+def test_a_film_without_a_gripper_shows_none():
+    film = make_film(replace(rollout(3, {"c": (8, 8)}), gripper=None), max_bytes=10**9)
+    assert film.gripper is None
+    assert film.layout["gripper"] is None
+    assert len(film.strip.steps) == 3
 
 
 def test_large_frames_are_shrunk():

@@ -47,6 +47,20 @@ def test_a_report_shows_everything(run):
     assert "validation" not in sections(text)["Joint training"]
 
 
+def test_jaws_are_drawn_and_explained_only_where_there_is_a_gripper(run):
+    films = sections(page(run))["Rollouts"]
+    assert "The jaws and" in films
+    assert films.count('class="gripper"') == films.count('class="trace"') == 4
+    for path in (run / "evaluation" / "rollouts").glob("*.npz"):
+        with np.load(path) as file:
+            arrays = dict(file)
+        arrays["gripper"] = np.full_like(arrays["gripper"], np.nan)
+        np.savez(path, **arrays)
+    without = sections(page(run))["Rollouts"]
+    assert "with all cameras." in without
+    assert not any(word in without for word in ("jaws", 'class="gripper"', 'class="trace"'))
+
+
 def test_a_report_asks_for_nothing_else(run):
     text = page(run)
     assert "default-src 'none'" in text
