@@ -1,6 +1,7 @@
 """Opens the stores that a recipe's [data] names, and holds the recipe against them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from core.episodes.conventions import rotation_names
 from core.episodes.episode import ActionConvention, StoreInfo
@@ -12,7 +13,7 @@ from core.loading.value_checks import meaningless_normalization
 from core.loading.view import StoreView, common_info, rename, view_of
 from core.recipe.recipe import Recipe
 from core.recipe.sections import ActionConfig
-from core.store.location import Location
+from core.store.location import URL
 from core.store.store import EpisodeStore
 
 
@@ -82,7 +83,7 @@ def open_views(recipe: Recipe) -> list[StoreView]:
     return views
 
 
-def _open_store(path: Location, key: str) -> EpisodeStore:
+def _open_store(path: Path | URL, key: str) -> EpisodeStore:
     """Open a store; an error begins with the key of the recipe that names the store."""
     try:
         return EpisodeStore(path)
