@@ -2,7 +2,8 @@
 
 If OUT ends in .ckpt, it is a training checkpoint in the format of RoboVLMs. Otherwise it is a
 folder that Hugging Face's transformers loads, with adapters merged; the folder's file
-policy.safetensors holds the weights that transformers does not know.
+policy.safetensors holds the weights that transformers does not know. With --adapters, OUT is a
+folder of adapters alone, which peft loads on the published model.
 """
 
 import argparse
@@ -27,6 +28,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="which of the run's checkpoints: last, best, or its step; default: last",
     )
+    parser.add_argument(
+        "--adapters",
+        action="store_true",
+        help="write the adapters alone, as a folder that peft loads on the published model",
+    )
     add_moved(parser)
     return parser
 
@@ -37,15 +43,27 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.out.exists():
         raise JoineryError(f"{arguments.out}: is there already; name another or remove it")
+    if arguments.adapters and arguments.out.suffix == ".ckpt":
+        raise JoineryError(
+            f"{arguments.out}: --adapters writes a folder; name one, or leave it out"
+        )
 
+    from core.policy.peft_folder import export_adapters
     from core.policy.publishing import export_checkpoint, export_folder
     from core.recipe.places import parse_moved
+    from core.recipe.recipe import load_recipe_of_run
+    from core.registry.catalogue import load_plugins
     from core.rollout.actor import load_actor
 
     moved = parse_moved(arguments.moved)
-    policy = load_actor(arguments.run, arguments.checkpoint, exact=True, moved=moved).policy
-    export = export_checkpoint if arguments.out.suffix == ".ckpt" else export_folder
-    export(policy, arguments.out)
+    actor = load_actor(arguments.run, arguments.checkpoint, exact=True, moved=moved)
+    if arguments.adapters:
+        recipe = load_recipe_of_run(arguments.run, [], load_plugins())
+        export_adapters(actor.policy, recipe, arguments.out)
+    elif arguments.out.suffix == ".ckpt":
+        export_checkpoint(actor.policy, arguments.out)
+    else:
+        export_folder(actor.policy, arguments.out)
     print(f"exported to {arguments.out}")
     return 0
 

@@ -35,6 +35,7 @@ from core.policy.first_weights import (
 from core.policy.freezing import freeze_weights, modules_with_fixed_statistics
 from core.policy.initial_weights import check_extra_parameters, check_parts_of_one_model
 from core.policy.lora import add_adapters, merge_adapters
+from core.policy.peft_folder import load_adapters
 from core.policy.policy import Objective, Policy
 from core.policy.projections import build_projection
 from core.policy.quantization import quantize
@@ -90,7 +91,7 @@ def build_policy(
     else:
         load_frozen_weights(policy, recipe, _restore, resumed_run / KEPT)
     for where, name, part in parts_and_heads(recipe):
-        _choose_what_trains(policy, where, name, part)
+        _choose_what_trains(policy, where, name, part, resumed=resumed_run is not None)
     if resumed_run is None:
         check_extra_parameters(policy, recipe)
     policy.frozen_weights = _find_frozen_weights(policy, recipe)
@@ -349,16 +350,21 @@ def _check_sampling(recipe: Recipe, head: PolicyHead) -> None:
         )
 
 
-def _choose_what_trains(policy: Policy, where: str, name: str, part: Part) -> None:
+def _choose_what_trains(
+    policy: Policy, where: str, name: str, part: Part, *, resumed: bool
+) -> None:
     """Freeze a part, add adapters to it, or freeze some of its weights, as its section says.
 
     where, name: the part's name in messages and in the policy.
+    resumed: whether adapters will be loaded from a checkpoint.
     """
     module = policy.get_submodule(name)
     if part.settings.train is False:
         policy.freeze(name)
     elif part.settings.train == "lora":
         add_adapters(module, part.settings, where)
+        if part.settings.lora_pretrained is not None and not resumed:
+            load_adapters(module, part.settings, where)
         policy.let_rest(modules_with_fixed_statistics(module))
     elif part.settings.freeze:
         policy.let_rest(freeze_weights(module, part.settings.freeze, where))

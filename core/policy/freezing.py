@@ -16,11 +16,17 @@ def match_weights(part: nn.Module, patterns: Sequence[str], key: str) -> list[nn
     that holds the weight. So "norm*" matches all weights of all modules whose names begin with
     "norm", and "blocks.[0-3]" those of the first four blocks.
 
+    Adapters have no names of their own here, and do not change those of other weights.
+
     key: the key of the recipe that holds the patterns, for messages.
 
     Raises ConfigError for a pattern that matches no weight.
     """
-    weights = dict(part.named_parameters())
+    weights = {
+        name.replace(".base_layer.", "."): weight  # in a layer with an adapter
+        for name, weight in part.named_parameters()
+        if ".lora_" not in name
+    }
     matches: dict[str, nn.Parameter] = {}
     for pattern in patterns:
         names = [name for name in weights if _matches(name, pattern)]

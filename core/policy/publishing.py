@@ -34,17 +34,21 @@ def export_folder(policy: Policy, out: Path) -> None:
     """
     merge(policy)
     tensors, description = published_model(policy)
-    rest = {
-        name: x for name, x in policy.state_dict().items() if name.partition(".")[0] not in MODEL
-    }
     out.mkdir(parents=True)
-    save_file(_copy_to_cpu(tensors), out / "model.safetensors", metadata={"format": "pt"})
-    save_file(_copy_to_cpu(rest), out / "policy.safetensors")
+    save_file(copy_to_cpu(tensors), out / "model.safetensors", metadata={"format": "pt"})
+    save_file(copy_to_cpu(other_weights(policy)), out / "policy.safetensors")
     (out / "config.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
     for kind in MODEL:
         part = getattr(policy, kind)
         if isinstance(part, HasFiles):
             part.publish_files(out)
+
+
+def other_weights(policy: Policy) -> dict[str, Tensor]:
+    """Return {name: weight} of action tokens, heads and projections, which no such model has."""
+    return {
+        name: x for name, x in policy.state_dict().items() if name.partition(".")[0] not in MODEL
+    }
 
 
 def published_model(policy: Policy) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -73,7 +77,7 @@ def export_checkpoint(policy: Policy, out: Path) -> None:
     parts: list[CheckpointPublishable] = [getattr(policy, kind) for kind in PARTS]
     tensors = _join_tensors(part.publish_checkpoint() for part in parts)
     out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": _copy_to_cpu(tensors)}, out)
+    torch.save({"state_dict": copy_to_cpu(tensors)}, out)
 
 
 def merge(policy: Policy) -> None:
@@ -126,5 +130,6 @@ def _join_descriptions(first: Mapping[str, Any], second: Mapping[str, Any]) -> d
     return joined
 
 
-def _copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies that share no memory."""
     return {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}

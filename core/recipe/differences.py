@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from core.recipe.paths import SOURCES
 from core.recipe.recipe import PARTS, Recipe
 from core.recipe.sections import EvaluateConfig, StoreConfig
 
@@ -24,7 +25,7 @@ FREE_ON_RESUME = {
     *(f"evaluate.{field.name}" for field in fields(EvaluateConfig)),
     # the path of pretrained weights may change, because a checkpoint holds these weights or their
     # checksum
-    *(f"{kind}.pretrained" for kind in PARTS),
+    *(f"{kind}.{key}" for kind in PARTS for key in SOURCES),
     "start.run",
 }
 

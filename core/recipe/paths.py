@@ -12,6 +12,9 @@ T = TypeVar("T")
 # (key, value) -> value; the value is a Path, or a string that may be a name on the hub instead
 Change = Callable[[str, Path | str], Path | str]
 
+# keys of every part that name where weights come from
+SOURCES = ("pretrained", "lora_pretrained")
+
 
 def with_absolute_paths(recipe: "Recipe", folder: Path, overridden_keys: set[str]) -> "Recipe":
     """Return the recipe with absolute paths; see `absolute_from` for the other two arguments."""
@@ -60,11 +63,12 @@ def change_places(recipe: "Recipe", change: Change) -> "Recipe":
 
 
 def change_part(part: "Part", section: str, change: Change) -> "Part":
-    """Return a part with changed paths, those of its configuration and `pretrained`."""
+    """Return a part with changed paths, those of its configuration and `SOURCES`."""
     settings = part.settings
-    if isinstance(settings.pretrained, str):
-        source = str(change(f"{section}.pretrained", settings.pretrained))
-        settings = replace(settings, pretrained=source)
+    for key in SOURCES:
+        if isinstance(value := getattr(settings, key), str):
+            changed: dict[str, Any] = {key: str(change(f"{section}.{key}", value))}
+            settings = replace(settings, **changed)
     return replace(part, config=change_config(part.config, section, change), settings=settings)
 
 

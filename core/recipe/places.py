@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import CheckpointError, ConfigError
-from core.recipe.paths import change_part, change_places
+from core.recipe.paths import SOURCES, change_part, change_places
 from core.system.files import written_aside
 from core.weights.pretrained import cached_on_hub
 
@@ -150,7 +150,7 @@ def _config_places(recipe: "Recipe") -> dict[str, str]:
     places: dict[str, str] = {}
 
     def note(key: str, value: Path | str) -> Path | str:
-        if not key.endswith(".pretrained"):
+        if key.rpartition(".")[2] not in SOURCES:
             places[key] = str(value)
         return value
 

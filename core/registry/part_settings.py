@@ -55,6 +55,10 @@ class PartSettings:
     example; default: all linear layers.
     """
 
+    lora_pretrained: str | None = None
+    """folder of adapters in the layout of peft, relative to the recipe's folder, with which the
+    part's adapters begin; it may hold those of other parts, too.
+    """
     lora_train: tuple[str, ...] | None = None
     """which weights train themselves, beside the adapters; patterns as those of `freeze`, "norm*"
     for example.

@@ -19,6 +19,11 @@ def test_an_existing_file_is_never_touched(
     assert (tmp_path / "file.ckpt").read_text() == "mine"
 
 
+def test_adapters_are_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "run"), str(tmp_path / "out.ckpt"), "--adapters"]) == 1
+    assert "--adapters writes a folder; name one, or leave it out" in capsys.readouterr().err
+
+
 def test_a_checkpoint_has_a_name_or_a_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
