@@ -29,7 +29,6 @@ from core.training.early_stopping import EarlyStopping
 from core.training.joint_table import JointTable, render
 from core.training.monitors import NO_CALLBACKS, Callbacks
 from core.training.optimizer import set_learning_rate
-from core.training.rehearsal import rehearse
 from core.training.reporting import (
     Display,
     MetricsLog,
@@ -140,8 +139,6 @@ def fit(run: Run, first: int) -> int:
             # -------------------------------------------------------------------- the training step
             for micro in range(config.accumulation):
                 batch = next(batches)
-                if done == first and micro == 0:
-                    rehearse(fabric, run.policy, batch)
                 key = (TRAINING, config.seed, done, rank, micro)
                 generator = Generator.shared(key, fabric.device)
                 state = state_before(run.policy.policy_head, run.carried[micro], batch)

@@ -44,7 +44,7 @@ from core.training.run_folder import Start, claim, describe_change, find_start, 
 from core.training.schedule import doubtful_warmup
 from core.training.signals import StopSignal
 from core.training.stages import StagedTraining
-from core.training.trial import try_longest_sequence
+from core.training.trial import try_policy
 
 
 def train(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool = False) -> int:
@@ -172,7 +172,7 @@ def set_up(
     training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
-    try_longest_sequence(fabric, policy, data, tokens)
+    try_policy(fabric, policy, data, tokens)
     averages = WeightAverages(policy, config.ema) if config.ema else None
     inference = inference_state(data)
     check_data(start, inference, recipe)

@@ -1,4 +1,10 @@
-"""Runs the longest sequence of a recipe's data through the policy before the first step."""
+"""Tries a policy before the first step, so that what would fail later fails at once.
+
+Training calls only the losses of the heads. Without the trial, actions of a wrong shape would show
+in the first validation, and a fault of `act` after the last step.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -6,6 +12,7 @@ from lightning_fabric import Fabric
 
 from core.contracts.batch import Batch
 from core.contracts.generator import VALIDATION, Generator
+from core.errors import PolicyError
 from core.loading.buffers import BatchBuffer
 from core.loading.instructions import TokensOf
 from core.loading.training_data import TrainingData
@@ -13,23 +20,48 @@ from core.policy.policy import Policy
 
 
 @torch.no_grad()
-def try_longest_sequence(
-    fabric: Fabric, policy: Policy, data: TrainingData, tokens: TokensOf
-) -> None:
-    """Compute the losses of one window of zeros with the instruction that has most tokens.
+def try_policy(fabric: Fabric, policy: Policy, data: TrainingData, tokens: TokensOf) -> None:
+    """Compute losses, predict and act, with the instruction that has most tokens and zeros.
 
     A part that refuses such a sequence then does so before training, and not when its batch comes.
     The policy is in evaluation mode meanwhile, so no statistics change.
 
     tokens: {instruction: its token ids} of all instructions.
 
-    Raises whatever a part raises, for example a ConfigError for a sequence that is too long.
+    Raises PolicyError if a part breaks its contract, or if an action is not finite, and whatever a
+    part raises, for example a ConfigError for a sequence that is too long.
     """
     batch = longest_batch(data, tokens).to(fabric.device)
     policy.eval()
+    head, boundary = policy.policy_head, policy.boundary
+    generator = Generator.shared((VALIDATION, 0, fabric.global_rank), fabric.device)
     with fabric.autocast():
-        policy(batch, Generator.shared((VALIDATION, 0, fabric.global_rank), fabric.device))
+        policy(batch, generator)
+        context = policy.context(batch, generator)
+        predicted = boundary.predict(head, context, generator)
+        boundary.validation_error(head, context, batch, generator)
+        state = policy.initial_state(torch.zeros(1, dtype=torch.int64))
+        actions, _ = policy.act(_first_frame(batch), state)
     policy.train()
+    for method, values in (("forward", predicted), ("act", actions)):
+        if not values.isfinite().all():
+            raise PolicyError(
+                f"{boundary.name('policy_head')}: {method} returned NaN or infinity for black "
+                "images, before the first step; mend the plugin, or look at the weights that it "
+                "starts from"
+            )
+
+
+def _first_frame(batch: Batch) -> Batch:
+    """Return the first frame of each window, as a policy sees it while it acts (T = 1)."""
+    return replace(
+        batch,
+        images={name: x[:, :1] for name, x in batch.images.items()},
+        features={name: x[:, :1] for name, x in batch.features.items()},
+        proprio=None if batch.proprio is None else batch.proprio[:, :1],
+        actions=None,
+        action_mask=None,
+    )
 
 
 def longest_batch(data: TrainingData, tokens: TokensOf) -> Batch:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.errors import PolicyError
-from core.training import fit as fit_module
+from core.training import fit as fit_module, train as train_module
 from core.weights.checkpoint import checkpoints, choose_checkpoint
 from tests.core.training.runs import metrics, run_two_processes, train
 
@@ -222,7 +222,7 @@ def test_a_validation_that_is_not_finite_costs_no_weights_and_is_never_the_best(
         return actions * (math.nan if len(calls) > 3 else 1)
 
     monkeypatch.setattr(LSTMHead, "forward", poisoned)
-    monkeypatch.setattr(fit_module, "rehearse", lambda *_: None)
+    monkeypatch.setattr(train_module, "try_policy", lambda *_: None)
     folder = tmp_path / "run"
     settings = ["train.validate_every=2", "data.validation_episodes=1"]
     assert train(recipe_file, folder, *settings) == 0

@@ -167,7 +167,8 @@ def test_a_term_that_comes_and_goes_is_refused(recipe_file, tmp_path, capsys, mo
     original, calls = LSTMHead.loss, []
 
     def changing(self, context, batch, generator):
-        calls.append(1)
+        if torch.is_grad_enabled():  # not the trial before the first step
+            calls.append(1)
         terms = original(self, context, batch, generator)
         return {**terms, "smooth": terms["pose"]} if len(calls) in steps else terms
 

@@ -1,10 +1,14 @@
-"""The longest sequence of the data is tried before the first step."""
+"""Before the first step, a policy computes losses, predicts and acts once."""
 
 import pytest
+import torch
 
 from core.loading.instructions import tokenize_instructions
 from core.loading.opening import open_data
+from core.training import train as train_module
 from core.training.trial import longest_batch
+from core.weights.checkpoint import checkpoints
+from plugins.heads.lstm import LSTMHead
 from plugins.text.sentencepiece import SentencePieceConfig, SentencePieceEncoder
 from tests.core.training.runs import metrics, train
 
@@ -41,3 +45,54 @@ def test_it_computes_with_the_precision_of_training(recipe_file, tmp_path, preci
     settings = [f"train.precision={precision}", "train.steps=1", "train.warmup_steps=0"]
     assert train(recipe_file, tmp_path / "run", *settings) == 0
     assert metrics(tmp_path / "run")[1]["loss"] > 0
+
+
+FAULTS = {
+    "one action for all": (
+        "act",
+        lambda result: (result[0][..., :1], result[1]),
+        "act returned float32 (1, 2, 1); its contract asks for actions (B H A) = (1, 2, 4)",
+    ),
+    "act gives NaN": (
+        "act",
+        lambda result: (torch.full_like(result[0], torch.nan), result[1]),
+        "act returned NaN or infinity for black images, before the first step",
+    ),
+    "forward gives NaN": (
+        "forward",
+        lambda actions: actions / 0,
+        "forward returned NaN or infinity for black images, before the first step",
+    ),
+    "an error for the batch": (
+        "validation_error",
+        lambda _: torch.zeros(()),
+        "validation_error returned float32 (); its contract asks for an error for each sample",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "change", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_of_acting_is_found_before_the_first_step(
+    method, change, message, recipe_file, tmp_path, monkeypatch, capsys
+):
+    original = getattr(LSTMHead, method)
+
+    def faulty(self, *arguments):
+        result = original(self, *arguments)
+        return result if torch.is_grad_enabled() else change(result)
+
+    monkeypatch.setattr(LSTMHead, method, faulty)
+    assert train(recipe_file, tmp_path / "run") == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: policy_head 'lstm' of plugin 'plugins.heads.lstm' (joinery ")
+    assert message in shown
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not checkpoints(tmp_path / "run")
+
+
+def test_it_changes_nothing(recipe_file, tmp_path, monkeypatch):
+    assert train(recipe_file, tmp_path / "with") == 0
+    monkeypatch.setattr(train_module, "try_policy", lambda *_: None)
+    assert train(recipe_file, tmp_path / "without") == 0
+    assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
