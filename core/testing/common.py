@@ -25,6 +25,8 @@ TOLERANCE = 1e-5
 class Setup:
     """The policy around a part under test, as core describes that policy to the part.
 
+    An exporter is given episodes with these cameras, features, and numbers of dimensions.
+
     cameras: {camera: (C, Y, X)}.
     text_width: width of the text tokens that a vision encoder may condition on.
     width: width of the backbone.

@@ -51,6 +51,12 @@ class ToyMisnamesATask(Toy):
         self.tasks["reach_red"] = Task("red", ("reach",), 40)
 
 
+class ToyForgetsTheComma(Toy):
+    def __init__(self, config):
+        super().__init__(config)
+        self.tasks["reach_red"] = Task("reach_red", ("reach the red disc"), 40)
+
+
 class ToyDrawsItsTasks(Toy):
     counter = itertools.count()
 
@@ -185,6 +191,7 @@ class ToyClosesAfterAnEpisode(Toy):
 
 BROKEN = [
     (ToyMisnamesATask, {"tasks_are_stable"}),
+    (ToyForgetsTheComma, {"tasks_are_stable"}),
     (ToyDrawsItsTasks, {"tasks_are_stable"}),
     (ToyMisnamesACamera, {"observations_are_what_info_says"}),
     (ToyInFloats, {"observations_are_what_info_says"}),
