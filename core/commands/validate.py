@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.commands.command import checkpoint_name, command, positive
+from core.commands.command import add_moved, checkpoint_name, command, positive
 from core.store.location import address
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "are used; default: STORE, if it is one of them, or else the first",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the errors there, too")
+    add_moved(parser)
     return parser
 
 
@@ -47,10 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     """Predict the actions of a store's episodes, and print the errors by task and by dimension."""
     arguments = _parser().parse_args(argv)
 
-    from core.recipe.recipe import load_recipe
+    from core.recipe.places import parse_moved
+    from core.recipe.recipe import load_recipe_of_run
     from core.registry.catalogue import load_plugins
 
-    recipe = load_recipe(arguments.run / "recipe.toml", [], load_plugins(), for_acting=True)
+    moved = parse_moved(arguments.moved)
+    recipe = load_recipe_of_run(arguments.run, [], load_plugins(), moved=moved)
 
     from rich.console import Console
 
@@ -63,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.checkpoint,
         arguments.label,
         arguments.episodes,
+        moved,
     )
     _show(result, arguments.store, Console())
     if arguments.json:

@@ -74,6 +74,7 @@ def validate_on_store(
     checkpoint: Literal["last", "best"] | int = "last",
     label: str | None = None,
     most: int | None = None,
+    moved: Mapping[str, str] | None = None,
 ) -> OpenLoop:
     """Return the errors of a run's policy on a store.
 
@@ -84,6 +85,7 @@ def validate_on_store(
     label: for a policy that was trained on several stores, the store whose names and normalisers
         are used; default: the store at `path`, if it is one of them, or else the first.
     most: how many episodes are predicted at most, of each task in turn; default: all.
+    moved: {former place of a file or folder: its place now}, for building the policy.
 
     Raises ConfigError with a line for each reason why the store does not fit the policy.
     """
@@ -91,7 +93,7 @@ def validate_on_store(
     config = _config_of(recipe, store, label)
     if recipe.data.stores and config:
         label = config.label
-    actor = load_actor(run, checkpoint, label)
+    actor = load_actor(run, checkpoint, label, moved=moved)
     view = _fitting_view(actor, store, config, is_mixture=bool(recipe.data.stores))
     episodes = np.arange(len(store))
     if trained_here := config is not None and _is_at(store, config.path):

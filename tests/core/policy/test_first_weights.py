@@ -256,7 +256,7 @@ def test_longer_instructions_keep_the_first_positions(tmp_path):
 @pytest.mark.parametrize("train", ["false", '"lora"'])
 def test_a_part_that_was_frozen_or_adapted_starts_another_run(tmp_path, train):
     """Its weights are those with which the run acts: adapters merged into the frozen ones."""
-    pytest.importorskip("peft")
+    import_library("peft", extra="lora")
     saved_run(tmp_path / "first", load(tmp_path / "a"))
     keys = f'name = "transformer"\ntrain = {train}\npretrained = "{tmp_path / "first"}"'
     second = load(tmp_path / "b", ('name = "transformer"', keys))
@@ -281,7 +281,7 @@ def test_a_part_that_was_frozen_or_adapted_starts_another_run(tmp_path, train):
 
 @pytest.mark.parametrize("train", ["false", '"lora"'])
 def test_a_run_does_not_need_the_run_that_its_frozen_weights_come_from(tmp_path, train):
-    pytest.importorskip("peft")
+    import_library("peft", extra="lora")
     saved_run(tmp_path / "first", load(tmp_path / "a"))
     frozen = 'name = "transformer"', f'name = "transformer"\ntrain = {train}'
     recipe = load(tmp_path / "b", frozen, start(tmp_path / "first"))

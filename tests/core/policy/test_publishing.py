@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from core import ConfigError, import_library, run
+from core import ConfigError, import_library, load_policy, run
 from core.commands import export
 from core.policy.publishing import export_checkpoint, export_folder, merge
 from core.recipe.recipe import PARTS
@@ -117,6 +117,22 @@ def test_a_checkpoint_holds_adapters_and_what_trains_but_no_published_weight(hom
     assert all(".lora_A." in name or ".lora_B." in name for name in backbone)
     assert "text_encoder.embedding.weight" in names
     assert "action_tokens.action" in names
+
+
+def test_a_run_acts_and_is_exported_after_the_model_moved(home, tmp_path, capsys):
+    """The tokenizer is the run's own copy; of the weights, it is said where they are now."""
+    copy = Path(shutil.copytree(home / "run", tmp_path / "run"))
+    recipe = (copy / "recipe.toml").read_text()
+    for moved in ("hub", "store.zarr", str(SHIPPED)):
+        recipe = recipe.replace(str(home / moved), f"/gone/{Path(moved).name}")
+    (copy / "recipe.toml").write_text(recipe)
+    with pytest.raises(ConfigError, match="there is no file or folder '/gone/hub'"):
+        load_policy(copy)
+    assert load_policy(copy, moved={"/gone/hub": str(home / "hub")}).horizon > 0
+    assert export.main([str(copy), str(tmp_path / "out")]) == 2
+    assert "say so by --moved OLD=NEW" in capsys.readouterr().err
+    assert export.main([str(copy), str(tmp_path / "out"), "--moved", f"/gone={home}"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_exactly_what_the_recipe_trains_has_changed(home):

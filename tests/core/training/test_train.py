@@ -413,3 +413,34 @@ def test_a_run_refuses_a_long_instruction_before_its_first_step(recipe_file, tmp
     assert "raise text_encoder.max_tokens" in shown
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert train(recipe_file, tmp_path / "run", "train.steps=1", "train.warmup_steps=0") == 0
+
+
+def test_a_run_goes_on_in_another_folder_with_its_data_elsewhere(recipe_file, tmp_path):
+    assert train(recipe_file, tmp_path / "run") == 0
+    whole = weights_of(tmp_path / "run")
+    shutil.rmtree(checkpoints(tmp_path / "run")[-1].folder)
+    (tmp_path / "new").mkdir()
+    run = (tmp_path / "run").rename(tmp_path / "new" / "run")
+    (recipe_file.parent / "episodes.zarr").rename(tmp_path / "new" / "moved.zarr")
+    moved = f"{recipe_file.parent}/episodes.zarr={tmp_path}/new/moved.zarr"
+    assert train(run / "recipe.toml", run, "--moved", moved, resume=True) == 0
+    assert all(torch.equal(x, whole[name]) for name, x in weights_of(run).items())
+
+
+def test_another_vocabulary_is_no_moved_one(recipe_file, tmp_path, capsys):
+    pieces = import_library("plugins.text.tokenizer")
+    sentences = [f"{verb} the {noun}" for verb in ("push", "lift") for noun in ("cube", "puck")]
+    (tmp_path / "own.model").write_bytes(pieces.train(sentences, 285))
+    setting = f"text_encoder.model={tmp_path}/own.model"
+    assert train(recipe_file, tmp_path / "run", setting) == 0
+    (tmp_path / "own.model").rename(tmp_path / "moved.model")
+    assert train(recipe_file, tmp_path / "run", setting, resume=True) == 0, "the run has a copy"
+    setting = f"text_encoder.model={tmp_path}/moved.model"
+    assert train(recipe_file, tmp_path / "run", setting, resume=True) == 0, "with equal contents"
+    (tmp_path / "moved.model").write_bytes(pieces.train(sentences, 284))
+    assert train(recipe_file, tmp_path / "run", setting, "train.steps=6", resume=True) == 0
+    (tmp_path / "third.model").write_bytes(pieces.train(sentences, 284))
+    setting = f"text_encoder.model={tmp_path}/third.model"
+    capsys.readouterr()
+    assert train(recipe_file, tmp_path / "run", setting, resume=True) == 2
+    assert "text_encoder.model: the run in" in capsys.readouterr().err
