@@ -44,6 +44,11 @@ class FiLMConfig:
     keypoints: Annotated[int, Ge(0)] = 32
     """number of keypoints per camera that the instruction picks out of the image; 0: no keypoints.
     """
+    keypoint_sharpness: Annotated[float, Ge(0)] = 0.0
+    """standard deviation over the image to which each keypoint's map is scaled before its softmax
+    when training begins; each keypoint then learns its own. With 3, keypoints can follow things of
+    a few pixels from the first step on. 0: the maps are not scaled.
+    """
     grid: Annotated[int, Gt(0)] = 2
     """number of rows, and of columns, in each camera's grid of patch tokens."""
 
@@ -52,6 +57,10 @@ class FiLMConfig:
             raise ValueError(
                 f"image_size = {self.image_size} is no multiple of {STRIDE} * grid = "
                 f"{STRIDE * self.grid}"
+            )
+        if self.keypoint_sharpness and not self.keypoints:
+            raise ValueError(
+                "keypoint_sharpness has no effect with keypoints = 0; drop one of them"
             )
 
 
@@ -132,6 +141,11 @@ class CameraEncoder(nn.Module):
         self.keypoints = (
             nn.Conv2d(channels, config.keypoints, kernel_size=1) if config.keypoints else None
         )
+        self.sharpness = (
+            nn.Parameter(torch.full((config.keypoints,), config.keypoint_sharpness))
+            if config.keypoint_sharpness
+            else None
+        )
         self.places = nn.Linear(4 * config.keypoints, config.width) if config.keypoints else None
         self.register_buffer("coordinates", _coordinates(config.image_size), persistent=False)
         self.coordinates: Tensor
@@ -145,7 +159,10 @@ class CameraEncoder(nn.Module):
         tokens: Tensor = rearrange(self.patches(x), "n d y x -> n (y x) d") + self.positions
         if self.keypoints is None or self.places is None:
             return tokens
-        places = self.places(expected_places(self.keypoints(x)))
+        maps = self.keypoints(x)
+        if self.sharpness is not None:
+            maps = F.instance_norm(maps) * self.sharpness[:, None, None]
+        places = self.places(expected_places(maps))
         return torch.cat([tokens, rearrange(places, "n d -> n 1 d")], dim=1)
 
 

@@ -14,9 +14,12 @@ CONFIGS = [
     (SMALL, Setup()),
     (replace(SMALL, keypoints=0, grid=4), Setup(cameras={"wrist": (3, 32, 32)})),
     (replace(SMALL, blocks=3, image_size=16), Setup()),
+    (replace(SMALL, keypoint_sharpness=3.0), Setup()),
 ]
 CHECKS = [
-    pytest.param(check, id=f"{config.blocks}-{config.keypoints}-{check}")
+    pytest.param(
+        check, id=f"{config.blocks}-{config.keypoints}-{config.keypoint_sharpness:g}-{check}"
+    )
     for config, given in CONFIGS
     for check in checks_for("vision_encoder", FiLMEncoder, config, given)
 ]
@@ -50,3 +53,22 @@ def test_refuses_what_it_cannot_cut():
             ConfigError, match=f"weights after cameras, and cannot after \\['{camera}'\\]"
         ):
             FiLMEncoder(SMALL, cameras={camera: (3, 32, 32)}, text_width=8)
+
+
+def test_sharp_keypoints_are_small_places_before_training():
+    images, instruction = torch.rand(4, 3, 32, 32) * 2 - 1, torch.randn(4, 8)
+    variance = {}
+    for sharpness in (0.0, 3.0):
+        torch.manual_seed(0)
+        config = replace(SMALL, keypoint_sharpness=sharpness)
+        encoder = FiLMEncoder(config, cameras={"a": (3, 32, 32)}, text_width=8).encoders["a"]
+        moments = []
+        encoder.places.register_forward_pre_hook(lambda _, given, to=moments: to.append(given[0]))
+        encoder(images, instruction)
+        variance[sharpness] = moments[0][:, 4:8].mean()  # of the row, of all keypoints
+    assert variance[3.0] < 0.7 * variance[0.0]
+
+
+def test_sharpness_without_keypoints_is_refused():
+    with pytest.raises(ValueError, match="keypoint_sharpness has no effect with keypoints = 0"):
+        replace(SMALL, keypoints=0, keypoint_sharpness=3.0)
