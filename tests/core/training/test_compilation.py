@@ -18,6 +18,8 @@ from core.weights.checkpoint import checkpoints
 from tests import strangers
 from tests.core.training.runs import metrics, train
 
+# PyTorch's compiler warns about its own modules, and looks at attributes that warn
+pytestmark = pytest.mark.filterwarnings("ignore")
 EXACT = ["backbone.dropout=0.0", "train.steps=4", "backbone.depth=2"]
 
 
