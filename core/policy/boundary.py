@@ -28,6 +28,8 @@ from core.contracts.parts import (
 )
 from core.errors import PolicyError
 
+REMEDY = "mend the plugin, or take another version of it"
+
 # sizes of a tensor; None stands for any size
 Shape = tuple[int | None, ...]
 
@@ -187,8 +189,11 @@ class Boundary:
         self, part: str, head: PolicyHead, context: Context, batch: Batch, generator: Generator
     ) -> dict[str, Tensor]:
         """Return the loss terms of a head; `part` is "policy_head" or "auxiliary/<label>"."""
-        terms = head.loss(context, batch, generator)
         call = _Call(self.name(part), "loss")
+        try:
+            terms = head.loss(context, batch, generator)
+        except PolicyError as error:  # of a masked loss, which does not know the head
+            raise PolicyError(f"{call.part}: loss: {error}; {REMEDY}") from None
         if not isinstance(terms, Mapping) or not terms:
             call.fail(_describe(terms), "a dict with at least one term {name: scalar}")
         call.check_terms(terms, head)
@@ -235,7 +240,7 @@ class _Call:
         """Raise PolicyError: the part returned `received`, and its contract asks for another."""
         raise PolicyError(
             f"{self.part}: {self.method} returned {received}; "
-            f"its contract asks for {expected}; mend the plugin, or take another version of it"
+            f"its contract asks for {expected}; {REMEDY}"
         )
 
     def check_type(self, x: Any, expected: type) -> None:

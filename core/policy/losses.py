@@ -4,11 +4,13 @@ Heads call these functions in `loss`; `Policy.forward` sums the losses that head
 To add a loss, add an entry to the dictionary that a head's `loss` returns, or add a head in a table
 [[auxiliary]].
 
-They raise ValueError for tensors of different shapes, which PyTorch would stretch.
+They raise PolicyError for tensors of different shapes, which PyTorch would stretch.
 """
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from core.errors import PolicyError
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -55,9 +57,9 @@ def masked_bce(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def _check_shapes(**tensors: Tensor) -> None:
-    """Raise ValueError unless two tensors, given with their names, have the same shape."""
+    """Raise PolicyError unless two tensors, given with their names, have the same shape."""
     (first, x), (second, y) = tensors.items()
     if x.shape != y.shape:
-        raise ValueError(
+        raise PolicyError(
             f"{first} {tuple(x.shape)} and {second} {tuple(y.shape)} must have the same shape"
         )

@@ -230,6 +230,17 @@ def test_a_memory_that_lacks_layers_or_has_others_is_refused(tmp_path: Path) -> 
             policy.predict(batch, noise())
 
 
+def test_a_loss_of_stretched_actions_is_refused_and_named(tmp_path: Path) -> None:
+    policy = policy_with(tmp_path)
+    change(policy.policy_head, "forward", lambda actions: actions[:, :, :1])
+    message = (
+        r"loss: predicted \(3, 2, 1, 4\) and target \(3, 2, 3, 4\) must have the same shape; "
+        "mend the plugin"
+    )
+    with pytest.raises(PolicyError, match=HEAD + message):
+        train(policy)
+
+
 def test_a_frozen_part_may_return_terms_without_a_gradient(tmp_path: Path) -> None:
     policy = policy_with(tmp_path)
     change(policy.backbone, "forward", lambda hidden: hidden)

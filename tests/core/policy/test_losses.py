@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from core import (
+    PolicyError,
     masked_bce,
     masked_huber,
     masked_l1,
@@ -91,8 +92,8 @@ def test_nothing_is_stretched(loss):
     predicted, target = torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 3, 4)
     mask = torch.ones_like(target, dtype=torch.bool)
     message = r"^(predicted|logits) \(2, 1, 1, 4\) and target \(2, 1, 3, 4\) must have the same"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(PolicyError, match=message):
         loss(predicted, target, mask)
     for mean in (masked_mean, masked_mean_per_sample):
-        with pytest.raises(ValueError, match=r"^values \(2, 1, 3, 4\) and mask \(2, 1, 3, 1\)"):
+        with pytest.raises(PolicyError, match=r"^values \(2, 1, 3, 4\) and mask \(2, 1, 3, 1\)"):
             mean(target, mask[..., :1])
