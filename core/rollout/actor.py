@@ -16,7 +16,7 @@ import torch
 from core.environments.environment import Observation
 from core.episodes.episode import StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
-from core.errors import ConfigError, PolicyError, did_you_mean
+from core.errors import ConfigError, DataError, PolicyError, did_you_mean
 from core.policy.assembly import restore_policy
 from core.policy.encoded import EncodedText, stack_text
 from core.policy.policy import Policy
@@ -82,6 +82,11 @@ class Actor:
         action is not finite, so that no robot executes it.
         """
         raise_unless_fit(observations, instructions, self.info)
+        if (rows := len(getattr(state, "seed", ()))) != len(observations):
+            raise DataError(
+                f"{len(observations)} observations, and a state of {rows} rows; begin with "
+                f"start({len(observations)})"
+            )
         with torch.inference_mode():
             batch = batch_of(
                 observations, instructions, self.info, self.proprio_normalizer, self.embodiment

@@ -133,6 +133,14 @@ def test_a_picture_of_another_dtype_is_refused(trained):
         actor.step([replace(first, images=pictures)], ["red"], actor.start(1))
 
 
+def test_a_state_of_other_rows_is_refused(trained):
+    actor, (shown,) = load_actor(trained), observations(2)
+    for state, rows in ((actor.start(3), 3), (None, 0)):
+        with pytest.raises(DataError, match=rf"a state of {rows} rows; begin with start\(2\)"):
+            actor.step(shown, ["red", "blue"], state)
+    actor.step(shown, ["red", "blue"], actor.start(2))
+
+
 def test_an_instruction_is_encoded_once(trained):
     actor, steps = load_actor(trained), observations(3, steps=3)
     calls, encoder = [], actor.policy.text_encoder
