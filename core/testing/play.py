@@ -1,7 +1,7 @@
 """Episodes of an environment under test: how they are played, and how observations compare."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,7 +85,7 @@ def _natural_action(environment: Environment, generator: np.random.Generator) ->
 
 def has_expert(environment: Environment) -> bool:
     """Begin an episode; return whether the environment has an expert."""
-    environment.reset(startable_tasks(environment)[0], 0)
+    next(startable_tasks(environment))
     try:
         environment.expert()
     except DataError:
@@ -93,20 +93,24 @@ def has_expert(environment: Environment) -> bool:
     return True
 
 
-def startable_tasks(environment: Environment) -> list[str]:
-    """Return the tasks with which an episode can begin; a chain alone may reach the others."""
-    names = []
-    for name in environment.tasks:
+def startable_tasks(environment: Environment, names: Iterable[str] | None = None) -> Iterator[str]:
+    """Yield the tasks with which an episode can begin; a chain alone may reach the others.
+
+    Each task is begun just before it is yielded: a simulator may take long to load one.
+
+    names: the tasks to try; default: all.
+    """
+    for name in environment.tasks if names is None else names:
         with suppress(DataError):
             environment.reset(name, 0)
-            names.append(name)
-    return names
+            yield name
 
 
 def first_and_last(environment: Environment) -> list[str]:
     """Return the first and the last of the tasks with which an episode can begin."""
-    names = startable_tasks(environment)
-    return [names[0], *names[1:][-1:]]
+    first = next(startable_tasks(environment))
+    last = next(startable_tasks(environment, reversed(list(environment.tasks))))
+    return [first] if first == last else [first, last]
 
 
 def _arrays(observation: Observation) -> dict[str, np.ndarray]:

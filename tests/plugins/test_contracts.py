@@ -25,6 +25,12 @@ def component(kind: ComponentKind, name: str) -> Component:
     return found
 
 
+def test_every_built_in_dataset_has_an_example() -> None:
+    assert {
+        c.name for c in load_plugins()["dataset"] if c.build.__module__.startswith("plugins.")
+    } == {*BY_NAME}
+
+
 @pytest.mark.parametrize("name", BY_NAME)
 def test_datasets(name: str, tmp_path: Path) -> None:
     dataset = component("dataset", name)
