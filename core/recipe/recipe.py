@@ -30,7 +30,6 @@ from core.recipe.overrides import (
     leftover_keys,
     override,
     replace_environment,
-    section_of,
 )
 from core.recipe.paths import with_absolute_paths
 from core.recipe.places import find_places, use_copies
@@ -205,10 +204,10 @@ def load_recipe_of_run(
     Raises ConfigError with every mistake, one per line.
     """
     mistakes = [
-        f"override '{override}': only evaluate.* and environment.* may change now; where a file or "
-        "folder has moved to is said by --moved OLD=NEW"
+        f"override '{override}': only evaluate.* and environment.* may change now"
+        + ("; say where a file has moved to by --moved OLD=NEW" if "/" in override else "")
         for override in overrides
-        if section_of(override) not in ("evaluate", "environment")
+        if override.partition(".")[0] not in ("evaluate", "environment")
     ]
     if mistakes:
         raise ConfigError(mistakes)

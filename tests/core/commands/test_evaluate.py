@@ -10,10 +10,11 @@ from core.commands.evaluate import main
 def test_what_was_trained_cannot_be_overridden(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(tmp_path), "train.steps=3", "evaluate.episodes=2", "data.window=1"]) == 2
+    assert main([str(tmp_path), "train.steps=3", "evaluate.episodes=2", "backbone.model=/new"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: override 'train.steps=3': only evaluate.* and environment.* may change now",
-        "error: override 'data.window=1': only evaluate.* and environment.* may change now",
+        "error: override 'backbone.model=/new': only evaluate.* and environment.* may change now; "
+        "say where a file has moved to by --moved OLD=NEW",
     ]
 
 
