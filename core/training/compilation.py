@@ -8,7 +8,6 @@ import torch
 from core.contracts.abilities import HasBlocks
 from core.errors import ConfigError, TrainingError
 from core.policy.policy import Policy
-from core.system.strict import one_line
 from core.training.optimizer import modules_of
 
 # what `torch.compile` needs on each kind of device
@@ -53,7 +52,7 @@ def compilation_explained() -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise TrainingError(
-            f"train.compile: PyTorch cannot compile a part: {one_line(error)}; "
+            f"train.compile: PyTorch cannot compile a part: {_reason(error)}; "
             "set train.compile = false"
         ) from error
 
@@ -66,6 +65,11 @@ def _raise_without_compiler(device: torch.device) -> None:
     except Exception as error:
         needed = COMPILERS.get(device.type, f"a compiler for '{device.type}'")
         raise ConfigError(
-            f"train.compile: nothing can be compiled on this machine: {one_line(error)}; "
+            f"train.compile: nothing can be compiled on this machine: {_reason(error)}; "
             f"install {needed}, or set train.compile = false"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the compiler's message in one line, without its advice on how to debug PyTorch."""
+    return " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
