@@ -69,14 +69,20 @@ def main(argv: list[str] | None = None) -> int:
 def _run_plugin_command(entry: EntryPoint, arguments: list[str]) -> int:
     """Run a command of a plugin; its errors are shown like the errors of built-in commands."""
     from core.commands.command import command
+    from core.errors import PluginError
+    from core.system.tracebacks import error_in_one_line
 
-    try:
-        plugin_main = entry.load()
-    except Exception as error:  # noqa: BLE001 (a third party's module may fail in any way)
-        print(f"error: {entry.value} cannot be loaded: {error}", file=sys.stderr)
-        return 1
-    exit_code = command(plugin_main)(arguments)
-    return exit_code if isinstance(exit_code, int) else 0
+    def run(arguments: list[str]) -> int:
+        try:
+            exit_code = command(entry.load())(arguments)
+        # a third party's module may fail in any way
+        except Exception as error:
+            package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist else ""
+            line = error_in_one_line(error, entry.module.partition(".")[0])
+            raise PluginError(f"command '{entry.name}'{package}: {line}") from error
+        return exit_code if isinstance(exit_code, int) else 0
+
+    return command(run)(arguments)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class ConfigError(JoineryError):
 
 
 class PluginError(JoineryError):
-    """Two plugins have the same name, or register components of the same kind and name."""
+    """The code of a plugin raised an error; the message names the plugin and its own line."""
 
 
 class DataError(JoineryError):

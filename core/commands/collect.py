@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     from core.environments.workers import EnvironmentSpec
 
     component, config = find_component("environment", arguments.environment, arguments.settings)
-    spec = EnvironmentSpec(component.name, component.build, config)
+    spec = EnvironmentSpec(component.name, component.build, config, str(component.plugin))
 
     from rich.console import Console
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.errors import JoineryError
+from core.system.tracebacks import show_traceback
 
 Main = Callable[..., int]
 
@@ -20,8 +21,7 @@ def command(main: Main) -> Main:
         try:
             return main(argv)
         except JoineryError as error:
-            print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-            return error.exit_code
+            return _report(error)
         except BrokenPipeError:
             return 0  # the reader of our output, `head` for example, has closed the pipe
         except OSError as error:
@@ -31,8 +31,32 @@ def command(main: Main) -> Main:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except Exception as error:
+            if (fault := _fault_of_a_plugin(error)) is None:
+                raise  # a mistake of Joinery itself, of which the traceback should be reported
+            return _report(fault)
 
     return wrapped
+
+
+def _report(error: JoineryError) -> int:
+    """Print a line for each mistake; return the exit code."""
+    show_traceback(error)
+    print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    return error.exit_code
+
+
+def _fault_of_a_plugin(error: Exception) -> JoineryError | None:
+    """Return an error that names the plugin whose code raised; None if no plugin's code did."""
+    from core.registry.catalogue import load_plugins
+    from core.registry.faults import find_fault
+
+    if not load_plugins.cache_info().currsize:
+        return None
+    fault = find_fault(error, load_plugins().components())
+    if fault is not None:
+        fault.__cause__ = error
+    return fault
 
 
 def positive(text: str) -> int:

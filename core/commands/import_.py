@@ -52,10 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     from core.commands.components import find_component
     from core.recipe.checking import read_toml
+    from core.registry.building import check_build, check_members
 
     mapping = read_toml(arguments.mapping, "the mapping") if arguments.mapping else {}
     component, config = find_component("dataset", arguments.format, arguments.settings, mapping)
+    where = f"format '{component.name}'"
+    check_build(component, ["source"], where)
     source: EpisodeSource = component.build(config, source=arguments.source)
+    check_members(component, source, ["info", "ids", "read"], where)
 
     from rich.console import Console
 

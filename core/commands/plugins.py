@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     catalogue = load_plugins()
     for kind in [arguments.kind] if arguments.kind else KINDS:
         _print_kind(kind, catalogue)
-    for name, reason in catalogue.failures.items():
-        print(f"FAILED  {name} ({reason})")
+    for line in catalogue.failure_lines():
+        print(f"FAILED  {line}")
     return 0
 
 

@@ -6,8 +6,14 @@ core/formats/exporting.py does the work; the writers of the formats are in plugi
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from core.commands.command import command
+from core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from core.episodes.episode import StoreInfo
+    from core.registry.components import Component
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{arguments.format} has no place for features; left out: {names}", markup=False
         )
     with Progress("writing", "episodes", None, Console(stderr=True)) as progress:
-        make_sink = partial(component.build, config)
+        make_sink = partial(_make_sink, component, config)
         summary = export_episodes(
             store, make_sink, arguments.out, progress.update, holds_features=holds_features
         )
@@ -59,6 +65,21 @@ def main(argv: list[str] | None = None) -> int:
         markup=False,
     )
     return 0
+
+
+def _make_sink(component: "Component", config: Any, *, info: "StoreInfo", out: Path) -> Any:
+    """Build the exporter; raises ConfigError, naming the plugin, if it breaks the contract."""
+    from core.registry.building import check_build, check_members
+
+    where = f"format '{component.name}'"
+    check_build(component, ["info", "out"], where)
+    sink = component.build(config, info=info, out=out)
+    try:
+        check_members(component, sink, ["append", "finish", "close"], where)
+    except ConfigError:
+        getattr(sink, "close", lambda: None)()
+        raise
+    return sink
 
 
 if __name__ == "__main__":

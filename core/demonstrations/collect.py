@@ -110,7 +110,7 @@ def collect(
     origin = _origin(spec, description, noise)
     writer = StoreWriter(out, replace(description.info, origin=origin))
     _check_origin(out, origin)
-    schedule = DemonstrationSchedule(names, episodes, writer.committed)
+    schedule = DemonstrationSchedule(names, episodes, writer.committed, noise)
     episodes_before = len(writer.committed)
     if schedule.missing:
         max_steps = max(description.tasks[name].max_steps for name in names)
@@ -127,7 +127,7 @@ def _describe_environment(spec: EnvironmentSpec) -> Description:
         try:
             description: Description = worker.result()
         except EnvironmentFailed as failure:
-            raise DataError(f"environment '{spec.name}' cannot be built: it {failure}") from None
+            raise DataError(f"{spec} cannot be built: it {failure}") from None
     return description
 
 

@@ -9,6 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
+from core.environments.checked import expert_action, observe, step
 from core.environments.environment import Environment, Observation
 from core.episodes.episode import ActionConvention, Episode
 
@@ -24,15 +25,18 @@ def demonstrate(environment: Environment, task: str, seed: int, noise: float) ->
 
     Frame t is the observation before action t. The last action is the action that completed the
     task, such as closing a gripper.
+
+    Raises DataError, with the line of the environment's own code, if a method of the environment
+    returns something else than it must.
     """
     environment.reset(task, seed)
     convention, max_steps = environment.info.action, environment.tasks[task].max_steps
     observations: list[Observation] = []
     actions: list[np.ndarray] = []
     for disturbance in disturbances(convention, task, seed, noise, max_steps):
-        observations.append(environment.observe())
-        actions.append(np.array(environment.expert(), np.float32))
-        if environment.step(disturb(actions[-1], disturbance, convention)):
+        observations.append(observe(environment))
+        actions.append(expert_action(environment))
+        if step(environment, disturb(actions[-1], disturbance, convention)):
             break
     else:
         return None

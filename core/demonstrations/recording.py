@@ -8,6 +8,7 @@ from core.demonstrations.expert import demonstrate
 from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 from core.environments.workers import EnvironmentFailed, Worker, wait_for_any
 from core.episodes.episode import Episode
+from core.errors import DataError
 from core.store.writer import StoreWriter
 
 # Each commit writes one segment, and readers open every segment, so there should be few commits. A
@@ -85,6 +86,8 @@ def run_attempts(
             outcome: Outcome
             try:
                 outcome = worker.result()
+            except DataError as error:
+                raise DataError(f"{worker.spec}, {attempt.task}/{attempt.seed}: {error}") from None
             except EnvironmentFailed as failure:
                 worker.restart()
                 if not attempt.is_retry:

@@ -14,6 +14,8 @@ from core.errors import DataError
 # The collection ends if, after MIN_ATTEMPTS or more attempts at a task, the expert's success rate
 # is below MIN_SUCCESS_RATE.
 MIN_ATTEMPTS, MIN_SUCCESS_RATE = 50, 0.1
+# It also ends if the environment broke in each of the first MAX_BROKEN attempts at a task.
+MAX_BROKEN = 3
 
 
 @dataclass
@@ -92,11 +94,15 @@ class DemonstrationSchedule:
     committed: ids of the episodes in the store, "<task>/<seed>". Episodes are stored in the order
         of their seeds. So if the store has the seeds 0 and 2 of a task but not 1, the attempt with
         seed 1 has failed.
+    noise: standard deviation of the expert's disturbances, for the advice in an error.
     broken: attempts in which the environment failed twice, "<task>/<seed>: reason".
     """
 
-    def __init__(self, tasks: Sequence[str], episodes: int, committed: Iterable[str]) -> None:
+    def __init__(
+        self, tasks: Sequence[str], episodes: int, committed: Iterable[str], noise: float = 0.0
+    ) -> None:
         self.episodes = episodes
+        self.noise = noise
         self.broken: list[str] = []
         self.tasks: Mapping[str, TaskProgress] = {name: TaskProgress(name) for name in tasks}
         for task, _, seed in (episode.rpartition("/") for episode in committed):
@@ -133,19 +139,37 @@ class DemonstrationSchedule:
         outcome: the episode; None if the expert failed; or, if the environment failed, a text that
             says why. A failure of the environment also counts as a failed attempt.
 
-        Raises DataError if the expert's success rate is below MIN_SUCCESS_RATE.
+        Raises DataError if the expert's success rate is below MIN_SUCCESS_RATE, or if the
+        environment broke in each of the first MAX_BROKEN attempts at the task.
         """
         if isinstance(outcome, str):
             self.broken.append(f"{task}/{seed}: {outcome}")
         progress = self.tasks[task]
-        if not progress.add_outcome(seed, outcome if isinstance(outcome, Episode) else None):
-            reason = ""
-            if self.broken:
-                reason = f"; {len(self.broken)} broke, the last one {self.broken[-1]}"
+        goes_on = progress.add_outcome(seed, outcome if isinstance(outcome, Episode) else None)
+        broken = [attempt for attempt in self.broken if attempt.startswith(f"{task}/")]
+        if progress.tried == len(broken) >= MAX_BROKEN:
+            raise DataError(
+                f"task '{task}': the environment broke in each of {len(broken)} attempts, the last "
+                f"one {broken[-1]}; mend the environment, or leave the task out"
+            )
+        if not goes_on:
+            reason = f"; {len(broken)} broke, the last one {broken[-1]}" if broken else ""
             raise DataError(
                 f"task '{task}': the expert succeeded in {progress.kept} of {progress.tried} "
-                f"episodes{reason}; lower the noise, or leave the task out"
+                f"episodes{reason}; {self._advice(progress, len(broken))}, or leave the task out"
             )
+
+    def _advice(self, progress: TaskProgress, broken: int) -> str:
+        """Say what may help an expert that nearly always fails.
+
+        broken: number of failures that are the environment's. In the others, the task was not done
+            within its steps; noise can be the reason of these alone.
+        """
+        if broken > progress.failed / 2:
+            return "mend the environment"
+        if self.noise > 0:
+            return "lower the noise"
+        return "mend the expert, which acted without noise, or raise the task's max_steps"
 
     def pop_episodes(self) -> Iterator[Episode]:
         """Yield the episodes that can be stored now, in the order in which they must be stored."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from core.environments.checked import observe, step
 from core.environments.environment import Environment, Observation
 from core.environments.workers import EnvironmentFailed, Worker
 
@@ -33,7 +34,7 @@ def continue_chain(environment: Environment, task: str) -> None:
 def apply_actions(environment: Environment, actions: np.ndarray) -> tuple[bool, int]:
     """Apply actions (n A) until the task is done; return whether it is done, and the step count."""
     for count, action in enumerate(actions, 1):
-        if environment.step(action):
+        if step(environment, action):
             return True, count
     return False, len(actions)
 
@@ -43,7 +44,7 @@ def call_and_observe(
 ) -> tuple[Any, Observation]:
     """Call `function(environment, *arguments)`; return its result, and the observation after it."""
     result = function(environment, *arguments)
-    return result, environment.observe()
+    return result, observe(environment)
 
 
 # ---------------------------------------------------------------------- in the evaluation's process

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
-from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from core.errors import DataError, JoineryError
 from core.system.processes import set_up_worker_process
+from core.system.tracebacks import error_in_one_line, place_of, show_traceback
 
 if TYPE_CHECKING:  # a worker must limit the threads of libraries before it imports numpy
     from core.environments.environment import Environment, Task
@@ -28,6 +28,7 @@ Arguments = TypeVarTuple("Arguments")
 # seconds that an idle process may take to close its environment
 GRACE = 5.0
 LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
+ENVIRONMENT_ATTRIBUTES = ("info", "tasks", "versions")
 ONE_THREAD = {f"{library}_THREADS": "1" for library in LIBRARIES}
 
 
@@ -37,15 +38,40 @@ class EnvironmentSpec:
 
     name: the environment's name in recipes.
     build, config: the plugin's `build` function or class, and its configuration; both are pickled.
+    plugin: the plugin that registered it, with package and version, for messages.
     """
 
     name: str
     build: "Build"
     config: Any
+    plugin: str = ""
+
+    def __str__(self) -> str:
+        return f"environment '{self.name}'" + (f" of plugin {self.plugin}" if self.plugin else "")
+
+    @property
+    def package(self) -> str:
+        """The package whose code is the environment's own; a built-in one is a package itself."""
+        words = self.build.__module__.split(".")
+        return ".".join(words[:3] if words[0] == "plugins" else words[:1])
 
     def make(self) -> "Environment":
-        """Build the environment; every error of the plugin's `build` is passed on."""
-        environment: Environment = self.build(self.config)
+        """Build the environment; every error of the plugin's `build` is passed on.
+
+        Raises DataError if what it built is no environment, or lacks an attribute of one.
+        """
+        from core.environments.environment import Environment
+
+        environment: Any = self.build(self.config)
+        if not isinstance(environment, Environment):
+            raise DataError(
+                f"{self}: its build made a {type(environment).__name__}, which is not derived from "
+                f"core.environments.Environment{place_of(self.build)}"
+            )
+        if unset := [name for name in ENVIRONMENT_ATTRIBUTES if not hasattr(environment, name)]:
+            raise DataError(
+                f"{self}: it must set self.{' and self.'.join(unset)}{place_of(self.build)}"
+            )
         return environment
 
 
@@ -88,7 +114,7 @@ class Worker:
             self._pickled_spec = pickle.dumps(spec)
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             raise DataError(
-                f"environment '{spec.name}' cannot be built in another process ({error}); "
+                f"{spec} cannot be built in another process ({error}); "
                 "register a class or a function of a module, with a config of plain data"
             ) from error
         self._start()
@@ -229,28 +255,23 @@ def _serve(connection: "Connection[Any, Any]") -> None:
     os.environ.update(ONE_THREAD)
     set_up_worker_process()
     environment: Environment | None = None
+    package = ""
     with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        spec = connection.recv_bytes()
+        pickled_spec = connection.recv_bytes()
         while True:
             job = connection.recv_bytes()
             try:
                 if environment is None:
-                    environment = pickle.loads(spec).make()
+                    spec = pickle.loads(pickled_spec)
+                    package = spec.package
+                    environment = spec.make()
                 function, arguments = pickle.loads(job)
                 reply = pickle.dumps(("returned", function(environment, *arguments)))
             except DataError as error:
                 reply = pickle.dumps(("data error", str(error)))
             except Exception as error:  # noqa: BLE001 - pickle raises any type
-                reply = pickle.dumps(("raised", _error_in_one_line(error)))
+                show_traceback(error)
+                reply = pickle.dumps(("raised", error_in_one_line(error, package)))
             connection.send_bytes(reply)
     if environment is not None:
         environment.close()
-
-
-def _error_in_one_line(error: Exception) -> str:
-    """Return the error's type and message, and the line of code that raised it."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    frames = extract_tb(error.__traceback__)
-    if not frames:
-        return message
-    return f"{message}, at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"

@@ -22,6 +22,7 @@ from core.evaluation.preparation import describe_environment, environment_spec
 from core.evaluation.recorder import RolloutRecorder
 from core.evaluation.results_log import LogEntry, ResultsLog
 from core.policy.quantization import parameter_count
+from core.recipe.packages import changed_packages, third_party_versions
 from core.recipe.recipe import Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import Actor, load_actor
@@ -62,6 +63,8 @@ def evaluate(
     actor.check(environment.info)
     if assumed := actor.info.assumed:
         console.print(f"warning: assumed about the training data: {', '.join(assumed)}")
+    for change in changed_packages(run, recipe):
+        console.print(f"warning: {change}", soft_wrap=True, markup=False, highlight=False)
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
     names = task_names(settings.tasks, demonstrated, environment.tasks)
     protocol = describe_protocol(settings, names)
@@ -184,6 +187,9 @@ def _identity(
     }
     versions = {name: metadata.version(name) for name in ("joinery", "torch", "numpy")}
     versions["python"] = platform.python_version()
+    versions |= third_party_versions(recipe, environment=True)
+    if packages := third_party_versions(recipe, environment=False):
+        policy["packages"] = packages
     config = recipe.as_dict()["environment"]
     name = config.pop("name")
     # the device and the number of threads decide how sums are rounded

@@ -114,7 +114,8 @@ def environment_spec(recipe: Recipe) -> EnvironmentSpec:
         raise ConfigError(
             "[environment]: the recipe has none to evaluate in; name one with --environment"
         )
-    return EnvironmentSpec(choice.component.name, choice.component.build, choice.config)
+    component = choice.component
+    return EnvironmentSpec(component.name, component.build, choice.config, str(component.plugin))
 
 
 def _record_missing_demonstrations(recipe: Recipe, console: Console) -> None:
@@ -157,4 +158,4 @@ def _call(worker: Worker, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return worker.result()
     except EnvironmentFailed as error:
-        raise DataError(f"environment '{worker.spec.name}' {error}") from None
+        raise DataError(f"{worker.spec} {error}") from None

@@ -43,8 +43,8 @@ from core.policy.recomputation import recompute_blocks
 from core.policy.trained_state import read_state
 from core.recipe.recipe import PARTS, Part, Recipe, load_recipe_of_run
 from core.recipe.sections import AugmentationConfig
+from core.registry.building import build_component
 from core.registry.catalogue import load_plugins
-from core.registry.components import call_build, missing_arguments
 from core.registry.hookspecs import ComponentKind
 from core.weights.checkpoint import Checkpoint, load_weights
 from core.weights.pretrained import FrozenWeights, checksum
@@ -265,27 +265,20 @@ def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered:
     Raises ConfigError, naming the plugin, if the part follows another edition of the contract.
     """
     component, (contract, methods) = part.component, CONTRACTS[kind]
-    name = f"{where or kind}.name: '{component.name}' of plugin {component.plugin}"
+    where = f"{where or kind}.name: '{component.name}'"
+    name = f"{where} of plugin {component.plugin}"
     advice = (
-        "install a version for this one, or change it as "
-        'docs/contracts.md, "From the first edition", says'
+        "it is written for another edition of Joinery: install a version for this one, or change "
+        'it as docs/contracts.md, "From the first edition", says'
     )
-    if missing := missing_arguments(component.build, offered):
-        raise ConfigError(
-            f"{name} is written for another edition of Joinery: its build asks for "
-            f"{', '.join(missing)}, and this one offers {', '.join(offered) or 'nothing'} "
-            f"beside the config; {advice}"
-        )
-    module = call_build(component.build, part.config, offered)
+    module = build_component(component, part.config, offered, where, advice)
     if not isinstance(module, contract):
         raise ConfigError(
             f"{name} built a {type(module).__name__}, which is no {contract.__name__}; "
             "derive it from that"
         )
     if old := [m for m, count in methods.items() if not _accepts(getattr(module, m), count)]:
-        raise ConfigError(
-            f"{name} has methods of another edition of Joinery: {', '.join(old)}; {advice}"
-        )
+        raise ConfigError(f"{name} has methods with other arguments: {', '.join(old)}; {advice}")
     if unset := [a for a in inspect.get_annotations(contract) if not hasattr(module, a)]:
         raise ConfigError(
             f"{name} must set self.{' and self.'.join(unset)}, as {contract.__name__} declares"

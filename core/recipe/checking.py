@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from core.errors import ConfigError, did_you_mean
 from core.registry.components import parameters_of
 from core.system.strict import from_plain
+from core.system.tracebacks import error_in_one_line, show_traceback
 
 T = TypeVar("T")
 
@@ -50,6 +51,11 @@ def fill(
         result = from_plain(config, known_values)
     except ValidationError as error:
         mistakes += _lines(config, where, error.errors(include_url=False))
+        return None
+    except Exception as error:  # noqa: BLE001 - the __post_init__ of another author's config
+        show_traceback(error)
+        line = error_in_one_line(error, config.__module__.partition(".")[0])
+        mistakes.append(f"{where}: {config.__name__}.__post_init__ raised {line}")
         return None
     return result if len(known_values) == len(values) else None
 

@@ -13,7 +13,7 @@ The steps of `load_recipe`, in this order:
 All mistakes of steps 4 and 6 are reported at once, before anything is built.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from core.recipe.overrides import (
     override,
     replace_environment,
 )
+from core.recipe.packages import Origin, how_to_install, read_origins
 from core.recipe.paths import with_absolute_paths
 from core.recipe.places import find_places, use_copies
 from core.recipe.sections import (
@@ -180,7 +181,7 @@ def load_recipe(
     former, overrides = deepcopy(values), list(overrides)
     overridden_keys, mistakes = override(values, overrides)
     move_attention(values, catalogue)
-    recipe = _Checker(catalogue, mistakes).recipe(values)
+    recipe = _Checker(catalogue, mistakes, read_origins(path.parent)).recipe(values)
     if recipe is None:
         mistakes += leftover_keys(former, overrides, mistakes)
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
@@ -224,10 +225,13 @@ class _Checker:
 
     Every method appends a line to `mistakes` for each mistake that it finds. A method that cannot
     make its dataclass returns None.
+
+    origins: {section: where its component came from}, if the recipe is that of a run.
     """
 
     catalogue: Catalogue
     mistakes: list[str]
+    origins: Mapping[str, Origin]
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
         """Check each section, then check whether the sections fit each other."""
@@ -405,11 +409,29 @@ class _Checker:
         name = table.get("name")
         component = self.catalogue[kind].get(name) if isinstance(name, str) else None
         if component is None:
-            self.mistakes.append(f"{where}.name: {self.catalogue.explain_unknown(kind, name)}")
+            advice = how_to_install(self.origins.get(where), name)
+            unknown = self.catalogue.explain_unknown(kind, name)
+            self.mistakes.append(f"{where}.name: {unknown}{advice}")
             return None
         own_values = {key: value for key, value in table.items() if key != "name"}
-        config = fill(component.config, own_values, where, self.mistakes, other_keys)
-        return Choice(component, config) if config is not None else None
+        config: Any = fill(component.config, own_values, where, self.mistakes, other_keys)
+        choice = Choice(component, config) if config is not None else None
+        if choice is not None:
+            self.mistakes.extend(_unwritable_keys(choice, where))
+        return choice
+
+
+def _unwritable_keys(choice: Choice, where: str) -> Iterator[str]:
+    """Yield a line for each key whose value the recipe in the run's folder could not hold."""
+    for key, value in choice.as_dict().items():
+        try:
+            tomli_w.dumps({key: value})
+        except (TypeError, ValueError):
+            yield (
+                f"{where}.{key}: a recipe cannot hold a {type(value).__name__}, which "
+                f"{choice.component} makes of it; change the plugin: its config should hold "
+                "numbers, strings, booleans, paths and tuples alone"
+            )
 
 
 def _sections_without_environment(tables: Mapping[str, object]) -> list[str]:

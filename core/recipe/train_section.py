@@ -81,8 +81,11 @@ class TrainConfig:
     """
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """device to train on; "auto" takes a GPU if there is one."""
-    strategy: Literal["auto", "ddp"] = "auto"
-    """how processes share the work, by its name in Lightning Fabric; "ddp" averages gradients."""
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
+    """how processes share the work, by its name in Lightning Fabric; "ddp" averages gradients. The
+    third one searches in each step for weights without a gradient; that is chosen by itself if a
+    trial before training leaves some without.
+    """
     devices: Positive = 1
     """number of devices to train on; each device has a process."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0

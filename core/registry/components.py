@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 from docstring_parser import ParseError, parse_from_object
+from pydantic import TypeAdapter
 
-from core.errors import PluginError
 from core.registry.hookspecs import Build, ComponentKind
 from core.registry.part_settings import SETTINGS_OF_KIND, PartSettings
 
@@ -41,11 +41,23 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A module with hooks, and the name and version of the package that installed it."""
+    """A module with hooks, and the name and version of the package that installed it.
+
+    module: dotted name of the module; "" if it is unknown.
+    """
 
     name: str
     distribution: str
     version: str
+    module: str = ""
+
+    @property
+    def package(self) -> str:
+        """The package whose code is the plugin's own: a built-in plugin, or a whole distribution.
+
+        Other authors' helpers lie beside the module with the hooks, in the same package.
+        """
+        return self.module if self.module.startswith("plugins.") else self.module.partition(".")[0]
 
     def __str__(self) -> str:
         return f"'{self.name}' ({self.distribution} {self.version})"
@@ -66,26 +78,29 @@ class Component:
         """The configuration's fields with their types, defaults and meanings."""
         return parameters_of(self.config)
 
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name}' of plugin {self.plugin}"
+
 
 @dataclass
 class Registry:
-    """The components of one kind."""
+    """The components of one kind.
+
+    contested: {name: the components that have it}, for names that several components have. A recipe
+        cannot use such a name, because it would not say which of them it means.
+    """
 
     kind: ComponentKind
     components: dict[str, Component] = field(default_factory=dict)
+    contested: dict[str, list[Component]] = field(default_factory=dict)
 
     def add(self, component: Component) -> None:
-        """Add a component.
+        """Add a component; if another one has its name, neither can be used by that name.
 
-        Raises PluginError if another component has this name already, and TypeError if the name,
-        the config or the build is invalid.
+        Raises TypeError if the name, the config or the build is invalid.
         """
-        where = f"plugin {component.plugin} registers {self.kind} '{component.name}'"
-        if (other := self.components.get(component.name)) is not None:
-            raise PluginError(
-                f"{where}, but plugin {other.plugin} has that name already: rename or uninstall one"
-            )
-        if not NAME.fullmatch(component.name):
+        where = f"{self.kind} {component.name!r}"
+        if not (isinstance(component.name, str) and NAME.fullmatch(component.name)):
             raise TypeError(f"{where}: a name is lower-case letters, digits and underscores")
         config: Any = component.config
         is_dataclass_type = isinstance(config, type) and is_dataclass(config)
@@ -98,7 +113,18 @@ class Registry:
             )
         if not callable(component.build):
             raise TypeError(f"{where}: build {component.build!r} is not callable")
-        self.components[component.name] = component
+        _check_keys(config, where)
+        if component.name in self.contested:
+            self.contested[component.name].append(component)
+        elif (other := self.components.pop(component.name, None)) is not None:
+            self.contested[component.name] = [other, component]
+        else:
+            self.components[component.name] = component
+
+    def explain_contested(self, name: str) -> str:
+        """Say which plugins registered a contested name, and what to do."""
+        plugins = " and ".join(f"plugin {rival.plugin}" for rival in self.contested[name])
+        return f"{self.kind} '{name}': {plugins} have it; uninstall one, or rename its component"
 
     def get(self, name: str) -> Component | None:
         """Return the component of that name, or None."""
@@ -122,14 +148,43 @@ def accepts_argument(build: Build, name: str) -> bool:
 
 def missing_arguments(build: Build, offered: Collection[str]) -> list[str]:
     """Name the arguments, except config, that `build` requires but `offered` lacks."""
-    _, *parameters = signature(build).parameters.values()
     return [
         p.name
-        for p in parameters
+        for p in list(signature(build).parameters.values())[1:]
         if p.default is p.empty
         and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         and p.name not in offered
     ]
+
+
+def _check_keys(config: type, where: str) -> None:
+    """Raise TypeError, with the keys at fault, if a recipe cannot hold a config's fields."""
+    try:
+        TypeAdapter(config).json_schema()
+        parameters_of(config)
+        return
+    except Exception as error:  # noqa: BLE001 - so do types, defaults and annotations of strangers
+        reason = " ".join(str(error).split())
+    try:
+        types = get_type_hints(config, include_extras=True)
+    except Exception as error:  # noqa: BLE001 - an annotation of text is evaluated here
+        raise TypeError(f"{where}: the types of its config cannot be read: {error}") from None
+    unfit = [f.name for f in fields(config) if not _has_schema(types[f.name])]
+    if not unfit:
+        raise TypeError(f"{where}: its config cannot be a section of a recipe: {reason}")
+    keys = ", ".join(f"{name}: {getattr(types[name], '__name__', types[name])}" for name in unfit)
+    raise TypeError(
+        f"{where}: a recipe cannot hold {keys}; declare numbers, strings, booleans, paths, "
+        "Literal[...], tuples or frozen dataclasses of these, and make the rest of them in build"
+    )
+
+
+def _has_schema(annotation: Any) -> bool:
+    try:
+        TypeAdapter(annotation).json_schema()
+    except Exception:  # noqa: BLE001 - types may raise anything when a schema is made of them
+        return False
+    return True
 
 
 def parameters_of(config: type) -> list[Parameter]:

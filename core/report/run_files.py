@@ -17,6 +17,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.recipe.former import rename_former_keys
+from core.recipe.packages import read_origins
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation, read_evaluation
 from core.training.continuations import Continuation, read_continuations
@@ -44,12 +45,14 @@ class RunRecord:
     settings: the contents of recipe.toml, {section: {key: value}}; keys of earlier versions
         are given their present names. Empty if recipe.toml is missing.
     continuations: how the recipe has changed during the run; empty if it has not.
+    components: {section: component, package and version}; empty for runs of earlier versions.
     """
 
     folder: Path
     name: str
     recipe: str | None
     settings: Mapping[str, Any]
+    components: Mapping[str, str]
     metrics: Metrics | None
     evaluation: Evaluation | None
     continuations: Sequence[Continuation] = ()
@@ -115,6 +118,7 @@ def read_run(folder: Path) -> RunRecord:
         name=folder.resolve().name,
         recipe=text,
         settings=settings,
+        components={name: str(origin) for name, origin in read_origins(folder).items()},
         metrics=read_metrics(metrics) if metrics else None,
         evaluation=read_evaluation(results) if results else None,
         continuations=read_continuations(folder),

@@ -4,19 +4,27 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from core.system.optional_imports import import_optional
+from core.system.optional_imports import missing_library
 
 # torch forgets a declaration when its Library object is deleted, so the objects are kept here.
 _declarations: list[object] = []
 
 
-def import_library(module: str, extra: str | None = None) -> ModuleType:
+def import_library(
+    module: str, extra: str | None = None, *, distribution: str | None = None
+) -> ModuleType:
     """Import a library that uses torchvision; the arguments are those of `import_optional`.
 
     The import works even if the installed torchvision was built for another version of torch.
     """
     _make_torchvision_importable()
-    return import_optional(module, extra)
+    try:
+        return import_module(module)
+    except ImportError as error:
+        if extra is None:
+            raise
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        raise missing_library(module, error, extra, distribution, caller) from error
 
 
 def _make_torchvision_importable() -> None:

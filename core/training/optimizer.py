@@ -22,7 +22,7 @@ from core.errors import ConfigError
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Recipe
 from core.recipe.train_section import TrainConfig
-from core.registry.components import call_build, missing_arguments
+from core.registry.building import build_component
 from core.registry.part_settings import PartSettings
 from core.training.master_weights import MasterWeights
 from core.training.roles import roles_of
@@ -58,15 +58,13 @@ def _build(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimize
     component = recipe.optimizer.component
     parameters = [parameter for group in groups for parameter in group["params"]]
     offered = {"groups": groups, "betas": recipe.train.betas}
-    where = f"optimizer.name: '{component.name}' of plugin {component.plugin}"
-    if missing := missing_arguments(component.build, offered):
-        raise ConfigError(
-            f"{where}: its build asks for {', '.join(missing)}, and Joinery offers "
-            f"{', '.join(offered)}; choose another optimizer, or change the plugin"
-        )
-    optimizer = call_build(component.build, recipe.optimizer.config, offered)
+    where = f"optimizer.name: '{component.name}'"
+    optimizer = build_component(component, recipe.optimizer.config, offered, where)
     if problem := find_problem(optimizer, parameters):
-        raise ConfigError(f"{where}: {problem}; choose another optimizer, or change the plugin")
+        raise ConfigError(
+            f"{where} of plugin {component.plugin}: {problem}; choose another optimizer, or change "
+            "the plugin"
+        )
     built: torch.optim.Optimizer = optimizer
     return built
 

@@ -11,6 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from core.errors import CheckpointError, ConfigError
 from core.recipe.differences import differences
+from core.recipe.packages import write_origins
 from core.recipe.places import keep_files, use_copies
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
@@ -121,7 +122,7 @@ def record_start(
     start: Start,
     continuations: Sequence[Continuation],
 ) -> None:
-    """Write recipe.toml, and record what has changed in the run so far.
+    """Write recipe.toml and packages.json, and record what has changed in the run so far.
 
     recipe: the recipe as it was given, with its own files.
     """
@@ -132,6 +133,7 @@ def record_start(
         remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text(recipe.as_toml(), encoding="utf-8")
+        write_origins(folder, recipe)
         keep_files(recipe, start.recipe, folder)
 
 

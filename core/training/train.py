@@ -4,7 +4,8 @@ This module opens the data, builds the policy and its optimiser, loads a checkpo
 and calls `fit`.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from core.contracts.batch import State
 from core.contracts.monitoring import Outcome
-from core.errors import ConfigError, TrainingError
+from core.errors import ConfigError, JoineryError, TrainingError
 from core.loading.instructions import TokensOf, doubtful_tokens, tokenize_instructions
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
@@ -22,6 +23,7 @@ from core.policy.assembly import build_policy
 from core.policy.first_weights import KEPT, keep_frozen_weights
 from core.policy.initial_weights import assumptions_of, describe_initial_weights
 from core.policy.policy import Policy
+from core.recipe.packages import changed_packages
 from core.recipe.recipe import Recipe
 from core.training.averages import WeightAverages
 from core.training.carrying import share_of_process
@@ -30,6 +32,7 @@ from core.training.continuations import Continuation, change_at, comparable_from
 from core.training.fit import Run, fit
 from core.training.inference_state import inference_state
 from core.training.joint_table import JointTable
+from core.training.library_errors import library_errors_in_one_line
 from core.training.monitors import Callbacks, Loggers
 from core.training.optimizer import build_optimizer
 from core.training.reporting import Display, MetricsLog
@@ -45,6 +48,7 @@ from core.training.schedule import doubtful_warmup
 from core.training.signals import StopSignal
 from core.training.stages import StagedTraining
 from core.training.trial import try_policy
+from core.training.unreached import describe_unreached
 
 
 def train(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool = False) -> int:
@@ -55,7 +59,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool = Fa
     resume: go on from the newest checkpoint in the folder, bit for bit.
     with_changes: go on although the recipe or the data differ, and record the changes.
     """
-    with claim(folder, resume=resume):
+    with claim(folder, resume=resume), library_errors_in_one_line():
         fabric = launch(recipe)
         start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
         with StopSignal() as stop:
@@ -118,37 +122,34 @@ def launch(recipe: Recipe) -> Fabric:
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
-            strategy=_strategy(recipe),
+            strategy=config.strategy,
             devices=config.devices,
             precision=config.precision,
         )
-    except (RuntimeError, ValueError) as error:
+        # Fabric would cast a whole batch to half precision, including the targets. So this cast is
+        # turned off, and each part casts only the inputs of its computation.
+        fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
+        fabric.launch()
+    except JoineryError:
+        raise
+    # Fabric also reads the environment variables of a cluster, with errors of many types
+    except Exception as error:
+        variable = "" if not isinstance(error, KeyError) else " is no environment variable here"
         raise ConfigError(
-            f"train.accelerator, strategy, devices, precision: {' '.join(str(error).split())}"
-        ) from None
-    # Fabric would cast a whole batch to half precision, including the targets. So this cast is
-    # turned off, and each part casts only the inputs of its computation.
-    fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
-    fabric.launch()
+            "train.accelerator, strategy, devices, precision: "
+            f"{' '.join(str(error).split())}{variable}{_cluster_advice()}"
+        ) from error
     return fabric
 
 
-def _strategy(recipe: Recipe) -> str:
-    """Return the name of Fabric's strategy for the run.
-
-    If a head is insulated, or reads layers or vision, some weights of the backbone may get no
-    gradient, and in a stage, the weights of the parts that rest get none. In these cases, a run of
-    several processes must find out which weights have gradients before it exchanges the gradients,
-    and this search costs time. Otherwise it is not needed.
-    """
-    heads = [recipe.parts["policy_head"], *recipe.auxiliary.values()]
-    some_gradients_are_missing = any(
-        getattr(head.component.build, "needs", True) or head.kind_settings.insulate
-        for head in heads
-    ) or bool(recipe.train.stages)
-    if some_gradients_are_missing and recipe.train.devices > 1:
-        return "ddp_find_unused_parameters_true"
-    return recipe.train.strategy
+def _cluster_advice() -> str:
+    """Say what to do if Fabric takes this process for a job of a cluster."""
+    if "SLURM_NTASKS" not in os.environ:
+        return ""
+    return (
+        "; this process runs in a job of SLURM: start it by srun, with --ntasks-per-node equal to "
+        "train.devices, or, in an interactive job, set SLURM_JOB_NAME=bash"
+    )
 
 
 # ------------------------------------------------------------------------- data, policy, optimiser
@@ -171,8 +172,8 @@ def set_up(
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
     training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
+    unreached = try_policy(fabric, policy, data, tokens)
     module, wrapped_optimizer = fabric.setup(policy, optimizer)
-    try_policy(fabric, policy, data, tokens)
     averages = WeightAverages(policy, config.ema) if config.ema else None
     inference = inference_state(data)
     check_data(start, inference, recipe)
@@ -180,6 +181,7 @@ def set_up(
     change = change_at(continuations, start.step)
     if start.checkpoint:
         restore(start.checkpoint, change, policy, optimizer, averages, recipe)
+    lines = _remarks(start, data, policy, tokens, unreached, folder)
     if writes:
         record_start(fabric, given, folder, start, continuations)
         if fabric.is_global_zero and not (start.checkpoint and (folder / KEPT).exists()):
@@ -187,7 +189,6 @@ def set_up(
     if comparable := comparable_from(continuations):
         inference["comparable_from"] = comparable
     console = Console(quiet=not fabric.is_global_zero)
-    lines = _remarks(recipe, data, policy, tokens, begins=start.checkpoint is None)
     lines += [f"compiled: {count} blocks of {part}" for part, count in compiled.items()]
     lines += describe_change(change) if change else ()
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
@@ -230,12 +231,18 @@ def _carried(
 
 
 def _remarks(
-    recipe: Recipe, data: TrainingData, policy: Policy, tokens: TokensOf, *, begins: bool
+    start: Start,
+    data: TrainingData,
+    policy: Policy,
+    tokens: TokensOf,
+    unreached: Sequence[str],
+    folder: Path,
 ) -> list[str]:
     """Return lines about the data and the first weights, and warnings.
 
-    begins: whether training begins with the first step.
+    unreached: names of weights that no loss reaches.
     """
+    recipe, begins = start.recipe, start.checkpoint is None
     if recipe.train.patience and not data.validation.window_count:
         raise ConfigError(
             "train.patience: no episode is held out, so there is no validation error to stop at; "
@@ -245,6 +252,8 @@ def _remarks(
         *doubtful_tokens(tokens, policy.text_encoder),
         *assumptions_of(policy),
         *doubtful_warmup(recipe.train),
+        *describe_unreached(unreached),
+        *(() if begins else changed_packages(folder, recipe)),
     )
     return [
         *(data.describe() if recipe.data.stores else ()),

@@ -17,26 +17,33 @@ from core.loading.buffers import BatchBuffer
 from core.loading.instructions import TokensOf
 from core.loading.training_data import TrainingData
 from core.policy.policy import Policy
+from core.training.unreached import search_for_gradients, unreached_weights
 
 
-@torch.no_grad()
-def try_policy(fabric: Fabric, policy: Policy, data: TrainingData, tokens: TokensOf) -> None:
+def try_policy(fabric: Fabric, policy: Policy, data: TrainingData, tokens: TokensOf) -> list[str]:
     """Compute losses, predict and act, with the instruction that has most tokens and zeros.
 
     A part that refuses such a sequence then does so before training, and not when its batch comes.
-    The policy is in evaluation mode meanwhile, so no statistics change.
+    The policy is in evaluation mode meanwhile, so no statistics change. It comes to the device and
+    the precision that Fabric will give it. If a process finds weights that no loss reaches, all
+    processes will search for such weights in each step, so this comes before Fabric's setup.
+
+    Returns the names of the trainable weights that no loss reaches.
 
     tokens: {instruction: its token ids} of all instructions.
 
     Raises PolicyError if a part breaks its contract, or if an action is not finite, and whatever a
     part raises, for example a ConfigError for a sequence that is too long.
     """
+    policy.to(fabric.device)
+    fabric.strategy.precision.convert_module(policy)
     batch = longest_batch(data, tokens).to(fabric.device)
     policy.eval()
     head, boundary = policy.policy_head, policy.boundary
     generator = Generator.shared((VALIDATION, 0, fabric.global_rank), fabric.device)
     with fabric.autocast():
-        policy(batch, generator)
+        unreached = unreached_weights(policy, policy(batch, generator).losses["total"])
+    with fabric.autocast(), torch.no_grad():
         context = policy.context(batch, generator)
         predicted = boundary.predict(head, context, generator)
         boundary.validation_error(head, context, batch, generator)
@@ -50,6 +57,9 @@ def try_policy(fabric: Fabric, policy: Policy, data: TrainingData, tokens: Token
                 "images, before the first step; mend the plugin, or look at the weights that it "
                 "starts from"
             )
+    # a stage in which parts rest leaves weights without gradients, too
+    search_for_gradients(fabric, needed=bool(unreached or data.recipe.train.stages))
+    return unreached
 
 
 def _first_frame(batch: Batch) -> Batch:

@@ -408,3 +408,24 @@ def test_weights_of_another_image_size_are_resized_as_timm_does(tmp_path, model)
         num_prefix_tokens=0 if small.no_embed_class else small.num_prefix_tokens,
     )
     torch.testing.assert_close(encoder.model.pos_embed, expected)
+
+
+@pytest.mark.parametrize("model", ["coat_tiny", "crossvit_tiny_240", "efficientvit_b0"])
+def test_a_model_that_always_pools_says_so(model):
+    with pytest.raises(ConfigError, match=f"'{model}' always pools .*; set tokens = 'pooled', or"):
+        make(TimmConfig(model=model, image_size=240 if "240" in model else 224))
+
+
+def test_a_patch_size_that_is_one_number_is_understood():
+    size = r"image_size: 120 is no multiple of the patch size 16"
+    with pytest.raises(ConfigError, match=size):
+        make(TimmConfig(model="xcit_nano_12_p16_224", image_size=120))
+
+
+@pytest.mark.parametrize("model", ["convnext_atto", "mobilenetv3_small_050", "test_vit"])
+@pytest.mark.parametrize("tokens", ["all", "pooled"])
+def test_every_weight_that_can_train_gets_a_gradient(model, tokens):
+    part = make(TimmConfig(model=model, image_size=32, tokens=tokens)).train()
+    output = part(images("front"), TEXT).tokens
+    (output * torch.randn_like(output)).sum().backward()
+    assert [n for n, x in part.named_parameters() if x.requires_grad and x.grad is None] == []

@@ -222,10 +222,15 @@ class TimmEncoder(VisionEncoder):
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """(n C size size) -> (n N D)."""
-        features: Tensor = self.model.forward_features(pixels)  # (n N D), (n D Y X) or (n Y X D)
+        features = self.model.forward_features(pixels)  # (n N D), (n D Y X) or (n Y X D)
         if self.tokens == "pooled":
             pooled: Tensor = self.model.forward_head(features, pre_logits=True)
             return rearrange(pooled, "n d -> n 1 d")
+        if not isinstance(features, Tensor):
+            raise ConfigError(
+                f"vision_encoder.model: '{self.config.model}' gives a {type(features).__name__} "
+                "instead of one tensor of tokens; set tokens = 'pooled', or choose another model"
+            )
         if features.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             return rearrange(
@@ -262,8 +267,9 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
             f"vision_encoder: timm cannot build '{config.model}' with {sizes}: {error}; change "
             f"these settings (here called {', '.join(TIMM_ARGUMENTS)}), or choose another model"
         ) from error
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if patch and any(config.image_size % side for side in patch):
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None) or ()
+    patch = (patch,) if isinstance(patch, int) else tuple(patch)
+    if any(config.image_size % side for side in patch):
         # timm would silently cut off the last rows and columns
         raise ConfigError(
             f"vision_encoder.image_size: {config.image_size} is no multiple of the patch size "
@@ -271,8 +277,24 @@ def _build_model(config: TimmConfig) -> tuple[Any, Set[str]]:
         )
     names = set(model.state_dict())
     if config.tokens != "pooled":
-        model.reset_classifier(0, "")  # removes a pooling layer, which would never train
+        _remove_pooling(model, config)
     return model, names - set(model.state_dict())
+
+
+def _remove_pooling(model: Any, config: TimmConfig) -> None:
+    """Remove a pooling layer, and freeze what is left of the head: no token passes through it.
+
+    Raises ConfigError if timm cannot give the model's tokens without pooling.
+    """
+    try:
+        model.reset_classifier(0, "")
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"vision_encoder.tokens: '{config.model}' always pools its tokens ({error}); set "
+            "tokens = 'pooled', or choose another model"
+        ) from error
+    if isinstance(head := getattr(model, "head", None), nn.Module):
+        head.requires_grad_(False)
 
 
 def _build_film(config: TimmConfig, model: Any, text_width: int) -> FiLM:

@@ -88,7 +88,7 @@ def test_failures_before_the_newest_success_are_not_tried_again() -> None:
 
 
 def test_a_collection_ends_if_the_expert_fails_nearly_always() -> None:
-    schedule, tries = DemonstrationSchedule(["push"], 10, ()), 0
+    schedule, tries = DemonstrationSchedule(["push"], 10, (), noise=0.2), 0
     with pytest.raises(  # noqa: PT012
         DataError, match=r"'push': the expert succeeded in 4 of 50 episodes; lower the noise"
     ):
@@ -103,7 +103,24 @@ def test_a_collection_ends_if_the_expert_fails_nearly_always() -> None:
 def test_failures_of_the_environment_are_named_as_the_reason() -> None:
     schedule = DemonstrationSchedule(["push"], 10, ())
     with pytest.raises(  # noqa: PT012
-        DataError, match=r"0 of 50 episodes; 50 broke, the last one push/49: died \(SIGSEGV\)"
+        DataError,
+        match=r"broke in each of 3 attempts, the last one push/2: died \(SIGSEGV\); mend the env",
     ):
         while (next_attempt := schedule.next_attempt({})) is not None:
             schedule.add_outcome(*next_attempt, "died (SIGSEGV)")
+
+
+@pytest.mark.parametrize(
+    ("noise", "breaks", "advice"),
+    [
+        (0.2, 0, "; lower the noise, or leave the task out"),
+        (0.0, 0, "; mend the expert, which acted without noise, or raise the task's max_steps, or"),
+        (0.2, 2, r"; 33 broke, the last one push/49: died \(SIGSEGV\); mend the environment, or"),
+    ],
+)
+def test_the_advice_depends_on_why_attempts_fail(noise: float, breaks: int, advice: str) -> None:
+    schedule = DemonstrationSchedule(["push"], 10, (), noise)
+    with pytest.raises(DataError, match=f"0 of 50 episodes{advice}"):  # noqa: PT012
+        while (next_attempt := schedule.next_attempt({})) is not None:
+            breaking = next_attempt[1] % 3 > 2 - breaks
+            schedule.add_outcome(*next_attempt, "died (SIGSEGV)" if breaking else None)

@@ -102,7 +102,9 @@ def test_an_environment_without_chains_is_an_error(load):
 def test_an_environment_that_cannot_be_built_is_one_line(load):
     recipe = load()
     broken = replace(recipe, environment=Choice(replace(TOY, build=int), ToyConfig()))
-    with pytest.raises(DataError, match=r"^environment 'toy' raised \(TypeError") as caught:
+    with pytest.raises(
+        DataError, match=r"^environment 'toy' of plugin .* raised \(TypeError"
+    ) as caught:
         prepare(broken, QUIET)
     assert "\n" not in str(caught.value)
 

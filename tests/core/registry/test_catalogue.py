@@ -1,13 +1,16 @@
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from core import hookimpl
 from core.commands import plugins as plugins_command
-from core.errors import ConfigError, PluginError
+from core.errors import ConfigError
 from core.recipe.recipe import load_recipe
+from core.recipe.schema import recipe_schema
 from core.registry import catalogue as plugins
 
 
@@ -83,16 +86,29 @@ def test_an_installed_plugin_joins(load_with):
     assert (component.plugin.name, component.plugin.version) == ("mamba_plugin", "2.1")
 
 
-def test_two_components_with_one_name_are_an_error_that_names_both(load_with):
-    with pytest.raises(PluginError, match=r"'imposter'.*'plugins.backbones.transformer'"):
-        load_with(entry_point("imposter", lambda: module_that_registers("transformer")))
+def test_a_name_taken_twice_breaks_only_recipes_that_use_it(load_with, tmp_path):
+    catalogue = load_with(
+        entry_point("imposter", lambda: module_that_registers("transformer")),
+        entry_point("mamba", lambda: module_that_registers("mamba")),
+    )
+    recipe = tmp_path / "r.toml"
+    for name, message in (
+        ("transformer", r"'plugins.backbones.transformer' \(joinery .*'imposter' \(joinery-extras"),
+        ("mamba", "vision_encoder.name"),  # of the backbone, nothing
+    ):
+        recipe.write_text(f'[data]\npath="x"\n[backbone]\nname="{name}"\n')
+        with pytest.raises(ConfigError, match=message) as caught:
+            load_recipe(recipe, [], catalogue)
+        assert ("backbone" in str(caught.value)) == (name == "transformer")
+    assert any("'imposter'" in line for line in catalogue.failure_lines())
+    recipe_schema(catalogue)
 
 
-def test_two_plugins_with_one_name_are_an_error_that_names_both(load_with):
+def test_two_packages_may_call_their_plugins_alike(load_with):
     first = entry_point("mamba", lambda: module_that_registers("a"), "one")
     second = entry_point("mamba", lambda: module_that_registers("b"), "two")
-    with pytest.raises(PluginError, match=r"'mamba' \(one 2.1\) and 'mamba' \(two 2.1\)"):
-        load_with(first, second)
+    catalogue = load_with(first, second)
+    assert [catalogue["backbone"].get(name).plugin.distribution for name in "ab"] == ["one", "two"]
 
 
 def test_a_plugin_that_fails_to_import_breaks_only_recipes_that_name_it(load_with, tmp_path):
@@ -142,7 +158,7 @@ def test_a_broken_hook_is_noted_and_the_others_go_on(load_with, name):
     catalogue = load_with(
         entry_point(name, lambda: broken), entry_point("zz", lambda: module_that_registers("mamba"))
     )
-    assert list(catalogue.failures) == [name]
+    assert [plugin.name for plugin in catalogue.failures] == [name]
     assert catalogue["backbone"].get("mamba") is not None
 
 
@@ -152,3 +168,51 @@ def test_the_listing_names_origin_version_and_keys(capsys):
     assert "lstm  [plugins.heads.lstm, joinery 0.1.0]" in listing
     assert "gripper_weight: float" in listing
     assert "transformer" not in listing
+
+
+def test_a_misspelt_hook_beside_a_right_one_is_noted_and_the_right_one_counts(load_with):
+    @hookimpl
+    def register_policy_headz(register):
+        raise AssertionError("nobody calls it")
+
+    def register_datasets(register):
+        raise AssertionError("nobody calls it")
+
+    module = module_that_registers("mamba")
+    module.register_policy_headz = register_policy_headz
+    module.register_datasets = register_datasets
+    catalogue = load_with(entry_point("mamba_plugin", lambda: module))
+    assert catalogue["backbone"].get("mamba") is not None
+    ((first, second),) = catalogue.failures.values()
+    assert re.fullmatch(r"register_datasets is not marked .*test_catalogue.py:\d+", first)
+    assert second.startswith("register_policy_headz is no hook, at ")
+    assert second.endswith("; did you mean 'register_policy_heads'?")
+
+
+def test_what_a_plugin_prints_or_changes_reaches_nobody_else(load_with, capsys):
+    def load():
+        print("hello")
+        torch.set_default_dtype(torch.float64)
+        return module_that_registers("mamba")
+
+    catalogue = load_with(entry_point("mamba_plugin", load))
+    assert torch.get_default_dtype() == torch.float32
+    assert capsys.readouterr() == ("", "hello\n")
+    ((change,),) = catalogue.failures.values()
+    assert "changed torch's default dtype from torch.float32 to torch.float64" in change
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), type("Own", (BaseException,), {})("broken")])
+def test_a_plugin_that_leaves_the_program_breaks_itself_alone(load_with, error):
+    def load():
+        raise error
+
+    assert len(load_with(entry_point("mamba_plugin", load)).failures) == 1
+
+
+def test_ctrl_c_still_interrupts(load_with):
+    def load():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_with(entry_point("mamba_plugin", load))

@@ -1,11 +1,12 @@
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+import torch
 from annotated_types import Ge, Gt, Lt
 
-from core.errors import PluginError
 from core.registry.components import (
     Component,
     Plugin,
@@ -43,11 +44,31 @@ def test_a_component_is_found_by_its_name():
     assert registry.get("vit") is None
 
 
-def test_a_duplicate_name_is_an_error_that_names_both_plugins():
+def test_a_name_that_two_components_have_belongs_to_neither():
     registry = Registry("backbone")
-    registry.add(component(plugin="first"))
-    with pytest.raises(PluginError, match=r"'second'.*'first'"):
-        registry.add(component(plugin="second"))
+    for plugin in ("first", "second", "third"):
+        registry.add(component(plugin=plugin))
+        registry.add(component(plugin, plugin=plugin))
+    assert registry.get("resnet") is None
+    assert [c.name for c in registry] == ["first", "second", "third"]
+    assert registry.explain_contested("resnet") == (
+        "backbone 'resnet': plugin 'first' (extras 1.0) and plugin 'second' (extras 1.0) and "
+        "plugin 'third' (extras 1.0) have it; uninstall one, or rename its component"
+    )
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A config with types of which there is no JSON."""
+
+    size: int = 1
+    dtype: torch.dtype = torch.float32
+    scale: Callable[[float], float] = abs
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    size: "Nowhere" = 1  # noqa: F821
 
 
 @dataclass
@@ -66,6 +87,8 @@ class Greedy:
         (component(config=Thawed), "frozen dataclass"),
         (component(config=dict), "frozen dataclass"),
         (component(config=Greedy), "learning_rate"),
+        (component(config=Opaque), "a recipe cannot hold dtype: dtype, scale: Callable; declare"),
+        (component(config=Unresolved), "types of its config cannot be read: name 'Nowhere'"),
         (component(name="Res-Net"), "lower-case"),
         (
             Component("backbone", "net", Config, None, Plugin("mine", "extras", "1.0")),
@@ -73,8 +96,8 @@ class Greedy:
         ),  # type: ignore[arg-type]
     ],
 )
-def test_a_registration_that_breaks_the_contract_names_the_plugin(bad, message):
-    with pytest.raises(TypeError, match=f"'mine'.*{message}"):
+def test_a_registration_that_breaks_the_contract_says_what_is_right(bad, message):
+    with pytest.raises(TypeError, match=f"^backbone '{bad.name}': .*{message}"):
         Registry("backbone").add(bad)
 
 

@@ -46,4 +46,4 @@ def test_without_help_the_same_import_fails(tmp_path: Path) -> None:
 
 def test_a_missing_library_names_its_extra() -> None:
     with pytest.raises(ConfigError, match=r"pip install 'joinery\[lora\]'"):
-        import_library("no_such_library", extra="lora")
+        import_library("no_such_library", extra="lora", distribution="joinery")

@@ -1,0 +1,88 @@
+"""Calls an environment's methods, and checks what they return; errors name the plugin's own line.
+
+The functions run in the environment's process and must not need torch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from core.environments.environment import Environment, Observation
+from core.errors import DataError
+from core.system.tracebacks import place_of
+
+
+def step(environment: Environment, action: np.ndarray) -> bool:
+    """Apply an action (A); return whether the task is done.
+
+    Raises DataError if the environment does not say so with a bool. None, which a method without
+    `return` gives, would otherwise count as "not done" in every step.
+    """
+    done: Any = environment.step(action)
+    if not isinstance(done, bool | np.bool_):
+        raise _mistake(
+            environment.step,
+            f"returned {_brief(done)}; it must return True when the task is done, otherwise False",
+        )
+    return bool(done)
+
+
+def expert_action(environment: Environment) -> np.ndarray:
+    """Return the expert's action (A) float32.
+
+    Raises DataError if it is not one finite number for each dimension of the action.
+    """
+    returned: Any = environment.expert()
+    names = environment.info.action.names
+    right = f"it must return one finite number for each of {', '.join(names)}"
+    try:
+        action = np.array(returned, np.float32)
+    except (TypeError, ValueError):
+        raise _mistake(environment.expert, f"returned {_brief(returned)}; {right}") from None
+    if action.shape != (len(names),):
+        what = f"returned an action of shape {action.shape}"
+        raise _mistake(environment.expert, f"{what} instead of ({len(names)},); {right}")
+    if not np.isfinite(action).all():
+        raise _mistake(environment.expert, f"returned {action.tolist()}; {right}")
+    return action
+
+
+def observe(environment: Environment) -> Observation:
+    """Return the current observation.
+
+    Raises DataError if it is none, or lacks a camera or feature that the environment announces.
+    """
+    observation: Any = environment.observe()
+    if not isinstance(observation, Observation):
+        what = f"returned {_brief(observation)}; it must return an Observation"
+        raise _mistake(environment.observe, what)
+    info = environment.info
+    for label, given, announced in (
+        ("images", observation.images, info.cameras),
+        ("features", observation.features, info.features),
+    ):
+        if missing := _missing(given, announced):
+            raise _mistake(
+                environment.observe,
+                f"returned {label} of {_list(given)}, without {_list(missing)}, which `info` "
+                "announces; give them equal names",
+            )
+    return observation
+
+
+def _missing(given: Mapping[str, Any], announced: Mapping[str, Any]) -> list[str]:
+    return [name for name in announced if name not in given]
+
+
+def _list(names: Any) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "nothing"
+
+
+def _brief(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _mistake(method: Callable[..., Any], what: str) -> DataError:
+    """Return an error about what a method of an environment returned."""
+    return DataError(f"{method.__qualname__} {what}{place_of(method)}")
