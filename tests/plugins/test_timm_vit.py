@@ -268,7 +268,7 @@ def test_local_weights_are_loaded_without_the_classifier(weights):
 def test_weights_that_do_not_fit_are_listed(weights, tmp_path):
     _, state = weights
     state["norm.extra"] = state.pop("norm.weight")
-    state["pos_embed"] = torch.zeros(1, 3, 3)
+    state["norm.bias"] = torch.zeros(3)
     path = tmp_path / "wrong.safetensors"
     save_file(state, path)
     with pytest.raises(ConfigError) as caught:
@@ -276,7 +276,7 @@ def test_weights_that_do_not_fit_are_listed(weights, tmp_path):
     message = str(caught.value)
     assert "missing: norm.weight;" in message
     assert "unexpected: norm.extra;" in message
-    assert "misshapen: pos_embed (1, 3, 3) instead of" in message
+    assert "misshapen: norm.bias (3,) instead of (64,)" in message
     assert "wrong.safetensors" in message
 
 

@@ -114,7 +114,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         ("recipe.toml", b"[train\n", "not valid TOML"),
         ("recipe.toml", b"\xff\xfe", "not valid TOML"),
         ("metrics.jsonl", b'{"step": 1, "loss": 2}\n{"step": 2, "lo\n', ":2: no measurement"),
-        ("metrics.jsonl", b'{"step": 1, "loss": null}\n', ":1: no measurement"),
+        ("metrics.jsonl", b'{"step": 1, "loss": "two"}\n', ":1: no measurement"),
         ("metrics.jsonl", b"[1]\n", ":1: no measurement"),
         ("evaluation/results.json", b'{"episodes": 3}', "no evaluation"),
         ("evaluation/predictions.npz", b"PK\x03\x04 not a zip", "damaged"),
