@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -54,16 +54,15 @@ def load_first_weights(policy: Policy, recipe: Recipe, restore: Restore) -> None
 def load_frozen_weights(policy: Policy, recipe: Recipe, restore: Restore, kept: Path) -> None:
     """Load the weights that the checkpoints of a run leave out, for a checkpoint to be loaded next.
 
-    kept: the run's file of frozen weights from another run; without it, that run is read again.
+    kept: the run's file of frozen weights; the source of what it lacks is read again.
 
-    Raises ConfigError as `load_first_weights` does, and CheckpointError for a damaged file.
+    Raises ConfigError as `load_first_weights` does, or if the file's weights do not fit the parts,
+    and CheckpointError for a damaged file.
     """
-    names = [n for _, n, part in parts_and_heads(recipe) if keeps_first_weights(recipe, n, part)]
-    if kept.exists():
-        tensors = _read_kept(kept)
-        policy.load_state_dict(tensors, strict=False)
-        found = {name.partition(".")[0] for name in tensors}
-        names = [name for name in names if name not in found]
+    parts = {n: part for _, n, part in parts_and_heads(recipe)}
+    names = [name for name, part in parts.items() if keeps_first_weights(recipe, name, part)]
+    found = _load_kept(policy, kept, names)
+    names = [n for n in names if n not in found and _leaves_out(policy.get_submodule(n))]
     try:
         _load_sources(policy, recipe, restore, [n for n in names if recipe.start.begins_anew(n)])
         if not all(map(recipe.start.begins_anew, names)):
@@ -75,11 +74,36 @@ def load_frozen_weights(policy: Policy, recipe: Recipe, restore: Restore, kept: 
         ) from None
 
 
-def keep_frozen_weights(policy: Policy, recipe: Recipe, kept: Path) -> None:
-    """Write a policy's frozen weights that come from another run, so that that run may go.
+def _load_kept(policy: Policy, kept: Path, parts: Collection[str]) -> set[str]:
+    """Load a run's file of frozen weights, if it is there; return which of the parts it holds."""
+    if not kept.exists():
+        return set()
+    state = policy.state_dict()
+    given = {name: x for name, x in _read_kept(kept).items() if name.partition(".")[0] in parts}
+    expected = {name: x for name, x in state.items() if name in given}
+    if misfits := find_misfits(expected, given):
+        raise ConfigError(
+            f"{kept}: does not fit the recipe's parts; {misfits}; these frozen weights stay as they "
+            "are: give the parts their former settings, or start a new run with --output"
+        )
+    policy.load_state_dict(given, strict=False)
+    return {name.partition(".")[0] for name in given}
 
-    With `train.keep_frozen`, those that were published are written, too. Quantised weights are not:
-    they are read from their source again.
+
+def _leaves_out(module: nn.Module) -> bool:
+    """Whether a part has weights that checkpoints may leave out; published ones are no extras."""
+    extra_parameters = getattr(module, "extra_parameters", ())
+    return any(name not in extra_parameters for name, _ in module.named_parameters())
+
+
+def weights_to_keep(policy: Policy, recipe: Recipe) -> dict[str, Tensor]:
+    """Return the frozen weights of which a run keeps a copy, so that their source may go.
+
+    These are the weights that come from another run and, with `train.keep_frozen`, those that were
+    published. Quantised weights are read from their source again. A checkpoint has the checksum of
+    the weights as they are before training casts the policy, so call this function before that.
+
+    Returns {name as it is without adapters: tensor}; the tensors are those of the policy.
     """
     parts = {name: part for _, name, part in parts_and_heads(recipe)}
     state = policy.state_dict()
@@ -88,14 +112,32 @@ def keep_frozen_weights(policy: Policy, recipe: Recipe, kept: Path) -> None:
         part = name.partition(".")[0]
         is_kept = recipe.train.keep_frozen or comes_from_run(recipe, part)
         if is_kept and parts[part].settings.quantize is None:
-            tensors[name.replace(BASE_LAYER, "")] = state[name].detach().cpu().contiguous().clone()
-    if not tensors:
-        return
+            tensors[name.replace(BASE_LAYER, "")] = state[name].detach()
+    return tensors
+
+
+def keep_frozen_weights(tensors: Mapping[str, Tensor], kept: Path, *, resumed: bool) -> None:
+    """Write the weights of `weights_to_keep` into a run's file, unless it holds them already.
+
+    resumed: False if training begins, so that a file of an earlier beginning counts for nothing.
+
+    Raises CheckpointError if that fails.
+    """
     try:
+        if not resumed:
+            kept.unlink(missing_ok=True)
+        if not tensors or (kept.exists() and tensors.keys() <= _names_in(kept)):
+            return
+        copies = {name: x.cpu().contiguous().clone() for name, x in tensors.items()}
         with written_aside(kept, durable=True) as aside:
-            save_file(tensors, aside)
+            save_file(copies, aside)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{kept}: cannot save frozen weights: {error}; make room") from None
+
+
+def _names_in(kept: Path) -> set[str]:
+    with safe_open(kept, "pt") as file:
+        return set(file.keys())
 
 
 def _read_kept(kept: Path) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from core.loading.instructions import TokensOf, doubtful_tokens, tokenize_instru
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
-from core.policy.first_weights import KEPT, keep_frozen_weights
+from core.policy.first_weights import KEPT, keep_frozen_weights, weights_to_keep
 from core.policy.initial_weights import assumptions_of, describe_initial_weights
 from core.policy.policy import Policy
 from core.recipe.packages import changed_packages
@@ -167,6 +167,7 @@ def set_up(
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
     policy = _build_policy(recipe, data, resumed_run=folder if start.checkpoint else None)
+    frozen = weights_to_keep(policy, recipe)  # now, since Fabric may cast the policy to bfloat16
     compiled = compile_blocks(policy, fabric.device) if config.compile else {}
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
@@ -184,8 +185,8 @@ def set_up(
     lines = _remarks(start, data, policy, tokens, unreached, folder)
     if writes:
         record_start(fabric, given, folder, start, continuations)
-        if fabric.is_global_zero and not (start.checkpoint and (folder / KEPT).exists()):
-            keep_frozen_weights(policy, recipe, folder / KEPT)
+        if fabric.is_global_zero:
+            keep_frozen_weights(frozen, folder / KEPT, resumed=start.checkpoint is not None)
     if comparable := comparable_from(continuations):
         inference["comparable_from"] = comparable
     console = Console(quiet=not fabric.is_global_zero)

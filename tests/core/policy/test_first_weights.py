@@ -13,7 +13,7 @@ from core.episodes.statistics import Statistics
 from core.errors import ConfigError
 from core.loading.training_data import action_spec
 from core.policy.assembly import build_policy, restore_policy
-from core.policy.first_weights import KEPT, keep_frozen_weights
+from core.policy.first_weights import KEPT, keep_frozen_weights, weights_to_keep
 from core.policy.policy import Policy
 from core.recipe.places import find_places
 from core.recipe.recipe import Recipe, load_recipe
@@ -104,6 +104,11 @@ def saved_run(folder: Path, recipe: Recipe, info=None, step: int = 5) -> Policy:
     save_checkpoint(folder, policy, optimizer, state, 9, policy.frozen_weights)
     (folder / "recipe.toml").write_text(recipe.as_toml())
     return policy
+
+
+def keep(policy: Policy, recipe: Recipe, kept: Path) -> None:
+    """Write the frozen weights of a new run, as training does."""
+    keep_frozen_weights(weights_to_keep(policy, recipe), kept, resumed=False)
 
 
 def start(run: Path, *anew: str, keys: str = "") -> tuple[str, str]:
@@ -261,7 +266,7 @@ def test_a_part_that_was_frozen_or_adapted_starts_another_run(tmp_path, train):
     keys = f'name = "transformer"\ntrain = {train}\npretrained = "{tmp_path / "first"}"'
     second = load(tmp_path / "b", ('name = "transformer"', keys))
     policy = saved_run(tmp_path / "second", second, step=6)
-    keep_frozen_weights(policy, second, tmp_path / "second" / KEPT)
+    keep(policy, second, tmp_path / "second" / KEPT)
     (tmp_path / "first").rename(tmp_path / "gone")
     started = build(load(tmp_path / "c", start(tmp_path / "second")))
     module = policy.get_submodule("backbone.blocks.0.attention.output")
@@ -287,7 +292,7 @@ def test_a_run_does_not_need_the_run_that_its_frozen_weights_come_from(tmp_path,
     recipe = load(tmp_path / "b", frozen, start(tmp_path / "first"))
     policy = saved_run(tmp_path / "second", recipe, step=6)
     assert policy.frozen_weights.names
-    keep_frozen_weights(policy, recipe, tmp_path / "second" / KEPT)
+    keep(policy, recipe, tmp_path / "second" / KEPT)
     (tmp_path / "first").rename(tmp_path / "gone")
     restored = restore_policy(recipe, choose_checkpoint(tmp_path / "second", "last"))
     assert equal_names(policy, restored) == set(policy.state_dict())
@@ -302,7 +307,7 @@ def test_published_frozen_weights_are_kept_if_the_recipe_says_so(tmp_path, keep_
     key = "[data]", f"[train]\nkeep_frozen = {str(keep_frozen).lower()}\n[data]"
     recipe = load(tmp_path / "b", frozen, key)
     policy = saved_run(tmp_path / "run", recipe, one_camera)
-    keep_frozen_weights(policy, recipe, tmp_path / "run" / KEPT)
+    keep(policy, recipe, tmp_path / "run" / KEPT)
     checkpoint = choose_checkpoint(tmp_path / "run", "last")
     (tmp_path / "vit.safetensors").rename(tmp_path / "moved.safetensors")
     if keep_frozen:
@@ -314,4 +319,46 @@ def test_published_frozen_weights_are_kept_if_the_recipe_says_so(tmp_path, keep_
     assert "--moved OLD=NEW (in Python, moved={OLD: NEW})" in caught.value.mistakes[-1]
     moved = {f"{tmp_path}/vit.safetensors": f"{tmp_path}/moved.safetensors"}
     restored = restore_policy(find_places(recipe, tmp_path / "run", moved), checkpoint)
+    assert equal_names(policy, restored) == set(policy.state_dict())
+
+
+def test_frozen_weights_of_another_shape_are_refused_with_a_way_out(tmp_path):
+    saved_run(tmp_path / "first", load(tmp_path / "a"))
+    keys = f'depth = 2\ntrain = false\npretrained = "{tmp_path / "first"}"'
+    recipe = load(tmp_path / "b", ("depth = 2", keys))
+    policy = saved_run(tmp_path / "second", recipe, step=6)
+    keep(policy, recipe, tmp_path / "second" / KEPT)
+    checkpoint = choose_checkpoint(tmp_path / "second", "last")
+    wider = load(tmp_path / "c", ("depth = 2", f"{keys}\nmlp_ratio = 2"))
+    with pytest.raises(ConfigError, match=r"misshapen: backbone\.blocks.* former settings"):
+        restore_policy(wider, checkpoint)
+    deeper = load(tmp_path / "c", ("depth = 2", keys.replace("depth = 2", "depth = 1")))
+    with pytest.raises(ConfigError, match=r"unexpected: backbone\.blocks\.1"):
+        restore_policy(deeper, checkpoint)
+    assert equal_names(policy, restore_policy(recipe, checkpoint)) == set(policy.state_dict())
+
+
+def test_a_file_that_holds_more_than_the_recipe_needs_is_no_obstacle(tmp_path):
+    """With changes, a part that was frozen may train, with other sizes, too."""
+    saved_run(tmp_path / "first", load(tmp_path / "a"))
+    keys = f'depth = 2\npretrained = "{tmp_path / "first"}"\ntrain = false'
+    recipe = load(tmp_path / "b", ("depth = 2", keys))
+    policy = saved_run(tmp_path / "second", recipe, step=6)
+    keep(policy, recipe, tmp_path / "second" / KEPT)
+    trains = load(tmp_path / "c", ("depth = 2", "depth = 2\nmlp_ratio = 2"))
+    newer = saved_run(tmp_path / "second", trains, step=7)
+    restored = restore_policy(trains, choose_checkpoint(tmp_path / "second", "last"))
+    assert equal_names(newer, restored) == set(newer.state_dict())
+
+
+def test_a_frozen_part_without_weights_needs_no_source(tmp_path):
+    none = 'name = "sentencepiece"\nwidth = 24', 'name = "none"'
+    saved_run(tmp_path / "first", load(tmp_path / "a", none))
+    frozen = none[0], f"{none[1]}\ntrain = false"
+    recipe = load(tmp_path / "b", frozen, start(tmp_path / "first"))
+    policy = saved_run(tmp_path / "second", recipe, step=6)
+    keep(policy, recipe, tmp_path / "second" / KEPT)
+    assert not (tmp_path / "second" / KEPT).exists()
+    (tmp_path / "first").rename(tmp_path / "gone")
+    restored = restore_policy(recipe, choose_checkpoint(tmp_path / "second", "last"))
     assert equal_names(policy, restored) == set(policy.state_dict())

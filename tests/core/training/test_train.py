@@ -152,6 +152,55 @@ def test_a_frozen_part_from_a_run_is_left_out_resumed_and_acted_with(
     assert (newest.folder / "model.safetensors").read_bytes() == model
 
 
+@pytest.mark.parametrize("train_backbone", ["false", "lora"])
+def test_frozen_weights_of_a_run_in_float32_serve_one_in_bfloat16(
+    recipe_file, source, tmp_path, train_backbone
+):
+    """What is kept is what the checksum in the checkpoints is of: not what bfloat16 rounds."""
+    import_library("peft", extra="lora")
+    settings = [f"backbone.pretrained={source}", f"backbone.train={train_backbone}"]
+    settings += ["train.precision=bf16-true"]
+    assert train(recipe_file, tmp_path / "run", *settings) == 0
+    shutil.rmtree(source)
+    assert load_actor(tmp_path / "run").policy.backbone is not None
+    newest = checkpoints(tmp_path / "run")[-1].folder
+    model = (newest / "model.safetensors").read_bytes()
+    shutil.rmtree(newest)
+    assert train(recipe_file, tmp_path / "run", *settings, resume=True) == 0
+    assert (newest / "model.safetensors").read_bytes() == model
+
+
+def test_a_new_beginning_does_not_take_the_frozen_weights_of_an_earlier_one(
+    recipe_file, source, tmp_path
+):
+    run, kept = tmp_path / "run", tmp_path / "run" / "frozen.safetensors"
+    frozen = [f"backbone.pretrained={source}", "backbone.train=false"]
+    assert train(recipe_file, run, "train.steps=2", *frozen) == 0
+    assert kept.exists()
+    shutil.rmtree(run / "checkpoints")  # as if it had been killed before the first
+    assert train(recipe_file, run, "train.steps=2", "backbone.mlp_ratio=2") == 0
+    assert not kept.exists()
+    assert load_actor(run)
+
+
+def test_keep_frozen_may_be_added_when_a_run_resumes(recipe_file, source, published, tmp_path):
+    """Also where the run has a file already, of weights that come from another run."""
+    run, kept = tmp_path / "run", tmp_path / "run" / "frozen.safetensors"
+    settings = [f"backbone.pretrained={source}", "backbone.train=false"]
+    settings += [f"vision_encoder.pretrained={published}", "vision_encoder.freeze=['model']"]
+    settings += ["train.precision=bf16-true"]
+    assert train(recipe_file, run, *settings) == 0
+    first = load_file(kept)
+    assert {name.partition(".")[0] for name in first} == {"backbone"}
+    assert train(recipe_file, run, *settings, "train.keep_frozen=true", resume=True) == 0
+    second = load_file(kept)
+    assert {name.partition(".")[0] for name in second} == {"backbone", "vision_encoder"}
+    assert all(torch.equal(second[name], x) for name, x in first.items())
+    shutil.rmtree(source)
+    published.unlink()
+    assert load_actor(run)
+
+
 def test_kept_frozen_weights_are_those_of_training_or_refused(recipe_file, source, tmp_path):
     run, settings = tmp_path / "run", [f"backbone.pretrained={source}", "backbone.train=false"]
     assert train(recipe_file, run, *settings) == 0
