@@ -20,6 +20,7 @@ from core.loading.opening import open_data
 from core.loading.samples import Samples
 from core.loading.view import StoreView
 from core.loading.windows import Windows
+from core.recipe.places import find_places
 from core.recipe.recipe import Recipe, load_recipe as load_checked_recipe, load_recipe_of_run
 from core.registry.catalogue import load_plugins
 from core.rollout.actor import load_actor
@@ -95,7 +96,12 @@ def training_samples(
 
 
 def train(
-    recipe: Recipe, output: str | Path, *, resume: bool = False, with_changes: bool = False
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    with_changes: bool = False,
+    moved: Mapping[str, str] | None = None,
 ) -> Path:
     """Train the policy of a recipe, and return the run's folder, `output`.
 
@@ -107,12 +113,17 @@ def train(
 
     resume: go on from the newest checkpoint in `output`, as if nothing had interrupted the run.
     with_changes: go on although the recipe or the data have changed; the run records what did.
+    moved: {former place of a file or folder: its place now}, of those that the recipe of a run
+        names: of this one, to resume it, or of one with whose weights it begins.
 
     Raises ConfigError, DataError, CheckpointError or TrainingError.
     """
     folder = Path(output)
+    if resume:
+        recipe = find_places(recipe, folder, moved or {})
     prepare(recipe, Console())
-    if train_recipe(recipe, folder, resume=resume, with_changes=with_changes) != 0:
+    code = train_recipe(recipe, folder, resume=resume, with_changes=with_changes, moved=moved)
+    if code != 0:
         raise TrainingError(f"{folder}: stopped by a signal; go on with resume=True")
     return folder
 

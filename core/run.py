@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.commands.command import add_moved, command
-from core.errors import ConfigError
 
 if TYPE_CHECKING:
     from core.recipe.recipe import Recipe
@@ -69,10 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     folder = arguments.output or Path("runs") / arguments.recipe.stem
     if arguments.output is None and arguments.recipe.name == "recipe.toml":
         folder = arguments.recipe.parent  # the recipe is in the folder of a run: continue that run
+    moved = parse_moved(arguments.moved)
     if arguments.resume:
-        recipe = find_places(recipe, folder, parse_moved(arguments.moved))
-    elif arguments.moved:
-        raise ConfigError("moved: places of a run are given with --resume; a recipe names its own")
+        recipe = find_places(recipe, folder, moved)
 
     import torch
     from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -82,12 +80,24 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.dry_run:
         if rank_zero_only(_prepare_dry_run)(recipe) is not False:
-            dry_run(recipe, folder, resume=arguments.resume, with_changes=arguments.with_changes)
+            dry_run(
+                recipe,
+                folder,
+                resume=arguments.resume,
+                with_changes=arguments.with_changes,
+                moved=moved,
+            )
         return 0
     # read now, since Fabric later divides the threads among the processes
     threads = torch.get_num_threads()
     rank_zero_only(_prepare)(recipe)
-    code = train(recipe, folder, resume=arguments.resume, with_changes=arguments.with_changes)
+    code = train(
+        recipe,
+        folder,
+        resume=arguments.resume,
+        with_changes=arguments.with_changes,
+        moved=moved,
+    )
     if code == 0 and recipe.evaluate:
         rank_zero_only(_evaluate)(recipe, folder, threads)
     elif code == 0 and recipe.environment is None and recipe.data.holds_out:

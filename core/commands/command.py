@@ -73,7 +73,7 @@ def add_moved(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OLD=NEW",
-        help="where a file or folder that the run's recipe names is now; may be repeated",
+        help="where a file or folder that a run's recipe names is now; may be repeated",
     )
 
 

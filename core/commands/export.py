@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     moved = parse_moved(arguments.moved)
     actor = load_actor(arguments.run, arguments.checkpoint, exact=True, moved=moved)
     if arguments.adapters:
-        recipe = load_recipe_of_run(arguments.run, [], load_plugins())
+        recipe = load_recipe_of_run(arguments.run, [], load_plugins(), moved=moved)
         export_adapters(actor.policy, recipe, arguments.out)
     elif arguments.out.suffix == ".ckpt":
         export_checkpoint(actor.policy, arguments.out)

@@ -22,12 +22,15 @@ from core.evaluation.predictions import (
     predict_episode,
 )
 from core.loading.held_out import hold_out
+from core.loading.opening import fit_normalizers
 from core.loading.view import StoreView, rename, view_of
+from core.policy.trained_state import read_state
 from core.recipe.recipe import Recipe
 from core.recipe.sections import StoreConfig
-from core.rollout.actor import Actor, disagreements, load_actor
+from core.rollout.actor import disagreements, load_actor
 from core.store.location import URL
 from core.store.store import EpisodeStore
+from core.weights.checkpoint import Checkpoint, choose_checkpoint
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def validate_on_store(
 ) -> OpenLoop:
     """Return the errors of a run's policy on a store.
 
-    If the recipe trains on this store and holds episodes of it out, these alone are predicted.
+    If the run was trained on this store and holds episodes of it out, these alone are predicted.
+    The store is recognised by its contents, wherever it is now.
 
     recipe: the run's.
     checkpoint: "last", "best" (by validation error), or the step after which it was saved.
@@ -89,14 +93,14 @@ def validate_on_store(
 
     Raises ConfigError with a line for each reason why the store does not fit the policy.
     """
-    store = EpisodeStore(path)
-    config = _config_of(recipe, store, label)
+    store, source = EpisodeStore(path), choose_checkpoint(run, checkpoint)
+    config = _config_of(recipe, store, label, source)
     if recipe.data.stores and config:
         label = config.label
-    actor = load_actor(run, checkpoint, label, moved=moved)
-    view = _fitting_view(actor, store, config, is_mixture=bool(recipe.data.stores))
+    actor = load_actor(run, source.step, label, moved=moved)
+    view = _fitting_view(actor.info, store, config, is_mixture=bool(recipe.data.stores))
     episodes = np.arange(len(store))
-    if trained_here := config is not None and _is_at(store, config.path):
+    if trained_here := config is not None and _is_of_training(recipe, store, config, source):
         held_out = hold_out(store, recipe.data, label or "").held_out
         trained_here = len(held_out) > 0
         episodes = held_out if trained_here else episodes
@@ -123,12 +127,42 @@ def validate_on_store(
 # ----------------------------------------------------------------------------- whether a store fits
 
 
-def _config_of(recipe: Recipe, store: EpisodeStore, label: str | None) -> StoreConfig | None:
-    """Return the recipe's section of a store: that with the label, or else that with its path."""
+def _config_of(
+    recipe: Recipe, store: EpisodeStore, label: str | None, checkpoint: Checkpoint
+) -> StoreConfig | None:
+    """Return the recipe's section of a store: that with the label, or else that of the store."""
     for config in recipe.data.store_configs:
-        if config.label == label or (label is None and _is_at(store, config.path)):
+        if config.label == label:
+            return config
+        if label is None and _is_of_training(recipe, store, config, checkpoint):
             return config
     return None
+
+
+def _is_of_training(
+    recipe: Recipe, store: EpisodeStore, config: StoreConfig, checkpoint: Checkpoint
+) -> bool:
+    """Whether a store is that of a section of the recipe, by its place or by its contents.
+
+    It has the contents of the training data if the same normalisers are fitted to it and, where the
+    recipe names a single store, if it has as many episodes and frames.
+    """
+    if _is_at(store, config.path):
+        return True
+    is_mixture = bool(recipe.data.stores)
+    counts = {"episodes": len(store), "frames": store.frame_count}
+    if not is_mixture and checkpoint.state.get("trained_on", counts) != counts:
+        return False
+    info, action_normalizer, proprio_normalizer = read_state(
+        checkpoint, config.label if is_mixture else None
+    )
+    try:
+        view = _fitting_view(info, store, config, is_mixture=is_mixture)
+        action, proprio = fit_normalizers(view, recipe)
+    except (ConfigError, DataError):
+        return False
+    is_same_action = action.to_json() == action_normalizer.to_json()
+    return is_same_action and proprio.to_json() == proprio_normalizer.to_json()
 
 
 def _is_at(store: EpisodeStore, path: Path | URL) -> bool:
@@ -139,17 +173,18 @@ def _is_at(store: EpisodeStore, path: Path | URL) -> bool:
 
 
 def _fitting_view(
-    actor: Actor, store: EpisodeStore, config: StoreConfig | None, *, is_mixture: bool
+    info: StoreInfo, store: EpisodeStore, config: StoreConfig | None, *, is_mixture: bool
 ) -> StoreView:
     """View a store as the policy sees its training data.
 
+    info: describes the policy's training data.
     config: gives the store's cameras and actions other names.
     is_mixture: whether the policy was trained on several stores, some of which may lack action
         dimensions and proprioception.
 
     Raises ConfigError with a line for each reason why the store does not fit.
     """
-    info, source = actor.info, store.info
+    source = store.info
     cameras = config.cameras if config else {}
     if config:
         source = rename(source, config.cameras, config.actions)

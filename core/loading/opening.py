@@ -31,26 +31,36 @@ def open_data(recipe: Recipe) -> TrainingData:
         raise ConfigError(mistakes)
     datasets = []
     for config, view in zip(configs, views, strict=True):
-        action_normalizer = Normalizer.fit(
-            view.statistics["action"],
-            info.action,
-            recipe.action.normalization,
-            recipe.action.clip_range,
-            [info.action.names.index(name) for name in recipe.action.constant],
-        )
-        proprio_normalizer = ProprioNormalizer.fit(
-            view.statistics["proprio"],
-            [info.proprio.index(name) for name in recipe.data.constant_proprio],
-        )
         # a single store gets no label, so that the store may be moved or renamed between runs
         label = config.label if recipe.data.stores else ""
-        datasets.append(Dataset(view, action_normalizer, proprio_normalizer, label))
+        datasets.append(Dataset(view, *fit_normalizers(view, recipe), label))
         mistakes += [
             f"{line} (store {config.path})" for line in meaningless_normalization(datasets[-1])
         ]
     if mistakes:
         raise ConfigError(mistakes)
     return TrainingData(recipe, tuple(datasets))
+
+
+def fit_normalizers(view: StoreView, recipe: Recipe) -> tuple[Normalizer, ProprioNormalizer]:
+    """Fit the normalisers of actions and of proprioception to a store, as a recipe says.
+
+    Raises DataError if the statistics do not fit the actions.
+    """
+    action, proprio = view.info.action, view.info.proprio
+    return (
+        Normalizer.fit(
+            view.statistics["action"],
+            action,
+            recipe.action.normalization,
+            recipe.action.clip_range,
+            [action.names.index(name) for name in recipe.action.constant],
+        ),
+        ProprioNormalizer.fit(
+            view.statistics["proprio"],
+            [proprio.index(name) for name in recipe.data.constant_proprio],
+        ),
+    )
 
 
 def open_views(recipe: Recipe) -> list[StoreView]:

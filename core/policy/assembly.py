@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from core.recipe.sections import AugmentationConfig
 from core.registry.building import build_component
 from core.registry.catalogue import load_plugins
 from core.registry.hookspecs import ComponentKind
-from core.weights.checkpoint import Checkpoint, load_weights
+from core.weights.checkpoint import Checkpoint, load_training_weights, load_weights
 from core.weights.pretrained import FrozenWeights, checksum
 
 # {kind of part: its abstract class, and the number of arguments of each method}; a plugin whose
@@ -70,6 +71,7 @@ def build_policy(
     embodiments: tuple[str, ...] = ("",),
     resumed_run: Path | None = None,
     quantized: bool = True,
+    moved: Mapping[str, str] | None = None,
 ) -> Policy:
     """Build the policy that a recipe describes, with its first weights loaded.
 
@@ -80,16 +82,19 @@ def build_policy(
     resumed_run: folder of the run of which a checkpoint will be loaded next; if there is one, this
         function loads only weights that its checkpoints leave out.
     quantized: False quantises no weights, whatever the recipe says.
+    moved: {former place of a file or folder: its place now}, of those that the recipes of runs name
+        with whose weights the policy begins.
 
     Raises ConfigError for parts that do not fit together, or that refuse their configuration.
     """
     policy = _join_parts(recipe, cameras, action, proprio_dim, features or {}, embodiments)
     _check_sampling(recipe, policy.policy_head)
     check_parts_of_one_model(policy, recipe)
+    restore = partial(_restore, moved=moved)
     if resumed_run is None:
-        load_first_weights(policy, recipe, _restore)
+        load_first_weights(policy, recipe, restore)
     else:
-        load_frozen_weights(policy, recipe, _restore, resumed_run / KEPT)
+        load_frozen_weights(policy, recipe, restore, resumed_run / KEPT)
     for where, name, part in parts_and_heads(recipe):
         _choose_what_trains(policy, where, name, part, resumed=resumed_run is not None)
     if resumed_run is None:
@@ -103,11 +108,18 @@ def build_policy(
     return policy
 
 
-def restore_policy(recipe: Recipe, checkpoint: Checkpoint, *, exact: bool = False) -> Policy:
+def restore_policy(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    *,
+    exact: bool = False,
+    moved: Mapping[str, str] | None = None,
+) -> Policy:
     """Build the policy of a run as it acts with a checkpoint's weights.
 
     recipe: the run's recipe.
     exact: build it at full precision, neither quantised nor in bfloat16.
+    moved: as for `build_policy`; the places in `recipe` itself are those of now.
 
     Raises ConfigError for parts that do not fit together, and CheckpointError for a checkpoint that
     is damaged or does not fit.
@@ -122,6 +134,7 @@ def restore_policy(recipe: Recipe, checkpoint: Checkpoint, *, exact: bool = Fals
         embodiments=tuple(checkpoint.state.get("stores", [""])),
         resumed_run=checkpoint.folder.parent.parent,
         quantized=not exact,
+        moved=moved,
     )
     if recipe.train.precision == "bf16-true" and not exact:
         policy.to(torch.bfloat16)  # the policy acts with the precision of training
@@ -129,10 +142,17 @@ def restore_policy(recipe: Recipe, checkpoint: Checkpoint, *, exact: bool = Fals
     return policy
 
 
-def _restore(run: Path, checkpoint: Checkpoint) -> Policy:
-    """Build the policy of another run, with adapters merged into its weights."""
-    recipe = load_recipe_of_run(run, [], load_plugins())
-    policy = restore_policy(recipe, checkpoint, exact=True)
+def _restore(
+    run: Path, checkpoint: Checkpoint, averages: bool, *, moved: Mapping[str, str] | None
+) -> Policy:
+    """Build the policy of another run, with adapters merged into its weights.
+
+    averages: whether with the averages of its weights, if the run kept averages.
+    """
+    recipe = load_recipe_of_run(run, [], load_plugins(), moved=moved)
+    policy = restore_policy(recipe, checkpoint, exact=True, moved=moved)
+    if not averages:
+        load_training_weights(checkpoint, policy)
     for kind in PARTS:
         merge_adapters(getattr(policy, kind))
     return policy

@@ -83,8 +83,8 @@ def _load_kept(policy: Policy, kept: Path, parts: Collection[str]) -> set[str]:
     expected = {name: x for name, x in state.items() if name in given}
     if misfits := find_misfits(expected, given):
         raise ConfigError(
-            f"{kept}: does not fit the recipe's parts; {misfits}; these frozen weights stay as they "
-            "are: give the parts their former settings, or start a new run with --output"
+            f"{kept}: does not fit the recipe's parts; {misfits}; these frozen weights stay as "
+            "they are: give the parts their former settings, or start a new run with --output"
         )
     policy.load_state_dict(given, strict=False)
     return {name.partition(".")[0] for name in given}
@@ -218,7 +218,9 @@ def _start(policy: Policy, recipe: Recipe, restore: Restore) -> tuple[str, ...]:
     """
     start, state = recipe.start, policy.state_dict()
     assert start.run is not None
-    weights = RunWeights(start.run, restore, start.checkpoint, averages=start.averages)
+    weights = RunWeights(
+        start.run, restore, start.checkpoint, averages=start.averages, key="start.run"
+    )
     expected = {name: x for name, x in state.items() if not start.begins_anew(name)}
     given: dict[str, Tensor] = {}
     adapted: list[str] = []

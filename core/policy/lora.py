@@ -25,10 +25,10 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     patterns, key = settings.lora_train or (), f"{where}.lora_train"
     # a part freezes weights that no output depends on; they do not train here either
     others = [weight for weight in match_weights(part, patterns, key) if weight.requires_grad]
-    rank = settings.lora_rank or RANK
+    rank, alpha = rank_and_alpha(settings)
     config = peft.LoraConfig(
         r=rank,
-        lora_alpha=2 * rank if settings.lora_alpha is None else settings.lora_alpha,
+        lora_alpha=alpha,
         lora_dropout=settings.lora_dropout or 0.0,
         target_modules=targets,
     )
@@ -39,6 +39,12 @@ def add_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     for parameter in part.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.get_default_dtype())
+
+
+def rank_and_alpha(settings: PartSettings) -> tuple[int, float]:
+    """Return the rank of a part's adapters, and alpha: their output is scaled by alpha / rank."""
+    rank = settings.lora_rank or RANK
+    return rank, 2 * rank if settings.lora_alpha is None else settings.lora_alpha
 
 
 def merge_adapters(part: nn.Module) -> None:

@@ -5,6 +5,7 @@ the adapters, and the weights that train beside them, under the names of transfo
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from core.contracts.abilities import Publishable
 from core.errors import ConfigError
 from core.policy.freezing import match_weights
-from core.policy.lora import RANK, has_adapters
+from core.policy.lora import has_adapters, rank_and_alpha
 from core.policy.policy import Policy
 from core.policy.publishing import MODEL, copy_to_cpu, other_weights
 from core.recipe.recipe import Recipe
@@ -51,8 +52,9 @@ def export_adapters(policy: Policy, recipe: Recipe, out: Path) -> None:
         trained = _trained(part, settings, kind)
         tensors |= trained
         layers = {_layer(name) for name in trained if ".lora_" in name}
-        ranks |= dict.fromkeys(layers, settings.lora_rank or RANK)
-        alphas |= dict.fromkeys(layers, _scale(settings) * (settings.lora_rank or RANK))
+        rank, alpha = rank_and_alpha(settings)
+        ranks |= dict.fromkeys(layers, rank)
+        alphas |= dict.fromkeys(layers, alpha)
         others |= {name.rpartition(".")[0] for name in trained if ".lora_" not in name}
     if not ranks:
         raise ConfigError('export: --adapters, and no part of the model has train = "lora"')
@@ -100,12 +102,13 @@ def load_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
             f"lora_train as its adapter_config.json says (rank {config.get('r')})"
         )
     patterns = {"r": config.get("rank_pattern"), "lora_alpha": config.get("alpha_pattern")}
+    own_rank, own_alpha = rank_and_alpha(settings)
     for name, weight in expected.items():
         if ".lora_A." in name:
             rank, alpha = (
                 (patterns[size] or {}).get(_layer(name), config[size]) for size in patterns
             )
-            if alpha / rank != _scale(settings):
+            if not math.isclose(alpha / rank, own_alpha / own_rank):
                 raise ConfigError(
                     f"{key}: the adapters in '{folder}' are scaled by {alpha} / {rank}; set "
                     f"lora_alpha = {alpha} and lora_rank = {rank}"
@@ -159,12 +162,6 @@ def _published(part: nn.Module, where: str) -> Mapping[str, Tensor]:
         f"{where}: its layers have other names than transformers' model, so its adapters have no "
         "place in peft's layout; merge them (joinery export without --adapters)"
     )
-
-
-def _scale(settings: PartSettings) -> float:
-    """Return the factor of the adapters' output, alpha / rank."""
-    rank = settings.lora_rank or RANK
-    return 2.0 if settings.lora_alpha is None else settings.lora_alpha / rank
 
 
 def _layer(name: str) -> str:

@@ -145,7 +145,7 @@ def load_actor(
     source = choose_checkpoint(run, checkpoint)
     info, action_normalizer, proprio_normalizer = read_state(source, store)
     recipe = load_recipe_of_run(run, [], load_plugins(), moved=moved)
-    policy = restore_policy(recipe, source, exact=exact)
+    policy = restore_policy(recipe, source, exact=exact, moved=moved)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)
     embodiment = list(source.state["stores"]).index(store) if store else 0

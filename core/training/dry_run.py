@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
@@ -40,7 +41,14 @@ class StopAfterSteps(StopSignal):
         return len(self.times) > STEPS
 
 
-def dry_run(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool) -> None:
+def dry_run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    with_changes: bool,
+    moved: Mapping[str, str] | None = None,
+) -> None:
     """Set up what training needs, do a few steps and validate one batch; print what they cost.
 
     The arguments are those of `train`. Nothing is written, neither into `folder` nor by loggers or
@@ -51,7 +59,7 @@ def dry_run(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool) -
     fabric = launch(recipe)
     start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
     with StopAfterSteps() as stop:
-        run = set_up(fabric, recipe, folder, start, stop, writes=False)
+        run = set_up(fabric, recipe, folder, start, stop, writes=False, moved=moved)
         try:
             with compilation_explained():
                 done = fit(run, start.step)

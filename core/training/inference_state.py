@@ -7,6 +7,9 @@ from typing import Any
 
 from core.loading.training_data import TrainingData
 
+# entries of the state that only some data have
+OPTIONAL = ("stores", "features", "assumed")
+
 
 def inference_state(data: TrainingData) -> dict[str, Any]:
     """Return the normalisers, conventions and names of the data, as JSON holds them."""
@@ -44,4 +47,7 @@ def changed_data(former: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]
 
     former: empty if nothing is known of it.
     """
-    return [key for key in new if former and former.get(key) != new[key]]
+    if not former:
+        return []
+    dropped = [key for key in OPTIONAL if key in former and key not in new]
+    return [*(key for key in new if former.get(key) != new[key]), *dropped]

@@ -5,7 +5,7 @@ and calls `fit`.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -51,19 +51,28 @@ from core.training.trial import try_policy
 from core.training.unreached import describe_unreached
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool = False) -> int:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    with_changes: bool = False,
+    moved: Mapping[str, str] | None = None,
+) -> int:
     """Train, with all outputs in `folder`; return the exit code of the command.
 
     The exit code is 0, or 128 + the number of the signal that stopped the run.
 
     resume: go on from the newest checkpoint in the folder, bit for bit.
     with_changes: go on although the recipe or the data differ, and record the changes.
+    moved: {former place of a file or folder: its place now}, of those that the recipes of runs name
+        with whose weights the policy begins.
     """
     with claim(folder, resume=resume), library_errors_in_one_line():
         fabric = launch(recipe)
         start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
         with StopSignal() as stop:
-            run = set_up(fabric, recipe, folder, start, stop, writes=True)
+            run = set_up(fabric, recipe, folder, start, stop, writes=True, moved=moved)
             with _watched(run, start.step), compilation_explained():
                 done = fit(run, start.step)
     for line in _outcome(run, done):
@@ -156,17 +165,25 @@ def _cluster_advice() -> str:
 
 
 def set_up(
-    fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: StopSignal, *, writes: bool
+    fabric: Fabric,
+    recipe: Recipe,
+    folder: Path,
+    start: Start,
+    stop: StopSignal,
+    *,
+    writes: bool,
+    moved: Mapping[str, str] | None = None,
 ) -> Run:
     """Open the data, build the policy and its optimiser, and load the checkpoint to go on from.
 
     writes: False writes nothing into `folder`, for a dry run.
+    moved: as for `train`.
     """
     given, recipe = recipe, start.recipe
     config = recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
-    policy = _build_policy(recipe, data, resumed_run=folder if start.checkpoint else None)
+    policy = _build_policy(recipe, data, folder if start.checkpoint else None, moved)
     frozen = weights_to_keep(policy, recipe)  # now, since Fabric may cast the policy to bfloat16
     compiled = compile_blocks(policy, fabric.device) if config.compile else {}
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
@@ -265,7 +282,9 @@ def _remarks(
     ]
 
 
-def _build_policy(recipe: Recipe, data: TrainingData, *, resumed_run: Path | None) -> Policy:
+def _build_policy(
+    recipe: Recipe, data: TrainingData, resumed_run: Path | None, moved: Mapping[str, str] | None
+) -> Policy:
     """Return the policy that the recipe describes, built for the recipe's data.
 
     Raises ConfigError if a store lacks a camera and the vision encoder mixes the tokens of cameras.
@@ -278,6 +297,7 @@ def _build_policy(recipe: Recipe, data: TrainingData, *, resumed_run: Path | Non
         features=data.feature_specs,
         embodiments=data.embodiments,
         resumed_run=resumed_run,
+        moved=moved,
     )
     cameras_are_lacking = not data.info.cameras.keys().isdisjoint(data.training.lacking)
     if cameras_are_lacking and not policy.vision_encoder.separates_cameras:

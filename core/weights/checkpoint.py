@@ -243,6 +243,16 @@ def _load_averages(
     model.load_state_dict(weights, strict=False)
 
 
+def load_training_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Replace averages in a model by the weights that training went on with, if both were saved.
+
+    model: a model that holds the checkpoint's weights already.
+    """
+    path = checkpoint.folder / "training.safetensors"
+    if path.exists():
+        model.load_state_dict(_read(path), strict=False)
+
+
 def load_carried(checkpoint: Checkpoint, initial: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Load the carried state of the policy head (R ...).
 

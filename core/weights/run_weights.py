@@ -17,8 +17,9 @@ from core.weights.pretrained import (
     strip_prefix,
 )
 
-# builds the policy of a run as it acts with a checkpoint's weights, adapters merged into them
-Restore = Callable[[Path, Checkpoint], nn.Module]
+# Builds the policy of a run with a checkpoint's weights, adapters merged into them; the last
+# argument says whether with their averages, if the run kept averages.
+Restore = Callable[[Path, Checkpoint, bool], nn.Module]
 
 
 def is_run(source: str) -> bool:
@@ -57,6 +58,7 @@ class RunWeights:
     restore: builds the run's policy, for weights that the checkpoint itself does not hold.
     which: the checkpoint, if `source` is the folder of the run.
     averages: whether to take the averages of the weights, if the run kept averages.
+    key: the key of the recipe that names the source, for messages.
     """
 
     def __init__(
@@ -66,17 +68,19 @@ class RunWeights:
         which: Literal["last", "best"] | int = "last",
         *,
         averages: bool = True,
+        key: str = "pretrained",
     ) -> None:
         self.run = source.parent.parent if _is_checkpoint(source) else source
         self._source, self._which = source, which
         self._restore, self._averages = restore, averages
+        self._key = key
 
     def load(self, modules: Mapping[str, nn.Module]) -> None:
         """Fill modules of a policy; all names and shapes must be as the modules expect.
 
         modules: {name of a module in the policy, "backbone" for example: the module to fill}.
 
-        Raises ConfigError if the run has no checkpoint, or if a name or shape does not fit.
+        Raises ConfigError if there is no run or no checkpoint, or if a name or shape does not fit.
         Raises CheckpointError if a checkpoint is damaged.
         """
         expected = {
@@ -115,10 +119,15 @@ class RunWeights:
         available = checkpoints(self.run)
         if not available:
             raise ConfigError(
-                f"pretrained: the run '{self.run}' has no checkpoint; let it train until it has "
+                f"{self._key}: the run '{self.run}' has no checkpoint; let it train until it has "
                 "saved one, or name another source"
             )
         if self._source != self.run:
+            if self._which != "last":
+                raise ConfigError(
+                    f"start.checkpoint: {self._which!r} is asked for, and start.run names one "
+                    f"checkpoint, '{self._source}'; name the run's folder, or drop start.checkpoint"
+                )
             return next(c for c in available if c.folder.name == self._source.name)
         return choose_checkpoint(self.run, self._which)
 
@@ -126,10 +135,15 @@ class RunWeights:
     def recipe(self) -> dict[str, Any]:
         """The run's recipe, {section: {key: value}}, with every default and absolute paths."""
         path = self.run / "recipe.toml"
+        if not path.is_file():
+            raise ConfigError(
+                f"{self._key}: there is no run in '{self.run}'; name the folder of a run, with "
+                "recipe.toml and checkpoints"
+            )
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"pretrained: cannot read '{path}': {error}") from None
+            raise ConfigError(f"{self._key}: cannot read '{path}': {error}") from None
 
     def _holds(self, name: str) -> bool:
         """Whether the checkpoint itself holds all weights of a module, without adapters."""
@@ -144,13 +158,24 @@ class RunWeights:
     def _saved(self) -> Mapping[str, Tensor]:
         """The tensors in the checkpoint, {name in the policy: tensor}."""
         folder = self.checkpoint.folder
-        saved = Pretrained(str(folder)).tensors  # a checkpoint has the layout of published weights
+        saved = self._open(folder)  # a checkpoint has the layout of published weights
         weights = folder / "training.safetensors"
         if self._averages or not weights.exists():
             return saved
-        return {**saved, **Pretrained(str(weights)).tensors}
+        return {**saved, **self._open(weights)}
+
+    def _open(self, path: Path) -> Mapping[str, Tensor]:
+        try:
+            return Pretrained(str(path)).tensors
+        except ConfigError as error:
+            reason = str(error).removeprefix("pretrained: ")
+            raise ConfigError(f"{self._key}: {reason}") from None
 
     @cached_property
     def _policy(self) -> nn.Module:
-        """The run's policy as it acts with the checkpoint's weights, adapters merged."""
-        return self._restore(self.run, self.checkpoint)
+        """The run's policy with the checkpoint's weights, adapters merged."""
+        try:
+            return self._restore(self.run, self.checkpoint, self._averages)
+        except ConfigError as error:
+            where = f"{self._key}: the policy of '{self.run}'"
+            raise ConfigError([f"{where}: {line}" for line in error.mistakes]) from None

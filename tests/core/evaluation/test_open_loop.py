@@ -1,6 +1,7 @@
 """A checkpoint on any store: its errors, and why a store does not fit."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +34,27 @@ def written_again(
 
 @pytest.fixture
 def other_store(load: Load, tmp_path: Path) -> EpisodeStore:
-    """The demonstrations at another place, as if somebody else had made them."""
+    """Demonstrations with smaller actions, as if somebody else had made them."""
     source = EpisodeStore(load().data.path)  # type: ignore[arg-type]
-    return written_again(source, tmp_path / "other.zarr", source.info, lambda episode: episode)
+    factor = np.array([0.75, 0.75, 1.0], np.float32)
+    return written_again(
+        source,
+        tmp_path / "other.zarr",
+        source.info,
+        lambda episode: replace(episode, actions=episode.actions * factor),
+    )
+
+
+def test_the_training_data_are_recognised_wherever_they_are(
+    trained: Path, load: Load, tmp_path: Path
+) -> None:
+    """Only held-out episodes are measured then, without a word about the move."""
+    recipe = load()
+    at_its_place = validate_on_store(trained, recipe, recipe.data.path)  # type: ignore[arg-type]
+    shutil.copytree(str(recipe.data.path), tmp_path / "elsewhere.zarr")
+    elsewhere = validate_on_store(trained, recipe, tmp_path / "elsewhere.zarr")
+    assert elsewhere.held_out
+    assert elsewhere.total == at_its_place.total
 
 
 def test_errors_are_those_of_a_plain_loop(

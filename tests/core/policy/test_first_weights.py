@@ -14,6 +14,7 @@ from core.errors import ConfigError
 from core.loading.training_data import action_spec
 from core.policy.assembly import build_policy, restore_policy
 from core.policy.first_weights import KEPT, keep_frozen_weights, weights_to_keep
+from core.policy.lora import merge_adapters
 from core.policy.policy import Policy
 from core.recipe.places import find_places
 from core.recipe.recipe import Recipe, load_recipe
@@ -71,18 +72,24 @@ def normalizers(info) -> tuple[Normalizer, ProprioNormalizer]:
     )
 
 
-def build(recipe: Recipe, info=None) -> Policy:
+def build(recipe: Recipe, info=None, moved=None) -> Policy:
     info = info or make_info()
     return build_policy(
         recipe,
         {name: (3, camera.height, camera.width) for name, camera in info.cameras.items()},
         action_spec(normalizers(info)[0], recipe.data.window, recipe.action.horizon),
         len(info.proprio),
+        moved=moved,
     )
 
 
-def saved_run(folder: Path, recipe: Recipe, info=None, step: int = 5) -> Policy:
-    """Write a run of one checkpoint, and return its policy, whose weights no other one has."""
+def saved_run(
+    folder: Path, recipe: Recipe, info=None, step: int = 5, averages: float | None = None
+) -> Policy:
+    """Write a run of one checkpoint, and return its policy, whose weights no other one has.
+
+    averages: the value of all averages of its weights; None if it keeps none.
+    """
     info = info or make_info()
     torch.manual_seed(step)
     policy = build(recipe, info)
@@ -101,7 +108,9 @@ def saved_run(folder: Path, recipe: Recipe, info=None, step: int = 5) -> Policy:
         "fps": info.fps,
     }
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
-    save_checkpoint(folder, policy, optimizer, state, 9, policy.frozen_weights)
+    trained = [(name, x) for name, x in policy.named_parameters() if x.requires_grad]
+    means = {} if averages is None else {n: torch.full_like(x, averages) for n, x in trained}
+    save_checkpoint(folder, policy, optimizer, state, 9, policy.frozen_weights, means)
     (folder / "recipe.toml").write_text(recipe.as_toml())
     return policy
 
@@ -362,3 +371,60 @@ def test_a_frozen_part_without_weights_needs_no_source(tmp_path):
     (tmp_path / "first").rename(tmp_path / "gone")
     restored = restore_policy(recipe, choose_checkpoint(tmp_path / "second", "last"))
     assert equal_names(policy, restored) == set(policy.state_dict())
+
+
+@pytest.mark.parametrize("keys", ['train = "lora"', 'freeze = ["blocks.0"]'])
+def test_the_weights_that_trained_are_taken_of_every_part_if_averages_are_not_wanted(
+    tmp_path, keys
+):
+    import_library("peft", extra="lora")
+    saved_run(tmp_path / "first", load(tmp_path / "a"))
+    part = "depth = 2", f'depth = 2\npretrained = "{tmp_path / "first"}"\n{keys}'
+    policy = saved_run(tmp_path / "second", load(tmp_path / "b", part), step=6, averages=0.0)
+    without = build(load(tmp_path / "c", start(tmp_path / "second", keys="averages = false")))
+    averaged = build(load(tmp_path / "d", start(tmp_path / "second")))
+    merge_adapters(policy.backbone)
+    for part_of in ("backbone", "policy_head"):
+        expected, own = (p.get_submodule(part_of).state_dict() for p in (policy, without))
+        for name, x in expected.items():
+            torch.testing.assert_close(own[name], x, msg=f"{part_of}.{name}")
+    assert not averaged.policy_head.lstm.weight_ih_l0.any()
+
+
+def test_one_checkpoint_is_named_once(tmp_path):
+    recipe = load(tmp_path / "a")
+    first, _ = (saved_run(tmp_path / "run", recipe, step=step) for step in (2, 4))
+    folder = tmp_path / "run" / "checkpoints" / "step_00000002"
+    with pytest.raises(ConfigError, match=r"start\.checkpoint: 4 is asked for, and start\.run"):
+        build(load(tmp_path / "b", start(folder, keys="checkpoint = 4")))
+    started = build(load(tmp_path / "b", start(folder)))
+    assert equal_names(first, started) == set(first.state_dict())
+
+
+def test_messages_name_the_key_and_what_is_missing(tmp_path):
+    with pytest.raises(ConfigError, match=rf"^start\.run: there is no run in '{tmp_path}/nope'"):
+        build(load(tmp_path / "b", start(tmp_path / "nope")))
+    saved_run(tmp_path / "run", load(tmp_path / "a"))
+    model = tmp_path / "run" / "checkpoints" / "step_00000005" / "model.safetensors"
+    model.write_bytes(b"torn")
+    with pytest.raises(ConfigError, match=r"^start\.run: "):
+        build(load(tmp_path / "b", start(tmp_path / "run")))
+
+
+def test_a_run_whose_published_weights_have_moved_starts_another_one(tmp_path):
+    """The advice of the message is followed; the message says of which run it speaks."""
+    one_camera = make_info(("front",))
+    published = build(load(tmp_path / "a"), one_camera).vision_encoder.model.state_dict()
+    save_file(published, tmp_path / "vit.safetensors")
+    frozen = "depth = 1", f'depth = 1\ntrain = false\npretrained = "{tmp_path}/vit.safetensors"'
+    source = saved_run(tmp_path / "run", load(tmp_path / "b", frozen), one_camera)
+    (tmp_path / "vit.safetensors").rename(tmp_path / "moved.safetensors")
+    recipe = load(tmp_path / "c", start(tmp_path / "run"))
+    with pytest.raises(ConfigError) as caught:
+        build(recipe, one_camera)
+    where = f"start.run: the policy of '{tmp_path / 'run'}': "
+    assert all(line.startswith(where) for line in caught.value.mistakes)
+    assert "--moved OLD=NEW" in caught.value.mistakes[-1]
+    moved = {f"{tmp_path}/vit.safetensors": f"{tmp_path}/moved.safetensors"}
+    started = build(recipe, one_camera, moved)
+    assert equal_names(source, started) == set(source.state_dict())

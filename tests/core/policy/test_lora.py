@@ -6,7 +6,7 @@ import torch
 from core.contracts.batch import TokenGroup, TokenSequence
 from core.contracts.tokens import full_mask
 from core.errors import ConfigError
-from core.policy.lora import add_adapters, has_adapters, merge_adapters
+from core.policy.lora import add_adapters, has_adapters, merge_adapters, rank_and_alpha
 from core.registry.part_settings import PartSettings
 from plugins.backbones.transformer import Transformer, TransformerConfig
 from plugins.text.sentencepiece import SentencePieceConfig, SentencePieceEncoder
@@ -97,3 +97,10 @@ def test_a_part_without_linear_layers_is_refused():
     part = SentencePieceEncoder(SentencePieceConfig(width=16))
     with pytest.raises(ConfigError, match="this part has none"):
         add_adapters(part, LORA, "text_encoder")
+
+
+def test_alpha_is_what_the_recipe_says():
+    """Computing it from the scale would round it: 0.9 / 6 * 6 is not 0.9."""
+    settings = PartSettings(train="lora", lora_rank=6, lora_alpha=0.9)
+    assert rank_and_alpha(settings) == (6, 0.9)
+    assert rank_and_alpha(PartSettings(train="lora", lora_rank=4)) == (4, 8)

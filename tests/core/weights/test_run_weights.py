@@ -26,7 +26,7 @@ class Parts(nn.Module):
         weights.load({"backbone": self.backbone, "projections.vision": vision})
 
 
-def restore(run, checkpoint):
+def restore(run, checkpoint, averages):
     raise AssertionError("the checkpoint holds all weights itself")
 
 
