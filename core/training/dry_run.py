@@ -57,9 +57,9 @@ def dry_run(
     Raises what `train` raises before its first checkpoint.
     """
     fabric = launch(recipe)
-    start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
+    start = find_start(recipe, folder, resume=resume, with_changes=with_changes, moved=moved)
     with StopAfterSteps() as stop:
-        run = set_up(fabric, recipe, folder, start, stop, writes=False, moved=moved)
+        run = set_up(fabric, recipe, folder, start, stop, writes=False)
         try:
             with compilation_explained():
                 done = fit(run, start.step)

@@ -8,8 +8,10 @@ from typing import Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from core.errors import CheckpointError, ConfigError
+from core.policy.first_weights import KEPT, keep_frozen_weights
 from core.recipe.differences import differences
 from core.recipe.packages import write_origins
 from core.recipe.places import keep_files, use_copies
@@ -36,6 +38,8 @@ class Start:
     with_changes: whether the recipe and the data may differ from those of the run so far.
     changes: {key of the recipe: (its former value, its new value)}, which affect the weights.
     continuations: the earlier changes of the run.
+    moved: {former place of a file or folder: its place now}, of those that the recipes of runs name
+        with whose weights the policy begins.
     """
 
     recipe: Recipe
@@ -43,6 +47,7 @@ class Start:
     with_changes: bool
     changes: Mapping[str, tuple[Any, Any]]
     continuations: tuple[Continuation, ...]
+    moved: Mapping[str, str] | None = None
 
     @property
     def step(self) -> int:
@@ -83,8 +88,17 @@ def claim(folder: Path, *, resume: bool) -> AbstractContextManager[None]:
     return locked(folder) if is_first else nullcontext()
 
 
-def find_start(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool) -> Start:
+def find_start(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    with_changes: bool,
+    moved: Mapping[str, str] | None = None,
+) -> Start:
     """Return where training begins in a folder.
+
+    moved: as `Start` has it.
 
     Raises CheckpointError if `resume` is false and the folder holds a run. Raises ConfigError, with
     all differences, if `with_changes` is false and the run was started with another recipe.
@@ -96,7 +110,7 @@ def find_start(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool
                 f"{folder}: holds a run already, at step {newest.step}: continue it with --resume, "
                 "or name another folder with --output"
             )
-        return Start(recipe, None, with_changes=False, changes={}, continuations=())
+        return Start(recipe, None, with_changes=False, changes={}, continuations=(), moved=moved)
     # load the file as a recipe: a key that did not exist when the run started then gets its default
     former = load_recipe(folder / "recipe.toml", [], load_plugins())
     own = use_copies(recipe, folder)
@@ -112,7 +126,7 @@ def find_start(recipe: Recipe, folder: Path, *, resume: bool, with_changes: bool
             f"train.steps: the run in {folder} has done {newest.step} steps, and the recipe asks "
             f"for {recipe.train.steps}; ask for more"
         )
-    return Start(own, newest, with_changes, changes, tuple(read_continuations(folder)))
+    return Start(own, newest, with_changes, changes, tuple(read_continuations(folder)), moved)
 
 
 def record_start(
@@ -121,10 +135,12 @@ def record_start(
     folder: Path,
     start: Start,
     continuations: Sequence[Continuation],
+    frozen: Mapping[str, Tensor],
 ) -> None:
     """Write recipe.toml and packages.json, and record what has changed in the run so far.
 
     recipe: the recipe as it was given, with its own files.
+    frozen: the weights of which the run keeps a copy, as `weights_to_keep` returns them.
     """
     fabric.barrier()  # until all processes have read the former recipe
     if fabric.is_global_zero:
@@ -135,6 +151,7 @@ def record_start(
             aside.write_text(recipe.as_toml(), encoding="utf-8")
         write_origins(folder, recipe)
         keep_files(recipe, start.recipe, folder)
+        keep_frozen_weights(frozen, folder / KEPT, resumed=start.checkpoint is not None)
 
 
 def describe_change(change: Continuation) -> Iterator[str]:

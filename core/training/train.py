@@ -20,7 +20,7 @@ from core.loading.instructions import TokensOf, doubtful_tokens, tokenize_instru
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
-from core.policy.first_weights import KEPT, keep_frozen_weights, weights_to_keep
+from core.policy.first_weights import weights_to_keep
 from core.policy.initial_weights import assumptions_of, describe_initial_weights
 from core.policy.policy import Policy
 from core.recipe.packages import changed_packages
@@ -70,9 +70,9 @@ def train(
     """
     with claim(folder, resume=resume), library_errors_in_one_line():
         fabric = launch(recipe)
-        start = find_start(recipe, folder, resume=resume, with_changes=with_changes)
+        start = find_start(recipe, folder, resume=resume, with_changes=with_changes, moved=moved)
         with StopSignal() as stop:
-            run = set_up(fabric, recipe, folder, start, stop, writes=True, moved=moved)
+            run = set_up(fabric, recipe, folder, start, stop, writes=True)
             with _watched(run, start.step), compilation_explained():
                 done = fit(run, start.step)
     for line in _outcome(run, done):
@@ -165,25 +165,17 @@ def _cluster_advice() -> str:
 
 
 def set_up(
-    fabric: Fabric,
-    recipe: Recipe,
-    folder: Path,
-    start: Start,
-    stop: StopSignal,
-    *,
-    writes: bool,
-    moved: Mapping[str, str] | None = None,
+    fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: StopSignal, *, writes: bool
 ) -> Run:
     """Open the data, build the policy and its optimiser, and load the checkpoint to go on from.
 
     writes: False writes nothing into `folder`, for a dry run.
-    moved: as for `train`.
     """
     given, recipe = recipe, start.recipe
     config = recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
-    policy = _build_policy(recipe, data, folder if start.checkpoint else None, moved)
+    policy = _build_policy(start, data, folder)
     frozen = weights_to_keep(policy, recipe)  # now, since Fabric may cast the policy to bfloat16
     compiled = compile_blocks(policy, fabric.device) if config.compile else {}
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
@@ -201,9 +193,7 @@ def set_up(
         restore(start.checkpoint, change, policy, optimizer, averages, recipe)
     lines = _remarks(start, data, policy, tokens, unreached, folder)
     if writes:
-        record_start(fabric, given, folder, start, continuations)
-        if fabric.is_global_zero:
-            keep_frozen_weights(frozen, folder / KEPT, resumed=start.checkpoint is not None)
+        record_start(fabric, given, folder, start, continuations, frozen)
     if comparable := comparable_from(continuations):
         inference["comparable_from"] = comparable
     console = Console(quiet=not fabric.is_global_zero)
@@ -282,13 +272,12 @@ def _remarks(
     ]
 
 
-def _build_policy(
-    recipe: Recipe, data: TrainingData, resumed_run: Path | None, moved: Mapping[str, str] | None
-) -> Policy:
+def _build_policy(start: Start, data: TrainingData, folder: Path) -> Policy:
     """Return the policy that the recipe describes, built for the recipe's data.
 
     Raises ConfigError if a store lacks a camera and the vision encoder mixes the tokens of cameras.
     """
+    recipe = start.recipe
     policy = build_policy(
         recipe,
         data.image_shapes,
@@ -296,8 +285,8 @@ def _build_policy(
         data.proprio_dim,
         features=data.feature_specs,
         embodiments=data.embodiments,
-        resumed_run=resumed_run,
-        moved=moved,
+        resumed_run=folder if start.checkpoint else None,
+        moved=start.moved,
     )
     cameras_are_lacking = not data.info.cameras.keys().isdisjoint(data.training.lacking)
     if cameras_are_lacking and not policy.vision_encoder.separates_cameras:
