@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from core.contracts.abilities import Adaptable, Loadable
 from core.errors import CheckpointError, ConfigError, did_you_mean
+from core.policy.adapter_names import name_without_adapters
 from core.policy.policy import Policy
 from core.recipe.recipe import Part, Recipe
 from core.registry.components import KEYS_OF_EVERY_PART
@@ -18,8 +19,6 @@ from core.weights.run_weights import Restore, RunWeights, is_run
 
 # the file in a run's folder that holds its frozen weights from another run
 KEPT = "frozen.safetensors"
-# the name of a weight beside adapters has this word, which it lacks before adapters are added
-BASE_LAYER = ".base_layer"
 
 
 def parts_and_heads(recipe: Recipe) -> Iterator[tuple[str, str, Part]]:
@@ -112,7 +111,7 @@ def weights_to_keep(policy: Policy, recipe: Recipe) -> dict[str, Tensor]:
         part = name.partition(".")[0]
         is_kept = recipe.train.keep_frozen or comes_from_run(recipe, part)
         if is_kept and parts[part].settings.quantize is None:
-            tensors[name.replace(BASE_LAYER, "")] = state[name].detach()
+            tensors[name_without_adapters(name)] = state[name].detach()
     return tensors
 
 

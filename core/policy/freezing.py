@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from core.errors import ConfigError, did_you_mean
+from core.policy.adapter_names import is_adapter, name_without_adapters
 
 
 def match_weights(part: nn.Module, patterns: Sequence[str], key: str) -> list[nn.Parameter]:
@@ -23,9 +24,9 @@ def match_weights(part: nn.Module, patterns: Sequence[str], key: str) -> list[nn
     Raises ConfigError for a pattern that matches no weight.
     """
     weights = {
-        name.replace(".base_layer.", "."): weight  # in a layer with an adapter
+        name_without_adapters(name): weight
         for name, weight in part.named_parameters()
-        if ".lora_" not in name
+        if not is_adapter(name)
     }
     matches: dict[str, nn.Parameter] = {}
     for pattern in patterns:

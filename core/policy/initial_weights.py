@@ -8,6 +8,7 @@ from torch import nn
 
 from core.contracts.abilities import HasAssumptions, Loadable
 from core.errors import ConfigError
+from core.policy.adapter_names import name_without_adapters
 from core.policy.first_weights import comes_from_run
 from core.policy.policy import Policy
 from core.recipe.recipe import PARTS, Part, Recipe
@@ -51,7 +52,7 @@ def check_extra_parameters(policy: Policy, recipe: Recipe) -> None:
         module: nn.Module = getattr(policy, kind)
         extra = getattr(module, "extra_parameters", ())
         trains = {
-            name.replace(".base_layer.", "."): weight.requires_grad  # in a layer with an adapter
+            name_without_adapters(name): weight.requires_grad
             for name, weight in module.named_parameters()
         }
         resting = [name for name in extra if not trains[name]]

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from core.errors import ConfigError
+from core.policy.adapter_names import is_adapter
 from core.policy.freezing import match_weights
 from core.registry.part_settings import PartSettings
 from core.system.torchvision import import_library
@@ -61,7 +62,7 @@ def merge_adapters(part: nn.Module) -> None:
 
 def has_adapters(part: nn.Module) -> bool:
     """Whether a part has adapters."""
-    return any(".lora_" in name for name, _ in part.named_parameters())
+    return any(is_adapter(name) for name, _ in part.named_parameters())
 
 
 def _find_targets(part: nn.Module, last_words: tuple[str, ...] | None, where: str) -> list[str]:

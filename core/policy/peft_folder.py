@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from core.contracts.abilities import Publishable
 from core.errors import ConfigError
+from core.policy.adapter_names import is_adapter, name_without_adapters
 from core.policy.freezing import match_weights
 from core.policy.lora import has_adapters, rank_and_alpha
 from core.policy.policy import Policy
@@ -51,11 +52,11 @@ def export_adapters(policy: Policy, recipe: Recipe, out: Path) -> None:
         part, settings = getattr(policy, kind), recipe.parts[kind].settings
         trained = _trained(part, settings, kind)
         tensors |= trained
-        layers = {_layer(name) for name in trained if ".lora_" in name}
+        layers = {_layer(name) for name in trained if is_adapter(name)}
         rank, alpha = rank_and_alpha(settings)
         ranks |= dict.fromkeys(layers, rank)
         alphas |= dict.fromkeys(layers, alpha)
-        others |= {name.rpartition(".")[0] for name in trained if ".lora_" not in name}
+        others |= {name.rpartition(".")[0] for name in trained if not is_adapter(name)}
     if not ranks:
         raise ConfigError('export: --adapters, and no part of the model has train = "lora"')
     peft = import_library("peft", extra="lora")
@@ -89,12 +90,12 @@ def load_adapters(part: nn.Module, settings: PartSettings, where: str) -> None:
     key = f"{where}.lora_pretrained"
     config, tensors = _read(folder, key)
     expected = _trained(part, settings, where)
-    names = {name.replace(".base_layer.", ".") for name in _published(part, where)}
+    names = {name_without_adapters(name) for name in _published(part, where)}
     layers = {name.rpartition(".")[0] for name in names}
     given = {
         name: tensor
         for name, tensor in tensors.items()
-        if name in names or (".lora_" in name and _layer(name) in layers)
+        if name in names or (is_adapter(name) and _layer(name) in layers)
     }
     if misfits := find_misfits(expected, given):
         raise ConfigError(
@@ -136,9 +137,9 @@ def _trained(part: nn.Module, settings: PartSettings, where: str) -> dict[str, T
     trained = {
         name.replace(".default.", "."): tensor
         for name, tensor in _published(part, where).items()
-        if ".lora_" in name or tensor.data_ptr() in addresses
+        if is_adapter(name) or tensor.data_ptr() in addresses
     }
-    if own := [name for name in trained if ".base_layer." in name]:
+    if own := [name for name in trained if name != name_without_adapters(name)]:
         raise ConfigError(
             f"{where}.lora_train: {own[0]} is a weight of a layer with an adapter, and peft's "
             "layout has no place for both; drop it from lora_targets or from lora_train"

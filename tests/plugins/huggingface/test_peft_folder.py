@@ -109,7 +109,7 @@ def test_adapters_that_peft_itself_wrote_are_read(folder_of, tmp_path):
         (["backbone.lora_rank=8"], r"misshapen: .*; choose lora_rank, .*\(rank 4\)|choose lora_r"),
         (
             ["backbone.lora_alpha=5"],
-            "are scaled by 8.0 / 4; set lora_alpha = 8.0",
+            "are scaled by 8 / 4; set lora_alpha = 8",
         ),
         (["backbone.lora_train=['layers.0.*norm*']"], "unexpected: .*norm"),
         (["backbone.lora_targets=['q_proj']"], "unexpected: "),
