@@ -5,8 +5,8 @@ together.
 """
 
 import math
-from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,12 @@ class Run:
         if self.skipping.total:
             skipping = {"total": self.skipping.total, "in_a_row": self.skipping.in_a_row}
             counts["skipped"] = skipping
-        if self.early_stopping.patience and math.isfinite(self.early_stopping.best):
-            stopping = {"best": self.early_stopping.best, "since": self.early_stopping.since}
-            counts["early_stopping"] = stopping
+        if self.early_stopping.patience:
+            best = self.early_stopping.best
+            counts["early_stopping"] = {
+                "best": best if math.isfinite(best) else None,  # JSON has no infinity
+                "since": self.early_stopping.since,
+            }
         return counts
 
     def close(self, outcome: Outcome) -> None:
@@ -152,10 +155,11 @@ def fit(run: Run, first: int) -> int:
             )
             losses_of_step = [losses for losses, _ in micro_batches]
             with joint_table:
-                if run.skipping.allows_update(losses_of_step, gradient_norm, run.carried):
+                is_made = run.skipping.allows_update(losses_of_step, gradient_norm, run.carried)
+                if is_made or run.skipping.scales_loss:  # the loss scaler must see every step
                     optimizer.step()
             optimizer.zero_grad()
-            if run.averages is not None:
+            if run.averages is not None and is_made:
                 run.averages.update(step)
             # --------------------------------------------------------------------------------------
             values = run.readings.record(step, micro_batches, gradient_norm, learning_rate_factor)
@@ -176,10 +180,13 @@ def after_step(run: Run, step: int) -> None:
         _report_losses(run)
     run.newest_validation = None
     if run.validation is not None and (is_last or step % config.validate_every == 0):
-        run.newest_validation = _validate_or_save(run, run.validation, step)
-        run.early_stopping.note(run.newest_validation.selection_error)
-        if run.early_stopping.is_due:
-            _write(run, step, {"stopped_early": 1.0})
+        with _saved_if_it_fails(run, step):
+            run.newest_validation = _validate(run, run.validation, step)
+            run.early_stopping.note(run.newest_validation.selection_error)
+            if run.early_stopping.is_due:
+                _write(run, step, {"stopped_early": 1.0})
+            metrics = run.newest_validation.metrics()
+            _write(run, step, run.callbacks.after_validation(step, metrics))
     if is_last or step % config.checkpoint_every == 0:
         _save(run, step)
 
@@ -227,13 +234,14 @@ def _report_losses(run: Run) -> None:
     _write(run, newest_step, timings)
 
 
-def _validate_or_save(run: Run, held_out: Loader, step: int) -> Validation:
-    """Validate the policy; if that fails, save the weights first, since they are good.
+@contextmanager
+def _saved_if_it_fails(run: Run, step: int) -> Iterator[None]:
+    """Save the weights if the `with` block fails, since they are good.
 
     If there are several processes, the others would wait for this one, so nothing is saved.
     """
     try:
-        return _validate(run, held_out, step)
+        yield
     except Exception:
         if run.fabric.world_size == 1:
             _save(run, step)
@@ -247,13 +255,7 @@ def _validate(run: Run, held_out: Loader, step: int) -> Validation:
     carries = run.recipe.data.sampling == "episodes"
     with run.averages.in_place_of_weights() if run.averages else nullcontext():
         validation = validate(fabric, run.policy, batches, run.task_of, run.action_dim, carries)
-    metrics = {"validation/error": validation.error, "validation/constant": validation.constant}
-    if validation.head_error is not None:
-        metrics["validation/own"] = validation.head_error
-    for task, error in validation.by_task.items():
-        metrics[f"validation/error/{task}"] = error
-    _write(run, step, metrics)
-    _write(run, step, run.callbacks.after_validation(step, metrics))
+    _write(run, step, validation.metrics())
     line = f"step {step}: {validation}"
     if not math.isfinite(validation.selection_error):
         head = run.policy.boundary.name("policy_head")
@@ -290,7 +292,9 @@ def _save(run: Run, step: int) -> None:
         run.averages.by_name() if run.averages else {},
         carried,
     )
-    _write(run, step, run.callbacks.after_checkpoint(step, run.last_checkpoint))
+    if figures := run.callbacks.after_checkpoint(step, run.last_checkpoint):
+        _write(run, step, figures)
+        run.metrics.flush()  # a run that goes on from here does not call the callbacks again
 
 
 def _write(run: Run, step: int, values: Mapping[str, float]) -> None:

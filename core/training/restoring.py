@@ -3,6 +3,7 @@
 docs/training.md says what becomes of each piece of a run's state in a continuation with changes.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,7 +90,8 @@ def early_stopping(
     former = checkpoint.state.get("early_stopping") if checkpoint else None
     if former is None or (change and not change.keeps_errors_comparable):
         return EarlyStopping(patience)
-    return EarlyStopping(patience, former["best"], 0 if change else former["since"])
+    best = math.inf if former["best"] is None else former["best"]
+    return EarlyStopping(patience, best, 0 if change else former["since"])
 
 
 def skipping(

@@ -56,7 +56,7 @@ class Skipping:
         gradient_norm: Tensor | None,
         carried: list[State | None],
     ) -> bool:
-        """Return whether the optimiser may make its step; all processes get the same answer.
+        """Return whether all values of a step are finite; all processes get the same answer.
 
         With "skip", this waits for the device. If a value is not finite, what the forward pass has
         changed is as before, and rows of `carried` that are not finite begin afresh.
@@ -75,8 +75,7 @@ class Skipping:
         for buffer, before in self._statistics:
             buffer.copy_(before)
         carried[:] = [_finite_rows(self.policy.policy_head, state) for state in carried]
-        # the loss scaler finds the same values, and it must see every step
-        return self.scales_loss
+        return False
 
     def is_skipped(self, values: Mapping[str, float]) -> bool:
         """Return whether a step was skipped, from its values, averaged over all processes."""

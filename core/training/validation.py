@@ -49,6 +49,15 @@ class Validation:
         """How far `error` lies below `constant`, as a fraction of `constant`."""
         return 1.0 - self.error / self.constant if self.constant else 0.0
 
+    def metrics(self) -> dict[str, float]:
+        """Return {key in metrics.jsonl: error}."""
+        metrics = {"validation/error": self.error, "validation/constant": self.constant}
+        if self.head_error is not None:
+            metrics["validation/own"] = self.head_error
+        for task, error in self.by_task.items():
+            metrics[f"validation/error/{task}"] = error
+        return metrics
+
     def __str__(self) -> str:
         side = "below" if self.improvement > 0 else "above"
         line = (

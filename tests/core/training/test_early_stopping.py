@@ -67,6 +67,16 @@ def test_a_run_stops_early_resumes_and_goes_on(recipe_file, tmp_path, errors, ca
     assert "finished at step 6 of 6" in capsys.readouterr().out
 
 
+def test_validations_that_are_not_finite_still_count_after_resuming(recipe_file, tmp_path, errors):
+    errors.update({1: math.nan, 2: math.nan, 3: math.nan})
+    folder, settings = tmp_path / "run", (*EVERY_STEP, "train.patience=3")
+    assert train(recipe_file, folder, *settings) == 0
+    for checkpoint in checkpoints(folder)[2:]:
+        shutil.rmtree(checkpoint.folder)  # as if it had been killed before
+    assert train(recipe_file, folder, *settings, resume=True) == 0
+    assert checkpoints(folder)[-1].step == 3
+
+
 def test_the_best_checkpoint_is_compared_with_the_held_out_episodes(
     recipe_file, tmp_path, errors, monkeypatch
 ):

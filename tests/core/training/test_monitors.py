@@ -127,6 +127,47 @@ def test_a_callback_that_fails_ends_the_run_with_the_plugins_name(load, tmp_path
     assert train_module.train(load(), tmp_path / "run", resume=True) == 0
 
 
+def test_a_callback_that_fails_after_a_validation_costs_neither_it_nor_the_weights(
+    load, tmp_path, monkeypatch
+):
+    from core.training import train as train_module
+
+    class Failing(Recorder):
+        def after_validation(self, step, metrics):
+            raise ZeroDivisionError("division by zero")
+
+    settings = ("train.checkpoint_every=6", "train.patience=2", "train.validate_every=6")
+    recipe = load(*settings, "train.steps=12")
+    mine = Callbacks({"mine": ("'mine' of plugin x", Failing(None))})
+    start = Callbacks.start
+    monkeypatch.setattr(Callbacks, "start", lambda *_: mine)
+    with pytest.raises(TrainingError, match="failed in after_validation at step 6"):
+        train_module.train(recipe, tmp_path / "run", resume=False)
+    (saved,) = checkpoints(tmp_path / "run")
+    assert saved.step == 6
+    assert saved.error == metrics(tmp_path / "run")[6]["validation/error"]
+    assert saved.state["early_stopping"] == {"best": saved.error, "since": 0}
+    monkeypatch.setattr(Callbacks, "start", start)
+    assert train_module.train(recipe, tmp_path / "run", resume=True) == 0
+
+
+def test_figures_of_a_checkpoint_are_written_at_once(load, tmp_path, monkeypatch):
+    from core.training import train as train_module
+
+    class Measuring(Callback):
+        def after_checkpoint(self, step, folder):
+            return {"weights": 1.0}
+
+        def after_step(self, step, values):
+            if step == 3:
+                assert metrics(tmp_path / "run")[2]["callback/mine/weights"] == 1.0
+
+    mine = Callbacks({"mine": ("'mine' of plugin x", Measuring())})
+    monkeypatch.setattr(Callbacks, "start", lambda *_: mine)
+    recipe = load("train.steps=3", "train.loggers=[]")
+    assert train_module.train(recipe, tmp_path / "run", resume=False) == 0
+
+
 @pytest.mark.parametrize("returned", [None, 3.0, {"x": torch.ones(2)}, {"x": float("nan")}])
 def test_a_callback_returns_figures(returned):
     callback = Callback()
