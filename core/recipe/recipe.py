@@ -63,6 +63,9 @@ PARTS: tuple[ComponentKind, ...] = (
 )
 # {key of [train]: kind of component that it lists}
 MONITORS: Mapping[str, ComponentKind] = {"loggers": "logger", "callbacks": "callback"}
+MONITOR_KEYS = tuple(f"train.{key}" for key in MONITORS)
+# what a policy that acts does without
+NOT_FOR_ACTING = ("optimizer", *MONITOR_KEYS)
 ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
 
 
@@ -158,7 +161,7 @@ def load_recipe(
     overrides: Iterable[str],
     catalogue: Catalogue,
     environment: str | None = None,
-    for_acting: bool = False,
+    ignored: Collection[str] = (),
 ) -> Recipe:
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
@@ -166,15 +169,15 @@ def load_recipe(
         section.
     environment: name of an environment that replaces the recipe's environment. If the two differ,
         the recipe's `evaluate.tasks` and [demonstrations] are dropped.
-    for_acting: whether the recipe's policy will only act. [optimizer], `train.loggers` and
-        `train.callbacks` are then ignored, because their plugins need not be installed where a
-        policy acts.
+    ignored: sections and keys of the file that are dropped, [optimizer] and `train.loggers` for
+        example, because what they name need not be installed.
     """
     values = read_toml(path, "the recipe")
-    if for_acting:
-        values.pop("optimizer", None)
-        if isinstance(values.get("train"), dict):
-            values["train"] = {k: v for k, v in values["train"].items() if k not in MONITORS}
+    for name in ignored:
+        section, _, key = name.rpartition(".")
+        table = values.get(section) if section else values
+        if isinstance(table, dict):
+            table.pop(key, None)
     rename_former_keys(values)
     if environment is not None:
         replace_environment(values, environment)
@@ -212,7 +215,7 @@ def load_recipe_of_run(
     ]
     if mistakes:
         raise ConfigError(mistakes)
-    recipe = load_recipe(run / "recipe.toml", overrides, catalogue, environment, for_acting=True)
+    recipe = load_recipe(run / "recipe.toml", overrides, catalogue, environment, NOT_FOR_ACTING)
     return use_copies(find_places(recipe, run, moved or {}), run)
 
 

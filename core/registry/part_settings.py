@@ -54,7 +54,6 @@ class PartSettings:
     """which linear layers get an adapter: the last words of the layers' dotted names, "q_proj" for
     example; default: all linear layers.
     """
-
     lora_pretrained: str | None = None
     """folder of adapters in the layout of peft, relative to the recipe's folder, with which the
     part's adapters begin; it may hold those of other parts, too.

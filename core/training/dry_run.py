@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
+from core.loading.loader import Loader
 from core.recipe.recipe import Recipe
 from core.training.carrying import gather
 from core.training.compilation import compilation_explained
 from core.training.fit import Run, fit
+from core.training.library_errors import library_errors_in_one_line
 from core.training.reporting import raise_if_weights_broken
 from core.training.run_folder import find_start
 from core.training.signals import StopSignal
@@ -56,33 +58,37 @@ def dry_run(
 
     Raises what `train` raises before its first checkpoint.
     """
-    fabric = launch(recipe)
     start = find_start(recipe, folder, resume=resume, with_changes=with_changes, moved=moved)
-    with StopAfterSteps() as stop:
+    fabric = launch(recipe)
+    with library_errors_in_one_line(), StopAfterSteps() as stop:
         run = set_up(fabric, recipe, folder, start, stop, writes=False)
+        # a validation within the steps would count as their time
+        held_out, run.validation = run.validation, None
         try:
             with compilation_explained():
                 done = fit(run, start.step)
                 if len(stop.times) <= done - start.step:  # the recipe has fewer steps
                     stop.requested(fabric, ask=False)
-                _validate_one_batch(run)
+                if held_out is not None:
+                    _validate_one_batch(run, held_out)
         finally:
             run.close("aborted")
     raise_if_weights_broken(run.policy, done, None)
-    lines = [
-        f"dry run: {done - start.step} steps are done, and nothing is written",
-        _memory(fabric),
-        _time(run, stop.times),
-        _disk(run),
-    ]
+    if done == start.step:
+        lines = [f"dry run: nothing is left to do: the run is complete at step {done}"]
+    else:
+        lines = [
+            f"dry run: {done - start.step} steps are done, and nothing is written",
+            _memory(fabric),
+            _time(run, stop.times),
+            _disk(run),
+        ]
     run.console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
-def _validate_one_batch(run: Run) -> None:
-    if run.validation is None:
-        return
+def _validate_one_batch(run: Run, held_out: Loader) -> None:
     fabric, carries = run.fabric, run.recipe.data.sampling == "episodes"
-    with closing(run.validation.once(fabric.global_rank, fabric.world_size)) as batches:
+    with closing(held_out.once(fabric.global_rank, fabric.world_size)) as batches:
         one = islice(batches, 1)
         validate(fabric, run.policy, one, run.task_of, run.action_dim, carries)
 
@@ -92,11 +98,11 @@ def _memory(fabric: Fabric) -> str:
         allocated = torch.cuda.max_memory_allocated(fabric.device)
         reserved = torch.cuda.max_memory_reserved(fabric.device)
         return (
-            f"memory: at most {_gigabytes(allocated)} on the GPU, {_gigabytes(reserved)} with what "
+            f"memory: at most {_amount(allocated)} on the GPU, {_amount(reserved)} with what "
             "PyTorch keeps in reserve"
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"memory: at most {_gigabytes(peak if sys.platform == 'darwin' else peak * 1024)}"
+    return f"memory: at most {_amount(peak if sys.platform == 'darwin' else peak * 1024)}"
 
 
 def _time(run: Run, times: list[float]) -> str:
@@ -124,12 +130,13 @@ def _disk(run: Run) -> str:
     size = sum(x.numel() * x.element_size() for tensors in files.values() for x in tensors.values())
     kept = run.recipe.train.keep_last + 1
     return (
-        f"disk: {_gigabytes(size)} for each checkpoint, and up to {kept} are kept: the newest and "
+        f"disk: {_amount(size)} for each checkpoint, and up to {kept} are kept: the newest and "
         "the best"
     )
 
 
-def _gigabytes(size: int) -> str:
+def _amount(size: int) -> str:
+    """Write a number of bytes in GB or MB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 

@@ -80,7 +80,7 @@ def restore(
         averages.restart()
 
 
-def early_stopping(
+def restore_early_stopping(
     checkpoint: Checkpoint | None, change: Continuation | None, patience: int
 ) -> EarlyStopping:
     """Return the count of validations with which the run goes on.
@@ -94,7 +94,7 @@ def early_stopping(
     return EarlyStopping(patience, best, 0 if change else former["since"])
 
 
-def skipping(
+def restore_skipping(
     checkpoint: Checkpoint | None,
     change: Continuation | None,
     fabric: Fabric,

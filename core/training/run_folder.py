@@ -14,8 +14,8 @@ from core.errors import CheckpointError, ConfigError
 from core.policy.first_weights import KEPT, keep_frozen_weights
 from core.recipe.differences import differences
 from core.recipe.packages import write_origins
-from core.recipe.places import keep_files, use_copies
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.places import find_places, keep_files, use_copies
+from core.recipe.recipe import MONITOR_KEYS, Recipe, load_recipe
 from core.registry.catalogue import load_plugins
 from core.system.files import remove_leftovers, written_aside
 from core.system.locks import locked
@@ -80,12 +80,17 @@ def claim(folder: Path, *, resume: bool) -> AbstractContextManager[None]:
     Raises LockedError if another run is at work there, and CheckpointError if `resume` is true and
     there is no run.
     """
-    if resume and not (folder / "recipe.toml").exists():
+    if resume:
+        _require_run(folder)  # before there is a folder for the lock
+    is_first = getattr(rank_zero_only, "rank", 0) == 0  # as Fabric finds out, before it starts any
+    return locked(folder) if is_first else nullcontext()
+
+
+def _require_run(folder: Path) -> None:
+    if not (folder / "recipe.toml").exists():
         raise CheckpointError(
             f"{folder}: no run to resume: leave out --resume, or name its folder with --output"
         )
-    is_first = getattr(rank_zero_only, "rank", 0) == 0  # as Fabric finds out, before it starts any
-    return locked(folder) if is_first else nullcontext()
 
 
 def find_start(
@@ -98,10 +103,11 @@ def find_start(
 ) -> Start:
     """Return where training begins in a folder.
 
-    moved: as `Start` has it.
+    moved: {former place of a file or folder: its place now}, for recipes of runs.
 
-    Raises CheckpointError if `resume` is false and the folder holds a run. Raises ConfigError, with
-    all differences, if `with_changes` is false and the run was started with another recipe.
+    Raises CheckpointError if `resume` is false and the folder holds a run, or if `resume` is true
+    and it holds none. Raises ConfigError, with all differences, if `with_changes` is false and the
+    run was started with another recipe.
     """
     newest = next(reversed(checkpoints(folder)), None)
     if not resume:
@@ -111,8 +117,10 @@ def find_start(
                 "or name another folder with --output"
             )
         return Start(recipe, None, with_changes=False, changes={}, continuations=(), moved=moved)
+    _require_run(folder)
     # load the file as a recipe: a key that did not exist when the run started then gets its default
-    former = load_recipe(folder / "recipe.toml", [], load_plugins())
+    former = load_recipe(folder / "recipe.toml", [], load_plugins(), ignored=MONITOR_KEYS)
+    former = find_places(former, folder, moved or {})
     own = use_copies(recipe, folder)
     changes = differences(use_copies(former, folder), own)
     if changes and not with_changes:

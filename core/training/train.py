@@ -7,16 +7,21 @@ and calls `fit`.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.seed import seed_everything
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from rich.console import Console
+from torch import Tensor
+from torch.optim import Optimizer
 
 from core.contracts.batch import State
 from core.contracts.monitoring import Outcome
 from core.errors import ConfigError, JoineryError, TrainingError
 from core.loading.instructions import TokensOf, doubtful_tokens, tokenize_instructions
+from core.loading.loader import Loader
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
@@ -39,9 +44,9 @@ from core.training.reporting import Display, MetricsLog
 from core.training.restoring import (
     carried_state,
     check_data,
-    early_stopping,
     restore,
-    skipping,
+    restore_early_stopping,
+    restore_skipping,
 )
 from core.training.run_folder import Start, claim, describe_change, find_start, record_start
 from core.training.schedule import doubtful_warmup
@@ -65,12 +70,12 @@ def train(
 
     resume: go on from the newest checkpoint in the folder, bit for bit.
     with_changes: go on although the recipe or the data differ, and record the changes.
-    moved: {former place of a file or folder: its place now}, of those that the recipes of runs name
-        with whose weights the policy begins.
+    moved: {former place of a file or folder: its place now}, of those that the recipe in the
+        folder names, or those of runs with whose weights the policy begins.
     """
     with claim(folder, resume=resume), library_errors_in_one_line():
-        fabric = launch(recipe)
         start = find_start(recipe, folder, resume=resume, with_changes=with_changes, moved=moved)
+        fabric = launch(recipe)
         with StopSignal() as stop:
             run = set_up(fabric, recipe, folder, start, stop, writes=True)
             with _watched(run, start.step), compilation_explained():
@@ -108,11 +113,7 @@ def _watched(run: Run, first: int) -> Iterator[None]:
     """
     outcome: Outcome = "failed"
     try:
-        if run.fabric.is_global_zero:
-            loggers = Loggers.start(run.recipe, run.folder, first, run.console)
-            run.metrics = MetricsLog(run.folder, first, loggers)
-            run.callbacks = Callbacks.start(run.recipe.callbacks, run.folder)
-        run.callbacks.on_start(first)
+        _start_monitors(run, first)
         yield
         outcome = "success" if run.stop.received is None else "aborted"
         run.callbacks.on_end(outcome)
@@ -123,6 +124,24 @@ def _watched(run: Run, first: int) -> Iterator[None]:
         raise
     finally:
         run.close(outcome)
+
+
+def _start_monitors(run: Run, first: int) -> None:
+    """Start loggers and callbacks in the first process; if that fails, all processes end.
+
+    Only the first process shows the error: the others would show that they lost it.
+    """
+    failure: JoineryError | None = None
+    if run.fabric.is_global_zero:
+        try:
+            loggers = Loggers.start(run.recipe, run.folder, first, run.console)
+            run.metrics = MetricsLog(run.folder, first, loggers)
+            run.callbacks = Callbacks.start(run.recipe.callbacks, run.folder)
+            run.callbacks.on_start(first)
+        except JoineryError as error:
+            failure = error
+    if run.fabric.broadcast(failure is not None):
+        raise failure or SystemExit(0)
 
 
 def launch(recipe: Recipe) -> Fabric:
@@ -164,64 +183,110 @@ def _cluster_advice() -> str:
 # ------------------------------------------------------------------------- data, policy, optimiser
 
 
+@dataclass(frozen=True)
+class _Built:
+    """What the recipe and the data make, before a checkpoint is loaded.
+
+    module, fabric_optimizer: policy and optimiser in Fabric's wrappers.
+    training, validation: load the windows to train on, and those that are held out.
+    frozen: the weights of which the run keeps a copy; see `weights_to_keep`.
+    lines: what to say about them.
+    """
+
+    data: TrainingData
+    policy: Policy
+    optimizer: Optimizer
+    module: _FabricModule
+    fabric_optimizer: _FabricOptimizer
+    training: Loader
+    validation: Loader | None
+    stages: StagedTraining
+    frozen: Mapping[str, Tensor]
+    lines: list[str]
+
+
 def set_up(
     fabric: Fabric, recipe: Recipe, folder: Path, start: Start, stop: StopSignal, *, writes: bool
 ) -> Run:
     """Open the data, build the policy and its optimiser, and load the checkpoint to go on from.
 
+    The folder changes last: what raises an error leaves it as it was.
+
     writes: False writes nothing into `folder`, for a dry run.
     """
-    given, recipe = recipe, start.recipe
-    config = recipe.train
+    built, config = _build(fabric, folder, start), start.recipe.train
+    data, policy = built.data, built.policy
+    inference = inference_state(data)
+    check_data(start, inference, start.recipe)
+    continuations = start.continuations_with(inference)
+    change = change_at(continuations, start.step)
+    averages = WeightAverages(policy, config.ema) if config.ema else None
+    if start.checkpoint:
+        restore(start.checkpoint, change, policy, built.optimizer, averages, start.recipe)
+    carried = _carried(fabric, start.recipe, policy, start, change)
+    if comparable := comparable_from(continuations):
+        inference["comparable_from"] = comparable
+    if writes:
+        record_start(fabric, recipe, folder, start, continuations, built.frozen)
+    console = Console(quiet=not fabric.is_global_zero)
+    lines = [*built.lines, *(describe_change(change) if change else ())]
+    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+    return Run(
+        fabric=fabric,
+        recipe=start.recipe,
+        folder=folder,
+        policy=policy,
+        module=built.module,
+        optimizer=built.fabric_optimizer,
+        training=built.training,
+        validation=built.validation,
+        task_of=data.task_of(),
+        action_dim=data.action_spec.dim,
+        inference=inference,
+        stages=built.stages,
+        joint_table=JointTable(policy, built.optimizer),
+        skipping=restore_skipping(start.checkpoint, change, fabric, policy, config),
+        early_stopping=restore_early_stopping(start.checkpoint, change, config.patience),
+        averages=averages,
+        carried=carried,
+        last_checkpoint=start.checkpoint.folder if start.checkpoint else None,
+        console=console,
+        stop=stop,
+        display=Display(config.steps, start.step, config.batch_size, console=console),
+    )
+
+
+def _build(fabric: Fabric, folder: Path, start: Start) -> _Built:
+    """Open the data, build the policy and its optimiser, and try the policy.
+
+    Raises ConfigError, DataError or PolicyError for what cannot be trained.
+    """
+    recipe, config = start.recipe, start.recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
     policy = _build_policy(start, data, folder)
     frozen = weights_to_keep(policy, recipe)  # now, since Fabric may cast the policy to bfloat16
-    compiled = compile_blocks(policy, fabric.device) if config.compile else {}
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
     micro_batch = config.batch_size // (config.accumulation * fabric.world_size)
     training, validation = data.loaders(tokens.__getitem__, micro_batch, fabric.device)
     optimizer = build_optimizer(policy, recipe)
     unreached = try_policy(fabric, policy, data, tokens)
-    module, wrapped_optimizer = fabric.setup(policy, optimizer)
-    averages = WeightAverages(policy, config.ema) if config.ema else None
-    inference = inference_state(data)
-    check_data(start, inference, recipe)
-    continuations = start.continuations_with(inference)
-    change = change_at(continuations, start.step)
-    if start.checkpoint:
-        restore(start.checkpoint, change, policy, optimizer, averages, recipe)
+    # after the trial: PyTorch compiles again, for any size, what it meets with a second size
+    compiled = compile_blocks(policy, fabric.device) if config.compile else {}
+    module, fabric_optimizer = fabric.setup(policy, optimizer)
     lines = _remarks(start, data, policy, tokens, unreached, folder)
-    if writes:
-        record_start(fabric, given, folder, start, continuations, frozen)
-    if comparable := comparable_from(continuations):
-        inference["comparable_from"] = comparable
-    console = Console(quiet=not fabric.is_global_zero)
     lines += [f"compiled: {count} blocks of {part}" for part, count in compiled.items()]
-    lines += describe_change(change) if change else ()
-    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
-    return Run(
-        fabric=fabric,
-        recipe=recipe,
-        folder=folder,
+    return _Built(
+        data=data,
         policy=policy,
+        optimizer=optimizer,
         module=module,
-        optimizer=wrapped_optimizer,
+        fabric_optimizer=fabric_optimizer,
         training=training,
         validation=validation,
-        task_of=data.task_of(),
-        action_dim=data.action_spec.dim,
-        inference=inference,
         stages=StagedTraining(policy, config),
-        joint_table=JointTable(policy, optimizer),
-        skipping=skipping(start.checkpoint, change, fabric, policy, config),
-        early_stopping=early_stopping(start.checkpoint, change, config.patience),
-        averages=averages,
-        display=Display(config.steps, start.step, config.batch_size, console=console),
-        console=console,
-        stop=stop,
-        carried=_carried(fabric, recipe, policy, start, change),
-        last_checkpoint=start.checkpoint.folder if start.checkpoint else None,
+        frozen=frozen,
+        lines=lines,
     )
 
 

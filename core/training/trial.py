@@ -21,7 +21,7 @@ from core.training.unreached import search_for_gradients, unreached_weights
 
 
 def try_policy(fabric: Fabric, policy: Policy, data: TrainingData, tokens: TokensOf) -> list[str]:
-    """Compute losses, predict and act, with the instruction that has most tokens and zeros.
+    """Compute losses, predict and act, with the instruction that has most tokens and noise.
 
     A part that refuses such a sequence then does so before training, and not when its batch comes.
     The policy is in evaluation mode meanwhile, so no statistics change. It comes to the device and
@@ -53,8 +53,8 @@ def try_policy(fabric: Fabric, policy: Policy, data: TrainingData, tokens: Token
     for method, values in (("forward", predicted), ("act", actions)):
         if not values.isfinite().all():
             raise PolicyError(
-                f"{boundary.name('policy_head')}: {method} returned NaN or infinity for black "
-                "images, before the first step; mend the plugin, or look at the weights that it "
+                f"{boundary.name('policy_head')}: {method} returned NaN or infinity for random "
+                "pixels, before the first step; mend the plugin, or look at the weights that it "
                 "starts from"
             )
     # a stage in which parts rest leaves weights without gradients, too
@@ -75,7 +75,11 @@ def _first_frame(batch: Batch) -> Batch:
 
 
 def longest_batch(data: TrainingData, tokens: TokensOf) -> Batch:
-    """Return one window of zeros (B = 1) with the instruction that has most tokens."""
+    """Return one window (B = 1) with the instruction that has most tokens.
+
+    Its pixels and its features of real numbers are random, and always the same, because a part may
+    divide by their standard deviation. All other numbers are zeros.
+    """
     buffer = BatchBuffer(
         1,
         data.info,
@@ -84,8 +88,13 @@ def longest_batch(data: TrainingData, tokens: TokensOf) -> Batch:
         lacking=data.training.lacking,
         pinned=False,
     )
-    numbers = (buffer.actions, buffer.proprio, buffer.embodiment)
-    for array in (*buffer.frames.values(), *numbers):
+    noise = np.random.default_rng(0)
+    for name, array in buffer.frames.items():
+        if name in data.info.cameras:
+            array[:] = noise.integers(0, 256, array.shape, np.uint8)
+        else:
+            array[:] = noise.random(array.shape) if array.dtype.kind == "f" else 0
+    for array in (buffer.actions, buffer.proprio, buffer.embodiment):
         array.fill(0)
     for mask in (buffer.action_mask, buffer.begins, *buffer.present.values()):
         mask.fill(True)

@@ -201,13 +201,15 @@ def load_checkpoint(
     optimizer: None, if its state is to begin anew.
     averages: {name of a weight: tensor for its moving average}, which is filled in place; empty if
         training keeps no averages.
-    advice: what to do if the weights do not fit, for the message.
+    advice: what to do if the weights do not fit, for the message; None if the recipe has not
+        changed. If it has, other weights may be trained than before: an average that the
+        checkpoint lacks begins as its weight.
 
     Raises CheckpointError if a key does not fit, as `load_weights` does.
     """
     load_weights(checkpoint, model, frozen, advice)
     if averages:
-        _load_averages(checkpoint, model, averages)
+        _load_averages(checkpoint, model, averages, may_differ=advice is not None)
     if optimizer is None:
         return
     tensors = _read(checkpoint.folder / "optimizer.safetensors")
@@ -225,21 +227,23 @@ def load_checkpoint(
 
 
 def _load_averages(
-    checkpoint: Checkpoint, model: nn.Module, averages: Mapping[str, Tensor]
+    checkpoint: Checkpoint, model: nn.Module, averages: Mapping[str, Tensor], *, may_differ: bool
 ) -> None:
     """Fill the averages, then replace them in the model by the weights that training goes on with.
 
     model: a model that holds the checkpoint's averages, which may be rounded there.
+    may_differ: whether other weights may have averages than in the checkpoint. Those that it lacks
+        begin as the weights.
     """
     averaged = _read(checkpoint.folder / "model.safetensors")
     weights = _read(checkpoint.folder / "training.safetensors")
-    if weights.keys() != averages.keys():
+    if weights.keys() != averages.keys() and not may_differ:
         raise CheckpointError(
             f"{checkpoint.folder}/training.safetensors: other weights train there than in the "
             "recipe; continue with the recipe that the run was started with"
         )
     for name, average in averages.items():
-        average.copy_(averaged[name])
+        average.copy_(averaged[name])  # the weight itself, if it had no average
     model.load_state_dict(weights, strict=False)
 
 

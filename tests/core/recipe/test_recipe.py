@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 
 from core.errors import ConfigError
-from core.recipe.recipe import load_recipe, load_recipe_of_run
+from core.recipe.recipe import NOT_FOR_ACTING, load_recipe, load_recipe_of_run
 from core.recipe.schema import recipe_schema
 from core.registry.catalogue import load_plugins
 from tests.toy_command import install_toy
@@ -472,5 +472,5 @@ def test_mistakes_in_lists_of_loggers(tmp_path, value, mistake):
 
 def test_loggers_need_not_be_installed_where_a_policy_acts(tmp_path):
     text = f"{MINIMAL}[train]\nloggers = ['gone']\n"
-    recipe = load_recipe(written(tmp_path, text), [], load_plugins(), for_acting=True)
+    recipe = load_recipe(written(tmp_path, text), [], load_plugins(), ignored=NOT_FOR_ACTING)
     assert [choice.component.name for choice in recipe.loggers] == ["tensorboard"]

@@ -110,6 +110,41 @@ def test_without_a_compiler_a_line_says_what_to_install(tmp_path, monkeypatch):
     )
 
 
+def test_a_backend_that_fails_ends_a_run_in_one_line(recipe_file, tmp_path, monkeypatch, capsys):
+    def backend(graph, inputs):
+        raise NotImplementedError("no such op")
+
+    def compile_failing(module):
+        module._compiled_call_impl = torch.compile(module._call_impl, backend=backend)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_failing)
+    monkeypatch.setattr("core.training.compilation._raise_without_compiler", lambda device: None)
+    assert train(recipe_file, tmp_path / "run", "train.compile=true") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "train.compile: PyTorch cannot compile a part: " in line
+    assert line.endswith("set train.compile = false")
+
+
+def test_the_blocks_compiled_for_a_training_have_its_sizes(recipe_file, tmp_path, monkeypatch):
+    dynamic = []
+
+    def backend(graph, inputs):
+        sizes = [n for x in inputs if isinstance(x, torch.Tensor) for n in x.shape]
+        dynamic.append(any(isinstance(n, torch.SymInt) for n in (*inputs, *sizes)))
+        return graph.forward
+
+    def compile_noting(module):
+        module._compiled_call_impl = torch.compile(module._call_impl, backend=backend)
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(nn.Module, "compile", compile_noting)
+    monkeypatch.setattr("core.training.compilation._raise_without_compiler", lambda device: None)
+    settings = ("train.steps=1", "train.warmup_steps=0", "data.validation_episodes=0")
+    assert train(recipe_file, tmp_path / "run", *settings, "train.compile=true") == 0
+    assert dynamic
+    assert not any(dynamic)
+
+
 def test_an_error_of_the_compiler_is_one_line():
     from torch._dynamo.exc import BackendCompilerFailed
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from core import run
+from core.training import fit as fit_module
 from core.training.dry_run import _duration
 from tests.core.training.runs import metrics, train
 
@@ -50,6 +51,30 @@ def test_a_dry_run_of_going_on_leaves_the_run_alone(recipe_file, tmp_path, capsy
     more = ["--resume", "--with-changes", "train.steps=9"]
     assert dry(recipe_file, tmp_path / "run", *more) == 0
     assert (files(tmp_path), metrics(tmp_path / "run")) == (before, figures)
+
+
+def test_of_a_complete_run_nothing_is_left_to_do(recipe_file, tmp_path, capsys):
+    assert train(recipe_file, tmp_path / "run") == 0
+    before = files(tmp_path)
+    assert dry(recipe_file, tmp_path / "run", "--resume") == 0
+    assert files(tmp_path) == before
+    assert capsys.readouterr().out.endswith(
+        "dry run: nothing is left to do: the run is complete at step 6\n"
+    )
+
+
+def test_a_dry_run_of_resuming_nothing_says_so(recipe_file, tmp_path, capsys):
+    assert dry(recipe_file, tmp_path / "none", "--resume") == 1
+    assert "none: no run to resume: leave out --resume" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_time_of_a_step_is_without_validation(recipe_file, tmp_path, monkeypatch):
+    def fail(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(fit_module, "validate", fail)
+    assert dry(recipe_file, tmp_path / "run", "train.validate_every=1", "train.steps=2") == 0
 
 
 def test_what_would_stop_training_stops_a_dry_run(recipe_file, tmp_path, capsys):

@@ -13,7 +13,7 @@ from core.registry.components import Component, Plugin
 from core.training.monitors import Callbacks, Loggers
 from core.weights.checkpoint import checkpoints
 from tests import strangers
-from tests.core.training.runs import metrics, train
+from tests.core.training.runs import metrics, run_two_processes, train
 
 PLUGIN = Plugin("watch", "joinery-watch", "0.3.0")
 
@@ -225,3 +225,11 @@ def test_a_logger_that_cannot_be_started_is_named(build, message):
 def test_a_callback_must_be_one():
     with pytest.raises(ConfigError, match=r"built a dict, which is no Callback; derive it from"):
         Callbacks.start([chosen("callback", lambda config: {})], Path())
+
+
+def test_of_two_processes_the_first_says_why_a_logger_cannot_be_started(recipe_file, tmp_path):
+    module = "tests.core.training.run_without_loggers"
+    done = run_two_processes(recipe_file, tmp_path / "run", "train.accelerator=cpu", module=module)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: train.loggers: 'mine' cannot be started") == 1
+    assert "Traceback" not in done.stderr

@@ -150,6 +150,17 @@ def test_weights_that_cannot_fit_are_refused_with_a_way_out(recipe_file, run, tm
     assert train(recipe_file, tmp_path / "new", *FEW, "policy_head.hidden_size=8", *start) == 0
 
 
+def test_refused_changes_leave_the_run_as_it_was(recipe_file, run, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    patience = ("train.patience=1", "train.validate_every=2", "data.validation_episodes=0")
+    stage = ("train.stages=[{parts=['action_tokens'],until=3}]", "action_tokens.name=none")
+    for changes in (patience, stage):
+        assert train(recipe_file, run, *LONGER, *changes, with_changes=True) != 0
+        assert capsys.readouterr().err
+        after = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+        assert after == before
+
+
 def test_a_part_can_be_frozen_on_the_way(recipe_file, run):
     before = load_file(checkpoints(run)[-1].folder / "model.safetensors")
     frozen = ("backbone.train=false", "backbone.pretrained=false")
@@ -160,6 +171,28 @@ def test_a_part_can_be_frozen_on_the_way(recipe_file, run):
     }
     assert "backbone" not in moved
     assert "policy_head" in moved
+
+
+def test_weights_that_have_averages_can_be_frozen_on_the_way_and_trained_again(
+    recipe_file, tmp_path
+):
+    folder, averaged = tmp_path / "run", "train.ema=0.9"
+    assert train(recipe_file, folder, *FEW, averaged) == 0
+    before = load_file(checkpoints(folder)[-1].folder / "training.safetensors")
+    frozen = ("vision_encoder.train=false", "vision_encoder.pretrained=false")
+    assert train(recipe_file, folder, *LONGER, averaged, *frozen, with_changes=True) == 0
+    after = load_file(checkpoints(folder)[-1].folder / "model.safetensors")
+    assert all(
+        torch.equal(after[name], x) for name, x in before.items() if name.startswith("vision_")
+    ), "it stays what was trained, and not its average"
+    trained = load_file(checkpoints(folder)[-1].folder / "training.safetensors")
+    assert not any(name.startswith("vision_") for name in trained)
+    still = ("train.steps=5", "train.learning_rate=0.0", "train.weight_decay=0.0", averaged)
+    assert train(recipe_file, folder, *still, with_changes=True) == 0
+    again = load_file(checkpoints(folder)[-1].folder / "model.safetensors")
+    for name in (name for name in before if name.startswith("vision_")):
+        torch.testing.assert_close(again[name], after[name])
+    assert any(not torch.equal(again[name], trained[name]) for name in trained)
 
 
 def test_fewer_steps_than_were_done_are_refused(recipe_file, run, capsys):

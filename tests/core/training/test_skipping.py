@@ -77,8 +77,8 @@ def test_float16_that_skips_every_step_is_noticed(recipe_file, tmp_path, monkeyp
         fabric.strategy.precision = half_precision()  # which Fabric does not choose on a CPU
         return fabric
 
-    original = train_module._launch
-    monkeypatch.setattr(train_module, "_launch", launch)
+    original = train_module.launch
+    monkeypatch.setattr(train_module, "launch", launch)
     poison(monkeypatch, 1, 2, 3, value=1e30)  # finite, but its gradient overflows at any scale
     assert train(recipe_file, tmp_path / "run", "train.steps=3", "train.accelerator=cpu") == 1
     shown = capsys.readouterr().err

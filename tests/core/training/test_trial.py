@@ -10,6 +10,7 @@ from core.training.trial import longest_batch
 from core.weights.checkpoint import checkpoints
 from plugins.heads.lstm import LSTMHead
 from plugins.text.sentencepiece import SentencePieceConfig, SentencePieceEncoder
+from plugins.vision.timm_vit.encoder import TimmEncoder
 from tests.core.training.runs import metrics, train
 
 
@@ -23,6 +24,9 @@ def test_the_longest_batch_has_the_instruction_with_most_tokens(load):
     assert {name: tuple(x.shape) for name, x in batch.images.items()} == dict.fromkeys(
         data.info.cameras, (1, 3, 3, 32, 32)
     )
+    assert all(x.float().std() > 50 for x in batch.images.values())
+    again = longest_batch(data, tokens)
+    assert all(torch.equal(again.images[name], x) for name, x in batch.images.items())
     assert not batch.actions.any()
     assert batch.action_mask.all()
 
@@ -56,12 +60,12 @@ FAULTS = {
     "act gives NaN": (
         "act",
         lambda result: (torch.full_like(result[0], torch.nan), result[1]),
-        "act returned NaN or infinity for black images, before the first step",
+        "act returned NaN or infinity for random pixels, before the first step",
     ),
     "forward gives NaN": (
         "forward",
         lambda actions: actions / 0,
-        "forward returned NaN or infinity for black images, before the first step",
+        "forward returned NaN or infinity for random pixels, before the first step",
     ),
     "an error for the batch": (
         "validation_error",
@@ -89,6 +93,20 @@ def test_a_fault_of_acting_is_found_before_the_first_step(
     assert shown.count("\n") == 1
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert not checkpoints(tmp_path / "run")
+
+
+def test_an_encoder_may_divide_by_the_deviation_of_the_pixels(recipe_file, tmp_path, monkeypatch):
+    original = TimmEncoder.forward
+
+    def standardised(self, images, text):
+        standard = {}
+        for name, pixels in ((name, x.float()) for name, x in images.items()):
+            over = {"dim": (-3, -2, -1), "keepdim": True}
+            standard[name] = (pixels - pixels.mean(**over)) / pixels.std(**over)
+        return original(self, standard, text)
+
+    monkeypatch.setattr(TimmEncoder, "forward", standardised)
+    assert train(recipe_file, tmp_path / "run", "train.steps=1", "train.warmup_steps=0") == 0
 
 
 def test_it_changes_nothing(recipe_file, tmp_path, monkeypatch):
