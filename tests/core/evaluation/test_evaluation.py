@@ -78,7 +78,8 @@ def test_everything_needed_to_repeat_it_is_written(trained, load):
     written = outcome(trained / "evaluation")
     assert written["policy"]["checkpoint"] == "step_00000004"
     assert {len(written["policy"][key]) for key in ("recipe_sha256", "weights_sha256")} == {64}
-    assert {"joinery", "torch", "numpy", "python", "toy"} == written["environment"][
+    # "toy" is the environment's own entry, and "tests" the package of its plugin
+    assert {"joinery", "torch", "numpy", "python", "toy", "tests"} == written["environment"][
         "versions"
     ].keys()
     assert written["environment"]["config"]["cameras"] == 1
@@ -253,7 +254,10 @@ def test_results_may_be_missing_anywhere(trained, load):
 def test_without_the_data_a_line_says_that_there_are_no_predictions(trained, load, capsys):
     evaluate(trained, load("data.path=/nowhere/toy.zarr"), Console(soft_wrap=True))
     assert not (trained / "evaluation" / "predictions.npz").exists()
-    assert "no predictions on validation episodes: /nowhere/toy.zarr" in capsys.readouterr().out
+    assert (
+        "no predictions on validation episodes: data.path: /nowhere/toy.zarr"
+        in capsys.readouterr().out
+    )
 
 
 def test_an_environment_that_differs_from_the_training_data_is_refused(trained, load, monkeypatch):
