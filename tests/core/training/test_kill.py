@@ -21,7 +21,9 @@ TURNS = "[{steps=3,parts=['vision_encoder','backbone']},{steps=2,parts=['policy_
 # settings under which a run has more state between its steps
 AVERAGED = ("optimizer.name=muon", "train.ema=0.9")
 CARRIED = ("data.sampling=episodes", "policy_head.memory=episode")
-EVERYTHING = (*AVERAGED, *CARRIED, "train.accumulation=2", f"train.stages={TURNS}")
+# no stage names these parts, and their weights stay random
+RANDOM = ("text_encoder.pretrained=false", "action_tokens.pretrained=false")
+EVERYTHING = (*AVERAGED, *CARRIED, "train.accumulation=2", f"train.stages={TURNS}", *RANDOM)
 
 # Imports everything once and then forks each attempt, so that an attempt's seconds are spent on
 # training.
