@@ -26,15 +26,14 @@ from core.errors import ConfigError
 from core.loading.training_data import action_spec
 from core.policy.augmentation import Augmentation
 from core.policy.boundary import Boundary
-from core.policy.first_weights import (
+from core.policy.freezing import freeze_weights, modules_with_fixed_statistics
+from core.policy.initial_weights import (
     KEPT,
-    keeps_first_weights,
-    load_first_weights,
+    keeps_initial_weights,
     load_frozen_weights,
+    load_initial_weights,
     parts_and_heads,
 )
-from core.policy.freezing import freeze_weights, modules_with_fixed_statistics
-from core.policy.initial_weights import check_extra_parameters, check_parts_of_one_model
 from core.policy.lora import add_adapters, merge_adapters
 from core.policy.peft_folder import load_adapters
 from core.policy.policy import Objective, Policy
@@ -42,6 +41,7 @@ from core.policy.projections import build_projection
 from core.policy.quantization import quantize
 from core.policy.recomputation import recompute_blocks
 from core.policy.trained_state import read_state
+from core.policy.weight_sources import check_extra_parameters, check_parts_of_one_model
 from core.recipe.recipe import PARTS, Part, Recipe, load_recipe_of_run
 from core.recipe.sections import AugmentationConfig
 from core.registry.building import build_component
@@ -73,7 +73,7 @@ def build_policy(
     quantized: bool = True,
     moved: Mapping[str, str] | None = None,
 ) -> Policy:
-    """Build the policy that a recipe describes, with its first weights loaded.
+    """Build the policy that a recipe describes, with its initial weights loaded.
 
     cameras: {name: (C, Y, X)}.
     features: {name: feature} of the features that encoders and heads can read in addition to
@@ -92,7 +92,7 @@ def build_policy(
     check_parts_of_one_model(policy, recipe)
     restore = partial(_restore, moved=moved)
     if resumed_run is None:
-        load_first_weights(policy, recipe, restore)
+        load_initial_weights(policy, recipe, restore)
     else:
         load_frozen_weights(policy, recipe, restore, resumed_run / KEPT)
     for where, name, part in parts_and_heads(recipe):
@@ -387,7 +387,7 @@ def _find_frozen_weights(policy: Policy, recipe: Recipe) -> FrozenWeights:
     """Find the pretrained weights that are not trained, so that checkpoints can leave them out."""
     weights: dict[str, Tensor] = {}
     for kind, part in recipe.parts.items():
-        if not keeps_first_weights(recipe, kind, part):
+        if not keeps_initial_weights(recipe, kind, part):
             continue
         module: nn.Module = getattr(policy, kind)
         extra_parameters = getattr(module, "extra_parameters", ())

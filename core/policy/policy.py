@@ -69,7 +69,7 @@ class Policy(nn.Module):
         part for good, and core/training/stages.py the parts that rest in a stage.
     frozen_weights: pretrained weights that checkpoints leave out.
     boundary: calls the parts, and checks what they return.
-    origin: lines that say which run the first weights come from; none if they come from no run.
+    origin: lines that say which run the initial weights come from; none if they come from no run.
     """
 
     def __init__(

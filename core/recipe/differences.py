@@ -51,7 +51,7 @@ def _values_by_key(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as {"section.key": value}; a list of tables in the recipe becomes one value.
 
     A store is represented by its label and not by its path, so that it may be moved before a run is
-    resumed. For the same reason, auxiliary heads are without the source of their first weights.
+    resumed. For the same reason, auxiliary heads are without the source of their initial weights.
     """
     values: dict[str, Any] = {}
     for name, section in tomllib.loads(recipe.as_toml()).items():

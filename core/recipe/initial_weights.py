@@ -22,7 +22,7 @@ def check_initial_weights(
     auxiliary: Mapping[str, "Part"],
     start: StartConfig | None = None,
 ) -> Iterator[str]:
-    """Yield a line for each part whose first weights stay and whose section has no `pretrained`.
+    """Yield a line for each part whose initial weights stay and whose section has no `pretrained`.
 
     parts: {kind: part}, the five parts of the policy.
     auxiliary: {label: auxiliary head}.
@@ -42,7 +42,7 @@ def check_initial_weights(
 
 
 def _why_weights_stay(settings: PartSettings) -> str:
-    """Return which key keeps first weights of a part throughout training; "" if none does."""
+    """Return which key keeps initial weights of a part throughout training; "" if none does."""
     if settings.train is False:
         return "train = false"
     if settings.train == "lora":

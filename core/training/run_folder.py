@@ -11,7 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from core.errors import CheckpointError, ConfigError
-from core.policy.first_weights import KEPT, keep_frozen_weights
+from core.policy.initial_weights import KEPT, keep_frozen_weights
 from core.recipe.differences import differences
 from core.recipe.packages import write_origins
 from core.recipe.places import find_places, keep_files, use_copies

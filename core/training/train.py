@@ -25,9 +25,9 @@ from core.loading.loader import Loader
 from core.loading.opening import open_data
 from core.loading.training_data import TrainingData
 from core.policy.assembly import build_policy
-from core.policy.first_weights import weights_to_keep
-from core.policy.initial_weights import assumptions_of, describe_initial_weights
+from core.policy.initial_weights import weights_to_keep
 from core.policy.policy import Policy
+from core.policy.weight_sources import assumptions_of, describe_initial_weights
 from core.recipe.packages import changed_packages
 from core.recipe.recipe import Recipe
 from core.training.averages import WeightAverages
@@ -264,6 +264,11 @@ def _build(fabric: Fabric, folder: Path, start: Start) -> _Built:
     recipe, config = start.recipe, start.recipe.train
     seed_everything(config.seed, verbose=False)
     data = open_data(recipe)
+    if config.patience and not data.validation.window_count:
+        raise ConfigError(
+            "train.patience: no episode is held out, so there is no validation error to stop at; "
+            "drop the key, or hold out episodes (data.validation_episodes)"
+        )
     policy = _build_policy(start, data, folder)
     frozen = weights_to_keep(policy, recipe)  # now, since Fabric may cast the policy to bfloat16
     tokens = tokenize_instructions(data.instructions, policy.text_encoder)
@@ -311,16 +316,11 @@ def _remarks(
     unreached: Sequence[str],
     folder: Path,
 ) -> list[str]:
-    """Return lines about the data and the first weights, and warnings.
+    """Return lines about the data and the initial weights, and warnings.
 
     unreached: names of weights that no loss reaches.
     """
     recipe, begins = start.recipe, start.checkpoint is None
-    if recipe.train.patience and not data.validation.window_count:
-        raise ConfigError(
-            "train.patience: no episode is held out, so there is no validation error to stop at; "
-            "drop the key, or hold out episodes (data.validation_episodes)"
-        )
     doubts = (
         *doubtful_tokens(tokens, policy.text_encoder),
         *assumptions_of(policy),
