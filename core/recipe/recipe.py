@@ -30,6 +30,7 @@ from core.recipe.overrides import (
     leftover_keys,
     override,
     replace_environment,
+    section_of,
 )
 from core.recipe.packages import Origin, how_to_install, read_origins
 from core.recipe.paths import with_absolute_paths
@@ -211,7 +212,7 @@ def load_recipe_of_run(
         f"override '{override}': only evaluate.* and environment.* may change now"
         + ("; say where a file has moved to by --moved OLD=NEW" if "/" in override else "")
         for override in overrides
-        if override.partition(".")[0] not in ("evaluate", "environment")
+        if section_of(override) not in ("evaluate", "environment")
     ]
     if mistakes:
         raise ConfigError(mistakes)
