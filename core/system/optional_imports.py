@@ -18,27 +18,26 @@ def import_optional(
     distribution: the package whose extra it is, "joinery" for example; default: the package that
         installed the calling module.
     """
+    caller = sys._getframe(1).f_globals.get("__name__", "")
+    return import_for(caller, module, extra, distribution)
+
+
+def import_for(caller: str, module: str, extra: str | None, distribution: str | None) -> ModuleType:
+    """Do what `import_optional` does, for a function that other modules call.
+
+    caller: dotted name of the module that needs the library, which tells the package whose extra
+        it is if `distribution` is None.
+    """
     try:
         return import_module(module)
     except ImportError as error:
         if extra is None:
             raise
-        caller = sys._getframe(1).f_globals.get("__name__", "")
-        raise missing_library(module, error, extra, distribution, caller) from error
-
-
-def missing_library(
-    module: str, error: ImportError, extra: str, distribution: str | None, caller: str
-) -> ConfigError:
-    """Return an error that says how to install a missing library.
-
-    caller: dotted name of the module that needs it, which tells the package if that is None.
-    """
-    package = distribution or _distribution_of(caller)
-    advice = f"pip install '{package}[{extra}]'"
-    if package is None:
-        advice = f"install the extra '{extra}' of the package that needs it"
-    return ConfigError(f"{module} cannot be imported ({error}): {advice}")
+        package = distribution or _distribution_of(caller)
+        advice = f"pip install '{package}[{extra}]'"
+        if package is None:
+            advice = f"install the extra '{extra}' of the package that needs it"
+        raise ConfigError(f"{module} cannot be imported ({error}): {advice}") from error
 
 
 def _distribution_of(module: str) -> str | None:

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from core.system.optional_imports import missing_library
+from core.system.optional_imports import import_for
 
 # torch forgets a declaration when its Library object is deleted, so the objects are kept here.
 _declarations: list[object] = []
@@ -18,13 +18,8 @@ def import_library(
     The import works even if the installed torchvision was built for another version of torch.
     """
     _make_torchvision_importable()
-    try:
-        return import_module(module)
-    except ImportError as error:
-        if extra is None:
-            raise
-        caller = sys._getframe(1).f_globals.get("__name__", "")
-        raise missing_library(module, error, extra, distribution, caller) from error
+    caller = sys._getframe(1).f_globals.get("__name__", "")
+    return import_for(caller, module, extra, distribution)
 
 
 def _make_torchvision_importable() -> None:
