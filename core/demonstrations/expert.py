@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from core.environments.checked import expert_action, observe, step
-from core.environments.environment import Environment, Observation
+from core.environments.environment import Environment, Observation, StepResult
 from core.episodes.episode import ActionConvention, Episode
 
 # Correlation between the disturbances of successive steps. The disturbances of steps t and t + 3
@@ -20,6 +20,8 @@ PERSISTENCE = 0.8
 
 def demonstrate(environment: Environment, task: str, seed: int, noise: float) -> Episode | None:
     """Let the expert do a task; return episode "<task>/<seed>", or None if the expert failed.
+
+    It also failed if the environment ended the episode without success.
 
     noise: standard deviation of the disturbances, in the units of the action.
 
@@ -33,12 +35,14 @@ def demonstrate(environment: Environment, task: str, seed: int, noise: float) ->
     convention, max_steps = environment.info.action, environment.tasks[task].max_steps
     observations: list[Observation] = []
     actions: list[np.ndarray] = []
+    result = StepResult()
     for disturbance in disturbances(convention, task, seed, noise, max_steps):
         observations.append(observe(environment))
         actions.append(expert_action(environment))
-        if step(environment, disturb(actions[-1], disturbance, convention)):
+        result = step(environment, disturb(actions[-1], disturbance, convention))
+        if result.done:
             break
-    else:
+    if not result.success:
         return None
     return Episode(
         id=f"{task}/{seed}",

@@ -1,5 +1,6 @@
 from .environment import (
     Environment as Environment,
     Observation as Observation,
+    StepResult as StepResult,
     Task as Task,
 )

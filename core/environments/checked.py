@@ -4,28 +4,61 @@ The functions run in the environment's process and must not need torch.
 """
 
 from collections.abc import Callable, Mapping
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from core.environments.environment import Environment, Observation
+from core.environments.environment import Environment, Observation, StepResult
 from core.errors import DataError
 from core.system.tracebacks import place_of
 
 
-def step(environment: Environment, action: np.ndarray) -> bool:
-    """Apply an action (A); return whether the task is done.
+def step(environment: Environment, action: np.ndarray) -> StepResult:
+    """Apply an action (A); return what the step has come to.
 
-    Raises DataError if the environment does not say so with a bool. None, which a method without
-    `return` gives, would otherwise count as "not done" in every step.
+    Raises DataError if the environment says so neither with a bool nor with a StepResult. None,
+    which a method without `return` gives, would otherwise count as "not done" in every step, and
+    the five values of Gymnasium as "done" in the first one.
     """
-    done: Any = environment.step(action)
-    if not isinstance(done, bool | np.bool_):
-        raise _mistake(
-            environment.step,
-            f"returned {_brief(done)}; it must return True when the task is done, otherwise False",
+    return step_result(environment, environment.step(action))
+
+
+def step_result(environment: Environment, returned: Any) -> StepResult:
+    """Return the StepResult that `environment.step` returned, or one made from its bool.
+
+    Raises DataError if it is neither, if `success` or `ended` is no bool, or if `score` is neither
+    None nor a finite number.
+    """
+    if isinstance(returned, bool | np.bool_):
+        return StepResult(success=bool(returned))
+    if not isinstance(returned, StepResult):
+        raise _mistake(environment.step, f"returned {_brief(returned)}; {_remedy(returned)}")
+    for name in ("success", "ended"):
+        if not isinstance(value := getattr(returned, name), bool | np.bool_):
+            what = f"returned StepResult({name}={value!r}); give {name} as True or False"
+            raise _mistake(environment.step, what)
+    score: Any = returned.score
+    if score is not None and not _is_finite_number(score):
+        what = f"returned StepResult(score={score!r}); give one finite number, or None"
+        raise _mistake(environment.step, what)
+    return StepResult(
+        bool(returned.success), bool(returned.ended), None if score is None else float(score)
+    )
+
+
+def _remedy(returned: object) -> str:
+    if isinstance(returned, tuple) and len(returned) == 5:
+        return (
+            "Gymnasium's observation, reward, terminated, truncated and info become "
+            "StepResult(success=..., ended=terminated or truncated, score=reward)"
         )
-    return bool(done)
+    return "it must return True when the task is done, otherwise False, or a StepResult"
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def expert_action(environment: Environment) -> np.ndarray:

@@ -61,6 +61,32 @@ class Observation:
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What a step has come to; `Environment.step` may return it instead of a bool.
+
+    success: whether the task is done.
+    ended: whether the episode is over without success: the robot fell, or the simulator's own time
+        is up. No step is made after it, and the attempt counts as failed.
+    score: a reward or another measure of how good the present state is, higher is better: the
+        reward of this step in Gymnasium, the covered share of the target in PushT. None if the
+        environment measures nothing; otherwise finite.
+    """
+
+    success: bool = False
+    ended: bool = False
+    score: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether this step is the last one of the episode."""
+        return self.success or self.ended
+
+    def __bool__(self) -> bool:
+        """Raise TypeError: `if environment.step(action)` would take every step for a success."""
+        raise TypeError("a StepResult is neither true nor false; read its success or its done")
+
+
 class Environment(ABC):
     """An environment in which a policy acts, built as `build(config)` in a separate process.
 
@@ -87,8 +113,11 @@ class Environment(ABC):
         """
 
     @abstractmethod
-    def step(self, action: np.ndarray) -> bool:
-        """Apply an action (A) in the units of `info.action`; return whether the task is done."""
+    def step(self, action: np.ndarray) -> bool | StepResult:
+        """Apply an action (A) in the units of `info.action`; return whether the task is done.
+
+        An environment with a reward, or with an end that is no success, returns a StepResult.
+        """
 
     @abstractmethod
     def observe(self) -> Observation:

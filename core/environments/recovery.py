@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from core.environments.checked import observe, step
-from core.environments.environment import Environment, Observation
+from core.environments.environment import Environment, Observation, StepResult
 from core.environments.workers import EnvironmentFailed, Worker
 
 # --------------------------------------------------------------------- in the environment's process
@@ -31,12 +31,14 @@ def continue_chain(environment: Environment, task: str) -> None:
     environment.proceed(task)
 
 
-def apply_actions(environment: Environment, actions: np.ndarray) -> tuple[bool, int]:
-    """Apply actions (n A) until the task is done; return whether it is done, and the step count."""
-    for count, action in enumerate(actions, 1):
-        if step(environment, action):
-            return True, count
-    return False, len(actions)
+def apply_actions(environment: Environment, actions: np.ndarray) -> list[StepResult]:
+    """Apply actions (n A) until the episode is over; return the result of each step made."""
+    results: list[StepResult] = []
+    for action in actions:
+        results.append(step(environment, action))
+        if results[-1].done:
+            break
+    return results
 
 
 def call_and_observe(

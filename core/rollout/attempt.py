@@ -9,18 +9,18 @@ A rollout yields what it needs next and receives the answer:
 
 At its end, a rollout returns a `FinishedRollout`. In short, an attempt is:
 
-    until the task is done or there are no steps left:
+    until the episode is over or there are no steps left:
         chunk = the policy's actions           `Actor.step`, called by `run_rollouts` in runner.py
         apply the first actions of the chunk   `apply_actions` in core/environments/recovery.py
 """
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from core.environments.environment import Observation, Task
+from core.environments.environment import Observation, StepResult, Task
 from core.environments.recovery import (
     EnvironmentCall,
     apply_actions,
@@ -46,7 +46,9 @@ class Attempt:
     recording: whether `frames` and `commands` are collected.
     observation: the newest observation, as the policy sees it.
     success: whether the task is done.
+    ended: whether the environment ended the episode without success.
     steps: number of control steps so far.
+    scores: the scores of the steps so far, of those that have one.
     frames: every observation from which the policy predicted a chunk, and the last observation.
     commands: for each frame, the last action (A) that was applied before the frame was observed;
         for the first frame, the first action of the attempt.
@@ -60,30 +62,37 @@ class Attempt:
     recording: bool = False
     observation: Observation = field(init=False)
     success: bool = False
+    ended: bool = False
     steps: int = 0
+    scores: list[float] = field(default_factory=list)
     frames: list[Observation] = field(default_factory=list)
     commands: list[np.ndarray] = field(default_factory=list)
 
     def run(
         self, observation: Observation, replan_steps: int
     ) -> Generator["EnvironmentCall | Attempt", Any, None]:
-        """Let the policy act until the task is done, or until `max_steps` control steps were made.
+        """Let the policy act until the episode is over, or `max_steps` control steps were made.
 
         observation: the observation of the scene in which the attempt begins.
         replan_steps: number of actions of each chunk that are executed before the next chunk.
         """
         self._observe(observation)
-        while not self.success and self.steps < self.max_steps:
+        while not (self.success or self.ended) and self.steps < self.max_steps:
             chunk: np.ndarray = yield self
             actions = chunk[: min(replan_steps, self.max_steps - self.steps)]
             call = EnvironmentCall(apply_actions, (actions,))
-            (self.success, count), observation = yield call
-            self.steps += count
+            results, observation = yield call
+            self._count(results)
             if self.recording:
-                # only the first `count` actions were applied: the task may be done before the last
-                last = actions[count - 1]
+                # only these actions were applied: the episode may be over before the last one
+                last = actions[len(results) - 1]
                 self.commands += [last] if self.commands else [actions[0], last]
             self._observe(observation)
+
+    def _count(self, results: Sequence[StepResult]) -> None:
+        self.steps += len(results)
+        self.scores += [result.score for result in results if result.score is not None]
+        self.success, self.ended = results[-1].success, results[-1].ended
 
     def _observe(self, observation: Observation) -> None:
         if self.blank is not None:

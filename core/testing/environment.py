@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from core.environments.checked import step, step_result
 from core.environments.environment import EVALUATION_SEEDS, Environment, Task
 from core.environments.workers import EnvironmentSpec, Worker, describe
 from core.episodes.episode import StoreInfo
@@ -159,12 +160,13 @@ def a_used_environment_equals_a_new_one(world: World) -> None:
                 new = play(world.make(), task, seed)
             with global_generators(2):
                 again = play(used, task, seed, new.actions)
-            for step, (expected, received) in enumerate(
+            for number, (expected, received) in enumerate(
                 zip(new.observations, again.observations, strict=True)
             ):
-                where = f"'{task}', seed {seed}, after {step} steps"
+                where = f"'{task}', seed {seed}, after {number} steps"
                 expect_same(received, expected, f"{where}, in a used environment")
-            expect(again.done == new.done, f"'{task}', seed {seed}: step", f"{new.done}", "others")
+            what, same = f"'{task}', seed {seed}: step", again.returned == new.returned
+            expect(same, what, f"{new.returned}", "others")
 
 
 def seeds_decide(world: World) -> None:
@@ -180,11 +182,12 @@ def seeds_decide(world: World) -> None:
 
 
 def step_says_whether_the_task_is_done(world: World) -> None:
-    """`step` returns a bool."""
+    """`step` returns a bool or a StepResult."""
     environment = world.make()
     for task in startable_tasks(environment):
-        for done in play(environment, task, 0).done:
-            expect(isinstance(done, bool | np.bool_), "step", "a bool", repr(done)[:80])
+        for returned in play(environment, task, 0).returned:
+            check = partial(step_result, environment, returned)
+            attempt("step", "True, False or a StepResult", check)
 
 
 def expert_obeys_the_action_convention(world: World) -> None:
@@ -222,10 +225,10 @@ def expert_changes_nothing(world: World) -> None:
     for task in first_and_last(environment):
         played = play(environment, task, 0)
         environment.reset(task, 0)
-        for step, action in enumerate(played.actions):
+        for number, action in enumerate(played.actions):
             for _ in range(2):
                 again = np.array(environment.expert(), np.float32)
-                where = f"expert of '{task}' at step {step}, asked again"
+                where = f"expert of '{task}' at step {number}, asked again"
                 expect(np.array_equal(again, action), where, f"{action}", f"{again}")
             environment.step(action)
         what = f"'{task}', if the expert is asked twice"
@@ -238,16 +241,18 @@ def expert_succeeds(world: World) -> None:
     if not has_expert(environment):
         return
     for name in startable_tasks(environment):
-        task, done = environment.tasks[name], False
-        for seed in SEEDS:
-            environment.reset(name, seed)
-            for _ in range(task.max_steps):
-                if done := bool(environment.step(np.array(environment.expert(), np.float32))):
-                    break
-            if done:
-                break
-        where = f"the expert at '{name}', with the seeds {SEEDS}"
-        expect(done, where, f"at least one success in {task.max_steps} steps", "none")
+        expected = f"at least one success in {environment.tasks[name].max_steps} steps"
+        succeeds = any(_expert_succeeds(environment, name, seed) for seed in SEEDS)
+        expect(succeeds, f"the expert at '{name}', with the seeds {SEEDS}", expected, "none")
+
+
+def _expert_succeeds(environment: Environment, task: str, seed: int) -> bool:
+    environment.reset(task, seed)
+    for _ in range(environment.tasks[task].max_steps):
+        result = step(environment, np.array(environment.expert(), np.float32))
+        if result.done:
+            return result.success
+    return False
 
 
 def chains_are_of_known_tasks(world: World) -> None:

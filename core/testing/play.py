@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.environments.environment import Environment, Observation
+from core.environments.environment import Environment, Observation, StepResult
 from core.episodes.episode import StoreInfo
 from core.errors import DataError
 from core.registry.hookspecs import Build
@@ -45,17 +45,20 @@ class World:
 
 @dataclass(frozen=True)
 class Play:
-    """A few control steps: copies of all observations, the actions, and what `step` returned."""
+    """A few control steps: copies of all observations, the actions, and what `step` returned.
+
+    returned: as the environment returned it, unchecked.
+    """
 
     observations: list[Observation] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
-    done: list[object] = field(default_factory=list)
+    returned: list[object] = field(default_factory=list)
 
 
 def play(
     environment: Environment, task: str, seed: int, actions: Sequence[np.ndarray] | None = None
 ) -> Play:
-    """Begin an episode and make a few control steps, until the task is done.
+    """Begin an episode and make a few control steps, until the episode is over.
 
     actions: those to take; default: the expert's, or random ones if there is no expert.
     """
@@ -65,11 +68,18 @@ def play(
     for step in range(STEPS if actions is None else len(actions)):
         action = _natural_action(environment, generator) if actions is None else actions[step]
         played.actions.append(action)
-        played.done.append(environment.step(action))
+        played.returned.append(environment.step(action))
         played.observations.append(copy_of(environment.observe()))
-        if played.done[-1]:
+        if is_over(played.returned[-1]):
             break
     return played
+
+
+def is_over(returned: object) -> bool:
+    """Whether an episode is over after a step that returned this; an unfit value ends nothing."""
+    if isinstance(returned, StepResult):
+        return returned.done
+    return isinstance(returned, bool | np.bool_) and bool(returned)
 
 
 def _natural_action(environment: Environment, generator: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ python -m tests.benchmarks.experts tabletop --chains 100
 import argparse
 from collections.abc import Sequence
 
+from core.environments.checked import step
 from core.environments.environment import Environment
 from core.registry.catalogue import load_plugins
 from core.rollout.results import Rate
@@ -14,9 +15,10 @@ from core.rollout.results import Rate
 
 def attempt(environment: Environment, task: str) -> int | None:
     """Control steps until the task is done, or None."""
-    for step in range(1, environment.tasks[task].max_steps + 1):
-        if environment.step(environment.expert()):
-            return step
+    for number in range(1, environment.tasks[task].max_steps + 1):
+        result = step(environment, environment.expert())
+        if result.done:
+            return number if result.success else None
     return None
 
 

@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from core.environments.checked import step
 from core.environments.environment import EVALUATION_SEEDS, Environment, Task
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
@@ -54,7 +55,7 @@ def attempt(
     while left > 0:
         chunks, state = actor.step([observed.observe()], [instruction], state)
         action = chunks[0, 0]
-        success = observed.step(action)
+        success = step(observed, action).success
         drawn.step(action)
         left = AFTER if success and not done else left - 1
         done = done or success

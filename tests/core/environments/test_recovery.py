@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.environments.environment import Environment, Observation
+from core.environments.environment import Environment, Observation, StepResult
 from core.environments.recovery import (
     EnvironmentCall,
     RecoveringEnvironment,
@@ -96,13 +96,13 @@ def test_actions_are_applied_until_the_task_is_done() -> None:
     for _ in range(steps):
         environment.step(environment.expert())
     last = environment.expert()
-    assert apply_actions(environment, np.stack([last, last, last])) == (True, 1)
+    assert apply_actions(environment, np.stack([last, last, last])) == [StepResult(success=True)]
 
 
 def test_a_task_that_is_not_done_takes_all_actions() -> None:
     environment = ToyEnvironment(ToyConfig())
     environment.reset("reach_red", 7)
-    assert apply_actions(environment, np.zeros((3, 3), np.float32)) == (False, 3)
+    assert apply_actions(environment, np.zeros((3, 3), np.float32)) == 3 * [StepResult()]
 
 
 def test_a_chain_is_begun_and_continued() -> None:

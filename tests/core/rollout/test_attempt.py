@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.environments.environment import StepResult
 from core.environments.recovery import EnvironmentCall, apply_actions, reset
 from core.environments.workers import EnvironmentFailed
 from core.rollout.attempt import Attempt, start_rollout
@@ -36,7 +37,7 @@ def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
     assert call.function is apply_actions
     assert call.arguments[0].shape == (2, 3)  # replan_steps of the chunk's three actions
     with pytest.raises(StopIteration) as end:
-        rollout.send(((True, 1), environment.observe()))
+        rollout.send(([StepResult(success=True)], environment.observe()))
     result = end.value.value.result
     assert (result.success, result.steps, result.failure) == (True, 1, None)
 
@@ -49,10 +50,11 @@ def test_a_recording_has_the_command_that_was_applied_last():
     attempt = rollout.send((None, environment.observe()))
     chunks = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
     rollout.send(chunks[0])
-    rollout.send(((False, 2), environment.observe()))
+    rollout.send(([StepResult(), StepResult()], environment.observe()))
     rollout.send(chunks[1])
     with pytest.raises(StopIteration):
-        rollout.send(((True, 1), environment.observe()))  # done after one of two actions
+        # done after one of two actions
+        rollout.send(([StepResult(success=True)], environment.observe()))
     np.testing.assert_array_equal(attempt.commands, [chunks[0][0], chunks[0][1], chunks[1][0]])
 
 
