@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from core.report.wording import interval, percent
 from core.system.files import written_aside
 
 # The kinds of words in TOML; each kind has a different colour on the page.
@@ -50,6 +51,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": percent,
+        "interval": interval,
         "flatten": flatten,
         "breakable": lambda name: Markup("_<wbr>").join(str(name).split("_")),
         "highlight_toml": lambda text: Markup(highlight_toml(text)),
@@ -88,11 +90,6 @@ def output_file(path: Path) -> Iterator[Path]:
         if error.errno and error.filename in (None, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
-
-
-def percent(share: float) -> str:
-    """Format a share as a percentage: 0.875 -> 87.5%, 0.9 -> 90%."""
-    return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -10,6 +10,7 @@ from core.report.page import Fact, flatten, render, write_page
 from core.report.run_files import RunRecord, read_run
 from core.report.run_metrics import JointRow, Series, joint_table
 from core.report.run_success import Column, chain_table, headline, success_table
+from core.report.wording import significant
 
 MISSING = "-"
 
@@ -75,7 +76,7 @@ def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
         metrics = record.metrics or {}
         for key, name in error_names.items():
             if key in metrics:
-                facts.append(Fact(name, f"{metrics[key].last:.4f}"))
+                facts.append(Fact(name, significant(metrics[key].last)))
         for fact in facts:
             rows.setdefault(fact.name, [None] * len(records))[number] = fact
     return rows

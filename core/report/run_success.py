@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.report.page import Fact, percent
+from core.report.page import Fact
+from core.report.wording import interval, percent
 from core.rollout.results import STANDARD, Evaluation, Rate
 
 CONDITION_NAMES = {
@@ -66,11 +67,10 @@ def headline(evaluation: Evaluation) -> list[Fact]:
     facts = []
     for column in condition_columns(evaluation):
         overall = evaluation.overall(column.condition)
-        low, high = overall.interval
         attempts = f"{overall.successes} of {overall.episodes}"
-        interval = f"95% interval {100 * low:.1f} to {percent(high)}"
+        detail = f"{attempts}; 95% interval {interval(overall.interval)}"
         name = "mean success" if column.condition == STANDARD else column.name
-        facts.append(Fact(name, percent(column.mean), f"{attempts}; {interval}"))
+        facts.append(Fact(name, percent(column.mean), detail))
     if evaluation.chain_length is not None:
         longest = len(evaluation.chain_rates())
         chains = f"tasks in a row of {longest}, {len(evaluation.chains)} chains"

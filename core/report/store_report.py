@@ -17,6 +17,7 @@ from core.report.store_films import (
     make_thumbnails,
 )
 from core.report.store_inspection import Inspection, TaskSummary
+from core.report.wording import duration
 from core.store.store import EpisodeStore
 
 # Maximum number of bytes of a page.
@@ -103,12 +104,12 @@ def facts(store: EpisodeStore, inspection: Inspection) -> list[Fact]:
     """Return the main numbers about a store, for the head of its page."""
     fps, cameras = store.info.fps, store.info.cameras
     lengths = f"{store.length.min()} to {store.length.max()} frames"
-    duration = _format_duration(store.frame_count / fps)
+    recorded = duration(store.frame_count / fps)
     suspicions = len(inspection.suspicions)
     advice = "listed below" if suspicions else "nothing looks wrong"
     return [
         Fact("episodes", f"{len(store):,}", f"of {len(inspection.tasks):,} tasks, {lengths}"),
-        Fact("frames", f"{store.frame_count:,}", f"{duration} at {fps:g} Hz"),
+        Fact("frames", f"{store.frame_count:,}", f"{recorded} at {fps:g} Hz"),
         Fact("cameras", f"{len(cameras)}", ", ".join(cameras)),
         Fact("suspicious", f"{suspicions}", advice),
     ]
@@ -166,13 +167,3 @@ def _with_thumbnails(
             thumbnails = make_thumbnails(store, summary.first, image_bytes)
         max_bytes -= sum(len(thumbnail.image) for thumbnail in thumbnails)
         yield Task(summary, thumbnails)
-
-
-def _format_duration(seconds: float) -> str:
-    """Format a duration: 20.1 -> 20.1 s, 90 -> 1 min 30 s, 7250 -> 2 h 0 min."""
-    total = round(seconds)
-    if total < 60:
-        return f"{seconds:.3g} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60} s"
-    return f"{total // 3600:,} h {total % 3600 // 60} min"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from core.report.page import flatten, highlight_toml, output_file, percent, write_page
+from core.report.page import flatten, highlight_toml, output_file, write_page
 
 
 @given(st.text())
@@ -37,13 +37,6 @@ def test_highlighting_knows_the_words_of_a_recipe():
         ("key", "name"),
         ("text", "&quot;x = 1 # y&quot;"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("share", "shown"), [(1, "100%"), (0.875, "87.5%"), (0, "0%"), (0.12345, "12.3%")]
-)
-def test_percent(share, shown):
-    assert percent(share) == shown
 
 
 def test_nested_values_are_named_by_their_path():
