@@ -124,18 +124,23 @@ def _prepare_dry_run(recipe: "Recipe") -> bool:
 
 
 def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
-    """Evaluate the policy with `threads` threads, and write the report."""
+    """Evaluate the policy with `threads` threads, and write the report.
+
+    Raises EnvironmentFailed if the environment broke in every attempt.
+    """
     import torch
     from rich.console import Console
 
     from core.evaluation.display import show
-    from core.evaluation.evaluation import evaluate
+    from core.evaluation.evaluation import evaluate, raise_if_all_broke
     from core.report.run_report import write_report
 
     torch.set_num_threads(threads)
     console = Console()
-    show(evaluate(folder, recipe, console), console)
+    evaluation = evaluate(folder, recipe, console)
+    show(evaluation, console)
     console.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
+    raise_if_all_broke(evaluation)
 
 
 def _evaluate_offline(recipe: "Recipe", folder: Path, threads: int) -> None:

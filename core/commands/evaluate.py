@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
     from core.evaluation.display import show
-    from core.evaluation.evaluation import evaluate
+    from core.evaluation.evaluation import evaluate, raise_if_all_broke
     from core.evaluation.offline import evaluate_offline
     from core.report.run_held_out import show_held_out
 
@@ -73,7 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     if checkpoint is not None:
         settings = recipe.evaluate or EvaluateConfig()
         recipe = replace(recipe, evaluate=replace(settings, checkpoint=checkpoint))
-    show(evaluate(arguments.run, recipe, console, arguments.output, moved), console)
+    evaluation = evaluate(arguments.run, recipe, console, arguments.output, moved)
+    show(evaluation, console)
+    raise_if_all_broke(evaluation)
     return 0
 
 

@@ -8,12 +8,10 @@ from typing import Literal
 import numpy as np
 
 from core.episodes.episode import StoreInfo
+from core.episodes.seeds import EVALUATION_SEEDS as EVALUATION_SEEDS
 from core.errors import DataError
 
 Split = Literal["demonstration", "evaluation"]
-# Evaluations use this seed and higher seeds, and demonstrations use lower seeds. So no evaluation
-# has the same scene as a demonstration.
-EVALUATION_SEEDS = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from core.environments.workers import Description, open_workers
+from core.environments.workers import Description, EnvironmentFailed, open_workers
 from core.errors import ConfigError, DataError
 from core.evaluation.display import Display
 from core.evaluation.files import write_file
@@ -84,6 +85,23 @@ def evaluate(
     evaluation = _evaluation(identity, tiers, plan, log)
     write_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
     return evaluation
+
+
+def raise_if_all_broke(evaluation: Evaluation) -> None:
+    """Raise EnvironmentFailed, with the most frequent reason, if the environment broke each time.
+
+    Such an evaluation has measured nothing, although its success rate is a number.
+    """
+    results = [*evaluation.episodes, *evaluation.chains]
+    reasons = Counter(result.failure for result in results if result.failure)
+    if not results or reasons.total() < len(results):
+        return
+    ((reason, count),) = reasons.most_common(1)
+    often = "each time" if count == len(results) else f"{count} times"
+    raise EnvironmentFailed(
+        f"the environment broke in all {len(results)} attempts, so nothing was measured; "
+        f"{often}: {reason}; mend the environment, remove the results and evaluate again"
+    )
 
 
 def _write_predictions(actor: Actor, recipe: Recipe, path: Path, console: Console) -> None:

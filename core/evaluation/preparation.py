@@ -9,7 +9,7 @@ from rich.console import Console
 
 from core.demonstrations.collect import collect
 from core.demonstrations.progress import live_progress
-from core.environments.environment import EVALUATION_SEEDS, default_tasks
+from core.environments.environment import default_tasks
 from core.environments.recovery import begin_chain
 from core.environments.workers import (
     Description,
@@ -99,7 +99,7 @@ def describe_environment(recipe: Recipe) -> Description:
         mistakes = list(recipe_mistakes(settings, demonstrated, environment.tasks))
         if settings.chains:
             try:
-                _call(worker, begin_chain, EVALUATION_SEEDS)
+                _call(worker, begin_chain, settings.first_seed)
             except DataError as error:
                 mistakes.append(f"evaluate.chains: {error}")
     if mistakes:

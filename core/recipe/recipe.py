@@ -25,6 +25,7 @@ from core.errors import ConfigError, did_you_mean
 from core.recipe.checking import fill, read_toml
 from core.recipe.former import move_attention, rename_former_keys
 from core.recipe.initial_weights import check_initial_weights
+from core.recipe.known_keys import unknown_keys
 from core.recipe.needs import check_needs
 from core.recipe.overrides import (
     leftover_keys,
@@ -167,7 +168,7 @@ def load_recipe(
     """Read, override and check a recipe. Raises ConfigError with every mistake, one per line.
 
     overrides: from the command line: `section.key=value`, or `section={key = value}` for a whole
-        section.
+        section; `section.key=unset` and `section=unset` remove it.
     environment: name of an environment that replaces the recipe's environment. If the two differ,
         the recipe's `evaluate.tasks` and [demonstrations] are dropped.
     ignored: sections and keys of the file that are dropped, [optimizer] and `train.loggers` for
@@ -183,13 +184,17 @@ def load_recipe(
     if environment is not None:
         replace_environment(values, environment)
     former, overrides = deepcopy(values), list(overrides)
-    overridden_keys, mistakes = override(values, overrides)
+    overridden = override(values, overrides)
+    mistakes = overridden.mistakes
     move_attention(values, catalogue)
     recipe = _Checker(catalogue, mistakes, read_origins(path.parent)).recipe(values)
     if recipe is None:
         mistakes += leftover_keys(former, overrides, mistakes)
+    else:
+        mistakes += unknown_keys(recipe, overridden.unset)
+    if recipe is None or mistakes:
         raise ConfigError([f"{path}: {mistake}" for mistake in mistakes])
-    return with_absolute_paths(recipe, path.parent.absolute(), overridden_keys)
+    return with_absolute_paths(recipe, path.parent.absolute(), overridden.written)
 
 
 def load_recipe_of_run(

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, with_config
 
 from core.episodes.episode import Frame, Mode, Rotation
+from core.episodes.seeds import EVALUATION_SEEDS, LAST_SEED
 from core.recipe.checking import raise_if_repeated
 from core.recipe.start import CheckpointName, StartConfig
 from core.recipe.train_section import TrainConfig
@@ -224,6 +225,10 @@ class EvaluateConfig:
     """how many chains to try; a chain is a sequence of tasks that are attempted without a reset,
     until a task fails.
     """
+    first_seed: Annotated[int, Ge(EVALUATION_SEEDS)] = EVALUATION_SEEDS
+    """seed of the first attempt at each task, and of the first chain; those after it count on.
+    Demonstrations use the seeds below one million, so these are refused.
+    """
     replan_steps: Positive = 1
     """number of actions of each chunk that are executed before the policy predicts the next chunk.
     """
@@ -260,9 +265,16 @@ class EvaluateConfig:
             raise ValueError(
                 "episodes = 0 and chains = 0 leave nothing to try; raise one of the two"
             )
+        most = max(self.episodes, self.chains, self.control_episodes or 0)
+        if self.first_seed + most - 1 > LAST_SEED:
+            raise ValueError(
+                f"first_seed = {self.first_seed} leads to seeds above {LAST_SEED}; choose a lower "
+                "one"
+            )
         if not self.episodes and self.controls:
             raise ValueError(
-                "controls compare with single tasks, and episodes = 0; raise it or drop controls"
+                "controls compare with single tasks, and episodes = 0; raise it, or leave controls "
+                "out: evaluate.controls=[]"
             )
         if any(len(word.split()) != 1 for word in self.swap):
             raise ValueError(f"swap must hold single words, got {list(self.swap)}")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from zlib import crc32
 
-from core.environments.environment import EVALUATION_SEEDS, Task, default_tasks
+from core.environments.environment import Task, default_tasks
 from core.errors import did_you_mean
 from core.recipe.sections import EvaluateConfig
 from core.rollout.results import STANDARD, ChainResult, Result
@@ -51,7 +51,7 @@ def plan_rollouts(
     settings: EvaluateConfig, tasks: Mapping[str, Task], names: Sequence[str]
 ) -> list[PlannedRollout]:
     """Return all attempts at the named tasks and then all chains, in the order of the results."""
-    chains = [PlannedChain(seed) for seed in evaluation_seeds(settings.chains)]
+    chains = [PlannedChain(seed) for seed in evaluation_seeds(settings.first_seed, settings.chains)]
     return [*plan_attempts(settings, tasks, names), *chains]
 
 
@@ -67,7 +67,7 @@ def plan_attempts(
         episodes = settings.episodes
         if condition != STANDARD:
             episodes = settings.control_episodes or settings.episodes
-        for seed in evaluation_seeds(episodes):
+        for seed in evaluation_seeds(settings.first_seed, episodes):
             for name in names:
                 instruction = tasks[name].instruction("evaluation", seed)
                 if condition == SWAPPED:
@@ -79,9 +79,9 @@ def plan_attempts(
     return attempts
 
 
-def evaluation_seeds(count: int) -> range:
-    """Return the first `count` seeds of evaluations; no demonstration uses these seeds."""
-    return range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
+def evaluation_seeds(first: int, count: int) -> range:
+    """Return `count` seeds of evaluations; no demonstration uses these seeds."""
+    return range(first, first + count)
 
 
 def swap_words(instruction: str, words: Sequence[str]) -> str:
@@ -142,7 +142,7 @@ def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[st
         **{key: list(values[key]) for key in ("controls", "swap")},
         **({"store": settings.store} if settings.store else {}),
         "tasks": list(names),
-        "first_seed": EVALUATION_SEEDS,
+        "first_seed": values["first_seed"],
         "success": "the environment called the task done after any step, "
         "within the task's max_steps",
     }

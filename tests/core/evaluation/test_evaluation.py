@@ -282,6 +282,19 @@ def test_a_failed_environment_is_counted_and_named(trained, load):
     assert line in console.file.getvalue().splitlines()
 
 
+def test_an_evaluation_in_which_every_attempt_broke_has_failed(command, trained):
+    faults = [f"{{kind = 'raise', seed = {EVALUATION_SEEDS + i}, step = 0}}" for i in range(2)]
+    words = [f"environment.faults=[{', '.join(faults)}]", "--tasks", "reach_red", "--episodes"]
+    assert command(*words, "3")[0] == 0  # the third attempt did not break
+    code, out, err = command(*words, "2", "--output", str(trained / "broken"))
+    assert code == 1
+    assert "0/2" in out
+    assert err.startswith("error: the environment broke in all 2 attempts, so nothing was measured")
+    assert "each time: raised (RuntimeError: the toy broke" in err
+    assert err.count("\n") == 1
+    assert outcome(trained / "broken")["episodes"][0]["failure"]
+
+
 def test_the_table_has_intervals_controls_and_tiers(trained, load):
     evaluation = evaluate(trained, load(*EVERYTHING), QUIET)
     console = Console(width=80, file=StringIO())

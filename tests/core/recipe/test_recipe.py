@@ -226,7 +226,7 @@ def test_another_environment_brings_its_own_tasks(tmp_path):
         ),
         ("evaluate.swap=['dark red', 'blue']", "evaluate: swap must hold single words"),
         (
-            "evaluate.controls=[]",
+            "evaluate={controls = [], swap = ['red', 'blue']}",
             'evaluate: swap has no effect without "swapped_words" in controls',
         ),
         (
@@ -235,6 +235,10 @@ def test_another_environment_brings_its_own_tasks(tmp_path):
         ),
         ("evaluate.timeout=0", "evaluate.timeout: expected greater than 0"),
         ("evaluate.episodes=0", "evaluate: episodes = 0 and chains = 0 leave nothing to try"),
+        (
+            "evaluate.first_seed=999_999",  # a demonstration may have used it
+            "evaluate.first_seed: expected greater than or equal to 1000000",
+        ),
         ("evaluate.chains=-1", "evaluate.chains: expected greater than or equal to 0"),
         ("evaluate.checkpoint=first", "evaluate.checkpoint: expected 'last' or 'best'"),
     ],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.episodes.seeds import EVALUATION_SEEDS, LAST_SEED
 from core.recipe.sections import (
     MOST_DEMONSTRATIONS,
     ActionConfig,
@@ -41,6 +42,7 @@ def test_one_path_is_one_store():
         (DataConfig, {"path": "a", "cameras": ("x", "x")}, "cameras names one twice: x"),
         (ActionConfig, {"clip_range": (1.0, -1.0)}, "clip_range must rise"),
         (EvaluateConfig, {"episodes": 0}, "leave nothing to try"),
+        (EvaluateConfig, {"first_seed": LAST_SEED, "episodes": 2}, "leads to seeds above"),
         (
             EvaluateConfig,
             {"episodes": 0, "chains": 1, "controls": ("blank_images",)},
@@ -54,6 +56,4 @@ def test_values_that_contradict_each_other_are_refused(config, values, message):
 
 
 def test_the_seeds_of_demonstrations_stay_below_those_of_evaluation():
-    from core.rollout.plan import EVALUATION_SEEDS
-
     assert MOST_DEMONSTRATIONS * 10 <= EVALUATION_SEEDS

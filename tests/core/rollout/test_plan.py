@@ -10,6 +10,7 @@ from core.rollout.plan import (
     SWAPPED,
     PlannedAttempt,
     PlannedChain,
+    describe_protocol,
     plan_attempts,
     plan_rollouts,
     planned_rollout,
@@ -37,6 +38,13 @@ def test_tasks_stand_side_by_side_and_seeds_are_those_of_evaluation():
         assert planned.instruction in TASKS[planned.task].held_out
         assert planned.condition == STANDARD
     assert len({planned.instruction for planned in plan}) == 4
+
+
+def test_other_first_seeds_give_other_scenes():
+    settings = EvaluateConfig(episodes=2, chains=2, first_seed=EVALUATION_SEEDS + 500)
+    plan = plan_rollouts(settings, TASKS, NAMES)
+    assert [planned.seed - EVALUATION_SEEDS for planned in plan] == [500, 500, 501, 501, 500, 501]
+    assert describe_protocol(settings, NAMES)["first_seed"] == EVALUATION_SEEDS + 500
 
 
 def test_chains_stand_behind_all_attempts():
