@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from core import DataError, Register, hookimpl
-from core.environments import Environment, Observation, Task
+from core.environments import Environment, Observation, StepResult, Task
 from core.episodes import ActionConvention, Camera, Gripper, StoreInfo
 
 SIZE, SPEED, RADIUS, MAX_STEPS = 16, 0.2, 0.15, 40
@@ -54,6 +54,10 @@ class ToyConfig:
     """the expert does nothing in every n-th seed, so that its demonstration fails; 0: never."""
     delay: float = 0.0
     """seconds to wait in each step."""
+    scored: bool = False
+    """whether each step has a score: minus the distance to the disc."""
+    ends_after: int = 0
+    """the environment ends an episode after so many steps, unless they succeed; 0: never."""
 
 
 def toy_info(cameras: int = 1) -> StoreInfo:
@@ -118,7 +122,7 @@ class ToyEnvironment(Environment):
             raise DataError(f"no task is called '{task}'; known: {', '.join(self.tasks)}")
         self._goal = task.removeprefix("reach_")
 
-    def step(self, action: np.ndarray) -> bool:
+    def step(self, action: np.ndarray) -> bool | StepResult:
         for fault in self.config.faults:
             if (fault.seed, fault.step) == (self._seed, self._step):
                 _fail(fault)
@@ -126,7 +130,11 @@ class ToyEnvironment(Environment):
         self._step += 1
         self._point = np.clip(self._point + SPEED * np.clip(action[:2], -1, 1), -1, 1)
         self._closed = bool(action[2] < 0)
-        return self._closed and self._distance() < RADIUS
+        success = self._closed and self._distance() < RADIUS
+        if not (self.config.scored or self.config.ends_after):
+            return success
+        ended = not success and self._step == self.config.ends_after
+        return StepResult(success, ended, -self._distance() if self.config.scored else None)
 
     def observe(self) -> Observation:
         scene = [(COLOURS[name], position, 0.3) for name, position in self._discs.items()]

@@ -4,7 +4,6 @@ The functions run in the environment's process and must not need torch.
 """
 
 from collections.abc import Callable, Mapping
-from math import isfinite
 from numbers import Real
 from typing import Any
 
@@ -13,6 +12,8 @@ import numpy as np
 from core.environments.environment import Environment, Observation, StepResult
 from core.errors import DataError
 from core.system.tracebacks import place_of
+
+HIGHEST_SCORE = float(np.finfo(np.float32).max)
 
 
 def step(environment: Environment, action: np.ndarray) -> StepResult:
@@ -28,8 +29,10 @@ def step(environment: Environment, action: np.ndarray) -> StepResult:
 def step_result(environment: Environment, returned: Any) -> StepResult:
     """Return the StepResult that `environment.step` returned, or one made from its bool.
 
+    A step that is both a success and an end is a success.
+
     Raises DataError if it is neither, if `success` or `ended` is no bool, or if `score` is neither
-    None nor a finite number.
+    None nor a number that float32 can hold.
     """
     if isinstance(returned, bool | np.bool_):
         return StepResult(success=bool(returned))
@@ -44,7 +47,9 @@ def step_result(environment: Environment, returned: Any) -> StepResult:
         what = f"returned StepResult(score={score!r}); give one finite number, or None"
         raise _mistake(environment.step, what)
     return StepResult(
-        bool(returned.success), bool(returned.ended), None if score is None else float(score)
+        success=bool(returned.success),
+        ended=bool(returned.ended and not returned.success),
+        score=None if score is None else float(score),
     )
 
 
@@ -58,7 +63,8 @@ def _remedy(returned: object) -> str:
 
 
 def _is_finite_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    """Whether a score is finite, and so small that sums and variances of many scores are, too."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= HIGHEST_SCORE
 
 
 def expert_action(environment: Environment) -> np.ndarray:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.rollout.results import STANDARD, ChainResult, Evaluation, Rate, Result
+from core.rollout.scores import MEASURES, MeanScore
 from core.system.progress import Progress
 
 
@@ -24,6 +25,7 @@ class Display:
     def __init__(self, total: int, results: Sequence[Result], console: Console) -> None:
         self._successes: dict[str, list[bool]] = {}  # by condition
         self._chain_lengths: list[int] = []
+        self._best_scores: list[float] = []  # of the standard condition
         for result in results:
             self._count(result)
         self._completed = len(results)
@@ -53,6 +55,8 @@ class Display:
             f"{fmean(self._successes[condition]):.0%}"
             for condition in conditions
         ]
+        if self._best_scores:
+            rates.append(f"best score {fmean(self._best_scores):.3g}")
         if self._chain_lengths:
             rates.append(f"chain length {fmean(self._chain_lengths):.2f}")
         self._progress.update(self._completed, text="  ".join(rates))
@@ -60,14 +64,18 @@ class Display:
     def _count(self, result: Result) -> None:
         if isinstance(result, ChainResult):
             self._chain_lengths.append(result.done)
-        else:
-            self._successes.setdefault(result.condition, []).append(result.success)
+            return
+        self._successes.setdefault(result.condition, []).append(result.success)
+        if result.condition == STANDARD and result.score_best is not None:
+            self._best_scores.append(result.score_best)
 
 
 def show(evaluation: Evaluation, console: Console) -> None:
     """Print the table of an evaluation and the lines below it."""
     if evaluation.episodes:
         console.print(_table(evaluation))
+    if evaluation.mean_score("best") is not None:
+        console.print(_score_table(evaluation))
     for line in _lines_below_table(evaluation):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -79,9 +87,7 @@ def _table(evaluation: Evaluation) -> Table:
     table = Table(
         "task", "successes", "rate", "95 % interval", *headings, box=None, padding=(0, 2, 0, 0)
     )
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
+    _let_words_give_way(table)
     control_rates = [evaluation.by_task(control) for control in controls]
     for task, rate in evaluation.by_task().items():
         cells = [_successes(rates[task]) if task in rates else "-" for rates in control_rates]
@@ -109,6 +115,36 @@ def _add_tiers(table: Table, evaluation: Evaluation, controls: Sequence[str]) ->
         table.add_row(f"mean of {escape(tier)}", successes, f"{mean:.1%}", interval, *cells)
 
 
+def _score_table(evaluation: Evaluation) -> Table:
+    """Return the table of scores: a row for each task, for all attempts, and for each control."""
+    headings = [f"{name}\n95 % interval" for name in MEASURES.values()]
+    table = Table("\ntask", *headings, box=None, padding=(0, 2, 0, 0))
+    _let_words_give_way(table)
+    scores = [evaluation.scores(measure) for measure in MEASURES]
+    for task in scores[0]:
+        table.add_row(escape(task), *[_score(by_task.get(task)) for by_task in scores])
+    table.add_section()
+    for condition in evaluation.conditions:
+        name = "all" if condition == STANDARD else f"all, {condition}"
+        means = [evaluation.mean_score(measure, condition) for measure in MEASURES]
+        table.add_row(name, *map(_score, means))
+    return table
+
+
+def _score(score: MeanScore | None) -> str:
+    if score is None:
+        return "-"
+    interval = f" ({score.interval[0]:.3g} to {score.interval[1]:.3g})" if score.interval else ""
+    return f"{score.mean:.3g}{interval}"
+
+
+def _let_words_give_way(table: Table) -> None:
+    """In a narrow window, break names and intervals, so that all numbers stay whole."""
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", "interval" not in str(column.header)
+
+
 def _lines_below_table(evaluation: Evaluation) -> list[str]:
     """Return lines of text about chains, about speed, and about failures of environments."""
     lines = []
@@ -121,6 +157,9 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
         f"{100 * time['rows_busy']:.0f} % of the policy's rows busy, "
         f"{time['steps_per_second']:.0f} environment steps/s, {time['seconds']:.0f} s"
     )
+    if ended := evaluation.ends()["ended"]:
+        attempts = "1 attempt" if ended == 1 else f"{ended} attempts"
+        lines.append(f"the environment ended {attempts} without success; counted as failed")
     for attempt in evaluation.episodes:
         if attempt.failure:
             name = f"{attempt.condition} {attempt.task}/{attempt.seed}"

@@ -9,6 +9,7 @@ from core.report.figures import Chart
 from core.report.page import Fact, flatten, render, write_page
 from core.report.run_files import RunRecord, read_run
 from core.report.run_metrics import JointRow, Series, joint_table
+from core.report.run_scores import score_facts, score_table
 from core.report.run_success import Column, chain_table, headline, success_table
 from core.report.wording import significant
 
@@ -40,6 +41,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
         "names": names,
         "overview": overview(records),
         "success": success_table(columns),
+        "scores": score_table(columns),
         "chains": chain_table(columns),
         "curves": loss_charts(names, records),
         "recipes": sum(record.recipe is not None for record in records),
@@ -63,8 +65,8 @@ def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
     """Return {name of a fact: its value for each run}; None for a run that did not measure it.
 
     The facts are the success rate, the success rate under each control (blank images, for
-    example), the average chain length, and the validation errors of the policy and of the best
-    constant action per task.
+    example), the best score, the average chain length, and the validation errors of the policy
+    and of the best constant action per task.
     """
     error_names = {
         "validation/error": "validation error",
@@ -73,6 +75,7 @@ def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
     rows: dict[str, list[Fact | None]] = {}
     for number, record in enumerate(records):
         facts = headline(record.evaluation) if record.evaluation else []
+        facts += score_facts(record.evaluation) if record.evaluation else []
         metrics = record.metrics or {}
         for key, name in error_names.items():
             if key in metrics:

@@ -17,6 +17,7 @@ from core.report.run_metrics import (
     series_below,
     training_notes,
 )
+from core.report.run_scores import score_facts, score_table
 from core.report.run_success import (
     Column,
     chain_table,
@@ -48,10 +49,12 @@ def write_report(run: Path) -> Path:
     values = {
         "run": record,
         "evaluation": evaluation,
-        "facts": headline(evaluation) if evaluation else [],
+        "facts": [*headline(evaluation), *score_facts(evaluation)] if evaluation else [],
         "provenance": provenance(evaluation) if evaluation else [],
         "unfinished": unfinished_attempts(evaluation) if evaluation else [],
         "success": success_table(columns),
+        "ended": evaluation.ends()["ended"] if evaluation else 0,
+        "scores": score_table(columns),
         "chains": chain_table([Column("policy", 1, evaluation)]) if evaluation else None,
         "films": films,
         "has_gripper": any(

@@ -32,6 +32,7 @@ from core.environments.workers import EnvironmentFailed
 from core.episodes.episode import VISUAL, StoreInfo
 from core.rollout.plan import BLANK, BLANK_HISTORY, PlannedAttempt, PlannedChain, PlannedRollout
 from core.rollout.results import ChainResult, EpisodeResult, Result
+from core.rollout.scores import summarize
 
 
 @dataclass
@@ -146,6 +147,7 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
         yield from attempt.run(observation, replan_steps)
     except EnvironmentFailed as error:
         failure = str(error)
+    scores = summarize(attempt.scores)
     result = EpisodeResult(
         condition=planned.condition,
         task=planned.task,
@@ -154,6 +156,10 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
         success=attempt.success,
         steps=attempt.steps,
         failure=failure,
+        ended=attempt.ended,
+        score_best=scores.get("best"),
+        score_mean=scores.get("mean"),
+        score_sum=scores.get("sum"),
     )
     return FinishedRollout(result, attempt if attempt.recording else None)
 

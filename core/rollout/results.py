@@ -1,16 +1,22 @@
 """Results of an evaluation: RUN/evaluation/results.json holds an `Evaluation`."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import DataError
+from core.rollout.scores import MEASURES, MeanScore, Measure
 
+End = Literal["success", "ended", "max_steps", "failure"]
+"""Why an attempt ended: the task was done, the environment ended the episode, the task's steps were
+used up, or the environment failed.
+"""
 # the condition without any control; plan.py names the other conditions
 STANDARD = "standard"
 
@@ -24,6 +30,10 @@ class EpisodeResult:
     success: whether the task was done.
     steps: control steps until the attempt ended.
     failure: None, or why the environment failed; the attempt then counts as failed.
+    ended: whether the environment ended the attempt without success, before its largest number of
+        steps.
+    score_best, score_mean, score_sum: the highest score of the attempt's steps, their mean and
+        their sum; None if the environment gives no scores. If it failed, those until then.
     """
 
     condition: str
@@ -33,6 +43,23 @@ class EpisodeResult:
     success: bool
     steps: int
     failure: str | None = None
+    ended: bool = False
+    score_best: float | None = None
+    score_mean: float | None = None
+    score_sum: float | None = None
+
+    @property
+    def end(self) -> End:
+        """Why the attempt ended."""
+        if self.failure:
+            return "failure"
+        if self.success:
+            return "success"
+        return "ended" if self.ended else "max_steps"
+
+    def score(self, measure: Measure) -> float | None:
+        """Return one measure of the scores; None if the environment gives none."""
+        return {"best": self.score_best, "mean": self.score_mean, "sum": self.score_sum}[measure]
 
 
 @dataclass(frozen=True)
@@ -172,6 +199,29 @@ class Evaluation:
         means = self.by_tier(condition).values()
         return fmean(means) if len(means) > 1 else None
 
+    def ends(self, condition: str = STANDARD) -> dict[End, int]:
+        """Return {why attempts ended: number of attempts}; see `End`."""
+        ends = Counter(episode.end for episode in self.episodes if episode.condition == condition)
+        return {end: ends[end] for end in get_args(End)}
+
+    def scores(self, measure: Measure, condition: str = STANDARD) -> dict[str, MeanScore]:
+        """Return {task: mean over its attempts}; without the tasks that have no scores."""
+        by_task: dict[str, list[float]] = {}
+        for episode in self.episodes:
+            score = episode.score(measure)
+            if episode.condition == condition and score is not None:
+                by_task.setdefault(episode.task, []).append(score)
+        return {task: MeanScore.of(scores) for task, scores in by_task.items()}
+
+    def mean_score(self, measure: Measure, condition: str = STANDARD) -> MeanScore | None:
+        """Return the mean over the attempts at all tasks; None if there are no scores."""
+        scores = [
+            score
+            for episode in self.episodes
+            if episode.condition == condition and (score := episode.score(measure)) is not None
+        ]
+        return MeanScore.of(scores) if scores else None
+
     @property
     def chain_length(self) -> float | None:
         """Mean number of tasks done per chain; None if there are no chains."""
@@ -196,12 +246,26 @@ class Evaluation:
                     tier: rate.to_json() for tier, rate in self.attempts_by_tier(condition).items()
                 },
                 "tasks": {task: rate.to_json() for task, rate in self.by_task(condition).items()},
+                "ends": self.ends(condition),
+                "scores": self._scores_to_json(condition),
             }
             for condition in self.conditions
         }
         chains = {"average_length": self.chain_length, "rates": self.chain_rates()}
         derived = {"summary": summary, "chains_summary": chains}
         return {"format": "joinery-evaluation", "version": 1, **derived, **asdict(self)}
+
+    def _scores_to_json(self, condition: str) -> dict[str, Any]:
+        return {
+            measure: {
+                "all": overall.to_json(),
+                "tasks": {
+                    task: score.to_json() for task, score in self.scores(measure, condition).items()
+                },
+            }
+            for measure in MEASURES
+            if (overall := self.mean_score(measure, condition)) is not None
+        }
 
 
 def _pooled(rates: Iterable[Rate]) -> Rate:

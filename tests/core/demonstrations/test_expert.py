@@ -50,6 +50,15 @@ def test_each_frame_is_the_observation_before_its_action() -> None:
         assert done == (t == len(episode) - 1)
 
 
+def test_an_end_that_is_no_success_is_a_failed_demonstration() -> None:
+    assert demonstrate(ToyEnvironment(ToyConfig(ends_after=2)), "reach_red", 5, noise=0) is None
+    successful = demonstrate(ToyEnvironment(ToyConfig(scored=True)), "reach_red", 5, noise=0)
+    expected = demonstrate(ToyEnvironment(ToyConfig()), "reach_red", 5, noise=0)
+    assert successful is not None
+    assert expected is not None
+    np.testing.assert_array_equal(successful.actions, expected.actions)
+
+
 def test_an_episode_ends_with_the_gripper_that_completed_it() -> None:
     episode = demonstrate(ToyEnvironment(ToyConfig()), "reach_red", 5, noise=0.2)
     assert episode is not None

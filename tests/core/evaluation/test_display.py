@@ -43,6 +43,39 @@ def test_each_tier_has_an_interval_and_tiers_have_a_mean():
     assert "mean of hard 0/10 0.0% 0.0% - 27.8% 0.0%" in shown
 
 
+def scored_evaluation(task: str) -> Evaluation:
+    episodes = [
+        EpisodeResult(condition, task, seed, "do it", False, 3, None, seed == 3, best, best / 2, -5)
+        for condition, factor in ((STANDARD, 1.0), ("blank_images", 0.1))
+        for seed, best in enumerate(factor * value for value in (0.5, 0.7, 0.9, 0.7))
+    ]
+    time = {"inference_ms": 1.0, "rows_busy": 1.0, "steps_per_second": 1.0, "seconds": 3.0}
+    return Evaluation({}, {}, {"lanes": 1}, {}, episodes, [], time)
+
+
+def test_scores_have_a_table_with_intervals_and_ends_a_line():
+    console = Console(file=StringIO(), width=100)
+    show(scored_evaluation("push"), console)
+    shown = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "best score mean score sum of scores" in shown
+    scores = "0.7 (0.44 to 0.96) 0.35 (0.22 to 0.48) -5 (-5 to -5)"
+    assert f"push {scores}" in shown
+    assert f"all {scores}" in shown
+    assert any(line.startswith("all, blank_images 0.07 (0.044 to 0.096)") for line in shown)
+    assert shown[-1] == "the environment ended 1 attempt without success; counted as failed"
+
+
+def test_in_a_narrow_window_names_break_and_no_number_does():
+    console = Console(file=StringIO(), width=46)
+    show(scored_evaluation("push_the_block_that_has_a_very_long_name"), console)
+    shown = console.file.getvalue()
+    words = shown.split()
+    for number in ("0/4", "0.0%", "49.0%", "0.7", "0.35", "0.96)", "-5", "0.07"):
+        assert number in words
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines()[:12])) <= 46
+
+
 def test_without_a_terminal_there_is_a_line_now_and_then():
     """Also if some results existed before. The standard condition always comes first."""
     blank = [EpisodeResult("blank_images", "lift", seed, "lift it", False, 9) for seed in range(10)]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from core.environments.environment import EVALUATION_SEEDS
 from core.environments.workers import EnvironmentSpec, open_workers
@@ -70,9 +71,13 @@ def run_plan(
     replan_steps: int = 1,
     should_record: Callable[[PlannedAttempt], bool] = lambda _: False,
     timeout: float = LONG_TIMEOUT,
-    cameras=1,
+    cameras: Literal[1, 2] = 1,
+    scored: bool = False,
+    ends_after: int = 0,
 ) -> Outcome:
-    spec = EnvironmentSpec("toy", ToyEnvironment, ToyConfig(cameras, faults))
+    spec = EnvironmentSpec(
+        "toy", ToyEnvironment, ToyConfig(cameras, faults, scored=scored, ends_after=ends_after)
+    )
     start = partial(
         start_rollout,
         tasks=toy_tasks(),

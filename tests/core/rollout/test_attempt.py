@@ -13,6 +13,7 @@ from tests.core.rollout.factories import ATTEMPTS, FIRST_SEED, NUM_ROWS, attempt
 from tests.toy_environment import (
     CHAIN_LENGTH,
     MAX_STEPS,
+    RADIUS,
     Fault,
     ToyConfig,
     ToyEnvironment,
@@ -92,6 +93,37 @@ def test_an_attempt_ends_after_the_tasks_largest_number_of_steps(scripted_actor)
     plan = [PlannedAttempt(STANDARD, "reach_red", FIRST_SEED, "touch the blue disc")]
     (result,) = run_plan(scripted_actor, plan, replan_steps=2).results
     assert (result.success, result.steps) == (False, MAX_STEPS)
+
+
+def test_an_end_that_is_no_success_ends_the_attempt_and_no_step_follows(scripted_actor):
+    """Also within a chunk: the environment would be asked for more steps than it has."""
+    plan = [PlannedAttempt(STANDARD, "reach_red", FIRST_SEED, "touch the blue disc")]
+    for replan_steps in (1, 2):
+        outcome = run_plan(scripted_actor, plan, replan_steps=replan_steps, ends_after=3)
+        (result,) = outcome.results
+        assert (result.end, result.success, result.steps) == ("ended", False, 3)
+
+
+def test_a_chain_goes_on_after_no_end(scripted_actor):
+    (result,) = run_plan(scripted_actor, [PlannedChain(FIRST_SEED)], ends_after=1).results
+    assert (result.done, result.steps) == (0, 1)
+
+
+def test_the_scores_of_all_steps_are_kept_as_best_mean_and_sum(scripted_actor):
+    (result,) = run_plan(scripted_actor, ATTEMPTS[:1], scored=True, replan_steps=2).results
+    assert result.success
+    assert -RADIUS < result.score_best < 0  # the score is minus the distance to the disc
+    assert result.score_sum < result.score_mean < result.score_best
+    assert result.score_sum == pytest.approx(result.steps * result.score_mean)
+    (result,) = run_plan(scripted_actor, ATTEMPTS[:1]).results
+    assert (result.score_best, result.score_mean, result.score_sum) == (None, None, None)
+
+
+def test_an_environment_that_dies_at_last_keeps_the_scores_until_then(scripted_actor):
+    fault = Fault("crash", seed=FIRST_SEED, step=1)
+    (result,) = run_plan(scripted_actor, ATTEMPTS[:1], fault, scored=True).results
+    assert (result.end, result.steps) == ("failure", 1)
+    assert result.score_best == result.score_mean == result.score_sum < 0
 
 
 def test_blank_images_are_black_and_nothing_else_changes(scripted_actor):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from core.rollout.results import (
     Rate,
     read_evaluation,
 )
+from core.rollout.scores import MeanScore
 
 
 def attempt(task: str, success: bool, condition: str = STANDARD, seed: int = 0) -> EpisodeResult:
@@ -76,6 +78,57 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     easy = summary["attempts_by_tier"]["easy"]
     assert (easy["successes"], easy["episodes"]) == (4, 5)
     assert tuple(easy["interval"]) == Rate(4, 5).interval
+
+
+def scored(task: str, best: float | None, ended: bool = False, seed: int = 0) -> EpisodeResult:
+    sums = None if best is None else 2 * best
+    mean = None if best is None else best / 2
+    return EpisodeResult(STANDARD, task, seed, "", False, 4, None, ended, best, mean, sums)
+
+
+def test_scores_are_averaged_over_attempts_by_task_and_measure() -> None:
+    episodes = [scored("push", 0.5), scored("push", 1.0, seed=1), scored("lift", None)]
+    evaluation = replace(EVALUATION, episodes=[*episodes, attempt("push", True, "blank_images")])
+    assert evaluation.scores("best") == {"push": MeanScore.of([0.5, 1.0])}
+    assert evaluation.scores("mean") == {"push": MeanScore.of([0.25, 0.5])}
+    assert evaluation.mean_score("sum") == MeanScore.of([1.0, 2.0])
+    assert evaluation.mean_score("best", "blank_images") is None
+    assert EVALUATION.mean_score("best") is None
+
+
+def test_every_attempt_ended_for_one_reason() -> None:
+    broken = replace(attempt("push", False), failure="died (SIGKILL)")
+    episodes = [attempt("push", True), attempt("push", False), broken, scored("push", 1, True)]
+    ends = replace(EVALUATION, episodes=episodes).ends()
+    assert ends == {"success": 1, "ended": 1, "max_steps": 1, "failure": 1}
+
+
+def test_scores_and_ends_are_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    episodes = [scored("push", 0.5), scored("push", 1.0, ended=True, seed=1)]
+    evaluation = replace(EVALUATION, episodes=episodes)
+    path.write_text(json.dumps(evaluation.to_json()))
+    assert read_evaluation(path) == evaluation
+    summary = json.loads(path.read_text())["summary"][STANDARD]
+    assert summary["ends"] == {"success": 0, "ended": 1, "max_steps": 1, "failure": 0}
+    expected = MeanScore.of([0.5, 1.0])
+    assert summary["scores"]["best"]["tasks"]["push"] == {
+        "mean": expected.mean,
+        "attempts": 2,
+        "interval": list(expected.interval or ()),
+    }
+    assert summary["scores"]["sum"]["all"]["mean"] == 1.5
+
+
+def test_results_of_before_there_were_scores_are_read(tmp_path: Path) -> None:
+    path, plain = tmp_path / "results.json", EVALUATION.to_json()
+    for episode in plain["episodes"]:
+        for key in ("ended", "score_best", "score_mean", "score_sum"):
+            del episode[key]
+    for summary in plain["summary"].values():
+        del summary["ends"], summary["scores"]
+    path.write_text(json.dumps(plain))
+    assert read_evaluation(path) == EVALUATION
 
 
 def test_a_missing_or_damaged_file_is_one_line(tmp_path: Path) -> None:

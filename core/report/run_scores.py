@@ -1,0 +1,66 @@
+"""Makes the table of scores: a group for each measure, in it a row per task, a column per run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.report.page import Fact
+from core.report.run_success import Column
+from core.rollout.results import STANDARD, Evaluation
+from core.rollout.scores import MEASURES, MeanScore, Measure
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A task, or all attempts: for each column a mean score and its interval as texts, or None."""
+
+    name: str
+    cells: Sequence[tuple[str, str] | None]
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Mean scores over attempts; groups: {name of a measure: its rows}, in the order shown."""
+
+    columns: Sequence[Column]
+    groups: dict[str, Sequence[ScoreRow]]
+
+
+def score_table(columns: Sequence[Column]) -> ScoreTable | None:
+    """Return the scores of several evaluations or conditions; None if none has scores."""
+    columns = [
+        column
+        for column in columns
+        if column.evaluation.mean_score("best", column.condition) is not None
+    ]
+    if not columns:
+        return None
+    groups = {name: _rows(columns, measure) for measure, name in MEASURES.items()}
+    return ScoreTable(columns, groups)
+
+
+def score_facts(evaluation: Evaluation) -> list[Fact]:
+    """Return the best score, for the head of a page; nothing if there are no scores."""
+    score = evaluation.mean_score("best", STANDARD)
+    if score is None:
+        return []
+    mean, interval = _cell(score)
+    attempts = f"mean over {score.attempts} attempts"
+    detail = f"{attempts}; 95% interval {interval}" if interval else attempts
+    return [Fact(MEASURES["best"], mean, detail)]
+
+
+def _rows(columns: Sequence[Column], measure: Measure) -> list[ScoreRow]:
+    scores = [column.evaluation.scores(measure, column.condition) for column in columns]
+    tasks = list(dict.fromkeys(task for by_task in scores for task in by_task))
+    rows = [ScoreRow(task, [_cell(by_task.get(task)) for by_task in scores]) for task in tasks]
+    if len(tasks) > 1:
+        means = [column.evaluation.mean_score(measure, column.condition) for column in columns]
+        rows.append(ScoreRow("all attempts", [_cell(mean) for mean in means]))
+    return rows
+
+
+def _cell(score: MeanScore | None) -> tuple[str, str] | None:
+    if score is None:
+        return None
+    interval = f"{score.interval[0]:.3g} to {score.interval[1]:.3g}" if score.interval else ""
+    return f"{score.mean:.3g}", interval
