@@ -1,12 +1,12 @@
 """Writes the page that compares several runs side by side."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from core.report import figures
 from core.report.figures import Chart
 from core.report.page import Fact, flatten, render, write_page
+from core.report.run_conditions import Line, differing_conditions
 from core.report.run_files import RunRecord, read_run
 from core.report.run_metrics import JointRow, Series, joint_table
 from core.report.run_scores import score_facts, score_table
@@ -14,14 +14,6 @@ from core.report.run_success import Column, chain_table, headline, success_table
 from core.report.wording import significant
 
 MISSING = "-"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table: the name of the row, and a text for each run."""
-
-    name: str
-    texts: Sequence[str]
 
 
 def write_comparison(runs: Sequence[Path], path: Path) -> Path:
@@ -43,6 +35,8 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
         "success": success_table(columns),
         "scores": score_table(columns),
         "chains": chain_table(columns),
+        "conditions": differing_conditions([record.evaluation for record in records]),
+        "evaluated": len(columns),
         "curves": loss_charts(names, records),
         "recipes": sum(record.recipe is not None for record in records),
         "same": same,

@@ -7,6 +7,7 @@ from pathlib import Path
 from core.report import figures
 from core.report.figures import Chart
 from core.report.page import flatten, render, write_page
+from core.report.run_conditions import condition_groups
 from core.report.run_files import PredictedEpisode, read_predictions, read_run
 from core.report.run_films import films_by_task
 from core.report.run_held_out import held_out_table
@@ -49,6 +50,7 @@ def write_report(run: Path) -> Path:
     values = {
         "run": record,
         "evaluation": evaluation,
+        "conditions": condition_groups(evaluation) if evaluation else {},
         "facts": [*headline(evaluation), *score_facts(evaluation)] if evaluation else [],
         "provenance": provenance(evaluation) if evaluation else [],
         "unfinished": unfinished_attempts(evaluation) if evaluation else [],

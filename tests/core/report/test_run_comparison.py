@@ -33,6 +33,7 @@ def test_runs_stand_side_by_side(pristine_run, other, tmp_path):
     assert re.findall("<h2>(.+?)</h2>", text) == [
         "Overview",
         "Success",
+        "Conditions",
         "Curves",
         "Recipes",
         "Sizes",
@@ -95,7 +96,7 @@ def test_a_note_stands_where_nothing_was_measured(tmp_path):
         run.mkdir()
         (run / "recipe.toml").write_text("[train]\nseed = 1\n", encoding="utf-8")
     text = write_comparison(runs, tmp_path / "c.html").read_text(encoding="utf-8")
-    assert text.count('class="note"') == 4
+    assert text.count('class="note"') == 5
     assert "The recipes agree in all 1 keys" in text
 
 
