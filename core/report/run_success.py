@@ -1,11 +1,13 @@
 """Makes tables of success rates: a row per task, chain length or mean; a column per evaluation."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.report.page import Fact
 from core.report.wording import interval, percent
 from core.rollout.results import STANDARD, Evaluation, Rate
+from core.rollout.scores import MeanScore
 
 CONDITION_NAMES = {
     STANDARD: "policy",
@@ -71,10 +73,14 @@ def headline(evaluation: Evaluation) -> list[Fact]:
         detail = f"{attempts}; 95% interval {interval(overall.interval)}"
         name = "mean success" if column.condition == STANDARD else column.name
         facts.append(Fact(name, percent(column.mean), detail))
-    if evaluation.chain_length is not None:
+    if evaluation.chains:
+        length = MeanScore.of([chain.done for chain in evaluation.chains])
         longest = len(evaluation.chain_rates())
-        chains = f"tasks in a row of {longest}, {len(evaluation.chains)} chains"
-        facts.append(Fact("average chain length", f"{evaluation.chain_length:.2f}", chains))
+        chains = f"tasks in a row of {longest}, {length.attempts} chains"
+        if length.interval:
+            low, high = (min(max(0.0, end), longest) for end in length.interval)
+            chains += f"; 95% interval {low:.2f} to {high:.2f}"
+        facts.append(Fact("average chain length", f"{length.mean:.2f}", chains))
     return facts
 
 
@@ -98,20 +104,11 @@ def success_table(columns: Sequence[Column]) -> SuccessTable | None:
     if not columns:
         return None
     tasks = [column.evaluation.by_task(column.condition) for column in columns]
-    tiers = [_tier_cells(column) for column in columns]
-    overall = [column.evaluation.overall(column.condition) for column in columns]
     rows = [
         Row(task, [_outcome_cell(outcomes.get(task)) for outcomes in tasks])
         for task in _all_keys(tasks)
     ]
-    averages = [
-        Row(f"mean, {tier}", [cells.get(tier) for cells in tiers]) for tier in _all_keys(tiers)
-    ]
-    if len(averages) > 1:
-        means = [column.evaluation.mean_of_tiers(column.condition) for column in columns]
-        averages.append(Row("mean of tiers", [_mean_cell(mean) for mean in means]))
-    averages.append(Row("mean of tasks", [_mean_cell(column.mean) for column in columns]))
-    averages.append(Row("all attempts", [_outcome_cell(outcome) for outcome in overall]))
+    averages = [*_tier_rows(columns), *_overall_rows(columns)] if len(rows) > 1 else []
     return SuccessTable("task", columns, rows, averages)
 
 
@@ -120,10 +117,10 @@ def chain_table(columns: Sequence[Column]) -> SuccessTable | None:
     columns = [column for column in columns if column.evaluation.chains]
     if not columns:
         return None
-    by_length = [dict(enumerate(column.evaluation.chain_rates(), 1)) for column in columns]
-    longest = max(len(rates) for rates in by_length)
+    by_length = [dict(enumerate(column.evaluation.chain_outcomes(), 1)) for column in columns]
+    longest = max(len(outcomes) for outcomes in by_length)
     rows = [
-        Row(f"{length} or more", [_mean_cell(rates.get(length)) for rates in by_length])
+        Row(f"{length} or more", [_outcome_cell(outcomes.get(length)) for outcomes in by_length])
         for length in range(1, longest + 1)
     ]
     return SuccessTable("tasks in a row", columns, rows)
@@ -133,11 +130,47 @@ def _all_keys(mappings: Sequence[Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
+def _tier_rows(columns: Sequence[Column]) -> list[Row]:
+    """Return a row for each tier that has several tasks; that of a single task would repeat it."""
+    tiers = [_tier_cells(column) for column in columns]
+    return [Row(f"mean, {tier}", [cells.get(tier) for cells in tiers]) for tier in _all_keys(tiers)]
+
+
 def _tier_cells(column: Column) -> dict[str, Cell]:
-    """Return {tier: mean of its tasks' rates, with the counts of its attempts}."""
-    attempts = column.evaluation.attempts_by_tier(column.condition)
-    means = column.evaluation.by_tier(column.condition)
-    return {tier: Cell(mean, attempts[tier]) for tier, mean in means.items()}
+    """Return {tier of several tasks: mean of its tasks' rates, with the counts of its attempts}."""
+    evaluation, condition = column.evaluation, column.condition
+    sizes = Counter(evaluation.tiers.get(task) for task in evaluation.by_task(condition))
+    attempts = evaluation.attempts_by_tier(condition)
+    means = evaluation.by_tier(condition)
+    return {tier: Cell(mean, attempts[tier]) for tier, mean in means.items() if sizes[tier] > 1}
+
+
+def _overall_rows(columns: Sequence[Column]) -> list[Row]:
+    """Return a row for the mean of all tasks, and rows for other averages if they differ from it.
+
+    The mean of tiers differs if tiers have different numbers of tasks, the rate of all attempts if
+    tasks have different numbers of attempts.
+    """
+    overall = [column.evaluation.overall(column.condition) for column in columns]
+    of_tiers = [column.evaluation.mean_of_tiers(column.condition) for column in columns]
+    of_tasks = [
+        Cell(column.mean, outcome if percent(outcome.rate) == percent(column.mean) else None)
+        for column, outcome in zip(columns, overall, strict=True)
+    ]
+    rows = [
+        Row("mean of tiers", [_mean_cell(mean) for mean in of_tiers]),
+        Row("mean of tasks", of_tasks),
+        Row("all attempts", [_outcome_cell(outcome) for outcome in overall]),
+    ]
+    return [row for row in rows if row.cells is of_tasks or _differ(row.cells, of_tasks)]
+
+
+def _differ(cells: Sequence[Cell | None], others: Sequence[Cell]) -> bool:
+    """Return whether cells, apart from those not measured, show other rates than others."""
+    return any(
+        cell is not None and percent(cell.rate) != percent(other.rate)
+        for cell, other in zip(cells, others, strict=True)
+    )
 
 
 def _outcome_cell(outcome: Rate | None) -> Cell | None:

@@ -227,13 +227,17 @@ class Evaluation:
         """Mean number of tasks done per chain; None if there are no chains."""
         return fmean(chain.done for chain in self.chains) if self.chains else None
 
-    def chain_rates(self) -> list[float]:
-        """Return the shares of chains with at least 1, 2, 3 ... tasks done, as in CALVIN."""
+    def chain_outcomes(self) -> list[Rate]:
+        """Return how many chains have at least 1, 2, 3 ... tasks done, as in CALVIN."""
         longest = max((len(chain.tasks) for chain in self.chains), default=0)
         return [
-            sum(chain.done >= count for chain in self.chains) / len(self.chains)
+            Rate(sum(chain.done >= count for chain in self.chains), len(self.chains))
             for count in range(1, longest + 1)
         ]
+
+    def chain_rates(self) -> list[float]:
+        """Return the shares of chains with at least 1, 2, 3 ... tasks done, as in CALVIN."""
+        return [outcome.rate for outcome in self.chain_outcomes()]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for results.json, with rates and means that other programs can use."""

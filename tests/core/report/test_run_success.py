@@ -5,6 +5,7 @@ from dataclasses import replace
 from core.report.run_success import (
     Cell,
     Column,
+    Row,
     chain_table,
     condition_columns,
     headline,
@@ -27,7 +28,7 @@ def test_conditions_are_columns_and_tasks_rows():
         ("standard", "a", False),
         ("standard", "b", True),
         ("blank_images", "a", False),
-        tiers={"a": "easy"},
+        tiers={"a": "easy", "b": "easy"},
     )
     table = success_table(condition_columns(measured))
     assert table is not None
@@ -36,8 +37,8 @@ def test_conditions_are_columns_and_tasks_rows():
     assert list(rows) == ["a", "b", "mean, easy", "mean of tasks", "all attempts"]
     assert [cell.rate for cell in rows["a"] if cell] == [0.5, 0]
     assert rows["b"][1] is None
-    assert rows["mean, easy"] == [Cell(0.5, Rate(1, 2)), Cell(0, Rate(0, 1))]
-    assert rows["mean of tasks"] == [Cell(0.75), Cell(0)]
+    assert rows["mean, easy"] == [Cell(0.75, Rate(2, 3)), None]
+    assert rows["mean of tasks"] == [Cell(0.75), Cell(0, Rate(0, 1))]
     overall = rows["all attempts"][0]
     assert overall is not None
     assert overall.outcome is not None
@@ -50,8 +51,20 @@ def test_several_tiers_have_a_mean_of_their_means():
     table = success_table(condition_columns(measured))
     assert table is not None
     rows = {row.name: row.cells for row in table.averages}
+    assert list(rows) == ["mean, easy", "mean of tiers", "mean of tasks"]
     assert rows["mean of tiers"] == [Cell(0.5)]
     assert rows["mean, easy"] == [Cell(1, Rate(2, 2))]
+
+
+def test_no_row_of_averages_repeats_another_row():
+    """A tier of one task is that task, and means of equal parts are equal."""
+    alone = success_table(condition_columns(evaluation(("standard", "a", True))))
+    assert alone is not None
+    assert alone.averages == []
+    outcomes = [("standard", "a", True), ("standard", "b", False)]
+    apart = success_table(condition_columns(evaluation(*outcomes, tiers={"a": "x", "b": "y"})))
+    assert apart is not None
+    assert apart.averages == [Row("mean of tasks", [Cell(0.5, Rate(1, 2))])]
 
 
 def test_nothing_measured_is_no_table():
@@ -78,7 +91,10 @@ def test_chains_of_several_runs_stand_side_by_side():
         [0.5, None],
         [0.5, None],
     ]
-    assert [fact.value for fact in headline(long)] == ["1.75"]
+    assert table.rows[0].cells[0] == Cell(0.75, Rate(3, 4))
+    (fact,) = headline(long)
+    assert fact.value == "1.75"
+    assert fact.detail == "tasks in a row of 3, 4 chains; 95% interval 0.00 to 3.00"
 
 
 def test_the_headline_gives_the_controls_beside_the_success():
