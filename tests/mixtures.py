@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from core.episodes.episode import Gripper, StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.episodes.renaming import NewNames
 from core.loading.dataset import Dataset
 from core.loading.mixture import Member
-from core.loading.view import StoreView, common_info, rename, view_of
+from core.loading.view import StoreView, common_info, view_of
 from core.loading.windows import Windows
 from core.store.store import EpisodeStore
 from tests.factories import STILL, make_info
@@ -39,7 +40,7 @@ def other_info() -> StoreInfo:
 
 def views_of(stores: Sequence[EpisodeStore]) -> list[StoreView]:
     """View a store and one with `other_info` as a policy sees them that is trained on both."""
-    infos = [stores[0].info, rename(stores[1].info, CAMERAS, ACTIONS)]
+    infos = [stores[0].info, NewNames(CAMERAS, ACTIONS).rename(stores[1].info)]
     common = common_info(infos, ())
     return [
         view_of(store, info, names, common, ())

@@ -100,6 +100,7 @@ Memory = tuple[int, int]
 class ScriptedActor:
     """An actor that solves the toy: it moves to the disc of the instruction, if the image shows it.
 
+    camera: the one that it looks at.
     noise: standard deviation of its random errors, which depend on a row's seed and step.
     batch_sizes: the number of rows in each step.
     resets: of each reset, the number of steps before it and {row: seed}.
@@ -108,7 +109,7 @@ class ScriptedActor:
 
     def __init__(self, horizon: int = 2, noise: float = 0.0) -> None:
         self.info = toy_info()
-        self.horizon, self.noise = horizon, noise
+        self.camera, self.horizon, self.noise = "front", horizon, noise
         self.batch_sizes: list[int] = []
         self.resets: list[tuple[int, dict[int, int]]] = []
         self.forgotten: list[list[int]] = []
@@ -147,7 +148,7 @@ class ScriptedActor:
     def plan_chunk(self, observation: Observation, instruction: str) -> np.ndarray:
         """Return the actions (H A) towards the disc, or H actions that do nothing."""
         (colour,) = (rgb for name, rgb in COLOURS.items() if name in instruction)
-        rows, columns = np.nonzero((observation.images["front"] == colour).all(axis=-1))
+        rows, columns = np.nonzero((observation.images[self.camera] == colour).all(axis=-1))
         if len(rows) == 0:
             return np.tile(np.float32([0, 0, OPEN]), (self.horizon, 1))
         disc = (np.array([columns.mean(), rows.mean()]) + 0.5) / SIZE * 2 - 1

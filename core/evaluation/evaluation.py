@@ -139,6 +139,7 @@ def _run_missing_rollouts(
         replan_steps=settings.replan_steps,
         should_record=recorder.should_record,
         visual=visual_features(actor.info),
+        names=settings.new_names,
     )
     num_rows = settings.num_envs
     num_workers = min(num_rows, len(missing))

@@ -23,7 +23,7 @@ from core.evaluation.predictions import (
 )
 from core.loading.held_out import hold_out
 from core.loading.opening import fit_normalizers
-from core.loading.view import StoreView, rename, view_of
+from core.loading.view import StoreView, view_of
 from core.policy.trained_state import read_state
 from core.recipe.recipe import Recipe
 from core.recipe.sections import StoreConfig
@@ -187,7 +187,7 @@ def _fitting_view(
     source = store.info
     cameras = config.cameras if config else {}
     if config:
-        source = rename(source, config.cameras, config.actions)
+        source = config.new_names.rename(source)
     names = rotation_names([info.action, source.action])
     ratio = source.fps / info.fps
     reasons = [

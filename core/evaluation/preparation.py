@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from core.errors import ConfigError, DataError
 from core.loading.opening import open_views
 from core.recipe.recipe import Choice, Recipe
 from core.recipe.sections import EvaluateConfig
-from core.rollout.actor import disagreements
+from core.rollout.actor import disagreements, renaming_hint
 from core.rollout.plan import recipe_mistakes
 from core.store.store import EpisodeStore
 
@@ -83,20 +84,25 @@ def _check_agreement(recipe: Recipe, environment: Description) -> None:
     paths = ", ".join(str(source.path) for source in recipe.data.store_configs)
     data_info = open_views(recipe)[0].info
     if mistakes := disagreements(data_info, environment.info, f"the data in {paths}"):
-        raise ConfigError(mistakes)
+        raise ConfigError([*mistakes, *renaming_hint(data_info, environment.info)])
 
 
 def describe_environment(recipe: Recipe) -> Description:
     """Build the recipe's environment in a worker and return its attributes.
 
-    Raises ConfigError if the recipe names tasks, chains or words to swap that the environment does
-    not have, and DataError if the environment cannot be built.
+    Cameras and numbers have the names that the recipe gives them. Raises ConfigError if the recipe
+    names tasks, chains, cameras, numbers or words to swap that the environment does not have, and
+    DataError if the environment cannot be built.
     """
     settings = recipe.evaluate or EvaluateConfig()
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
     with open_workers(environment_spec(recipe), 1, settings.timeout) as (worker,):
         environment: Description = _call(worker, describe)
         mistakes = list(recipe_mistakes(settings, demonstrated, environment.tasks))
+        try:
+            environment = replace(environment, info=settings.new_names.rename(environment.info))
+        except DataError as error:
+            mistakes.append(f"evaluate.{error}")
         if settings.chains:
             try:
                 _call(worker, begin_chain, settings.first_seed)

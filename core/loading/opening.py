@@ -10,7 +10,7 @@ from core.errors import ConfigError, DataError, did_you_mean
 from core.loading.dataset import Dataset
 from core.loading.training_data import TrainingData
 from core.loading.value_checks import meaningless_normalization
-from core.loading.view import StoreView, common_info, rename, view_of
+from core.loading.view import StoreView, common_info, view_of
 from core.recipe.recipe import Recipe
 from core.recipe.sections import ActionConfig
 from core.store.location import URL
@@ -78,7 +78,7 @@ def open_views(recipe: Recipe) -> list[StoreView]:
     infos = []  # descriptions of the stores, under the policy's names
     for store, config in zip(stores, configs, strict=True):
         try:
-            infos.append(rename(store.info, config.cameras, config.actions))
+            infos.append(config.new_names.rename(store.info))
         except DataError as error:
             mistakes.append(f"data.stores, '{config.label}': {error} (store {config.path})")
             infos.append(store.info)

@@ -11,7 +11,7 @@ from PIL import Image
 from core.episodes.conventions import Conversion, incompatibilities, merge_conventions
 from core.episodes.episode import Camera, Feature, StoreInfo
 from core.episodes.statistics import Statistics
-from core.errors import DataError, did_you_mean
+from core.errors import DataError
 from core.store.store import EpisodeStore
 
 # the statistics of about this many actions are computed at once
@@ -181,48 +181,6 @@ def resize(frame: np.ndarray, camera: Camera) -> np.ndarray:
     """Resize an image (Y X C) uint8 to the camera's size: bilinear, antialiased."""
     size = (camera.width, camera.height)
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
-
-
-def rename(info: StoreInfo, cameras: Mapping[str, str], actions: Mapping[str, str]) -> StoreInfo:
-    """Return a store's description with new names for cameras and action dimensions.
-
-    cameras: {new name: old name}.
-    actions: {new name: old name} of action dimensions.
-
-    Raises DataError if the store does not have an old name, or if two names would be the same.
-    """
-    _check_new_names("camera", cameras, list(info.cameras))
-    _check_new_names("action", actions, list(info.action.names))
-    new_camera = {old: new for new, old in cameras.items()}
-    new_action = {old: new for new, old in actions.items()}
-    action_names = tuple(new_action.get(name, name) for name in info.action.names)
-    renamed_cameras = {new_camera.get(name, name): camera for name, camera in info.cameras.items()}
-    try:
-        action = replace(info.action, names=action_names)
-    except ValueError as error:
-        raise DataError(f"actions: {error}") from None
-    try:
-        return replace(info, cameras=renamed_cameras, action=action)
-    except ValueError as error:  # a feature has the same name
-        raise DataError(f"cameras: {error}") from None
-
-
-def _check_new_names(kind: str, old_name: Mapping[str, str], recorded: Sequence[str]) -> None:
-    """Raise DataError if an old name does not exist or has two new names, or a new name is in use.
-
-    old_name: {new name: old name}.
-    """
-    for name in old_name.values():
-        if name not in recorded:
-            raise DataError(f"{kind}s: no {kind} '{name}'{did_you_mean(name, recorded)}")
-    unchanged = [name for name in recorded if name not in old_name.values()]
-    names_clash = len({*old_name, *unchanged}) < len(recorded)
-    renamed_twice = len({*old_name.values()}) < len(old_name)
-    if names_clash or renamed_twice:
-        raise DataError(
-            f"{kind}s: two of {', '.join(recorded)} would have the same name, or one would have "
-            "two names; choose others"
-        )
 
 
 def common_info(

@@ -1,9 +1,10 @@
 """Changes of a recipe's tables before they are checked: another environment, and overrides."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from core.episodes.renaming import NewNames
 from core.recipe.checking import parse_value
 from core.recipe.former import present_name, rename_former_keys
 
@@ -12,14 +13,18 @@ UNSET = "unset"
 
 
 def replace_environment(values: dict[str, Any], name: str) -> None:
-    """Replace the environment in `values`; drop its settings, the tasks and [demonstrations]."""
+    """Replace the environment in `values`.
+
+    Its settings, the tasks, the new names of what it has, and [demonstrations] are dropped.
+    """
     own = values.get("environment")
     if isinstance(own, dict) and own.get("name") == name:
         return
     values["environment"] = {"name": name}
     values.pop("demonstrations", None)
     if isinstance(evaluate := values.get("evaluate"), dict):
-        evaluate.pop("tasks", None)
+        for key in ("tasks", *(entry.name for entry in fields(NewNames))):
+            evaluate.pop(key, None)
 
 
 @dataclass

@@ -170,7 +170,7 @@ def load_recipe(
     overrides: from the command line: `section.key=value`, or `section={key = value}` for a whole
         section; `section.key=unset` and `section=unset` remove it.
     environment: name of an environment that replaces the recipe's environment. If the two differ,
-        the recipe's `evaluate.tasks` and [demonstrations] are dropped.
+        the recipe's `evaluate.tasks`, the names in [evaluate] and [demonstrations] are dropped.
     ignored: sections and keys of the file that are dropped, [optimizer] and `train.loggers` for
         example, because what they name need not be installed.
     """

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, with_config
 
 from core.episodes.episode import Frame, Mode, Rotation
+from core.episodes.renaming import NewNames
 from core.episodes.seeds import EVALUATION_SEEDS, LAST_SEED
 from core.recipe.checking import raise_if_repeated
 from core.recipe.start import CheckpointName, StartConfig
@@ -46,6 +47,11 @@ class StoreConfig:
     """action dimensions to rename: {name for the policy: name in the store}; other dimensions keep
     their names.
     """
+
+    @property
+    def new_names(self) -> NewNames:
+        """The names that the policy gives to cameras and action dimensions of the store."""
+        return NewNames(self.cameras, self.actions)
 
     @property
     def label(self) -> str:
@@ -253,6 +259,16 @@ class EvaluateConfig:
     """which checkpoint to evaluate: "last", the newest; "best", the checkpoint with the lowest
     validation error; or the step after which it was saved, 2000 for example.
     """
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    """cameras of the environment to rename: {name for the policy: name in the environment}, {top =
+    "agentview"} for example; other cameras keep their names.
+    """
+    actions: Mapping[str, str] = field(default_factory=dict)
+    """action dimensions of the environment to rename, as for `cameras`; their order stays."""
+    proprio: Mapping[str, str] = field(default_factory=dict)
+    """proprioceptive numbers of the environment to rename, as for `cameras`; their order stays."""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """features of the environment to rename, as for `cameras`."""
     store: str | None = None
     """for a policy that was trained on several stores: the name of the store whose normalisation of
     actions and proprioception is used; default: the first store.
@@ -290,6 +306,11 @@ class EvaluateConfig:
             )
         if self.control_episodes and not self.controls:
             raise ValueError("control_episodes has no effect without controls; drop it")
+
+    @property
+    def new_names(self) -> NewNames:
+        """The names that the policy gives to what the environment has."""
+        return NewNames(self.cameras, self.actions, self.proprio, self.features)
 
 
 # the sections that every recipe has, apart from the sections that name a component

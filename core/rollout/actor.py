@@ -101,10 +101,10 @@ class Actor:
     def check(self, info: StoreInfo) -> None:
         """Raise ConfigError if an environment differs from the policy's training data.
 
-        The error has one line for each difference.
+        The error has one line for each difference, and one on other names if they may be the cause.
         """
         if mistakes := disagreements(self.info, info, "the policy"):
-            raise ConfigError(mistakes)
+            raise ConfigError([*mistakes, *renaming_hint(self.info, info)])
 
     def _raise_unless_finite(self, chunks: np.ndarray, instructions: Sequence[str]) -> None:
         """Raise PolicyError if normalised action chunks (B H A) hold NaN or infinity.
@@ -208,6 +208,28 @@ def disagreements(
             if name not in available
         ]
     return lines
+
+
+def renaming_hint(trained: StoreInfo, environment: StoreInfo) -> list[str]:
+    """Return a line on how to rename what an environment calls otherwise; none if there is nothing.
+
+    trained, environment: as for `disagreements`.
+    """
+    present = {
+        "cameras": (list(trained.cameras), list(environment.cameras)),
+        "features": (list(trained.features), list(environment.features)),
+        "proprio": (trained.proprio, environment.proprio),
+        "actions": (trained.action.names, environment.action.names),
+    }
+    for key, (needed, available) in present.items():
+        missing = [name for name in needed if name not in available]
+        spare = [name for name in available if name not in needed]
+        if missing and spare:
+            return [
+                f"if the environment has '{missing[0]}' under another name, say so: "
+                f'evaluate.{key} = {{{missing[0]} = "{spare[0]}"}}, for example'
+            ]
+    return []
 
 
 def _device(accelerator: str) -> torch.device:

@@ -15,7 +15,7 @@ At its end, a rollout returns a `FinishedRollout`. In short, an attempt is:
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from core.environments.recovery import (
 )
 from core.environments.workers import EnvironmentFailed
 from core.episodes.episode import VISUAL, StoreInfo
+from core.episodes.renaming import NewNames, rename_keys
 from core.rollout.plan import BLANK, BLANK_HISTORY, PlannedAttempt, PlannedChain, PlannedRollout
 from core.rollout.results import ChainResult, EpisodeResult, Result
 from core.rollout.scores import summarize
@@ -41,6 +42,7 @@ class Attempt:
 
     seed: seed of the policy's random draws.
     max_steps: an attempt fails if its task is not done after this many control steps.
+    names: the policy's names of the environment's cameras and features.
     blank: if None, the policy sees everything; if a collection of names, the policy sees black
         images, and zeros for the features with these names.
     blank_history: whether the policy forgets all earlier observations before each of its steps.
@@ -58,6 +60,7 @@ class Attempt:
     instruction: str
     seed: int
     max_steps: int
+    names: NewNames = field(default_factory=NewNames)
     blank: Collection[str] | None = None
     blank_history: bool = False
     recording: bool = False
@@ -96,6 +99,7 @@ class Attempt:
         self.success, self.ended = results[-1].success, results[-1].ended
 
     def _observe(self, observation: Observation) -> None:
+        observation = _renamed(observation, self.names)
         if self.blank is not None:
             observation = _without_sight(observation, self.blank)
         self.observation = observation
@@ -120,19 +124,22 @@ def start_rollout(
     replan_steps: int,
     should_record: Callable[[PlannedAttempt], bool],
     visual: Collection[str],
+    names: NewNames,
 ) -> Rollout:
     """Return the Python generator that carries out a planned attempt or chain.
 
     replan_steps: number of actions of each chunk that are executed before the next chunk.
     should_record: whether an attempt's frames and commands are collected.
     visual: features that are made blank together with the images; see `visual_features`.
+    names: the policy's names of the environment's cameras and features.
     """
     if isinstance(planned, PlannedChain):
-        return _roll_out_chain(planned, tasks, replan_steps)
+        return _roll_out_chain(planned, tasks, replan_steps, names)
     attempt = Attempt(
         planned.instruction,
         planned.policy_seed,
         tasks[planned.task].max_steps,
+        names,
         blank=visual if planned.condition == BLANK else None,
         blank_history=planned.condition == BLANK_HISTORY,
         recording=should_record(planned),
@@ -164,20 +171,22 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
     return FinishedRollout(result, attempt if attempt.recording else None)
 
 
-def _roll_out_chain(planned: PlannedChain, tasks: Mapping[str, Task], replan_steps: int) -> Rollout:
+def _roll_out_chain(
+    planned: PlannedChain, tasks: Mapping[str, Task], replan_steps: int, names: NewNames
+) -> Rollout:
     """Attempt the tasks of a chain in one scene until one fails.
 
     The policy's memory is emptied before each task, as in the CALVIN benchmark.
     """
-    names: list[str] = []
+    chain: list[str] = []
     attempts: list[Attempt] = []
     failure: str | None = None
     try:
-        names, _ = yield EnvironmentCall(begin_chain, (planned.seed,))
-        for position, name in enumerate(names):
+        chain, _ = yield EnvironmentCall(begin_chain, (planned.seed,))
+        for position, name in enumerate(chain):
             instruction = tasks[name].instruction("evaluation", planned.seed)
             policy_seed = planned.policy_seed(position, name)
-            attempts.append(Attempt(instruction, policy_seed, tasks[name].max_steps))
+            attempts.append(Attempt(instruction, policy_seed, tasks[name].max_steps, names))
             _, observation = yield EnvironmentCall(continue_chain, (name,))
             yield from attempts[-1].run(observation, replan_steps)
             if not attempts[-1].success:
@@ -186,7 +195,7 @@ def _roll_out_chain(planned: PlannedChain, tasks: Mapping[str, Task], replan_ste
         failure = str(error)
     result = ChainResult(
         seed=planned.seed,
-        tasks=tuple(names),
+        tasks=tuple(chain),
         instructions=tuple(attempt.instruction for attempt in attempts),
         done=sum(attempt.success for attempt in attempts),
         steps=sum(attempt.steps for attempt in attempts),
@@ -198,6 +207,16 @@ def _roll_out_chain(planned: PlannedChain, tasks: Mapping[str, Task], replan_ste
 def visual_features(info: StoreInfo) -> list[str]:
     """Return the features that show the scene: colour images, depth and point clouds."""
     return [name for name, feature in info.features.items() if feature.meaning in VISUAL]
+
+
+def _renamed(observation: Observation, names: NewNames) -> Observation:
+    if not (names.cameras or names.features):
+        return observation
+    return replace(
+        observation,
+        images=rename_keys(observation.images, names.cameras),
+        features=rename_keys(observation.features, names.features),
+    )
 
 
 def _without_sight(observation: Observation, visual: Collection[str]) -> Observation:

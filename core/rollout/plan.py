@@ -133,6 +133,7 @@ def recipe_mistakes(
 def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
     """Return, as plain data, the settings of the evaluation on which its results depend."""
     values = asdict(settings)
+    renamed = {key: dict(named) for key, named in asdict(settings.new_names).items() if named}
     return {
         "episodes": values["episodes"],
         "chains": values["chains"],
@@ -141,6 +142,7 @@ def describe_protocol(settings: EvaluateConfig, names: Sequence[str]) -> dict[st
         "control_episodes": values["control_episodes"],
         **{key: list(values[key]) for key in ("controls", "swap")},
         **({"store": settings.store} if settings.store else {}),
+        **({"names": renamed} if renamed else {}),
         "tasks": list(names),
         "first_seed": values["first_seed"],
         "success": "the environment called the task done after any step, "

@@ -65,6 +65,17 @@ def test_one_policy_evaluated_twice_gives_the_same_numbers(trained, load):
     assert all(e.steps == MAX_STEPS for e in evaluation.episodes if not e.success)
 
 
+def test_an_environment_with_other_names_gives_the_same_results(trained, load, elsewhere):
+    expected = evaluate(trained, load("evaluate.chains=1"), QUIET)
+    cameras, proprio = {"front": "agentview"}, {"x": "east", "y": "north"}
+    overrides = "evaluate.cameras={front='agentview'}", "evaluate.proprio={x='east', y='north'}"
+    recipe = elsewhere(load("evaluate.chains=1", *overrides))
+    evaluation = evaluate(trained, recipe, QUIET, trained / "elsewhere")
+    assert (evaluation.episodes, evaluation.chains) == (expected.episodes, expected.chains)
+    assert evaluation.protocol["names"] == {"cameras": cameras, "proprio": proprio}
+    assert "names" not in expected.protocol
+
+
 def test_chains_alone_are_an_evaluation(trained, load):
     evaluation = evaluate(trained, load("evaluate.episodes=0", "evaluate.chains=3"), QUIET)
     assert (len(evaluation.episodes), len(evaluation.chains)) == (0, 3)

@@ -23,6 +23,7 @@ from core.demonstrations.expert import demonstrate
 from core.environments.environment import EVALUATION_SEEDS, Observation
 from core.environments.workers import EnvironmentSpec, open_workers
 from core.episodes.episode import Feature
+from core.episodes.renaming import NewNames
 from core.errors import CheckpointError, ConfigError, DataError
 from core.evaluation.predictions import write_predictions
 from core.loading.opening import open_data
@@ -214,6 +215,8 @@ def test_every_difference_of_features_is_a_line(world: ModuleType, trained: Path
         "feature 'force': the policy has float32 (6,), force in N, "
         "the environment float32 (6,), force in kN",
         "feature 'depth': the policy needs it, and the environment has none; did you mean 'depht'?",
+        "if the environment has 'depth' under another name, say so: "
+        'evaluate.features = {depth = "depht"}, for example',
     ]
 
 
@@ -282,6 +285,7 @@ def test_blank_images_mean_no_depth_either(world: ModuleType, condition: str) ->
         replan_steps=1,
         should_record=lambda planned: True,
         visual=visual_features(actor.info),
+        names=NewNames(),
     )
     queue = Queue(plan, press.tasks)
     with open_workers(spec_of(world), 2, 60.0) as workers:

@@ -143,6 +143,37 @@ def test_cameras_that_the_recipe_does_not_use_may_differ(load, tmp_path):
     prepare(replace(one_camera, data=front), QUIET)
 
 
+def test_an_environment_with_other_names_says_how_to_rename_them(load, elsewhere):
+    recipe = replace(elsewhere(load()), demonstrations=None)
+    with pytest.raises(ConfigError) as caught:
+        prepare(recipe, QUIET)
+    hint = caught.value.mistakes[-1]
+    assert hint == (
+        "if the environment has 'front' under another name, say so: "
+        'evaluate.cameras = {front = "agentview"}, for example'
+    )
+    cameras = "evaluate.cameras={front='agentview'}"
+    with pytest.raises(ConfigError, match=r"evaluate.proprio = \{x = \"east\"\}, for example$"):
+        prepare(replace(elsewhere(load(cameras)), demonstrations=None), QUIET)
+    names = "evaluate.proprio={x='east', y='north'}"
+    prepare(replace(elsewhere(load(cameras, names)), demonstrations=None), QUIET)
+    assert describe_environment(elsewhere(load(cameras, names))).info == toy_info()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluate.cameras={front='agentveiw'}", "cameras: no camera 'agentveiw'; did you mean 'a"),
+        ("evaluate.proprio={x='est'}", "proprio: no proprioceptive number 'est'; did you mean 'ea"),
+        ("evaluate.actions={x='z'}", "actions: no action 'z'"),
+        ("evaluate.features={depth='d'}", "features: no feature 'd'"),
+    ],
+)
+def test_names_that_the_environment_does_not_have_are_errors(load, elsewhere, override, message):
+    with pytest.raises(ConfigError, match=f"^evaluate.{message}"):
+        describe_environment(elsewhere(load(override)))
+
+
 def test_recorded_data_of_other_settings_are_refused(load, tmp_path):
     recipe = load(f"data.path={tmp_path / 'two.zarr'}", "demonstrations.episodes=2")
     prepare(recipe, QUIET)

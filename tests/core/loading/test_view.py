@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.episodes.renaming import NewNames
 from core.errors import DataError
-from core.loading.view import StoreView, common_info, rename, view_of
+from core.loading.view import StoreView, common_info, view_of
 from core.store.store import EpisodeStore
 from tests.factories import MOVING, STILL, make_info, make_store
 from tests.mixtures import ACTIONS, views_of
@@ -57,35 +58,11 @@ def test_a_store_without_any_of_the_cameras_is_refused(stores: list[EpisodeStore
     with pytest.raises(DataError, match="has none of"):
         view_of(
             stores[1],
-            rename(stores[1].info, {}, ACTIONS),
+            NewNames({}, ACTIONS).rename(stores[1].info),
             {},
             replace(info, action=stores[1].info.action),
             (),
         )
-
-
-def test_a_name_that_a_store_does_not_have_is_refused(stores: list[EpisodeStore]) -> None:
-    with pytest.raises(DataError, match="no camera 'sid'; did you mean 'side'"):
-        rename(stores[1].info, {"front": "sid"}, {})
-    with pytest.raises(DataError, match="no action 'grop'"):
-        rename(stores[1].info, {}, {"gripper": "grop"})
-
-
-@pytest.mark.parametrize(
-    ("cameras", "actions"),
-    [({"front": "wrist"}, {}), ({"a": "front", "b": "front"}, {}), ({}, {"x": "y"})],
-)
-def test_names_that_would_be_lost_are_refused(
-    cameras: dict[str, str], actions: dict[str, str]
-) -> None:
-    with pytest.raises(DataError, match="would have the same name, or one would have two names"):
-        rename(make_info(), cameras, actions)
-
-
-def test_names_may_change_places() -> None:
-    swapped = rename(make_info(), {STILL: MOVING, MOVING: STILL}, {"x": "y", "y": "x"})
-    assert list(swapped.cameras) == [MOVING, STILL]
-    assert swapped.action.names[:2] == ("y", "x")
 
 
 def test_statistics_of_a_store_that_only_lacks_something_are_its_own(

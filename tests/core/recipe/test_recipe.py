@@ -186,11 +186,12 @@ def test_an_override_can_add_a_section(tmp_path):
 
 
 def test_another_environment_brings_its_own_tasks(tmp_path):
-    path = written(tmp_path, MINIMAL + WORLD.replace('name = "toy"', 'name = "calvin"'))
+    world = WORLD.replace('name = "toy"', 'name = "calvin"') + 'cameras = {front = "static"}\n'
+    path = written(tmp_path, MINIMAL + world)
     recipe = load_recipe(path, [], load_plugins(), environment="toy")
     assert recipe.environment.config.cameras == 1
     assert recipe.demonstrations is None
-    assert recipe.evaluate.episodes == 7
+    assert (recipe.evaluate.episodes, recipe.evaluate.cameras) == (7, {})
     same = load_recipe(written(tmp_path, MINIMAL + WORLD), [], load_plugins(), environment="toy")
     assert (same.environment.config.cameras, same.demonstrations.tasks) == (2, ("reach_red",))
 

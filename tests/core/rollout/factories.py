@@ -7,6 +7,7 @@ from typing import Literal
 
 from core.environments.environment import EVALUATION_SEEDS
 from core.environments.workers import EnvironmentSpec, open_workers
+from core.episodes.renaming import NewNames
 from core.rollout.attempt import Attempt, FinishedRollout, start_rollout
 from core.rollout.plan import (
     BLANK,
@@ -74,6 +75,7 @@ def run_plan(
     cameras: Literal[1, 2] = 1,
     scored: bool = False,
     ends_after: int = 0,
+    names: NewNames | None = None,
 ) -> Outcome:
     spec = EnvironmentSpec(
         "toy", ToyEnvironment, ToyConfig(cameras, faults, scored=scored, ends_after=ends_after)
@@ -84,6 +86,7 @@ def run_plan(
         replan_steps=replan_steps,
         should_record=should_record,
         visual=(),
+        names=names or NewNames(),
     )
     with open_workers(spec, min(num_rows, len(plan)), timeout) as workers:
         pairs = list(run_rollouts(actor, workers, num_rows, Queue(plan, toy_tasks()), start))

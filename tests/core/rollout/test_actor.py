@@ -177,6 +177,7 @@ def test_every_difference_of_conventions_is_a_line(trained):
         ),
         "proprio",
         "camera 'front'",
+        "if the environment has 'gripper' under another name, say so",
     ]
     assert "action.mode: the policy has delta, the environment absolute" in caught.value.mistakes
     with pytest.raises(

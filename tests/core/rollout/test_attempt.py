@@ -6,10 +6,11 @@ import pytest
 from core.environments.environment import StepResult
 from core.environments.recovery import EnvironmentCall, apply_actions, reset
 from core.environments.workers import EnvironmentFailed
+from core.episodes.renaming import NewNames
 from core.rollout.attempt import Attempt, start_rollout
 from core.rollout.plan import BLANK, SWAPPED, PlannedAttempt, PlannedChain
 from core.rollout.results import STANDARD
-from tests.core.rollout.factories import ATTEMPTS, FIRST_SEED, NUM_ROWS, attempts, run_plan
+from tests.core.rollout.factories import ATTEMPTS, CHAINS, FIRST_SEED, NUM_ROWS, attempts, run_plan
 from tests.toy_environment import (
     CHAIN_LENGTH,
     MAX_STEPS,
@@ -19,12 +20,13 @@ from tests.toy_environment import (
     ToyEnvironment,
     toy_tasks,
 )
+from tests.toy_policy import ScriptedActor
 
 # ------------------------------------------------------------------------ the generator by itself
 
 
 def start_first_attempt():
-    return start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: False, ())
+    return start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: False, (), NewNames())
 
 
 def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
@@ -44,7 +46,7 @@ def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
 
 
 def test_a_recording_has_the_command_that_was_applied_last():
-    rollout = start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: True, ())
+    rollout = start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: True, (), NewNames())
     environment = ToyEnvironment(ToyConfig())
     environment.reset("reach_red", FIRST_SEED)
     next(rollout)
@@ -124,6 +126,16 @@ def test_an_environment_that_dies_at_last_keeps_the_scores_until_then(scripted_a
     (result,) = run_plan(scripted_actor, ATTEMPTS[:1], fault, scored=True).results
     assert (result.end, result.steps) == ("failure", 1)
     assert result.score_best == result.score_mean == result.score_sum < 0
+
+
+def test_the_policy_sees_cameras_under_its_own_names(scripted_actor):
+    plan, names = [*ATTEMPTS[:1], *CHAINS[:1]], NewNames(cameras={"top": "front"})
+    scripted_actor.camera = "top"
+    scripted_actor.info = names.rename(scripted_actor.info)
+    renamed = run_plan(scripted_actor, plan, names=names, should_record=lambda _: True)
+    assert set(renamed.recorded_attempts[0].observation.images) == {"top"}
+    assert renamed.results == run_plan(ScriptedActor(), plan).results
+    assert renamed.results[1].done > 0
 
 
 def test_blank_images_are_black_and_nothing_else_changes(scripted_actor):

@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from core.cli import main as joinery
 from core.episodes.episode import Episode, Feature, StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.episodes.renaming import NewNames
 from core.episodes.text import decode_text
 from core.errors import DataError
 from core.formats.exporting import export_episodes
@@ -20,7 +21,7 @@ from core.formats.info import dump_info, load_info
 from core.loading.dataset import Dataset
 from core.loading.loader import Loader
 from core.loading.mixture import Member, Mixture
-from core.loading.view import StoreView, common_info, rename, view_of
+from core.loading.view import StoreView, common_info, view_of
 from core.loading.windows import Windows
 from core.store.layout import chunk_file, commit_file, read_commit
 from core.store.store import EpisodeStore
@@ -333,7 +334,7 @@ def test_one_name_for_two_things_is_refused(pristine: EpisodeStore) -> None:
 
 def test_a_camera_gets_no_features_name(pristine: EpisodeStore) -> None:
     with pytest.raises(DataError, match="cameras: feature 'depth': that name is taken; rename it"):
-        rename(pristine.info, {"depth": "front"}, {})
+        NewNames({"depth": "front"}, {}).rename(pristine.info)
 
 
 def test_a_batch_moves_as_a_whole(pristine: EpisodeStore) -> None:
