@@ -137,13 +137,23 @@ class ScriptedActor:
         instructions: Sequence[str],
         state: tuple[Memory | None, ...],
     ) -> tuple[np.ndarray, tuple[Memory | None, ...]]:
+        chunks, _, state = self.step_rows(observations, instructions, state)
+        return chunks, state
+
+    def step_rows(
+        self,
+        observations: Sequence[Observation],
+        instructions: Sequence[str],
+        state: tuple[Memory | None, ...],
+    ) -> tuple[np.ndarray, dict[int, str], tuple[Memory | None, ...]]:
         self.batch_sizes.append(len(observations))
         rows = zip(observations, instructions, state, strict=True)
         chunks = [
             self.plan_chunk(observation, instruction) + self._error(memory)
             for observation, instruction, memory in rows
         ]
-        return np.stack(chunks), tuple(memory and (memory[0], memory[1] + 1) for memory in state)
+        state = tuple(memory and (memory[0], memory[1] + 1) for memory in state)
+        return np.stack(chunks), {}, state
 
     def plan_chunk(self, observation: Observation, instruction: str) -> np.ndarray:
         """Return the actions (H A) towards the disc, or H actions that do nothing."""

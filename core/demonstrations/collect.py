@@ -101,6 +101,11 @@ def collect(
     from core.store.writer import StoreWriter
 
     description = _describe_environment(spec)
+    if not description.has_expert:
+        raise DataError(
+            f"{spec} has no expert that demonstrates its tasks; give it a method `expert`, or "
+            "import demonstrations"
+        )
     known = list(description.tasks)
     if unknown := [name for name in tasks if name not in known]:
         raise DataError(
@@ -117,7 +122,8 @@ def collect(
         timeout = BUILD_SECONDS + STEP_SECONDS * max_steps
         count = min(workers or core_count(), schedule.missing)
         with open_workers(spec, count, timeout) as open_processes:
-            record(writer, schedule, run_attempts(open_processes, schedule, noise), progress)
+            outcomes = run_attempts(open_processes, schedule, noise, description.replayable)
+            record(writer, schedule, outcomes, progress)
     return _summary(out, schedule, len(writer.committed) - episodes_before)
 
 

@@ -9,9 +9,10 @@ from zlib import crc32
 
 import numpy as np
 
-from core.environments.checked import expert_action, observe, step
+from core.environments.checked import expert_action, observe, reset, step
 from core.environments.environment import Environment, Observation, StepResult
 from core.episodes.episode import ActionConvention, Episode
+from core.errors import DataError
 
 # Correlation between the disturbances of successive steps. The disturbances of steps t and t + 3
 # have a correlation of 0.8 ** 3, which is about a half.
@@ -28,18 +29,21 @@ def demonstrate(environment: Environment, task: str, seed: int, noise: float) ->
     Frame t is the observation before action t. The last action is the action that completed the
     task, such as closing a gripper.
 
-    Raises DataError, with the line of the environment's own code, if a method of the environment
-    returns something else than it must.
+    Raises DataError, with the step and the line of the environment's own code, if a method of the
+    environment returns something else than it must.
     """
-    environment.reset(task, seed)
+    reset(environment, task, seed)
     convention, max_steps = environment.info.action, environment.tasks[task].max_steps
     observations: list[Observation] = []
     actions: list[np.ndarray] = []
     result = StepResult()
-    for disturbance in disturbances(convention, task, seed, noise, max_steps):
-        observations.append(observe(environment))
-        actions.append(expert_action(environment))
-        result = step(environment, disturb(actions[-1], disturbance, convention))
+    for number, disturbance in enumerate(disturbances(convention, task, seed, noise, max_steps)):
+        try:
+            observations.append(observe(environment))
+            actions.append(expert_action(environment))
+            result = step(environment, disturb(actions[-1], disturbance, convention))
+        except DataError as error:
+            raise DataError(f"after {number} steps: {error}") from error
         if result.done:
             break
     if not result.success:

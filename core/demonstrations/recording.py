@@ -17,8 +17,8 @@ from core.store.writer import StoreWriter
 MIN_EPISODES_PER_COMMIT = 32
 COMMITS_PER_STORE = 32
 
-# The episode if the expert succeeded; None if the expert failed; or, if the environment failed
-# twice, a text with the reason.
+# The episode if the expert succeeded; None if the expert failed; or, if the environment failed, a
+# text with the reason.
 Outcome = Episode | str | None
 
 
@@ -60,11 +60,17 @@ def record(
 
 
 def run_attempts(
-    workers: Sequence[Worker], schedule: DemonstrationSchedule, noise: float
+    workers: Sequence[Worker],
+    schedule: DemonstrationSchedule,
+    noise: float,
+    replayable: bool = True,
 ) -> Iterator[tuple[DemonstrationAttempt, Outcome]]:
     """Keep all workers busy with the schedule's attempts; yield each outcome as it arrives.
 
-    An attempt in which the environment failed is made once more in a fresh environment.
+    An attempt in which the environment failed is made once more in a fresh environment, unless the
+    environment raised DataError or returned what it must not: it would do the same again.
+
+    replayable: whether an attempt may be made once more; see `Environment`.
     """
     busy: dict[Worker, DemonstrationAttempt] = {}
     made: dict[Worker, Counter[str]] = {worker: Counter() for worker in workers}
@@ -87,10 +93,10 @@ def run_attempts(
             try:
                 outcome = worker.result()
             except DataError as error:
-                raise DataError(f"{worker.spec}, {attempt.task}/{attempt.seed}: {error}") from None
+                outcome = " ".join(str(error).split())
             except EnvironmentFailed as failure:
                 worker.restart()
-                if not attempt.is_retry:
+                if replayable and not attempt.is_retry:
                     start(worker, replace(attempt, is_retry=True))
                     continue
                 outcome = str(failure)

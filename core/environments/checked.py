@@ -1,28 +1,66 @@
-"""Calls an environment's methods, and checks what they return; errors name the plugin's own line.
+"""Calls an environment's methods, and checks what goes in and what comes out.
 
-The functions run in the environment's process and must not need torch.
+Every call of an environment that core makes goes through this module. An environment may be
+anybody's code, and a value of a wrong kind would otherwise be believed by its truth value: the five
+values of Gymnasium's `step` as success. Errors name the line of the environment's own code. The
+functions run in the environment's process and must not need torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from core.environments.environment import Environment, Observation, StepResult
+from core.environments.observations import Fit, as_array, as_float32, describe, plain
 from core.errors import DataError
 from core.system.tracebacks import place_of
 
 HIGHEST_SCORE = float(np.finfo(np.float32).max)
+ALREADY_DONE = (
+    "the task was done before the first step, so that there is nothing to attempt; leave this seed "
+    "out of the task's scenes"
+)
+
+
+def reset(environment: Environment, task: str, seed: int) -> None:
+    """Begin an episode; raises DataError if its task is done already."""
+    _expect_nothing(environment.reset, environment.reset(task, seed))
+    _raise_if_done(environment)
+
+
+def begin_chain(environment: Environment, seed: int) -> list[str]:
+    """Begin a chain and return the names of its tasks.
+
+    Raises DataError if these are no names of the environment's tasks.
+    """
+    names: Any = environment.begin_chain(seed)
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        what = f"returned {_brief(names)}; it must return the names of the chain's tasks"
+        raise _mistake(environment.begin_chain, what)
+    tasks = environment.tasks
+    if unknown := [name for name in names if not (isinstance(name, str) and name in tasks)]:
+        what = f"returned a chain with {unknown[0]!r}, which is none of `tasks`; correct the name"
+        raise _mistake(environment.begin_chain, what)
+    return list(names)
+
+
+def proceed(environment: Environment, task: str) -> None:
+    """Begin the next task of a chain; raises DataError if the task is done already."""
+    _expect_nothing(environment.proceed, environment.proceed(task))
+    _raise_if_done(environment)
 
 
 def step(environment: Environment, action: np.ndarray) -> StepResult:
     """Apply an action (A); return what the step has come to.
 
-    Raises DataError if the environment says so neither with a bool nor with a StepResult. None,
-    which a method without `return` gives, would otherwise count as "not done" in every step, and
-    the five values of Gymnasium as "done" in the first one.
+    Raises DataError for an action of another shape and for one that is not finite, which never
+    reach the environment; and if the environment says neither with a bool nor with a StepResult
+    what the step has come to. None, which a method without `return` gives, would otherwise count as
+    "not done" in every step, and the five values of Gymnasium as "done" in the first one.
     """
+    environment.info.action.check(action)
     return step_result(environment, environment.step(action))
 
 
@@ -53,6 +91,58 @@ def step_result(environment: Environment, returned: Any) -> StepResult:
     )
 
 
+def expert_action(environment: Environment) -> np.ndarray:
+    """Return the expert's action (A) float32.
+
+    Raises DataError if it is not one finite number for each dimension of the action.
+    """
+    returned: Any = environment.expert()
+    names = environment.info.action.names
+    right = f"it must return one finite number for each of {', '.join(names)}"
+    array = as_array(returned)
+    if returned is None or array is None or array.dtype.kind not in "fiu":
+        raise _mistake(environment.expert, f"returned {_brief(returned)}; {right}")
+    if array.shape != (len(names),):
+        what = f"returned an action of shape {array.shape}"
+        raise _mistake(environment.expert, f"{what} instead of ({len(names)},); {right}")
+    action = np.array(as_float32(array))
+    if not np.isfinite(action).all():
+        raise _mistake(environment.expert, f"returned {action.tolist()}; {right}")
+    return action
+
+
+def observe(environment: Environment) -> Observation:
+    """Return the current observation, with nothing but what `info` announces.
+
+    Raises DataError if it is none, or differs from `info`: cameras, proprioception and features
+    have exactly its names, shapes and dtypes, and numbers are finite.
+    """
+    observation: Any = environment.observe()
+    fit = Fit(environment.info, "`info` announces", exact=True)
+    if (difference := next(fit.differences(observation), None)) is not None:
+        raise _mistake(environment.observe, f"returned what does not fit: {difference}")
+    return plain(observation, environment.info)
+
+
+def _raise_if_done(environment: Environment) -> None:
+    done: Any = environment.is_done()
+    if done is not None and not isinstance(done, bool | np.bool_):
+        what = f"returned {_brief(done)}; it must return True, False, or None if it is unknown"
+        raise _mistake(environment.is_done, what)
+    if done:
+        raise DataError(ALREADY_DONE)
+
+
+def _expect_nothing(method: Callable[..., Any], returned: Any) -> None:
+    """Raise DataError if a method returned anything.
+
+    Who returns an observation here expects it to be used; and a coroutine has done nothing yet.
+    """
+    if returned is not None:
+        what = f"returned {_brief(returned)}; it must return nothing: observe() gives observations"
+        raise _mistake(method, what)
+
+
 def _remedy(returned: object) -> str:
     if isinstance(returned, tuple) and len(returned) == 5:
         return (
@@ -67,61 +157,13 @@ def _is_finite_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= HIGHEST_SCORE
 
 
-def expert_action(environment: Environment) -> np.ndarray:
-    """Return the expert's action (A) float32.
-
-    Raises DataError if it is not one finite number for each dimension of the action.
-    """
-    returned: Any = environment.expert()
-    names = environment.info.action.names
-    right = f"it must return one finite number for each of {', '.join(names)}"
-    try:
-        action = np.array(returned, np.float32)
-    except (TypeError, ValueError):
-        raise _mistake(environment.expert, f"returned {_brief(returned)}; {right}") from None
-    if action.shape != (len(names),):
-        what = f"returned an action of shape {action.shape}"
-        raise _mistake(environment.expert, f"{what} instead of ({len(names)},); {right}")
-    if not np.isfinite(action).all():
-        raise _mistake(environment.expert, f"returned {action.tolist()}; {right}")
-    return action
-
-
-def observe(environment: Environment) -> Observation:
-    """Return the current observation.
-
-    Raises DataError if it is none, or lacks a camera or feature that the environment announces.
-    """
-    observation: Any = environment.observe()
-    if not isinstance(observation, Observation):
-        what = f"returned {_brief(observation)}; it must return an Observation"
-        raise _mistake(environment.observe, what)
-    info = environment.info
-    for label, given, announced in (
-        ("images", observation.images, info.cameras),
-        ("features", observation.features, info.features),
-    ):
-        if missing := _missing(given, announced):
-            raise _mistake(
-                environment.observe,
-                f"returned {label} of {_list(given)}, without {_list(missing)}, which `info` "
-                "announces; give them equal names",
-            )
-    return observation
-
-
-def _missing(given: Mapping[str, Any], announced: Mapping[str, Any]) -> list[str]:
-    return [name for name in announced if name not in given]
-
-
-def _list(names: Any) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "nothing"
-
-
 def _brief(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    if value is None or isinstance(value, np.ndarray):
+        return "None" if value is None else f"an array {describe(value)}"
+    return f"a {type(value).__name__}"
 
 
 def _mistake(method: Callable[..., Any], what: str) -> DataError:
-    """Return an error about what a method of an environment returned."""
-    return DataError(f"{method.__qualname__} {what}{place_of(method)}")
+    """Return an error of one line about what a method of an environment returned."""
+    name = getattr(method, "__qualname__", type(method).__name__)
+    return DataError(f"{name} {' '.join(what.split())[:500]}{place_of(method)}")

@@ -93,6 +93,9 @@ class Environment(ABC):
     tasks: {name: task}, all tasks that can be attempted.
     versions: {library: version} of the libraries, except Joinery, on which results depend:
         {"mujoco": "3.3.0"} for example.
+    replayable: whether a fresh process may repeat the actions of an attempt whose process died,
+        hung or raised. A robot must not be driven through its former actions without looking, so
+        its environment sets False: the attempt then ends as failed.
 
     The same task, seed and actions must give the same episode in any process, and an environment
     must not need torch. Chains of tasks and an expert are optional: the methods for chains and for
@@ -102,6 +105,7 @@ class Environment(ABC):
     info: StoreInfo
     tasks: Mapping[str, Task]
     versions: Mapping[str, str]
+    replayable: bool = True
 
     @abstractmethod
     def reset(self, task: str, seed: int) -> None:
@@ -120,6 +124,14 @@ class Environment(ABC):
     @abstractmethod
     def observe(self) -> Observation:
         """Return the current observation, without changing the environment's state."""
+
+    def is_done(self) -> bool | None:
+        """Return whether the task is done in the present state, before any step; None if unknown.
+
+        It is asked after `reset` and `proceed`: a task that is done before the first step is no
+        success of the policy, so the attempt counts as failed, and the reason is named.
+        """
+        return None
 
     def begin_chain(self, seed: int) -> Sequence[str]:  # noqa: ARG002 (used by overrides)
         """Set up the scene of a chain and return its tasks' names; `proceed` begins each task.

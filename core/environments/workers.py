@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from core.errors import DataError, JoineryError
 from core.system.processes import set_up_worker_process
-from core.system.tracebacks import error_in_one_line, place_of, show_traceback
+from core.system.tracebacks import error_in_one_line, message_of, place_of, show_traceback
 
 if TYPE_CHECKING:  # a worker must limit the threads of libraries before it imports numpy
     from core.environments.environment import Environment, Task
@@ -58,8 +58,10 @@ class EnvironmentSpec:
     def make(self) -> "Environment":
         """Build the environment; every error of the plugin's `build` is passed on.
 
-        Raises DataError if what it built is no environment, or lacks an attribute of one.
+        Raises DataError if what it built is no environment, or if an attribute is missing or is not
+        what it must be.
         """
+        from core.environments.attributes import attribute_mistakes
         from core.environments.environment import Environment
 
         environment: Any = self.build(self.config)
@@ -72,21 +74,36 @@ class EnvironmentSpec:
             raise DataError(
                 f"{self}: it must set self.{' and self.'.join(unset)}{place_of(self.build)}"
             )
+        if (mistake := next(attribute_mistakes(environment), None)) is not None:
+            raise DataError(f"{self}: {' '.join(mistake.split())}{place_of(self.build)}")
         return environment
 
 
 @dataclass(frozen=True)
 class Description:
-    """An environment's attributes; see `Environment` for their meaning."""
+    """An environment's attributes; see `Environment` for their meaning.
+
+    has_expert: whether the environment overrides `expert`.
+    """
 
     info: "StoreInfo"
     tasks: Mapping[str, "Task"]
     versions: Mapping[str, str]
+    replayable: bool = True
+    has_expert: bool = True
 
 
 def describe(environment: "Environment") -> Description:
     """Return an environment's attributes; `Worker.submit` can run this function."""
-    return Description(environment.info, dict(environment.tasks), dict(environment.versions))
+    from core.environments.environment import Environment
+
+    return Description(
+        environment.info,
+        dict(environment.tasks),
+        dict(environment.versions),
+        bool(environment.replayable),
+        type(environment).expert is not Environment.expert,
+    )
 
 
 class EnvironmentFailed(JoineryError):  # noqa: N818 (results name it as the reason of a failure)
@@ -163,6 +180,8 @@ class Worker:
             kind, value = self.connection.recv()
         except (EOFError, OSError):  # OSError: the process died while it was sending
             raise EnvironmentFailed(f"died ({self._cause_of_death()})") from None
+        except Exception as error:  # noqa: BLE001 - what a plugin returned raises when it is read
+            raise EnvironmentFailed(f"raised ({error_in_one_line(error)})") from None
         if kind == "raised":
             raise EnvironmentFailed(f"raised ({value})")
         if kind == "data error":
@@ -249,29 +268,54 @@ def _process_context() -> Any:
 # --------------------------------------------------------------------- in the environment's process
 
 
+class Server:
+    """Runs submitted functions on one environment, which it builds for the first of them.
+
+    pickled_spec: the pickled EnvironmentSpec.
+    """
+
+    def __init__(self, pickled_spec: bytes) -> None:
+        self._pickled_spec = pickled_spec
+        self._environment: Environment | None = None
+        self._package = ""
+
+    def reply(self, job: bytes) -> bytes:
+        """Run a pickled (function, arguments); return a pickled (kind, value).
+
+        Whatever the plugin's code raises becomes a reply, SystemExit included.
+        """
+        try:
+            if self._environment is None:
+                spec: EnvironmentSpec = pickle.loads(self._pickled_spec)
+                self._package = spec.package
+                self._environment = spec.make()
+            function, arguments = pickle.loads(job)
+            return pickle.dumps(("returned", function(self._environment, *arguments)))
+        except DataError as error:
+            return pickle.dumps(("data error", message_of(error)))
+        except BaseException as error:  # noqa: BLE001 - a plugin raises any type
+            show_traceback(error)
+            return pickle.dumps(("raised", error_in_one_line(error, self._package)))
+
+    def close(self) -> None:
+        """Close the environment; what it raises is of no use to anybody any more."""
+        if self._environment is None:
+            return
+        try:
+            self._environment.close()
+        except BaseException as error:  # noqa: BLE001 - a plugin raises any type
+            show_traceback(error)
+
+
 def _serve(connection: "Connection[Any, Any]") -> None:
     """Run submitted functions until the other side closes the connection."""
     # Several workers share the cores, so each worker uses one thread.
     os.environ.update(ONE_THREAD)
     set_up_worker_process()
-    environment: Environment | None = None
-    package = ""
     with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        pickled_spec = connection.recv_bytes()
-        while True:
-            job = connection.recv_bytes()
-            try:
-                if environment is None:
-                    spec = pickle.loads(pickled_spec)
-                    package = spec.package
-                    environment = spec.make()
-                function, arguments = pickle.loads(job)
-                reply = pickle.dumps(("returned", function(environment, *arguments)))
-            except DataError as error:
-                reply = pickle.dumps(("data error", str(error)))
-            except Exception as error:  # noqa: BLE001 - pickle raises any type
-                show_traceback(error)
-                reply = pickle.dumps(("raised", error_in_one_line(error, package)))
-            connection.send_bytes(reply)
-    if environment is not None:
-        environment.close()
+        server = Server(connection.recv_bytes())
+        try:
+            while True:
+                connection.send_bytes(server.reply(connection.recv_bytes()))
+        finally:
+            server.close()

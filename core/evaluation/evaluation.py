@@ -148,7 +148,9 @@ def _run_missing_rollouts(
         Display(len(plan), results, console) as display,
         open_workers(environment_spec(recipe), num_workers, settings.timeout) as workers,
     ):
-        for finished, timing in run_rollouts(actor, workers, num_rows, queue, start):
+        for finished, timing in run_rollouts(
+            actor, workers, num_rows, queue, start, environment.replayable
+        ):
             recorder.save(finished)
             log.append(LogEntry(finished.result, timing))
             display.update(finished.result)

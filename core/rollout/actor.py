@@ -81,6 +81,19 @@ class Actor:
         for each difference, if an observation is not as in the training data; PolicyError if an
         action is not finite, so that no robot executes it.
         """
+        chunks, faults, state = self.step_rows(observations, instructions, state)
+        if faults:
+            raise PolicyError(next(iter(faults.values())))
+        return chunks, state
+
+    def step_rows(
+        self, observations: Sequence[Observation], instructions: Sequence[str], state: PolicyState
+    ) -> tuple[np.ndarray, dict[int, str], PolicyState]:
+        """Do what `step` does, but return {row: why none of its actions may be executed}, too.
+
+        The other rows are as if that row were not there. Raises what `step` raises, except for
+        actions that are not finite.
+        """
         raise_unless_fit(observations, instructions, self.info)
         if (rows := len(getattr(state, "seed", ()))) != len(observations):
             raise DataError(
@@ -94,9 +107,12 @@ class Actor:
             text = stack_text([self.encode(instruction) for instruction in instructions])
             actions, state = self.policy.act(batch, state, text)
         normalized = actions.float().cpu().numpy()
-        self._raise_unless_finite(normalized, instructions)
-        chunks: np.ndarray = self.action_normalizer.unnormalize(normalized)
-        return chunks, state
+        with np.errstate(over="ignore", invalid="ignore"):
+            chunks: np.ndarray = self.action_normalizer.unnormalize(normalized)
+        # Both are looked at. In the robot's units, a gripper's NaN is gone, since it counts as
+        # closed; and a finite number may be too large for these units.
+        is_broken = ~np.isfinite(normalized) | ~np.isfinite(chunks)
+        return chunks, self._faults(is_broken, instructions), state
 
     def check(self, info: StoreInfo) -> None:
         """Raise ConfigError if an environment differs from the policy's training data.
@@ -106,21 +122,18 @@ class Actor:
         if mistakes := disagreements(self.info, info, "the policy"):
             raise ConfigError([*mistakes, *renaming_hint(self.info, info)])
 
-    def _raise_unless_finite(self, chunks: np.ndarray, instructions: Sequence[str]) -> None:
-        """Raise PolicyError if normalised action chunks (B H A) hold NaN or infinity.
-
-        Afterwards a gripper's NaN would be gone: it counts as closed.
-        """
-        is_broken = ~np.isfinite(chunks)
-        if not is_broken.any():
-            return
-        row = int(is_broken.any(axis=(1, 2)).argmax())
-        raise PolicyError(
-            f"{self.policy.boundary.name('policy_head')}: act returned NaN or infinity, in "
-            f"{is_broken[row].sum()} of {chunks[row].size} numbers for '{instructions[row]}'; "
+    def _faults(self, is_broken: np.ndarray, instructions: Sequence[str]) -> dict[int, str]:
+        """Return {row: message} of the rows of which any number (B H A) is not finite."""
+        head = self.policy.boundary.name("policy_head")
+        remedy = (
             f"no action is given out; choose another checkpoint than {self.checkpoint.folder}, "
             "or mend the plugin"
         )
+        return {
+            int(row): f"{head}: act returned NaN or infinity, in {is_broken[row].sum()} of "
+            f"{is_broken[row].size} numbers for '{instructions[row]}'; {remedy}"
+            for row in np.flatnonzero(is_broken.any(axis=(1, 2)))
+        }
 
 
 def load_actor(

@@ -3,9 +3,12 @@
 A rollout yields what it needs next and receives the answer:
 
 - For an `EnvironmentCall` it receives (result of the call, observation after the call). If the
-  environment failed and could not be restored, EnvironmentFailed is raised in the rollout instead.
+  environment failed and could not be restored, EnvironmentFailed is raised in the rollout instead,
+  or DataError if the environment raised it or returned what it must not.
 - For an `Attempt` it receives the action chunk (H A) that the policy predicts from the attempt's
-  last observation.
+  last observation. If these are no actions that can be executed, PolicyError is raised instead.
+
+An error that is raised in a rollout ends this rollout as failed, and no other.
 
 At its end, a rollout returns a `FinishedRollout`. In short, an attempt is:
 
@@ -28,9 +31,9 @@ from core.environments.recovery import (
     continue_chain,
     reset,
 )
-from core.environments.workers import EnvironmentFailed
 from core.episodes.episode import VISUAL, StoreInfo
 from core.episodes.renaming import NewNames, rename_keys
+from core.errors import JoineryError
 from core.rollout.plan import BLANK, BLANK_HISTORY, PlannedAttempt, PlannedChain, PlannedRollout
 from core.rollout.results import ChainResult, EpisodeResult, Result
 from core.rollout.scores import summarize
@@ -152,8 +155,8 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
     try:
         _, observation = yield EnvironmentCall(reset, (planned.task, planned.seed))
         yield from attempt.run(observation, replan_steps)
-    except EnvironmentFailed as error:
-        failure = str(error)
+    except JoineryError as error:
+        failure = " ".join(str(error).split())
     scores = summarize(attempt.scores)
     result = EpisodeResult(
         condition=planned.condition,
@@ -191,8 +194,8 @@ def _roll_out_chain(
             yield from attempts[-1].run(observation, replan_steps)
             if not attempts[-1].success:
                 break
-    except EnvironmentFailed as error:
-        failure = str(error)
+    except JoineryError as error:
+        failure = " ".join(str(error).split())
     result = ChainResult(
         seed=planned.seed,
         tasks=tuple(chain),

@@ -18,6 +18,7 @@ from core.environments.environment import Observation
 from core.environments.recovery import EnvironmentCall, RecoveringEnvironment
 from core.environments.workers import EnvironmentFailed, Worker
 from core.episodes.episode import StoreInfo
+from core.errors import DataError, PolicyError
 from core.rollout.attempt import Attempt, FinishedRollout, Rollout
 from core.rollout.plan import PlannedRollout
 from core.rollout.queue import Queue
@@ -33,17 +34,21 @@ def run_rollouts(
     num_rows: int,
     queue: Queue,
     start: Callable[[PlannedRollout], Rollout],
+    replayable: bool = True,
 ) -> Iterator[tuple[FinishedRollout, Timing]]:
     """Run all rollouts of the queue; yield each rollout, with its timing, when it ends.
 
     workers: the processes of the environments, one for each row in use; at most `num_rows`.
     num_rows: number of rows of the policy's batch.
     start: returns the Python generator that carries out a planned rollout.
+    replayable: whether an environment that failed is restored; see `Environment`.
 
-    The timing of a rollout covers the time since the previous rollout ended. Raises DataError if an
-    environment raised DataError.
+    The timing of a rollout covers the time since the previous rollout ended. What goes wrong in one
+    rollout, in its environment or in its row of the policy, ends this rollout as failed, and
+    changes no other. An error of the policy's own code is raised.
     """
-    rows, state, stopwatch = [Row(worker) for worker in workers], actor.start(num_rows), Stopwatch()
+    rows = [Row(worker, replayable) for worker in workers]
+    state, stopwatch = actor.start(num_rows), Stopwatch()
     for row in rows:
         row.begin_next(queue, start)
     while True:
@@ -61,9 +66,11 @@ def run_rollouts(
             state = actor.forget(state, forgetful)
         observations, instructions = _policy_inputs(actor.info, attempts, num_rows)
         with stopwatch.policy_step(busy_rows=len(attempts)):
-            chunks, state = actor.step(observations, instructions, state)
+            chunks, faults, state = actor.step_rows(observations, instructions, state)
         for i in attempts:
-            rows[i].act(chunks[i])
+            if (finished := rows[i].act(chunks[i], faults.get(i))) is not None:
+                rows[i].begin_next(queue, start)
+                yield finished, stopwatch.lap()
 
 
 class Row:
@@ -81,26 +88,31 @@ class Row:
     _environment: RecoveringEnvironment
     _rollout: Rollout
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, replayable: bool) -> None:
+        self._worker, self._replayable = worker, replayable
 
     def begin_next(self, queue: Queue, start: Callable[[PlannedRollout], Rollout]) -> None:
         """Begin the next rollout of the queue, if there is one."""
         if (planned := queue.pop(self.planned)) is None:
             return
         self.planned, self._rollout = planned, start(planned)
-        self._environment = RecoveringEnvironment(self._worker)
+        self._environment = RecoveringEnvironment(self._worker, self._replayable)
         self._advance(partial(next, self._rollout))  # a rollout begins with an EnvironmentCall
 
-    def act(self, chunk: np.ndarray) -> None:
-        """Continue the rollout with the policy's action chunk (H A)."""
-        self._advance(partial(self._rollout.send, chunk))
+    def act(self, chunk: np.ndarray, fault: str | None) -> FinishedRollout | None:
+        """Continue the rollout with the policy's action chunk (H A); return it if it has ended.
+
+        fault: why the chunk must not be executed, which ends the rollout; None if it may be.
+        """
+        if fault is not None:
+            return self._advance(partial(self._rollout.throw, PolicyError(fault)))
+        return self._advance(partial(self._rollout.send, chunk))
 
     def receive(self) -> FinishedRollout | None:
         """Wait for the environment and continue the rollout; return the rollout if it has ended."""
         try:
             result = self._environment.result()
-        except EnvironmentFailed as failure:
+        except (EnvironmentFailed, DataError) as failure:
             return self._advance(partial(self._rollout.throw, failure))
         return self._advance(partial(self._rollout.send, result))
 

@@ -26,7 +26,8 @@ def error_in_one_line(error: BaseException, package: str = "", otherwise: str = 
     otherwise: the place to name if the error did not pass through the package; default: the
         innermost line of all.
     """
-    message = " ".join(f"{type(error).__name__}: {error}".split())[:500].removesuffix(":")
+    message = " ".join(f"{type(error).__name__}: {message_of(error)}".split())[:500]
+    message = message.removesuffix(":")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{message.partition(' (')[0]}, at {error.filename}:{error.lineno}"
     lines = list(walk_tb(error.__traceback__))
@@ -37,6 +38,14 @@ def error_in_one_line(error: BaseException, package: str = "", otherwise: str = 
     return f"{message}, at {frame.f_code.co_filename}:{number}"
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an error of any type, whose own `__str__` may raise."""
+    try:
+        return str(error)
+    except Exception as fault:  # noqa: BLE001 - anybody's code
+        return f"its message cannot be shown ({type(fault).__name__})"
+
+
 def is_of(frame: FrameType, package: str) -> bool:
     """Whether a frame runs code of a package or module, given by its dotted name."""
     name = str(frame.f_globals.get("__name__", ""))
@@ -45,10 +54,10 @@ def is_of(frame: FrameType, package: str) -> bool:
 
 def place_of(code: Callable[..., Any]) -> str:
     """Return where a function or class is defined, as ", at FILE:LINE"; "" if that is unknown."""
-    function = inspect.unwrap(code)
     try:
+        function = inspect.unwrap(code)
         file = inspect.getsourcefile(function)
         _, line = inspect.getsourcelines(function)
-    except (OSError, TypeError):
+    except (OSError, TypeError, ValueError):
         return ""
     return f", at {file}:{line}"

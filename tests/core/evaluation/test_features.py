@@ -198,9 +198,7 @@ def test_a_feature_of_another_dtype_is_an_error(world: ModuleType, trained: Path
 def test_a_feature_that_is_missing_in_one_row_is_an_error(world: ModuleType, trained: Path) -> None:
     actor, observation = load_actor(trained), observation_of(world)
     lacking = replace(observation, features={"force": observation.features["force"]})
-    with pytest.raises(
-        DataError, match=r"^observation 1: feature 'depth' shows nothing; .* trained on uint16"
-    ):
+    with pytest.raises(DataError, match=r"^observation 1: no feature 'depth'; known: force$"):
         actor.step([observation, lacking], ["press", "press"], actor.start(2))
 
 
@@ -258,11 +256,12 @@ class DepthActor:
     def reset(self, state: None, seeds: dict[int, int]) -> None:
         """Do nothing, since it has no memory."""
 
-    def step(
+    def step_rows(
         self, observations: list[Observation], instructions: list[str], state: None
-    ) -> tuple[np.ndarray, None]:
+    ) -> tuple[np.ndarray, dict[int, str], None]:
         self.observations += observations
-        return np.stack([self._chunk(observation) for observation in observations])[:, None], None
+        chunks = np.stack([self._chunk(observation) for observation in observations])[:, None]
+        return chunks, {}, None
 
     def _chunk(self, observation: Observation) -> np.ndarray:
         row = observation.features["depth"][0, :, 0]

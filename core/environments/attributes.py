@@ -1,0 +1,84 @@
+"""Checks an environment's attributes once, when it is built.
+
+Everything later relies on them: plans, messages, names of episodes, shapes of observations.
+"""
+
+from collections.abc import Iterator, Mapping
+from numbers import Integral
+from typing import Any
+
+from core.environments.environment import Environment, Task
+from core.episodes.episode import ActionConvention, Camera, Feature, StoreInfo
+
+
+def attribute_mistakes(environment: Environment) -> Iterator[str]:
+    """Yield a line for each attribute that is not what `Environment` says."""
+    info: Any = environment.info
+    if isinstance(info, StoreInfo):
+        yield from _info_mistakes(info)
+    else:
+        yield f"self.info is {_brief(info)}; give a StoreInfo"
+    tasks: Any = environment.tasks
+    if not isinstance(tasks, Mapping) or not tasks:
+        yield f"self.tasks is {_brief(tasks)}; give {{name: Task}}, with at least one task"
+    else:
+        for name, task in tasks.items():
+            yield from _task_mistakes(name, task)
+    versions: Any = environment.versions
+    if not _is_mapping_of(versions, str):
+        yield f"self.versions is {_brief(versions)}; give {{library: version}}, two texts"
+    if not isinstance(environment.replayable, bool):
+        yield f"self.replayable is {_brief(environment.replayable)}; give True or False"
+
+
+def _info_mistakes(info: StoreInfo) -> Iterator[str]:
+    """Yield a line for each field of another type; StoreInfo itself checks values alone."""
+    for name, values, kind in (
+        ("cameras", info.cameras, Camera),
+        ("features", info.features, Feature),
+    ):
+        if not _is_mapping_of(values, kind):
+            yield f"info.{name} is {_brief(values)}; give {{name: {kind.__name__}}}"
+    if not isinstance(info.action, ActionConvention):
+        yield f"info.action is {_brief(info.action)}; give an ActionConvention"
+    if not all(isinstance(name, str) for name in info.proprio):
+        yield f"info.proprio is {_brief(info.proprio)}; give a tuple of names"
+
+
+def _task_mistakes(name: Any, task: Any) -> Iterator[str]:
+    where = f"tasks[{name!r}]"
+    if not isinstance(task, Task):
+        yield f"{where} is {_brief(task)}; give a Task"
+        return
+    if not isinstance(name, str) or task.name != name:
+        yield f"{where}.name is {task.name!r}; give both the same text"
+    steps: Any = task.max_steps
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
+        yield f"{where}.max_steps is {steps!r}; give a whole number above zero"
+    for field, phrasings in (("instructions", task.instructions), ("held_out", task.held_out)):
+        if not isinstance(phrasings, tuple) or not all(map(_is_readable, phrasings)):
+            right = 'give a tuple of texts, ("open it",) for example'
+            yield f"{where}.{field} is {phrasings!r}; {right}"
+    if not task.instructions:
+        yield f"{where}.instructions is empty; give at least one"
+    if not isinstance(task.tier, str):
+        yield f"{where}.tier is {_brief(task.tier)}; give a text"
+    if not isinstance(task.by_default, bool):
+        yield f"{where}.by_default is {_brief(task.by_default)}; give True or False"
+
+
+def _is_mapping_of(values: Any, kind: type) -> bool:
+    return isinstance(values, Mapping) and all(
+        isinstance(name, str) and isinstance(value, kind) for name, value in values.items()
+    )
+
+
+def _is_readable(text: Any) -> bool:
+    """Whether a text is Unicode and holds a character that can be read, as a store demands."""
+    if not isinstance(text, str) or not any(c.isprintable() and not c.isspace() for c in text):
+        return False
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _brief(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}: {value!r}"[:200]
