@@ -88,7 +88,7 @@ def evaluate(
 
 
 def raise_if_all_broke(evaluation: Evaluation) -> None:
-    """Raise EnvironmentFailed, with the most frequent reason, if the environment broke each time.
+    """Raise EnvironmentFailed, with the most frequent reason, if every attempt broke.
 
     Such an evaluation has measured nothing, although its success rate is a number.
     """
@@ -99,8 +99,8 @@ def raise_if_all_broke(evaluation: Evaluation) -> None:
     ((reason, count),) = reasons.most_common(1)
     often = "each time" if count == len(results) else f"{count} times"
     raise EnvironmentFailed(
-        f"the environment broke in all {len(results)} attempts, so nothing was measured; "
-        f"{often}: {reason}; mend the environment, remove the results and evaluate again"
+        f"all {len(results)} attempts broke, so nothing was measured; {often}: {reason}; "
+        "mend what broke, remove the results and evaluate again"
     )
 
 

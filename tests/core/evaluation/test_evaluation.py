@@ -300,7 +300,7 @@ def test_an_evaluation_in_which_every_attempt_broke_has_failed(command, trained)
     code, out, err = command(*words, "2", "--output", str(trained / "broken"))
     assert code == 1
     assert "0/2" in out
-    assert err.startswith("error: the environment broke in all 2 attempts, so nothing was measured")
+    assert err.startswith("error: all 2 attempts broke, so nothing was measured; each time: raised")
     assert "each time: raised (RuntimeError: the toy broke" in err
     assert err.count("\n") == 1
     assert outcome(trained / "broken")["episodes"][0]["failure"]
@@ -479,29 +479,48 @@ def test_a_folder_that_is_no_run_is_one_line(command, tmp_path):
     assert "recipe.toml: cannot read the recipe" in err
 
 
-def test_an_action_that_is_not_finite_ends_the_evaluation_and_keeps_what_ended(
-    trained, load, monkeypatch, capsys
+def test_an_action_that_is_not_finite_fails_its_attempt_and_changes_no_other(
+    trained, load, monkeypatch
 ):
     from plugins.heads.lstm import LSTMHead
 
-    load()  # adds [evaluate] to the run's recipe
+    recipe = load()
+    expected = evaluate(trained, recipe, QUIET, trained / "sound").episodes
     act, calls = LSTMHead.act, []
 
     def diverging(self, context, state, generator):
         actions, state = act(self, context, state, generator)
         calls.append(len(actions) == 4)  # the four rows of the evaluation
-        return actions * (np.nan if sum(calls) > MAX_STEPS + 2 else 1), state
+        if sum(calls) == 3:
+            actions[1, 0, 2] = np.nan
+            for x in state.values():
+                if x.is_floating_point():
+                    x[1] = np.nan
+        return actions, state
 
     monkeypatch.setattr(LSTMHead, "act", diverging)
+    received = evaluate(trained, recipe, QUIET, trained / "diverging").episodes
+    ((before, failed),) = [
+        pair for pair in zip(expected, received, strict=True) if pair[0] != pair[1]
+    ]
+    assert (failed.task, failed.seed) == (before.task, before.seed)
+    assert (failed.success, failed.steps) == (False, 2)
+    assert "act returned NaN or infinity, in 1 of 9 numbers for" in failed.failure
+
+
+def test_a_policy_whose_weights_are_nan_is_one_line(trained, load, monkeypatch, capsys):
+    from plugins.heads.lstm import LSTMHead
+
+    load()  # adds [evaluate] to the run's recipe
+    act = LSTMHead.act
+
+    def broken(self, context, state, generator):
+        actions, state = act(self, context, state, generator)
+        return actions * np.nan, state
+
+    monkeypatch.setattr(LSTMHead, "act", broken)
     assert evaluate_command.main([str(trained)]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: policy_head 'lstm' of plugin 'plugins.heads.lstm' (joinery ")
     assert "act returned NaN or infinity, in 9 of 9 numbers" in shown
     assert shown.count("\n") == 1
-    lines = (trained / "evaluation" / "episodes.jsonl").read_text().splitlines()
-    assert len(lines) > 1  # what results depend on, and attempts
-    assert not (trained / "evaluation" / "results.json").exists()
-    monkeypatch.setattr(LSTMHead, "act", act)
-    assert evaluate_command.main([str(trained)]) == 0
-    after = (trained / "evaluation" / "episodes.jsonl").read_text().splitlines()
-    assert after[: len(lines)] == lines
