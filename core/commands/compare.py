@@ -1,4 +1,4 @@
-"""`joinery compare RUN RUN ...`: put several runs side by side on one page."""
+"""`joinery compare FOLDER FOLDER ...`: put several runs or evaluations side by side on one page."""
 
 import argparse
 from pathlib import Path
@@ -8,10 +8,15 @@ from core.commands.command import command
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="joinery compare", description="Put several runs side by side on one HTML page."
+        prog="joinery compare",
+        description="Put several runs, or evaluations, side by side on one HTML page.",
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a run's folder; two or more"
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="a run's folder, or the results that joinery evaluate --output wrote; two or more",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("compare.html"), help="the page; default: compare.html"
@@ -25,11 +30,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if len(arguments.runs) < 2:
-        parser.error("name two runs or more; joinery report RUN shows a single one")
-    if len({run.resolve() for run in arguments.runs}) < len(arguments.runs):
-        parser.error("a run is named twice; name different ones")
+        parser.error("name two folders or more; joinery report FOLDER shows a single one")
 
     from core.report.run_comparison import write_comparison
+    from core.report.run_files import evaluation_folder
+
+    if len({evaluation_folder(run).resolve() for run in arguments.runs}) < len(arguments.runs):
+        parser.error("an evaluation is named twice; name different ones")
 
     print(write_comparison(arguments.runs, arguments.output))
     return 0

@@ -1,4 +1,4 @@
-"""`joinery report RUN`: write RUN/report.html, one page that shows what a run learned and did."""
+"""`joinery report FOLDER`: write one page that shows what a run learned and did."""
 
 import argparse
 from pathlib import Path
@@ -9,9 +9,14 @@ from core.commands.command import command
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="joinery report",
-        description="Write RUN/report.html, one page that shows what a run learned and did.",
+        description="Write one HTML page that shows what a run learned and did.",
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="a run's folder, or the results that joinery evaluate --output wrote",
+    )
+    parser.add_argument("--output", type=Path, help="the page; default: FOLDER/report.html")
     return parser
 
 
@@ -22,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from core.report.run_report import write_report
 
-    print(write_report(arguments.run))
+    print(write_report(arguments.folder, arguments.output))
     return 0
 
 

@@ -1,29 +1,23 @@
 """Evaluates a trained run: makes the plan, runs its rollouts, and writes results.json."""
 
-import hashlib
 import json
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from rich.console import Console
 
 from core.environments.workers import Description, EnvironmentFailed, open_workers
 from core.errors import ConfigError, DataError
 from core.evaluation.display import Display
 from core.evaluation.files import write_file
+from core.evaluation.identity import identity_of
 from core.evaluation.predictions import write_predictions
 from core.evaluation.preparation import describe_environment, environment_spec
 from core.evaluation.recorder import RolloutRecorder
-from core.evaluation.results_log import LogEntry, ResultsLog
-from core.policy.quantization import parameter_count
-from core.recipe.packages import changed_packages, third_party_versions
+from core.evaluation.results_log import LogEntry, PlanSummary, ResultsLog, summarize
+from core.recipe.packages import changed_packages
 from core.recipe.recipe import Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import Actor, load_actor
@@ -36,7 +30,7 @@ from core.rollout.plan import (
     task_names,
 )
 from core.rollout.queue import Queue
-from core.rollout.results import ChainResult, EpisodeResult, Evaluation
+from core.rollout.results import Evaluation
 from core.rollout.runner import run_rollouts
 
 
@@ -69,9 +63,10 @@ def evaluate(
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
     names = task_names(settings.tasks, demonstrated, environment.tasks)
     protocol = describe_protocol(settings, names)
-    identity = _identity(run, actor, recipe, environment, protocol)
+    identity = identity_of(run, actor, recipe, environment, protocol)
     plan = plan_rollouts(settings, environment.tasks, names)
-    log = ResultsLog(folder, identity)
+    tiers = {name: environment.tasks[name].tier for name in names}
+    log = ResultsLog(folder, identity, PlanSummary(len(plan), tiers))
     logged_rollouts = [planned_rollout(entry.result) for entry in log.entries]
     has_duplicates = len(set(logged_rollouts)) < len(logged_rollouts)
     if has_duplicates or not set(logged_rollouts) <= set(plan):
@@ -81,8 +76,9 @@ def evaluate(
         )
     _write_predictions(actor, recipe, folder / "predictions.npz", console)
     _run_missing_rollouts(plan, actor, recipe, environment, log, console)
-    tiers = {name: environment.tasks[name].tier for name in names}
-    evaluation = _evaluation(identity, tiers, plan, log)
+    order = {planned: position for position, planned in enumerate(plan)}
+    entries = sorted(log.entries, key=lambda entry: order[planned_rollout(entry.result)])
+    evaluation = summarize(identity, log.entries, [entry.result for entry in entries], tiers)
     write_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
     return evaluation
 
@@ -154,98 +150,3 @@ def _run_missing_rollouts(
             recorder.save(finished)
             log.append(LogEntry(finished.result, timing))
             display.update(finished.result)
-
-
-def _evaluation(
-    identity: dict[str, dict[str, Any]],
-    tiers: dict[str, str],
-    plan: Sequence[PlannedRollout],
-    log: ResultsLog,
-) -> Evaluation:
-    """Return the logged results in the order of the plan.
-
-    If the evaluation was interrupted, the times include those of the earlier processes.
-    """
-    entries = log.entries
-    results = {planned_rollout(entry.result): entry.result for entry in entries}
-    results_in_order = [results[planned] for planned in plan]
-    seconds = sum(entry.timing.seconds for entry in entries)
-    inference_ms = [ms for entry in entries for ms in entry.timing.inference_ms]
-    busy_rows = sum(entry.timing.busy_rows for entry in entries)
-    num_rows = identity["protocol"]["lanes"]
-    return Evaluation(
-        policy=identity["policy"],
-        environment=identity["environment"],
-        protocol=identity["protocol"],
-        tiers=tiers,
-        episodes=[result for result in results_in_order if isinstance(result, EpisodeResult)],
-        chains=[result for result in results_in_order if isinstance(result, ChainResult)],
-        time={
-            "inference_ms": float(np.median(inference_ms or [0.0])),
-            "policy_steps": len(inference_ms),
-            "rows_busy": busy_rows / max(1, num_rows * len(inference_ms)),
-            "steps_per_second": sum(entry.result.steps for entry in entries) / seconds,
-            "seconds": seconds,
-        },
-    )
-
-
-# ------------------------------------------------------------------------ what results depend on
-
-
-def _identity(
-    run: Path, actor: Actor, recipe: Recipe, environment: Description, protocol: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Return everything that results depend on, as plain data that JSON stores without change."""
-    folder = actor.checkpoint.folder
-    policy = {
-        "run": run.absolute().name,
-        "checkpoint": folder.name,
-        "step": actor.checkpoint.step,
-        "recipe_sha256": _sha256(run / "recipe.toml"),
-        "weights_sha256": _sha256(folder / "model.safetensors"),
-        "parameters": sum(parameter_count(parameter) for parameter in actor.policy.parameters()),
-    }
-    versions = {name: metadata.version(name) for name in ("joinery", "torch", "numpy")}
-    versions["python"] = platform.python_version()
-    versions |= third_party_versions(recipe, environment=True)
-    if packages := third_party_versions(recipe, environment=False):
-        policy["packages"] = packages
-    config = recipe.as_dict()["environment"]
-    name = config.pop("name")
-    # the device and the number of threads decide how sums are rounded
-    device = actor.device.type
-    if device == "cuda":
-        device = torch.cuda.get_device_name(actor.device)
-    identity = {
-        "policy": policy,
-        "environment": {
-            "name": name,
-            "config": config,
-            "versions": {**versions, **environment.versions},
-        },
-        "protocol": {
-            **protocol,
-            "device": device,
-            "threads": torch.get_num_threads(),
-            "acts_on": _frames_acted_on(actor),
-        },
-    }
-    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(identity))
-    return plain
-
-
-def _frames_acted_on(actor: Actor) -> str:
-    """Say which frames the policy acts on; this is part of results.json."""
-    frames = actor.policy.action_tokens.context
-    match actor.policy.keeps:
-        case "layers":
-            return f"the last {frames // 2 + 1} to {frames} frames, on kept layers"
-        case "carry":
-            return "all frames, carried on by the backbone"
-    return f"the last {frames} frames" if frames > 1 else "the frame, and what the head remembers"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,12 +12,15 @@ from core.report.run_metrics import JointRow, Series, joint_table
 from core.report.run_scores import score_facts, score_table
 from core.report.run_success import Column, chain_table, headline, success_table
 from core.report.wording import significant
+from core.rollout.results import Evaluation
 
 MISSING = "-"
 
 
 def write_comparison(runs: Sequence[Path], path: Path) -> Path:
     """Write a page about several runs from the files in their folders, and return its path.
+
+    runs: folders of runs or of evaluations.
 
     The same files give the same page. Raises DataError, naming the file, if a file is damaged.
     """
@@ -39,6 +42,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
         "evaluated": len(columns),
         "curves": loss_charts(names, records),
         "recipes": sum(record.recipe is not None for record in records),
+        "one_recipe": _share_a_recipe(records),
         "same": same,
         "differences": differences,
         "sizes": part_sizes(records),
@@ -60,13 +64,16 @@ def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
 
     The facts are the success rate, the success rate under each control (blank images, for
     example), the best score, the average chain length, and the validation errors of the policy
-    and of the best constant action per task.
+    and of the best constant action per task. If an evaluation was interrupted, the first row
+    says so.
     """
     error_names = {
         "validation/error": "validation error",
         "validation/constant": "best constant action per task",
     }
     rows: dict[str, list[Fact | None]] = {}
+    if any(record.evaluation and record.evaluation.interruption for record in records):
+        rows["evaluation"] = [_completeness(record.evaluation) for record in records]
     for number, record in enumerate(records):
         facts = headline(record.evaluation) if record.evaluation else []
         facts += score_facts(record.evaluation) if record.evaluation else []
@@ -77,6 +84,14 @@ def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
         for fact in facts:
             rows.setdefault(fact.name, [None] * len(records))[number] = fact
     return rows
+
+
+def _completeness(evaluation: Evaluation | None) -> Fact | None:
+    """Say whether all planned attempts have ended."""
+    if evaluation is None:
+        return None
+    interrupted, _, how_far = evaluation.interruption.partition(" ")
+    return Fact("evaluation", interrupted or "complete", how_far)
 
 
 def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Chart]:
@@ -111,6 +126,13 @@ def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
     known = [number for number, recipe in enumerate(recipes) if recipe is not None]
     different = [line for line in lines if len({line.texts[number] for number in known}) > 1]
     return len(lines) - len(different), different
+
+
+def _share_a_recipe(records: Sequence[RunRecord]) -> bool:
+    """Return whether all are evaluations of runs with the same recipe.toml, as far as is known."""
+    policies = [record.evaluation.policy if record.evaluation else {} for record in records]
+    checksums = {str(policy.get("recipe_sha256", "")) for policy in policies}
+    return len(checksums) == 1 and "" not in checksums
 
 
 def part_sizes(records: Sequence[RunRecord]) -> list[Line]:

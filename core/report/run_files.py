@@ -10,16 +10,18 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.errors import DataError
+from core.evaluation.results_log import read_results
 from core.recipe.former import rename_former_keys
 from core.recipe.packages import read_origins
 from core.report.run_metrics import Metrics, read_metrics
-from core.rollout.results import Evaluation, read_evaluation
+from core.rollout.results import Evaluation
 from core.training.continuations import Continuation, read_continuations
 
 # Errors that numpy and zipfile raise for a file that is truncated, overwritten or not an .npz file.
@@ -35,6 +37,8 @@ DAMAGED = (
 )
 # Letters by which numpy denotes kinds of data types, such as "f" for floats.
 TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
+# files in the folder of an evaluation; each of them tells that it is one
+RESULTS = ("results.json", "episodes.jsonl", "held_out.json", "predictions.npz")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class RunRecord:
         are given their present names. Empty if recipe.toml is missing.
     continuations: how the recipe has changed during the run; empty if it has not.
     components: {section: component, package and version}; empty for runs of earlier versions.
+    results: folder of the evaluation, which need not exist.
     """
 
     folder: Path
@@ -55,6 +60,7 @@ class RunRecord:
     components: Mapping[str, str]
     metrics: Metrics | None
     evaluation: Evaluation | None
+    results: Path
     continuations: Sequence[Continuation] = ()
 
 
@@ -94,40 +100,69 @@ class PredictedEpisode:
     predicted: np.ndarray
 
 
+def evaluation_folder(folder: Path) -> Path:
+    """Return where the results of a run are, or `folder` itself if it holds results.
+
+    `joinery evaluate` writes them to RUN/evaluation, or to any folder that --output names.
+    """
+    own = folder / "evaluation"
+    holds_results = any((folder / name).is_file() for name in RESULTS)
+    return folder if holds_results and not own.is_dir() else own
+
+
 def read_run(folder: Path) -> RunRecord:
     """Read a run's recipe, metrics and results.
 
+    folder: the folder of a run, or that of an evaluation. The recipe and the metrics of an
+        evaluation are those of its run, if it lies in the run's folder.
+
     Raises DataError if one of the files is damaged, or if all of them are missing.
     """
-    recipe, metrics, results = (
-        path if path.is_file() else None
-        for path in (
-            folder / "recipe.toml",
-            folder / "metrics.jsonl",
-            folder / "evaluation" / "results.json",
-        )
+    results = evaluation_folder(folder)
+    evaluation = read_results(results)
+    run = _run_of(folder, evaluation) if results == folder else folder
+    recipe, metrics = (
+        path if path.is_file() else None for path in (run / "recipe.toml", run / "metrics.jsonl")
     )
-    if not (recipe or metrics or results):
+    if not (recipe or metrics or any((results / name).is_file() for name in RESULTS)):
         raise DataError(
-            f"{folder}: no run here: no recipe.toml, metrics.jsonl or evaluation; "
-            "name the folder of a run"
+            f"{folder}: no run here, and no evaluation: no recipe.toml, metrics.jsonl or results; "
+            "name the folder of a run, or the one that joinery evaluate --output named"
         )
     text, settings = _read_recipe(recipe) if recipe else (None, {})
+    components = {name: str(origin) for name, origin in read_origins(run).items()}
     return RunRecord(
         folder=folder,
         name=folder.resolve().name,
         recipe=text,
         settings=settings,
-        components={name: str(origin) for name, origin in read_origins(folder).items()},
+        components=components or _components_of(evaluation),
         metrics=read_metrics(metrics) if metrics else None,
-        evaluation=read_evaluation(results) if results else None,
-        continuations=read_continuations(folder),
+        evaluation=evaluation,
+        results=results,
+        continuations=read_continuations(run),
     )
+
+
+def _run_of(folder: Path, evaluation: Evaluation | None) -> Path:
+    """Return the folder of the run whose evaluation lies in `folder`; itself if that is unknown."""
+    above = folder.resolve().parent
+    recipe = above / "recipe.toml"
+    if evaluation is None or not recipe.is_file():
+        return folder
+    checksum = sha256(recipe.read_bytes()).hexdigest()
+    return above if checksum == evaluation.policy.get("recipe_sha256") else folder
+
+
+def _components_of(evaluation: Evaluation | None) -> dict[str, str]:
+    """Return the components that an evaluation has noted of its run."""
+    noted = evaluation.policy.get("components") if evaluation else None
+    return {str(key): str(value) for key, value in noted.items()} if isinstance(noted, dict) else {}
 
 
 def rollout_files(folder: Path) -> list[Path]:
     """Return the files of a run's recorded attempts, sorted by name."""
-    return sorted((folder / "evaluation" / "rollouts").glob("*.npz"))
+    return sorted((evaluation_folder(folder) / "rollouts").glob("*.npz"))
 
 
 def read_rollout(path: Path) -> Rollout:
@@ -157,11 +192,11 @@ def read_rollout(path: Path) -> Rollout:
 
 
 def read_predictions(folder: Path) -> list[PredictedEpisode]:
-    """Read evaluation/predictions.npz; return an empty list if it is missing.
+    """Read the predictions.npz of a run or an evaluation; return an empty list if it is missing.
 
     Raises DataError if it is damaged.
     """
-    path = folder / "evaluation" / "predictions.npz"
+    path = evaluation_folder(folder) / "predictions.npz"
     if not path.is_file():
         return []
     arrays = _read_arrays(path)

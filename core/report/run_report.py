@@ -37,8 +37,11 @@ class ChunkCharts:
     charts: Sequence[Chart]
 
 
-def write_report(run: Path) -> Path:
-    """Write RUN/report.html from the files in the run's folder, and return its path.
+def write_report(run: Path, path: Path | None = None) -> Path:
+    """Write a page from the files in a folder, and return its path.
+
+    run: the folder of a run, or that of an evaluation.
+    path: the page; default: `report.html` in the folder.
 
     The same files give the same page. Raises DataError, naming the file, if a file is damaged. An
     older report then stays as it was.
@@ -66,13 +69,13 @@ def write_report(run: Path) -> Path:
         "curves": loss_charts(metrics),
         "gradients": part_charts(metrics),
         "joint": joint_table(metrics),
-        "held_out": held_out_table(run / "evaluation"),
+        "held_out": held_out_table(record.results),
         "chunks": [
             ChunkCharts(episode, figures.action_chunks(episode))
             for episode in read_predictions(run)
         ],
     }
-    path = run / "report.html"
+    path = path or run / "report.html"
     write_page(path, render("report.html", values))
     return path
 

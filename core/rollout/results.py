@@ -134,7 +134,8 @@ class Evaluation:
     """All results of an evaluation, and everything that is needed to repeat the evaluation.
 
     policy: {"run", "checkpoint" (folder name), "step", "recipe_sha256", "weights_sha256",
-        "parameters"}.
+        "parameters", "components": {section of the recipe: its component and package},
+        "trained_on": {store: where its data come from}, "packages"}.
     environment: {"name", "config", "versions"}; the versions include those of Joinery, torch, numpy
         and Python.
     protocol: {"episodes", "first_seed", "execute", "lanes", "success", ...}; "lanes" is the number
@@ -143,6 +144,8 @@ class Evaluation:
     time: what differs when an evaluation is repeated: {"inference_ms": median milliseconds of a
         policy step, "policy_steps": number of policy steps, "rows_busy": share of the policy's rows
         that had a rollout, "steps_per_second": control steps per second, "seconds": total time}.
+    missing: number of planned attempts and chains without a result, because the evaluation was
+        interrupted; None if it was interrupted, and nobody knows how many it planned.
     """
 
     policy: Mapping[str, Any]
@@ -152,6 +155,18 @@ class Evaluation:
     episodes: Sequence[EpisodeResult]
     chains: Sequence[ChainResult]
     time: Mapping[str, float]
+    missing: int | None = 0
+
+    @property
+    def interruption(self) -> str:
+        """How far an evaluation came that was interrupted; "" if it is complete."""
+        if self.missing == 0:
+            return ""
+        ended = len(self.episodes) + len(self.chains)
+        what = "attempts and chains" if self.chains else "attempts"
+        if self.missing is None:
+            return f"interrupted after {ended} {what}"
+        return f"interrupted after {ended} of {ended + self.missing} {what}"
 
     @property
     def conditions(self) -> list[str]:

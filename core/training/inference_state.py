@@ -9,6 +9,8 @@ from core.loading.training_data import TrainingData
 
 # entries of the state that only some data have
 OPTIONAL = ("stores", "features", "assumed")
+# the entry that says where the data come from, {store: its origin}; training does not depend on it
+ORIGINS = "origins"
 
 
 def inference_state(data: TrainingData) -> dict[str, Any]:
@@ -34,6 +36,8 @@ def inference_state(data: TrainingData) -> dict[str, Any]:
         state["assumed"] = dict(info.assumed)
     state["proprio"] = list(info.proprio)
     state["fps"] = info.fps
+    labels = [source.label for source in data.recipe.data.store_configs]
+    state[ORIGINS] = {label: store.info.origin for label, store in zip(labels, stores, strict=True)}
     state["trained_on"] = {
         "episodes": sum(map(len, stores)),
         "frames": sum(store.frame_count for store in stores),
@@ -50,4 +54,5 @@ def changed_data(former: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]
     if not former:
         return []
     dropped = [key for key in OPTIONAL if key in former and key not in new]
-    return [*(key for key in new if former.get(key) != new[key]), *dropped]
+    changed = [key for key in new if key != ORIGINS and former.get(key) != new[key]]
+    return [*changed, *dropped]

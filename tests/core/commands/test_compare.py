@@ -31,7 +31,7 @@ def test_the_page_is_compare_html_or_another(
 def test_one_run_is_no_comparison(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(runs[:1])
-    assert "name two runs or more" in capsys.readouterr().err
+    assert "name two folders or more" in capsys.readouterr().err
 
 
 def test_a_run_is_not_compared_with_itself(
@@ -39,4 +39,7 @@ def test_a_run_is_not_compared_with_itself(
 ) -> None:
     with pytest.raises(SystemExit):
         main([runs[0], f"{runs[1]}/../first"])
-    assert "a run is named twice" in capsys.readouterr().err
+    assert "an evaluation is named twice" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([runs[0], f"{runs[0]}/evaluation"])
+    assert "an evaluation is named twice" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core.errors import DataError
-from core.evaluation.results_log import LogEntry, ResultsLog
+from core.evaluation.results_log import LogEntry, PlanSummary, ResultsLog, read_results
 from core.rollout.results import ChainResult, EpisodeResult, Timing
 
 IDENTITY = {
@@ -110,3 +111,89 @@ def test_a_log_of_an_earlier_version_says_what_to_do(tmp_path):
         match=r"jsonl, line 2: written by an earlier version, .*; remove the file to evaluate anew",
     ):
         ResultsLog(tmp_path, IDENTITY)
+
+
+# ------------------------------------------------------------------ an evaluation in pieces is read
+
+WHOLE = {
+    "policy": {"run": "x"},
+    "environment": {"name": "toy"},
+    "protocol": {"lanes": 4, "tasks": ["push", "lift"], "controls": ["blank_images"]},
+}
+
+
+def attempt(condition: str, task: str, seed: int) -> LogEntry:
+    return LogEntry(EpisodeResult(condition, task, seed, "go", True, 7), Timing(0.5, (2.0,), 3))
+
+
+def test_an_interrupted_evaluation_is_read_in_the_order_of_its_plan(tmp_path):
+    log = ResultsLog(tmp_path, WHOLE, PlanSummary(9, {"lift": "easy"}))
+    log.append(LogEntry(ChainResult(5, ("lift",), ("lift it",), 1, 9), Timing(1.0, (), 0)))
+    for condition, task, seed in (
+        ("blank_images", "lift", 1),
+        ("standard", "lift", 2),
+        ("standard", "lift", 1),
+        ("standard", "push", 1),
+    ):
+        log.append(attempt(condition, task, seed))
+    evaluation = read_results(tmp_path)
+    assert [(e.condition, e.task, e.seed) for e in evaluation.episodes] == [
+        ("standard", "push", 1),
+        ("standard", "lift", 1),
+        ("standard", "lift", 2),
+        ("blank_images", "lift", 1),
+    ]
+    assert evaluation.interruption == "interrupted after 5 of 9 attempts and chains"
+    assert (evaluation.chain_length, evaluation.tiers) == (1.0, {"lift": "easy"})
+    assert evaluation.time["seconds"] == 3.0
+    assert evaluation.time["rows_busy"] == 12 / 16
+
+
+@pytest.mark.parametrize("entries", [0, 1])
+def test_the_log_of_an_earlier_version_does_not_say_how_many_are_missing(tmp_path, entries):
+    lines = [json.dumps(WHOLE), *[json.dumps(asdict(attempt("standard", "lift", 1)))] * entries]
+    (tmp_path / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    evaluation = read_results(tmp_path)
+    assert (evaluation.missing, len(evaluation.episodes)) == (None, entries)
+    assert evaluation.interruption == f"interrupted after {entries} attempts"
+    # and such an evaluation goes on
+    assert len(ResultsLog(tmp_path, WHOLE, PlanSummary(3)).entries) == entries
+
+
+def test_without_results_there_is_no_evaluation(tmp_path):
+    assert read_results(tmp_path) is None
+    (tmp_path / "episodes.jsonl").write_text('{"policy": ')
+    assert read_results(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{}",
+        '{"policy": 3, "environment": {}, "protocol": {}}',
+        '{"policy": {}, "environment": {}, "protocol": {"controls": 3}}',
+        '{"policy": {}, "environment": {}, "protocol": {"lanes": "x"}}',
+        '{"policy": {}, "environment": {}, "protocol": {}, "plan": {"rollouts": "x"}}',
+        '{"a":' * 5000 + "1" + "}" * 5000,
+    ],
+)
+def test_a_damaged_first_line_is_one_line(tmp_path, header):
+    lines = [header, json.dumps(asdict(attempt("standard", "lift", 1)))]
+    (tmp_path / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"episodes.jsonl: damaged") as caught:
+        read_results(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_an_earlier_version_did_not_log_is_no_difference(tmp_path):
+    later = {
+        "policy": {**IDENTITY["policy"], "components": {"policy_head": "lstm of joinery 2"}},
+        "protocol": {**IDENTITY["protocol"], "max_steps": {"lift": 40}},
+    }
+    ResultsLog(tmp_path, IDENTITY).append(ENTRIES[0])
+    assert ResultsLog(tmp_path, later).entries == ENTRIES[:1]
+    again = tmp_path / "again"
+    ResultsLog(again, later)
+    other = {**later, "protocol": {**later["protocol"], "max_steps": {"lift": 10}}}
+    with pytest.raises(DataError, match="max_steps"):
+        ResultsLog(again, other)

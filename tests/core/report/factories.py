@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,8 @@ def make_run(
     write_metrics(folder / "metrics.jsonl", tasks, steps)
     (folder / "evaluation" / "rollouts").mkdir(parents=True)
     evaluation = make_evaluation(folder.name, tasks, skill, episodes, chains)
+    checksum = sha256(recipe.encode()).hexdigest()
+    evaluation = replace(evaluation, policy={**evaluation.policy, "recipe_sha256": checksum})
     write_evaluation(folder, evaluation)
     for number, task in enumerate(tasks):
         write_rollout(folder, task, number, length, success=True)

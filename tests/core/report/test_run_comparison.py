@@ -1,6 +1,7 @@
 """The page that puts several runs side by side."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from core.report.run_comparison import (
     write_comparison,
 )
 from core.report.run_files import read_run
-from tests.core.report.factories import TASKS, make_run, write_metrics
+from tests.core.report.factories import TASKS, make_run, write_evaluation, write_metrics
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,25 @@ def test_what_a_run_has_not_measured_stays_empty(pristine_run, tmp_path):
     text = write_comparison([bare, bare, pristine_run], tmp_path / "c.html").read_text(
         encoding="utf-8"
     )
-    assert "Fewer than two of these runs have a recipe.toml" in text
+    assert "Fewer than two of these folders have a recipe.toml" in text
+
+
+def test_two_evaluations_of_one_run_are_compared(run, tmp_path):
+    evaluation = read_run(run).evaluation
+    often = run / "often"
+    (often / "evaluation").mkdir(parents=True)
+    protocol = {**evaluation.protocol, "execute": 5}
+    write_evaluation(often, replace(evaluation, protocol=protocol, missing=3))
+    (often / "evaluation" / "results.json").rename(often / "results.json")
+    (often / "evaluation").rmdir()
+    records = [read_run(run), read_run(often)]
+    assert records[1].recipe == records[0].recipe
+    rows = overview(records)["evaluation"]
+    assert [fact.value for fact in rows] == ["complete", "interrupted"]
+    assert rows[1].detail == "after 68 of 71 attempts and chains"
+    page = write_comparison([run, often], tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "All were evaluated with one recipe." in page
+    assert "actions executed of each chunk" in page
 
 
 def test_a_note_stands_where_nothing_was_measured(tmp_path):

@@ -17,3 +17,8 @@ def test_what_the_data_no_longer_have_has_changed_too():
 def test_what_only_a_checkpoint_says_is_no_datum():
     assert changed_data({**DATA, "step": 3, "validation_error": 0.1}, DATA) == []
     assert changed_data({}, DATA) == []
+
+
+def test_where_the_data_come_from_may_be_corrected():
+    assert changed_data(DATA, {**DATA, "origins": {"lab": "a robot"}}) == []
+    assert changed_data({**DATA, "origins": {"lab": "a robot"}}, DATA) == []
