@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from rich.console import Console
 
 from core.episodes.normalization import Normalizer, ProprioNormalizer
 from core.errors import ConfigError, TrainingError
@@ -121,7 +120,7 @@ def train(
     folder = Path(output)
     if resume:
         recipe = find_places(recipe, folder, moved or {})
-    prepare(recipe, Console())
+    prepare(recipe, output())
     code = train_recipe(recipe, folder, resume=resume, with_changes=with_changes, moved=moved)
     if code != 0:
         raise TrainingError(f"{folder}: stopped by a signal; go on with resume=True")
@@ -172,7 +171,7 @@ def evaluate(
     _raise_if_text(overrides)
     recipe = load_recipe_of_run(Path(run), overrides, load_plugins(), moved=moved)
     folder = Path(output) if output else None
-    return evaluate_run(Path(run), recipe, Console(), folder, moved)
+    return evaluate_run(Path(run), recipe, output(), folder, moved)
 
 
 def _raise_if_text(overrides: Sequence[str]) -> None:

@@ -4,8 +4,15 @@
 """
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
+from platform import python_version
+from shutil import get_terminal_size
+from textwrap import fill
+
+from core.commands.command import command
+from core.errors import ConfigError, PluginError, did_you_mean
 
 # {command: (the module whose `main` runs the command, what the command does)}
 COMMANDS = {
@@ -48,28 +55,53 @@ COMMANDS = {
 PLUGIN_COMMANDS = "joinery.commands"
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Call the command that the first word names, or print the list of commands."""
     words = sys.argv[1:] if argv is None else argv
-    if words and words[0] in COMMANDS:
-        module, _ = COMMANDS[words[0]]
+    name = words[0] if words else None
+    if name in COMMANDS:
+        module, _ = COMMANDS[name]
         return int(import_module(module).main(words[1:]))
     plugin_commands = entry_points(group=PLUGIN_COMMANDS)
-    if words and words[0] in plugin_commands.names:
-        return _run_plugin_command(plugin_commands[words[0]], words[1:])
-    wants_help = bool(words) and words[0] in ("-h", "--help")
-    usage = "\n".join(f"  {name:<10} {meaning}" for name, (_, meaning) in COMMANDS.items())
-    for entry in plugin_commands:
-        if entry.name not in COMMANDS:  # a built-in command cannot be replaced
-            usage += f"\n  {entry.name:<10} by {entry.module}"
-    print(f"usage: joinery COMMAND ...\n\n{usage}", file=sys.stdout if wants_help else sys.stderr)
-    return 0 if wants_help else 2
+    if name in plugin_commands.names:
+        return _run_plugin_command(plugin_commands[name], words[1:])
+    if name == "--version":
+        print(_versions())
+        return 0
+    meanings = {name: meaning for name, (_, meaning) in COMMANDS.items()}
+    for entry in plugin_commands:  # a built-in command cannot be replaced
+        meanings.setdefault(entry.name, f"by {entry.module}")
+    if name in ("-h", "--help"):
+        print(_usage(meanings))
+        return 0
+    print(_usage(meanings), file=sys.stderr)
+    if name is not None:
+        advice = did_you_mean(name, [*meanings, "--help", "--version"]).partition("; known")[0]
+        raise ConfigError(f"no command is called '{name}'{advice}")
+    return 2
+
+
+def _usage(meanings: Mapping[str, str]) -> str:
+    """Return the list of commands, as wide as the terminal.
+
+    meanings: {command: what it does}.
+    """
+    usage = "usage: joinery COMMAND ...; `joinery COMMAND --help` describes a command"
+    width = max(30, get_terminal_size().columns)
+    lines = [fill(usage, width, subsequent_indent="  "), ""]
+    for name, meaning in {**meanings, "--version": "print the versions in use"}.items():
+        lines.append(fill(f"  {name:<10} {meaning}", width, subsequent_indent=" " * 13))
+    return "\n".join(lines)
+
+
+def _versions() -> str:
+    """Return the versions of Joinery, Python and PyTorch; the latter is not imported for that."""
+    return f"joinery {version('joinery')}, Python {python_version()}, torch {version('torch')}"
 
 
 def _run_plugin_command(entry: EntryPoint, arguments: list[str]) -> int:
     """Run a command of a plugin; its errors are shown like the errors of built-in commands."""
-    from core.commands.command import command
-    from core.errors import PluginError
     from core.system.tracebacks import error_in_one_line
 
     def run(arguments: list[str]) -> int:

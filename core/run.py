@@ -3,22 +3,27 @@
 If the recipe asks for demonstrations that are missing, they are recorded first.
 """
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.commands.command import add_moved, command
+from core.commands.command import CommandParser, add_moved, command, path
 
 if TYPE_CHECKING:
     from core.recipe.recipe import Recipe
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery run", description="Train and evaluate the policy of a recipe."
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "run",
+        "Train and evaluate the policy of a recipe.",
+        writes="the run's folder: recipe, checkpoints, metrics, evaluation and report.html; and "
+        "demonstrations that are missing into the store of data.path. With --dry-run, nothing",
     )
     parser.add_argument(
-        "recipe", type=Path, help="a TOML file, recipes/kosmos_lstm.toml for example"
+        "recipe",
+        metavar="RECIPE",
+        type=path,
+        help="a TOML file, recipes/kosmos_lstm.toml for example",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="train.steps=100 for example"
@@ -54,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     process prepares the data and evaluates.
     """
     parser = _parser()
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse(argv)
     if arguments.with_changes and not arguments.resume:
         parser.error("--with-changes: a run that goes on can change; add --resume")
 
@@ -107,20 +112,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def _prepare(recipe: "Recipe") -> None:
     """Check the environment and record missing demonstrations; no process trains before that."""
-    from rich.console import Console
-
     from core.evaluation.preparation import prepare
+    from core.system.console import output
 
-    prepare(recipe, Console())
+    prepare(recipe, output())
 
 
 def _prepare_dry_run(recipe: "Recipe") -> bool:
     """Check the environment; return whether there are data to train on."""
-    from rich.console import Console
-
     from core.evaluation.preparation import check_only
+    from core.system.console import output
 
-    return check_only(recipe, Console())
+    return check_only(recipe, output())
 
 
 def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
@@ -129,35 +132,35 @@ def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
     Raises EnvironmentFailed if the environment broke in every attempt.
     """
     import torch
-    from rich.console import Console
 
     from core.evaluation.display import show
     from core.evaluation.evaluation import evaluate, raise_if_all_broke
     from core.report.run_report import write_report
+    from core.system.console import output
 
     torch.set_num_threads(threads)
-    console = Console()
+    console = output()
     evaluation = evaluate(folder, recipe, console)
     show(evaluation, console)
-    console.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
+    console.print(f"report: {write_report(folder)}")
     raise_if_all_broke(evaluation)
 
 
 def _evaluate_offline(recipe: "Recipe", folder: Path, threads: int) -> None:
     """Compare the policy's predictions with held-out episodes, and write the report."""
     import torch
-    from rich.console import Console
 
     from core.evaluation.offline import evaluate_offline
     from core.report.run_held_out import show_held_out
     from core.report.run_report import write_report
+    from core.system.console import output
 
     torch.set_num_threads(threads)
-    console = Console()
+    console = output()
     # early stopping ends a run only after its best checkpoint
     evaluate_offline(folder, recipe, checkpoint="best" if recipe.train.patience else "last")
     show_held_out(folder / "evaluation", console)
-    console.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
+    console.print(f"report: {write_report(folder)}")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,34 @@
 """`joinery collect ENVIRONMENT OUT.zarr`: record demonstrations of an environment's expert."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
-from core.commands.command import command, local_path
+from core.commands.command import CommandParser, before_settings, command, local_path
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from core.demonstrations.collect import Summary
+    from core.system.tables import NumberTable
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> CommandParser:
     # Not at the top: environments' processes import this file, and must not import numpy so early.
     from core.recipe.sections import DemonstrationsConfig
 
     defaults = DemonstrationsConfig()
-    parser = argparse.ArgumentParser(
-        prog="joinery collect", description="Let an expert demonstrate tasks."
+    parser = CommandParser(
+        "collect",
+        "Let an expert demonstrate tasks.",
+        writes="the episodes into OUT.zarr",
     )
     parser.add_argument(
-        "environment", help="an environment that `joinery plugins environment` lists"
+        "environment",
+        metavar="ENVIRONMENT",
+        type=before_settings,
+        help="an environment that `joinery plugins environment` lists",
     )
-    parser.add_argument("out", type=local_path, help="the store, new or to be continued: name.zarr")
+    parser.add_argument(
+        "out", metavar="OUT", type=local_path, help="the store, new or to be continued: OUT.zarr"
+    )
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="settings of the environment"
     )
@@ -65,19 +70,18 @@ def _noise(text: str) -> float:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Record demonstrations until each task has as many successes as asked for."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = _parser().parse(argv)
     from core.commands.components import find_component
     from core.environments.workers import EnvironmentSpec
 
     component, config = find_component("environment", arguments.environment, arguments.settings)
     spec = EnvironmentSpec(component.name, component.build, config, str(component.plugin))
 
-    from rich.console import Console
-
     from core.demonstrations.collect import collect
     from core.demonstrations.progress import live_progress
+    from core.system.console import errors, output
 
-    with live_progress(arguments.episodes, Console(stderr=True)) as report:
+    with live_progress(arguments.episodes, errors()) as report:
         summary = collect(
             spec,
             arguments.out,
@@ -87,24 +91,22 @@ def main(argv: list[str] | None = None) -> int:
             arguments.workers,
             report,
         )
-    Console().print(_table(summary))
+    console = output()
+    console.print(_table(summary))
     for attempt in summary.broken:
-        print(f"{attempt}; counted as failed", file=sys.stderr)
-    print(f"{arguments.out}: {summary}")
+        errors().print(f"{attempt}; counted as failed")
+    console.print(f"{arguments.out}: {summary}")
     return 0
 
 
-def _table(summary: "Summary") -> "Table":
+def _table(summary: "Summary") -> "NumberTable":
     """Return a table with a row for each task."""
-    from rich.markup import escape
-    from rich.table import Table
+    from core.system.tables import NumberTable
 
-    table = Table("task", "kept", "failed", "mean length", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = NumberTable(("task", "kept", "failed", "mean length"))
     for name, task in summary.tasks.items():
         mean_length = task.frames / max(1, task.kept)
-        table.add_row(escape(name), str(task.kept), str(task.failed), f"{mean_length:.1f}")
+        table.add_row(name, str(task.kept), str(task.failed), f"{mean_length:.1f}")
     return table
 
 

@@ -1,49 +1,71 @@
-"""What the commands share: how errors end a command, and types of arguments."""
+"""What the commands share: how errors end a command, how arguments are parsed, and their types."""
 
+import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
-from core.errors import JoineryError
+from core.errors import JoineryError, did_you_mean
+from core.system.streams import flush_output, has_reader, robust_streams
 from core.system.tracebacks import show_traceback
 
 Main = Callable[..., int]
 
 
 def command(main: Main) -> Main:
-    """Make a command print a line for each mistake, not a traceback, and return an exit code."""
+    """Make a command print a line for each mistake, not a traceback, and return an exit code.
+
+    Whatever the terminal or pipe is, nothing that is printed makes the command fail.
+    """
 
     @wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
-        try:
-            return main(argv)
-        except JoineryError as error:
-            return _report(error)
-        except BrokenPipeError:
-            return 0  # the reader of our output, `head` for example, has closed the pipe
-        except OSError as error:
-            file, reason = error.filename or "a file", error.strerror or error
-            print(f"error: {file}: {reason}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-        except Exception as error:
-            if (fault := _fault_of_a_plugin(error)) is None:
-                raise  # a mistake of Joinery itself, of which the traceback should be reported
-            return _report(fault)
+        with robust_streams():
+            return _run(main, argv)
 
     return wrapped
+
+
+def _run(main: Main, argv: list[str] | None) -> int:
+    """Run a command; print what ended it, and return the exit code."""
+    try:
+        code = main(argv)
+        flush_output()
+        return code
+    except JoineryError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        return 130
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and not has_reader(sys.stdout):
+            return 0  # a plugin printed, and the reader, `head` for example, has closed the pipe
+        file, reason = error.filename or "a file", error.strerror or error
+        _print_error(f"error: {file}: {reason}")
+        return 1
+    except Exception as error:
+        if (fault := _fault_of_a_plugin(error)) is None:
+            raise  # a mistake of Joinery itself, of which the traceback should be reported
+        return _report(fault)
 
 
 def _report(error: JoineryError) -> int:
     """Print a line for each mistake; return the exit code."""
     show_traceback(error)
-    print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    for line in str(error).splitlines():
+        _print_error(f"error: {line}")
     return error.exit_code
+
+
+def _print_error(line: str) -> None:
+    # Not at the top: a mistyped argument is answered before the library is imported.
+    from core.system.console import errors
+
+    errors().print(line)
 
 
 def _fault_of_a_plugin(error: Exception) -> JoineryError | None:
@@ -57,6 +79,61 @@ def _fault_of_a_plugin(error: Exception) -> JoineryError | None:
     if fault is not None:
         fault.__cause__ = error
     return fault
+
+
+class CommandParser(ArgumentParser):
+    """Parses the arguments of a command; its options may stand anywhere among them.
+
+    name: of the command.
+    description: what the command does.
+    writes: what it writes, and where; the last words of its help.
+    """
+
+    def __init__(self, name: str, description: str, writes: str) -> None:
+        super().__init__(
+            prog=f"joinery {name}", description=description, epilog=f"Writes {writes}."
+        )
+
+    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+        """Return the arguments; a mistake ends the program with exit code 2."""
+        words = sys.argv[1:] if argv is None else list(argv)
+        options = list(takewhile(lambda word: word != "--", words))
+        self._refuse_unknown_options(options)
+        # Python 3.11 loses what comes after "--", which are paths that may begin with a dash
+        paths = [
+            f"./{word}" if word.startswith("-") else word for word in words[len(options) + 1 :]
+        ]
+        return self.parse_intermixed_args([*options, *paths])
+
+    def _refuse_unknown_options(self, words: Sequence[str]) -> None:
+        """Say which option may be meant; argparse would rather miss what comes after it."""
+        known = list(self._option_string_actions)
+        for word in words:
+            option = word.partition("=")[0]
+            is_option = re.match(r"-[^\d\s.]", word) and " " not in word
+            if not is_option or any(name.startswith(option) for name in known):
+                continue
+            advice = did_you_mean(option, known)
+            if Path(word).exists():
+                advice = f"; if the file or folder is meant, write ./{word}"
+            self.error(f"no option is called '{option}'{advice}")
+
+
+def before_settings(text: str) -> str:
+    """Parse an argument that stands before the settings `key=value`, not after them.
+
+    A path may hold an equals sign, if there is such a file or folder.
+    """
+    if not text:
+        raise ArgumentTypeError("expected a name or a path, got an empty text")
+    if re.match(r"[A-Za-z_][\w.]*=", text) and not Path(text).exists():
+        raise ArgumentTypeError(f"'{text}' is a setting; names and paths come before the settings")
+    return text
+
+
+def path(text: str) -> Path:
+    """Parse an argument that is the path of a file or folder."""
+    return Path(before_settings(text))
 
 
 def positive(text: str) -> int:
@@ -94,4 +171,4 @@ def local_path(text: str) -> Path:
         raise ArgumentTypeError(
             f"{text}: episodes are written to a folder; write them there, then upload it"
         )
-    return Path(text)
+    return path(text)

@@ -1,19 +1,19 @@
 """`joinery compare FOLDER FOLDER ...`: put several runs or evaluations side by side on one page."""
 
-import argparse
 from pathlib import Path
 
-from core.commands.command import command
+from core.commands.command import CommandParser, command, path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery compare",
-        description="Put several runs, or evaluations, side by side on one HTML page.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "compare",
+        "Put several runs, or evaluations, side by side on one HTML page.",
+        writes="compare.html, or the page that --output names",
     )
     parser.add_argument(
         "runs",
-        type=Path,
+        type=path,
         nargs="+",
         metavar="FOLDER",
         help="a run's folder, or the results that joinery evaluate --output wrote; two or more",
@@ -28,17 +28,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Write a page that compares runs, and print where it is."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
     if len(arguments.runs) < 2:
         parser.error("name two folders or more; joinery report FOLDER shows a single one")
 
     from core.report.run_comparison import write_comparison
     from core.report.run_files import evaluation_folder
+    from core.system.console import output
 
     if len({evaluation_folder(run).resolve() for run in arguments.runs}) < len(arguments.runs):
         parser.error("an evaluation is named twice; name different ones")
 
-    print(write_comparison(arguments.runs, arguments.output))
+    output().print(str(write_comparison(arguments.runs, arguments.output)))
     return 0
 
 

@@ -3,23 +3,23 @@
 core/store/edits.py does the work. The recorded episodes stay as they are.
 """
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.commands.command import command, local_path
+from core.commands.command import CommandParser, command, local_path
 
 if TYPE_CHECKING:
     from core.store.edits import DatedEdit
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery edit",
-        description="Correct a store's conventions, names, instructions and tasks; without "
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "edit",
+        "Correct a store's conventions, names, instructions and tasks; without "
         "settings, print the corrections so far.",
+        writes="the corrections into STORE.zarr/edits; without settings, nothing",
     )
-    parser.add_argument("store", type=local_path, help="the store: name.zarr")
+    parser.add_argument("store", metavar="STORE", type=local_path, help="the store: STORE.zarr")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to correct")
     parser.add_argument(
         "--mapping", type=Path, metavar="FILE.toml", help="what to correct, in a file"
@@ -30,17 +30,16 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Add a correction and show what the store says now, or show the corrections so far."""
-    arguments = _parser().parse_intermixed_args(argv)
-    from rich.console import Console
-
+    arguments = _parser().parse(argv)
     from core.errors import ConfigError
     from core.recipe.checking import fill, parse_settings, read_toml
     from core.report.store_tables import show_info
     from core.store.edits import Edit, add_edit
     from core.store.layout import Task
     from core.store.store import EpisodeStore
+    from core.system.console import output
 
-    console, store = Console(soft_wrap=True), EpisodeStore(arguments.store)
+    console, store = output(), EpisodeStore(arguments.store)
     mistakes: list[str] = []
     values = read_toml(arguments.mapping, "the mapping") if arguments.mapping else {}
     values |= parse_settings(arguments.settings, mistakes)
@@ -52,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         ids = [store.episode_id(episode) for episode in range(len(store))]
         add_edit(arguments.store, edit, words, ids)
         store = EpisodeStore(arguments.store)
-    console.print(f"{arguments.store}: corrections so far: {len(store.edits)}", markup=False)
+    console.print(f"{arguments.store}: corrections so far: {len(store.edits)}")
     for dated in store.edits:
-        console.print(_describe(dated), highlight=False, markup=False)
+        console.print(_describe(dated))
     show_info(store.info, console)
     return 0
 

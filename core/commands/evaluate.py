@@ -8,14 +8,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from core.commands.command import add_moved, checkpoint_name, command
+from core.commands.command import CommandParser, add_moved, checkpoint_name, command, path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery evaluate", description="Evaluate a trained policy."
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "evaluate",
+        "Evaluate a trained policy.",
+        writes="results, films and predictions into RUN/evaluation, or the folder of --output",
     )
-    parser.add_argument("run", type=Path, help="a run's folder, runs/kosmos_lstm for example")
+    parser.add_argument(
+        "run", metavar="RUN", type=path, help="a run's folder, runs/kosmos_lstm for example"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="of evaluate and environment"
     )
@@ -43,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Evaluate a run by its own recipe, with overrides of [evaluate] and [environment]."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = _parser().parse(argv)
     overrides = [*arguments.overrides, *_options_as_overrides(arguments)]
 
     from core.recipe.places import parse_moved
@@ -57,14 +61,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     checkpoint = arguments.checkpoint
 
-    from rich.console import Console
-
     from core.evaluation.display import show
     from core.evaluation.evaluation import evaluate, raise_if_all_broke
     from core.evaluation.offline import evaluate_offline
     from core.report.run_held_out import show_held_out
+    from core.system.console import output
 
-    console = Console()
+    console = output()
     if recipe.environment is None:
         folder = arguments.output or arguments.run / "evaluation"
         evaluate_offline(arguments.run, recipe, folder, checkpoint or "last", moved)

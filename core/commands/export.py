@@ -6,19 +6,21 @@ policy.safetensors holds the weights that transformers does not know. With --ada
 folder of adapters alone, which peft loads on the published model.
 """
 
-import argparse
-from pathlib import Path
-
-from core.commands.command import add_moved, checkpoint_name, command
+from core.commands.command import CommandParser, add_moved, checkpoint_name, command, path
 from core.errors import JoineryError
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="joinery export", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run")
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "export",
+        __doc__,
+        writes="the new folder or file OUT",
+    )
+    parser.add_argument("run", metavar="RUN", type=path, help="folder of a run")
     parser.add_argument(
         "out",
-        type=Path,
+        metavar="OUT",
+        type=path,
         help="a new folder for transformers, or a new file.ckpt in the layout of RoboVLMs",
     )
     parser.add_argument(
@@ -40,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Export the weights of a run's policy."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse(argv)
     if arguments.out.exists():
         raise JoineryError(f"{arguments.out}: is there already; name another or remove it")
     if arguments.adapters and arguments.out.suffix == ".ckpt":
@@ -51,20 +53,21 @@ def main(argv: list[str] | None = None) -> int:
     from core.policy.peft_folder import export_adapters
     from core.policy.publishing import export_checkpoint, export_folder
     from core.recipe.places import parse_moved
-    from core.recipe.recipe import load_recipe_of_run
+    from core.recipe.recipe import load_acting_recipe
     from core.registry.catalogue import load_plugins
     from core.rollout.actor import load_actor
+    from core.system.console import output
 
     moved = parse_moved(arguments.moved)
     actor = load_actor(arguments.run, arguments.checkpoint, exact=True, moved=moved)
     if arguments.adapters:
-        recipe = load_recipe_of_run(arguments.run, [], load_plugins(), moved=moved)
+        recipe = load_acting_recipe(arguments.run, load_plugins(), moved)
         export_adapters(actor.policy, recipe, arguments.out)
     elif arguments.out.suffix == ".ckpt":
         export_checkpoint(actor.policy, arguments.out)
     else:
         export_folder(actor.policy, arguments.out)
-    print(f"exported to {arguments.out}")
+    output().print(f"exported to {arguments.out}")
     return 0
 
 

@@ -4,11 +4,17 @@
 the work; the readers of the formats are in plugins/datasets.
 """
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.commands.command import command, local_path, positive
+from core.commands.command import (
+    CommandParser,
+    before_settings,
+    command,
+    local_path,
+    path,
+    positive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,15 +25,22 @@ if TYPE_CHECKING:
     from core.formats.importing import ImportSummary
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery import", description="Import episodes into a store."
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "import",
+        "Import episodes into a store.",
+        writes="the episodes into OUT.zarr",
     )
     parser.add_argument(
-        "format", help="how the source is laid out: a dataset that `joinery plugins dataset` lists"
+        "format",
+        metavar="FORMAT",
+        type=before_settings,
+        help="how the source is laid out: a dataset that `joinery plugins dataset` lists",
     )
-    parser.add_argument("source", type=Path, help="file or folder to read")
-    parser.add_argument("out", type=local_path, help="the store, new or existing: name.zarr")
+    parser.add_argument("source", metavar="SOURCE", type=path, help="file or folder to read")
+    parser.add_argument(
+        "out", metavar="OUT", type=local_path, help="the store, new or existing: OUT.zarr"
+    )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
     parser.add_argument(
         "--mapping", type=Path, metavar="FILE.toml", help="settings of the format, in a file"
@@ -49,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Show how the source is understood, then import its episodes."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = _parser().parse(argv)
     from core.commands.components import find_component
     from core.recipe.checking import read_toml
     from core.registry.building import check_build, check_members
@@ -61,18 +74,17 @@ def main(argv: list[str] | None = None) -> int:
     source: EpisodeSource = component.build(config, source=arguments.source)
     check_members(component, source, ["info", "ids", "read"], where)
 
-    from rich.console import Console
-
     from core.formats.importing import import_episodes, usual_jobs
     from core.report.store_tables import show_info
+    from core.system.console import errors, output
     from core.system.progress import Progress
 
-    console = Console(soft_wrap=True)
-    console.print(f"{arguments.source}: {len(source.ids())} episodes", markup=False)
+    console = output()
+    console.print(f"{arguments.source}: {len(source.ids())} episodes")
     show_info(source.info, console)
     for note in getattr(source, "notes", ()):
-        console.print(f"  {note}", highlight=False, markup=False)
-    with Progress("importing", "episodes", None, Console(stderr=True)) as progress:
+        console.print(f"  {note}")
+    with Progress("importing", "episodes", None, errors()) as progress:
         summary = import_episodes(
             source,
             arguments.out,
@@ -100,20 +112,18 @@ def _show_summary(summary: "ImportSummary", out: Path, console: "Console") -> No
     if summary.prefix:
         console.print(
             f"  the store held other episodes of the same names, so these are called "
-            f"{summary.prefix}...",
-            highlight=False,
-            markup=False,
+            f"{summary.prefix}..."
         )
     for camera, codec in summary.codecs.items():
-        console.print(f"  camera {camera}: {codec}", highlight=False, markup=False)
+        console.print(f"  camera {camera}: {codec}")
     store = EpisodeStore(out)
     console.print(statistics_table(store))
     for line in implausible_numbers(store.info, store.statistics):
-        console.print(f"suspicious: {line}", highlight=False, markup=False)
+        console.print(f"suspicious: {line}")
     if summary.skipped:
         console.print(f"skipped {len(summary.skipped)}:")
         for episode, reason in summary.skipped.items():
-            console.print(f"  {episode}: {reason}", highlight=False, markup=False)
+            console.print(f"  {episode}: {reason}")
 
 
 def _show_doubts(
@@ -128,13 +138,9 @@ def _show_doubts(
         instructions |= dated.edit.instructions.keys()
     lines = list(doubts(instructions))
     for line in lines:
-        console.print(f"suspicious: {line}", highlight=False, markup=False)
+        console.print(f"suspicious: {line}")
     if lines:
-        console.print(
-            f"  joinery edit {out} tasks=... groups instructions to tasks, too",
-            highlight=False,
-            markup=False,
-        )
+        console.print(f"  joinery edit {out} tasks=... groups instructions to tasks, too")
 
 
 if __name__ == "__main__":

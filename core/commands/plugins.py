@@ -1,38 +1,52 @@
 """`joinery plugins`: list the plugins and their components, with origin, version and settings."""
 
-import argparse
+from argparse import ArgumentTypeError
 from dataclasses import MISSING
 
-from core.commands.command import command
+from rich.console import Console
+
+from core.commands.command import CommandParser, command
+from core.errors import did_you_mean
 from core.registry.catalogue import Catalogue, load_plugins
 from core.registry.components import KINDS
 from core.registry.hookspecs import ComponentKind
+from core.system.console import output
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """List the loaded plugins, and the plugins that could not be loaded."""
-    parser = argparse.ArgumentParser(
-        prog="joinery plugins", description="List plugins, components and their keys."
+    parser = CommandParser(
+        "plugins",
+        "List plugins, components and their keys.",
+        writes="nothing",
     )
-    parser.add_argument("kind", nargs="?", choices=KINDS, help="only this kind of component")
-    arguments = parser.parse_args(argv)
-    catalogue = load_plugins()
+    parser.add_argument(
+        "kind", metavar="KIND", nargs="?", type=_kind, help=f"one of: {', '.join(KINDS)}"
+    )
+    arguments = parser.parse(argv)
+    console, catalogue = output(), load_plugins()
     for kind in [arguments.kind] if arguments.kind else KINDS:
-        _print_kind(kind, catalogue)
+        _print_kind(kind, catalogue, console)
     for line in catalogue.failure_lines():
-        print(f"FAILED  {line}")
+        console.print(f"FAILED  {line}")
     return 0
 
 
-def _print_kind(kind: ComponentKind, catalogue: Catalogue) -> None:
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise ArgumentTypeError(f"no kind is called '{text}'{did_you_mean(text, KINDS)}")
+    return text
+
+
+def _print_kind(kind: ComponentKind, catalogue: Catalogue, console: Console) -> None:
     """Print each component of a kind, with its settings: name, type, default and meaning."""
-    print(kind)
+    console.print(kind)
     for component in catalogue[kind]:
         summary = (component.build.__doc__ or "").strip().partition("\n")[0]
         origin = component.plugin
         version = f"{origin.name}, {origin.distribution} {origin.version}"
-        print(f"  {component.name}  [{version}]  {summary}")
+        console.print(f"  {component.name}  [{version}]  {summary}")
         for parameter in component.parameters:
             if parameter.default is MISSING:
                 default = "(required)"
@@ -40,9 +54,9 @@ def _print_kind(kind: ComponentKind, catalogue: Catalogue) -> None:
                 default = "= unset"
             else:
                 default = f"= {parameter.default!r}"
-            print(f"      {parameter.name}: {parameter.type} {default}")
+            console.print(f"      {parameter.name}: {parameter.type} {default}")
             print(f"          {parameter.meaning}")
-    print()
+    console.print()
 
 
 if __name__ == "__main__":

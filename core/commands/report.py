@@ -1,19 +1,20 @@
 """`joinery report FOLDER`: write one page that shows what a run learned and did."""
 
-import argparse
 from pathlib import Path
 
-from core.commands.command import command
+from core.commands.command import CommandParser, command, path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery report",
-        description="Write one HTML page that shows what a run learned and did.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "report",
+        "Write one HTML page that shows what a run learned and did.",
+        writes="FOLDER/report.html, or the page that --output names",
     )
     parser.add_argument(
         "folder",
-        type=Path,
+        metavar="FOLDER",
+        type=path,
         help="a run's folder, or the results that joinery evaluate --output wrote",
     )
     parser.add_argument("--output", type=Path, help="the page; default: FOLDER/report.html")
@@ -23,11 +24,12 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Write a run's report, and print where it is."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse(argv)
 
     from core.report.run_report import write_report
+    from core.system.console import output
 
-    print(write_report(arguments.folder, arguments.output))
+    output().print(str(write_report(arguments.folder, arguments.output)))
     return 0
 
 

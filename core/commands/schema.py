@@ -1,23 +1,25 @@
 """`joinery schema`: print the JSON Schema of recipes, for editors that complete and check them."""
 
-import argparse
 import json
 
-from core.commands.command import command
+from core.commands.command import CommandParser, command
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Print the schema."""
-    parser = argparse.ArgumentParser(
-        prog="joinery schema", description="Print the JSON Schema of recipes."
+    parser = CommandParser(
+        "schema",
+        "Print the JSON Schema of recipes.",
+        writes="nothing; the schema goes to the standard output",
     )
-    parser.parse_args(argv)
+    parser.parse(argv)
 
     from core.recipe.schema import recipe_schema
     from core.registry.catalogue import load_plugins
+    from core.system.console import output
 
-    print(json.dumps(recipe_schema(load_plugins()), indent=2))
+    output().print(json.dumps(recipe_schema(load_plugins()), indent=2))
     return 0
 
 

@@ -1,11 +1,10 @@
 """`joinery show STORE.zarr`: what a store holds, what its numbers mean, and what looks wrong."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.commands.command import command
+from core.commands.command import CommandParser, command
 from core.errors import DataError
 from core.store.location import address
 from core.system.optional_imports import import_optional
@@ -17,11 +16,15 @@ if TYPE_CHECKING:
 DEFAULT_NAME = Path()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery show", description="Show what a store holds, and what looks wrong."
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "show",
+        "Show what a store holds, and what looks wrong.",
+        writes="the files of --html and --rerun; without them, nothing",
     )
-    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
+    parser.add_argument(
+        "store", metavar="STORE", type=address, help="the store: STORE.zarr, or its URL"
+    )
     parser.add_argument(
         "--html",
         type=Path,
@@ -53,21 +56,20 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print what a store holds, and write a page or recordings of its episodes if asked to."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
     writes_files = arguments.html is not None or arguments.rerun is not None
     if arguments.episodes is not None and not writes_files:
         parser.error("--episodes says what --html and --rerun show; name one of them, too")
     if arguments.rerun is not None:
         import_optional("rerun", extra="rerun")  # if missing, fail before the slow inspection
 
-    from rich.console import Console
-
     from core.report.store_films import choose_episodes
     from core.report.store_inspection import inspect
     from core.report.store_tables import show_store
     from core.store.store import EpisodeStore
+    from core.system.console import output
 
-    console, store = Console(soft_wrap=True), EpisodeStore(arguments.store)
+    console, store = output(), EpisodeStore(arguments.store)
     episodes: list[int] = []
     if writes_files:
         if not len(store):
@@ -92,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _print_size(path: Path, episodes: Sequence[int], console: "Console") -> None:
     size = path.stat().st_size / 1e6
-    console.print(f"{path}: {len(episodes)} episodes, {size:.1f} MB", highlight=False, markup=False)
+    console.print(f"{path}: {len(episodes)} episodes, {size:.1f} MB")
 
 
 if __name__ == "__main__":

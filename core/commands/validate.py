@@ -1,12 +1,11 @@
 """`joinery validate RUN STORE.zarr`: the errors of a policy's predicted actions on any store."""
 
-import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.commands.command import add_moved, checkpoint_name, command, positive
+from core.commands.command import CommandParser, add_moved, checkpoint_name, command, path, positive
 from core.store.location import address
 
 if TYPE_CHECKING:
@@ -15,13 +14,18 @@ if TYPE_CHECKING:
     from core.evaluation.open_loop import OpenLoop, TaskError
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery validate",
-        description="Compare the actions that a policy predicts with those of a store's episodes.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "validate",
+        "Compare the actions that a policy predicts with those of a store's episodes.",
+        writes="the file of --json; without it, nothing",
     )
-    parser.add_argument("run", type=Path, help="a run's folder, runs/kosmos_lstm for example")
-    parser.add_argument("store", type=address, help="the store: name.zarr, or its URL")
+    parser.add_argument(
+        "run", metavar="RUN", type=path, help="a run's folder, runs/kosmos_lstm for example"
+    )
+    parser.add_argument(
+        "store", metavar="STORE", type=address, help="the store: STORE.zarr, or its URL"
+    )
     parser.add_argument(
         "--checkpoint",
         type=checkpoint_name,
@@ -46,18 +50,17 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Predict the actions of a store's episodes, and print the errors by task and by dimension."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse(argv)
 
     from core.recipe.places import parse_moved
-    from core.recipe.recipe import load_recipe_of_run
+    from core.recipe.recipe import load_acting_recipe
     from core.registry.catalogue import load_plugins
 
     moved = parse_moved(arguments.moved)
-    recipe = load_recipe_of_run(arguments.run, [], load_plugins(), moved=moved)
-
-    from rich.console import Console
+    recipe = load_acting_recipe(arguments.run, load_plugins(), moved)
 
     from core.evaluation.open_loop import validate_on_store
+    from core.system.console import output
 
     result = validate_on_store(
         arguments.run,
@@ -68,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.episodes,
         moved,
     )
-    _show(result, arguments.store, Console())
+    _show(result, arguments.store, output())
     if arguments.json:
         text = json.dumps(_as_plain(result, str(arguments.store)), indent=1, allow_nan=False)
         arguments.json.write_text(text, encoding="utf-8")
@@ -77,36 +80,26 @@ def main(argv: list[str] | None = None) -> int:
 
 def _show(result: "OpenLoop", store: object, console: "Console") -> None:
     """Print a table of the errors by task, and one of the errors by action dimension."""
-    from rich import box
-    from rich.table import Table
-
     from core.report.run_held_out import shown_steps
+    from core.system.tables import NumberTable
 
     total, noun = result.total, "held-out episodes" if result.held_out else "episodes"
     console.print(
         f"{store}: {total.episodes} {noun}, {total.frames} frames, {result.checkpoint}; mean "
-        "squared errors of the normalised actions; constant: of the best constant action per task",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
+        "squared errors of the normalised actions; constant: of the best constant action per task"
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("task", "episodes", "error", "constant", "difference"):
-        table.add_column(heading, justify="left" if heading == "task" else "right")
+    table = NumberTable(("task", "episodes", "error", "constant", "difference"))
     for task, error in {**result.by_task, "all": total}.items():
         table.add_row(task, *_cells(error))
-    console.print(table, markup=False)
-    console.print("mean absolute errors in the units of the policy's actions", soft_wrap=True)
+    console.print(table)
+    console.print("mean absolute errors in the units of the policy's actions")
     errors = result.in_units
     steps = shown_steps(len(errors.errors))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("action")
-    for heading in (*(f"step {step + 1}" for step in steps), "constant"):
-        table.add_column(heading, justify="right")
+    table = NumberTable(("action", *(f"step {step + 1}" for step in steps), "constant"))
     for d, name in enumerate(errors.names):
         numbers = [*(errors.errors[step, d] for step in steps), errors.constant[d]]
         table.add_row(name, *("-" if x != x else f"{x:.4g}" for x in numbers))
-    console.print(table, markup=False)
+    console.print(table)
 
 
 def _cells(error: "TaskError") -> tuple[str, str, str, str]:

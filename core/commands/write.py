@@ -3,12 +3,11 @@
 core/formats/exporting.py does the work; the writers of the formats are in plugins/datasets.
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.commands.command import command
+from core.commands.command import CommandParser, before_settings, command, path
 from core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,15 +15,20 @@ if TYPE_CHECKING:
     from core.registry.components import Component
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="joinery write", description="Write a store's episodes in another format."
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "write",
+        "Write a store's episodes in another format.",
+        writes="the new file or folder OUT",
     )
     parser.add_argument(
-        "format", help="what to write: an exporter that `joinery plugins exporter` lists"
+        "format",
+        metavar="FORMAT",
+        type=before_settings,
+        help="what to write: an exporter that `joinery plugins exporter` lists",
     )
-    parser.add_argument("store", type=Path, help="the store to read: name.zarr")
-    parser.add_argument("out", type=Path, help="the new file or folder")
+    parser.add_argument("store", metavar="STORE", type=path, help="the store to read: STORE.zarr")
+    parser.add_argument("out", metavar="OUT", type=path, help="the new file or folder")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the format")
     return parser
 
@@ -32,37 +36,33 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Show what the store holds, then write its episodes."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = _parser().parse(argv)
 
     from core.commands.components import find_component
 
     component, config = find_component("exporter", arguments.format, arguments.settings)
 
-    from rich.console import Console
-
     from core.formats.exporting import export_episodes
     from core.report.store_tables import show_info
     from core.store.store import EpisodeStore
+    from core.system.console import errors, output
     from core.system.progress import Progress
 
-    console, store = Console(soft_wrap=True), EpisodeStore(arguments.store)
+    console, store = output(), EpisodeStore(arguments.store)
     holds_features = getattr(component.build, "holds_features", False)
-    console.print(f"{arguments.store}: {len(store)} episodes", markup=False)
+    console.print(f"{arguments.store}: {len(store)} episodes")
     show_info(store.info, console)
     if store.info.features and not holds_features:
         names = ", ".join(store.info.features)
-        console.print(
-            f"{arguments.format} has no place for features; left out: {names}", markup=False
-        )
-    with Progress("writing", "episodes", None, Console(stderr=True)) as progress:
+        console.print(f"{arguments.format} has no place for features; left out: {names}")
+    with Progress("writing", "episodes", None, errors()) as progress:
         make_sink = partial(_make_sink, component, config)
         summary = export_episodes(
             store, make_sink, arguments.out, progress.update, holds_features=holds_features
         )
     console.print(
         f"{arguments.out}: {summary.episodes} episodes, {summary.frames} frames, "
-        f"{summary.bytes / 1e6:.1f} MB",
-        markup=False,
+        f"{summary.bytes / 1e6:.1f} MB"
     )
     return 0
 

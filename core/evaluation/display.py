@@ -6,12 +6,11 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from core.rollout.results import STANDARD, ChainResult, Evaluation, Rate, Result
 from core.rollout.scores import MEASURES, MeanScore
 from core.system.progress import Progress
+from core.system.tables import NumberTable
 
 
 class Display:
@@ -80,18 +79,15 @@ def show(evaluation: Evaluation, console: Console) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _table(evaluation: Evaluation) -> Table:
+def _table(evaluation: Evaluation) -> NumberTable:
     """Return the table of success rates: a row for each task, then rows of totals and means."""
     controls = evaluation.conditions[1:]
-    headings = [control.replace("_", "\n") for control in controls]
-    table = Table(
-        "task", "successes", "rate", "95 % interval", *headings, box=None, padding=(0, 2, 0, 0)
-    )
-    _let_words_give_way(table)
+    headings = [control.replace("_", " ") for control in controls]
+    table = NumberTable(("task", "successes", "rate", "95 % interval", *headings))
     control_rates = [evaluation.by_task(control) for control in controls]
     for task, rate in evaluation.by_task().items():
         cells = [_successes(rates[task]) if task in rates else "-" for rates in control_rates]
-        table.add_row(escape(task), *_cells(rate), *cells)
+        table.add_row(task, *_cells(rate), *cells)
     table.add_section()
     cells = [_successes(evaluation.overall(control)) for control in controls]
     table.add_row("all", *_cells(evaluation.overall()), *cells)
@@ -101,7 +97,7 @@ def _table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _add_tiers(table: Table, evaluation: Evaluation, controls: Sequence[str]) -> None:
+def _add_tiers(table: NumberTable, evaluation: Evaluation, controls: Sequence[str]) -> None:
     """Add a row for the mean of the tiers' means, and a row for each tier."""
     if (mean := evaluation.mean_of_tiers()) is not None:
         means = [evaluation.mean_of_tiers(control) for control in controls]
@@ -112,17 +108,16 @@ def _add_tiers(table: Table, evaluation: Evaluation, controls: Sequence[str]) ->
     for tier, mean in evaluation.by_tier().items():
         cells = [f"{means[tier]:.1%}" if tier in means else "-" for means in means_by_control]
         successes, _, interval = _cells(attempts[tier])
-        table.add_row(f"mean of {escape(tier)}", successes, f"{mean:.1%}", interval, *cells)
+        table.add_row(f"mean of {tier}", successes, f"{mean:.1%}", interval, *cells)
 
 
-def _score_table(evaluation: Evaluation) -> Table:
+def _score_table(evaluation: Evaluation) -> NumberTable:
     """Return the table of scores: a row for each task, for all attempts, and for each control."""
-    headings = [f"{name}\n95 % interval" for name in MEASURES.values()]
-    table = Table("\ntask", *headings, box=None, padding=(0, 2, 0, 0))
-    _let_words_give_way(table)
+    headings = [f"{name}, 95 % interval" for name in MEASURES.values()]
+    table = NumberTable(("task", *headings))
     scores = [evaluation.scores(measure) for measure in MEASURES]
     for task in scores[0]:
-        table.add_row(escape(task), *[_score(by_task.get(task)) for by_task in scores])
+        table.add_row(task, *[_score(by_task.get(task)) for by_task in scores])
     table.add_section()
     for condition in evaluation.conditions:
         name = "all" if condition == STANDARD else f"all, {condition}"
@@ -136,13 +131,6 @@ def _score(score: MeanScore | None) -> str:
         return "-"
     interval = f" ({score.interval[0]:.3g} to {score.interval[1]:.3g})" if score.interval else ""
     return f"{score.mean:.3g}{interval}"
-
-
-def _let_words_give_way(table: Table) -> None:
-    """In a narrow window, break names and intervals, so that all numbers stay whole."""
-    table.columns[0].overflow = "fold"
-    for column in table.columns[1:]:
-        column.justify, column.no_wrap = "right", "interval" not in str(column.header)
 
 
 def _lines_below_table(evaluation: Evaluation) -> list[str]:

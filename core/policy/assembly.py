@@ -42,7 +42,7 @@ from core.policy.quantization import quantize
 from core.policy.recomputation import recompute_blocks
 from core.policy.trained_state import read_state
 from core.policy.weight_sources import check_extra_parameters, check_parts_of_one_model
-from core.recipe.recipe import PARTS, Part, Recipe, load_recipe_of_run
+from core.recipe.recipe import PARTS, Part, Recipe, load_acting_recipe
 from core.recipe.sections import AugmentationConfig
 from core.registry.building import build_component
 from core.registry.catalogue import load_plugins
@@ -149,7 +149,7 @@ def _restore(
 
     averages: whether with the averages of its weights, if the run kept averages.
     """
-    recipe = load_recipe_of_run(run, [], load_plugins(), moved=moved)
+    recipe = load_acting_recipe(run, load_plugins(), moved)
     policy = restore_policy(recipe, checkpoint, exact=True, moved=moved)
     if not averages:
         load_training_weights(checkpoint, policy)

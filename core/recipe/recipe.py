@@ -66,8 +66,10 @@ PARTS: tuple[ComponentKind, ...] = (
 # {key of [train]: kind of component that it lists}
 MONITORS: Mapping[str, ComponentKind] = {"loggers": "logger", "callbacks": "callback"}
 MONITOR_KEYS = tuple(f"train.{key}" for key in MONITORS)
-# what a policy that acts does without
-NOT_FOR_ACTING = ("optimizer", *MONITOR_KEYS)
+# what evaluating a policy does without
+NOT_FOR_EVALUATION = ("optimizer", *MONITOR_KEYS)
+# what a policy that acts, on a robot for example, does without
+NOT_FOR_ACTING = (*NOT_FOR_EVALUATION, "environment", *ENVIRONMENT_SECTIONS)
 ALWAYS_TRAINED: tuple[ComponentKind, ...] = ("action_tokens", "policy_head")
 
 
@@ -204,7 +206,7 @@ def load_recipe_of_run(
     environment: str | None = None,
     moved: Mapping[str, str] | None = None,
 ) -> Recipe:
-    """Load the recipe of a trained run, whose policy will act.
+    """Load the recipe of a trained run, whose policy will be evaluated.
 
     Only `evaluate.*` and `environment.*` may be overridden; the other keys describe how the policy
     was built and trained.
@@ -221,7 +223,24 @@ def load_recipe_of_run(
     ]
     if mistakes:
         raise ConfigError(mistakes)
-    recipe = load_recipe(run / "recipe.toml", overrides, catalogue, environment, NOT_FOR_ACTING)
+    path = run / "recipe.toml"
+    recipe = load_recipe(path, overrides, catalogue, environment, NOT_FOR_EVALUATION)
+    return use_copies(find_places(recipe, run, moved or {}), run)
+
+
+def load_acting_recipe(
+    run: Path, catalogue: Catalogue, moved: Mapping[str, str] | None = None
+) -> Recipe:
+    """Load what the recipe of a trained run says about its policy.
+
+    Whatever else it says does not matter, so the environment, the optimiser and the loggers that it
+    names need not be installed: the recipe that is returned has no environment.
+
+    moved: {former place of a file or folder: its place now}; see core/recipe/places.py.
+
+    Raises ConfigError with every mistake, one per line.
+    """
+    recipe = load_recipe(run / "recipe.toml", [], catalogue, ignored=NOT_FOR_ACTING)
     return use_copies(find_places(recipe, run, moved or {}), run)
 
 

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from core.errors import DataError
 from core.system.strict import from_plain, one_line
+from core.system.tables import NumberTable
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,9 @@ def show_held_out(evaluation: Path, console: Console) -> None:
         "in the units of the data; constant: of the best constant action",
         soft_wrap=True,
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("action")
-    for heading in content.headings:
-        table.add_column(heading, justify="right")
+    table = NumberTable(("action", *content.headings))
     for name, cells in content.rows:
-        table.add_row(escape(name), *cells)
+        table.add_row(name, *cells)
     console.print(table)
 
 

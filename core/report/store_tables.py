@@ -1,14 +1,12 @@
 """Prints the meaning and statistics of a store's numbers, and what looks wrong in the store."""
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from core.episodes.episode import ActionConvention, StoreInfo
 from core.report.store_inspection import Inspection, TaskSummary
 from core.report.store_numbers import action_unit, names_by_feature
 from core.store.store import EpisodeStore
+from core.system.tables import NumberTable
 
 
 def show_store(store: EpisodeStore, inspection: Inspection | None, console: Console) -> None:
@@ -71,19 +69,19 @@ def _doubt(key: str, info: StoreInfo) -> str:
     return " (assumed)" if key in info.assumed else ""
 
 
-def statistics_table(store: EpisodeStore) -> Table:
+def statistics_table(store: EpisodeStore) -> NumberTable:
     """Return a table of the statistics of a store's numbers, with a row for each dimension.
 
     The unit of an action stands beside its name: what its value 1.0 is in metres or radians.
     """
-    table = _make_table("dimension", "least", "1 %", "mean", "std", "99 %", "most")
+    table = NumberTable(("dimension", "least", "1 %", "mean", "std", "99 %", "most"))
     for feature, names in names_by_feature(store.info).items():
         s = store.statistics[feature]
         columns = (s.min, s.quantile(0.01), s.mean, s.std, s.quantile(0.99), s.max)
         for d, (name, *row) in enumerate(zip(names, *columns, strict=True)):
             unit = f" ({_unit(store.info.action, d)})" if feature == "action" else ""
             label = f"{feature} {name}{unit}".removesuffix(" ()")
-            table.add_row(escape(label), *(f"{value:.4g}" for value in row))
+            table.add_row(label, *(f"{value:.4g}" for value in row))
     return table
 
 
@@ -93,18 +91,11 @@ def _unit(action: ActionConvention, dimension: int) -> str:
     return unit if not unit or scale == 1 else f"{scale:g} {unit}"
 
 
-def _tasks_table(tasks: tuple[TaskSummary, ...]) -> Table:
-    table = _make_table("task", "episodes", "frames", "shortest", "longest", "phrasings")
+def _tasks_table(tasks: tuple[TaskSummary, ...]) -> NumberTable:
+    table = NumberTable(("task", "episodes", "frames", "shortest", "longest", "phrasings"))
     for task in tasks:
         numbers = (task.episodes, task.frames, task.shortest, task.longest, len(task.instructions))
-        table.add_row(escape(task.name), *map(str, numbers))
-    return table
-
-
-def _make_table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_row(task.name, *map(str, numbers))
     return table
 
 

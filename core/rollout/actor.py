@@ -22,7 +22,7 @@ from core.policy.encoded import EncodedText, stack_text
 from core.policy.policy import Policy
 from core.policy.state import PolicyState
 from core.policy.trained_state import read_state
-from core.recipe.recipe import load_recipe_of_run
+from core.recipe.recipe import load_acting_recipe
 from core.registry.catalogue import load_plugins
 from core.rollout.observations import batch_of, raise_unless_fit
 from core.weights.checkpoint import Checkpoint, choose_checkpoint
@@ -157,7 +157,7 @@ def load_actor(
     """
     source = choose_checkpoint(run, checkpoint)
     info, action_normalizer, proprio_normalizer = read_state(source, store)
-    recipe = load_recipe_of_run(run, [], load_plugins(), moved=moved)
+    recipe = load_acting_recipe(run, load_plugins(), moved)
     policy = restore_policy(recipe, source, exact=exact, moved=moved)
     device = torch.device("cpu") if exact else _device(recipe.train.accelerator)
     policy.eval().requires_grad_(False).to(device)

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from rich import box
-from rich.table import Table
 from torch import Tensor, nn
 
 from core.policy.policy import Policy
 from core.policy.quantization import parameter_count
+from core.system.tables import NumberTable
 from core.training.optimizer import modules_of
 
 
@@ -97,13 +96,13 @@ class JointTable:
         )
 
 
-def render(joint_table: JointTable) -> Table:
+def render(joint_table: JointTable) -> NumberTable:
     """Return the newest measurement as a table for the console."""
-    title = f"joint training, step {joint_table.step}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("part", "parameters", "trains", "learning rate", "gradient norm", "rel. update"):
-        is_text = column in ("part", "trains")
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+    table = NumberTable(
+        ("part", "parameters", "trains", "learning rate", "gradient norm", "rel. update"),
+        title=f"joint training, step {joint_table.step}",
+        left=("trains",),
+    )
     for row in joint_table.rows:
         trains = "partly" if row.trainable else "frozen" if row.parameters else "-"
         if row.trainable and row.trainable == row.parameters:

@@ -13,7 +13,6 @@ from pathlib import Path
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.seed import seed_everything
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
-from rich.console import Console
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -30,6 +29,7 @@ from core.policy.policy import Policy
 from core.policy.weight_sources import assumptions_of, describe_initial_weights
 from core.recipe.packages import changed_packages
 from core.recipe.recipe import Recipe
+from core.system.console import output
 from core.training.averages import WeightAverages
 from core.training.carrying import share_of_process
 from core.training.compilation import compilation_explained, compile_blocks
@@ -228,7 +228,7 @@ def set_up(
         inference["comparable_from"] = comparable
     if writes:
         record_start(fabric, recipe, folder, start, continuations, built.frozen)
-    console = Console(quiet=not fabric.is_global_zero)
+    console = output(quiet=not fabric.is_global_zero)
     lines = [*built.lines, *(describe_change(change) if change else ())]
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return Run(

@@ -1,14 +1,22 @@
 import json
+import shutil
+import socket
+import tomllib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
+import core
+from core import cli
 from core.environments.environment import Observation
 from core.episodes.episode import Camera, Gripper
 from core.errors import CheckpointError, ConfigError, DataError, PolicyError
 from core.loading.opening import open_data
+from core.recipe.recipe import load_acting_recipe
+from core.registry.catalogue import load_plugins
 from core.rollout.actor import load_actor
 from core.weights.checkpoint import checkpoints, choose_checkpoint
 from tests.contexts import noise
@@ -221,3 +229,57 @@ def test_weights_that_do_not_fit_are_refused(trained):
     (trained / "recipe.toml").write_text(text.replace("hidden_size = 16", "hidden_size = 8"))
     with pytest.raises(CheckpointError, match="the weights do not fit"):
         load_actor(trained)
+
+
+@pytest.fixture
+def far_from_home(trained, monkeypatch):
+    """A run whose environment, data, optimiser and loggers are elsewhere, without a network."""
+    path = trained / "recipe.toml"
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    values["data"]["path"] = "https://stranger.example/toy.zarr"
+    values["optimizer"] = {"name": "elsewhere"}
+    values["train"] |= {"loggers": [{"name": "elsewhere"}], "callbacks": [{"name": "elsewhere"}]}
+    values["environment"] = {"name": "elsewhere", "file": "https://stranger.example/scene.xml"}
+    values["demonstrations"] = {"episodes": 2}
+    values["evaluate"] = {"replan_steps": 99, "unknown": 1}
+    path.write_text(tomli_w.dumps(values), encoding="utf-8")
+
+    def refuse(*address):
+        raise AssertionError(f"a request to {address}")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("core.store.objects.Objects.__init__", refuse)
+    return trained
+
+
+def test_acting_needs_the_policy_alone(far_from_home):
+    policy = core.load_policy(far_from_home)
+    ((observation,),) = observations(1)
+    assert policy.act(observation, "touch the red disc").shape == (3, 3)
+
+
+def test_a_part_that_is_not_installed_is_a_line_with_its_package(far_from_home):
+    path = far_from_home / "recipe.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('name = "lstm"', 'name = "strange"'), encoding="utf-8")
+    packages = json.loads((far_from_home / "packages.json").read_text(encoding="utf-8"))
+    packages["policy_head"] = {"name": "strange", "package": "joinery-strange", "version": "1.2"}
+    (far_from_home / "packages.json").write_text(json.dumps(packages), encoding="utf-8")
+    message = (
+        r"policy_head\.name: no policy_head is called 'strange'.*; this run used 'strange' of "
+        r"joinery-strange 1\.2: pip install joinery-strange==1\.2$"
+    )
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_actor(far_from_home)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_reported_and_compared_far_from_home(far_from_home, tmp_path):
+    other = shutil.copytree(far_from_home, tmp_path / "other")
+    assert cli.main(["report", str(far_from_home)]) == 0
+    page = tmp_path / "compare.html"
+    assert cli.main(["compare", str(far_from_home), str(other), "--output", str(page)]) == 0
+    assert page.exists()
+    assert load_acting_recipe(far_from_home, load_plugins()).environment is None
