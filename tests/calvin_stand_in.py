@@ -7,6 +7,7 @@ carried over here, too.
 
 import sys
 from importlib import metadata
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,8 +38,18 @@ class Settings(dict[str, Any]):
 
 class OmegaConf:
     @staticmethod
-    def load(file_: Path) -> Any:
-        return _settings(yaml.safe_load(Path(file_).read_text()))
+    def load(file_: Path | StringIO) -> Any:
+        text = file_.read() if isinstance(file_, StringIO) else Path(file_).read_text()
+        return _settings(yaml.safe_load(text))
+
+    @staticmethod
+    def create(obj: Any) -> Any:
+        return _settings(obj)
+
+    @staticmethod
+    def to_container(cfg: Any, *, resolve: bool = False) -> Any:
+        assert not resolve, "references may call functions, so nobody resolves them"
+        return cfg
 
     @staticmethod
     def merge(*configs: Any) -> Any:

@@ -14,6 +14,7 @@ from core.environments import Environment, Observation, Task
 from core.episodes import Camera
 from plugins.environments.calvin.chains import ROBOT, read_chains, scene_state
 from plugins.environments.calvin.conventions import CAMERAS, RATE, make_info
+from plugins.environments.calvin.scene import own_scene, read_yaml, scene_of_dataset
 
 STEPS = 360  # control steps per task, as in CALVIN's evaluation
 TASKS = "calvin_models/conf/callbacks/rollout/tasks/new_playtable_tasks.yaml"
@@ -47,10 +48,10 @@ class Calvin(Environment):
                 "see docs/calvin.md"
             )
         self.tasks = _read_tasks(checkout)
-        self._oracle = _import("calvin_env.envs.tasks").Tasks(_read_yaml(checkout / TASKS).tasks)
+        self._oracle = _import("calvin_env.envs.tasks").Tasks(read_yaml(checkout / TASKS).tasks)
         # the current task, and the state of the world when it began
         self._task: tuple[str, Any] | None = None
-        scene = _read_scene(config.dataset, checkout)
+        scene = scene_of_dataset(config.dataset) if config.dataset else own_scene(checkout)
         self._env = module.PlayTableSimEnv(
             robot_cfg=scene.robot,
             scene_cfg=scene.scene,
@@ -157,42 +158,12 @@ class Calvin(Environment):
 
 def _read_tasks(checkout: Path) -> dict[str, Task]:
     """Read CALVIN's tasks; each has many instructions for training and one for evaluation."""
-    training = _read_yaml(checkout / ANNOTATIONS.format(""))
-    validation = _read_yaml(checkout / ANNOTATIONS.format("_validation"))
+    training = read_yaml(checkout / ANNOTATIONS.format(""))
+    validation = read_yaml(checkout / ANNOTATIONS.format("_validation"))
     return {
         name: Task(name, tuple(training[name]), max_steps=STEPS, held_out=tuple(validation[name]))
         for name in sorted(validation)
     }
-
-
-def _read_scene(dataset: Path | None, checkout: Path) -> Any:
-    """Read the configuration of a scene for calvin_env, with only the two cameras of CAMERAS."""
-    if dataset is not None:
-        scene = _read_yaml(dataset / ".hydra" / "merged_config.yaml")
-        # this leaves out the tactile camera, which needs another package
-        scene.cameras = {name: scene.cameras[name] for name in CAMERAS.values()}
-        return scene
-    folder = checkout / "calvin_env" / "conf"
-    merge = _import("omegaconf").OmegaConf.merge
-    panda = _read_yaml(folder / "robot" / "panda.yaml")
-    longer_finger = _read_yaml(folder / "robot" / "panda_longer_finger.yaml")
-    cameras = {
-        name: _read_yaml(folder / "cameras" / "cameras" / f"{name}.yaml")
-        for name in CAMERAS.values()
-    }
-    return merge(
-        {"data_path": "data", "scene": _read_yaml(folder / "scene" / "calvin_scene_D.yaml")},
-        {"robot": merge(panda, longer_finger)},
-        {"cameras": cameras},
-    )
-
-
-def _read_yaml(file: Path) -> Any:
-    if not file.is_file():
-        raise DataError(
-            f"{file}: not found; docs/calvin.md says which files environment 'calvin' reads"
-        )
-    return _import("omegaconf").OmegaConf.load(file)
 
 
 def _import(module: str) -> ModuleType:
