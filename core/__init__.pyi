@@ -72,6 +72,8 @@ from .policy.losses import (
 )
 from .policy.state import push_frame as push_frame
 from .registry.hookspecs import Register as Register, hookimpl as hookimpl
+from .system.files import written_aside as written_aside
+from .system.links import open_to_append as open_to_append
 from .system.optional_imports import import_optional as import_optional
 from .system.strict import one_line as one_line
 from .system.torchvision import import_library as import_library

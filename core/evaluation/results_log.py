@@ -21,6 +21,7 @@ from core.rollout.results import (
     read_evaluation,
 )
 from core.system.files import complete_lines
+from core.system.links import open_to_append, refuse_links_out
 from core.system.strict import one_line
 
 FILE = "episodes.jsonl"
@@ -74,13 +75,14 @@ class ResultsLog:
     plan: what the first line says about the plan beside the identity.
 
     An existing log is continued if its identity differs at most in IGNORED_DIFFERENCES. Raises
-    DataError if the folder holds another evaluation, if the log is damaged, or if the log cannot be
-    written.
+    DataError if the folder holds another evaluation, if the log is damaged or cannot be written, or
+    if a link in the folder leads out of it.
     """
 
     def __init__(
         self, folder: Path, identity: Mapping[str, Any], plan: PlanSummary | None = None
     ) -> None:
+        refuse_links_out(folder)
         self.path = folder / FILE
         self.entries: list[LogEntry] = []
         if lines := complete_lines(self.path):
@@ -105,7 +107,7 @@ class ResultsLog:
         Raises DataError if another evaluation has written to the log, or if writing fails.
         """
         line = (json.dumps(asdict(entry)) + "\n").encode()
-        with write_errors_as_data_errors(self.path), self.path.open("ab") as file:
+        with write_errors_as_data_errors(self.path), open_to_append(self.path) as file:
             if file.tell() != self._size:
                 raise DataError(
                     f"{self.path.parent}: another evaluation writes here, too; let it finish, or "

@@ -53,6 +53,7 @@ from core.registry.catalogue import Catalogue
 from core.registry.components import KEYS_OF_EVERY_PART, NAME, Component, accepts_argument
 from core.registry.hookspecs import ComponentKind
 from core.registry.part_settings import SETTINGS_OF_KIND, AuxiliarySettings, PartSettings
+from core.system.links import check_run
 
 T = TypeVar("T")
 
@@ -213,7 +214,8 @@ def load_recipe_of_run(
 
     moved: {former place of a file or folder: its place now}; see core/recipe/places.py.
 
-    Raises ConfigError with every mistake, one per line.
+    Raises ConfigError with every mistake, one per line, and DataError if a link in the run's folder
+    leads out of it.
     """
     mistakes = [
         f"override '{override}': only evaluate.* and environment.* may change now"
@@ -223,6 +225,7 @@ def load_recipe_of_run(
     ]
     if mistakes:
         raise ConfigError(mistakes)
+    check_run(run)
     path = run / "recipe.toml"
     recipe = load_recipe(path, overrides, catalogue, environment, NOT_FOR_EVALUATION)
     return use_copies(find_places(recipe, run, moved or {}), run)
@@ -238,8 +241,10 @@ def load_acting_recipe(
 
     moved: {former place of a file or folder: its place now}; see core/recipe/places.py.
 
-    Raises ConfigError with every mistake, one per line.
+    Raises ConfigError with every mistake, one per line, and DataError if a link in the run's folder
+    leads out of it.
     """
+    check_run(run)
     recipe = load_recipe(run / "recipe.toml", [], catalogue, ignored=NOT_FOR_ACTING)
     return use_copies(find_places(recipe, run, moved or {}), run)
 

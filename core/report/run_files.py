@@ -22,6 +22,7 @@ from core.recipe.former import rename_former_keys
 from core.recipe.packages import read_origins
 from core.report.run_metrics import Metrics, read_metrics
 from core.rollout.results import Evaluation
+from core.system.links import check_run
 from core.training.continuations import Continuation, read_continuations
 
 # Errors that numpy and zipfile raise for a file that is truncated, overwritten or not an .npz file.
@@ -116,8 +117,10 @@ def read_run(folder: Path) -> RunRecord:
     folder: the folder of a run, or that of an evaluation. The recipe and the metrics of an
         evaluation are those of its run, if it lies in the run's folder.
 
-    Raises DataError if one of the files is damaged, or if all of them are missing.
+    Raises DataError if one of the files is damaged, if all of them are missing, or if a link in the
+    folder leads out of it.
     """
+    check_run(folder)
     results = evaluation_folder(folder)
     evaluation = read_results(results)
     run = _run_of(folder, evaluation) if results == folder else folder

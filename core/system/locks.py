@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import JoineryError
+from core.system.links import open_to_append
 
 # what file systems answer that have no locks
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -29,15 +30,15 @@ def locked(folder: Path) -> Iterator[None]:
     file system that passes locks on, as NFS does. On a file system without locks, nothing is
     locked.
 
-    Raises LockedError if another process holds the lock.
+    Raises LockedError if another process holds the lock, and OSError if FOLDER/.lock is a link.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+    with open_to_append(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().decode(errors="replace").strip()[:100] or "another process"
             raise LockedError(
                 f"{folder}: {holder} is at work there: wait for it, stop it, or name another folder"
             ) from None
@@ -45,6 +46,6 @@ def locked(folder: Path) -> Iterator[None]:
             if error.errno not in NO_LOCKS:
                 raise
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         file.flush()
         yield

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from zlib import crc32
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from core.contracts.monitoring import Outcome
 from core.errors import CheckpointError, TrainingError
 from core.system.files import complete_lines, remove_leftovers, written_aside
+from core.system.links import open_to_append
 from core.system.progress import Progress
 from core.training.monitors import Loggers
 
@@ -37,7 +39,7 @@ class MetricsLog:
         remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text("".join(lines), encoding="utf-8")
-        self.file = path.open("a", encoding="utf-8")
+        self.file = TextIOWrapper(open_to_append(path), encoding="utf-8")
         self.loggers = loggers
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

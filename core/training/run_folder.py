@@ -18,6 +18,7 @@ from core.recipe.places import find_places, keep_files, use_copies
 from core.recipe.recipe import MONITOR_KEYS, Recipe, load_recipe
 from core.registry.catalogue import load_plugins
 from core.system.files import remove_leftovers, written_aside
+from core.system.links import check_run
 from core.system.locks import locked
 from core.training.continuations import (
     Continuation,
@@ -77,9 +78,10 @@ class Start:
 def claim(folder: Path, *, resume: bool) -> AbstractContextManager[None]:
     """Keep other runs out of a folder inside the `with` block; the first process does it for all.
 
-    Raises LockedError if another run is at work there, and CheckpointError if `resume` is true and
-    there is no run.
+    Raises LockedError if another run is at work there, CheckpointError if `resume` is true and
+    there is no run, and DataError if a link in the folder leads out of it.
     """
+    check_run(folder)
     if resume:
         _require_run(folder)  # before there is a folder for the lock
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # as Fabric finds out, before it starts any

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from core.errors import CheckpointError
 from core.system.files import remove, written_aside
+from core.system.links import check_run
 from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 NO_AVERAGES: Mapping[str, Tensor] = MappingProxyType({})
@@ -146,7 +147,11 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def checkpoints(run: Path) -> list[Checkpoint]:
-    """Return all checkpoints of a run, oldest first; raises CheckpointError for a damaged one."""
+    """Return all checkpoints of a run, oldest first.
+
+    Raises CheckpointError for a damaged one, and DataError if a link in the run leads out of it.
+    """
+    check_run(run)
     result = []
     for folder in sorted((run / "checkpoints").glob("step_*")):
         path = folder / "state.json"
@@ -165,6 +170,7 @@ def choose_checkpoint(run: Path, which: Literal["last", "best"] | int) -> Checkp
     which: "last", "best", or the number of optimiser steps after which it was saved.
 
     Raises CheckpointError if the run has no such checkpoint; the error lists those that it has.
+    Raises DataError if a link in the run's folder leads out of it.
     """
     if not (available := checkpoints(run)):
         raise CheckpointError(

@@ -1,12 +1,12 @@
 """One table of all figures, for spreadsheets and data frames."""
 
 import csv
-import os
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from core import Register, hookimpl
+from core import Register, hookimpl, open_to_append, written_aside
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,14 @@ class CSVLogger:
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         """Replace the table by these rows, and open it to append others."""
-        aside = self.path.with_name(".metrics.csv.new")
-        with aside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            written_aside(self.path) as aside,
+            aside.open("w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.DictWriter(file, self.columns)
             table.writeheader()
             table.writerows(rows)
-        os.replace(aside, self.path)
-        self.file = self.path.open("a", newline="", encoding="utf-8")
+        self.file = TextIOWrapper(open_to_append(self.path), newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.file, self.columns)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import Register, hookimpl, import_optional
+from core import Register, hookimpl, import_optional, written_aside
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class MLflowLogger:
         name = config.run_name or run.absolute().name
         created = self.client.create_run(self._experiment_id(config.experiment), run_name=name)
         self.run_id = created.info.run_id
-        id_file.write_text(self.run_id, encoding="utf-8")
+        with written_aside(id_file) as aside:
+            aside.write_text(self.run_id, encoding="utf-8")
 
     def log_hyperparams(self, params: dict[str, Any]) -> None:
         """Note each key of the recipe as "section.key"; MLflow keeps the values of the start."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from core import Register, hookimpl, import_optional
+from core import Register, hookimpl, import_optional, written_aside
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class WandbLogger:
         resumes = first > 0 and id_file.exists()
         if not resumes:
             id_file.parent.mkdir(parents=True, exist_ok=True)
-            id_file.write_text(uuid4().hex, encoding="utf-8")
+            with written_aside(id_file) as aside:
+                aside.write_text(uuid4().hex, encoding="utf-8")
         self.run = wandb.init(
             project=config.project,
             name=config.run_name or run.absolute().name,

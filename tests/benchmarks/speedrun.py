@@ -163,7 +163,8 @@ def _evaluate_checkpoints(folder: Path, steps: int, every: int | None) -> dict[i
         run, checkpoint = folder / "at" / f"{step}", checkpoint_folder(folder, step)
         (run / "checkpoints").mkdir(parents=True)
         shutil.copy(folder / "recipe.toml", run)
-        (run / "checkpoints" / checkpoint.name).symlink_to(checkpoint.absolute())
+        # hard links: a link out of a run is not followed, and a copy would take as much room
+        shutil.copytree(checkpoint, run / "checkpoints" / checkpoint.name, copy_function=os.link)
         _python("-m", "core.cli", "evaluate", run)
         rates[step] = _success(run)
     return rates

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
+from core.evaluation import results_log
 from core.evaluation.results_log import LogEntry, PlanSummary, ResultsLog, read_results
 from core.rollout.results import ChainResult, EpisodeResult, Timing
 
@@ -54,16 +55,33 @@ def test_two_evaluations_in_one_folder_are_noticed(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
     log = ResultsLog(tmp_path, IDENTITY)
-    log.path.unlink()
-    log.path.symlink_to("/dev/full")
+    monkeypatch.setattr(results_log, "open_to_append", lambda _: Path("/dev/full").open("ab"))  # noqa: SIM115
     log._size = 0
     with pytest.raises(
         DataError, match=r"episodes.jsonl: cannot write it \(No space left on device\); make room"
     ):
         log.append(ENTRIES[0])
     assert log.entries == []
+
+
+def test_links_that_lead_out_of_the_folder_are_not_written_to(tmp_path):
+    folder, letter = tmp_path / "evaluation", tmp_path / "letter.txt"
+    letter.write_text("precious")
+    log = ResultsLog(folder, IDENTITY)
+    log.path.unlink()
+    log.path.symlink_to(letter)
+    log._size = len("precious")
+    with pytest.raises(DataError, match=r"episodes.jsonl: cannot write it \(is a link"):
+        log.append(ENTRIES[0])
+    with pytest.raises(DataError, match=r"episodes.jsonl: a link that leads out of"):
+        ResultsLog(folder, IDENTITY)
+    log.path.unlink()
+    (folder / "rollouts").symlink_to(tmp_path)
+    with pytest.raises(DataError, match=r"rollouts: a link that leads out of"):
+        ResultsLog(folder, IDENTITY)
+    assert letter.read_text() == "precious"
 
 
 def test_a_torn_first_line_is_a_new_evaluation_without_leftovers(tmp_path):
