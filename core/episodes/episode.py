@@ -29,10 +29,24 @@ FeatureMeaning = Literal["rgb", "depth", "points", "force", "reward", "text", "o
 """What the numbers of a feature represent."""
 
 NAME = r"\w[\w.-]*"  # name of a camera or a feature, which becomes a folder of the store
+LONGEST_NAME = 200  # bytes; file systems allow 255
+MAX_FRAME_BYTES = 2**28  # of one frame of a camera or a feature: 9,000 x 9,000 pixels
 RESERVED = ("action", "proprio")  # names that a feature cannot have
 SPARSE = ("depth", "points")  # meanings in which NaN and infinity stand for "no reading"
 # an evaluation that hides the images also hides features with these meanings
 VISUAL = ("rgb", "depth", "points")
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ValueError unless a name can be that of a file or a folder, and lead to no other.
+
+    what: what is called so, "camera" for example.
+    """
+    if not re.fullmatch(NAME, name):
+        characters = "letters, digits, '_', '-' and '.'"
+        raise ValueError(f"{what} {name[:80]!r}: a name is made of {characters}; rename it")
+    if len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise ValueError(f"{what} '{name[:20]}...': longer than {LONGEST_NAME} bytes; rename it")
 
 
 def number_repeated(names: Sequence[str]) -> tuple[str, ...]:
@@ -144,6 +158,8 @@ class Camera:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"a frame of {self.height} x {self.width} pixels is empty")
+        if 3 * self.height * self.width > MAX_FRAME_BYTES:
+            raise ValueError(f"a frame of {self.height} x {self.width} pixels is too large")
 
 
 @dataclass(frozen=True)
@@ -184,6 +200,8 @@ class Feature:
             raise ValueError(
                 f"a feature of shape {self.shape} is empty; every length must be at least 1"
             )
+        if self.frame_bytes > MAX_FRAME_BYTES:
+            raise ValueError(f"a feature of shape {self.shape} is too large for one frame")
         if self.meaning == "text" and (self.dtype != "uint8" or len(self.shape) != 1):
             raise ValueError(
                 f"text is uint8 (size), not {self.dtype} {self.shape}; see encode_text"
@@ -227,10 +245,10 @@ class StoreInfo:
             raise ValueError("no cameras; name at least one")
         if not (isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps {self.fps} must be finite and positive")
+        for name in self.cameras:
+            check_name(name, "camera")
         for name in self.features:
-            if not re.fullmatch(NAME, name):
-                characters = "letters, digits, '_', '-' and '.'"
-                raise ValueError(f"feature '{name}': a name is made of {characters}; rename it")
+            check_name(name, "feature")
             if name in self.cameras or name in RESERVED:
                 raise ValueError(f"feature '{name}': that name is taken; rename it")
 

@@ -177,12 +177,12 @@ def _suspicious_cameras(store: EpisodeStore, episodes: Sequence[int]) -> Iterato
 
 def _check_frames(store: EpisodeStore, camera: str, episode: int) -> _FrameCheck:
     """Check stretches of frames of an episode; only one stretch at a time is in memory."""
-    shape, length = store.info.cameras[camera], int(store.length[episode])
+    length = int(store.length[episode])
     starts = np.arange(0, length, STRETCH_FRAMES)
     frame_count = pairs = repeated = single_colour = 0
     for start in starts[spread_evenly(len(starts), STRETCHES)].tolist():
         count = min(STRETCH_FRAMES, length - start)
-        frames = np.empty((count, shape.height, shape.width, 3), np.uint8)
+        frames = store.empty_frames(camera, episode, start, start + count)
         store.read_frames(camera, episode, start, start + count, frames)
         frame_count, pairs = frame_count + count, pairs + count - 1
         repeated += sum(map(_are_equal, frames[1:], frames[:-1]))

@@ -85,8 +85,8 @@ def _send_numbers(rerun: Any, recording: Any, store: EpisodeStore, episode: int)
 def _send_frames(rerun: Any, recording: Any, store: EpisodeStore, episode: int, start: int) -> None:
     """Send a block of frames of all cameras, from frame `start` on."""
     stop = min(start + BLOCK, int(store.length[episode]))
-    for camera, shape in store.info.cameras.items():
-        frames = np.empty((stop - start, shape.height, shape.width, 3), np.uint8)
+    for camera in store.info.cameras:
+        frames = store.empty_frames(camera, episode, start, stop)
         store.read_frames(camera, episode, start, stop, frames)
         jpegs = [
             encode_jpeg(frame, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444")

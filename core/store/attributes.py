@@ -11,9 +11,9 @@ from annotated_types import Ge, Gt, Le
 from core.episodes.episode import ActionConvention, Camera, Feature, StoreInfo
 from core.errors import DataError
 from core.store.codecs import Chroma, Codec, make_codec
-from core.store.location import Location
+from core.store.location import Location, check_inside
 from core.system.files import written_aside
-from core.system.strict import from_plain, one_line
+from core.system.strict import from_plain, one_line, parse_json
 
 FORMAT = "joinery-episodes"
 VERSION = 3  # the newest schema that this code reads
@@ -79,12 +79,14 @@ def read_attributes(path: Location) -> tuple[StoreInfo, dict[str, Codec], bool]:
     """
     advice = "name one, or let `joinery import` make one at a new path"
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        check_inside(path / "zarr.json", depth=1)
+        attributes = parse_json((path / "zarr.json").read_text())["attributes"]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no episode store here; {advice}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path / 'zarr.json'}: unreadable ({error}); restore the file or import again"
+            f"{path / 'zarr.json'}: unreadable ({one_line(error)}); restore the file or import "
+            "again"
         ) from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise DataError(f"{path}: holds no episode store; {advice}")

@@ -25,6 +25,11 @@ Chroma = Literal["4:4:4", "4:2:0"]
 # is above 4 MiB, because numpy asks for huge pages only for arrays of at least 4 MiB.
 MIN_SCRATCH, MAX_SCRATCH = 2**23, 2**25
 
+# A codec expands its input at most so many times: zstd makes 128 KiB of 4 bytes if all are equal.
+MAX_INFLATION = 2**15
+# So many bytes are allocated for frames whatever the size of their file.
+ALWAYS_ALLOWED = 2**24
+
 # Number of frames that are read at once if they are not in memory.
 STRETCH_FRAMES = 32
 # Target number of bytes in one block of a feature. It is small, because reading one frame decodes
@@ -69,6 +74,8 @@ class Codec(Protocol):
         first: index of the first frame to decode, counted from the first frame of these blocks.
         out: (m Y X C) uint8, C-contiguous.
 
+        Raises an exception of any kind if a block is not what the codec encodes.
+
         All blocks are passed in one call, because each call of a decoder releases the interpreter
         lock and then has to wait until it gets the lock back.
         """
@@ -112,7 +119,9 @@ class Jpeg:
         """
         begin = bounds[0]
         for frame, (low, high) in zip(out, pairwise(bounds), strict=True):
-            decode_jpeg(data[low - begin : high - begin], colorspace="RGB", buffer=frame)
+            encoded = data[low - begin : high - begin]
+            if decode_jpeg(encoded, colorspace="RGB", buffer=frame).shape != frame.shape:
+                raise ValueError(f"a picture of another size than {frame.shape}")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@
 Readers apply all edits in order. A store with edits requires readers that know them.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,8 @@ from core.errors import ConfigError, DataError, did_you_mean
 from core.store.attributes import VERSION_WITH_EDITS, read_attributes, require_reader
 from core.store.layout import Task, checked_json, list_numbered, parse_checked, publish_file
 from core.store.location import Location
-from core.system.strict import from_plain, one_line
+from core.system.links import refuse_links_out
+from core.system.strict import from_plain, one_line, parse_json
 
 FOLDER = "edits"
 
@@ -125,7 +125,7 @@ def read_edits(path: Location) -> list[DatedEdit]:
                 "restore it"
             )
         try:
-            edits.append(from_plain(DatedEdit, json.loads(parse_checked(file))))
+            edits.append(from_plain(DatedEdit, parse_json(parse_checked(file))))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{file}: edit is unreadable ({one_line(error)}); restore the file"
@@ -155,6 +155,7 @@ def add_edit(path: Path, edit: Edit, words: Sequence[Task], ids: Sequence[str]) 
     time = datetime.now(UTC).isoformat(timespec="seconds")
     plain: Any = TypeAdapter(DatedEdit).dump_python(DatedEdit(time, edit), mode="json")
     content = checked_json(plain)
+    refuse_links_out(path, descend=())
     try:
         # older readers, which would not see the correction, must refuse the store from now on
         require_reader(path, VERSION_WITH_EDITS)

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import uuid4
@@ -27,15 +28,18 @@ import google_crc32c
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from core.episodes.episode import StoreInfo
+from core.episodes.episode import StoreInfo, check_name
 from core.episodes.statistics import Statistics
 from core.errors import DataError
-from core.store.location import Joinable, Location, RemotePath, map_files
+from core.store.location import Joinable, Location, RemotePath, check_inside, map_files
 from core.system.files import remove, sync
-from core.system.strict import one_line
+from core.system.links import inside
+from core.system.strict import one_line, parse_json
 
 # maximum number of commits that are held in memory at once
 COMMITS_AT_ONCE = 64
+# no array of a segment has as many entries: streams have offsets of 32 bits
+MAX_ENTRIES = 2**40
 # how many commit files to probe for in parallel on a server that cannot list files
 PROBES_AT_ONCE = 32
 P = TypeVar("P", bound=Joinable)
@@ -78,6 +82,11 @@ class ArrayRecord:
     shape: tuple[int, ...]
     crc32c: int
 
+    def __post_init__(self) -> None:
+        is_valid = all(length >= 0 for length in self.shape) and prod(self.shape) < MAX_ENTRIES
+        if len(self.shape) > 2 or not is_valid:
+            raise ValueError(f"an array has the shape {str(self.shape)[:80]}")
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -97,6 +106,14 @@ class Commit:
     tasks: tuple[Task, ...]
     arrays: dict[str, ArrayRecord]
     statistics: dict[str, Statistics]
+
+    def __post_init__(self) -> None:
+        check_name(self.segment, "segment")
+        for path in self.arrays:
+            for name in path.split("/"):
+                check_name(name, "array")
+        if not 0 <= self.frames < MAX_ENTRIES:
+            raise ValueError(f"a segment has {self.frames} frames")
 
 
 _COMMIT = TypeAdapter(Commit)
@@ -127,7 +144,7 @@ def commit_files(path: Location) -> Sequence[Location]:
         if not files:  # in an object store, a missing folder looks the same as an empty folder
             raise DataError(f"{path / 'commits'}: holds no commits; upload the whole store")
         return files
-    if not (path / "commits").is_dir():
+    if not inside(path, "commits").is_dir():
         raise DataError(
             f"{path / 'commits'}: missing; if a repair was interrupted, rename commits.repaired "
             "beside it to commits"
@@ -139,7 +156,7 @@ def list_numbered(path: Location, folder: str) -> Sequence[Location]:
     """Return the files <index>.json in a folder of a store, in order; the folder may be missing."""
     if isinstance(path, RemotePath):
         return _list(path, folder) if path.objects.can_list else _probe(path, folder)
-    return sorted((path / folder).glob("[0-9]*.json"))
+    return sorted(inside(path, folder).glob("[0-9]*.json"))
 
 
 def _list(path: RemotePath, folder: str) -> list[RemotePath]:
@@ -170,7 +187,8 @@ def commit_file(path: P, number: int) -> P:
 
 
 def read_commit(file: Location) -> Commit:
-    """Read one commit file; raises DataError if the file is damaged."""
+    """Read one commit file; raises DataError if it is damaged, or a link that leads elsewhere."""
+    check_inside(file, depth=2)
     try:
         canonical, crc32c = _split(file.read_bytes())
         if crc32c == checksum(canonical):
@@ -180,23 +198,6 @@ def read_commit(file: Location) -> Commit:
             f"{file}: commit is unreadable ({one_line(error)}); restore the file or import again"
         ) from error
     raise DataError(f"{file}: commit does not match its checksum; restore the file or import again")
-
-
-def check_commit(path: Location, info: StoreInfo, number: int, commit: Commit) -> None:
-    """Raise DataError if a store's metadata and the arrays of a commit contradict each other."""
-    contradictions = []
-    widths = {"action": info.action.dim, "proprio": len(info.proprio)}
-    for name, width in widths.items():
-        if name not in commit.arrays or commit.arrays[name].shape != (commit.frames, width):
-            contradictions.append(f"{name} of {commit.frames} frames and {width} names")
-    for name, stream in stream_paths(info).items():
-        if not {f"{stream}/{array}" for array in ("data", "end", "crc")} <= commit.arrays.keys():
-            contradictions.append(f"a {'camera' if name in info.cameras else 'feature'} '{name}'")
-    if contradictions:
-        raise DataError(
-            f"{path / 'zarr.json'}: promises {contradictions[0]}, {commit_file(path, number).name} "
-            "says otherwise; restore it or import again"
-        )
 
 
 # ------------------------------------------------------------------------------------------ writing
@@ -235,9 +236,11 @@ def checked_json(content: Any) -> str:
 def parse_checked(file: Location) -> bytes:
     """Return the content of a file of `checked_json`, as JSON.
 
-    Raises OSError, KeyError, TypeError or ValueError for a damaged file.
+    Raises OSError, KeyError, TypeError or ValueError for a damaged file, and DataError for a link
+    that leads out of the store.
     """
-    parsed = json.loads(file.read_bytes())
+    check_inside(file, depth=2)
+    parsed = parse_json(file.read_bytes())
     canonical = _canonical(parsed["content"])
     if parsed["crc32c"] != checksum(canonical):
         raise ValueError("it does not match its checksum")
@@ -266,7 +269,7 @@ def _split(content: bytes) -> tuple[bytes, int]:
         # and serialising them again
         return begin.removeprefix(_BEGIN), int(crc32c)
     # the file holds the same JSON in another form, indented for example
-    parsed = json.loads(content)
+    parsed = parse_json(content)
     return _canonical(parsed["commit"]), parsed["crc32c"]
 
 

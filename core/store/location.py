@@ -15,6 +15,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from core.store.cache import Cache
 from core.store.objects import CachedReader, Objects
+from core.system.links import inside
 
 R = TypeVar("R")
 
@@ -95,6 +96,15 @@ def locate(store: str | Location) -> Location:
 # --------------------------------------------------------------------- local and remote files alike
 
 
+def check_inside(file: Location, depth: int) -> None:
+    """Raise DataError if a local file is reached by a link that leads out of its store.
+
+    depth: how many components the file's path has inside the store, 2 for commits/00000000.json.
+    """
+    if isinstance(file, Path):
+        inside(file.parents[depth - 1], *file.parts[-depth:])
+
+
 def map_files(read: Callable[[Location], R], files: Sequence[Location]) -> list[R]:
     """Call `read` on every file; remote files are read many at a time, local ones one by one."""
     if files and isinstance(first := files[0], RemotePath):
@@ -138,6 +148,9 @@ def stream(file: Location, size: int) -> Iterator[bytes]:
 class RangeReader(Protocol):
     """Reads ranges of one file; thread-safe."""
 
+    size: int
+    """number of bytes of the file; of a remote one, as its commit says."""
+
     def read(self, start: int, stop: int) -> bytes:
         """Return bytes start..stop-1, or fewer bytes if the file is truncated.
 
@@ -166,10 +179,12 @@ class FileReader:
 
     def __init__(self, file: Path) -> None:
         self._descriptor = os.open(file, os.O_RDONLY)
+        self.size = os.fstat(self._descriptor).st_size
 
     def read(self, start: int, stop: int) -> bytes:
         """Return bytes start..stop-1, or fewer bytes if the file is truncated."""
-        return os.pread(self._descriptor, stop - start, start)
+        # as many bytes as are asked for are allocated, also if the file is shorter
+        return os.pread(self._descriptor, max(0, min(stop, self.size) - start), start)
 
     def prepare(self, start: int, stop: int) -> None:
         """Do nothing: a local file needs no fetching."""

@@ -29,6 +29,7 @@ from core.store.segment import (
 )
 from core.store.verify import Damage, commit_numbers
 from core.system.files import sync
+from core.system.links import refuse_links_out
 
 NEW, OLD, DAMAGED = "commits.repaired", "commits.damaged", "parts.damaged"
 
@@ -54,8 +55,10 @@ def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
     then takes the old list's place. The old list is moved aside, too, not removed. No other process
     may write to the store while it is repaired.
 
-    Raises DataError if writing fails.
+    Raises DataError if writing fails, and before anything is written if a link in the store leads
+    out of it.
     """
+    refuse_links_out(path)
     info, codecs, _ = read_attributes(path)
     damaged_numbers = {damage.number for damage in damages}
     undamaged = [

@@ -17,7 +17,7 @@ from core.episodes.statistics import Statistics
 from core.errors import DataError
 from core.store.codecs import Codec, as_bytes, split_blocks
 from core.store.layout import ArrayRecord, Commit, Task, checksum, chunk_file
-from core.store.location import Location, drop_copy, local_copy, open_ranges
+from core.store.location import Location, check_inside, drop_copy, local_copy, open_ranges
 from core.system.files import sync, tree
 
 # maximum size of the stream of a camera or a feature, since offsets in the stream are uint32
@@ -184,10 +184,17 @@ class FrameStream:
 
     def __init__(self, segment: Location, path: str, records: Mapping[str, ArrayRecord]) -> None:
         self.file = chunk_file(segment, f"{path}/data", 1)
+        _check_inside(self.file, segment)
         # `.data` is a memoryview: its entries are Python numbers, as in a list, but a memoryview
         # takes a ninth of a list's memory. A segment of small frames has 100,000 blocks.
         self.end = np.concatenate((_ZERO, read_array(segment, f"{path}/end", records, "<u4"))).data
         self.crc = read_array(segment, f"{path}/crc", records, "<u4").data
+        ends = np.asarray(self.end)
+        if ends.ndim != 1 or len(self.crc) + 1 != len(ends) or (ends[1:] < ends[:-1]).any():
+            raise DataError(
+                f"{self.file.parent.parent if isinstance(self.file, Path) else self.file}: `end` "
+                "and `crc` are no bounds and checksums of blocks; restore them or import again"
+            )
         try:
             self._ranges = open_ranges(self.file, self.end[-1])
         except OSError as error:
@@ -201,6 +208,8 @@ class FrameStream:
         The bounds are byte offsets in the stream: where each block begins, and where the last block
         ends. Raises DamagedBlock for the first block that is damaged or truncated.
         """
+        if stop > len(self.crc):
+            raise DamagedBlock(max(first, len(self.crc)))
         bounds = self.end[first : stop + 1].tolist()
         begin = bounds[0]
         data = self._ranges.read(begin, bounds[-1])
@@ -221,6 +230,12 @@ class FrameStream:
             # drop the damaged copy, so that the next read fetches the block from the remote file
             self._ranges.drop(start, stop)
         raise DamagedBlock(block)
+
+    def stored_bytes(self, first: int, stop: int) -> int:
+        """Return how many bytes of blocks first..stop-1 there are, fewer if some are missing."""
+        last = len(self.crc)
+        begin, end = self.end[min(first, last)], self.end[min(stop, last)]
+        return max(0, min(end, self._ranges.size) - begin)
 
     def prepare(self, first: int, stop: int) -> None:
         """Begin to fetch blocks first..stop-1 if the stream is remote."""
@@ -255,8 +270,15 @@ def read_array(
     """Read a whole array and verify its checksum; raises DataError, which names the file."""
     record = records[name]
     file = chunk_file(segment, name, len(record.shape))
+    _check_inside(file, segment)
     data = _read_verified(file, record, Path.read_bytes)
-    return np.frombuffer(data, dtype).reshape(record.shape)
+    try:
+        return np.frombuffer(data, dtype).reshape(record.shape)
+    except ValueError:
+        raise DataError(
+            f"{file}: has {len(data):,} bytes, and its commit says {record.shape} of {dtype}; "
+            "restore both or import again"
+        ) from None
 
 
 def _map_array(segment: Location, name: str, records: Mapping[str, ArrayRecord]) -> np.ndarray:
@@ -271,7 +293,15 @@ def _map_array(segment: Location, name: str, records: Mapping[str, ArrayRecord])
             memory = mmap(stream.fileno(), 4 * prod(record.shape), access=ACCESS_READ)
         return np.frombuffer(memory, "<f4").reshape(record.shape)
 
-    return _read_verified(chunk_file(segment, name, len(record.shape)), record, map_file)
+    file = chunk_file(segment, name, len(record.shape))
+    _check_inside(file, segment)
+    return _read_verified(file, record, map_file)
+
+
+def _check_inside(file: Location, segment: Location) -> None:
+    """Raise DataError if a link on the way to a segment's file leads out of the store."""
+    if isinstance(file, Path) and isinstance(segment, Path):
+        check_inside(file, depth=len(file.parts) - len(segment.parts) + 2)
 
 
 def _read_verified(file: Location, record: ArrayRecord, read: Callable[[Path], T]) -> T:

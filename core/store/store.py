@@ -7,6 +7,7 @@ for frames reads and verifies them.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
+from math import prod
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any, Literal
@@ -17,12 +18,12 @@ from core.episodes.episode import Episode
 from core.episodes.statistics import Statistics
 from core.errors import DataError
 from core.store.attributes import read_attributes
-from core.store.codecs import as_bytes
+from core.store.checks import check_commit, check_episodes
+from core.store.codecs import ALWAYS_ALLOWED, MAX_INFLATION, as_bytes
 from core.store.edits import edit_info, edit_words, read_edits
 from core.store.layout import (
     ArrayRecord,
     Task,
-    check_commit,
     chunk_file,
     read_commits,
     segment_folder,
@@ -30,6 +31,7 @@ from core.store.layout import (
 )
 from core.store.location import Location, RemotePath, fetch, locate
 from core.store.segment import DamagedBlock, FrameStream, OpenSegment, read_array
+from core.system.strict import one_line
 
 # maximum number of segments that stay open; they stay open because opening a segment takes as long
 # as decoding a few frames
@@ -149,25 +151,38 @@ class EpisodeStore:
     def read(self, episode: int) -> Episode:
         """Read one whole episode; its actions and proprioception are read-only views."""
         length = self.length.item(episode)
-        images = {
-            name: np.empty((length, camera.height, camera.width, 3), np.uint8)
-            for name, camera in self.info.cameras.items()
-        }
-        features = {
-            name: np.empty((length, *feature.shape), feature.dtype)
-            for name, feature in self.info.features.items()
-        }
-        for name, frames in {**images, **features}.items():
-            self.read_frames(name, episode, 0, length, frames)
+        frames = {name: self.empty_frames(name, episode, 0, length) for name in self.codecs}
+        for name, array in frames.items():
+            self.read_frames(name, episode, 0, length, array)
         return Episode(
             id=self.episode_id(episode),
             task=self.task_name(episode),
             instruction=self.instruction(episode),
-            images=images,
+            images={name: frames[name] for name in self.info.cameras},
             actions=self.actions(episode, 0, length),
             proprio=self.proprio(episode, 0, length),
-            features=features,
+            features={name: frames[name] for name in self.info.features},
         )
+
+    def empty_frames(self, name: str, episode: int, start: int, stop: int) -> np.ndarray:
+        """Return zeros for `read_frames` to decode frames start..stop-1 into.
+
+        Raises DataError if they would take more memory than what is stored of them can fill.
+        """
+        if camera := self.info.cameras.get(name):
+            shape, dtype = (camera.height, camera.width, 3), np.dtype(np.uint8)
+        else:
+            feature = self.info.features[name]
+            shape, dtype = feature.shape, np.dtype(feature.dtype)
+        stream, base, blocks = self._blocks(name, episode, start, stop)
+        stored = stream.stored_bytes(base + blocks.start, base + blocks.stop)
+        needed = (stop - start) * prod(shape) * dtype.itemsize
+        if needed > max(ALWAYS_ALLOWED, MAX_INFLATION * stored):
+            raise DataError(
+                f"{stream.file}: {stored:,} bytes cannot be {stop - start:,} frames of '{name}'; "
+                "restore the file or import again"
+            )
+        return np.zeros((stop - start, *shape), dtype)
 
     def read_frames(self, name: str, episode: int, start: int, stop: int, out: np.ndarray) -> None:
         """Decode frames start..stop-1 of a camera or a feature into `out`; checksums are verified.
@@ -190,7 +205,13 @@ class EpisodeStore:
         first = blocks.start * codec.block_size
         count = min(blocks.stop * codec.block_size, length) - first
         frames = out if name in self.info.cameras else as_bytes(out)
-        codec.decode(data, bounds, count, start - first, frames)
+        try:
+            codec.decode(data, bounds, count, start - first, frames)
+        except Exception as error:  # noqa: BLE001 - each codec fails in its own way
+            raise DataError(
+                f"{stream.file}: frames of episode '{self._ids[episode]}' cannot be decoded "
+                f"({one_line(error)}); import it again"
+            ) from None
 
     def prepare(self, names: Sequence[str], starts: Iterable[tuple[int, int]], count: int) -> None:
         """Begin to fetch many sequences of `count` frames in parallel; do not wait for them.
@@ -233,7 +254,7 @@ class EpisodeStore:
 
     def _read_episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Set ids, tasks and segments; return all episodes' (length, task index, segment index)."""
-        tasks_of_segments = self._read_commits()
+        episodes_of_segments, tasks_of_segments = self._read_commits()
         if isinstance(self.path, RemotePath):
             fetch(self._small_files())
         numbers: dict[tuple[str, str], int] = {}  # {task: its number}
@@ -244,6 +265,9 @@ class EpisodeStore:
             segment_tasks = tasks_of_segments[segment]
             number_of = np.array([numbers.setdefault(task, len(numbers)) for task in segment_tasks])
             lengths = np.diff(ends, prepend=0)
+            frames = records["action"].shape[0]
+            counts = frames, episodes_of_segments[segment], len(segment_tasks)
+            check_episodes(folder, counts, lengths, indices)
             columns.append(np.stack([lengths, number_of[indices], np.full(len(ends), segment)]))
         self.tasks = list(numbers)
         length, task, segment_of = np.concatenate(columns, axis=1, dtype=np.int64)
@@ -262,19 +286,20 @@ class EpisodeStore:
         numbers = {pair: number for number, pair in enumerate(self.tasks)}
         self.task = np.array([numbers[pair] for pair in pairs], np.int64)
 
-    def _read_commits(self) -> list[list[tuple[str, str]]]:
-        """Set ids and segments from the commits; return the tasks of each segment.
+    def _read_commits(self) -> tuple[list[int], list[list[tuple[str, str]]]]:
+        """Set ids and segments; return each segment's number of episodes, and its tasks.
 
         The rest of each commit is not kept in memory, because the statistics of a thousand segments
         would take a hundred megabytes.
         """
-        tasks = []
+        episodes, tasks = [], []
         for number, commit in enumerate(read_commits(self.path)):
             check_commit(self.path, self.info, number, commit)
             self._segments.append((segment_folder(self.path, commit.segment), commit.arrays))
             self._ids += commit.episodes
+            episodes.append(len(commit.episodes))
             tasks.append([(task.name, task.instruction) for task in commit.tasks])
-        return tasks
+        return episodes, tasks
 
     def _small_files(self) -> list[Location]:
         """Return all files of all segments, except the files that hold encoded frames."""

@@ -16,7 +16,7 @@ from core.store.layout import (
     read_commit,
     segment_folder,
 )
-from core.store.location import Location, stream
+from core.store.location import Location, check_inside, stream
 
 # number of bytes to read at once
 PIECE_BYTES = 2**24
@@ -65,6 +65,7 @@ def _check(path: Location, number: int) -> Damage | None:
     for name, record in commit.arrays.items():
         if 0 not in record.shape:  # an empty array has no file
             file = chunk_file(segment, name, len(record.shape))
+            check_inside(file, depth=len(name.split("/")) + len(record.shape) + 3)
             if (reason := _compare(file, record.crc32c)) is not None:
                 reasons.append(reason)
     return Damage(number, commit, tuple(reasons)) if reasons else None

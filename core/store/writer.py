@@ -1,6 +1,5 @@
 """Writes an episode store: episodes are appended in immutable segments and never changed."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from errno import EEXIST, ENOTDIR, ENOTEMPTY
@@ -11,7 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from core.episodes.episode import NAME, SPARSE, Episode, Feature, StoreInfo
+from core.episodes.episode import SPARSE, Episode, Feature, StoreInfo
 from core.episodes.frames import Images
 from core.episodes.text import decode_text
 from core.errors import DataError
@@ -21,6 +20,7 @@ from core.store.edits import edited_info
 from core.store.layout import Commit, publish, read_commits, segment_folder, stream_paths
 from core.store.segment import EncodedEpisode, PendingSegment
 from core.system.files import remove, sync, written_aside
+from core.system.links import refuse_links_out
 
 # a segment is committed when its encoded frames reach this number of bytes
 SEGMENT_BYTES = 64 * 2**20
@@ -40,8 +40,8 @@ class StoreWriter:
     codecs: {camera or feature: codec}; None until the store has an episode.
     codec_costs: {camera: {codec: cost}} if this writer chose the codecs; otherwise empty.
 
-    Raises DataError if the store exists and its info differs from `info`, if a camera's name is
-    invalid, or if `path` is a broken link.
+    Raises DataError if the store exists and its info differs from `info`, if a link in the store
+    leads out of it, or if `path` is a broken link.
     """
 
     def __init__(self, path: Path, info: StoreInfo, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -53,12 +53,6 @@ class StoreWriter:
         self._segment_bytes = segment_bytes
         self._commits = 0  # number of commits that this writer has read or published
         self._pending: PendingSegment | None = None
-        for name in self.info.cameras:
-            if not re.fullmatch(NAME, name):
-                raise DataError(
-                    f"camera '{name}': a camera's name is made of letters, digits, '_', '-' and "
-                    "'.'; rename it"
-                )
         if path.is_symlink() and not path.exists():
             raise DataError(
                 f"{path}: a link to '{path.readlink()}', which does not exist; remove the link or "
@@ -155,6 +149,7 @@ class StoreWriter:
 
     def _join(self) -> None:
         """Read the codecs and commits of an existing store, to append to that store."""
+        refuse_links_out(self.path, descend=())
         _, self.codecs, _ = read_attributes(self.path)
         if disagreements := differences(self.info, edited_info(self.path)):
             raise DataError(

@@ -13,9 +13,25 @@ def from_plain(kind: type[T], plain: Any) -> T:
 
     The data goes through JSON, because pydantic's strict mode for JSON checks every type, but
     accepts a list where a tuple is declared and a string where a path is declared. Raises
-    pydantic's ValidationError, and whatever `json.dumps` raises.
+    ValueError, of which pydantic's ValidationError is a kind, and whatever else `json.dumps`
+    raises.
     """
-    return TypeAdapter(kind).validate_json(json.dumps(plain), strict=True)
+    try:
+        text = json.dumps(plain)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return TypeAdapter(kind).validate_json(text, strict=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that others wrote.
+
+    Raises ValueError for anything but JSON, also if it is nested so deeply that Python gives up.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def one_line(error: Exception) -> str:
