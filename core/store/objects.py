@@ -159,7 +159,7 @@ class CachedReader:
     def __init__(self, objects: Objects, key: str, size: int) -> None:
         self._objects = objects
         self._key = key
-        self._size = size
+        self.size = size
         # {block: future}; a request fetches a run of blocks, so several blocks may share a future
         self._pending: dict[int, Future[dict[int, bytes]]] = {}
         self._lock = Lock()
@@ -172,7 +172,7 @@ class CachedReader:
         }
         cached: dict[int, bytes | None] = {}
         for n, span in spans.items():
-            length = min((n + 1) * BLOCK, self._size) - n * BLOCK
+            length = min((n + 1) * BLOCK, self.size) - n * BLOCK
             cached[n] = self._objects.cache.read(self._cache_key(n), length, span)
         pending = self._request([n for n, data in cached.items() if data is None])
         return b"".join(
@@ -203,7 +203,7 @@ class CachedReader:
     def _fetch(self, run: range) -> dict[int, bytes]:
         """Fetch neighbouring blocks with one request, and write them into the cache."""
         try:
-            stop = min(run.stop * BLOCK, self._size)
+            stop = min(run.stop * BLOCK, self.size)
             data = self._objects.read_range(self._key, run.start * BLOCK, stop)
             blocks = {n: data[(n - run.start) * BLOCK : (n + 1 - run.start) * BLOCK] for n in run}
             for number, block in blocks.items():

@@ -169,6 +169,7 @@ class EpisodeStore:
 
         Raises DataError if they would take more memory than what is stored of them can fill.
         """
+        shape: tuple[int, ...]
         if camera := self.info.cameras.get(name):
             shape, dtype = (camera.height, camera.width, 3), np.dtype(np.uint8)
         else:
