@@ -137,8 +137,7 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
     """Return lines of text about chains, about speed, and about failures of environments."""
     lines = []
     if (length := evaluation.chain_length) is not None:
-        rates = "  ".join(f"{rate:.1%}" for rate in evaluation.chain_rates())
-        lines.append(f"chains: average length {length:.2f}; 1, 2, ... in a row: {rates}")
+        lines += _lines_of_chains(evaluation, length)
     time = evaluation.time
     lines.append(
         f"{time['inference_ms']:.1f} ms per policy step of {evaluation.protocol['lanes']} rows, "
@@ -155,6 +154,17 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
     for chain in evaluation.chains:
         if chain.failure:
             lines.append(f"chain {chain.seed}: {chain.failure}; counted as failed")
+    return lines
+
+
+def _lines_of_chains(evaluation: Evaluation, length: float) -> list[str]:
+    """Return the mean length of chains, and how many chains came how far, with intervals."""
+    bounds = evaluation.chain_interval
+    interval = f", 95 % interval {bounds[0]:.2f} - {bounds[1]:.2f}" if bounds else ""
+    lines = [f"chains: average length {length:.2f}{interval}"]
+    for count, outcome in enumerate(evaluation.chain_outcomes(), 1):
+        successes, rate, interval = _cells(outcome)
+        lines.append(f"  {count} or more in a row: {successes}, {rate}, {interval}")
     return lines
 
 

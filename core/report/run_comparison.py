@@ -7,6 +7,7 @@ from core.report import figures
 from core.report.figures import Chart
 from core.report.page import Fact, flatten, render, write_page
 from core.report.run_conditions import Line, differing_conditions
+from core.report.run_differences import describe_differences
 from core.report.run_files import RunRecord, read_run
 from core.report.run_metrics import JointRow, Series, joint_table
 from core.report.run_scores import score_facts, score_table
@@ -31,20 +32,23 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
         for number, (name, record) in enumerate(zip(names, records, strict=True), 1)
         if record.evaluation
     ]
+    evaluations = [record.evaluation for record in records]
     same, differences = recipe_differences(records)
     values = {
         "names": names,
         "overview": overview(records),
         "success": success_table(columns),
+        "verdicts": describe_differences(names, evaluations),
         "scores": score_table(columns),
         "chains": chain_table(columns),
-        "conditions": differing_conditions([record.evaluation for record in records]),
+        "conditions": differing_conditions(evaluations),
         "evaluated": len(columns),
         "curves": loss_charts(names, records),
         "recipes": sum(record.recipe is not None for record in records),
         "one_recipe": _share_a_recipe(records),
         "same": same,
         "differences": differences,
+        "components": differing_components(records),
         "sizes": part_sizes(records),
     }
     write_page(path, render("compare.html", values))
@@ -126,6 +130,23 @@ def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:
     known = [number for number, recipe in enumerate(recipes) if recipe is not None]
     different = [line for line in lines if len({line.texts[number] for number in known}) > 1]
     return len(lines) - len(different), different
+
+
+def differing_components(records: Sequence[RunRecord]) -> list[Line]:
+    """Return a row for each part whose component, package or version differs between runs.
+
+    Runs that did not record them, as those of earlier versions, do not count as different.
+    """
+    known = [number for number, record in enumerate(records) if record.components]
+    sections = dict.fromkeys(section for record in records for section in record.components)
+    lines = [
+        Line(
+            section.replace("_", " "),
+            [record.components.get(section, MISSING) for record in records],
+        )
+        for section in sections
+    ]
+    return [line for line in lines if len({line.texts[number] for number in known}) > 1]
 
 
 def _share_a_recipe(records: Sequence[RunRecord]) -> bool:

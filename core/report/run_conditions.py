@@ -45,6 +45,8 @@ POLICY: Mapping[str, tuple[str, Write]] = {
     "weights_sha256": ("weights, SHA-256", _checksum),
     "parameters": ("parameters", _count),
     "packages": ("packages of its parts", text),
+    "components": ("component", text),
+    "trained_on": ("demonstrations", text),
 }
 PROTOCOL: Mapping[str, tuple[str, Write]] = {
     "episodes": ("attempts at each task", _count),
@@ -78,7 +80,7 @@ TIME: Mapping[str, tuple[str, Write]] = {
 
 
 # conditions in which two runs differ anyway, and which other sections of a comparison show
-OF_EACH_RUN = ("run", "recipe_sha256", "parameters")
+OF_EACH_RUN = ("run", "recipe_sha256", "parameters", "components")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,12 @@ def differing_conditions(evaluations: Sequence[Evaluation | None]) -> dict[str, 
 
     evaluations: None for a run that was not evaluated, which agrees with all others.
     """
-    groups = [None if e is None else condition_groups(_comparable(e)) for e in evaluations]
+    checkpoints = {
+        (str(e.policy.get("run")), str(e.policy.get("checkpoint"))) for e in evaluations if e
+    }
+    groups = [
+        condition_groups(_comparable(e, len(checkpoints) == 1)) if e else None for e in evaluations
+    ]
     known = [number for number, of_run in enumerate(groups) if of_run is not None]
     tables: dict[str, list[Line]] = {}
     for group in dict.fromkeys(group for of_run in groups for group in of_run or {}):
@@ -120,9 +127,15 @@ def differing_conditions(evaluations: Sequence[Evaluation | None]) -> dict[str, 
     return tables
 
 
-def _comparable(evaluation: Evaluation) -> Evaluation:
-    """Return an evaluation without speed, and without what is another in each run anyway."""
+def _comparable(evaluation: Evaluation, of_one_run: bool) -> Evaluation:
+    """Return an evaluation without speed, and without what is another in each run anyway.
+
+    of_one_run: whether all evaluations say that they are of one checkpoint of one run; other
+        weights are then news.
+    """
     policy = {key: value for key, value in evaluation.policy.items() if key not in OF_EACH_RUN}
+    if not of_one_run:
+        policy.pop("weights_sha256", None)
     return replace(evaluation, policy=policy, time={})
 
 

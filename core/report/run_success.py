@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from core.report.page import Fact
 from core.report.wording import interval, percent
 from core.rollout.results import STANDARD, Evaluation, Rate
-from core.rollout.scores import MeanScore
 
 CONDITION_NAMES = {
     STANDARD: "policy",
@@ -73,14 +72,12 @@ def headline(evaluation: Evaluation) -> list[Fact]:
         detail = f"{attempts}; 95% interval {interval(overall.interval)}"
         name = "mean success" if column.condition == STANDARD else column.name
         facts.append(Fact(name, percent(column.mean), detail))
-    if evaluation.chains:
-        length = MeanScore.of([chain.done for chain in evaluation.chains])
-        longest = len(evaluation.chain_rates())
-        chains = f"tasks in a row of {longest}, {length.attempts} chains"
-        if length.interval:
-            low, high = (min(max(0.0, end), longest) for end in length.interval)
-            chains += f"; 95% interval {low:.2f} to {high:.2f}"
-        facts.append(Fact("average chain length", f"{length.mean:.2f}", chains))
+    if evaluation.chain_length is not None:
+        longest, bounds = len(evaluation.chain_rates()), evaluation.chain_interval
+        chains = f"tasks in a row of {longest}, {len(evaluation.chains)} chains"
+        if bounds:
+            chains += f"; 95% interval {bounds[0]:.2f} to {bounds[1]:.2f}"
+        facts.append(Fact("average chain length", f"{evaluation.chain_length:.2f}", chains))
     return facts
 
 

@@ -242,6 +242,25 @@ class Evaluation:
         """Mean number of tasks done per chain; None if there are no chains."""
         return fmean(chain.done for chain in self.chains) if self.chains else None
 
+    @property
+    def chain_interval(self) -> tuple[float, float] | None:
+        """Lower and upper end of the 95 % interval of the mean chain length.
+
+        It is Student's, within what is possible; None for fewer than two chains. If all n chains
+        are equally long, their spread says nothing of others. Then at most a share q of other
+        chains is longer or shorter, with q the upper end of Wilson's interval for 0 of n.
+        """
+        lengths = [chain.done for chain in self.chains]
+        if len(lengths) < 2:
+            return None
+        longest = max(len(chain.tasks) for chain in self.chains)
+        if len(set(lengths)) == 1:
+            _, share = Rate(0, len(lengths)).interval
+            return lengths[0] * (1 - share), lengths[0] + share * (longest - lengths[0])
+        mean = MeanScore.of(lengths)
+        assert mean.interval is not None  # there are several chains
+        return max(0.0, mean.interval[0]), min(float(longest), mean.interval[1])
+
     def chain_outcomes(self) -> list[Rate]:
         """Return how many chains have at least 1, 2, 3 ... tasks done, as in CALVIN."""
         longest = max((len(chain.tasks) for chain in self.chains), default=0)
@@ -270,7 +289,12 @@ class Evaluation:
             }
             for condition in self.conditions
         }
-        chains = {"average_length": self.chain_length, "rates": self.chain_rates()}
+        chains = {
+            "average_length": self.chain_length,
+            "interval": self.chain_interval,
+            "rates": self.chain_rates(),
+            "rate_intervals": [outcome.interval for outcome in self.chain_outcomes()],
+        }
         derived = {"summary": summary, "chains_summary": chains}
         return {"format": "joinery-evaluation", "version": 1, **derived, **asdict(self)}
 

@@ -1,6 +1,8 @@
 """The page that puts several runs side by side."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from core.errors import DataError
 from core.report.run_comparison import (
+    differing_components,
     overview,
     part_sizes,
     recipe_differences,
@@ -40,6 +43,8 @@ def test_runs_stand_side_by_side(pristine_run, other, tmp_path):
         "Sizes",
     ]
     assert 'class="note"' not in text
+    assert "Is the difference more than chance?" in text
+    assert "frozen_vision and kosmos_lstm made 10 equal attempts" in text
     assert text.count('<th scope="row">push_<wbr>red_<wbr>left</th>') == 1
 
 
@@ -107,6 +112,25 @@ def test_two_evaluations_of_one_run_are_compared(run, tmp_path):
     page = write_comparison([run, often], tmp_path / "c.html").read_text(encoding="utf-8")
     assert "All were evaluated with one recipe." in page
     assert "actions executed of each chunk" in page
+
+
+def test_other_packages_of_parts_have_a_row(pristine_run, run, tmp_path):
+    records = [
+        replace(read_run(pristine_run), components={"policy_head": f"lstm of lab {version}"})
+        for version in (1, 2, 2)
+    ]
+    records[2] = replace(records[2], components={})
+    (line,) = differing_components(records)
+    assert (line.name, line.texts) == ("policy head", ["lstm of lab 1", "lstm of lab 2", "-"])
+    assert differing_components([records[0], records[0], records[2]]) == []
+    packages = {"policy_head": {"name": "lstm", "package": "lab", "version": "1"}}
+    (run / "packages.json").write_text(json.dumps(packages), encoding="utf-8")
+    others = tmp_path / "other"
+    shutil.copytree(run, others)
+    packages["policy_head"]["version"] = "2"
+    (others / "packages.json").write_text(json.dumps(packages), encoding="utf-8")
+    text = write_comparison([run, others], tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "<td>lstm of lab 1</td><td>lstm of lab 2</td>" in text
 
 
 def test_a_note_stands_where_nothing_was_measured(tmp_path):

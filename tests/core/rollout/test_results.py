@@ -68,6 +68,26 @@ def test_chains_are_counted_as_calvin_counts_them() -> None:
     assert EVALUATION.chain_rates() == [0.5, 0.5, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([], None),
+        ([2], None),
+        ([0, 5] * 8, (1.12, 3.88)),  # Student's
+        ([0, 0, 0, 1], (0.0, 1.05)),  # no length is below zero
+        ([0] * 10, (0.0, 1.39)),  # all alike: as far as Wilson's interval for 0 of 10 allows others
+        ([5] * 10, (3.61, 5.0)),
+        ([2] * 10, (1.44, 2.83)),
+    ],
+)
+def test_the_mean_length_of_chains_has_an_interval(
+    lengths: list[int], expected: tuple[float, float] | None
+) -> None:
+    chains = [ChainResult(i, ("a",) * 5, ("",) * 5, length, 9) for i, length in enumerate(lengths)]
+    interval = replace(EVALUATION, chains=chains).chain_interval
+    assert interval == (None if expected is None else pytest.approx(expected, abs=0.005))
+
+
 def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(EVALUATION.to_json()))
