@@ -1,5 +1,6 @@
 """`joinery show STORE.zarr`: what a store holds, what its numbers mean, and what looks wrong."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--html",
-        type=Path,
+        type=_written,
         nargs="?",
         const=DEFAULT_NAME,
         metavar="PAGE.html",
@@ -36,7 +37,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--rerun",
-        type=Path,
+        type=_written,
         nargs="?",
         const=DEFAULT_NAME,
         metavar="OUT.rrd",
@@ -50,6 +51,12 @@ def _parser() -> CommandParser:
         help="the episodes that play; default: one of each task, or several if there are few tasks",
     )
     return parser
+
+
+def _written(text: str) -> Path:
+    if text.rstrip("/").endswith(".zarr"):
+        raise ArgumentTypeError(f"'{text}' is a store; name it first: joinery show STORE --html")
+    return Path(text)
 
 
 @command

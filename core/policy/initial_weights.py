@@ -67,10 +67,12 @@ def load_frozen_weights(policy: Policy, recipe: Recipe, restore: Restore, kept: 
         if not all(map(recipe.start.begins_anew, names)):
             _start(policy, recipe, restore)
     except ConfigError as error:
-        advice = "the run's checkpoints leave these weights out: if their source has moved, say so"
-        raise ConfigError(
-            [*error.mistakes, f"{advice} by --moved OLD=NEW (in Python, moved={{OLD: NEW}})"]
-        ) from None
+        advice = (
+            "the run's checkpoints leave these weights out: if their source has moved, say so by "
+            "--moved OLD=NEW (in Python, moved={OLD: NEW}); or make the run hold them, where their "
+            "source is: joinery run RUN/recipe.toml --resume train.keep_frozen=true"
+        )
+        raise ConfigError([*error.mistakes, advice]) from None
 
 
 def _load_kept(policy: Policy, kept: Path, parts: Collection[str]) -> set[str]:

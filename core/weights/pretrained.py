@@ -19,6 +19,7 @@ from google_crc32c import extend
 from torch import Tensor, nn
 
 from core.errors import ConfigError
+from core.system.console import errors
 
 T = TypeVar("T")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
@@ -216,10 +217,17 @@ def cached_on_hub(name: str) -> Path | None:
 
 
 def _download(name: str) -> Path:
-    """Download a hub repository's weights and configuration unless cached; return the folder."""
+    """Return the folder of a hub repository's weights and configuration; download it if need be.
+
+    What an earlier download left on this machine is not asked for again, so that a policy is
+    loaded without the network.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if (cached := cached_on_hub(name)) is not None and _holds_weights(cached):
+        return cached
+    errors().print(f"pretrained: fetching '{name}' from the Hugging Face hub")
     try:
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
         if not list(folder.glob("*.safetensors")):  # one format is enough
@@ -232,6 +240,18 @@ def _download(name: str) -> Path:
             f"pretrained: '{name}' is no file or folder, "
             f"and the Hugging Face hub does not provide it: {_reason(error)}"
         ) from None
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether a folder holds all files of a model's weights."""
+    for name in WEIGHT_FILES:
+        index = folder / f"{name}.index.json"
+        if (folder / name).exists():
+            return True
+        if index.exists():
+            files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return all((folder / file).exists() for file in files)
+    return False
 
 
 def _open(path: Path) -> Mapping[str, Tensor]:

@@ -2,9 +2,10 @@
 
 import json
 
+import huggingface_hub
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
@@ -32,6 +33,7 @@ class Part(nn.Module):
 
 
 @given(width=st.integers(2, 6), depth=st.integers(1, 12))
+@settings(deadline=None)
 def test_what_is_published_fills_another_part_with_the_same_numbers(width, depth):
     part, other = Part(width, depth), Part(width, depth)
     published = NAMES.publish(part.state_dict())
@@ -131,3 +133,35 @@ def test_a_name_that_is_nowhere_says_why(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ConfigError, match="'no such name' is no file or folder"):
         Pretrained("no such name").path  # noqa: B018
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in for the Hugging Face hub, with one repository; what was asked of it is a list."""
+    cached, requests = tmp_path / "cache", []
+
+    def snapshot_download(name, local_files_only=False, **patterns):
+        if local_files_only and not cached.exists():
+            raise huggingface_hub.errors.LocalEntryNotFoundError(name)
+        if not local_files_only:
+            requests.append(name)
+            cached.mkdir(exist_ok=True)
+            write(cached, "safetensors shards")
+        return str(cached)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return cached, requests
+
+
+def test_what_is_on_this_machine_is_not_asked_for_again(hub, capsys):
+    cached, requests = hub
+    assert Pretrained("someone/model").tensors.keys() == tensors().keys()
+    assert capsys.readouterr().err == (
+        "pretrained: fetching 'someone/model' from the Hugging Face hub\n"
+    )
+    assert Pretrained("someone/model").tensors.keys() == tensors().keys()
+    assert requests == ["someone/model"]
+    assert capsys.readouterr().err == ""
+    (cached / "model-a.safetensors").unlink()
+    assert Pretrained("someone/model").tensors.keys() == tensors().keys()
+    assert requests == ["someone/model"] * 2, "a download that broke off goes on"
