@@ -3,35 +3,41 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from core.report.run_files import PredictedEpisode
 from core.report.run_metrics import Series
+from core.report.series import COLOURS, colour, sign
 from core.report.store_distributions import Dimension
 from core.report.svg import INK, MUTED, SERIES, draw_svg
 
 DASHED = (0, (4, 1.5))
-# Width and height, in inches, of a large chart, of a small chart, and of a small chart with labels.
-WIDE, SMALL, LABELLED = (5.0, 2.6), (2.9, 1.45), (2.9, 1.9)
+# Height in pixels of a chart of curves, of one of many charts, and of a histogram with its labels.
+HIGH, LOW, LABELLED = 208, 130, 168
 # A curve of more than 1.5 times this many points is divided into this many buckets; each bucket is
 # drawn as a mean and a range.
 BUCKETS = 240
-# A curve of at most this many points gets a dot at each point. Without a dot, a curve of a single
-# point would be invisible.
-MAX_DOTS = 12
+# A curve of at most this many points gets a sign at each point. Without one, a curve of a single
+# point would be invisible. A longer curve gets this many signs, if there are other curves.
+MAX_SIGNS = 12
 # At most about this many of the predicted chunks of an episode are drawn.
 MAX_CHUNKS = 14
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend: the name of a curve, its colour (1 to 6; 0: muted), its line style."""
+    """An entry of a legend: the name of a curve, its number, and whether its line is solid.
+
+    number: the number of the series, which has a colour and a sign; 0 for muted curves.
+    """
 
     name: str
-    colour: int
+    number: int
     solid: bool = True
 
 
@@ -50,12 +56,12 @@ def curves(
 ) -> Chart | None:
     """Draw several series over the training steps; None if no series can be drawn.
 
-    The n-th series has the n-th colour, even if an earlier series cannot be drawn. On a page about
-    several runs, a run therefore has the same colour in every chart.
+    The n-th series has the n-th colour and sign, even if an earlier series cannot be drawn. On a
+    page about several runs, a run therefore looks the same in every chart.
     """
     drawable = {
         (number, name): curve
-        for number, (name, curve) in enumerate(series.items())
+        for number, (name, curve) in enumerate(series.items(), 1)
         if curve and _is_drawable(curve, logarithmic)
     }
     if not drawable:
@@ -63,20 +69,17 @@ def curves(
 
     def paint(axes: Axes) -> None:
         for (number, _), curve in drawable.items():
-            dash = "solid" if number < len(SERIES) else DASHED
-            _paint_curve(axes, curve, SERIES[number % len(SERIES)], dash)
+            _paint_curve(axes, curve, number, alone=len(drawable) == 1)
         axes.set_xlabel("step")
         if logarithmic:
             _make_logarithmic(axes)
 
-    legend = [
-        Key(name, number % len(SERIES) + 1, solid=number < len(SERIES)) for number, name in drawable
-    ]
+    legend = [Key(name, number) for number, name in drawable]
     bucket = max(len(curve.steps) for curve in drawable.values()) / BUCKETS
     note = ""
     if bucket > 1.5:
         note = f"Means of about {bucket:.0f} steps; the shade is the range within them."
-    return Chart(title, draw_svg(title, WIDE, paint), legend, note)
+    return Chart(title, draw_svg(title, HIGH, paint), legend, note)
 
 
 def validation_curves(
@@ -96,17 +99,11 @@ def validation_curves(
                 color=MUTED,
                 alpha=0.4,
                 linewidth=0.8,
-                marker=_marker(curve),
+                marker="." if len(curve.steps) == 1 else "",
             )
         if constant:
-            axes.plot(
-                constant.steps,
-                constant.values,
-                color=SERIES[1],
-                linestyle=DASHED,
-                marker=_marker(constant),
-            )
-        axes.plot(error.steps, error.values, color=SERIES[0], marker=_marker(error))
+            _paint_curve(axes, constant, 2, dash=DASHED)
+        _paint_curve(axes, error, 1)
         axes.set_xlabel("step")
         axes.set_ylim(bottom=0)
 
@@ -115,7 +112,7 @@ def validation_curves(
         legend.append(Key("best constant action per task", 2, solid=False))
     if by_task:
         legend.append(Key("policy, task by task", 0))
-    return Chart(title, draw_svg(title, WIDE, paint), legend)
+    return Chart(title, draw_svg(title, HIGH, paint), legend)
 
 
 def action_chunks(episode: PredictedEpisode) -> list[Chart]:
@@ -139,22 +136,22 @@ def action_chunks(episode: PredictedEpisode) -> list[Chart]:
             axes.plot(episode.true[:, index], color=INK, linewidth=1.3)
             axes.plot(times.ravel(), chunks.ravel(), color=SERIES[1], linewidth=1.1)
             axes.plot(
-                starts, chunks[:, 0], color=SERIES[1], linestyle="", marker="o", markersize=2.6
+                starts, chunks[:, 0], color=SERIES[1], linestyle="", marker="o", markersize=3.4
             )
             axes.margins(x=0.02)
 
         label = f"{name}: true action and predicted chunks"
-        return Chart(name, draw_svg(label, SMALL, paint))
+        return Chart(name, draw_svg(label, LOW, paint))
 
     return [chart(index, name) for index, name in enumerate(episode.names)]
 
 
 def histogram(dimension: Dimension) -> Chart:
     """Draw a histogram: how many frames of a store have each value of a dimension."""
-    colour = SERIES[0] if dimension.feature == "action" else SERIES[2]
+    hue = SERIES[0] if dimension.feature == "action" else SERIES[2]
 
     def paint(axes: Axes) -> None:
-        axes.stairs(dimension.counts, dimension.edges, fill=True, color=colour, linewidth=0)
+        axes.stairs(dimension.counts, dimension.edges, fill=True, color=hue, linewidth=0)
         axes.set_xlabel(dimension.unit)
         axes.set_ylabel("frames")
         axes.locator_params(nbins=4)
@@ -169,22 +166,41 @@ def histogram(dimension: Dimension) -> Chart:
     return Chart(title, draw_svg(f"{title}: frames by value", LABELLED, paint), note=note)
 
 
-def _paint_curve(axes: Axes, series: Series, colour: str, dash: object) -> None:
-    """Draw a series as a line; for a long series, draw the mean and the range of each bucket."""
-    if len(series.steps) <= 1.5 * BUCKETS:
-        axes.plot(series.steps, series.values, color=colour, linestyle=dash, marker=_marker(series))
-        return
-    buckets = np.array_split(np.arange(len(series.steps)), BUCKETS)
-    steps = np.array([series.steps[bucket].mean() for bucket in buckets])
-    means = np.array([series.values[bucket].mean() for bucket in buckets])
-    lows = np.array([series.values[bucket].min() for bucket in buckets])
-    highs = np.array([series.values[bucket].max() for bucket in buckets])
-    axes.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(steps, means, color=colour, linestyle=dash)
+def _paint_curve(
+    axes: Axes, series: Series, number: int, dash: object = "solid", *, alone: bool = False
+) -> None:
+    """Draw a series as a line; for a long series, draw the mean and the range of each bucket.
+
+    number: the number of the series, which gives its colour and sign; a long series that is
+        `alone` needs no sign.
+    """
+    steps, values, hue = series.steps, series.values, SERIES[colour(number) - 1]
+    if len(steps) > 1.5 * BUCKETS:
+        buckets = np.array_split(np.arange(len(steps)), BUCKETS)
+        lows, highs = (
+            np.array([least_or_most(values[bucket]) for bucket in buckets])
+            for least_or_most in (np.min, np.max)
+        )
+        steps, values = (
+            np.array([numbers[bucket].mean() for bucket in buckets]) for numbers in (steps, values)
+        )
+        axes.fill_between(steps, lows, highs, color=hue, alpha=0.18, linewidth=0)
+    axes.plot(steps, values, color=hue, linestyle=dash, **_signs(number, len(steps), alone=alone))
 
 
-def _marker(series: Series) -> str:
-    return "." if len(series.steps) <= MAX_DOTS else ""
+def _signs(number: int, count: int, *, alone: bool) -> dict[str, Any]:
+    """Return how matplotlib marks a curve of `count` points with the sign of its series."""
+    if alone and count > MAX_SIGNS:
+        return {}
+    # signs of long curves begin at different places, so that they rarely hide each other
+    every = max(1, count // MAX_SIGNS)
+    first = number * every // COLOURS % every
+    return {
+        "marker": Outline(sign(number), closed=False),
+        "markersize": 5 if count <= MAX_SIGNS else 6,
+        "markeredgewidth": 0,
+        "markevery": (first, every),
+    }
 
 
 def _is_drawable(series: Series, logarithmic: bool) -> bool:

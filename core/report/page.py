@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from core.report.series import colour, points
 from core.report.wording import interval, percent
 from core.system.files import written_aside
 
@@ -39,7 +40,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     """Fill in a template of core/report/templates; all text in `values` is escaped.
 
     The page's Content-Security-Policy forbids all requests. It also forbids all scripts except the
-    page's own script, whose checksum it contains.
+    page's own script, whose checksum it contains: player.js and tables.js, one after the other.
     """
     loader = PackageLoader("core.report")
     environment = Environment(
@@ -52,11 +53,16 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     environment.filters |= {
         "percent": percent,
         "interval": interval,
-        "flatten": flatten,
-        "breakable": lambda name: Markup("_<wbr>").join(str(name).split("_")),
+        "breakable": lambda name: Markup("<wbr>").join(words(name)).replace(" <wbr>", " "),
+        "words": words,
+        "colour": colour,
+        "points": points,
         "highlight_toml": lambda text: Markup(highlight_toml(text)),
     }
-    style, script = (loader.get_source(environment, name)[0] for name in ("page.css", "player.js"))
+    style, player, tables = (
+        loader.get_source(environment, name)[0] for name in ("page.css", "player.js", "tables.js")
+    )
+    script = f"{player}\n{tables}"
     script_hash = b64encode(sha256(script.encode()).digest()).decode()
     page = {
         "style": Markup(style),
@@ -106,6 +112,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             texts[name] = json.dumps(value, default=str)
     return texts
+
+
+def words(name: str) -> list[str]:
+    """Split a name after each of its words: "data.max_steps" -> "data.", "max_", "steps".
+
+    Lines break between the words of a name, but not inside them.
+    """
+    return re.split(r"(?<=[_./ -])(?=.)", str(name))
 
 
 def highlight_toml(text: str) -> str:

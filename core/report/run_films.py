@@ -37,7 +37,7 @@ class RolloutFilm:
     @property
     def layout(self) -> dict[str, object]:
         """Return what the player needs in addition to the image."""
-        return self.strip.layout | {"unit": "look", "gripper": self.gripper}
+        return self.strip.layout | {"unit": "observation", "gripper": self.gripper}
 
 
 @dataclass(frozen=True)

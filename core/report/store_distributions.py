@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.episodes.conventions import gripper_of
 from core.episodes.episode import ActionConvention
 from core.episodes.plausibility import has_outliers
-from core.report.store_numbers import NumberFeature, names_by_feature
+from core.report.store_numbers import NumberFeature, action_unit, names_by_feature
 from core.store.store import EpisodeStore
 
 BINS = 40
@@ -103,16 +104,14 @@ def histogram_ranges(store: EpisodeStore, feature: NumberFeature) -> list[tuple[
 
 
 def action_units(action: ActionConvention) -> list[str]:
-    """Describe the unit of each action dimension.
-
-    A store records the scale of each dimension, but not whether the dimension is a length in metres
-    or an angle in radians. If the actions contain neither a rotation nor joint positions, the unit
-    is metres; otherwise the returned text says "m or rad".
-    """
-    length = "m" if action.rotation == "none" and action.frame != "joint" else "m or rad"
-    units = [length if scale == 1 else f"1.0 is {scale:g} {length}" for scale in action.scale]
-    for gripper in action.grippers:
-        units[gripper.dimension] = f"gripper: {gripper.closed:g} closed, {gripper.open:g} open"
+    """Describe the unit of each action dimension: what its value 1.0 is, or a gripper's ends."""
+    units = []
+    for dimension, scale in enumerate(action.scale):
+        if gripper := gripper_of(action, dimension):
+            units.append(f"gripper: {gripper.closed:g} closed, {gripper.open:g} open")
+        else:
+            unit = action_unit(action, dimension)
+            units.append(unit if scale == 1 else f"1.0 is {scale:g} {unit}".rstrip())
     return units
 
 

@@ -10,6 +10,8 @@ from core.episodes.episode import ActionConvention, StoreInfo
 from core.store.store import EpisodeStore
 
 NumberFeature = Literal["action", "proprio"]
+# Layouts of rotations whose numbers are angles.
+ANGLES = ("euler_xyz", "axis_angle")
 
 
 def names_by_feature(info: StoreInfo) -> Mapping[NumberFeature, tuple[str, ...]]:
@@ -20,7 +22,8 @@ def names_by_feature(info: StoreInfo) -> Mapping[NumberFeature, tuple[str, ...]]
 def action_unit(action: ActionConvention, dimension: int) -> str:
     """Return the unit of an action dimension times its scale: "m", "rad", "m or rad", or none.
 
-    A gripper has none. Of rotations, it may be unclear which of the dimensions they are.
+    A gripper has none, and neither have quaternions and the columns of a rotation matrix. Of
+    rotations, it may be unclear which of the dimensions they are.
     """
     if gripper_of(action, dimension) is not None:
         return ""
@@ -28,10 +31,11 @@ def action_unit(action: ActionConvention, dimension: int) -> str:
         return "rad"
     if action.rotation == "none":
         return "m"
+    angle = "rad" if action.rotation in ANGLES else ""
     columns = rotation_columns(action)
     if not columns:
-        return "m or rad"
-    return "rad" if dimension in columns else "m"
+        return f"m or {angle or 'none'}"
+    return angle if dimension in columns else "m"
 
 
 def read_numbers(store: EpisodeStore, episode: int) -> Mapping[NumberFeature, np.ndarray]:

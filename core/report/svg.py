@@ -14,20 +14,25 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from core.report.series import COLOURS
+
 # Placeholder colours, which occur nowhere else. Matplotlib draws with them; each of them is then
 # replaced by a CSS variable that the style sheet defines for light and for dark pages.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
-SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
+SERIES = tuple(f"#0a0a{number:02x}" for number in range(1, COLOURS + 1))
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
     colour: f"--series-{i}" for i, colour in enumerate(SERIES, 1)
 }
+# Charts are shown at their own size, so that texts have the same size in all of them, in pixels.
+WIDTH, TEXT_SIZE = 352, 12
+PIXELS_PER_INCH = 72  # of matplotlib's SVG
 STYLE: dict[Any, Any] = {
     # keep text as text, not as curves: it takes fewer bytes, can be selected, and gets the page's
     # font
     "svg.fonttype": "none",
     "svg.hashsalt": "joinery",  # a fixed salt, so that the same input gives the same page
     "text.parse_math": False,
-    "font.size": 10,
+    "font.size": TEXT_SIZE,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
     "axes.grid": True,
@@ -36,6 +41,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
+    "xtick.major.pad": 6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "lines.linewidth": 1.6,
@@ -49,16 +55,16 @@ SUPERFLUOUS = (
 )
 
 
-def draw_svg(label: str, size: tuple[float, float], paint: Callable[[Axes], None]) -> str:
-    """Return a chart as an SVG element.
+def draw_svg(label: str, height: int, paint: Callable[[Axes], None]) -> str:
+    """Return a chart as an SVG element of WIDTH pixels, which a narrower page makes smaller.
 
     label: the text that a screen reader reads out instead of the chart.
-    size: width and height in inches. The page scales the chart, so the size only sets its
-        proportions, and how large text and lines are relative to the chart.
+    height: in pixels.
     paint: draws on the axes.
     """
     stream = StringIO()
     with matplotlib.rc_context(STYLE):
+        size = (WIDTH / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.tick_params(which="both", length=0)

@@ -92,9 +92,10 @@ class Player {
   tell(frame) { // what stands beside the picture
     const { steps, unit, perSecond, gripper, values } = this.film;
     this.slider.value = frame;
-    this.slider.setAttribute("aria-valuetext", `${unit} ${steps[frame]} of ${steps.at(-1)}`);
-    const second = unit === "frame" ? ` · ${(steps[frame] / perSecond).toFixed(2)} s` : "";
-    this.root.querySelector(".step").textContent = steps[frame] + second;
+    const place = `${unit} ${steps[frame]} of ${steps.at(-1)}`;
+    const second = unit === "frame" ? `, ${(steps[frame] / perSecond).toFixed(2)} s` : "";
+    this.slider.setAttribute("aria-valuetext", place);
+    this.root.querySelector(".step").textContent = place + second;
     if (this.gripper) this.gripper.style.setProperty("--open", gripper[frame]);
     for (const track of this.tracks) track.style.setProperty("--at", steps[frame] / (steps.at(-1) || 1));
     this.values.forEach((value, i) => (value.textContent = values[i][frame]));

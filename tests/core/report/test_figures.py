@@ -9,6 +9,7 @@ import pytest
 from core.report.figures import BUCKETS, Chart, action_chunks, curves, validation_curves
 from core.report.run_files import PredictedEpisode
 from core.report.run_metrics import Series
+from core.report.svg import TEXT_SIZE, WIDTH
 
 
 def series(*values: float) -> Series:
@@ -33,15 +34,40 @@ def test_a_chart_has_only_the_pages_colours_and_no_fixed_size():
 def test_a_curve_keeps_its_colour_where_another_is_missing():
     chart = curves("Loss", {"a": None, "b": series(1, 2), "c": series(np.nan), "d": series(2, 1)})
     assert chart is not None
-    assert [(key.name, key.colour) for key in chart.legend] == [("b", 2), ("d", 4)]
+    assert [(key.name, key.number) for key in chart.legend] == [("b", 2), ("d", 4)]
     assert colours(chart) == {"--series-2", "--series-4"}
 
 
-def test_the_seventh_curve_is_dashed():
-    chart = curves("Loss", {str(i): series(i, i + 1) for i in range(7)})
+def test_eight_curves_have_eight_colours_and_signs():
+    chart = curves("Loss", {str(i): series(i, i + 1) for i in range(8)})
     assert chart is not None
-    assert [key.solid for key in chart.legend] == [True] * 6 + [False]
-    assert chart.legend[6].colour == 1
+    assert colours(chart) == {f"--series-{number}" for number in range(1, 9)}
+    markers = re.findall(r'<path id="[^"]+" d="([^"]+)"', chart.svg)
+    assert len(set(markers)) == 8
+
+
+def test_a_long_curve_alone_has_no_signs():
+    long = series(*range(1, 100))
+    alone, together = (curves("Loss", dict.fromkeys(names, long)) for names in ("a", "ab"))
+    assert alone is not None
+    assert together is not None
+    assert alone.svg.count("<use") < together.svg.count("<use") - 20
+
+
+def test_texts_of_all_charts_have_one_size_in_pixels():
+    episode = PredictedEpisode("task", "do it", ("x",), np.zeros((3, 1)), np.zeros((3, 2, 1)))
+    error = Series(np.arange(3), np.arange(3.0))
+    for chart in (
+        curves("Loss", {"a": error}),
+        validation_curves(error, None, {}),
+        *action_chunks(episode),
+    ):
+        assert chart is not None
+        width = ET.fromstring(chart.svg.replace("xlink:href", "href")).get("viewBox", "").split()[2]
+        assert float(width) == WIDTH
+        assert set(re.findall(r"font-size: ([^;\"]+)", chart.svg)) | set(
+            re.findall(r"font: ([^ ]+) ", chart.svg)
+        ) == {f"{TEXT_SIZE}px"}
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0), (-1.0,), (np.nan,), (np.inf,)])
@@ -68,7 +94,7 @@ def test_ticks_are_plain_numbers():
 
 def test_validation_names_what_it_draws():
     chart = validation_curves(series(3, 1), series(2, 2), {"a": series(3, 1)})
-    assert [key.colour for key in chart.legend] == [1, 2, 0]
+    assert [key.number for key in chart.legend] == [1, 2, 0]
     assert len(validation_curves(series(3, 1), None, {}).legend) == 1
 
 

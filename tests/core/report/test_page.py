@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from core.report.page import flatten, highlight_toml, output_file, write_page
+from core.report.page import flatten, highlight_toml, output_file, words, write_page
 
 
 @given(st.text())
@@ -48,6 +48,18 @@ def test_nested_values_are_named_by_their_path():
         "f": "0.3",
         "g": "null",
     }
+
+
+def test_a_name_breaks_after_its_words():
+    assert words("data.max_steps") == ["data.", "max_", "steps"]
+    assert words("images blanked") == ["images ", "blanked"]
+    assert words("_") == ["_"]
+    assert words("") == [""]
+
+
+@given(st.text())
+def test_splitting_a_name_changes_no_letter(name):
+    assert "".join(words(name)) == name
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):

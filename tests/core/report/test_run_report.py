@@ -61,6 +61,26 @@ def test_jaws_are_drawn_and_explained_only_where_there_is_a_gripper(run):
     assert not any(word in without for word in ("jaws", 'class="gripper"', 'class="trace"'))
 
 
+def test_failures_come_first_and_no_box_is_empty(run):
+    write_evaluation(run, make_evaluation("kosmos_lstm", tasks=["lift_red", "lift_green"]))
+    (run / "evaluation" / "rollouts" / "lift_red-failure.npz").unlink(missing_ok=True)
+    write_rollout(run, "lift_green", 1, 8, success=False)
+    films = sections(page(run))["Rollouts"]
+    order = re.findall(r'<h4>([^ ]+) |class="verdict (yes|no)"', films)
+    tasks_and_verdicts = [(task or verdict).replace("<wbr>", "") for task, verdict in order]
+    assert tasks_and_verdicts == ["lift_green", "no", "yes", "lift_red", "yes"]
+    assert "was recorded." not in films
+    assert re.search(r"lift_<wbr>green <small>\d+ of 10 succeeded</small>", films)
+
+
+def test_conditions_are_words(run):
+    shown = sections(page(run))["Conditions"]
+    terms = re.findall(r"<dt>(.+?)</dt>", shown)
+    assert len(terms) > 10
+    assert not [term for term in terms if "_" in term]
+    assert not re.search(r"<dd>[\[{]|&#34;|\d\.\d{5}", shown)
+
+
 def test_a_report_asks_for_nothing_else(run):
     text = page(run)
     assert "default-src 'none'" in text

@@ -93,9 +93,27 @@ def test_units_of_actions() -> None:
     action = make_info().action
     gripper = "gripper: -1 closed, 1 open"
     assert action_units(action) == [*["1.0 is 0.02 m"] * 3, gripper]
-    assert action_units(replace(action, rotation="euler_xyz"))[0] == "1.0 is 0.02 m or rad"
     joints = replace(action, frame="joint", scale=(1.0,) * 4, grippers=())
-    assert action_units(joints) == ["m or rad"] * 4
+    assert action_units(joints) == ["rad"] * 4
+
+
+def test_a_dimension_beside_a_rotation_has_its_own_unit() -> None:
+    names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+    gripper = replace(make_info().action.grippers[0], dimension=6)
+    action = replace(
+        make_info().action,
+        names=names,
+        rotation="euler_xyz",
+        scale=(0.02,) * 3 + (0.1,) * 3 + (1.0,),
+        grippers=(gripper,),
+    )
+    position, angle = ["1.0 is 0.02 m"] * 3, ["1.0 is 0.1 rad"] * 3
+    assert action_units(action) == [*position, *angle, "gripper: -1 closed, 1 open"]
+    unclear = replace(action, rotation="quaternion_xyzw", scale=(0.02,) * 7)
+    assert action_units(unclear)[0] == "1.0 is 0.02 m or none"
+    last = (replace(gripper, dimension=7),)
+    quaternion = replace(unclear, names=(*names, "w"), scale=(1.0,) * 8, grippers=last)
+    assert action_units(quaternion)[:7] == ["m"] * 3 + [""] * 4
 
 
 def test_a_store_without_proprioception(tmp_path: Path) -> None:

@@ -11,21 +11,21 @@ def line(colour):
 
 
 def test_colours_become_variables_of_the_page():
-    svg = draw_svg("a chart", (2, 1), line(INK))
+    svg = draw_svg("a chart", 100, line(INK))
     assert "var(--ink)" in svg
     assert not re.findall(r"#[0-9a-f]{6}\b", svg)
 
 
 def test_the_label_is_escaped_and_numbers_are_rounded():
-    svg = draw_svg("a < b", (2, 1), line(INK))
+    svg = draw_svg("a < b", 100, line(INK))
     root = ET.fromstring(svg.replace("xlink:href", "href"))
     assert root.get("aria-label") == "a < b"
     assert not re.findall(r' d="[^"]*\.\d{3}', svg)
 
 
 def test_ids_differ_between_charts_and_agree_between_drawings():
-    first, again = (draw_svg("a", (2, 1), line(SERIES[0])) for _ in range(2))
-    other = draw_svg("a", (2, 1), line(SERIES[1]))
+    first, again = (draw_svg("a", 100, line(SERIES[0])) for _ in range(2))
+    other = draw_svg("a", 100, line(SERIES[1]))
     assert first == again
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (first, other)]
     assert ids[0]
