@@ -3,7 +3,8 @@
 preparation.py: checks before training.
 evaluation.py: the whole evaluation.
 results_log.py: the results on disk while an evaluation runs.
-recorder.py, predictions.py: the recorded attempts and predictions that reports show.
+recorder.py, film_recording.py, film_files.py: the films of attempts that reports show.
+predictions.py: predicted and true actions, which they show, too.
 display.py: the console.
 files.py: writes files whole or not at all.
 """

@@ -128,25 +128,25 @@ def _run_missing_rollouts(
     missing = [planned for planned in plan if planned not in logged_rollouts]
     if not missing:
         return
-    recorder = RolloutRecorder(log.path.parent / "rollouts", plan, results, actor.info)
-    start = partial(
-        start_rollout,
-        tasks=environment.tasks,
-        replan_steps=settings.replan_steps,
-        should_record=recorder.should_record,
-        visual=visual_features(actor.info),
-        names=settings.new_names,
-    )
     num_rows = settings.num_envs
     num_workers = min(num_rows, len(missing))
     queue = Queue(missing, environment.tasks)
     with (
         Display(len(plan), results, console) as display,
+        RolloutRecorder(log.path.parent / "rollouts", plan, results, actor.info) as recorder,
         open_workers(environment_spec(recipe), num_workers, settings.timeout) as workers,
     ):
-        for finished, timing in run_rollouts(
+        start = partial(
+            start_rollout,
+            tasks=environment.tasks,
+            replan_steps=settings.replan_steps,
+            record=recorder.begin,
+            visual=visual_features(actor.info),
+            names=settings.new_names,
+        )
+        for result, timing in run_rollouts(
             actor, workers, num_rows, queue, start, environment.replayable
         ):
-            recorder.save(finished)
-            log.append(LogEntry(finished.result, timing))
-            display.update(finished.result)
+            recorder.save(result)
+            log.append(LogEntry(result, timing))
+            display.update(result)

@@ -13,13 +13,13 @@ from core.system.files import remove_leftovers, written_aside
 
 def write_file(path: Path, content: bytes) -> None:
     """Write or replace a file in one step; raises DataError if it cannot be written."""
-    with _open_aside(path) as file:
+    with open_whole(path) as file:
         file.write(content)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write or replace an .npz file in one step; raises DataError if it cannot be written."""
-    with _open_aside(path) as file:
+    with open_whole(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -36,8 +36,11 @@ def write_errors_as_data_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open_aside(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file; at the end of the `with` block, it is synced and replaces `path`."""
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file; at the end of the `with` block, it is synced and replaces `path`.
+
+    Raises DataError if it cannot be written.
+    """
     with write_errors_as_data_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)

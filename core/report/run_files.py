@@ -66,26 +66,6 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """A recorded attempt.
-
-    images: {camera: (n Y X 3) uint8}.
-    gripper: opening of the gripper at each image (n), from 0 (closed) to 1 (open); None if there is
-        no gripper.
-    """
-
-    task: str
-    instruction: str
-    seed: int
-    success: bool
-    images: Mapping[str, np.ndarray]
-    gripper: np.ndarray | None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.images.values())))
-
-
-@dataclass(frozen=True)
 class PredictedEpisode:
     """A held-out episode, with the action chunk that the policy predicts at each step.
 
@@ -163,37 +143,6 @@ def _components_of(evaluation: Evaluation | None) -> dict[str, str]:
     return {str(key): str(value) for key, value in noted.items()} if isinstance(noted, dict) else {}
 
 
-def rollout_files(folder: Path) -> list[Path]:
-    """Return the files of a run's recorded attempts, sorted by name."""
-    return sorted((evaluation_folder(folder) / "rollouts").glob("*.npz"))
-
-
-def read_rollout(path: Path) -> Rollout:
-    """Read a recorded attempt; raises DataError if the file is damaged."""
-    arrays = _read_arrays(path)
-    gripper = _get_array(path, arrays, "gripper", 1, NUMBER).astype(np.float64)
-    images = {
-        name.removeprefix("camera/"): array
-        for name, array in arrays.items()
-        if name.startswith("camera/")
-    }
-    are_images = all(
-        x.ndim == 4 and x.shape[-1] == 3 and x.size and x.dtype == np.uint8 for x in images.values()
-    )
-    if not (images and are_images and all(len(x) == len(gripper) for x in images.values())):
-        raise DataError(
-            f"{path}: expected camera/NAME (n Y X 3) uint8 and gripper (n); evaluate the run again"
-        )
-    return Rollout(
-        task=str(_get_array(path, arrays, "task", 0, TEXT)),
-        instruction=str(_get_array(path, arrays, "instruction", 0, TEXT)),
-        seed=int(_get_array(path, arrays, "seed", 0, INTEGER)),
-        success=bool(_get_array(path, arrays, "success", 0, BOOLEAN)),
-        images=images,
-        gripper=None if np.isnan(gripper).all() else np.nan_to_num(gripper).clip(0, 1),
-    )
-
-
 def read_predictions(folder: Path) -> list[PredictedEpisode]:
     """Read the predictions.npz of a run or an evaluation; return an empty list if it is missing.
 
@@ -202,20 +151,20 @@ def read_predictions(folder: Path) -> list[PredictedEpisode]:
     path = evaluation_folder(folder) / "predictions.npz"
     if not path.is_file():
         return []
-    arrays = _read_arrays(path)
-    names = tuple(str(name) for name in _get_array(path, arrays, "names", 1, TEXT))
+    arrays = read_arrays(path)
+    names = tuple(str(name) for name in get_array(path, arrays, "names", 1, TEXT))
     prefixes = {name.partition("/")[0] for name in arrays if "/" in name}
     episodes = []
     for number in sorted({int(prefix) for prefix in prefixes if prefix.isdecimal()}):
-        true = _get_array(path, arrays, f"{number}/true", 2, NUMBER)
-        predicted = _get_array(path, arrays, f"{number}/predicted", 3, NUMBER)
+        true = get_array(path, arrays, f"{number}/true", 2, NUMBER)
+        predicted = get_array(path, arrays, f"{number}/predicted", 3, NUMBER)
         if true.shape[1] != len(names) or predicted.shape[::2] != true.shape or not predicted.size:
             raise DataError(
                 f"{path}: episode {number}: expected true (n A) and predicted (n H A) "
                 f"with A = {len(names)}"
             )
-        task = str(_get_array(path, arrays, f"{number}/task", 0, TEXT))
-        instruction = str(_get_array(path, arrays, f"{number}/instruction", 0, TEXT))
+        task = str(get_array(path, arrays, f"{number}/task", 0, TEXT))
+        instruction = str(get_array(path, arrays, f"{number}/instruction", 0, TEXT))
         episodes.append(PredictedEpisode(task, instruction, names, true, predicted))
     return episodes
 
@@ -233,8 +182,11 @@ def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
     return text, values
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an .npz file; pickled arrays are refused, since they could run code."""
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an .npz file; pickled arrays are refused, since they could run code.
+
+    Raises DataError if the file is damaged.
+    """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -247,10 +199,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: damaged ({error}); evaluate the run again") from None
 
 
-def _get_array(
+def get_array(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int, kinds: str
 ) -> np.ndarray:
-    """Return the named array; raises DataError if it is missing, or of a wrong rank or kind."""
+    """Return the named array; raises DataError if it is missing, or of a wrong rank or kind.
+
+    kinds: letters by which numpy denotes kinds of data types.
+    """
     array = arrays.get(name)
     if array is None or array.ndim != dimensions or array.dtype.kind not in kinds:
         actual = "it is missing" if array is None else f"got {array.ndim} of {array.dtype}"

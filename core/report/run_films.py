@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.report.film_strips import MAX_SIDE, FilmStrip, choose_steps, make_strip, shrink
-from core.report.run_files import Rollout, read_rollout, rollout_files
+from core.evaluation.film_files import FRAMES_PER_SECOND
+from core.report.film_strips import MAX_SIDE, FilmStrip, make_strip, shrink
+from core.report.run_rollouts import Rollout, read_rollout, rollout_files
 
 # Maximum number of bytes of all film strips of a run together. The page holds each strip as text
 # (base64), which takes a third more bytes than the JPEG.
 TOTAL_BYTES = 6_500_000
 # Maximum number of bytes of one film strip.
 MAX_BYTES = 300_000
-# Number of frames that are played in a second; each frame is an observation of the policy.
-OBSERVATIONS_PER_SECOND = 20
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ def films_by_task(run: Path, tasks: Sequence[str]) -> list[TaskFilms]:
 
 def make_film(rollout: Rollout, max_bytes: int) -> RolloutFilm:
     """Make a film strip of a recorded attempt, of at most about `max_bytes`."""
-    steps, gripper = choose_steps(len(rollout)), rollout.gripper
-    images = {name: shrink(frames[steps], MAX_SIDE) for name, frames in rollout.images.items()}
-    strip = make_strip(images, steps, OBSERVATIONS_PER_SECOND, max_bytes)
+    images = {name: shrink(frames, MAX_SIDE) for name, frames in rollout.images.items()}
+    strip = make_strip(images, rollout.steps, FRAMES_PER_SECOND, max_bytes)
+    gripper = rollout.gripper
     return RolloutFilm(
         task=rollout.task,
         instruction=rollout.instruction,

@@ -10,7 +10,7 @@ A rollout yields what it needs next and receives the answer:
 
 An error that is raised in a rollout ends this rollout as failed, and no other.
 
-At its end, a rollout returns a `FinishedRollout`. In short, an attempt is:
+At its end, a rollout returns its `Result`. In short, an attempt is:
 
     until the episode is over or there are no steps left:
         chunk = the policy's actions           `Actor.step`, called by `run_rollouts` in runner.py
@@ -19,7 +19,7 @@ At its end, a rollout returns a `FinishedRollout`. In short, an attempt is:
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,6 +39,16 @@ from core.rollout.results import ChainResult, EpisodeResult, Result
 from core.rollout.scores import summarize
 
 
+class Recording(Protocol):
+    """Keeps what an attempt's policy sees and does; it is told in the order of time."""
+
+    def add_observation(self, observation: Observation) -> None:
+        """Add an observation from which the policy predicts a chunk, or the last observation."""
+
+    def add_actions(self, actions: np.ndarray) -> None:
+        """Add the actions (n A) that were applied since the newest observation."""
+
+
 @dataclass
 class Attempt:
     """The state of an attempt at a task; in a chain, every task is a separate attempt.
@@ -49,15 +59,12 @@ class Attempt:
     blank: if None, the policy sees everything; if a collection of names, the policy sees black
         images, and zeros for the features with these names.
     blank_history: whether the policy forgets all earlier observations before each of its steps.
-    recording: whether `frames` and `commands` are collected.
+    recording: is told what the policy sees and does; None if nobody needs it.
     observation: the newest observation, as the policy sees it.
     success: whether the task is done.
     ended: whether the environment ended the episode without success.
     steps: number of control steps so far.
     scores: the scores of the steps so far, of those that have one.
-    frames: every observation from which the policy predicted a chunk, and the last observation.
-    commands: for each frame, the last action (A) that was applied before the frame was observed;
-        for the first frame, the first action of the attempt.
     """
 
     instruction: str
@@ -66,14 +73,12 @@ class Attempt:
     names: NewNames = field(default_factory=NewNames)
     blank: Collection[str] | None = None
     blank_history: bool = False
-    recording: bool = False
+    recording: Recording | None = None
     observation: Observation = field(init=False)
     success: bool = False
     ended: bool = False
     steps: int = 0
     scores: list[float] = field(default_factory=list)
-    frames: list[Observation] = field(default_factory=list)
-    commands: list[np.ndarray] = field(default_factory=list)
 
     def run(
         self, observation: Observation, replan_steps: int
@@ -92,8 +97,7 @@ class Attempt:
             self._count(results)
             if self.recording:
                 # only these actions were applied: the episode may be over before the last one
-                last = actions[len(results) - 1]
-                self.commands += [last] if self.commands else [actions[0], last]
+                self.recording.add_actions(actions[: len(results)])
             self._observe(observation)
 
     def _count(self, results: Sequence[StepResult]) -> None:
@@ -107,32 +111,24 @@ class Attempt:
             observation = _without_sight(observation, self.blank)
         self.observation = observation
         if self.recording:
-            self.frames.append(observation)
+            self.recording.add_observation(observation)
 
 
-@dataclass(frozen=True)
-class FinishedRollout:
-    """The result of a rollout; if an attempt was recorded, also the attempt with its frames."""
-
-    result: Result
-    recorded_attempt: Attempt | None = None
-
-
-Rollout = Generator[EnvironmentCall | Attempt, Any, FinishedRollout]
+Rollout = Generator[EnvironmentCall | Attempt, Any, Result]
 
 
 def start_rollout(
     planned: PlannedRollout,
     tasks: Mapping[str, Task],
     replan_steps: int,
-    should_record: Callable[[PlannedAttempt], bool],
+    record: Callable[[PlannedAttempt], Recording | None],
     visual: Collection[str],
     names: NewNames,
 ) -> Rollout:
     """Return the Python generator that carries out a planned attempt or chain.
 
     replan_steps: number of actions of each chunk that are executed before the next chunk.
-    should_record: whether an attempt's frames and commands are collected.
+    record: begins the recording of an attempt; returns None for one that is not recorded.
     visual: features that are made blank together with the images; see `visual_features`.
     names: the policy's names of the environment's cameras and features.
     """
@@ -145,7 +141,7 @@ def start_rollout(
         names,
         blank=visual if planned.condition == BLANK else None,
         blank_history=planned.condition == BLANK_HISTORY,
-        recording=should_record(planned),
+        recording=record(planned),
     )
     return _roll_out_attempt(planned, attempt, replan_steps)
 
@@ -158,7 +154,7 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
     except JoineryError as error:
         failure = " ".join(str(error).split())
     scores = summarize(attempt.scores)
-    result = EpisodeResult(
+    return EpisodeResult(
         condition=planned.condition,
         task=planned.task,
         seed=planned.seed,
@@ -171,7 +167,6 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
         score_mean=scores.get("mean"),
         score_sum=scores.get("sum"),
     )
-    return FinishedRollout(result, attempt if attempt.recording else None)
 
 
 def _roll_out_chain(
@@ -196,7 +191,7 @@ def _roll_out_chain(
                 break
     except JoineryError as error:
         failure = " ".join(str(error).split())
-    result = ChainResult(
+    return ChainResult(
         seed=planned.seed,
         tasks=tuple(chain),
         instructions=tuple(attempt.instruction for attempt in attempts),
@@ -204,7 +199,6 @@ def _roll_out_chain(
         steps=sum(attempt.steps for attempt in attempts),
         failure=failure,
     )
-    return FinishedRollout(result)
 
 
 def visual_features(info: StoreInfo) -> list[str]:

@@ -19,10 +19,10 @@ from core.environments.recovery import EnvironmentCall, RecoveringEnvironment
 from core.environments.workers import EnvironmentFailed, Worker
 from core.episodes.episode import StoreInfo
 from core.errors import DataError, PolicyError
-from core.rollout.attempt import Attempt, FinishedRollout, Rollout
+from core.rollout.attempt import Attempt, Rollout
 from core.rollout.plan import PlannedRollout
 from core.rollout.queue import Queue
-from core.rollout.results import Timing
+from core.rollout.results import Result, Timing
 
 if TYPE_CHECKING:
     from core.rollout.actor import Actor
@@ -35,8 +35,8 @@ def run_rollouts(
     queue: Queue,
     start: Callable[[PlannedRollout], Rollout],
     replayable: bool = True,
-) -> Iterator[tuple[FinishedRollout, Timing]]:
-    """Run all rollouts of the queue; yield each rollout, with its timing, when it ends.
+) -> Iterator[tuple[Result, Timing]]:
+    """Run all rollouts of the queue; yield each result, with its timing, when its rollout ends.
 
     workers: the processes of the environments, one for each row in use; at most `num_rows`.
     num_rows: number of rows of the policy's batch.
@@ -54,9 +54,9 @@ def run_rollouts(
     while True:
         while waiting := [row for row in rows if row.waits_for_environment]:
             for row in waiting:
-                if (finished := row.receive()) is not None:
+                if (result := row.receive()) is not None:
                     row.begin_next(queue, start)
-                    yield finished, stopwatch.lap()
+                    yield result, stopwatch.lap()
         attempts = {i: row.attempt for i, row in enumerate(rows) if row.attempt is not None}
         if not attempts:
             return
@@ -68,9 +68,9 @@ def run_rollouts(
         with stopwatch.policy_step(busy_rows=len(attempts)):
             chunks, faults, state = actor.step_rows(observations, instructions, state)
         for i in attempts:
-            if (finished := rows[i].act(chunks[i], faults.get(i))) is not None:
+            if (result := rows[i].act(chunks[i], faults.get(i))) is not None:
                 rows[i].begin_next(queue, start)
-                yield finished, stopwatch.lap()
+                yield result, stopwatch.lap()
 
 
 class Row:
@@ -99,8 +99,8 @@ class Row:
         self._environment = RecoveringEnvironment(self._worker, self._replayable)
         self._advance(partial(next, self._rollout))  # a rollout begins with an EnvironmentCall
 
-    def act(self, chunk: np.ndarray, fault: str | None) -> FinishedRollout | None:
-        """Continue the rollout with the policy's action chunk (H A); return it if it has ended.
+    def act(self, chunk: np.ndarray, fault: str | None) -> Result | None:
+        """Continue the rollout with the policy's action chunk (H A); return its result at its end.
 
         fault: why the chunk must not be executed, which ends the rollout; None if it may be.
         """
@@ -108,22 +108,22 @@ class Row:
             return self._advance(partial(self._rollout.throw, PolicyError(fault)))
         return self._advance(partial(self._rollout.send, chunk))
 
-    def receive(self) -> FinishedRollout | None:
-        """Wait for the environment and continue the rollout; return the rollout if it has ended."""
+    def receive(self) -> Result | None:
+        """Wait for the environment and continue the rollout; return its result if it has ended."""
         try:
             result = self._environment.result()
         except (EnvironmentFailed, DataError) as failure:
             return self._advance(partial(self._rollout.throw, failure))
         return self._advance(partial(self._rollout.send, result))
 
-    def _advance(self, resume: Callable[[], EnvironmentCall | Attempt]) -> FinishedRollout | None:
+    def _advance(self, resume: Callable[[], EnvironmentCall | Attempt]) -> Result | None:
         """Resume the rollout until it needs the environment or the policy, or until it ends."""
         self.attempt, self.waits_for_environment = None, False
         try:
             request = resume()
         except StopIteration as end:
-            finished: FinishedRollout = end.value
-            return finished
+            result: Result = end.value
+            return result
         if isinstance(request, Attempt):
             self.attempt = request
         else:

@@ -22,6 +22,7 @@ from core.errors import ConfigError, DataError
 from core.evaluation import evaluation as evaluation_module
 from core.evaluation.display import show
 from core.evaluation.evaluation import evaluate
+from core.evaluation.film_files import read_film
 from core.rollout.actor import load_actor
 from core.rollout.results import read_evaluation
 from core.rollout.runner import run_rollouts
@@ -140,8 +141,7 @@ def rollouts(folder: Path) -> dict[str, int]:
     """Return {file name: seed of its attempt}."""
     seeds = {}
     for path in (folder / "rollouts").iterdir():
-        with np.load(path, allow_pickle=False) as arrays:
-            seeds[path.name] = arrays["seed"].item()
+        seeds[path.name] = read_film(path, range).facts.seed
     return seeds
 
 
@@ -186,7 +186,7 @@ def test_neither_results_nor_rollouts_depend_on_the_number_of_rows(
         (e.task, e.success): e.seed for e in reversed(four.episodes) if e.condition == "standard"
     }
     names = {
-        f"{task}-{'success' if success else 'failure'}.npz": seed
+        f"{task}-{'success' if success else 'failure'}.mp4": seed
         for (task, success), seed in first.items()
     }
     assert rollouts(trained / "four") == names

@@ -39,6 +39,7 @@ from core.rollout.runner import run_rollouts
 from core.store.store import EpisodeStore
 from core.testing import Check, Setup, checks_for
 from core.weights.checkpoint import checkpoints
+from tests.core.rollout.factories import Notes
 from tests.core.testing.failing import failures
 from tests.toy_policy import RECIPE
 
@@ -278,27 +279,26 @@ def test_blank_images_mean_no_depth_either(world: ModuleType, condition: str) ->
     """A row without an attempt sees zeros in every feature."""
     actor, press = DepthActor(world), world.Press(world.PressConfig())
     plan = [PlannedAttempt(condition, "press", FIRST_SEED + i, "press the block") for i in range(2)]
+    recordings: dict[PlannedAttempt, Notes] = {}
     start = partial(
         start_rollout,
         tasks=press.tasks,
         replan_steps=1,
-        should_record=lambda planned: True,
+        record=lambda planned: recordings.setdefault(planned, Notes()),
         visual=visual_features(actor.info),
         names=NewNames(),
     )
     queue = Queue(plan, press.tasks)
     with open_workers(spec_of(world), 2, 60.0) as workers:
         pairs = list(run_rollouts(actor, workers, 3, queue, start))  # type: ignore[arg-type]
-    finished = [rollout for rollout, _ in pairs]
-    assert [rollout.result.success for rollout in finished] == [condition == STANDARD] * 2
+    assert [result.success for result, _ in pairs] == [condition == STANDARD] * 2
     empty_row = actor.observations[2]
     features = {name: (array.dtype.name, array.any()) for name, array in empty_row.features.items()}
     assert features == {"depth": ("uint16", False), "force": ("float32", False)}
-    for rollout in finished:
-        attempt = rollout.recorded_attempt
-        assert attempt is not None
-        assert attempt.frames[0].features["depth"].any() == (condition == STANDARD)
-        assert attempt.frames[-1].features["force"].any() == (condition == STANDARD)
+    for recording in recordings.values():
+        first, *_, last = recording.observations
+        assert first.features["depth"].any() == (condition == STANDARD)
+        assert last.features["force"].any() == (condition == STANDARD)
 
 
 def test_features_that_show_no_scene_stay_in_a_blank_observation(world: ModuleType) -> None:

@@ -2,7 +2,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from core.errors import DataError
@@ -87,7 +86,8 @@ def test_links_that_lead_out_of_the_folder_are_not_written_to(tmp_path):
 def test_a_torn_first_line_is_a_new_evaluation_without_leftovers(tmp_path):
     (tmp_path / "rollouts").mkdir()
     (tmp_path / "episodes.jsonl").write_text('{"policy": {"wei')
-    np.savez(tmp_path / "rollouts" / "lift-success.npz", seed=1)
+    for name in ("lift-success.mp4", "lift-failure.npz"):
+        (tmp_path / "rollouts" / name).write_bytes(b"of an earlier evaluation")
     assert ResultsLog(tmp_path, IDENTITY).entries == []
     assert list((tmp_path / "rollouts").iterdir()) == []
     assert json.loads((tmp_path / "episodes.jsonl").read_text()) == IDENTITY

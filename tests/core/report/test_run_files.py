@@ -1,6 +1,5 @@
 """The files of a run's folder: what is read from them, and how damage is named."""
 
-import re
 import shutil
 from dataclasses import replace
 
@@ -8,7 +7,8 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
-from core.report.run_files import read_predictions, read_rollout, read_run, rollout_files
+from core.report.run_files import read_predictions, read_run
+from core.report.run_rollouts import rollout_files
 from tests.core.report.factories import write_evaluation
 
 
@@ -18,26 +18,10 @@ def test_a_whole_run_is_read(run):
     assert record.settings["train"]["seed"] == 7
     assert record.metrics is not None
     assert record.evaluation is not None
-    rollout = read_rollout(rollout_files(run)[0])
-    assert {images.shape for images in rollout.images.values()} == {
-        (len(rollout.gripper), 64, 64, 3),
-        (len(rollout.gripper), 48, 48, 3),
-    }
     predictions = read_predictions(run)
     assert [episode.task for episode in predictions] == ["lift_red", "lift_green"]
     assert predictions[0].true.shape == (24, 7)
     assert predictions[0].predicted.shape == (24, 5, 7)
-
-
-def test_an_attempt_without_a_gripper_has_no_opening(run):
-    path = run / "evaluation" / "rollouts" / "lift_red-success.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    arrays["gripper"] = np.full_like(arrays["gripper"], np.nan)
-    np.savez(path, **arrays)
-    rollout = read_rollout(path)
-    assert rollout.gripper is None
-    assert len(rollout) == len(arrays["gripper"])
 
 
 @pytest.mark.parametrize("place", ["elsewhere", "run/again", "run/evaluation"])
@@ -77,39 +61,6 @@ def test_missing_files_are_none(run):
     record = read_run(run)
     assert (record.recipe, record.settings, record.evaluation) == (None, {}, None)
     assert read_predictions(run) == []
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_truncated_rollout_is_named(run, share):
-    path = run / "evaluation" / "rollouts" / "lift_red-success.npz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(DataError, match=re.escape(str(path))):
-        read_rollout(path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"gripper": None}, "'gripper': expected an array of 1 dimensions, it is missing"),
-        ({"gripper": np.ones((12, 2))}, "'gripper': expected an array of 1 dimensions, got 2"),
-        ({"gripper": np.ones(3)}, "expected camera/NAME"),
-        ({"camera/static": np.zeros((12, 64, 64, 3))}, "expected camera/NAME"),
-        ({"camera/static": np.zeros((12, 0, 64, 3), np.uint8)}, "expected camera/NAME"),
-        ({"task": np.array({"a": 1}, dtype=object)}, "damaged"),
-        ({"task": np.array("\ud800")}, "damaged"),
-        ({"seed": np.array("x")}, "'seed': expected"),
-        ({"success": np.array("False")}, "'success': expected"),
-        ({"gripper": np.zeros(12, complex)}, "'gripper': expected"),
-    ],
-)
-def test_a_rollout_of_another_shape_is_refused(run, change, message):
-    path = run / "evaluation" / "rollouts" / "lift_red-success.npz"
-    with np.load(path) as file:
-        arrays = dict(file) | change
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(DataError, match=re.escape(message)):
-        read_rollout(path)
 
 
 @pytest.mark.parametrize(

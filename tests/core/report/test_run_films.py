@@ -8,19 +8,21 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from simplejpeg import decode_jpeg
 
-from core.report.film_strips import BLOCK, MAX_FRAMES, MAX_SIDE
-from core.report.run_files import Rollout
+from core.report.film_strips import BLOCK, MAX_FRAMES, MAX_SIDE, choose_steps
 from core.report.run_films import RolloutFilm, films_by_task, make_film
+from core.report.run_rollouts import Rollout
 
 
 def rollout(length: int, sizes: dict[str, tuple[int, int]], noise: bool = False) -> Rollout:
-    random = np.random.default_rng(length)
+    random, steps = np.random.default_rng(length), choose_steps(length)
     images = {
-        name: random.integers(0, 256, (length, *size, 3) if noise else (length, 1, 1, 3), np.uint8)
+        name: random.integers(0, 256, (length, *size, 3) if noise else (length, 1, 1, 3), np.uint8)[
+            steps
+        ]
         * np.ones((1, *size, 1), np.uint8)
         for name, size in sizes.items()
     }
-    return Rollout("task", "do it", 5, True, images, np.linspace(0, 1, length))
+    return Rollout("task", "do it", 5, True, steps, images, np.linspace(0, 1, length))
 
 
 def frame_image(film: RolloutFilm, index: int, camera: int) -> np.ndarray:

@@ -1,14 +1,16 @@
 """Plans of the toy environment, and a function that runs one and returns all there is to check."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from core.environments.environment import EVALUATION_SEEDS
+import numpy as np
+
+from core.environments.environment import EVALUATION_SEEDS, Observation
 from core.environments.workers import EnvironmentSpec, open_workers
 from core.episodes.renaming import NewNames
-from core.rollout.attempt import Attempt, FinishedRollout, start_rollout
+from core.rollout.attempt import start_rollout
 from core.rollout.plan import (
     BLANK,
     PlannedAttempt,
@@ -43,20 +45,32 @@ MIXED = [*attempts(4), *attempts(1, BLANK), *CHAINS]
 
 
 @dataclass
+class Notes:
+    """A recording that keeps all it is told."""
+
+    observations: list[Observation] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+
+    def add_observation(self, observation: Observation) -> None:
+        self.observations.append(observation)
+
+    def add_actions(self, actions: np.ndarray) -> None:
+        self.actions.append(actions)
+
+
+@dataclass
 class Outcome:
-    """The results in the order of the plan, and all rollouts in the order in which they ended."""
+    """The results in the order of the plan, and in the order in which their rollouts ended."""
 
     results: list[Result]
-    finished: list[FinishedRollout]
+    finished: list[Result]
     timings: list[Timing]
+    notes: dict[PlannedAttempt, Notes]
 
     @property
-    def recorded_attempts(self) -> list[Attempt | None]:
-        """The recorded attempts in the order of the plan; None for those without a recording."""
-        recorded = {
-            planned_rollout(rollout.result): rollout.recorded_attempt for rollout in self.finished
-        }
-        return [recorded[planned_rollout(result)] for result in self.results]
+    def recordings(self) -> list[Notes | None]:
+        """The recordings in the order of the plan; None for attempts without a recording."""
+        return [self.notes.get(planned_rollout(result)) for result in self.results]
 
     def busy(self, num_rows: int) -> float:
         """Return the share of the policy's rows in which a rollout went on."""
@@ -80,20 +94,26 @@ def run_plan(
     spec = EnvironmentSpec(
         "toy", ToyEnvironment, ToyConfig(cameras, faults, scored=scored, ends_after=ends_after)
     )
+    notes: dict[PlannedAttempt, Notes] = {}
+
+    def record(planned: PlannedAttempt) -> Notes | None:
+        return notes.setdefault(planned, Notes()) if should_record(planned) else None
+
     start = partial(
         start_rollout,
         tasks=toy_tasks(),
         replan_steps=replan_steps,
-        should_record=should_record,
+        record=record,
         visual=(),
         names=names or NewNames(),
     )
     with open_workers(spec, min(num_rows, len(plan)), timeout) as workers:
         pairs = list(run_rollouts(actor, workers, num_rows, Queue(plan, toy_tasks()), start))
-    results = {planned_rollout(finished.result): finished.result for finished, _ in pairs}
+    results = {planned_rollout(result): result for result, _ in pairs}
     assert len(results) == len(pairs) == len(plan)
     return Outcome(
         [results[planned] for planned in plan],
-        [finished for finished, _ in pairs],
+        [result for result, _ in pairs],
         [timing for _, timing in pairs],
+        notes,
     )

@@ -10,7 +10,15 @@ from core.episodes.renaming import NewNames
 from core.rollout.attempt import Attempt, start_rollout
 from core.rollout.plan import BLANK, SWAPPED, PlannedAttempt, PlannedChain
 from core.rollout.results import STANDARD
-from tests.core.rollout.factories import ATTEMPTS, CHAINS, FIRST_SEED, NUM_ROWS, attempts, run_plan
+from tests.core.rollout.factories import (
+    ATTEMPTS,
+    CHAINS,
+    FIRST_SEED,
+    NUM_ROWS,
+    Notes,
+    attempts,
+    run_plan,
+)
 from tests.toy_environment import (
     CHAIN_LENGTH,
     MAX_STEPS,
@@ -26,7 +34,7 @@ from tests.toy_policy import ScriptedActor
 
 
 def start_first_attempt():
-    return start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: False, (), NewNames())
+    return start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: None, (), NewNames())
 
 
 def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
@@ -41,16 +49,17 @@ def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
     assert call.arguments[0].shape == (2, 3)  # replan_steps of the chunk's three actions
     with pytest.raises(StopIteration) as end:
         rollout.send(([StepResult(success=True)], environment.observe()))
-    result = end.value.value.result
+    result = end.value.value
     assert (result.success, result.steps, result.failure) == (True, 1, None)
 
 
-def test_a_recording_has_the_command_that_was_applied_last():
-    rollout = start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: True, (), NewNames())
+def test_a_recording_is_told_which_actions_were_applied():
+    notes = Notes()
+    rollout = start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: notes, (), NewNames())
     environment = ToyEnvironment(ToyConfig())
     environment.reset("reach_red", FIRST_SEED)
     next(rollout)
-    attempt = rollout.send((None, environment.observe()))
+    rollout.send((None, environment.observe()))
     chunks = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
     rollout.send(chunks[0])
     rollout.send(([StepResult(), StepResult()], environment.observe()))
@@ -58,7 +67,8 @@ def test_a_recording_has_the_command_that_was_applied_last():
     with pytest.raises(StopIteration):
         # done after one of two actions
         rollout.send(([StepResult(success=True)], environment.observe()))
-    np.testing.assert_array_equal(attempt.commands, [chunks[0][0], chunks[0][1], chunks[1][0]])
+    np.testing.assert_array_equal(np.concatenate(notes.actions), [*chunks[0][:2], chunks[1][0]])
+    assert [len(actions) for actions in notes.actions] == [2, 1]
 
 
 def test_a_failed_environment_ends_the_rollout_with_the_reason():
@@ -66,7 +76,7 @@ def test_a_failed_environment_ends_the_rollout_with_the_reason():
     next(rollout)
     with pytest.raises(StopIteration) as end:
         rollout.throw(EnvironmentFailed("died (SIGKILL)"))
-    result = end.value.value.result
+    result = end.value.value
     assert (result.success, result.steps, result.failure) == (False, 0, "died (SIGKILL)")
 
 
@@ -133,7 +143,7 @@ def test_the_policy_sees_cameras_under_its_own_names(scripted_actor):
     scripted_actor.camera = "top"
     scripted_actor.info = names.rename(scripted_actor.info)
     renamed = run_plan(scripted_actor, plan, names=names, should_record=lambda _: True)
-    assert set(renamed.recorded_attempts[0].observation.images) == {"top"}
+    assert set(renamed.recordings[0].observations[0].images) == {"top"}
     assert renamed.results == run_plan(ScriptedActor(), plan).results
     assert renamed.results[1].done > 0
 
@@ -142,9 +152,9 @@ def test_blank_images_are_black_and_nothing_else_changes(scripted_actor):
     plan = [*attempts(1, BLANK), *ATTEMPTS[2:]]
     outcome = run_plan(scripted_actor, plan, should_record=lambda _: True)
     assert [result.success for result in outcome.results] == [False, False, True, True]
-    recorded = outcome.recorded_attempts
-    assert all(not attempt.observation.images["front"].any() for attempt in recorded[:2])
-    assert all(attempt.observation.proprio.any() for attempt in recorded)
+    observations = [recording.observations[-1] for recording in outcome.recordings]
+    assert all(not observation.images["front"].any() for observation in observations[:2])
+    assert all(observation.proprio.any() for observation in observations)
 
 
 def test_swapped_words_are_judged_on_the_original_task(scripted_actor):
@@ -161,12 +171,12 @@ def test_swapped_words_are_judged_on_the_original_task(scripted_actor):
 
 def test_a_recording_holds_all_that_the_policy_saw_and_the_last_frame(scripted_actor):
     outcome = run_plan(scripted_actor, should_record=lambda planned: planned.task == "reach_red")
-    for result, attempt in zip(outcome.results, outcome.recorded_attempts, strict=True):
+    for result, recording in zip(outcome.results, outcome.recordings, strict=True):
         if result.task == "reach_red":
-            assert len(attempt.frames) == len(attempt.commands) == result.steps + 1
+            assert len(recording.observations) == len(recording.actions) + 1 == result.steps + 1
         else:
-            assert attempt is None
-    frames = np.stack([frame.images["front"] for frame in outcome.recorded_attempts[0].frames])
+            assert recording is None
+    frames = np.stack([frame.images["front"] for frame in outcome.recordings[0].observations])
     assert (frames[1:] != frames[:-1]).any(axis=(1, 2, 3)).all()  # every frame is another moment
 
 

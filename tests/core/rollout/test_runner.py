@@ -38,7 +38,7 @@ def test_nearly_all_rows_are_busy(scripted_actor):
 
 def test_every_rollout_of_the_plan_is_run_once(scripted_actor):
     outcome = run_plan(scripted_actor, MIXED)
-    run = Counter(planned_rollout(finished.result) for finished in outcome.finished)
+    run = Counter(planned_rollout(result) for result in outcome.finished)
     assert run == Counter(MIXED)
 
 
@@ -91,9 +91,7 @@ def test_the_assignment_of_rollouts_to_rows_is_repeatable(scripted_actor):
     outcome, second_actor = run_plan(scripted_actor, MIXED), ScriptedActor()
     repeated = run_plan(second_actor, MIXED)
     assert scripted_actor.resets == second_actor.resets
-    assert [finished.result for finished in outcome.finished] == [
-        finished.result for finished in repeated.finished
-    ]
+    assert outcome.finished == repeated.finished
 
 
 def test_the_batch_size_is_constant_with_fewer_attempts_than_rows(scripted_actor):
