@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     console = output()
     console.print(_table(summary))
+    for line in summary.warnings:
+        errors().print(f"warning: {line}")
     for attempt in summary.broken:
         errors().print(f"{attempt}; counted as failed")
     console.print(f"{arguments.out}: {summary}")

@@ -15,6 +15,7 @@ from core.environments.workers import (
     Description,
     EnvironmentFailed,
     EnvironmentSpec,
+    Worker,
     describe,
     open_workers,
 )
@@ -37,7 +38,7 @@ class TaskSummary:
     """The episodes of one task in a store.
 
     kept: number of the expert's successes.
-    failed: number of attempts in which the expert failed, or the environment failed twice.
+    failed: number of attempts in which the expert or the environment failed.
     frames: number of frames in all episodes.
     """
 
@@ -53,14 +54,15 @@ class Summary:
     added: number of episodes that this collection recorded.
     tasks: {task: summary} of the tasks that were asked for.
     bytes: size of all files together.
-    broken: attempts in which the environment failed twice, "<task>/<seed>: reason"; they count as
-        failed.
+    broken: attempts in which the environment failed, "<task>/<seed>: reason"; they count as failed.
+    warnings: lines about the environment: that it ignores its seeds, for example.
     """
 
     added: int
     tasks: Mapping[str, TaskSummary]
     bytes: int
     broken: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kept = sum(task.kept for task in self.tasks.values())
@@ -117,14 +119,17 @@ def collect(
     _check_origin(out, origin)
     schedule = DemonstrationSchedule(names, episodes, writer.committed, noise)
     episodes_before = len(writer.committed)
+    warnings: list[str] = []
     if schedule.missing:
         max_steps = max(description.tasks[name].max_steps for name in names)
         timeout = BUILD_SECONDS + STEP_SECONDS * max_steps
         count = min(workers or core_count(), schedule.missing)
         with open_workers(spec, count, timeout) as open_processes:
+            warnings = _warnings(open_processes[0], names[0], description)
             outcomes = run_attempts(open_processes, schedule, noise, description.replayable)
             record(writer, schedule, outcomes, progress)
-    return _summary(out, schedule, len(writer.committed) - episodes_before)
+    summary = _summary(out, schedule, len(writer.committed) - episodes_before)
+    return replace(summary, warnings=tuple(warnings))
 
 
 def _describe_environment(spec: EnvironmentSpec) -> Description:
@@ -135,6 +140,17 @@ def _describe_environment(spec: EnvironmentSpec) -> Description:
         except EnvironmentFailed as failure:
             raise DataError(f"{spec} cannot be built: it {failure}") from None
     return description
+
+
+def _warnings(worker: Worker, task: str, description: Description) -> list[str]:
+    """Begin the first attempt twice; return a line if its scene is not the same."""
+    from core.environments.recovery import EnvironmentCall, reset
+    from core.environments.repeatability import scene_differences, warning
+
+    call = EnvironmentCall(reset, (task, 0))
+    differences = scene_differences(worker, call, description.replayable)
+    line = warning(str(worker.spec), call, differences)
+    return [] if line is None else [line]
 
 
 def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> str:

@@ -4,34 +4,35 @@ Everything later relies on them: plans, messages, names of episodes, shapes of o
 """
 
 from collections.abc import Iterator, Mapping
-from numbers import Integral
 from typing import Any
 
-from core.environments.environment import Environment, Task
+import numpy as np
+
+from core.environments.environment import Task
 from core.episodes.episode import ActionConvention, Camera, Feature, StoreInfo
 
 
-def attribute_mistakes(environment: Environment) -> Iterator[str]:
+def attribute_mistakes(environment: Any) -> Iterator[str]:
     """Yield a line for each attribute that is not what `Environment` says."""
-    info: Any = environment.info
+    info, tasks, versions = environment.info, environment.tasks, environment.versions
     if isinstance(info, StoreInfo):
         yield from _info_mistakes(info)
     else:
         yield f"self.info is {_brief(info)}; give a StoreInfo"
-    tasks: Any = environment.tasks
     if not isinstance(tasks, Mapping) or not tasks:
         yield f"self.tasks is {_brief(tasks)}; give {{name: Task}}, with at least one task"
     else:
         for name, task in tasks.items():
             yield from _task_mistakes(name, task)
-    versions: Any = environment.versions
+        if not any(getattr(task, "by_default", True) for task in tasks.values()):
+            yield "self.tasks has no task by default; leave out by_default=False of one at least"
     if not _is_mapping_of(versions, str):
         yield f"self.versions is {_brief(versions)}; give {{library: version}}, two texts"
     if not isinstance(environment.replayable, bool):
         yield f"self.replayable is {_brief(environment.replayable)}; give True or False"
 
 
-def _info_mistakes(info: StoreInfo) -> Iterator[str]:
+def _info_mistakes(info: Any) -> Iterator[str]:
     """Yield a line for each field of another type; StoreInfo itself checks values alone."""
     for name, values, kind in (
         ("cameras", info.cameras, Camera),
@@ -49,13 +50,18 @@ def _task_mistakes(name: Any, task: Any) -> Iterator[str]:
     where = f"tasks[{name!r}]"
     if not isinstance(task, Task):
         yield f"{where} is {_brief(task)}; give a Task"
-        return
+    else:
+        yield from _field_mistakes(where, name, task)
+
+
+def _field_mistakes(where: str, name: Any, task: Any) -> Iterator[str]:
     if not isinstance(name, str) or task.name != name:
         yield f"{where}.name is {task.name!r}; give both the same text"
-    steps: Any = task.max_steps
-    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
+    steps = task.max_steps
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         yield f"{where}.max_steps is {steps!r}; give a whole number above zero"
-    for field, phrasings in (("instructions", task.instructions), ("held_out", task.held_out)):
+    for field in ("instructions", "held_out"):
+        phrasings = getattr(task, field)
         if not isinstance(phrasings, tuple) or not all(map(_is_readable, phrasings)):
             right = 'give a tuple of texts, ("open it",) for example'
             yield f"{where}.{field} is {phrasings!r}; {right}"

@@ -26,7 +26,7 @@ ALREADY_DONE = (
 
 def reset(environment: Environment, task: str, seed: int) -> None:
     """Begin an episode; raises DataError if its task is done already."""
-    _expect_nothing(environment.reset, environment.reset(task, seed))
+    _expect_nothing(environment.reset, task, seed)
     _raise_if_done(environment)
 
 
@@ -48,7 +48,7 @@ def begin_chain(environment: Environment, seed: int) -> list[str]:
 
 def proceed(environment: Environment, task: str) -> None:
     """Begin the next task of a chain; raises DataError if the task is done already."""
-    _expect_nothing(environment.proceed, environment.proceed(task))
+    _expect_nothing(environment.proceed, task)
     _raise_if_done(environment)
 
 
@@ -133,12 +133,12 @@ def _raise_if_done(environment: Environment) -> None:
         raise DataError(ALREADY_DONE)
 
 
-def _expect_nothing(method: Callable[..., Any], returned: Any) -> None:
-    """Raise DataError if a method returned anything.
+def _expect_nothing(method: Callable[..., Any], *arguments: Any) -> None:
+    """Call a method; raise DataError if it returns anything.
 
     Who returns an observation here expects it to be used; and a coroutine has done nothing yet.
     """
-    if returned is not None:
+    if (returned := method(*arguments)) is not None:
         what = f"returned {_brief(returned)}; it must return nothing: observe() gives observations"
         raise _mistake(method, what)
 
@@ -152,9 +152,10 @@ def _remedy(returned: object) -> str:
     return "it must return True when the task is done, otherwise False, or a StepResult"
 
 
-def _is_finite_number(value: object) -> bool:
+def _is_finite_number(value: Any) -> bool:
     """Whether a score is finite, and so small that sums and variances of many scores are, too."""
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= HIGHEST_SCORE
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and bool(abs(value) <= HIGHEST_SCORE)
 
 
 def _brief(value: object) -> str:

@@ -107,16 +107,17 @@ class Fit:
 
 
 def plain(observation: Observation, info: StoreInfo) -> Observation:
-    """Return a fitting observation with nothing but what `info` names, as plain numpy arrays.
+    """Return a copy of a fitting observation, with nothing but what `info` names.
 
+    The copy stays as it is when an environment draws its next image into the same array.
     Proprioception becomes float32, and an array of a subclass an `np.ndarray`.
     """
     proprio = as_array(observation.proprio) if info.proprio else np.zeros(0, np.float32)
     assert proprio is not None
     return Observation(
-        {name: np.asarray(observation.images[name]) for name in info.cameras},
-        as_float32(proprio),
-        {name: np.asarray(observation.features[name]) for name in info.features},
+        {name: np.array(observation.images[name]) for name in info.cameras},
+        np.array(as_float32(proprio)),
+        {name: np.array(observation.features[name]) for name in info.features},
     )
 
 

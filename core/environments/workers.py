@@ -84,6 +84,7 @@ class Description:
     """An environment's attributes; see `Environment` for their meaning.
 
     has_expert: whether the environment overrides `expert`.
+    scene_differences: what `core.environments.repeatability` found; None if nobody looked.
     """
 
     info: "StoreInfo"
@@ -91,6 +92,7 @@ class Description:
     versions: Mapping[str, str]
     replayable: bool = True
     has_expert: bool = True
+    scene_differences: Mapping[str, float] | None = None
 
 
 def describe(environment: "Environment") -> Description:

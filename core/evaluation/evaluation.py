@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from core.environments.repeatability import in_words, warning
 from core.environments.workers import Description, EnvironmentFailed, open_workers
 from core.errors import ConfigError, DataError
 from core.evaluation.display import Display
 from core.evaluation.files import write_file
 from core.evaluation.identity import identity_of
 from core.evaluation.predictions import write_predictions
-from core.evaluation.preparation import describe_environment, environment_spec
+from core.evaluation.preparation import describe_environment, environment_spec, first_call
 from core.evaluation.recorder import RolloutRecorder
 from core.evaluation.results_log import LogEntry, PlanSummary, ResultsLog, summarize
 from core.recipe.packages import changed_packages
@@ -30,7 +31,7 @@ from core.rollout.plan import (
     task_names,
 )
 from core.rollout.queue import Queue
-from core.rollout.results import Evaluation
+from core.rollout.results import Evaluation, Result
 from core.rollout.runner import run_rollouts
 
 
@@ -53,7 +54,7 @@ def evaluate(
     the folder holds another evaluation.
     """
     settings, folder = recipe.evaluate or EvaluateConfig(), output or run / "evaluation"
-    environment = describe_environment(recipe)
+    environment = describe_environment(recipe, look=True)
     actor = load_actor(run, settings.checkpoint, settings.store, moved=moved)
     actor.check(environment.info)
     if assumed := actor.info.assumed:
@@ -61,6 +62,9 @@ def evaluate(
     for change in changed_packages(run, recipe):
         console.print(f"warning: {change}", soft_wrap=True, markup=False, highlight=False)
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
+    call = first_call(settings, demonstrated, environment)
+    if line := warning(str(environment_spec(recipe)), call, environment.scene_differences):
+        console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
     names = task_names(settings.tasks, demonstrated, environment.tasks)
     protocol = describe_protocol(settings, names)
     identity = identity_of(run, actor, recipe, environment, protocol)
@@ -78,6 +82,8 @@ def evaluate(
     _run_missing_rollouts(plan, actor, recipe, environment, log, console)
     order = {planned: position for position, planned in enumerate(plan)}
     entries = sorted(log.entries, key=lambda entry: order[planned_rollout(entry.result)])
+    same_scene = {"same_scene_twice": in_words(environment.scene_differences)}
+    identity = {**identity, "environment": {**identity["environment"], **same_scene}}
     evaluation = summarize(identity, log.entries, [entry.result for entry in entries], tiers)
     write_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
     return evaluation
@@ -88,7 +94,7 @@ def raise_if_all_broke(evaluation: Evaluation) -> None:
 
     Such an evaluation has measured nothing, although its success rate is a number.
     """
-    results = [*evaluation.episodes, *evaluation.chains]
+    results: list[Result] = [*evaluation.episodes, *evaluation.chains]
     reasons = Counter(result.failure for result in results if result.failure)
     if not results or reasons.total() < len(results):
         return

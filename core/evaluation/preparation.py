@@ -1,7 +1,7 @@
 """Before training: record demonstrations; check that environment, recipe and data fit together."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from rich.console import Console
 from core.demonstrations.collect import collect
 from core.demonstrations.progress import live_progress
 from core.environments.environment import default_tasks
-from core.environments.recovery import begin_chain
+from core.environments.recovery import EnvironmentCall, begin_chain, reset
+from core.environments.repeatability import scene_differences
 from core.environments.workers import (
     Description,
     EnvironmentFailed,
@@ -25,7 +26,7 @@ from core.loading.opening import open_views
 from core.recipe.recipe import Choice, Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import disagreements, renaming_hint
-from core.rollout.plan import recipe_mistakes
+from core.rollout.plan import recipe_mistakes, task_names
 from core.store.store import EpisodeStore
 
 
@@ -87,8 +88,10 @@ def _check_agreement(recipe: Recipe, environment: Description) -> None:
         raise ConfigError([*mistakes, *renaming_hint(data_info, environment.info)])
 
 
-def describe_environment(recipe: Recipe) -> Description:
+def describe_environment(recipe: Recipe, look: bool = False) -> Description:
     """Build the recipe's environment in a worker and return its attributes.
+
+    look: whether to begin the first attempt twice, to see whether its scene is the same.
 
     Cameras and numbers have the names that the recipe gives them. Raises ConfigError if the recipe
     names tasks, chains, cameras, numbers or words to swap that the environment does not have, and
@@ -108,9 +111,26 @@ def describe_environment(recipe: Recipe) -> Description:
                 _call(worker, begin_chain, settings.first_seed)
             except DataError as error:
                 mistakes.append(f"evaluate.chains: {error}")
-    if mistakes:
-        raise ConfigError(mistakes)
+        if mistakes:
+            raise ConfigError(mistakes)
+        if look:
+            call = first_call(settings, demonstrated, environment)
+            differences = scene_differences(worker, call, environment.replayable)
+            environment = replace(environment, scene_differences=differences)
     return environment
+
+
+def first_call(
+    settings: EvaluateConfig, demonstrated: Sequence[str], environment: Description
+) -> EnvironmentCall:
+    """Return the call that begins the first attempt, or the first chain if there are only chains.
+
+    demonstrated: names of the tasks in [demonstrations].
+    """
+    if not settings.episodes:
+        return EnvironmentCall(begin_chain, (settings.first_seed,))
+    task = task_names(settings.tasks, demonstrated, environment.tasks)[0]
+    return EnvironmentCall(reset, (task, settings.first_seed))
 
 
 def environment_spec(recipe: Recipe) -> EnvironmentSpec:
@@ -137,6 +157,8 @@ def _record_missing_demonstrations(recipe: Recipe, console: Console) -> None:
             config.noise,
             progress=report,
         )
+    for line in summary.warnings:
+        console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
     if summary.added:
         console.print(f"{path}: {summary}", soft_wrap=True, markup=False)
     if more := len(EpisodeStore(path)) - config.episodes * len(summary.tasks):

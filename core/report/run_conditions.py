@@ -65,7 +65,10 @@ PROTOCOL: Mapping[str, tuple[str, Write]] = {
     "threads": ("threads", _count),
     "acts_on": ("the policy acts on", text),
 }
-ENVIRONMENT: Mapping[str, tuple[str, Write]] = {"name": ("environment", text)}
+ENVIRONMENT: Mapping[str, tuple[str, Write]] = {
+    "name": ("environment", text),
+    "same_scene_twice": ("same scene when begun again", text),
+}
 TIME: Mapping[str, tuple[str, Write]] = {
     "inference_ms": ("policy step, median", lambda value: f"{significant(value)} ms"),
     "environment_ms": ("environment step, median", lambda value: f"{significant(value)} ms"),

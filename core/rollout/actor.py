@@ -130,9 +130,9 @@ class Actor:
             "or mend the plugin"
         )
         return {
-            int(row): f"{head}: act returned NaN or infinity, in {is_broken[row].sum()} of "
+            row: f"{head}: act returned NaN or infinity, in {is_broken[row].sum()} of "
             f"{is_broken[row].size} numbers for '{instructions[row]}'; {remedy}"
-            for row in np.flatnonzero(is_broken.any(axis=(1, 2)))
+            for row in np.flatnonzero(is_broken.any(axis=(1, 2))).tolist()
         }
 
 

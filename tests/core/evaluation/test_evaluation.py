@@ -274,7 +274,7 @@ def test_without_the_data_a_line_says_that_there_are_no_predictions(trained, loa
 def test_an_environment_that_differs_from_the_training_data_is_refused(trained, load, monkeypatch):
     monkeypatch.setattr(toy_environment, "SPEED", 0.1)
     slow_toy = Description(toy_environment.toy_info(), toy_environment.toy_tasks(), {})
-    monkeypatch.setattr(evaluation_module, "describe_environment", lambda recipe: slow_toy)
+    monkeypatch.setattr(evaluation_module, "describe_environment", lambda *_, **__: slow_toy)
     with pytest.raises(
         ConfigError, match=r"^action.scale: the policy has \(0.2, 0.2, 1.0\), the environment \(0.1"
     ):

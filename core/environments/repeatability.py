@@ -1,0 +1,71 @@
+"""A cheap look before many attempts: does the same task and seed show the same scene twice?
+
+If not, results cannot be repeated, and a store or an evaluation that is continued holds scenes that
+its seeds do not give. An environment that draws on a GPU may differ by a grey level, and one that
+ignores its seed differs by far; so the figures are told, and nothing is refused.
+"""
+
+from collections.abc import Mapping
+
+from core.environments.environment import Environment
+from core.environments.observations import changes
+from core.environments.recovery import EnvironmentCall, call_and_observe
+from core.environments.workers import EnvironmentFailed, Worker
+from core.errors import DataError
+
+# {array: largest difference} between two scenes of one seed; None if nobody could look
+Differences = Mapping[str, float] | None
+
+
+def scene_differences(
+    worker: Worker, call: EnvironmentCall, replayable: bool = True
+) -> Differences:
+    """Make a call that begins an episode or a chain twice; return how the scenes differ.
+
+    replayable: False for a robot, which is not moved for a look.
+
+    An environment that fails is left to the attempts, which say why; its worker is restarted.
+    """
+    if not replayable:
+        return None
+    try:
+        worker.submit(begin_twice, call)
+        differences: Mapping[str, float] = worker.result()
+    except EnvironmentFailed:
+        worker.restart()
+        return None
+    except DataError:
+        return None
+    return differences
+
+
+def begin_twice(environment: Environment, call: EnvironmentCall) -> dict[str, float]:
+    """Make a call twice, in the environment's process; return {array: largest difference}."""
+    _, first = call_and_observe(environment, call.function, *call.arguments)
+    _, second = call_and_observe(environment, call.function, *call.arguments)
+    return changes(first, second)
+
+
+def in_words(differences: Differences) -> str:
+    """Say whether two scenes of one seed were the same, for results and pages."""
+    if differences is None:
+        return "not tried"
+    return f"no: {_figures(differences)}" if differences else "yes"
+
+
+def warning(environment: str, call: EnvironmentCall, differences: Differences) -> str | None:
+    """Return a line of text if two scenes of one seed were not the same."""
+    if not differences:
+        return None
+    words = ", ".join(repr(argument) for argument in call.arguments)
+    return (
+        f"{environment}: {call.function.__name__}({words}) gave another scene when it was called "
+        f"again: {_figures(differences)}; results cannot be repeated; draw everything in a scene "
+        "from the seed"
+    )
+
+
+def _figures(differences: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{name} differs by up to {largest:.3g}" for name, largest in differences.items()
+    )
