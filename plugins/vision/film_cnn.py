@@ -102,6 +102,11 @@ class FiLMEncoder(VisionEncoder):
             {name: CameraEncoder(config, text_width) for name in self.cameras}
         )
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks of all cameras; they can be recomputed, and compiled."""
+        return [block for encoder in self.encoders.values() for block in encoder.blocks]
+
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
         """{camera: (B T C Y X) uint8}, text (B M text_width) -> (B T N width).
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from core import ConfigError, TokenGroup
+from core.policy.recomputation import recompute_blocks
 from core.testing import Setup, checks_for
 from plugins.vision.film_cnn import FiLMConfig, FiLMEncoder
 
@@ -72,3 +73,19 @@ def test_sharp_keypoints_are_small_places_before_training():
 def test_sharpness_without_keypoints_is_refused():
     with pytest.raises(ValueError, match="keypoint_sharpness has no effect with keypoints = 0"):
         replace(SMALL, keypoints=0, keypoint_sharpness=3.0)
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    cameras = {"a": (3, 32, 32), "b": (3, 32, 32)}
+    images = {name: torch.randint(256, (1, 1, 3, 32, 32), dtype=torch.uint8) for name in cameras}
+    text, gradients = TokenGroup(torch.randn(1, 3, 8)), []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        encoder = FiLMEncoder(SMALL, cameras=cameras, text_width=8).train()
+        if checkpointing:
+            assert len(encoder.blocks) == len(cameras) * SMALL.blocks
+            recompute_blocks(encoder, "vision_encoder")
+        encoder(images, text).tokens.square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second)
