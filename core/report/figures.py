@@ -22,6 +22,8 @@ HIGH, LOW, LABELLED = 208, 130, 168
 # A curve of more than 1.5 times this many points is divided into this many buckets; each bucket is
 # drawn as a mean and a range.
 BUCKETS = 240
+# If a chart has more than this many curves, they have fewer buckets each, and no ranges.
+MAX_SHADES, BUCKETS_OF_MANY = 3, 60
 # A curve of at most this many points gets a sign at each point. Without one, a curve of a single
 # point would be invisible. A longer curve gets this many signs, if there are other curves.
 MAX_SIGNS = 12
@@ -69,16 +71,17 @@ def curves(
 
     def paint(axes: Axes) -> None:
         for (number, _), curve in drawable.items():
-            _paint_curve(axes, curve, number, alone=len(drawable) == 1)
+            _paint_curve(axes, curve, number, len(drawable))
         axes.set_xlabel("step")
         if logarithmic:
             _make_logarithmic(axes)
 
     legend = [Key(name, number) for number, name in drawable]
-    bucket = max(len(curve.steps) for curve in drawable.values()) / BUCKETS
+    longest = max(len(curve.steps) for curve in drawable.values())
     note = ""
-    if bucket > 1.5:
-        note = f"Means of about {bucket:.0f} steps; the shade is the range within them."
+    if (bucket := longest / _bucket_count(len(drawable))) > 1.5:
+        note = f"Means of about {bucket:.0f} measurements"
+        note += "." if len(drawable) > MAX_SHADES else "; the shade is the range within them."
     return Chart(title, draw_svg(title, HIGH, paint), legend, note)
 
 
@@ -102,8 +105,8 @@ def validation_curves(
                 marker="." if len(curve.steps) == 1 else "",
             )
         if constant:
-            _paint_curve(axes, constant, 2, dash=DASHED)
-        _paint_curve(axes, error, 1)
+            _paint_curve(axes, constant, 2, 2, DASHED)
+        _paint_curve(axes, error, 1, 2)
         axes.set_xlabel("step")
         axes.set_ylim(bottom=0)
 
@@ -167,16 +170,17 @@ def histogram(dimension: Dimension) -> Chart:
 
 
 def _paint_curve(
-    axes: Axes, series: Series, number: int, dash: object = "solid", *, alone: bool = False
+    axes: Axes, series: Series, number: int, count: int, dash: object = "solid"
 ) -> None:
     """Draw a series as a line; for a long series, draw the mean and the range of each bucket.
 
-    number: the number of the series, which gives its colour and sign; a long series that is
-        `alone` needs no sign.
+    number: the number of the series, which gives its colour and sign.
+    count: number of series in the chart; among many, each is drawn with fewer points, and without
+        ranges, which would hide the others.
     """
     steps, values, hue = series.steps, series.values, SERIES[colour(number) - 1]
-    if len(steps) > 1.5 * BUCKETS:
-        buckets = np.array_split(np.arange(len(steps)), BUCKETS)
+    if len(steps) > 1.5 * _bucket_count(count):
+        buckets = np.array_split(np.arange(len(steps)), _bucket_count(count))
         lows, highs = (
             np.array([least_or_most(values[bucket]) for bucket in buckets])
             for least_or_most in (np.min, np.max)
@@ -184,14 +188,18 @@ def _paint_curve(
         steps, values = (
             np.array([numbers[bucket].mean() for bucket in buckets]) for numbers in (steps, values)
         )
-        axes.fill_between(steps, lows, highs, color=hue, alpha=0.18, linewidth=0)
-    axes.plot(steps, values, color=hue, linestyle=dash, **_signs(number, len(steps), alone=alone))
+        if count <= MAX_SHADES:
+            axes.fill_between(steps, lows, highs, color=hue, alpha=0.18, linewidth=0)
+    signs = {} if count == 1 and len(steps) > MAX_SIGNS else _signs(number, len(steps))
+    axes.plot(steps, values, color=hue, linestyle=dash, **signs)
 
 
-def _signs(number: int, count: int, *, alone: bool) -> dict[str, Any]:
+def _bucket_count(curves: int) -> int:
+    return BUCKETS if curves <= MAX_SHADES else BUCKETS_OF_MANY
+
+
+def _signs(number: int, count: int) -> dict[str, Any]:
     """Return how matplotlib marks a curve of `count` points with the sign of its series."""
-    if alone and count > MAX_SIGNS:
-        return {}
     # signs of long curves begin at different places, so that they rarely hide each other
     every = max(1, count // MAX_SIGNS)
     first = number * every // COLOURS % every

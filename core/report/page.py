@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.report.series import colour, points
-from core.report.wording import interval, percent
+from core.report.wording import interval, percent, significant
 from core.system.files import written_aside
 
 # The kinds of words in TOML; each kind has a different colour on the page.
@@ -29,11 +29,15 @@ TOML = re.compile(
 
 @dataclass(frozen=True)
 class Fact:
-    """A number at the head of a page: its name, its value, and a note on how it was measured."""
+    """A number at the head of a page: its name, its value, and a note on how it was measured.
+
+    interval: its 95 % interval as text; empty if it has none.
+    """
 
     name: str
     value: str
     detail: str = ""
+    interval: str = ""
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
@@ -52,6 +56,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": percent,
+        "significant": significant,
         "interval": interval,
         "breakable": lambda name: Markup("<wbr>").join(words(name)).replace(" <wbr>", " "),
         "words": words,

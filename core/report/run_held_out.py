@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from core.errors import DataError
+from core.report.wording import significant
 from core.system.strict import from_plain, one_line
 from core.system.tables import NumberTable
 
@@ -50,7 +51,7 @@ def held_out_table(evaluation: Path) -> HeldOutTable | None:
         steps = shown_steps(len(content.errors))
         columns = [*(content.errors[step] for step in steps), content.constant]
         rows = [
-            (name, ["-" if column[d] is None else f"{column[d]:.4g}" for column in columns])
+            (name, ["-" if column[d] is None else significant(column[d], 4) for column in columns])
             for d, name in enumerate(content.names)
         ]
     except (ValueError, IndexError, RecursionError) as error:

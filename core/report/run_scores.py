@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from core.report.page import Fact
 from core.report.run_success import Column
+from core.report.wording import significant
 from core.rollout.results import STANDARD, Evaluation
 from core.rollout.scores import MEASURES, MeanScore, Measure
 
@@ -44,9 +45,7 @@ def score_facts(evaluation: Evaluation) -> list[Fact]:
     if score is None:
         return []
     mean, interval = _cell(score)
-    attempts = f"mean over {score.attempts} attempts"
-    detail = f"{attempts}; 95% interval {interval}" if interval else attempts
-    return [Fact(MEASURES["best"], mean, detail)]
+    return [Fact(MEASURES["best"], mean, f"mean over {score.attempts} attempts", interval)]
 
 
 def _rows(columns: Sequence[Column], measure: Measure) -> list[ScoreRow]:
@@ -62,5 +61,5 @@ def _rows(columns: Sequence[Column], measure: Measure) -> list[ScoreRow]:
 def _cell(score: MeanScore | None) -> tuple[str, str] | None:
     if score is None:
         return None
-    interval = f"{score.interval[0]:.3g} to {score.interval[1]:.3g}" if score.interval else ""
-    return f"{score.mean:.3g}", interval
+    interval = " to ".join(map(significant, score.interval or ()))
+    return significant(score.mean), interval

@@ -69,15 +69,13 @@ def headline(evaluation: Evaluation) -> list[Fact]:
     for column in condition_columns(evaluation):
         overall = evaluation.overall(column.condition)
         attempts = f"{overall.successes} of {overall.episodes}"
-        detail = f"{attempts}; 95% interval {interval(overall.interval)}"
         name = "mean success" if column.condition == STANDARD else column.name
-        facts.append(Fact(name, percent(column.mean), detail))
+        facts.append(Fact(name, percent(column.mean), attempts, interval(overall.interval)))
     if evaluation.chain_length is not None:
         longest, bounds = len(evaluation.chain_rates()), evaluation.chain_interval
         chains = f"tasks in a row of {longest}, {len(evaluation.chains)} chains"
-        if bounds:
-            chains += f"; 95% interval {bounds[0]:.2f} to {bounds[1]:.2f}"
-        facts.append(Fact("average chain length", f"{evaluation.chain_length:.2f}", chains))
+        reach = f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else ""
+        facts.append(Fact("average chain length", f"{evaluation.chain_length:.2f}", chains, reach))
     return facts
 
 

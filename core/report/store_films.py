@@ -10,6 +10,7 @@ from core.errors import ConfigError, did_you_mean
 from core.report.film_strips import FilmStrip, choose_steps, encode_still, make_strip, shrink
 from core.report.store_distributions import Dimension
 from core.report.store_numbers import read_numbers
+from core.report.wording import significant
 from core.store.store import EpisodeStore
 
 # By default, one episode of each task is shown, but at most this many episodes in all.
@@ -126,7 +127,7 @@ def make_film(
     traces = []
     for dimension in dimensions:
         values = numbers[dimension.feature][:, dimension.index]
-        texts = [f"{value:.3g}" for value in values[list(strip.steps)]]
+        texts = [significant(value) for value in values[list(strip.steps)]]
         traces.append(Trace(dimension, _polyline(values, dimension), texts))
     return EpisodeFilm(
         id=store.episode_id(episode),

@@ -5,6 +5,7 @@ from rich.console import Console
 from core.episodes.episode import ActionConvention, StoreInfo
 from core.report.store_inspection import Inspection, TaskSummary
 from core.report.store_numbers import action_unit, names_by_feature
+from core.report.wording import significant
 from core.store.store import EpisodeStore
 from core.system.tables import NumberTable
 
@@ -81,7 +82,7 @@ def statistics_table(store: EpisodeStore) -> NumberTable:
         for d, (name, *row) in enumerate(zip(names, *columns, strict=True)):
             unit = f" ({_unit(store.info.action, d)})" if feature == "action" else ""
             label = f"{feature} {name}{unit}".removesuffix(" ()")
-            table.add_row(label, *(f"{value:.4g}" for value in row))
+            table.add_row(label, *(significant(value, 4) for value in row))
     return table
 
 

@@ -127,7 +127,7 @@ def test_a_film_plays_pauses_and_scrubs(browser, report):
     button.click()
     assert button.get_attribute("aria-label") == "Play"
     browser.execute_script(SCRUB, slider, 7)
-    assert step.text == "observation 7 of 11"
+    assert step.text == "observation 7 of 23"
     assert complaints(browser) == []
 
 
@@ -141,7 +141,7 @@ def test_one_button_stops_and_starts_all_films(browser, report):
     assert playing == (len(find(browser, ".player")) if first == "Play all" else 0)
 
 
-@pytest.mark.parametrize("width", [420, 1280])
+@pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 def test_pages_fit_their_width(browser, report, store_page, pristine_run, tmp_path, width, dark):
     other = make_run(
@@ -156,10 +156,44 @@ def test_pages_fit_their_width(browser, report, store_page, pristine_run, tmp_pa
     assert [heading.text for heading in find(browser, "h2")] == [
         "Overview",
         "Success",
+        "Conditions",
         "Curves",
         "Recipes",
         "Sizes",
     ]
+
+
+def test_a_wide_table_says_that_it_scrolls(browser, report):
+    hint = "return getComputedStyle(arguments[0], '::before').content"
+    show(browser, report, 390)
+    wide, fitting = (find(browser, f"#{section} .scroll")[0] for section in ("joint", "success"))
+    assert "scrolls sideways" in browser.execute_script(hint, wide)
+    assert wide.get_property("tabIndex") == 0
+    assert browser.execute_script(hint, fitting) == "none"
+    assert fitting.get_property("tabIndex") == -1
+    show(browser, report, 1280)
+    assert browser.execute_script(hint, find(browser, "#joint .scroll")[0]) == "none"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_texts_of_charts_have_their_own_size(browser, report, store_page, width):
+    measure = """
+        const shown = "details[open] svg.chart, section > .charts svg.chart";
+        const scale = (chart) => chart.getBoundingClientRect().width / chart.viewBox.baseVal.width;
+        return [...document.querySelectorAll(shown)].map(scale);"""
+    for page in (report, store_page):
+        show(browser, page, width)
+        scales = browser.execute_script(measure)
+        assert len(scales) > 6
+        assert set(scales) == {1}
+
+
+def test_a_long_name_takes_few_lines_on_a_telephone(browser, tmp_path):
+    task = "place_the_tall_green_bottle_into_the_upper_left_drawer_of_the_kitchen"
+    run = make_run(tmp_path / "run", tasks=[task], length=4, steps=20)
+    show(browser, write_report(run), 390)
+    name = find(browser, "#success th[scope=row]")[0]
+    assert name.size["height"] < 3 * 25
 
 
 def test_a_page_cannot_ask_the_network_even_if_it_wanted_to(browser, report):
