@@ -49,10 +49,11 @@ class Fit:
             yield f"`{field}` is {describe(given)}; give {{{kind}: array}}"
             return
         names = [str(name) for name in given]
-        for name in expected:
-            if name not in given:
-                yield f"no {kind} '{name}'{did_you_mean(name, names)}"
-        if self.exact and (more := [str(name) for name in given if name not in expected]):
+        missing = [name for name in expected if name not in given]
+        for name in missing:
+            yield f"no {kind} '{name}'{did_you_mean(name, names)}"
+        more = [str(name) for name in given if name not in expected]
+        if self.exact and more and not missing:
             known = ", ".join(f"'{name}'" for name in expected) or "none"
             yield f"{kind} '{more[0]}' is one too many; {self.source} {known}; leave it out"
 
@@ -172,8 +173,9 @@ def _largest_difference(first: np.ndarray, second: np.ndarray) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(first.astype(np.float64) - second.astype(np.float64))
     both = np.isnan(first) & np.isnan(second) if first.dtype.kind == "f" else False
-    # infinities of one sign are equal, although their difference is NaN
-    return float(np.nan_to_num(np.where(both | (first == second), 0, difference), nan=np.inf).max())
+    equal = both | (first == second)  # infinities of one sign are equal, too
+    difference = np.where(equal, 0, np.where(np.isnan(difference), np.inf, difference))
+    return float(difference.max())
 
 
 def _fault_of_numbers(array: np.ndarray, feature: Feature) -> str:

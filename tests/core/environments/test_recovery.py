@@ -112,3 +112,44 @@ def test_a_chain_is_begun_and_continued() -> None:
     before = environment.observe().proprio
     continue_chain(environment, "reach_red")
     np.testing.assert_array_equal(environment.observe().proprio, before)  # the scene stays
+
+
+def test_what_is_not_replayable_is_never_given_its_actions_again(tmp_path: Path) -> None:
+    fault = Fault("crash", seed=7, step=2, marker=str(tmp_path / "once"))
+    with open_worker(fault) as worker:
+        robot = RecoveringEnvironment(worker, replayable=False)
+        for call in EPISODE[:3]:
+            run(robot, call)
+        first_process = worker.pid
+        with pytest.raises(
+            EnvironmentFailed,
+            match=r"^died \(exit code 3\); the environment is not replayable, so its actions were",
+        ):
+            run(robot, EPISODE[3])
+        assert worker.pid != first_process  # which has made no step yet
+        reached, observation = run(RecoveringEnvironment(worker, replayable=False), RESET)
+    assert reached is None
+    np.testing.assert_array_equal(observation.proprio, expected_observations()[0].proprio)
+
+
+class Forgetful(ToyEnvironment):
+    """Every process begins every episode elsewhere, whatever the seed says."""
+
+    def reset(self, task: str, seed: int) -> None:
+        super().reset(task, seed)
+        self._point = np.random.default_rng(os.getpid()).uniform(-0.8, 0.8, 2)
+
+
+def test_an_attempt_is_not_continued_in_another_scene(tmp_path: Path) -> None:
+    fault = Fault("crash", seed=7, step=2, marker=str(tmp_path / "once"))
+    spec = EnvironmentSpec("toy", Forgetful, ToyConfig(faults=(fault,)))
+    with open_workers(spec, 1, TIMEOUT) as (worker,):
+        environment = RecoveringEnvironment(worker)
+        for call in EPISODE[:3]:
+            run(environment, call)
+        with pytest.raises(
+            EnvironmentFailed,
+            match=r"^died \(exit code 3\); in a fresh process the same actions led to another "
+            r"image 'front', proprio, so the attempt was not restored",
+        ):
+            run(environment, EPISODE[3])
