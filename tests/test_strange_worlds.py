@@ -126,7 +126,7 @@ def evaluate(moments: Sequence[Moment], script: dict[tuple[int, int], float]) ->
             start_rollout,
             tasks=described.tasks,
             replan_steps=2,
-            should_record=lambda _: True,
+            record=lambda _: None,
             visual=(),
             names=NewNames(),
         )

@@ -31,11 +31,12 @@ def reset(environment: Environment, task: str, seed: int) -> None:
 
 
 def begin_chain(environment: Environment, seed: int) -> list[str]:
-    """Begin a chain and return the names of its tasks.
+    """Begin a chain and return the names of its tasks; raises what `chain_names` raises."""
+    return chain_names(environment, environment.begin_chain(seed))
 
-    Raises DataError if these are no names of the environment's tasks.
-    """
-    names: Any = environment.begin_chain(seed)
+
+def chain_names(environment: Environment, names: Any) -> list[str]:
+    """Return what `environment.begin_chain` returned; DataError if it names no known tasks."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         what = f"returned {_brief(names)}; it must return the names of the chain's tasks"
         raise _mistake(environment.begin_chain, what)

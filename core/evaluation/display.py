@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.console import Console
 
+from core.evaluation.failures import failure_lines
 from core.rollout.results import STANDARD, ChainResult, Evaluation, Rate, Result
 from core.rollout.scores import MEASURES, MeanScore
 from core.system.progress import Progress
@@ -147,14 +148,7 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
     if ended := evaluation.ends()["ended"]:
         attempts = "1 attempt" if ended == 1 else f"{ended} attempts"
         lines.append(f"the environment ended {attempts} without success; counted as failed")
-    for attempt in evaluation.episodes:
-        if attempt.failure:
-            name = f"{attempt.condition} {attempt.task}/{attempt.seed}"
-            lines.append(f"{name}: {attempt.failure}; counted as failed")
-    for chain in evaluation.chains:
-        if chain.failure:
-            lines.append(f"chain {chain.seed}: {chain.failure}; counted as failed")
-    return lines
+    return [*lines, *failure_lines(evaluation)]
 
 
 def _lines_of_chains(evaluation: Evaluation, length: float) -> list[str]:

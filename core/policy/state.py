@@ -20,7 +20,8 @@ class PolicyState:
     history: the frames that a sequence spans, as `add_frame` returns them; empty before the first
         step.
     head: state of the policy head.
-    memory: what the backbone keeps of earlier frames; a row that starts an episode does not use it.
+    memory: what the backbone keeps of earlier frames (B ...); a row that starts an episode does not
+        use it.
     """
 
     seed: Tensor
@@ -35,21 +36,29 @@ class PolicyState:
         return list(zip(self.seed.tolist(), self.step.tolist(), strict=True))
 
     def reset(self, rows: Tensor, initial: Self) -> Self:
-        """Return a state in which the chosen rows (B) bool start again, as in `initial`."""
+        """Return a state in which the chosen rows (B) bool start again, as in `initial`.
 
-        def choose(initial: Tensor, current: Tensor) -> Tensor:
-            is_reset = rows.to(initial.device).view(-1, *[1] * (initial.ndim - 1))
-            return torch.where(is_reset, initial, current)
+        Their frames and their memory become zeros. Attention gives them no weight, but a number
+        that is not finite would stay one even with a weight of zero, and end the row's next
+        episode, too.
+        """
 
-        history = dict(self.history)
-        if "count" in history:
-            history["count"] = history["count"].masked_fill(rows.to(history["count"].device), 0)
+        def is_reset(x: Tensor) -> Tensor:
+            return rows.to(x.device).view(-1, *[1] * (x.ndim - 1))
+
+        def emptied(state: State) -> State:
+            return {name: x.masked_fill(is_reset(x), 0) for name, x in state.items()}
+
         return replace(
             self,
             seed=torch.where(rows, initial.seed, self.seed),
             step=torch.where(rows, initial.step, self.step),
-            history=history,
-            head={name: choose(initial.head[name], x) for name, x in self.head.items()},
+            history=emptied(self.history),
+            head={
+                name: torch.where(is_reset(x), initial.head[name], x)
+                for name, x in self.head.items()
+            },
+            memory=emptied(self.memory),
         )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from core.environments.checked import step, step_result
-from core.environments.environment import EVALUATION_SEEDS, Environment, Task
+from core.environments.attributes import attribute_mistakes
+from core.environments.checked import reset, step, step_result
+from core.environments.environment import EVALUATION_SEEDS, Environment
 from core.environments.workers import EnvironmentSpec, Worker, describe
 from core.episodes.episode import StoreInfo
 from core.errors import DataError
@@ -47,6 +48,7 @@ def checks(build: Build, config: Any) -> list[Check]:
         a_used_environment_equals_a_new_one,
         seeds_decide,
         step_says_whether_the_task_is_done,
+        no_task_is_done_before_it_begins,
         expert_obeys_the_action_convention,
         expert_changes_nothing,
         expert_succeeds,
@@ -75,20 +77,13 @@ def builds_and_plays(world: World) -> None:
 
 
 def tasks_are_stable(world: World) -> None:
-    """Tasks are named as their keys, have instructions and steps, and are the same every time."""
+    """Attributes are what `Environment` says, and the same every time.
+
+    Tasks are named as their keys, and have instructions and steps.
+    """
     environment, other = world.make(), world.make()
-    for name, task in environment.tasks.items():
-        expect(isinstance(task, Task), f"tasks['{name}']", "a Task", repr(task)[:80])
-        expect(task.name == name, f"tasks['{name}'].name", f"'{name}'", f"'{task.name}'")
-        expect(task.max_steps > 0, f"tasks['{name}'].max_steps", "at least 1", str(task.max_steps))
-        expect(bool(task.instructions), f"instructions of '{name}'", "at least one", "none")
-        for phrasings in (task.instructions, task.held_out):
-            expect(
-                isinstance(phrasings, tuple) and all(isinstance(p, str) and p for p in phrasings),
-                f"instructions of '{name}'",
-                'a tuple of texts, ("open it",) for example',
-                repr(phrasings),
-            )
+    mistake = next(attribute_mistakes(environment), None)
+    expect(mistake is None, "attributes", "those of an Environment", str(mistake))
     for what in ("info", "tasks", "versions"):
         first, again = getattr(environment, what), getattr(other, what)
         expect(again == first, f"{what} of an environment that is built again", "the same", "other")
@@ -190,6 +185,28 @@ def step_says_whether_the_task_is_done(world: World) -> None:
             attempt("step", "True, False or a StepResult", check)
 
 
+def no_task_is_done_before_it_begins(world: World) -> None:
+    """After `reset`, the task is not done, and an action that commands nothing does not do it.
+
+    An attempt at such a task would count as success whatever the policy does. Zeros command nothing
+    in mode "delta" alone; a gripper is given its open value.
+    """
+    environment = world.make()
+    convention = environment.info.action
+    action = np.zeros(convention.dim, np.float32)
+    for gripper in convention.grippers:
+        action[gripper.dimension] = gripper.open
+    for task in startable_tasks(environment):
+        for seed in SEEDS:
+            attempt(
+                f"'{task}', seed {seed}", "a task to do", partial(reset, environment, task, seed)
+            )
+            if convention.mode == "delta":
+                done = step(environment, action).success
+                where = f"'{task}', seed {seed}, after a step that commands nothing"
+                expect(not done, where, "no success", "success")
+
+
 def expert_obeys_the_action_convention(world: World) -> None:
     """Actions of mode "delta" lie in [-1, 1], and those of grippers between closed and open.
 
@@ -259,11 +276,11 @@ def chains_are_of_known_tasks(world: World) -> None:
     """If there are chains, the seed decides on the tasks, and each task can be begun."""
     environment, other = world.make(), world.make()
     try:
-        names = list(environment.begin_chain(0))
+        returned = environment.begin_chain(0)
     except DataError:
         return
-    unknown = [name for name in names if name not in environment.tasks]
-    expect(bool(names) and not unknown, "begin_chain(0)", "tasks of self.tasks", f"{names}")
+    expected = "names of self.tasks"
+    names = attempt("begin_chain(0)", expected, partial(chain_names, environment, returned))
     play(other, names[0], 1)
     again = list(other.begin_chain(0))
     expect(again == names, "begin_chain(0) in a used environment", f"{names}", f"{again}")

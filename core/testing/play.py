@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from core.environments.environment import Environment, Observation, StepResult
+from core.environments.observations import Fit, arrays
 from core.episodes.episode import StoreInfo
 from core.errors import DataError
 from core.registry.hookspecs import Build
@@ -123,15 +124,6 @@ def first_and_last(environment: Environment) -> list[str]:
     return [first] if first == last else [first, last]
 
 
-def _arrays(observation: Observation) -> dict[str, np.ndarray]:
-    """Return all arrays of an observation by the words that messages call them."""
-    return {
-        **{f"image '{name}'": image for name, image in observation.images.items()},
-        "proprio": observation.proprio,
-        **{f"feature '{name}'": array for name, array in observation.features.items()},
-    }
-
-
 def copy_of(observation: Observation) -> Observation:
     """Return a copy of an observation that the environment cannot change later."""
     return Observation(
@@ -143,7 +135,7 @@ def copy_of(observation: Observation) -> Observation:
 
 def differences(first: Observation, second: Observation) -> list[str]:
     """Name the arrays in which two observations differ."""
-    mine, others = _arrays(first), _arrays(second)
+    mine, others = arrays(first), arrays(second)
     return [
         name
         for name in {**mine, **others}
@@ -161,21 +153,9 @@ def expect_same(received: Observation, expected: Observation, what: str) -> None
 
 def expect_fits(observation: Observation, info: StoreInfo, where: str) -> None:
     """Check names, shapes and types of an observation, and that its numbers are finite."""
-    expected = {
-        **{f"image '{n}'": ((c.height, c.width, 3), "uint8") for n, c in info.cameras.items()},
-        "proprio": ((len(info.proprio),), "float32"),
-        **{f"feature '{name}'": (f.shape, f.dtype) for name, f in info.features.items()},
-    }
-    arrays = _arrays(observation)
-    names = f"{', '.join(expected)}, as `info` says"
-    expect(set(arrays) == set(expected), f"observation of {where}", names, ", ".join(arrays))
-    for name, (shape, dtype) in expected.items():
-        array = arrays[name]
-        received = f"{array.dtype} {array.shape}"
-        fits = (array.shape, array.dtype) == (shape, np.dtype(dtype))
-        expect(fits, f"{name} of {where}", f"{dtype} {shape}, as `info` says", received)
-    finite = bool(np.isfinite(observation.proprio).all())
-    expect(finite, f"proprio of {where}", "finite numbers", f"{observation.proprio}")
+    fit = Fit(info, "`info` announces", exact=True)
+    difference = next(fit.differences(observation), None)
+    expect(difference is None, f"observation of {where}", "what `info` says", str(difference))
 
 
 @contextmanager

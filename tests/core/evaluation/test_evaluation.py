@@ -289,8 +289,8 @@ def test_a_failed_environment_is_counted_and_named(trained, load):
     assert {(e.seed - EVALUATION_SEEDS, e.success) for e in failed} == {(1, False)}
     console = Console(width=200, file=StringIO())
     show(evaluation, console)
-    line = f"standard reach_red/{EVALUATION_SEEDS + 1}: died (exit code 3); counted as failed"
-    assert line in console.file.getvalue().splitlines()
+    name = f"standard reach_red/{EVALUATION_SEEDS + 1}, after 3 steps, and 1 more"
+    assert f"{name}: died (exit code 3); counted as failed" in console.file.getvalue().splitlines()
 
 
 def test_an_evaluation_in_which_every_attempt_broke_has_failed(command, trained):

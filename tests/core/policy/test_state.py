@@ -79,8 +79,21 @@ def test_reset_rows_take_the_initial_state_and_the_others_keep_theirs():
     assert received.keys == [(7, 7), (0, 0), (7, 7)]
 
 
-@pytest.mark.parametrize("history", [{}, {"tokens": torch.ones(3, 2)}])
-def test_a_state_before_its_first_step_can_be_reset(history):
-    before = PolicyState(torch.ones(3), torch.ones(3), history, {}, {})
+def test_a_state_before_its_first_step_can_be_reset():
+    before = PolicyState(torch.ones(3), torch.ones(3), {}, {}, {})
     received = before.reset(torch.ones(3, dtype=torch.bool), state(0))
-    assert received.history == history
+    assert received.history == received.memory == {}
+
+
+def test_nothing_that_is_not_finite_is_left_in_a_row_that_was_reset():
+    frames = {
+        "tokens": torch.full((3, 2, 4), torch.nan),
+        "mask": torch.ones(3, 2, dtype=torch.bool),
+    }
+    memory = {"keys": torch.full((3, 1, 2), torch.inf)}
+    broken = PolicyState(torch.ones(3), torch.ones(3), frames, {}, memory)
+    received = broken.reset(torch.tensor([False, True, False]), state(0))
+    for name, x in {**received.history, **received.memory}.items():
+        assert x.dtype == {**frames, **memory}[name].dtype
+        assert not x[1].any()
+        assert x[[0, 2]].any(dim=-1).all()

@@ -128,6 +128,27 @@ class ToySaysNothing(Toy):
         super().step(action)
 
 
+class ToyIsDoneAtOnce(Toy):
+    """Its task is done after the first step, whatever the action."""
+
+    def step(self, action):
+        super().step(action)
+        return True
+
+
+class ToyBeginsDone(Toy):
+    """It says itself that the task of some seeds is done before the first step."""
+
+    def is_done(self):
+        return self._seed == 2
+
+
+class ToySaysMoreThanAnnounced(Toy):
+    def observe(self):
+        seen = super().observe()
+        return Observation({**seen.images, "top": seen.images["front"]}, seen.proprio)
+
+
 class ToyExpertOfFourNumbers(Toy):
     def expert(self):
         return np.append(super().expert(), 0)
@@ -201,6 +222,9 @@ BROKEN = [
     (ToyDrawsGlobally, {"a_used_environment_equals_a_new_one"}),
     (ToyIgnoresTheSeed, {"seeds_decide"}),
     (ToySaysNothing, {"step_says_whether_the_task_is_done"}),
+    (ToyIsDoneAtOnce, {"no_task_is_done_before_it_begins"}),
+    (ToyBeginsDone, {"no_task_is_done_before_it_begins"}),
+    (ToySaysMoreThanAnnounced, {"observations_are_what_info_says"}),
     (ToyExpertOutOfRange, {"expert_obeys_the_action_convention"}),
     (ToyExpertCounts, {"expert_changes_nothing"}),
     (ToyExpertFails, {"expert_succeeds"}),
@@ -210,6 +234,7 @@ BROKEN = [
 ]
 # What these do is so wrong that other checks fail as well.
 FAIL_OTHERS_TOO = {
+    ToySaysMoreThanAnnounced,
     ToyMisnamesACamera,
     ToyInFloats,
     ToyMovesWhenObserved,
