@@ -63,7 +63,9 @@ class Moment:
 
 @dataclass(frozen=True)
 class StrangeConfig:
-    moments: tuple[Moment, ...] = ()
+    """A store writes the configuration down, so the moments are hidden in bytes."""
+
+    moments: bytes = pickle.dumps(())
 
 
 @dataclass
@@ -91,7 +93,8 @@ class Strange(Environment):
     """A task is done at the third step, whatever the actions, unless something strange happens."""
 
     def __init__(self, config: StrangeConfig) -> None:
-        self._moments = {(moment.method, moment.call): moment.value for moment in config.moments}
+        moments: tuple[Moment, ...] = pickle.loads(config.moments)
+        self._moments = {(moment.method, moment.call): moment.value for moment in moments}
         self._calls: Counter[str] = Counter()
         self._episode = Episode("")
         self.info: StoreInfo = self._or_strange("info", toy_info())

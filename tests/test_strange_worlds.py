@@ -4,6 +4,7 @@
 """
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def open_strange(spec: EnvironmentSpec, count: int, timeout: float) -> Iterator[
 
 
 def spec_of(moments: Sequence[Moment]) -> EnvironmentSpec:
-    return EnvironmentSpec("strange", Strange, StrangeConfig(tuple(moments)))
+    return EnvironmentSpec("strange", Strange, StrangeConfig(pickle.dumps(tuple(moments))))
 
 
 def expect_one_line(error: JoineryError) -> None:
@@ -134,7 +135,7 @@ def evaluate(moments: Sequence[Moment], script: dict[tuple[int, int], float]) ->
         rollouts = run_rollouts(
             actor_of(StrangePolicy(script)), workers, 2, queue, start, described.replayable
         )
-        results = [finished.result for finished, _ in rollouts]
+        results = [result for result, _ in rollouts]
     assert len(results) == 1 + len(attempts)
     return results
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.environments.attributes import attribute_mistakes
-from core.environments.checked import reset, step, step_result
+from core.environments.checked import chain_names, reset, step, step_result
 from core.environments.environment import EVALUATION_SEEDS, Environment
 from core.environments.workers import EnvironmentSpec, Worker, describe
 from core.episodes.episode import StoreInfo

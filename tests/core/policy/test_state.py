@@ -1,6 +1,5 @@
 """The last frames of every row, against Python lists; and rows that start a new episode."""
 
-import pytest
 import torch
 from hypothesis import given, strategies as st
 
