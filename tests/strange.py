@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from core import DataError
 from core.contracts.batch import Batch, TokenGroup
 from core.environments import Environment, Observation, StepResult, Task
-from core.environments.workers import Server, Worker
+from core.environments.server import Server
+from core.environments.workers import Worker
 from core.episodes import StoreInfo
 from core.policy.boundary import Boundary
 from core.policy.encoded import EncodedText

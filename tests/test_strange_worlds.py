@@ -279,6 +279,17 @@ def test_a_world_that_always_fails_is_one_line(moment: Moment, message: str, tmp
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_world_that_is_done_at_once_is_doubted(place: Path) -> None:
+    """It cannot be refused: a task may take one step; and nothing is said of one that must."""
+    moments = [Moment("step", call, True) for call in range(9)]
+    with in_this_process():
+        summary = collect(spec_of(moments), place / "b.zarr", ["near"], 2, noise=0.0, workers=1)
+    assert summary.warnings == (
+        "task 'near': all 2 attempts were done after their first step; see that the environment's "
+        "`step` and `is_done` mean this task",
+    )
+
+
 def test_closing_may_fail_quietly(tmp_path, capfd) -> None:
     moments = (Moment("close", 0, RuntimeError("no renderer")),)
     summary = collect(spec_of(moments), tmp_path / "a.zarr", ["near"], 1, noise=0.0, workers=1)

@@ -100,6 +100,7 @@ def collect(
     from core.demonstrations.recording import record, run_attempts
     from core.demonstrations.schedule import DemonstrationSchedule
     from core.environments.environment import default_tasks
+    from core.environments.first_steps import first_step_warning
     from core.store.writer import StoreWriter
 
     description = _describe_environment(spec)
@@ -129,6 +130,11 @@ def collect(
             outcomes = run_attempts(open_processes, schedule, noise, description.replayable)
             record(writer, schedule, outcomes, progress)
     summary = _summary(out, schedule, len(writer.committed) - episodes_before)
+    for name, task in summary.tasks.items():
+        # a demonstration has at least one frame, so all have one if there are as many frames
+        steps = [1] * task.kept if task.frames == task.kept and not task.failed else []
+        line = first_step_warning(name, steps, description.tasks[name].max_steps)
+        warnings += [] if line is None else [line]
     return replace(summary, warnings=tuple(warnings))
 
 

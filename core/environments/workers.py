@@ -14,9 +14,10 @@ from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
+from core.environments.server import Server
 from core.errors import DataError, JoineryError
 from core.system.processes import set_up_worker_process
-from core.system.tracebacks import error_in_one_line, message_of, place_of, show_traceback
+from core.system.tracebacks import error_in_one_line, place_of
 
 if TYPE_CHECKING:  # a worker must limit the threads of libraries before it imports numpy
     from core.environments.environment import Environment, Task
@@ -268,45 +269,6 @@ def _process_context() -> Any:
 
 
 # --------------------------------------------------------------------- in the environment's process
-
-
-class Server:
-    """Runs submitted functions on one environment, which it builds for the first of them.
-
-    pickled_spec: the pickled EnvironmentSpec.
-    """
-
-    def __init__(self, pickled_spec: bytes) -> None:
-        self._pickled_spec = pickled_spec
-        self._environment: Environment | None = None
-        self._package = ""
-
-    def reply(self, job: bytes) -> bytes:
-        """Run a pickled (function, arguments); return a pickled (kind, value).
-
-        Whatever the plugin's code raises becomes a reply, SystemExit included.
-        """
-        try:
-            if self._environment is None:
-                spec: EnvironmentSpec = pickle.loads(self._pickled_spec)
-                self._package = spec.package
-                self._environment = spec.make()
-            function, arguments = pickle.loads(job)
-            return pickle.dumps(("returned", function(self._environment, *arguments)))
-        except DataError as error:
-            return pickle.dumps(("data error", message_of(error)))
-        except BaseException as error:  # noqa: BLE001 - a plugin raises any type
-            show_traceback(error)
-            return pickle.dumps(("raised", error_in_one_line(error, self._package)))
-
-    def close(self) -> None:
-        """Close the environment; what it raises is of no use to anybody any more."""
-        if self._environment is None:
-            return
-        try:
-            self._environment.close()
-        except BaseException as error:  # noqa: BLE001 - a plugin raises any type
-            show_traceback(error)
 
 
 def _serve(connection: "Connection[Any, Any]") -> None:

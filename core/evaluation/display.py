@@ -7,7 +7,7 @@ from typing import Self
 
 from rich.console import Console
 
-from core.evaluation.failures import failure_lines
+from core.evaluation.failures import failure_lines, first_step_warnings
 from core.rollout.results import STANDARD, ChainResult, Evaluation, Rate, Result
 from core.rollout.scores import MEASURES, MeanScore
 from core.system.progress import Progress
@@ -148,7 +148,7 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
     if ended := evaluation.ends()["ended"]:
         attempts = "1 attempt" if ended == 1 else f"{ended} attempts"
         lines.append(f"the environment ended {attempts} without success; counted as failed")
-    return [*lines, *failure_lines(evaluation)]
+    return [*lines, *failure_lines(evaluation), *first_step_warnings(evaluation)]
 
 
 def _lines_of_chains(evaluation: Evaluation, length: float) -> list[str]:

@@ -1,6 +1,7 @@
-"""Names the attempts that broke, with a line for each cause."""
+"""Lines about attempts that broke, and about successes that are too good to be true."""
 
-from core.rollout.results import Evaluation
+from core.environments.first_steps import first_step_warning
+from core.rollout.results import STANDARD, Evaluation
 
 
 def failure_lines(evaluation: Evaluation) -> list[str]:
@@ -15,6 +16,17 @@ def failure_lines(evaluation: Evaluation) -> list[str]:
             name = f"chain {chain.seed}, after {chain.steps} steps"
             attempts.setdefault(chain.failure, []).append(name)
     return [f"{_names(names)}: {cause}; counted as failed" for cause, names in attempts.items()]
+
+
+def first_step_warnings(evaluation: Evaluation) -> list[str]:
+    """Return a line for each task of which every attempt was done after its first step."""
+    allowed = evaluation.protocol.get("max_steps", {})
+    lines = []
+    for task in evaluation.by_task():
+        attempts = [e for e in evaluation.episodes if (e.task, e.condition) == (task, STANDARD)]
+        steps = [e.steps for e in attempts] if all(e.success for e in attempts) else []
+        lines.append(first_step_warning(task, steps, allowed.get(task, 0)))
+    return [f"warning: {line}" for line in lines if line is not None]
 
 
 def _names(names: list[str]) -> str:
