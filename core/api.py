@@ -27,6 +27,7 @@ from core.rollout.loaded_policy import LoadedPolicy
 from core.rollout.results import Evaluation
 from core.store.location import address
 from core.store.store import EpisodeStore
+from core.system.console import output as output_console
 from core.training.train import train as train_recipe
 
 
@@ -120,7 +121,7 @@ def train(
     folder = Path(output)
     if resume:
         recipe = find_places(recipe, folder, moved or {})
-    prepare(recipe, output())
+    prepare(recipe, output_console())
     code = train_recipe(recipe, folder, resume=resume, with_changes=with_changes, moved=moved)
     if code != 0:
         raise TrainingError(f"{folder}: stopped by a signal; go on with resume=True")
@@ -171,7 +172,7 @@ def evaluate(
     _raise_if_text(overrides)
     recipe = load_recipe_of_run(Path(run), overrides, load_plugins(), moved=moved)
     folder = Path(output) if output else None
-    return evaluate_run(Path(run), recipe, output(), folder, moved)
+    return evaluate_run(Path(run), recipe, output_console(), folder, moved)
 
 
 def _raise_if_text(overrides: Sequence[str]) -> None:
