@@ -9,6 +9,7 @@ from core.demonstrations.schedule import DemonstrationSchedule, ProgressCallback
 from core.environments.workers import EnvironmentFailed, Worker, wait_for_any
 from core.episodes.episode import Episode
 from core.errors import DataError
+from core.store.segment import EncodedEpisode
 from core.store.writer import StoreWriter
 
 # Each commit writes one segment, and readers open every segment, so there should be few commits. A
@@ -47,9 +48,12 @@ def record(
     report(schedule.tasks)
     try:
         for attempt, outcome in outcomes:
-            schedule.add_outcome(attempt.task, attempt.seed, outcome)
+            schedule.add_outcome(attempt.task, attempt.seed, _encoded(outcome, writer))
             for episode in schedule.pop_episodes():
-                writer.append(episode)
+                if isinstance(episode, Episode):
+                    writer.append(episode)
+                else:
+                    writer.append_encoded(episode)
                 uncommitted += 1
             if uncommitted >= episodes_per_commit:
                 writer.commit()
@@ -57,6 +61,16 @@ def record(
             report(schedule.tasks)
     finally:
         writer.commit()
+
+
+def _encoded(outcome: Outcome, writer: StoreWriter) -> Outcome | EncodedEpisode:
+    """Encode an episode, since it may wait long for those that are stored before it.
+
+    The first episode of a store decides the codecs. Until it has come, episodes stay as they are.
+    """
+    if isinstance(outcome, Episode) and writer.codecs is not None:
+        return writer.encode(outcome)
+    return outcome
 
 
 def run_attempts(

@@ -10,12 +10,17 @@ from dataclasses import dataclass, field
 
 from core.episodes.episode import Episode
 from core.errors import DataError
+from core.store.segment import EncodedEpisode
 
 # The collection ends if, after MIN_ATTEMPTS or more attempts at a task, the expert's success rate
 # is below MIN_SUCCESS_RATE.
 MIN_ATTEMPTS, MIN_SUCCESS_RATE = 50, 0.1
 # It also ends if the environment broke in each of the first MAX_BROKEN attempts at a task.
 MAX_BROKEN = 3
+
+
+# an episode that waits to be stored
+Success = Episode | EncodedEpisode
 
 
 @dataclass
@@ -35,8 +40,8 @@ class TaskProgress:
     tried: int = 0
     started: int = 0
     frames: int = 0
-    _unsettled: dict[int, Episode | None] = field(default_factory=dict)
-    _unstored: deque[Episode] = field(default_factory=deque)
+    _unsettled: dict[int, Success | None] = field(default_factory=dict)
+    _unstored: deque[Success] = field(default_factory=deque)
 
     @property
     def kept(self) -> int:
@@ -53,7 +58,7 @@ class TaskProgress:
         """Number of successes if every unsettled attempt that has begun succeeds."""
         return self.kept + self.started - self.tried
 
-    def add_outcome(self, seed: int, episode: Episode | None) -> bool:
+    def add_outcome(self, seed: int, episode: Success | None) -> bool:
         """Add an outcome, then settle attempts in seed order.
 
         The first seed whose outcome is unknown, and all higher seeds, remain unsettled.
@@ -71,7 +76,7 @@ class TaskProgress:
                 return False
         return True
 
-    def pop_episode(self) -> Episode | None:
+    def pop_episode(self) -> Success | None:
         """Return the next settled success to store, or None if all of them have been returned."""
         if not self._unstored:
             return None
@@ -133,7 +138,7 @@ class DemonstrationSchedule:
         progress.started += 1
         return progress.name, progress.started - 1
 
-    def add_outcome(self, task: str, seed: int, outcome: Episode | str | None) -> None:
+    def add_outcome(self, task: str, seed: int, outcome: Success | str | None) -> None:
         """Add the outcome of an attempt.
 
         outcome: the episode; None if the expert failed; or, if the environment failed, a text that
@@ -145,7 +150,7 @@ class DemonstrationSchedule:
         if isinstance(outcome, str):
             self.broken.append(f"{task}/{seed}: {outcome}")
         progress = self.tasks[task]
-        goes_on = progress.add_outcome(seed, outcome if isinstance(outcome, Episode) else None)
+        goes_on = progress.add_outcome(seed, None if isinstance(outcome, str) else outcome)
         broken = [attempt for attempt in self.broken if attempt.startswith(f"{task}/")]
         if progress.tried == len(broken) >= MAX_BROKEN:
             raise DataError(
@@ -171,7 +176,7 @@ class DemonstrationSchedule:
             return "lower the noise"
         return "mend the expert, which acted without noise, or raise the task's max_steps"
 
-    def pop_episodes(self) -> Iterator[Episode]:
+    def pop_episodes(self) -> Iterator[Success]:
         """Yield the episodes that can be stored now, in the order in which they must be stored."""
         while self.missing:
             progress = min(self.tasks.values(), key=lambda progress: progress.stored)

@@ -189,7 +189,8 @@ def _scale(image: np.ndarray, place: Place) -> np.ndarray:
     size = (place.width * place.zoom, place.height * place.zoom)
     if image.shape[1::-1] == size:
         return image
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    # `reducing_gap` lets a faster function shrink it by whole factors first
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=1.0))
 
 
 def _whole_blocks(pixels: int) -> int:

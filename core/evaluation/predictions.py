@@ -1,6 +1,6 @@
 """Predicted and true actions on validation episodes, for the report's plots."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -19,6 +19,8 @@ from core.store.store import EpisodeStore
 
 # the report shows the curves of at most this many episodes
 SHOWN_EPISODES = 6
+# so many frames of an episode are read at once; an episode may be longer than the memory is large
+FRAMES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -149,26 +151,29 @@ def predict_episode(actor: Actor, view: StoreView, episode: int) -> np.ndarray:
     return np.stack(chunks)
 
 
-def _observations(actor: Actor, view: StoreView, episode: int) -> Sequence[Observation]:
-    """Read an episode's frames as observations with the policy's cameras and features."""
+def _observations(actor: Actor, view: StoreView, episode: int) -> Iterator[Observation]:
+    """Read an episode's frames as observations with the policy's cameras and features.
+
+    Only FRAMES_AT_ONCE frames of each camera and feature are in memory at a time.
+    """
     times = np.arange(0, view.store.length[episode], view.period)
-    images = {
-        name: np.empty((len(times), camera.height, camera.width, 3), np.uint8)
-        for name, camera in actor.info.cameras.items()
-    }
-    features = {
-        name: np.empty((len(times), *feature.shape), feature.dtype)
-        for name, feature in actor.info.features.items()
-    }
-    for name, frames in {**images, **features}.items():
-        view.read_frames(name, episode, 0, frames)
     proprio = view.proprio(np.array([episode]), times[None])[0]
-    return [
-        Observation(
-            {name: frames[t] for name, frames in images.items()},
-            proprio[t],
-            # if a feature has no dimensions, frames[t] would be a scalar instead of an array
-            {name: frames[t, ...] for name, frames in features.items()},
-        )
-        for t in range(len(times))
-    ]
+    for begin in range(0, len(times), FRAMES_AT_ONCE):
+        chosen = times[begin : begin + FRAMES_AT_ONCE]
+        images = {
+            name: np.empty((len(chosen), camera.height, camera.width, 3), np.uint8)
+            for name, camera in actor.info.cameras.items()
+        }
+        features = {
+            name: np.empty((len(chosen), *feature.shape), feature.dtype)
+            for name, feature in actor.info.features.items()
+        }
+        for name, frames in {**images, **features}.items():
+            view.read_frames(name, episode, int(chosen[0]), frames)
+        for t in range(len(chosen)):
+            yield Observation(
+                {name: frames[t] for name, frames in images.items()},
+                proprio[begin + t],
+                # if a feature has no dimensions, frames[t] would be a scalar instead of an array
+                {name: frames[t, ...] for name, frames in features.items()},
+            )

@@ -43,6 +43,9 @@ class EncodedEpisode:
     actions: np.ndarray
     proprio: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.actions)
+
     @classmethod
     def of(cls, episode: Episode, codecs: Mapping[str, Codec]) -> Self:
         """Encode the frames of every camera and every feature."""

@@ -1,6 +1,9 @@
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.demonstrations import recording
@@ -44,6 +47,25 @@ def test_episodes_are_stored_in_the_order_of_their_seeds(tmp_path) -> None:
     writer = StoreWriter(tmp_path / "a.zarr", make_info())
     record(writer, DemonstrationSchedule(["push"], 3, ()), successes(2, 0, 1), ignore)
     assert stored_ids(writer) == ["push/0", "push/1", "push/2"]
+
+
+def test_episodes_that_wait_for_an_earlier_one_wait_encoded(tmp_path) -> None:
+    """A seed that takes long must not let the raw frames of all later seeds pile up."""
+    images: list[weakref.ref[np.ndarray]] = []
+
+    def outcomes() -> Iterator[tuple[DemonstrationAttempt, Outcome]]:
+        for seed in (0, *range(2, 20), 1):
+            frames = {name: array.copy() for name, array in TEMPLATE.images.items()}
+            images.extend(weakref.ref(array) for array in frames.values())
+            yield DemonstrationAttempt("push", seed), replace(episode(seed), images=frames)
+            del frames
+            alive.append(sum(image() is not None for image in images))
+
+    alive: list[int] = []
+    writer = StoreWriter(tmp_path / "a.zarr", make_info())
+    record(writer, DemonstrationSchedule(["push"], 20, ()), outcomes(), ignore)
+    assert stored_ids(writer) == [f"push/{seed}" for seed in range(20)]
+    assert max(alive) <= 2 * len(TEMPLATE.images)  # of the newest episode, and of the first
 
 
 def test_a_commit_is_made_whenever_enough_episodes_are_there(tmp_path, monkeypatch) -> None:

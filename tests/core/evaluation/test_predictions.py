@@ -7,6 +7,7 @@ from rich.console import Console
 from core.errors import ConfigError
 from core.evaluation.evaluation import evaluate
 from core.evaluation.predictions import write_predictions
+from core.loading.view import StoreView
 from core.rollout.actor import load_actor
 from core.store.store import EpisodeStore
 
@@ -37,6 +38,26 @@ def test_predictions_are_repeatable(trained, load, tmp_path):
         assert first.files == second.files
         for name in first.files:
             np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_an_episode_is_read_in_pieces(trained, load, tmp_path, monkeypatch):
+    """An episode may be longer than the memory is large; the pieces change no number."""
+    actor, recipe, lengths = load_actor(trained), load(), []
+    write_predictions(actor, recipe, tmp_path / "whole.npz")
+    read_frames = StoreView.read_frames
+
+    def note_length(view, name, episode, start, out):
+        lengths.append(len(out))
+        read_frames(view, name, episode, start, out)
+
+    monkeypatch.setattr(StoreView, "read_frames", note_length)
+    monkeypatch.setattr("core.evaluation.predictions.FRAMES_AT_ONCE", 3)
+    write_predictions(actor, recipe, tmp_path / "pieces.npz")
+    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "pieces.npz") as pieces:
+        for name in whole.files:
+            np.testing.assert_array_equal(pieces[name], whole[name])
+        assert sum(lengths) == len(whole["0/true"]) + len(whole["1/true"])
+    assert max(lengths) == 3
 
 
 def test_a_policy_of_other_data_is_refused(trained, load, tmp_path):
