@@ -262,7 +262,7 @@ def test_an_environment_that_cannot_demonstrate_is_an_error(
         (
             {"delay": 0.001},
             0.2,
-            r"another origin: .*\"delay\": 0.0}' there, .*\"delay\": 0.001}' here",
+            r"another origin: .*\"delay\": 0.0,.*' there, .*\"delay\": 0.001,.*' here",
         ),
         ({"cameras": 2}, 0.2, r"cannot append, the store disagrees: cameras"),
     ],
