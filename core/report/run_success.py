@@ -126,18 +126,26 @@ def _all_keys(mappings: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _tier_rows(columns: Sequence[Column]) -> list[Row]:
-    """Return a row for each tier that has several tasks; that of a single task would repeat it."""
+    """Return a row for each tier of several tasks but not all: others would repeat a row."""
     tiers = [_tier_cells(column) for column in columns]
     return [Row(f"mean, {tier}", [cells.get(tier) for cells in tiers]) for tier in _all_keys(tiers)]
 
 
 def _tier_cells(column: Column) -> dict[str, Cell]:
-    """Return {tier of several tasks: mean of its tasks' rates, with the counts of its attempts}."""
+    """Return {tier: mean of its tasks' rates, with the counts of its attempts}.
+
+    Tiers of a single task and of all tasks are left out.
+    """
     evaluation, condition = column.evaluation, column.condition
-    sizes = Counter(evaluation.tiers.get(task) for task in evaluation.by_task(condition))
+    tasks = evaluation.by_task(condition)
+    sizes = Counter(evaluation.tiers.get(task) for task in tasks)
     attempts = evaluation.attempts_by_tier(condition)
     means = evaluation.by_tier(condition)
-    return {tier: Cell(mean, attempts[tier]) for tier, mean in means.items() if sizes[tier] > 1}
+    return {
+        tier: Cell(mean, attempts[tier])
+        for tier, mean in means.items()
+        if 1 < sizes[tier] < len(tasks)
+    }
 
 
 def _overall_rows(columns: Sequence[Column]) -> list[Row]:

@@ -27,6 +27,7 @@ def test_conditions_are_columns_and_tasks_rows():
         ("standard", "a", True),
         ("standard", "a", False),
         ("standard", "b", True),
+        ("standard", "c", False),
         ("blank_images", "a", False),
         tiers={"a": "easy", "b": "easy"},
     )
@@ -34,15 +35,24 @@ def test_conditions_are_columns_and_tasks_rows():
     assert table is not None
     assert [column.name for column in table.columns] == ["policy", "images blanked"]
     rows = {row.name: row.cells for row in (*table.rows, *table.averages)}
-    assert list(rows) == ["a", "b", "mean, easy", "mean of tasks", "all attempts"]
+    assert list(rows) == ["a", "b", "c", "mean, easy", "mean of tasks"]
     assert [cell.rate for cell in rows["a"] if cell] == [0.5, 0]
     assert rows["b"][1] is None
     assert rows["mean, easy"] == [Cell(0.75, Rate(2, 3)), None]
-    assert rows["mean of tasks"] == [Cell(0.75), Cell(0, Rate(0, 1))]
-    overall = rows["all attempts"][0]
-    assert overall is not None
-    assert overall.outcome is not None
-    assert (overall.outcome.successes, overall.outcome.episodes) == (2, 3)
+    assert rows["mean of tasks"] == [Cell(0.5, Rate(2, 4)), Cell(0, Rate(0, 1))]
+
+
+def test_unequal_numbers_of_attempts_are_averaged_in_two_ways():
+    table = success_table(
+        condition_columns(
+            evaluation(("standard", "a", True), ("standard", "a", False), ("standard", "b", True))
+        )
+    )
+    assert table is not None
+    assert table.averages == [
+        Row("mean of tasks", [Cell(0.75)]),
+        Row("all attempts", [Cell(2 / 3, Rate(2, 3))]),
+    ]
 
 
 def test_several_tiers_have_a_mean_of_their_means():
@@ -62,9 +72,10 @@ def test_no_row_of_averages_repeats_another_row():
     assert alone is not None
     assert alone.averages == []
     outcomes = [("standard", "a", True), ("standard", "b", False)]
-    apart = success_table(condition_columns(evaluation(*outcomes, tiers={"a": "x", "b": "y"})))
-    assert apart is not None
-    assert apart.averages == [Row("mean of tasks", [Cell(0.5, Rate(1, 2))])]
+    for tiers in ({"a": "x", "b": "y"}, {"a": "x", "b": "x"}):
+        table = success_table(condition_columns(evaluation(*outcomes, tiers=tiers)))
+        assert table is not None
+        assert table.averages == [Row("mean of tasks", [Cell(0.5, Rate(1, 2))])]
 
 
 def test_nothing_measured_is_no_table():
