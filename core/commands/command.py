@@ -47,6 +47,12 @@ def _run(main: Main, argv: list[str] | None) -> int:
         file, reason = error.filename or "a file", error.strerror or error
         _print_error(f"error: {file}: {reason}")
         return 1
+    except MemoryError:
+        _print_error(
+            "error: not enough memory; a damaged file may claim more than it holds, which joinery "
+            "verify finds in a store; otherwise use a machine with more"
+        )
+        return 1
     except Exception as error:
         if (fault := _fault_of_a_plugin(error)) is None:
             raise  # a mistake of Joinery itself, of which the traceback should be reported

@@ -22,7 +22,7 @@ from core.rollout.results import (
 )
 from core.system.files import complete_lines
 from core.system.links import open_to_append, refuse_links_out
-from core.system.strict import one_line
+from core.system.strict import one_line, parse_json
 
 FILE = "episodes.jsonl"
 
@@ -121,7 +121,7 @@ class ResultsLog:
     def _check_identity(self, line: str, identity: Mapping[str, Any]) -> None:
         """Raise DataError if the log's first line is damaged or identifies another evaluation."""
         try:
-            old, new = _flat(json.loads(line)), _flat(identity)
+            old, new = _flat(parse_json(line)), _flat(identity)
         except (ValueError, AttributeError):
             raise DataError(
                 f"{self.path}, line 1: damaged; remove the file to evaluate anew"

@@ -45,3 +45,5 @@ from core.formats.info import (
 )
 from core.formats.mapped import MappedSource as MappedSource
 from core.formats.mapping import FeatureColumn as FeatureColumn, SourceMapping as SourceMapping
+from core.system.links import path_below as path_below
+from core.system.strict import parse_json as parse_json

@@ -39,14 +39,14 @@ def read_npz(file: Path, names: Collection[str] | None = None) -> dict[str, np.n
     Raises DataError, naming the file, if the file is missing, damaged or cut off, or if an array in
     `names` is missing or holds Python objects.
     """
-    size = file_size(file)
+    file_size(file)
     with _open_npz(file) as (archive, members):
         arrays = {}
         for name in members if names is None else names:
             if name not in members:
                 raise DataError(f"{file}: has no array '{name}'{did_you_mean(name, [*members])}")
             try:
-                arrays[name] = _parse_npy(_read_member(archive, members[name], size))
+                arrays[name] = _parse_npy(_read_member(archive, members[name]))
             except _PythonObjectsError:
                 if names is not None:
                     raise DataError(f"{file}: '{name}' {REFUSED}") from None
@@ -68,6 +68,10 @@ def _open_npz(file: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
     """Open an .npz file, with {array: its place}; raises DataError for damage inside the block."""
     try:
         with ZipFile(file) as archive:
+            packed = sum(member.compress_size for member in archive.infolist())
+            # they may also share bytes, which would be unpacked once for each
+            if packed > (size := file.stat().st_size):
+                raise BadZipFile(f"its arrays claim {packed:,} bytes of a file of {size:,}")
             members = {
                 member.filename.removesuffix(".npy"): member
                 for member in archive.infolist()
@@ -114,16 +118,12 @@ def _parse_npy(data: bytes) -> np.ndarray:
     return np.ndarray(shape, dtype, data, stream.tell(), order="F" if fortran_order else "C")
 
 
-def _read_member(archive: ZipFile, member: ZipInfo, size: int) -> bytes:
+def _read_member(archive: ZipFile, member: ZipInfo) -> bytes:
     """Return the bytes of one file in a zip archive; zipfile checks them by their checksum.
 
-    The only compression allowed is deflate, which cannot unpack to more than 1,032 times `size`,
-    the size of the archive.
+    The only compression allowed is deflate, which cannot unpack to more than 1,032 times the size
+    of the archive.
     """
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise BadZipFile(f"{member.filename} is compressed in a way that numpy does not write")
-    if member.compress_size > size:
-        raise BadZipFile(
-            f"{member.filename} claims {member.compress_size:,} bytes of a file of {size:,}"
-        )
     return archive.read(member)

@@ -13,6 +13,8 @@ from core.system.strict import one_line
 
 # the values that may stand for white, in arrays of floats and of integers
 WHITES = {"f": (1.0, 255.0), "u": (255.0, 65535.0), "i": (255.0, 65535.0)}
+# What Pillow may take the bytes for. It would let Ghostscript run a PostScript file.
+FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "GIF")
 # Floats may exceed white by this share, since resizing overshoots at edges; they are then clipped.
 OVERSHOOT = 1.25
 
@@ -90,7 +92,7 @@ def encoded_size(data: bytes, where: str) -> tuple[int, int]:
     """Return the number of rows and of columns of a compressed image, without decoding it."""
     pillow = import_optional("PIL.Image")
     try:
-        with pillow.open(BytesIO(data)) as image:
+        with pillow.open(BytesIO(data), formats=FORMATS) as image:
             return int(image.height), int(image.width)
     except Exception as error:  # noqa: BLE001 - a damaged image can make Pillow raise anything
         raise _undecodable(where, error) from None
@@ -141,7 +143,7 @@ def _decode(data: bytes, rows: int, columns: int, where: str) -> np.ndarray:
     """Decode one image to (Y X) or (Y X C); a palette becomes its colours."""
     pillow = import_optional("PIL.Image")
     try:
-        with pillow.open(BytesIO(data)) as image:
+        with pillow.open(BytesIO(data), formats=FORMATS) as image:
             if (image.height, image.width) != (rows, columns):
                 raise DataError(
                     f"{where}: has {image.height} x {image.width} pixels, expected {rows} x "

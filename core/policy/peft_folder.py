@@ -4,7 +4,6 @@ adapter_config.json says which layers have adapters of which size; adapter_model
 the adapters, and the weights that train beside them, under the names of transformers' modules.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from core.policy.policy import Policy
 from core.policy.publishing import MODEL, copy_to_cpu, other_weights
 from core.recipe.recipe import Recipe
 from core.registry.part_settings import PartSettings
+from core.system.strict import parse_json
 from core.system.torchvision import import_library
 from core.weights.pretrained import find_misfits
 
@@ -172,7 +172,7 @@ def _layer(name: str) -> str:
 def _read(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a folder of peft: its configuration, and {name in the base model: tensor}."""
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "adapter_config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(

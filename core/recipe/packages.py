@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from core.registry.components import Component
 from core.system.files import written_aside
+from core.system.strict import parse_json
 
 if TYPE_CHECKING:
     from core.recipe.recipe import Recipe
@@ -56,7 +57,7 @@ def origins_of(recipe: "Recipe") -> dict[str, Origin]:
 def read_origins(run: Path) -> dict[str, Origin]:
     """Return what a run's file says; empty if the run has none, as runs of earlier versions."""
     try:
-        plain = json.loads((run / FILE).read_text(encoding="utf-8"))
+        plain = parse_json((run / FILE).read_text(encoding="utf-8"))
         return {
             section: Origin(**{**values, "earlier": tuple(values.get("earlier", ()))})
             for section, values in plain.items()

@@ -12,11 +12,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.errors import CheckpointError, ConfigError
 from core.recipe.paths import SOURCES, change_part, change_places
 from core.system.files import written_aside
+from core.system.links import inside
+from core.system.strict import from_plain, one_line, parse_json
 from core.weights.pretrained import cached_on_hub
 
 if TYPE_CHECKING:
@@ -43,14 +45,21 @@ class RunFiles:
 
     @classmethod
     def read(cls, run: Path) -> "RunFiles":
-        """Read a run's record; a run of an earlier version has none, and so no copies."""
+        """Read a run's record; a run of an earlier version has none, and so no copies.
+
+        Raises CheckpointError if it is damaged, and DataError if a copy lies elsewhere.
+        """
         try:
-            content: dict[str, Any] = json.loads((run / INDEX).read_text(encoding="utf-8"))
-            return cls(content["folder"], content["places"], content["copies"])
+            files = from_plain(cls, parse_json((run / INDEX).read_text(encoding="utf-8")))
+            for copy in files.copies.values():
+                inside(run / FOLDER, copy)
+            return files
         except FileNotFoundError:
             return cls(str(run.absolute()), {}, {})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{run / INDEX}: cannot read it ({error}); remove it") from None
+            raise CheckpointError(
+                f"{run / INDEX}: cannot read it ({one_line(error)}); remove it"
+            ) from None
 
 
 def parse_moved(pairs: list[str]) -> dict[str, str]:

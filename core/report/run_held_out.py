@@ -1,6 +1,5 @@
 """The table of errors on held-out episodes, for runs without an environment."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from rich.console import Console
 
 from core.errors import DataError
 from core.report.wording import significant
-from core.system.strict import from_plain, one_line
+from core.system.strict import from_plain, one_line, parse_json
 from core.system.tables import NumberTable
 
 
@@ -47,7 +46,7 @@ def held_out_table(evaluation: Path) -> HeldOutTable | None:
     if not path.is_file():
         return None
     try:
-        content = from_plain(_File, json.loads(path.read_text(encoding="utf-8")))
+        content = from_plain(_File, parse_json(path.read_text(encoding="utf-8")))
         steps = shown_steps(len(content.errors))
         columns = [*(content.errors[step] for step in steps), content.constant]
         rows = [

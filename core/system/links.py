@@ -19,6 +19,18 @@ from core.errors import DataError
 RUN_FOLDERS = ("checkpoints", "evaluation", "files", "rollouts")
 
 
+def path_below(folder: Path, name: str) -> Path:
+    """Return the path FOLDER/name for a name that a file gives, "images/frame_0.png" for example.
+
+    Links are followed, since a data set in a cache consists of them. Raises DataError if the name
+    is absolute or leads up, so that it could name any file.
+    """
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute() or "\0" in name:
+        raise DataError(f"{folder}: names {name[:80]!r}, which lies outside; correct the name")
+    return folder / name
+
+
 def inside(folder: Path, *names: str) -> Path:
     """Return the path FOLDER/name1/name2/... if what lies there lies inside the folder.
 
@@ -26,11 +38,8 @@ def inside(folder: Path, *names: str) -> Path:
     path leads out of `folder`, if a name does, or if there is a pipe or a device, of which reading
     may never end.
     """
-    path = folder.joinpath(*names)
-    current = str(folder)
+    path, current = path_below(folder, "/".join(names)), str(folder)
     for name in Path(*names).parts:
-        if name == ".." or os.path.isabs(name):
-            raise DataError(f"{folder}: names '{'/'.join(names)}', which lies outside; rename it")
         current = os.path.join(current, name)
         if not _check_entry(current, folder):
             break

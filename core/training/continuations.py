@@ -14,6 +14,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.system.files import remove_leftovers, written_aside
+from core.system.strict import parse_json
 
 FILE = "continuations.json"
 
@@ -94,7 +95,7 @@ def read_continuations(run: Path) -> list[Continuation]:
     if not path.is_file():
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_text(encoding="utf-8"))
         continuations = [Continuation(**entry) for entry in entries]
         for entry in continuations:
             int(entry.step), entry.describe()

@@ -20,6 +20,7 @@ from core.errors import CheckpointError, TrainingError
 from core.system.files import complete_lines, remove_leftovers, written_aside
 from core.system.links import open_to_append
 from core.system.progress import Progress
+from core.system.strict import parse_json
 from core.training.monitors import Loggers
 
 
@@ -35,7 +36,7 @@ class MetricsLog:
 
     def __init__(self, run: Path, first: int, loggers: Loggers) -> None:
         path = run / "metrics.jsonl"
-        lines = [line for line in complete_lines(path) if json.loads(line)["step"] <= first]
+        lines = [line for line in complete_lines(path) if parse_json(line)["step"] <= first]
         remove_leftovers(path)
         with written_aside(path) as aside:
             aside.write_text("".join(lines), encoding="utf-8")

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from core.errors import CheckpointError
 from core.system.files import remove, written_aside
 from core.system.links import check_run
+from core.system.strict import one_line, parse_json
 from core.weights.pretrained import NO_FROZEN_WEIGHTS, FrozenWeights
 
 NO_AVERAGES: Mapping[str, Tensor] = MappingProxyType({})
@@ -156,10 +157,16 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     for folder in sorted((run / "checkpoints").glob("step_*")):
         path = folder / "state.json"
         try:
-            result.append(Checkpoint(folder, json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError) as error:
+            state = parse_json(path.read_text(encoding="utf-8"))
+            checkpoint = Checkpoint(folder, state)
+            # what every checkpoint has, in the types that it has
+            float(checkpoint.error), checkpoint.comparable_from
+            if not isinstance(checkpoint.step, int):
+                raise ValueError("its step is no number")
+            result.append(checkpoint)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{path}: cannot read it ({error}): remove this checkpoint"
+                f"{path}: cannot read it ({one_line(error)}): remove this checkpoint"
             ) from None
     return result
 

@@ -5,7 +5,6 @@ of weights (.safetensors, .bin, .pt, .pth, or a .ckpt of PyTorch Lightning), or 
 repository on the Hugging Face hub. Opening a source never runs code that its files may contain.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,8 +17,10 @@ import torch
 from google_crc32c import extend
 from torch import Tensor, nn
 
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.system.console import errors
+from core.system.links import path_below
+from core.system.strict import parse_json
 
 T = TypeVar("T")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
@@ -272,9 +273,10 @@ def _open(path: Path) -> Mapping[str, Tensor]:
 def _open_shards(index: Path) -> Mapping[str, Tensor]:
     """Open the files that an index lists; each must hold all tensors that are listed for it."""
     try:
-        files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = {file: _open_file(index.parent / file) for file in sorted(set(files.values()))}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        files: dict[str, str] = parse_json(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(files.values()))
+        shards = {name: _open_file(path_below(index.parent, name)) for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
         raise ConfigError(f"pretrained: cannot read '{index}': {error}") from None
     missing = [f"{name} in {file}" for name, file in files.items() if name not in shards[file]]
     if missing:

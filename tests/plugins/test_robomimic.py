@@ -265,7 +265,7 @@ def test_a_demonstration_that_lacks_something(tmp_path: Path) -> None:
         ({"shape": (5, 7)}, r"says that it holds 280 bytes, and 0 are there"),
         ({"data": ["left"] * 5}, r"actions: holds text, expected numbers"),
         ({"data": 1.0}, r"actions: float64 \(\), expected numbers of 6 frames"),
-        ({"shape": (5, 7), "external": [("/dev/zero", 0, 280)]}, r"expected numbers in this file"),
+        ({"shape": (5, 7), "external": [("/dev/zero", 0, 280)]}, r"its values lie in other files"),
     ],
 )
 def test_claims_without_data_are_refused(

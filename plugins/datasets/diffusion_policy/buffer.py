@@ -4,6 +4,7 @@ zarr reads a missing chunk as zeros, and Blosc reads past the end of a truncated
 raises an error in both cases.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import product
@@ -19,6 +20,11 @@ from core import DataError, one_line
 from core.formats import check_claimed_size
 
 ENDS = "meta/episode_ends"
+# The codecs that turn bytes into numbers and do nothing else; any package may register others.
+KNOWN_CODECS = re.compile(
+    "blosc|zstd|zlib|gzip|lz4|delta|shuffle|vlen-utf8|imagecodecs_[a-z0-9]+|"
+    "(Blosc|Zstd|Gzip|Bytes|Crc32c|Transpose|Sharding|VLenUTF8)Codec"
+)
 # the header of a Blosc chunk holds the sizes, in bytes, of the decompressed chunk, of a block, and
 # of the compressed chunk
 BLOSC_HEADER = Struct("<4xIII")
@@ -85,10 +91,11 @@ class ReplayBuffer:
         Raises DataError for a missing or damaged chunk, and for an array that was pickled.
         """
         array = self.arrays[name]
-        if "pickle" in _codecs(array):
+        if unknown := sorted(name for name in _codecs(array) if not KNOWN_CODECS.fullmatch(name)):
             raise DataError(
-                f"{self.path}: {array.path} is pickled, and unpickling it might run code; write it "
-                "as numbers or text, or name another array"
+                f"{self.path}: {array.path} is encoded by '{unknown[0]}', which is not decoded, "
+                "since it might run code (pickle does); write it as numbers or text, or name "
+                "another array"
             )
         try:
             for index in _chunk_indices(array, begin, end):
@@ -158,7 +165,10 @@ def _file_sizes(path: Path) -> dict[str, int]:
     """Return {file: size in bytes} of a folder or archive; raises DataError if there is neither."""
     try:
         if path.is_dir():
-            files = [file for file in path.rglob("*") if file.is_file()]
+            entries = [entry for entry in path.rglob("*") if not entry.is_dir()]
+            files = [entry for entry in entries if entry.is_file()]
+            if len(files) < len(entries):  # reading a pipe would never end
+                raise ValueError(f"{min({*entries} - {*files})} is no file")
             return {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
         with ZipFile(path) as archive:
             sizes = {member.filename: member.compress_size for member in archive.infolist()}
@@ -176,7 +186,11 @@ def _no_group(path: Path, error: Exception) -> DataError:
 
 
 def _codecs(array: Any) -> set[str]:
-    return {getattr(codec, "codec_id", "") for codec in (*array.filters, *array.compressors)}
+    """Return the names of an array's codecs: those of numcodecs, or the classes of zarr's own."""
+    codecs = (*array.filters, *array.compressors)
+    if array.metadata.zarr_format == 3:
+        codecs += (array.serializer,)
+    return {getattr(codec, "codec_id", None) or type(codec).__name__ for codec in codecs}
 
 
 def _chunk_indices(array: Any, begin: int, end: int) -> Iterator[tuple[int, ...]]:

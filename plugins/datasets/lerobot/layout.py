@@ -3,7 +3,6 @@
 An episode consists of some rows of a table and, for each camera, of some seconds of a video.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from string import Formatter
 from typing import Any
 
 from core import DataError, import_optional, one_line
-from core.formats import check_claimed_size, file_size
+from core.formats import check_claimed_size, file_size, parse_json, path_below
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 
@@ -69,7 +68,7 @@ def read_layout(root: Path) -> Layout:
         )
     file_size(path)
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = parse_json(path.read_text(encoding="utf-8"))
         version = str(info["codebase_version"])
         if version not in VERSIONS:
             raise DataError(
@@ -209,10 +208,11 @@ def _read_episode_table(
             chunk, index, begin = (row[f"videos/{key}/{entry}"] for entry in entries)
             if None not in (chunk, index, begin):
                 fields = {"video_key": key, "chunk_index": chunk, "file_index": index}
-                videos[key] = (root / _fill(info["video_path"], fields), float(begin))
+                video = path_below(root, _fill(info["video_path"], fields))
+                videos[key] = (video, float(begin))
         facts = {name: value for name, value in row.items() if "/" not in name}
         locations[_episode_name(row)] = EpisodeLocation(
-            int(row["length"]), root / table, videos, facts
+            int(row["length"]), path_below(root, table), videos, facts
         )
     return locations
 
@@ -224,10 +224,10 @@ def _read_episodes_v2(root: Path, info: Mapping[str, Any]) -> Locations:
         episode = int(row["episode_index"])
         fields = {"episode_index": episode, "episode_chunk": episode // int(info["chunks_size"])}
         videos = {
-            key: (root / _fill(info["video_path"], {"video_key": key, **fields}), 0.0)
+            key: (path_below(root, _fill(info["video_path"], {"video_key": key, **fields})), 0.0)
             for key in _video_keys(info)
         }
-        table = root / _fill(info["data_path"], fields)
+        table = path_below(root, _fill(info["data_path"], fields))
         locations[_episode_name(row)] = EpisodeLocation(int(row["length"]), table, videos, row)
     return locations
 
@@ -265,10 +265,11 @@ def _fill(template: str, fields: Mapping[str, Any]) -> str:
     """Return a file's path: a template of info.json with its fields filled in.
 
     A template can set the number of digits of an index. More than 99 digits are refused, because
-    millions of digits would take all memory.
+    millions of digits would take all memory, and so are attributes of a field.
     """
-    for _, _, spec, _ in Formatter().parse(template):
-        if not re.fullmatch(r"0?\d{0,2}d?", spec or ""):
+    for _, name, spec, conversion in Formatter().parse(template):
+        is_known = name is None or (name.isidentifier() and conversion is None)
+        if not is_known or not re.fullmatch(r"0?\d{0,2}d?", spec or ""):
             raise ValueError(f"'{template}' names no files")
     return template.format(**fields)
 
@@ -280,7 +281,7 @@ def _video_keys(info: Mapping[str, Any]) -> list[str]:
 def _json_lines(path: Path) -> Iterator[Any]:
     file_size(path)
     with path.open(encoding="utf-8") as lines:
-        yield from (json.loads(line) for line in lines if line.strip())
+        yield from (parse_json(line) for line in lines if line.strip())
 
 
 def _reason(error: Exception) -> str:

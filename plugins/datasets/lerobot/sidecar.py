@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core import DataError, one_line
 from core.episodes import StoreInfo
-from core.formats import dump_info, load_info
+from core.formats import dump_info, file_size, load_info, parse_json
 
 FILE = "meta/joinery.json"
 
@@ -54,7 +54,8 @@ def read_sidecar(root: Path) -> Sidecar | None:
     if not path.exists():
         return None
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        file_size(path)
+        plain = parse_json(path.read_text(encoding="utf-8"))
         info = load_info(plain["info"], str(path))
         episodes = [
             EpisodeEntry(str(entry["id"]), str(entry["task"]), int(entry["frames"]))

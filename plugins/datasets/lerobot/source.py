@@ -23,6 +23,7 @@ from core.formats import (
     decode_images,
     distinct_names,
     file_size,
+    path_below,
 )
 from plugins.datasets.lerobot.features import ACTION, STATE
 from plugins.datasets.lerobot.layout import EpisodeLocation, read_layout
@@ -183,7 +184,7 @@ class LeRobotReader:
         try:
             if cell["bytes"] is not None:
                 return bytes(cell["bytes"])
-            file: Path = self.root / cell["path"]
+            file = path_below(self.root, cell["path"])
             file_size(file)
             return file.read_bytes()
         except (OSError, TypeError, KeyError, ValueError) as error:

@@ -1,12 +1,11 @@
 """The features of an episode's steps, as features.json declares them."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from core import DataError, one_line
-from core.formats import Column, file_size
+from core.formats import Column, file_size, parse_json
 
 STEPS, EPISODE = "steps", "episode_metadata"
 # the types that a feature of numbers may declare and that a store can hold
@@ -27,7 +26,7 @@ def read_features(folder: Path) -> dict[str, Column]:
         )
     file_size(path)
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = parse_json(path.read_text(encoding="utf-8"))
         steps = tree["featuresDict"]["features"][STEPS]["sequence"]["feature"]
         return dict(_leaves(steps, ""))
     except Exception as error:  # noqa: BLE001 - damaged JSON can say anything

@@ -1,6 +1,5 @@
 """Reads HDF5 files, and checks that they are large enough for the sizes that datasets claim."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ import numpy as np
 
 from core import ConfigError, DataError, did_you_mean, import_optional, one_line
 from core.episodes import images_of
-from core.formats import Column, check_claimed_size, file_size, guess_white
+from core.formats import Column, check_claimed_size, file_size, guess_white, parse_json
 
 
 @contextmanager
@@ -26,6 +25,7 @@ def open_file(file: Path, within: str = "") -> Iterator[Any]:
     file_size(file)
     try:
         with h5py.File(file, "r") as root:
+            _refuse_links_out(file, root)
             yield root
     except (DataError, ConfigError):
         raise
@@ -56,8 +56,9 @@ def read_dataset(file: Path, group: Any, name: str, rows: slice = slice(None)) -
     if name not in group:
         raise DataError(f"{file}, {group.name}: has no '{name}'{did_you_mean(name, [*group])}")
     dataset, where = group[name], f"{file}, {group.name}/{name}"
-    if dataset.dtype.kind not in "uifb" or dataset.external:
-        raise DataError(f"{where}: {dataset.dtype} {dataset.shape}, expected numbers in this file")
+    if dataset.dtype.kind not in "uifb":
+        raise DataError(f"{where}: {dataset.dtype} {dataset.shape}, expected numbers")
+    _require_own(dataset, where)
     _check_storage(dataset, file.stat().st_size, where)
     array: np.ndarray = dataset[rows] if dataset.ndim else dataset[()]
     return array
@@ -80,14 +81,43 @@ def with_white(file: Path, group: Any, path: str, column: Column) -> Column:
 
 def read_texts(file: Path, group: Any, name: str) -> list[str]:
     """Read a dataset of texts: one, or one for each frame; raises DataError for anything else."""
-    dataset = group[name]
+    dataset, size, where = group[name], file.stat().st_size, f"{file}, {name}"
+    _require_own(dataset, where)
     try:
-        check_claimed_size(dataset.nbytes, file.stat().st_size, f"{file}, {name}")
-        return [str(text) for text in np.atleast_1d(dataset.asstr()[()]).reshape(-1)]
+        check_claimed_size(dataset.nbytes, size, where)
+        texts: list[str] = []
+        total = 0
+        for index in np.ndindex(dataset.shape):
+            texts.append(str(dataset.asstr()[index]))
+            # many entries may refer to one long text
+            check_claimed_size(total := total + len(texts[-1]), size, where)
+        return texts
     except TypeError:
         raise DataError(
             f"{file}, {name}: {dataset.dtype} is neither numbers nor text; name another dataset"
         ) from None
+
+
+def _refuse_links_out(file: Path, root: Any) -> None:
+    """Raise DataError if a link in a file leads to another file."""
+    h5py = import_optional("h5py", extra="robomimic")
+
+    def external(name: bytes, link: Any) -> bytes | None:
+        return name if link.type == h5py.h5l.TYPE_EXTERNAL else None
+
+    if name := root.id.links.visit(external, info=True):
+        raise DataError(
+            f"{file}: '{name.decode(errors='replace')}' is a link to another file, which is not "
+            "followed; write the data into this file (h5repack and h5copy do)"
+        )
+
+
+def _require_own(dataset: Any, where: str) -> None:
+    """Raise DataError if a dataset's values lie in other files."""
+    if dataset.external or dataset.is_virtual:
+        raise DataError(
+            f"{where}: its values lie in other files, which are not read; write them into this file"
+        )
 
 
 def _check_storage(dataset: Any, size: int, where: str) -> None:
@@ -126,7 +156,7 @@ def read_json(node: Any, attribute: str) -> Mapping[str, Any]:
     if attribute not in node.attrs or node.attrs.get_id(attribute).shape:
         return {}
     try:
-        content = json.loads(node.attrs[attribute])
+        content = parse_json(node.attrs[attribute])
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{node.file.filename}, {node.name}: the attribute '{attribute}' is no JSON "

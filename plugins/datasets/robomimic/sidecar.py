@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from core import DataError, one_line
 from core.episodes import StoreInfo
-from core.formats import dump_info, load_info
+from core.formats import dump_info, load_info, parse_json
 
 ATTRIBUTE = "joinery"
 T = TypeVar("T")
@@ -71,7 +71,7 @@ def read_episode_sidecar(group: Any, where: str) -> EpisodeSidecar | None:
 
 def _read(group: Any, where: str, make: Callable[[Any], T]) -> T | None:
     try:
-        plain = json.loads(group.attrs[ATTRIBUTE]) if ATTRIBUTE in group.attrs else None
+        plain = parse_json(group.attrs[ATTRIBUTE]) if ATTRIBUTE in group.attrs else None
         return None if plain is None else make(plain)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

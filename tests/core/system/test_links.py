@@ -64,7 +64,7 @@ def test_the_folder_itself_and_those_above_may_be_links(folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", ["..", "../mine/letter", "/etc/passwd", "inner/../../mine"])
 def test_a_name_that_leads_out_is_refused(folder: Path, name: str) -> None:
-    with pytest.raises(DataError, match="which lies outside; rename it"):
+    with pytest.raises(DataError, match="which lies outside; correct the name"):
         inside(folder, name)
 
 
