@@ -4,10 +4,7 @@ This module imports neither torch nor plugins, so that it can also read runs of 
 of other versions of Joinery.
 """
 
-import struct
 import tomllib
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +15,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.evaluation.results_log import read_results
+from core.formats.arrays import npz_names, read_npz
 from core.recipe.former import rename_former_keys
 from core.recipe.packages import read_origins
 from core.report.run_metrics import Metrics, read_metrics
@@ -25,17 +23,6 @@ from core.rollout.results import Evaluation
 from core.system.links import check_run
 from core.training.continuations import Continuation, read_continuations
 
-# Errors that numpy and zipfile raise for a file that is truncated, overwritten or not an .npz file.
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    ValueError,
-    TypeError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-)
 # Letters by which numpy denotes kinds of data types, such as "f" for floats.
 TEXT, BOOLEAN, INTEGER, NUMBER = "U", "b", "iu", "biuf"
 # files in the folder of an evaluation; each of them tells that it is one
@@ -187,16 +174,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises DataError if the file is damaged.
     """
+    arrays = read_npz(path, npz_names(path))
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         for array in arrays.values():
             if array.dtype.kind == TEXT:
                 # This fails for a lone surrogate: half a character, not valid in a page.
                 np.char.encode(array, "utf-8")
-        return arrays
-    except DAMAGED as error:
+    except ValueError as error:
         raise DataError(f"{path}: damaged ({error}); evaluate the run again") from None
+    return arrays
 
 
 def get_array(

@@ -250,7 +250,7 @@ def _holds_weights(folder: Path) -> bool:
         if (folder / name).exists():
             return True
         if index.exists():
-            files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            files = parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()
             return all((folder / file).exists() for file in files)
     return False
 
