@@ -270,7 +270,7 @@ def judge(code: int | str, out: str, err: str) -> Iterator[str]:
         return
     lines = [line for line in err.splitlines() if not line.startswith(PROGRESS)]
     wrong = [line for line in lines if not line.startswith(("error: ", "usage: "))]
-    if wrong or not lines:
+    if wrong or not (lines or out):  # verify prints what is damaged
         yield f"says no mistake in one line: {(wrong or [out])[0][:300]!r}"
 
 
