@@ -58,6 +58,8 @@ class ToyConfig:
     """whether each step has a score: minus the distance to the disc."""
     ends_after: int = 0
     """the environment ends an episode after so many steps, unless they succeed; 0: never."""
+    dark: bool = False
+    """whether the cameras show nothing."""
 
 
 def toy_info(cameras: int = 1) -> StoreInfo:
@@ -140,6 +142,8 @@ class ToyEnvironment(Environment):
         scene = [(COLOURS[name], position, 0.3) for name, position in self._discs.items()]
         scene.append(((240, 240, 240) if self._closed else (90, 90, 90), self._point, RADIUS))
         centres = {"front": np.zeros(2), "wrist": self._point}
+        if self.config.dark:
+            scene = [((0, 0, 0), np.zeros(2), 10.0)]
         images = {name: _draw(scene, centres[name]) for name in self.info.cameras}
         return Observation(images, self._point.astype(np.float32))
 

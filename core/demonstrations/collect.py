@@ -172,6 +172,18 @@ def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> st
     )
 
 
+def recorded_versions(origin: str) -> dict[str, str]:
+    """Return {library: version} of the libraries that an origin says recorded the episodes.
+
+    Empty for the origin of other data, of which no environment recorded the episodes.
+    """
+    _, _, listed = origin.rpartition("; versions ")
+    if listed == origin:
+        return {}
+    pairs = (entry.rpartition(" ") for entry in listed.split(", "))
+    return {name: version for name, _, version in pairs if name}
+
+
 def _check_origin(out: Path, origin: str) -> None:
     """Raise DataError if the store's episodes were recorded with an origin other than `origin`."""
     from core.store.attributes import read_attributes

@@ -148,7 +148,8 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
     if ended := evaluation.ends()["ended"]:
         attempts = "1 attempt" if ended == 1 else f"{ended} attempts"
         lines.append(f"the environment ended {attempts} without success; counted as failed")
-    return [*lines, *failure_lines(evaluation), *first_step_warnings(evaluation)]
+    hints = [f"hint: {hint}" for hint in evaluation.hints]
+    return [*lines, *hints, *failure_lines(evaluation), *first_step_warnings(evaluation)]
 
 
 def _lines_of_chains(evaluation: Evaluation, length: float) -> list[str]:

@@ -3,8 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,6 +15,7 @@ from core.environments.workers import Description, EnvironmentFailed, open_worke
 from core.errors import ConfigError, DataError
 from core.evaluation.display import Display
 from core.evaluation.files import write_file
+from core.evaluation.hints import find_hints
 from core.evaluation.identity import identity_of
 from core.evaluation.predictions import write_predictions
 from core.evaluation.preparation import describe_environment, environment_spec, first_call
@@ -31,7 +34,7 @@ from core.rollout.plan import (
     task_names,
 )
 from core.rollout.queue import Queue
-from core.rollout.results import Evaluation, Result
+from core.rollout.results import Evaluation, Result, read_evaluation
 from core.rollout.runner import run_rollouts
 
 
@@ -57,19 +60,65 @@ def evaluate(
     environment = describe_environment(recipe, look=True)
     actor = load_actor(run, settings.checkpoint, settings.store, moved=moved)
     actor.check(environment.info)
-    if assumed := actor.info.assumed:
-        console.print(f"warning: assumed about the training data: {', '.join(assumed)}")
-    for change in changed_packages(run, recipe):
-        console.print(f"warning: {change}", soft_wrap=True, markup=False, highlight=False)
+    _print_warnings(run, recipe, actor, environment, console)
     demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
-    call = first_call(settings, demonstrated, environment)
-    if line := warning(str(environment_spec(recipe)), call, environment.scene_differences):
-        console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
     names = task_names(settings.tasks, demonstrated, environment.tasks)
     protocol = describe_protocol(settings, names)
     identity = identity_of(run, actor, recipe, environment, protocol)
     plan = plan_rollouts(settings, environment.tasks, names)
     tiers = {name: environment.tasks[name].tier for name in names}
+    log = _open_log(folder, identity, plan, tiers)
+    _write_predictions(actor, recipe, folder / "predictions.npz", console)
+    hints = _known_hints(folder)
+    if hints is None:
+        hints = find_hints(actor, recipe, environment, plan, identity)
+        for hint in hints:
+            console.print(f"hint: {hint}", soft_wrap=True, markup=False, highlight=False)
+    _run_missing_rollouts(plan, actor, recipe, environment, log, console)
+    evaluation = replace(_summarize(identity, environment, plan, tiers, log), hints=hints)
+    write_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
+    return evaluation
+
+
+def _print_warnings(
+    run: Path, recipe: Recipe, actor: Actor, environment: Description, console: Console
+) -> None:
+    """Print what is assumed, which packages have changed, and whether scenes can be repeated."""
+    if assumed := actor.info.assumed:
+        console.print(f"warning: assumed about the training data: {', '.join(assumed)}")
+    lines = list(changed_packages(run, recipe))
+    demonstrated = recipe.demonstrations.tasks if recipe.demonstrations else ()
+    call = first_call(recipe.evaluate or EvaluateConfig(), demonstrated, environment)
+    if line := warning(str(environment_spec(recipe)), call, environment.scene_differences):
+        lines.append(line)
+    for line in lines:
+        console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _summarize(
+    identity: Mapping[str, Any],
+    environment: Description,
+    plan: Sequence[PlannedRollout],
+    tiers: Mapping[str, str],
+    log: ResultsLog,
+) -> Evaluation:
+    """Return the logged results in the order of the plan."""
+    order = {planned: position for position, planned in enumerate(plan)}
+    results = sorted(
+        (entry.result for entry in log.entries), key=lambda result: order[planned_rollout(result)]
+    )
+    same_scene = {"same_scene_twice": in_words(environment.scene_differences)}
+    identity = {**identity, "environment": {**identity["environment"], **same_scene}}
+    return summarize(identity, log.entries, results, tiers)
+
+
+def _open_log(
+    folder: Path,
+    identity: Mapping[str, Any],
+    plan: Sequence[PlannedRollout],
+    tiers: Mapping[str, str],
+) -> ResultsLog:
+    """Open the log of results; raises DataError if it holds other attempts than the plan."""
     log = ResultsLog(folder, identity, PlanSummary(len(plan), tiers))
     logged_rollouts = [planned_rollout(entry.result) for entry in log.entries]
     has_duplicates = len(set(logged_rollouts)) < len(logged_rollouts)
@@ -78,15 +127,16 @@ def evaluate(
             f"{log.path}: holds other attempts than this evaluation makes; "
             "remove the file to evaluate anew"
         )
-    _write_predictions(actor, recipe, folder / "predictions.npz", console)
-    _run_missing_rollouts(plan, actor, recipe, environment, log, console)
-    order = {planned: position for position, planned in enumerate(plan)}
-    entries = sorted(log.entries, key=lambda entry: order[planned_rollout(entry.result)])
-    same_scene = {"same_scene_twice": in_words(environment.scene_differences)}
-    identity = {**identity, "environment": {**identity["environment"], **same_scene}}
-    evaluation = summarize(identity, log.entries, [entry.result for entry in entries], tiers)
-    write_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
-    return evaluation
+    return log
+
+
+def _known_hints(folder: Path) -> Sequence[str] | None:
+    """Return the hints of an evaluation that is complete already; None if it is not."""
+    try:
+        evaluation = read_evaluation(folder / "results.json")
+    except DataError:
+        return None
+    return evaluation.hints
 
 
 def raise_if_all_broke(evaluation: Evaluation) -> None:

@@ -58,10 +58,11 @@ def _policy(run: Path, actor: Actor, recipe: Recipe) -> dict[str, Any]:
     }
     if packages := third_party_versions(recipe, environment=False):
         policy["packages"] = packages
-    if origins := read_origins(run):
-        policy["components"] = {section: str(origin) for section, origin in origins.items()}
-    if trained_on := actor.checkpoint.state.get("origins"):
-        policy["trained_on"] = trained_on
+    if components := read_origins(run):
+        policy["components"] = {section: str(origin) for section, origin in components.items()}
+    # checkpoints of earlier versions do not say it
+    if isinstance(origins := actor.checkpoint.state.get("origins"), dict):
+        policy["trained_on"] = {str(store): str(origin) for store, origin in origins.items()}
     return policy
 
 

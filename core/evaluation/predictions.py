@@ -56,7 +56,7 @@ def write_predictions(
     Raises DataError or ConfigError if the data are missing or differ from those that the policy was
     trained on, or if the recipe holds nothing out.
     """
-    view, label = _view_of_evaluated_store(recipe)
+    view, label = view_of_evaluated_store(recipe)
     store = view.store
     if mistakes := disagreements(actor.info, view.info, "the policy", f"store {store.path}"):
         raise ConfigError(mistakes)
@@ -114,7 +114,7 @@ class ErrorSums:
         )
 
 
-def _view_of_evaluated_store(recipe: Recipe) -> tuple[StoreView, str]:
+def view_of_evaluated_store(recipe: Recipe) -> tuple[StoreView, str]:
     """Return a view of the store that `evaluate.store` names, by default the first, and its label.
 
     The label is empty if the recipe has a single store.

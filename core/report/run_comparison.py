@@ -41,6 +41,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
         "verdicts": describe_differences(names, evaluations),
         "scores": score_table(columns),
         "chains": chain_table(columns),
+        "hints": [(c.name, hint) for c in columns for hint in c.evaluation.hints],
         "conditions": differing_conditions(evaluations),
         "evaluated": len(columns),
         "curves": loss_charts(names, records),

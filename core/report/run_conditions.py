@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core.demonstrations.collect import recorded_versions
 from core.report.run_success import condition_name
 from core.report.wording import duration, label, percent, significant, text
 from core.rollout.results import Evaluation
@@ -46,7 +47,6 @@ POLICY: Mapping[str, tuple[str, Write]] = {
     "parameters": ("parameters", _count),
     "packages": ("packages of its parts", text),
     "components": ("component", text),
-    "trained_on": ("demonstrations", text),
 }
 PROTOCOL: Mapping[str, tuple[str, Write]] = {
     "episodes": ("attempts at each task", _count),
@@ -96,12 +96,13 @@ class Line:
 
 def condition_groups(evaluation: Evaluation) -> dict[str, dict[str, str]]:
     """Return {group: {condition in words: its value in words}}, with all that was recorded."""
-    environment = dict(evaluation.environment)
+    environment, policy = dict(evaluation.environment), dict(evaluation.policy)
     versions, config = environment.pop("versions", {}), environment.pop("config", {})
     return {
         "Environment": {**_in_words(environment, ENVIRONMENT), **_in_words(config, {})},
         "Protocol and seeds": _in_words(evaluation.protocol, PROTOCOL),
-        "Policy": _in_words(evaluation.policy, POLICY),
+        "Training data": _training_data(policy.pop("trained_on", {})),
+        "Policy": _in_words(policy, POLICY),
         "Versions": _in_words(versions, {}),
         "Speed": _in_words(evaluation.time, TIME),
     }
@@ -128,6 +129,20 @@ def differing_conditions(evaluations: Sequence[Evaluation | None]) -> dict[str, 
                 shown = [texts[i] if i in known else "-" for i in range(len(texts))]
                 tables.setdefault(group, []).append(Line(name, shown))
     return tables
+
+
+def _training_data(origins: object) -> dict[str, str]:
+    """Write where the data of each store come from, and the versions that recorded them.
+
+    origins: {store: its origin}, as a results.json has it.
+    """
+    written: dict[str, str] = {}
+    for store, origin in origins.items() if isinstance(origins, Mapping) else ():
+        source, _, _ = text(origin).rpartition("; versions ")
+        written[str(store)] = source or text(origin) or "origin unknown"
+        for library, version in recorded_versions(text(origin)).items():
+            written[f"{store}, recorded with {library}"] = version
+    return written
 
 
 def _comparable(evaluation: Evaluation, of_one_run: bool) -> Evaluation:

@@ -146,6 +146,8 @@ class Evaluation:
         that had a rollout, "steps_per_second": control steps per second, "seconds": total time}.
     missing: number of planned attempts and chains without a result, because the evaluation was
         interrupted; None if it was interrupted, and nobody knows how many it planned.
+    hints: lines that tell what may be the reason for a low success rate, as other images or
+        versions than in the training data.
     """
 
     policy: Mapping[str, Any]
@@ -156,6 +158,7 @@ class Evaluation:
     chains: Sequence[ChainResult]
     time: Mapping[str, float]
     missing: int | None = 0
+    hints: Sequence[str] = ()
 
     @property
     def interruption(self) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from core.commands.collect import main
 from core.demonstrations import collect as collecting, recording
-from core.demonstrations.collect import Summary, TaskSummary
+from core.demonstrations.collect import Summary, TaskSummary, recorded_versions
 from core.demonstrations.expert import demonstrate
 from core.demonstrations.schedule import ProgressCallback, TaskProgress
 from core.environments.environment import Environment
@@ -114,6 +115,8 @@ def test_the_store_says_where_it_comes_from(reference: tuple[Path, Summary]) -> 
         "joinery",
     ):
         assert part in origin
+    assert recorded_versions(origin) == {"joinery": metadata.version("joinery"), "toy": "1"}
+    assert recorded_versions("a robot, CC BY 4.0") == {}
 
 
 def test_the_number_of_workers_changes_nothing(

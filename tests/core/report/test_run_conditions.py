@@ -59,6 +59,13 @@ def test_equal_conditions_are_no_difference():
         ("protocol", {"new_key": 0.1234567}, "new key", "0.1235"),
         ("policy", {"checkpoint": "step_2"}, "checkpoint", "step_2"),
         ("policy", {"packages": {"lab": "2"}}, "packages of its parts, lab", "2"),
+        ("policy", {"trained_on": {"lab": "a robot"}}, "lab", "a robot"),
+        (
+            "policy",
+            {"trained_on": {"lab": "simulated; versions joinery 0.1, mujoco 3.3.0"}},
+            "lab, recorded with mujoco",
+            "3.3.0",
+        ),
         ("environment", {"config": {"max_steps": 10}}, "max steps", "10"),
         ("environment", {"versions": {"mujoco": "3.4.0"}}, "mujoco", "3.4.0"),
         ("environment", {"name": "calvin"}, "environment", "calvin"),
@@ -85,6 +92,7 @@ KEYS = st.sampled_from(["execute", "episodes", "controls", "max_steps", "step", 
 @given(values=st.dictionaries(KEYS, PLAIN, max_size=4), config=PLAIN)
 @settings(deadline=None, max_examples=50)
 def test_any_values_of_strangers_can_be_written(values, config):
+    values = {**values, "trained_on": config}
     stranger = replace(
         EVALUATION,
         protocol=values,
