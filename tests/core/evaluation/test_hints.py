@@ -72,8 +72,8 @@ def test_without_the_data_nothing_is_said_of_images(trained, load):
 
 
 def test_a_robot_is_not_arranged_for_a_look_alone(trained, load, monkeypatch):
-    def once_only(recipe):
-        return replace(describe_environment(recipe), replayable=False)
+    def once_only(recipe, look):
+        return replace(describe_environment(recipe, look), replayable=False)
 
     monkeypatch.setattr(evaluation_module, "describe_environment", once_only)
     recipe = load("environment.dark=true", "evaluate.episodes=1")
