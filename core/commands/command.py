@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from core.errors import JoineryError, did_you_mean
+from core.system.ctrl_c import CtrlC
 from core.system.streams import flush_output, has_reader, robust_streams
 from core.system.tracebacks import show_traceback
 
 Main = Callable[..., int]
+# the exit code of a program that Ctrl-C has ended: 128 plus the number of the signal
+INTERRUPTED = 130
 
 
 def command(main: Main) -> Main:
@@ -24,39 +27,50 @@ def command(main: Main) -> Main:
 
     @wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
-        with robust_streams():
-            return _run(main, argv)
+        with robust_streams(), CtrlC() as ctrl_c:
+            return _run(main, argv, ctrl_c)
 
     return wrapped
 
 
-def _run(main: Main, argv: list[str] | None) -> int:
+def _run(main: Main, argv: list[str] | None, ctrl_c: CtrlC) -> int:
     """Run a command; print what ended it, and return the exit code."""
     try:
         code = main(argv)
         flush_output()
-        return code
-    except JoineryError as error:
-        return _report(error)
+        if code == INTERRUPTED or not ctrl_c.pressed:
+            return code
     except KeyboardInterrupt:
-        _print_error("interrupted")
-        return 130
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and not has_reader(sys.stdout):
-            return 0  # a plugin printed, and the reader, `head` for example, has closed the pipe
+        pass
+    except Exception as error:  # noqa: BLE001 (a mistake of Joinery itself is raised again)
+        if not ctrl_c.pressed:
+            return _explain(error)
+    _print_error("interrupted")
+    return INTERRUPTED
+
+
+def _explain(error: Exception) -> int:
+    """Print why a command failed; return the exit code.
+
+    Raises a mistake of Joinery itself again, so that its traceback can be reported.
+    """
+    if isinstance(error, JoineryError):
+        return _report(error)
+    if isinstance(error, BrokenPipeError) and not has_reader(sys.stdout):
+        return 0  # a plugin printed, and the reader, `head` for example, has closed the pipe
+    if isinstance(error, OSError):
         file, reason = error.filename or "a file", error.strerror or error
         _print_error(f"error: {file}: {reason}")
         return 1
-    except MemoryError:
+    if isinstance(error, MemoryError):
         _print_error(
             "error: not enough memory; a damaged file may claim more than it holds, which joinery "
             "verify finds in a store; otherwise use a machine with more"
         )
         return 1
-    except Exception as error:
-        if (fault := _fault_of_a_plugin(error)) is None:
-            raise  # a mistake of Joinery itself, of which the traceback should be reported
-        return _report(fault)
+    if (fault := _fault_of_a_plugin(error)) is None:
+        raise error
+    return _report(fault)
 
 
 def _report(error: JoineryError) -> int:

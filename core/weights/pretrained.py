@@ -225,11 +225,13 @@ def _download(name: str) -> Path:
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
     if (cached := cached_on_hub(name)) is not None and _holds_weights(cached):
         return cached
-    errors().print(f"pretrained: fetching '{name}' from the Hugging Face hub")
     try:
+        validate_repo_id(name)
+        errors().print(f"pretrained: fetching '{name}' from the Hugging Face hub")
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
         if not list(folder.glob("*.safetensors")):  # one format is enough
             snapshot_download(

@@ -1,7 +1,9 @@
 """How errors end a command."""
 
 import os
+import signal
 import sys
+import time
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -65,6 +67,25 @@ def test_what_cannot_be_written_is_a_mistake(monkeypatch, capsys):
         patch.setattr(sys, "stdout", stream)
         assert main([]) == 1
     assert capsys.readouterr().err == "error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("ending", ["return", "raise"])
+def test_ctrl_c_that_a_library_loses_still_ends_the_command(capsys, ending):
+    """Compiled code that is being imported makes an ImportError of it."""
+
+    @command
+    def main(argv=None):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            if ending == "raise":
+                raise JoineryError("plugin 'a' failed") from None
+        return 0
+
+    assert main([]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture
