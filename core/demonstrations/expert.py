@@ -22,7 +22,8 @@ PERSISTENCE = 0.8
 def demonstrate(environment: Environment, task: str, seed: int, noise: float) -> Episode | None:
     """Let the expert do a task; return episode "<task>/<seed>", or None if the expert failed.
 
-    It also failed if the environment ended the episode without success.
+    It also failed if the environment ended the episode without success. At a task that has no
+    success, the expert fails only then.
 
     noise: standard deviation of the disturbances, in the units of the action.
 
@@ -46,7 +47,7 @@ def demonstrate(environment: Environment, task: str, seed: int, noise: float) ->
             raise DataError(f"after {number} steps: {error}") from error
         if result.done:
             break
-    if not result.success:
+    if not environment.tasks[task].is_demonstrated(result):
         return None
     return Episode(
         id=f"{task}/{seed}",

@@ -69,8 +69,9 @@ def _field_mistakes(where: str, name: Any, task: Any) -> Iterator[str]:
         yield f"{where}.instructions is empty; give at least one"
     if not isinstance(task.tier, str):
         yield f"{where}.tier is {_brief(task.tier)}; give a text"
-    if not isinstance(task.by_default, bool):
-        yield f"{where}.by_default is {_brief(task.by_default)}; give True or False"
+    for field in ("by_default", "has_success"):
+        if not isinstance(value := getattr(task, field), bool):
+            yield f"{where}.{field} is {_brief(value)}; give True or False"
 
 
 def _is_mapping_of(values: Any, kind: type) -> bool:

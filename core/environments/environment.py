@@ -15,51 +15,6 @@ Split = Literal["demonstration", "evaluation"]
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task that a policy can be asked to do.
-
-    name: the task's name in demonstrations, results and stores.
-    instructions: the phrasings that demonstrations use.
-    max_steps: number of control steps after which an unfinished attempt counts as failed.
-    held_out: phrasings for evaluation alone; if empty, evaluation uses `instructions`.
-    tier: name of the task's group, "easy" for example; "" for no group. Results report the mean
-        success rate of each group.
-    by_default: whether the task is among those of a recipe or a command that names no tasks.
-    """
-
-    name: str
-    instructions: tuple[str, ...]
-    max_steps: int
-    held_out: tuple[str, ...] = ()
-    tier: str = ""
-    by_default: bool = True
-
-    def instruction(self, split: Split, seed: int) -> str:
-        """Return the instruction of an episode; it depends on the split and the seed alone."""
-        phrasings = self.held_out if split == "evaluation" and self.held_out else self.instructions
-        return phrasings[seed % len(phrasings)]
-
-
-def default_tasks(tasks: Mapping[str, Task]) -> list[str]:
-    """Return the names of the tasks that a recipe or a command has if it names none."""
-    return [name for name, task in tasks.items() if task.by_default]
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What the sensors of an environment measure at one moment.
-
-    images: {camera: (Y X C) uint8}, one image for each camera in `info.cameras`.
-    proprio: (P) float32, in the order of `info.proprio`.
-    features: {feature: array}, of the shapes and dtypes in `info.features`.
-    """
-
-    images: Mapping[str, np.ndarray]
-    proprio: np.ndarray
-    features: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class StepResult:
     """What a step has come to; `Environment.step` may return it instead of a bool.
 
@@ -83,6 +38,58 @@ class StepResult:
     def __bool__(self) -> bool:
         """Raise TypeError: `if environment.step(action)` would take every step for a success."""
         raise TypeError("a StepResult is neither true nor false; read its success or its done")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that a policy can be asked to do.
+
+    name: the task's name in demonstrations, results and stores.
+    instructions: the phrasings that demonstrations use.
+    max_steps: number of control steps after which an unfinished attempt counts as failed.
+    held_out: phrasings for evaluation alone; if empty, evaluation uses `instructions`.
+    tier: name of the task's group, "easy" for example; "" for no group. Results report the mean
+        success rate of each group.
+    by_default: whether the task is among those of a recipe or a command that names no tasks.
+    has_success: whether the task can be done. If not, as in walking, its scores are what counts,
+        and a demonstration is good if it lasts `max_steps`.
+    """
+
+    name: str
+    instructions: tuple[str, ...]
+    max_steps: int
+    held_out: tuple[str, ...] = ()
+    tier: str = ""
+    by_default: bool = True
+    has_success: bool = True
+
+    def instruction(self, split: Split, seed: int) -> str:
+        """Return the instruction of an episode; it depends on the split and the seed alone."""
+        phrasings = self.held_out if split == "evaluation" and self.held_out else self.instructions
+        return phrasings[seed % len(phrasings)]
+
+    def is_demonstrated(self, last: StepResult) -> bool:
+        """Whether an episode that ended with this step, or after `max_steps`, shows the task."""
+        return last.success or not (self.has_success or last.ended)
+
+
+def default_tasks(tasks: Mapping[str, Task]) -> list[str]:
+    """Return the names of the tasks that a recipe or a command has if it names none."""
+    return [name for name, task in tasks.items() if task.by_default]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the sensors of an environment measure at one moment.
+
+    images: {camera: (Y X C) uint8}, one image for each camera in `info.cameras`.
+    proprio: (P) float32, in the order of `info.proprio`.
+    features: {feature: array}, of the shapes and dtypes in `info.features`.
+    """
+
+    images: Mapping[str, np.ndarray]
+    proprio: np.ndarray
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Environment(ABC):

@@ -8,6 +8,7 @@ import numpy as np
 
 from core.episodes.episode import ActionConvention, Gripper
 from core.episodes.rotations import SIZES, from_rotation, to_rotation
+from core.episodes.units import different_units, units_by_name
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Conversion:
     @cached_property
     def is_identity(self) -> bool:
         """Whether actions stay as they are: the stride is 1, and only the rates may differ."""
-        meaning = replace(self.source, rate=self.target.rate)
-        return self.frame_stride == 1 and meaning == self.target
+        source = replace(self.source, rate=self.target.rate, units=())
+        return self.frame_stride == 1 and source == replace(self.target, units=())
 
     @cached_property
     def columns(self) -> list[int] | None:
@@ -146,6 +147,12 @@ def incompatibilities(
             "robot's pose at every frame, so import the same frame from both"
         )
     yield from _rate_incompatibilities(source, target, ratio)
+    units = units_by_name(source.names, source.units), units_by_name(target.names, target.units)
+    for name in different_units(*units):
+        yield (
+            f"units: '{name}' is in {units[0][name]} here, in {units[1][name]} there; correct "
+            "meaning.units and meaning.scale with joinery edit, or rename it in `actions`"
+        )
     columns = _named_rotation_columns(target, rotation_names)
     yield from _rotation_incompatibilities(source, target, ratio, columns)
     for name in source.names:
@@ -281,11 +288,17 @@ def merge_conventions(conventions: Sequence[ActionConvention]) -> ActionConventi
             for gripper in other.grippers
             if gripper.dimension in new_columns
         ]
+        units = (*_all_units(merged), *(_all_units(other)[d] for d in new_columns))
         merged = replace(
             merged,
             names=(*merged.names, *(other.names[d] for d in new_columns)),
             scale=(*merged.scale, *(other.scale[d] for d in new_columns)),
             grippers=(*merged.grippers, *new_grippers),
             rotation=other.rotation if merged.rotation == "none" else merged.rotation,
+            units=units if any(units) else (),
         )
     return merged
+
+
+def _all_units(convention: ActionConvention) -> tuple[str, ...]:
+    return convention.units or ("",) * convention.dim

@@ -23,11 +23,17 @@ class ConventionOverride:
     rotation: Rotation | None = None
     """layout of the rotation dimensions; "none" if there are none."""
     scale: tuple[float, ...] | None = None
-    """for each dimension, how many metres or radians the value 1.0 stands for."""
+    """for each dimension, how many of its units the value 1.0 stands for: metres and radians,
+    unless `units` says otherwise.
+    """
     rate: float | None = None
     """control rate in Hz."""
     grippers: tuple[Gripper, ...] | None = None
     """the dimensions that drive a gripper, with the values that close and open it."""
+    units: tuple[str, ...] | None = None
+    """for each dimension, its unit: "m", "rad", "N", "m/s" or "px" for example, "1" for a plain
+    number, "" if it is not known.
+    """
 
 
 def override_convention(

@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from math import isfinite, prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -65,6 +65,11 @@ def number_repeated(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unique)
 
 
+def _check_units(key: str, units: Sequence[str], names: Sequence[str]) -> None:
+    if units and len(units) != len(names):
+        raise ValueError(f"{key} has {len(units)} entries for {len(names)} numbers: {names}")
+
+
 @dataclass(frozen=True)
 class Gripper:
     """An action dimension that drives a gripper.
@@ -98,10 +103,13 @@ class ActionConvention:
     mode: "delta" if an action is a movement from where the robot is, "absolute" if it is a target.
     frame: the coordinates in which the action is given: "world", "base", "tool" or "joint".
     rotation: layout of the rotation dimensions; "none" if there are none.
-    scale: for each dimension, the metres or radians that the value 1.0 stands for: 0.02 if 1.0 is
-        two centimetres.
+    scale: for each dimension, how many of its units the value 1.0 stands for: 0.02 if the unit is
+        "m" and 1.0 is two centimetres.
     rate: control rate in Hz.
     grippers: the dimensions that drive a gripper.
+    units: for each dimension, its unit: "m", "rad", "N", "m/s", "px", or "1" for a plain number.
+        "" if the unit is not known; () if none is. Positions are then taken for metres, and
+        rotations and joints for radians.
     """
 
     names: tuple[str, ...]
@@ -111,9 +119,11 @@ class ActionConvention:
     scale: tuple[float, ...]
     rate: float
     grippers: tuple[Gripper, ...] = ()
+    units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", number_repeated(self.names))
+        _check_units("units", self.units, self.names)
         if len(self.scale) != len(self.names):
             raise ValueError(
                 f"scale has {len(self.scale)} entries for the {len(self.names)} dimensions "
@@ -134,6 +144,13 @@ class ActionConvention:
     def dim(self) -> int:
         """Number of action dimensions (A)."""
         return len(self.names)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain data; without `units` if none is known, as before there were units."""
+        plain = asdict(self)
+        if not self.units:
+            del plain["units"]
+        return plain
 
     def check(self, action: np.ndarray) -> None:
         """Raise DataError unless an action has shape (A) and is finite."""
@@ -229,6 +246,7 @@ class StoreInfo:
     features: {name: feature}, further observations; no camera may have the same name.
     assumed: {"mode", "frame" or another property of the actions or images: why it is a guess}, for
         what the data's source does not record.
+    proprio_units: the unit of each proprioceptive number, as in `ActionConvention.units`.
     """
 
     fps: float
@@ -238,9 +256,11 @@ class StoreInfo:
     origin: str = ""
     features: Mapping[str, Feature] = field(default_factory=dict)
     assumed: Mapping[str, str] = field(default_factory=dict)
+    proprio_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proprio", number_repeated(self.proprio))
+        _check_units("proprio_units", self.proprio_units, self.proprio)
         if not self.cameras:
             raise ValueError("no cameras; name at least one")
         if not (isfinite(self.fps) and self.fps > 0):

@@ -72,15 +72,19 @@ def jittering(statistics: Statistics) -> np.ndarray:
 
 
 def _impossible_units(action: ActionConvention, statistics: Statistics) -> Iterator[str]:
-    """Yield a line for the dimensions that cannot be radians by `scale`, and one for metres."""
+    """Yield a line for the dimensions that cannot be radians by `scale`, and one for metres.
+
+    What is recorded in another unit can be anything.
+    """
     rotation = rotation_columns(action) if action.rotation in ("euler_xyz", "axis_angle") else []
     low, high = np.abs(statistics.quantile(0.01)), np.abs(statistics.quantile(0.99))
     values = np.maximum(low, high) * np.abs(action.scale)
     radians, metres = {}, {}
     for d, name in enumerate(action.names):
-        if gripper_of(action, d) is not None:
+        unit = action.units[d] if action.units else ""
+        if gripper_of(action, d) is not None or unit not in ("", "m", "rad"):
             continue
-        if action.frame == "joint" or d in rotation:
+        if unit == "rad" or (not unit and (action.frame == "joint" or d in rotation)):
             if values[d] > (MOST_JOINT if action.frame == "joint" else MOST_ROTATION):
                 radians[name] = values[d]
         elif values[d] > MOST_DISTANCE:

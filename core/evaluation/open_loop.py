@@ -14,6 +14,7 @@ import numpy as np
 from core.episodes.conventions import incompatibilities, rotation_names
 from core.episodes.episode import StoreInfo
 from core.episodes.normalization import Normalizer
+from core.episodes.units import units_by_name, units_in_order
 from core.errors import ConfigError, DataError
 from core.evaluation.predictions import (
     ErrorSums,
@@ -211,11 +212,14 @@ def _as_converted(source: StoreInfo, info: StoreInfo, *, is_mixture: bool) -> St
     """Describe a store as it is after what a view converts: rate, actions, sizes of images."""
     order_alone_differs = set(source.proprio) == set(info.proprio)
     is_part = is_mixture and set(source.proprio) <= set(info.proprio)
+    proprio = info.proprio if order_alone_differs or is_part else source.proprio
+    units = units_by_name(source.proprio, source.proprio_units)
     return replace(
         source,
         fps=info.fps,
         action=info.action,
-        proprio=info.proprio if order_alone_differs or is_part else source.proprio,
+        proprio=proprio,
+        proprio_units=units_in_order(proprio, units),
         cameras={name: info.cameras.get(name, camera) for name, camera in source.cameras.items()},
     )
 

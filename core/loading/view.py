@@ -11,6 +11,7 @@ from PIL import Image
 from core.episodes.conventions import Conversion, incompatibilities, merge_conventions
 from core.episodes.episode import Camera, Feature, StoreInfo
 from core.episodes.statistics import Statistics
+from core.episodes.units import different_units, units_by_name, units_in_order
 from core.errors import DataError
 from core.store.store import EpisodeStore
 
@@ -205,6 +206,9 @@ def common_info(
         all_features = {**info.features, **all_features}
     camera_names = tuple(cameras) or tuple(sorted(all_cameras))
     proprio = tuple(dict.fromkeys(name for info in infos for name in info.proprio))
+    units: dict[str, str] = {}
+    for info in reversed(infos):
+        units |= units_by_name(info.proprio, info.proprio_units)
     action = merge_conventions([info.action for info in infos])
     chosen_cameras = {name: all_cameras[name] for name in camera_names if name in all_cameras}
     chosen_features = {name: all_features[name] for name in features if name in all_features}
@@ -214,6 +218,7 @@ def common_info(
             cameras=chosen_cameras or all_cameras,
             action=action,
             proprio=proprio,
+            proprio_units=units_in_order(proprio, units),
             features=chosen_features,
         )
     except ValueError as error:
@@ -248,6 +253,13 @@ def view_of(
                 f"feature '{name}': is {recorded}, the policy's is {feature}; "
                 "leave out the feature or the store"
             )
+    own = units_by_name(source.proprio, source.proprio_units)
+    expected = units_by_name(info.proprio, info.proprio_units)
+    reasons += [
+        f"proprio: '{name}' is in {own[name]}, the policy's is in {expected[name]}; correct its "
+        "unit with joinery edit, or record it in that unit"
+        for name in different_units(own, expected)
+    ]
     if reasons:
         raise DataError("\n".join(reasons))
     cameras = {

@@ -30,8 +30,8 @@ def read_state(
     try:
         info: dict[str, Any] = {key: state[key] for key in ("fps", "cameras", "proprio")}
         info["action"] = state["action_convention"]
-        # older checkpoints have neither
-        info["features"], info["assumed"] = state.get("features", {}), state.get("assumed", {})
+        since = ("features", "assumed", "proprio_units")  # older checkpoints have none of these
+        info |= {key: state[key] for key in since if key in state}
         normalizers = state if store is None else stores[store]
         return (
             TypeAdapter(StoreInfo).validate_python(info),

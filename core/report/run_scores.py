@@ -1,6 +1,6 @@
 """Makes the table of scores: a group for each measure, in it a row per task, a column per run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.report.page import Fact
@@ -23,7 +23,7 @@ class ScoreTable:
     """Mean scores over attempts; groups: {name of a measure: its rows}, in the order shown."""
 
     columns: Sequence[Column]
-    groups: dict[str, Sequence[ScoreRow]]
+    groups: Mapping[str, Sequence[ScoreRow]]
 
 
 def score_table(columns: Sequence[Column]) -> ScoreTable | None:
@@ -44,7 +44,7 @@ def score_facts(evaluation: Evaluation) -> list[Fact]:
     score = evaluation.mean_score("best", STANDARD)
     if score is None:
         return []
-    mean, interval = _cell(score)
+    mean, interval = _texts(score)
     return [Fact(MEASURES["best"], mean, f"mean over {score.attempts} attempts", interval)]
 
 
@@ -59,7 +59,9 @@ def _rows(columns: Sequence[Column], measure: Measure) -> list[ScoreRow]:
 
 
 def _cell(score: MeanScore | None) -> tuple[str, str] | None:
-    if score is None:
-        return None
-    interval = " to ".join(map(significant, score.interval or ()))
-    return significant(score.mean), interval
+    return None if score is None else _texts(score)
+
+
+def _texts(score: MeanScore) -> tuple[str, str]:
+    """Return a mean and its interval, which is empty for a single attempt."""
+    return significant(score.mean), " to ".join(map(significant, score.interval or ()))

@@ -8,6 +8,7 @@ import numpy as np
 from core.episodes.conventions import gripper_of
 from core.episodes.episode import ActionConvention
 from core.episodes.plausibility import has_outliers
+from core.episodes.units import units_by_name
 from core.report.store_numbers import NumberFeature, action_unit, names_by_feature
 from core.store.store import EpisodeStore
 
@@ -47,7 +48,8 @@ def measure_dimensions(store: EpisodeStore) -> list[Dimension]:
         if feature == "action":
             units = action_units(store.info.action)
         else:
-            units = [UNKNOWN_UNIT] * len(names)
+            known = units_by_name(names, store.info.proprio_units)
+            units = [known.get(name, UNKNOWN_UNIT) for name in names]
         ranges = histogram_ranges(store, feature)
         edges = [np.histogram_bin_edges([], BINS, low_and_high) for low_and_high in ranges]
         counts = np.zeros((len(names), BINS), np.int64)

@@ -27,6 +27,8 @@ def action_unit(action: ActionConvention, dimension: int) -> str:
     """
     if gripper_of(action, dimension) is not None:
         return ""
+    if action.units and (unit := action.units[dimension]):
+        return "" if unit == "1" else unit
     if action.frame == "joint":
         return "rad"
     if action.rotation == "none":

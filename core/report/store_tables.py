@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from core.episodes.episode import ActionConvention, StoreInfo
+from core.episodes.units import units_by_name
 from core.report.store_inspection import Inspection, TaskSummary
 from core.report.store_numbers import action_unit, names_by_feature
 from core.report.wording import significant
@@ -53,7 +54,9 @@ def show_info(info: StoreInfo, console: Console) -> None:
         else:
             line += _doubt("scale", info)
         _print_plain(console, line)
-    _print_plain(console, f"  proprioception: {', '.join(info.proprio) or 'none'}")
+    units = units_by_name(info.proprio, info.proprio_units)
+    numbers = [f"{name} ({units[name]})" if name in units else name for name in info.proprio]
+    _print_plain(console, f"  proprioception: {', '.join(numbers) or 'none'}")
     reasons: dict[str, list[str]] = {}
     for key, reason in info.assumed.items():
         reasons.setdefault(reason, []).append(key)
@@ -73,15 +76,16 @@ def _doubt(key: str, info: StoreInfo) -> str:
 def statistics_table(store: EpisodeStore) -> NumberTable:
     """Return a table of the statistics of a store's numbers, with a row for each dimension.
 
-    The unit of an action stands beside its name: what its value 1.0 is in metres or radians.
+    Its unit stands beside a name; that of an action is what its value 1.0 is, "0.02 m" for example.
     """
+    units = units_by_name(store.info.proprio, store.info.proprio_units)
     table = NumberTable(("dimension", "least", "1 %", "mean", "std", "99 %", "most"))
     for feature, names in names_by_feature(store.info).items():
         s = store.statistics[feature]
         columns = (s.min, s.quantile(0.01), s.mean, s.std, s.quantile(0.99), s.max)
         for d, (name, *row) in enumerate(zip(names, *columns, strict=True)):
-            unit = f" ({_unit(store.info.action, d)})" if feature == "action" else ""
-            label = f"{feature} {name}{unit}".removesuffix(" ()")
+            unit = _unit(store.info.action, d) if feature == "action" else units.get(name, "")
+            label = f"{feature} {name} ({unit})".removesuffix(" ()")
             table.add_row(label, *(significant(value, 4) for value in row))
     return table
 

@@ -16,6 +16,7 @@ import torch
 from core.environments.environment import Observation
 from core.episodes.episode import StoreInfo
 from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.episodes.units import different_units, known_units
 from core.errors import ConfigError, DataError, PolicyError, did_you_mean
 from core.policy.assembly import restore_policy
 from core.policy.encoded import EncodedText, stack_text
@@ -196,9 +197,12 @@ def disagreements(
     proprioception, the environment's proprioception does not matter.
     """
     pairs: dict[str, tuple[object, object]] = {"fps": (trained.fps, environment.fps)}
-    for key in (field.name for field in fields(trained.action)):
+    for key in (field.name for field in fields(trained.action) if field.name != "units"):
         pairs[f"action.{key}"] = getattr(trained.action, key), getattr(environment.action, key)
     pairs["proprio"] = trained.proprio, environment.proprio if trained.proprio else ()
+    units, others = known_units(trained), known_units(environment)
+    for name in different_units(units, others):
+        pairs[f"unit of {name}"] = units[name], others[name]
     for name, camera in trained.cameras.items():
         if name in environment.cameras:
             pairs[f"camera '{name}'"] = camera, environment.cameras[name]

@@ -62,7 +62,7 @@ class Attempt:
     recording: is told what the policy sees and does; None if nobody needs it.
     observation: the newest observation, as the policy sees it.
     success: whether the task is done.
-    ended: whether the environment ended the episode without success.
+    ended: whether the environment ended the episode without success, before `max_steps`.
     steps: number of control steps so far.
     scores: the scores of the steps so far, of those that have one.
     """
@@ -103,7 +103,9 @@ class Attempt:
     def _count(self, results: Sequence[StepResult]) -> None:
         self.steps += len(results)
         self.scores += [result.score for result in results if result.score is not None]
-        self.success, self.ended = results[-1].success, results[-1].ended
+        self.success = results[-1].success
+        # a simulator's own time limit may be the same as the task's
+        self.ended = results[-1].ended and self.steps < self.max_steps
 
     def _observe(self, observation: Observation) -> None:
         observation = _renamed(observation, self.names)

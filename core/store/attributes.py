@@ -54,10 +54,11 @@ def to_attributes(info: StoreInfo, codecs: Mapping[str, Codec]) -> dict[str, Any
                 "dtype": "float32",
                 "shape": [len(info.proprio)],
                 "names": list(info.proprio),
+                **({"units": list(info.proprio_units)} if info.proprio_units else {}),
             },
         },
         "cameras": cameras,
-        "action": asdict(info.action),
+        "action": info.action.to_plain(),
         "origin": info.origin,
     }
     if info.assumed:
@@ -142,9 +143,10 @@ class _StoredFeature(Feature):
 
 @dataclass(frozen=True)
 class _Numbers:
-    """The names of the dimensions of the actions or of the proprioception."""
+    """The names and units of the dimensions of the actions or of the proprioception."""
 
     names: tuple[str, ...]
+    units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
         },
         action=metadata.action,
         proprio=metadata.features["proprio"].names,
+        proprio_units=metadata.features["proprio"].units,
         origin=metadata.origin,
         assumed=metadata.assumed,
         features={
@@ -194,7 +197,8 @@ def _from_attributes(attributes: Mapping[str, Any]) -> tuple[StoreInfo, dict[str
 def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
     """Return one line for each field in which new episodes differ from a store.
 
-    Where the data come from, and what is assumed about them, is not compared.
+    Where the data come from, what is assumed about them, and units that only one of the two knows
+    are not compared.
     """
     pairs: Sequence[tuple[Any, Any, str]] = [
         (new, stored, ""),
@@ -204,6 +208,9 @@ def differences(new: StoreInfo, stored: StoreInfo) -> Sequence[str]:
     for new_part, stored_part, prefix in pairs:
         for entry in fields(new_part):
             here, there = getattr(new_part, entry.name), getattr(stored_part, entry.name)
-            if entry.name not in ("origin", "assumed", "action") and here != there:
+            is_unknown = "units" in entry.name and not (here and there)
+            if entry.name in ("origin", "assumed", "action") or is_unknown:
+                continue
+            if here != there:
                 lines.append(f"{prefix}{entry.name}: {there} there, {here} here")
     return lines

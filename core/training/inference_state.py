@@ -8,7 +8,7 @@ from typing import Any
 from core.loading.training_data import TrainingData
 
 # entries of the state that only some data have
-OPTIONAL = ("stores", "features", "assumed")
+OPTIONAL = ("stores", "features", "assumed", "proprio_units")
 # the entry that says where the data come from, {store: its origin}; training does not depend on it
 ORIGINS = "origins"
 
@@ -28,13 +28,15 @@ def inference_state(data: TrainingData) -> dict[str, Any]:
     if data.recipe.data.stores:
         labels = [dataset.label for dataset in data.datasets]
         state["stores"] = dict(zip(labels, normalizers, strict=True))
-    state["action_convention"] = asdict(info.action)
+    state["action_convention"] = info.action.to_plain()
     state["cameras"] = {name: asdict(camera) for name, camera in info.cameras.items()}
     if info.features:
         state["features"] = {name: asdict(feature) for name, feature in info.features.items()}
     if info.assumed:
         state["assumed"] = dict(info.assumed)
     state["proprio"] = list(info.proprio)
+    if info.proprio_units:
+        state["proprio_units"] = list(info.proprio_units)
     state["fps"] = info.fps
     labels = [source.label for source in data.recipe.data.store_configs]
     state[ORIGINS] = {label: store.info.origin for label, store in zip(labels, stores, strict=True)}

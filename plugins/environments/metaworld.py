@@ -295,8 +295,10 @@ def _make_info(size: int) -> StoreInfo:
             scale=(0.01, 0.01, 0.01, 1.0),
             rate=80.0,
             grippers=(Gripper(dimension=3, kind="continuous", closed=1.0, open=-1.0),),
+            units=("m", "m", "m", "1"),
         ),
         proprio=("hand_x", "hand_y", "hand_z", "gripper_opening"),
+        proprio_units=("m", "m", "m", "1"),
         origin="Meta-World (https://github.com/Farama-Foundation/Metaworld), MIT licence",
     )
 

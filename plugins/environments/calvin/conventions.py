@@ -28,7 +28,9 @@ def make_info(cameras: Mapping[str, Camera]) -> StoreInfo:
             scale=(0.02, 0.02, 0.02, 0.05, 0.05, 0.05, 1.0),
             rate=RATE,
             grippers=(Gripper(dimension=6, kind="binary", closed=-1.0, open=1.0),),
+            units=("m",) * 3 + ("rad",) * 3 + ("1",),
         ),
         proprio=PROPRIO,
+        proprio_units=("m",) * 3 + ("rad",) * 3 + ("m",) + ("rad",) * 7 + ("1",),
         origin="CALVIN (https://github.com/mees/calvin), MIT licence",
     )

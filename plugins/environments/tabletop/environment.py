@@ -73,8 +73,10 @@ class Tabletop(Environment):
                 scale=(TRANSLATION,) * 3 + (ROTATION,) * 3 + (1.0,),
                 rate=RATE,
                 grippers=(Gripper(dimension=6, kind="binary", closed=-1.0, open=1.0),),
+                units=("m",) * 3 + ("rad",) * 3 + ("1",),
             ),
             proprio=("tcp_x", "tcp_y", "tcp_z", "roll", "pitch", "yaw", "gripper_opening"),
+            proprio_units=("m",) * 3 + ("rad",) * 3 + ("m",),
             origin="Joinery's tabletop, simulated by MuJoCo",
         )
         self.tasks = {name: task.task for name, task in TASKS.items()}

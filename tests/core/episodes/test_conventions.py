@@ -147,6 +147,7 @@ def test_dimensions_that_the_source_lacks_are_zero_and_marked() -> None:
     assert not conversion(actions)[:, 3].any()
 
 
+UNITS = ("m", "m", "m", "rad", "rad", "rad", "")
 REFUSED = [
     ({"mode": "delta"}, {}, 1.0, "robot's pose at every frame, so"),
     ({"frame": "world"}, {}, 1.0, "needs the robot's pose at every frame"),
@@ -174,6 +175,7 @@ REFUSED = [
     ),
     ({"grippers": ()}, {}, 1.0, "drives a gripper on one side only"),
     ({}, {"scale": (0.0, 1, 1, 1, 1, 1, 1)}, 1.0, "has scale 0"),
+    ({"units": ("mm", *UNITS[1:])}, {"units": UNITS}, 1.0, "'x' is in mm here, in m there"),
 ]
 
 
@@ -209,6 +211,21 @@ def test_merged_conventions_begin_with_the_dimensions_of_the_first() -> None:
     assert merged.rotation == "axis_angle"
     assert [(g.dimension, g.closed) for g in merged.grippers] == [(6, 0.0), (7, 5.0)]
     assert Conversion(second, merged).has_dimension.tolist() == [True] * 6 + [False, True]
+
+
+def test_units_that_are_not_known_fit_all_others() -> None:
+    known, unknown = convention(units=UNITS), convention()
+    for source, target in ((known, unknown), (unknown, known)):
+        assert list(incompatibilities(source, target, 1.0)) == []
+        assert Conversion(source, target).is_identity
+
+
+def test_merged_conventions_have_the_units_that_are_known() -> None:
+    names = ("x", "y", "z", "rx", "ry", "rz", "thumb")
+    second = convention(names=names, grippers=(), units=("", "", "", "", "", "", "N"))
+    assert merge_conventions([convention(), second]).units == (*[""] * 7, "N")
+    assert merge_conventions([convention(units=UNITS), second]).units == (*UNITS, "N")
+    assert merge_conventions([convention(), convention(names=names, grippers=())]).units == ()
 
 
 def test_rotation_dimensions_are_found_by_name_after_merging() -> None:

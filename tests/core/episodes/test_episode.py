@@ -75,3 +75,10 @@ def test_two_numbers_never_have_one_name() -> None:
     action = ActionConvention(names, "absolute", "joint", "none", (1.0, 1.0, 1.0), rate=10.0)
     info = replace(make_info(), proprio=names)
     assert action.names == info.proprio == ("x", "gripper_0", "gripper_1")
+
+
+def test_units_belong_to_all_numbers_or_to_none() -> None:
+    with pytest.raises(ValueError, match=r"^units has 1 entries for 4 numbers: \('x', 'y'"):
+        replace(make_info().action, units=("m",))
+    with pytest.raises(ValueError, match=r"^proprio_units has 2 entries for 3 numbers"):
+        replace(make_info(), proprio_units=("m", "m"))

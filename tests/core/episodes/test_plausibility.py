@@ -57,6 +57,16 @@ def test_millimetres_that_are_taken_for_metres() -> None:
     assert "meaning.scale is 0.001 there" in line
 
 
+def test_numbers_in_other_units_are_not_taken_for_metres() -> None:
+    action = ActionConvention(("x", "y"), "absolute", "world", "none", (1.0, 1.0), 30.0)
+    actions = RANDOM.uniform(0, 512, (500, 2))
+    assert len(lines(action, actions)) == 1
+    assert lines(replace(action, units=("px", "px")), actions) == []
+    (line,) = lines(replace(action, units=("px", "rad")), actions)
+    assert line.startswith("action y reaches 5")
+    assert " rad, " in line
+
+
 @pytest.mark.parametrize(
     ("closed", "opened", "is_doubted"),
     [

@@ -130,3 +130,15 @@ def test_a_store_without_an_episode_of_one_period_is_refused(tmp_path: Path) -> 
     view = view_of(store, store.info, {}, info, ())
     with pytest.raises(DataError, match="no episode has 100 frames"):
         _ = view.statistics
+
+
+def test_the_policy_has_the_units_that_a_store_knows(stores: list[EpisodeStore]) -> None:
+    first, second = (replace(store.info, features={}) for store in stores)
+    known = replace(first, proprio_units=("rad", "", "N"))
+    assert common_info([known, second], ()).proprio_units == ("rad", "", "N")
+    assert common_info([second, known], ()).proprio_units == ("rad", "", "N")
+    assert common_info([first, second], ()).proprio_units == ()
+    other = replace(first, proprio_units=("deg", "", ""))
+    with pytest.raises(DataError, match="proprio: 'p0' is in deg, the policy's is in rad"):
+        view_of(stores[0], other, {}, common_info([known], ()), ())
+    view_of(stores[0], first, {}, common_info([known], ()), ())

@@ -38,6 +38,19 @@ def test_a_description_is_printed_line_by_line(console: Console) -> None:
     ]
 
 
+def test_units_stand_beside_the_numbers(console: Console) -> None:
+    action = replace(make_info().action, units=("px", "rad", "", "1"))
+    info = replace(make_info(), action=action, proprio_units=("rad", "", "N"))
+    show_info(info, console)
+    lines = text_of(console).splitlines()
+    assert [line.partition(": ")[2] for line in lines[3:6]] == [
+        "1.0 is 0.02 px",
+        "1.0 is 0.02 rad",
+        "1.0 is 0.02 m",
+    ]
+    assert lines[-1] == "  proprioception: p0 (rad), p1, p2 (N)"
+
+
 def test_what_is_assumed_is_marked_and_explained(console: Console) -> None:
     assumed = {"frame": "nobody wrote it down", "scale": "nobody wrote it down"}
     show_info(replace(make_info(), assumed=assumed), console)

@@ -17,7 +17,7 @@ from core.errors import CheckpointError, ConfigError, DataError, PolicyError
 from core.loading.opening import open_data
 from core.recipe.recipe import load_acting_recipe
 from core.registry.catalogue import load_plugins
-from core.rollout.actor import load_actor
+from core.rollout.actor import disagreements, load_actor
 from core.weights.checkpoint import checkpoints, choose_checkpoint
 from tests.contexts import noise
 from tests.toy_environment import ToyConfig, ToyEnvironment, toy_info
@@ -192,6 +192,19 @@ def test_every_difference_of_conventions_is_a_line(trained):
         ConfigError, match=r"^camera 'front': the policy needs it.*did you mean 'font'"
     ):
         actor.check(replace(info, cameras={"font": Camera(16, 16)}))
+
+
+def test_units_are_compared_where_both_are_known(trained):
+    actor, info = load_actor(trained), toy_info()
+    known = replace(
+        info, action=replace(info.action, units=("m", "m", "1")), proprio_units=("m", "m")
+    )
+    actor.check(known)  # the policy's data do not say
+    other = replace(known, proprio_units=("m", "mm"))
+    assert disagreements(known, known, "the policy") == []
+    assert disagreements(known, other, "the policy") == [
+        "unit of proprio 'y': the policy has m, the environment mm"
+    ]
 
 
 def test_a_checkpoint_is_chosen_by_name_or_by_step(trained):

@@ -116,6 +116,12 @@ def test_an_end_that_is_no_success_ends_the_attempt_and_no_step_follows(scripted
         assert (result.end, result.success, result.steps) == ("ended", False, 3)
 
 
+def test_an_end_in_the_last_step_is_the_tasks_own(scripted_actor):
+    plan = [PlannedAttempt(STANDARD, "reach_red", FIRST_SEED, "touch the blue disc")]
+    (result,) = run_plan(scripted_actor, plan, ends_after=MAX_STEPS).results
+    assert (result.end, result.steps) == ("max_steps", MAX_STEPS)
+
+
 def test_a_chain_goes_on_after_no_end(scripted_actor):
     (result,) = run_plan(scripted_actor, [PlannedChain(FIRST_SEED)], ends_after=1).results
     assert (result.done, result.steps) == (0, 1)

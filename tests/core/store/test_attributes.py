@@ -160,6 +160,22 @@ def test_attributes_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert attributes["cameras"]["wrist"]["group"] == 3
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
     assert read_attributes(tmp_path) == (INFO, codecs, False)
+    assert "units" not in attributes["action"]  # as before there were units
+    assert "units" not in attributes["features"]["proprio"]
+
+
+def test_units_come_back_as_they_were_written(tmp_path: Path) -> None:
+    action = replace(make_info().action, units=("m", "m", "m", "1"))
+    info = replace(make_info(), action=action, proprio_units=("rad", "", "N"))
+    attributes = to_attributes(info, dict.fromkeys(info.cameras, Jpeg(quality=80, chroma="4:4:4")))
+    (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
+    assert read_attributes(tmp_path)[0] == info
+    # episodes whose units are not known may be added to those whose units are, and vice versa
+    assert differences(info, make_info()) == differences(make_info(), info) == []
+    other = replace(info, proprio_units=("deg", "", "N"))
+    assert differences(other, info) == [
+        "proprio_units: ('rad', '', 'N') there, ('deg', '', 'N') here"
+    ]
 
 
 def test_differences_are_named_but_the_origin_may_differ() -> None:

@@ -52,6 +52,22 @@ def test_meaning_and_names_are_corrected_and_numbers_stay(path: Path) -> None:
     np.testing.assert_array_equal(after.actions(0, 0, length), before.actions(0, 0, length))
 
 
+def test_units_are_corrected_by_name_and_by_dimension(path: Path) -> None:
+    units = ("m", "m", "m", "1")
+    after = edit(path, Edit(meaning=ConventionOverride(units=units), proprio_units={"p1": "N"}))
+    assert (after.info.action.units, after.info.proprio_units) == (units, ("", "N", ""))
+    names = {"force": "p1"}
+    again = edit(path, Edit(proprio_names=names, proprio_units={"p0": "rad"}))
+    assert (again.info.proprio, again.info.proprio_units) == (
+        ("p0", "force", "p2"),
+        ("rad", "N", ""),
+    )
+    with pytest.raises(ConfigError, match="proprio_units: no number is called 'p1'"):
+        edit(path, Edit(proprio_units={"p1": "m"}))
+    with pytest.raises(DataError, match="meaning: units has 1 entries for 4 numbers"):
+        edit(path, Edit(meaning=ConventionOverride(units=("m",))))
+
+
 def test_the_control_rate_follows_the_frame_rate_if_they_were_the_same(path: Path) -> None:
     assert edit(path, Edit(fps=15.0)).info.action.rate == 15.0
     slow = edit(path, Edit(meaning=ConventionOverride(rate=5.0)))
