@@ -8,8 +8,7 @@ import numpy as np
 from core.episodes.conventions import gripper_of
 from core.episodes.episode import ActionConvention
 from core.episodes.plausibility import has_outliers
-from core.episodes.units import units_by_name
-from core.report.store_numbers import NumberFeature, action_unit, names_by_feature
+from core.report.store_numbers import NumberFeature, action_unit, names_by_feature, proprio_units
 from core.store.store import EpisodeStore
 
 BINS = 40
@@ -48,7 +47,7 @@ def measure_dimensions(store: EpisodeStore) -> list[Dimension]:
         if feature == "action":
             units = action_units(store.info.action)
         else:
-            known = units_by_name(names, store.info.proprio_units)
+            known = proprio_units(store.info)
             units = [known.get(name, UNKNOWN_UNIT) for name in names]
         ranges = histogram_ranges(store, feature)
         edges = [np.histogram_bin_edges([], BINS, low_and_high) for low_and_high in ranges]

@@ -7,6 +7,7 @@ import numpy as np
 
 from core.episodes.conventions import gripper_of, rotation_columns
 from core.episodes.episode import ActionConvention, StoreInfo
+from core.episodes.units import units_by_name
 from core.store.store import EpisodeStore
 
 NumberFeature = Literal["action", "proprio"]
@@ -38,6 +39,12 @@ def action_unit(action: ActionConvention, dimension: int) -> str:
     if not columns:
         return f"m or {angle or 'none'}"
     return angle if dimension in columns else "m"
+
+
+def proprio_units(info: StoreInfo) -> dict[str, str]:
+    """Return {name: unit} of the proprioceptive numbers whose unit is known; "" for none."""
+    units = units_by_name(info.proprio, info.proprio_units)
+    return {name: "" if unit == "1" else unit for name, unit in units.items()}
 
 
 def read_numbers(store: EpisodeStore, episode: int) -> Mapping[NumberFeature, np.ndarray]:

@@ -3,9 +3,8 @@
 from rich.console import Console
 
 from core.episodes.episode import ActionConvention, StoreInfo
-from core.episodes.units import units_by_name
 from core.report.store_inspection import Inspection, TaskSummary
-from core.report.store_numbers import action_unit, names_by_feature
+from core.report.store_numbers import action_unit, names_by_feature, proprio_units
 from core.report.wording import significant
 from core.store.store import EpisodeStore
 from core.system.tables import NumberTable
@@ -54,8 +53,8 @@ def show_info(info: StoreInfo, console: Console) -> None:
         else:
             line += _doubt("scale", info)
         _print_plain(console, line)
-    units = units_by_name(info.proprio, info.proprio_units)
-    numbers = [f"{name} ({units[name]})" if name in units else name for name in info.proprio]
+    units = proprio_units(info)
+    numbers = [f"{name} ({units.get(name, '')})".removesuffix(" ()") for name in info.proprio]
     _print_plain(console, f"  proprioception: {', '.join(numbers) or 'none'}")
     reasons: dict[str, list[str]] = {}
     for key, reason in info.assumed.items():
@@ -78,7 +77,7 @@ def statistics_table(store: EpisodeStore) -> NumberTable:
 
     Its unit stands beside a name; that of an action is what its value 1.0 is, "0.02 m" for example.
     """
-    units = units_by_name(store.info.proprio, store.info.proprio_units)
+    units = proprio_units(store.info)
     table = NumberTable(("dimension", "least", "1 %", "mean", "std", "99 %", "most"))
     for feature, names in names_by_feature(store.info).items():
         s = store.statistics[feature]

@@ -9,7 +9,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from core.episodes.episode import Episode
 from core.report import store_distributions
-from core.report.store_distributions import BINS, action_units, measure_dimensions
+from core.report.store_distributions import (
+    BINS,
+    UNKNOWN_UNIT,
+    action_units,
+    measure_dimensions,
+)
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
 from tests.factories import make_episodes, make_info, make_store
@@ -95,6 +100,13 @@ def test_units_of_actions() -> None:
     assert action_units(action) == [*["1.0 is 0.02 m"] * 3, gripper]
     joints = replace(action, frame="joint", scale=(1.0,) * 4, grippers=())
     assert action_units(joints) == ["rad"] * 4
+
+
+def test_units_of_proprioception_are_those_that_are_recorded(tmp_path: Path) -> None:
+    info = replace(make_info(), proprio_units=("rad", "", "1"))
+    store = make_store(tmp_path / "store.zarr", episodes=1, info=info)
+    dimensions = [d for d in measure_dimensions(store) if d.feature == "proprio"]
+    assert [d.unit for d in dimensions] == ["rad", UNKNOWN_UNIT, ""]
 
 
 def test_a_dimension_beside_a_rotation_has_its_own_unit() -> None:

@@ -40,7 +40,7 @@ def test_a_description_is_printed_line_by_line(console: Console) -> None:
 
 def test_units_stand_beside_the_numbers(console: Console) -> None:
     action = replace(make_info().action, units=("px", "rad", "", "1"))
-    info = replace(make_info(), action=action, proprio_units=("rad", "", "N"))
+    info = replace(make_info(), action=action, proprio_units=("rad", "1", "N"))
     show_info(info, console)
     lines = text_of(console).splitlines()
     assert [line.partition(": ")[2] for line in lines[3:6]] == [
