@@ -99,17 +99,19 @@ def _table(evaluation: Evaluation) -> NumberTable:
 
 
 def _add_tiers(table: NumberTable, evaluation: Evaluation, controls: Sequence[str]) -> None:
-    """Add a row for the mean of the tiers' means, and a row for each tier."""
-    if (mean := evaluation.mean_of_tiers()) is not None:
+    """Add a row for the mean of the tiers' means, and a row for each tier of several tasks."""
+    tiers = evaluation.telling_tiers()
+    if tiers and (mean := evaluation.mean_of_tiers()) is not None:
         means = [evaluation.mean_of_tiers(control) for control in controls]
         cells = ["-" if value is None else f"{value:.1%}" for value in means]
         table.add_row("mean of tiers", "", f"{mean:.1%}", "", *cells)
     means_by_control = [evaluation.by_tier(control) for control in controls]
     attempts = evaluation.attempts_by_tier()
-    for tier, mean in evaluation.by_tier().items():
+    for tier in tiers:
         cells = [f"{means[tier]:.1%}" if tier in means else "-" for means in means_by_control]
         successes, _, interval = _cells(attempts[tier])
-        table.add_row(f"mean of {tier}", successes, f"{mean:.1%}", interval, *cells)
+        mean = f"{evaluation.by_tier()[tier]:.1%}"
+        table.add_row(f"mean of {tier}", successes, mean, interval, *cells)
 
 
 def _score_table(evaluation: Evaluation) -> NumberTable:
@@ -155,7 +157,7 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
 def _lines_of_chains(evaluation: Evaluation, length: float) -> list[str]:
     """Return the mean length of chains, and how many chains came how far, with intervals."""
     bounds = evaluation.chain_interval
-    interval = f", 95 % interval {bounds[0]:.2f} - {bounds[1]:.2f}" if bounds else ""
+    interval = f", 95 % interval {bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else ""
     lines = [f"chains: average length {length:.2f}{interval}"]
     for count, outcome in enumerate(evaluation.chain_outcomes(), 1):
         successes, rate, interval = _cells(outcome)
@@ -165,7 +167,7 @@ def _lines_of_chains(evaluation: Evaluation, length: float) -> list[str]:
 
 def _cells(rate: Rate) -> tuple[str, str, str]:
     low, high = rate.interval
-    return _successes(rate), f"{rate.rate:.1%}", f"{low:.1%} - {high:.1%}"
+    return _successes(rate), f"{rate.rate:.1%}", f"{100 * low:.1f} to {high:.1%}"
 
 
 def _successes(rate: Rate) -> str:

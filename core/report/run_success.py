@@ -1,6 +1,5 @@
 """Makes tables of success rates: a row per task, chain length or mean; a column per evaluation."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -132,20 +131,11 @@ def _tier_rows(columns: Sequence[Column]) -> list[Row]:
 
 
 def _tier_cells(column: Column) -> dict[str, Cell]:
-    """Return {tier: mean of its tasks' rates, with the counts of its attempts}.
-
-    Tiers of a single task and of all tasks are left out.
-    """
-    evaluation, condition = column.evaluation, column.condition
-    tasks = evaluation.by_task(condition)
-    sizes = Counter(evaluation.tiers.get(task) for task in tasks)
-    attempts = evaluation.attempts_by_tier(condition)
-    means = evaluation.by_tier(condition)
-    return {
-        tier: Cell(mean, attempts[tier])
-        for tier, mean in means.items()
-        if 1 < sizes[tier] < len(tasks)
-    }
+    """Return {tier: mean of its tasks' rates, with the counts of its attempts}."""
+    attempts = column.evaluation.attempts_by_tier(column.condition)
+    means = column.evaluation.by_tier(column.condition)
+    tiers = column.evaluation.telling_tiers(column.condition)
+    return {tier: Cell(means[tier], attempts[tier]) for tier in tiers}
 
 
 def _overall_rows(columns: Sequence[Column]) -> list[Row]:

@@ -201,6 +201,12 @@ class Evaluation:
                 tiers.setdefault(tier, []).append(rate.rate)
         return {tier: fmean(rates) for tier, rates in tiers.items()}
 
+    def telling_tiers(self, condition: str = STANDARD) -> list[str]:
+        """Return the tiers of several tasks, but not of all: any other repeats another rate."""
+        tasks = self.by_task(condition)
+        sizes = Counter(self.tiers.get(task) for task in tasks)
+        return [tier for tier in self.by_tier(condition) if 1 < sizes[tier] < len(tasks)]
+
     def attempts_by_tier(self, condition: str = STANDARD) -> dict[str, Rate]:
         """Return {tier: success rate over the attempts at all its tasks}.
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import StringIO
 
 from core.evaluation.display import Display, show
@@ -17,29 +18,31 @@ def test_square_brackets_in_names_and_reasons_are_printed():
         "seconds": 3.0,
     }
     console = PlainConsole(markup=False, file=StringIO(), width=100)
-    show(Evaluation({}, {}, {"lanes": 1}, {task: tier}, [failed], [], time), console)
+    episodes = [replace(failed, task=name, failure=None) for name in ("push", "turn")]
+    tiers = {task: tier, "push": tier}
+    show(Evaluation({}, {}, {"lanes": 1}, tiers, [failed, *episodes], [], time), console)
     shown = console.file.getvalue().splitlines()
     assert any(line.split()[:2] == [task, "0/1"] for line in shown)
     assert "97 % of the policy's rows busy" in shown[-2]
     assert any(line.startswith(f" mean of {tier} ") for line in shown)
-    assert shown[-1] == f"standard {task}/7: {reason}; counted as failed"
+    assert shown[-1] == f"standard {task}/7, after 3 steps: {reason}; counted as failed"
 
 
 def test_each_tier_has_an_interval_and_tiers_have_a_mean():
     episodes = [
         EpisodeResult(condition, task, seed, "do it", success and condition == STANDARD, 3)
         for condition in (STANDARD, "blank_images")
-        for task, success in (("lift", True), ("push", False))
+        for task, success in (("lift", True), ("reach", True), ("push", False))
         for seed in range(10)
     ]
     time = {"inference_ms": 1.0, "rows_busy": 1.0, "steps_per_second": 1.0, "seconds": 3.0}
-    tiers = {"lift": "easy", "push": "hard"}
+    tiers = {"lift": "easy", "reach": "easy", "push": "hard"}
     console = PlainConsole(markup=False, file=StringIO(), width=100)
     show(Evaluation({}, {}, {"lanes": 1}, tiers, episodes, [], time), console)
     shown = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
     assert "mean of tiers 50.0% 0.0%" in shown
-    assert "mean of easy 10/10 100.0% 72.2% - 100.0% 0.0%" in shown
-    assert "mean of hard 0/10 0.0% 0.0% - 27.8% 0.0%" in shown
+    assert "mean of easy 20/20 100.0% 83.9 to 100.0% 0.0%" in shown
+    assert not any(line.startswith("mean of hard") for line in shown)  # it would repeat its task
 
 
 def scored_evaluation(task: str) -> Evaluation:
