@@ -10,6 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from core.system.console import printable
+
 # names are not cut to fewer characters than this, as long as there is another way
 SHORTEST_NAME = 16
 # what a column takes beside its text, and what a table takes beside its columns
@@ -39,7 +41,7 @@ class NumberTable:
 
     def add_row(self, name: str, *cells: str) -> None:
         """Add a row: a name, and a cell for each other column."""
-        self.rows.append((name, *cells))
+        self.rows.append([printable(text) for text in (name, *cells)])
 
     def add_section(self) -> None:
         """Leave an empty line after the rows so far."""

@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -64,3 +65,29 @@ def test_a_terminal_shows_a_bar_and_no_lines() -> None:
         progress.update(10)
     assert "importing" in text.getvalue()
     assert "s left" not in text.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_in_a_narrow_window_counts_and_times_stay_whole(width: int) -> None:
+    text = io.StringIO()
+    output = Console(file=text, force_terminal=True, width=width, color_system=None)
+    entries = [f"loss_{number} 0.12{number}" for number in range(8)]
+    with Progress("step", "attempts", 1000, output, transient=False) as progress:
+        progress.update(345, text="  ".join(entries))
+    (line,) = [
+        line for line in re.split(r"[\r\n]|\x1b\[\S*", text.getvalue())[-6:] if "345" in line
+    ]
+    assert "345/1000" in line
+    assert line.rstrip().endswith("-:--:-- left")
+    assert len(line.rstrip()) <= width
+    shown = re.findall(r"loss\S* \S+", line)
+    assert shown == entries[: len(shown)], "an entry is shown as a whole or not at all"
+    assert (len(shown) == 8) == (width == 200)
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    output, text = console(terminal=True)
+    with Progress("importing", "episodes", 10, output) as progress:
+        progress.update(10)
+    assert text.getvalue() == "importing 10/10 episodes  0 s left\n"

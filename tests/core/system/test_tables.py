@@ -60,3 +60,11 @@ def test_a_name_is_cut_only_if_it_is_too_long(name: str, width: int) -> None:
     short = shorten(name, width)
     assert cell_len(short) <= width
     assert (short == name) == (cell_len(name) <= width)
+
+
+def test_control_codes_of_names_are_shown_and_measured() -> None:
+    table = NumberTable(("task", "episodes"))
+    table.add_row("lift\x1b[2Jthe cube", "3")
+    lines = printed(table, 60)
+    assert lines[-2].split() == [r"lift\x1b[2Jthe", "cube", "3"]
+    assert len({len(line) for line in lines}) == 1
