@@ -18,7 +18,8 @@ def find_component(
 ) -> tuple[Component, Any]:
     """Return the component that is called `name`, and its configuration.
 
-    settings: texts `key=value`; a setting takes precedence over the default for its key.
+    settings: texts `key=value`; a setting takes precedence over the default for its key, and
+        `key=unset` removes it.
 
     Raises ConfigError if the name is unknown, or if a setting is wrong; the error has one line for
     each wrong setting.
@@ -29,7 +30,7 @@ def find_component(
         label = "environment" if kind == "environment" else "format"
         raise ConfigError(f"{label}: {catalogue.explain_unknown(kind, name)}")
     mistakes: list[str] = []
-    values = {**(defaults or {}), **parse_settings(settings, mistakes)}
+    values = parse_settings(settings, mistakes, defaults)
     config = fill(component.config, values, name, mistakes)
     if mistakes:
         raise ConfigError(mistakes)

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     console, store = output(), EpisodeStore(arguments.store)
     mistakes: list[str] = []
     values = read_toml(arguments.mapping, "the mapping") if arguments.mapping else {}
-    values |= parse_settings(arguments.settings, mistakes)
+    values = parse_settings(arguments.settings, mistakes, values)
     edit = fill(Edit, values, "edit", mistakes)
     if mistakes or edit is None:
         raise ConfigError(mistakes)

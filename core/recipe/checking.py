@@ -18,6 +18,8 @@ from core.system.strict import from_plain
 from core.system.tracebacks import error_in_one_line, show_traceback
 
 T = TypeVar("T")
+# `key=unset` on the command line removes a key, since TOML has no null; quotes make a text of it
+UNSET = "unset"
 
 
 def fill(
@@ -90,15 +92,25 @@ def parse_value(text: str) -> Any:
     return table["value"] if len(table) == 1 else text.strip()
 
 
-def parse_settings(pairs: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
-    """Read `key=value` pairs from the command line; append a mistake for anything else."""
-    values = {}
+def parse_settings(
+    pairs: Iterable[str], mistakes: list[str], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Read `key=value` pairs from the command line; append a mistake for anything else.
+
+    defaults: the settings of a file, which the pairs replace; `key=unset` removes one.
+    """
+    values = dict(defaults or {})
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if equals and key.strip():
-            values[key.strip()] = parse_value(text)
-        else:
+        key = key.strip()
+        if not (equals and key):
             mistakes.append(f"{pair}: expected key=value")
+        elif text.strip() != UNSET:
+            values[key] = parse_value(text)
+        elif key in values:
+            del values[key]
+        else:
+            mistakes.append(f"{pair}: no file sets {key}{did_you_mean(key, list(values))}")
     return values
 
 

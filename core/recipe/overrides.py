@@ -5,11 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from core.episodes.renaming import NewNames
-from core.recipe.checking import parse_value
+from core.recipe.checking import UNSET, parse_value
 from core.recipe.former import present_name, rename_former_keys
-
-# `section.key=unset` removes a key, since TOML has no null; quotes make a text of it
-UNSET = "unset"
 
 
 def replace_environment(values: dict[str, Any], name: str) -> None:

@@ -82,3 +82,14 @@ def test_a_pair_that_is_none_is_one_line_and_sets_nothing():
     mistakes: list[str] = []
     assert parse_settings(["size", "=3", "mode=fast"], mistakes) == {"mode": "fast"}
     assert mistakes == ["size: expected key=value", "=3: expected key=value"]
+
+
+def test_settings_replace_those_of_a_file_or_remove_them():
+    mistakes: list[str] = []
+    file = {"size": 3, "mode": "fast", "name": "arm"}
+    pairs = ["size=unset", "mode='unset'", "fps=5"]
+    assert parse_settings(pairs, mistakes, file) == {"mode": "unset", "name": "arm", "fps": 5}
+    assert mistakes == []
+    assert file["size"] == 3
+    parse_settings(["siz=unset"], mistakes, file)
+    assert mistakes == ["siz=unset: no file sets siz; did you mean 'size'?"]
