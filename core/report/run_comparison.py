@@ -9,6 +9,7 @@ from core.report.page import Fact, flatten, render, write_page
 from core.report.run_conditions import Line, differing_conditions
 from core.report.run_differences import describe_differences
 from core.report.run_files import RunRecord, read_run
+from core.report.run_held_out import HeldOutTable, held_out_table
 from core.report.run_metrics import JointRow, Series, joint_table
 from core.report.run_scores import score_facts, score_table
 from core.report.run_success import Column, chain_table, headline, success_table
@@ -45,6 +46,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
         "conditions": differing_conditions(evaluations),
         "evaluated": len(columns),
         "curves": loss_charts(names, records),
+        "held_out": held_out_errors(records),
         "recipes": sum(record.recipe is not None for record in records),
         "one_recipe": _share_a_recipe(records),
         "same": same,
@@ -113,6 +115,29 @@ def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Char
         figures.curves("Error on held-out episodes", by_run("validation/error")),
     )
     return [chart for chart in charts if chart]
+
+
+def held_out_errors(records: Sequence[RunRecord]) -> list[Line]:
+    """Return rows of errors on held-out episodes, for runs that were compared with recordings.
+
+    For each action dimension there are the errors of a chunk's first and last action, and that of
+    the best constant action.
+    """
+    by_run = [_held_out_cells(held_out_table(record.results)) for record in records]
+    names = dict.fromkeys(name for errors in by_run for name in errors)
+    return [Line(name, [errors.get(name, MISSING) for errors in by_run]) for name in names]
+
+
+def _held_out_cells(table: HeldOutTable | None) -> dict[str, str]:
+    if table is None:
+        return {}
+    last = len(table.headings) - 1  # after the steps of the chunk comes the constant action
+    shown = sorted({0, last - 1, last})
+    return {
+        f"{name}, {table.headings[column]}": cells[column]
+        for name, cells in table.rows
+        for column in shown
+    }
 
 
 def recipe_differences(records: Sequence[RunRecord]) -> tuple[int, list[Line]]:

@@ -105,7 +105,8 @@ def _success(first_name: str, first: Evaluation, name: str, second: Evaluation) 
         alone = first.by_task() and second.by_task()
         return [f"{name} and {first_name} attempted no task in common."] if alone else []
     one, other = _attempts(first, tasks), _attempts(second, tasks)
-    pairs = Pairs.of(one, other)
+    repeats = _repeats_scenes(first) and _repeats_scenes(second)
+    pairs = Pairs.of(one, other if repeats else {})
     sentences = []
     if pairs.count:
         sentences.append(_paired(first_name, name, pairs))
@@ -113,7 +114,9 @@ def _success(first_name: str, first: Evaluation, name: str, second: Evaluation) 
         rates = [Rate(sum(attempts.values()), len(attempts)) for attempts in (one, other)]
         is_part = len(tasks) < len(first.by_task().keys() | second.by_task().keys())
         where = f", at the {_count(len(tasks), 'task')} that both attempted" if is_part else ""
-        alike = f"only {pairs.count}" if pairs.count else "none"
+        count = f"only {pairs.count}" if pairs.count else "none"
+        what = "task, seed and instruction" if repeats else "scene: a seed shows another each time"
+        alike = f"{count} of them equal in {what}"
         sentences.append(_unpaired(first_name, name, rates[0], rates[1], where, alike))
     return sentences
 
@@ -126,6 +129,11 @@ def _attempts(evaluation: Evaluation, tasks: Collection[str]) -> dict[Hashable, 
         for episode in evaluation.episodes
         if episode.condition == STANDARD and episode.task in tasks
     }
+
+
+def _repeats_scenes(evaluation: Evaluation) -> bool:
+    """Return whether a seed shows the same scene twice, as far as the evaluation has tried it."""
+    return not str(evaluation.environment.get("same_scene_twice", "")).startswith("no:")
 
 
 def _paired(first_name: str, name: str, pairs: Pairs) -> str:
@@ -145,15 +153,15 @@ def _unpaired(first_name: str, name: str, first: Rate, second: Rate, where: str,
     is_more = low > 0 or high < 0
     return (
         f"{name} succeeded in {second.successes} of {second.episodes} attempts and {first_name} in "
-        f"{first.successes} of {first.episodes}{where}; {alike} of them equal in task, seed and "
-        f"instruction. Unpaired, that is {_points(second.rate - first.rate)} (95% interval "
-        f"{_bounds(bounds)}), {'more than chance' if is_more else 'which may be chance'}."
+        f"{first.successes} of {first.episodes}{where}; {alike}. Unpaired, that is "
+        f"{_points(second.rate - first.rate)} (95% interval {_bounds(bounds)}), "
+        f"{'more than chance' if is_more else 'which may be chance'}."
     )
 
 
 def _chains(first_name: str, first: Evaluation, name: str, second: Evaluation) -> list[str]:
     """Compare the lengths of chains that have the same seed and tasks."""
-    lengths = [_lengths(first), _lengths(second)]
+    lengths = [_lengths(e) if _repeats_scenes(e) else {} for e in (first, second)]
     equal = sorted(lengths[0].keys() & lengths[1].keys())
     if len(equal) < 2:
         return []

@@ -411,6 +411,33 @@ def test_the_command_takes_options_and_overrides(command, trained):
     assert (protocol["tasks"], protocol["episodes"], protocol["lanes"]) == (["reach_blue"], 1, 2)
 
 
+def test_evaluations_of_one_run_anywhere_can_be_reported_and_compared(
+    command, trained, tmp_path, capsys
+):
+    with (trained / "recipe.toml").open("a") as file:
+        file.write('controls = ["blank_images"]\ncontrol_episodes = 1\n')
+    few = ("--episodes", "1", "--tasks", "reach_red")
+    assert command(*few)[0] == 0
+    early = tmp_path / "results" / "early"
+    words = ("--checkpoint", "2", "evaluate.controls=[]", "evaluate.replan_steps=3")
+    assert command(*few, *words, "--output", str(early))[0] == 0
+    assert outcome(early)["policy"]["step"] == 2
+    assert {attempt["condition"] for attempt in outcome(early)["episodes"]} == {"standard"}
+    report, comparison = tmp_path / "early.html", tmp_path / "both.html"
+    assert main(["report", str(early), "--output", str(report)]) == 0
+    assert main(["compare", str(trained), str(early), "--output", str(comparison)]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(report), str(comparison)]
+    assert "step 2" in report.read_text()
+    page = comparison.read_text()
+    for difference in (
+        "actions executed of each chunk",
+        "checkpoint",
+        "attempts at each task under each control",
+        "early and run made 1 equal attempt",
+    ):
+        assert difference in page
+
+
 def test_another_environment_takes_the_recipes_place(command, trained):
     """Here it is the toy again, so that the recipe's other settings of the toy stay."""
     assert command("--environment", "toy", "--episodes", "1", "environment.cameras=2")[0] == 0

@@ -11,6 +11,7 @@ import pytest
 from core.errors import DataError
 from core.report.run_comparison import (
     differing_components,
+    held_out_errors,
     overview,
     part_sizes,
     recipe_differences,
@@ -131,6 +132,23 @@ def test_other_packages_of_parts_have_a_row(pristine_run, run, tmp_path):
     (others / "packages.json").write_text(json.dumps(packages), encoding="utf-8")
     text = write_comparison([run, others], tmp_path / "c.html").read_text(encoding="utf-8")
     assert "<td>lstm of lab 1</td><td>lstm of lab 2</td>" in text
+
+
+def test_errors_on_held_out_episodes_stand_side_by_side(run, tmp_path):
+    content = {"names": ["x"], "episodes": 2, "frames": 9, "constant": [0.5]}
+    for folder, error in ((run / "evaluation", 0.25), (tmp_path / "other", 0.125)):
+        folder.mkdir(exist_ok=True)
+        held_out = {**content, "errors": [[error], [None]]}
+        (folder / "held_out.json").write_text(json.dumps(held_out), encoding="utf-8")
+    folders = [run, tmp_path / "other"]
+    records = [read_run(folder) for folder in folders]
+    assert {line.name: line.texts for line in held_out_errors(records)} == {
+        "x, step 1": ["0.25", "0.125"],
+        "x, step 2": ["-", "-"],
+        "x, constant": ["0.5", "0.5"],
+    }
+    text = write_comparison(folders, tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "<h3>Held-out episodes</h3>" in text
 
 
 def test_a_note_stands_where_nothing_was_measured(tmp_path):

@@ -91,6 +91,20 @@ def test_attempts_in_another_environment_are_no_pairs():
     assert "none of them equal" in line
 
 
+def test_scenes_that_a_seed_does_not_repeat_are_no_pairs():
+    successes = evaluation([True] * 3)
+    unlike = {"name": "toy", "same_scene_twice": "no: camera front, 9 of 255"}
+    drifting = replace(
+        successes,
+        environment=unlike,
+        chains=[ChainResult(seed, ("a",), ("",), 1, 9) for seed in range(3)],
+    )
+    (line,) = compare(drifting, drifting)
+    assert "none of them equal in scene: a seed shows another each time" in line
+    alike = replace(successes, environment={"name": "toy", "same_scene_twice": "yes"})
+    assert "made 3 equal attempts" in compare(successes, alike)[0]
+
+
 def test_only_common_tasks_are_compared():
     both = evaluation([True, False])
     push = evaluation([True] * 9, task="push")
