@@ -107,7 +107,7 @@ def run_attempts(
             try:
                 outcome = worker.result()
             except DataError as error:
-                outcome = " ".join(str(error).split())
+                outcome = str(error)
             except EnvironmentFailed as failure:
                 worker.restart()
                 if replayable and not attempt.is_retry:

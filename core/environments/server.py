@@ -28,7 +28,7 @@ class Server:
     def reply(self, job: bytes) -> bytes:
         """Run a pickled (function, arguments); return a pickled (kind, value).
 
-        Whatever the plugin's code raises becomes a reply, SystemExit included.
+        Whatever the plugin's code raises becomes a reply of one line, SystemExit included.
         """
         try:
             if self._environment is None:
@@ -38,7 +38,8 @@ class Server:
             function, arguments = pickle.loads(job)
             return pickle.dumps(("returned", function(self._environment, *arguments)))
         except DataError as error:
-            return pickle.dumps(("data error", message_of(error)))
+            message = " ".join(message_of(error).split()) or type(error).__name__
+            return pickle.dumps(("data error", message))
         except BaseException as error:  # noqa: BLE001 - a plugin raises any type
             show_traceback(error)
             return pickle.dumps(("raised", error_in_one_line(error, self._package)))
