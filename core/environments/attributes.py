@@ -4,12 +4,21 @@ Everything later relies on them: plans, messages, names of episodes, shapes of o
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from core.environments.environment import Task
-from core.episodes.episode import ActionConvention, Camera, Feature, StoreInfo
+from core.episodes.episode import (
+    ActionConvention,
+    Camera,
+    Feature,
+    Frame,
+    Mode,
+    Rotation,
+    StoreInfo,
+)
+from core.errors import did_you_mean
 
 
 def attribute_mistakes(environment: Any) -> Iterator[str]:
@@ -40,10 +49,23 @@ def _info_mistakes(info: Any) -> Iterator[str]:
     ):
         if not _is_mapping_of(values, kind):
             yield f"info.{name} is {_brief(values)}; give {{name: {kind.__name__}}}"
-    if not isinstance(info.action, ActionConvention):
+    for key in ("proprio", "proprio_units"):
+        if not _is_texts(value := getattr(info, key)):
+            yield f"info.{key} is {_brief(value)}; give a tuple of texts"
+    if isinstance(info.action, ActionConvention):
+        yield from _action_mistakes(info.action)
+    else:
         yield f"info.action is {_brief(info.action)}; give an ActionConvention"
-    if not all(isinstance(name, str) for name in info.proprio):
-        yield f"info.proprio is {_brief(info.proprio)}; give a tuple of names"
+
+
+def _action_mistakes(action: Any) -> Iterator[str]:
+    for key in ("names", "units"):
+        if not _is_texts(value := getattr(action, key)):
+            yield f"info.action.{key} is {_brief(value)}; give a tuple of texts"
+    for key, known in (("mode", Mode), ("frame", Frame), ("rotation", Rotation)):
+        if (value := getattr(action, key)) not in get_args(known):
+            suggestion = did_you_mean(str(value), get_args(known))
+            yield f"info.action.{key} is {value!r}{suggestion}"
 
 
 def _task_mistakes(name: Any, task: Any) -> Iterator[str]:
@@ -72,6 +94,10 @@ def _field_mistakes(where: str, name: Any, task: Any) -> Iterator[str]:
     for field in ("by_default", "has_success"):
         if not isinstance(value := getattr(task, field), bool):
             yield f"{where}.{field} is {_brief(value)}; give True or False"
+
+
+def _is_texts(values: Any) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, str) for value in values)
 
 
 def _is_mapping_of(values: Any, kind: type) -> bool:

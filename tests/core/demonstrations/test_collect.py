@@ -336,6 +336,35 @@ def test_killed_collectors_leave_a_store_that_is_continued(tmp_path: Path) -> No
     assert contents(path) == whole
 
 
+class Ignorant(ToyEnvironment):
+    """Ignores its seed."""
+
+    def _arrange(self, kind: int, seed: int) -> None:
+        super()._arrange(kind, int(np.random.default_rng().integers(1_000_000)))
+
+
+def test_an_environment_that_ignores_its_seed_is_named(tmp_path: Path) -> None:
+    spec = EnvironmentSpec("toy", Ignorant, ToyConfig())
+    summary = collect(spec, tmp_path / "a.zarr", ["reach_red"])
+    (line,) = summary.warnings
+    assert line.startswith(
+        "environment 'toy': reset('reach_red', 0) gave another scene when it was called again: "
+        "image 'front' differs by up to "
+    )
+
+
+class Robot(ToyEnvironment):
+    replayable = False
+
+
+def test_an_attempt_of_a_robot_is_not_made_again(tmp_path: Path) -> None:
+    fault = Fault("crash", seed=1, step=1, marker=str(tmp_path / "once"))
+    spec = EnvironmentSpec("toy", Robot, ToyConfig(faults=(fault,)))
+    summary = collect(spec, tmp_path / "a.zarr", ["reach_red"])
+    assert summary.broken == ("reach_red/1: died (exit code 3)",)
+    assert "reach_red/1" not in ids(tmp_path / "a.zarr")
+
+
 # -------------------------------------------------------------------------------------- the command
 
 

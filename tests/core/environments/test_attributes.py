@@ -5,6 +5,7 @@ import pytest
 
 from core.environments.environment import Task
 from core.environments.workers import EnvironmentSpec
+from core.episodes.episode import StoreInfo
 from core.errors import DataError
 from tests.toy_environment import MAX_STEPS, ToyConfig, ToyEnvironment, toy_info, toy_tasks
 
@@ -23,6 +24,10 @@ def tasks_with(**changes: Any) -> dict[Any, Any]:
     return {"reach_red": replace(toy_tasks()["reach_red"], **changes)}
 
 
+def with_action(**changes: Any) -> StoreInfo:
+    return replace(toy_info(), action=replace(toy_info().action, **changes))
+
+
 def test_sound_attributes_are_taken() -> None:
     environment = EnvironmentSpec("toy", Changed, ToyConfig()).make()
     assert environment.tasks["reach_red"].max_steps == MAX_STEPS
@@ -34,7 +39,11 @@ def test_sound_attributes_are_taken() -> None:
         ("info", None, "self.info is None; give a StoreInfo"),
         ("info", replace(toy_info(), cameras=["front"]), r"info.cameras is a list: \['front'\]; "),
         ("info", replace(toy_info(), action="delta"), "info.action is a str: 'delta'; give an Act"),
-        ("info", replace(toy_info(), proprio=(1, 2)), "info.proprio is a tuple: .* tuple of names"),
+        ("info", replace(toy_info(), proprio=(1, 2)), "info.proprio is a tuple: .* tuple of texts"),
+        ("info", with_action(names=("x", "y", 3)), "info.action.names is a tuple: .* of texts"),
+        ("info", with_action(units=("m", "m", None)), "info.action.units is a tuple: .* of texts"),
+        ("info", with_action(mode="relative"), "info.action.mode is 'relative'; known: absolute"),
+        ("info", with_action(frame="wrld"), r"info.action.frame is 'wrld'; did you mean 'world'\?"),
         ("info", replace(toy_info(), features={"f": 1}), r"info.features is a dict: \{'f': 1\}; "),
         ("tasks", {}, r"self.tasks is a dict: \{\}; give \{name: Task\}, with at least one task"),
         ("tasks", ["reach_red"], r"self.tasks is a list: \['reach_red'\]; give \{name: Task\}"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from core.evaluation import evaluation as evaluation_module
 from core.evaluation.display import show
 from core.evaluation.evaluation import evaluate
 from core.evaluation.film_files import read_film
+from core.evaluation.preparation import describe_environment
 from core.rollout.actor import load_actor
 from core.rollout.results import read_evaluation
 from core.rollout.runner import run_rollouts
@@ -291,6 +293,21 @@ def test_a_failed_environment_is_counted_and_named(trained, load):
     show(evaluation, console)
     name = f"standard reach_red/{EVALUATION_SEEDS + 1}, after 3 steps, and 1 more"
     assert f"{name}: died (exit code 3); counted as failed" in console.file.getvalue().splitlines()
+
+
+def test_an_environment_that_ignores_its_seed_is_named_with_figures(trained, load, monkeypatch):
+    """And in the results, which say so of an environment that heeds it, too."""
+    sound = evaluate(trained, load(), QUIET, trained / "sound")
+    assert sound.environment["same_scene_twice"] == "yes"
+    found = replace(describe_environment(load()), scene_differences={"proprio": 0.25})
+    monkeypatch.setattr(evaluation_module, "describe_environment", lambda *_, **__: found)
+    console = Console(width=300, file=StringIO())
+    evaluation = evaluate(trained, load(), console, trained / "ignorant")
+    assert evaluation.environment["same_scene_twice"] == "no: proprio differs by up to 0.25"
+    assert (
+        f"(tests 1): reset('reach_red', {EVALUATION_SEEDS}) gave another scene when it was called "
+        "again: proprio differs by up to 0.25; results cannot be repeated; "
+    ) in console.file.getvalue()
 
 
 def test_an_evaluation_in_which_every_attempt_broke_has_failed(command, trained):

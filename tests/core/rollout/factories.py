@@ -90,6 +90,7 @@ def run_plan(
     scored: bool = False,
     ends_after: int = 0,
     names: NewNames | None = None,
+    replayable: bool = True,
 ) -> Outcome:
     spec = EnvironmentSpec(
         "toy", ToyEnvironment, ToyConfig(cameras, faults, scored=scored, ends_after=ends_after)
@@ -108,7 +109,8 @@ def run_plan(
         names=names or NewNames(),
     )
     with open_workers(spec, min(num_rows, len(plan)), timeout) as workers:
-        pairs = list(run_rollouts(actor, workers, num_rows, Queue(plan, toy_tasks()), start))
+        queue = Queue(plan, toy_tasks())
+        pairs = list(run_rollouts(actor, workers, num_rows, queue, start, replayable))
     results = {planned_rollout(result): result for result, _ in pairs}
     assert len(results) == len(pairs) == len(plan)
     return Outcome(

@@ -1,8 +1,10 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from core.rollout.plan import BLANK, BLANK_HISTORY, PlannedAttempt, PlannedChain, planned_rollout
+from tests.core.rollout import factories
 from tests.core.rollout.factories import (
     ATTEMPTS,
     FIRST_SEED,
@@ -12,7 +14,7 @@ from tests.core.rollout.factories import (
     attempts,
     run_plan,
 )
-from tests.toy_environment import MAX_STEPS, Fault
+from tests.toy_environment import MAX_STEPS, Fault, ToyEnvironment
 from tests.toy_policy import ScriptedActor
 
 # --------------------------------------------------------------------------------------------- rows
@@ -139,3 +141,37 @@ def test_environments_that_cannot_be_built_cause_no_policy_step(scripted_actor):
     outcome = run_plan(scripted_actor, num_rows=2, cameras="none")
     assert all(result.failure.startswith("raised (TypeError") for result in outcome.results)
     assert scripted_actor.batch_sizes == scripted_actor.resets == []
+
+
+def test_a_robot_whose_process_dies_once_fails_that_attempt_and_no_other(scripted_actor, tmp_path):
+    expected = run_plan(scripted_actor).results
+    fault = Fault("crash", seed=FIRST_SEED + 1, step=2, marker=str(tmp_path / "once"))
+    results = run_plan(scripted_actor, ATTEMPTS, fault, replayable=False).results
+    (failed,) = [i for i, result in enumerate(results) if result != expected[i]]
+    assert (results[failed].success, results[failed].steps) == (False, 2)
+    assert results[failed].failure == (
+        "died (exit code 3); the environment is not replayable, so its actions were not repeated"
+    )
+
+
+def test_an_observation_that_does_not_fit_fails_its_attempt_and_no_other(
+    scripted_actor, monkeypatch
+):
+    expected = run_plan(scripted_actor).results
+    monkeypatch.setattr(factories, "ToyEnvironment", Blinded)
+    *others, failed = run_plan(scripted_actor).results
+    assert others == expected[:-1]
+    assert (failed.success, failed.steps) == (False, 2)
+    assert "Blinded.observe returned what does not fit: camera 'front' shows float64" in (
+        failed.failure
+    )
+
+
+class Blinded(ToyEnvironment):
+    """Shows another picture after the second step towards the last attempt's disc."""
+
+    def observe(self):
+        observation = super().observe()
+        if (self._seed, self._goal, self._step) != (FIRST_SEED + 1, "blue", 3):
+            return observation
+        return replace(observation, images={"front": observation.images["front"] / 255})
