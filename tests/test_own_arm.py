@@ -68,7 +68,6 @@ def test_cameras_see_the_cubes_where_they_are() -> None:
 
 
 def test_the_dataset_is_read_as_the_page_says(tmp_path: Path) -> None:
-    pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
     pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
     from core.commands.import_ import main
     from core.store.store import EpisodeStore

@@ -34,7 +34,8 @@ FRAMES_PER_SECOND = 20
 # FFmpeg's decoders count pixels beyond a frame's edges, too; this is more than any of them adds.
 EDGE = 64
 ENCODER, DECODER = "libx264", "h264"
-# The fastest preset, which keeps no frames back, at x264's own quality: a camera's noise is left out
+# The fastest preset, which keeps no frames back, at x264's own quality, which leaves out a camera's
+# noise.
 OPTIONS = {"preset": "ultrafast", "crf": "23"}
 
 

@@ -44,7 +44,6 @@ def test_datasets(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("images", ["image", "video"])
 def test_lerobots_exporter(images: str) -> None:
-    pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
     pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
     from plugins.datasets.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, LeRobotWriterConfig
 

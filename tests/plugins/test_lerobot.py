@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -17,7 +18,6 @@ from core.store.store import EpisodeStore
 from plugins.datasets.lerobot import LeRobot, LeRobotConfig
 from tests.damage import FUZZ, bounded, overwrite, read_all
 
-av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
 
 DATASETS = Path(__file__).parents[1] / "data" / "lerobot"

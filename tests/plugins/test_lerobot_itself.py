@@ -7,14 +7,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from core.episodes.episode import Episode
 from plugins.datasets.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, LeRobotWriterConfig
 from tests.factories import make_episodes, make_info
-
-av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 
 ROOT = Path(__file__).parents[2]
 HOW = "(pip install --no-deps lerobot==0.4.4 and what it needs: .ci/run does)"

@@ -17,7 +17,6 @@ from plugins.datasets.lerobot import LeRobot, LeRobotConfig
 from plugins.datasets.lerobot.source import _column
 from tests.plugins.test_lerobot import DATASETS, LENGTHS, TASKS, VIDEO
 
-av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
 Table = Any

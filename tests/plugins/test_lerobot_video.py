@@ -17,8 +17,6 @@ from plugins.datasets.lerobot.video import (
     read_video,
 )
 
-av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
-
 CAMERA = Camera(32, 48)
 TOLERANCE = 1e-4
 TEMPLATE = "{chunk_index}-{file_index}.mp4"

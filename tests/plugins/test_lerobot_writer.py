@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -26,7 +27,6 @@ from plugins.datasets.lerobot import (
 )
 from tests.factories import contents, make_episode, make_episodes, make_info, make_store
 
-av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
 parquet = pytest.importorskip("pyarrow.parquet")
 

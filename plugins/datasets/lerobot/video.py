@@ -1,7 +1,7 @@
 """LeRobot's videos: read an episode's frames from a video, and append episodes to a video.
 
 A file holds many episodes. Each episode begins with a key frame, so that it can be decoded without
-the episode before it.
+the episode before it. FFmpeg is imported where it is needed, since that takes a tenth of a second.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import ConfigError, DataError, import_optional, one_line
+from core import ConfigError, DataError, one_line
 from core.episodes import Camera, Images, images_of
 from core.formats import file_size
 from plugins.datasets.lerobot.features import VIDEO_MB
@@ -93,7 +93,8 @@ class _Video:
 
     def _gap(self) -> DataError:
         """Say how far at most an image is from the time of its row, without decoding the images."""
-        av = import_optional("av", extra="lerobot")
+        import av
+
         with av.open(str(self.path), format="mp4") as container:
             packets = container.demux(container.streams.video[0])
             shown = np.array([float(p.pts * p.time_base) for p in packets if p.pts is not None])
@@ -114,12 +115,13 @@ class _Video:
 
     def _decode(self, begin: float) -> Iterator[Any]:
         """Yield the video's frames from the second `begin` on, and the one before that."""
-        av = import_optional("av", extra="lerobot")
+        import av
+
         try:
             # without the argument `format`, FFmpeg might take a damaged file for a playlist and
             # open the files that it lists
             with av.open(str(self.path), format="mp4") as container:
-                stream = container.streams.video[0]
+                stream: Any = container.streams.video[0]
                 self._check_size(stream.codec_context)
                 most_pixels = (self.camera.height + EDGE) * (self.camera.width + EDGE)
                 stream.codec_context.options = {"max_pixels": str(most_pixels)}
@@ -169,7 +171,9 @@ class Encoder:
     """
 
     def __init__(self, codec: Codec | None, crf: int, rate: Fraction) -> None:
-        self._av = import_optional("av", extra="lerobot")
+        import av
+
+        self._av: Any = av
         available = [name for name in ENCODERS if self._has_encoder(ENCODERS[name])]
         if codec not in (None, *available) or not available:
             raise ConfigError(
@@ -240,7 +244,9 @@ class VideoFiles:
     """
 
     def __init__(self, root: Path, template: str, encoder: Encoder, camera: Camera) -> None:
-        self._av = import_optional("av", extra="lerobot")
+        import av
+
+        self._av: Any = av
         self._root, self._template, self._encoder = root, template, encoder
         self._number = FileNumber()
         self._container: Any = None  # the open file

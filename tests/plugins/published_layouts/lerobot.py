@@ -8,13 +8,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.plugins.published_layouts.demonstrations import SIDE, Demonstration
 
-av = pytest.importorskip("av", reason="needs PyAV (pip install -e '.[lerobot]')")
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (pip install -e '.[lerobot]')")
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
 
