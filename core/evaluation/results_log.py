@@ -94,8 +94,8 @@ class ResultsLog:
             # these files are left from an evaluation whose log was removed
             for name in ("results.json", "predictions.npz"):
                 (folder / name).unlink(missing_ok=True)
-            for suffix in (".mp4", ".npz"):  # earlier versions wrote arrays
-                for rollout in folder.glob(f"rollouts/*{suffix}"):
+            for kind in ("success.mp4", "failure.mp4", "success.npz", "failure.npz"):
+                for rollout in folder.glob(f"rollouts/*-{kind}"):
                     rollout.unlink(missing_ok=True)
         content = "".join(lines).encode()
         if not self.path.exists() or self.path.read_bytes() != content:

@@ -88,8 +88,9 @@ def test_a_torn_first_line_is_a_new_evaluation_without_leftovers(tmp_path):
     (tmp_path / "episodes.jsonl").write_text('{"policy": {"wei')
     for name in ("lift-success.mp4", "lift-failure.npz"):
         (tmp_path / "rollouts" / name).write_bytes(b"of an earlier evaluation")
+    (tmp_path / "rollouts" / "mine.mp4").write_bytes(b"of somebody else")
     assert ResultsLog(tmp_path, IDENTITY).entries == []
-    assert list((tmp_path / "rollouts").iterdir()) == []
+    assert [path.name for path in (tmp_path / "rollouts").iterdir()] == ["mine.mp4"]
     assert json.loads((tmp_path / "episodes.jsonl").read_text()) == IDENTITY
 
 
