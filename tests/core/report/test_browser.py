@@ -15,7 +15,7 @@ from core.report.store_inspection import inspect
 from core.report.store_report import write_store_page
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter
-from tests.core.report.factories import TASKS, make_run
+from tests.core.report.factories import TASKS, make_evaluation, make_run, write_evaluation
 from tests.factories import make_episode, make_info
 
 pytestmark = pytest.mark.browser
@@ -191,9 +191,14 @@ def test_texts_of_charts_have_their_own_size(browser, report, store_page, width)
 def test_a_long_name_takes_few_lines_on_a_telephone(browser, tmp_path):
     task = "place_the_tall_green_bottle_into_the_upper_left_drawer_of_the_kitchen"
     run = make_run(tmp_path / "run", tasks=[task], length=4, steps=20)
+    evaluation = make_evaluation("run", [task])
+    scored = [replace(episode, score_best=0.5) for episode in evaluation.episodes]
+    broken = replace(scored[0], success=False, failure="raised (OSError: " + "long" * 30 + ")")
+    write_evaluation(run, replace(evaluation, episodes=[broken, *scored[1:]]))
     show(browser, write_report(run), 390)
-    name = find(browser, "#success th[scope=row]")[0]
-    assert name.size["height"] < 3 * 25
+    names = find(browser, "#success th[scope=row]")
+    assert [name.size["height"] < 3 * 25 for name in names if name.text == task] == [True] * 2
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
 
 
 def test_a_page_cannot_ask_the_network_even_if_it_wanted_to(browser, report):
