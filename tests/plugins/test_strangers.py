@@ -174,6 +174,21 @@ def test_templates_of_paths_stay_inside(
     assert str(source) in line
 
 
+def test_one_cell_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """Parquet stores a long text once, however many rows have it."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from plugins.datasets.lerobot.layout import read_table
+
+    for stores_schema in (False, True):
+        indices, words = np.zeros(4_000, np.int32), ["x" * 100_000]
+        table = arrow.table({"words": arrow.DictionaryArray.from_arrays(indices, words)})
+        path = tmp_path / "words.parquet"
+        parquet.write_table(table, path, store_schema=stores_schema)
+        with bounded(256), pytest.raises(DataError, match=r"words.parquet: says that it holds"):
+            read_table(path, [])
+
+
 def test_names_of_features_lead_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = BY_NAME["lerobot"].write(tmp_path / "source.zarr")
     path = source / "meta" / "info.json"

@@ -15,6 +15,9 @@ from core import DataError, import_optional, one_line
 from core.formats import check_claimed_size, file_size, parse_json, path_below
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
+EPISODE = "episode_index"
+# rows of a table that are unpacked at once
+BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -113,21 +116,51 @@ def read_table(
     Raises DataError with the file's name.
     """
     parquet = import_optional("pyarrow.parquet", extra="lerobot")
-    size = file_size(path)
+    size, unpacked = file_size(path), 0
     try:
-        check_claimed_size(parquet.read_metadata(path).num_rows, size, str(path))
-        cells: dict[str, list[Any]] = parquet.read_table(
-            path,
-            columns=list(columns) or None,
-            filters=None if episode is None else [("episode_index", "==", episode)],
-            use_threads=False,
-            page_checksum_verification=True,
-        ).to_pydict()
+        with parquet.ParquetFile(path, page_checksum_verification=True) as table:
+            check_claimed_size(table.metadata.num_rows, size, str(path))
+            names = list(columns) or table.schema_arrow.names
+            cells: dict[str, list[Any]] = {name: [] for name in names}
+            for batch in table.iter_batches(
+                BATCH_ROWS,
+                row_groups=_row_groups(table.metadata, episode),
+                columns=[*dict.fromkeys([*names, *([] if episode is None else [EPISODE])])],
+                use_threads=False,
+            ):
+                arrays = _arrays(batch, names, episode)
+                # a text that is stored once may be that of millions of rows
+                unpacked += sum(array.nbytes for array in arrays)
+                check_claimed_size(unpacked, size, str(path))
+                for name, array in zip(names, arrays, strict=True):
+                    cells[name] += array.to_pylist()
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged bytes make the reader raise almost anything
         raise DataError(f"{path}: cannot be read ({_reason(error)}); copy it again") from None
     return cells
+
+
+def _row_groups(metadata: Any, episode: int | None) -> list[int]:
+    """Return the indices of a table's row groups, without those that lack the episode."""
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    groups = []
+    for group in range(metadata.num_row_groups):
+        if episode is not None:
+            known = metadata.row_group(group).column(paths.index(EPISODE)).statistics
+            if known is not None and known.has_min_max and not known.min <= episode <= known.max:
+                continue
+        groups.append(group)
+    return groups
+
+
+def _arrays(batch: Any, names: Sequence[str], episode: int | None) -> list[Any]:
+    """Return columns of a batch, of the rows of an episode, with a value for each row."""
+    if episode is not None:
+        compute = import_optional("pyarrow.compute", extra="lerobot")
+        batch = batch.filter(compute.equal(batch.column(EPISODE), episode))
+    arrays = [batch.column(name) for name in names]
+    return [x.dictionary_decode() if hasattr(x, "dictionary_decode") else x for x in arrays]
 
 
 def column_names(path: Path) -> list[str]:
