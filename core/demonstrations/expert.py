@@ -11,6 +11,7 @@ import numpy as np
 
 from core.environments.checked import expert_action, observe, reset, step
 from core.environments.environment import Environment, Observation, StepResult
+from core.environments.observations import copy_of
 from core.episodes.episode import ActionConvention, Episode
 from core.errors import DataError
 
@@ -40,7 +41,7 @@ def demonstrate(environment: Environment, task: str, seed: int, noise: float) ->
     result = StepResult()
     for number, disturbance in enumerate(disturbances(convention, task, seed, noise, max_steps)):
         try:
-            observations.append(observe(environment))
+            observations.append(copy_of(observe(environment)))
             actions.append(expert_action(environment))
             result = step(environment, disturb(actions[-1], disturbance, convention))
         except DataError as error:

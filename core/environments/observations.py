@@ -108,17 +108,26 @@ class Fit:
 
 
 def plain(observation: Observation, info: StoreInfo) -> Observation:
-    """Return a copy of a fitting observation, with nothing but what `info` names.
+    """Return a fitting observation with nothing but what `info` names, as plain numpy arrays.
 
-    The copy stays as it is when an environment draws its next image into the same array.
-    Proprioception becomes float32, and an array of a subclass an `np.ndarray`.
+    Proprioception becomes float32, and an array of a subclass an `np.ndarray`. Images are not
+    copied.
     """
     proprio = as_array(observation.proprio) if info.proprio else np.zeros(0, np.float32)
     assert proprio is not None
     return Observation(
-        {name: np.array(observation.images[name]) for name in info.cameras},
-        np.array(as_float32(proprio)),
-        {name: np.array(observation.features[name]) for name in info.features},
+        {name: np.asarray(observation.images[name]) for name in info.cameras},
+        as_float32(proprio),
+        {name: np.asarray(observation.features[name]) for name in info.features},
+    )
+
+
+def copy_of(observation: Observation) -> Observation:
+    """Return a copy, which stays as it is when an environment draws into the same array again."""
+    return Observation(
+        {name: np.array(image) for name, image in observation.images.items()},
+        np.array(observation.proprio),
+        {name: np.array(array) for name, array in observation.features.items()},
     )
 
 

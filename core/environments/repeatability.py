@@ -8,7 +8,7 @@ ignores its seed differs by far; so the figures are told, and nothing is refused
 from collections.abc import Mapping
 
 from core.environments.environment import Environment
-from core.environments.observations import changes
+from core.environments.observations import changes, copy_of
 from core.environments.recovery import EnvironmentCall, call_and_observe
 from core.environments.workers import EnvironmentFailed, Worker
 from core.errors import DataError
@@ -42,8 +42,9 @@ def scene_differences(
 def begin_twice(environment: Environment, call: EnvironmentCall) -> dict[str, float]:
     """Make a call twice, in the environment's process; return {array: largest difference}."""
     _, first = call_and_observe(environment, call.function, *call.arguments)
+    kept = copy_of(first)
     _, second = call_and_observe(environment, call.function, *call.arguments)
-    return changes(first, second)
+    return changes(kept, second)
 
 
 def in_words(differences: Differences) -> str:

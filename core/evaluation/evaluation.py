@@ -12,7 +12,7 @@ from rich.console import Console
 
 from core.environments.repeatability import in_words, warning
 from core.environments.workers import Description, EnvironmentFailed, open_workers
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, PolicyError
 from core.evaluation.display import Display
 from core.evaluation.files import write_file
 from core.evaluation.hints import find_hints
@@ -162,7 +162,7 @@ def _write_predictions(actor: Actor, recipe: Recipe, path: Path, console: Consol
         return
     try:
         write_predictions(actor, recipe, path)
-    except (DataError, ConfigError) as error:
+    except (DataError, ConfigError, PolicyError) as error:
         reason = str(error).splitlines()[0]
         console.print(
             f"no predictions on validation episodes: {reason}", soft_wrap=True, markup=False

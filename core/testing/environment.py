@@ -10,6 +10,7 @@ import numpy as np
 from core.environments.attributes import attribute_mistakes
 from core.environments.checked import chain_names, reset, step, step_result
 from core.environments.environment import EVALUATION_SEEDS, Environment, StepResult
+from core.environments.observations import copy_of
 from core.environments.workers import EnvironmentSpec, Worker, describe
 from core.episodes.episode import StoreInfo
 from core.errors import DataError
@@ -17,7 +18,6 @@ from core.registry.hookspecs import Build
 from core.testing.common import Check, attempt, expect, first_then
 from core.testing.play import (
     World,
-    copy_of,
     differences,
     expect_fits,
     expect_same,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from core.environments.environment import Environment, Observation, StepResult
-from core.environments.observations import Fit, arrays
+from core.environments.observations import Fit, arrays, copy_of
 from core.episodes.episode import StoreInfo
 from core.errors import DataError
 from core.registry.hookspecs import Build
@@ -122,15 +122,6 @@ def first_and_last(environment: Environment) -> list[str]:
     first = next(startable_tasks(environment))
     last = next(startable_tasks(environment, reversed(list(environment.tasks))))
     return [first] if first == last else [first, last]
-
-
-def copy_of(observation: Observation) -> Observation:
-    """Return a copy of an observation that the environment cannot change later."""
-    return Observation(
-        {name: np.array(image) for name, image in observation.images.items()},
-        np.array(observation.proprio),
-        {name: np.array(array) for name, array in observation.features.items()},
-    )
 
 
 def differences(first: Observation, second: Observation) -> list[str]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from core.demonstrations.expert import PERSISTENCE, demonstrate, disturb, disturbances
+from core.environments.environment import Observation
 from tests.toy_environment import CLOSED, OPEN, RADIUS, ToyConfig, ToyEnvironment, toy_info
 
 CONVENTION = toy_info().action
@@ -110,3 +111,25 @@ def test_noise_moves_the_point_away_from_the_experts_path() -> None:
     assert without is not None
     assert noisy is not None
     assert np.linalg.norm(without.proprio[2] - noisy.proprio[2]) > RADIUS / 5
+
+
+class ReusingToy(ToyEnvironment):
+    """Draws every image into one array, and measures into another."""
+
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__(config)
+        self._image, self._numbers = np.zeros((16, 16, 3), np.uint8), np.zeros(2, np.float32)
+
+    def observe(self) -> Observation:
+        observation = super().observe()
+        self._image[:], self._numbers[:] = observation.images["front"], observation.proprio
+        return Observation({"front": self._image}, self._numbers)
+
+
+def test_frames_stay_when_the_environment_uses_its_arrays_again() -> None:
+    received = demonstrate(ReusingToy(ToyConfig()), "reach_red", 5, noise=0.2)
+    expected = demonstrate(ToyEnvironment(ToyConfig()), "reach_red", 5, noise=0.2)
+    assert received is not None
+    assert expected is not None
+    np.testing.assert_array_equal(received.images["front"], expected.images["front"])
+    np.testing.assert_array_equal(received.proprio, expected.proprio)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.environments.environment import Observation
-from core.environments.observations import Fit, as_float32, changes, plain
+from core.environments.observations import Fit, as_float32, changes, copy_of, plain
 from core.episodes.episode import Camera, Feature
 from tests.factories import make_info
 
@@ -90,16 +90,24 @@ def test_without_proprioception_nothing_is_given() -> None:
     assert line.startswith("proprio has shape (2,); `info` announces (0,): nothing")
 
 
-def test_a_plain_copy_has_no_more_than_announced_and_stays() -> None:
+def test_a_plain_observation_has_no_more_than_announced() -> None:
     shown = np.array(IMAGE).view(np.ma.MaskedArray)
     observation = replace(SOUND, images={"front": shown, "top": IMAGE}, proprio=[1, 2, 3])
-    copy = plain(observation, INFO)
-    shown[:] = 7
-    assert list(copy.images) == ["front"]
-    assert type(copy.images["front"]) is np.ndarray
-    assert not copy.images["front"].any()
-    assert (copy.proprio.dtype, copy.proprio.tolist()) == (np.float32, [1, 2, 3])
+    made = plain(observation, INFO)
+    assert list(made.images) == ["front"]
+    assert type(made.images["front"]) is np.ndarray
+    assert (made.proprio.dtype, made.proprio.tolist()) == (np.float32, [1, 2, 3])
     assert plain(replace(SOUND, proprio=None), replace(INFO, proprio=())).proprio.shape == (0,)
+
+
+def test_a_copy_stays_as_it_is() -> None:
+    shown = Observation({"front": np.array(IMAGE)}, np.zeros(3, np.float32), {"force": np.zeros(2)})
+    copy = copy_of(shown)
+    for array in (shown.images["front"], shown.proprio, shown.features["force"]):
+        array[:] = 7
+    assert not copy.images["front"].any()
+    assert not copy.proprio.any()
+    assert not copy.features["force"].any()
 
 
 def test_changes_are_the_largest_differences_by_name() -> None:

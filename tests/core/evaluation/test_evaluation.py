@@ -565,7 +565,9 @@ def test_a_policy_whose_weights_are_nan_is_one_line(trained, load, monkeypatch, 
 
     monkeypatch.setattr(LSTMHead, "act", broken)
     assert evaluate_command.main([str(trained)]) == 1
-    shown = capsys.readouterr().err
-    assert shown.startswith("error: policy_head 'lstm' of plugin 'plugins.heads.lstm' (joinery ")
+    out, shown = capsys.readouterr()
+    assert shown.startswith("error: all 6 attempts broke, so nothing was measured; ")
+    assert "policy_head 'lstm' of plugin 'plugins.heads.lstm' (joinery " in shown
     assert "act returned NaN or infinity, in 9 of 9 numbers" in shown
+    assert "no predictions on validation episodes: policy_head 'lstm'" in out
     assert shown.count("\n") == 1
