@@ -100,7 +100,6 @@ def collect(
     from core.demonstrations.recording import record, run_attempts
     from core.demonstrations.schedule import DemonstrationSchedule
     from core.environments.environment import default_tasks
-    from core.environments.first_steps import first_step_warning
     from core.store.writer import StoreWriter
 
     description = _describe_environment(spec)
@@ -130,11 +129,7 @@ def collect(
             outcomes = run_attempts(open_processes, schedule, noise, description.replayable)
             record(writer, schedule, outcomes, progress)
     summary = _summary(out, schedule, len(writer.committed) - episodes_before)
-    for name, task in summary.tasks.items():
-        # a demonstration has at least one frame, so all have one if there are as many frames
-        steps = [1] * task.kept if task.frames == task.kept and not task.failed else []
-        line = first_step_warning(name, steps, description.tasks[name].max_steps)
-        warnings += [] if line is None else [line]
+    warnings += _first_step_warnings(summary, description)
     return replace(summary, warnings=tuple(warnings))
 
 
@@ -157,6 +152,18 @@ def _warnings(worker: Worker, task: str, description: Description) -> list[str]:
     differences = scene_differences(worker, call, description.replayable)
     line = warning(str(worker.spec), call, differences)
     return [] if line is None else [line]
+
+
+def _first_step_warnings(summary: Summary, description: Description) -> list[str]:
+    """Return a line for each task of which every attempt was done after its first step."""
+    from core.environments.first_steps import first_step_warning
+
+    lines = []
+    for name, task in summary.tasks.items():
+        # a demonstration has at least one frame, so all have one if there are as many frames
+        steps = [1] * task.kept if task.frames == task.kept and not task.failed else []
+        lines.append(first_step_warning(name, steps, description.tasks[name].max_steps))
+    return [line for line in lines if line is not None]
 
 
 def _origin(spec: EnvironmentSpec, description: Description, noise: float) -> str:
