@@ -140,7 +140,7 @@ def _evaluate(recipe: "Recipe", folder: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     console = output()
-    evaluation = evaluate(folder, recipe, console)
+    evaluation = evaluate(folder, recipe, console, asks_urls=True)
     show(evaluation, console)
     console.print(f"report: {write_report(folder)}")
     raise_if_all_broke(evaluation)

@@ -36,6 +36,7 @@ from core.rollout.plan import (
 from core.rollout.queue import Queue
 from core.rollout.results import Evaluation, Result, read_evaluation
 from core.rollout.runner import run_rollouts
+from core.store.location import URL
 
 
 def evaluate(
@@ -44,6 +45,8 @@ def evaluate(
     console: Console,
     output: Path | None = None,
     moved: Mapping[str, str] | None = None,
+    *,
+    asks_urls: bool = False,
 ) -> Evaluation:
     """Evaluate the policy of a run; [environment] and [evaluate] of its recipe say how.
 
@@ -52,6 +55,8 @@ def evaluate(
     output: folder for results.json, episodes.jsonl, rollouts/ and predictions.npz; default:
         RUN/evaluation.
     moved: {former place of a file or folder: its place now}, for building the policy.
+    asks_urls: whether training data at a URL are read, for predictions and hints. If not, a line
+        says so: a run that somebody else trained may name any server.
 
     Raises ConfigError if the environment does not fit the policy or the recipe, and DataError if
     the folder holds another evaluation.
@@ -68,16 +73,31 @@ def evaluate(
     plan = plan_rollouts(settings, environment.tasks, names)
     tiers = {name: environment.tasks[name].tier for name in names}
     log = _open_log(folder, identity, plan, tiers)
-    _write_predictions(actor, recipe, folder / "predictions.npz", console)
+    reads_data = asks_urls or not _names_url(recipe, console)
+    if reads_data:
+        _write_predictions(actor, recipe, folder / "predictions.npz", console)
     hints = _known_hints(folder)
     if hints is None:
-        hints = find_hints(actor, recipe, environment, plan, identity)
+        hints = find_hints(actor, recipe, environment, plan, identity) if reads_data else ()
         for hint in hints:
             console.print(f"hint: {hint}", soft_wrap=True, markup=False, highlight=False)
     _run_missing_rollouts(plan, actor, recipe, environment, log, console)
     evaluation = replace(_summarize(identity, environment, plan, tiers, log), hints=hints)
     write_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
     return evaluation
+
+
+def _names_url(recipe: Recipe, console: Console) -> bool:
+    """Whether training data are at a URL; a line then says what is left out, and how to get it."""
+    urls = [source.path for source in recipe.data.store_configs if isinstance(source.path, URL)]
+    if urls:
+        console.print(
+            f"no predictions on validation episodes: the training data are at {urls[0]}, and only "
+            f"training reads a URL of the recipe; joinery validate RUN {urls[0]} compares them",
+            soft_wrap=True,
+            markup=False,
+        )
+    return bool(urls)
 
 
 def _print_warnings(

@@ -28,6 +28,7 @@ from core.evaluation.preparation import describe_environment
 from core.rollout.actor import load_actor
 from core.rollout.results import read_evaluation
 from core.rollout.runner import run_rollouts
+from core.system.console import output
 from tests import toy_environment
 from tests.toy_command import install_toy
 from tests.toy_environment import MAX_STEPS
@@ -271,6 +272,22 @@ def test_without_the_data_a_line_says_that_there_are_no_predictions(trained, loa
         "no predictions on validation episodes: data.path: /nowhere/toy.zarr"
         in capsys.readouterr().out
     )
+
+
+def test_a_url_of_the_recipe_is_not_asked_unless_the_run_was_trained_here(
+    trained, load, capsys, monkeypatch
+):
+    def refuse(objects, url, cache):
+        raise DataError(f"{url} was asked")
+
+    monkeypatch.setattr("core.store.objects.Objects.__init__", refuse)
+    recipe = load("data.path=https://stranger.example/toy.zarr")
+    evaluate(trained, recipe, output())
+    shown = capsys.readouterr().out
+    assert "at https://stranger.example/toy.zarr, and only training reads a URL" in shown
+    assert "was asked" not in shown
+    evaluate(trained, recipe, output(), asks_urls=True)
+    assert "https://stranger.example/toy.zarr was asked" in capsys.readouterr().out
 
 
 def test_an_environment_that_differs_from_the_training_data_is_refused(trained, load, monkeypatch):

@@ -92,7 +92,7 @@ def test_a_finished_training_goes_straight_to_its_evaluation(
 ):
     folder, evaluate = tmp_path / "run", evaluation_module.evaluate
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation_module, "evaluate", interrupted)
