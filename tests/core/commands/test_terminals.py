@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -179,13 +180,18 @@ def test_without_an_output_the_work_is_done(strange_store: Path) -> None:
 
 def test_ctrl_c_is_one_line_and_what_was_recorded_stays(tmp_path: Path) -> None:
     store = tmp_path / "out.zarr"
-    words = ["collect", "toy", str(store), "--episodes", "100000", "--workers", "2"]
-    process = start(words, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(store.glob("commits/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers, too
-    out, err = process.communicate(timeout=60)
+    words = ["collect", "toy", str(store), "--episodes", "1000", "--workers", "2"]
+    # a program that was started in the background ignores Ctrl-C, and so do those that it starts
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start(words, start_new_session=True, preexec_fn=heed)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(store.glob("commits/*.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers, too
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     lines = [line for line in err.splitlines() if not line.startswith("collecting ")]
     assert (process.returncode, out, lines) == (130, "", ["interrupted"])
     assert cli.main(["verify", str(store)]) == 0
