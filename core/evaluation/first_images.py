@@ -2,10 +2,10 @@
 
 An environment whose images are upside down, mirrored, in BGR, black or in another light fits every
 description, and a policy that fails there looks as if it had learned nothing. So a hint is given,
-but only if it is beyond doubt: each image of the environment differs more from the mean of the
-training data's first images than any of these does, by a margin, and one correction - the picture
-turned over, for example - brings all of them among the training images. In scenes that vary much,
-the training images differ so much from their mean that nothing is said.
+but only if it is beyond doubt. A correction, the picture turned over for example, must bring every
+image of the environment nearer to the mean of the training data's first images, by a margin and to
+where these lie themselves; and to each of the training images it must do the opposite. In scenes
+that look alike both ways, or that vary much, it does not, and nothing is said.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ FEWEST_TRAINING_IMAGES = 4
 # the farthest one, by this factor, and this much more for the errors of compression.
 MARGIN, NOISE = 1.5, 4.0
 # A correction must leave at most this share of the squared distance.
-REMAINDER = 0.5
+REMAINDER = 0.6
 # Differences of brightness, from 0 to 255, that are too small to mention.
 FAINT = 10.0
 # Up to this value, a camera shows nothing but noise.
@@ -103,15 +103,19 @@ def describe_images(training: np.ndarray, observed: np.ndarray) -> str | None:
     if len(training) < FEWEST_TRAINING_IMAGES:
         return None
     mean = training.mean(axis=0)
-    limit = MARGIN * max(_distances(training, mean)) + NOISE
-    distances = _distances(observed, mean)
-    if distances.min() <= limit:
-        return None
-    corrected = {name: _distances(correct(observed), mean) for name, correct in CORRECTIONS.items()}
-    name, remainder = min(corrected.items(), key=lambda item: item[1].mean())
-    if remainder.max() <= limit and remainder.mean() <= REMAINDER * distances.mean():
-        return name
-    return _describe_brightness(training, observed)
+    others = (len(training) * mean - training) / (len(training) - 1)  # each one's mean without it
+    known, seen = _distances(training, others), _distances(observed, mean)
+    limit = MARGIN * known.max() + NOISE
+    remainders = {}
+    for name, correct in CORRECTIONS.items():
+        remainder = _distances(correct(observed), mean)
+        is_decidable = (_distances(correct(training), others) > known).all()
+        is_better = (remainder < seen).all() and remainder.mean() <= REMAINDER * seen.mean()
+        if is_decidable and is_better and remainder.max() <= limit:
+            remainders[name] = remainder.mean()
+    if remainders:
+        return min(remainders, key=lambda name: float(remainders[name]))
+    return _describe_brightness(training, observed) if seen.min() > limit else None
 
 
 def _describe_brightness(training: np.ndarray, observed: np.ndarray) -> str | None:
@@ -127,9 +131,12 @@ def _describe_brightness(training: np.ndarray, observed: np.ndarray) -> str | No
     return f"{word}: {seen.mean():.0f} of 255 on average, instead of {known.mean():.0f}"
 
 
-def _distances(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return the mean squared difference of each image (n S S 3) from `mean` (S S 3): (n)."""
-    distances: np.ndarray = np.square(images - mean).mean(axis=(1, 2, 3))
+def _distances(images: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return the mean squared difference of each image (n S S 3) from a mean: (n).
+
+    means: one for all images (S S 3), or one for each (n S S 3).
+    """
+    distances: np.ndarray = np.square(images - means).mean(axis=(1, 2, 3))
     return distances
 
 
