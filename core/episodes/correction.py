@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from core.episodes.episode import ActionConvention, Frame, Gripper, Mode, Rotation
+from core.episodes.units import units_by_name, units_in_order
 from core.errors import ConfigError, DataError, did_you_mean
 
 
@@ -81,3 +82,17 @@ def renamed(names: Sequence[str], new_names: Mapping[str, str], key: str) -> tup
     if len({*result}) < len(result):
         raise ConfigError(f"{key}: two of {', '.join(result)} would have one name; choose others")
     return result
+
+
+def corrected_units(
+    names: Sequence[str], units: Sequence[str], corrections: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the units of proprioceptive numbers after the user's corrections, {name: unit}.
+
+    Raises ConfigError for a number that is not among the names.
+    """
+    for name in corrections:
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise ConfigError(f"proprio_units: no number is called '{name}'{hint}")
+    return units_in_order(names, units_by_name(names, units) | dict(corrections))

@@ -72,6 +72,7 @@ class Description:
     assumed: {field of `convention`, or another property: why it is a guess}.
     proprio_names: names of the numbers in the columns `proprio`; None: as the columns name them.
     notes: lines to show before an import.
+    proprio_units: units of the numbers in the columns `proprio`, as in StoreInfo.
     """
 
     where: str
@@ -89,6 +90,7 @@ class Description:
     assumed: Mapping[str, str] = field(default_factory=dict)
     proprio_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    proprio_units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

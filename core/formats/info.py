@@ -21,11 +21,12 @@ def source_info(
     origin: str,
     features: Mapping[str, Feature] | None = None,
     assumed: Mapping[str, str] | None = None,
+    proprio_units: Sequence[str] = (),
 ) -> StoreInfo:
     """Make the description of a source.
 
     cameras: {name: (number of rows, number of columns)} of the images.
-    assumed: {what is assumed: why}, as in StoreInfo.
+    assumed, proprio_units: {what is assumed: why}, and units, as in StoreInfo.
 
     Raises DataError, naming `origin`, if there are no cameras or a value is not valid.
     """
@@ -45,6 +46,7 @@ def source_info(
             origin=origin,
             features=features or {},
             assumed=assumed or {},
+            proprio_units=tuple(proprio_units),
         )
     except (ValueError, TypeError) as error:
         raise DataError(f"{origin}: {error}") from None

@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.episodes.correction import override_convention, renamed, without_told
+from core.episodes.correction import (
+    corrected_units,
+    override_convention,
+    renamed,
+    without_told,
+)
 from core.episodes.episode import (
     ActionConvention,
     Episode,
@@ -301,16 +306,16 @@ def _make_info(
         raise ConfigError(f"{description.where}: does not say the frame rate; say fps = ...")
     convention, assumed = _convention(description, mapping, action, fps)
     is_usual = _is_whole(proprio, description.proprio, columns)
-    proprio_names = description.proprio_names if is_usual else None
+    names = description.proprio_names if is_usual else None
+    names = names or selected_names(proprio, columns)
+    names = renamed(names, mapping.proprio_names, "proprio_names")
+    units = description.proprio_units if is_usual else ()
     return source_info(
         fps=fps,
         cameras={name: columns[key].shape[:2] for name, key in cameras.items()},
         action=convention,
-        proprio=renamed(
-            proprio_names or selected_names(proprio, columns),
-            mapping.proprio_names,
-            "proprio_names",
-        ),
+        proprio=names,
+        proprio_units=corrected_units(names, units, mapping.proprio_units),
         origin=description.origin,
         features=_features(description, mapping),
         assumed=assumed,

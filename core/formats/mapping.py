@@ -50,6 +50,8 @@ class SourceMapping:
     """dimensions of the action to rename: {new name: name in the plan}."""
     proprio_names: Mapping[str, str] = field(default_factory=dict)
     """proprioceptive numbers to rename: {new name: name in the plan}."""
+    proprio_units: Mapping[str, str] = field(default_factory=dict)
+    """units of proprioceptive numbers: {name: unit}, {x = "m"} for example."""
     instruction: str | None = None
     """the words that the robot is told in every episode; default: those of the dataset."""
     instruction_column: str | None = None

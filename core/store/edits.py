@@ -17,12 +17,12 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from core.episodes.correction import (
     ConventionOverride,
+    corrected_units,
     override_convention,
     renamed,
     without_told,
 )
 from core.episodes.episode import StoreInfo
-from core.episodes.units import units_by_name, units_in_order
 from core.errors import ConfigError, DataError, did_you_mean
 from core.store.attributes import VERSION_WITH_EDITS, read_attributes, require_reader
 from core.store.layout import Task, checked_json, list_numbered, parse_checked, publish_file
@@ -97,22 +97,12 @@ def edit_info(info: StoreInfo, edit: Edit) -> StoreInfo:
             fps=info.fps if edit.fps is None else edit.fps,
             action=replace(action, names=names),
             proprio=renamed(info.proprio, edit.proprio_names, "proprio_names"),
-            proprio_units=_edited_units(info, edit.proprio_units),
+            proprio_units=corrected_units(info.proprio, info.proprio_units, edit.proprio_units),
             origin=info.origin if edit.origin is None else edit.origin,
             assumed={key: why for key, why in assumed.items() if key not in edit.confirm},
         )
     except ValueError as error:
         raise DataError(f"edit: {error}") from None
-
-
-def _edited_units(info: StoreInfo, edited: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the units of the proprioception; raises ConfigError for a number that it lacks."""
-    for name in edited:
-        if name not in info.proprio:
-            hint = did_you_mean(name, info.proprio)
-            raise ConfigError(f"proprio_units: no number is called '{name}'{hint}")
-    units = units_by_name(info.proprio, info.proprio_units) | dict(edited)
-    return units_in_order(info.proprio, units)
 
 
 def edit_words(ids: Sequence[str], words: Iterable[Task], edit: Edit) -> list[Task]:

@@ -64,7 +64,7 @@ def assert_same(actual: Episode, expected: Episode, *, images: bool = True) -> N
 
 @pytest.mark.parametrize("images", ["video", "image"])
 def test_a_store_comes_back_as_it_was(tmp_path: Path, images: str) -> None:
-    info = make_info(("wrist", "front"))
+    info = replace(make_info(("wrist", "front")), proprio_units=("rad", "", "N"))
     episodes = make_episodes(5, info)
     source = read(write(tmp_path / "out", info, episodes, images=images))
     assert source.info == info

@@ -64,7 +64,7 @@ def assert_same(actual: Episode, expected: Episode) -> None:
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf", "none"])
 def test_a_store_comes_back_as_it_was(tmp_path: Path, compression: str) -> None:
-    info = make_info(("wrist", "front"))
+    info = replace(make_info(("wrist", "front")), proprio_units=("rad", "", "N"))
     episodes = make_episodes(12, info)  # demo_10 comes after demo_9
     source = read(write(tmp_path / "out.hdf5", info, episodes, compression=compression))
     assert source.info == info

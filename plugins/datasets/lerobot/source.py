@@ -93,6 +93,7 @@ class LeRobotReader:
                 fps=self.layout.fps,
                 convention=sidecar.info.action if sidecar and has_action else None,
                 assumed=sidecar.info.assumed if sidecar else {},
+                proprio_units=sidecar.info.proprio_units if sidecar else (),
             )
         )
 

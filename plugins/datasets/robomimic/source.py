@@ -128,6 +128,7 @@ class DemonstrationReader:
             convention=sidecar.info.action if sidecar else controller.convention,
             assumed={**assumed, **(sidecar.info.assumed if sidecar else controller.assumed)},
             proprio_names=sidecar.info.proprio if sidecar else None,
+            proprio_units=sidecar.info.proprio_units if sidecar else (),
         )
 
     def ids(self) -> Sequence[str]:

@@ -93,6 +93,18 @@ def test_without_settings_everything_is_as_described() -> None:
     assert usual.notes == ("left out: depth, depth or another single channel of 6 x 8 x 1",)
 
 
+def test_units_are_those_of_the_dataset_and_of_the_user() -> None:
+    known = replace(DESCRIPTION, proprio_units=("m", "m", "", "", "rad"))
+    assert source().info.proprio_units == ()
+    assert source(known).info.proprio_units == ("m", "m", "", "", "rad")
+    settings = {"proprio_names": {"z": "state_2"}, "proprio_units": {"z": "m"}}
+    assert source(known, **settings).info.proprio_units == ("m", "m", "m", "", "rad")
+    # columns that the user chose are not those that the dataset describes
+    assert source(known, proprio="state[4]").info.proprio_units == ()
+    with pytest.raises(ConfigError, match="proprio_units: no number is called 'stat_2'; did you"):
+        source(proprio_units={"stat_2": "m"})
+
+
 def test_numbers_of_several_columns_are_joined() -> None:
     action = ("left", "right[0:2]")
     joined = source(action=action, proprio="state[4]", proprio_names={"z": "state_4"})
