@@ -1,8 +1,9 @@
 """A cheap look before many attempts: does the same task and seed show the same scene twice?
 
 If not, results cannot be repeated, and a store or an evaluation that is continued holds scenes that
-its seeds do not give. An environment that draws on a GPU may differ by a grey level, and one that
-ignores its seed differs by far; so the figures are told, and nothing is refused.
+its seeds do not give. An environment that ignores its seed differs by far, and one that draws or
+computes on a GPU by very little: that is nearly the same scene. The figures are told in both cases,
+and nothing is refused.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ from core.errors import DataError
 
 # {array: largest difference} between two scenes of one seed; None if nobody could look
 Differences = Mapping[str, float] | None
+# the largest differences, in grey levels of images and in units of numbers, of nearly equal scenes
+FAINT_IMAGES, FAINT_NUMBERS = 8.0, 1e-4
+ANOTHER = "no: "
 
 
 def scene_differences(
@@ -51,7 +55,14 @@ def in_words(differences: Differences) -> str:
     """Say whether two scenes of one seed were the same, for results and pages."""
     if differences is None:
         return "not tried"
-    return f"no: {_figures(differences)}" if differences else "yes"
+    if not differences:
+        return "yes"
+    return f"{'nearly: ' if _is_faint(differences) else ANOTHER}{_figures(differences)}"
+
+
+def is_another_scene(words: str) -> bool:
+    """Return whether what `in_words` said means that a seed shows another scene each time."""
+    return words.startswith(ANOTHER)
 
 
 def warning(environment: str, call: EnvironmentCall, differences: Differences) -> str | None:
@@ -59,10 +70,22 @@ def warning(environment: str, call: EnvironmentCall, differences: Differences) -
     if not differences:
         return None
     words = ", ".join(repr(argument) for argument in call.arguments)
+    begin = f"{environment}: {call.function.__name__}({words})"
+    if _is_faint(differences):
+        return (
+            f"{begin} gave nearly the same scene when it was called again: "
+            f"{_figures(differences)}; results can be repeated as exactly as that"
+        )
     return (
-        f"{environment}: {call.function.__name__}({words}) gave another scene when it was called "
-        f"again: {_figures(differences)}; results cannot be repeated; draw everything in a scene "
-        "from the seed"
+        f"{begin} gave another scene when it was called again: {_figures(differences)}; results "
+        "cannot be repeated; draw everything in a scene from the seed"
+    )
+
+
+def _is_faint(differences: Mapping[str, float]) -> bool:
+    return all(
+        largest <= (FAINT_IMAGES if name.startswith("image ") else FAINT_NUMBERS)
+        for name, largest in differences.items()
     )
 
 

@@ -231,7 +231,8 @@ def read_film(path: Path, choose: Callable[[int], Sequence[int]]) -> Film:
 
 def _check_sizes(codec: Any, facts: FilmFacts) -> None:
     """Raise ValueError if a film is not as its facts say, or larger than any that is written."""
-    if codec.name != DECODER or not facts.cameras or not 0 < codec.width <= MAX_WIDTH + BLOCK:
+    most = MAX_WIDTH + BLOCK * len(facts.cameras)  # each image is padded to whole blocks
+    if codec.name != DECODER or not facts.cameras or not 0 < codec.width <= most:
         raise ValueError("no film of cameras")
     for place in facts.cameras:
         is_inside = place.x >= 0 and place.x + place.width * place.zoom <= codec.width

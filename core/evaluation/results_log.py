@@ -94,9 +94,8 @@ class ResultsLog:
             # these files are left from an evaluation whose log was removed
             for name in ("results.json", "predictions.npz"):
                 (folder / name).unlink(missing_ok=True)
-            for kind in ("success.mp4", "failure.mp4", "success.npz", "failure.npz"):
-                for rollout in folder.glob(f"rollouts/*-{kind}"):
-                    rollout.unlink(missing_ok=True)
+            for rollout in recorded_rollouts(folder):
+                rollout.unlink(missing_ok=True)
         content = "".join(lines).encode()
         if not self.path.exists() or self.path.read_bytes() != content:
             write_file(self.path, content)
@@ -137,6 +136,15 @@ class ResultsLog:
                 f"{self.path.parent}: holds another evaluation ({'; '.join(differences)}): remove "
                 "it or move it away, or name another folder with joinery evaluate --output"
             )
+
+
+def recorded_rollouts(folder: Path) -> list[Path]:
+    """Return the films in an evaluation's folder, sorted by name; earlier versions wrote arrays.
+
+    Other files, in a folder that `--output` names, are no films of an evaluation.
+    """
+    endings = [f"-{kind}{suffix}" for kind in ("success", "failure") for suffix in (".mp4", ".npz")]
+    return sorted(path for ending in endings for path in folder.glob(f"rollouts/*{ending}"))
 
 
 def read_entries(path: Path, lines: Sequence[str]) -> list[LogEntry]:

@@ -11,11 +11,12 @@ between binomial proportions based on paired data", 1998).
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from statistics import fmean
 
 from scipy.special import bdtr
 
-from core.rollout.results import STANDARD, Evaluation, Rate
-from core.rollout.scores import MeanScore
+from core.environments.repeatability import is_another_scene
+from core.rollout.results import STANDARD, Evaluation, Rate, interval_within
 
 # a p-value below this, and an interval of 95 % without zero, is called more than chance
 LEVEL = 0.05
@@ -133,7 +134,7 @@ def _attempts(evaluation: Evaluation, tasks: Collection[str]) -> dict[Hashable, 
 
 def _repeats_scenes(evaluation: Evaluation) -> bool:
     """Return whether a seed shows the same scene twice, as far as the evaluation has tried it."""
-    return not str(evaluation.environment.get("same_scene_twice", "")).startswith("no:")
+    return not is_another_scene(str(evaluation.environment.get("same_scene_twice", "")))
 
 
 def _paired(first_name: str, name: str, pairs: Pairs) -> str:
@@ -165,13 +166,13 @@ def _chains(first_name: str, first: Evaluation, name: str, second: Evaluation) -
     equal = sorted(lengths[0].keys() & lengths[1].keys())
     if len(equal) < 2:
         return []
-    mean = MeanScore.of([lengths[1][chain] - lengths[0][chain] for chain in equal])
-    assert mean.interval is not None  # there are several chains
-    low, high = mean.interval
+    longest = max(len(tasks) for _, _, tasks in equal)
+    differences = [lengths[1][chain] - lengths[0][chain] for chain in equal]
+    mean, (low, high) = fmean(differences), interval_within(differences, -longest, longest)
     is_more = low > 0 or high < 0
     return [
-        f"In {len(equal)} equal chains, {name} did {abs(mean.mean):.2f} tasks "
-        f"{'fewer' if mean.mean < 0 else 'more'} in a row than {first_name} (95% interval of the "
+        f"In {len(equal)} equal chains, {name} did {abs(mean):.2f} tasks "
+        f"{'fewer' if mean < 0 else 'more'} in a row than {first_name} (95% interval of the "
         f"difference {low:.2f} to {high:.2f}), "
         f"{'more than chance' if is_more else 'which may be chance'}."
     ]

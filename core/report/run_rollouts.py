@@ -8,6 +8,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.evaluation.film_files import read_film
+from core.evaluation.results_log import recorded_rollouts
 from core.report.film_strips import choose_steps
 from core.report.run_files import (
     BOOLEAN,
@@ -41,8 +42,7 @@ class Rollout:
 
 def rollout_files(folder: Path) -> list[Path]:
     """Return the files of the recorded attempts of a run or an evaluation, sorted by name."""
-    rollouts = evaluation_folder(folder) / "rollouts"
-    return sorted([*rollouts.glob("*.mp4"), *rollouts.glob("*.npz")])
+    return recorded_rollouts(evaluation_folder(folder))
 
 
 def read_rollout(path: Path) -> Rollout:

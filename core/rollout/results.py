@@ -129,6 +129,20 @@ class Rate:
         return {**asdict(self), "rate": self.rate, "interval": self.interval}
 
 
+def interval_within(values: Sequence[int], lowest: int, highest: int) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of several values, within what is possible.
+
+    It is Student's. If all n values are equal, their spread says nothing of others. Then at most a
+    share q of the others may lie anywhere, with q the upper end of Wilson's interval for 0 of n.
+    """
+    mean = MeanScore.of(values)
+    if mean.interval is None:
+        _, share = Rate(0, len(values)).interval
+        value = mean.mean
+        return value + share * (lowest - value), value + share * (highest - value)
+    return max(float(lowest), mean.interval[0]), min(float(highest), mean.interval[1])
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """All results of an evaluation, and everything that is needed to repeat the evaluation.
@@ -255,20 +269,12 @@ class Evaluation:
     def chain_interval(self) -> tuple[float, float] | None:
         """Lower and upper end of the 95 % interval of the mean chain length.
 
-        It is Student's, within what is possible; None for fewer than two chains. If all n chains
-        are equally long, their spread says nothing of others. Then at most a share q of other
-        chains is longer or shorter, with q the upper end of Wilson's interval for 0 of n.
+        None for fewer than two chains.
         """
         lengths = [chain.done for chain in self.chains]
         if len(lengths) < 2:
             return None
-        longest = max(len(chain.tasks) for chain in self.chains)
-        if len(set(lengths)) == 1:
-            _, share = Rate(0, len(lengths)).interval
-            return lengths[0] * (1 - share), lengths[0] + share * (longest - lengths[0])
-        mean = MeanScore.of(lengths)
-        assert mean.interval is not None  # there are several chains
-        return max(0.0, mean.interval[0]), min(float(longest), mean.interval[1])
+        return interval_within(lengths, 0, max(len(chain.tasks) for chain in self.chains))
 
     def chain_outcomes(self) -> list[Rate]:
         """Return how many chains have at least 1, 2, 3 ... tasks done, as in CALVIN."""

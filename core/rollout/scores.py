@@ -27,8 +27,9 @@ MEASURES: Mapping[Measure, str] = {
 class MeanScore:
     """A mean over attempts, with Student's 95 % interval.
 
-    interval: lower and upper end; None for a single attempt. For few attempts it may reach beyond
-        the scores that are possible.
+    interval: lower and upper end; None for a single attempt, and for attempts of one score, since
+        such a spread says nothing of others. For few attempts it may reach beyond the scores that
+        are possible.
     """
 
     mean: float
@@ -39,7 +40,7 @@ class MeanScore:
     def of(cls, scores: Sequence[float]) -> Self:
         """Return the mean of the scores of at least one attempt."""
         mean, count = fmean(scores), len(scores)
-        if count == 1:
+        if min(scores) == max(scores):
             return cls(mean, count, None)
         half = float(stdtrit(count - 1, 0.975)) * stdev(scores, mean) / sqrt(count)
         return cls(mean, count, (mean - half, mean + half))

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from core.environments.recovery import EnvironmentCall, begin_chain, reset
-from core.environments.repeatability import in_words, scene_differences, warning
+from core.environments.repeatability import (
+    in_words,
+    is_another_scene,
+    scene_differences,
+    warning,
+)
 from core.environments.workers import EnvironmentSpec, Worker
 from core.errors import DataError
 from tests.strange import InProcessWorker
@@ -61,9 +66,20 @@ def test_an_environment_that_ignores_its_seed_is_named_with_figures(call: Enviro
 
 
 def test_a_small_difference_is_told_by_its_figure() -> None:
-    assert in_words(scene_differences(worker_of(Late), RESET)) == (
-        "no: proprio differs by up to 0.001"
-    )
+    words = in_words(scene_differences(worker_of(Late), RESET))
+    assert words == "no: proprio differs by up to 0.001"
+    assert is_another_scene(words)
+
+
+def test_what_a_gpu_draws_otherwise_is_nearly_the_same_scene() -> None:
+    differences = {"image 'front'": 2.0, "proprio": 1e-6}
+    words = in_words(differences)
+    assert words.startswith("nearly: image 'front' differs by up to 2, proprio")
+    assert not any(map(is_another_scene, (words, "yes", "not tried", "")))
+    line = warning("environment 'toy'", RESET, differences)
+    assert line is not None
+    assert "gave nearly the same scene" in line
+    assert is_another_scene(in_words({**differences, "image 'front'": 40.0}))
 
 
 @pytest.mark.parametrize("seed", [7, 8])

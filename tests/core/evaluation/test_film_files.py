@@ -105,6 +105,16 @@ def test_places_neither_overlap_nor_share_a_block_nor_are_too_large(sizes):
     assert end <= MAX_WIDTH + BLOCK * len(sizes)
 
 
+def test_many_cameras_are_read_although_their_padding_makes_the_film_wider(tmp_path):
+    cameras = {str(i): Camera(270, 270) for i in range(30)}
+    facts = replace(FACTS, cameras=place_cameras(cameras), frames=1, gripper=None)
+    film = read_film(
+        write(tmp_path / "a.mp4", [dict.fromkeys(cameras, smooth(270, 270, 0))], facts), range
+    )
+    assert facts.cameras[-1].x + BLOCK > MAX_WIDTH
+    assert list(film.images) == list(cameras)
+
+
 def test_only_chosen_frames_are_read(tmp_path):
     path = write_facts(tmp_path / "a.mp4", FACTS)
     every = read_film(path, range)

@@ -38,6 +38,7 @@ EVALUATION = Evaluation(
         ChainResult(1, ("push", "lift", "stack"), ("a",), 0, 9, "died (SIGKILL)"),
     ],
     time={"inference_ms": 1.5},
+    hints=["camera 'static': first images are black"],
 )
 
 

@@ -22,8 +22,9 @@ def test_intervals_are_students():
     assert score.interval == pytest.approx(expected)
 
 
-def test_one_attempt_has_no_interval():
+def test_attempts_of_one_score_have_no_interval():
     assert MeanScore.of([0.5]) == MeanScore(0.5, 1, None)
+    assert MeanScore.of([0.5, 0.5]) == MeanScore(0.5, 2, None)
 
 
 @settings(deadline=None)
@@ -33,6 +34,7 @@ def test_all_numbers_are_finite(steps, attempts):
     assert np.isfinite(list(summary.values())).all()
     assert min(steps) <= summary["mean"] <= summary["best"] == max(steps)
     score = MeanScore.of(attempts)
-    assert score.interval is not None
-    assert np.isfinite([score.mean, *score.interval]).all()
-    assert score.interval[0] <= score.mean <= score.interval[1]
+    assert (score.interval is None) == (len(set(attempts)) == 1)
+    low, high = score.interval or (score.mean, score.mean)
+    assert np.isfinite([score.mean, low, high]).all()
+    assert low <= score.mean <= high
