@@ -50,11 +50,17 @@ def held_out_table(evaluation: Path) -> HeldOutTable | None:
         steps = shown_steps(len(content.errors))
         columns = [*(content.errors[step] for step in steps), content.constant]
         rows = [
-            (name, ["-" if column[d] is None else significant(column[d], 4) for column in columns])
+            (
+                name,
+                [
+                    "-" if (error := column[d]) is None else significant(error, 4)
+                    for column in columns
+                ],
+            )
             for d, name in enumerate(content.names)
         ]
-    except (ValueError, IndexError, RecursionError) as error:
-        raise DataError(f"{path}: damaged ({one_line(error)}); evaluate the run again") from None
+    except (ValueError, IndexError, RecursionError) as damage:
+        raise DataError(f"{path}: damaged ({one_line(damage)}); evaluate the run again") from None
     headings = [*(f"step {step + 1}" for step in steps), "constant"]
     return HeldOutTable(content.episodes, content.frames, headings, rows)
 
