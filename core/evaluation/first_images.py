@@ -30,6 +30,9 @@ FEWEST_TRAINING_IMAGES = 4
 MARGIN, NOISE = 1.5, 4.0
 # A correction must leave at most this share of the squared distance.
 REMAINDER = 0.6
+# If a correction brings none of n training images nearer, it does so to one more of their kind in
+# about one of n + 1 cases, and to m of them in one of (n + 1)^m. A hint needs as many as this.
+ODDS = 1000
 # Differences of brightness, from 0 to 255, that are too small to mention.
 FAINT = 10.0
 # Up to this value, a camera shows nothing but noise.
@@ -111,7 +114,8 @@ def describe_images(training: np.ndarray, observed: np.ndarray) -> str | None:
         remainder = _distances(correct(observed), mean)
         is_decidable = (_distances(correct(training), others) > known).all()
         is_better = (remainder < seen).all() and remainder.mean() <= REMAINDER * seen.mean()
-        if is_decidable and is_better and remainder.max() <= limit:
+        is_no_chance = (len(training) + 1) ** len(observed) >= ODDS
+        if is_decidable and is_better and is_no_chance and remainder.max() <= limit:
             remainders[name] = remainder.mean()
     if remainders:
         return min(remainders, key=lambda name: float(remainders[name]))

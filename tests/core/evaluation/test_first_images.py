@@ -120,6 +120,11 @@ def test_too_few_training_images_tell_only_of_black_ones():
     assert verdict(table, np.zeros_like, training=1) == "black"
 
 
+def test_too_few_attempts_tell_nothing_of_turned_images():
+    assert verdict(table, CHANGES["upside down"], training=9, attempts=2) is None
+    assert verdict(table, CHANGES["upside down"], training=9, attempts=3) == "upside down"
+
+
 @pytest.mark.parametrize("shape", [(8, 32), (16, 16), (37, 91), (200, 200)])
 def test_images_of_any_size_become_small(shape):
     small = shrink(np.full((*shape, 3), 77, np.uint8))
