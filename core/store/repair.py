@@ -12,6 +12,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.store.attributes import read_attributes
+from core.store.checks import check_commit, check_episodes
 from core.store.layout import (
     Commit,
     commit_file,
@@ -66,12 +67,16 @@ def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
         for number in commit_numbers(path)
         if number not in damaged_numbers
     ]
-    damaged = [damage.commit for damage in damages if damage.commit is not None]
+    damaged = {d.number: d.commit for d in damages if d.commit is not None}
     safe_ids = {episode for commit in undamaged for episode in commit.episodes}
     paths = stream_paths(info)
     block_sizes = {name: codec.block_size for name, codec in codecs.items()}
     saved: list[Commit] = []
-    for commit in damaged:
+    for number, commit in damaged.items():
+        try:
+            check_commit(path, info, number, commit)
+        except DataError:  # it lacks arrays, so that none of its episodes is whole
+            continue
         pending = PendingSegment(paths)
         segment = segment_folder(path, commit.segment)
         for episode in whole_episodes(segment, commit, paths, block_sizes):
@@ -83,7 +88,12 @@ def repair(path: Path, damages: Sequence[Damage]) -> RepairResult:
     commits = [*undamaged, *saved]
     _replace_commits(path, commits)
     _move_aside(path, {commit.segment for commit in commits})
-    lost = [episode for commit in damaged for episode in commit.episodes if episode not in safe_ids]
+    lost = [
+        episode
+        for commit in damaged.values()
+        for episode in commit.episodes
+        if episode not in safe_ids
+    ]
     return RepairResult(sum(len(commit.episodes) for commit in saved), tuple(lost))
 
 
@@ -92,7 +102,8 @@ def whole_episodes(
 ) -> Iterator[EncodedEpisode]:
     """Yield each episode of a segment if all frames of the episode pass their checksums.
 
-    If any array other than the encoded frames is damaged, no episode of the segment can be saved.
+    If any array other than the encoded frames is damaged, or contradicts the commit, no episode of
+    the segment can be saved.
 
     paths: {camera or feature: path of its stream inside the segment}.
     block_sizes: {camera or feature: number of frames in a block}.
@@ -100,6 +111,8 @@ def whole_episodes(
     try:
         ends = read_array(segment, "episode/end", commit.arrays, "<i4")
         tasks = read_array(segment, "episode/task", commit.arrays, "<i4")
+        counts = commit.frames, len(commit.episodes), len(commit.tasks)
+        check_episodes(segment, counts, np.diff(ends, prepend=0), tasks)
         actions = _read_numbers(segment, commit, "action")
         proprio = _read_numbers(segment, commit, "proprio")
         streams = {name: FrameStream(segment, at, commit.arrays) for name, at in paths.items()}

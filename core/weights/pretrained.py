@@ -246,14 +246,16 @@ def _download(name: str) -> Path:
 
 
 def _holds_weights(folder: Path) -> bool:
-    """Whether a folder holds all files of a model's weights."""
+    """Whether a folder holds all files of a model's weights; False if its index is damaged."""
     for name in WEIGHT_FILES:
         index = folder / f"{name}.index.json"
         if (folder / name).exists():
             return True
         if index.exists():
-            files = parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()
-            return all((folder / file).exists() for file in files)
+            try:
+                return all((folder / file).exists() for file in _shards_of(index).values())
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                return False
     return False
 
 
@@ -272,10 +274,16 @@ def _open(path: Path) -> Mapping[str, Tensor]:
     )
 
 
+def _shards_of(index: Path) -> Mapping[str, str]:
+    """Return {tensor: name of its file}, as an index says, whose content is not checked."""
+    shards: Mapping[str, str] = parse_json(index.read_text(encoding="utf-8"))["weight_map"]
+    return shards
+
+
 def _open_shards(index: Path) -> Mapping[str, Tensor]:
     """Open the files that an index lists; each must hold all tensors that are listed for it."""
     try:
-        files: dict[str, str] = parse_json(index.read_text(encoding="utf-8"))["weight_map"]
+        files = _shards_of(index)
         names = sorted(set(files.values()))
         shards = {name: _open_file(path_below(index.parent, name)) for name in names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
