@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.rollout.results import Rate
+from core.rollout.intervals import Rate
 from tests.benchmarks.speedrun import (
     Trial,
     duration,

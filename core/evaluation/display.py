@@ -8,8 +8,9 @@ from typing import Self
 from rich.console import Console
 
 from core.evaluation.failures import failure_lines, first_step_warnings
-from core.rollout.results import STANDARD, ChainResult, Evaluation, Rate, Result
-from core.rollout.scores import MEASURES, MeanScore
+from core.rollout.intervals import MeanScore, Rate
+from core.rollout.results import STANDARD, ChainResult, Evaluation, Result
+from core.rollout.scores import MEASURES
 from core.system.progress import Progress
 from core.system.tables import NumberTable
 

@@ -16,7 +16,8 @@ from statistics import fmean
 from scipy.special import bdtr
 
 from core.environments.repeatability import is_another_scene
-from core.rollout.results import STANDARD, Evaluation, Rate, interval_within
+from core.rollout.intervals import Rate, interval_within
+from core.rollout.results import STANDARD, Evaluation
 
 # a p-value below this, and an interval of 95 % without zero, is called more than chance
 LEVEL = 0.05

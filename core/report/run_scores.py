@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from core.report.page import Fact
 from core.report.run_success import Column
 from core.report.wording import significant
+from core.rollout.intervals import MeanScore
 from core.rollout.results import STANDARD, Evaluation
-from core.rollout.scores import MEASURES, MeanScore, Measure
+from core.rollout.scores import MEASURES, Measure
 
 
 @dataclass(frozen=True)

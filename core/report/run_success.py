@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from core.report.page import Fact
 from core.report.wording import interval, percent
-from core.rollout.results import STANDARD, Evaluation, Rate
+from core.rollout.intervals import Rate
+from core.rollout.results import STANDARD, Evaluation
 
 CONDITION_NAMES = {
     STANDARD: "policy",

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, get_args
@@ -11,7 +10,8 @@ from typing import Any, Literal, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import DataError
-from core.rollout.scores import MEASURES, MeanScore, Measure
+from core.rollout.intervals import MeanScore, Rate, interval_within
+from core.rollout.scores import MEASURES, Measure
 
 End = Literal["success", "ended", "max_steps", "failure"]
 """Why an attempt ended: the task was done, the environment ended the episode, the task's steps were
@@ -99,48 +99,6 @@ class Timing:
     seconds: float
     inference_ms: tuple[float, ...]
     busy_rows: int
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A success rate, with Wilson's 95 % interval."""
-
-    successes: int
-    episodes: int
-
-    @property
-    def rate(self) -> float:
-        """The share of successes, between 0 and 1."""
-        return self.successes / self.episodes
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper end of the 95 % score interval (Wilson, 1927).
-
-        Unlike the normal approximation, it is valid for rates near 0 and 1 and for few episodes.
-        """
-        z, n, p = 1.959964, self.episodes, self.rate
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, centre - half), min(1.0, centre + half)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data, with the derived rate and interval."""
-        return {**asdict(self), "rate": self.rate, "interval": self.interval}
-
-
-def interval_within(values: Sequence[int], lowest: int, highest: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of several values, within what is possible.
-
-    It is Student's. If all n values are equal, their spread says nothing of others. Then at most a
-    share q of the others may lie anywhere, with q the upper end of Wilson's interval for 0 of n.
-    """
-    mean = MeanScore.of(values)
-    if mean.interval is None:
-        _, share = Rate(0, len(values)).interval
-        value = mean.mean
-        return value + share * (lowest - value), value + share * (highest - value)
-    return max(float(lowest), mean.interval[0]), min(float(highest), mean.interval[1])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from core.environments.checked import step
 from core.environments.environment import Environment
 from core.registry.catalogue import load_plugins
-from core.rollout.results import Rate
+from core.rollout.intervals import Rate
 
 
 def attempt(environment: Environment, task: str) -> int | None:

@@ -35,7 +35,8 @@ import torch
 from core.evaluation.preparation import describe_environment
 from core.recipe.recipe import Recipe, load_recipe
 from core.registry.catalogue import load_plugins
-from core.rollout.results import Rate, read_evaluation
+from core.rollout.intervals import Rate
+from core.rollout.results import read_evaluation
 from core.weights.checkpoint import checkpoint_folder
 from tests.benchmarks.step_profile import STEPS, WAITING, StepProfile, table as step_table
 

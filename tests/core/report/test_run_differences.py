@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from core.report.run_differences import Pairs, describe_differences, difference_interval
-from core.rollout.results import STANDARD, ChainResult, EpisodeResult, Evaluation, Rate
+from core.rollout.intervals import Rate
+from core.rollout.results import STANDARD, ChainResult, EpisodeResult, Evaluation
 from tests.core.report.factories import make_evaluation
 
 EMPTY = replace(make_evaluation("run"), episodes=(), chains=())

@@ -11,7 +11,8 @@ from core.report.run_success import (
     headline,
     success_table,
 )
-from core.rollout.results import ChainResult, EpisodeResult, Rate
+from core.rollout.intervals import Rate
+from core.rollout.results import ChainResult, EpisodeResult
 from tests.core.report.factories import make_evaluation
 
 

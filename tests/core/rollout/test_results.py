@@ -3,18 +3,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scipy.stats import binomtest
 
 from core.errors import DataError
+from core.rollout.intervals import MeanScore, Rate
 from core.rollout.results import (
     STANDARD,
     ChainResult,
     EpisodeResult,
     Evaluation,
-    Rate,
     read_evaluation,
 )
-from core.rollout.scores import MeanScore
 
 
 def attempt(task: str, success: bool, condition: str = STANDARD, seed: int = 0) -> EpisodeResult:
@@ -40,13 +38,6 @@ EVALUATION = Evaluation(
     time={"inference_ms": 1.5},
     hints=["camera 'static': first images are black"],
 )
-
-
-@pytest.mark.parametrize(("successes", "episodes"), [(0, 10), (10, 10), (5, 10), (96, 100)])
-def test_intervals_are_wilsons(successes: int, episodes: int) -> None:
-    expected = binomtest(successes, episodes).proportion_ci(0.95, method="wilson")
-    interval = Rate(successes, episodes).interval
-    assert interval == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_rates_are_those_of_one_condition() -> None:
