@@ -88,6 +88,7 @@ def test_the_units_reach_the_policy(walker_run):
 def test_attempts_last_all_steps_and_are_scored(walker_run):
     results = json.loads((walker_run / "evaluation" / "results.json").read_text())
     assert [episode["steps"] for episode in results["episodes"]] == [STEPS] * 3
+    assert "never done, so that only scores tell how good the policy is: walk" in results["hints"]
     summary = results["summary"]["standard"]
     assert summary["ends"] == {"success": 0, "ended": 0, "max_steps": 3, "failure": 0}
     assert summary["scores"]["sum"]["all"]["mean"] == pytest.approx(

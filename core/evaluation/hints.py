@@ -1,9 +1,10 @@
-"""What an evaluation points out before it begins: other images or versions than in the data."""
+"""What an evaluation points out at its beginning: tasks never done, other images or versions."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from core.demonstrations.collect import recorded_versions
+from core.environments.environment import Task
 from core.environments.workers import Description
 from core.episodes.renaming import rename_keys
 from core.errors import ConfigError, DataError
@@ -35,10 +36,22 @@ def find_hints(
         view, label = None, ""  # there is nothing to look at
     versions, policy = identity["environment"]["versions"], identity["policy"]
     origins = policy.get("trained_on") or ({label: view.store.info.origin} if view else {})
-    hints = list(other_versions(origins.values(), versions))
+    attempted = {planned.task for planned in plan if isinstance(planned, PlannedAttempt)}
+    hints = list(tasks_without_success(environment.tasks, attempted))
+    hints += other_versions(origins.values(), versions)
     if view is not None:
         hints += _other_images(actor, recipe, environment, plan, view)
     return hints
+
+
+def tasks_without_success(tasks: Mapping[str, Task], attempted: Collection[str]) -> Iterator[str]:
+    """Yield a line that names the attempted tasks which can never be done; none if there are none.
+
+    Their success rate is zero, whatever the policy does.
+    """
+    names = [name for name, task in tasks.items() if name in attempted and not task.has_success]
+    if names:
+        yield f"never done, so that only scores tell how good the policy is: {', '.join(names)}"
 
 
 def other_versions(origins: Iterable[str], present: Mapping[str, str]) -> Iterator[str]:

@@ -6,12 +6,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from core.environments.environment import Task
 from core.environments.workers import EnvironmentSpec
 from core.evaluation import evaluation as evaluation_module
 from core.evaluation.display import show
 from core.evaluation.evaluation import evaluate
 from core.evaluation.first_images import environment_images
-from core.evaluation.hints import other_versions
+from core.evaluation.hints import other_versions, tasks_without_success
 from core.evaluation.preparation import describe_environment
 from core.rollout.plan import PlannedAttempt
 from core.rollout.results import STANDARD, read_evaluation
@@ -43,6 +44,16 @@ DARK = "camera 'front': held against the training data, first images are black"
 )
 def test_another_version_than_recorded_the_data_is_said(origins, present, expected):
     assert list(other_versions(origins, present)) == expected
+
+
+def test_tasks_that_are_never_done_are_named_since_their_success_is_zero():
+    tasks = {
+        name: Task(name, ("go",), 9, has_success=name == "reach")
+        for name in ("walk", "reach", "hop")
+    }
+    (line,) = tasks_without_success(tasks, {"walk", "reach", "hop"})
+    assert line == "never done, so that only scores tell how good the policy is: walk, hop"
+    assert list(tasks_without_success(tasks, {"reach"})) == []
 
 
 def test_a_scene_that_varies_gives_no_hint_and_neither_does_a_control(trained, load):
