@@ -69,13 +69,16 @@ def open_to_append(path: Path) -> BinaryIO:
 
     Raises OSError if the path is a link, which would let the lines go to another file.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.fdopen(os.open(path, flags, 0o666), "a+b")
+        return open(path, "a+b", opener=_open_no_link)
     except OSError as error:
         if error.errno == ELOOP:
             raise OSError(ELOOP, "is a link, which is not written to; remove it", path) from None
         raise
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _entries(folder: str, descend: Collection[str] | None) -> Iterator[str]:

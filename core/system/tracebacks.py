@@ -2,9 +2,8 @@
 
 import inspect
 import os
-import sys
 from collections.abc import Callable
-from traceback import print_exception, walk_tb
+from traceback import format_exception, walk_tb
 from types import FrameType
 from typing import Any
 
@@ -16,7 +15,9 @@ TRACEBACK_VARIABLE = "JOINERY_TRACEBACK"
 def show_traceback(error: BaseException) -> None:
     """Print the traceback of an error, and of its causes, if the user asked for tracebacks."""
     if os.environ.get(TRACEBACK_VARIABLE):
-        print_exception(error, file=sys.stderr)
+        from core.system.console import errors  # here, since few ask, and importing Rich takes long
+
+        errors().print("".join(format_exception(error)), end="")
 
 
 def error_in_one_line(error: BaseException, package: str = "", otherwise: str = "") -> str:

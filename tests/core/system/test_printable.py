@@ -10,6 +10,7 @@ from rich.text import Text
 from core.commands.command import command
 from core.errors import ConfigError, DataError
 from core.system.console import MISLEADING, errors, output, printable
+from core.system.tracebacks import show_traceback
 
 HOSTILE = "lift\x1b[2J\x1b]0;title\x07 \u202egnp.exe\x9b31m\r\x00\u2028"
 
@@ -48,6 +49,16 @@ def test_no_way_of_printing_lets_a_code_through(capsys: pytest.CaptureFixture[st
     captured = capsys.readouterr()
     assert r"\x1b[2J" in captured.out
     assert not codes(captured.out + captured.err)
+
+
+def test_a_traceback_lets_no_code_through(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOINERY_TRACEBACK", "1")
+    show_traceback(DataError(HOSTILE))
+    shown = capsys.readouterr().err
+    assert r"DataError: lift\x1b[2J" in shown
+    assert not codes(shown)
 
 
 def test_a_table_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
