@@ -15,7 +15,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from core.store.cache import Cache
 from core.store.objects import CachedReader, Objects
-from core.system.links import inside
+from core.system.links import check_way
 
 R = TypeVar("R")
 
@@ -102,7 +102,7 @@ def check_inside(file: Location, depth: int) -> None:
     depth: how many components the file's path has inside the store, 2 for commits/00000000.json.
     """
     if isinstance(file, Path):
-        inside(file.parents[depth - 1], *file.parts[-depth:])
+        check_way(file, depth)
 
 
 def map_files(read: Callable[[Location], R], files: Sequence[Location]) -> list[R]:

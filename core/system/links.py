@@ -38,12 +38,23 @@ def inside(folder: Path, *names: str) -> Path:
     path leads out of `folder`, if a name does, or if there is a pipe or a device, of which reading
     may never end.
     """
-    path, current = path_below(folder, "/".join(names)), str(folder)
-    for name in Path(*names).parts:
-        current = os.path.join(current, name)
-        if not _check_entry(current, folder):
-            break
+    path = path_below(folder, "/".join(names))
+    check_way(path, len(path.parts) - len(folder.parts))
     return path
+
+
+def check_way(path: Path, depth: int) -> None:
+    """Raise DataError if a link on the way to a path leads out of a folder, as `inside` does.
+
+    depth: how many components the path has inside that folder. None of them leads up.
+    """
+    way = [str(path)]  # texts, because a store has thousands of files, and texts are quick
+    for _ in range(depth):
+        way.append(os.path.dirname(way[-1]))
+    *entries, folder = way
+    for entry in reversed(entries):
+        if not _check_entry(entry, folder):
+            break
 
 
 def refuse_links_out(folder: Path, descend: Collection[str] | None = None) -> None:
@@ -53,7 +64,7 @@ def refuse_links_out(folder: Path, descend: Collection[str] | None = None) -> No
     A folder that does not exist holds nothing.
     """
     for entry in _entries(str(folder), None if descend is None else frozenset(descend)):
-        _check_entry(entry, folder)
+        _check_entry(entry, str(folder))
 
 
 def check_run(run: Path) -> None:
@@ -93,7 +104,7 @@ def _entries(folder: str, descend: Collection[str] | None) -> Iterator[str]:
             yield from _entries(entry.path, None)
 
 
-def _check_entry(path: str, folder: Path) -> bool:
+def _check_entry(path: str, folder: str) -> bool:
     """Return whether there is something at a path; raise DataError if it must not be used."""
     try:
         mode = os.lstat(path).st_mode
@@ -101,8 +112,9 @@ def _check_entry(path: str, folder: Path) -> bool:
             root = os.path.realpath(folder)
             if os.path.commonpath([root, os.path.realpath(path)]) != root:
                 raise DataError(
-                    f"{path}: a link that leads out of {folder} and is not followed; remove it, or "
-                    f"put a copy of what it leads to in its place (cp -rL copies a whole folder)"
+                    f"{path}: a link that leads out of {folder or '.'} and is not followed; remove "
+                    "it, or put a copy of what it leads to in its place (cp -rL copies a whole "
+                    "folder)"
                 )
             mode = os.stat(path).st_mode
     except OSError:  # nothing there, or a link to nothing: whoever opens it gets the error

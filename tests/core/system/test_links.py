@@ -104,7 +104,7 @@ def test_folders_of_loggers_may_hold_links_and_may_be_none(folder: Path, tmp_pat
 def test_lines_are_appended_to_files_alone(folder: Path, tmp_path: Path) -> None:
     for name, expected in (("file", b"content\n"), ("new", b"\n")):
         with open_to_append(folder / name) as file:
-            assert file.name == folder / name  # messages name the file
+            assert file.name == str(folder / name)  # messages name the file
             file.write(b"\n")
         assert (folder / name).read_bytes() == expected
     (folder / "link").symlink_to(tmp_path / "mine" / "letter")
