@@ -111,8 +111,8 @@ def _add_tiers(table: NumberTable, evaluation: Evaluation, controls: Sequence[st
     for tier in tiers:
         cells = [f"{means[tier]:.1%}" if tier in means else "-" for means in means_by_control]
         successes, _, interval = _cells(attempts[tier])
-        mean = f"{evaluation.by_tier()[tier]:.1%}"
-        table.add_row(f"mean of {tier}", successes, mean, interval, *cells)
+        rate = f"{evaluation.by_tier()[tier]:.1%}"
+        table.add_row(f"mean of {tier}", successes, rate, interval, *cells)
 
 
 def _score_table(evaluation: Evaluation) -> NumberTable:

@@ -105,7 +105,8 @@ class FiLMEncoder(VisionEncoder):
     @property
     def blocks(self) -> list[nn.Module]:
         """The residual blocks of all cameras; they can be recomputed, and compiled."""
-        return [block for encoder in self.encoders.values() for block in encoder.blocks]
+        blocks = (self.get_submodule(f"encoders.{name}.blocks") for name in self.cameras)
+        return [block for of_camera in blocks for block in of_camera.children()]
 
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:
         """{camera: (B T C Y X) uint8}, text (B M text_width) -> (B T N width).

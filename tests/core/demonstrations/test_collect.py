@@ -391,7 +391,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert main(arguments) == 0
     shown = capsys.readouterr()
-    table = [line.split() for line in shown.out.splitlines()[:2]]
+    table = [line.split() for line in shown.out.splitlines() if line.strip(" ─")][:2]
     mean = EpisodeStore(out).frame_count / 4
     assert table == [
         ["task", "kept", "failed", "mean", "length"],
