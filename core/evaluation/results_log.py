@@ -75,8 +75,8 @@ class ResultsLog:
     plan: what the first line says about the plan beside the identity.
 
     An existing log is continued if its identity differs at most in IGNORED_DIFFERENCES. Raises
-    DataError if the folder holds another evaluation, if the log is damaged or cannot be written, or
-    if a link in the folder leads out of it.
+    DataError if the folder holds another evaluation or somebody else's results.json, if the log is
+    damaged or cannot be written, or if a link in the folder leads out of it.
     """
 
     def __init__(
@@ -91,11 +91,7 @@ class ResultsLog:
         else:
             header = {**identity, **({PLAN: asdict(plan)} if plan else {})}
             lines = [json.dumps(header) + "\n"]
-            # these files are left from an evaluation whose log was removed
-            for name in ("results.json", "predictions.npz"):
-                (folder / name).unlink(missing_ok=True)
-            for rollout in recorded_rollouts(folder):
-                rollout.unlink(missing_ok=True)
+            _remove_results(folder)
         content = "".join(lines).encode()
         if not self.path.exists() or self.path.read_bytes() != content:
             write_file(self.path, content)
@@ -136,6 +132,23 @@ class ResultsLog:
                 f"{self.path.parent}: holds another evaluation ({'; '.join(differences)}): remove "
                 "it or move it away, or name another folder with joinery evaluate --output"
             )
+
+
+def _remove_results(folder: Path) -> None:
+    """Remove what is left of an evaluation whose log was removed.
+
+    Raises DataError if results.json is no evaluation's, as it may be where `--output` leads.
+    """
+    if (results := folder / "results.json").is_file():
+        try:
+            read_evaluation(results)
+        except DataError:
+            raise DataError(
+                f"{results}: would be replaced, and is no evaluation that can be read; move it "
+                "away, or name another folder with joinery evaluate --output"
+            ) from None
+    for file in (results, folder / "predictions.npz", *recorded_rollouts(folder)):
+        file.unlink(missing_ok=True)
 
 
 def recorded_rollouts(folder: Path) -> list[Path]:

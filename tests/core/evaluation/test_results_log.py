@@ -94,6 +94,14 @@ def test_a_torn_first_line_is_a_new_evaluation_without_leftovers(tmp_path):
     assert json.loads((tmp_path / "episodes.jsonl").read_text()) == IDENTITY
 
 
+def test_a_strangers_results_are_not_replaced(tmp_path):
+    (tmp_path / "results.json").write_text('{"of": "another program"}')
+    (tmp_path / "predictions.npz").write_bytes(b"of another program")
+    with pytest.raises(DataError, match=r"results.json: would be replaced, and is no evaluation"):
+        ResultsLog(tmp_path, IDENTITY)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+
+
 def test_an_evaluation_of_something_else_is_refused_with_every_difference(tmp_path):
     ResultsLog(tmp_path, IDENTITY).append(ENTRIES[0])
     before = (tmp_path / "episodes.jsonl").read_bytes()
