@@ -115,13 +115,19 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _run_of(folder: Path, evaluation: Evaluation | None) -> Path:
-    """Return the folder of the run whose evaluation lies in `folder`; itself if that is unknown."""
+    """Return the folder of the run whose evaluation lies in `folder`; itself if that is unknown.
+
+    Raises DataError if a link in the run's folder leads out of it.
+    """
     above = folder.resolve().parent
     recipe = above / "recipe.toml"
     if evaluation is None or not recipe.is_file():
         return folder
     checksum = sha256(recipe.read_bytes()).hexdigest()
-    return above if checksum == evaluation.policy.get("recipe_sha256") else folder
+    if checksum != evaluation.policy.get("recipe_sha256"):
+        return folder
+    check_run(above)
+    return above
 
 
 def _components_of(evaluation: Evaluation | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from core.errors import ConfigError
+from core.system.links import check_run
 from core.weights.checkpoint import Checkpoint, checkpoints, choose_checkpoint
 from core.weights.pretrained import (
     WEIGHT_FILES,
@@ -134,6 +135,7 @@ class RunWeights:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """The run's recipe, {section: {key: value}}, with every default and absolute paths."""
+        check_run(self.run)
         path = self.run / "recipe.toml"
         if not path.is_file():
             raise ConfigError(

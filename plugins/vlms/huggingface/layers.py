@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from core import LayerSpec, Memory, import_library
-from plugins.vlms.huggingface.model import as_config_error
+from plugins.vlms.huggingface.configuration import as_config_error
 
 ATTENTION = "joinery"  # the name under which transformers finds the attention function
 LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotations that depend on a sequence's length

@@ -19,6 +19,12 @@ from torch import Tensor, nn
 
 from core import ConfigError, import_library
 from core.weights import Pretrained, check_state_dict
+from plugins.vlms.huggingface.configuration import (
+    SUPPORTED,
+    as_config_error,
+    load_config,
+    read_config,
+)
 
 Role = Literal["vision", "text", "backbone", "output"]
 SECTION: dict[Role, str] = {
@@ -40,7 +46,6 @@ USUAL_ARGUMENTS = (
 )
 # Every part is built on the CPU, whatever the default device is; core later moves the whole policy.
 CPU = torch.device("cpu")
-SUPPORTED = "this component joins models like LLaVA, PaliGemma, Qwen2.5-VL, Idefics3 and SmolVLM"
 # a tensor's name in a checkpoint of RoboVLMs is this prefix plus Hugging Face's name
 ROBOVLMS_PREFIX = "model.backbone."
 
@@ -136,26 +141,6 @@ def build_part(source: str, role: Role) -> VLMPart:
     return VLMPart(module, prefix, description, config, tied)
 
 
-def read_config(source: str, where: str) -> Any:
-    """Read a model's config.json.
-
-    Raises ConfigError if there is no config.json, or if it describes no vision-language model.
-    """
-    transformers = import_library("transformers", extra="vlm")
-    with as_config_error(
-        f"{where}: '{source}' is no folder of a model that transformers knows, nor does the hub "
-        "give it"
-    ):
-        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-    auto = import_library("transformers.models.auto.modeling_auto")
-    if config.model_type not in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise ConfigError(
-            f"{where}: '{source}' is a '{config.model_type}', which is no vision-language model; "
-            f"{SUPPORTED}"
-        )
-    return config
-
-
 def split_vlm(full: Any, what: str) -> VLMLayout:
     """Find the pieces of a model.
 
@@ -206,6 +191,7 @@ def load_parts(path: Path) -> dict[Role, dict[str, Tensor]]:
     ):
         full, report = _auto_class().from_pretrained(
             path,
+            config=load_config(path),
             dtype=torch.get_default_dtype(),
             trust_remote_code=False,
             weights_only=True,
@@ -229,18 +215,6 @@ def load_parts(path: Path) -> dict[Role, dict[str, Tensor]]:
 def robovlms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename tensors from Hugging Face's names to those in RoboVLMs' checkpoints."""
     return {ROBOVLMS_PREFIX + name: tensor for name, tensor in tensors.items()}
-
-
-@contextmanager
-def as_config_error(what: str) -> Iterator[None]:
-    """Turn any error of transformers into a ConfigError of one line that begins with `what`."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:  # transformers can raise any error here, and so can faulty files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{what}: {reason[:300]}") from error
 
 
 def _auto_class() -> Any:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from core import ConfigError, DataError, TextEncoder, TokenGroup, import_library
 from core.weights import Pretrained
-from plugins.vlms.huggingface.model import as_config_error, build_part, robovlms_names
+from plugins.vlms.huggingface.configuration import as_config_error
+from plugins.vlms.huggingface.model import build_part, robovlms_names
 
 IMAGES, INSTRUCTION = "{images}", "{instruction}"
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from core import ConfigError, TokenGroup, VisionEncoder, resize_images
 from core.weights import Pretrained
+from plugins.vlms.huggingface.configuration import as_config_error
 from plugins.vlms.huggingface.grid import MODELS, token_grid
 from plugins.vlms.huggingface.model import (
     CPU,
-    as_config_error,
     build_part,
     repeated_blocks,
     robovlms_names,

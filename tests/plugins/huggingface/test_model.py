@@ -1,5 +1,6 @@
 """A model is split into three parts, which hold all its weights and refuse those of others."""
 
+import json
 import pickle
 import sys
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from core import ConfigError
 from core.weights import Pretrained
 from plugins.vlms.huggingface.backbone import BackboneConfig, HuggingFaceBackbone
-from plugins.vlms.huggingface.model import build_part
+from plugins.vlms.huggingface.model import build_part, load_parts
 from plugins.vlms.huggingface.text import HuggingFaceText, TextConfig
 from tests.plugins.huggingface.families import (
     FAMILIES,
@@ -160,6 +161,19 @@ def test_pickles_that_run_code_are_refused(folder_of, tmp_path, capsys):
         load_part("backbone", folder, folder, tmp_path)
     single_line(caught)
     assert "exploited" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "experts_implementation"])
+def test_code_of_a_repository_is_not_asked_for(key, folder_of, tmp_path):
+    folder = copy_with(folder_of("smolvlm"), tmp_path / "evil", lambda tensors: None)
+    config = json.loads((folder / "config.json").read_text())
+    config[key] = "somebody/kernel"
+    (folder / "config.json").write_text(json.dumps(config))
+    refusal = f"asks for {key} = 'somebody/kernel', whose code would be fetched and run"
+    with pytest.raises(ConfigError, match=refusal):
+        HuggingFaceBackbone(BackboneConfig(str(folder)))
+    with pytest.raises(ConfigError, match=refusal):
+        load_parts(folder)
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "nobody/nothing", "file"])
