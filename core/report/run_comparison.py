@@ -7,7 +7,7 @@ from core.report import figures
 from core.report.figures import Chart
 from core.report.page import Fact, flatten, render, write_page
 from core.report.run_conditions import Line, differing_conditions
-from core.report.run_differences import describe_differences
+from core.report.run_differences import difference_table
 from core.report.run_files import RunRecord, read_run
 from core.report.run_held_out import HeldOutTable, held_out_table
 from core.report.run_metrics import JointRow, Series, joint_table
@@ -39,7 +39,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
         "names": names,
         "overview": overview(records),
         "success": success_table(columns),
-        "verdicts": describe_differences(names, evaluations),
+        "verdicts": difference_table(names, evaluations),
         "scores": score_table(columns),
         "chains": chain_table(columns),
         "hints": [(c.name, hint) for c in columns for hint in c.evaluation.hints],

@@ -1,21 +1,16 @@
-"""Says in words by how much the success of evaluations differs, and whether that may be chance.
+"""Says by how much the success of evaluations differs, and whether that may be chance.
 
 Where two evaluations made the same attempts - task, seed and instruction agree - their results come
-in pairs, and McNemar's exact test needs only the pairs in which one succeeded and the other failed
-(McNemar, 1947). Otherwise the rates are compared as those of independent samples. Intervals of
-differences are Newcombe's, which combine Wilson's intervals (Newcombe, "Interval estimation for the
-difference between independent proportions" and "Improved confidence intervals for the difference
-between binomial proportions based on paired data", 1998).
+in pairs. Otherwise the rates are compared as those of independent samples.
 """
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import fmean
 
-from scipy.special import bdtr
-
 from core.environments.repeatability import is_another_scene
+from core.report.paired_rates import Pairs, difference_interval
+from core.report.wording import percent
 from core.rollout.intervals import Rate, interval_within
 from core.rollout.results import STANDARD, Evaluation
 
@@ -24,103 +19,105 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The attempts that two evaluations made alike: how often both, one or none succeeded."""
+class Difference:
+    """A row of the table: one evaluation against the first one, in the words of the page.
 
-    both: int
-    first_alone: int
-    second_alone: int
-    neither: int
-
-    @classmethod
-    def of(cls, first: Mapping[Hashable, bool], second: Mapping[Hashable, bool]) -> "Pairs":
-        """Count the pairs; each evaluation is {attempt: whether it succeeded}."""
-        outcomes = [(first[attempt], second[attempt]) for attempt in first.keys() & second.keys()]
-        both, alone, other = (True, True), (True, False), (False, True)
-        counts = [outcomes.count(kind) for kind in (both, alone, other, (False, False))]
-        return cls(*counts)
-
-    @property
-    def count(self) -> int:
-        """Number of pairs."""
-        return self.both + self.first_alone + self.second_alone + self.neither
-
-    @property
-    def p_value(self) -> float:
-        """How probable it is that chance alone distributes the unequal pairs at least so unevenly.
-
-        This is McNemar's exact test, two-sided: the binomial test of the unequal pairs.
-        """
-        unequal = self.first_alone + self.second_alone
-        fewer = min(self.first_alone, self.second_alone)
-        return min(1.0, 2 * float(bdtr(fewer, unequal, 0.5)))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the second rate minus the first (Newcombe's for paired data)."""
-        a, b, c, d = self.both, self.first_alone, self.second_alone, self.neither
-        product = (a + b) * (c + d) * (a + c) * (b + d)
-        excess = float(a * d - b * c)
-        if excess > 0:
-            excess = max(excess - self.count / 2, 0.0)  # Newcombe's continuity correction
-        correlation = excess / sqrt(product) if product else 0.0
-        first, second = Rate(a + b, self.count), Rate(a + c, self.count)
-        return difference_interval(first, second, correlation)
-
-
-def difference_interval(first: Rate, second: Rate, correlation: float = 0.0) -> tuple[float, float]:
-    """Return the 95 % interval of the second rate minus the first.
-
-    correlation: between the two outcomes of a pair, from -1 to 1; 0 for independent samples.
+    number: of the run, from 1
+    result, first: what the evaluation and the first one reached in what is compared
+    of_result, of_first: out of how much; empty for chains
+    difference: the result minus that of the first, with its unit
+    interval: its 95 % interval, in the same unit
+    compared: how many pairs, or that the attempts are unpaired
+    detail: how the pairs ended, or why there are none
+    p: the p-value of McNemar's exact test; empty if it was not made
     """
-    (low_1, high_1), (low_2, high_2) = first.interval, second.interval
-    below_1, above_1 = first.rate - low_1, high_1 - first.rate
-    below_2, above_2 = second.rate - low_2, high_2 - second.rate
 
-    def combined(one: float, other: float) -> float:
-        return sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+    number: int
+    name: str
+    result: str
+    of_result: str
+    first: str
+    of_first: str
+    difference: str
+    interval: str
+    compared: str
+    detail: str
+    p: str
+    verdict: str
 
-    difference = second.rate - first.rate
-    return difference - combined(below_2, above_1), difference + combined(above_2, below_1)
+
+@dataclass(frozen=True)
+class DifferenceTable:
+    """The differences of evaluations from the first one.
+
+    groups: {what is compared: a row for each other evaluation}
+    apart: names of the runs that attempted no single task in common with the first
+    """
+
+    number: int
+    first: str
+    groups: Mapping[str, Sequence[Difference]]
+    apart: Sequence[str]
 
 
-def describe_differences(
+@dataclass(frozen=True)
+class _Run:
+    """An evaluation with the number and the name that its run has on the page."""
+
+    number: int
+    name: str
+    evaluation: Evaluation
+
+
+def difference_table(
     names: Sequence[str], evaluations: Sequence[Evaluation | None]
-) -> list[str]:
-    """Return sentences that compare each evaluation with the first one.
+) -> DifferenceTable | None:
+    """Compare each evaluation with the first one; return None if there is nothing to compare.
 
     evaluations: None for a run that was not evaluated.
     """
-    known = [(n, e) for n, e in zip(names, evaluations, strict=True) if e is not None]
-    sentences = []
-    for name, evaluation in known[1:]:
-        first_name, first = known[0]
-        sentences += _success(first_name, first, name, evaluation)
-        sentences += _chains(first_name, first, name, evaluation)
-    return sentences
+    runs = [
+        _Run(number, name, evaluation)
+        for number, (name, evaluation) in enumerate(zip(names, evaluations, strict=True), 1)
+        if evaluation is not None
+    ]
+    if len(runs) < 2:
+        return None
+    first, *others = runs
+    groups = {
+        "single tasks": [row for other in others for row in _success(first, other)],
+        "chains": [row for other in others for row in _chains(first, other)],
+    }
+    apart = [other.name for other in others if _attempt_different_tasks(first, other)]
+    known = {group: rows for group, rows in groups.items() if rows}
+    return DifferenceTable(first.number, first.name, known, apart) if known or apart else None
 
 
-def _success(first_name: str, first: Evaluation, name: str, second: Evaluation) -> list[str]:
+def _attempt_different_tasks(first: _Run, other: _Run) -> bool:
+    tasks, others = (run.evaluation.by_task().keys() for run in (first, other))
+    return bool(tasks and others) and not tasks & others
+
+
+def _success(first: _Run, other: _Run) -> list[Difference]:
     """Compare the success at single tasks: by pairs, and unpaired if some attempts have no pair."""
-    tasks = first.by_task().keys() & second.by_task().keys()
+    by_task = first.evaluation.by_task(), other.evaluation.by_task()
+    tasks = by_task[0].keys() & by_task[1].keys()
+    one, two = (_attempts(run.evaluation, tasks) for run in (first, other))
     if not tasks:
-        alone = first.by_task() and second.by_task()
-        return [f"{name} and {first_name} attempted no task in common."] if alone else []
-    one, other = _attempts(first, tasks), _attempts(second, tasks)
-    repeats = _repeats_scenes(first) and _repeats_scenes(second)
-    pairs = Pairs.of(one, other if repeats else {})
-    sentences = []
-    if pairs.count:
-        sentences.append(_paired(first_name, name, pairs))
-    if pairs.count < max(len(one), len(other)):
-        rates = [Rate(sum(attempts.values()), len(attempts)) for attempts in (one, other)]
-        is_part = len(tasks) < len(first.by_task().keys() | second.by_task().keys())
-        where = f", at the {_count(len(tasks), 'task')} that both attempted" if is_part else ""
-        count = f"only {pairs.count}" if pairs.count else "none"
-        what = "task, seed and instruction" if repeats else "scene: a seed shows another each time"
-        alike = f"{count} of them equal in {what}"
-        sentences.append(_unpaired(first_name, name, rates[0], rates[1], where, alike))
-    return sentences
+        return []
+    repeats = _repeats_scenes(first.evaluation) and _repeats_scenes(other.evaluation)
+    pairs = Pairs.of(one, two if repeats else {})
+    rows = [_paired(other, pairs)] if pairs.count else []
+    if pairs.count < max(len(one), len(two)):
+        alike = f"only {pairs.count}" if pairs.count else "none"
+        why = f"{alike} equal in task, seed and instruction"
+        if not repeats:
+            why = "a seed shows another scene each time"
+        if len(tasks) < len(by_task[0].keys() | by_task[1].keys()):
+            why += f"; at the {_count(len(tasks), 'task')} that both attempted"
+        rates = [Rate(sum(attempts.values()), len(attempts)) for attempts in (one, two)]
+        rows.append(_unpaired(other, rates[0], rates[1], why))
+    return rows
 
 
 def _attempts(evaluation: Evaluation, tasks: Collection[str]) -> dict[Hashable, bool]:
@@ -138,44 +135,92 @@ def _repeats_scenes(evaluation: Evaluation) -> bool:
     return not is_another_scene(str(evaluation.environment.get("same_scene_twice", "")))
 
 
-def _paired(first_name: str, name: str, pairs: Pairs) -> str:
-    difference = (pairs.second_alone - pairs.first_alone) / pairs.count
-    p = pairs.p_value
-    return (
-        f"{name} and {first_name} made {_count(pairs.count, 'equal attempt')}, of the same task, "
-        f"seed and instruction: {name} alone succeeded in {pairs.second_alone}, {first_name} alone "
-        f"in {pairs.first_alone}. That is {_points(difference)} (95% interval "
-        f"{_bounds(pairs.interval)}); by McNemar's exact test p = {_p(p)}, "
-        f"{'more than chance' if p < LEVEL else 'which may be chance'}."
+def _paired(run: _Run, pairs: Pairs) -> Difference:
+    first = Rate(pairs.both + pairs.first_alone, pairs.count)
+    second = Rate(pairs.both + pairs.second_alone, pairs.count)
+    return _row(
+        run,
+        (first, second),
+        pairs.interval,
+        compared=_count(pairs.count, "pair"),
+        detail=f"{pairs.second_alone} won, {pairs.first_alone} lost",
+        p=_p(pairs.p_value),
+        is_more=pairs.p_value < LEVEL,
     )
 
 
-def _unpaired(first_name: str, name: str, first: Rate, second: Rate, where: str, alike: str) -> str:
+def _unpaired(run: _Run, first: Rate, second: Rate, why: str) -> Difference:
     low, high = bounds = difference_interval(first, second)
-    is_more = low > 0 or high < 0
-    return (
-        f"{name} succeeded in {second.successes} of {second.episodes} attempts and {first_name} in "
-        f"{first.successes} of {first.episodes}{where}; {alike}. Unpaired, that is "
-        f"{_points(second.rate - first.rate)} (95% interval {_bounds(bounds)}), "
-        f"{'more than chance' if is_more else 'which may be chance'}."
+    return _row(
+        run,
+        (first, second),
+        bounds,
+        compared="unpaired",
+        detail=why,
+        p="",
+        is_more=low > 0 or high < 0,
     )
 
 
-def _chains(first_name: str, first: Evaluation, name: str, second: Evaluation) -> list[str]:
+def _row(
+    run: _Run,
+    rates: tuple[Rate, Rate],
+    bounds: tuple[float, float],
+    *,
+    compared: str,
+    detail: str,
+    p: str,
+    is_more: bool,
+) -> Difference:
+    """Return the row of two success rates."""
+    first, second = rates
+    difference = second.rate - first.rate
+    points = f"{100 * difference:+.1f}".removesuffix(".0")
+    return Difference(
+        number=run.number,
+        name=run.name,
+        result=percent(second.rate),
+        of_result=f"{second.successes} of {second.episodes}",
+        first=percent(first.rate),
+        of_first=f"{first.successes} of {first.episodes}",
+        difference=f"{points if difference else 0} points",
+        interval=f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}",
+        compared=compared,
+        detail=detail,
+        p=p,
+        verdict=_verdict(difference, is_more),
+    )
+
+
+def _chains(first: _Run, other: _Run) -> list[Difference]:
     """Compare the lengths of chains that have the same seed and tasks."""
-    lengths = [_lengths(e) if _repeats_scenes(e) else {} for e in (first, second)]
+    lengths = [
+        _lengths(run.evaluation) if _repeats_scenes(run.evaluation) else {}
+        for run in (first, other)
+    ]
     equal = sorted(lengths[0].keys() & lengths[1].keys())
     if len(equal) < 2:
         return []
     longest = max(len(tasks) for _, _, tasks in equal)
-    differences = [lengths[1][chain] - lengths[0][chain] for chain in equal]
+    one, two = ([done[chain] for chain in equal] for done in lengths)
+    differences = [b - a for a, b in zip(one, two, strict=True)]
     mean, (low, high) = fmean(differences), interval_within(differences, -longest, longest)
-    is_more = low > 0 or high < 0
+    longer, shorter = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     return [
-        f"In {len(equal)} equal chains, {name} did {abs(mean):.2f} tasks "
-        f"{'fewer' if mean < 0 else 'more'} in a row than {first_name} (95% interval of the "
-        f"difference {low:.2f} to {high:.2f}), "
-        f"{'more than chance' if is_more else 'which may be chance'}."
+        Difference(
+            number=other.number,
+            name=other.name,
+            result=f"{fmean(two):.2f} tasks",
+            of_result="",
+            first=f"{fmean(one):.2f} tasks",
+            of_first="",
+            difference=f"{mean:+.2f} tasks" if mean else "0 tasks",
+            interval=f"{low:.2f} to {high:.2f}",
+            compared=_count(len(equal), "pair"),
+            detail=f"{longer} longer, {shorter} shorter",
+            p="",
+            verdict=_verdict(mean, low > 0 or high < 0),
+        )
     ]
 
 
@@ -184,13 +229,11 @@ def _lengths(evaluation: Evaluation) -> dict[tuple[str, int, tuple[str, ...]], i
     return {(environment, chain.seed, chain.tasks): chain.done for chain in evaluation.chains}
 
 
-def _points(difference: float) -> str:
-    points = f"{100 * abs(difference):.1f}".removesuffix(".0")
-    return f"{points} percentage points {'less' if difference < 0 else 'more'}"
-
-
-def _bounds(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+def _verdict(difference: float, is_more: bool) -> str:
+    """Say which evaluation is better, if chance alone does not explain the difference."""
+    if not is_more:
+        return "may be chance"
+    return "better" if difference > 0 else "worse"
 
 
 def _p(value: float) -> str:

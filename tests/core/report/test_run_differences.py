@@ -2,13 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import comb
 
-import pytest
-from hypothesis import given, settings, strategies as st
-
-from core.report.run_differences import Pairs, describe_differences, difference_interval
-from core.rollout.intervals import Rate
+from core.report.run_differences import Difference, DifferenceTable, difference_table
 from core.rollout.results import STANDARD, ChainResult, EpisodeResult, Evaluation
 from tests.core.report.factories import make_evaluation
 
@@ -30,66 +25,55 @@ def evaluation(
     return replace(EMPTY, episodes=episodes, environment={"name": environment})
 
 
-def compare(*evaluations: Evaluation | None) -> list[str]:
-    return describe_differences("abcdefgh"[: len(evaluations)], evaluations)
+def compare(*evaluations: Evaluation | None) -> DifferenceTable | None:
+    return difference_table("abcdefgh"[: len(evaluations)], evaluations)
+
+
+def single_tasks(*evaluations: Evaluation) -> list[Difference]:
+    return list(compare(*evaluations).groups["single tasks"])
 
 
 def test_equal_attempts_are_compared_in_pairs():
-    (line,) = compare(
+    (row,) = single_tasks(
         evaluation([0, 0, 0, 0, 0, 0, 1, 1, 0]), evaluation([1, 1, 1, 1, 1, 1, 1, 0, 0])
     )
-    assert line.startswith(
-        "b and a made 9 equal attempts, of the same task, seed and instruction: b alone succeeded "
-        "in 6, a alone in 1. That is 55.6 percentage points more (95% interval "
-    )
-    assert line.endswith("by McNemar's exact test p = 0.125, which may be chance.")
+    assert (row.number, row.name, row.compared, row.detail) == (2, "b", "9 pairs", "6 won, 1 lost")
+    assert (row.first, row.of_first) == ("22.2%", "2 of 9")
+    assert (row.result, row.of_result) == ("77.8%", "7 of 9")
+    assert (row.difference, row.p, row.verdict) == ("+55.6 points", "0.125", "may be chance")
 
 
 def test_many_unequal_pairs_are_more_than_chance():
-    (line,) = compare(evaluation([True] * 30), evaluation([False] * 30))
-    assert "100 percentage points less" in line
-    assert line.endswith("p = 1.9e-09, more than chance.")
-
-
-@given(alone=st.integers(0, 30), other=st.integers(0, 30), rest=st.integers(0, 30))
-@settings(deadline=None)
-def test_mcnemars_exact_test_is_that_of_a_fair_coin(alone, other, rest):
-    unequal, fewer = alone + other, min(alone, other)
-    tail = sum(comb(unequal, k) for k in range(fewer + 1)) / 2**unequal
-    pairs = Pairs(rest, alone, other, 1)
-    assert pairs.p_value == pytest.approx(min(1.0, 2 * tail))
-    low, high = pairs.interval
-    assert -1 <= low <= (other - alone) / pairs.count <= high <= 1
-
-
-def test_intervals_are_those_that_newcombe_publishes():
-    # 56 of 70 and 48 of 80, method 10 of his paper on independent proportions
-    assert difference_interval(Rate(48, 80), Rate(56, 70)) == pytest.approx(
-        (0.0524, 0.3339), abs=1e-4
-    )
-    # all pairs alike: the correlation leaves nothing of the difference but its own width
-    low, high = Pairs(50, 0, 0, 50).interval
-    assert -0.03 < low < 0 < high < 0.03
+    good, bad = evaluation([True] * 30), evaluation([False] * 30)
+    (row,) = single_tasks(good, bad)
+    assert (row.difference, row.p, row.verdict) == ("-100 points", "1.9e-09", "worse")
+    (row,) = single_tasks(bad, good)
+    assert (row.difference, row.verdict) == ("+100 points", "better")
+    (row,) = single_tasks(good, good)
+    assert (row.difference, row.p, row.verdict) == ("0 points", "1.000", "may be chance")
 
 
 def test_attempts_of_other_seeds_are_compared_unpaired():
-    (line,) = compare(evaluation([True] * 8), evaluation([True] * 6 + [False] * 2, first_seed=100))
-    assert line.startswith(
-        "b succeeded in 6 of 8 attempts and a in 8 of 8; none of them equal in task, seed and "
-        "instruction. Unpaired, that is 25 percentage points less (95% interval -59.1 to "
+    (row,) = single_tasks(
+        evaluation([True] * 8), evaluation([True] * 6 + [False] * 2, first_seed=100)
     )
-    assert line.endswith("which may be chance.")
+    assert (row.of_result, row.of_first) == ("6 of 8", "8 of 8")
+    assert (row.compared, row.p) == ("unpaired", "")
+    assert row.detail == "none equal in task, seed and instruction"
+    assert row.difference == "-25 points"
+    assert row.interval.startswith("-59.1 to ")
+    assert row.verdict == "may be chance"
 
 
 def test_a_part_of_equal_attempts_is_compared_both_ways():
-    paired, unpaired = compare(evaluation([True] * 8), evaluation([True] * 8, first_seed=6))
-    assert "made 2 equal attempts" in paired
-    assert "only 2 of them equal" in unpaired
+    paired, unpaired = single_tasks(evaluation([True] * 8), evaluation([True] * 8, first_seed=6))
+    assert paired.compared == "2 pairs"
+    assert unpaired.detail.startswith("only 2 equal")
 
 
 def test_attempts_in_another_environment_are_no_pairs():
-    (line,) = compare(evaluation([True] * 3), evaluation([True] * 3, environment="calvin"))
-    assert "none of them equal" in line
+    (row,) = single_tasks(evaluation([True] * 3), evaluation([True] * 3, environment="calvin"))
+    assert row.compared == "unpaired"
 
 
 def test_scenes_that_a_seed_does_not_repeat_are_no_pairs():
@@ -100,32 +84,37 @@ def test_scenes_that_a_seed_does_not_repeat_are_no_pairs():
         environment=unlike,
         chains=[ChainResult(seed, ("a",), ("",), 1, 9) for seed in range(3)],
     )
-    (line,) = compare(drifting, drifting)
-    assert "none of them equal in scene: a seed shows another each time" in line
+    table = compare(drifting, drifting)
+    assert list(table.groups) == ["single tasks"]
+    assert table.groups["single tasks"][0].detail == "a seed shows another scene each time"
     for words in ("yes", "nearly: image 'front' differs by up to 1", "not tried"):
         alike = replace(successes, environment={"name": "toy", "same_scene_twice": words})
-        assert "made 3 equal attempts" in compare(successes, alike)[0]
+        assert single_tasks(successes, alike)[0].compared == "3 pairs"
 
 
 def test_only_common_tasks_are_compared():
     both = evaluation([True, False])
     push = evaluation([True] * 9, task="push")
     first = replace(both, episodes=[*both.episodes, *push.episodes])
-    paired, *unpaired = compare(first, both)
-    assert "made 2 equal attempts" in paired
-    assert unpaired == []
-    assert compare(push, both) == ["b and a attempted no task in common."]
-    later = evaluation([True], first_seed=50)
-    assert "in 1 of 2, at the 1 task that both attempted;" in compare(first, later)[0]
+    (paired,) = single_tasks(first, both)
+    assert paired.compared == "2 pairs"
+    table = compare(push, both)
+    assert (table.first, table.apart, table.groups) == ("a", ["b"], {})
+    (row,) = single_tasks(first, evaluation([True], first_seed=50))
+    assert row.of_first == "1 of 2"
+    assert row.detail.endswith("; at the 1 task that both attempted")
 
 
 def test_each_run_is_compared_with_the_first_that_was_evaluated():
     control = evaluation([True], condition="blank_images")
-    lines = compare(
+    table = compare(
         None, evaluation([True]), evaluation([True]), None, evaluation([False]), control
     )
-    assert [line.split(" made")[0] for line in lines] == ["c and b", "e and b"]
-    assert compare(evaluation([True]), None) == []
+    assert (table.number, table.first) == (2, "b")
+    rows = table.groups["single tasks"]
+    assert [(row.number, row.name) for row in rows] == [(3, "c"), (5, "e")]
+    assert compare(evaluation([True]), None) is None
+    assert compare(evaluation([True]), control) is None
 
 
 def test_equal_chains_are_compared_by_their_lengths():
@@ -136,10 +125,16 @@ def test_equal_chains_are_compared_by_their_lengths():
         ]
         return replace(EMPTY, chains=done)
 
-    (line,) = compare(chains([0, 1, 2, 3]), chains([1, 2, 4, 4]))
-    assert line.startswith("In 4 equal chains, b did 1.25 tasks more in a row than a (95% interval")
-    assert line.endswith("0.45 to 2.05), more than chance.")
-    assert compare(chains([0, 1]), chains([0, 1], first_seed=9)) == []
+    def verdict(one: Sequence[int], other: Sequence[int]) -> str:
+        (row,) = compare(chains(one), chains(other)).groups["chains"]
+        return row.verdict
+
+    (row,) = compare(chains([0, 1, 2, 3]), chains([1, 2, 4, 4])).groups["chains"]
+    assert (row.first, row.result, row.difference) == ("1.50 tasks", "2.75 tasks", "+1.25 tasks")
+    assert (row.compared, row.detail) == ("4 pairs", "4 longer, 0 shorter")
+    assert (row.interval, row.verdict) == ("0.45 to 2.05", "better")
+    assert compare(chains([0, 1]), chains([0, 1], first_seed=9)) is None
     # two chains that are longer by one each are no evidence, although nothing varies
-    assert compare(chains([0, 1]), chains([1, 2]))[0].endswith("which may be chance.")
-    assert compare(chains([0] * 30), chains([3] * 30))[0].endswith("more than chance.")
+    assert verdict([0, 1], [1, 2]) == "may be chance"
+    assert verdict([0] * 30, [3] * 30) == "better"
+    assert verdict([3] * 30, [0] * 30) == "worse"
