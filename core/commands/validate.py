@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     recipe = load_acting_recipe(arguments.run, load_plugins(), moved)
 
     from core.evaluation.open_loop import validate_on_store
+    from core.report.page import write_page
     from core.system.console import output
 
     result = validate_on_store(
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     _show(result, arguments.store, output())
     if arguments.json:
         text = json.dumps(_as_plain(result, str(arguments.store)), indent=1, allow_nan=False)
-        arguments.json.write_text(text, encoding="utf-8")
+        write_page(arguments.json, text)
     return 0
 
 
