@@ -70,13 +70,13 @@ def overview(records: Sequence[RunRecord]) -> dict[str, list[Fact | None]]:
     """Return {name of a fact: its value for each run}; None for a run that did not measure it.
 
     The facts are the success rate, the success rate under each control (blank images, for
-    example), the best score, the average chain length, and the validation errors of the policy
-    and of the best constant action per task. If an evaluation was interrupted, the first row
-    says so.
+    example), the best score, the average chain length, and the errors of the policy and of
+    the best constant action per task on held-out episodes. If an evaluation was interrupted, the
+    first row says so.
     """
     error_names = {
-        "validation/error": "validation error",
-        "validation/constant": "best constant action per task",
+        "validation/error": "error on held-out episodes",
+        "validation/constant": "error of the best constant action per task",
     }
     rows: dict[str, list[Fact | None]] = {}
     if any(record.evaluation and record.evaluation.interruption for record in records):
@@ -102,7 +102,7 @@ def _completeness(evaluation: Evaluation | None) -> Fact | None:
 
 
 def loss_charts(names: Sequence[str], records: Sequence[RunRecord]) -> list[Chart]:
-    """Draw one chart of the loss and one of the validation error, each with a curve per run."""
+    """Draw one chart of the loss and one of the held-out error, each with a curve per run."""
 
     def by_run(key: str) -> dict[str, Series | None]:
         return {

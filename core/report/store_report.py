@@ -86,7 +86,7 @@ def write_store_page(
         "statistics": statistics(store, dimensions),
         "conventions": conventions(store),
         "cameras": {
-            name: f"{camera.height} x {camera.width}, {store.codecs[name]}"
+            name: f"{camera.height} pixels high, {camera.width} wide, {store.codecs[name]}"
             for name, camera in store.info.cameras.items()
         },
         "features": {name: str(feature) for name, feature in store.info.features.items()},

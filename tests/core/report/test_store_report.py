@@ -61,7 +61,7 @@ def test_a_page_shows_all_that_is_known(store: EpisodeStore, tmp_path: Path) -> 
         "action x 1.0 is 0.02 m",
         "proprio p2 unit not recorded",
         "mode delta frame world rotation none rate 10 Hz grippers gripper, binary",
-        "wrist 32 x 32, jpeg",
+        "wrist 32 pixels high, 32 wide, jpeg",
         "reach/0, 11 frames, 1.1 s",
         f"6 of {len(store)} episodes, at 10 frames a second",
     ):
