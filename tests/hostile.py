@@ -140,7 +140,18 @@ def unpickle(file: Path, draw: random.Random, box: Path) -> None:
             pickle.dump(Payload(box), stream)
 
 
+def move_out(path: Path, box: Path) -> Path:
+    """Move a file or folder to the user's own files, where a link that is followed works."""
+    taken = box / "mine" / "taken" / path.name
+    shutil.rmtree(taken.parent, ignore_errors=True)
+    taken.parent.mkdir()
+    return Path(shutil.move(path, taken))
+
+
 def replace_by_link(file: Path, draw: random.Random, box: Path) -> None:
+    if draw.random() < 0.5:
+        file.symlink_to(move_out(file, box))
+        return
     file.unlink()
     file.symlink_to(draw.choice([box / "mine" / "letter.txt", box / "mine", Path("/dev/zero")]))
 
@@ -154,6 +165,9 @@ def link_folder(file: Path, draw: random.Random, box: Path) -> None:
     """Move the file's folder out, or drop it, and put a link in its place."""
     folder = draw.choice([file.parent, *file.parents[1:3]])
     if box / "case" not in folder.parent.parents:  # the whole thing may be a link of the user's
+        return
+    if draw.random() < 0.5:
+        folder.symlink_to(move_out(folder, box))
         return
     shutil.rmtree(folder)
     folder.symlink_to(box / "mine")

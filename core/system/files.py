@@ -8,6 +8,8 @@ from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
+from core.errors import DataError
+
 
 @contextmanager
 def written_aside(
@@ -82,9 +84,12 @@ def complete_lines(path: Path) -> list[str]:
     """Return the lines of a file of JSON objects, without an incomplete last line.
 
     A process that was killed or is still writing may have left half a line. If the file does not
-    exist, the result is empty.
+    exist, the result is empty. Raises DataError if the file holds no text.
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: damaged, it holds no text; remove the file") from None
     return [line for line in lines if line.endswith("}\n")]

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import DataError
 from core.system import files
 from core.system.files import complete_lines, remove, sync, tree, written_aside
 
@@ -120,6 +121,15 @@ def test_an_incomplete_last_line_is_left_out(tmp_path: Path, rest: str) -> None:
     file.write_text('{"step": 1}\n{"step": 2}\n' + rest)
     assert complete_lines(file) == ['{"step": 1}\n', '{"step": 2}\n']
     assert complete_lines(tmp_path / "missing.jsonl") == []
+
+
+def test_lines_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b"\x80\x04\x95")
+    with pytest.raises(
+        DataError, match=r"lines\.jsonl: damaged, it holds no text; remove the file"
+    ):
+        complete_lines(file)
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
