@@ -126,9 +126,7 @@ def test_an_incomplete_last_line_is_left_out(tmp_path: Path, rest: str) -> None:
 def test_lines_that_are_no_text_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "lines.jsonl"
     file.write_bytes(b"\x80\x04\x95")
-    with pytest.raises(
-        DataError, match=r"lines\.jsonl: damaged, it holds no text; remove the file"
-    ):
+    with pytest.raises(DataError, match=r"lines\.jsonl: damaged, it holds no text"):
         complete_lines(file)
 
 
