@@ -16,7 +16,7 @@ from tests.hostile import KINDS
 ROOT = Path(__file__).parents[1]
 # how many seeds are tried of each kind, in every run of the tests and in a long one
 FEW = {"store": 60, "run": 24}
-FEW_OF_A_FORMAT, MANY = 10, 600
+FEW_OF_A_FORMAT, MANY = 10, 60
 
 
 def wrong(box: Path, kind: str, first: int, count: int) -> list[str]:
