@@ -73,7 +73,7 @@ def headline(evaluation: Evaluation) -> list[Fact]:
         facts.append(Fact(name, percent(column.mean), attempts, interval(overall.interval)))
     if evaluation.chain_length is not None:
         longest, bounds = len(evaluation.chain_rates()), evaluation.chain_interval
-        chains = f"tasks in a row of {longest}, {len(evaluation.chains)} chains"
+        chains = f"of {longest} tasks in a row, in {len(evaluation.chains)} chains"
         reach = f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else ""
         facts.append(Fact("average chain length", f"{evaluation.chain_length:.2f}", chains, reach))
     return facts

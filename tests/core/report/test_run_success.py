@@ -106,7 +106,7 @@ def test_chains_of_several_runs_stand_side_by_side():
     assert table.rows[0].cells[0] == Cell(0.75, Rate(3, 4))
     (fact,) = headline(long)
     assert fact.value == "1.75"
-    assert (fact.detail, fact.interval) == ("tasks in a row of 3, 4 chains", "0.00 to 3.00")
+    assert (fact.detail, fact.interval) == ("of 3 tasks in a row, in 4 chains", "0.00 to 3.00")
 
 
 def test_the_headline_gives_the_controls_beside_the_success():
