@@ -183,9 +183,10 @@ def _draw(
 
 def _fail(fault: Fault) -> None:
     if fault.marker:
-        if Path(fault.marker).exists():
+        try:
+            Path(fault.marker).touch(exist_ok=False)  # two processes may be here at once
+        except FileExistsError:
             return
-        Path(fault.marker).touch()
     if fault.kind == "crash":
         os._exit(3)
     if fault.kind == "raise":

@@ -467,7 +467,7 @@ def test_evaluations_of_one_run_anywhere_can_be_reported_and_compared(
         "actions executed of each chunk",
         "checkpoint",
         "attempts at each task under each control",
-        "early and run made 1 equal attempt",
+        "1 pair<small",
     ):
         assert difference in page
 
