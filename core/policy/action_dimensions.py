@@ -34,3 +34,20 @@ class ActionDimensions(nn.Module):
     def join(self, continuous: Tensor, binary: Tensor) -> Tensor:
         """(... A_continuous) and (... A_binary) -> (... A) in the action's order."""
         return torch.cat([continuous, binary], dim=-1).index_select(-1, self.order)
+
+    def signed(self, actions: Tensor, mask: Tensor) -> Tensor:
+        """Return actions (... A) as an input of a network: masked ones 0, binary ones -1 or 1.
+
+        Masked actions hold anything, so that they must not enter a network. Binary dimensions get
+        the scale of the normalised continuous dimensions.
+        """
+        signed = torch.where(self._is_binary(), 2 * actions - 1, actions)
+        return signed.masked_fill(~mask, 0)
+
+    def unsigned(self, x: Tensor) -> Tensor:
+        """Undo `signed` for a network's output (... A): its binary dimensions become 0 to 1."""
+        return torch.where(self._is_binary(), ((x + 1) / 2).clamp(0, 1), x)
+
+    def _is_binary(self) -> Tensor:
+        """Return which dimensions are binary (A) bool."""
+        return self.order >= len(self.continuous)

@@ -43,3 +43,14 @@ def test_no_checkpoint_holds_the_indices_and_a_change_of_type_leaves_them():
     dimensions = ActionDimensions(action_with(3, (0,))).to(torch.bfloat16)
     assert not dimensions.state_dict()
     assert {buffer.dtype for buffer in dimensions.buffers()} == {torch.int64}
+
+
+def test_signed_actions_hide_what_is_masked_and_scale_what_is_binary() -> None:
+    dimensions = ActionDimensions(ActionSpec(window=1, horizon=1, dim=3, binary=(1,)))
+    actions = torch.tensor([[0.5, 1.0, -0.25], [0.5, 0.0, torch.nan]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+
+    signed = dimensions.signed(actions, mask)
+
+    torch.testing.assert_close(signed, torch.tensor([[0.5, 1.0, -0.25], [0.5, -1.0, 0.0]]))
+    torch.testing.assert_close(dimensions.unsigned(signed), actions.nan_to_num(0.0))
