@@ -70,6 +70,8 @@ from .policy.losses import (
     masked_mean_per_sample as masked_mean_per_sample,
     masked_mse as masked_mse,
 )
+from .policy.mlp import build_mlp as build_mlp
+from .policy.regression import ChunkRegression as ChunkRegression
 from .policy.state import push_frame as push_frame
 from .registry.hookspecs import Register as Register, hookimpl as hookimpl
 from .system.files import written_aside as written_aside

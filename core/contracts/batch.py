@@ -154,6 +154,18 @@ class Batch:
     begins: Tensor | None = None
     share: float = 1.0
 
+    @property
+    def targets(self) -> tuple[Tensor, Tensor]:
+        """The actions that a loss compares with, and their mask; both (B T H A).
+
+        Raises ValueError if the batch has none.
+        """
+        if self.actions is None or self.action_mask is None:
+            raise ValueError(
+                "the loss compares with batch.actions and batch.action_mask, and the batch has none"
+            )
+        return self.actions, self.action_mask
+
     def to(self, where: device) -> Self:
         """Copy every tensor to a device, without waiting for the copies to finish."""
         moved: dict[str, Any] = {}

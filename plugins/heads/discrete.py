@@ -1,14 +1,12 @@
 """Predicts actions as classes: each continuous dimension's range is divided into equal bins."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from core import (
@@ -21,6 +19,7 @@ from core import (
     Generator,
     PolicyHead,
     Register,
+    build_mlp,
     hookimpl,
     masked_bce,
     masked_mean,
@@ -74,7 +73,8 @@ class DiscreteHead(PolicyHead):
         self.config, self.horizon = config, action.horizon
         # logits of one step: one per bin of each continuous dimension, and one per binary dimension
         self.sizes = [len(action.continuous) * config.bins, len(action.binary)]
-        self.mlp = _mlp([context.width, *config.mlp, action.horizon * sum(self.sizes)])
+        # all classes begin about equally likely, because all outputs begin near zero
+        self.mlp = build_mlp([context.width, *config.mlp, action.horizon * sum(self.sizes)])
         self.dimensions = ActionDimensions(action)
 
     def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002
@@ -95,13 +95,10 @@ class DiscreteHead(PolicyHead):
         "pose" is left out if there are no continuous dimensions, and "gripper" is left out if there
         are no binary dimensions.
         """
-        if batch.actions is None or batch.action_mask is None:
-            raise ValueError(
-                "the loss compares with batch.actions and batch.action_mask, and the batch has none"
-            )
+        actions, mask = batch.targets
         logits, binary = self._classify(context.readout)
-        pose_target, gripper_target = self.dimensions.split(batch.actions)
-        pose_mask, gripper_mask = self.dimensions.split(batch.action_mask)
+        pose_target, gripper_target = self.dimensions.split(actions)
+        pose_mask, gripper_mask = self.dimensions.split(mask)
         terms = {}
         if pose_target.shape[-1]:
             bins = bin_of(pose_target, self.config.bins)
@@ -138,17 +135,6 @@ def centre_of(index: Tensor, bins: int) -> Tensor:
     An action in [-1, 1] is at most 1 / bins away from the centre of its bin.
     """
     return (2 * index.float() + 1) / bins - 1
-
-
-def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Build linear layers with GELU between them.
-
-    The weights keep torch's small initial values, so all classes begin about equally likely.
-    """
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.GELU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @hookimpl

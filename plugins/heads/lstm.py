@@ -1,32 +1,25 @@
 """RoboVLMs' policy head: an LSTM over the window, then one MLP for pose and one for gripper."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
-from einops import rearrange
 from torch import Tensor, nn
 
 from core import (
-    ActionDimensions,
     ActionSpec,
     Batch,
-    ConfigError,
+    ChunkRegression,
     Context,
     ContextSpec,
     Generator,
     PolicyHead,
     Register,
     State,
+    build_mlp,
     hookimpl,
-    masked_bce,
-    masked_huber,
-    masked_l1,
-    masked_mse,
     push_frame,
 )
 from core.weights import NameMap, Pretrained, filter_keys
@@ -41,7 +34,6 @@ ROBOVLMS_NAMES = NameMap(
 )
 # the two tensors of an LSTM's state: its output, and its cells
 STATE = ("h", "c")
-POSE_LOSSES = {"huber": masked_huber, "mse": masked_mse, "l1": masked_l1}
 
 
 @dataclass(frozen=True)
@@ -106,11 +98,11 @@ class LSTMHead(PolicyHead):
 
     def __init__(self, config: LSTMConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
-        _check_action(config, action)
-        self.width, self.window, self.horizon = context.width, action.window, action.horizon
+        self.width, self.window = context.width, action.window
         self.carries = config.memory == "episode"
-        self.gripper_weight = config.gripper_weight
-        self.pose_loss = POSE_LOSSES[config.loss]
+        self.chunk = ChunkRegression(
+            action, loss=config.loss, gripper_weight=config.gripper_weight, tanh=config.tanh
+        )
         self.lstm = nn.LSTM(
             context.width,
             config.hidden_size,
@@ -122,35 +114,24 @@ class LSTMHead(PolicyHead):
             _set_span(self.lstm, config.span)
         self.skip = config.skip
         inputs = config.hidden_size + (context.width if config.skip else 0)
-        outputs = action.horizon * len(action.continuous)
-        self.pose = _mlp([inputs, *config.mlp, outputs])
-        self.bound = nn.Tanh() if config.tanh else nn.Identity()
-        outputs = action.horizon * len(action.binary)
-        self.gripper = _mlp([inputs, *config.mlp, outputs]) if action.binary else None
-        self.dimensions = ActionDimensions(action)
+        widths = [inputs, *config.mlp]
+        self.pose = build_mlp([*widths, self.chunk.pose_size], "relu")
+        self.gripper = (
+            build_mlp([*widths, self.chunk.gripper_size], "relu") if action.binary else None
+        )
 
     def forward(self, context: Context, generator: Generator) -> Tensor:  # noqa: ARG002
         """Return actions (B T H A): normalised numbers, and probabilities for binary dimensions."""
-        pose, logits, _ = self._run(context.readout.mean(dim=2), context.state)
-        return self._actions(pose, logits)
+        pose, gripper, _ = self._run(context.readout.mean(dim=2), context.state)
+        return self.chunk.actions(pose, gripper)
 
     def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the losses "pose" and, if a dimension is binary, "gripper" (already weighted).
 
         Both losses are means over the chunks of all frames.
         """
-        if batch.actions is None or batch.action_mask is None:
-            raise ValueError(
-                "the loss compares with batch.actions and batch.action_mask, and the batch has none"
-            )
-        pose, logits, _ = self._run(context.readout.mean(dim=2), context.state)
-        pose_target, gripper_target = self.dimensions.split(batch.actions)
-        pose_mask, gripper_mask = self.dimensions.split(batch.action_mask)
-        terms = {"pose": self.pose_loss(pose, pose_target, pose_mask)}
-        if logits is not None:
-            bce = masked_bce(logits, gripper_target, gripper_mask)
-            terms["gripper"] = self.gripper_weight * bce
-        return terms
+        pose, gripper, _ = self._run(context.readout.mean(dim=2), context.state)
+        return self.chunk.losses(pose, gripper, batch)
 
     def next_state(self, context: Context) -> State:
         """Return the LSTM's state after the window's last frame.
@@ -181,13 +162,13 @@ class LSTMHead(PolicyHead):
         window from a fresh state, as training does.
         """
         if self.carries:
-            pose, logits, state = self._run(context.readout.mean(dim=2), state)
-            return self._actions(pose, logits)[:, -1], state
+            pose, gripper, state = self._run(context.readout.mean(dim=2), state)
+            return self.chunk.actions(pose, gripper)[:, -1], state
         readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
         newest = state["count"].clamp(max=self.window - 1)
         # (B T H A); the actions of frames after the newest are meaningless
-        pose, logits, _ = self._run(readouts, None)
-        actions = self._actions(pose, logits)
+        pose, gripper, _ = self._run(readouts, None)
+        actions = self.chunk.actions(pose, gripper)
         rows = torch.arange(len(newest), device=newest.device)
         return actions[rows, newest], {"readouts": readouts, "count": newest + 1}
 
@@ -201,18 +182,14 @@ class LSTMHead(PolicyHead):
         return ROBOVLMS_NAMES.publish(self.state_dict())
 
     def _run(self, features: Tensor, state: State | None) -> tuple[Tensor, Tensor | None, State]:
-        """(B T D) -> pose (B T H A_continuous), gripper logits (B T H A_binary), LSTM state.
+        """(B T D) -> the outputs of both MLPs, as `ChunkRegression` takes them, and LSTM state.
 
         state: the LSTM's state before the first frame; None: zeros.
         """
         hidden, state = self._run_lstm(features, state)
         if self.skip:
             hidden = torch.cat([hidden, features.to(hidden.dtype)], dim=-1)
-        chunks = "b t (h a) -> b t h a"
-        pose = self.bound(rearrange(self.pose(hidden), chunks, h=self.horizon))
-        if self.gripper is None:
-            return pose, None, state
-        return pose, rearrange(self.gripper(hidden), chunks, h=self.horizon), state
+        return self.pose(hidden), None if self.gripper is None else self.gripper(hidden), state
 
     def _run_lstm(self, features: Tensor, state: State | None) -> tuple[Tensor, State]:
         """(B T D) -> hidden states (B T hidden_size), and the LSTM's state after the last frame."""
@@ -226,22 +203,6 @@ class LSTMHead(PolicyHead):
             hidden, after = self.lstm(features if is_mixed else features.to(dtype), before)
         pairs = zip(STATE, after, strict=True)
         return hidden, {name: x.transpose(0, 1).to(dtype) for name, x in pairs}
-
-    def _actions(self, pose: Tensor, logits: Tensor | None) -> Tensor:
-        """Turn the results of `_run` into actions (B T H A)."""
-        return pose if logits is None else self.dimensions.join(pose, logits.sigmoid())
-
-
-def _check_action(config: LSTMConfig, action: ActionSpec) -> None:
-    if not action.continuous:
-        raise ConfigError(
-            "policy_head.name: 'lstm' regresses continuous dimensions, and this action has none"
-        )
-    if config.tanh and not action.bounded:
-        raise ConfigError(
-            "policy_head.tanh: actions leave [-1, 1] under this action.normalization and tanh "
-            "cannot follow; set policy_head.tanh = false or choose a bounded action.normalization"
-        )
 
 
 @torch.no_grad()
@@ -259,22 +220,6 @@ def _set_span(lstm: nn.LSTM, span: int) -> None:
         # the gates' order is: input, forget, cell, output; PyTorch adds up the two biases
         layer[2][: 2 * size] = torch.cat([-bias, bias])
         layer[3][: 2 * size] = 0
-
-
-def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Build linear layers with ReLU between them, initialised after He et al. (2015).
-
-    That initialisation keeps the scale of the activations from layer to layer. With torch's
-    default, the LSTM's small outputs shrink about a hundredfold in these layers, and for hundreds
-    of training steps the policy gives the same actions for all inputs.
-    """
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        linear = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @hookimpl
