@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.contracts.batch import Batch
-from core.contracts.context import Context, ContextSpec
+from core.contracts.context import Context
 from core.contracts.parts import PolicyHead
 from core.registry.hookspecs import Build
 from core.testing.carried_state import (
@@ -32,12 +32,11 @@ from core.testing.every_part import PartUnderTest, checks_of
 from core.testing.stand_in import (
     EVERYTHING,
     OBSERVATION_TOKENS,
-    SPEC,
-    VOCABULARY,
     Steady,
     batch,
     context_for,
     context_of,
+    context_spec,
     mask_all,
     newest_frame,
     padding,
@@ -47,17 +46,7 @@ from core.testing.stand_in import (
 
 def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
     """Return the checks of a policy head."""
-    spec = ContextSpec(
-        width=setup.width,
-        action_tokens=setup.tokens,
-        vision_width=setup.vision_width,
-        proprio_dim=setup.proprio_dim,
-        layers=SPEC,
-        vocabulary=VOCABULARY,
-        embodiments=setup.embodiments,
-        features=setup.features,
-    )
-    arguments = {"context": spec, "action": setup.action}
+    arguments = {"context": context_spec(setup), "action": setup.action}
     part = PartUnderTest(
         PolicyHead,
         build,

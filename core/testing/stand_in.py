@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from core.contracts.attention import attention_mask, make_memory, token_positions
 from core.contracts.batch import Batch, Memory, TokenGroup, TokenKind, TokenSequence
-from core.contracts.context import Context, Words, map_tensors
+from core.contracts.context import Context, ContextSpec, Words, map_tensors
 from core.contracts.generator import Generator
 from core.contracts.needs import LAYERS, Need
 from core.contracts.parts import Backbone, LayerSpec, PolicyHead
@@ -90,6 +90,20 @@ def padding() -> Tensor:
     is_padding = torch.zeros(BATCH, OBSERVATION_TOKENS, dtype=torch.bool)
     is_padding[1, 1] = True
     return is_padding
+
+
+def context_spec(setup: Setup) -> ContextSpec:
+    """Return the sizes of the contexts below, which a head is built with."""
+    return ContextSpec(
+        width=setup.width,
+        action_tokens=setup.tokens,
+        vision_width=setup.vision_width,
+        proprio_dim=setup.proprio_dim,
+        layers=SPEC,
+        vocabulary=VOCABULARY,
+        embodiments=setup.embodiments,
+        features=setup.features,
+    )
 
 
 def context_of(

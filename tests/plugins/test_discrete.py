@@ -18,6 +18,7 @@ from core.testing.stand_in import context_of, windows
 from plugins.heads.discrete import DiscreteConfig, DiscreteHead, bin_of, centre_of
 from tests.contexts import context_from, noise
 from tests.core.policy.test_policy import CAMERAS, INSTRUCTIONS, RECIPE, batch_of, window_of
+from tests.one_batch import assert_overfits_one_batch
 
 SMALL = DiscreteConfig(bins=16, mlp=(12,))
 MIXED = ActionSpec(window=3, horizon=4, dim=5, binary=(1, 3))
@@ -40,6 +41,10 @@ CHECKS = [
 @pytest.mark.parametrize("check", CHECKS)
 def test_contract(check):
     check()
+
+
+def test_one_batch_is_overfitted():
+    assert_overfits_one_batch(DiscreteHead, SMALL)
 
 
 def make(config=SMALL, action=MIXED, width=6):

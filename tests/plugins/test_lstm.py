@@ -11,6 +11,8 @@ from core.testing import Setup, checks_for, stand_in
 from core.testing.stand_in import context_of, windows
 from plugins.heads.lstm import LSTMConfig, LSTMHead
 from tests.contexts import context_from, noise
+from tests.one_batch import assert_overfits_one_batch
+from tests.two_modes import assert_two_modes
 
 SMALL = LSTMConfig(layers=2, hidden_size=16, mlp=(12, 8))
 MIXED = ActionSpec(window=3, horizon=4, dim=5, binary=(1, 3))
@@ -34,6 +36,15 @@ CHECKS = [
 @pytest.mark.parametrize("check", CHECKS)
 def test_contract(check):
     check()
+
+
+def test_one_batch_is_overfitted():
+    assert_overfits_one_batch(LSTMHead, replace(SMALL, hidden_size=32, mlp=(32,)))
+
+
+def test_a_regression_stands_between_two_modes():
+    with pytest.raises(AssertionError, match="in between"):
+        assert_two_modes(LSTMHead, SMALL, steps=100)
 
 
 def make(config=SMALL, action=MIXED, width=6):
