@@ -19,7 +19,7 @@ from core.registry.catalogue import Catalogue, load_plugins
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
 HEADS = {
-    "mlp": "MLPHead",
+    "regression": "RegressionHead",
     "flow": "FlowHead",
     "expert": "ExpertHead",
     "autoregressive": "AutoregressiveHead",

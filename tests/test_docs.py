@@ -244,10 +244,10 @@ def test_every_public_module_has_a_page_of_reference(module: str) -> None:
 @pytest.mark.parametrize(
     ("page", "file"),
     [
-        (README, "joinery-mlp-head/mlp_head.py"),
-        (README, "joinery-mlp-head/pyproject.toml"),
-        (GUIDE, "joinery-mlp-head/mlp_head.py"),
-        (GUIDE, "joinery-mlp-head/pyproject.toml"),
+        (README, "joinery-regression-head/regression_head.py"),
+        (README, "joinery-regression-head/pyproject.toml"),
+        (GUIDE, "joinery-regression-head/regression_head.py"),
+        (GUIDE, "joinery-regression-head/pyproject.toml"),
         (GUIDE, "joinery-flow-head/flow_head.py"),
         (GUIDE, "joinery-watch/watch.py"),
     ],

@@ -22,7 +22,7 @@ from tests.strangers import HEADS, head_and_config, package
 ROOT = Path(__file__).parents[1]
 RIG = ROOT / "tests" / "third_party" / "joinery-depth-force"
 SMALL = {
-    "mlp": {"hidden_size": 32},
+    "regression": {"hidden_size": 32},
     "flow": {"hidden_size": 32, "steps": 2},
     "expert": {"width": 16, "steps": 2},
     "autoregressive": {"bins": 8},
@@ -65,7 +65,7 @@ num_envs = 1
 """
 # of each head, one of its tensors and the shape that the small recipe gives it
 WEIGHTS = {
-    "mlp": ("mlp.0.weight", [32, 48]),
+    "regression": ("mlp.0.weight", [32, 48]),
     "flow": ("network.2.weight", [32, 32]),
     "expert": ("layers.0.qkv.weight", [3 * 48, 16]),
     "autoregressive": ("embedding.weight", [8 + 2, 48]),
@@ -183,7 +183,8 @@ def test_the_wheel_is_whole(installation: Installation) -> None:
 
 def test_the_code_that_runs_is_the_wheels(installation: Installation) -> None:
     printed = installation.run(
-        "python", "-c", "import core, plugins, mlp_head as m; print(core, plugins, m, sep='\\n')"
+        *("python", "-c"),
+        "import core, plugins, regression_head as m; print(core, plugins, m, sep='\\n')",
     )
     assert all(str(installation.folder) in line for line in printed.splitlines())
 
@@ -192,8 +193,8 @@ def test_the_code_that_runs_is_the_wheels(installation: Installation) -> None:
 def test_third_party_heads_are_listed(installation: Installation) -> None:
     printed = installation.run("joinery", "plugins", "policy_head")
     assert (
-        "mlp  [mlp_head, joinery-mlp-head 0.3.0]  Regresses the chunk of every frame on its own."
-        in printed
+        "regression  [regression_head, joinery-regression-head 0.3.0]  "
+        "Regresses the chunk of every frame on its own." in printed
     )
     assert "hidden_size: int = 256\n          width of the hidden layer." in printed
     assert "lstm  [plugins.heads.lstm, joinery " in printed

@@ -35,6 +35,7 @@ BUILT_INS = (
     "plugins.vlms.huggingface",
     "plugins.vlms.kosmos2",
     "plugins.action_tokens.learned",
+    "plugins.heads.mlp",
     "plugins.heads.lstm",
     "plugins.heads.discrete",
     "plugins.optimizers.adamw",

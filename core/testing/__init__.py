@@ -1,6 +1,6 @@
 """Contract tests for the author of a plugin, who runs them with any test runner such as pytest:
 
-    @pytest.mark.parametrize("check", checks_for("policy_head", MLPHead, MLPHeadConfig()), ids=str)
+    @pytest.mark.parametrize("check", checks_for("policy_head", MyHead, MyHeadConfig()), ids=str)
     def test_contract(check):
         check()
 

@@ -26,7 +26,7 @@ from tests.strangers import CAMERAS, PARTS, batch_of, catalogue
 
 ACTION = ActionSpec(window=1, horizon=2, dim=3)
 STRANGER = Plugin("stranger", "joinery-stranger", "1.2")
-MLP = '[[auxiliary]]\nname = "mlp"\nhidden_size = 8'
+REGRESSION = '[[auxiliary]]\nname = "regression"\nhidden_size = 8'
 LSTM = 'name = "lstm"\nhidden_size = 8\nlayers = 1\nmlp = [8]'
 
 
@@ -291,11 +291,11 @@ def equal_names(left: Policy, right: Policy) -> set[str]:
         ("backbone", ("backbone.",)),
         ("action_tokens", ("action_tokens.",)),
         ("policy_head", ("policy_head.",)),
-        ("mlp", ("auxiliary.mlp.",)),
+        ("regression", ("auxiliary.regression.",)),
     ],
 )
 def test_a_part_starts_with_the_weights_of_a_run(tmp_path, part, prefixes):
-    recipe = load(tmp_path, f"{LSTM}\n{MLP}")
+    recipe = load(tmp_path, f"{LSTM}\n{REGRESSION}")
     source = saved_run(tmp_path / "run", recipe)
     torch.manual_seed(0)
     fresh = build(recipe)
@@ -310,9 +310,9 @@ def test_a_part_starts_with_the_weights_of_a_run(tmp_path, part, prefixes):
 
 
 def test_all_parts_can_start_from_one_run(tmp_path):
-    recipe = load(tmp_path, f"{LSTM}\n{MLP}")
+    recipe = load(tmp_path, f"{LSTM}\n{REGRESSION}")
     source = saved_run(tmp_path / "run", recipe)
-    started = build(starting_from(recipe, tmp_path / "run", *KINDS, "mlp"))
+    started = build(starting_from(recipe, tmp_path / "run", *KINDS, "regression"))
     assert equal_names(source, started) == source.state_dict().keys()
 
 
@@ -351,14 +351,14 @@ def test_from_a_checkpoint_only_frozen_parts_are_read_from_the_run(tmp_path):
         ),
         (
             "other",
-            ('name = "mlp"', 'name = "mlp"\nlabel = "other"'),
+            ('name = "regression"', 'name = "regression"\nlabel = "other"'),
             r"^auxiliary 'other'\.pretrained: .*; missing: auxiliary\.other\.",
         ),
     ],
 )
 def test_a_part_that_does_not_fit_the_run_is_one_line(tmp_path, part, change, message):
-    saved_run(tmp_path / "run", load(tmp_path, f"{LSTM}\n{MLP}"))
-    recipe = load(tmp_path, f"{LSTM}\n{MLP}", change)
+    saved_run(tmp_path / "run", load(tmp_path, f"{LSTM}\n{REGRESSION}"))
+    recipe = load(tmp_path, f"{LSTM}\n{REGRESSION}", change)
     with pytest.raises(ConfigError, match=message) as caught:
         build(starting_from(recipe, tmp_path / "run", part))
     assert len(caught.value.mistakes) == 1

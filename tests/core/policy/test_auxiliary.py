@@ -18,10 +18,10 @@ from plugins.backbones.transformer import Transformer
 from tests.strangers import CAMERAS, PARTS, batch_of, build, catalogue
 
 LSTM = 'name = "lstm"\nhidden_size = 16\nlayers = 1\nmlp = [16]'
-MLP = '[[auxiliary]]\nname = "mlp"\nweight = 0.5\nhidden_size = 8'
+REGRESSION = '[[auxiliary]]\nname = "regression"\nweight = 0.5\nhidden_size = 8'
 
 
-def load(folder, more: str = MLP, head: str = LSTM) -> Recipe:
+def load(folder, more: str = REGRESSION, head: str = LSTM) -> Recipe:
     path = folder / "recipe.toml"
     path.write_text(f"{PARTS}{head}\n{more}", encoding="utf-8")
     return load_recipe(path, [], catalogue())
@@ -40,14 +40,18 @@ def losses_of(policy: Policy) -> dict[str, torch.Tensor]:
 
 
 def test_only_the_counted_losses_are_returned_and_the_state_moves_on(tmp_path):
-    policy = build(tmp_path, LSTM + '\nmemory = "episode"', more=MLP)
+    policy = build(tmp_path, LSTM + '\nmemory = "episode"', more=REGRESSION)
     policy.text_encoder.register_forward_hook(
         lambda _module, _arguments, tokens: replace(tokens, losses={"size": tokens.tokens.mean()})
     )
     batch, noise = batch_of(policy), Generator.shared((0,), torch.device("cpu"))
     before = policy.policy_head.initial_state(len(batch.episodes))
     whole, after = policy(batch, noise, before)
-    for counted in (["policy_head"], ["auxiliary/mlp"], ["text_encoder", "auxiliary/mlp"]):
+    for counted in (
+        ["policy_head"],
+        ["auxiliary/regression"],
+        ["text_encoder", "auxiliary/regression"],
+    ):
         losses, state = policy(batch, noise, before, counted)
         terms = {
             name: loss
@@ -80,29 +84,30 @@ def test_an_auxiliary_head_carries_nothing(tmp_path):
 
 
 def test_terms_carry_the_heads_name_and_are_weighted(tmp_path):
-    policy = build(tmp_path, LSTM, more=MLP)
+    policy = build(tmp_path, LSTM, more=REGRESSION)
     losses = losses_of(policy)
-    assert losses.keys() == {"total", "pose", "gripper", "auxiliary/mlp/action"}
+    assert losses.keys() == {"total", "pose", "gripper", "auxiliary/regression/action"}
     terms = [loss for name, loss in losses.items() if name != "total"]
     torch.testing.assert_close(losses["total"], torch.stack(terms).sum())
-    policy.objectives = {**policy.objectives, "mlp": Objective(weight=1.0)}
+    policy.objectives = {**policy.objectives, "regression": Objective(weight=1.0)}
     torch.testing.assert_close(
-        losses["auxiliary/mlp/action"], 0.5 * losses_of(policy)["auxiliary/mlp/action"]
+        losses["auxiliary/regression/action"],
+        0.5 * losses_of(policy)["auxiliary/regression/action"],
     )
 
 
 def test_an_insulated_policy_head_leaves_the_backbone_to_the_auxiliary_head(tmp_path):
-    insulated = build(tmp_path, f"{LSTM}\ninsulate = true", more=MLP)
+    insulated = build(tmp_path, f"{LSTM}\ninsulate = true", more=REGRESSION)
     received = gradients_of(insulated)
     assert any(gradient.any() for gradient in gradients_of(insulated, "policy_head"))
     insulated.policy_head.requires_grad_(False)
-    auxiliary = losses_of(insulated)["auxiliary/mlp/action"]
+    auxiliary = losses_of(insulated)["auxiliary/regression/action"]
     expected = torch.autograd.grad(auxiliary, list(insulated.backbone.parameters()))
     assert any(gradient.any() for gradient in expected)
     assert all(map(torch.equal, received, expected))
     assert any(
         (a != b).any()
-        for a, b in zip(received, gradients_of(build(tmp_path, LSTM, more=MLP)), strict=True)
+        for a, b in zip(received, gradients_of(build(tmp_path, LSTM, more=REGRESSION)), strict=True)
     )
 
 
@@ -122,7 +127,10 @@ def test_a_head_that_runs_the_backbone_cannot_be_insulated_from_it(tmp_path):
 
 
 def test_an_insulated_auxiliary_head_changes_no_other_gradient(tmp_path):
-    watched, alone = build(tmp_path, LSTM, more=f"{MLP}\ninsulate = true"), build(tmp_path, LSTM)
+    watched, alone = (
+        build(tmp_path, LSTM, more=f"{REGRESSION}\ninsulate = true"),
+        build(tmp_path, LSTM),
+    )
     alone.load_state_dict(
         {k: v for k, v in watched.state_dict().items() if not k.startswith("auxiliary.")}
     )
@@ -131,7 +139,7 @@ def test_an_insulated_auxiliary_head_changes_no_other_gradient(tmp_path):
 
 
 def test_acting_does_not_run_auxiliary_heads(tmp_path):
-    policy = build(tmp_path, LSTM, more=MLP)
+    policy = build(tmp_path, LSTM, more=REGRESSION)
     with torch.no_grad():
         expected, _ = policy.act(batch_of(policy), policy.initial_state(torch.arange(3)))
         for parameter in policy.auxiliary.parameters():
@@ -141,42 +149,45 @@ def test_acting_does_not_run_auxiliary_heads(tmp_path):
 
 
 def test_the_joint_table_has_its_row(tmp_path):
-    recipe = load(tmp_path, f"{MLP}\nlearning_rate = 0.01")
-    policy = build(tmp_path, LSTM, more=f"{MLP}\nlearning_rate = 0.01")
+    recipe = load(tmp_path, f"{REGRESSION}\nlearning_rate = 0.01")
+    policy = build(tmp_path, LSTM, more=f"{REGRESSION}\nlearning_rate = 0.01")
     optimizer = build_optimizer(policy, recipe)
     losses_of(policy)["total"].backward()
     table = JointTable(policy, optimizer)
     with table.measure(1):
         optimizer.step()
     row = table.rows[-1]
-    assert (row.part, row.learning_rate) == ("auxiliary mlp", 0.01)
+    assert (row.part, row.learning_rate) == ("auxiliary regression", 0.01)
     assert row.parameters == row.trainable > 0
     assert row.gradient_norm > 0
     assert row.update > 0
 
 
 def test_several_of_one_name_need_labels(tmp_path):
-    assert mistakes_of(tmp_path, f"{MLP}\n{MLP}") == [
-        "auxiliary.1.label: another head is called 'mlp', too; set label"
+    assert mistakes_of(tmp_path, f"{REGRESSION}\n{REGRESSION}") == [
+        "auxiliary.1.label: another head is called 'regression', too; set label"
     ]
-    recipe = load(tmp_path, f'{MLP}\n{MLP}\nlabel = "second"')
-    assert list(recipe.auxiliary) == ["mlp", "second"]
+    recipe = load(tmp_path, f'{REGRESSION}\n{REGRESSION}\nlabel = "second"')
+    assert list(recipe.auxiliary) == ["regression", "second"]
 
 
 @pytest.mark.parametrize(
     ("more", "mistake"),
     [
-        (f"{MLP}\nwieght = 2.0", "auxiliary.0.wieght: unknown key"),
-        (f"{MLP}\nhidden = 2", "auxiliary.0.hidden: unknown key"),
+        (f"{REGRESSION}\nwieght = 2.0", "auxiliary.0.wieght: unknown key"),
+        (f"{REGRESSION}\nhidden = 2", "auxiliary.0.hidden: unknown key"),
         ('[[auxiliary]]\nname = "mpl"', "auxiliary.0.name: no policy_head is called 'mpl'"),
-        ('[[auxiliary]]\nname = "mlp"\nweight = 0.0', "auxiliary.0.weight: "),
+        ('[[auxiliary]]\nname = "regression"\nweight = 0.0', "auxiliary.0.weight: "),
         (
-            '[[auxiliary]]\nname = "mlp"\nlabel = "a/b"',
+            '[[auxiliary]]\nname = "regression"\nlabel = "a/b"',
             "auxiliary.0.label: expected lower-case letters",
         ),
-        ('[[auxiliary]]\nname = "mlp"\nlabel = "policy_head"', "auxiliary.0.label: another head"),
-        (f"{MLP}\ntrain = false", "auxiliary.0.train: expected true"),
-        ('[auxiliary]\nname = "mlp"', "auxiliary: expected tables [[auxiliary]]"),
+        (
+            '[[auxiliary]]\nname = "regression"\nlabel = "policy_head"',
+            "auxiliary.0.label: another head",
+        ),
+        (f"{REGRESSION}\ntrain = false", "auxiliary.0.train: expected true"),
+        ('[auxiliary]\nname = "regression"', "auxiliary: expected tables [[auxiliary]]"),
     ],
 )
 def test_mistakes_are_one_line_each(tmp_path, more, mistake):
@@ -186,22 +197,24 @@ def test_mistakes_are_one_line_each(tmp_path, more, mistake):
 
 def test_a_label_that_torch_has_taken_is_a_mistake_of_the_recipe(tmp_path):
     with pytest.raises(ConfigError, match=r"^auxiliary 'keys'\.label: "):
-        build(tmp_path, LSTM, more='[[auxiliary]]\nname = "mlp"\nlabel = "keys"')
+        build(tmp_path, LSTM, more='[[auxiliary]]\nname = "regression"\nlabel = "keys"')
 
 
 def test_a_policy_head_has_no_weight_of_its_own(tmp_path):
     with pytest.raises(ConfigError, match=r"policy_head\.weight: unknown key"):
-        load(tmp_path, MLP, f"{LSTM}\nweight = 0.5")
+        load(tmp_path, REGRESSION, f"{LSTM}\nweight = 0.5")
 
 
 def test_the_resolved_recipe_is_the_recipe(tmp_path):
-    recipe = load(tmp_path, f'{MLP}\nlabel = "coarse"\ninsulate = true', f"{LSTM}\ninsulate = true")
+    recipe = load(
+        tmp_path, f'{REGRESSION}\nlabel = "coarse"\ninsulate = true', f"{LSTM}\ninsulate = true"
+    )
     path = tmp_path / "resolved.toml"
     path.write_text(recipe.as_toml(), encoding="utf-8")
     assert load_recipe(path, [], catalogue()) == recipe
     (table,) = tomllib.loads(recipe.as_toml())["auxiliary"]
     expected = {
-        "name": "mlp",
+        "name": "regression",
         "weight": 0.5,
         "label": "coarse",
         "insulate": True,
@@ -213,7 +226,7 @@ def test_the_resolved_recipe_is_the_recipe(tmp_path):
 
 def test_the_schema_knows_auxiliary_heads_and_what_belongs_to_one_kind(tmp_path):
     schema = recipe_schema(catalogue())
-    resolved = tomllib.loads(load(tmp_path, MLP, f"{LSTM}\ninsulate = true").as_toml())
+    resolved = tomllib.loads(load(tmp_path, REGRESSION, f"{LSTM}\ninsulate = true").as_toml())
     jsonschema.validate(resolved, schema)
     resolved["vision_encoder"]["projection"] = "mlp3"
     jsonschema.validate(resolved, schema)

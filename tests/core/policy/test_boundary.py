@@ -14,7 +14,7 @@ from core.policy.policy import Policy
 from tests.contexts import noise
 from tests.strangers import batch_of, build
 
-HEAD = r"^policy_head 'mlp' of plugin 'mlp_head' \(joinery-mlp-head 0\): "
+HEAD = r"^policy_head 'regression' of plugin 'regression_head' \(joinery-regression-head 0\): "
 VISION = r"^vision_encoder 'film_cnn' of plugin 'plugins[.]\w+[.]film_cnn' \(joinery \S+\): "
 TEXT = r"^text_encoder 'sentencepiece' of plugin 'plugins[.]\w+[.]sentencepiece' \(joinery \S+\): "
 TOKENS = r"^action_tokens 'learned' of plugin 'plugins[.]\w+[.]learned' \(joinery \S+\): "
@@ -25,7 +25,7 @@ Change = Callable[[Any], Any]
 
 def policy_with(folder: Path, *overrides: str) -> Policy:
     """Return a policy whose head is a stranger's."""
-    return build(folder, 'name = "mlp"', *overrides, window=2).train()
+    return build(folder, 'name = "regression"', *overrides, window=2).train()
 
 
 def change(part: Any, method: str, result: Change) -> None:
@@ -255,10 +255,12 @@ def test_a_frozen_part_may_return_terms_without_a_gradient(tmp_path: Path) -> No
 
 
 def test_an_auxiliary_head_is_named_by_its_label(tmp_path: Path) -> None:
-    more = '[[auxiliary]]\nlabel = "second"\nname = "mlp"\n'
-    policy = build(tmp_path, 'name = "mlp"', more=more, window=2).train()
+    more = '[[auxiliary]]\nlabel = "second"\nname = "regression"\n'
+    policy = build(tmp_path, 'name = "regression"', more=more, window=2).train()
     change(policy.auxiliary["second"], "loss", lambda terms: {"action": terms["action"].expand(3)})
-    with pytest.raises(PolicyError, match=r"^auxiliary/second 'mlp' of plugin 'mlp_head'"):
+    with pytest.raises(
+        PolicyError, match=r"^auxiliary/second 'regression' of plugin 'regression_head'"
+    ):
         train(policy)
 
 

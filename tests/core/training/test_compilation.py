@@ -75,7 +75,7 @@ def test_a_compiled_run_with_adapters_resumes_to_the_bit(recipe_file, tmp_path, 
 
 @pytest.mark.slow
 def test_generated_code_agrees_with_the_operators(tmp_path, monkeypatch):
-    policy = strangers.build(tmp_path, 'name = "mlp"', "backbone.depth=1")
+    policy = strangers.build(tmp_path, 'name = "regression"', "backbone.depth=1")
     batch = strangers.batch_of(policy)
     # its blocks have several sizes, which take long
     monkeypatch.setattr(type(policy.vision_encoder), "blocks", [])
@@ -91,7 +91,7 @@ def test_generated_code_agrees_with_the_operators(tmp_path, monkeypatch):
 
 
 def test_without_blocks_there_is_nothing_to_compile(tmp_path):
-    policy = strangers.build(tmp_path, 'name = "mlp"')
+    policy = strangers.build(tmp_path, 'name = "regression"')
     policy.backbone, policy.vision_encoder = nn.Identity(), nn.Identity()
     with pytest.raises(ConfigError, match=r"^train.compile: no part has repeated blocks"):
         compile_blocks(policy, torch.device("cpu"))
@@ -103,7 +103,7 @@ def test_without_a_compiler_a_line_says_what_to_install(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", fail)
     with pytest.raises(ConfigError) as failure:
-        compile_blocks(strangers.build(tmp_path, 'name = "mlp"'), torch.device("cpu"))
+        compile_blocks(strangers.build(tmp_path, 'name = "regression"'), torch.device("cpu"))
     assert str(failure.value) == (
         "train.compile: nothing can be compiled on this machine: No working C++ compiler found; "
         "install a C++ compiler (on Debian and Ubuntu: apt install g++), or set "

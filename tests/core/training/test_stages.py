@@ -182,6 +182,6 @@ def test_a_term_that_comes_and_goes_is_refused(recipe_file, tmp_path, capsys, mo
 
 
 def test_a_policy_that_learns_nothing_is_refused(load, tmp_path):
-    stages = StagedTraining(build(tmp_path, 'name = "mlp"'), load().train)
+    stages = StagedTraining(build(tmp_path, 'name = "regression"'), load().train)
     with pytest.raises(ConfigError, match=r"^train: the losses move no part; let a part train"):
         stages.check(0, {"total": torch.zeros(()), "action": torch.zeros(())})

@@ -8,14 +8,14 @@ from core import PolicyHead, hookimpl, masked_mse
 
 
 @dataclass(frozen=True)
-class MLPHeadConfig:
+class RegressionHeadConfig:
     """An MLP over each frame's readout."""
 
     hidden_size: int = 256
     """width of the hidden layer."""
 
 
-class MLPHead(PolicyHead):
+class RegressionHead(PolicyHead):
     """Regresses the chunk of every frame on its own."""
 
     def __init__(self, config, *, context, action):
@@ -37,4 +37,4 @@ class MLPHead(PolicyHead):
 
 @hookimpl
 def register_policy_heads(register):
-    register("mlp", MLPHeadConfig, MLPHead)
+    register("regression", RegressionHeadConfig, RegressionHead)
