@@ -1,10 +1,10 @@
-"""Learned action tokens, like RoboVLMs' [LRN] and Octo's readout tokens."""
+"""Learned action tokens, like RoboVLMs' [LRN], Octo's readout tokens and OpenVLA-OFT's chunk."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -28,15 +28,17 @@ from core.weights import NameMap, Pretrained, filter_keys
 ROBOVLMS_NAMES = NameMap(
     {"action": "model.action_token", "proprio": "model.proprio"}, squeeze=frozenset({"action"})
 )
-Attention = Literal["causal", "prefix", "bidirectional"]
+Attention = Literal["causal", "prefix", "chunk", "bidirectional"]
 
 
 @dataclass(frozen=True)
 class LearnedConfig:
     """The tokens of a frame, the frames of a sequence, and which tokens each token attends to."""
 
-    count: Annotated[int, Ge(0)] = 1
-    """number of action tokens per frame; 0 for heads that read other tokens."""
+    count: Annotated[int, Ge(0)] | Literal["horizon", "horizon_x_action"] = 1
+    """number of action tokens per frame; 0 for heads that read other tokens; "horizon": one for
+    each action of the chunk; "horizon_x_action": one for each number of the chunk (OpenVLA-OFT).
+    """
     formulation: Literal["policy_head", "interleaved", "one_step"] = "policy_head"
     """"policy_head": one sequence per frame, and the head combines the frames; "interleaved": one
     sequence per window, in which the backbone combines the frames; "one_step": one frame only.
@@ -45,13 +47,22 @@ class LearnedConfig:
     """order of a frame's tokens."""
     attention: Attention = "causal"
     """"causal": a token sees itself and the tokens before it; "prefix": in addition, the tokens of
-    a frame's images, words and proprioception all see one another; "bidirectional": in addition,
-    all tokens of a frame see one another. No token ever sees a later frame.
+    a frame's images, words and proprioception all see one another; "chunk": in addition, the action
+    tokens of a frame see one another; "bidirectional": all tokens of a frame see one another. No
+    token ever sees a later frame.
     """
     proprio: bool = False
     """whether each frame has a token that is projected from the proprioception."""
+    proprio_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """probability that training hides the proprioception of a window, so that the policy cannot
+    rely on it alone; zeros, the mean of normalised values, then stand in its place.
+    """
     init_std: Annotated[float, Ge(0)] = 0.02
     """standard deviation of the action tokens' initial values; RoboVLMs uses 0."""
+
+    def __post_init__(self) -> None:
+        if self.proprio_dropout and not self.proprio:
+            raise ValueError("proprio_dropout has no effect with proprio = false; drop it")
 
 
 class LearnedTokens(ActionTokens):
@@ -96,15 +107,17 @@ class LearnedTokens(ActionTokens):
                 "action_tokens.proprio is true, and the data record no proprioception; "
                 "set it to false"
             )
-        self.count = config.count
+        numbers = {"horizon": action.horizon, "horizon_x_action": action.horizon * action.dim}
+        self.count = config.count if isinstance(config.count, int) else numbers[config.count]
         self.causal = config.attention == "causal"
         self.attention = config.attention
         self.interleaved = config.formulation == "interleaved"
         self.context = action.window if self.interleaved else 1
         self.text_first = config.layout == "text_image_action"
         self.text_prefix = text_prefix
-        self.action = nn.Parameter(torch.randn(config.count, width) * config.init_std)
+        self.action = nn.Parameter(torch.randn(self.count, width) * config.init_std)
         self.proprio = nn.Linear(proprio_dim, width) if config.proprio else None
+        self.proprio_dropout = config.proprio_dropout
 
     def layout(
         self,
@@ -112,13 +125,13 @@ class LearnedTokens(ActionTokens):
         text: TokenGroup,
         proprio: Tensor | None,
         batch: Batch | None,  # noqa: ARG002 (the layout does not depend on the targets)
-        generator: Generator,  # noqa: ARG002 (nor on chance)
+        generator: Generator,
     ) -> TokenSequence:
         """Lay out vision (B T N D), text (B M D) and proprio (B T P) as packed sequences."""
         window, images = vision.tokens.shape[1:3]
         span = window if self.interleaved else 1  # number of frames per sequence
         actions = TokenGroup(self.action.expand(*vision.tokens.shape[:2], -1, -1))  # (B T Q D)
-        frames = concatenate([vision, *self._proprio(proprio), actions])  # (B T n D)
+        frames = concatenate([vision, *self._proprio(proprio, generator), actions])  # (B T n D)
         # The words are inserted before the token of `frames` with the index `at`. The text's prefix
         # is inserted before all other tokens.
         at = 0 if self.text_first else images
@@ -145,13 +158,16 @@ class LearnedTokens(ActionTokens):
     def _blocks(self, frame: Tensor, is_action: Tensor) -> Tensor | None:
         """Return the index of each token's block (L); None if the attention is causal.
 
-        A token sees the tokens of its block and of earlier blocks. With "prefix", the images, words
-        and proprioception of a frame are one block, and each action token is a block by itself.
+        A token sees the tokens of its block and of earlier blocks. With "prefix" and "chunk", the
+        images, words and proprioception of a frame are one block. With "prefix", each action token
+        is a block by itself, and with "chunk", the action tokens of a frame are one block.
         """
         if self.attention == "causal":
             return None
         if self.attention == "bidirectional":
             return frame
+        if self.attention == "chunk":
+            return 2 * frame + is_action
         # for each token: the number of action tokens in the sequence up to and including that token
         number = is_action.cumsum(0)
         return frame * (self.count + 1) + torch.where(is_action, number - frame * self.count, 0)
@@ -169,7 +185,7 @@ class LearnedTokens(ActionTokens):
         """Return the tensors under the names that they have in a checkpoint of RoboVLMs."""
         return ROBOVLMS_NAMES.publish(self.state_dict())
 
-    def _proprio(self, proprio: Tensor | None) -> list[TokenGroup]:
+    def _proprio(self, proprio: Tensor | None, generator: Generator) -> list[TokenGroup]:
         """(B T P) -> [one token per frame (B T 1 D)], or [] if `proprio` is false in the recipe."""
         if self.proprio is None:
             return []
@@ -178,6 +194,9 @@ class LearnedTokens(ActionTokens):
                 "batch.proprio is None, and action_tokens.proprio is true: "
                 "the batch must hold (B T P)"
             )
+        if self.training and self.proprio_dropout:
+            is_hidden = generator.uniform(len(proprio), 1, 1) < self.proprio_dropout
+            proprio = proprio.masked_fill(is_hidden, 0)
         return [TokenGroup(self.proprio(proprio.to(self.proprio.weight.dtype)).unsqueeze(2))]
 
 

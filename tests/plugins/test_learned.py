@@ -14,7 +14,7 @@ from plugins.backbones.transformer import Transformer, TransformerConfig
 from plugins.text.sentencepiece import SentencePieceConfig, SentencePieceEncoder
 from tests.contexts import noise
 
-ATTENTION = ["causal", "prefix", "bidirectional"]
+ATTENTION = ["causal", "prefix", "chunk", "bidirectional"]
 LAYOUTS = ["image_text_action", "text_image_action"]
 CONFIGS = [
     LearnedConfig(
@@ -23,7 +23,7 @@ CONFIGS = [
     for formulation, layout, attention, (proprio, count) in product(
         ["policy_head", "interleaved", "one_step"], LAYOUTS, ATTENTION, [(False, 1), (True, 2)]
     )
-]
+] + [LearnedConfig(proprio=True, proprio_dropout=0.5)]
 
 
 def make(config, width=4, window=1, proprio_dim=0):
@@ -170,6 +170,36 @@ def test_initial_action_tokens():
     assert 0.015 < tokens(0.02).std() < 0.025
 
 
+@pytest.mark.parametrize(("count", "expected"), [("horizon", 2), ("horizon_x_action", 4), (3, 3)])
+def test_the_chunk_says_how_many_tokens_there_are(count, expected):
+    tokens = make(LearnedConfig(count=count))
+    assert tokens.count == len(tokens.action) == expected
+
+
+def test_hidden_proprioception_is_that_of_whole_windows_in_training():
+    config = LearnedConfig(proprio=True, proprio_dropout=0.5)
+    tokens = make(config, window=3, proprio_dim=2)
+    torch.nn.init.constant_(tokens.proprio.bias, 7.0)
+    vision, text = TokenGroup(torch.randn(64, 3, 2, 4)), TokenGroup(torch.randn(64, 4, 4))
+    proprio = torch.randn(64, 3, 2)
+
+    def shown():
+        sequence = lay_out(tokens, vision, text, proprio)
+        of_frames = sequence.tokens[sequence.kind == TokenKind.PROPRIO].view(64, 3, 4)
+        return (of_frames != 7).any(dim=-1)  # (B T)
+
+    in_training = shown()
+    assert torch.equal(in_training, in_training[:, :1].expand(-1, 3))
+    assert 16 < in_training[:, 0].sum() < 48
+    tokens.eval()
+    assert shown().all()
+
+
+def test_dropout_without_proprioception_is_refused():
+    with pytest.raises(ValueError, match="proprio_dropout has no effect"):
+        LearnedConfig(proprio_dropout=0.1)
+
+
 def test_one_step_refuses_a_window():
     with pytest.raises(ConfigError, match=r"action_tokens\.formulation.*data\.window is 8"):
         make(LearnedConfig(formulation="one_step"), window=8)
@@ -194,7 +224,8 @@ def allowed(sequence, attention, s, i, j):
         return bool(frame_j <= frame_i)
     if sequence.kind[s, j] != TokenKind.ACTION:
         return True
-    return bool(sequence.kind[s, i] == TokenKind.ACTION) and j <= i
+    is_action = bool(sequence.kind[s, i] == TokenKind.ACTION)
+    return is_action and (attention == "chunk" or j <= i)
 
 
 @pytest.mark.parametrize("padded", [True, False])
