@@ -19,6 +19,8 @@ ACTION = ActionSpec(window=3, horizon=4, dim=5, binary=(1, 3))
 SETTINGS = [
     (SMALL, Setup(action=ACTION)),
     (replace(SMALL, loss="l1", mlp=()), CONTINUOUS),
+    (replace(SMALL, by_step=True), Setup(action=ACTION, tokens=8)),
+    (replace(SMALL, by_step=True, mlp=()), Setup(action=replace(ACTION, horizon=1), tokens=3)),
     (replace(SMALL, tanh=False), Setup(action=replace(ACTION, window=1, bounded=False), tokens=1)),
 ]
 CHECKS = [
@@ -74,6 +76,21 @@ def test_actions_and_losses_equal_numpy():
     entropy = (np.logaddexp(0, logits) - logits * target[..., [1, 3]])[mask[..., [1, 3]]].mean()
     terms = {name: term.item() for name, term in head.loss(context, batch, noise()).items()}
     assert terms == pytest.approx({"pose": error, "gripper": 0.25 * entropy}, rel=1e-5)
+
+
+def test_each_step_reads_its_own_tokens():
+    head = MLPHead(replace(SMALL, by_step=True), context=ContextSpec(6, 8), action=ACTION)
+    readout = torch.randn(2, 3, 8, 6, requires_grad=True)
+    actions = head(context_from(readout), noise())
+    (gradient,) = torch.autograd.grad(actions[:, :, 2].sum(), readout)
+    reads = gradient.abs().sum(dim=(0, 1, 3)) > 0
+    assert reads.tolist() == [False] * 4 + [True] * 2 + [False] * 2
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 6])
+def test_steps_need_tokens_of_their_own(tokens):
+    with pytest.raises(ConfigError, match=r"policy_head\.by_step: each of 4 actions needs"):
+        MLPHead(replace(SMALL, by_step=True), context=ContextSpec(6, tokens), action=ACTION)
 
 
 def test_a_frame_is_acted_on_alone():
