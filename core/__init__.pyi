@@ -38,6 +38,7 @@ from .contracts.monitoring import (
     Logger as Logger,
     Outcome as Outcome,
 )
+from .contracts.needs import Need as Need
 from .contracts.parts import (
     ActionSpec as ActionSpec,
     ActionTokens as ActionTokens,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from core.contracts.parts import Backbone
 
+# What a head can read of the context in addition to the readout.
 Need = Literal["tokens", "keys_values", "hidden_states", "extend", "vision", "proprio", "logits"]
 # the needs that a backbone can meet only with `remember`
 LAYERS: frozenset[Need] = frozenset({"keys_values", "hidden_states", "extend"})

@@ -7,7 +7,7 @@ from typing import overload
 import numpy as np
 
 from core.loading.buffers import BatchBuffer
-from core.loading.mixture import Mixture
+from core.loading.mixture import Mixture, Places
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,19 +67,35 @@ class Samples(Sequence[Sample]):
             raise IndexError(f"sample {index} of {len(self)}")
         return self._read(index % len(self))
 
-    def _read(self, index: int) -> Sample:
-        """Read one sample: fill a batch of size 1 in the same way as the loader."""
-        places = self._mixture.locate(*self._mixture.at(np.array([index])))
-        member = self._mixture.members[places.members.item()]
-        view, windows = member.dataset.view, member.windows
-        buffer = BatchBuffer(
-            1,
-            view.info,
-            window=windows.window,
-            horizon=windows.horizon,
+    def action_chunks(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return `targets` and `action_mask` (n T H A) of some samples; no image is read.
+
+        Of many samples, ask for a few hundred at a time.
+        """
+        places = self._places(np.asarray(indices))
+        buffer = self._buffer(len(places))
+        self._mixture.fill_numbers(buffer, places)
+        return buffer.actions, buffer.action_mask
+
+    def _places(self, indices: np.ndarray) -> Places:
+        return self._mixture.locate(*self._mixture.at(indices))
+
+    def _buffer(self, size: int) -> BatchBuffer:
+        member = self._mixture.members[0]
+        return BatchBuffer(
+            size,
+            member.dataset.view.info,
+            window=member.windows.window,
+            horizon=member.windows.horizon,
             lacking=self._mixture.lacking,
             pinned=False,
         )
+
+    def _read(self, index: int) -> Sample:
+        """Read one sample: fill a batch of size 1 in the same way as the loader."""
+        places, buffer = self._places(np.array([index])), self._buffer(1)
+        member = self._mixture.members[places.members.item()]
+        view, windows = member.dataset.view, member.windows
         self._mixture.fill_numbers(buffer, places)
         self._mixture.fill_images(buffer, places, slice(None))
 

@@ -36,6 +36,7 @@ class Setup:
     text_prefix: number of tokens at the start of every instruction that must stand before the
         image tokens.
     tokens: number of action tokens that a policy head reads in each frame.
+    vocabulary: number of tokens that a policy head scores with `context.logits`.
     embodiments: names of the stores that a policy is trained on.
     features: {name: feature}, the named features that a vision encoder or a policy head may read.
     action: window, horizon and dimensions of the actions.
@@ -50,6 +51,7 @@ class Setup:
     proprio_dim: int = 5
     text_prefix: int = 1
     tokens: int = 2
+    vocabulary: int = 11
     embodiments: tuple[str, ...] = ("first", "second")
     features: Mapping[str, Feature] = field(default_factory=dict)
     action: ActionSpec = field(

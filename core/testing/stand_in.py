@@ -20,8 +20,6 @@ from core.testing.common import BATCH, Setup, features, normal
 
 # number of observation tokens in each frame
 OBSERVATION_TOKENS = 3
-# size of the vocabulary
-VOCABULARY = 11
 EVERYTHING: frozenset[Need] = frozenset(get_args(Need))
 SPEC = LayerSpec(depth=2, heads=4, key_heads=2, head_width=8)
 
@@ -100,7 +98,7 @@ def context_spec(setup: Setup) -> ContextSpec:
         vision_width=setup.vision_width,
         proprio_dim=setup.proprio_dim,
         layers=SPEC,
-        vocabulary=VOCABULARY,
+        vocabulary=setup.vocabulary,
         embodiments=setup.embodiments,
         features=setup.features,
     )
@@ -128,8 +126,10 @@ def context_of(
     batch, window = tokens.shape[:2]
     frame = torch.arange(window).expand(batch, -1)
     vision = TokenGroup(tokens[:, :, :OBSERVATION_TOKENS, : setup.vision_width].to(dtype))
-    embedding = normal(VOCABULARY, setup.width, seed=12).to(dtype)
-    words = Words(lambda ids: embedding[ids % VOCABULARY], lambda hidden: hidden @ embedding.T)
+    embedding = normal(setup.vocabulary, setup.width, seed=12).to(dtype)
+    words = Words(
+        lambda ids: embedding[ids % setup.vocabulary], lambda hidden: hidden @ embedding.T
+    )
     return Context(
         readout=memory.tokens.flatten(0, 1)[sequence.readout],
         frame=frame if interleaved else torch.zeros_like(frame),

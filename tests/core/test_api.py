@@ -7,6 +7,7 @@ import torch
 
 import core
 from core.environments import Observation
+from core.loading.mixture import Mixture
 from core.loading.opening import open_data
 from core.recipe.recipe import Recipe
 from core.rollout.actor import load_actor
@@ -77,6 +78,19 @@ def test_samples_of_a_recipe_are_what_the_loader_gives(
         assert batch.instructions[0] == sample.instruction
         count += 1
     assert count == len(samples) > 0
+
+
+def test_action_chunks_of_samples_are_theirs_without_images(
+    load: Callable[..., Recipe],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples = core.training_samples(load())
+    indices = [5, 0, len(samples) - 1]
+    expected = [samples[i] for i in indices]
+    monkeypatch.setattr(Mixture, "fill_images", None)
+    targets, mask = samples.action_chunks(indices)
+    np.testing.assert_array_equal(targets, np.stack([sample.targets for sample in expected]))
+    np.testing.assert_array_equal(mask, np.stack([sample.action_mask for sample in expected]))
 
 
 def test_a_policy_acts_as_it_is_evaluated(trained: Path) -> None:  # noqa: F811
