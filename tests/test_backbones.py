@@ -1,4 +1,4 @@
-"""Heads of tests/third_party that read or run a backbone's layers, with every built-in backbone."""
+"""Heads that read or run a backbone's layers or its words, with every built-in backbone."""
 
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from tests.strangers import PARTS, batch_of, build
 SMALL = {
     "expert": 'name = "expert"\nwidth = 16\nsteps = 2',
     "autoregressive": 'name = "autoregressive"\nbins = 8',
+    "bins": 'name = "bins"\nbins = 8\nvocabulary = "language_model"',
 }
 KOSMOS2 = f"""
 [data]
@@ -59,7 +60,9 @@ model = "paligemma"
 name = "learned"
 [policy_head]
 """
-BACKBONES = {"transformer": PARTS, "kosmos2": KOSMOS2, "huggingface": HUGGINGFACE}
+# "bins" scores words, which must then be as wide as the backbone
+TRANSFORMER = PARTS.replace('"sentencepiece"\nwidth = 24', '"sentencepiece"\nwidth = 32')
+BACKBONES = {"transformer": TRANSFORMER, "kosmos2": KOSMOS2, "huggingface": HUGGINGFACE}
 
 
 @pytest.mark.parametrize("formulation", ["policy_head", "interleaved"])

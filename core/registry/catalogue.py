@@ -40,6 +40,7 @@ BUILT_INS = (
     "plugins.heads.gpt",
     "plugins.heads.discrete",
     "plugins.heads.gmm",
+    "plugins.heads.tokens",
     "plugins.optimizers.adamw",
     "plugins.optimizers.muon",
     "plugins.optimizers.sgd",

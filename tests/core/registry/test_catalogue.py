@@ -58,7 +58,7 @@ def test_built_ins_come_through_the_same_door():
     assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
     assert offered["backbone"] == ["huggingface", "identity", "kosmos2", "transformer"]
     assert offered["action_tokens"] == ["learned"]
-    assert offered["policy_head"] == ["discrete", "gmm", "gpt", "lstm", "mlp"]
+    assert offered["policy_head"] == ["bins", "discrete", "fast", "gmm", "gpt", "lstm", "mlp"]
     assert offered["optimizer"] == ["adamw", "muon", "sgd"]
     files = ["hdf5", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
     assert offered["dataset"] == ["calvin", "diffusion_policy", *files]
