@@ -1,13 +1,20 @@
-"""`joinery tokenizer train SOURCE OUT.model`: train a SentencePiece model on instructions."""
+"""`joinery tokenizer train SOURCE OUT.model`: train a SentencePiece model on instructions.
+
+`joinery tokenizer NAME ...` calls another plugin's command, an entry point of the group KINDS.
+"""
 
 import argparse
 import io
 import re
+import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from core import DataError, command
 
+# Plugins add further kinds of tokenizers as entry points of this group: name = "module:main".
+KINDS = "joinery.tokenizers"
 MOST_PIECES = 1_000_000
 # maximum number of bytes in an instruction; SentencePiece silently skips longer lines, and lines
 # that contain RESERVED
@@ -17,8 +24,15 @@ RESERVED = "\u2585"
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Train a SentencePiece model on the instructions of a source, and write it."""
-    arguments = _parser().parse_args(argv)
+    """Train a SentencePiece model on the instructions of a source, and write it.
+
+    If the first word is the name of another kind of tokenizer, that kind's command is called.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    kinds = entry_points(group=KINDS)
+    if words and words[0] in kinds.names:
+        return int(kinds[words[0]].load()(words[1:]))
+    arguments = _parser().parse_args(words)
     instructions = read_instructions(arguments.source)
     if arguments.out.exists():
         raise DataError(
@@ -36,10 +50,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser of `train`; its help also lists the other kinds."""
     parser = argparse.ArgumentParser(
-        prog="joinery tokenizer", description="Make a tokenizer of instructions."
+        prog="joinery tokenizer", description="Make a tokenizer of instructions or actions."
     )
-    train_parser = parser.add_subparsers(dest="command", required=True).add_parser(
+    commands = parser.add_subparsers(dest="command", required=True)
+    for kind in sorted(entry_points(group=KINDS).names):
+        other = commands.add_parser(kind, help=f"`joinery tokenizer {kind} --help` says more")
+        other.add_argument("arguments", nargs=argparse.REMAINDER)
+    train_parser = commands.add_parser(
         "train",
         help="train a SentencePiece model",
         description="Train a SentencePiece model on instructions.",
