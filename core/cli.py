@@ -17,6 +17,10 @@ from core.errors import ConfigError, PluginError, did_you_mean
 # {command: (the module whose `main` runs the command, what the command does)}
 COMMANDS = {
     "run": ("core.run", "train the policy of a recipe"),
+    "sweep": (
+        "core.commands.sweep",
+        "train variants of recipes with several seeds, and compare them",
+    ),
     "plugins": ("core.commands.plugins", "list plugins, components and their configuration"),
     "schema": ("core.commands.schema", "print the JSON Schema of recipes"),
     "evaluate": (

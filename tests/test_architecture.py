@@ -35,6 +35,7 @@ ROOMS = {
     "demonstrations": "an expert acts, and is recorded",
     "evaluation": "success rates, with controls and intervals",
     "report": "pages about runs and stores",
+    "sweep": "many runs: variants of recipes, seeds, clusters",
     "testing": "contract tests for the authors of plugins",
     "api": "the Python API",
     "commands": "one file for each command",

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from scipy import stats
 
 from core.errors import DataError, JoineryError
 from core.recipe.recipe import PARTS, load_recipe
@@ -15,7 +14,6 @@ from core.registry.catalogue import load_plugins
 from core.rollout.results import EpisodeResult, Evaluation
 from tests.benchmarks.joint_training import runs
 from tests.benchmarks.joint_training.__main__ import costs_of, main
-from tests.benchmarks.joint_training.comparison import compare, estimate, holm
 from tests.benchmarks.joint_training.conditions import (
     NEW_TASKS,
     OLD_TASKS,
@@ -72,32 +70,6 @@ def test_a_cheaper_step_gets_more_steps_for_equal_compute(tmp_path):
     assert steps[cheap, "compute"] == 2 * experiment.steps
     assert (dear, "compute") not in steps
     assert len({plan.folder for plan in plans}) == len(plans)
-
-
-def test_comparisons_are_paired_t_tests():
-    base, other = [0.8, 0.9, 0.7, 0.85, 0.9], [0.6, 0.8, 0.65, 0.6, 0.7]
-    (comparison,) = compare(base, {"other": other})
-    expected = stats.ttest_rel(other, base)
-    assert comparison.p == pytest.approx(expected.pvalue)
-    interval = expected.confidence_interval(0.95)
-    assert comparison.difference.low == pytest.approx(interval.low)
-    assert comparison.difference.high == pytest.approx(interval.high)
-    assert comparison.verdict == "worse"
-    assert replace(comparison, p=0.06).verdict == "no difference shown"
-
-
-def test_seeds_without_spread_need_no_division_by_zero():
-    same, lower = compare([0.5, 0.6], {"same": [0.5, 0.6], "lower": [0.25, 0.35]})
-    assert (same.p, same.verdict) == (1.0, "no difference shown")
-    assert lower.difference.mean == pytest.approx(-0.25)
-    assert estimate([1.0, 1.0, 1.0]).low == 1.0
-
-
-def test_holm():
-    # the example of Holm's procedure: the smallest times 3, the next times 2, never falling
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def evaluation(success: Sequence[bool]) -> Evaluation:

@@ -3,6 +3,7 @@
 from core.cli import main
 from core.registry.catalogue import load_plugins
 from core.registry.components import Component, Plugin
+from core.sweep import job
 from tests.toy_environment import ToyConfig, ToyEnvironment
 
 TOY = Component(
@@ -18,4 +19,5 @@ def install_toy() -> None:
 
 if __name__ == "__main__":
     install_toy()
+    job.PROGRAM = "tests.toy_command"  # the runs of a sweep know the toy, too
     raise SystemExit(main())

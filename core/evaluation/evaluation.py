@@ -17,6 +17,7 @@ from core.evaluation.display import Display
 from core.evaluation.files import write_file
 from core.evaluation.hints import find_hints
 from core.evaluation.identity import identity_of
+from core.evaluation.latency import latency_ms
 from core.evaluation.predictions import write_predictions
 from core.evaluation.preparation import describe_environment, environment_spec, first_call
 from core.evaluation.recorder import RolloutRecorder
@@ -83,6 +84,8 @@ def evaluate(
             console.print(f"hint: {hint}", soft_wrap=True, markup=False, highlight=False)
     _run_missing_rollouts(plan, actor, recipe, environment, log, console)
     evaluation = replace(_summarize(identity, environment, plan, tiers, log), hints=hints)
+    latency = latency_ms(actor, environment.tasks[names[0]].instructions[0])
+    evaluation = replace(evaluation, time={**evaluation.time, "latency_ms": latency})
     write_file(folder / "results.json", json.dumps(evaluation.to_json(), indent=2).encode())
     return evaluation
 

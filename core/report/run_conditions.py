@@ -71,6 +71,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Write]] = {
 }
 TIME: Mapping[str, tuple[str, Write]] = {
     "inference_ms": ("policy step, median", lambda value: f"{significant(value)} ms"),
+    "latency_ms": ("policy step for one robot, median", lambda value: f"{significant(value)} ms"),
     "environment_ms": ("environment step, median", lambda value: f"{significant(value)} ms"),
     "policy_steps": ("policy steps", _count),
     "rows_busy": ("rows of the batch in use", percent),

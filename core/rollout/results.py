@@ -114,8 +114,9 @@ class Evaluation:
         of rows of the policy's batch, "execute" the number of actions executed of each chunk.
     tiers: {task: tier}.
     time: what differs when an evaluation is repeated: {"inference_ms": median milliseconds of a
-        policy step, "policy_steps": number of policy steps, "rows_busy": share of the policy's rows
-        that had a rollout, "steps_per_second": control steps per second, "seconds": total time}.
+        policy step, "latency_ms": that of a policy step for one robot, "policy_steps": number of
+        policy steps, "rows_busy": share of the policy's rows that had a rollout,
+        "steps_per_second": control steps per second, "seconds": total time}.
     missing: number of planned attempts and chains without a result, because the evaluation was
         interrupted; None if it was interrupted, and nobody knows how many it planned.
     hints: lines that tell what may be the reason for a low success rate, as other images or

@@ -12,7 +12,7 @@ import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from tests.benchmarks.joint_training.comparison import Comparison, compare, estimate
+from core.report.over_seeds import Comparison, compare, estimate
 from tests.benchmarks.joint_training.conditions import BASE, NEW_TASKS, OLD_TASKS, Experiment
 from tests.benchmarks.joint_training.runs import (
     PRETRAINING_DEMONSTRATIONS,

@@ -49,8 +49,10 @@ def outcome(folder: Path):
     """Return results.json without the numbers that differ between evaluations."""
     written = json.loads((folder / "results.json").read_text())
     time = written.pop("time")
-    assert set(time) == {"inference_ms", "policy_steps", "rows_busy", "steps_per_second", "seconds"}
+    of_log = {"inference_ms", "policy_steps", "rows_busy", "steps_per_second", "seconds"}
+    assert set(time) == {*of_log, "latency_ms"}
     assert 0 < time["rows_busy"] <= 1 <= time["policy_steps"]
+    assert time["latency_ms"] > 0
     return written
 
 
