@@ -194,7 +194,7 @@ def check_sweep(values: Mapping[str, Any], source: str) -> SweepConfig:
     """
     mistakes: list[str] = []
     tables = {"search": SearchConfig, "slurm": SlurmConfig, "ray": RayConfig}
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, kind in tables.items():
         if isinstance(table := values.get(name), dict):
             parts[name] = fill(kind, table, name, mistakes)

@@ -40,7 +40,7 @@ class RayExecutor:
         )
         # a run that was lost with its machine has failed, and goes on when the sweep does
         task = ray.remote(num_cpus=cpus, num_gpus=self.config.gpus, max_retries=0)(run_job)
-        waiting, running = list(jobs), {}
+        waiting, running = list(jobs), dict[Any, Job]()
         try:
             while waiting or running:
                 while waiting and len(running) < (self.count or len(jobs)):

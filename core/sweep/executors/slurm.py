@@ -30,7 +30,7 @@ class SlurmExecutor:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run all jobs; see `Executor`."""
-        waiting, running = list(jobs), []
+        waiting, running = list(jobs), list[tuple[Job, Any]]()
         try:
             while waiting or running:
                 while waiting and len(running) < (self.count or len(jobs)):
