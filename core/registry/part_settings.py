@@ -30,6 +30,10 @@ class PartSettings:
     """
     learning_rate: Rate | None = None
     """learning rate of this part; default: the learning rate in [train]."""
+    layer_decay: Annotated[float, Gt(0), Lt(1)] | None = None
+    """factor by which the learning rate falls from each block of the part to the block before it,
+    for pretrained parts, 0.75 for example (Bao et al. 2022); default: all blocks have the same.
+    """
     weight_decay: Amount | None = None
     """weight decay of this part; default: the weight decay in [train]."""
     pretrained: bool | str | None = None
@@ -69,10 +73,11 @@ class PartSettings:
             raise ValueError(
                 f"freeze is for parts with train = true; {instead} what trains here; drop it"
             )
-        if self.train is False and (self.learning_rate, self.weight_decay) != (None, None):
+        rates = (self.learning_rate, self.layer_decay, self.weight_decay)
+        if self.train is False and any(rate is not None for rate in rates):
             raise ValueError(
-                "learning_rate and weight_decay have no effect on a part with train = false; "
-                "drop them"
+                "learning_rate, layer_decay and weight_decay have no effect on a part with "
+                "train = false; drop them"
             )
         if self.quantize is not None and not self.keeps_pretrained_weights:
             raise ValueError(

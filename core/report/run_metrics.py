@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class JointRow:
     """A part's row of the joint-training table.
 
     first, last: {"learning_rate", "gradient_norm", "update"} at the first and last measurement.
+    losses: {term of the loss: norms of its gradient in this part}, at the same two measurements;
+        empty if the loss has a single term.
     """
 
     part: str
@@ -49,6 +51,7 @@ class JointRow:
     trainable: int
     first: Mapping[str, float]
     last: Mapping[str, float]
+    losses: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def trains(self) -> str:
@@ -66,6 +69,11 @@ class JointTable:
     first_step: int
     last_step: int
     rows: tuple[JointRow, ...]
+
+    @property
+    def terms(self) -> list[str]:
+        """The terms of the loss whose gradients were measured one by one."""
+        return sorted({term for row in self.rows for term in row.losses})
 
     @property
     def parameters(self) -> int:
@@ -161,6 +169,10 @@ def joint_table(metrics: Metrics) -> JointTable | None:
             trainable=int(max(columns["trainable"].values)),
             first={key: float(columns[key].values[0]) for key in MEASUREMENTS},
             last={key: columns[key].last for key in MEASUREMENTS},
+            losses={
+                term: (float(series.values[0]), series.last)
+                for term, series in series_below(joint, f"{part}/gradient_of/").items()
+            },
         )
         for part, columns in parts.items()
         if {*COUNTS, *MEASUREMENTS} <= columns.keys()

@@ -125,7 +125,7 @@ def part_charts(metrics: Metrics) -> list[Chart]:
         return {
             name.removesuffix(f"/{key}").replace("_", " "): series
             for name, series in series_below(metrics, "joint/").items()
-            if name.endswith(f"/{key}")
+            if name.endswith(f"/{key}") and "/gradient_of/" not in name
         }
 
     charts = (

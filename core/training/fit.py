@@ -27,6 +27,7 @@ from core.training.averages import WeightAverages
 from core.training.carrying import gather, state_before
 from core.training.early_stopping import EarlyStopping
 from core.training.joint_table import JointTable, render
+from core.training.loss_gradients import StepInputs, loss_gradients
 from core.training.monitors import NO_CALLBACKS, Callbacks
 from core.training.optimizer import set_learning_rate
 from core.training.reporting import (
@@ -159,6 +160,9 @@ def fit(run: Run, first: int) -> int:
                 if is_made or run.skipping.scales_loss:  # the loss scaler must see every step
                     optimizer.step()
             optimizer.zero_grad()
+            if is_due:
+                inputs = StepInputs(batch, key, state, counted_losses, losses.keys() - {"total"})
+                run.joint_table.losses = loss_gradients(fabric, run.policy, inputs)
             if run.averages is not None and is_made:
                 run.averages.update(step)
             # --------------------------------------------------------------------------------------
@@ -205,10 +209,11 @@ def _report_joint_table(run: Run) -> None:
     for row in table.rows:
         values = asdict(row)
         part = values.pop("part")
+        values |= {f"gradient_of/{x}": norm for x, norm in table.losses.get(part, {}).items()}
         metrics = {f"joint/{part}/{name}": float(value) for name, value in values.items()}
         _write(run, table.step, metrics)
     if _joint_table_is_printed(table.step, run.recipe.train):
-        run.console.print(render(table))
+        run.console.print(*render(table), sep="\n")
 
 
 def _report_losses(run: Run) -> None:

@@ -3,7 +3,7 @@
 The table shows that all parts train together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,6 +41,7 @@ class JointTable:
     During a measured step, a copy of the trainable weights is held in memory.
 
     step, rows: the step of the newest measurement, and one row for each part.
+    losses: {part that trains: {term of the loss: norm of its gradient}}, see `loss_gradients`.
     """
 
     def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
@@ -48,6 +49,7 @@ class JointTable:
         self.optimizer = optimizer
         self.step = 0
         self.rows: list[JointRow] = []
+        self.losses: Mapping[str, Mapping[str, float]] = {}
 
     @contextmanager
     def measure(self, step: int) -> Iterator[None]:
@@ -96,8 +98,19 @@ class JointTable:
         )
 
 
-def render(joint_table: JointTable) -> NumberTable:
-    """Return the newest measurement as a table for the console."""
+def render(joint_table: JointTable) -> list[NumberTable]:
+    """Return the newest measurement as tables for the console.
+
+    The second table is there if the loss has several terms.
+    """
+    terms = list(dict.fromkeys(term for of_part in joint_table.losses.values() for term in of_part))
+    table = NumberTable(("part", *terms), title="gradient norm of each loss, after that step")
+    for part, norms in joint_table.losses.items():
+        table.add_row(part.replace("_", " "), *(f"{norms[term]:.2e}" for term in terms))
+    return [_render_parts(joint_table), *([table] if terms else [])]
+
+
+def _render_parts(joint_table: JointTable) -> NumberTable:
     table = NumberTable(
         ("part", "parameters", "trains", "learning rate", "gradient norm", "rel. update"),
         title=f"joint training, step {joint_table.step}",

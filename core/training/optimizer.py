@@ -10,7 +10,7 @@ A plugin builds it, by the name in the recipe's section [optimizer]. The contrac
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -24,6 +24,7 @@ from core.recipe.recipe import PARTS, Recipe
 from core.recipe.train_section import TrainConfig
 from core.registry.building import build_component
 from core.registry.part_settings import PartSettings
+from core.training.layer_decay import rate_factors
 from core.training.master_weights import MasterWeights
 from core.training.roles import roles_of
 from core.training.schedule import schedule_factor
@@ -70,7 +71,7 @@ def _build(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimize
 
 
 def parameter_groups(policy: Policy, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the trainable parameters in groups of one part, one role and one weight decay.
+    """Return the trainable parameters in groups of one part, role, weight decay and learning rate.
 
     As usual, weight decay applies to parameters with two or more dimensions, and not to vectors
     (biases, weights of norms).
@@ -91,23 +92,41 @@ def parameter_groups(policy: Policy, recipe: Recipe) -> list[dict[str, Any]]:
         settings = settings_of.get(name, PartSettings())
         rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
         decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
-        roles = roles_of(module)
+        roles, factors = roles_of(module), _rate_factors(name, module, settings)
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        kinds = {x: (roles[x], factors.get(x, 1.0)) for x in trainable}
         decayed = [parameter for parameter in trainable if parameter.ndim > 1]
         vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
         for parameters, weight_decay in ((decayed, decay), (vectors, 0.0)):
-            for role, neighbours in groupby(parameters, roles.__getitem__):
+            for (role, factor), neighbours in groupby(parameters, kinds.__getitem__):
                 groups.append(
                     {
                         "part": name,
                         "role": role,
                         "params": list(neighbours),
-                        "lr": rate,
-                        "full_lr": rate,
+                        "lr": factor * rate,
+                        "full_lr": factor * rate,
                         "weight_decay": weight_decay,
                     }
                 )
     return groups
+
+
+def _rate_factors(
+    name: str, module: nn.Module, settings: PartSettings
+) -> Mapping[nn.Parameter, float]:
+    """Return the factors of learning rates, where `layer_decay` asks for them.
+
+    Raises ConfigError if the part has no blocks.
+    """
+    if settings.layer_decay is None:
+        return {}
+    factors = rate_factors(module, settings.layer_decay)
+    if factors is None:
+        raise ConfigError(
+            f"{name.replace(' ', '.')}.layer_decay: this part has no repeated blocks; drop the key"
+        )
+    return factors
 
 
 def find_problem(optimizer: object, parameters: Sequence[nn.Parameter]) -> str | None:

@@ -1,6 +1,7 @@
 """Auxiliary heads: weighted losses on the same context, and heads insulated from the backbone."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jsonschema
@@ -21,10 +22,10 @@ LSTM = 'name = "lstm"\nhidden_size = 16\nlayers = 1\nmlp = [16]'
 REGRESSION = '[[auxiliary]]\nname = "regression"\nweight = 0.5\nhidden_size = 8'
 
 
-def load(folder, more: str = REGRESSION, head: str = LSTM) -> Recipe:
+def load(folder, more: str = REGRESSION, head: str = LSTM, overrides: Sequence[str] = ()) -> Recipe:
     path = folder / "recipe.toml"
     path.write_text(f"{PARTS}{head}\n{more}", encoding="utf-8")
-    return load_recipe(path, [], catalogue())
+    return load_recipe(path, overrides, catalogue())
 
 
 def mistakes_of(folder, more: str) -> list[str]:

@@ -273,8 +273,8 @@ def test_settings_that_a_frozen_part_ignores_are_refused(tmp_path):
         written(tmp_path, MINIMAL), "backbone.train=false", "backbone.learning_rate=1e-3"
     )
     assert mistakes == [
-        "backbone: learning_rate and weight_decay have no effect on a part with train = false; "
-        "drop them"
+        "backbone: learning_rate, layer_decay and weight_decay have no effect on a part with "
+        "train = false; drop them"
     ]
 
 

@@ -205,7 +205,8 @@ def _joint(step: int, number: int, part: str, decay: float) -> dict[str, float]:
         "gradient_norm": 0.6 * decay / (number + 1),
         "update": 6e-4 * decay,
     }
-    row = {"parameters": size, "trainable": size, **measured}
+    losses = {f"gradient_of/{term}": 0.4 * decay / (number + 1) for term in ("pose", "gripper")}
+    row = {"parameters": size, "trainable": size, **measured, **losses}
     return {"step": step, **{f"joint/{part}/{key}": value for key, value in row.items()}}
 
 

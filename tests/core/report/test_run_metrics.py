@@ -49,6 +49,9 @@ def test_the_joint_table_is_read_at_both_ends_of_the_run(tmp_path):
     assert (table.first_step, table.last_step) == (1, 50)
     assert table.rows[0].first["gradient_norm"] > table.rows[0].last["gradient_norm"]
     assert table.parameters == sum(128 * 8 ** (n + 1) for n in range(len(PARTS)))
+    assert table.terms == ["gripper", "pose"]
+    first, last = table.rows[0].losses["pose"]
+    assert first > last > 0
 
 
 @pytest.mark.parametrize(
