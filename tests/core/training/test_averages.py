@@ -55,6 +55,22 @@ def test_averages_equal_those_of_float64(decay):
     np.testing.assert_allclose(averages.by_name()["first.weight"], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_averages_equal_those_of_diffusers():
+    reason = "needs diffusers (pip install diffusers)"
+    training_utils = pytest.importorskip("diffusers.training_utils", reason=reason)
+    model = Small()
+    averages = WeightAverages(model, 0.9)
+    reference = training_utils.EMAModel(model.parameters(), decay=0.9)
+    reference.optimization_step = 1  # diffusers copies the weights of the first step, and counts on
+    for step in walk(model, 120):
+        averages.update(step)
+        reference.step(model.parameters())
+    pairs = zip(reference.shadow_params, model.parameters(), strict=True)
+    expected = [average for average, parameter in pairs if parameter.requires_grad]
+    for average, other in zip(averages.averages, expected, strict=True):
+        torch.testing.assert_close(average, other, rtol=1e-5, atol=1e-6)
+
+
 def test_only_what_trains_is_averaged_under_all_its_names():
     averages = WeightAverages(Small(), 0.9).by_name()
     assert averages.keys() == {"first.weight", "first.bias", "second.weight"}
