@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from core import import_library
 from core.errors import ConfigError
 from core.rollout.actor import load_actor
 from core.training import fit as fit_module
@@ -57,7 +58,8 @@ def test_averages_equal_those_of_float64(decay):
 
 def test_averages_equal_those_of_diffusers():
     reason = "needs diffusers (pip install diffusers)"
-    training_utils = pytest.importorskip("diffusers.training_utils", reason=reason)
+    pytest.importorskip("diffusers", reason=reason)
+    training_utils = import_library("diffusers.training_utils")
     model = Small()
     averages = WeightAverages(model, 0.9)
     reference = training_utils.EMAModel(model.parameters(), decay=0.9)
