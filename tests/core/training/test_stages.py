@@ -160,21 +160,22 @@ def test_a_stage_of_parts_without_weights_is_refused_before_training(staged, tmp
     assert "step 1" not in captured.out
 
 
-@pytest.mark.parametrize("having", [(4,), (1, 2, 3)], ids=["comes", "goes"])
+# the calls: the trial, step 1, one for each term in the joint-training table, step 2, step 3
+@pytest.mark.parametrize("having", [(6,), range(1, 7)], ids=["comes", "goes"])
 def test_a_term_that_comes_and_goes_is_refused(recipe_file, tmp_path, capsys, monkeypatch, having):
     from plugins.heads.lstm import LSTMHead
 
     original, calls = LSTMHead.loss, []
 
     def changing(self, context, batch, generator):
-        if torch.is_grad_enabled():  # the first of these calls is the trial before the first step
+        if torch.is_grad_enabled():
             calls.append(1)
         terms = original(self, context, batch, generator)
         return {**terms, "smooth": terms["pose"]} if len(calls) in having else terms
 
     monkeypatch.setattr(LSTMHead, "loss", changing)
     assert train(recipe_file, tmp_path / "run", "train.checkpoint_every=1") == 1
-    state = "new" if having == (4,) else "missing"
+    state = "new" if having == (6,) else "missing"
     shown = capsys.readouterr().err
     assert f"step 3: the term 'smooth' of the loss is {state}; mend the plugin" in shown
     assert shown.startswith("error: policy_head 'lstm' of plugin 'plugins.heads.lstm' (joinery ")
