@@ -53,6 +53,7 @@ BUILT_INS = (
     "plugins.environments.tabletop",
     "plugins.environments.metaworld",
     "plugins.environments.calvin",
+    "plugins.environments.gymnasium",
     "plugins.loggers.tensorboard",
     "plugins.loggers.csv",
     "plugins.loggers.wandb",

@@ -92,5 +92,3 @@ class GymnasiumConfig:
         for name, (closed, opened) in self.binary.items():
             if closed == opened:
                 raise ValueError(f"binary.{name}: closed and open are both {closed}; correct one")
-
-

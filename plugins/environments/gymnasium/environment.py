@@ -11,6 +11,7 @@ from plugins.environments.gymnasium.actions import ActionScaling
 from plugins.environments.gymnasium.config import RENDER, REWARD, TERMINATED, GymnasiumConfig
 from plugins.environments.gymnasium.making import Expert, make, make_expert, versions_of
 from plugins.environments.gymnasium.observations import (
+    keys_of,
     look_up,
     number_of,
     numbers_of,
@@ -62,10 +63,9 @@ class Gymnasium(Environment):
 
     def is_done(self) -> bool | None:
         """Return whether the info of `reset` says that the task is done; None if it does not."""
-        key = self._config.success
-        if key in ("", REWARD, TERMINATED) or key not in self._facts:
+        if self._config.success not in keys_of(self._facts):
             return None
-        return self._succeeds(self._facts[key])
+        return self._succeeds(look_up(self._facts, self._config.success, "environment.success"))
 
     def step(self, action: np.ndarray) -> StepResult:
         """Apply an action (A), whose numbers are as `scaling` has them."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
 from typing import Any
@@ -19,6 +20,7 @@ WORLDS = __name__.rpartition(".")[0]
 EXPERTS = {
     "gym_pusht/PushT-v0": f"{WORLDS}.pusht:PushTExpert",
     "gym_aloha/AlohaTransferCube-v0": f"{WORLDS}.aloha:TransferCubeExpert",
+    "gym_aloha/AlohaInsertion-v0": f"{WORLDS}.aloha:InsertionExpert",
 }
 
 
@@ -27,6 +29,7 @@ def make(config: GymnasiumConfig) -> Any:
 
     Raises DataError if a library is missing, the id is unknown, or an option or wrapper is wrong.
     """
+    _set_up_libraries()
     gymnasium = _import("gymnasium", "id")
     if config.module:
         _import(config.module, "module")
@@ -37,7 +40,7 @@ def make(config: GymnasiumConfig) -> Any:
         options["max_episode_steps"] = config.max_steps
     try:
         environment = gymnasium.make(config.id, **options)
-    except Exception as error:  # noqa: BLE001 - an environment's own code raises any type
+    except Exception as error:
         raise DataError(
             f"environment.options: gymnasium.make('{config.id}') raised {type(error).__name__}: "
             f"{_line(error)}; correct the options, or install what it needs"
@@ -86,10 +89,16 @@ def _requires(package: str) -> list[str]:
     return [line for line in metadata.requires(package) or () if "extra ==" not in line]
 
 
+def _set_up_libraries() -> None:
+    """Set what simulators read when they are imported, unless the user has set it."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets where results are printed
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa: one process per core draws already
+    if sys.platform.startswith("linux") and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
 def _import(module: str, key: str) -> Any:
     """Import a module that the recipe's `key` needs; DataError says which package to install."""
-    # without it, pygame prints a greeting where a command prints its results
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
         return import_module(module)
     except ImportError as error:
@@ -108,7 +117,8 @@ def _unknown(config: GymnasiumConfig, known: list[str]) -> str:
     if namespace and not config.module:
         return f'{what}; set environment.module to the module that registers it: "{namespace}"?'
     same = [name for name in known if namespace and name.startswith(f"{namespace}/")]
-    return f"{what}{did_you_mean(config.id, same or known)}"
+    suggestion = did_you_mean(config.id, same or known)
+    return what + (suggestion or "; gymnasium.pprint_registry() lists what it has")
 
 
 def _line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ Lengths are pixels of the table, which has 512 x 512 of them.
 
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class PushTExpert:
         """Return the pushes on all edges, after one from where the pusher is if it is near."""
         corners = np.array(tee.exterior.coords)
         starts, directions = [], []
-        for first, last in zip(corners[:-1], corners[1:], strict=True):
+        for first, last in pairwise(corners):
             length = float(np.linalg.norm(last - first))
             along = (last - first) / length
             inward = np.array([-along[1], along[0]])
@@ -190,8 +191,8 @@ def _turned(vectors: np.ndarray, angle: Any) -> np.ndarray:
 
 
 def _along(way: np.ndarray, distance: float) -> np.ndarray:
-    """Return the point of a way (n 2) at a distance from its beginning; its end if it is shorter."""
-    for first, last in zip(way[:-1], way[1:], strict=True):
+    """Return the point of a way (n 2) at a distance from its beginning, its end at most."""
+    for first, last in pairwise(way):
         length = float(np.linalg.norm(last - first))
         if length > distance:
             return first + (last - first) / length * distance
