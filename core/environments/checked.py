@@ -6,7 +6,7 @@ values of Gymnasium's `step` as success. Errors name the line of the environment
 functions run in the environment's process and must not need torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -70,8 +70,8 @@ def step_result(environment: Environment, returned: Any) -> StepResult:
 
     A step that is both a success and an end is a success.
 
-    Raises DataError if it is neither, if `success` or `ended` is no bool, or if `score` is neither
-    None nor a number that float32 can hold.
+    Raises DataError if it is neither, if `success` or `ended` is no bool, if `score` is neither
+    None nor a number that float32 can hold, or if `metrics` holds anything but such numbers.
     """
     if isinstance(returned, bool | np.bool_):
         return StepResult(success=bool(returned))
@@ -89,7 +89,21 @@ def step_result(environment: Environment, returned: Any) -> StepResult:
         success=bool(returned.success),
         ended=bool(returned.ended and not returned.success),
         score=None if score is None else float(score),
+        metrics=_metrics(environment, returned.metrics),
     )
+
+
+def _metrics(environment: Environment, metrics: Any) -> dict[str, float]:
+    """Return the metrics of a step as plain numbers; DataError if they are none."""
+    right = "give a dict {name: one finite number}"
+    if not isinstance(metrics, Mapping):
+        what = f"returned StepResult(metrics={metrics!r}); {right}"
+        raise _mistake(environment.step, what)
+    for name, value in metrics.items():
+        if not isinstance(name, str) or not _is_finite_number(value):
+            what = f"returned StepResult(metrics={{{name!r}: {value!r}}}); {right}"
+            raise _mistake(environment.step, what)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def expert_action(environment: Environment) -> np.ndarray:

@@ -24,11 +24,13 @@ class StepResult:
     score: a reward or another measure of how good the present state is, higher is better: the
         reward of this step in Gymnasium, the covered share of the target in PushT. None if the
         environment measures nothing; otherwise finite.
+    metrics: {name: finite number}, what else is to be reported of this step.
     """
 
     success: bool = False
     ended: bool = False
     score: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:

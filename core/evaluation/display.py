@@ -77,6 +77,8 @@ def show(evaluation: Evaluation, console: Console) -> None:
         console.print(_table(evaluation))
     if evaluation.mean_score("best") is not None:
         console.print(_score_table(evaluation))
+    if evaluation.metrics():
+        console.print(_metric_table(evaluation))
     for line in _lines_below_table(evaluation):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -127,6 +129,17 @@ def _score_table(evaluation: Evaluation) -> NumberTable:
         name = "all" if condition == STANDARD else f"all, {condition}"
         means = [evaluation.mean_score(measure, condition) for measure in MEASURES]
         table.add_row(name, *map(_score, means))
+    return table
+
+
+def _metric_table(evaluation: Evaluation) -> NumberTable:
+    """Return the table of further metrics: a row for each metric and condition."""
+    headings = [f"{name}, 95 % interval" for name in ("highest", "mean", "sum")]
+    table = NumberTable(("metric", *headings))
+    for condition in evaluation.conditions:
+        for name, means in evaluation.metrics(condition).items():
+            label = name if condition == STANDARD else f"{name}, {condition}"
+            table.add_row(label, *[_score(means.get(measure)) for measure in MEASURES])
     return table
 
 

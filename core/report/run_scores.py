@@ -1,4 +1,7 @@
-"""Makes the table of scores: a group for each measure, in it a row per task, a column per run."""
+"""Makes the table of scores: a group for each measure, in it a row per task, a column per run.
+
+Below it are the further metrics: a group for each metric, in it a row for each measure.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,16 +31,18 @@ class ScoreTable:
 
 
 def score_table(columns: Sequence[Column]) -> ScoreTable | None:
-    """Return the scores of several evaluations or conditions; None if none has scores."""
+    """Return scores and metrics of several evaluations or conditions; None if none has any."""
     columns = [
         column
         for column in columns
         if column.evaluation.mean_score("best", column.condition) is not None
+        or column.evaluation.metrics(column.condition)
     ]
     if not columns:
         return None
     groups = {name: _rows(columns, measure) for measure, name in MEASURES.items()}
-    return ScoreTable(columns, groups)
+    groups = {name: rows for name, rows in groups.items() if rows}
+    return ScoreTable(columns, {**groups, **_metric_groups(columns)})
 
 
 def score_facts(evaluation: Evaluation) -> list[Fact]:
@@ -57,6 +62,21 @@ def _rows(columns: Sequence[Column], measure: Measure) -> list[ScoreRow]:
         means = [column.evaluation.mean_score(measure, column.condition) for column in columns]
         rows.append(ScoreRow("all attempts", [_cell(mean) for mean in means]))
     return rows
+
+
+def _metric_groups(columns: Sequence[Column]) -> dict[str, list[ScoreRow]]:
+    metrics = [column.evaluation.metrics(column.condition) for column in columns]
+    names = dict.fromkeys(name for by_name in metrics for name in by_name)
+    titles = {"best": "highest", "mean": "mean", "sum": "sum"}
+    return {
+        f"{name}, all attempts": [
+            ScoreRow(
+                titles[measure], [_cell(means.get(name, {}).get(measure)) for means in metrics]
+            )
+            for measure in MEASURES
+        ]
+        for name in names
+    }
 
 
 def _cell(score: MeanScore | None) -> tuple[str, str] | None:

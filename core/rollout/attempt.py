@@ -65,6 +65,7 @@ class Attempt:
     ended: whether the environment ended the episode without success, before `max_steps`.
     steps: number of control steps so far.
     scores: the scores of the steps so far, of those that have one.
+    metrics: {name: its values in the steps so far}.
     """
 
     instruction: str
@@ -79,6 +80,7 @@ class Attempt:
     ended: bool = False
     steps: int = 0
     scores: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
 
     def run(
         self, observation: Observation, replan_steps: int
@@ -103,6 +105,8 @@ class Attempt:
     def _count(self, results: Sequence[StepResult]) -> None:
         self.steps += len(results)
         self.scores += [result.score for result in results if result.score is not None]
+        for name, value in (pair for result in results for pair in result.metrics.items()):
+            self.metrics.setdefault(name, []).append(value)
         self.success = results[-1].success
         # a simulator's own time limit may be the same as the task's
         self.ended = results[-1].ended and self.steps < self.max_steps
@@ -168,6 +172,7 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
         score_best=scores.get("best"),
         score_mean=scores.get("mean"),
         score_sum=scores.get("sum"),
+        metrics={name: summarize(values) for name, values in attempt.metrics.items()},
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, get_args
@@ -34,6 +34,8 @@ class EpisodeResult:
         steps.
     score_best, score_mean, score_sum: the highest score of the attempt's steps, their mean and
         their sum; None if the environment gives no scores. If it failed, those until then.
+    metrics: {name: {measure: number}} of the further metrics that the environment gives; "best" is
+        the highest value.
     """
 
     condition: str
@@ -47,6 +49,7 @@ class EpisodeResult:
     score_best: float | None = None
     score_mean: float | None = None
     score_sum: float | None = None
+    metrics: Mapping[str, Mapping[Measure, float]] = field(default_factory=dict)
 
     @property
     def end(self) -> End:
@@ -219,6 +222,19 @@ class Evaluation:
         ]
         return MeanScore.of(scores) if scores else None
 
+    def metrics(self, condition: str = STANDARD) -> dict[str, dict[Measure, MeanScore]]:
+        """Return {metric: {measure: mean over the attempts at all tasks that have the metric}}."""
+        values: dict[str, dict[Measure, list[float]]] = {}
+        for episode in self.episodes:
+            if episode.condition == condition:
+                for name, measures in episode.metrics.items():
+                    for measure, value in measures.items():
+                        values.setdefault(name, {}).setdefault(measure, []).append(value)
+        return {
+            name: {measure: MeanScore.of(numbers) for measure, numbers in measures.items()}
+            for name, measures in values.items()
+        }
+
     @property
     def chain_length(self) -> float | None:
         """Mean number of tasks done per chain; None if there are no chains."""
@@ -260,6 +276,10 @@ class Evaluation:
                 "tasks": {task: rate.to_json() for task, rate in self.by_task(condition).items()},
                 "ends": self.ends(condition),
                 "scores": self._scores_to_json(condition),
+                "metrics": {
+                    name: {measure: mean.to_json() for measure, mean in means.items()}
+                    for name, means in self.metrics(condition).items()
+                },
             }
             for condition in self.conditions
         }

@@ -2,7 +2,7 @@
 
 Benchmarks report different things. PushT reports the highest coverage of an episode (Chi et al.,
 "Diffusion Policy", 2023), and robosuite and Gymnasium report the return, the sum of all rewards. So
-an attempt keeps the best, the mean and the sum of the scores of its steps.
+an attempt keeps the best, the mean and the sum of the scores of its steps, and of other metrics.
 """
 
 from collections.abc import Mapping, Sequence

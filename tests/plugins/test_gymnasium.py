@@ -209,6 +209,9 @@ def test_a_task_without_success_has_scores_alone():
     tiny, results = outcomes(replace(CONFIG, success="", score="share"), [1, 0])
     assert not tiny.tasks["Tiny"].has_success
     assert results[-1].score == tiny._gym.unwrapped.x
+    _, measured = outcomes(replace(CONFIG, metrics=("share", "terminated")), [1, 0])
+    assert measured[-1].metrics == {"share": measured[-1].metrics["share"], "terminated": 1.0}
+    assert measured[0].metrics["share"] < measured[-1].metrics["share"]
     _, silent = outcomes(replace(CONFIG, score=""), [1, 0])
     assert silent[-1].score is None
 

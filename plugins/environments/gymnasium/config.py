@@ -67,6 +67,8 @@ class GymnasiumConfig:
     """the task is done when `success` is at least this number; default: when it is true."""
     score: str = REWARD
     """what measures how good a step is: "reward" or a key of the info; "": nothing does."""
+    metrics: tuple[str, ...] = ()
+    """further numbers of the info that an evaluation reports: ["coverage"] of PushT."""
     max_steps: Annotated[int, Gt(0)] | None = None
     """control steps that an attempt may take; default: what the environment is registered with."""
     fps: Annotated[float, Gt(0)] | None = None

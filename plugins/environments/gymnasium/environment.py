@@ -77,6 +77,10 @@ class Gymnasium(Environment):
             bool(key) and self._succeeds(look_up(outcome, key, "environment.success")),
             bool(terminated or truncated),
             number_of(outcome, score, "environment.score") if score else None,
+            {
+                name: number_of(outcome, name, "environment.metrics")
+                for name in self._config.metrics
+            },
         )
 
     def observe(self) -> Observation:

@@ -36,6 +36,7 @@ class Returning(ToyEnvironment):
         (StepResult(ended=True), StepResult(ended=True)),
         (StepResult(np.True_, False, np.float32(0.5)), StepResult(success=True, score=0.5)),
         (StepResult(score=-3), StepResult(score=-3.0)),
+        (StepResult(metrics={"effort": np.float32(2)}), StepResult(metrics={"effort": 2.0})),
     ],
 )
 def test_a_bool_or_a_step_result_says_what_a_step_has_come_to(returned, expected):
@@ -62,6 +63,9 @@ def test_a_bool_or_a_step_result_says_what_a_step_has_come_to(returned, expected
         (StepResult(score=-np.inf), r"StepResult\(score=-inf\); give one finite number, or None"),
         (StepResult(score=True), r"StepResult\(score=True\); give one finite number, or None"),
         (StepResult(score=np.ones(2)), r"StepResult\(score=array.*; give one finite number"),
+        (StepResult(metrics=None), r"StepResult\(metrics=None\); give a dict {name: one finite"),
+        (StepResult(metrics={"a": np.inf}), r"StepResult\(metrics={'a': inf}\); give a dict"),
+        (StepResult(metrics={1: 2.0}), r"StepResult\(metrics={1: 2.0}\); give a dict {name: one"),
         (StepResult(score="0.5"), r"StepResult\(score='0.5'\); give one finite number, or None"),
     ],
 )

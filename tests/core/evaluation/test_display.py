@@ -68,6 +68,18 @@ def test_scores_have_a_table_with_intervals_and_ends_a_line():
     assert shown[-1] == "the environment ended 1 attempt without success; counted as failed"
 
 
+def test_metrics_have_a_table_of_their_own():
+    scored = scored_evaluation("push")
+    measures = {"best": 3.0, "mean": 2.0, "sum": 8.0}
+    episodes = [replace(episode, metrics={"effort": measures}) for episode in scored.episodes]
+    console = PlainConsole(markup=False, file=StringIO(), width=120)
+    show(replace(scored, episodes=episodes), console)
+    shown = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "metric highest, 95 % interval mean, 95 % interval sum, 95 % interval" in shown
+    assert "effort 3 2 8" in shown
+    assert "effort, blank_images 3 2 8" in shown
+
+
 def test_in_a_narrow_window_names_are_cut_and_no_number_is():
     console = PlainConsole(markup=False, file=StringIO(), width=46)
     show(scored_evaluation("push_the_block_that_has_a_very_long_name"), console)

@@ -31,6 +31,24 @@ def test_each_measure_has_a_row_for_each_task_and_one_for_all():
     assert rows["all attempts"] == [("0.733", "0.108 to 1.36"), ("0", "")]
 
 
+def test_each_metric_has_a_group_of_its_own():
+    scored, plain = evaluation(("standard", "a", 0.5)), evaluation(("standard", "a", None))
+    metrics = {"effort": {"best": 3.0, "mean": 2.0, "sum": 8.0}}
+    measured = replace(plain, episodes=[replace(plain.episodes[0], metrics=metrics)])
+    table = score_table([Column("scored", 1, scored), Column("measured", 2, measured)])
+    assert table is not None
+    assert list(table.groups)[-1] == "effort, all attempts"
+    rows = {row.name: row.cells for row in table.groups["effort, all attempts"]}
+    assert rows == {
+        "highest": [None, ("3", "")],
+        "mean": [None, ("2", "")],
+        "sum": [None, ("8", "")],
+    }
+    alone = score_table([Column("measured", 1, measured)])
+    assert alone is not None
+    assert list(alone.groups) == ["effort, all attempts"]
+
+
 def test_evaluations_without_scores_have_no_column_and_no_table():
     without, with_scores = evaluation(("standard", "a", None)), evaluation(("standard", "a", 1))
     assert score_table([Column("run", 1, without)]) is None

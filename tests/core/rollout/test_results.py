@@ -132,13 +132,29 @@ def test_scores_and_ends_are_written_and_read(tmp_path: Path) -> None:
     assert summary["scores"]["sum"]["all"]["mean"] == 1.5
 
 
+def test_metrics_are_averaged_over_attempts_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    episodes = [
+        replace(attempt("push", False), seed=seed, metrics={"effort": {"best": best, "sum": 1.0}})
+        for seed, best in enumerate((2.0, 4.0))
+    ]
+    evaluation = replace(EVALUATION, episodes=[*episodes, attempt("lift", True)])
+    expected = MeanScore.of([2.0, 4.0])
+    assert evaluation.metrics() == {"effort": {"best": expected, "sum": MeanScore.of([1.0, 1.0])}}
+    assert EVALUATION.metrics() == {}
+    path.write_text(json.dumps(evaluation.to_json()))
+    assert read_evaluation(path) == evaluation
+    summary = json.loads(path.read_text())["summary"][STANDARD]
+    assert summary["metrics"]["effort"]["best"]["mean"] == expected.mean
+
+
 def test_results_of_before_there_were_scores_are_read(tmp_path: Path) -> None:
     path, plain = tmp_path / "results.json", EVALUATION.to_json()
     for episode in plain["episodes"]:
-        for key in ("ended", "score_best", "score_mean", "score_sum"):
+        for key in ("ended", "score_best", "score_mean", "score_sum", "metrics"):
             del episode[key]
     for summary in plain["summary"].values():
-        del summary["ends"], summary["scores"]
+        del summary["ends"], summary["scores"], summary["metrics"]
     path.write_text(json.dumps(plain))
     assert read_evaluation(path) == EVALUATION
 
