@@ -112,6 +112,7 @@ max_steps = 150
 """
     evaluate = "[evaluate]\nepisodes = 1\nnum_envs = 1\nreplan_steps = 3\n"
     recipe = f"{head}{settings}{tail}{evaluate}".replace("episodes = 3\n", "episodes = 1\n")
+    recipe = recipe.replace("window = 2\n", "window = 2\nvalidation_episodes = 0\n")
     (tmp_path / "aloha.toml").write_text(recipe.replace("steps = 4\n", "steps = 2\n"))
     assert run.main([str(tmp_path / "aloha.toml"), "--output", str(tmp_path / "run")]) == 0
     info = EpisodeStore(tmp_path / "toy.zarr").info

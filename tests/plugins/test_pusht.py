@@ -107,6 +107,7 @@ metrics = ["coverage"]
 """
     evaluate = "[evaluate]\nepisodes = 1\nnum_envs = 1\n"
     recipe = f"{head}{settings}{tail}{evaluate}".replace("episodes = 3\n", "episodes = 1\n")
+    recipe = recipe.replace("window = 2\n", "window = 2\nvalidation_episodes = 0\n")
     (tmp_path / "pusht.toml").write_text(recipe.replace("steps = 4\n", "steps = 2\n"))
     assert run.main([str(tmp_path / "pusht.toml"), "--output", str(tmp_path / "run")]) == 0
     results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())

@@ -22,7 +22,8 @@ class ActionScaling:
     def __init__(self, config: GymnasiumConfig, space: Any, rate: float) -> None:
         _check_space(space)
         self._scaling, self._dtype = config.scaling, space.dtype
-        self._low, self._high = np.float64(space.low), np.float64(space.high)
+        self._low: np.ndarray = np.asarray(space.low, np.float64)
+        self._high: np.ndarray = np.asarray(space.high, np.float64)
         if config.scaling == "normalised" and not np.isfinite([self._low, self._high]).all():
             raise DataError(
                 f'environment.scaling: "normalised" needs bounds, but the action space is {space}; '
@@ -42,7 +43,7 @@ class ActionScaling:
             config.mode,
             config.frame,
             "none",
-            tuple(scale.tolist()),
+            tuple(float(number) for number in scale),
             rate,
             _grippers(config, names),
             units,

@@ -47,11 +47,11 @@ class Pushes:
 class PushTExpert:
     """Calls return where the pusher should go, (2) float32 in pixels.
 
-    env: a `gym_pusht/PushT-v0`.
+    environment: a `gym_pusht/PushT-v0`.
     """
 
-    def __init__(self, env: Any) -> None:
-        self._env = env.unwrapped
+    def __init__(self, environment: Any) -> None:
+        self._env = environment.unwrapped
         self._shapely = import_module("shapely")
 
     def __call__(self) -> np.ndarray:
@@ -73,7 +73,7 @@ class PushTExpert:
         """Return the target that brings the pusher most of the way to a goal in one step."""
         velocity = np.array(self._env.agent.velocity)
         target = pusher + (BRISKNESS * (goal - pusher) - COAST * velocity) / REACH
-        return np.clip(target, *TABLE).astype(np.float32)
+        return np.asarray(np.clip(target, *TABLE), np.float32)
 
     def _tee(self) -> Any:
         """Return the outline of the T, a polygon of shapely with its corners counter-clockwise."""
@@ -162,7 +162,8 @@ def predict(block: Any, goal: np.ndarray, pushes: Pushes) -> tuple[float, np.nda
 
     def error() -> np.ndarray:
         turn = (angle - goal[2] + np.pi) % (2 * np.pi) - np.pi
-        return np.sqrt(((centre - goal_centre) ** 2).sum(axis=-1) + (gyration * turn) ** 2)
+        square = ((centre - goal_centre) ** 2).sum(axis=-1) + (gyration * turn) ** 2
+        return np.asarray(np.sqrt(square))
 
     least = start = error()
     depth, gone = np.zeros(len(angle)), 0.0
@@ -192,9 +193,11 @@ def _turned(vectors: np.ndarray, angle: Any) -> np.ndarray:
 
 def _along(way: np.ndarray, distance: float) -> np.ndarray:
     """Return the point of a way (n 2) at a distance from its beginning, its end at most."""
+    place = way[-1]
     for first, last in pairwise(way):
         length = float(np.linalg.norm(last - first))
         if length > distance:
-            return first + (last - first) / length * distance
+            place = first + (last - first) / length * distance
+            break
         distance -= length
-    return way[-1]
+    return np.asarray(place)
