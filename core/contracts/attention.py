@@ -87,13 +87,16 @@ def make_memory(
 
 
 def _join(past: TokenSequence, sequence: TokenSequence) -> TokenSequence:
-    """Append a sequence (S L) to the past (S P) -> (S P+L), with the past's readout and no grid."""
+    """Append a sequence (S L) to the past (S P) -> (S P+L), with the past's readout.
+
+    The result has neither a grid nor position embeddings.
+    """
     before, after = _with_all_labels(past), _with_all_labels(sequence)
     columns = ("tokens", "mask", "frame", "kind", "block", "private")
     joined: dict[str, Any] = {
         name: torch.cat([getattr(before, name), getattr(after, name)], dim=1) for name in columns
     }
-    return replace(past, **joined, grid=None)
+    return replace(past, **joined, grid=None, position_embedding=None)
 
 
 def _with_all_labels(sequence: TokenSequence) -> TokenSequence:

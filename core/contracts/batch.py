@@ -63,6 +63,8 @@ class TokenSequence:
         tokens.
     grid: (S L 2) int64, each token's row and column in its image; -1 for a token without a place in
         an image.
+    position_embedding: (S L D), what a layer adds to each token to make its query and its key, but
+        not its value, as in DETR. A backbone with positions of its own ignores it.
     losses: {name: scalar}, terms that the layout adds to the training loss.
     """
 
@@ -74,12 +76,14 @@ class TokenSequence:
     block: Tensor | None = None
     private: Tensor | None = None
     grid: Tensor | None = None
+    position_embedding: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
 
     def map_columns(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Apply a function to every tensor (S L ...): the tokens and all labels."""
         changed: dict[str, Any] = {}
-        for name in ("tokens", "mask", "frame", "kind", "block", "private", "grid"):
+        names = ("tokens", "mask", "frame", "kind", "block", "private", "grid")
+        for name in (*names, "position_embedding"):
             column = getattr(self, name)
             if column is not None:
                 changed[name] = change(column)

@@ -53,12 +53,14 @@ def pack(
     block: Tensor | None = None,
     grid: Tensor | None = None,
     private: Tensor | None = None,
+    position_embedding: Tensor | None = None,
 ) -> TokenSequence:
     """Build sequences with all padding at the end; a real token's index is then its position.
 
     group: (S L D), with padding anywhere.
     frame, kind, block, private: (L), as in TokenSequence, the same for all sequences.
     grid: (L 2), as in TokenSequence, the same for all sequences.
+    position_embedding: (L D), as in TokenSequence, the same for all sequences.
     readout: (B T Q), indices of the action tokens in the flattened (S L) of `group`.
 
     This function never makes the CPU wait for the GPU.
@@ -73,6 +75,9 @@ def pack(
         block=None if block is None else block.expand(count, -1),
         private=None if private is None else private.expand(count, -1),
         grid=None if grid is None else grid.expand(count, -1, -1),
+        position_embedding=(
+            None if position_embedding is None else position_embedding.expand(count, -1, -1)
+        ),
     )
     if group.mask is None:
         return sequence

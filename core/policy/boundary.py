@@ -120,6 +120,9 @@ class Boundary:
                 call.check(label, f"{name} (S L)", size, dtype)
         if sequence.grid is not None:
             call.check(sequence.grid, "grid (S L 2)", (*size, 2), INT64)
+        if sequence.position_embedding is not None:
+            embedding = sequence.position_embedding
+            call.check(embedding, "position_embedding (S L D)", (*size, width))
         call.check(sequence.readout, "readout (B T Q)", (rows, window, tokens.count), INT64)
         call.check_terms(sequence.losses, tokens)
         return sequence

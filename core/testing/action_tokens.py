@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.contracts.attention import attention_mask
-from core.contracts.batch import TokenGroup, TokenKind, TokenSequence
+from core.contracts.batch import Batch, TokenGroup, TokenKind, TokenSequence
 from core.contracts.parts import ActionTokens
 from core.registry.hookspecs import Build
 from core.testing.common import (
@@ -22,6 +22,7 @@ from core.testing.common import (
     normal,
 )
 from core.testing.every_part import PartUnderTest, checks_of
+from core.testing.stand_in import batch, mask_all
 
 # (vision (B T N D), text (B M D), proprioception (B T P))
 Inputs = tuple[TokenGroup, TokenGroup, Tensor]
@@ -46,13 +47,21 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         observation_and_instruction_are_seen,
         text_prefix_stands_before_the_images,
         window_is_frame_by_frame,
+        losses_are_scalar_terms,
+        masked_actions_are_not_seen,
     )
     return checks_of(part, tests, setup)
 
 
 def read_in_type(strategy: ActionTokens, dtype: torch.dtype, setup: Setup) -> Tensor:
-    """Return the readout (B T Q D) for the test inputs in a floating-point type."""
-    return readout(strategy, *inputs(setup, dtype))
+    """Return the readout (B T Q D) in acting and in training, and the losses, in one tensor.
+
+    The test inputs are of the floating-point type `dtype`.
+    """
+    acting = readout(strategy, *inputs(setup, dtype))
+    training = lay_out_targets(strategy, batch(setup), setup, dtype)
+    outputs = (acting, mixed_readout(training), *training.losses.values())
+    return torch.cat([x.flatten().float() for x in outputs])
 
 
 def sequence_is_well_formed(strategy: ActionTokens, setup: Setup) -> None:
@@ -220,23 +229,74 @@ def window_is_frame_by_frame(strategy: ActionTokens, setup: Setup) -> None:
         )
 
 
+def losses_are_scalar_terms(strategy: ActionTokens, setup: Setup) -> None:
+    """In training, the layout's losses are finite scalars, the same terms whatever is masked."""
+    targets = batch(setup)
+    terms = lay_out_targets(strategy, targets, setup).losses
+    without_actions = replace(targets, actions=None, action_mask=None)
+    for name, term in terms.items():
+        expect_shape(term, (), f"losses['{name}']")
+        expect(bool(term.isfinite()), f"losses['{name}']", "a finite number", str(term.detach()))
+    for when, other in {
+        "all actions are masked": mask_all(targets),
+        "the batch has no actions": without_actions,
+    }.items():
+        others = lay_out_targets(strategy, other, setup).losses
+        expect(
+            set(others) == set(terms), f"losses if {when}", f"{sorted(terms)}", f"{sorted(others)}"
+        )
+        finite = all(bool(term.isfinite()) for term in others.values())
+        expect(finite, f"losses if {when}", "finite numbers", "infinity or NaN")
+
+
+@torch.no_grad()
+def masked_actions_are_not_seen(strategy: ActionTokens, setup: Setup) -> None:
+    """In training, the contents of masked actions change neither the tokens nor the losses."""
+    targets = batch(setup)
+    assert targets.actions is not None
+    assert targets.action_mask is not None
+    changed = torch.where(targets.action_mask, targets.actions, 1 - targets.actions)
+    expected = lay_out_targets(strategy, targets, setup)
+    received = lay_out_targets(strategy, replace(targets, actions=changed), setup)
+    expect_close(received.tokens, expected.tokens, "tokens after a change of masked actions")
+    for name, term in expected.losses.items():
+        expect_close(
+            received.losses[name], term, f"losses['{name}'] after a change of masked actions"
+        )
+
+
+def lay_out_targets(
+    strategy: ActionTokens, targets: Batch, setup: Setup, dtype: torch.dtype = torch.float32
+) -> TokenSequence:
+    """Lay out the test inputs as in training, where the layout is given the target actions."""
+    return strategy.layout(*inputs(setup, dtype), targets, generator())
+
+
 def readout(
     strategy: ActionTokens, vision: TokenGroup, text: TokenGroup, proprio: Tensor
 ) -> Tensor:
-    """Lay out sequences, mix their tokens, and return the mixed action tokens (B T Q D).
+    """Lay out sequences as in acting, and return their mixed action tokens (B T Q D)."""
+    rows = [0] * len(vision.tokens)
+    return mixed_readout(strategy.layout(vision, text, proprio, None, generator(rows)))
+
+
+def mixed_readout(sequence: TokenSequence) -> Tensor:
+    """Mix the tokens of sequences, and return the mixed action tokens (B T Q D).
 
     There is no backbone. Instead, a weighted mean of all tokens that a token may see is added to
     it; a seen token's weight grows with its position. So a wrong mask, frame, block or position
     changes the result.
     """
-    sequence = strategy.layout(vision, text, proprio, None, generator([0] * len(vision.tokens)))
     tokens, length = sequence.tokens, sequence.tokens.shape[1]
     mask = attention_mask(sequence)
     if mask is None:
         mask = torch.ones(length, length, dtype=torch.bool).tril().view(1, 1, length, length)
     position = torch.arange(1, length + 1).sqrt().to(tokens.dtype)
     weights = mask.squeeze(1).to(tokens.dtype) * position  # (S L L)
-    hidden = tokens + weights @ tokens / weights.sum(-1, keepdim=True).clamp(min=1)
+    seen = tokens
+    if sequence.position_embedding is not None:
+        seen = tokens + sequence.position_embedding
+    hidden = tokens + weights @ seen / weights.sum(-1, keepdim=True).clamp(min=1)
     return hidden.flatten(0, 1)[sequence.readout]
 
 

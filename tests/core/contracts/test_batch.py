@@ -14,6 +14,7 @@ SEQUENCE = TokenSequence(
     kind=torch.tensor([[0, 1, 3], [0, 1, 3]]),
     readout=torch.tensor([[[2]], [[5]]]),
     grid=torch.arange(12).view(2, 3, 2),
+    position_embedding=torch.arange(12.0).view(2, 3, 2),
 )
 BATCH = Batch(
     images={"top": torch.zeros(1, 1, 3, 2, 2, dtype=torch.uint8)},
@@ -32,7 +33,7 @@ BATCH = Batch(
 
 def test_all_columns_change_together_and_nothing_else():
     changed = SEQUENCE.map_columns(lambda x: x.flip(1))
-    for name in ("tokens", "frame", "kind", "grid"):
+    for name in ("tokens", "frame", "kind", "grid", "position_embedding"):
         assert torch.equal(getattr(changed, name), getattr(SEQUENCE, name).flip(1))
     assert changed.mask is changed.block is changed.private is None
     assert changed.readout is SEQUENCE.readout

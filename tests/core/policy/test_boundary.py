@@ -169,6 +169,12 @@ FAULTS = {
         lambda sequence: replace(sequence, frame=sequence.frame[:, :1]),
         TOKENS + r"layout returned int64 \(3, 1\); .* frame \(S L\) = ",
     ),
+    "position embeddings of another width": (
+        predict,
+        ("action_tokens", "layout"),
+        lambda sequence: replace(sequence, position_embedding=sequence.tokens[..., :1]),
+        TOKENS + r"layout returned float32 .*, 1\); .* position_embedding \(S L D\) = ",
+    ),
     "a layout's loss that is no scalar": (
         train,
         ("action_tokens", "layout"),

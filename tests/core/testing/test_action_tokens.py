@@ -1,5 +1,7 @@
 """Contract tests of action-token strategies: a sound one passes, broken ones fail theirs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -110,6 +112,22 @@ class InterleavedBothWays(Interleaved):
         return pack(group, frame, kind, readout, 2 * frame + (kind == TokenKind.ACTION))
 
 
+class InterleavedSeesMaskedActions(Interleaved):
+    def layout(self, vision, text, proprio, batch, generator):
+        sequence = super().layout(vision, text, proprio, batch, generator)
+        if batch is None or batch.actions is None:
+            return sequence
+        return replace(sequence, tokens=sequence.tokens + batch.actions.mean())
+
+
+class InterleavedLosesItsTerm(Interleaved):
+    def layout(self, vision, text, proprio, batch, generator):
+        sequence = super().layout(vision, text, proprio, batch, generator)
+        if batch is None or batch.actions is None:
+            return sequence
+        return replace(sequence, losses={"size": self.action.square().mean()})
+
+
 BROKEN = [
     (
         InterleavedUnpacked,
@@ -119,6 +137,8 @@ BROKEN = [
     (InterleavedCountsWrong, {"sequence_is_well_formed"}),
     (InterleavedDraws, {"nothing_is_drawn_from_the_global_generator"}),
     (InterleavedBothWays, {"sequence_is_well_formed"}),
+    (InterleavedSeesMaskedActions, {"masked_actions_are_not_seen"}),
+    (InterleavedLosesItsTerm, {"losses_are_scalar_terms"}),
     (InterleavedDropsMask, {"padding_is_not_seen", "samples_are_independent"}),
     (InterleavedForgetsContext, {"window_is_frame_by_frame"}),
     (InterleavedTextLast, {"text_prefix_stands_before_the_images"}),
