@@ -34,6 +34,7 @@ BUILT_INS = (
     "plugins.backbones.identity",
     "plugins.vlms.huggingface",
     "plugins.vlms.kosmos2",
+    "plugins.policies.act",
     "plugins.action_tokens.learned",
     "plugins.heads.mlp",
     "plugins.heads.lstm",

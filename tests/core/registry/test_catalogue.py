@@ -54,11 +54,13 @@ def test_built_ins_come_through_the_same_door():
         for kind in catalogue.registries
     }
     offered = {kind: [c.name for c in components] for kind, components in ours.items()}
-    assert offered["vision_encoder"] == ["film_cnn", "huggingface", "kosmos2_vision", "timm_vit"]
+    seen = ["act_vision", "film_cnn", "huggingface", "kosmos2_vision", "timm_vit"]
+    assert offered["vision_encoder"] == seen
     assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
-    assert offered["backbone"] == ["huggingface", "identity", "kosmos2", "transformer"]
-    assert offered["action_tokens"] == ["learned"]
-    assert offered["policy_head"] == ["bins", "discrete", "fast", "gmm", "gpt", "lstm", "mlp"]
+    assert offered["backbone"] == ["act", "huggingface", "identity", "kosmos2", "transformer"]
+    assert offered["action_tokens"] == ["act", "learned"]
+    heads = ["act", "bins", "discrete", "fast", "gmm", "gpt", "lstm", "mlp"]
+    assert offered["policy_head"] == heads
     assert offered["optimizer"] == ["adamw", "muon", "sgd"]
     files = ["hdf5", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
     assert offered["dataset"] == ["calvin", "diffusion_policy", *files]

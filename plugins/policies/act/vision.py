@@ -1,0 +1,212 @@
+"""ACT's vision encoder: the last feature map of a ResNet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from annotated_types import Gt
+from einops import rearrange
+from torch import Tensor, nn
+
+from core import (
+    ConfigError,
+    TokenGroup,
+    VisionEncoder,
+    did_you_mean,
+    import_library,
+    resize_images,
+)
+from core.weights import Pretrained, check_state_dict, filter_keys
+from plugins.policies.act.lerobot import check_settings, pixel_statistics
+from plugins.policies.act.names import PROJECTION, RESNET, vision_tensors
+
+STRIDE = 32  # side of a cell of the last map, in pixels
+CHANNELS_PER_GROUP = 16  # of a group norm, as in Diffusion Policy
+
+
+@dataclass(frozen=True)
+class ACTVisionConfig:
+    """A ResNet without its classifier, and a projection of its last map."""
+
+    model: str = "resnet18"
+    """name of a ResNet of timm (He et al. 2016); ACT's published weights are of "resnet18"."""
+    image_size: Annotated[int, Gt(0)] | None = None
+    """rows and columns to which every camera is resized, pixels; default: images stay as they were
+    recorded, as in ACT. A cell of the map is 32 pixels wide.
+    """
+    width: Annotated[int, Gt(0)] = 512
+    """width of the tokens."""
+    norm: Literal["frozen_batch", "group"] = "frozen_batch"
+    """"frozen_batch": batch norms whose statistics and weights stay as published, as in ACT, for a
+    ResNet that starts from published weights; "group": group norms, which train, for a ResNet that
+    starts from random weights.
+    """
+
+
+class ACTVision(VisionEncoder):
+    """Turns each cell of each camera's map into a token, with the cell's row and column as grid.
+
+    Cameras share all weights; their tokens come in the order of their names. Pixels are scaled with
+    the mean and standard deviation of ImageNet, or with those of published weights.
+
+    `pretrained` takes weights of LeRobot's ACT, or a ResNet under torchvision's names, which are
+    timm's, too; `pretrained = true` is the ResNet that torchvision trained on ImageNet.
+
+    Raises ConfigError if timm has no such ResNet, or if the cameras' maps do not have the same
+    number of cells.
+    """
+
+    def __init__(
+        self, config: ACTVisionConfig, *, cameras: Mapping[str, tuple[int, int, int]]
+    ) -> None:
+        super().__init__()
+        _check_cells(config, cameras)
+        self.config, self.width = config, config.width
+        self.source = f"timm/{config.model}.tv_in1k"
+        self.cameras = sorted(cameras)
+        self.model = _build_resnet(config)
+        self.projection = nn.Conv2d(self.model.num_features, config.width, kernel_size=1)
+        # Only LeRobot's weights hold the projection.
+        self.extra_parameters: tuple[str, ...] = ("projection.weight", "projection.bias")
+        # of every camera (V 3 1 1); a checkpoint holds them, for published weights may change them
+        for name in ("mean", "std"):
+            values = torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1)
+            self.register_buffer(name, values.repeat(len(cameras), 1, 1, 1))
+        self.mean: Tensor
+        self.std: Tensor
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The ResNet's residual blocks, which can be recomputed and compiled one by one."""
+        return [block for number in range(1, 5) for block in getattr(self.model, f"layer{number}")]
+
+    def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
+        """{camera: (B T C Y X) uint8} -> (B T N width), with the grid (N 2)."""
+        maps = [self._encode(images[name], index) for index, name in enumerate(self.cameras)]
+        tokens = [rearrange(x, "b t d y x -> b t (y x) d") for x in maps]
+        grids = [
+            torch.cartesian_prod(*(torch.arange(n, device=x.device) for n in x.shape[-2:]))
+            for x in maps
+        ]
+        return TokenGroup(torch.cat(tokens, dim=2), grid=torch.cat(grids))
+
+    def load_pretrained(self, weights: Pretrained) -> None:
+        """Load the ResNet's weights and, if they are LeRobot's, the projection's, strictly.
+
+        Raises ConfigError that lists what does not fit.
+        """
+        if self.config.norm == "group":
+            raise ConfigError(
+                f"pretrained: '{weights.source}' has batch norms, and norm is \"group\"; "
+                'set norm = "frozen_batch"'
+            )
+        if any(name.startswith(RESNET) for name in weights.tensors):
+            self._load_lerobot(weights)
+        else:
+            tensors = filter_keys(weights.tensors, _is_used)
+            _fill(self.model.state_dict(), tensors, weights.source)
+
+    def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the pixels' statistics of the cameras that both have; others have ImageNet's."""
+        adapted = dict(tensors)
+        for kind in ("mean", "std"):
+            statistics = getattr(self, kind).clone()
+            for index, name in enumerate(self.cameras):
+                if name in former.cameras:
+                    statistics[index] = tensors[kind][former.cameras.index(name)]
+            adapted[kind] = statistics
+        return adapted
+
+    def _load_lerobot(self, weights: Pretrained) -> None:
+        """Load the weights of LeRobot's ACT: the ResNet, its projection, and pixels' statistics."""
+        check_settings(weights)
+        own = {f"{RESNET}{name}": x for name, x in self.model.state_dict().items()}
+        own |= {f"{PROJECTION}{name}": x for name, x in self.projection.state_dict().items()}
+        _fill(own, vision_tensors(weights), weights.source)
+        self.extra_parameters = ()
+        mean, std = pixel_statistics(weights, self.cameras) or (self.mean, self.std)
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def _encode(self, images: Tensor, camera: int) -> Tensor:
+        """Images of one camera (B T C Y X) uint8 -> their map (B T width Y/32 X/32)."""
+        batch, size = len(images), self.config.image_size
+        pixels = images.flatten(0, 1)
+        pixels = pixels.float() if size is None else resize_images(pixels, size)
+        pixels = (pixels / 255 - self.mean[camera]) / self.std[camera]
+        features = self.projection(self.model.forward_features(pixels.to(self.mean.dtype)))
+        return rearrange(features, "(b t) d y x -> b t d y x", b=batch)  # type: ignore[no-any-return]
+
+
+class FrozenBatchNorm(nn.Module):
+    """Scales and shifts channels as a batch norm in evaluation; nothing of it is a parameter."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n C Y X) -> (n C Y X)."""
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
+def _build_resnet(config: ACTVisionConfig) -> Any:
+    """Build timm's ResNet without its classifier, with other norms in place of its batch norms.
+
+    Raises ConfigError if timm has no ResNet of that name.
+    """
+    timm = import_library("timm")
+    known = timm.list_models(module="resnet")
+    if config.model not in known:
+        raise ConfigError(
+            f"vision_encoder.model: timm {timm.__version__} has no ResNet '{config.model}'"
+            f"{did_you_mean(config.model, known)}"
+        )
+    model = timm.create_model(config.model, pretrained=False, num_classes=0)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            channels = module.num_features
+            norm = (
+                FrozenBatchNorm(channels)
+                if config.norm == "frozen_batch"
+                else nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
+            )
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, norm)
+    return model
+
+
+def _check_cells(config: ACTVisionConfig, cameras: Mapping[str, tuple[int, int, int]]) -> None:
+    """Raise ConfigError if the cameras' maps do not have the same number of cells."""
+    cells = {
+        name: -(-rows // STRIDE) * -(-columns // STRIDE)
+        for name, (_, rows, columns) in cameras.items()
+    }
+    if config.image_size is None and len(set(cells.values())) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in cells.items())
+        raise ConfigError(
+            f"vision_encoder.image_size: the cameras' maps have different numbers of cells "
+            f"({counts}); set it to one size for all"
+        )
+
+
+def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy published tensors into a module's; raise ConfigError that lists what does not fit."""
+    check_state_dict(own, tensors, source)
+    for name, weight in own.items():
+        weight.copy_(tensors[name])
+
+
+def _is_used(name: str) -> bool:
+    """Whether a tensor of a published ResNet is used; the classifier and counters are not."""
+    return not name.startswith("fc.") and not name.endswith(".num_batches_tracked")
