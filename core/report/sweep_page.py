@@ -9,7 +9,7 @@ from core.report.figures import Chart
 from core.report.over_seeds import Comparison, Estimate
 from core.report.page import render, write_page
 from core.report.run_comparison import differing_components, part_sizes, recipe_differences
-from core.report.run_conditions import differing_conditions
+from core.report.run_conditions import POLICY, Line, differing_conditions
 from core.report.run_differences import DifferenceTable, difference_table
 from core.report.run_files import RunRecord
 from core.report.run_metrics import Series
@@ -94,7 +94,7 @@ def write_sweep_page(results: SweepResults, title: str, path: Path) -> Path:
         "success": success_table(columns),
         "chains": chain_table(columns),
         "single": _single_attempts(names, firsts, results),
-        "conditions": differing_conditions([record.evaluation for record in firsts]),
+        "conditions": _conditions(firsts),
         "curves": _curves(results.variants),
         "same": same,
         "differences": [line for line in differences if line.name != SEED],
@@ -112,6 +112,16 @@ def _single_attempts(
     if any(len(variant.values) > 1 for variant in results.variants):
         return None
     return difference_table(names, [record.evaluation for record in firsts])
+
+
+def _conditions(firsts: Sequence[RunRecord]) -> dict[str, list[Line]]:
+    """Return the conditions in which the evaluations differ, without the weights themselves."""
+    weights, _ = POLICY["weights_sha256"]
+    groups = {
+        group: [line for line in lines if line.name != weights]
+        for group, lines in differing_conditions([record.evaluation for record in firsts]).items()
+    }
+    return {group: lines for group, lines in groups.items() if lines}
 
 
 def _curves(variants: Sequence[VariantResult]) -> list[Chart]:

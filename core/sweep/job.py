@@ -50,8 +50,7 @@ class Outcome:
 def command_of(recipe: Path, folder: Path) -> tuple[str, ...]:
     """Return the command that trains and evaluates a recipe in a folder."""
     # `python -m` looks for modules in the current folder, and the program `joinery` does not
-    started_as_module = sys.path[0] in ("", str(Path.cwd()))
-    safe = () if started_as_module else ("-P",)
+    safe = () if {"", str(Path.cwd())} & set(sys.path) else ("-P",)
     program = (sys.executable, *safe, "-m", PROGRAM)
     return (*program, "run", str(recipe), "--output", str(folder))
 

@@ -31,9 +31,12 @@ RESULTS, PAGE = "sweep.json", "sweep.html"
 def plan_sweep(config: SweepConfig, output: Path, catalogue: Catalogue) -> list[PlannedRun]:
     """Return the runs that are known before any has begun, checked; nothing is written.
 
+    Of a study, these are runs of the recipes without the values that it will choose.
+
     Raises ConfigError for every mistake in the recipes, and if a run was begun with another recipe.
     """
-    variants = next(rounds(config, lambda _: None))
+    is_study = config.search is not None and config.search.method == "optuna"
+    variants = base_variants(config) if is_study else next(rounds(config, lambda _: None))
     runs = plan_runs(variants, config.all_seeds, output, catalogue)
     refuse_changes(runs, catalogue)
     shared_needs(runs)
@@ -53,8 +56,6 @@ def run_sweep(
     """
     with locked(output):
         names = [run.variant.name for run in plan_sweep(config, output, catalogue)]
-        if config.search and config.search.method == "optuna":
-            names = [variant.name for variant in base_variants(config)]
         plan = Plan(tuple(dict.fromkeys(names)), config.all_seeds, config.threads)
         for line in note_plan(output, plan):
             console.print(line)
@@ -89,6 +90,7 @@ class _Sweep:
     def run(self, variants: Sequence[Variant]) -> None:
         """Do the runs of some variants that are not finished."""
         runs = [run for variant in variants for run in self._plan(variant)]
+        refuse_changes(runs, self.catalogue)
         runs.sort(key=lambda run: self.config.all_seeds.index(run.seed))
         self.variants += variants
         self.runs += runs

@@ -1,5 +1,6 @@
 """Runs jobs as tasks of a Ray cluster."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ class RayExecutor:
         ray: Any = import_optional("ray", "ray")
         cpus = self.config.cpus or self.threads
         own = {"num_cpus": cpus * self.count} if self.count and not self.config.address else {}
+        # on a cluster of its own, runs give way to others no more than they do without Ray
+        os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
             address=self.config.address or "local",
             include_dashboard=False,

@@ -116,25 +116,31 @@ def test_a_sweep_that_is_stopped_lets_its_runs_save(
     assert nursery.wait() == 0, (tmp_path / "errors.log").read_text()
 
 
-def toy_sweep(recipe: Path, output: Path, *words: str) -> list[str]:
+def toy_sweep(recipe: Path, output: Path, rates: int) -> list[str]:
     """Return the command that sweeps real, tiny runs in the toy environment."""
-    grid = "train.learning_rate=1e-2,1e-3,1e-4,1e-5,3e-3,3e-4"
+    grid = ",".join(["1e-2", "1e-3", "1e-4", "1e-5", "3e-3", "3e-4"][:rates])
     program = [sys.executable, "-W", "ignore", "-m", "tests.toy_command", "sweep", str(recipe)]
-    return [*program, "--grid", grid, "--seeds", "2", "--output", str(output), *words]
+    words = ["--grid", f"train.learning_rate={grid}", "--seeds", "2", "--jobs", "2"]
+    return [*program, *words, "--output", str(output)]
 
 
 @pytest.mark.slow
-def test_a_sweep_of_real_runs_that_is_killed_ten_times(toy_recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rates", "kills"), [(2, 3), (6, 10)], ids=["4", "12"])
+def test_kills_of_a_sweep_of_real_runs(
+    toy_recipe: Path, tmp_path: Path, rates: int, kills: int
+) -> None:
     whole, killed = tmp_path / "whole" / "sweep", tmp_path / "killed" / "sweep"
     began = time.monotonic()
-    subprocess.run(toy_sweep(toy_recipe, whole), cwd=ROOT, check=True)
+    subprocess.run(toy_sweep(toy_recipe, whole, rates), cwd=ROOT, check=True)
     duration, moments = time.monotonic() - began, random.Random(0)
-    for number in range(10):
-        process = subprocess.Popen(toy_sweep(toy_recipe, killed), cwd=ROOT, start_new_session=True)
-        time.sleep(moments.uniform(0.05, 0.2) * duration)
+    for number in range(kills):
+        process = subprocess.Popen(
+            toy_sweep(toy_recipe, killed, rates), cwd=ROOT, start_new_session=True
+        )
+        time.sleep(moments.uniform(0.3, 1.2) * duration / kills)
         (os.killpg if number % 2 else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
-    subprocess.run(toy_sweep(toy_recipe, killed), cwd=ROOT, check=True)
+    subprocess.run(toy_sweep(toy_recipe, killed, rates), cwd=ROOT, check=True)
     assert summary(killed) == summary(whole)
     for run in sorted(whole.glob("*/seed_*")):
         other = killed / run.relative_to(whole)

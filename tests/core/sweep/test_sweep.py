@@ -94,6 +94,25 @@ def test_what_is_added_is_run_and_what_is_dropped_stays(run: Run, tmp_path: Path
     assert (tmp_path / "sweep" / "learning_rate=0.001" / "seed_0" / "report.html").exists()
 
 
+def test_a_study_goes_on_in_rounds(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="needs optuna: pip install -e '.[optuna]'")
+    ranges = {"train.learning_rate": [1e-3, 5e-3, 0.5], "train.batch_size": [32, "many"]}
+    search = {"method": "optuna", "trials": 6, "round": 2, "ranges": ranges}
+    results = run(search=search, seeds=1)
+    names = [variant.name for variant in results.variants]
+    assert 2 <= len(set(names)) == len(names)
+    for variant in results.variants:
+        if "many" in variant.name:
+            assert "train.batch_size: expected" in variant.runs.missing[0]
+        elif "0.5" in variant.name:
+            assert "not finite" in variant.runs.missing[0]
+        else:
+            assert variant.values.keys() == {0}
+    before = summary(tmp_path / "sweep"), steps_done(tmp_path / "sweep")
+    run(search=search, seeds=1)
+    assert before == (summary(tmp_path / "sweep"), steps_done(tmp_path / "sweep"))
+
+
 def test_a_variant_that_has_changed_is_refused(run: Run, recipe: Path, tmp_path: Path) -> None:
     run(variant=[{"name": "short"}, {"name": "other"}], seeds=1)
     recipe.write_text(recipe.read_text().replace("hidden_size = 32", "hidden_size = 64"))
