@@ -54,8 +54,8 @@ def run_sweep(
     Raises, before any run begins, what `plan_sweep` raises; and LockedError if another sweep is at
     work in the folder.
     """
+    names = [run.variant.name for run in plan_sweep(config, output, catalogue)]
     with locked(output):
-        names = [run.variant.name for run in plan_sweep(config, output, catalogue)]
         plan = Plan(tuple(dict.fromkeys(names)), config.all_seeds, config.threads)
         for line in note_plan(output, plan):
             console.print(line)

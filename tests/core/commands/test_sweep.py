@@ -15,6 +15,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe whose runs are those of a stand-in, in the current folder."""
     monkeypatch.setattr(job, "PROGRAM", "tests.core.sweep.stand_in")
     monkeypatch.setattr(sweep_module, "prepare", lambda recipe, console: None)
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "base.toml"
     path.write_text(RECIPE)
     return path
@@ -56,6 +58,7 @@ def test_mistakes_are_lines(recipe: Path, capsys: pytest.CaptureFixture[str]) ->
     (line,) = capsys.readouterr().err.splitlines()
     assert "policy_head.name" in line
     assert line.endswith("(in mpl)")
+    assert not Path("sweeps").exists(), "nothing is written"
     assert main([str(recipe), "--seeds", "0"]) == 2
     assert "seeds: expected" in capsys.readouterr().err
     assert main(["train.steps=3"]) == 2
