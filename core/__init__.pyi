@@ -72,6 +72,7 @@ from .policy.losses import (
     masked_mse as masked_mse,
 )
 from .policy.mlp import build_mlp as build_mlp
+from .policy.readout_window import ReadoutWindow as ReadoutWindow
 from .policy.regression import ChunkRegression as ChunkRegression
 from .policy.state import push_frame as push_frame
 from .registry.hookspecs import Register as Register, hookimpl as hookimpl

@@ -16,12 +16,12 @@ from core import (
     ContextSpec,
     Generator,
     PolicyHead,
+    ReadoutWindow,
     Register,
     State,
     attend,
     build_mlp,
     hookimpl,
-    push_frame,
 )
 
 
@@ -71,7 +71,7 @@ class GPTHead(PolicyHead):
 
     def __init__(self, config: GPTConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
-        self.width, self.window = context.width, action.window
+        self.window = ReadoutWindow(action.window, context.width)
         self.chunk = ChunkRegression(
             action, loss=config.loss, gripper_weight=config.gripper_weight, tanh=config.tanh
         )
@@ -99,19 +99,13 @@ class GPTHead(PolicyHead):
 
     def initial_state(self, rows: int) -> State:
         """Return an empty buffer for T frames' readouts, and the number of frames in it (B)."""
-        return {
-            "readouts": self.input.weight.new_zeros(rows, self.window, self.width),
-            "count": torch.zeros(rows, dtype=torch.int64, device=self.input.weight.device),
-        }
+        return self.window.empty(rows, self.input.weight)
 
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of the newest frame, and the next state."""
-        readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
-        newest = state["count"].clamp(max=self.window - 1)
-        # (B T H A); the actions of frames after the newest are meaningless
-        actions = self.chunk.actions(*self._run(readouts))
-        rows = torch.arange(len(newest), device=newest.device)
-        return actions[rows, newest], {"readouts": readouts, "count": newest + 1}
+        state = self.window.push(state, context.readout.mean(dim=2))
+        actions = self.chunk.actions(*self._run(state["readouts"]))
+        return self.window.newest(state, actions), state
 
     def _run(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B T D) -> the outputs of both MLPs, as `ChunkRegression` takes them."""

@@ -16,11 +16,11 @@ from core import (
     ContextSpec,
     Generator,
     PolicyHead,
+    ReadoutWindow,
     Register,
     State,
     build_mlp,
     hookimpl,
-    push_frame,
 )
 from core.weights import NameMap, Pretrained, filter_keys
 
@@ -98,7 +98,7 @@ class LSTMHead(PolicyHead):
 
     def __init__(self, config: LSTMConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
-        self.width, self.window = context.width, action.window
+        self.window = ReadoutWindow(action.window, context.width)
         self.carries = config.memory == "episode"
         self.chunk = ChunkRegression(
             action, loss=config.loss, gripper_weight=config.gripper_weight, tanh=config.tanh
@@ -150,10 +150,7 @@ class LSTMHead(PolicyHead):
         if self.carries:
             shape = (rows, self.lstm.num_layers, self.lstm.hidden_size)
             return {"h": weight.new_zeros(shape), "c": weight.new_zeros(shape)}
-        return {
-            "readouts": weight.new_zeros(rows, self.window, self.width),
-            "count": torch.zeros(rows, dtype=torch.int64, device=weight.device),
-        }
+        return self.window.empty(rows, weight)
 
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of the newest frame, and the next state.
@@ -164,13 +161,9 @@ class LSTMHead(PolicyHead):
         if self.carries:
             pose, gripper, state = self._run(context.readout.mean(dim=2), state)
             return self.chunk.actions(pose, gripper)[:, -1], state
-        readouts = push_frame(state["readouts"], state["count"], context.readout.mean(dim=2))
-        newest = state["count"].clamp(max=self.window - 1)
-        # (B T H A); the actions of frames after the newest are meaningless
-        pose, gripper, _ = self._run(readouts, None)
-        actions = self.chunk.actions(pose, gripper)
-        rows = torch.arange(len(newest), device=newest.device)
-        return actions[rows, newest], {"readouts": readouts, "count": newest + 1}
+        state = self.window.push(state, context.readout.mean(dim=2))
+        pose, gripper, _ = self._run(state["readouts"], None)
+        return self.window.newest(state, self.chunk.actions(pose, gripper)), state
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load the head of a RoboVLMs checkpoint, strictly."""
