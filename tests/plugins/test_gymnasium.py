@@ -71,6 +71,14 @@ class Endless(Tiny):
     action_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
 
 
+class Blind(Tiny):
+    def _observed(self):
+        return {"robot": {"place": np.array([self.x])}}
+
+    def render(self):
+        return None
+
+
 class Press(gymnasium.ActionWrapper):
     def __init__(self, env):
         super().__init__(env)
@@ -85,7 +93,7 @@ def to_the_right(env):
     return lambda: np.array([(0.8 - robot.x) / 0.2, 8.0])
 
 
-for world in (Tiny, Buttons, Parts):
+for world in (Tiny, Buttons, Parts, Blind):
     gymnasium.register(f"tiny/{world.__name__}-v0", entry_point=world, max_episode_steps=12)
 gymnasium.register("tiny/Endless-v0", entry_point=Endless)
 """
@@ -233,6 +241,11 @@ def test_a_task_without_success_has_scores_alone():
             {"cameras": {"a": "robot.place"}},
             r"cameras\.a: 'robot\.place' is float64 \(1,\), .*'eye",
         ),
+        (
+            {"id": "tiny/Blind-v0", "cameras": {"a": "render"}, "proprio": ()},
+            r"cameras\.a: 'render' is object \(\), and no picture .*; pictures: none$",
+        ),
+        ({"success": "taken"}, r"success: 'taken' is float32 \(2,\), and no number; numbers: rew"),
         ({"proprio": ("place",)}, r"proprio: there is no 'place'; did you mean 'robot\.place'"),
         ({"proprio": ("eye",)}, r"proprio: 'eye' is uint8 .*; vectors: robot\.place$"),
         ({"proprio_units": ("m",) * 3}, r"proprio_units: 3 for 2 numbers; give one for all or"),

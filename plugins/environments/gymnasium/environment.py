@@ -1,5 +1,6 @@
 """An environment of Gymnasium as one of Joinery: one task, whose meaning the recipe gives."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,10 @@ from core import DataError, did_you_mean
 from core.environments import Environment, Observation, StepResult, Task
 from core.episodes import Camera, StoreInfo
 from plugins.environments.gymnasium.actions import ActionScaling
-from plugins.environments.gymnasium.config import RENDER, REWARD, TERMINATED, GymnasiumConfig
+from plugins.environments.gymnasium.config import REWARD, TERMINATED, GymnasiumConfig
 from plugins.environments.gymnasium.making import Expert, make, make_expert, versions_of
 from plugins.environments.gymnasium.observations import (
     keys_of,
-    look_up,
     number_of,
     numbers_of,
     one_for_each,
@@ -65,16 +65,16 @@ class Gymnasium(Environment):
         """Return whether the info of `reset` says that the task is done; None if it does not."""
         if self._config.success not in keys_of(self._facts):
             return None
-        return self._succeeds(look_up(self._facts, self._config.success, "environment.success"))
+        return self._succeeds(self._facts)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Apply an action (A), whose numbers are as `scaling` has them."""
         taken = self._actions.to_environment(action)
         self._observed, reward, terminated, truncated, self._facts = self._gym.step(taken)
         outcome = {REWARD: reward, TERMINATED: terminated, **self._facts}
-        key, score = self._config.success, self._config.score
+        score = self._config.score
         return StepResult(
-            bool(key) and self._succeeds(look_up(outcome, key, "environment.success")),
+            self._succeeds(outcome),
             bool(terminated or truncated),
             number_of(outcome, score, "environment.score") if score else None,
             {
@@ -86,11 +86,7 @@ class Gymnasium(Environment):
     def observe(self) -> Observation:
         """Return pictures and proprioception; a camera that is rendered is drawn at every call."""
         images = {
-            name: picture_of(
-                self._gym.render() if key == RENDER else self._observed,
-                "" if key == RENDER else key,
-                f"environment.cameras.{name}",
-            )
+            name: picture_of(self._gym, self._observed, key, f"environment.cameras.{name}")
             for name, key in self._config.cameras.items()
         }
         return Observation(images, np.concatenate([np.zeros(0, np.float32), *self._proprio()]))
@@ -108,9 +104,12 @@ class Gymnasium(Environment):
         """Close Gymnasium's environment, and its window or renderer with it."""
         self._gym.close()
 
-    def _succeeds(self, value: Any) -> bool:
+    def _succeeds(self, outcome: Mapping[str, Any]) -> bool:
+        if not self._config.success:
+            return False
+        value = number_of(outcome, self._config.success, "environment.success")
         threshold = self._config.threshold
-        return bool(value) if threshold is None else bool(value >= threshold)
+        return bool(value) if threshold is None else value >= threshold
 
     def _proprio(self) -> list[np.ndarray]:
         return [numbers_of(self._observed, key) for key in self._config.proprio]

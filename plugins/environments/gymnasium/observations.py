@@ -38,18 +38,21 @@ def keys_of(nested: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def picture_of(observed: Any, key: str, where: str) -> np.ndarray:
-    """Return a copy of a picture (Y X 3) uint8 of an observation.
+def picture_of(environment: Any, observed: Any, key: str, where: str) -> np.ndarray:
+    """Return a copy of a picture (Y X 3) uint8: what is rendered, or an entry of an observation.
 
     Raises DataError if it is none; the message names the pictures that the observation has.
     """
-    picture = np.array(look_up(observed, key, where, (RENDER,)))
+    is_drawn = key == RENDER
+    picture = np.array(
+        environment.render() if is_drawn else look_up(observed, key, where, (RENDER,))
+    )
     if not _is_picture(picture):
         pictures = [name for name in keys_of(observed) if _is_picture(look_up(observed, name, ""))]
-        known = ", ".join(f"'{name}'" for name in (*pictures, RENDER))
+        known = ", ".join(f"'{name}'" for name in (*pictures, *([] if is_drawn else [RENDER])))
         raise DataError(
             f"{where}: '{key}' is {picture.dtype} {picture.shape}, and no picture of rows, columns "
-            f"and RGB in uint8; pictures: {known}"
+            f"and RGB in uint8; pictures: {known or 'none'}"
         )
     return picture
 
