@@ -23,7 +23,7 @@ CONFIGS = [
     for formulation, layout, attention, (proprio, count) in product(
         ["policy_head", "interleaved", "one_step"], LAYOUTS, ATTENTION, [(False, 1), (True, 2)]
     )
-] + [LearnedConfig(proprio=True, proprio_dropout=0.5)]
+]
 
 
 def make(config, width=4, window=1, proprio_dim=0):
@@ -41,7 +41,7 @@ def window_of(config):
 
 CHECKS = [
     pytest.param(check, id=f"{i}-{check}")
-    for i, config in enumerate(CONFIGS)
+    for i, config in enumerate([*CONFIGS, LearnedConfig(proprio=True, proprio_dropout=0.5)])
     for check in checks_for(
         "action_tokens",
         LearnedTokens,
