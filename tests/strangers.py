@@ -24,6 +24,8 @@ HEADS = {
     "expert": "ExpertHead",
     "autoregressive": "AutoregressiveHead",
 }
+# {package: the name of its head in a recipe}
+NAMES = {name: name for name in HEADS} | {"flow": "small_flow", "expert": "small_expert"}
 CAMERAS = {"static": (3, 32, 32), "wrist": (3, 24, 24)}
 INSTRUCTIONS = ("open the drawer", "push the puck to the goal and then come back", "lift")
 PARTS = """

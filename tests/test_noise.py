@@ -17,7 +17,7 @@ ROWS, STEPS = 16, 4
 SEEDS = torch.arange(100, 100 + ROWS)
 
 
-@pytest.fixture(params=["flow", "expert"])
+@pytest.fixture(params=["small_flow", "expert"])
 def policy(request, tmp_path) -> Policy:
     """A policy whose backbone sees a history, so that a row can start a new one."""
     head = f'name = "{request.param}"'

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from core.store.store import EpisodeStore
 from core.testing import Check, checks_for
-from tests.strangers import HEADS, head_and_config, package
+from tests.strangers import HEADS, NAMES, head_and_config, package
 
 ROOT = Path(__file__).parents[1]
 RIG = ROOT / "tests" / "third_party" / "joinery-depth-force"
@@ -167,7 +167,7 @@ def lend_libraries(site: Path) -> None:
 def small_recipe(path: Path, head: str) -> Path:
     """Write a recipe that trains a head in the tabletop environment, on its expert's episodes."""
     path.write_text(
-        f"{SMALL_WORLD}{tomli_w.dumps({'policy_head': {'name': head, **SMALL[head]}})}",
+        f"{SMALL_WORLD}{tomli_w.dumps({'policy_head': {'name': NAMES[head], **SMALL[head]}})}",
         encoding="utf-8",
     )
     return path
@@ -199,7 +199,7 @@ def test_third_party_heads_are_listed(installation: Installation) -> None:
     assert "hidden_size: int = 256\n          width of the hidden layer." in printed
     assert "lstm  [plugins.heads.lstm, joinery " in printed
     for name in HEADS:
-        assert f"  {name}  [{name}_head, joinery-{name}-head " in printed
+        assert f"  {NAMES[name]}  [{name}_head, joinery-{name}-head " in printed
 
 
 @pytest.mark.slow

@@ -61,12 +61,12 @@ def test_another_version_is_told_once_and_the_earlier_one_is_kept(
 
 
 def test_a_missing_component_of_a_run_says_what_to_install(recipe: Recipe, tmp_path: Path) -> None:
-    write_origins(tmp_path, recipe_with_head_of(recipe, "0.1.0", name="flow"))
-    text = recipe.as_toml().replace('name = "lstm"', 'name = "flow"')
+    write_origins(tmp_path, recipe_with_head_of(recipe, "0.1.0", name="small_flow"))
+    text = recipe.as_toml().replace('name = "lstm"', 'name = "small_flow"')
     with pytest.raises(
         ConfigError,
-        match=r"no policy_head is called 'flow'.*; this run used 'flow' of joinery-flow-head "
-        r"0\.1\.0: pip install joinery-flow-head==0\.1\.0",
+        match=r"no policy_head is called 'small_flow'.*; this run used 'small_flow' of "
+        r"joinery-flow-head 0\.1\.0: pip install joinery-flow-head==0\.1\.0",
     ):
         load_recipe(written(tmp_path, text), [], load_plugins())
 

@@ -114,4 +114,4 @@ class ExpertLayer(nn.Module):
 
 @hookimpl
 def register_policy_heads(register):
-    register("expert", ExpertHeadConfig, ExpertHead)
+    register("small_expert", ExpertHeadConfig, ExpertHead)

@@ -67,4 +67,4 @@ class FlowHead(PolicyHead):
 
 @hookimpl
 def register_policy_heads(register):
-    register("flow", FlowHeadConfig, FlowHead)
+    register("small_flow", FlowHeadConfig, FlowHead)
