@@ -42,6 +42,7 @@ BUILT_INS = (
     "plugins.heads.discrete",
     "plugins.heads.gmm",
     "plugins.heads.tokens",
+    "plugins.heads.denoising",
     "plugins.optimizers.adamw",
     "plugins.optimizers.muon",
     "plugins.optimizers.sgd",

@@ -59,7 +59,8 @@ def test_built_ins_come_through_the_same_door():
     assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
     assert offered["backbone"] == ["act", "huggingface", "identity", "kosmos2", "transformer"]
     assert offered["action_tokens"] == ["act", "learned"]
-    heads = ["act", "bins", "discrete", "fast", "gmm", "gpt", "lstm", "mlp"]
+    heads = ["act", "bins", "diffusion", "discrete", "expert", "fast", "flow", "gmm", "gpt"]
+    heads += ["lstm", "mlp"]
     assert offered["policy_head"] == heads
     assert offered["optimizer"] == ["adamw", "muon", "sgd"]
     files = ["hdf5", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
@@ -169,7 +170,7 @@ def test_the_listing_names_origin_version_and_keys(capsys):
     listing = capsys.readouterr().out
     assert "lstm  [plugins.heads.lstm, joinery 0.1.0]" in listing
     assert "gripper_weight: float" in listing
-    assert "transformer" not in listing
+    assert "plugins.backbones" not in listing
 
 
 def test_a_misspelt_hook_beside_a_right_one_is_noted_and_the_right_one_counts(load_with):

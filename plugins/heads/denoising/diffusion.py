@@ -1,0 +1,151 @@
+"""The head "diffusion": denoising diffusion over action chunks, as in Diffusion Policy."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Lt
+from torch import Tensor, nn
+
+from core import ActionSpec, Batch, Context, ContextSpec, Generator, PolicyHead
+from plugins.heads.denoising.denoiser_config import DenoiserConfig
+from plugins.heads.denoising.denoisers import build_denoiser
+from plugins.heads.denoising.denoising import Denoising, Predict
+from plugins.heads.denoising.samplers import SAMPLERS, Sampler
+from plugins.heads.denoising.schedule import (
+    Betas,
+    Prediction,
+    actions_and_noise,
+    encode_step,
+    make_alphas_cumprod,
+    target_of,
+)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(DenoiserConfig):
+    """Denoising diffusion (Ho et al. 2020; Chi et al. 2023) over each frame's chunk.
+
+    The head has no memory: only the backbone sees the history.
+    """
+
+    train_steps: Annotated[int, Gt(1)] = 100
+    """number of noise levels in training."""
+    betas: Betas = "squaredcos_cap_v2"
+    """how the noise grows from step to step: "squaredcos_cap_v2" or "linear"."""
+    first_beta: Annotated[float, Gt(0), Lt(1)] = 1e-4
+    """first beta of "linear"."""
+    last_beta: Annotated[float, Gt(0), Lt(1)] = 0.02
+    """last beta of "linear"."""
+    prediction: Prediction = "v_prediction"
+    """what the network predicts: "epsilon", the noise, as in Diffusion Policy, which needs longer
+    training for few steps of sampling; "v_prediction", a mixture of noise and actions (Salimans
+    and Ho 2022); "sample", the actions.
+    """
+    sampler: Sampler = "dpm_solver"
+    """"dpm_solver", which is DPM-Solver++ of order 2; "ddim" (eta 0); or "ddpm", which draws fresh
+    noise at every step. Diffusion Policy has "ddpm" with as many steps as `train_steps`, or "ddim".
+    """
+    steps: Annotated[int, Gt(0)] = 10
+    """number of steps of the sampler."""
+    clip: bool = True
+    """whether every step of the sampler keeps its estimate of the actions in [-1, 1], as Diffusion
+    Policy does; no effect if `action.normalization` does not keep actions there.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # DPM-Solver++ leaves out the first step of training.
+        most = self.train_steps - (self.sampler == "dpm_solver")
+        if self.steps > most:
+            raise ValueError(
+                f"steps = {self.steps} is more than {most}, which train_steps = "
+                f"{self.train_steps} allows for {self.sampler!r}"
+            )
+
+
+class DiffusionHead(PolicyHead):
+    """Denoises the chunk of every frame step by step, given that frame's readout.
+
+    Training adds the noise of a random step to a chunk, and the network predicts it (Ho et al.
+    2020); the loss is the mean squared error of the prediction.
+
+    Raises ConfigError if the U-Net cannot halve the chunk as often as it must.
+    """
+
+    def __init__(
+        self, config: DiffusionConfig, *, context: ContextSpec, action: ActionSpec
+    ) -> None:
+        super().__init__()
+        self.denoising = Denoising(
+            NoiseDiffusion(config, clip=config.clip and action.bounded),
+            build_denoiser(config, encode_step, context, action),
+            action,
+            clip=config.clip,
+        )
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The network's blocks, for gradient checkpointing."""
+        return self.denoising.denoiser.blocks
+
+    def forward(self, context: Context, generator: Generator) -> Tensor:
+        """Return sampled actions (B T H A): normalised, binary dimensions in [0, 1]."""
+        return self.denoising.sample(context, generator)
+
+    def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        """Return the squared error "diffusion" of the network's prediction."""
+        return {"diffusion": self.denoising.loss(context, batch, generator)}
+
+    def validation_error(self, context: Context, batch: Batch, generator: Generator) -> Tensor:
+        """Return the same error of every sample (B)."""
+        return self.denoising.error_per_sample(context, batch, generator)
+
+
+class NoiseDiffusion(nn.Module):
+    """The process of denoising diffusion; times are steps of training, from 0.
+
+    clip: whether the sampler keeps its estimates of the actions in [-1, 1].
+    """
+
+    def __init__(self, config: DiffusionConfig, *, clip: bool) -> None:
+        super().__init__()
+        self.prediction, self.clip = config.prediction, clip
+        alphas_cumprod = make_alphas_cumprod(
+            config.betas, config.train_steps, config.first_beta, config.last_beta
+        )
+        self.steps = SAMPLERS[config.sampler](alphas_cumprod.numpy(), config.steps)
+        self.draws = sum(bool(step.of_fresh) for step in self.steps)
+        # Kept as the bits of float32 numbers, which no cast of the policy to bfloat16 rounds.
+        levels = torch.stack([alphas_cumprod, 1 - alphas_cumprod]).sqrt()
+        self.register_buffer("levels", levels.view(torch.int32), persistent=False)
+        self.levels: Tensor
+
+    def errors(self, predict: Predict, actions: Tensor, generator: Generator) -> Tensor:
+        """Add the noise of random steps to actions (B T H A) -> squared errors (B T H A)."""
+        epsilon = generator.normal(*actions.shape)
+        levels = self.levels.view(torch.float32)
+        step = (generator.uniform(*actions.shape[:2]) * levels.shape[1]).long()
+        signal, noise = levels[:, step, None, None]
+        output = predict(signal * actions + noise * epsilon, step.float())
+        return (output - target_of(self.prediction, actions, epsilon, signal, noise)) ** 2
+
+    def sample(self, predict: Predict, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Turn noise into actions of a shape (B T H A), all noise being drawn before the steps."""
+        x = generator.normal(*shape)
+        fresh = iter(generator.normal(*shape[:2], self.draws, *shape[2:]).unbind(2))
+        earlier = torch.zeros_like(x)
+        for step in self.steps:
+            output = predict(x, x.new_full(shape[:2], step.time))
+            actions, epsilon = actions_and_noise(
+                self.prediction, output, x, step.signal, step.noise
+            )
+            if self.clip:
+                actions = actions.clamp(-1, 1)
+            x = step.of_x * x + step.of_actions * actions + step.of_epsilon * epsilon
+            x = x + step.of_earlier * earlier
+            if step.of_fresh:
+                x = x + step.of_fresh * next(fresh)
+            earlier = actions
+        return x
