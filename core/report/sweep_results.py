@@ -279,5 +279,5 @@ def _variant_to_json(result: VariantResult) -> dict[str, Any]:
     }
 
 
-def _interval_to_json(value: Estimate | None) -> dict[str, float] | None:
+def _interval_to_json(value: Estimate | None) -> dict[str, Any] | None:
     return {"mean": value.mean, "interval": [value.low, value.high]} if value else None

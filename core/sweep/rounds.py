@@ -58,7 +58,7 @@ def _round_of(
 ) -> list[Variant]:
     """Return a round of trials of one base, all different, and add them to those that are tried."""
     known = [(variant.values, goodness(variant)) for variant in tried]
-    new = []
+    new: list[Variant] = []
     for number in numbers:
         variant = with_values(base, propose(search, number, known), named)
         # of few choices, one may be made twice; its runs are made once

@@ -160,9 +160,10 @@ def draws(search: SearchConfig) -> list[Values]:
 
     The first n are the same whatever `trials` is. Raises ConfigError if there are not so many.
     """
-    generator, found, tries = random.Random(search.seed), [], 0
+    generator, tries = random.Random(search.seed), 0
+    found: list[Values] = []
     while len(found) < search.trials and tries < TRIES * search.trials:
-        values = {key: _draw(choices, generator) for key, choices in search.ranges.items()}
+        values: Values = {key: _draw(choices, generator) for key, choices in search.ranges.items()}
         tries += 1
         if values not in found:
             found.append(values)

@@ -1,6 +1,6 @@
 """What an executor does, and which there are."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Literal, Protocol
 
 from core.sweep.config import SweepConfig
@@ -15,7 +15,7 @@ Name = Literal["local", "slurm", "ray"]
 class Executor(Protocol):
     """Runs jobs."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """Run all jobs, and yield the outcome of each when it has ended.
 
         A job that fails stops no other. If the iterator is closed, or interrupted, the runs that

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from core.sweep.job import POLL, Job, Outcome, outcome, start, stop
@@ -15,7 +15,7 @@ class LocalExecutor:
 
     count: int
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """Run all jobs; see `Executor`."""
         gpus = _gpu_count() if self.count > 1 else 0
         waiting, places = list(jobs), list(range(self.count))

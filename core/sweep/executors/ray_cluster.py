@@ -1,7 +1,7 @@
 """Runs jobs as tasks of a Ray cluster."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class RayExecutor:
     def __post_init__(self) -> None:
         import_optional("ray", "ray")
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """Run all jobs; see `Executor`."""
         ray: Any = import_optional("ray", "ray")
         cpus = self.config.cpus or self.threads

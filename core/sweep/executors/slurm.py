@@ -1,7 +1,7 @@
 """Runs jobs on a SLURM cluster, through submitit."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class SlurmExecutor:
     def __post_init__(self) -> None:
         import_optional("submitit", "slurm")
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """Run all jobs; see `Executor`."""
         waiting, running = list(jobs), list[tuple[Job, Any]]()
         try:
