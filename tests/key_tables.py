@@ -75,7 +75,7 @@ def with_tables(page: str, text: str) -> str:
             continue
         begin = text.index(f"\n{heading}\n") + len(heading) + 1 if heading else 0
         end = text.find("\n## ", begin + 1) if heading else -1
-        section = text[begin : end if end != -1 else len(text)]
+        section = text[begin : end + 1 if end != -1 else len(text)]
         names = "|".join(re.escape(p.name) for p in parameters)
         old = re.search(rf"(?:^\| `(?:{names})` \| `.*\n)+", section, re.MULTILINE)
         if old is None:
