@@ -57,9 +57,9 @@ class ChunkRegression(nn.Module):
     def actions(self, pose: Tensor, gripper: Tensor | None) -> Tensor:
         """Turn the networks' outputs into actions, with probabilities for binary dimensions.
 
-        pose (B T pose_size), gripper (B T gripper_size) -> (B T H A).
+        pose (B T pose_size), gripper (B T gripper_size) -> (B T H A) float32.
         """
-        numbers = self._steps(self.bound(pose))
+        numbers = self.bound(self._steps(pose))
         if gripper is None:
             return numbers
         return self.dimensions.join(numbers, self._steps(gripper).sigmoid())
@@ -72,7 +72,7 @@ class ChunkRegression(nn.Module):
         actions, mask = batch.targets
         pose_target, gripper_target = self.dimensions.split(actions)
         pose_mask, gripper_mask = self.dimensions.split(mask)
-        numbers = self._steps(self.bound(pose))
+        numbers = self.bound(self._steps(pose))
         terms = {"pose": self.pose_loss(numbers, pose_target, pose_mask)}
         if gripper is not None:
             entropy = masked_bce(self._steps(gripper), gripper_target, gripper_mask)
@@ -80,5 +80,5 @@ class ChunkRegression(nn.Module):
         return terms
 
     def _steps(self, outputs: Tensor) -> Tensor:
-        """(B T H*n) -> (B T H n)."""
-        return rearrange(outputs, "b t (h n) -> b t h n", h=self.horizon)
+        """(B T H*n) -> (B T H n) float32, because half precision is too coarse near 1."""
+        return rearrange(outputs.float(), "b t (h n) -> b t h n", h=self.horizon)

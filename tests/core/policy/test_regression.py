@@ -45,3 +45,11 @@ def test_actions_that_cannot_be_regressed_are_refused():
         regression(ActionSpec(window=1, horizon=1, dim=1, binary=(0,)))
     with pytest.raises(ConfigError, match=r"policy_head\.tanh: .*action\.normalization"):
         regression(ActionSpec(window=1, horizon=1, dim=1, bounded=False), tanh=True)
+
+
+def test_half_precision_ends_before_the_bound():
+    pose = torch.full((1, 1, 4), 4.0, dtype=torch.bfloat16, requires_grad=True)
+    actions = regression(tanh=True).actions(pose, torch.zeros(1, 1, 2, dtype=torch.bfloat16))
+    assert actions.dtype == torch.float32
+    actions.sum().backward()
+    assert (pose.grad > 0).all()  # in bfloat16, tanh(4) is 1, where the gradient is 0
