@@ -47,7 +47,10 @@ def unmet_needs(
         yield "runs weights of other parts, and always sends gradients to them; drop insulate"
     for need in sorted(needs & LAYERS - backbone.offers):
         reason = f" ({backbone.obstacle})" if backbone.obstacle else ""
-        yield f"needs {DESCRIPTIONS[need]}, and this backbone does not offer it{reason}"
+        yield (
+            f"needs {DESCRIPTIONS[need]}, and this backbone does not offer it{reason}; "
+            "choose another backbone or head"
+        )
     if not backbone.mixes and not needs & {"tokens", "vision"}:
         yield (
             "reads action tokens, and in this backbone they see no other tokens; "

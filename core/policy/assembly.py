@@ -332,7 +332,7 @@ def _check_needs(
             "needs the text encoder's output layer, and it has none (if its model can have one, "
             "set text_encoder.output = true)"
         )
-    if "logits" in needs and text_encoder.width != backbone.width:
+    elif "logits" in needs and text_encoder.width != backbone.width:
         reasons.append(
             "needs the text encoder's output layer, which takes hidden states of width "
             f"{text_encoder.width}, and the backbone's have width {backbone.width}; "

@@ -274,9 +274,15 @@ def test_too_few_words_are_refused():
         make(replace(WORDS, reserved=4))
 
 
+def test_reserved_ids_of_no_language_model_are_refused():
+    with pytest.raises(ValueError, match='reserved has no effect with vocabulary = "own"; drop it'):
+        replace(SMALL, reserved=1)
+
+
 @pytest.mark.parametrize(
     ("head", "overrides", "message"),
     [
+        ("", ('backbone={name = "identity", width = 32}',), "choose another backbone or head"),
         ('vocabulary = "language_model"', (), "make the widths agree"),
         ('decode = "parallel"', ("action_tokens.count=0",), "action_tokens.count"),
     ],
@@ -284,6 +290,15 @@ def test_too_few_words_are_refused():
 def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path, head, overrides, message):
     with pytest.raises(ConfigError, match=message):
         build(tmp_path, f'name = "bins"\n{head}', *overrides)
+
+
+def test_a_text_encoder_without_output_layer_is_one_mistake(tmp_path):
+    head = 'name = "bins"\nvocabulary = "language_model"'
+    vision = 'vision_encoder={name = "timm_vit", model = "vit_tiny_r_s16_p8_224", depth = 1}'
+    with pytest.raises(ConfigError) as caught:
+        build(tmp_path, head, 'text_encoder={name = "none"}', vision)
+    (mistake,) = caught.value.mistakes
+    assert "output layer, and it has none" in mistake
 
 
 def test_loss_without_actions_says_so():

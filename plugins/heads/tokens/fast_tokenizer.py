@@ -111,7 +111,7 @@ class FastTokenizer:
         except Exception as error:  # tokenizers raises plain exceptions
             raise DataError(
                 f"'{path}' cannot be read as a FAST tokenizer ({one_line(error)}); "
-                "make one with `joinery tokenizer fast`"
+                "make one with `joinery tokenizer fast RECIPE OUT.json`"
             ) from error
 
 

@@ -32,6 +32,10 @@ class PredictorConfig:
     temperature: Annotated[float, Ge(0)] = 0.0
     """0: the likeliest token is chosen; above: tokens are sampled, from logits divided by this."""
 
+    def __post_init__(self) -> None:
+        if self.reserved and self.vocabulary == "own":
+            raise ValueError('reserved has no effect with vocabulary = "own"; drop it')
+
 
 class TokenPredictor(nn.Module):
     """Predicts the tokens of each frame's chunk; all tokens are numbers from 0 to `count` - 1.
