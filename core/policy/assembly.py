@@ -1,6 +1,7 @@
 """Make a policy from a recipe: build and join the parts, load weights, choose what trains."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from core.contracts.parts import (
     VisionEncoder,
 )
 from core.episodes.episode import Feature
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.loading.training_data import action_spec
 from core.policy.augmentation import Augmentation
 from core.policy.boundary import Boundary
@@ -268,13 +269,31 @@ def _build_heads(
         class_needs = declared_needs(part.component.build)
         if class_needs is not None:
             _check_needs(class_needs, f"{where}.name", part, spec, backbone, text_encoder)
-        heads[label] = _build("policy_head", part, where, context=spec, action=action)
+        heads[label] = _build_head(part, where, spec, action)
         if class_needs is not None and heads[label].needs != class_needs:
             raise ConfigError(
                 f"{where}.name: the head's needs are not those of its class; say them on the class"
             )
         _check_needs(heads[label].needs, f"{where}.name", part, spec, backbone, text_encoder)
     return heads
+
+
+def _build_head(part: Part, where: str, spec: ContextSpec, action: ActionSpec) -> PolicyHead:
+    """Build a head, whose messages name the keys of [policy_head]; name those of its own section.
+
+    where: what messages call the section.
+    """
+
+    def renamed(message: str) -> str:
+        return re.sub(r"\bpolicy_head\.", f"{where}.", message)
+
+    try:
+        head: PolicyHead = _build("policy_head", part, where, context=spec, action=action)
+    except ConfigError as error:
+        raise ConfigError([renamed(mistake) for mistake in error.mistakes]) from error
+    except DataError as error:
+        raise DataError(renamed(str(error))) from error
+    return head
 
 
 def _build(kind: ComponentKind, part: Part, where: str | None = None, **offered: Any) -> Any:

@@ -123,9 +123,9 @@ def _rate_factors(
         return {}
     factors = rate_factors(module, settings.layer_decay)
     if factors is None:
-        raise ConfigError(
-            f"{name.replace(' ', '.')}.layer_decay: this part has no repeated blocks; drop the key"
-        )
+        kind, _, label = name.partition(" ")
+        where = f"{kind} '{label}'" if label else kind
+        raise ConfigError(f"{where}.layer_decay: this part has no repeated blocks; drop the key")
     return factors
 
 

@@ -187,6 +187,9 @@ def test_a_tokenizer_of_other_chunks_is_refused(tokenizer):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"policy_head\.tokenizer: .*joinery tokenizer fast"):
         make(tmp_path / "fast.json")
+    auxiliary = '[[auxiliary]]\nname = "fast"\nlabel = "tokens"\ntokenizer = "fast.json"'
+    with pytest.raises(DataError, match=r"^auxiliary 'tokens'\.tokenizer: "):
+        build(tmp_path, 'name = "discrete"', more=auxiliary)
 
 
 def test_action_tokens_that_do_not_divide_the_chunk_are_refused(tokenizer):

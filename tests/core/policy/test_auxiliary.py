@@ -196,6 +196,12 @@ def test_mistakes_are_one_line_each(tmp_path, more, mistake):
     assert received.startswith(mistake)
 
 
+def test_a_mistake_that_a_head_finds_is_one_of_its_own_section(tmp_path):
+    by_step = '[[auxiliary]]\nname = "mlp"\nlabel = "again"\nby_step = true'
+    with pytest.raises(ConfigError, match=r"^auxiliary 'again'\.by_step: "):
+        build(tmp_path, LSTM, more=by_step)
+
+
 def test_a_label_that_torch_has_taken_is_a_mistake_of_the_recipe(tmp_path):
     with pytest.raises(ConfigError, match=r"^auxiliary 'keys'\.label: "):
         build(tmp_path, LSTM, more='[[auxiliary]]\nname = "regression"\nlabel = "keys"')

@@ -6,7 +6,7 @@ from torch import nn
 from core import ConfigError, import_library
 from core.training.layer_decay import rate_factors
 from core.training.optimizer import build_optimizer
-from tests.core.policy.test_auxiliary import LSTM, build, load
+from tests.core.policy.test_auxiliary import LSTM, REGRESSION, build, load
 
 
 class Tower(nn.Module):
@@ -81,3 +81,7 @@ def test_a_part_without_blocks_is_refused(tmp_path):
     recipe = load(tmp_path, "", head=f"{LSTM}\nlayer_decay = 0.5")
     with pytest.raises(ConfigError, match=r"policy_head\.layer_decay: .* no repeated blocks; drop"):
         build_optimizer(build(tmp_path, LSTM), recipe)
+    auxiliary = f"{REGRESSION}\nlayer_decay = 0.5"
+    recipe = load(tmp_path, auxiliary)
+    with pytest.raises(ConfigError, match=r"auxiliary 'regression'\.layer_decay: .* drop"):
+        build_optimizer(build(tmp_path, LSTM, more=auxiliary), recipe)
