@@ -37,8 +37,9 @@ def loss_gradients(
     """Return {part that trains: {term: norm of its gradient}}; empty if there is a single term.
 
     The gradients are those of one micro-batch in this process, neither clipped nor averaged, with
-    the present weights and the random numbers of the training step. Each term takes a pass of its
-    own, because the backward pass of a compiled block cannot run twice.
+    the present weights and the random numbers of the training step, except that dropout drops other
+    units. Each term takes a pass of its own, because the backward pass of a compiled block cannot
+    run twice.
 
     Nothing changes: neither the gradients that the parameters hold, nor the buffers, nor the random
     numbers of later steps.
