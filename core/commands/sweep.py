@@ -4,7 +4,7 @@ import argparse
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.commands.command import CommandParser, command, positive
 from core.errors import ConfigError
@@ -101,9 +101,9 @@ def _config(arguments: argparse.Namespace) -> "tuple[SweepConfig, str]":
     paths, overrides = split_words(arguments.words)
     if not paths:
         raise ConfigError("name the file of a sweep, or a recipe: recipes/quickstart.toml")
-    values: dict[str, Any] = read_files(paths)
+    values, file = read_files(paths)
     add_arguments(values, arguments, overrides)
-    return check_sweep(values, str(paths[0])), paths[0].stem
+    return check_sweep(values, str(file or "the arguments")), (file or paths[0]).stem
 
 
 def _show_plan(runs: "list[PlannedRun]") -> None:

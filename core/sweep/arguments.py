@@ -12,6 +12,8 @@ from core.recipe.overrides import section_of
 from core.sweep.config import EXECUTORS
 
 OVERRIDE = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
+# numbers between colons, and not a list whose texts hold colons
+BOUNDS = re.compile(r"""[^:,"'\[{]*(:[^:,"'\[{]*)+""")
 # in a list of values: a comma, or what may hold commas
 PIECES = re.compile(r"""("(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]|,)""")
 
@@ -38,7 +40,8 @@ def add_arguments(values: dict[str, Any], arguments: Namespace, overrides: Itera
         values["overrides"] = [*former, *own]
     grid = {key: split_values(text) for key, text in _pairs("grid", arguments.grid, mistakes)}
     _add(values, "grid", grid)
-    ranges = {key: _range(text) for key, text in _pairs("range", arguments.range, mistakes)}
+    pairs = _pairs("range", arguments.range, mistakes)
+    ranges = {key: _range(key, text, mistakes) for key, text in pairs}
     given = {"trials": arguments.trials, "method": arguments.method}
     _add(values, "search", {key: value for key, value in given.items() if value is not None})
     if ranges and isinstance(search := values.setdefault("search", {}), dict):
@@ -67,13 +70,14 @@ def _pairs(option: str, texts: Sequence[str], mistakes: list[str]) -> Iterable[t
             yield key.strip(), rest
 
 
-def _range(text: str) -> Any:
+def _range(key: str, text: str, mistakes: list[str]) -> Any:
     """Read LOW:HIGH, LOW:HIGH:log, or a list of choices."""
-    low, colon, rest = text.partition(":")
-    high, _, log = rest.partition(":")
-    if not colon or log not in ("", "log"):
+    if not BOUNDS.fullmatch(text):
         return split_values(text)
-    return {"low": parse_value(low), "high": parse_value(high), "log": log == "log"}
+    low, high, *log = text.split(":")
+    if log not in ([], ["log"]):
+        mistakes.append(f"--range {key}={text}: expected LOW:HIGH or LOW:HIGH:log")
+    return {"low": parse_value(low), "high": parse_value(high), "log": bool(log)}
 
 
 def split_values(text: str) -> list[Any]:

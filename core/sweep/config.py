@@ -1,12 +1,13 @@
 """What a sweep tries: recipes, variants, seeds; from a TOML file and the command line."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import ConfigDict, with_config
 
 from core.errors import ConfigError
 from core.recipe.checking import fill, raise_if_repeated, read_toml
@@ -15,6 +16,13 @@ from core.registry.part_settings import Positive
 # keys by which a file is known for that of a sweep: no recipe has them
 TOP_KEYS = ("recipes", "overrides", "seeds", "variant", "grid", "search", "baseline", "threads")
 EXECUTORS = ("slurm", "ray")
+# runs of a sweep at most: more are a mistake, and would fill memory before the first has begun
+MOST_RUNS = 10_000
+# bounds of a range, either side of zero: their difference is a number, too
+LARGEST = 1e100
+# names of options of sbatch, and those by which submitit finds what a job has written
+OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+OWN_OPTIONS = {"output", "error", "open_mode"}
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 
 
@@ -28,7 +36,6 @@ class VariantConfig:
     """changes of the recipe, "section.key=value" each, as on the command line of `joinery run`."""
 
 
-@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Range:
     """The numbers among which a search chooses."""
@@ -43,6 +50,8 @@ class Range:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"low {self.low} must be below high {self.high}")
+        if max(-self.low, self.high) > LARGEST:
+            raise ValueError(f"low and high must be between {-LARGEST} and {LARGEST}")
         if self.log and self.low <= 0:
             raise ValueError(f"log = true needs a low above zero, got {self.low}")
 
@@ -95,6 +104,19 @@ class SlurmConfig:
     cluster: Literal["slurm", "local", "debug"] = "slurm"
     """submitit's name of the cluster; "local" starts the jobs on this machine, for a trial."""
 
+    def __post_init__(self) -> None:
+        # sbatch reads them from a script of the shell, which would run what follows a line break
+        texts = [self.partition or "", *self.additional, *map(str, self.additional.values())]
+        if broken := [text for text in texts if not text.isprintable()]:
+            raise ValueError(f"options of sbatch are one line of text each, got {broken[0]!r}")
+        if wrong := [key for key in self.additional if not OPTION.fullmatch(key)]:
+            raise ValueError(
+                f"additional.{wrong[0]}: expected the name of an option of sbatch without its "
+                'dashes, "account" for example'
+            )
+        if own := sorted(OWN_OPTIONS & {key.replace("-", "_") for key in self.additional}):
+            raise ValueError(f"additional.{own[0]}: the sweep reads this file of a job; drop it")
+
 
 @dataclass(frozen=True)
 class RayConfig:
@@ -135,6 +157,11 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.recipes:
             raise ValueError("recipes names none; name one")
+        if self._count() > MOST_RUNS:
+            raise ValueError(
+                f"recipes, variants, grid, trials and seeds make {self._count()} runs, and a sweep "
+                f"has {MOST_RUNS} at most; name fewer"
+            )
         raise_if_repeated(tuple(str(path) for path in self.recipes), "recipes")
         raise_if_repeated(tuple(variant.name for variant in self.variant), "variant.name")
         raise_if_repeated(tuple(map(str, self.all_seeds)), "seeds")
@@ -154,6 +181,13 @@ class SweepConfig:
         """The seeds, one by one."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
+    def _count(self) -> int:
+        """Return the number of runs."""
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        points = prod(len(values) for values in self.grid.values())
+        trials = self.search.trials if self.search else 1
+        return len(self.recipes) * max(1, len(self.variant)) * points * trials * seeds
+
     def _all_overrides(self) -> list[str]:
         return [*self.overrides, *(pair for v in self.variant for pair in v.overrides)]
 
@@ -163,10 +197,11 @@ def is_sweep_file(values: Mapping[str, Any]) -> bool:
     return any(key in values for key in TOP_KEYS)
 
 
-def read_files(paths: Sequence[Path]) -> dict[str, Any]:
-    """Return the contents of the sweep's file among `paths`; the other files are its recipes.
+def read_files(paths: Sequence[Path]) -> tuple[dict[str, Any], Path | None]:
+    """Return the contents of the sweep's file among `paths`, and its path; the others are recipes.
 
-    Paths in it become absolute. Recipes that are named beside it replace its own.
+    Paths in it become absolute. Recipes that are named beside it replace its own. None: all files
+    are recipes.
 
     Raises ConfigError if a file cannot be read, or if there are two files of sweeps.
     """
@@ -182,7 +217,7 @@ def read_files(paths: Sequence[Path]) -> dict[str, Any]:
     elif isinstance(own, list) and all(isinstance(path, str) for path in own):
         folder = sweeps[0].absolute().parent
         values["recipes"] = [str(folder / path) for path in own]
-    return values
+    return values, sweeps[0] if sweeps else None
 
 
 def check_sweep(values: Mapping[str, Any], source: str) -> SweepConfig:
@@ -197,6 +232,8 @@ def check_sweep(values: Mapping[str, Any], source: str) -> SweepConfig:
     parts: dict[str, Any] = {}
     for name, kind in tables.items():
         if isinstance(table := values.get(name), dict):
+            if name == "search":
+                table = _check_ranges(table, mistakes)
             parts[name] = fill(kind, table, name, mistakes)
         elif table is not None:
             mistakes.append(f"{name}: expected a section [{name}], got {table!r}")
@@ -219,3 +256,21 @@ def check_sweep(values: Mapping[str, Any], source: str) -> SweepConfig:
         return replace(config, variant=tuple(v for v in several if v), **parts)
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _check_ranges(search: Mapping[str, Any], mistakes: list[str]) -> Mapping[str, Any]:
+    """Append a line for each wrong range of [search]; return the section with others for these."""
+    ranges = search.get("ranges")
+    if not isinstance(ranges, dict):
+        return search
+    checked = {}
+    for key, choices in ranges.items():
+        where, before = f"search.ranges.{key}", len(mistakes)
+        if isinstance(choices, dict):
+            fill(Range, choices, where, mistakes)
+        elif not isinstance(choices, list):
+            mistakes.append(
+                f"{where}: expected {{low = 1, high = 4}}, or a list of choices, got {choices!r}"
+            )
+        checked[key] = choices if len(mistakes) == before else [0]
+    return {**search, "ranges": checked}

@@ -76,12 +76,17 @@ def test_seeds_are_a_number_or_a_list() -> None:
 
 def test_mistakes_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as error:
-        added("--grid", "steps=3", "--range", "train.steps", "--grid", "a.b=")
+        added("--grid", "steps=3", "--range", "train.steps", "--grid", "a.b=", "--range=a.b=1:2:lg")
     assert [line.partition(":")[0] for line in error.value.mistakes] == [
         "--grid steps=3",
         "--grid a.b=",
         "--range train.steps",
+        "--range a.b=1",
     ]
+
+
+def test_choices_may_hold_colons() -> None:
+    assert added("--range", 'a.b="c:d","e"')["search"]["ranges"] == {"a.b": ["c:d", "e"]}
 
 
 def test_a_table_that_is_none_is_left_to_be_reported() -> None:

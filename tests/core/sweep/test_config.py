@@ -38,7 +38,9 @@ def mistakes(**values: object) -> list[str]:
 def test_a_file_says_all(tmp_path: Path) -> None:
     path = tmp_path / "sweep.toml"
     path.write_text(SWEEP)
-    config = check_sweep(read_files([path]), "sweep.toml")
+    values, file = read_files([path])
+    assert file == path
+    config = check_sweep(values, "sweep.toml")
     assert config.recipes == (tmp_path / "base.toml",)
     assert config.all_seeds == (3, 5)
     assert [variant.name for variant in config.variant] == ["one", "two"]
@@ -55,8 +57,9 @@ def test_recipes_beside_a_sweep_replace_its_own(tmp_path: Path) -> None:
     sweep, recipe = tmp_path / "sweep.toml", tmp_path / "other.toml"
     sweep.write_text(SWEEP)
     recipe.write_text("[train]\nsteps = 3\n")
-    assert read_files([sweep, recipe])["recipes"] == [str(recipe)]
-    assert read_files([recipe]) == {"recipes": [str(recipe)]}
+    values, file = read_files([recipe, sweep])
+    assert (values["recipes"], file) == ([str(recipe)], sweep)
+    assert read_files([recipe]) == ({"recipes": [str(recipe)]}, None)
     with pytest.raises(ConfigError, match="a second sweep"):
         read_files([sweep, copy(sweep, tmp_path / "again.toml")])
 
@@ -105,7 +108,44 @@ def test_a_contradiction_is_one_line(values: dict[str, object], line: str) -> No
 
 
 @pytest.mark.parametrize(
-    "choices", [{"low": 2, "high": 1}, {"low": 0, "high": 1, "log": True}, {"low": 1, "hgh": 2}]
+    ("choices", "line"),
+    [
+        ({"low": 2, "high": 1}, "low 2 must be below high 1"),
+        ({"low": 0, "high": 1, "log": True}, "log = true needs a low above zero, got 0"),
+        ({"low": 0, "high": 10**400}, "low and high must be between -1e+100 and 1e+100"),
+        ({"low": "a", "high": 2}, "expected int or float, got 'a'"),
+        ({"low": 1, "high": 2, "logg": True}, "unknown key; did you mean 'log'?"),
+        (3, "expected {low = 1, high = 4}, or a list of choices, got 3"),
+    ],
 )
-def test_a_range_rises(choices: dict[str, object]) -> None:
-    assert mistakes(search={"ranges": {"a.b": choices}})
+def test_a_wrong_range_is_one_line(choices: object, line: str) -> None:
+    (mistake,) = mistakes(search={"ranges": {"a.b": choices}})
+    assert mistake.startswith("a.toml: search.ranges.a.b")
+    assert mistake.endswith(f": {line}")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seeds": 10**11},
+        {"search": {"ranges": {"a.b": {"low": 0.0, "high": 1.0}}, "trials": 10**11}},
+        {"grid": {f"a.{letter}": list(range(10)) for letter in "bcdefghijkl"}},
+    ],
+)
+def test_more_runs_than_anyone_has_time_for_are_refused(values: dict[str, object]) -> None:
+    (line,) = mistakes(**values)
+    assert line.endswith("runs, and a sweep has 10000 at most; name fewer")
+
+
+@pytest.mark.parametrize(
+    ("slurm", "line"),
+    [
+        ({"partition": "a\nrm b"}, "options of sbatch are one line of text each"),
+        ({"additional": {"comment": "a'\nrm b\n'"}}, "options of sbatch are one line of text each"),
+        ({"additional": {"--account": "lab"}}, "additional.--account: expected the name of"),
+        ({"additional": {"open-mode": "append"}}, "additional.open_mode: the sweep reads this"),
+    ],
+)
+def test_options_of_sbatch_are_options_alone(slurm: dict[str, object], line: str) -> None:
+    (mistake,) = mistakes(slurm=slurm)
+    assert mistake.startswith(f"a.toml: slurm: {line}")
