@@ -18,6 +18,7 @@ from core import (
     TokenKind,
     TokenSequence,
     concatenate,
+    masked_mean,
     pack,
 )
 from core.weights import Pretrained
@@ -156,7 +157,10 @@ class ACTTokens(ActionTokens):
         batch: Batch | None,
         generator: Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the latent of each frame (B T Z), and in training its divergence as a loss."""
+        """Return the latent of each frame (B T Z), and in training its divergence as a loss.
+
+        Frames without an action that counts have no part in the loss.
+        """
         weight = self.latent_projection.weight
         zeros = weight.new_zeros(*lead, weight.shape[1])
         if self.cvae is None or batch is None:
@@ -169,7 +173,8 @@ class ACTTokens(ActionTokens):
         mean, log_variance = self.cvae(chunks, counts, seen)
         noise = generator.normal(*zeros.shape).flatten(0, 1)
         latent = mean + (log_variance / 2).exp() * noise
-        losses = {"kl": self.kl_weight * divergence(mean, log_variance)}
+        kl = masked_mean(divergence(mean, log_variance), counts.any(dim=-1))
+        losses = {"kl": self.kl_weight * kl}
         return latent.to(weight.dtype).view_as(zeros), losses
 
     def _proprio(self, proprio: Tensor | None) -> list["_Piece"]:

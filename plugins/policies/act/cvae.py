@@ -61,5 +61,5 @@ class CVAE(nn.Module):
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the mean KL divergence of the latents (n Z) from the standard normal -> scalar."""
-    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=-1).mean()
+    """Return the KL divergence of each latent (n Z) from the standard normal -> (n)."""
+    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=-1)

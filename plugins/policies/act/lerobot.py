@@ -48,7 +48,7 @@ def pixel_statistics(weights: Pretrained, cameras: Sequence[str]) -> tuple[Tenso
     None: the weights say nothing of pixels.
 
     Raises ConfigError if the statistics of a camera are missing and those of other cameras differ,
-    or if pixels were not normalised by mean and standard deviation.
+    if they are none of three colours, or if pixels were normalised in another way.
     """
     if (mode := _mode(weights, "VISUAL")) == "IDENTITY":
         zeros = torch.zeros(len(cameras), 3, 1, 1)
@@ -60,7 +60,7 @@ def pixel_statistics(weights: Pretrained, cameras: Sequence[str]) -> tuple[Tenso
         )
     known = _statistics(weights)
     pixels = {
-        feature: torch.stack([x["mean"].view(3, 1, 1), x["std"].view(3, 1, 1)])
+        feature: _of_colours(x, feature, weights.source)
         for feature, x in known.items()
         if feature.startswith("observation_image") and {"mean", "std"} <= x.keys()
     }
@@ -120,6 +120,18 @@ def _statistics(weights: Pretrained) -> Mapping[str, Mapping[str, Tensor]]:
         feature, _, kind = name.rpartition(".")
         found.setdefault(feature.replace(".", "_"), {})[kind] = tensor
     return found
+
+
+def _of_colours(statistics: Mapping[str, Tensor], feature: str, source: str) -> Tensor:
+    """Return the mean and the standard deviation of the pixels of a camera (2 3 1 1)."""
+    mean, std = (statistics[kind].flatten().float() for kind in ("mean", "std"))
+    is_usable = len(mean) == len(std) == 3 and bool(torch.cat([mean, std]).isfinite().all())
+    if not is_usable or not (std > 0).all():
+        raise ConfigError(
+            f"pretrained: '{source}' has statistics of '{feature}' that are no mean and standard "
+            "deviation of three colours; choose other weights"
+        )
+    return torch.stack([mean, std]).view(2, 3, 1, 1)
 
 
 def _folder(weights: Pretrained) -> Path:

@@ -10,7 +10,7 @@ RESNET = "model.backbone."
 PROJECTION = "model.encoder_img_feat_input_proj."
 BACKBONE = "model.encoder."
 HEAD = ("model.decoder.", "model.decoder_pos_embed.", "model.action_head.")
-# a constant table, and the statistics of older files, which statistics.py reads
+# a constant table, and the statistics of older files, which lerobot.py reads
 IGNORED = (
     "model.vae_encoder_pos_enc",
     "normalize_inputs.",

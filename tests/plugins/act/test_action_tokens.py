@@ -86,7 +86,7 @@ def test_the_latent_knows_the_actions():
 def test_the_divergence_is_torchs():
     generator = torch.Generator().manual_seed(0)
     mean, log_variance = torch.randn(2, 5, 4, generator=generator)
-    exact = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0, 1)).sum(-1).mean()
+    exact = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0, 1)).sum(-1)
     torch.testing.assert_close(divergence(mean, log_variance), exact)
 
 
@@ -94,6 +94,13 @@ def test_the_divergence_is_weighted_and_belongs_to_training_alone():
     term = lay_out(make(), batch_of()).losses["kl"]
     half = lay_out(make(replace(SMALL, kl_weight=5.0)), batch_of()).losses["kl"]
     torch.testing.assert_close(half, term / 2)
+    batch = batch_of()
+    frames = torch.arange(len(batch.actions)) > 0
+    others = replace(batch, action_mask=batch.action_mask & frames.view(-1, 1, 1, 1))
+    changed = replace(others, proprio=batch.proprio * frames.view(-1, 1, 1))
+    terms = [lay_out(make(), b).losses["kl"] for b in (others, changed)]
+    assert terms[0] != term, "a frame without actions has no part in it"
+    torch.testing.assert_close(*terms)
     assert not lay_out(make()).losses
     assert not lay_out(make(replace(SMALL, cvae=False)), batch_of()).losses
 

@@ -158,6 +158,17 @@ def test_other_statistics_are_refused(tmp_path, statistics, config, message):
         encoder().load_pretrained(weights)
 
 
+@pytest.mark.parametrize(
+    ("shape", "mean", "std"), [((4,), 0.1, 0.1), ((3, 1, 1), 0.1, 0.0), ((3,), float("inf"), 0.1)]
+)
+def test_statistics_that_are_none_of_colours_are_refused(tmp_path, shape, mean, std):
+    camera = "observation.images.static"
+    tensors = {f"{camera}.mean": torch.full(shape, mean), f"{camera}.std": torch.full(shape, std)}
+    _, weights = published(tmp_path, resnet=False, statistics=tensors)
+    with pytest.raises(ConfigError, match=r"pretrained: .* no mean and standard deviation of thr"):
+        encoder().load_pretrained(weights)
+
+
 def test_batch_norms_are_not_loaded_into_group_norms(tmp_path):
     _, weights = published(tmp_path)
     group = ACTVisionConfig(model="test_resnet", width=16, norm="group")
