@@ -17,6 +17,8 @@ from core.system.locks import try_lock
 
 # what the runs of a sweep have said, in the run's folder
 LOG = "output.log"
+# stands in the log before what a run says that is tried again
+AGAIN = "\n---- the sweep tries this run again ----\n"
 # the program `joinery`, as a module
 PROGRAM = "core.cli"
 # seconds between looks at a process of this machine, and at one elsewhere
@@ -87,6 +89,9 @@ def start(job: Job, more: Mapping[str, str] | None = None) -> subprocess.Popen[b
     with open_to_append(job.folder / LOG) as log:
         if not try_lock(log):
             return None
+        if os.fstat(log.fileno()).st_size > 0:
+            log.write(AGAIN.encode())
+            log.flush()
         return subprocess.Popen(
             [*job.command, *resume],
             stdin=subprocess.DEVNULL,
@@ -118,8 +123,8 @@ def _reason(log: Path, code: int) -> str:
         name = signal.Signals(-code).name
         advice = "; is there enough memory?" if name == "SIGKILL" else ""
         return f"ended by {name}{advice}"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line for line in lines if line.strip()]
+    text = log.read_text(encoding="utf-8", errors="replace").rpartition(AGAIN)[2]
+    said = [line for line in text.splitlines() if line.strip()]
     mistakes = [line for line in said[-50:] if line.startswith("error: ")]
     line = (mistakes or said or [""])[-1].removeprefix("error: ").strip()
     return f"{line[:500] or f'ended with code {code}'} ({log})"

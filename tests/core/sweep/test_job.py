@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.sweep.job import LOG, Job, command_of, run_job, start
+from core.sweep.job import AGAIN, LOG, Job, command_of, run_job, start
 
 
 def job_of(folder: Path, code: str, threads: int = 1) -> Job:
@@ -39,7 +39,12 @@ def test_a_run_that_is_there_is_resumed(tmp_path: Path) -> None:
     run_job(job)
     (tmp_path / "recipe.toml").touch()
     run_job(job)
-    assert (tmp_path / LOG).read_text() == "[]\n['--resume']\n"
+    assert (tmp_path / LOG).read_text() == f"[]\n{AGAIN}['--resume']\n"
+
+
+def test_a_failure_is_not_that_of_a_former_try(tmp_path: Path) -> None:
+    run_job(job_of(tmp_path, "raise SystemExit('error: no space left')"))
+    assert run_job(job_of(tmp_path, "1 / 0")).error.startswith("ZeroDivisionError")
 
 
 def test_nobody_begins_where_another_process_is_at_work(tmp_path: Path) -> None:
