@@ -63,7 +63,7 @@ class PlannedRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / FILE
         text = self.recipe.as_toml()
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             with written_aside(path) as aside:
                 aside.write_text(text, encoding="utf-8")
         return path
@@ -148,7 +148,7 @@ def _differences(run: PlannedRun, catalogue: Catalogue) -> dict[str, tuple[str, 
     Raises DataError if the file that the sweep wrote is damaged.
     """
     path = run.folder / FILE
-    if path.read_text(encoding="utf-8") == run.recipe.as_toml():
+    if path.read_bytes() == run.recipe.as_toml().encode():
         return {}
     try:
         former = load_recipe(path, [], catalogue)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 
@@ -131,7 +132,8 @@ class _Sweep:
         for metric in METRICS:
             values = [value for r in records if (value := metric.of(r)) is not None]
             if values:
-                return fmean(values) if metric.higher_is_better else -fmean(values)
+                mean = fmean(values) if metric.higher_is_better else -fmean(values)
+                return mean if isfinite(mean) else None
         return None
 
     def runs_of(self, variant: Variant) -> VariantRuns:

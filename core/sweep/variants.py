@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -18,7 +19,9 @@ from core.sweep.config import Range, SearchConfig, SweepConfig
 Values = Mapping[str, Any]
 # sections that name a component
 COMPONENT_SECTIONS = (*PARTS, "optimizer", "environment")
-NAME = re.compile(r"[A-Za-z0-9][\w.,=+-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
+# the sweep's own files stand beside the variants' folders
+OWN_FILES = (".json", ".html")
 LONGEST_NAME = 120
 # digits of numbers that are drawn, so that names of variants and their recipes say the same
 DIGITS = 3
@@ -76,18 +79,28 @@ def _variant(
 
 
 def check_names(variants: Sequence[Variant]) -> None:
-    """Raise ConfigError if two variants have one name, or if a name is not fit for a folder."""
+    """Raise ConfigError if two variants have one name, or if a name is not fit for a folder.
+
+    Names that differ in case alone are one, as on some machines.
+    """
     names = [variant.name for variant in variants]
+    counts = Counter(map(str.lower, names))
+    firsts = {name.lower(): name for name in reversed(names)}
     mistakes = [
-        f"two variants are called '{name}'; give them names by [[variant]], or drop one"
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
+        f"two variants are called '{firsts[name]}'; give them names by [[variant]], or drop one"
+        for name, count in counts.items()
+        if count > 1
     ]
     mistakes += [
         f"variant '{name}': expected a name of at most {LONGEST_NAME} letters, digits and _ . , = "
         "+ -, which is a folder's, too; name the variants by [[variant]]"
         for name in dict.fromkeys(names)
         if not NAME.fullmatch(name) or len(name) > LONGEST_NAME
+    ]
+    mistakes += [
+        f"variant '{name}': a sweep's own files end in {name[-5:]}; name it otherwise"
+        for name in dict.fromkeys(names)
+        if name.lower().endswith(OWN_FILES)
     ]
     if mistakes:
         raise ConfigError(mistakes)
@@ -132,7 +145,7 @@ def name_parts(values: Values) -> list[str]:
 def _word(value: Any) -> str:
     """Return a value as a word that may stand in the name of a folder."""
     text = value if isinstance(value, str) else toml_text(value)
-    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text).strip("_")
 
 
 def toml_text(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.report.sweep_page import results_table
 from core.report.sweep_results import SweepResults
 from core.sweep.sweep import PAGE, RESULTS
@@ -126,6 +126,14 @@ def test_a_variant_that_has_changed_is_refused(run: Run, recipe: Path, tmp_path:
     assert len(error.value.mistakes) == 3
     # under another name it is another variant
     run(variant=[{"name": "longer", "overrides": ["train.steps=9"]}], seeds=1)
+
+
+def test_a_damaged_plan_of_a_run_is_one_line(run: Run, tmp_path: Path) -> None:
+    run(seeds=1)
+    folder = tmp_path / "sweep" / "base" / "seed_0"
+    (folder / "planned.toml").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=f"not UTF-8 text; remove {folder}, so that the run begins"):
+        run(seeds=1)
 
 
 def test_keys_that_change_no_result_may_change(run: Run) -> None:

@@ -70,7 +70,10 @@ def test_values_are_read_as_they_were(value: object) -> None:
     ("values", "line"),
     [
         ({"grid": {"a.b": ["x y", "x_y"]}}, "two variants are called 'b=x_y'"),
+        ({"variant": [{"name": "Wide"}, {"name": "wide"}]}, "two variants are called 'Wide'"),
         ({"variant": [{"name": "../up"}]}, "variant '../up': expected a name of"),
+        ({"variant": [{"name": "aé"}]}, "variant 'aé': expected a name of"),
+        ({"variant": [{"name": "plan.json"}]}, "a sweep's own files end in .json; name it"),
         ({"variant": [{"name": "n" * 121}]}, "expected a name of at most 120 letters"),
     ],
 )
