@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
     console = output_console()
     if arguments.dry_run:
-        _show_plan(plan_sweep(config, output, load_plugins()))
+        _show_plan(plan_sweep(config, output, load_plugins()), config)
         return 0
     executor = make_executor(arguments.on, config, arguments.jobs)
     signal.signal(signal.SIGTERM, _end)
@@ -106,7 +106,7 @@ def _config(arguments: argparse.Namespace) -> "tuple[SweepConfig, str]":
     return check_sweep(values, str(file or "the arguments")), (file or paths[0]).stem
 
 
-def _show_plan(runs: "list[PlannedRun]") -> None:
+def _show_plan(runs: "list[PlannedRun]", config: "SweepConfig") -> None:
     from core.system.console import output
     from core.system.tables import NumberTable
 
@@ -119,7 +119,11 @@ def _show_plan(runs: "list[PlannedRun]") -> None:
         overrides = " ".join(several[0].variant.overrides) or "-"
         table.add_row(name, overrides, str(len(several)), str(finished))
     output().print(table)
-    output().print(f"{len(runs)} runs; nothing is run, and nothing is written")
+    count = len(runs)
+    if config.search and config.is_study:
+        count *= config.search.trials
+        output().print(f"{config.search.trials} trials of each, whose values follow the results")
+    output().print(f"{count} runs; nothing is run, and nothing is written")
 
 
 def _show(results: "SweepResults", folder: Path) -> int:

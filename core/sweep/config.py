@@ -181,6 +181,11 @@ class SweepConfig:
         """The seeds, one by one."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
+    @property
+    def is_study(self) -> bool:
+        """Whether values follow the results of earlier runs."""
+        return self.search is not None and self.search.method == "optuna"
+
     def _count(self) -> int:
         """Return the number of runs."""
         seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)

@@ -34,10 +34,11 @@ def plan_sweep(config: SweepConfig, output: Path, catalogue: Catalogue) -> list[
 
     Of a study, these are runs of the recipes without the values that it will choose.
 
-    Raises ConfigError for every mistake in the recipes, and if a run was begun with another recipe.
+    Raises ConfigError for every mistake in the recipes, if a run was begun with another recipe, and
+    if a study needs Optuna, which is not installed.
     """
-    is_study = config.search is not None and config.search.method == "optuna"
-    variants = base_variants(config) if is_study else next(rounds(config, lambda _: None))
+    first = next(rounds(config, lambda _: None))
+    variants = base_variants(config) if config.is_study else first
     runs = plan_runs(variants, config.all_seeds, output, catalogue)
     refuse_changes(runs, catalogue)
     shared_needs(runs)

@@ -1,6 +1,7 @@
 """The command: it lists what it would run, and says what failed."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,25 @@ def test_a_dry_run_lists_the_runs(
     assert 'policy_head={name = "discrete"}' in shown
     assert "4 runs; nothing is run, and nothing is written" in shown
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_dry_run_counts_the_trials_of_a_study(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna", reason="needs optuna: pip install -e '.[optuna]'")
+    words = ["--range", "train.learning_rate=1e-4:1e-2:log", "--method", "optuna", "--trials", "6"]
+    assert main([str(recipe), *words, "--seeds", "2", "--dry-run"]) == 0
+    assert "6 trials of each, whose values follow" in (shown := capsys.readouterr().out)
+    assert "12 runs; nothing is run" in shown
+
+
+def test_a_dry_run_asks_for_optuna(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    words = ["--range", "backbone.depth=1:4", "--method", "optuna"]
+    assert main([str(recipe), *words, "--dry-run"]) == 2
+    assert "optuna cannot be imported" in capsys.readouterr().err
 
 
 def test_a_sweep_ends_with_a_table_and_its_failures(
