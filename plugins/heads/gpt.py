@@ -71,7 +71,7 @@ class GPTHead(PolicyHead):
 
     def __init__(self, config: GPTConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
-        self.window = ReadoutWindow(action.window, context.width)
+        self.memory = ReadoutWindow(action.window, context.width)
         self.chunk = ChunkRegression(
             action, loss=config.loss, gripper_weight=config.gripper_weight, tanh=config.tanh
         )
@@ -99,13 +99,13 @@ class GPTHead(PolicyHead):
 
     def initial_state(self, rows: int) -> State:
         """Return an empty buffer for T frames' readouts, and the number of frames in it (B)."""
-        return self.window.empty(rows, self.input.weight)
+        return self.memory.empty(rows, self.input.weight)
 
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of the newest frame, and the next state."""
-        state = self.window.push(state, context.readout.mean(dim=2))
+        state = self.memory.push(state, context.readout.mean(dim=2))
         actions = self.chunk.actions(*self._run(state["readouts"]))
-        return self.window.newest(state, actions), state
+        return self.memory.newest(state, actions), state
 
     def _run(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B T D) -> the outputs of both MLPs, as `ChunkRegression` takes them."""

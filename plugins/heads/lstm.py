@@ -98,7 +98,7 @@ class LSTMHead(PolicyHead):
 
     def __init__(self, config: LSTMConfig, *, context: ContextSpec, action: ActionSpec) -> None:
         super().__init__()
-        self.window = ReadoutWindow(action.window, context.width)
+        self.memory = ReadoutWindow(action.window, context.width)
         self.carries = config.memory == "episode"
         self.chunk = ChunkRegression(
             action, loss=config.loss, gripper_weight=config.gripper_weight, tanh=config.tanh
@@ -150,7 +150,7 @@ class LSTMHead(PolicyHead):
         if self.carries:
             shape = (rows, self.lstm.num_layers, self.lstm.hidden_size)
             return {"h": weight.new_zeros(shape), "c": weight.new_zeros(shape)}
-        return self.window.empty(rows, weight)
+        return self.memory.empty(rows, weight)
 
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of the newest frame, and the next state.
@@ -161,9 +161,9 @@ class LSTMHead(PolicyHead):
         if self.carries:
             pose, gripper, state = self._run(context.readout.mean(dim=2), state)
             return self.chunk.actions(pose, gripper)[:, -1], state
-        state = self.window.push(state, context.readout.mean(dim=2))
+        state = self.memory.push(state, context.readout.mean(dim=2))
         pose, gripper, _ = self._run(state["readouts"], None)
-        return self.window.newest(state, self.chunk.actions(pose, gripper)), state
+        return self.memory.newest(state, self.chunk.actions(pose, gripper)), state
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load the head of a RoboVLMs checkpoint, strictly."""

@@ -108,7 +108,7 @@ def batch_of(
     ids = [torch.tensor(policy.text_encoder.tokenize(text)) for text in instructions]
     pad = torch.nn.utils.rnn.pad_sequence
     generator = torch.Generator().manual_seed(1)
-    window = policy.policy_head.window
+    window = policy.policy_head.memory.window
     shape = (len(ids), window)
     actions = torch.rand(*shape, ACTION.horizon, ACTION.dim, generator=generator)
     return Batch(

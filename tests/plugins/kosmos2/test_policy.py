@@ -42,7 +42,7 @@ def expected_hidden_states(model, policy: Policy, batch: Batch) -> tuple[Tensor,
     """transformers' hidden states of <s>, images, words, [LRN], padding; the index of [LRN]."""
     rows, ends = [], []
     embed = model.get_input_embeddings()
-    window = policy.policy_head.window
+    window = policy.policy_head.memory.window
     for b in range(len(batch.text_ids)):
         words = embed(batch.text_ids[b][batch.text_mask[b]])
         for t in range(window):
