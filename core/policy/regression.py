@@ -59,7 +59,7 @@ class ChunkRegression(nn.Module):
 
         pose (B T pose_size), gripper (B T gripper_size) -> (B T H A) float32.
         """
-        numbers = self.bound(self._steps(pose))
+        numbers: Tensor = self.bound(self._steps(pose))
         if gripper is None:
             return numbers
         return self.dimensions.join(numbers, self._steps(gripper).sigmoid())
@@ -72,7 +72,7 @@ class ChunkRegression(nn.Module):
         actions, mask = batch.targets
         pose_target, gripper_target = self.dimensions.split(actions)
         pose_mask, gripper_mask = self.dimensions.split(mask)
-        numbers = self.bound(self._steps(pose))
+        numbers: Tensor = self.bound(self._steps(pose))
         terms = {"pose": self.pose_loss(numbers, pose_target, pose_mask)}
         if gripper is not None:
             entropy = masked_bce(self._steps(gripper), gripper_target, gripper_mask)

@@ -32,9 +32,9 @@ def add_arguments(values: dict[str, Any], arguments: Namespace, overrides: Itera
     mistakes: list[str] = []
     overrides = list(overrides)
     for name in EXECUTORS:
-        pairs = [pair.partition(".")[2] for pair in overrides if section_of(pair) == name]
-        if pairs:
-            _add(values, name, parse_settings(pairs, mistakes))
+        settings = [pair.partition(".")[2] for pair in overrides if section_of(pair) == name]
+        if settings:
+            _add(values, name, parse_settings(settings, mistakes))
     own = [pair for pair in overrides if section_of(pair) not in EXECUTORS]
     if own and isinstance(former := values.setdefault("overrides", []), list):
         values["overrides"] = [*former, *own]
