@@ -52,12 +52,13 @@ def loss_gradients(
     }
     norms: dict[str, dict[str, float]] = {part: {} for part, own in trainable.items() if own}
     for term in sorted(inputs.terms):
-        with torch.random.fork_rng(), _buffers_kept(policy), fabric.autocast():
+        with torch.random.fork_rng(), _buffers_kept(policy):
             generator = Generator.shared(inputs.key, fabric.device)
-            losses = policy(inputs.batch, generator, inputs.state, inputs.counted).losses
-        # a faulty head can leave the term out this time; the next step's checks will name it
-        loss = losses.get(term, torch.zeros(()))
-        squares = iter(_squared_norms(loss, [p for own in trainable.values() for p in own]))
+            with fabric.autocast():
+                losses = policy(inputs.batch, generator, inputs.state, inputs.counted).losses
+            # a faulty head can leave the term out this time; the next step's checks will name it
+            loss = losses.get(term, torch.zeros(()))
+            squares = iter(_squared_norms(loss, [p for own in trainable.values() for p in own]))
         for part in norms:
             norms[part][term] = sum(next(squares) for _ in trainable[part]) ** 0.5
     return norms

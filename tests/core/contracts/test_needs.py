@@ -60,8 +60,8 @@ def test_every_unmet_need_is_reported_with_the_obstacle():
     first, second = unmet_needs(frozenset({"keys_values", "extend"}), False, Hindered)
     assert "to run further tokens" in first
     assert "the keys and values" in second
-    assert first.endswith("(its attention is fused)")
-    assert second.endswith("(its attention is fused)")
+    assert first.endswith("(its attention is fused); choose another backbone or head")
+    assert second.endswith("(its attention is fused); choose another backbone or head")
 
 
 def test_a_misspelled_need_is_reported_with_those_that_there_are():

@@ -74,7 +74,7 @@ def test_kills_in_a_row_change_nothing(
     whole, killed = tmp_path / "whole" / "sweep", tmp_path / "killed" / "sweep"
     for folder in (whole, killed):
         folder.mkdir(parents=True)
-        (folder / "slow").write_text("0.02")
+        (folder / "slow").write_text("0.1")
     nursery.start(*words, "--output", str(whole))
     assert nursery.wait() == 0, (tmp_path / "errors.log").read_text()
     moments, reached = random.Random(0), []
