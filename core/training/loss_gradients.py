@@ -79,7 +79,9 @@ def _squared_norms(loss: Tensor, parameters: Sequence[Tensor]) -> list[float]:
 def _buffers_kept(module: nn.Module) -> Iterator[None]:
     """Undo what the `with` block does to buffers, such as the statistics of batch norms."""
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, values in before:
-            buffer.copy_(values)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, values in before:
+                buffer.copy_(values)
