@@ -26,12 +26,14 @@ def check_stages(
     known: dict[str, Part] = dict(parts.items()) | heads
     for number, stage in enumerate(stages):
         where = f"train.stages.{number}"
-        yield from _unknown_names(stage.parts, [*known, "projections"], f"{where}.parts")
+        owners = list(dict.fromkeys(name.partition(".")[0] for name in stage.parts))
+        yield from _unknown_names(owners, [*known, "projections"], f"{where}.parts")
+        yield from _mistakes_in_modules(stage, where)
         if "projections" in stage.losses:
             yield f"{where}.losses: 'projections' have no loss of their own; drop the name"
         others = [name for name in stage.losses if name != "projections"]
         yield from _unknown_names(others, known, f"{where}.losses")
-        for name in stage.parts:
+        for name in owners:
             if name in known and known[name].settings.train is False:
                 yield (
                     f"{where}.parts: '{name}' has train = false in its section; drop the key there,"
@@ -39,6 +41,23 @@ def check_stages(
                 )
             elif reason := _why_no_loss_moves(name, stage, heads):
                 yield f"{where}.parts: '{name}' cannot train, because {reason}, or drop it here"
+
+
+def _mistakes_in_modules(stage: StageConfig, where: str) -> Iterator[str]:
+    """Yield a line for each module that is named twice, or that `freeze` names in vain."""
+    for name in stage.parts:
+        if outer := _outer(name, stage.parts):
+            yield f"{where}.parts: '{name}' is in '{outer}', which is named, too; drop one of them"
+    for name in stage.freeze:
+        if name in stage.parts or "." not in name:
+            yield f"{where}.freeze: '{name}' would not train at all; drop it in parts and here"
+        elif not _outer(name, stage.parts):
+            yield f"{where}.freeze: '{name}' is in nothing that parts names, so it rests; drop it"
+
+
+def _outer(name: str, others: Sequence[str]) -> str | None:
+    """Return which of several parts and modules holds a module; None if none does."""
+    return next((other for other in others if name.startswith(f"{other}.")), None)
 
 
 def _unknown_names(named: Sequence[str], known: Collection[str], where: str) -> Iterator[str]:

@@ -21,7 +21,12 @@ class StageConfig:
     """optimiser steps of the stage."""
     parts: tuple[str, ...]
     """which parts train: names of their sections, "projections" for the layers between encoders and
-    backbone, and "auxiliary/LABEL" for an auxiliary head. All other parts keep their weights.
+    backbone, and "auxiliary/LABEL" for an auxiliary head; or a module of one of them, such as
+    "policy_head.autoencoder". All else keeps its weights.
+    """
+    freeze: tuple[str, ...] = ()
+    """modules of those parts that keep their weights nonetheless, "policy_head.autoencoder" for
+    example.
     """
     losses: tuple[str, ...] = ()
     """whose losses count: "policy_head", "auxiliary/LABEL", or a part that has a loss of its own;
@@ -32,6 +37,7 @@ class StageConfig:
         if not self.parts:
             raise ValueError("parts names none, so nothing would train; name one")
         raise_if_repeated(self.parts, "parts")
+        raise_if_repeated(self.freeze, "freeze")
         raise_if_repeated(self.losses, "losses")
 
 

@@ -1,6 +1,6 @@
 """An exponential moving average of the weights (Polyak and Juditsky 1992)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -38,12 +38,15 @@ class WeightAverages:
         _copy([p.detach() for p in self.parameters], self.averages)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
+    def update(self, step: int, frozen: Collection[nn.Parameter] = ()) -> None:
         """Move the averages towards the weights that `step` optimiser steps have made.
 
         averages = d * averages + (1 - d) * weights, with d = min(decay, (1 + step) / (10 + step)),
         so the initial weights are soon forgotten. d depends on the step alone: a resumed run needs
         no other state than the averages.
+
+        frozen: parameters whose averages become what they are, because others learn from them as
+            they are.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
         weights = [
@@ -52,6 +55,9 @@ class WeightAverages:
         ]
         move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         move(self.averages, weights, step)
+        for parameter, average in zip(self.parameters, self.averages, strict=True):
+            if parameter in frozen:
+                average.copy_(parameter)
 
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:

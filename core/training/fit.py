@@ -164,7 +164,7 @@ def fit(run: Run, first: int) -> int:
                 inputs = StepInputs(batch, key, state, counted_losses, losses.keys() - {"total"})
                 run.joint_table.losses = loss_gradients(fabric, run.policy, inputs)
             if run.averages is not None and is_made:
-                run.averages.update(step)
+                run.averages.update(step, run.stages.frozen)
             # --------------------------------------------------------------------------------------
             values = run.readings.record(step, micro_batches, gradient_norm, learning_rate_factor)
             run.callbacks.after_step(step, values)

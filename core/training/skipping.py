@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 
 from core.contracts.batch import State
 from core.contracts.parts import PolicyHead
@@ -33,7 +32,7 @@ class Skipping:
     config: TrainConfig
     total: int = 0
     in_a_row: int = 0
-    _statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
+    _buffers: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
 
     @property
     def scales_loss(self) -> bool:
@@ -41,12 +40,15 @@ class Skipping:
         return getattr(self.fabric.strategy.precision, "scaler", None) is not None
 
     def begin_step(self) -> None:
-        """Remember what a forward pass changes: the running statistics of batch normalisation."""
+        """Remember what a forward pass may change: the buffers of modules in training mode.
+
+        Those are the running statistics of batch normalisation, and codebooks, for example.
+        """
         if self.config.not_finite == "skip":
-            self._statistics = [
+            self._buffers = [
                 (buffer, buffer.clone())
                 for module in self.policy.modules()
-                if isinstance(module, _NormBase) and module.track_running_stats and module.training
+                if module.training
                 for buffer in module.buffers(recurse=False)
             ]
 
@@ -72,7 +74,7 @@ class Skipping:
         finite = torch.stack(values).isfinite().all().float()
         if torch.as_tensor(self.fabric.all_reduce(finite, reduce_op="min")).item():
             return True
-        for buffer, before in self._statistics:
+        for buffer, before in self._buffers:
             buffer.copy_(before)
         carried[:] = [_finite_rows(self.policy.policy_head, state) for state in carried]
         return False

@@ -25,6 +25,20 @@ def mistakes_of(tmp_path, stages, *overrides):
         ('[{steps=6, parts=["policy_head"], losses=["backbone"]}]', "parts: 'policy_head' cannot"),
         ('[{steps=6, parts=["backbone"], losses=["projections"]}]', "losses: 'projections' have"),
         ("[{steps=6, parts=[]}]", "parts names none"),
+        ('[{steps=6, parts=["backbon.norm"]}]', "parts: 'backbon' is no part of this recipe; did"),
+        (
+            '[{steps=6, parts=["policy_head.lstm", "policy_head"]}]',
+            "parts: 'policy_head.lstm' is in 'policy_head', which is named, too; drop one of them",
+        ),
+        (
+            '[{steps=6, parts=["backbone"], freeze=["policy_head.lstm"]}]',
+            "freeze: 'policy_head.lstm' is in nothing that parts names, so it rests; drop it",
+        ),
+        (
+            '[{steps=6, parts=["backbone", "policy_head"], freeze=["policy_head"]}]',
+            "freeze: 'policy_head' would not train at all; drop it in parts and here",
+        ),
+        ('[{steps=6, parts=["backbone"], freeze=["x.y", "x.y"]}]', " freeze names one twice: x.y"),
         ('[{steps=6, parts=["backbone", "backbone"]}]', " parts names one twice: backbone"),
         ('[{steps=6, part=["backbone"]}]', "part"),
     ],

@@ -56,6 +56,15 @@ def test_averages_equal_those_of_float64(decay):
     np.testing.assert_allclose(averages.by_name()["first.weight"], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_average_of_a_frozen_weight_is_the_weight():
+    model = Small()
+    averages = WeightAverages(model, 0.9)
+    for step in walk(model, 3):
+        averages.update(step, frozen={model.first.bias})
+    assert torch.equal(averages.by_name()["first.bias"], model.first.bias)
+    assert not torch.allclose(averages.by_name()["first.weight"], model.first.weight, atol=1e-3)
+
+
 def test_averages_equal_those_of_diffusers():
     reason = "needs diffusers (pip install diffusers)"
     pytest.importorskip("diffusers", reason=reason)

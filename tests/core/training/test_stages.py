@@ -43,16 +43,26 @@ def stages(*tables: tuple[int, list[str], list[str]]) -> str:
 FIRST_BODY_THEN_HEAD = stages(
     (4, [*BODY, "auxiliary/bins"], ["auxiliary/bins"]), (2, ["policy_head"], ["policy_head"])
 )
+FIRST_A_MODULE = (
+    "train.stages=[{steps=2, parts=['policy_head.lstm']}, "
+    f"{{steps=4, parts={[*BODY, 'policy_head']}, freeze=['policy_head.lstm']}}]"
+)
 TAKING_TURNS = stages((1, BODY, []), (1, ["policy_head", "auxiliary/bins"], []))
 
 
 def changed_parts(folder: Path, before: int, after: int) -> set[str]:
     """The parts whose weights differ between two checkpoints."""
-    early, late = (
-        load_file(checkpoint_folder(folder, step) / "model.safetensors") for step in (before, after)
-    )
-    changed = [name for name in early if not torch.equal(early[name], late[name])]
+    changed = changed_weights(folder, before, after)
     return {name.replace("auxiliary.", "auxiliary/").partition(".")[0] for name in changed}
+
+
+def changed_weights(folder: Path, before: int, after: int, name: str = "model") -> set[str]:
+    """The weights that differ between two checkpoints."""
+    early, late = (
+        load_file(checkpoint_folder(folder, step) / f"{name}.safetensors")
+        for step in (before, after)
+    )
+    return {name for name in early if not torch.equal(early[name], late[name])}
 
 
 def test_parts_that_train_one_after_another(staged, tmp_path, capsys):
@@ -70,6 +80,40 @@ def test_parts_that_train_one_after_another(staged, tmp_path, capsys):
     assert factors == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.5, 1.0])
     shown = capsys.readouterr().out
     assert all(f"joint training, step {step}" in shown for step in (1, 5, 6))
+
+
+def test_a_module_that_trains_first_and_rests_then(recipe_file, tmp_path):
+    """Neither weight decay nor moving averages change what rests."""
+    folder, decay = tmp_path / "run", ("train.weight_decay=0.5", "train.ema=0.5")
+    assert train(recipe_file, folder, FIRST_A_MODULE, *EVERY_STEP, *decay) == 0
+    first, then = changed_weights(folder, 1, 2), changed_weights(folder, 3, 6)
+    assert first
+    assert all(name.startswith("policy_head.lstm.") for name in first)
+    assert then
+    assert not any(name.startswith("policy_head.lstm.") for name in then)
+    assert {name.partition(".")[0] for name in then} >= {"backbone", "policy_head"}
+
+
+def test_what_rests_is_in_evaluation_mode(load, tmp_path):
+    """A module that trains does so in a part that rests, and the other way round."""
+    policy = build(tmp_path, 'name = "lstm"')
+    staged = StagedTraining(policy, load(FIRST_A_MODULE).train)
+    head, others = policy.policy_head, (policy.vision_encoder, policy.policy_head.pose)
+    for done, trains in ((0, True), (2, False)):
+        staged.enter(done)
+        assert head.lstm.training is trains
+        assert all(weight.requires_grad is trains for weight in head.lstm.parameters())
+        assert all(module.training is not trains for module in others)
+    assert staged.frozen == {*head.lstm.parameters()}
+
+
+def test_a_module_that_a_part_lacks_is_refused(load, tmp_path):
+    policy = build(tmp_path, 'name = "lstm"')
+    override = FIRST_A_MODULE.replace("parts=['policy_head.lstm']", "parts=['policy_head.ltsm']")
+    with pytest.raises(ConfigError) as error:
+        StagedTraining(policy, load(override).train)
+    line = "train.stages.0.parts: 'policy_head' has no module 'ltsm'; did you mean"
+    assert str(error.value).startswith(line)
 
 
 def test_parts_that_take_turns(staged, tmp_path):
@@ -98,7 +142,7 @@ def test_one_stage_of_all_parts_is_joint_training(staged, tmp_path):
     assert metrics(tmp_path / "stage") == metrics(tmp_path / "joint")
 
 
-@pytest.mark.parametrize("override", [FIRST_BODY_THEN_HEAD, TAKING_TURNS])
+@pytest.mark.parametrize("override", [FIRST_BODY_THEN_HEAD, FIRST_A_MODULE, TAKING_TURNS])
 @pytest.mark.parametrize("stop", [3, 5])
 def test_a_resumed_run_is_the_undisturbed_one(staged, tmp_path, stop, override, monkeypatch):
     from core.training import fit as fit_module
