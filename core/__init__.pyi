@@ -14,6 +14,7 @@ from .contracts.abilities import (
     HasBlocks as HasBlocks,
     HasFiles as HasFiles,
     HasOutputLayer as HasOutputLayer,
+    HasTokenCount as HasTokenCount,
     HasUnknownToken as HasUnknownToken,
     Loadable as Loadable,
     Publishable as Publishable,
@@ -61,7 +62,7 @@ from .errors import (
 )
 from .policy.action_dimensions import ActionDimensions as ActionDimensions
 from .policy.attention import attend as attend
-from .policy.images import resize_images as resize_images
+from .policy.images import carry_cameras as carry_cameras, resize_images as resize_images
 from .policy.keypoints import expected_places as expected_places
 from .policy.losses import (
     masked_bce as masked_bce,
@@ -74,6 +75,11 @@ from .policy.losses import (
 from .policy.mlp import build_mlp as build_mlp
 from .policy.readout_window import ReadoutWindow as ReadoutWindow
 from .policy.regression import ChunkRegression as ChunkRegression
+from .policy.resnet import (
+    build_resnet as build_resnet,
+    resnet_blocks as resnet_blocks,
+    resnet_tensors as resnet_tensors,
+)
 from .policy.state import push_frame as push_frame
 from .registry.hookspecs import Register as Register, hookimpl as hookimpl
 from .system.files import written_aside as written_aside

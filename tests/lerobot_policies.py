@@ -1,7 +1,7 @@
 """LeRobot's own policies, for tests that compare ours with them: torch modules, and no more.
 
 Importing a policy of LeRobot imports its whole training framework, with a dozen libraries. Here
-stand-ins take the place of the modules that only the framework needs (recipes, the hub, optimisers)
+stand-ins take the place of the modules that only the framework needs (recipes, the hub, data, ...)
 while a policy's two modules are imported; the code of the policy is LeRobot's own.
 """
 
@@ -77,9 +77,17 @@ def load_policy(name: str) -> tuple[Any, Any]:
         "lerobot.policies": {"__path__": [str(root / "policies")]},
         "lerobot.policies.pretrained": {"PreTrainedPolicy": PreTrainedPolicy},
         "lerobot.configs.policies": {"PreTrainedConfig": PreTrainedConfig},
+        "lerobot.datasets": {"__path__": []},
+        "lerobot.datasets.utils": {"build_dataset_frame": None},
+        "lerobot.processor": dict.fromkeys(
+            ("PolicyAction", "RobotAction", "RobotObservation"), object
+        ),
         "lerobot.optim": {"__path__": []},
         "lerobot.optim.optimizers": {"AdamWConfig": object, "AdamConfig": object},
-        "lerobot.optim.schedulers": {"DiffuserSchedulerConfig": object},
+        "lerobot.optim.schedulers": {
+            "DiffuserSchedulerConfig": object,
+            "VQBeTSchedulerConfig": object,
+        },
     }
     before = dict(sys.modules)
     try:

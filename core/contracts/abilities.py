@@ -40,6 +40,17 @@ class HasOutputLayer(Protocol):
 
 
 @runtime_checkable
+class HasTokenCount(Protocol):
+    """A vision encoder that knows when it is built how many tokens it gives of every frame.
+
+    count: N, of all cameras together. Heads that concatenate the tokens find it in
+        `ContextSpec.vision_tokens`.
+    """
+
+    count: int
+
+
+@runtime_checkable
 class HasUnknownToken(Protocol):
     """A text encoder with a token for all words that it does not know.
 

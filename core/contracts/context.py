@@ -28,6 +28,8 @@ class ContextSpec:
     width: width of the readout and of the tokens (D).
     action_tokens: number of action tokens per frame (Q).
     vision_width: width of context.vision.
+    vision_tokens: number of tokens of a frame in context.vision (N); 0 if the vision encoder does
+        not say.
     proprio_dim: number of proprioceptive values (P).
     layers: sizes of the backbone's layers; None if the backbone does not offer "keys_values".
     vocabulary: number of tokens that context.logits scores; 0 if there is no output layer.
@@ -38,6 +40,7 @@ class ContextSpec:
     width: int
     action_tokens: int
     vision_width: int = 0
+    vision_tokens: int = 0
     proprio_dim: int = 0
     layers: LayerSpec | None = None
     vocabulary: int = 0

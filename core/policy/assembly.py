@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.contracts.abilities import HasOutputLayer
+from core.contracts.abilities import HasOutputLayer, HasTokenCount
 from core.contracts.context import ContextSpec
 from core.contracts.needs import Need, declared_needs, unmet_needs
 from core.contracts.parts import (
@@ -191,6 +191,7 @@ def _join_parts(
         width=backbone.width,
         action_tokens=action_tokens.count,
         vision_width=vision_encoder.width,
+        vision_tokens=vision_encoder.count if isinstance(vision_encoder, HasTokenCount) else 0,
         proprio_dim=proprio_dim,
         layers=backbone.layer_spec,
         vocabulary=text_encoder.vocabulary if isinstance(text_encoder, HasOutputLayer) else 0,

@@ -28,6 +28,7 @@ ENTRY_POINT_GROUP = "joinery"
 BUILT_INS = (
     "plugins.vision.timm_vit",
     "plugins.vision.film_cnn",
+    "plugins.vision.resnet_keypoints",
     "plugins.text.sentencepiece",
     "plugins.text.none",
     "plugins.backbones.transformer",

@@ -96,6 +96,7 @@ def context_spec(setup: Setup) -> ContextSpec:
         width=setup.width,
         action_tokens=setup.tokens,
         vision_width=setup.vision_width,
+        vision_tokens=OBSERVATION_TOKENS,
         proprio_dim=setup.proprio_dim,
         layers=SPEC,
         vocabulary=setup.vocabulary,

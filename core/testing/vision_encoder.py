@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.contracts.abilities import HasTokenCount
 from core.contracts.batch import TokenGroup
 from core.contracts.parts import VisionEncoder
 from core.registry.hookspecs import Build
@@ -59,9 +60,10 @@ def encode_in_type(encoder: VisionEncoder, dtype: torch.dtype, setup: Setup) -> 
 
 
 def shape_is_declared(encoder: VisionEncoder, setup: Setup) -> None:
-    """Images {camera: (B T C Y X)} give tokens (B T N width)."""
+    """Images {camera: (B T C Y X)} give tokens (B T N width), N as in `count` if it has that."""
     group = encoder(images(setup), text(setup))
-    expect_group(group, (BATCH, setup.action.window, None, encoder.width), "vision tokens")
+    count = encoder.count if isinstance(encoder, HasTokenCount) else None
+    expect_group(group, (BATCH, setup.action.window, count, encoder.width), "vision tokens")
     expect_width(encoder, group.tokens.shape[-1])
     expect(
         group.mask is None or bool(group.mask.any(-1).all()),

@@ -81,17 +81,13 @@ class NameMap:
                 published[published_name] = piece.squeeze() if name in self.squeeze else piece
         return published
 
-    @torch.no_grad()
     def load(self, part: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
         """Fill a part with published tensors; all names and shapes must be as the part expects.
 
         source: name of the source, for error messages. Raises ConfigError if a name or shape does
         not fit, as `check_state_dict` does.
         """
-        weights = self.publish(part.state_dict())  # views: writing to them fills the part
-        check_state_dict(weights, tensors, source)
-        for name, weight in weights.items():
-            weight.copy_(tensors[name])
+        fill(self.publish(part.state_dict()), tensors, source)  # views of the part's tensors
 
     def _published_names(self, name: str) -> tuple[str, ...]:
         """Return the published names of a tensor of the part.
@@ -145,6 +141,18 @@ def check_state_dict(
     """
     if misfits := find_misfits(expected, tensors):
         raise ConfigError(f"pretrained: '{source}' does not fit; {misfits}")
+
+
+@torch.no_grad()
+def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy published tensors into `own`, tensors of a part under their published names.
+
+    source: name of the source, for error messages. Raises ConfigError if a name or shape does not
+    fit, as `check_state_dict` does.
+    """
+    check_state_dict(own, tensors, source)
+    for name, weight in own.items():
+        weight.copy_(tensors[name])
 
 
 def find_misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

@@ -95,6 +95,7 @@ class FiLMEncoder(VisionEncoder):
         self.width = config.width
         self.size = config.image_size
         self.cameras = sorted(cameras)
+        self.count = len(cameras) * (config.grid**2 + (config.keypoints > 0))
         # Embeddings are small when training begins; the norm scales the instruction to unit
         # variance.
         self.norm = nn.LayerNorm(text_width)

@@ -6,8 +6,7 @@ cvae.py           the latent of a chunk of target actions, in training
 backbone.py       the transformer encoder
 head.py           the transformer decoder: queries of a chunk attend to all tokens of their frame
 layers.py         the layers of both transformers
-names.py          the names of all weights in LeRobot's files
-lerobot.py        what LeRobot's files say besides: settings and normalisation
+names.py          the names of all weights in LeRobot's files, and settings
 """
 
 from core import Register, hookimpl

@@ -21,10 +21,9 @@ from core import (
     masked_mean,
     pack,
 )
-from core.weights import Pretrained
+from core.weights import LeRobotFiles, Pretrained
 from plugins.policies.act.cvae import CVAE, divergence
 from plugins.policies.act.layers import Sizes, sines, sines_of_grid
-from plugins.policies.act.lerobot import describe_expected
 from plugins.policies.act.names import ACTION_TOKEN_NAMES, action_token_tensors
 
 
@@ -148,7 +147,9 @@ class ACTTokens(ActionTokens):
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load the latent's, the proprioception's and the CVAE's weights, strictly."""
         ACTION_TOKEN_NAMES.load(self, action_token_tensors(weights), weights.source)
-        self.assumptions = describe_expected(weights, "observation.state", "proprioception")
+        self.assumptions = LeRobotFiles(weights).describe_expected(
+            "observation.state", "proprioception"
+        )
 
     def _draw_latent(
         self,

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from core import Backbone, TokenSequence, attention_mask, token_positions
 from core.weights import Pretrained
 from plugins.policies.act.layers import EncoderLayer, Sizes, sines
-from plugins.policies.act.lerobot import check_settings
-from plugins.policies.act.names import BACKBONE_NAMES, backbone_tensors
+from plugins.policies.act.names import BACKBONE_NAMES, backbone_tensors, check_settings
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from core import (
     PolicyHead,
     masked_l1,
 )
-from core.weights import Pretrained
+from core.weights import LeRobotFiles, Pretrained
 from plugins.policies.act.layers import DecoderLayer, Sizes
-from plugins.policies.act.lerobot import check_action_normalization, describe_expected
 from plugins.policies.act.names import HEAD_NAMES, head_tensors
 
 
@@ -97,9 +96,10 @@ class ACTHead(PolicyHead):
 
         Raises ConfigError also if the weights act in numbers that are normalised in another way.
         """
-        check_action_normalization(weights, bounded=self.bounded)
+        files = LeRobotFiles(weights)
+        files.check_action_normalization(bounded=self.bounded)
         HEAD_NAMES.load(self, head_tensors(weights), weights.source)
-        self.assumptions = describe_expected(weights, "action", "actions")
+        self.assumptions = files.describe_expected("action", "actions")
 
     def _decode(self, context: Context) -> Tensor:
         """Let the queries of every frame attend to its tokens -> (B T H A) float32."""

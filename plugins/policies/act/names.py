@@ -1,22 +1,36 @@
-"""Names of the parts' tensors in LeRobot's files of ACT's weights, model.safetensors."""
+"""LeRobot's files of ACT's weights: the names of the parts' tensors, and settings."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.weights import NameMap, Pretrained, filter_keys
+from core.weights import LeRobotFiles, NameMap, Pretrained, filter_keys
 
 RESNET = "model.backbone."
 PROJECTION = "model.encoder_img_feat_input_proj."
 BACKBONE = "model.encoder."
 HEAD = ("model.decoder.", "model.decoder_pos_embed.", "model.action_head.")
-# a constant table, and the statistics of older files, which lerobot.py reads
+# a constant table, and the statistics of older files
 IGNORED = (
     "model.vae_encoder_pos_enc",
     "normalize_inputs.",
     "normalize_targets.",
     "unnormalize_outputs.",
 )
+
+# settings of which only one value is supported
+ONLY = {
+    "feedforward_activation": "relu",
+    "pre_norm": False,
+    "replace_final_stride_with_dilation": False,
+}
+
+# settings of which only one value is supported
+ONLY = {
+    "feedforward_activation": "relu",
+    "pre_norm": False,
+    "replace_final_stride_with_dilation": False,
+}
 
 _ATTENTION = ("self_attn", "self_attn.out_proj")
 _CROSS_ATTENTION = ("multihead_attn", "multihead_attn.out_proj")
@@ -53,6 +67,12 @@ HEAD_NAMES = NameMap(
         ),
     }
 )
+
+
+def check_settings(weights: Pretrained) -> None:
+    """Raise ConfigError if the weights are of an ACT that is built in another way."""
+    for key, value in ONLY.items():
+        LeRobotFiles(weights).check_setting(key, value)
 
 
 def vision_tensors(weights: Pretrained) -> Mapping[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from annotated_types import Gt
@@ -13,16 +13,16 @@ from core import (
     ConfigError,
     TokenGroup,
     VisionEncoder,
-    did_you_mean,
-    import_library,
+    build_resnet,
+    carry_cameras,
     resize_images,
+    resnet_blocks,
+    resnet_tensors,
 )
-from core.weights import Pretrained, check_state_dict, filter_keys
-from plugins.policies.act.lerobot import check_settings, pixel_statistics
-from plugins.policies.act.names import PROJECTION, RESNET, vision_tensors
+from core.weights import LeRobotFiles, Pretrained, fill
+from plugins.policies.act.names import PROJECTION, RESNET, check_settings, vision_tensors
 
 STRIDE = 32  # side of a cell of the last map, in pixels
-CHANNELS_PER_GROUP = 16  # of a group norm, as in Diffusion Policy
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ACTVision(VisionEncoder):
         self.config, self.width = config, config.width
         self.source = f"timm/{config.model}.tv_in1k"
         self.cameras = sorted(cameras)
-        self.model = _build_resnet(config)
+        self.model = build_resnet(config.model, config.norm)
         self.projection = nn.Conv2d(self.model.num_features, config.width, kernel_size=1)
         # Only LeRobot's weights hold the projection.
         self.extra_parameters: tuple[str, ...] = ("projection.weight", "projection.bias")
@@ -79,7 +79,7 @@ class ACTVision(VisionEncoder):
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The ResNet's residual blocks, which can be recomputed and compiled one by one."""
-        return [block for number in range(1, 5) for block in getattr(self.model, f"layer{number}")]
+        return resnet_blocks(self.model)
 
     def forward(self, images: Mapping[str, Tensor], text: TokenGroup) -> TokenGroup:  # noqa: ARG002
         """{camera: (B T C Y X) uint8} -> (B T N width), with the grid (N 2)."""
@@ -104,18 +104,14 @@ class ACTVision(VisionEncoder):
         if any(name.startswith(RESNET) for name in weights.tensors):
             self._load_lerobot(weights)
         else:
-            tensors = filter_keys(weights.tensors, _is_used)
-            _fill(self.model.state_dict(), tensors, weights.source)
+            fill(self.model.state_dict(), resnet_tensors(weights.tensors), weights.source)
 
     def adapt(self, former: Self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take the pixels' statistics of the cameras that both have; others have ImageNet's."""
         adapted = dict(tensors)
         for kind in ("mean", "std"):
-            statistics = getattr(self, kind).clone()
-            for index, name in enumerate(self.cameras):
-                if name in former.cameras:
-                    statistics[index] = tensors[kind][former.cameras.index(name)]
-            adapted[kind] = statistics
+            own = getattr(self, kind)
+            adapted[kind] = carry_cameras(own, self.cameras, tensors[kind], former.cameras)
         return adapted
 
     def _load_lerobot(self, weights: Pretrained) -> None:
@@ -123,9 +119,9 @@ class ACTVision(VisionEncoder):
         check_settings(weights)
         own = {f"{RESNET}{name}": x for name, x in self.model.state_dict().items()}
         own |= {f"{PROJECTION}{name}": x for name, x in self.projection.state_dict().items()}
-        _fill(own, vision_tensors(weights), weights.source)
+        fill(own, vision_tensors(weights), weights.source)
         self.extra_parameters = ()
-        mean, std = pixel_statistics(weights, self.cameras) or (self.mean, self.std)
+        mean, std = LeRobotFiles(weights).pixel_statistics(self.cameras) or (self.mean, self.std)
         self.mean.copy_(mean)
         self.std.copy_(std)
 
@@ -137,53 +133,6 @@ class ACTVision(VisionEncoder):
         pixels = (pixels / 255 - self.mean[camera]) / self.std[camera]
         features = self.projection(self.model.forward_features(pixels.to(self.mean.dtype)))
         return rearrange(features, "(b t) d y x -> b t d y x", b=batch)  # type: ignore[no-any-return]
-
-
-class FrozenBatchNorm(nn.Module):
-    """Scales and shifts channels as a batch norm in evaluation; nothing of it is a parameter."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight: Tensor
-        self.bias: Tensor
-        self.running_mean: Tensor
-        self.running_var: Tensor
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n C Y X) -> (n C Y X)."""
-        scale = self.weight * (self.running_var + 1e-5).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
-
-
-def _build_resnet(config: ACTVisionConfig) -> Any:
-    """Build timm's ResNet without its classifier, with other norms in place of its batch norms.
-
-    Raises ConfigError if timm has no ResNet of that name.
-    """
-    timm = import_library("timm")
-    known = timm.list_models(module="resnet")
-    if config.model not in known:
-        raise ConfigError(
-            f"vision_encoder.model: timm {timm.__version__} has no ResNet '{config.model}'"
-            f"{did_you_mean(config.model, known)}"
-        )
-    model = timm.create_model(config.model, pretrained=False, num_classes=0)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            channels = module.num_features
-            norm = (
-                FrozenBatchNorm(channels)
-                if config.norm == "frozen_batch"
-                else nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
-            )
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, norm)
-    return model
 
 
 def _check_cells(config: ACTVisionConfig, cameras: Mapping[str, tuple[int, int, int]]) -> None:
@@ -198,15 +147,3 @@ def _check_cells(config: ACTVisionConfig, cameras: Mapping[str, tuple[int, int, 
             f"vision_encoder.image_size: the cameras' maps have different numbers of cells "
             f"({counts}); set it to one size for all"
         )
-
-
-def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy published tensors into a module's; raise ConfigError that lists what does not fit."""
-    check_state_dict(own, tensors, source)
-    for name, weight in own.items():
-        weight.copy_(tensors[name])
-
-
-def _is_used(name: str) -> bool:
-    """Whether a tensor of a published ResNet is used; the classifier and counters are not."""
-    return not name.startswith("fc.") and not name.endswith(".num_batches_tracked")

@@ -54,7 +54,14 @@ def test_built_ins_come_through_the_same_door():
         for kind in catalogue.registries
     }
     offered = {kind: [c.name for c in components] for kind, components in ours.items()}
-    seen = ["act_vision", "film_cnn", "huggingface", "kosmos2_vision", "timm_vit"]
+    seen = [
+        "act_vision",
+        "film_cnn",
+        "huggingface",
+        "kosmos2_vision",
+        "resnet_keypoints",
+        "timm_vit",
+    ]
     assert offered["vision_encoder"] == seen
     assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
     assert offered["backbone"] == ["act", "huggingface", "identity", "kosmos2", "transformer"]

@@ -136,8 +136,8 @@ def test_a_damaged_configuration_is_said_in_one_line(source, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"feedforward_activation": "gelu"}, 'feedforward_activation = "gelu" .* "relu" alone'),
-        ({"replace_final_stride_with_dilation": True}, "dilation = true .* false alone"),
+        ({"feedforward_activation": "gelu"}, 'feedforward_activation = "gelu" .* "relu"; choose'),
+        ({"replace_final_stride_with_dilation": True}, "dilation = true .* false; choose"),
     ],
 )
 @pytest.mark.parametrize("part", ["vision_encoder", "backbone"])

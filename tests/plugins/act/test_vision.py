@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from core import ConfigError, TokenGroup
 from core.testing import Setup, checks_for
 from core.weights import Pretrained
-from plugins.policies.act.lerobot import PROCESSOR
+from core.weights.lerobot import PROCESSOR
 from plugins.policies.act.names import PROJECTION, RESNET
 from plugins.policies.act.vision import ACTVision, ACTVisionConfig
 
