@@ -166,6 +166,7 @@ def test_weights_follow_their_cameras_into_another_run():
 
 
 @needs_lerobot
+@pytest.mark.filterwarnings("ignore:.*autocast:FutureWarning")
 @pytest.mark.parametrize("policy", ["diffusion", "vqbet"])
 def test_the_encoder_is_lerobots(tmp_path, policy):
     pytest.importorskip("diffusers", reason="needs diffusers: pip install diffusers")

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Gt
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,7 +110,7 @@ class ResNetKeypoints(VisionEncoder):
             for index, name in enumerate(self.cameras)
         ]
         batch = len(images[self.cameras[0]])
-        return TokenGroup(torch.stack(tokens, dim=1).unflatten(0, (batch, -1)))
+        return TokenGroup(rearrange(tokens, "v (b t) d -> b t v d", b=batch))
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load LeRobot's weights, or those of a ResNet for every camera, strictly.
@@ -165,7 +166,7 @@ class ResNetKeypoints(VisionEncoder):
         self.mean.copy_(mean)
         self.std.copy_(std)
 
-    def _resnets(self) -> list[nn.Module]:
+    def _resnets(self) -> list[Any]:
         return [encoder.get_submodule("resnet") for encoder in self.encoders]
 
     def _scale(self, images: Tensor, camera: int) -> Tensor:
