@@ -10,11 +10,10 @@ from core.testing.common import BATCH, Setup, expect, expect_close, generator
 from core.testing.stand_in import (
     Steady,
     batch,
+    both_formulations,
     context_for,
-    context_of,
     newest_frame,
     some_frames,
-    windows,
 )
 
 
@@ -24,10 +23,10 @@ def windows_with_carried_state_are_one_window(head: PolicyHead, setup: Setup) ->
 
     Every frame of a row gets the same noise, as in `window_is_frame_by_frame`.
     """
-    for interleaved, t in _splits(head, setup):
-        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
+    for given, t in _splits(head, setup):
+        context = context_for(head, given)
         together = head(context, Steady(range(BATCH)))
-        first, second = _two_windows(head, context, t, interleaved)
+        first, second = _two_windows(head, context, t)
         parts = [head(part, Steady(range(BATCH))) for part in (first, second)]
         where = f"actions of {t} frames and then the others with carried state, against one window"
         expect_close(torch.cat(parts, dim=1), together, where)
@@ -45,13 +44,13 @@ def windows_with_carried_state_are_one_window(head: PolicyHead, setup: Setup) ->
 @torch.no_grad()
 def acting_continues_from_carried_state(head: PolicyHead, setup: Setup) -> None:
     """For a head that carries: `act` goes on from the state after a window as `forward` does."""
-    for interleaved, t in _splits(head, setup):
-        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
+    for given, t in _splits(head, setup):
+        context = context_for(head, given)
         together = head(context, Steady(range(BATCH)))
-        state = _two_windows(head, context, t, interleaved)[1].state
+        state = _two_windows(head, context, t)[1].state
         assert state is not None
         for i in range(t, setup.action.window):
-            frame = newest_frame(context, i, interleaved)
+            frame = newest_frame(context, i)
             actions, state = head.act(frame, state, Steady(range(BATCH)))
             expect_close(
                 actions, together[:, i], f"actions of step {i}, from the state after {t} frames"
@@ -61,9 +60,9 @@ def acting_continues_from_carried_state(head: PolicyHead, setup: Setup) -> None:
 @torch.no_grad()
 def carried_state_is_reset_by_row(head: PolicyHead, setup: Setup) -> None:
     """For a head that carries: a row with the initial state begins anew, and the others go on."""
-    for interleaved, t in _splits(head, setup):
-        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
-        _, second = _two_windows(head, context, t, interleaved)
+    for given, t in _splits(head, setup):
+        context = context_for(head, given)
+        _, second = _two_windows(head, context, t)
         initial = head.initial_state(BATCH)
         assert second.state is not None
         expect(
@@ -99,20 +98,19 @@ def loss_reads_the_carried_state(head: PolicyHead, setup: Setup) -> None:
     )
 
 
-def _splits(head: PolicyHead, setup: Setup) -> list[tuple[bool, int]]:
-    """Return the ways to split the test window in two, for both layouts; none if nothing carries.
+def _splits(head: PolicyHead, setup: Setup) -> list[tuple[Setup, int]]:
+    """Return the ways to split the test window in two; none if nothing carries.
 
-    Each is (whether the window is one sequence, number of frames of the first part).
+    Each is (the setup in one of both formulations, number of frames of the first part).
     """
     if not head.carries:
         return []
-    return [(layout, t) for layout in (True, False) for t in range(1, setup.action.window)]
+    lengths = range(1, setup.action.window)
+    return [(given, t) for given in both_formulations(setup) for t in lengths]
 
 
-def _two_windows(
-    head: PolicyHead, context: Context, t: int, interleaved: bool
-) -> tuple[Context, Context]:
+def _two_windows(head: PolicyHead, context: Context, t: int) -> tuple[Context, Context]:
     """Split a window: its first t frames, and the others with the state after these."""
-    first = some_frames(context, slice(None, t), interleaved)
-    second = some_frames(context, slice(t, None), interleaved)
+    first = some_frames(context, slice(None, t))
+    second = some_frames(context, slice(t, None))
     return first, replace(second, state=head.next_state(first))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 from unittest import SkipTest
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.contracts.batch import TokenGroup
 from core.contracts.generator import Generator
-from core.contracts.parts import ActionSpec
+from core.contracts.parts import ActionSpec, Backbone
 from core.episodes.episode import Feature
 
 T = TypeVar("T")
@@ -40,6 +40,10 @@ class Setup:
     embodiments: names of the stores that a policy is trained on.
     features: {name: feature}, the named features that a vision encoder or a policy head may read.
     action: window, horizon and dimensions of the actions.
+    formulation: whether each frame of a policy head's context is a sequence ("policy_head"), or
+        each window ("interleaved"); some checks try both.
+    backbone: what computes a policy head's context, in evaluation mode and with the width `width`;
+        None: a small backbone of the checks' own, which offers everything.
     """
 
     cameras: Mapping[str, tuple[int, int, int]] = field(
@@ -57,6 +61,8 @@ class Setup:
     action: ActionSpec = field(
         default_factory=lambda: ActionSpec(window=3, horizon=4, dim=5, binary=(3,))
     )
+    formulation: Literal["policy_head", "interleaved"] = "interleaved"
+    backbone: Backbone | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from core.testing.stand_in import (
     OBSERVATION_TOKENS,
     Steady,
     batch,
+    both_formulations,
     context_for,
     context_of,
     context_spec,
@@ -214,12 +215,12 @@ def window_is_frame_by_frame(head: PolicyHead, setup: Setup) -> None:
     sequence. Every frame of a row gets the same noise; for this, the head must draw all random
     numbers in the shape (B T ...).
     """
-    for interleaved in (True, False):
-        context = context_of(setup, windows(setup), needs=head.needs, interleaved=interleaved)
+    for given in both_formulations(setup):
+        context = context_for(head, given)
         window = head(context, Steady(range(BATCH)))
         state = head.initial_state(BATCH)
         for t in range(setup.action.window):
-            frame = newest_frame(context, t, interleaved)
+            frame = newest_frame(context, t)
             actions, state = head.act(frame, state, Steady(range(BATCH)))
             expect_shape(
                 actions, (BATCH, setup.action.horizon, setup.action.dim), "actions of a step"
@@ -244,9 +245,9 @@ def state_is_rows(head: PolicyHead, setup: Setup) -> None:
             f"a tensor of {BATCH} rows",
             repr(value)[:80],
         )
-    fresh, _ = head.act(newest_frame(context, 0, True), state, Steady(range(BATCH)))
+    fresh, _ = head.act(newest_frame(context, 0), state, Steady(range(BATCH)))
     for t in range(setup.action.window):
-        _, state = head.act(newest_frame(context, t, True), state, Steady(range(BATCH)))
+        _, state = head.act(newest_frame(context, t), state, Steady(range(BATCH)))
     initial = head.initial_state(BATCH)
     expect(
         set(state) == set(initial),
@@ -255,7 +256,7 @@ def state_is_rows(head: PolicyHead, setup: Setup) -> None:
         f"{sorted(state)}",
     )
     state = {name: torch.cat([initial[name][:1], value[1:]]) for name, value in state.items()}
-    again, _ = head.act(newest_frame(context, 0, True), state, Steady(range(BATCH)))
+    again, _ = head.act(newest_frame(context, 0), state, Steady(range(BATCH)))
     expect_close(again[:1], fresh[:1], "actions of a row that begins anew while the others go on")
 
 

@@ -1,6 +1,7 @@
 """Inputs for tests of policy heads: a small backbone, and the context that it gives a head."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import get_args
 
@@ -98,7 +99,7 @@ def context_spec(setup: Setup) -> ContextSpec:
         vision_width=setup.vision_width,
         vision_tokens=OBSERVATION_TOKENS,
         proprio_dim=setup.proprio_dim,
-        layers=SPEC,
+        layers=_backbone(setup).layer_spec,
         vocabulary=setup.vocabulary,
         embodiments=setup.embodiments,
         features=setup.features,
@@ -111,7 +112,6 @@ def context_of(
     *,
     needs: frozenset[Need] = EVERYTHING,
     rows: Sequence[int] = range(BATCH),
-    interleaved: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> Context:
     """Return a policy's context for windows (B T n D), with the fields that a head needs.
@@ -119,11 +119,12 @@ def context_of(
     The second sample has padding.
 
     rows: for each window, its row in the test batch.
-    interleaved: whether a window is one sequence; if not, each frame is a separate sequence.
     """
+    interleaved = setup.formulation == "interleaved"
     sequence = _sequence(tokens.to(dtype), padding()[list(rows)], setup.tokens, interleaved)
-    backbone = StandIn(setup.width).to(dtype)
-    memory = backbone.remember(sequence)
+    backbone = _backbone(setup, dtype)
+    remembers = bool(backbone.offers)
+    memory = backbone.remember(sequence) if remembers else Memory(sequence, backbone(sequence))
     batch, window = tokens.shape[:2]
     frame = torch.arange(window).expand(batch, -1)
     vision = TokenGroup(tokens[:, :, :OBSERVATION_TOKENS, : setup.vision_width].to(dtype))
@@ -144,6 +145,14 @@ def context_of(
     )
 
 
+def _backbone(setup: Setup, dtype: torch.dtype = torch.float32) -> Backbone:
+    """Return the setup's backbone, or the one of this file, with weights of type `dtype`."""
+    if setup.backbone is None:
+        return StandIn(setup.width).to(dtype)
+    # The setup's own backbone keeps its weights as they are.
+    return setup.backbone if dtype == torch.float32 else deepcopy(setup.backbone).to(dtype)
+
+
 def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
     """Return the memory; its keys, values and hidden states are dropped unless `needs` names them.
 
@@ -159,27 +168,31 @@ def _only_needed(memory: Memory, needs: frozenset[Need]) -> Memory | None:
     return memory if "hidden_states" in needs else replace(memory, hidden_states=())
 
 
-def newest_frame(context: Context, t: int, interleaved: bool) -> Context:
+def both_formulations(setup: Setup) -> list[Setup]:
+    """Return the setup in which a window is one sequence, and the one in which each frame is."""
+    return [replace(setup, formulation="interleaved"), replace(setup, formulation="policy_head")]
+
+
+def newest_frame(context: Context, t: int) -> Context:
     """Return the context of frame t alone, as a head gets it while a robot acts."""
-    return some_frames(context, slice(t, t + 1), interleaved)
+    return some_frames(context, slice(t, t + 1))
 
 
-def some_frames(context: Context, chosen: slice, interleaved: bool) -> Context:
+def some_frames(context: Context, chosen: slice) -> Context:
     """Return the context of some consecutive frames of a window.
 
     If each frame is a separate sequence, the context has only the memory of these frames. If the
     whole window is one sequence, the context has the memory of the whole window: attention is
     causal, so the later frames in the memory do not affect the chosen frames.
     """
-    window = context.frame.shape[1]
+    batch, window = context.frame.shape
     vision, memory = context.vision, context.memory
     if vision is not None:
         vision = replace(vision, tokens=vision.tokens[:, chosen])
-    if memory is not None and not interleaved:
-        sequences = len(memory.tokens)
+    if memory is not None and len(memory.tokens) > batch:
 
         def choose(x: Tensor) -> Tensor:
-            if len(x) != sequences:
+            if len(x) != batch * window:
                 return x
             return x.reshape(-1, window, *x.shape[1:])[:, chosen].flatten(0, 1)
 

@@ -10,24 +10,24 @@ from core.testing import Setup
 from core.testing.stand_in import context_of, windows
 
 SETUP = Setup()
+FRAMES_PER_SEQUENCE = [("interleaved", SETUP.action.window), ("policy_head", 1)]
 
 
-@pytest.mark.parametrize("interleaved", [True, False])
-def test_unfold_undoes_fold(interleaved):
-    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
+@pytest.mark.parametrize(("formulation", "frames"), FRAMES_PER_SEQUENCE)
+def test_unfold_undoes_fold(formulation, frames):
+    context = context_of(Setup(formulation=formulation), windows(SETUP))
     batch, window = context.frame.shape
     x = torch.arange(batch * window * 2 * 5.0).view(batch, window, 2, 5)
     folded = context.fold(x)
-    assert folded.shape == ((batch, window * 2, 5) if interleaved else (batch * window, 2, 5))
+    assert folded.shape == (batch * window // frames, frames * 2, 5)
     assert torch.equal(context.unfold(folded), x)
 
 
-@pytest.mark.parametrize("interleaved", [True, False])
-def test_added_tokens_see_earlier_tokens_and_each_other(interleaved):
-    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
+@pytest.mark.parametrize(("formulation", "frames"), FRAMES_PER_SEQUENCE)
+def test_added_tokens_see_earlier_tokens_and_each_other(formulation, frames):
+    context = context_of(Setup(formulation=formulation), windows(SETUP))
     mask = context.attention_mask(2, torch.zeros(2, dtype=torch.int64))
     length = context.memory.tokens.shape[1]
-    frames = context.frame.shape[1] if interleaved else 1
     for f in range(frames):
         for i in range(2):
             row = mask[0, 0, 2 * f + i]

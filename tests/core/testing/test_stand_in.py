@@ -16,15 +16,16 @@ from core.testing.stand_in import (
 
 SETUP = Setup()
 WINDOW = SETUP.action.window
+FRAMES_PER_SEQUENCE = [("interleaved", WINDOW), ("policy_head", 1)]
 
 
-@pytest.mark.parametrize("interleaved", [True, False])
-def test_a_context_has_the_shapes_of_the_setup(interleaved):
-    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
+@pytest.mark.parametrize(("formulation", "frames"), FRAMES_PER_SEQUENCE)
+def test_a_context_has_the_shapes_of_the_setup(formulation, frames):
+    context = context_of(Setup(formulation=formulation), windows(SETUP))
     assert context.readout.shape == (BATCH, WINDOW, SETUP.tokens, SETUP.width)
     assert context.proprio.shape == (BATCH, WINDOW, SETUP.proprio_dim)
     assert context.vision.tokens.shape == (BATCH, WINDOW, OBSERVATION_TOKENS, SETUP.vision_width)
-    assert len(context.memory.tokens) == (BATCH if interleaved else BATCH * WINDOW)
+    assert len(context.memory.tokens) == BATCH * WINDOW // frames
     assert len(context.memory.keys) == len(context.memory.values) == SPEC.depth
     assert len(context.memory.hidden_states) == SPEC.depth + 1
 
@@ -39,11 +40,12 @@ def test_a_context_holds_what_is_needed_and_no_more():
     assert keys.hidden_states == ()
 
 
-@pytest.mark.parametrize("interleaved", [True, False])
-def test_the_newest_frame_is_that_of_the_window(interleaved):
-    context = context_of(SETUP, windows(SETUP), interleaved=interleaved)
+@pytest.mark.parametrize(("formulation", "frames"), FRAMES_PER_SEQUENCE)
+def test_the_newest_frame_is_that_of_the_window(formulation, frames):
+    context = context_of(Setup(formulation=formulation), windows(SETUP))
+    assert len(context.memory.tokens) == BATCH * WINDOW // frames
     for t in range(WINDOW):
-        frame = newest_frame(context, t, interleaved)
+        frame = newest_frame(context, t)
         assert frame.frame.shape == (BATCH, 1)
         assert torch.equal(frame.readout[:, 0], context.readout[:, t])
         assert torch.equal(frame.proprio[:, 0], context.proprio[:, t])
