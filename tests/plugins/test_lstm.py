@@ -97,7 +97,7 @@ def kept_after(frames, span):
     with torch.no_grad():
         head.lstm.weight_hh_l0.copy_(zeros)  # otherwise a cell also hears the others
         head.lstm.bias_hh_l0[512:768] = head.lstm.bias_ih_l0[512:768] = 0  # nothing new comes in
-        _, after = head._run_lstm(torch.zeros(1, frames, 6), state)
+        _, after = head.lstm.run(torch.zeros(1, frames, 6), state)
     return after["c"].flatten()
 
 

@@ -17,14 +17,18 @@ from core import (
     TokenGroup,
     TokenKind,
     TokenSequence,
-    concatenate,
-    masked_mean,
-    pack,
 )
 from core.weights import LeRobotFiles, Pretrained
-from plugins.policies.act.cvae import CVAE, divergence
-from plugins.policies.act.layers import Sizes, sines, sines_of_grid
+from plugins.policies.act.cvae import CVAE
+from plugins.policies.act.layers import Sizes
 from plugins.policies.act.names import ACTION_TOKEN_NAMES, action_token_tensors
+from plugins.policies.act.pieces import (
+    Piece,
+    image_piece,
+    pack_frames,
+    text_pieces,
+    token_piece,
+)
 
 
 @dataclass(frozen=True)
@@ -120,27 +124,14 @@ class ACTTokens(ActionTokens):
         """Lay out vision (B T N D), text (B M D) and proprio (B T P) as B T sequences."""
         lead = vision.tokens.shape[:2]
         latent, losses = self._draw_latent(lead, proprio, batch, generator)
-        latent_token = _one_token(self.latent_projection(latent))
-        prefix, words = _split(_repeat(text, lead[1]), self.text_prefix)
-        pieces = [
-            self._text(prefix, 0),
-            _Piece(latent_token, TokenKind.ACTION, self.positions[:1]),
-            *self._proprio(proprio),
-            self._images(vision),
-            self._text(words, self.text_prefix),
-        ]
-        group = concatenate([piece.group for piece in pieces])
-        count, length = group.tokens.shape[:2]
-        kind = torch.cat([piece.kinds for piece in pieces])
-        first = length * torch.arange(count, device=kind.device)  # (S) each sequence's first token
-        sequence = pack(
-            group,
-            frame=torch.zeros_like(kind),
-            kind=kind,
-            readout=(first + self.text_prefix).view(*lead, 1),
-            block=torch.zeros_like(kind),
-            grid=group.grid,
-            position_embedding=torch.cat([piece.positions for piece in pieces]).to(latent.dtype),
+        latent_token = token_piece(
+            self.latent_projection(latent), TokenKind.ACTION, self.positions[:1]
+        )
+        prefix, words = text_pieces(text, lead[1], self.text_prefix)
+        sequence = pack_frames(
+            [prefix, latent_token, *self._proprio(proprio), image_piece(vision), words],
+            lead,
+            readout=self.text_prefix,
         )
         return replace(sequence, losses=losses)
 
@@ -158,67 +149,25 @@ class ACTTokens(ActionTokens):
         batch: Batch | None,
         generator: Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the latent of each frame (B T Z), and in training its divergence as a loss.
-
-        Frames without an action that counts have no part in the loss.
-        """
+        """Return the latent of each frame (B T Z), and in training its divergence as a loss."""
         weight = self.latent_projection.weight
         zeros = weight.new_zeros(*lead, weight.shape[1])
         if self.cvae is None or batch is None:
             return zeros, {}
         if batch.actions is None or batch.action_mask is None:
             return zeros, {"kl": 0 * self.cvae.cls.float().sum()}
-        chunks = self.dimensions.signed(batch.actions, batch.action_mask).flatten(0, 1)
-        counts = batch.action_mask.flatten(0, 1).any(dim=-1)
-        seen = None if self.proprio_projection is None else _present(proprio).flatten(0, 1)
-        mean, log_variance = self.cvae(chunks, counts, seen)
-        noise = generator.normal(*zeros.shape).flatten(0, 1)
-        latent = mean + (log_variance / 2).exp() * noise
-        kl = masked_mean(divergence(mean, log_variance), counts.any(dim=-1))
-        losses = {"kl": self.kl_weight * kl}
-        return latent.to(weight.dtype).view_as(zeros), losses
+        chunks = self.dimensions.signed(batch.actions, batch.action_mask)
+        seen = None if self.proprio_projection is None else _present(proprio)
+        latent, kl = self.cvae.draw(chunks, batch.action_mask.any(dim=-1), seen, generator)
+        return latent.to(weight.dtype), {"kl": self.kl_weight * kl}
 
-    def _proprio(self, proprio: Tensor | None) -> list["_Piece"]:
+    def _proprio(self, proprio: Tensor | None) -> list[Piece]:
         """Proprioception (B T P) -> one token per frame, or nothing if the recipe has none."""
         if self.proprio_projection is None:
             return []
-        dtype = self.proprio_projection.weight.dtype
-        token = _one_token(self.proprio_projection(_present(proprio).to(dtype)))
-        return [_Piece(token, TokenKind.PROPRIO, self.positions[1:])]
-
-    def _images(self, vision: TokenGroup) -> "_Piece":
-        """Images (B T N D) -> the same tokens as one sequence per frame, with their places."""
-        count, width = vision.tokens.shape[2:]
-        mask = None if vision.mask is None else vision.mask.flatten(0, 1)
-        group = TokenGroup(vision.tokens.flatten(0, 1), mask, vision.grid)
-        if vision.grid is None:
-            return _Piece(group, TokenKind.VISION, self.positions.new_zeros(count, width))
-        return _Piece(group, TokenKind.VISION, sines_of_grid(vision.grid, width))
-
-    def _text(self, text: TokenGroup, before: int) -> "_Piece":
-        """Words (S M D), of which `before` words stand elsewhere, with sines of their index."""
-        count, width = text.tokens.shape[1:]
-        index = torch.arange(before, before + count, device=text.tokens.device)
-        return _Piece(text, TokenKind.TEXT, sines(index.float(), width))
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Successive tokens of each sequence.
-
-    group: (S N D).
-    kind: what all of them stand for.
-    positions: (N D), their position embeddings.
-    """
-
-    group: TokenGroup
-    kind: TokenKind
-    positions: Tensor
-
-    @property
-    def kinds(self) -> Tensor:
-        """Return the kind of each token (N)."""
-        return torch.full((len(self.positions),), self.kind, device=self.positions.device)
+        numbers = _present(proprio).to(self.proprio_projection.weight.dtype)
+        token = self.proprio_projection(numbers)
+        return [token_piece(token, TokenKind.PROPRIO, self.positions[1:])]
 
 
 def _check_sizes(config: ACTTokensConfig, width: int, proprio_dim: int) -> None:
@@ -246,20 +195,3 @@ def _present(proprio: Tensor | None) -> Tensor:
             "the batch must hold (B T P)"
         )
     return proprio
-
-
-def _one_token(x: Tensor) -> TokenGroup:
-    """(B T D) -> a token in the sequence of each frame (B*T 1 D)."""
-    return TokenGroup(x.flatten(0, 1).unsqueeze(1))
-
-
-def _repeat(text: TokenGroup, times: int) -> TokenGroup:
-    """Copy the instruction of each sample (B M D) to each of its frames -> (B*times M D)."""
-    mask = None if text.mask is None else text.mask.repeat_interleave(times, dim=0)
-    return TokenGroup(text.tokens.repeat_interleave(times, dim=0), mask)
-
-
-def _split(text: TokenGroup, at: int) -> tuple[TokenGroup, TokenGroup]:
-    """Split words (S M D) before the word with index `at`."""
-    masks = (None, None) if text.mask is None else (text.mask[:, :at], text.mask[:, at:])
-    return TokenGroup(text.tokens[:, :at], masks[0]), TokenGroup(text.tokens[:, at:], masks[1])

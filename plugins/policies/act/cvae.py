@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from core import Generator, masked_mean
 from plugins.policies.act.layers import EncoderLayer, Sizes, sines
 
 
@@ -58,6 +59,23 @@ class CVAE(nn.Module):
             x = layer(x, self.positions, seen)
         mean, log_variance = self.distribution(x[:, 0]).float().chunk(2, dim=-1)
         return mean, log_variance
+
+    def draw(
+        self, actions: Tensor, counts: Tensor, proprio: Tensor | None, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the latent of every frame (B T Z), and return the mean of their divergences.
+
+        Frames without an action that counts have no part in the mean.
+
+        actions (B T H A), counts (B T H), proprio (B T P): as for `forward`.
+        """
+        frames = actions.shape[:2]
+        seen = None if proprio is None else proprio.flatten(0, 1)
+        mean, log_variance = self(actions.flatten(0, 1), counts.flatten(0, 1), seen)
+        noise = generator.normal(*frames, mean.shape[-1])
+        latent = mean + (log_variance / 2).exp() * noise.flatten(0, 1)
+        kl = masked_mean(divergence(mean, log_variance), counts.flatten(0, 1).any(dim=-1))
+        return latent.unflatten(0, frames), kl
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

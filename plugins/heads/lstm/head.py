@@ -1,12 +1,11 @@
-"""RoboVLMs' policy head: an LSTM over the window, then one MLP for pose and one for gripper."""
+"""The head "lstm"."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
-from torch import Tensor, nn
+from torch import Tensor
 
 from core import (
     ActionSpec,
@@ -17,12 +16,11 @@ from core import (
     Generator,
     PolicyHead,
     ReadoutWindow,
-    Register,
     State,
     build_mlp,
-    hookimpl,
 )
 from core.weights import NameMap, Pretrained, filter_keys
+from plugins.heads.lstm.recurrence import Recurrence
 
 # the head's tensors in a checkpoint of RoboVLMs
 ROBOVLMS_NAMES = NameMap(
@@ -32,8 +30,6 @@ ROBOVLMS_NAMES = NameMap(
         "gripper.*": "model.act_head.gripper.mlp.*",
     }
 )
-# the two tensors of an LSTM's state: its output, and its cells
-STATE = ("h", "c")
 
 
 @dataclass(frozen=True)
@@ -103,15 +99,13 @@ class LSTMHead(PolicyHead):
         self.chunk = ChunkRegression(
             action, loss=config.loss, gripper_weight=config.gripper_weight, tanh=config.tanh
         )
-        self.lstm = nn.LSTM(
+        self.lstm = Recurrence(
             context.width,
             config.hidden_size,
             config.layers,
-            batch_first=True,
             dropout=config.dropout,
+            span=config.span,
         )
-        if config.span is not None:
-            _set_span(self.lstm, config.span)
         self.skip = config.skip
         inputs = config.hidden_size + (context.width if config.skip else 0)
         widths = [inputs, *config.mlp]
@@ -138,7 +132,7 @@ class LSTMHead(PolicyHead):
 
         In training, dropout drops other units here than in `loss`.
         """
-        return self._run_lstm(context.readout.mean(dim=2), context.state)[1]
+        return self.lstm.run(context.readout.mean(dim=2), context.state)[1]
 
     def initial_state(self, rows: int) -> State:
         """Return the state at the start of an episode; its contents depend on `memory`.
@@ -146,11 +140,9 @@ class LSTMHead(PolicyHead):
         "window": an empty buffer for T frames' readouts, and the number of frames in it (B).
         "episode": the LSTM's state h and c, zeros (B layers hidden_size).
         """
-        weight: Tensor = self.lstm.all_weights[0][0]
         if self.carries:
-            shape = (rows, self.lstm.num_layers, self.lstm.hidden_size)
-            return {"h": weight.new_zeros(shape), "c": weight.new_zeros(shape)}
-        return self.memory.empty(rows, weight)
+            return self.lstm.initial_state(rows)
+        return self.memory.empty(rows, next(self.lstm.parameters()))
 
     def act(self, context: Context, state: State, generator: Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """Return the actions (B H A) of the newest frame, and the next state.
@@ -179,43 +171,7 @@ class LSTMHead(PolicyHead):
 
         state: the LSTM's state before the first frame; None: zeros.
         """
-        hidden, state = self._run_lstm(features, state)
+        hidden, state = self.lstm.run(features, state)
         if self.skip:
             hidden = torch.cat([hidden, features.to(hidden.dtype)], dim=-1)
         return self.pose(hidden), None if self.gripper is None else self.gripper(hidden), state
-
-    def _run_lstm(self, features: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """(B T D) -> hidden states (B T hidden_size), and the LSTM's state after the last frame."""
-        device, dtype = features.device.type, next(self.lstm.parameters()).dtype
-        # On a CPU the LSTM never runs in mixed precision, because not every CPU supports it.
-        is_mixed = torch.is_autocast_enabled(device) and device != "cpu"
-        before = None
-        if state is not None:  # (layers B hidden_size), as torch has it
-            before = tuple(state[name].to(dtype).transpose(0, 1).contiguous() for name in STATE)
-        with torch.autocast(device, enabled=is_mixed):
-            hidden, after = self.lstm(features if is_mixed else features.to(dtype), before)
-        pairs = zip(STATE, after, strict=True)
-        return hidden, {name: x.transpose(0, 1).to(dtype) for name, x in pairs}
-
-
-@torch.no_grad()
-def _set_span(lstm: nn.LSTM, span: int) -> None:
-    """Let the cells forget over 2 to `span` frames, as many cells in each octave.
-
-    A cell with the forget gate f keeps its contents for about 1 / (1 - f) frames, so the gate's
-    bias is log(frames - 1). The input gate's bias is the opposite: a cell that keeps its contents
-    for long adds little to them in each frame (Tallec and Ollivier 2018).
-    """
-    size = lstm.hidden_size
-    for layer in lstm.all_weights:
-        frames = torch.empty(size).uniform_(math.log(2), math.log(span)).exp()
-        bias = (frames - 1).log()
-        # the gates' order is: input, forget, cell, output; PyTorch adds up the two biases
-        layer[2][: 2 * size] = torch.cat([-bias, bias])
-        layer[3][: 2 * size] = 0
-
-
-@hookimpl
-def register_policy_heads(register: Register) -> None:
-    """Register "lstm"."""
-    register("lstm", LSTMConfig, LSTMHead)
