@@ -45,13 +45,14 @@ def unmet_needs(
         )
     if insulate and needs & RUNS_OTHER_PARTS:
         yield "runs weights of other parts, and always sends gradients to them; drop insulate"
-    for need in sorted(needs & LAYERS - backbone.offers):
+    lacking = needs & LAYERS - backbone.offers
+    for need in sorted(lacking):
         reason = f" ({backbone.obstacle})" if backbone.obstacle else ""
         yield (
             f"needs {DESCRIPTIONS[need]}, and this backbone does not offer it{reason}; "
             "choose another backbone or head"
         )
-    if not backbone.mixes and not needs & {"tokens", "vision"}:
+    if not lacking and not backbone.mixes and not needs & {"tokens", "vision"}:
         yield (
             "reads action tokens, and in this backbone they see no other tokens; "
             "choose another backbone"

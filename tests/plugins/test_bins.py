@@ -282,7 +282,6 @@ def test_reserved_ids_of_no_language_model_are_refused():
 @pytest.mark.parametrize(
     ("head", "overrides", "message"),
     [
-        ("", ('backbone={name = "identity", width = 32}',), "choose another backbone or head"),
         ('vocabulary = "language_model"', (), "make the widths agree"),
         ('decode = "parallel"', ("action_tokens.count=0",), "action_tokens.count"),
     ],
