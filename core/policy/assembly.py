@@ -262,11 +262,11 @@ def _build_heads(
     """
     if reserved := [label for label in recipe.auxiliary if hasattr(nn.ModuleDict(), label)]:
         raise ConfigError(
-            f"auxiliary '{reserved[0]}'.label: PyTorch's modules have an attribute of that name"
+            f"auxiliary/{reserved[0]}.label: PyTorch's modules have an attribute of that name"
         )
     heads = {}
     for label, part in {"policy_head": recipe.parts["policy_head"], **recipe.auxiliary}.items():
-        where = label if label == "policy_head" else f"auxiliary '{label}'"
+        where = label if label == "policy_head" else f"auxiliary/{label}"
         class_needs = declared_needs(part.component.build)
         if class_needs is not None:
             _check_needs(class_needs, f"{where}.name", part, spec, backbone, text_encoder)

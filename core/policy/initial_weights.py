@@ -26,7 +26,7 @@ def parts_and_heads(recipe: Recipe) -> Iterator[tuple[str, str, Part]]:
     for kind, part in recipe.parts.items():
         yield kind, kind, part
     for label, part in recipe.auxiliary.items():
-        yield f"auxiliary '{label}'", f"auxiliary.{label}", part
+        yield f"auxiliary/{label}", f"auxiliary.{label}", part
 
 
 def keeps_initial_weights(recipe: Recipe, name: str, part: Part) -> bool:

@@ -23,7 +23,7 @@ def check_needs(
     a function is compared after it is built.
     """
     heads = {"policy_head": parts.get("policy_head")}
-    heads |= {f"auxiliary '{label}'": head for label, head in auxiliary.items()}
+    heads |= {f"auxiliary/{label}": head for label, head in auxiliary.items()}
     backbone = _class_of(parts.get("backbone"))
     text_encoder = _class_of(parts.get("text_encoder"))
     for where, head in heads.items():

@@ -38,7 +38,7 @@ def modules_of(policy: Policy) -> dict[str, nn.Module]:
     """
     vision, text, *others = PARTS
     modules = {name: getattr(policy, name) for name in (vision, text, "projections", *others)}
-    return modules | {f"auxiliary {label}": head for label, head in policy.auxiliary.items()}
+    return modules | {f"auxiliary/{label}": head for label, head in policy.auxiliary.items()}
 
 
 def build_optimizer(policy: Policy, recipe: Recipe) -> torch.optim.Optimizer:
@@ -85,7 +85,7 @@ def parameter_groups(policy: Policy, recipe: Recipe) -> list[dict[str, Any]]:
         kind: part.settings for kind, part in recipe.parts.items()
     }
     for label, head in recipe.auxiliary.items():
-        settings_of[f"auxiliary {label}"] = head.settings
+        settings_of[f"auxiliary/{label}"] = head.settings
     groups: list[dict[str, Any]] = []
     for name, module in modules_of(policy).items():
         # the recipe has no settings for projections
@@ -123,9 +123,7 @@ def _rate_factors(
         return {}
     factors = rate_factors(module, settings.layer_decay)
     if factors is None:
-        kind, _, label = name.partition(" ")
-        where = f"{kind} '{label}'" if label else kind
-        raise ConfigError(f"{where}.layer_decay: this part has no repeated blocks; drop the key")
+        raise ConfigError(f"{name}.layer_decay: this part has no repeated blocks; drop the key")
     return factors
 
 

@@ -29,7 +29,7 @@ class StagedTraining:
         self.policy = policy
         self.train = train
         self.frozen = frozenset[nn.Parameter]()
-        self._parts = {name.replace(" ", "/"): part for name, part in modules_of(policy).items()}
+        self._parts = modules_of(policy)
         self._always_frozen = tuple(policy.frozen_parts)
         self._trainable = [p for p in policy.parameters() if p.requires_grad]
         self._current: StageConfig | None = None

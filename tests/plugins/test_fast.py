@@ -188,7 +188,7 @@ def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"policy_head\.tokenizer: .*joinery tokenizer fast"):
         make(tmp_path / "fast.json")
     auxiliary = '[[auxiliary]]\nname = "fast"\nlabel = "tokens"\ntokenizer = "fast.json"'
-    with pytest.raises(DataError, match=r"^auxiliary 'tokens'\.tokenizer: "):
+    with pytest.raises(DataError, match=r"^auxiliary/tokens\.tokenizer: "):
         build(tmp_path, 'name = "discrete"', more=auxiliary)
 
 

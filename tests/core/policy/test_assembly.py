@@ -352,7 +352,7 @@ def test_from_a_checkpoint_only_frozen_parts_are_read_from_the_run(tmp_path):
         (
             "other",
             ('name = "regression"', 'name = "regression"\nlabel = "other"'),
-            r"^auxiliary 'other'\.pretrained: .*; missing: auxiliary\.other\.",
+            r"^auxiliary/other\.pretrained: .*; missing: auxiliary\.other\.",
         ),
     ],
 )

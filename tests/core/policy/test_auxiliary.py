@@ -158,7 +158,7 @@ def test_the_joint_table_has_its_row(tmp_path):
     with table.measure(1):
         optimizer.step()
     row = table.rows[-1]
-    assert (row.part, row.learning_rate) == ("auxiliary regression", 0.01)
+    assert (row.part, row.learning_rate) == ("auxiliary/regression", 0.01)
     assert row.parameters == row.trainable > 0
     assert row.gradient_norm > 0
     assert row.update > 0
@@ -198,12 +198,12 @@ def test_mistakes_are_one_line_each(tmp_path, more, mistake):
 
 def test_a_mistake_that_a_head_finds_is_one_of_its_own_section(tmp_path):
     by_step = '[[auxiliary]]\nname = "mlp"\nlabel = "again"\nby_step = true'
-    with pytest.raises(ConfigError, match=r"^auxiliary 'again'\.by_step: "):
+    with pytest.raises(ConfigError, match=r"^auxiliary/again\.by_step: "):
         build(tmp_path, LSTM, more=by_step)
 
 
 def test_a_label_that_torch_has_taken_is_a_mistake_of_the_recipe(tmp_path):
-    with pytest.raises(ConfigError, match=r"^auxiliary 'keys'\.label: "):
+    with pytest.raises(ConfigError, match=r"^auxiliary/keys\.label: "):
         build(tmp_path, LSTM, more='[[auxiliary]]\nname = "regression"\nlabel = "keys"')
 
 
@@ -262,6 +262,6 @@ def test_a_head_is_not_built_where_a_built_backbone_keeps_no_layers(tmp_path):
     recipe = replace(recipe, parts={**recipe.parts, "backbone": part})
     with pytest.raises(
         ConfigError,
-        match=r"^auxiliary 'expert'\.name: 'expert' needs the keys and values of every layer, and",
+        match=r"^auxiliary/expert\.name: 'expert' needs the keys and values of every layer, and",
     ):
         build_policy(recipe, CAMERAS, ActionSpec(window=1, horizon=3, dim=4), proprio_dim=5)

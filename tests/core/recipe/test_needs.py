@@ -43,7 +43,7 @@ def test_heads_of_action_tokens_are_refused_beside_a_backbone_that_mixes_nothing
 def test_an_auxiliary_head_is_called_by_its_label(tmp_path):
     auxiliary = '[[auxiliary]]\nname = "expert"\nlabel = "second"'
     mistakes = mistakes_of(tmp_path, LSTM, IDENTITY, more=auxiliary)
-    assert any("auxiliary 'second'.name: 'expert' needs the keys" in line for line in mistakes)
+    assert any("auxiliary/second.name: 'expert' needs the keys" in line for line in mistakes)
 
 
 def test_a_head_that_runs_the_backbone_cannot_be_insulated(tmp_path):

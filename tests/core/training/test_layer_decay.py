@@ -83,5 +83,5 @@ def test_a_part_without_blocks_is_refused(tmp_path):
         build_optimizer(build(tmp_path, LSTM), recipe)
     auxiliary = f"{REGRESSION}\nlayer_decay = 0.5"
     recipe = load(tmp_path, auxiliary)
-    with pytest.raises(ConfigError, match=r"auxiliary 'regression'\.layer_decay: .* drop"):
+    with pytest.raises(ConfigError, match=r"auxiliary/regression\.layer_decay: .* drop"):
         build_optimizer(build(tmp_path, LSTM, more=auxiliary), recipe)

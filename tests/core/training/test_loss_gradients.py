@@ -39,7 +39,7 @@ def test_an_insulated_loss_teaches_its_head_alone(tmp_path):
     policy = build(tmp_path, LSTM, more=f"{REGRESSION}\ninsulate = true")
     norms = measured(policy, "pose", "auxiliary/regression/action")
     taught = {part for part, by_term in norms.items() if by_term["auxiliary/regression/action"] > 0}
-    assert taught == {"auxiliary regression"}
+    assert taught == {"auxiliary/regression"}
     assert norms["backbone"]["pose"] > 0
 
 
