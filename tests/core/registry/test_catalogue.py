@@ -67,7 +67,7 @@ def test_built_ins_come_through_the_same_door():
     assert offered["backbone"] == ["act", "huggingface", "identity", "kosmos2", "transformer"]
     assert offered["action_tokens"] == ["act", "learned"]
     heads = ["act", "bins", "diffusion", "discrete", "expert", "fast", "flow", "gmm", "gpt"]
-    heads += ["lstm", "mlp"]
+    heads += ["lstm", "mlp", "vqbet"]
     assert offered["policy_head"] == heads
     assert offered["optimizer"] == ["adamw", "muon", "sgd"]
     files = ["hdf5", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
