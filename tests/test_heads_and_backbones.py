@@ -51,6 +51,7 @@ HEADS = {
     "parallel bins": 'name = "bins"\nbins = 8\ndecode = "parallel"',
     "fast": 'name = "fast"\ntokenizer = "fast.json"',
     "act": 'name = "act"\nheads = 2\nmlp_width = 16\ndropout = 0.0',
+    "vqbet": 'name = "vqbet"\nhidden_size = 8\ncode_width = 4\ncodes = 4',
     "flow": f'name = "flow"\n{DENOISING}',
     "expert": 'name = "expert"\nsteps = 2\nwidth = 16\nmlp_width = 16',
     "autoregressive": 'name = "autoregressive"\nbins = 8',  # of another package
@@ -115,6 +116,15 @@ depth = 2
 heads = 4
 mlp_width = 32
 """
+MINGPT = f"""{ENCODERS}
+[backbone]
+name = "mingpt"
+width = 32
+hidden_size = 24
+depth = 2
+heads = 4
+max_tokens = 96
+"""
 IDENTITY = f"""{ENCODERS}
 [backbone]
 name = "identity"
@@ -128,13 +138,16 @@ BACKBONES = {
         "kosmos2": KOSMOS2,
         "huggingface": HUGGINGFACE,
         "act": ACT,
+        "mingpt": MINGPT,
         "identity": IDENTITY,
     }.items()
 }
 WITH_LAYERS = ("transformer", "kosmos2", "huggingface")
+NEED_LAYERS = {"expert", "bins", "bins of words", "fast", "autoregressive"}
 # {backbone: heads that need what it does not offer}
 REFUSED = {
-    "act": {"expert", "bins", "bins of words", "fast", "autoregressive"},
+    "act": NEED_LAYERS,
+    "mingpt": NEED_LAYERS,
     "identity": HEADS.keys() - {"act"},
 }
 PAIRS = list(product(BACKBONES, HEADS))

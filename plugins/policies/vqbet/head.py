@@ -17,10 +17,12 @@ from core import (
     masked_mean,
     masked_mean_per_sample,
 )
+from core.weights import Pretrained
 from plugins.policies.vqbet.autoencoder import ActionAutoencoder
 from plugins.policies.vqbet.chunks import Chunks, target_chunks
 from plugins.policies.vqbet.codebooks import ResidualCodebooks
 from plugins.policies.vqbet.head_config import VQBeTHeadConfig
+from plugins.policies.vqbet.names import HEAD_NAMES, head_tensors, lerobot_files
 
 
 class VQBeTHead(PolicyHead):
@@ -39,8 +41,12 @@ class VQBeTHead(PolicyHead):
 
     Past an episode's end, the autoencoder sees the last action repeated.
 
+    `pretrained` takes weights of LeRobot's VQ-BeT.
+
     Raises ConfigError if there are no readouts, or more than the horizon has actions.
     """
+
+    source = None  # `pretrained = true` is refused: LeRobot publishes many
 
     def __init__(
         self, config: VQBeTHeadConfig, *, context: ContextSpec, action: ActionSpec
@@ -53,7 +59,7 @@ class VQBeTHead(PolicyHead):
                 f"tokens, and needs 1 to {action.horizon} of them (action.horizon); change one of "
                 "the two numbers"
             )
-        self.config, self.readouts = config, readouts
+        self.config, self.readouts, self.bounded = config, readouts, action.bounded
         self.shape = (action.horizon - readouts + 1, action.dim)  # of a chunk
         books, codes = len(config.code_weights), config.codes
         self.autoencoder = ActionAutoencoder(
@@ -68,6 +74,7 @@ class VQBeTHead(PolicyHead):
         self.register_buffer("weights", torch.tensor(config.code_weights), persistent=False)
         self.weights: Tensor
         self.dimensions = ActionDimensions(action)
+        self.assumptions: tuple[str, ...] = ()
 
     def forward(self, context: Context, generator: Generator) -> Tensor:
         """Draw actions (B T H A): normalised numbers, and 0 to 1 for binary dimensions."""
@@ -97,6 +104,16 @@ class VQBeTHead(PolicyHead):
         return masked_mean_per_sample(surprise, targets.counts) + masked_mean_per_sample(
             error, targets.mask
         )
+
+    def load_pretrained(self, weights: Pretrained) -> None:
+        """Load codebooks and weights, strictly.
+
+        Raises ConfigError also if the weights act in numbers that are normalised in another way.
+        """
+        files = lerobot_files(weights)
+        files.check_action_normalization(bounded=self.bounded)
+        HEAD_NAMES.load(self, head_tensors(weights), weights.source)
+        self.assumptions = files.describe_expected("action", "actions")
 
     def _reconstruction(self, targets: Chunks) -> dict[str, Tensor]:
         """Return the losses of the autoencoder."""

@@ -64,8 +64,9 @@ def test_built_ins_come_through_the_same_door():
     ]
     assert offered["vision_encoder"] == seen
     assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
-    assert offered["backbone"] == ["act", "huggingface", "identity", "kosmos2", "transformer"]
-    assert offered["action_tokens"] == ["act", "learned"]
+    backbones = ["act", "huggingface", "identity", "kosmos2", "mingpt", "transformer"]
+    assert offered["backbone"] == backbones
+    assert offered["action_tokens"] == ["act", "learned", "vqbet"]
     heads = ["act", "bins", "diffusion", "discrete", "expert", "fast", "flow", "gmm", "gpt"]
     heads += ["lstm", "mlp", "vqbet"]
     assert offered["policy_head"] == heads
