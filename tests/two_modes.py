@@ -7,12 +7,13 @@ head that regresses the mean of all chunks stands between the modes, where no ch
 that decides each number by itself tears chunks apart.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from core import ActionSpec, Batch, Generator
+from core import ActionSpec, Batch, Generator, PolicyHead
 from core.registry.hookspecs import Build
 from core.testing import Setup
 from core.testing.stand_in import windows
@@ -46,14 +47,26 @@ def assert_two_modes(
     Raises AssertionError with all that differs: the modes' shares, the spread within them, and how
     many chunks lie in between or are torn apart.
     """
+    head = train_on_two_modes(build, config, steps, setup=setup, learning_rate=learning_rate)
+    check_samples(head, setup)
+
+
+def train_on_two_modes(
+    build: Build, config: Any, steps: int, *, setup: Setup = MIXED, learning_rate: float
+) -> PolicyHead:
+    """Return a head that was trained alone on chunks with two modes."""
     head = build_head(build, config, setup)
     batches = [batch_of(chunks(setup.action, ROWS, seed=step)) for step in range(steps)]
     train(head, same_observation(head, setup, ROWS), batches, learning_rate)
+    return head
+
+
+@torch.no_grad()
+def check_samples(head: PolicyHead, setup: Setup = MIXED) -> None:
+    """Raise AssertionError unless 1,024 chunks that a head samples follow the distribution."""
     keys = [(row, 0) for row in range(SAMPLED_ROWS)]
-    with torch.no_grad():
-        context = same_observation(head, setup, SAMPLED_ROWS)
-        sampled = head(context, Generator.by_row(keys, torch.device("cpu")))
-    check_two_modes(sampled, setup.action)
+    context = same_observation(head, setup, SAMPLED_ROWS)
+    check_two_modes(head(context, Generator.by_row(keys, torch.device("cpu"))), setup.action)
 
 
 def check_two_modes(actions: Tensor, action: ActionSpec) -> None:
@@ -85,6 +98,25 @@ def chunks(action: ActionSpec, rows: int, seed: int) -> Tensor:
     noise = SPREAD * torch.randn(shape, generator=generator)
     is_binary = torch.tensor([i in action.binary for i in range(action.dim)])
     return torch.where(is_binary, upper.float(), torch.where(upper, CENTRE, -CENTRE) + noise)
+
+
+def exact_actions(x: Tensor, signal: Tensor, noise: Tensor, action: ActionSpec) -> Tensor:
+    """Return the mean (B T H A) of the chunks from which noisy chunks x can have come.
+
+    It is what a perfect network knows: x = signal * chunk + noise * epsilon, with binary dimensions
+    of the chunk as -1 and 1.
+    """
+    is_binary = torch.tensor([i in action.binary for i in range(action.dim)])
+    centre = torch.where(is_binary, 1.0, CENTRE)
+    spread = torch.where(is_binary, 0.0, SPREAD)
+    variance = (signal * spread) ** 2 + noise**2
+    # the logarithm of the odds of the upper mode, to which every number of the chunk contributes
+    odds = (2 * signal * centre * x / variance).sum(dim=(-2, -1), keepdim=True)
+    upper = (odds + math.log(SHARE / (1 - SHARE))).sigmoid()
+    # within a mode, the share of x's distance from its centre that is not noise
+    kept = signal * spread**2 / variance
+    below, above = (m + kept * (x - signal * m) for m in (-centre, centre))
+    return torch.lerp(below, above, upper)
 
 
 def same_observation(head: Any, setup: Setup, rows: int) -> Any:

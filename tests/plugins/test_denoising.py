@@ -1,4 +1,4 @@
-"""The heads "diffusion", "flow" and "expert": contracts, overfitting, two modes, mistakes."""
+"""The heads "diffusion", "flow" and "expert": contracts, overfitting, mistakes."""
 
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,6 @@ from tests.contexts import noise
 from tests.core.policy.test_policy import RECIPE
 from tests.one_batch import assert_overfits_one_batch, build_head
 from tests.strangers import batch_of, build
-from tests.two_modes import assert_two_modes
 
 SIZES = {"width": 16, "depth": 1, "heads": 2}
 SIZES |= {"down_dims": (8, 16), "kernel_size": 3, "n_groups": 4, "time_embed_dim": 8}
@@ -115,14 +114,6 @@ LEARNERS = {
 def test_one_batch_is_overfitted(name):
     config, steps, rate = LEARNERS[name]
     assert_overfits_one_batch(HEADS[type(config)], config, steps=steps, learning_rate=rate)
-
-
-@pytest.mark.parametrize(
-    "name", ["ddpm", "dpm_solver", "flow", "transformer", "expert", "adaptive expert"]
-)
-def test_two_modes_stay_two(name):
-    config, steps, rate = LEARNERS[name]
-    assert_two_modes(HEADS[type(config)], config, steps, learning_rate=rate)
 
 
 # -------------------------------------------------------------------------------------- the process

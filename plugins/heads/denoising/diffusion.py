@@ -41,7 +41,7 @@ class DiffusionConfig(DenoiserConfig):
     prediction: Prediction = "v_prediction"
     """what the network predicts: "epsilon", the noise, as in Diffusion Policy, which needs longer
     training for few steps of sampling; "v_prediction", a mixture of noise and actions (Salimans
-    and Ho 2022); "sample", the actions.
+    and Ho 2022); "sample", the actions, which hardly learns how much actions vary around a mode.
     """
     sampler: Sampler = "dpm_solver"
     """"dpm_solver", which is DPM-Solver++ of order 2; "ddim" (eta 0); or "ddpm", which draws fresh
