@@ -83,8 +83,8 @@ class FiLMEncoder(VisionEncoder):
         super().__init__()
         if not text_width:
             raise ConfigError(
-                "vision_encoder.name: 'film_cnn' sees by the instruction, and there is none; "
-                "choose another encoder"
+                "vision_encoder.name: 'film_cnn' sees by the instruction, and this text encoder "
+                "gives none; choose another text_encoder.name, or another vision_encoder.name"
             )
         # a ModuleDict refuses a module whose name is also the name of an attribute of ModuleDict
         modules = nn.ModuleDict()

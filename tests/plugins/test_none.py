@@ -63,7 +63,8 @@ def test_an_encoder_that_sees_by_the_instruction_refuses_it(tmp_path):
         text.replace(section, '[vision_encoder]\nname = "film_cnn"\n')
     )
     recipe = load_recipe(tmp_path / "recipe.toml", ["data.window=3"], load_plugins())
-    with pytest.raises(
-        ConfigError, match=r"vision_encoder\.name: 'film_cnn' sees by the instruction, and there is"
-    ):
+    with pytest.raises(ConfigError) as caught:
         build_policy(recipe, CAMERAS, MIXED, proprio_dim=5)
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith("vision_encoder.name: 'film_cnn' sees by the instruction, and")
+    assert mistake.endswith("; choose another text_encoder.name, or another vision_encoder.name")
