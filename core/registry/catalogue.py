@@ -36,6 +36,7 @@ BUILT_INS = (
     "plugins.vlms.huggingface",
     "plugins.vlms.kosmos2",
     "plugins.policies.act",
+    "plugins.policies.octo",
     "plugins.policies.vqbet",
     "plugins.action_tokens.learned",
     "plugins.heads.mlp",

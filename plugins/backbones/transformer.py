@@ -42,12 +42,18 @@ class TransformerConfig:
     """
     norm: Literal["rms", "layer"] = "rms"
     """"rms" (Zhang and Sennrich 2019) or "layer"."""
-    activation: Literal["swiglu", "gelu"] = "swiglu"
-    """"swiglu" (Shazeer 2020) or "gelu"."""
-    positions: Literal["rotary", "learned"] = "rotary"
-    """"rotary" (Su et al. 2021; any length) or "learned" (at most `max_tokens` positions)."""
+    norm_eps: Annotated[float, Gt(0)] | None = None
+    """number that every norm adds to the mean square or variance; default: PyTorch's."""
+    activation: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
+    """"swiglu" (Shazeer 2020), "gelu", or "gelu_tanh", the approximation of GPT-2 and JAX."""
+    bias: bool = False
+    """whether the linear layers of attention and MLP have biases."""
+    positions: Literal["rotary", "learned", "none"] = "rotary"
+    """"rotary" (Su et al. 2021; any length), "learned" (at most `max_tokens` positions), or "none",
+    for action tokens that add positions of their own.
+    """
     max_tokens: Annotated[int, Gt(0)] = 1024
-    """number of learned positions; has no effect on rotary positions."""
+    """number of learned positions; no effect with other positions."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """dropout probability of attention weights, the first block's input, and the outputs of every
     attention and MLP.
@@ -89,6 +95,7 @@ class Transformer(Backbone):
         self.layer_spec = LayerSpec(config.depth, config.heads, config.heads, self.head_width)
         table = torch.randn(config.max_tokens, config.width) * 0.02
         self.positions = nn.Parameter(table) if config.positions == "learned" else None
+        self.rotary = config.positions == "rotary"
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = _build_norm(config)
@@ -143,12 +150,12 @@ class Transformer(Backbone):
         if self.positions is not None:
             length = x.shape[1] + (0 if past is None else past.tokens.shape[1])
             x = x + self._learned_positions(position, length)
-        rotation = rotary_angles(position, self.head_width) if self.positions is None else None
+        rotation = rotary_angles(position, self.head_width) if self.rotary else None
         return self.dropout(x), AttentionInputs(attention_mask(sequence, before), rotation)
 
     def rotate(self, x: Tensor, position: Tensor) -> Tensor:
         """Rotate queries or keys (S heads n d) at positions (S n) if positions are rotary."""
-        return rotate(x, rotary_angles(position, self.head_width)) if self.positions is None else x
+        return rotate(x, rotary_angles(position, self.head_width)) if self.rotary else x
 
     def _learned_positions(self, position: Tensor, length: int) -> Tensor:
         """Look up positions (S L); `length` is the number of tokens of a sequence with its past.
@@ -196,8 +203,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.dropout = config.dropout
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
-        self.output = nn.Linear(config.width, config.width, bias=False)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.bias)
+        self.output = nn.Linear(config.width, config.width, bias=config.bias)
 
     def forward(
         self, x: Tensor, inputs: AttentionInputs, past: tuple[Tensor, Tensor] | None
@@ -217,9 +224,11 @@ class MLP(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.gated = config.activation == "swiglu"
+        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
         hidden = round(config.width * config.mlp_ratio * (2 / 3 if self.gated else 1))
-        self.input = nn.Linear(config.width, 2 * hidden if self.gated else hidden, bias=False)
-        self.output = nn.Linear(hidden, config.width, bias=False)
+        inputs = 2 * hidden if self.gated else hidden
+        self.input = nn.Linear(config.width, inputs, bias=config.bias)
+        self.output = nn.Linear(hidden, config.width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(S L D) -> (S L D)."""
@@ -227,7 +236,7 @@ class MLP(nn.Module):
         if self.gated:
             gate, value = x.chunk(2, dim=-1)
             return self.output(F.silu(gate) * value)  # type: ignore[no-any-return]
-        return self.output(F.gelu(x))  # type: ignore[no-any-return]
+        return self.output(F.gelu(x, approximate=self.approximate))  # type: ignore[no-any-return]
 
 
 def rotary_angles(position: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
@@ -258,7 +267,9 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _build_norm(config: TransformerConfig) -> nn.Module:
-    return nn.RMSNorm(config.width) if config.norm == "rms" else nn.LayerNorm(config.width)
+    if config.norm == "rms":
+        return nn.RMSNorm(config.width, eps=config.norm_eps)
+    return nn.LayerNorm(config.width, eps=config.norm_eps or 1e-5)
 
 
 @hookimpl

@@ -43,12 +43,14 @@ CASES = [
     (diffusion(denoiser="transformer", conditioning="concat", prediction="v_prediction"), Setup()),
     (diffusion(denoiser="transformer", conditioning="cross_attention", clip=False), Setup()),
     (diffusion(denoiser="unet", sampler="ddpm", prediction="v_prediction"), Setup()),
+    (diffusion(denoiser="mlp_resnet", sampler="ddpm_fixed_large", max_action=2.0), UNBOUNDED),
     (flow(), BARE),
     (flow(conditioning="concat", integrator="midpoint"), BINARY),
     (flow(denoiser="transformer", times="logit_normal"), Setup()),
     (flow(denoiser="transformer", conditioning="concat", times="uniform"), UNBOUNDED),
     (flow(denoiser="transformer", conditioning="cross_attention"), Setup()),
     (flow(denoiser="unet", film_scale=False, clip=False), Setup()),
+    (flow(denoiser="mlp_resnet"), BARE),
     (expert(), Setup()),
     (expert(conditioning="adaptive_norm", proprio=False, positions=False), UNBOUNDED),
     (expert(integrator="midpoint", times="uniform"), BARE),
@@ -82,6 +84,19 @@ LEARNERS = {
         ),
         250,
         1e-2,
+    ),
+    "mlp_resnet": (
+        small_diffusion(
+            denoiser="mlp_resnet",
+            time_embed_dim=16,
+            prediction="epsilon",
+            sampler="ddpm_fixed_large",
+            train_steps=20,
+            steps=20,
+            max_action=5.0,
+        ),
+        300,
+        3e-3,
     ),
     "flow": (flow(width=64, depth=2, steps=10), 300, 3e-3),
     "transformer": (
@@ -222,6 +237,17 @@ def test_the_token_of_proprioception_sees_no_action():
 # ----------------------------------------------------------------------------------------- mistakes
 
 
+def test_a_bound_holds_for_training_and_sampling():
+    head = make(diffusion(max_action=0.5, clip=False), UNBOUNDED)
+    context = context_for(head, UNBOUNDED)
+    with torch.no_grad():
+        assert head(context, noise()).abs().max() <= 0.5
+    batch = stand_in.batch(UNBOUNDED)
+    far, bound = (replace(batch, actions=torch.full_like(batch.actions, x)) for x in (9.0, 0.5))
+    losses = [head.loss(context, x, noise())["diffusion"] for x in (far, bound)]
+    assert losses[0] == losses[1]
+
+
 def test_a_chunk_that_the_unet_cannot_halve_is_refused():
     given = Setup(action=ActionSpec(window=1, horizon=5, dim=2))
     with pytest.raises(ConfigError, match=r"policy_head\.down_dims: .*action\.horizon = 5 is no"):
@@ -239,6 +265,11 @@ def test_a_chunk_that_the_unet_cannot_halve_is_refused():
         ('name = "flow"\ndenoiser = "unet"\ndown_dims = [12]', "multiple of n_groups = 8"),
         ('name = "flow"\ndenoiser = "unet"\nkernel_size = 4', "kernel_size = 4 must be odd"),
         ('name = "flow"\ndenoiser = "unet"\ntime_embed_dim = 5', "time_embed_dim = 5 must be even"),
+        (
+            'name = "flow"\ndenoiser = "mlp_resnet"\ntime_embed_dim = 5',
+            "time_embed_dim = 5 must be",
+        ),
+        ('name = "flow"\ndenoiser = "mlp_resnet"\nconditioning = "film"', "choose 'concat'"),
         ('name = "expert"\nwidth = 33', "width = 33 must be even"),
     ],
 )

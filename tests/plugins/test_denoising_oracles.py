@@ -86,16 +86,20 @@ class TestSamplers:
         sampled = NoiseDiffusion(config, clip=clip).sample(network, SHAPE, recorder)
         return network, recorder, sampled
 
-    @pytest.mark.parametrize(("train_steps", "steps"), [(100, 100), (50, 16)])
-    def test_ddpm(self, monkeypatch, prediction, betas, clip, train_steps, steps):
+    @pytest.mark.parametrize(
+        ("sampler", "train_steps", "steps"),
+        [("ddpm", 100, 100), ("ddpm", 50, 16), ("ddpm_fixed_large", 50, 16)],
+    )
+    def test_ddpm(self, monkeypatch, prediction, betas, clip, sampler, train_steps, steps):
         config = DiffusionConfig(
             prediction=prediction,
             betas=betas,
-            sampler="ddpm",
+            sampler=sampler,
             train_steps=train_steps,
             steps=steps,
         )
-        scheduler = scheduler_of("DDPMScheduler", config, clip_sample=clip)
+        variance = "fixed_large" if sampler == "ddpm_fixed_large" else "fixed_small"
+        scheduler = scheduler_of("DDPMScheduler", config, clip_sample=clip, variance_type=variance)
         network, recorder, sampled = self.sample(config, clip)
         fresh = iter(recorder.drawn[1].unbind(2))
         monkeypatch.setattr(

@@ -20,6 +20,7 @@ CONFIGS = [
     SMALL,
     replace(SMALL, positions="learned"),
     replace(SMALL, norm="layer", activation="gelu"),
+    replace(SMALL, norm_eps=1e-3, activation="gelu_tanh", bias=True, positions="none"),
     replace(SMALL, dropout=0.2),
 ]
 CHECKS = [

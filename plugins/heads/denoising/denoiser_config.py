@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt
 # the ways in which each denoiser can take in readout and time, the default first
 CONDITIONINGS = {
     "mlp": ("adaptive_norm", "concat"),
+    "mlp_resnet": ("concat",),
     "transformer": ("adaptive_norm", "cross_attention", "concat"),
     "unet": ("film",),
 }
@@ -17,20 +18,21 @@ CONDITIONINGS = {
 class DenoiserConfig:
     """Which network denoises, and its sizes."""
 
-    denoiser: Literal["mlp", "transformer", "unet"] = "mlp"
-    """the network: "mlp", over the whole chunk at once; "transformer", with a token for each action
-    of the chunk; "unet", of convolutions along the chunk (Chi et al. 2023).
+    denoiser: Literal["mlp", "mlp_resnet", "transformer", "unet"] = "mlp"
+    """the network: "mlp", over the whole chunk at once; "mlp_resnet", the same in Octo's form;
+    "transformer", with a token for each action of the chunk; "unet", of convolutions along the
+    chunk (Chi et al. 2023).
     """
     conditioning: Literal["concat", "adaptive_norm", "cross_attention", "film"] | None = None
     """how readout and time enter: "adaptive_norm" (default of "mlp" and "transformer"), as scale,
-    shift and gate of every block; "concat", beside the chunk, for "transformer" as further tokens;
-    "cross_attention", only for "transformer", every block of which attends to them; "film", only
-    for "unet", as scale and shift of its features.
+    shift and gate of every block; "concat" (the only one of "mlp_resnet"), beside the chunk, for
+    "transformer" as further tokens; "cross_attention", only for "transformer", every block of which
+    attends to them; "film", only for "unet", as scale and shift of its features.
     """
     width: Annotated[int, Ge(4)] = 256
-    """width of "mlp" and "transformer"; an even number."""
+    """width of "mlp", "mlp_resnet" and "transformer"; an even number."""
     depth: Annotated[int, Gt(0)] = 3
-    """number of residual blocks of "mlp" and "transformer"."""
+    """number of residual blocks of "mlp", "mlp_resnet" and "transformer"."""
     heads: Annotated[int, Gt(0)] = 4
     """number of attention heads of "transformer"; must be a divisor of the width."""
     down_dims: tuple[Annotated[int, Gt(0)], ...] = (256, 512, 1024)
@@ -42,7 +44,7 @@ class DenoiserConfig:
     n_groups: Annotated[int, Gt(0)] = 8
     """number of groups of the norms of "unet"; must divide all of `down_dims`."""
     time_embed_dim: Annotated[int, Ge(4)] = 128
-    """width of the embedded time of "unet"; an even number."""
+    """width of the embedded time of "unet" and "mlp_resnet", an even number; 32 in Octo."""
     film_scale: bool = True
     """whether FiLM in "unet" scales features; if not, it only shifts them."""
 
@@ -57,6 +59,10 @@ class DenoiserConfig:
             raise ValueError(
                 f"conditioning = {self.conditioning!r} does not fit denoiser = "
                 f"{self.denoiser!r}; choose {' or '.join(map(repr, possible))}"
+            )
+        if self.denoiser in ("unet", "mlp_resnet") and self.time_embed_dim % 2:
+            raise ValueError(
+                f"time_embed_dim = {self.time_embed_dim} must be even, for sines and cosines"
             )
         if self.denoiser == "unet":
             self._check_unet()
@@ -75,7 +81,3 @@ class DenoiserConfig:
             )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size = {self.kernel_size} must be odd, to keep the length")
-        if self.time_embed_dim % 2:
-            raise ValueError(
-                f"time_embed_dim = {self.time_embed_dim} must be even, for sines and cosines"
-            )

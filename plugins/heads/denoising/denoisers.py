@@ -6,11 +6,13 @@ from core import ActionSpec, ContextSpec
 from plugins.heads.denoising.denoiser_config import DenoiserConfig
 from plugins.heads.denoising.denoising import Denoiser, EncodeTime
 from plugins.heads.denoising.mlp import MLPDenoiser
+from plugins.heads.denoising.mlp_resnet import MLPResNetDenoiser
 from plugins.heads.denoising.transformer import TransformerDenoiser
 from plugins.heads.denoising.unet import UNetDenoiser
 
 DENOISERS: dict[str, Callable[[DenoiserConfig, EncodeTime, ContextSpec, ActionSpec], Denoiser]] = {
     "mlp": MLPDenoiser,
+    "mlp_resnet": MLPResNetDenoiser,
     "transformer": TransformerDenoiser,
     "unet": UNetDenoiser,
 }

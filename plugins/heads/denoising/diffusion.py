@@ -1,5 +1,6 @@
 """The head "diffusion": denoising diffusion over action chunks, as in Diffusion Policy."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
@@ -44,14 +45,19 @@ class DiffusionConfig(DenoiserConfig):
     and Ho 2022); "sample", the actions, which hardly learns how much actions vary around a mode.
     """
     sampler: Sampler = "dpm_solver"
-    """"dpm_solver", which is DPM-Solver++ of order 2; "ddim" (eta 0); or "ddpm", which draws fresh
-    noise at every step. Diffusion Policy has "ddpm" with as many steps as `train_steps`, or "ddim".
+    """"dpm_solver", which is DPM-Solver++ of order 2; "ddim" (eta 0); "ddpm", which draws fresh
+    noise at every step; or "ddpm_fixed_large", which draws more of it. With as many steps as
+    `train_steps`, Diffusion Policy has "ddpm", and Octo "ddpm_fixed_large".
     """
     steps: Annotated[int, Gt(0)] = 10
     """number of steps of the sampler."""
     clip: bool = True
     """whether every step of the sampler keeps its estimate of the actions in [-1, 1], as Diffusion
     Policy does; no effect if `action.normalization` does not keep actions there.
+    """
+    max_action: Annotated[float, Gt(0)] | None = None
+    """bound, in normalised units, of the actions that training adds noise to, and of the noisy
+    chunk after every step of the sampler; 5 in Octo. Default: none.
     """
 
     def __post_init__(self) -> None:
@@ -112,6 +118,7 @@ class NoiseDiffusion(nn.Module):
     def __init__(self, config: DiffusionConfig, *, clip: bool) -> None:
         super().__init__()
         self.prediction, self.clip = config.prediction, clip
+        self.max_action = math.inf if config.max_action is None else config.max_action
         alphas_cumprod = make_alphas_cumprod(
             config.betas, config.train_steps, config.first_beta, config.last_beta
         )
@@ -124,6 +131,7 @@ class NoiseDiffusion(nn.Module):
 
     def errors(self, predict: Predict, actions: Tensor, generator: Generator) -> Tensor:
         """Add the noise of random steps to actions (B T H A) -> squared errors (B T H A)."""
+        actions = actions.clamp(-self.max_action, self.max_action)
         epsilon = generator.normal(*actions.shape)
         levels = self.levels.view(torch.float32)
         step = (generator.uniform(*actions.shape[:2]) * levels.shape[1]).long()
@@ -147,5 +155,6 @@ class NoiseDiffusion(nn.Module):
             x = x + step.of_earlier * earlier
             if step.of_fresh:
                 x = x + step.of_fresh * next(fresh)
+            x = x.clamp(-self.max_action, self.max_action)
             earlier = actions
         return x

@@ -14,6 +14,7 @@ class MLPDenoiser(Denoiser):
     """Residual blocks over one vector that holds the whole chunk, after Octo's diffusion head.
 
     As there, no norm stands before the output: what is predicted contains the noisy chunk itself.
+    mlp_resnet.py has Octo's own layers.
     """
 
     def __init__(

@@ -14,11 +14,12 @@ with those.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-Sampler = Literal["ddpm", "ddim", "dpm_solver"]
+Sampler = Literal["ddpm", "ddpm_fixed_large", "ddim", "dpm_solver"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,19 @@ class Step:
     of_fresh: float = 0.0
 
 
-def ddpm_steps(alphas_cumprod: np.ndarray, count: int) -> list[Step]:
-    """Ancestral sampling (Ho et al. 2020), with the smaller of the two variances."""
+def ddpm_steps(alphas_cumprod: np.ndarray, count: int, *, fixed_large: bool = False) -> list[Step]:
+    """Ancestral sampling (Ho et al. 2020), with the smaller or the larger of their variances.
+
+    The last step adds no noise, whichever it is.
+    """
     times, alpha, following = _leading(alphas_cumprod, count)
     kept = alpha / following
+    smaller = (1 - following) / (1 - alpha) * (1 - kept)
+    variance = np.where(smaller > 0, 1 - kept, 0) if fixed_large else smaller
     factors = {
         "of_x": np.sqrt(kept) * (1 - following) / (1 - alpha),
         "of_actions": np.sqrt(following) * (1 - kept) / (1 - alpha),
-        "of_fresh": np.sqrt((1 - following) / (1 - alpha) * (1 - kept)),
+        "of_fresh": np.sqrt(variance),
     }
     return _table(times, alpha, factors)
 
@@ -86,6 +92,7 @@ def dpm_solver_steps(alphas_cumprod: np.ndarray, count: int) -> list[Step]:
 
 SAMPLERS: dict[Sampler, Callable[[np.ndarray, int], list[Step]]] = {
     "ddpm": ddpm_steps,
+    "ddpm_fixed_large": partial(ddpm_steps, fixed_large=True),
     "ddim": ddim_steps,
     "dpm_solver": dpm_solver_steps,
 }
