@@ -59,6 +59,7 @@ def test_built_ins_come_through_the_same_door():
         "film_cnn",
         "huggingface",
         "kosmos2_vision",
+        "octo_vision",
         "resnet_keypoints",
         "timm_vit",
     ]
@@ -66,7 +67,7 @@ def test_built_ins_come_through_the_same_door():
     assert offered["text_encoder"] == ["huggingface", "kosmos2_text", "none", "sentencepiece"]
     backbones = ["act", "huggingface", "identity", "kosmos2", "mingpt", "transformer"]
     assert offered["backbone"] == backbones
-    assert offered["action_tokens"] == ["act", "learned", "vqbet"]
+    assert offered["action_tokens"] == ["act", "learned", "octo", "vqbet"]
     heads = ["act", "bins", "diffusion", "discrete", "expert", "fast", "flow", "gmm", "gpt"]
     heads += ["lstm", "mlp", "vqbet"]
     assert offered["policy_head"] == heads
