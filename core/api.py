@@ -19,8 +19,9 @@ from core.loading.opening import open_data
 from core.loading.samples import Samples
 from core.loading.view import StoreView
 from core.loading.windows import Windows
+from core.recipe.contents import Recipe
 from core.recipe.places import find_places
-from core.recipe.recipe import Recipe, load_recipe as load_checked_recipe, load_recipe_of_run
+from core.recipe.recipe import load_recipe as load_checked_recipe, load_recipe_of_run
 from core.registry.catalogue import load_plugins
 from core.rollout.actor import load_actor
 from core.rollout.loaded_policy import LoadedPolicy

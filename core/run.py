@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from core.commands.command import CommandParser, add_moved, command, path
 
 if TYPE_CHECKING:
-    from core.recipe.recipe import Recipe
+    from core.recipe.contents import Recipe
 
 
 def _parser() -> CommandParser:

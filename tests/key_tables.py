@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from core.formats import ConventionOverride, SourceMapping
-from core.recipe.recipe import PARTS
+from core.recipe.contents import PARTS
 from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS, StoreConfig
 from core.recipe.train_section import StageConfig
 from core.registry.catalogue import load_plugins

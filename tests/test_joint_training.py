@@ -9,7 +9,8 @@ import pytest
 import tomli_w
 
 from core.errors import DataError, JoineryError
-from core.recipe.recipe import PARTS, load_recipe
+from core.recipe.contents import PARTS
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.rollout.results import EpisodeResult, Evaluation
 from tests.benchmarks.joint_training import runs

@@ -10,7 +10,8 @@ import torch
 
 from core import run
 from core.environments.environment import Observation
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.contents import Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from tests.toy_command import install_toy
 from tests.toy_environment import CLOSED, COLOURS, OPEN, RADIUS, SIZE, SPEED, toy_info

@@ -22,8 +22,8 @@ from core.evaluation.predictions import write_predictions
 from core.evaluation.preparation import describe_environment, environment_spec, first_call
 from core.evaluation.recorder import RolloutRecorder
 from core.evaluation.results_log import LogEntry, PlanSummary, ResultsLog, summarize
+from core.recipe.contents import Recipe
 from core.recipe.packages import changed_packages
-from core.recipe.recipe import Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import Actor, load_actor
 from core.rollout.attempt import start_rollout, visual_features

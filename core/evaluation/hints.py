@@ -12,7 +12,7 @@ from core.evaluation.first_images import describe_images, environment_images, tr
 from core.evaluation.predictions import view_of_evaluated_store
 from core.evaluation.preparation import environment_spec
 from core.loading.view import StoreView
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import Actor
 from core.rollout.plan import PlannedAttempt, PlannedRollout

@@ -12,8 +12,8 @@ import torch
 
 from core.environments.workers import Description
 from core.policy.quantization import parameter_count
+from core.recipe.contents import Recipe
 from core.recipe.packages import read_origins, third_party_versions
-from core.recipe.recipe import Recipe
 from core.rollout.actor import Actor
 
 

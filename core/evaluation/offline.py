@@ -13,7 +13,7 @@ import numpy as np
 
 from core.evaluation.files import write_file
 from core.evaluation.predictions import HeldOutErrors, write_predictions
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.rollout.actor import load_actor
 
 FILE = "held_out.json"

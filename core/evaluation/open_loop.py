@@ -26,7 +26,7 @@ from core.loading.held_out import hold_out
 from core.loading.opening import fit_normalizers
 from core.loading.view import StoreView, view_of
 from core.policy.trained_state import read_state
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.recipe.sections import StoreConfig
 from core.rollout.actor import disagreements, load_actor
 from core.store.location import URL

@@ -13,7 +13,7 @@ from core.evaluation.files import write_arrays
 from core.loading.held_out import hold_out
 from core.loading.opening import open_views
 from core.loading.view import StoreView
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.rollout.actor import Actor, disagreements
 from core.store.store import EpisodeStore
 

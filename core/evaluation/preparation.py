@@ -23,7 +23,7 @@ from core.environments.workers import (
 )
 from core.errors import ConfigError, DataError
 from core.loading.opening import open_views
-from core.recipe.recipe import Choice, Recipe
+from core.recipe.contents import Choice, Recipe
 from core.recipe.sections import EvaluateConfig
 from core.rollout.actor import disagreements, renaming_hint
 from core.rollout.plan import recipe_mistakes, task_names

@@ -11,7 +11,7 @@ from core.loading.dataset import Dataset
 from core.loading.training_data import TrainingData
 from core.loading.value_checks import meaningless_normalization
 from core.loading.view import StoreView, common_info, view_of
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.recipe.sections import ActionConfig
 from core.store.location import URL
 from core.store.store import EpisodeStore

@@ -19,7 +19,7 @@ from core.loading.mixture import Member, Mixture
 from core.loading.order import EpisodeStreams, Order, ShuffledWindows
 from core.loading.value_checks import doubtful_normalization
 from core.loading.windows import Windows
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 
 
 def action_spec(normalizer: Normalizer, window: int, horizon: int) -> ActionSpec:

@@ -43,7 +43,8 @@ from core.policy.quantization import quantize
 from core.policy.recomputation import recompute_blocks
 from core.policy.trained_state import read_state
 from core.policy.weight_sources import check_extra_parameters, check_parts_of_one_model
-from core.recipe.recipe import PARTS, Part, Recipe, load_acting_recipe
+from core.recipe.contents import PARTS, Part, Recipe
+from core.recipe.recipe import load_acting_recipe
 from core.recipe.sections import AugmentationConfig
 from core.registry.building import build_component
 from core.registry.catalogue import load_plugins

@@ -11,7 +11,7 @@ from core.contracts.abilities import Adaptable, Loadable
 from core.errors import CheckpointError, ConfigError, did_you_mean
 from core.policy.adapter_names import name_without_adapters
 from core.policy.policy import Policy
-from core.recipe.recipe import Part, Recipe
+from core.recipe.contents import Part, Recipe
 from core.registry.components import KEYS_OF_EVERY_PART
 from core.system.files import written_aside
 from core.weights.pretrained import Pretrained, find_misfits, first_few

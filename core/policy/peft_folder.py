@@ -20,7 +20,7 @@ from core.policy.freezing import match_weights
 from core.policy.lora import has_adapters, rank_and_alpha
 from core.policy.policy import Policy
 from core.policy.publishing import MODEL, copy_to_cpu, other_weights
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.registry.part_settings import PartSettings
 from core.system.strict import parse_json
 from core.system.torchvision import import_library

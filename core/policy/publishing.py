@@ -17,7 +17,7 @@ from core.contracts.abilities import CheckpointPublishable, HasFiles, Publishabl
 from core.errors import ConfigError
 from core.policy.lora import merge_adapters
 from core.policy.policy import Policy
-from core.recipe.recipe import PARTS
+from core.recipe.contents import PARTS
 from core.registry.hookspecs import ComponentKind
 
 # the parts that make up a vision-language model

@@ -11,7 +11,7 @@ from core.errors import ConfigError
 from core.policy.adapter_names import name_without_adapters
 from core.policy.initial_weights import comes_from_run
 from core.policy.policy import Policy
-from core.recipe.recipe import PARTS, Part, Recipe
+from core.recipe.contents import PARTS, Part, Recipe
 from core.registry.hookspecs import ComponentKind
 
 

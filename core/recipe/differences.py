@@ -5,8 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from core.recipe.contents import PARTS, Recipe
 from core.recipe.paths import SOURCES
-from core.recipe.recipe import PARTS, Recipe
 from core.recipe.sections import EvaluateConfig, StoreConfig
 
 # keys that may change when a run is resumed, because the weights do not depend on them

@@ -1,15 +1,12 @@
 """Checks that no part keeps random weights only because the recipe forgot `pretrained`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from core.recipe.contents import Part
 from core.recipe.start import StartConfig
 from core.recipe.train_section import StageConfig
 from core.registry.hookspecs import ComponentKind
 from core.registry.part_settings import PartSettings
-
-if TYPE_CHECKING:
-    from core.recipe.recipe import Part
 
 ADVICE = (
     "name where its weights come from, or, if random weights are meant, write pretrained = false"
@@ -18,8 +15,8 @@ ADVICE = (
 
 def check_initial_weights(
     stages: Sequence[StageConfig],
-    parts: Mapping[ComponentKind, "Part"],
-    auxiliary: Mapping[str, "Part"],
+    parts: Mapping[ComponentKind, Part],
+    auxiliary: Mapping[str, Part],
     start: StartConfig | None = None,
 ) -> Iterator[str]:
     """Yield a line for each part whose initial weights stay and whose section has no `pretrained`.

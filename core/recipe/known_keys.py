@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import did_you_mean
+from core.recipe.contents import Recipe
 from core.recipe.sections import ENVIRONMENT_SECTIONS, SECTIONS
 
-if TYPE_CHECKING:
-    from core.recipe.recipe import Recipe
 
-
-def unknown_keys(recipe: "Recipe", paths: Iterable[str]) -> Iterator[str]:
+def unknown_keys(recipe: Recipe, paths: Iterable[str]) -> Iterator[str]:
     """Yield a line for each "section.key", or "section", that the recipe could not have."""
     known = known_keys(recipe)
     for path in paths:
@@ -22,7 +20,7 @@ def unknown_keys(recipe: "Recipe", paths: Iterable[str]) -> Iterator[str]:
             yield f"{path}: unknown key{did_you_mean(key, sorted(known[section]))}"
 
 
-def known_keys(recipe: "Recipe") -> dict[str, set[str]]:
+def known_keys(recipe: Recipe) -> dict[str, set[str]]:
     """Return {section: all keys that it may have}, with the components that the recipe chooses.
 
     [[auxiliary]] has no keys here, since its tables are none of a section. Without an environment,

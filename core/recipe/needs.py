@@ -1,18 +1,16 @@
 """Compares what a recipe's heads need with what the recipe's other parts offer."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.contracts.needs import LAYERS, declared_needs, unmet_needs
+from core.recipe.contents import Part
 from core.registry.catalogue import Catalogue
 from core.registry.hookspecs import ComponentKind
 
-if TYPE_CHECKING:
-    from core.recipe.recipe import Part
-
 
 def check_needs(
-    parts: Mapping[ComponentKind, "Part"], auxiliary: Mapping[str, "Part"], catalogue: Catalogue
+    parts: Mapping[ComponentKind, Part], auxiliary: Mapping[str, Part], catalogue: Catalogue
 ) -> Iterator[str]:
     """Yield a line for each need of a head that the backbone or the text encoder does not meet.
 

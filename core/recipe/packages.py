@@ -7,14 +7,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from core.recipe.contents import Recipe
 from core.registry.components import Component
 from core.system.files import written_aside
 from core.system.strict import parse_json
-
-if TYPE_CHECKING:
-    from core.recipe.recipe import Recipe
 
 FILE = "packages.json"
 
@@ -43,7 +40,7 @@ class Origin:
         return f"{self.name} of {self.package} {self.version}{earlier}"
 
 
-def origins_of(recipe: "Recipe") -> dict[str, Origin]:
+def origins_of(recipe: Recipe) -> dict[str, Origin]:
     """Return {section of the recipe: where its component comes from}."""
     components: dict[str, Component] = {kind: part.component for kind, part in recipe.parts.items()}
     for number, head in enumerate(recipe.auxiliary.values()):
@@ -66,7 +63,7 @@ def read_origins(run: Path) -> dict[str, Origin]:
         return {}  # without the file a run loses advice, and nothing else
 
 
-def write_origins(run: Path, recipe: "Recipe") -> None:
+def write_origins(run: Path, recipe: Recipe) -> None:
     """Write the run's file; versions that it said before are kept as earlier ones."""
     before, origins = read_origins(run), origins_of(recipe)
     for section, origin in origins.items():
@@ -80,7 +77,7 @@ def write_origins(run: Path, recipe: "Recipe") -> None:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def changed_packages(run: Path, recipe: "Recipe") -> Iterator[str]:
+def changed_packages(run: Path, recipe: Recipe) -> Iterator[str]:
     """Yield a line for each package of which another version is installed than the run records."""
     told = set()
     present = origins_of(recipe)
@@ -106,7 +103,7 @@ def how_to_install(origin: Origin | None, name: object) -> str:
     )
 
 
-def third_party_versions(recipe: "Recipe", *, environment: bool) -> dict[str, str]:
+def third_party_versions(recipe: Recipe, *, environment: bool) -> dict[str, str]:
     """Return {package: version} of the components that are not Joinery's own.
 
     environment: of the environment alone if True, otherwise of all other components.

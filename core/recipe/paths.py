@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from core.recipe.recipe import Choice, Part, Recipe
+from core.recipe.contents import Choice, Part, Recipe
 
 T = TypeVar("T")
 # (key, value) -> value; the value is a Path, or a string that may be a name on the hub instead
@@ -16,7 +15,7 @@ Change = Callable[[str, Path | str], Path | str]
 SOURCES = ("pretrained", "lora_pretrained")
 
 
-def with_absolute_paths(recipe: "Recipe", folder: Path, overridden_keys: set[str]) -> "Recipe":
+def with_absolute_paths(recipe: Recipe, folder: Path, overridden_keys: set[str]) -> Recipe:
     """Return the recipe with absolute paths; see `absolute_from` for the other two arguments."""
     return change_places(recipe, absolute_from(folder, overridden_keys))
 
@@ -38,14 +37,14 @@ def absolute_from(folder: Path, overridden_keys: set[str]) -> Change:
     return absolute
 
 
-def change_places(recipe: "Recipe", change: Change) -> "Recipe":
+def change_places(recipe: Recipe, change: Change) -> Recipe:
     """Return the recipe with every path, and every name that may be a path, as `change` makes it.
 
     `change` gets the dotted key, "text_encoder.model" for example, and the value. For a key that
     holds several tables, such as [[data.stores]], all their paths have the key of the tables.
     """
 
-    def of_choice(choice: "Choice", section: str) -> "Choice":
+    def of_choice(choice: Choice, section: str) -> Choice:
         return replace(choice, config=change_config(choice.config, section, change))
 
     return replace(
@@ -62,7 +61,7 @@ def change_places(recipe: "Recipe", change: Change) -> "Recipe":
     )
 
 
-def change_part(part: "Part", section: str, change: Change) -> "Part":
+def change_part(part: Part, section: str, change: Change) -> Part:
     """Return a part with changed paths, those of its configuration and `SOURCES`."""
     settings = part.settings
     for key in SOURCES:

@@ -12,17 +12,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.errors import CheckpointError, ConfigError
+from core.recipe.contents import Part, Recipe
 from core.recipe.paths import SOURCES, change_part, change_places
 from core.system.files import written_aside
 from core.system.links import inside
 from core.system.strict import from_plain, one_line, parse_json
 from core.weights.pretrained import cached_on_hub
-
-if TYPE_CHECKING:
-    from core.recipe.recipe import Part, Recipe
 
 INDEX, FOLDER = "files.json", "files"
 # a larger file is not copied: it is no setting of a part, but its weights or data
@@ -73,7 +70,7 @@ def parse_moved(pairs: list[str]) -> dict[str, str]:
     return moved
 
 
-def find_places(recipe: "Recipe", run: Path, moved: Mapping[str, str]) -> "Recipe":
+def find_places(recipe: Recipe, run: Path, moved: Mapping[str, str]) -> Recipe:
     """Return a run's recipe with the places where its files and folders are now.
 
     moved: {former place of a file or folder: its place now}; what lay in a folder has moved along.
@@ -98,7 +95,7 @@ def find_places(recipe: "Recipe", run: Path, moved: Mapping[str, str]) -> "Recip
     return change_places(recipe, find)
 
 
-def use_copies(recipe: "Recipe", run: Path) -> "Recipe":
+def use_copies(recipe: Recipe, run: Path) -> Recipe:
     """Return a run's recipe whose parts are built from the run's copies of their files.
 
     A key keeps its value if it names another place than the run recorded, with other contents.
@@ -112,7 +109,7 @@ def use_copies(recipe: "Recipe", run: Path) -> "Recipe":
         is_same = files.places[key] == str(value) or not _differs(Path(value), copy)
         return copy if is_same and copy.exists() else value
 
-    def of_part(part: "Part", section: str) -> "Part":
+    def of_part(part: Part, section: str) -> Part:
         changed = change_part(part, section, copied)
         if part.settings.pretrained is True and (source := _located(part)) != _located(changed):
             settings = replace(part.settings, pretrained=source)  # the copy holds no weights
@@ -128,7 +125,7 @@ def use_copies(recipe: "Recipe", run: Path) -> "Recipe":
     )
 
 
-def keep_files(recipe: "Recipe", built_from: "Recipe", run: Path) -> None:
+def keep_files(recipe: Recipe, built_from: Recipe, run: Path) -> None:
     """Copy the small files that the parts are built from into a run's folder, and record places.
 
     recipe: the recipe as the run's recipe.toml has it.
@@ -154,7 +151,7 @@ def keep_files(recipe: "Recipe", built_from: "Recipe", run: Path) -> None:
         ) from None
 
 
-def _config_places(recipe: "Recipe") -> dict[str, str]:
+def _config_places(recipe: Recipe) -> dict[str, str]:
     """Return {key: place} of the paths in the configurations of the parts."""
     places: dict[str, str] = {}
 
@@ -170,7 +167,7 @@ def _config_places(recipe: "Recipe") -> dict[str, str]:
     return places
 
 
-def _located(part: "Part") -> str | None:
+def _located(part: Part) -> str | None:
     """Return the folder, or name on the hub, of the model of which a part is."""
     names = [f.name for f in fields(part.config) if f.metadata.get("located")]
     return str(getattr(part.config, names[0])) if names else None

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from core.recipe.recipe import ALWAYS_TRAINED, MONITORS, PARTS
+from core.recipe.contents import ALWAYS_TRAINED, MONITORS, PARTS
 from core.recipe.sections import DEFAULT_OPTIMIZER, ENVIRONMENT_SECTIONS, SECTIONS
 from core.registry.catalogue import Catalogue
 from core.registry.components import parameters_of

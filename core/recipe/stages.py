@@ -1,20 +1,17 @@
 """Checks that the stages of a recipe name parts and losses that it has."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from core.errors import did_you_mean
+from core.recipe.contents import Part
 from core.recipe.train_section import StageConfig
 from core.registry.hookspecs import ComponentKind
-
-if TYPE_CHECKING:
-    from core.recipe.recipe import Part
 
 
 def check_stages(
     stages: Sequence[StageConfig],
-    parts: Mapping[ComponentKind, "Part"],
-    auxiliary: Mapping[str, "Part"],
+    parts: Mapping[ComponentKind, Part],
+    auxiliary: Mapping[str, Part],
 ) -> Iterator[str]:
     """Yield a line for each mistake in the stages.
 
@@ -66,7 +63,7 @@ def _unknown_names(named: Sequence[str], known: Collection[str], where: str) -> 
             yield f"{where}: '{name}' is no part of this recipe{did_you_mean(name, list(known))}"
 
 
-def _why_no_loss_moves(name: str, stage: StageConfig, heads: Mapping[str, "Part"]) -> str | None:
+def _why_no_loss_moves(name: str, stage: StageConfig, heads: Mapping[str, Part]) -> str | None:
     """Return why no loss that counts in a stage moves a part, and a remedy; None: one may move it.
 
     heads: {name in a stage: head}, all heads of the recipe.

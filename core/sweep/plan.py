@@ -10,7 +10,8 @@ from core.environments.workers import EnvironmentFailed
 from core.errors import ConfigError, DataError
 from core.evaluation.evaluation import raise_if_all_broke
 from core.evaluation.results_log import read_results
-from core.recipe.recipe import MONITOR_KEYS, Recipe, load_recipe
+from core.recipe.contents import MONITOR_KEYS, Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import Catalogue
 from core.report.page import flatten
 from core.report.run_metrics import read_metrics

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.errors import ConfigError
 from core.recipe.checking import UNSET, read_toml
-from core.recipe.recipe import PARTS
+from core.recipe.contents import PARTS
 from core.sweep.config import Range, SearchConfig, SweepConfig
 
 Values = Mapping[str, Any]

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from core.loading.loader import Loader
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.training.carrying import gather
 from core.training.compilation import compilation_explained
 from core.training.fit import Run, fit

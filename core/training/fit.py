@@ -21,7 +21,7 @@ from core.contracts.generator import TRAINING, Generator
 from core.contracts.monitoring import Outcome
 from core.loading.loader import Loader
 from core.policy.policy import Policy
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.recipe.train_section import TrainConfig
 from core.training.averages import WeightAverages
 from core.training.carrying import gather, state_before

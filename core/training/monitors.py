@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.contracts.monitoring import Callback, Logger, Outcome
 from core.errors import ConfigError, JoineryError, TrainingError
-from core.recipe.recipe import Choice, Recipe
+from core.recipe.contents import Choice, Recipe
 from core.registry.components import call_build, missing_arguments
 from core.system.strict import one_line
 

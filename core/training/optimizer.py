@@ -20,7 +20,7 @@ from torch import nn
 
 from core.errors import ConfigError
 from core.policy.policy import Policy
-from core.recipe.recipe import PARTS, Recipe
+from core.recipe.contents import PARTS, Recipe
 from core.recipe.train_section import TrainConfig
 from core.registry.building import build_component
 from core.registry.part_settings import PartSettings

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from core.contracts.batch import State
 from core.errors import CheckpointError
 from core.policy.policy import Policy
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.recipe.train_section import TrainConfig
 from core.training.averages import WeightAverages
 from core.training.continuations import Continuation

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from core.errors import CheckpointError, ConfigError
 from core.policy.initial_weights import KEPT, keep_frozen_weights
+from core.recipe.contents import MONITOR_KEYS, Recipe
 from core.recipe.differences import differences
 from core.recipe.packages import write_origins
 from core.recipe.places import find_places, keep_files, use_copies
-from core.recipe.recipe import MONITOR_KEYS, Recipe, load_recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.system.files import remove_leftovers, written_aside
 from core.system.links import check_run

@@ -27,8 +27,8 @@ from core.policy.assembly import build_policy
 from core.policy.initial_weights import weights_to_keep
 from core.policy.policy import Policy
 from core.policy.weight_sources import assumptions_of, describe_initial_weights
+from core.recipe.contents import Recipe
 from core.recipe.packages import changed_packages
-from core.recipe.recipe import Recipe
 from core.system.console import output
 from core.training.averages import WeightAverages
 from core.training.carrying import share_of_process

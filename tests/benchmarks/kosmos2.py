@@ -34,7 +34,8 @@ from core import ActionSpec, Batch, Generator, import_library
 from core.policy.assembly import build_policy
 from core.policy.policy import Policy
 from core.policy.publishing import MODEL, published_model
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.contents import Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer

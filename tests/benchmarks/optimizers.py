@@ -19,7 +19,8 @@ import torch
 from core import ActionSpec, Batch, Generator
 from core.policy.assembly import build_policy
 from core.policy.policy import Policy
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.contents import Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.training.averages import WeightAverages
 from core.training.optimizer import build_optimizer

@@ -33,7 +33,8 @@ from typing import Any
 import torch
 
 from core.evaluation.preparation import describe_environment
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.contents import Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.rollout.intervals import Rate
 from core.rollout.results import read_evaluation

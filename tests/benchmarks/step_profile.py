@@ -25,7 +25,8 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from core.loading.loader import Loader
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.contents import Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.training.fit import fit
 from core.training.reporting import Readings

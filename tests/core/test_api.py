@@ -9,7 +9,7 @@ import core
 from core.environments import Observation
 from core.loading.mixture import Mixture
 from core.loading.opening import open_data
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.rollout.actor import load_actor
 from core.store.store import EpisodeStore
 from tests.toy_policy import load, one_thread, pristine_run, trained  # noqa: F401 (fixtures)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.recipe.recipe import PARTS
+from core.recipe.contents import PARTS
 
 BASE = Path(__file__).parents[3] / "recipes" / "quickstart.toml"
 HEAD = "policy_head"

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from core.environments.environment import Observation
-from core.recipe.recipe import Choice, Recipe
+from core.recipe.contents import Choice, Recipe
 from tests.toy_command import TOY
 from tests.toy_environment import ToyConfig, ToyEnvironment
 from tests.toy_policy import (  # noqa: F401 (fixtures)

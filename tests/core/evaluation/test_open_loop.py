@@ -13,7 +13,7 @@ from core.commands.validate import main
 from core.environments.environment import Observation
 from core.episodes.episode import Episode, StoreInfo
 from core.evaluation.open_loop import validate_on_store
-from core.recipe.recipe import Recipe
+from core.recipe.contents import Recipe
 from core.rollout.actor import load_actor
 from core.store.store import EpisodeStore
 from core.store.writer import StoreWriter

@@ -11,7 +11,7 @@ from core.evaluation.preparation import (
     environment_spec,
     prepare,
 )
-from core.recipe.recipe import Choice
+from core.recipe.contents import Choice
 from core.store.store import EpisodeStore
 from tests.factories import make_store
 from tests.toy_command import TOY

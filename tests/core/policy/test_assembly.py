@@ -18,7 +18,8 @@ from core import (
 )
 from core.policy.assembly import build_policy
 from core.policy.policy import Policy
-from core.recipe.recipe import PARTS as KINDS, Recipe, load_recipe
+from core.recipe.contents import PARTS as KINDS, Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.components import Component, Plugin
 from core.weights.checkpoint import save_checkpoint
 from plugins.backbones.transformer import Transformer

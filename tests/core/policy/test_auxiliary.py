@@ -11,7 +11,8 @@ import torch
 from core import ActionSpec, ConfigError, Generator
 from core.policy.assembly import build_policy
 from core.policy.policy import Objective, Policy
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.contents import Recipe
+from core.recipe.recipe import load_recipe
 from core.recipe.schema import recipe_schema
 from core.training.joint_table import JointTable
 from core.training.optimizer import build_optimizer

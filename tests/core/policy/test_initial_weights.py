@@ -16,8 +16,9 @@ from core.policy.assembly import build_policy, restore_policy
 from core.policy.initial_weights import KEPT, keep_frozen_weights, weights_to_keep
 from core.policy.lora import merge_adapters
 from core.policy.policy import Policy
+from core.recipe.contents import Recipe
 from core.recipe.places import find_places
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.system.torchvision import import_library
 from core.weights.checkpoint import choose_checkpoint, save_checkpoint

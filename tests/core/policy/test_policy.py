@@ -10,7 +10,8 @@ from core import ActionSpec, Batch, PolicyHead
 from core.policy.assembly import build_policy
 from core.policy.augmentation import crop
 from core.policy.policy import Policy
-from core.recipe.recipe import PARTS, load_recipe
+from core.recipe.contents import PARTS
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from tests.contexts import noise
 

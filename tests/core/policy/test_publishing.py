@@ -12,7 +12,7 @@ from torch import nn
 from core import ConfigError, import_library, load_policy, run
 from core.commands import export
 from core.policy.publishing import export_checkpoint, export_folder, merge
-from core.recipe.recipe import PARTS
+from core.recipe.contents import PARTS
 from core.rollout.actor import load_actor
 from core.weights.checkpoint import checkpoints
 from plugins.text.sentencepiece import SHIPPED

@@ -3,7 +3,8 @@
 import pytest
 
 from core.errors import ConfigError
-from core.recipe.recipe import PARTS, load_recipe
+from core.recipe.contents import PARTS
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from tests.core.training.conftest import RECIPE
 

@@ -7,9 +7,10 @@ import pytest
 import tomli_w
 
 from core.errors import ConfigError
+from core.recipe.contents import Recipe
 from core.recipe.former import rename_former_keys
 from core.recipe.overrides import override
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from tests.toy_command import install_toy
 

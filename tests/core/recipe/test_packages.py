@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
+from core.recipe.contents import Recipe
 from core.recipe.packages import (
     FILE,
     changed_packages,
@@ -15,7 +16,7 @@ from core.recipe.packages import (
     third_party_versions,
     write_origins,
 )
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.registry.components import Plugin
 from tests.core.recipe.test_recipe import MINIMAL, written

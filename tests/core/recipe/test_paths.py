@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from core.recipe.contents import Part
 from core.recipe.paths import absolute_from, change_config, change_part
-from core.recipe.recipe import Part
 from core.registry.components import Component, Plugin
 from core.registry.part_settings import PartSettings
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import CheckpointError, ConfigError
+from core.recipe.contents import Recipe
 from core.recipe.places import find_places, keep_files, parse_moved, use_copies
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 
 RECIPE = """

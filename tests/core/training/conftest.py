@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.recipe.recipe import Recipe, load_recipe
+from core.recipe.contents import Recipe
+from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from tests.factories import make_store
 

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from core import Callback, ConfigError, TrainingError
-from core.recipe.recipe import Choice
+from core.recipe.contents import Choice
 from core.registry.components import Component, Plugin
 from core.training.monitors import Callbacks, Loggers
 from core.weights.checkpoint import checkpoints
