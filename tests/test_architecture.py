@@ -15,6 +15,7 @@ from core.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "core").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+HEADS = [path for path in PLUGINS if path.relative_to(ROOT).parts[1] in ("heads", "policies")]
 # The rooms of core, lowest first, each with what it answers. A room imports only rooms before it in
 # this list, so there is no circle. `python -m tests.test_architecture` draws them for the docs.
 ROOMS = {
@@ -42,6 +43,7 @@ ROOMS = {
     "run": "the main job: train, evaluate, report",
     "cli": "joinery COMMAND",
 }
+LONGEST_FILE_OF_A_HEAD = 200  # lines
 LONGEST_FUNCTION = 60
 
 
@@ -196,6 +198,11 @@ def test_functions_are_short(path: Path) -> None:
         and (length := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
     ]
     assert not too_long
+
+
+@pytest.mark.parametrize("path", HEADS, ids=relative)
+def test_files_of_heads_and_policies_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE_OF_A_HEAD
 
 
 # ------------------------------------------------------------------------------ the way to the step
