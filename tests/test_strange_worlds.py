@@ -130,6 +130,7 @@ def evaluate(moments: Sequence[Moment], script: dict[tuple[int, int], float]) ->
             record=lambda _: None,
             visual=(),
             names=NewNames(),
+            jerk=len,
         )
         queue = Queue([PlannedChain(EVALUATION_SEEDS + 9), *attempts], described.tasks)
         rollouts = run_rollouts(

@@ -10,6 +10,7 @@ import torch
 
 from core import run
 from core.environments.environment import Observation
+from core.episodes.normalization import Affine, Normalizer
 from core.recipe.contents import Recipe
 from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
@@ -110,6 +111,10 @@ class ScriptedActor:
 
     def __init__(self, horizon: int = 2, noise: float = 0.0) -> None:
         self.info = toy_info()
+        dimensions = self.info.action.dim
+        self.action_normalizer = Normalizer(
+            "none", Affine((0.0,) * dimensions, (1.0,) * dimensions)
+        )
         self.camera, self.horizon, self.noise = "front", horizon, noise
         self.batch_sizes: list[int] = []
         self.resets: list[tuple[int, dict[int, int]]] = []

@@ -161,6 +161,8 @@ def _lines_below_table(evaluation: Evaluation) -> list[str]:
         f"{100 * time['rows_busy']:.0f} % of the policy's rows busy, "
         f"{time['steps_per_second']:.0f} environment steps/s, {time['seconds']:.0f} s"
     )
+    if (jerk := evaluation.jerk()) is not None:
+        lines.append(f"jerk of the actions: {_score(jerk)}")
     if ended := evaluation.ends()["ended"]:
         attempts = "1 attempt" if ended == 1 else f"{ended} attempts"
         lines.append(f"the environment ended {attempts} without success; counted as failed")

@@ -37,6 +37,7 @@ from core.rollout.plan import (
 from core.rollout.queue import Queue
 from core.rollout.results import Evaluation, Result, read_evaluation
 from core.rollout.runner import run_rollouts
+from core.rollout.smoothness import jerk
 from core.store.location import URL
 
 
@@ -222,6 +223,7 @@ def _run_missing_rollouts(
             record=recorder.begin,
             visual=visual_features(actor.info),
             names=settings.new_names,
+            jerk=partial(jerk, convention=actor.info.action, normalizer=actor.action_normalizer),
         )
         for result, timing in run_rollouts(
             actor, workers, num_rows, queue, start, environment.replayable

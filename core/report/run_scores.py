@@ -10,7 +10,7 @@ from core.report.page import Fact
 from core.report.run_success import Column
 from core.report.wording import significant
 from core.rollout.intervals import MeanScore
-from core.rollout.results import STANDARD, Evaluation
+from core.rollout.results import Evaluation
 from core.rollout.scores import MEASURES, Measure
 
 
@@ -46,12 +46,16 @@ def score_table(columns: Sequence[Column]) -> ScoreTable | None:
 
 
 def score_facts(evaluation: Evaluation) -> list[Fact]:
-    """Return the best score, for the head of a page; nothing if there are no scores."""
-    score = evaluation.mean_score("best", STANDARD)
-    if score is None:
-        return []
-    mean, interval = _texts(score)
-    return [Fact(MEASURES["best"], mean, f"mean over {score.attempts} attempts", interval)]
+    """Return best score and jerk, for the head of a page; without what was not measured."""
+    means = {
+        MEASURES["best"]: evaluation.mean_score("best"),
+        "jerk of the actions": evaluation.jerk(),
+    }
+    return [
+        Fact(name, _texts(mean)[0], f"mean over {mean.attempts} attempts", _texts(mean)[1])
+        for name, mean in means.items()
+        if mean is not None
+    ]
 
 
 def _rows(columns: Sequence[Column], measure: Measure) -> list[ScoreRow]:

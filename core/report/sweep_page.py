@@ -45,6 +45,7 @@ class Row:
     parameters: str
     step: str
     latency: str
+    jerk: str
 
     @property
     def is_sure(self) -> bool:
@@ -61,10 +62,12 @@ def results_table(results: SweepResults) -> NumberTable:
     """Return the table for the console."""
     metric = results.metric.name if results.metric else "result"
     headings = ["variant", "seeds", metric, "95 % interval", "difference", "p", "parameters"]
-    table = NumberTable((*headings, "step", "latency"), title=f"compared with {results.baseline}")
+    table = NumberTable(
+        (*headings, "step", "latency", "jerk"), title=f"compared with {results.baseline}"
+    )
     for row in rows_of(results):
         cells = row.value, row.interval, row.difference, row.p, row.parameters
-        texts = [str(row.seeds), *cells, row.step, row.latency]
+        texts = [str(row.seeds), *cells, row.step, row.latency, row.jerk]
         table.add_row(row.name, *texts)
     return table
 
@@ -159,6 +162,7 @@ def _row(variant: VariantResult, results: SweepResults) -> Row:
         parameters=NONE if variant.parameters is None else f"{variant.parameters:,}",
         step=NONE if step is None else _time_of_step(step),
         latency=NONE if latency is None else f"{significant(latency)} ms",
+        jerk=NONE if variant.jerk is None else significant(variant.jerk),
     )
 
 

@@ -96,6 +96,7 @@ class VariantResult:
     comparison: with the baseline; None for the baseline itself, and with fewer than two seeds.
     error: mean error on held-out episodes.
     parameters, trainable: numbers of weights.
+    jerk: mean jerk of the actions while acting; see `core/rollout/smoothness.py`.
     step_seconds: mean time of a training step, validation and checkpoints included.
     latency_ms: mean time in which the policy chooses a chunk for one robot.
     """
@@ -108,6 +109,7 @@ class VariantResult:
     error: Estimate | None
     parameters: int | None
     trainable: int | None
+    jerk: float | None
     step_seconds: float | None
     latency_ms: float | None
 
@@ -219,6 +221,7 @@ def _result(
         error=estimate(errors) if errors else None,
         parameters=tables[0].parameters if tables else None,
         trainable=tables[0].trainable if tables else None,
+        jerk=_mean([_jerk(record) for record in records]),
         step_seconds=_mean([_step_seconds(record) for record in records]),
         latency_ms=_mean(latencies),
     )
@@ -236,6 +239,11 @@ def _with_interval(result: VariantResult, metric: Metric | None) -> Estimate | N
     if value.low == value.high and attempts is not None:
         return Estimate(value.mean, *attempts.overall().interval)
     return Estimate(value.mean, max(0.0, value.low), min(1.0, value.high))
+
+
+def _jerk(record: RunRecord) -> float | None:
+    jerk = record.evaluation.jerk() if record.evaluation else None
+    return jerk.mean if jerk else None
 
 
 def _step_seconds(record: RunRecord) -> float | None:
@@ -275,6 +283,7 @@ def _variant_to_json(result: VariantResult) -> dict[str, Any]:
         "validation_error": _interval_to_json(result.error),
         "parameters": result.parameters,
         "trainable": result.trainable,
+        "jerk": result.jerk,
         "time": {"step_seconds": result.step_seconds, "latency_ms": result.latency_ms},
     }
 

@@ -64,6 +64,7 @@ class Attempt:
     success: whether the task is done.
     ended: whether the environment ended the episode without success, before `max_steps`.
     steps: number of control steps so far.
+    actions: the actions (n A) that were executed, chunk by chunk.
     scores: the scores of the steps so far, of those that have one.
     metrics: {name: its values in the steps so far}.
     """
@@ -79,6 +80,7 @@ class Attempt:
     success: bool = False
     ended: bool = False
     steps: int = 0
+    actions: list[np.ndarray] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
 
@@ -97,9 +99,10 @@ class Attempt:
             call = EnvironmentCall(apply_actions, (actions,))
             results, observation = yield call
             self._count(results)
+            # only these actions were applied: the episode may be over before the last one
+            self.actions.append(actions[: len(results)])
             if self.recording:
-                # only these actions were applied: the episode may be over before the last one
-                self.recording.add_actions(actions[: len(results)])
+                self.recording.add_actions(self.actions[-1])
             self._observe(observation)
 
     def _count(self, results: Sequence[StepResult]) -> None:
@@ -130,6 +133,7 @@ def start_rollout(
     record: Callable[[PlannedAttempt], Recording | None],
     visual: Collection[str],
     names: NewNames,
+    jerk: Callable[[np.ndarray], float | None],
 ) -> Rollout:
     """Return the Python generator that carries out a planned attempt or chain.
 
@@ -137,6 +141,7 @@ def start_rollout(
     record: begins the recording of an attempt; returns None for one that is not recorded.
     visual: features that are made blank together with the images; see `visual_features`.
     names: the policy's names of the environment's cameras and features.
+    jerk: measures the executed actions (n A) of an attempt; None if they are too few.
     """
     if isinstance(planned, PlannedChain):
         return _roll_out_chain(planned, tasks, replan_steps, names)
@@ -149,10 +154,15 @@ def start_rollout(
         blank_history=planned.condition == BLANK_HISTORY,
         recording=record(planned),
     )
-    return _roll_out_attempt(planned, attempt, replan_steps)
+    return _roll_out_attempt(planned, attempt, replan_steps, jerk)
 
 
-def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: int) -> Rollout:
+def _roll_out_attempt(
+    planned: PlannedAttempt,
+    attempt: Attempt,
+    replan_steps: int,
+    jerk: Callable[[np.ndarray], float | None],
+) -> Rollout:
     failure: str | None = None
     try:
         _, observation = yield EnvironmentCall(reset, (planned.task, planned.seed))
@@ -169,6 +179,7 @@ def _roll_out_attempt(planned: PlannedAttempt, attempt: Attempt, replan_steps: i
         steps=attempt.steps,
         failure=failure,
         ended=attempt.ended,
+        jerk=jerk(np.concatenate(attempt.actions)) if attempt.actions else None,
         score_best=scores.get("best"),
         score_mean=scores.get("mean"),
         score_sum=scores.get("sum"),

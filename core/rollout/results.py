@@ -36,6 +36,8 @@ class EpisodeResult:
         their sum; None if the environment gives no scores. If it failed, those until then.
     metrics: {name: {measure: number}} of the further metrics that the environment gives; "best" is
         the highest value.
+    jerk: how rough the executed actions were; see `core/rollout/smoothness.py`. None if they were
+        too few to tell.
     """
 
     condition: str
@@ -50,6 +52,7 @@ class EpisodeResult:
     score_mean: float | None = None
     score_sum: float | None = None
     metrics: Mapping[str, Mapping[Measure, float]] = field(default_factory=dict)
+    jerk: float | None = None
 
     @property
     def end(self) -> End:
@@ -222,6 +225,15 @@ class Evaluation:
         ]
         return MeanScore.of(scores) if scores else None
 
+    def jerk(self, condition: str = STANDARD) -> MeanScore | None:
+        """Return the mean jerk of the attempts at all tasks; None if none was measured."""
+        jerks = [
+            episode.jerk
+            for episode in self.episodes
+            if episode.condition == condition and episode.jerk is not None
+        ]
+        return MeanScore.of(jerks) if jerks else None
+
     def metrics(self, condition: str = STANDARD) -> dict[str, dict[Measure, MeanScore]]:
         """Return {metric: {measure: mean over the attempts at all tasks that have the metric}}."""
         values: dict[str, dict[Measure, list[float]]] = {}
@@ -275,6 +287,7 @@ class Evaluation:
                 },
                 "tasks": {task: rate.to_json() for task, rate in self.by_task(condition).items()},
                 "ends": self.ends(condition),
+                "jerk": jerk.to_json() if (jerk := self.jerk(condition)) else None,
                 "scores": self._scores_to_json(condition),
                 "metrics": {
                     name: {measure: mean.to_json() for measure, mean in means.items()}

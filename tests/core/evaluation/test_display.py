@@ -68,6 +68,15 @@ def test_scores_have_a_table_with_intervals_and_ends_a_line():
     assert shown[-1] == "the environment ended 1 attempt without success; counted as failed"
 
 
+def test_the_jerk_of_the_policy_has_a_line():
+    scored = scored_evaluation("push")
+    jerks = {STANDARD: 0.25, "blank_images": 9.0}
+    episodes = [replace(episode, jerk=jerks[episode.condition]) for episode in scored.episodes]
+    console = PlainConsole(markup=False, file=StringIO(), width=120)
+    show(replace(scored, episodes=episodes), console)
+    assert "jerk of the actions: 0.25" in console.file.getvalue().splitlines()
+
+
 def test_metrics_have_a_table_of_their_own():
     scored = scored_evaluation("push")
     measures = {"best": 3.0, "mean": 2.0, "sum": 8.0}

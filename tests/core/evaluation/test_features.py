@@ -287,6 +287,7 @@ def test_blank_images_mean_no_depth_either(world: ModuleType, condition: str) ->
         record=lambda planned: recordings.setdefault(planned, Notes()),
         visual=visual_features(actor.info),
         names=NewNames(),
+        jerk=len,
     )
     queue = Queue(plan, press.tasks)
     with open_workers(spec_of(world), 2, 60.0) as workers:

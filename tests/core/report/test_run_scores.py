@@ -67,3 +67,11 @@ def test_a_report_shows_scores_and_ends(tmp_path):
     assert "<h3>Scores</h3>" in page
     assert "<dt>best score</dt><dd><strong>0.375</strong>" in page
     assert "The environment ended 1 of the policy's attempts before success" in page
+
+
+def test_the_jerk_is_among_the_facts():
+    plain = evaluation(("standard", "a", None), ("standard", "a", None), ("no_eyes", "a", None))
+    jerks = (0.1, 0.3, 5.0)
+    episodes = [replace(e, jerk=jerk) for e, jerk in zip(plain.episodes, jerks, strict=True)]
+    (fact,) = score_facts(replace(plain, episodes=episodes))
+    assert (fact.name, fact.value) == ("jerk of the actions", "0.2")

@@ -30,7 +30,7 @@ def make_variant(
         write_metrics(run / "metrics.jsonl", ["lift"], 20)
         evaluation = make_evaluation(run.name, ["lift"], chains=0)
         standard = [e for e in evaluation.episodes if e.condition == "standard"]
-        episodes = [replace(e, success=n < count) for n, e in enumerate(standard)]
+        episodes = [replace(e, success=n < count, jerk=0.1 * n) for n, e in enumerate(standard)]
         time = {**evaluation.time, "latency_ms": 4.0 + seed}
         write_evaluation(run, replace(evaluation, episodes=episodes, time=time))
         folders[seed] = run
@@ -73,6 +73,8 @@ def test_costs_are_means_over_the_seeds(results: SweepResults) -> None:
     assert baseline.parameters == baseline.trainable is not None
     assert baseline.step_seconds is not None
     assert rows_of(results)[0].latency == "5 ms"
+    assert baseline.jerk == pytest.approx(0.45)
+    assert rows_of(results)[0].jerk == "0.45"
     curve = baseline.curve("loss")
     assert curve is not None
     assert len(curve.steps) == 20
@@ -156,6 +158,7 @@ def test_plain_data_for_other_programs(results: SweepResults) -> None:
     assert better["difference"]["mean"] == pytest.approx(2 / 3)
     assert better["overrides"] == ["train.learning_rate=0.001"]
     assert better["time"]["latency_ms"] == 5.0
+    assert better["jerk"] == pytest.approx(0.45)
 
 
 def test_a_damaged_run_is_named(tmp_path: Path) -> None:

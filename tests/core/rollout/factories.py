@@ -107,6 +107,7 @@ def run_plan(
         record=record,
         visual=(),
         names=names or NewNames(),
+        jerk=len,
     )
     with open_workers(spec, min(num_rows, len(plan)), timeout) as workers:
         queue = Queue(plan, toy_tasks())

@@ -34,7 +34,7 @@ from tests.toy_policy import ScriptedActor
 
 
 def start_first_attempt():
-    return start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: None, (), NewNames())
+    return start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: None, (), NewNames(), len)
 
 
 def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
@@ -51,11 +51,12 @@ def test_a_rollout_asks_the_environment_and_the_policy_in_turn():
         rollout.send(([StepResult(success=True)], environment.observe()))
     result = end.value.value
     assert (result.success, result.steps, result.failure) == (True, 1, None)
+    assert result.jerk == 1  # the stand-in for a measure counts the actions that were executed
 
 
 def test_a_recording_is_told_which_actions_were_applied():
     notes = Notes()
-    rollout = start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: notes, (), NewNames())
+    rollout = start_rollout(ATTEMPTS[0], toy_tasks(), 2, lambda planned: notes, (), NewNames(), len)
     environment = ToyEnvironment(ToyConfig())
     environment.reset("reach_red", FIRST_SEED)
     next(rollout)
