@@ -12,10 +12,10 @@ from core.recipe.recipe import load_recipe
 from core.registry.catalogue import load_plugins
 from core.testing import Setup, checks_for, stand_in
 from core.testing.stand_in import context_for, context_of, windows
-from plugins.heads.denoising.diffusion import DiffusionConfig, DiffusionHead
+from plugins.heads.denoising.diffusion import DiffusionConfig, build_diffusion
 from plugins.heads.denoising.expert import ExpertHead
 from plugins.heads.denoising.expert_config import ExpertConfig
-from plugins.heads.denoising.flow import FlowConfig, FlowHead
+from plugins.heads.denoising.flow import FlowConfig, build_flow
 from plugins.heads.denoising.flow_matching import FlowMatching, FlowMatchingConfig
 from tests.contexts import noise
 from tests.core.policy.test_policy import RECIPE
@@ -31,11 +31,13 @@ small_diffusion = partial(
 )
 expert = partial(ExpertConfig, width=16, mlp_width=32, steps=3)
 
-HEADS = {DiffusionConfig: DiffusionHead, FlowConfig: FlowHead, ExpertConfig: ExpertHead}
+HEADS = {DiffusionConfig: build_diffusion, FlowConfig: build_flow, ExpertConfig: ExpertHead}
 UNBOUNDED = Setup(action=ActionSpec(window=2, horizon=4, dim=3, bounded=False))
 BINARY = Setup(action=ActionSpec(window=2, horizon=2, dim=2, binary=(0, 1)), tokens=1)
 # without proprioception, and with one frame
 BARE = Setup(proprio_dim=0, action=ActionSpec(window=1, horizon=3, dim=2))
+# so that the U-Net's chunk, which begins two actions earlier, has an even length
+LONGER = Setup(action=ActionSpec(window=3, horizon=2, dim=3, binary=(1,)), proprio_dim=0)
 CASES = [
     (diffusion(prediction="sample"), BINARY),
     (diffusion(conditioning="concat", sampler="ddim", prediction="epsilon"), UNBOUNDED),
@@ -44,6 +46,10 @@ CASES = [
     (diffusion(denoiser="transformer", conditioning="cross_attention", clip=False), Setup()),
     (diffusion(denoiser="unet", sampler="ddpm", prediction="v_prediction"), Setup()),
     (diffusion(denoiser="mlp_resnet", sampler="ddpm_fixed_large", max_action=2.0), UNBOUNDED),
+    (diffusion(condition="observation", observation_frames=2, sampler="ddpm"), Setup()),
+    (diffusion(denoiser="unet", condition="observation", observation_frames=3), LONGER),
+    (flow(observation_frames=2, denoiser="transformer"), Setup()),
+    (flow(condition="observation"), BARE),
     (flow(), BARE),
     (flow(conditioning="concat", integrator="midpoint"), BINARY),
     (flow(denoiser="transformer", times="logit_normal"), Setup()),
@@ -250,7 +256,9 @@ def test_a_bound_holds_for_training_and_sampling():
 
 def test_a_chunk_that_the_unet_cannot_halve_is_refused():
     given = Setup(action=ActionSpec(window=1, horizon=5, dim=2))
-    with pytest.raises(ConfigError, match=r"policy_head\.down_dims: .*action\.horizon = 5 is no"):
+    with pytest.raises(
+        ConfigError, match=r"policy_head\.down_dims: .* its 5 actions .* are no multiple"
+    ):
         make(diffusion(denoiser="unet"), given)
 
 

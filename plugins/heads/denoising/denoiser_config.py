@@ -1,4 +1,4 @@
-"""The keys that choose a denoiser, which the heads "diffusion" and "flow" share."""
+"""The keys that the heads "diffusion" and "flow" share: a denoiser, and what it is told."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,8 +16,18 @@ CONDITIONINGS = {
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Which network denoises, and its sizes."""
+    """Which network denoises, its sizes, and what it is told of each frame."""
 
+    condition: Literal["readout", "observation"] = "readout"
+    """what the network is told of a frame: "readout", the hidden states of the action tokens;
+    "observation", proprioception and vision tokens as one vector, as in Diffusion Policy, without a
+    backbone (`identity`) and without action tokens.
+    """
+    observation_frames: Annotated[int, Gt(0)] = 1
+    """of how many frames the network is told, the frame itself and those before it; at most
+    `data.window`. The network's chunk then begins with the action of the first of these frames, and
+    is longer than `action.horizon` by one action for each frame but one. Diffusion Policy has 2.
+    """
     denoiser: Literal["mlp", "mlp_resnet", "transformer", "unet"] = "mlp"
     """the network: "mlp", over the whole chunk at once; "mlp_resnet", the same in Octo's form;
     "transformer", with a token for each action of the chunk; "unet", of convolutions along the

@@ -1,7 +1,6 @@
 """The head "diffusion": denoising diffusion over action chunks, as in Diffusion Policy."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,10 +8,12 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
-from core import ActionSpec, Batch, Context, ContextSpec, Generator, PolicyHead
+from core import ActionSpec, ContextSpec, Generator
+from plugins.heads.denoising.condition import Condition
 from plugins.heads.denoising.denoiser_config import DenoiserConfig
 from plugins.heads.denoising.denoisers import build_denoiser
 from plugins.heads.denoising.denoising import Denoising, Predict
+from plugins.heads.denoising.head import DenoisingHead
 from plugins.heads.denoising.samplers import SAMPLERS, Sampler
 from plugins.heads.denoising.schedule import (
     Betas,
@@ -26,10 +27,7 @@ from plugins.heads.denoising.schedule import (
 
 @dataclass(frozen=True)
 class DiffusionConfig(DenoiserConfig):
-    """Denoising diffusion (Ho et al. 2020; Chi et al. 2023) over each frame's chunk.
-
-    The head has no memory: only the backbone sees the history.
-    """
+    """Denoising diffusion (Ho et al. 2020; Chi et al. 2023) over each frame's chunk."""
 
     train_steps: Annotated[int, Gt(1)] = 100
     """number of noise levels in training."""
@@ -71,42 +69,22 @@ class DiffusionConfig(DenoiserConfig):
             )
 
 
-class DiffusionHead(PolicyHead):
-    """Denoises the chunk of every frame step by step, given that frame's readout.
+def build_diffusion(
+    config: DiffusionConfig, *, context: ContextSpec, action: ActionSpec
+) -> DenoisingHead:
+    """Build the head, which denoises the chunk of every frame step by step.
 
     Training adds the noise of a random step to a chunk, and the network predicts it (Ho et al.
     2020); the loss is the mean squared error of the prediction.
 
-    Raises ConfigError if the U-Net cannot halve the chunk as often as it must.
+    Raises ConfigError if the window or the vision encoder does not fit the condition, or if the
+    U-Net cannot halve the chunk as often as it must.
     """
-
-    def __init__(
-        self, config: DiffusionConfig, *, context: ContextSpec, action: ActionSpec
-    ) -> None:
-        super().__init__()
-        self.denoising = Denoising(
-            NoiseDiffusion(config, clip=config.clip and action.bounded),
-            build_denoiser(config, encode_step, context, action),
-            action,
-            clip=config.clip,
-        )
-
-    @property
-    def blocks(self) -> Iterable[nn.Module]:
-        """The network's blocks, for gradient checkpointing."""
-        return self.denoising.denoiser.blocks
-
-    def forward(self, context: Context, generator: Generator) -> Tensor:
-        """Return sampled actions (B T H A): normalised, binary dimensions in [0, 1]."""
-        return self.denoising.sample(context, generator)
-
-    def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        """Return the squared error "diffusion" of the network's prediction."""
-        return {"diffusion": self.denoising.loss(context, batch, generator)}
-
-    def validation_error(self, context: Context, batch: Batch, generator: Generator) -> Tensor:
-        """Return the same error of every sample (B)."""
-        return self.denoising.error_per_sample(context, batch, generator)
+    condition = Condition(config, context, action)
+    denoiser = build_denoiser(config, encode_step, condition.context, condition.action)
+    process = NoiseDiffusion(config, clip=config.clip and action.bounded)
+    denoising = Denoising(process, denoiser, condition.action, clip=config.clip)
+    return DenoisingHead("diffusion", denoising, condition)
 
 
 class NoiseDiffusion(nn.Module):

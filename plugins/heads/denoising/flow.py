@@ -1,53 +1,28 @@
-"""The head "flow": flow matching over action chunks, given the readout."""
+"""The head "flow": flow matching over action chunks."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
-from core import ActionSpec, Batch, Context, ContextSpec, Generator, PolicyHead
+from core import ActionSpec, ContextSpec
+from plugins.heads.denoising.condition import Condition
 from plugins.heads.denoising.denoiser_config import DenoiserConfig
 from plugins.heads.denoising.denoisers import build_denoiser
 from plugins.heads.denoising.denoising import Denoising
 from plugins.heads.denoising.flow_matching import FlowMatching, FlowMatchingConfig, encode_time
+from plugins.heads.denoising.head import DenoisingHead
 
 
 @dataclass(frozen=True)
 class FlowConfig(FlowMatchingConfig, DenoiserConfig):
-    """Flow matching (Lipman et al. 2023) over each frame's chunk.
+    """Flow matching (Lipman et al. 2023) over each frame's chunk."""
 
-    The head has no memory: only the backbone sees the history.
+
+def build_flow(config: FlowConfig, *, context: ContextSpec, action: ActionSpec) -> DenoisingHead:
+    """Build the head, which carries noise straight to the chunk of every frame.
+
+    Raises ConfigError if the window or the vision encoder does not fit the condition, or if the
+    U-Net cannot halve the chunk as often as it must.
     """
-
-
-class FlowHead(PolicyHead):
-    """Carries noise straight to the chunk of every frame, given that frame's readout.
-
-    Raises ConfigError if the U-Net cannot halve the chunk as often as it must.
-    """
-
-    def __init__(self, config: FlowConfig, *, context: ContextSpec, action: ActionSpec) -> None:
-        super().__init__()
-        self.denoising = Denoising(
-            FlowMatching(config),
-            build_denoiser(config, encode_time, context, action),
-            action,
-            clip=config.clip,
-        )
-
-    @property
-    def blocks(self) -> Iterable[nn.Module]:
-        """The network's blocks, for gradient checkpointing."""
-        return self.denoising.denoiser.blocks
-
-    def forward(self, context: Context, generator: Generator) -> Tensor:
-        """Return sampled actions (B T H A): normalised, binary dimensions in [0, 1]."""
-        return self.denoising.sample(context, generator)
-
-    def loss(self, context: Context, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        """Return the squared error "flow" of the network's velocity."""
-        return {"flow": self.denoising.loss(context, batch, generator)}
-
-    def validation_error(self, context: Context, batch: Batch, generator: Generator) -> Tensor:
-        """Return the same error of every sample (B)."""
-        return self.denoising.error_per_sample(context, batch, generator)
+    condition = Condition(config, context, action)
+    denoiser = build_denoiser(config, encode_time, condition.context, condition.action)
+    denoising = Denoising(FlowMatching(config), denoiser, condition.action, clip=config.clip)
+    return DenoisingHead("flow", denoising, condition)

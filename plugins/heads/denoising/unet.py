@@ -17,7 +17,7 @@ from plugins.heads.denoising.layers import TimeEmbedding
 class UNetDenoiser(Denoiser):
     """The U-Net, steered by the mean of a frame's action tokens.
 
-    Raises ConfigError if the horizon cannot be halved once for each level but the last.
+    Raises ConfigError if the chunk cannot be halved once for each level but the last.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class UNetDenoiser(Denoiser):
         halvings = len(config.down_dims) - 1
         if action.horizon % 2**halvings:
             raise ConfigError(
-                f"policy_head.down_dims: its levels halve the chunk {halvings} times, and "
-                f"action.horizon = {action.horizon} is no multiple of {2**halvings}; choose "
-                "another action.horizon or fewer levels"
+                f"policy_head.down_dims: its levels halve the chunk {halvings} times, and its "
+                f"{action.horizon} actions (action.horizon, and observation_frames - 1 before it) "
+                f"are no multiple of {2**halvings}; choose another action.horizon or fewer levels"
             )
         width = config.time_embed_dim
         self.time = TimeEmbedding(encode, width, 4 * width, nn.Mish())
