@@ -14,6 +14,7 @@ from core.contracts.attention import attention_mask, token_positions
 from core.contracts.batch import Memory, State, TokenGroup, TokenKind, TokenSequence
 from core.contracts.parts import Backbone, LayerSpec
 from core.episodes.episode import Feature
+from core.episodes.normalization import ProprioMethod
 from core.errors import JoineryError
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class ContextSpec:
     vision_tokens: number of tokens of a frame in context.vision (N); 0 if the vision encoder does
         not say.
     proprio_dim: number of proprioceptive values (P).
+    proprio_normalization: how they are normalised, `data.proprio_normalization` in the recipe.
     layers: sizes of the backbone's layers; None if the backbone does not offer "keys_values".
     vocabulary: number of tokens that context.logits scores; 0 if there is no output layer.
     embodiments: names of the stores; context.embodiment holds indices into this tuple.
@@ -42,6 +44,7 @@ class ContextSpec:
     vision_width: int = 0
     vision_tokens: int = 0
     proprio_dim: int = 0
+    proprio_normalization: ProprioMethod = "mean_std"
     layers: LayerSpec | None = None
     vocabulary: int = 0
     embodiments: tuple[str, ...] = ("",)

@@ -19,6 +19,7 @@ from core.episodes.statistics import Statistics
 from core.errors import DataError
 
 Method = Literal["none", "clip_range", "min_max", "quantile", "quantile_clipped", "mean_std"]
+ProprioMethod = Literal["mean_std", "min_max"]
 Array = TypeVar("Array", np.ndarray, Tensor)
 T = TypeVar("T")
 
@@ -160,18 +161,25 @@ class Normalizer:
 
 @dataclass(frozen=True)
 class ProprioNormalizer:
-    """Normalises proprioception to mean 0 and standard deviation 1; a constant becomes 0."""
+    """Normalises proprioception by an affine map per dimension; a constant becomes 0."""
 
     affine: Affine
 
     @classmethod
-    def fit(cls, statistics: Statistics, constant: Sequence[int] = ()) -> Self:
+    def fit(
+        cls,
+        statistics: Statistics,
+        constant: Sequence[int] = (),
+        method: ProprioMethod = "mean_std",
+    ) -> Self:
         """Fit to the statistics of a store's proprioception, which may have no dimensions.
 
+        method: "mean_std" maps to mean 0 and standard deviation 1, "min_max" the observed range to
+            [-1, 1], without clipping.
         constant: dimensions whose changes are noise: their mean is subtracted, and they are not
             stretched.
         """
-        offset, scale = _fit(statistics, "mean_std")
+        offset, scale = _fit(statistics, method)
         _leave_unscaled(offset, scale, statistics, constant)
         return cls(Affine.of(offset, scale))
 

@@ -59,6 +59,7 @@ def fit_normalizers(view: StoreView, recipe: Recipe) -> tuple[Normalizer, Propri
         ProprioNormalizer.fit(
             view.statistics["proprio"],
             [proprio.index(name) for name in recipe.data.constant_proprio],
+            recipe.data.proprio_normalization,
         ),
     )
 

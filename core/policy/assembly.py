@@ -194,6 +194,7 @@ def _join_parts(
         vision_width=vision_encoder.width,
         vision_tokens=vision_encoder.count if isinstance(vision_encoder, HasTokenCount) else 0,
         proprio_dim=proprio_dim,
+        proprio_normalization=recipe.data.proprio_normalization,
         layers=backbone.layer_spec,
         vocabulary=text_encoder.vocabulary if isinstance(text_encoder, HasOutputLayer) else 0,
         embodiments=embodiments,

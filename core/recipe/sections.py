@@ -86,6 +86,10 @@ class DataConfig:
     encoder reads them if its `build` has an argument `features`; a policy head reads them from
     `context.features`. None of the built-in parts reads them.
     """
+    proprio_normalization: Literal["mean_std", "min_max"] = "mean_std"
+    """how proprioception is normalised: "mean_std", to mean 0 and standard deviation 1; "min_max",
+    the observed range to [-1, 1], without clipping, as in Diffusion Policy.
+    """
     constant_proprio: tuple[str, ...] = ()
     """proprioceptive numbers whose changes are mere noise, by name; the normalisation does not
     stretch them.

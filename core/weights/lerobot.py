@@ -129,6 +129,20 @@ class LeRobotFiles:
                 f"recipe's are normalised in another way; {advice}"
             )
 
+    def check_proprio_normalization(self, method: str) -> None:
+        """Raise ConfigError if the weights read proprioception that is normalised in another way.
+
+        method: `data.proprio_normalization` of the recipe.
+        """
+        mode = self.mode("STATE")
+        theirs = METHODS.get(mode, "")
+        if theirs != f'"{method}"':
+            advice = f"set data.proprio_normalization = {theirs}" if theirs else "train anew"
+            raise ConfigError(
+                f"pretrained: '{self.weights.source}' has proprioception normalised by {mode}, and "
+                f"the recipe's is normalised in another way; {advice}"
+            )
+
     def describe_expected(self, feature: str, what: str) -> tuple[str, ...]:
         """Return a sentence with the statistics of the numbers that the weights were trained on.
 

@@ -122,6 +122,11 @@ LEARNERS = {
         250,
         1e-2,
     ),
+    "two frames": (
+        flow(condition="observation", observation_frames=2, width=64, depth=2, steps=10),
+        300,
+        3e-3,
+    ),
     "expert": (expert(width=64, mlp_width=128, steps=10), 400, 3e-3),
     "adaptive expert": (
         expert(width=32, mlp_width=64, steps=10, conditioning="adaptive_norm"),

@@ -16,6 +16,7 @@ from core import ActionSpec, ContextSpec, Generator
 from plugins.heads.denoising.denoiser_config import DenoiserConfig
 from plugins.heads.denoising.diffusion import DiffusionConfig, NoiseDiffusion
 from plugins.heads.denoising.flow_matching import FlowMatching, FlowMatchingConfig
+from plugins.heads.denoising.lerobot import published_name
 from plugins.heads.denoising.schedule import encode_step
 from plugins.heads.denoising.unet import UNetDenoiser
 
@@ -185,30 +186,6 @@ def test_euler_steps_of_flow_matching(steps):
 
 # ---------------------------------------------------------------------------------- LeRobot's U-Net
 
-# LeRobot's names, and ours
-NAMES = (
-    ("diffusion_step_encoder.1", "time.mlp.0"),
-    ("diffusion_step_encoder.3", "time.mlp.2"),
-    ("final_conv.0.block", "unet.last"),
-    ("final_conv.1", "unet.output"),
-    ("mid_modules", "unet.middle"),
-    ("conv1.block", "first"),
-    ("conv2.block", "second"),
-    ("cond_encoder", "film"),
-    ("residual_conv", "residual"),
-)
-
-
-def our_name(name: str) -> str:
-    for theirs, ours in NAMES:
-        name = name.replace(theirs, ours)
-    first, level, layer, *rest = name.split(".", 3)
-    if first not in ("down_modules", "up_modules"):
-        return name
-    way = first.removesuffix("_modules")
-    where = f"unet.{way}sample.{level}" if layer == "2" else f"unet.{way}.{level}.{layer}"
-    return ".".join([where, *rest])
-
 
 @pytest.fixture(scope="module")
 def lerobots_unet() -> type[nn.Module]:
@@ -254,8 +231,8 @@ def test_the_unet_is_lerobots(lerobots_unet, down_dims, film_scale):
     config = DenoiserConfig(denoiser="unet", **keys, time_embed_dim=8, film_scale=film_scale)
     action = ActionSpec(window=2, horizon=8, dim=3)
     ours = UNetDenoiser(config, encode_step, ContextSpec(6, 1), action)
-    weights = {our_name(name): tensor for name, tensor in theirs.state_dict().items()}
-    ours.load_state_dict(weights)
+    weights = theirs.state_dict()
+    ours.load_state_dict({name: weights[published_name(name)] for name in ours.state_dict()})
     x, observed = torch.randn(4, 2, 8, 3), torch.randn(4, 2, 6)
     step = torch.randint(100, (4, 2))
     expected = theirs(x.flatten(0, 1), step.flatten(), observed.flatten(0, 1))
@@ -263,6 +240,8 @@ def test_the_unet_is_lerobots(lerobots_unet, down_dims, film_scale):
     close(received, expected)
     expected.square().sum().backward()
     received.square().sum().backward()
-    gradients = {name: weight.grad for name, weight in ours.named_parameters()}
-    for name, weight in theirs.named_parameters():
-        torch.testing.assert_close(gradients[our_name(name)], weight.grad, rtol=1e-4, atol=1e-5)
+    expected = {name: weight.grad for name, weight in theirs.named_parameters()}
+    gradients = {published_name(name): weight.grad for name, weight in ours.named_parameters()}
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)

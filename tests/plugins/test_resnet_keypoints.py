@@ -100,8 +100,10 @@ def publish(folder, module, *, order=None, policy="diffusion.", settings=None, *
 @pytest.mark.parametrize("policy", ["diffusion.", "vqbet."])
 def test_lerobots_weights_are_loaded(tmp_path, policy):
     source, module = make(seed=1), make()
-    grid = {"diffusion.rgb_encoder.pool.pos_grid": torch.zeros(1)}
-    module.load_pretrained(publish(tmp_path, source, policy=policy, **grid))
+    unused = {
+        f"{policy}rgb_encoder.pool.{name}": torch.ones(1) for name in ("pos_grid", "nets.bias")
+    }
+    module.load_pretrained(publish(tmp_path, source, policy=policy, **unused))
     assert not module.extra_parameters
     assert torch.equal(module(images(), NO_TEXT).tokens, source(images(), NO_TEXT).tokens)
 
@@ -142,10 +144,9 @@ def test_a_resnet_alone_is_loaded_for_every_camera(tmp_path):
         for name, x in source.encoders[0].resnet.state_dict().items():
             assert torch.equal(encoder.resnet.state_dict()[name], x), name
     assert set(module.extra_parameters) == {
-        f"encoders.{i}.{name}.{kind}"
+        f"encoders.{i}.{name}"
         for i in range(2)
-        for name in ("maps", "output")
-        for kind in ("weight", "bias")
+        for name in ("maps.weight", "output.weight", "output.bias")
     }
     with pytest.raises(
         ConfigError, match='has batch norms, and norm is "group"; set norm = "frozen'

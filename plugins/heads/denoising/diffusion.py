@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -14,6 +15,7 @@ from plugins.heads.denoising.denoiser_config import DenoiserConfig
 from plugins.heads.denoising.denoisers import build_denoiser
 from plugins.heads.denoising.denoising import Denoising, Predict
 from plugins.heads.denoising.head import DenoisingHead
+from plugins.heads.denoising.lerobot import load_unet
 from plugins.heads.denoising.samplers import SAMPLERS, Sampler
 from plugins.heads.denoising.schedule import (
     Betas,
@@ -84,7 +86,8 @@ def build_diffusion(
     denoiser = build_denoiser(config, encode_step, condition.context, condition.action)
     process = NoiseDiffusion(config, clip=config.clip and action.bounded)
     denoising = Denoising(process, denoiser, condition.action, clip=config.clip)
-    return DenoisingHead("diffusion", denoising, condition)
+    load = partial(load_unet, config=config, context=context, action=action, denoiser=denoiser)
+    return DenoisingHead("diffusion", denoising, condition, load)
 
 
 class NoiseDiffusion(nn.Module):

@@ -181,13 +181,14 @@ class CameraEncoder(nn.Module):
     """Makes one token of an image.
 
     A keypoint is the mean position in a map, weighted by a softmax over the map (Levine et al.
-    2016); the maps are a 1 x 1 convolution of the ResNet's last one.
+    2016); the maps are a 1 x 1 convolution of the ResNet's last one, without a bias, which a
+    softmax does not see.
     """
 
     def __init__(self, config: ResNetKeypointsConfig) -> None:
         super().__init__()
         self.resnet = build_resnet(config.model, config.norm)
-        self.maps = nn.Conv2d(self.resnet.num_features, config.keypoints, kernel_size=1)
+        self.maps = nn.Conv2d(self.resnet.num_features, config.keypoints, kernel_size=1, bias=False)
         self.output = nn.Linear(2 * config.keypoints, config.width)
 
     def forward(self, images: Tensor) -> Tensor:

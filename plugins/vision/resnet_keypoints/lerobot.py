@@ -13,6 +13,8 @@ ENCODER = "rgb_encoder."
 PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 # LeRobot's names of the other modules, by ours
 MODULES = {"maps": "pool.nets", "output": "out"}
+# the grid of coordinates, a bias without effect, and the counters of batch norms
+UNUSED = ("pool.pos_grid", "pool.nets.bias", "num_batches_tracked")
 
 
 def published_names(names: Sequence[str], order: Sequence[int] | None) -> dict[str, str]:
@@ -33,14 +35,8 @@ def published_names(names: Sequence[str], order: Sequence[int] | None) -> dict[s
 
 
 def encoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an encoder's tensors without the policy's name in front; empty if there are none.
-
-    The grid of coordinates and the counters of batch norms are left out.
-    """
-    used = filter_keys(
-        tensors,
-        lambda name: ENCODER in name and not name.endswith(("pos_grid", "num_batches_tracked")),
-    )
+    """Return an encoder's tensors without the policy's name in front; empty if there are none."""
+    used = filter_keys(tensors, lambda name: ENCODER in name and not name.endswith(UNUSED))
     return {ENCODER + name.partition(ENCODER)[2]: x for name, x in used.items()}
 
 
