@@ -16,10 +16,10 @@ from core import ActionSpec, PolicyHead
 from core.policy.action_dimensions import ActionDimensions
 from core.testing import Setup
 from plugins.heads.denoising.denoising import Predict, Process
-from plugins.heads.denoising.diffusion import DiffusionConfig, DiffusionHead, NoiseDiffusion
+from plugins.heads.denoising.diffusion import DiffusionConfig, NoiseDiffusion, build_diffusion
 from plugins.heads.denoising.expert import ExpertHead
 from plugins.heads.denoising.expert_config import ExpertConfig
-from plugins.heads.denoising.flow import FlowConfig, FlowHead
+from plugins.heads.denoising.flow import FlowConfig, build_flow
 from plugins.heads.denoising.flow_matching import FlowMatching, FlowMatchingConfig
 from plugins.heads.denoising.samplers import SAMPLERS
 from plugins.heads.denoising.schedule import Prediction, target_of
@@ -34,7 +34,7 @@ from tests.two_modes import (
     train_on_two_modes,
 )
 
-HEADS = {DiffusionConfig: DiffusionHead, FlowConfig: FlowHead, ExpertConfig: ExpertHead}
+HEADS = {DiffusionConfig: build_diffusion, FlowConfig: build_flow, ExpertConfig: ExpertHead}
 
 # -------------------------------------------------------------------------------- a perfect network
 
@@ -137,16 +137,16 @@ def test_two_modes_stay_two(name):
 
 @pytest.mark.slow
 def test_two_modes_stay_two_in_a_unet():
-    assert_two_modes(DiffusionHead, unet, 600, setup=EVEN, learning_rate=1e-2)
+    assert_two_modes(build_diffusion, unet, 600, setup=EVEN, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
 def trained() -> PolicyHead:
-    return train_on_two_modes(DiffusionHead, diffusion(), 500, learning_rate=5e-3)
+    return train_on_two_modes(build_diffusion, diffusion(), 500, learning_rate=5e-3)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_two_modes_stay_two_with_every_sampler(trained, sampler):
-    head = build_head(DiffusionHead, replace(diffusion(), sampler=sampler), MIXED)
+    head = build_head(build_diffusion, replace(diffusion(), sampler=sampler), MIXED)
     head.load_state_dict(trained.state_dict())
     check_samples(head.eval())

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from core import ActionSpec, Batch, ContextSpec, Generator, TextEncoder, TokenGroup
 from core.policy.policy import Policy
 from plugins.backbones.transformer import Transformer, TransformerConfig
-from plugins.heads.denoising.diffusion import DiffusionConfig, DiffusionHead
+from plugins.heads.denoising.diffusion import DiffusionConfig, build_diffusion
 from plugins.policies.octo.action_tokens import OctoTokens, OctoTokensConfig
 from plugins.policies.octo.vision import OctoVision, OctoVisionConfig
 
@@ -95,7 +95,7 @@ def build_policy(octo: dict[str, Tensor]) -> Policy:
         {"vision": nn.Identity(), "text": nn.Linear(GivenText.width, WIDTH)},
         Transformer(backbone),
         OctoTokens(tokens, width=WIDTH, action=ACTION),
-        DiffusionHead(head, context=context, action=ACTION),
+        build_diffusion(head, context=context, action=ACTION),
     ).eval()
 
 
