@@ -256,9 +256,14 @@ def test_the_sampled_chunk_is_octos(octo):
 def test_the_readouts_of_an_acting_policy_are_octos(octo):
     policy, batch = load(octo), batch_of(octo)
     readouts: list[Tensor] = []
-    policy.policy_head.register_forward_pre_hook(
-        lambda _, inputs: readouts.append(inputs[0].readout)
-    )
+    denoising = policy.policy_head.denoising
+    sample = denoising.sample
+
+    def recorded(context, generator):
+        readouts.append(context.readout)
+        return sample(context, generator)
+
+    denoising.sample = recorded
     state = policy.initial_state(torch.tensor([1, 2]))
     for t in range(2):
         images = {name: x[:, t : t + 1] for name, x in batch.images.items()}
