@@ -55,7 +55,7 @@ def test_acting_sees_what_a_window_sees():
     window = condition.of_window(context).readout
     state = condition.initial_state(1, window)
     for t in range(WINDOW):
-        frame, state = condition.of_newest(newest_frame(context, t, interleaved=False), state)
+        frame, state = condition.of_newest(newest_frame(context, t), state)
         assert torch.equal(frame.readout, window[:, t : t + 1])
 
 
