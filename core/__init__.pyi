@@ -27,6 +27,7 @@ from .contracts.attention import (
 from .contracts.batch import (
     Batch as Batch,
     Memory as Memory,
+    PastActions as PastActions,
     State as State,
     TokenGroup as TokenGroup,
     TokenKind as TokenKind,

@@ -123,6 +123,20 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class PastActions:
+    """The action that was executed just before each frame.
+
+    actions: (B T A) float32, normalised; binary dimensions in {0, 1}. Dimensions that the sample's
+        robot lacks are 0, and so are all where no action is known.
+    known: (B T) bool, whether there is such an action: False at the first frame of an episode, and
+        past an episode's end.
+    """
+
+    actions: Tensor
+    known: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """What a policy observes and, in training, the actions that it should predict.
 
@@ -142,6 +156,7 @@ class Batch:
     begins: (B) bool, whether the sample's first frame is the first of its episode.
     share: in training, the number of the batch's actions that count (`action_mask`), relative to
         the mean of all batches of the same optimiser step: 1 if the step has a single batch.
+    past: the actions before the frames; None if no action is known.
     """
 
     images: Mapping[str, Tensor]
@@ -157,6 +172,7 @@ class Batch:
     embodiment: Tensor | None = None
     begins: Tensor | None = None
     share: float = 1.0
+    past: PastActions | None = None
 
     @property
     def targets(self) -> tuple[Tensor, Tensor]:
@@ -181,4 +197,9 @@ class Batch:
                 moved[entry.name] = {
                     key: x.to(where, non_blocking=True) for key, x in value.items()
                 }
+            elif isinstance(value, PastActions):
+                moved[entry.name] = PastActions(
+                    value.actions.to(where, non_blocking=True),
+                    value.known.to(where, non_blocking=True),
+                )
         return replace(self, **moved)

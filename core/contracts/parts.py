@@ -245,11 +245,14 @@ class ActionTokens(nn.Module, ABC):
 
     count: Q, number of action tokens per frame; 0 if the head reads other tokens.
     causal: True if no token sees a later token; False for layouts with blocks of several tokens.
+    reads_past: whether `layout` takes a further argument, `past: PastActions | None`: the action
+        that was executed before each frame.
     context: number of frames in a sequence; while acting, that many of the latest frames are kept.
     """
 
     count: int
     causal: bool = True
+    reads_past: bool = False
     context: int = 1
 
     @abstractmethod

@@ -87,11 +87,15 @@ class Observation:
     images: {camera: (Y X C) uint8}, one image for each camera in `info.cameras`.
     proprio: (P) float32, in the order of `info.proprio`.
     features: {feature: array}, of the shapes and dtypes in `info.features`.
+    past_action: (A), the action that was executed just before, in the units of the actions that the
+        policy returns; None at the start of an episode. Whoever lets a policy act sets it, not the
+        environment, and only policies whose action tokens read past actions need it.
     """
 
     images: Mapping[str, np.ndarray]
     proprio: np.ndarray
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    past_action: np.ndarray | None = None
 
 
 class Environment(ABC):

@@ -158,6 +158,7 @@ def _observations(actor: Actor, view: StoreView, episode: int) -> Iterator[Obser
     """
     times = np.arange(0, view.store.length[episode], view.period)
     proprio = view.proprio(np.array([episode]), times[None])[0]
+    actions = view.actions(np.array([episode]), times[None])[0]
     for begin in range(0, len(times), FRAMES_AT_ONCE):
         chosen = times[begin : begin + FRAMES_AT_ONCE]
         images = {
@@ -176,4 +177,5 @@ def _observations(actor: Actor, view: StoreView, episode: int) -> Iterator[Obser
                 proprio[begin + t],
                 # if a feature has no dimensions, frames[t] would be a scalar instead of an array
                 {name: frames[t, ...] for name, frames in features.items()},
+                past_action=actions[begin + t - 1] if begin + t else None,
             )

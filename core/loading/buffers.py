@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, device
 
-from core.contracts.batch import Batch
+from core.contracts.batch import Batch, PastActions
 from core.episodes.episode import StoreInfo
 
 
@@ -15,6 +15,7 @@ class BatchBuffer:
 
     frames: {camera: (B T Y X C) uint8, feature: (B T *shape)}; decoders write the channels last.
     actions, action_mask: (B T H A), as in Batch.
+    past_actions, past_known: (B T A) and (B T), as in PastActions.
     proprio: (B T P), as in Batch.
     present: {camera or feature: (B)}, as in Batch.
     embodiment: (B), as in Batch.
@@ -53,6 +54,8 @@ class BatchBuffer:
         }
         self._actions = self._allocate((*steps, horizon, info.action.dim), "float32")
         self._action_mask = self._allocate((*steps, horizon, info.action.dim), "bool")
+        self._past_actions = self._allocate((*steps, info.action.dim), "float32")
+        self._past_known = self._allocate(steps, "bool")
         self._proprio = self._allocate((*steps, len(info.proprio)), "float32")
         self._present = {name: self._allocate((size,), "bool") for name in lacking}
         self._embodiment = self._allocate((size,), "int64")
@@ -64,6 +67,8 @@ class BatchBuffer:
         self._views = {name: images.movedim(-1, 2) for name, images in self._images.items()}
         self.actions: np.ndarray = self._actions.numpy()
         self.action_mask: np.ndarray = self._action_mask.numpy()
+        self.past_actions: np.ndarray = self._past_actions.numpy()
+        self.past_known: np.ndarray = self._past_known.numpy()
         self.proprio: np.ndarray = self._proprio.numpy()
         self.present: dict[str, np.ndarray] = _as_arrays(self._present)
         self.embodiment: np.ndarray = self._embodiment.numpy()
@@ -99,6 +104,7 @@ class BatchBuffer:
             embodiment=_first(count, self._embodiment),
             begins=_first(count, self._begins),
             share=share,
+            past=PastActions(_first(count, self._past_actions), _first(count, self._past_known)),
         )
 
     def copy(self, batch: Batch, where: device) -> Batch:

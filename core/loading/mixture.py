@@ -50,7 +50,9 @@ class Member:
     ) -> None:
         """Write masks, actions and proprioception of windows (n) into rows (n) of a buffer.
 
-        Actions past an episode's end repeat the last action and are masked.
+        Actions past an episode's end repeat the last action and are masked. The action before a
+        frame is the first target of the frame before; the window's first frame has one, too, unless
+        it is the first of its episode.
         """
         dataset, view = self.dataset, self.dataset.view
         window, reach = self.windows.window, self.windows.reach
@@ -60,9 +62,16 @@ class Member:
         buffer.action_mask[rows] = (complete[..., None] & has_dimension).take(reach, axis=1)
         for name, present in buffer.present.items():
             present[rows] = name in view.recorded
-        actions = dataset.action_normalizer.normalize(view.actions(episodes, frames))  # (n K A)
-        buffer.actions[rows] = actions.take(reach, axis=1)
-        proprio = view.proprio(episodes, frames[:, :window])
+        before = starts[:, None] - view.period
+        frames = np.concatenate([np.maximum(before, 0), frames], axis=1)  # (n 1+K)
+        actions = dataset.action_normalizer.normalize(view.actions(episodes, frames))
+        buffer.actions[rows] = actions[:, 1:].take(reach, axis=1)
+        known = np.concatenate([before >= 0, complete[:, : window - 1]], axis=1)  # (n T)
+        buffer.past_known[rows] = known
+        buffer.past_actions[rows] = np.where(
+            known[..., None] & has_dimension, actions[:, :window], 0
+        )
+        proprio = view.proprio(episodes, frames[:, 1 : window + 1])
         buffer.proprio[rows] = dataset.proprio_normalizer.normalize(proprio)
 
     def count_actions(self, episodes: np.ndarray, starts: np.ndarray) -> int:
@@ -180,7 +189,7 @@ class Mixture:
             member.prepare(places.episodes[rows], places.starts[rows])
 
     def fill_numbers(self, buffer: "BatchBuffer", places: Places) -> None:
-        """Fill in the masks, actions and proprioception of a batch.
+        """Fill in the masks, actions, past actions and proprioception of a batch.
 
         For each row, `buffer.embodiment` receives the index of the row's dataset, and
         `buffer.begins` whether the row's window begins its episode.

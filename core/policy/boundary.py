@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from core.contracts.batch import Batch, Memory, State, TokenGroup, TokenSequence
+from core.contracts.batch import Batch, Memory, PastActions, State, TokenGroup, TokenSequence
 from core.contracts.context import Context
 from core.contracts.generator import Generator
 from core.contracts.parts import (
@@ -96,6 +96,7 @@ class Boundary:
         vision: TokenGroup,
         text: TokenGroup,
         proprio: Tensor | None,
+        past: PastActions | None,
         batch: Batch | None,
         generator: Generator,
     ) -> TokenSequence:
@@ -103,7 +104,9 @@ class Boundary:
 
         width: D, the width of the backbone.
         """
-        sequence = tokens.layout(vision, text, proprio, batch, generator)
+        layout: Any = tokens.layout  # of which most take no past actions
+        further = {"past": past} if tokens.reads_past else {}
+        sequence: TokenSequence = layout(vision, text, proprio, batch, generator, **further)
         call = _Call(self.name("action_tokens"), "layout")
         call.check_type(sequence, TokenSequence)
         rows, window = vision.tokens.shape[:2]

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from core.contracts.abilities import HasOutputLayer
-from core.contracts.batch import Batch, Memory, State, TokenGroup, TokenSequence
+from core.contracts.batch import (
+    Batch,
+    Memory,
+    PastActions,
+    State,
+    TokenGroup,
+    TokenSequence,
+)
 from core.contracts.context import Context, Words
 from core.contracts.generator import Generator
 from core.contracts.needs import LAYERS, Need
@@ -202,7 +209,9 @@ class Policy(nn.Module):
         """
         text = self.encode_text(batch.text_ids, batch.text_mask)
         images = self.encode_images(batch, text, generator)
-        sequence = self._lay_out(images.projected, text, batch.proprio, targets, generator)
+        sequence = self._lay_out(
+            images.projected, text, batch.proprio, batch.past, targets, generator
+        )
         readout, memory = self._run_backbone(sequence, needs)
         batch_size, window = readout.shape[:2]
         frame = torch.arange(window, device=readout.device).expand(batch_size, -1)
@@ -247,6 +256,7 @@ class Policy(nn.Module):
         vision: TokenGroup,
         text: EncodedText,
         proprio: Tensor | None,
+        past: PastActions | None,
         targets: Batch | None,
         generator: Generator,
     ) -> TokenSequence:
@@ -257,6 +267,7 @@ class Policy(nn.Module):
             vision,
             text.projected,
             proprio,
+            past,
             targets,
             generator,
         )
@@ -336,8 +347,11 @@ class Policy(nn.Module):
         # remaining frames must be run again, so it would be too slow to drop one frame at every
         # step.
         keep = context_length // 2 if self.keeps == "layers" else context_length - 1
-        window = add_frame(state.history, images.projected, batch.proprio, context_length, keep)
-        sequence = self._lay_out(window.vision, text, window.proprio, None, generator)
+        past = batch.past if self.action_tokens.reads_past else None
+        window = add_frame(
+            state.history, images.projected, batch.proprio, context_length, keep, past
+        )
+        sequence = self._lay_out(window.vision, text, window.proprio, window.past, None, generator)
         readout, memory, cache = self._run_newest(sequence, window, state.memory)
         context = self._make_context(
             batch, images, readout, window.newest[:, None], memory, self.policy_head.needs

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from core.contracts.batch import State, TokenGroup
+from core.contracts.batch import PastActions, State, TokenGroup
 from core.contracts.tokens import full_mask
 
 
@@ -71,6 +71,7 @@ class Window:
 
     vision: (B C N D), the projected images.
     proprio: (B C P).
+    past: (B C A), the actions that were executed before the frames.
     newest: (B) int64, index of the newest frame among the C frames.
     is_first: (B) bool, whether the newest frame is the first of its episode.
     is_shifted: (B) bool, whether old frames were dropped to make room for the newest frame.
@@ -79,6 +80,7 @@ class Window:
 
     vision: TokenGroup
     proprio: Tensor | None
+    past: PastActions | None
     newest: Tensor
     is_first: Tensor
     is_shifted: Tensor
@@ -86,9 +88,14 @@ class Window:
 
 
 def add_frame(
-    history: State, vision: TokenGroup, proprio: Tensor | None, context: int, keep: int
+    history: State,
+    vision: TokenGroup,
+    proprio: Tensor | None,
+    context: int,
+    keep: int,
+    past: PastActions | None = None,
 ) -> Window:
-    """Add a frame to the history: vision (B 1 N D) and proprioception (B 1 P).
+    """Add a frame to the history: vision (B 1 N D), proprioception (B 1 P), past action (B 1 A).
 
     history: the `history` of the previous `Window`; empty at first.
     context: number of frames that a sequence spans (C).
@@ -100,6 +107,8 @@ def add_frame(
         frame["mask"] = full_mask(vision)
     if proprio is not None:
         frame["proprio"] = proprio
+    if past is not None:
+        frame |= {"past_actions": past.actions, "past_known": past.known}
     if not history:
         rows, device = len(vision.tokens), vision.tokens.device
         history = {
@@ -112,6 +121,7 @@ def add_frame(
     return Window(
         vision=replace(vision, tokens=frames["tokens"], mask=frames.get("mask")),
         proprio=frames.get("proprio"),
+        past=PastActions(frames["past_actions"], frames["past_known"]) if past else None,
         newest=newest,
         is_first=count == 0,
         is_shifted=count == context,

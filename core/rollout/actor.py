@@ -103,7 +103,12 @@ class Actor:
             )
         with torch.inference_mode():
             batch = batch_of(
-                observations, instructions, self.info, self.proprio_normalizer, self.embodiment
+                observations,
+                instructions,
+                self.info,
+                self.action_normalizer,
+                self.proprio_normalizer,
+                self.embodiment,
             ).to(self.device)
             text = stack_text([self.encode(instruction) for instruction in instructions])
             actions, state = self.policy.act(batch, state, text)

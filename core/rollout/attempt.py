@@ -98,11 +98,14 @@ class Attempt:
             actions = chunk[: min(replan_steps, self.max_steps - self.steps)]
             call = EnvironmentCall(apply_actions, (actions,))
             results, observation = yield call
-            self._count(results)
             # only these actions were applied: the episode may be over before the last one
-            self.actions.append(actions[: len(results)])
+            actions = actions[: len(results)]
+            self.actions.append(actions)
+            if not self.blank_history:
+                observation = replace(observation, past_action=actions[-1])
+            self._count(results)
             if self.recording:
-                self.recording.add_actions(self.actions[-1])
+                self.recording.add_actions(actions)
             self._observe(observation)
 
     def _count(self, results: Sequence[StepResult]) -> None:
@@ -241,4 +244,4 @@ def _without_sight(observation: Observation, visual: Collection[str]) -> Observa
     for name in visual:
         if name in features:  # if a feature is missing, the actor reports it
             features[name] = np.zeros_like(features[name])
-    return Observation(images, observation.proprio, features)
+    return replace(observation, images=images, features=features)

@@ -4,6 +4,7 @@ import numpy as np
 
 from core.environments.environment import Observation
 from core.episodes.episode import StoreInfo
+from core.errors import DataError
 from core.policy.state import PolicyState
 from core.rollout.actor import Actor
 
@@ -45,7 +46,8 @@ class LoadedPolicy:
         """Return the next actions (H A) float32, in the units of `info.action`.
 
         Apply the first action and call `act` again. If the robot is faster than the policy, apply
-        the first few actions before the next call.
+        the first few actions before the next call. A policy that reads past actions is told the one
+        applied last, as `observation.past_action`; before the first it is None.
 
         Raises DataError, with a line for each difference, if the observation is not as in the
         training data; PolicyError if an action is not finite. Nothing is returned then, and the
@@ -62,6 +64,12 @@ class LoadedPolicy:
         self, observation: Observation, instruction: str, state: PolicyState
     ) -> tuple[np.ndarray, PolicyState]:
         """Return the next actions (H A), as `act` does, and the next state."""
+        reads_past = self._actor.policy.action_tokens.reads_past
+        if reads_past and observation.past_action is None and int(state.step) > 0:
+            raise DataError(
+                "observation: past_action is None, and the policy reads what was executed before; "
+                "give it the action applied last, or call reset() at the start of an episode"
+            )
         chunks, state = self._actor.step([observation], [instruction], state)
         chunk: np.ndarray = chunks[0]
         return chunk, state

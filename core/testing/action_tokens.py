@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.contracts.attention import attention_mask
-from core.contracts.batch import Batch, TokenGroup, TokenKind, TokenSequence
+from core.contracts.batch import Batch, PastActions, TokenGroup, TokenKind, TokenSequence
 from core.contracts.parts import ActionTokens
 from core.registry.hookspecs import Build
 from core.testing.common import (
@@ -47,6 +47,7 @@ def checks(build: Build, config: Any, setup: Setup) -> list[Check]:
         observation_and_instruction_are_seen,
         text_prefix_stands_before_the_images,
         window_is_frame_by_frame,
+        past_actions_are_seen_from_their_frame_on,
         losses_are_scalar_terms,
         masked_actions_are_not_seen,
     )
@@ -66,7 +67,7 @@ def read_in_type(strategy: ActionTokens, dtype: torch.dtype, setup: Setup) -> Te
 
 def sequence_is_well_formed(strategy: ActionTokens, setup: Setup) -> None:
     """Sequences have the right shapes and types, their frames in order, and a valid readout."""
-    sequence = strategy.layout(*inputs(setup), None, generator())
+    sequence = lay_out(strategy, *inputs(setup), past=past_actions(setup))
     expect_shape(sequence.tokens, (None, None, setup.width), "sequence.tokens")
     _expect_labels(sequence)
     mask = sequence.mask
@@ -200,7 +201,7 @@ def text_prefix_stands_before_the_images(strategy: ActionTokens, setup: Setup) -
     """The first `text_prefix` tokens of the instruction, such as <bos>, come before all images."""
     vision, text, proprio = inputs(setup)
     words = text.tokens.clone().requires_grad_()
-    sequence = strategy.layout(vision, replace(text, tokens=words), proprio, None, generator())
+    sequence = lay_out(strategy, vision, replace(text, tokens=words), proprio)
     is_image = sequence.kind == TokenKind.VISION
     before = torch.arange(is_image.shape[1]) < is_image.int().argmax(1, keepdim=True)  # (S L)
     numbers = normal(*sequence.tokens.shape, seed=3)
@@ -227,6 +228,38 @@ def window_is_frame_by_frame(strategy: ActionTokens, setup: Setup) -> None:
             window[:, t],
             f"readout of frame {t} with context {strategy.context}, against the window",
         )
+
+
+@torch.no_grad()
+def past_actions_are_seen_from_their_frame_on(strategy: ActionTokens, setup: Setup) -> None:
+    """Past actions change the readouts of their frame, and none before; unknown ones change none.
+
+    This is checked if the strategy reads past actions and has action tokens.
+    """
+    if not (strategy.reads_past and strategy.count):
+        return
+    past = past_actions(setup)
+
+    def read(actions: Tensor) -> Tensor:
+        sequence = lay_out(strategy, *inputs(setup), past=replace(past, actions=actions))
+        return mixed_readout(sequence)
+
+    before = read(past.actions)
+    for t in range(setup.action.window):
+        changed = past.actions.clone()
+        changed[:, t] += 1
+        after = read(changed)
+        if t:
+            what = f"readouts before frame {t} after a change of its past action"
+            expect_close(after[:, :t], before[:, :t], what)
+        for row, known in enumerate(past.known[:, t].tolist()):
+            is_same = torch.equal(after[row, t], before[row, t])
+            expect(
+                is_same != known,
+                f"readout of frame {t}",
+                "to see its past action" if known else "not to see an unknown past action",
+                "the same" if is_same else "another one after a change",
+            )
 
 
 def losses_are_scalar_terms(strategy: ActionTokens, setup: Setup) -> None:
@@ -269,15 +302,39 @@ def lay_out_targets(
     strategy: ActionTokens, targets: Batch, setup: Setup, dtype: torch.dtype = torch.float32
 ) -> TokenSequence:
     """Lay out the test inputs as in training, where the layout is given the target actions."""
-    return strategy.layout(*inputs(setup, dtype), targets, generator())
+    return lay_out(strategy, *inputs(setup, dtype), targets=targets, past=past_actions(setup))
+
+
+def lay_out(
+    strategy: ActionTokens,
+    vision: TokenGroup,
+    text: TokenGroup,
+    proprio: Tensor,
+    *,
+    targets: Batch | None = None,
+    past: PastActions | None = None,
+    rows: list[int] | None = None,
+) -> TokenSequence:
+    """Call `layout` as the policy does: with past actions only if the strategy reads them."""
+    further = {"past": past} if strategy.reads_past else {}
+    layout: Any = strategy.layout  # of which most take no past actions
+    draws = generator() if rows is None else generator(rows)
+    sequence: TokenSequence = layout(vision, text, proprio, targets, draws, **further)
+    return sequence
+
+
+def past_actions(setup: Setup) -> PastActions:
+    """Return random past actions; those of the first frame of all samples but one are unknown."""
+    known = torch.ones(BATCH, setup.action.window, dtype=torch.bool)
+    known[1:, 0] = False
+    return PastActions(normal(*known.shape, setup.action.dim, seed=23), known)
 
 
 def readout(
     strategy: ActionTokens, vision: TokenGroup, text: TokenGroup, proprio: Tensor
 ) -> Tensor:
     """Lay out sequences as in acting, and return their mixed action tokens (B T Q D)."""
-    rows = [0] * len(vision.tokens)
-    return mixed_readout(strategy.layout(vision, text, proprio, None, generator(rows)))
+    return mixed_readout(lay_out(strategy, vision, text, proprio, rows=[0] * len(vision.tokens)))
 
 
 def mixed_readout(sequence: TokenSequence) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from core.contracts.batch import Batch
+from core.contracts.batch import Batch, PastActions
 from core.contracts.generator import VALIDATION, Generator
 from core.errors import PolicyError
 from core.loading.buffers import BatchBuffer
@@ -64,11 +64,13 @@ def try_policy(fabric: Fabric, policy: Policy, data: TrainingData, tokens: Token
 
 def _first_frame(batch: Batch) -> Batch:
     """Return the first frame of each window, as a policy sees it while it acts (T = 1)."""
+    past = batch.past
     return replace(
         batch,
         images={name: x[:, :1] for name, x in batch.images.items()},
         features={name: x[:, :1] for name, x in batch.features.items()},
         proprio=None if batch.proprio is None else batch.proprio[:, :1],
+        past=past and PastActions(past.actions[:, :1], past.known[:, :1]),
         actions=None,
         action_mask=None,
     )
@@ -94,9 +96,14 @@ def longest_batch(data: TrainingData, tokens: TokensOf) -> Batch:
             array[:] = noise.integers(0, 256, array.shape, np.uint8)
         else:
             array[:] = noise.random(array.shape) if array.dtype.kind == "f" else 0
-    for array in (buffer.actions, buffer.proprio, buffer.embodiment):
+    for array in (buffer.actions, buffer.past_actions, buffer.proprio, buffer.embodiment):
         array.fill(0)
-    for mask in (buffer.action_mask, buffer.begins, *buffer.present.values()):
+    for mask in (
+        buffer.action_mask,
+        buffer.past_known,
+        buffer.begins,
+        *buffer.present.values(),
+    ):
         mask.fill(True)
     instruction = max(tokens, key=lambda text: len(tokens[text]))
     return buffer.batch([instruction], [np.asarray(tokens[instruction], np.int64)], [""])

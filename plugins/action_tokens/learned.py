@@ -14,6 +14,7 @@ from core import (
     Batch,
     ConfigError,
     Generator,
+    PastActions,
     Register,
     TokenGroup,
     TokenKind,
@@ -57,12 +58,22 @@ class LearnedConfig:
     """probability that training hides the proprioception of a window, so that the policy cannot
     rely on it alone; zeros, the mean of normalised values, then stand in its place.
     """
+    past_action: bool = False
+    """whether each frame has a token that is projected from the action executed just before it; at
+    the first frame of an episode a learned token stands there.
+    """
+    past_action_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """probability that training hides the past actions of a window, so that the policy cannot
+    merely repeat them; the learned token of a first frame then stands in their place.
+    """
     init_std: Annotated[float, Ge(0)] = 0.02
     """standard deviation of the action tokens' initial values; RoboVLMs uses 0."""
 
     def __post_init__(self) -> None:
         if self.proprio_dropout and not self.proprio:
             raise ValueError("proprio_dropout has no effect with proprio = false; drop it")
+        if self.past_action_dropout and not self.past_action:
+            raise ValueError("past_action_dropout has no effect with past_action = false; drop it")
 
 
 class LearnedTokens(ActionTokens):
@@ -75,6 +86,7 @@ class LearnedTokens(ActionTokens):
     interleaved             one sequence per window    image_text_action    i0 i0 x x p0 a0 i1 ...
                                                        text_image_action    x x i0 i0 p0 a0 i1 ...
 
+    The token of a past action, if there is one, stands behind that of the proprioception.
     The text encoder's prefix, for example <s>, is always at the beginning of a sequence.
     RoboVLMs compares the same three formulations. Its name for "policy_head" is "post", and its
     name for "interleaved" is "pre".
@@ -118,6 +130,11 @@ class LearnedTokens(ActionTokens):
         self.action = nn.Parameter(torch.randn(self.count, width) * config.init_std)
         self.proprio = nn.Linear(proprio_dim, width) if config.proprio else None
         self.proprio_dropout = config.proprio_dropout
+        self.reads_past = config.past_action
+        self.past_action = nn.Linear(action.dim, width) if config.past_action else None
+        first = torch.randn(width) * config.init_std
+        self.no_past_action = nn.Parameter(first) if config.past_action else None
+        self.past_action_dropout = config.past_action_dropout
 
     def layout(
         self,
@@ -126,12 +143,17 @@ class LearnedTokens(ActionTokens):
         proprio: Tensor | None,
         batch: Batch | None,  # noqa: ARG002 (the layout does not depend on the targets)
         generator: Generator,
+        past: PastActions | None = None,
     ) -> TokenSequence:
-        """Lay out vision (B T N D), text (B M D) and proprio (B T P) as packed sequences."""
+        """Lay out vision (B T N D), text (B M D) and proprio (B T P) as packed sequences.
+
+        past: the actions (B T A) executed before the frames; None if none of them is known.
+        """
         window, images = vision.tokens.shape[1:3]
         span = window if self.interleaved else 1  # number of frames per sequence
         actions = TokenGroup(self.action.expand(*vision.tokens.shape[:2], -1, -1))  # (B T Q D)
-        frames = concatenate([vision, *self._proprio(proprio, generator), actions])  # (B T n D)
+        given = [*self._proprio(proprio, generator), *self._past(past, vision, generator)]
+        frames = concatenate([vision, *given, actions])  # (B T n D)
         # The words are inserted before the token of `frames` with the index `at`. The text's prefix
         # is inserted before all other tokens.
         at = 0 if self.text_first else images
@@ -149,7 +171,8 @@ class LearnedTokens(ActionTokens):
 
     def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return frame (N) and kind (N) of the tokens of `span` frames, before text is inserted."""
-        rest = [TokenKind.PROPRIO] * (self.proprio is not None) + [TokenKind.ACTION] * self.count
+        rest = [TokenKind.PROPRIO] * (self.proprio is not None)
+        rest += [TokenKind.OTHER] * self.reads_past + [TokenKind.ACTION] * self.count
         kind = torch.full((images + len(rest),), TokenKind.VISION, device=device)
         for i, label in enumerate(rest, images):
             kind[i] = label
@@ -198,6 +221,22 @@ class LearnedTokens(ActionTokens):
             is_hidden = generator.uniform(len(proprio), 1, 1) < self.proprio_dropout
             proprio = proprio.masked_fill(is_hidden, 0)
         return [TokenGroup(self.proprio(proprio.to(self.proprio.weight.dtype)).unsqueeze(2))]
+
+    def _past(
+        self, past: PastActions | None, vision: TokenGroup, generator: Generator
+    ) -> list[TokenGroup]:
+        """Return [a token of each frame's past action (B T 1 D)], or [] if the recipe has none."""
+        if self.past_action is None or self.no_past_action is None:
+            return []
+        rows, window = vision.tokens.shape[:2]
+        if past is None:
+            return [TokenGroup(self.no_past_action.expand(rows, window, 1, -1))]
+        known = past.known
+        if self.training and self.past_action_dropout:
+            known = known & (generator.uniform(rows, 1) >= self.past_action_dropout)
+        projected = self.past_action(past.actions.to(self.past_action.weight.dtype))
+        tokens = torch.where(known[..., None], projected, self.no_past_action)
+        return [TokenGroup(tokens.unsqueeze(2))]
 
 
 def _join(frames: TokenGroup, span: int) -> TokenGroup:

@@ -43,7 +43,8 @@ class Unchecked(Boundary):
         return encoder(images, text)  # type: ignore[no-any-return]
 
     def lay_out(self, tokens: Any, width: int, *arguments: Any) -> TokenSequence:
-        return tokens.layout(*arguments)  # type: ignore[no-any-return]
+        vision, text, proprio, _, batch, generator = arguments  # no past actions
+        return tokens.layout(vision, text, proprio, batch, generator)  # type: ignore[no-any-return]
 
     def read(self, backbone: Any, sequence: TokenSequence) -> Tensor:
         return backbone.read(sequence)  # type: ignore[no-any-return]

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from core.loading.mixture import Mixture
 from core.loading.opening import open_data
 from core.recipe.contents import Recipe
 from core.rollout.actor import load_actor
+from core.rollout.loaded_policy import LoadedPolicy
 from core.store.store import EpisodeStore
 from tests.toy_policy import load, one_thread, pristine_run, trained  # noqa: F401 (fixtures)
 
@@ -121,6 +123,20 @@ def test_a_policy_s_state_can_be_kept_outside(trained: Path) -> None:  # noqa: F
     np.testing.assert_array_equal(inside, outside)
     policy.reset()
     np.testing.assert_array_equal(policy.act(observations[0], "go"), inside[0])
+
+
+def test_a_policy_that_reads_past_actions_must_be_told_them(trained: Path) -> None:  # noqa: F811
+    recipe = core.load_recipe(trained / "recipe.toml")
+    observation = observation_of(core.open_store(recipe.data.path), 0, 0)  # type: ignore[arg-type]
+    actor = load_actor(trained)
+    actor.policy.action_tokens.reads_past = True
+    policy = LoadedPolicy(actor)
+    executed = policy.act(observation, "go")[0]
+    with pytest.raises(core.DataError, match="past_action is None, and the policy reads what"):
+        policy.act(observation, "go")
+    policy.act(replace(observation, past_action=executed), "go")
+    policy.reset()
+    policy.act(observation, "go")
 
 
 def test_an_observation_that_does_not_fit_is_one_clear_line(trained: Path) -> None:  # noqa: F811

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from core import ActionSpec, ConfigError, TokenGroup, TokenKind, attention_mask
+from core import (
+    ActionSpec,
+    ConfigError,
+    PastActions,
+    TokenGroup,
+    TokenKind,
+    attention_mask,
+)
 from core.testing import Setup, checks_for
 from plugins.action_tokens.learned import LearnedConfig, LearnedTokens
 from plugins.backbones.transformer import Transformer, TransformerConfig
@@ -23,6 +30,12 @@ CONFIGS = [
     for formulation, layout, attention, (proprio, count) in product(
         ["policy_head", "interleaved", "one_step"], LAYOUTS, ATTENTION, [(False, 1), (True, 2)]
     )
+]
+
+READING = [
+    LearnedConfig(proprio=True, proprio_dropout=0.5),
+    LearnedConfig(past_action=True, past_action_dropout=0.5),
+    LearnedConfig(formulation="interleaved", attention="prefix", proprio=True, past_action=True),
 ]
 
 
@@ -41,7 +54,7 @@ def window_of(config):
 
 CHECKS = [
     pytest.param(check, id=f"{i}-{check}")
-    for i, config in enumerate([*CONFIGS, LearnedConfig(proprio=True, proprio_dropout=0.5)])
+    for i, config in enumerate([*CONFIGS, *READING])
     for check in checks_for(
         "action_tokens",
         LearnedTokens,
@@ -195,9 +208,40 @@ def test_hidden_proprioception_is_that_of_whole_windows_in_training():
     assert shown().all()
 
 
-def test_dropout_without_proprioception_is_refused():
-    with pytest.raises(ValueError, match="proprio_dropout has no effect"):
-        LearnedConfig(proprio_dropout=0.1)
+@pytest.mark.parametrize("key", ["proprio_dropout", "past_action_dropout"])
+def test_dropout_of_what_is_not_read_is_refused(key):
+    with pytest.raises(ValueError, match=f"{key} has no effect"):
+        LearnedConfig(**{key: 0.1})
+
+
+def test_the_past_action_stands_between_proprioception_and_action():
+    config = LearnedConfig(formulation="interleaved", proprio=True, past_action=True)
+    tokens = make(config, window=2, proprio_dim=3)
+    vision, text = TokenGroup(torch.randn(1, 2, 1, 4)), TokenGroup(torch.randn(1, 1, 4))
+    past = PastActions(torch.randn(1, 2, 2), torch.tensor([[False, True]]))
+    sequence = tokens.layout(vision, text, torch.randn(1, 2, 3), None, noise(), past)
+    kinds = [TokenKind.VISION, TokenKind.PROPRIO, TokenKind.OTHER, TokenKind.ACTION]
+    assert sequence.kind[0].tolist() == [kinds[0], TokenKind.TEXT, *kinds[1:], *kinds]
+    first, second = sequence.tokens[sequence.kind == TokenKind.OTHER]
+    assert torch.equal(first, tokens.no_past_action)
+    torch.testing.assert_close(second, tokens.past_action(past.actions[0, 1]))
+
+
+def test_hidden_past_actions_are_those_of_whole_windows_in_training():
+    tokens = make(LearnedConfig(past_action=True, past_action_dropout=0.5), window=3)
+    vision, text = TokenGroup(torch.randn(64, 3, 2, 4)), TokenGroup(torch.randn(64, 4, 4))
+    past = PastActions(torch.randn(64, 3, 2), torch.ones(64, 3, dtype=torch.bool))
+
+    def shown():
+        sequence = tokens.layout(vision, text, None, None, noise(), past)
+        of_frames = sequence.tokens[sequence.kind == TokenKind.OTHER].view(64, 3, 4)
+        return (of_frames != tokens.no_past_action).any(dim=-1)  # (B T)
+
+    in_training = shown()
+    assert torch.equal(in_training, in_training[:, :1].expand(-1, 3))
+    assert 16 < in_training[:, 0].sum() < 48
+    tokens.eval()
+    assert shown().all()
 
 
 def test_one_step_refuses_a_window():

@@ -12,7 +12,7 @@ from core.errors import DataError
 from core.evaluation.predictions import write_predictions
 from core.report.run_held_out import held_out_table, shown_steps
 from core.report.run_report import write_report
-from core.rollout.actor import load_actor
+from core.rollout.actor import Actor, load_actor
 from tests.toy_policy import RECIPE
 
 
@@ -34,6 +34,22 @@ def test_errors_are_those_of_a_plain_loop(trained, load, tmp_path):
     true = np.concatenate(actions).astype(np.float64)
     np.testing.assert_allclose(errors.constant, np.abs(true - np.median(true, axis=0)).mean(axis=0))
     assert (errors.episodes, errors.frames) == (2, len(true))
+
+
+def test_every_frame_comes_with_the_recorded_action_before_it(trained, load, tmp_path, monkeypatch):
+    told, step = [], Actor.step
+
+    def recording(actor, observations, instructions, state):
+        told.append(observations[0].past_action)
+        return step(actor, observations, instructions, state)
+
+    monkeypatch.setattr(Actor, "step", recording)
+    write_predictions(load_actor(trained), load(), tmp_path / "predictions.npz")
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        before = [x for number in range(2) for x in (None, *arrays[f"{number}/true"][:-1])]
+    assert len(told) == len(before)
+    for received, expected in zip(told, before, strict=True):
+        np.testing.assert_array_equal(received, expected)
 
 
 @pytest.fixture

@@ -77,6 +77,12 @@ def assert_is_window(batch: Batch, row: int, store: EpisodeStore, index: int) ->
             np.testing.assert_array_equal(
                 batch.images[name][row, t], whole[name][frame].transpose(2, 0, 1)
             )
+        before = start + t - 1
+        known = 0 <= before < length
+        assert batch.past is not None
+        assert bool(batch.past.known[row, t]) == known
+        past = actions[before] if known else np.zeros(4)
+        np.testing.assert_allclose(batch.past.actions[row, t], past, rtol=1e-4, atol=1e-5)
         for h in range(H):
             assert batch.action_mask[row, t, h].tolist() == 4 * [start + t + h < length]  # type: ignore[index]
             expected = actions[min(start + t + h, length - 1)]

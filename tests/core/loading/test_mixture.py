@@ -154,7 +154,13 @@ def test_a_batch_of_two_stores_equals_a_naive_reading(stores: list[EpisodeStore]
         assert number == 0 or not batch.proprio[row, :, 2].any()
         assert batch.actions is not None
         assert batch.action_mask is not None
+        assert batch.past is not None
         for t in range(T):
+            before = start + t - 1
+            known = 0 <= before < length
+            assert bool(batch.past.known[row, t]) == known
+            past = normal[before] * [1, 1, 1, 1, number] if known else np.zeros(5)
+            np.testing.assert_allclose(batch.past.actions[row, t], past, rtol=1e-3, atol=1e-5)
             for h in range(H):
                 there = start + t + h < length
                 assert batch.action_mask[row, t, h].tolist() == [

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from core import ActionSpec, Batch, PolicyHead
+from core import ActionSpec, Batch, PastActions, PolicyHead
 from core.policy.assembly import build_policy
 from core.policy.augmentation import crop
 from core.policy.policy import Policy
@@ -155,6 +155,24 @@ def test_acting_frame_by_frame_equals_the_window(tmp_path, formulation, attentio
     state = policy.initial_state(torch.arange(len(INSTRUCTIONS)))
     for t in range(window_of(formulation)):
         actions, state = policy.act(frame(batch, t), state)
+        torch.testing.assert_close(actions, window[:, t], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("formulation", "attention", "layout"), FORMULATIONS)
+def test_acting_with_past_actions_equals_the_window(tmp_path, formulation, attention, layout):
+    reads_past = "action_tokens.past_action=true"
+    policy = build(tmp_path, formulation, attention, layout, reads_past).eval()
+    frames = window_of(formulation)
+    known = torch.ones(len(INSTRUCTIONS), frames, dtype=torch.bool)
+    known[:2, 0] = False  # the last sample begins within its episode
+    past = PastActions(torch.randn(len(INSTRUCTIONS), frames, 4), known)
+    batch = replace(batch_of(policy, frames), past=past)
+    window = policy.predict(batch, noise())
+    assert not torch.equal(window, policy.predict(replace(batch, past=None), noise()))
+    state = policy.initial_state(torch.arange(len(INSTRUCTIONS)))
+    for t in range(frames):
+        of_frame = PastActions(past.actions[:, t : t + 1], past.known[:, t : t + 1])
+        actions, state = policy.act(replace(frame(batch, t), past=of_frame), state)
         torch.testing.assert_close(actions, window[:, t], rtol=1e-5, atol=1e-5)
 
 

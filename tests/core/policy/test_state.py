@@ -3,7 +3,7 @@
 import torch
 from hypothesis import given, strategies as st
 
-from core import TokenGroup, push_frame
+from core import PastActions, TokenGroup, push_frame
 from core.policy.state import PolicyState, add_frame
 
 
@@ -45,6 +45,21 @@ def test_a_window_knows_its_newest_frame_and_what_was_dropped():
         assert window.vision.tokens[:, newest].unique().item() == step
         assert window.proprio[:, newest].unique().item() == step
     assert window.vision.tokens[:, 0].unique().item() == 2  # the one that was kept
+
+
+def test_past_actions_stay_with_their_frames():
+    history = {}
+    for step in range(4):
+        past = PastActions(torch.full((2, 1, 3), step * 1.0), torch.tensor([[step > 0]] * 2))
+        window = add_frame(history, frame(step), None, 3, keep=1, past=past)
+        history = window.history
+        assert window.past.actions[:, window.newest[0]].unique().item() == step
+        assert window.past.known[:, window.newest[0]].tolist() == [step > 0] * 2
+    assert window.past.actions[:, 0].unique().item() == 2  # of the one that was kept
+    seeds = torch.zeros(2, dtype=torch.int64)
+    state = PolicyState(seeds, seeds, history, head={}, memory={})
+    emptied = state.reset(torch.tensor([True, False]), state).history
+    assert emptied["past_known"].any(dim=1).tolist() == [False, True]
 
 
 def test_frames_with_and_without_a_mask_share_a_window():

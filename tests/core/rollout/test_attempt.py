@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from core.environments.recovery import EnvironmentCall, apply_actions, reset
 from core.environments.workers import EnvironmentFailed
 from core.episodes.renaming import NewNames
 from core.rollout.attempt import Attempt, start_rollout
-from core.rollout.plan import BLANK, SWAPPED, PlannedAttempt, PlannedChain
+from core.rollout.plan import BLANK, BLANK_HISTORY, SWAPPED, PlannedAttempt, PlannedChain
 from core.rollout.results import STANDARD
 from tests.core.rollout.factories import (
     ATTEMPTS,
@@ -70,6 +71,24 @@ def test_a_recording_is_told_which_actions_were_applied():
         rollout.send(([StepResult(success=True)], environment.observe()))
     np.testing.assert_array_equal(np.concatenate(notes.actions), [*chunks[0][:2], chunks[1][0]])
     assert [len(actions) for actions in notes.actions] == [2, 1]
+
+
+@pytest.mark.parametrize("condition", [STANDARD, BLANK, BLANK_HISTORY])
+def test_the_policy_is_told_the_last_action_that_was_applied(condition):
+    planned = replace(ATTEMPTS[0], condition=condition)
+    rollout = start_rollout(planned, toy_tasks(), 2, lambda planned: None, (), NewNames())
+    environment = ToyEnvironment(ToyConfig())
+    environment.reset("reach_red", FIRST_SEED)
+    next(rollout)
+    attempt = rollout.send((None, environment.observe()))
+    assert attempt.observation.past_action is None
+    chunk = np.arange(9, dtype=np.float32).reshape(3, 3)
+    rollout.send(chunk)
+    attempt = rollout.send(([StepResult(), StepResult()], environment.observe()))
+    if condition == BLANK_HISTORY:
+        assert attempt.observation.past_action is None
+    else:
+        np.testing.assert_array_equal(attempt.observation.past_action, chunk[1])
 
 
 def test_a_failed_environment_ends_the_rollout_with_the_reason():

@@ -5,8 +5,10 @@ import pytest
 
 from core.environments.environment import Observation
 from core.episodes.episode import Camera, Feature, StoreInfo
+from core.episodes.normalization import Normalizer, ProprioNormalizer
+from core.episodes.statistics import Statistics
 from core.errors import DataError
-from core.rollout.observations import raise_unless_fit
+from core.rollout.observations import batch_of, raise_unless_fit
 from tests.factories import make_info
 
 HEIGHT, WIDTH = 24, 32
@@ -31,6 +33,35 @@ def refusal(observation: Observation, info: StoreInfo) -> str:
 def test_what_was_trained_on_is_taken(info: StoreInfo) -> None:
     raise_unless_fit([Observation({"front": IMAGE, "extra": IMAGE}, NUMBERS)], ["reach"], info)
     raise_unless_fit([Observation({"front": IMAGE}, NUMBERS.astype(np.float64))], ["reach"], info)
+
+
+def test_a_past_action_is_normalised_and_may_be_unknown(info: StoreInfo) -> None:
+    dim = info.action.dim
+    numbers = np.random.default_rng(0).standard_normal((50, dim)).astype(np.float32)
+    action = Normalizer.fit(Statistics.of(numbers), info.action, "mean_std")
+    proprio = ProprioNormalizer.fit(Statistics.of(numbers[:, :3]))
+    shown = [
+        Observation({"front": IMAGE}, NUMBERS),
+        Observation({"front": IMAGE}, NUMBERS, past_action=numbers[7]),
+    ]
+    past = batch_of(shown, ["reach"] * 2, info, action, proprio, 0).past
+    assert past is not None
+    assert past.known.tolist() == [[False], [True]]
+    assert not past.actions[0].any()
+    np.testing.assert_allclose(past.actions[1, 0], action.normalize(numbers[7]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("past", "message"),
+    [
+        (np.zeros(2), "past_action is float64 (2); the policy's actions are 4 numbers"),
+        (np.array([0, 0, np.nan, 0]), "past_action is not finite"),
+    ],
+)
+def test_a_past_action_that_is_none_is_refused(
+    past: np.ndarray, message: str, info: StoreInfo
+) -> None:
+    assert message in refusal(Observation({"front": IMAGE}, NUMBERS, past_action=past), info)
 
 
 @pytest.mark.parametrize(

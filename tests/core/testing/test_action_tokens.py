@@ -120,6 +120,31 @@ class InterleavedSeesMaskedActions(Interleaved):
         return replace(sequence, tokens=sequence.tokens + batch.actions.mean())
 
 
+class InterleavedReadsPast(Interleaved):
+    """Adds each frame's past action to its image tokens."""
+
+    reads_past = True
+
+    def layout(self, vision, text, proprio, batch, generator, past):
+        if past is not None:
+            known = self.shown(past.actions * past.known[..., None])
+            vision = TokenGroup(vision.tokens + known.sum(dim=-1)[..., None, None])
+        return super().layout(vision, text, proprio, batch, generator)
+
+    def shown(self, actions):
+        return actions
+
+
+class InterleavedReadsFutureActions(InterleavedReadsPast):
+    def shown(self, actions):
+        return actions.roll(-1, dims=1)
+
+
+class InterleavedIgnoresPast(InterleavedReadsPast):
+    def shown(self, actions):
+        return 0 * actions
+
+
 class InterleavedLosesItsTerm(Interleaved):
     def layout(self, vision, text, proprio, batch, generator):
         sequence = super().layout(vision, text, proprio, batch, generator)
@@ -139,6 +164,8 @@ BROKEN = [
     (InterleavedBothWays, {"sequence_is_well_formed"}),
     (InterleavedSeesMaskedActions, {"masked_actions_are_not_seen"}),
     (InterleavedLosesItsTerm, {"losses_are_scalar_terms"}),
+    (InterleavedReadsFutureActions, {"past_actions_are_seen_from_their_frame_on"}),
+    (InterleavedIgnoresPast, {"past_actions_are_seen_from_their_frame_on"}),
     (InterleavedDropsMask, {"padding_is_not_seen", "samples_are_independent"}),
     (InterleavedForgetsContext, {"window_is_frame_by_frame"}),
     (InterleavedTextLast, {"text_prefix_stands_before_the_images"}),
@@ -151,8 +178,9 @@ BROKEN = [
 FAIL_OTHERS_TOO = {InterleavedDraws}
 
 
-def test_a_sound_action_token_strategy_passes_every_check():
-    assert not failures("action_tokens", Interleaved)
+@pytest.mark.parametrize("build", [Interleaved, InterleavedReadsPast])
+def test_a_sound_action_token_strategy_passes_every_check(build):
+    assert not failures("action_tokens", build)
 
 
 @pytest.mark.parametrize(("build", "expected"), BROKEN)
