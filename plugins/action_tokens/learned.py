@@ -172,7 +172,8 @@ class LearnedTokens(ActionTokens):
     def _labels(self, images: int, span: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return frame (N) and kind (N) of the tokens of `span` frames, before text is inserted."""
         rest = [TokenKind.PROPRIO] * (self.proprio is not None)
-        rest += [TokenKind.OTHER] * self.reads_past + [TokenKind.ACTION] * self.count
+        rest += [TokenKind.OTHER] * (self.past_action is not None)
+        rest += [TokenKind.ACTION] * self.count
         kind = torch.full((images + len(rest),), TokenKind.VISION, device=device)
         for i, label in enumerate(rest, images):
             kind[i] = label

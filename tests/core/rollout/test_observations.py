@@ -54,7 +54,7 @@ def test_a_past_action_is_normalised_and_may_be_unknown(info: StoreInfo) -> None
 @pytest.mark.parametrize(
     ("past", "message"),
     [
-        (np.zeros(2), "past_action is float64 (2); the policy's actions are 4 numbers"),
+        (np.zeros(2), "past_action is float64 (2,); the policy's actions are 4 numbers"),
         (np.array([0, 0, np.nan, 0]), "past_action is not finite"),
     ],
 )
