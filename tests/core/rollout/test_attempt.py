@@ -76,7 +76,7 @@ def test_a_recording_is_told_which_actions_were_applied():
 @pytest.mark.parametrize("condition", [STANDARD, BLANK, BLANK_HISTORY])
 def test_the_policy_is_told_the_last_action_that_was_applied(condition):
     planned = replace(ATTEMPTS[0], condition=condition)
-    rollout = start_rollout(planned, toy_tasks(), 2, lambda planned: None, (), NewNames())
+    rollout = start_rollout(planned, toy_tasks(), 2, lambda planned: None, (), NewNames(), len)
     environment = ToyEnvironment(ToyConfig())
     environment.reset("reach_red", FIRST_SEED)
     next(rollout)
