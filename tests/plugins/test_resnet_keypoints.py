@@ -87,7 +87,7 @@ def test_a_crop_larger_than_the_images_is_refused():
 
 def publish(folder, module, *, order=None, policy="diffusion.", settings=None, **further):
     """Write an encoder's weights as LeRobot does; `order` lists its cameras, if it has several."""
-    names = [name for name in module.state_dict() if name.startswith("encoders.")]
+    names = [name for name in module.state_dict() if name not in ("mean", "std")]
     places = order and [order.index(camera) for camera in module.cameras]
     published = published_names(names, places)
     tensors = {policy + published[name]: module.state_dict()[name].clone() for name in names}
@@ -97,9 +97,10 @@ def publish(folder, module, *, order=None, policy="diffusion.", settings=None, *
     return Pretrained(str(folder))
 
 
-@pytest.mark.parametrize("policy", ["diffusion.", "vqbet."])
-def test_lerobots_weights_are_loaded(tmp_path, policy):
-    source, module = make(seed=1), make()
+@pytest.mark.parametrize(("policy", "width"), [("diffusion.", None), ("vqbet.", 40)])
+def test_lerobots_weights_are_loaded(tmp_path, policy, width):
+    config = replace(SMALL, project_to=width)
+    source, module = make(config, seed=1), make(config)
     unused = {
         f"{policy}rgb_encoder.pool.{name}": torch.ones(1) for name in ("pos_grid", "nets.bias")
     }

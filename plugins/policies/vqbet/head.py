@@ -59,7 +59,8 @@ class VQBeTHead(PolicyHead):
                 f"tokens, and needs 1 to {action.horizon} of them (action.horizon); change one of "
                 "the two numbers"
             )
-        self.config, self.readouts, self.bounded = config, readouts, action.bounded
+        self.config, self.readouts = config, readouts
+        self.context, self.bounded = context, action.bounded
         self.shape = (action.horizon - readouts + 1, action.dim)  # of a chunk
         books, codes = len(config.code_weights), config.codes
         self.autoencoder = ActionAutoencoder(
@@ -108,9 +109,12 @@ class VQBeTHead(PolicyHead):
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load codebooks and weights, strictly.
 
-        Raises ConfigError also if the weights act in numbers that are normalised in another way.
+        Raises ConfigError also if the weights act on or in numbers that are normalised in another
+        way.
         """
         files = lerobot_files(weights)
+        if self.context.proprio_dim:
+            files.check_proprio_normalization(self.context.proprio_normalization)
         files.check_action_normalization(bounded=self.bounded)
         HEAD_NAMES.load(self, head_tensors(weights), weights.source)
         self.assumptions = files.describe_expected("action", "actions")

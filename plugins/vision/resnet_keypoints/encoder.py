@@ -47,6 +47,10 @@ class ResNetKeypointsConfig:
     """number of keypoints per camera."""
     width: Annotated[int, Gt(0)] = 64
     """width of the tokens; in LeRobot's weights, twice the number of keypoints."""
+    project_to: Annotated[int, Gt(0)] | None = None
+    """width to which a further linear layer projects the tokens, as in LeRobot's VQ-BeT; default:
+    there is none.
+    """
     per_camera: bool = False
     """whether each camera has weights of its own; if not, all share them, as by default in
     LeRobot.
@@ -79,12 +83,13 @@ class ResNetKeypoints(VisionEncoder):
     ) -> None:
         super().__init__()
         _check_crop(config, cameras)
-        self.config, self.width = config, config.width
+        self.config, self.width = config, config.project_to or config.width
         self.cameras, self.count = sorted(cameras), len(cameras)
         self.source = f"timm/{config.model}.tv_in1k"
         self.encoders = nn.ModuleList(
             CameraEncoder(config) for _ in range(self.count if config.per_camera else 1)
         )
+        self.projection = nn.Linear(config.width, self.width) if config.project_to else None
         # Only LeRobot's weights hold what comes after the ResNet.
         self.extra_parameters = tuple(
             name for name, _ in self.named_parameters() if ".resnet." not in name
@@ -109,8 +114,9 @@ class ResNetKeypoints(VisionEncoder):
             )
             for index, name in enumerate(self.cameras)
         ]
-        batch = len(images[self.cameras[0]])
-        return TokenGroup(rearrange(tokens, "v (b t) d -> b t v d", b=batch))
+        rows = len(images[self.cameras[0]])
+        joined = rearrange(tokens, "v (b t) d -> b t v d", b=rows)
+        return TokenGroup(joined if self.projection is None else self.projection(joined))
 
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load LeRobot's weights, or those of a ResNet for every camera, strictly.
@@ -158,7 +164,7 @@ class ResNetKeypoints(VisionEncoder):
             crop_size=config.crop_size,
         )
         places = places_of_cameras(files, self.cameras)
-        own = {name: x for name, x in self.state_dict().items() if name.startswith("encoders.")}
+        own = {name: x for name, x in self.state_dict().items() if name not in ("mean", "std")}
         names = published_names(list(own), places if config.per_camera else None)
         fill({names[name]: x for name, x in own.items()}, tensors, files.weights.source)
         self.extra_parameters = ()

@@ -7,8 +7,8 @@ from torch import Tensor
 from core import ConfigError
 from core.weights import LeRobotFiles, filter_keys
 
-# before it stands the name of the policy
-ENCODER = "rgb_encoder."
+# before these stands the name of the policy
+ENCODER, PROJECTION = "rgb_encoder.", "rgb_feature_projector.0."
 # LeRobot's names of a ResNet's modules, which are their places in a sequence, by timm's names
 PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 # LeRobot's names of the other modules, by ours
@@ -18,12 +18,15 @@ UNUSED = ("pool.pos_grid", "pool.nets.bias", "num_batches_tracked")
 
 
 def published_names(names: Sequence[str], order: Sequence[int] | None) -> dict[str, str]:
-    """Return {our name: LeRobot's} for names such as "encoders.0.resnet.conv1.weight".
+    """Return {our name: LeRobot's}, "encoders.0.resnet.conv1.weight" for example.
 
     order: for each of our encoders, its place in LeRobot's list; None: there is but one.
     """
     published = {}
     for name in names:
+        if name.startswith("projection."):
+            published[name] = PROJECTION + name.removeprefix("projection.")
+            continue
         _, index, module, rest = name.split(".", 3)
         if module == "resnet":
             place, _, rest = rest.partition(".")
@@ -35,9 +38,14 @@ def published_names(names: Sequence[str], order: Sequence[int] | None) -> dict[s
 
 
 def encoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an encoder's tensors without the policy's name in front; empty if there are none."""
-    used = filter_keys(tensors, lambda name: ENCODER in name and not name.endswith(UNUSED))
-    return {ENCODER + name.partition(ENCODER)[2]: x for name, x in used.items()}
+    """Return the encoder's tensors without the policy's name in front; empty if there are none."""
+    used = filter_keys(
+        tensors,
+        lambda name: (
+            name.partition(".")[2].startswith((ENCODER, PROJECTION)) and not name.endswith(UNUSED)
+        ),
+    )
+    return {name.partition(".")[2]: x for name, x in used.items()}
 
 
 def check_files(
