@@ -109,8 +109,8 @@ class VQBeTHead(PolicyHead):
     def load_pretrained(self, weights: Pretrained) -> None:
         """Load codebooks and weights, strictly.
 
-        Raises ConfigError also if the weights act on or in numbers that are normalised in another
-        way.
+        Raises ConfigError also if the weights know proprioception or actions that are normalised in
+        another way.
         """
         files = lerobot_files(weights)
         if self.context.proprio_dim:
