@@ -24,7 +24,9 @@ class VQBeTHeadConfig:
     hidden_size: Annotated[int, Gt(0)] = 128
     """width of the two hidden layers of the autoencoder's encoder, and of its decoder."""
     decay: Annotated[float, Ge(0), Lt(1)] = 0.8
-    """share of their moving averages that codes keep in a step in which the autoencoder trains."""
+    """share of their moving averages that codes keep in a step in which the autoencoder trains, or
+    in a micro-batch, if steps have several.
+    """
     commitment_weight: Annotated[float, Ge(0)] = 5.0
     """factor of the distance between the encoder's output and its codes."""
     focal_gamma: Annotated[float, Ge(0)] = 2.0
