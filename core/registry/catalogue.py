@@ -59,6 +59,7 @@ BUILT_INS = (
     "plugins.environments.metaworld",
     "plugins.environments.calvin",
     "plugins.environments.gymnasium",
+    "plugins.environments.robosuite",
     "plugins.loggers.tensorboard",
     "plugins.loggers.csv",
     "plugins.loggers.wandb",

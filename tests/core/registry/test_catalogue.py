@@ -75,7 +75,7 @@ def test_built_ins_come_through_the_same_door():
     files = ["hdf5", "lerobot", "metaworld_npz", "npz", "rlds", "robomimic"]
     assert offered["dataset"] == ["calvin", "diffusion_policy", *files]
     assert offered["exporter"] == ["lerobot", "robomimic"]
-    assert offered["environment"] == ["calvin", "gymnasium", "metaworld", "tabletop"]
+    assert offered["environment"] == ["calvin", "gymnasium", "metaworld", "robosuite", "tabletop"]
     assert offered["logger"] == ["csv", "mlflow", "tensorboard", "wandb"]
     assert offered["callback"] == []
 
