@@ -87,7 +87,9 @@ class Robosuite(Environment):
     def reset(self, task: str, seed: int) -> None:
         """Set up the scene of (task, seed); raises DataError for an unknown task."""
         if task not in self.tasks:
-            raise DataError(f"robosuite has no task '{task}' here{did_you_mean(task, self.tasks)}")
+            raise DataError(
+                f"robosuite has no task '{task}' here{did_you_mean(task, [*self.tasks])}"
+            )
         self._gl.make_current()
         if task not in self._simulations:
             config = self._config

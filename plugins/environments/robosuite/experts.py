@@ -48,16 +48,11 @@ def stack(environment: Any) -> np.ndarray:
     red, green = (_cube(environment, x) for x in (environment.cubeA, environment.cubeB))
     place = green.position + (green.half[2] + red.half[2]) * UP
     off = place - red.position
-    beside = float(np.linalg.norm(off[:2]))
-    if beside < PLACED[0] and abs(off[2]) < PLACED[1]:
+    if np.linalg.norm(off[:2]) < PLACED[0] and abs(off[2]) < PLACED[1]:
         return hand.action(hand.position, hand.rotation, OPEN)
-    if not hand.holds(environment.cubeA):
-        return hand.grasp(red, _free_sides(red, green))
-    # the farther from above its place, the higher
-    height = CARRY * min(1.0, max(0.0, beside - AIMED) / AIMED)
-    is_low = off[2] > -0.5 * CARRY and height > 0.5 * CARRY
-    way = (off + height * UP) * ([0, 0, 1] if is_low else [1, 1, 1])
-    return hand.action(hand.position + way, hand.rotation, CLOSED)
+    if hand.holds(environment.cubeA):
+        return hand.action(hand.position + _way(off), hand.rotation, CLOSED)
+    return hand.grasp(red, _free_sides(red, green))
 
 
 EXPERTS = {"Lift": lift, "Stack": stack}
@@ -101,6 +96,14 @@ class Hand:
         both = [sign * side for side in sides for sign in (1, -1)]
         closing = max(both, key=lambda side: float(side @ self.rotation[:, 0]))
         return np.stack([closing, np.cross(-UP, closing), -UP], axis=-1)
+
+
+def _way(off: np.ndarray) -> np.ndarray:
+    """Return the way (3) of a held cube whose place is `off` (3): up, then beside, then down."""
+    astray = float(np.linalg.norm(off[:2])) / AIMED
+    way = off + CARRY * min(1.0, max(0.0, astray - 1)) * UP
+    is_low = way[2] > 0.5 * CARRY and astray > 1.5
+    return way * [0, 0, 1] if is_low else way
 
 
 def _cube(environment: Any, cube: Any) -> Cube:
