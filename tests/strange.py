@@ -9,6 +9,7 @@ import pickle
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -253,6 +254,7 @@ class StrangePolicy:
     def __init__(self, script: dict[tuple[int, int], float], horizon: int = 2) -> None:
         self.script, self.horizon, self.steps = script, horizon, 0
         self.boundary = Boundary()
+        self.action_tokens = SimpleNamespace(reads_past=False)
 
     def initial_state(self, seeds: torch.Tensor) -> PolicyState:
         return PolicyState(seeds, torch.zeros_like(seeds), {}, {}, {})

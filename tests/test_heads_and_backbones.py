@@ -31,11 +31,13 @@ from tests.strangers import PARTS, batch_of, build, catalogue, perturbed
 
 WINDOW = 2
 ACTION = ActionSpec(window=WINDOW, horizon=3, dim=4, binary=(3,))
+# Norms over groups of one channel each would make rounding a thousand times as large.
 DENOISING = """steps = 2
 width = 16
 depth = 1
 heads = 2
 down_dims = [8]
+n_groups = 2
 kernel_size = 3
 time_embed_dim = 8"""
 # {name in a test: lines of [policy_head]}

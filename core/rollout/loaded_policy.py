@@ -65,7 +65,8 @@ class LoadedPolicy:
     ) -> tuple[np.ndarray, PolicyState]:
         """Return the next actions (H A), as `act` does, and the next state."""
         reads_past = self._actor.policy.action_tokens.reads_past
-        if reads_past and observation.past_action is None and int(state.step) > 0:
+        is_silent = isinstance(observation, Observation) and observation.past_action is None
+        if reads_past and is_silent and int(state.step) > 0:
             raise DataError(
                 "observation: past_action is None, and the policy reads what was executed before; "
                 "give it the action applied last, or call reset() at the start of an episode"

@@ -30,7 +30,8 @@ def raise_unless_fit(
     for row, (observation, instruction) in enumerate(zip(observations, instructions, strict=True)):
         where = "observation" if len(observations) == 1 else f"observation {row}"
         lines += [f"{where}: {line}" for line in fit.differences(observation)]
-        lines += [f"{where}: {line}" for line in _faults_of_past(observation.past_action, info)]
+        if isinstance(observation, Observation):
+            lines += [f"{where}: {line}" for line in _faults_of_past(observation.past_action, info)]
         if not isinstance(instruction, str):
             lines.append(f"{where}: its instruction is {describe(instruction)}; give a text")
     if lines:
