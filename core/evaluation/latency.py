@@ -18,7 +18,7 @@ def latency_ms(actor: Actor, instruction: str) -> float:
     What the cameras show does not matter to it, so all observations are zeros. The measured steps
     follow each other, so that a policy with a memory has one. The actor itself is not changed.
     """
-    observation = _zeros(actor.info)
+    observation = blank_observation(actor.info)
     state = actor.reset(actor.start(1), {0: 0})
     durations = []
     for _ in range(WARM_UP + MEASURED):
@@ -28,7 +28,7 @@ def latency_ms(actor: Actor, instruction: str) -> float:
     return 1e3 * median(durations[WARM_UP:])
 
 
-def _zeros(info: StoreInfo) -> Observation:
+def blank_observation(info: StoreInfo) -> Observation:
     """Return an observation of zeros, with everything that the policy was trained on."""
     return Observation(
         images={

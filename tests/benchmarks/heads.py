@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from core import Batch, Generator
-from core.environments.environment import Observation
+from core.evaluation.latency import blank_observation
 from core.loading.loader import Loader
 from core.loading.opening import open_data
 from core.policy.policy import Policy
@@ -47,13 +47,7 @@ def prepare(run: Path) -> Work:
     optimizer = build_optimizer(learner, load_recipe(run / "recipe.toml", [], load_plugins()))
     batch = first_batch(run, learner)
     state = actor.reset(actor.start(1), {0: 0})
-    observation = Observation(
-        {
-            name: np.zeros((c.height, c.width, 3), np.uint8)
-            for name, c in actor.info.cameras.items()
-        },
-        np.zeros(len(actor.info.proprio), np.float32),
-    )
+    observation = blank_observation(actor.info)
 
     def train() -> None:
         losses = learner(batch, Generator.shared((0,), CPU)).losses
